@@ -1,5 +1,25 @@
-//! Time: [`Sleep`], a resettable sleep. See also [`task::sleep`](crate::task::sleep) and
-//! `future::timeout`.
+//! Time: [`Sleep`], a sleep that can be reset, and std's [`Duration`] and [`Instant`].
+//!
+//! | to | use |
+//! |---|---|
+//! | wait for a duration | [`task::sleep`](crate::task::sleep) |
+//! | limit the time of any future | [`future::timeout`](crate::future::timeout()) |
+//! | limit the time of socket operations | `set_read_deadline` and the like, see [deadlines](crate::guide::deadlines) |
+//! | do something periodically | [`stream::interval`](crate::stream::interval) |
+//! | move the end of a sleep, or poll it in a future of your own | [`Sleep`] |
+//!
+//! # Examples
+//! ```
+//! use netpoll::time::{Duration, Instant, Sleep};
+//!
+//! # netpoll::task::block_on(async {
+//! let start = Instant::now();
+//! let mut idle = Sleep::new(Duration::from_secs(60));
+//! idle.reset(start + Duration::from_millis(1));
+//! (&mut idle).await;
+//! assert!(start.elapsed() >= Duration::from_millis(1));
+//! # });
+//! ```
 
 #[doc(no_inline)]
 pub use std::time::{Duration, Instant};

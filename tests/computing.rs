@@ -1,4 +1,4 @@
-//! Timers, deadlines, dials and sockets while tasks compute on every worker, and never yield.
+//! Timers, deadlines, dials and sockets while tasks compute on every worker without yielding.
 #![cfg(target_os = "linux")] // abstract names, and packet sockets
 
 mod common;
@@ -19,7 +19,7 @@ use netpoll::{future, rt, stream, task};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Tasks that compute until this is dropped, one on every worker.
+/// Tasks that compute until this is dropped, one per worker.
 struct Computing {
     ends: Arc<AtomicBool>,
     tasks: Vec<task::JoinHandle<()>>,
@@ -50,7 +50,7 @@ impl Drop for Computing {
     }
 }
 
-/// A TCP address that answers no SYN, because its queue is full.
+/// A TCP address that does not answer SYNs, because its queue is full.
 fn silent_address() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let listener = socket();
@@ -72,7 +72,7 @@ fn times_out<T: std::fmt::Debug>(result: io::Result<T>) {
     assert!(is_timeout(&error), "{error}");
 }
 
-/// Every kind of wait that ends by itself.
+/// Runs every kind of wait that ends by itself.
 async fn waits_end() {
     task::sleep(5 * MS).await;
     assert_eq!(stream::interval(MS).take(3).count().await, 3);
@@ -108,7 +108,8 @@ async fn waits_end() {
     assert!(net::Dialer::new().timeout(20 * MS).dial(silent).await.is_err());
 }
 
-/// Waits of a root future, of other executors and of foreign threads, beside tasks that compute. No worker is left for a task.
+/// Waits of a root future, of other executors and of foreign threads, beside tasks that compute. No worker is left
+/// for a task.
 #[test]
 fn waits_end_beside_tasks_that_compute() {
     child("waits_end_beside_tasks_that_compute", || {
@@ -129,7 +130,7 @@ fn waits_end_beside_tasks_that_compute() {
     });
 }
 
-/// Tasks that wait already when others begin to compute on their workers, and tasks that come later.
+/// Tasks that already wait when others begin to compute on their workers, and tasks that are spawned later.
 #[test]
 fn waits_of_tasks_end_beside_tasks_that_compute() {
     for workers in [1, 2] {
@@ -160,7 +161,7 @@ fn waits_of_tasks_end_beside_tasks_that_compute() {
     }
 }
 
-/// A task that keeps its worker: the other one is free, whatever is done about tasks that block.
+/// A task that occupies its worker: the other worker is free, whatever the policy for blocked tasks is.
 #[test]
 fn free_worker_takes_tasks_queued_behind_one_that_computes() {
     use rt::BlockedPolicy::{AddWorkers, Off, ReportOnly};
@@ -207,7 +208,7 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
     }
 }
 
-/// The thread that takes over from a blocked one never runs out of tasks of its own.
+/// The thread that takes over from a blocked one never runs out of its own tasks.
 #[test]
 fn tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end() {
     const NAME: &str = "tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end";
@@ -240,7 +241,7 @@ fn tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end() {
     }
 }
 
-/// A task computes for longer than its timers, before and between its operations.
+/// A task that computes for longer than its timers, before and between its operations.
 #[test]
 fn timers_fire_after_a_long_computation() {
     async fn compute() {
@@ -253,13 +254,13 @@ fn timers_fire_after_a_long_computation() {
             let mut sleep = Box::pin(task::sleep(5 * MS));
             if poll_once(&mut sleep).await.is_pending() {
                 compute().await;
-                // Over already: one poll sees it.
+                // It has already expired: a single poll sees it.
                 assert!(poll_once(&mut sleep).await.is_ready());
             }
             one.set_read_timeout(Some(5 * MS)).unwrap();
             let mut read_buf = [0; 1];
             let mut read = one.read(&mut read_buf);
-            // It may be over already where the machine is busy.
+            // It may have expired already on a busy machine.
             match poll_once(&mut read).await {
                 Poll::Ready(result) => times_out(result),
                 Poll::Pending => {
@@ -289,7 +290,7 @@ fn timers_fire_after_a_long_computation() {
     }
 }
 
-/// Accepts and dials that wait for something else than an edge: a permit, room in a queue.
+/// Accepts and dials that wait for something other than an edge: a permit, room in a queue.
 #[test]
 fn timeouts_end_waits_for_permits_and_queues() {
     async fn all() {

@@ -21,7 +21,7 @@ use netpoll::prelude::*;
 
 type Operation<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
 
-/// A unique path, removed at the end.
+/// A unique path that is removed at the end.
 struct Place(PathBuf);
 
 impl Place {
@@ -59,7 +59,7 @@ fn every_kind_of_udp_receive() {
                 let (mut buf, mut batch) = ([0; 8], RecvBatch::new(4, 64));
                 let mut slices_of = [0; 8];
                 let mut slices = [IoSliceMut::new(&mut slices_of)];
-                // How many datagrams it takes.
+                // Counts the datagrams that fit into the buffer.
                 let receive: Operation<'_, usize> = match kind {
                     "recv_from" => Box::pin(async { one.recv_from(&mut buf).await.map(|_| 1) }),
                     "recv_msg" => Box::pin(async { one.recv_msg(&mut slices).await.map(|_| 1) }),
@@ -207,7 +207,7 @@ fn unix_writes_dials_and_accepts() {
         for kind in ["write_all", "send_with_fds", "writable"] {
             sweep(kind, async |at| {
                 let (one, other) = UnixStream::pair().unwrap();
-                // Full, so that it has to wait.
+                // Fills the buffer, so that the operation has to wait.
                 let mut filled = 0;
                 while let Ok(count) = netpoll::future::timeout(Duration::from_millis(5), one.write(&[7; 65536])).await {
                     filled += count.unwrap();
@@ -271,7 +271,7 @@ fn unix_writes_dials_and_accepts() {
             })
             .await;
         }
-        // Against a backlog that is full.
+        // With a full backlog.
         sweep("dial", async |at| {
             let path = Place::new();
             let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
@@ -359,7 +359,7 @@ fn ends_of_a_pipe() {
         sweep("pipe read", async |at| {
             let (one, other) = pipe().unwrap();
             let mut buf = [0; 8];
-            // A write ends when all of it was read: it is begun here, and kept.
+            // A write ends when all of it was read, so it is started here and kept.
             let mut write = Box::pin(other.write_all(b"hello"));
             let stir = async || drop(poll_now(&mut write));
             let outcome = drop_at(at, one.read(&mut buf), stir).await;
@@ -453,7 +453,7 @@ fn dialers_names_and_listeners() {
                 };
                 let outcome = drop_at(at, dial, async || {}).await;
                 no_operation_waits(kind, at).await;
-                // Those that were dropped may stand in the queue.
+                // Connections that were dropped may be in the queue.
                 let completed = outcome.output.is_some();
                 let client = match outcome.output {
                     Some(client) => client.unwrap(),
@@ -471,7 +471,7 @@ fn dialers_names_and_listeners() {
             })
             .await;
         }
-        // The listener is the sweep's base line.
+        // The listener is part of the sweep's baseline.
         sweep("lookup_host", async |at| {
             let outcome = drop_at(at, lookup_host("localhost"), async || {}).await;
             outcome.output.is_some_and(|found| !found.unwrap().is_empty())
@@ -498,7 +498,7 @@ fn dialers_names_and_listeners() {
 fn copies_and_files() {
     let _alone = alone();
     run(async {
-        // A dropped copy keeps data that it has read and not written; its sockets are intact.
+        // A dropped copy keeps the data that it has read and not written; its sockets are intact.
         for kind in ["copy", "copy_bidirectional", "copy_bidirectional_with", "copy through a buffer"] {
             sweep(kind, async |at| {
                 let (mut source, from) = fresh_pair().await;
@@ -560,7 +560,7 @@ fn copies_and_files() {
                 got.set(got.get() + count);
             }
             assert_eq!(got.get(), sent, "what is said to be sent has come");
-            // The window opens once here: no further wake-up comes.
+            // The window opens only once here: no further wake-up comes.
             outcome.output.is_some() || at.polls >= 2
         })
         .await;

@@ -154,7 +154,8 @@ fn every_kind_of_read() {
                     };
                     let outcome = drop_at(at, read, &write).await;
                     if kind != "traits" {
-                        // A poll's waker stays until the next event: there is nothing that could take it out.
+                        // A poll's waker stays until the next event, because a poll has no future whose drop would
+                        // remove it.
                         no_operation_waits(kind, at).await;
                     }
                     if !outcome.stirred {
@@ -182,7 +183,7 @@ fn every_kind_of_read() {
     });
 }
 
-/// The one dropped was first in line, another reader is behind it.
+/// The dropped read was first in the queue, with another reader behind it.
 #[test]
 fn dropped_read_passes_wakeup_to_next_read() {
     let _alone = alone();
@@ -257,7 +258,7 @@ async fn rest_of(server: &TcpStream) -> Vec<u8> {
     }
 }
 
-/// How a write is started: by its name.
+/// The operation that starts a write, by its name.
 fn start<'a>(
     kind: &str,
     client: &'a TcpStream,
@@ -273,8 +274,8 @@ fn start<'a>(
     }
 }
 
-/// Checks the data after the filling: as much as the operation reported (for a dropped `write_all`, any part), then the end, which
-/// is written now.
+/// Checks the data after the filling: as many bytes as the operation reported (for a dropped `write_all`, any part),
+/// then the end of the stream, which is written now.
 async fn check_written(kind: &str, at: At, client: &TcpStream, server: &TcpStream, said: Option<usize>, most: usize) {
     let finish = async {
         client.write_all(b"end").await.unwrap();
@@ -314,7 +315,7 @@ fn every_kind_of_write() {
                     drain().await;
                 }
                 if outcome.output.is_none() && kind == "write_all" && outcome.stirred {
-                    // It wrote a part and would go on when that was read: nothing more to see by polling it again.
+                    // It wrote a part and continues when that was read: another poll shows nothing new.
                     check_written(kind, at, &client, &server, None, payload.len()).await;
                     return at.polls >= 3;
                 }
@@ -326,7 +327,7 @@ fn every_kind_of_write() {
     });
 }
 
-/// Another operation holds the lock; dropping it is the event.
+/// Another operation holds the lock. The event is that it is dropped.
 #[test]
 fn every_kind_of_write_behind_the_lock() {
     let _alone = alone();
@@ -351,7 +352,7 @@ fn every_kind_of_write_behind_the_lock() {
                 let mut junk = vec![0; filled];
                 read_exact(&server, &mut junk).await.unwrap();
                 if outcome.output.is_none() && at.polls >= 2 {
-                    // It has the lock now and waits for room, which the other sweep is about.
+                    // It now has the lock and waits for room, which the other sweep covers.
                     check_written(kind, at, &client, &server, None, payload.len()).await;
                     return true;
                 }
@@ -427,7 +428,7 @@ fn sleeping_and_yielding() {
     run(async {
         sweep("sleep", async |at| {
             let sleep = drop_at(at, task::sleep(Duration::from_millis(1)), async || {}).await;
-            // Another one uses its place.
+            // Another task uses its slot.
             task::sleep(Duration::from_millis(1)).await;
             sleep.output.is_some()
         })
@@ -470,7 +471,7 @@ fn handles_of_tasks() {
                     }
                 };
                 let outcome = drop_at(at, handle, async || {}).await;
-                // Dropping the handle lets the task run on.
+                // A task whose handle is dropped continues to run.
                 becomes("the task to end", || done.load(Ordering::SeqCst)).await;
                 outcome.output.is_some_and(|output| output == 5)
             })
@@ -503,7 +504,7 @@ fn cancelling_tasks() {
             becomes("the task to wait", || rt::metrics().waiters == 1).await;
             let outcome = drop_at(at, handle.cancel(), async || {}).await;
             if at.polls == 0 {
-                // It had not begun, so this was the drop of a handle.
+                // It had not started, so this was the drop of a handle.
                 assert!(!gone.load(Ordering::SeqCst));
                 server.write_all(b"x").await.unwrap();
             }
@@ -520,7 +521,7 @@ fn cancelling_tasks() {
     });
 }
 
-/// Everything at random, many at once: the rest must work and no operation may wait forever.
+/// Many random operations at once: those that are not dropped must work, and none may wait forever.
 #[test]
 fn randomly_dropped_operations_do_not_interfere() {
     let _alone = alone();

@@ -1,8 +1,9 @@
-//! Faults in system calls, injected from outside of the crate.
+//! Faults in system calls, injected from outside the crate.
 //!
-//! A test binary with this module defines functions with the C library's names; the linker prefers them for the calls of the crate, socket2
-//! and std. They decide about a fault and then call the C library's function. So the code under test is the code that ships, in any
-//! profile, through every layer. Under a sanitizer they call its interceptor, so it sees memory written by the kernel.
+//! A test binary with this module defines functions with the C library's names; the linker prefers them for the calls
+//! of the crate, socket2 and std. They decide about a fault and then call the C library's function. So the tested
+//! code is the shipped code, in any profile, through every layer. Under a sanitizer they call its interceptor, so it
+//! sees memory written by the kernel.
 //!
 //! # Three kinds
 //! * [`inject`]: a number of calls of a kind, on a descriptor or on any, fail with an errno.
@@ -38,16 +39,16 @@ struct Rule {
     errno: c_int,
     left: AtomicUsize,
     hits: AtomicUsize,
-    /// The call is made, and its result replaced.
+    /// The call is made and its result replaced.
     after: bool,
 }
 
-/// A fault that was ordered, until it is dropped.
+/// An injected fault, active until it is dropped.
 #[derive(Debug)]
 pub struct Injection(Arc<Rule>);
 
 impl Injection {
-    /// How often it has struck.
+    /// The number of calls that it has affected.
     pub fn hits(&self) -> usize {
         self.0.hits.load(SeqCst)
     }
@@ -60,12 +61,12 @@ impl Drop for Injection {
     }
 }
 
-/// The next `times` calls of this kind (on `fd`, if given) fail with `errno`.
+/// Makes the next `times` calls of this kind (on `fd`, if given) fail with `errno`.
 pub fn inject(call: &'static str, fd: impl Into<Option<c_int>>, errno: c_int, times: usize) -> Injection {
     order(call, fd.into(), errno, times, false)
 }
 
-/// The same after the call was made.
+/// Makes calls fail as [`inject`] does, but after the call was made.
 pub fn inject_after(call: &'static str, fd: impl Into<Option<c_int>>, errno: c_int, times: usize) -> Injection {
     order(call, fd.into(), errno, times, true)
 }
@@ -78,27 +79,27 @@ fn order(call: &'static str, fd: Option<c_int>, errno: c_int, times: usize, afte
     Injection(rule)
 }
 
-/// Has registrations remembered from now on, as [`inject`]ed EAGAINs need it.
+/// Records registrations from now on, which [`inject`]ed EAGAINs need.
 pub fn watch() -> Injection {
     order("none", None, 0, 0, false)
 }
 
-/// How many calls of all kinds came past here while anything was ordered.
+/// Returns the number of calls of all kinds while a fault was active.
 pub fn calls() -> u64 {
     CALLS.load(SeqCst)
 }
 
-/// How many of them were faulted by [`Chaos`].
+/// Returns the number of those calls that [`Chaos`] affected.
 pub fn faulted() -> u64 {
     FAULTED.load(SeqCst)
 }
 
-/// Events that were made up by [`Stale`].
+/// Returns the number of events that [`Stale`] added.
 pub fn stale_events() -> u64 {
     STALE_EVENTS.load(SeqCst)
 }
 
-/// Faults at random, until it is dropped. One at a time.
+/// Random faults, active until it is dropped. Only one at a time.
 #[derive(Debug)]
 pub struct Chaos(());
 
@@ -119,7 +120,7 @@ impl Drop for Chaos {
     }
 }
 
-/// Stale events in every batch, until it is dropped.
+/// Stale events in every batch, active until it is dropped.
 #[derive(Debug)]
 pub struct Stale(());
 
@@ -138,7 +139,7 @@ impl Drop for Stale {
     }
 }
 
-// ---- state: plain statics, because calls come before `main` ----
+// ---- state: plain statics, because there are calls before `main` ----
 
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -148,7 +149,7 @@ static STALE_EVENTS: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
 static PERCENT: AtomicU32 = AtomicU32::new(0);
 static NEXT_SERIAL: AtomicU32 = AtomicU32::new(1);
-/// Serial numbers of the sockets that [`Chaos`] is for, by descriptor; 0 for others.
+/// Serial numbers of the sockets that [`Chaos`] affects, by descriptor; 0 for others.
 static SERIALS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
 static COUNTS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
 static RULES: Mutex<Vec<Arc<Rule>>> = Mutex::new(Vec::new());
@@ -156,15 +157,15 @@ static EPOLL: Mutex<Option<Registrations>> = Mutex::new(None);
 
 #[derive(Debug, Default)]
 struct Registrations {
-    /// epoll's descriptor, events and data of each that is in.
+    /// The epoll instance, events and data of each registered descriptor.
     live: HashMap<c_int, (c_int, u32, u64)>,
-    /// Data of those that were closed, the last ones.
+    /// The data of the last closed descriptors.
     dead: VecDeque<u64>,
 }
 
-/// Dead registrations that are remembered.
+/// The number of dead registrations that are kept.
 const DEAD_MAX: usize = 64;
-/// Stale events a batch.
+/// The number of stale events per batch.
 const STALE_BATCH: usize = 4;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -175,7 +176,7 @@ fn with_epoll<T>(act: impl FnOnce(&mut Registrations) -> T) -> T {
     act(locked(&EPOLL).get_or_insert_default())
 }
 
-/// splitmix64.
+/// Returns the next number of a splitmix64 generator.
 pub fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -193,7 +194,7 @@ enum Answer {
     Short(u64),
 }
 
-/// The next random number of this descriptor, if its call is to be faulted.
+/// Returns the next random number of this descriptor if its call is to be affected.
 fn roll(fd: c_int) -> Option<u64> {
     let percent = PERCENT.load(SeqCst);
     let number = usize::try_from(fd).ok().filter(|&number| percent != 0 && number < NUMBERS)?;
@@ -228,7 +229,7 @@ fn decide(call: &'static str, fd: c_int) -> Answer {
         }
         "accept4" => &[Answer::Fail(libc::EINTR), Answer::Fail(libc::EAGAIN), Answer::Fail(libc::ECONNABORTED)],
         "recvfrom" | "sendto" | "recvmsg" => &[Answer::Fail(libc::EINTR), Answer::Fail(libc::EAGAIN)],
-        // The connection proceeds in the background, and the call reports an interruption.
+        // The connection proceeds in the background, and the call reports EINTR.
         "connect" => &[Answer::After(libc::EINTR)],
         _ => return Answer::Real,
     };
@@ -253,7 +254,7 @@ fn renew(fd: c_int) {
     }
 }
 
-/// After a call of this kind.
+/// Runs after a call of this kind.
 fn note(call: &'static str, fd: c_int, result: i64, answer: Answer) {
     match call {
         "socket" | "accept4" if result >= 0 => adopt(result as c_int),
@@ -264,7 +265,7 @@ fn note(call: &'static str, fd: c_int, result: i64, answer: Answer) {
     }
 }
 
-/// A new socket.
+/// Records a new socket.
 fn adopt(fd: c_int) {
     if PERCENT.load(SeqCst) != 0
         && let Some(serial) = SERIALS.get(fd as usize)
@@ -274,7 +275,7 @@ fn adopt(fd: c_int) {
     }
 }
 
-/// A number that is about to be closed.
+/// Records that a descriptor is about to be closed.
 fn forget(fd: c_int) {
     if let Some(serial) = usize::try_from(fd).ok().and_then(|number| SERIALS.get(number)) {
         serial.store(0, SeqCst);
@@ -296,7 +297,7 @@ fn set_errno(errno: c_int) {
     unsafe { *location = errno };
 }
 
-/// The function of this name that the C library, or the sanitizer before it, has.
+/// Returns the next function of this name: the C library's, or a sanitizer's before it.
 fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> usize {
     let known = slot.load(SeqCst);
     if known != 0 {
@@ -320,7 +321,8 @@ macro_rules! c_name {
     };
 }
 
-/// A function in place of the C library's: `call` names its kind, `fd` is its descriptor, and the block shortens its arguments.
+/// Defines a function that replaces the C library's: `call` names its kind, `fd` is its descriptor, and the block
+/// shortens its arguments.
 macro_rules! interpose {
     ($($name:ident($($arg:ident: $type:ty),*) -> $return:ty, $call:expr, $fd:expr, |$r:ident| $short:block;)*) => {$(
         #[unsafe(no_mangle)]
@@ -361,7 +363,7 @@ fn shorter(length: size_t, random: u64) -> size_t {
     if length < 2 { length } else { 1 + random as usize % (length - 1) }
 }
 
-/// The same message with one buffer, and that cut.
+/// Returns the message with one buffer, which is cut.
 fn shorter_message(message: *const msghdr, random: u64) -> *const msghdr {
     thread_local!(static COPY: UnsafeCell<(MaybeUninit<msghdr>, iovec)> =
         const { UnsafeCell::new((MaybeUninit::uninit(), iovec { iov_base: std::ptr::null_mut(), iov_len: 0 })) });
@@ -402,7 +404,7 @@ fn fcntl_name(command: c_int) -> &'static str {
     }
 }
 
-/// Connecting a Unix socket is over when the call returns.
+/// A connect of a Unix socket has completed when the call returns.
 fn connect_name(address: *const sockaddr) -> &'static str {
     // SAFETY: the caller's address has a family at least.
     if c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX { "connect unix" } else { "connect" }
@@ -449,7 +451,7 @@ interpose! {
     eventfd(value: u32, flags: c_int) -> c_int, "eventfd", -1, |_r| {};
 }
 
-/// close(2) that forgets the descriptor first: afterwards the number may be reused.
+/// Replaces close(2): it forgets the descriptor first, because afterwards the number may be reused.
 #[unsafe(no_mangle)]
 #[allow(clippy::missing_safety_doc)]
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
@@ -459,7 +461,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     let function = unsafe { std::mem::transmute::<usize, unsafe extern "C" fn(c_int) -> c_int>(address) };
     if ACTIVE.load(SeqCst) != 0 {
         forget(fd);
-        // Linux closes whatever it answers.
+        // Linux closes the descriptor whatever the call returns.
         if let Answer::Fail(errno) | Answer::After(errno) = decide("close", fd) {
             // SAFETY: the caller's promise.
             unsafe { function(fd) };
@@ -471,7 +473,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     unsafe { function(fd) }
 }
 
-/// epoll_ctl(2) that records registrations.
+/// Replaces epoll_ctl(2) and records registrations.
 #[unsafe(no_mangle)]
 #[allow(clippy::missing_safety_doc)]
 pub unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
@@ -503,7 +505,7 @@ pub unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, ev
     result
 }
 
-/// A wait in three steps: whether it is made, of how many, and what becomes of its batch.
+/// Makes a wait in three steps: decides whether and with how many events it is made, makes it, and changes its batch.
 fn wait(
     call: &'static str,
     epoll: c_int,
@@ -556,7 +558,7 @@ fn wait(
     if is_chaotic {
         FAULTED.fetch_add(1, SeqCst);
         if batch.len() < room {
-            // Nothing stands behind it: a call will say so.
+            // No state is behind this event: a call will return EAGAIN.
             let live: Option<u64> = with_epoll(|table| {
                 let skip = next() as usize % table.live.len().max(1);
                 table.live.values().nth(skip).filter(|live| live.2 != u64::MAX).map(|live| live.2)

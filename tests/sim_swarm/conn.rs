@@ -152,7 +152,7 @@ pub async fn write_flow(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw)
                 conn.write(&data).await?
             }
             4 => conn.trait_write(&data).await?,
-            // A write that is dropped has written nothing.
+            // A dropped write has written nothing.
             5 => {
                 let patience = Duration::from_micros(draw.magnitude(1, 100_000));
                 future::timeout(patience, conn.write(&data)).await.unwrap_or(Ok(0))?
@@ -177,7 +177,7 @@ pub async fn write_flow(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw)
     conn.shutdown(Shutdown::Write)
 }
 
-/// Reads until the end of the stream on several clones, and compares the bytes. Returns how many came.
+/// Reads until the end of the stream on several clones, and compares the bytes. Returns their number.
 pub async fn read_flow(scene: &Arc<Scene>, conn: &Conn, flow: &Flow, mut draw: Draw) -> io::Result<usize> {
     let at = Arc::new(Mutex::new(0));
     let mut others = Vec::new();
@@ -196,7 +196,7 @@ pub async fn read_flow(scene: &Arc<Scene>, conn: &Conn, flow: &Flow, mut draw: D
 
 async fn read_some(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw, at: &Mutex<usize>) -> io::Result<()> {
     let is_alone = flow.readers == 1;
-    // One thread runs all: nobody reads between the end of a read and its entry here.
+    // One thread runs all tasks: none of them reads between the end of a read and its entry here.
     let enter = |got: &[u8], consumes: bool| {
         let mut at = at.lock().unwrap_or_else(PoisonError::into_inner);
         let wrong = got.iter().zip(*at..).find(|&(&value, at)| value != byte(flow.key, at));
@@ -236,7 +236,7 @@ async fn read_some(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw, at: 
                 }
                 0
             }
-            // A read that is dropped has taken nothing.
+            // A dropped read has taken nothing.
             4 | 5 => match future::timeout(patience, conn.read(&mut buf)).await {
                 Ok(result) => result?,
                 Err(_) => continue,

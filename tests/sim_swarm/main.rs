@@ -1,7 +1,8 @@
 //! A swarm of simulations: random programs of sockets, deadlines, closes, cancellations and faults, with an oracle.
 //!
-//! A seed gives a program ([`program`]): a network, rates of faults, troubles, and sessions ([`streams`], [`others`]). The oracle demands that
-//! bytes are exact, that everything ends, that timers end exactly at their virtual time, and that an error has a cause in the program.
+//! A seed gives a program ([`program`]): a network, rates of faults, troubles, and sessions ([`streams`],
+//! [`others`]). The oracle requires that bytes are exact, that everything ends, that timers end exactly at their
+//! virtual time, and that each error has a cause in the program.
 //!
 //! | variable | |
 //! |---|---|
@@ -31,20 +32,20 @@ use draw::Draw;
 use program::{Program, Session, Trouble};
 use scene::Scene;
 
-/// The longest virtual time of a program: well above all timeouts of TCP one after another.
+/// The maximum virtual time of a program, well above all timeouts of TCP in succession.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Failures after which a swarm stops.
+/// The number of failures after which a swarm stops.
 const FAILURES_MAX: usize = 5;
 
-/// Partitions, held packets and crashes, until it is cancelled.
+/// Causes partitions, held packets and crashes until it is cancelled.
 async fn trouble(scene: Arc<Scene>) {
     let (sim, mut draw) = (scene.sim, scene.draw(2));
     let server = sim.host("server");
     for _ in 0..1 + draw.below(4) {
         task::sleep(Duration::from_micros(draw.magnitude(1, 2_000_000))).await;
         let client = format!("client{}", draw.below(scene.program.clients));
-        // Shorter than the retransmissions of a handshake take.
+        // Shorter than the retransmissions of a handshake.
         let length = Duration::from_micros(draw.magnitude(1000, 15_000_000));
         let crashes = scene.program.trouble == Trouble::Crashes;
         match draw.below(if crashes { 6 } else { 3 }) {
@@ -78,7 +79,7 @@ async fn trouble(scene: Arc<Scene>) {
     }
 }
 
-/// What a run that passed has to tell.
+/// The statistics of a run that passed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     digest: u64,
@@ -102,7 +103,7 @@ async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
             async move { if service == 0 { streams::serve(scene).await } else { others::echo_datagrams(scene).await } }
         });
     }
-    // The server is there before the first client.
+    // The server starts before the first client.
     task::sleep(ms(1)).await;
     program.rates.apply(&sim);
     let mut draw = scene.draw(3);
@@ -134,7 +135,7 @@ async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
     if let Some(beside) = beside {
         beside.await;
     }
-    // The server's handlers end, too, and what sessions left on their hosts.
+    // The server's handlers must end too, and everything that sessions left on their hosts.
     let begin = Instant::now();
     while scene.still_open() > 0 && begin.elapsed() < LIMIT / 2 {
         task::sleep(ms(500)).await;
@@ -161,7 +162,7 @@ fn run(seed: u64) -> Result<Told, String> {
     }
 }
 
-/// Runs a seed, some seeds twice.
+/// Runs a seed; runs some seeds twice.
 fn run_and_compare(seed: u64, twice: u64) -> Result<Told, String> {
     let told = run(seed)?;
     if seed.is_multiple_of(twice) {
@@ -222,8 +223,8 @@ fn random_programs_keep_their_guarantees() {
     assert!(excused * 200 <= passed + 200, "losses excuse {excused} time-outs, which is too many to be chance");
 }
 
-/// Seeds that found something, each twice: lost room edges (209, 223), polls woken by address (2104, 2122), a connection opened again by a
-/// SYN that was duplicated and late (390405).
+/// Seeds that found a defect, each run twice: lost room edges (209, 223), polls woken by address (2104, 2122), a
+/// connection reopened by a late duplicate SYN (390405).
 #[test]
 fn seeds_that_found_something_pass() {
     for seed in [209, 223, 2104, 2122, 390_405] {

@@ -26,7 +26,7 @@ pub async fn echo_datagrams(_scene: Arc<Scene>) -> io::Result<()> {
     let mut buf = vec![0; 8192];
     loop {
         let (count, from) = socket.recv_from(&mut buf).await?;
-        // For lack of memory a datagram may be lost here.
+        // A datagram may be lost here for lack of memory.
         let _ = socket.send_to(&buf[..count], from).await;
     }
 }
@@ -48,7 +48,7 @@ pub async fn run(scene: Arc<Scene>, number: u64, session: Session) {
     }
 }
 
-/// Sends datagrams and receives their echoes until nothing has come for two seconds.
+/// Sends datagrams and receives their echoes until none has arrived for two seconds.
 async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_connected: bool) -> io::Result<()> {
     let socket = retried!(UdpSocket::bind("0.0.0.0:0"))?;
     if is_connected {
@@ -110,7 +110,7 @@ async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_conne
     Ok(())
 }
 
-/// Dials that must fail, each in its way.
+/// Dials that must fail, each for a different reason.
 async fn dial(scene: &Scene, what: Dial, after: Duration) {
     let begin = Instant::now();
     let kind = |result: &io::Result<TcpStream>| result.as_ref().err().map(io::Error::kind);
@@ -140,7 +140,7 @@ async fn dial(scene: &Scene, what: Dial, after: Duration) {
             });
             let is_right = kind(&result) == Some(ErrorKind::TimedOut);
             scene.check(is_right, || format!("a dial to a silent host: {result:?}"));
-            // Of two addresses the second gets the rest of the time, unless there is no descriptor for it.
+            // The second of two addresses gets the rest of the time, unless no descriptor is free for it.
             if scene.program.rates.no_descriptors == 0.0 {
                 scene.exactly(begin, after, "a dial with a timeout");
             }
@@ -168,7 +168,7 @@ async fn dial(scene: &Scene, what: Dial, after: Duration) {
     }
 }
 
-/// Tasks that accept, dials that come, and a close of the listener.
+/// Tasks that accept, dials that arrive, and a close of the listener.
 async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration) {
     let listener = match scene.listen("127.0.0.1:0").await {
         Ok(listener) => Arc::new(listener),
@@ -205,7 +205,7 @@ async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration)
         };
         match greeted.await {
             Ok(all) => scene.check(all == b"welcome", || format!("a greeting of {all:?}")),
-            // The close came first.
+            // The close was first.
             Err(error) => {
                 let is_end = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset);
                 scene.check(is_end && begin.elapsed() >= after, || format!("a dial to a listener: {error}"));
@@ -232,14 +232,14 @@ async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration)
     }
 }
 
-/// Sleeps, intervals and time limits, each exact.
+/// Sleeps, intervals and time limits, each of which must end exactly at its time.
 async fn timers(scene: &Arc<Scene>, number: u64, tasks: u64) {
     let tasks: Vec<_> = (0..tasks)
         .map(|at| {
             let (scene, mut draw) = (scene.clone(), scene.draw(number * 100 + at));
             task::spawn(async move {
                 for _ in 0..1 + draw.below(5) {
-                    // Often the same time as that of another task.
+                    // Often at the same time as another task.
                     let length = if draw.one_in(3) { us(10_000) } else { us(draw.magnitude(1, 60_000_000)) };
                     let begin = Instant::now();
                     match draw.below(6) {
@@ -271,7 +271,7 @@ async fn timers(scene: &Arc<Scene>, number: u64, tasks: u64) {
                     }
                     scene.exactly(begin, length, "a timer");
                 }
-                // Timers that are due do not keep others from running.
+                // Timers that are due let other tasks run.
                 for _ in 0..draw.below(80) {
                     task::sleep(Duration::ZERO).await;
                 }
@@ -291,7 +291,7 @@ impl Drop for Ends {
     }
 }
 
-/// Tasks that are cancelled or joined: each is dropped once, and has its result if it ended.
+/// Tasks that are cancelled or joined: each is dropped once, and returns its result if it ended.
 async fn cancel(scene: &Scene, number: u64, tasks: u64) {
     let mut draw = scene.draw(number * 100 + 9);
     let ended = Arc::new(AtomicU64::new(0));

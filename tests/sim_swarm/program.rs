@@ -1,4 +1,4 @@
-//! A program: what one simulation does, as data drawn from its seed.
+//! A program: one simulation, as data drawn from its seed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use netpoll::sim::{Sim, ms};
 
 use crate::draw::Draw;
 
-/// How hosts are connected.
+/// The network between hosts.
 #[derive(Clone, Debug)]
 pub struct Network {
     pub latency_us: (u64, u64),
@@ -29,11 +29,11 @@ pub struct Rates {
     pub no_buffers: f64,
 }
 
-/// What happens beside the sessions.
+/// The trouble beside the sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     None,
-    /// Partitions and held packets, for less time than a connection survives.
+    /// Partitions and held packets, shorter than a connection survives.
     Cuts,
     /// Crashes and restarts of the server as well.
     Crashes,
@@ -55,7 +55,7 @@ pub struct Flow {
     pub readers: usize,
 }
 
-/// What ends a connection early.
+/// The early end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CutHow {
     Close,
@@ -71,10 +71,10 @@ pub struct Cut {
     pub after_us: u64,
 }
 
-/// Something with its own peers that ends by itself.
+/// A session with its own peers that ends by itself.
 #[derive(Clone, Debug)]
 pub enum Session {
-    /// Bytes both ways on one connection.
+    /// Bytes in both directions of one connection.
     Exchange {
         transport: Transport,
         up: Flow,
@@ -96,7 +96,7 @@ pub enum Session {
         moves: Vec<(u64, Option<u64>)>,
         close_us: u64,
     },
-    /// Connections that are opened, armed with time limits and closed one after another.
+    /// Connections that are opened, given time limits and closed, one after another.
     Churn {
         transport: Transport,
         rounds: u64,
@@ -129,9 +129,9 @@ pub enum Dial {
     Refused,
     UnknownName,
     Unreachable,
-    /// A host that answers nothing, with a timeout of the dialer.
+    /// A dial to a host that does not answer, with a timeout of the dialer.
     Dark,
-    /// The same, and the dial is dropped.
+    /// A dial to such a host that is dropped.
     DarkDropped,
     DatagramRefused,
 }
@@ -213,7 +213,7 @@ impl Flow {
         Flow {
             key: draw.next(),
             bytes,
-            // Small chunks of many bytes would only repeat themselves.
+            // Many bytes in small chunks would only repeat themselves.
             chunk: (draw.magnitude(1, 20_000) as usize).max(bytes / 40),
             readers: if draw.one_in(4) { 2 } else { 1 },
         }
@@ -246,7 +246,7 @@ fn session(draw: &mut Draw) -> Session {
             let (mut at, mut due) = (0, None);
             let moves = (0..draw.below(4)).map(|_| {
                 at += draw.magnitude(10, 500_000);
-                // Of a deadline that comes when it is moved, either may be first.
+                // A deadline that comes when it is moved may fire before or after the move.
                 at += u64::from(due == Some(at));
                 let after = (!draw.one_in(4)).then(|| draw.magnitude(1, 900_000));
                 due = after.map(|after| at + after);

@@ -1,4 +1,4 @@
-//! `Scene`: a program in its simulation, and the oracle's notes.
+//! `Scene`: a program in its simulation, with the state of the oracle.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +13,10 @@ use crate::program::{Program, Trouble};
 
 const EMFILE: i32 = 24;
 
-/// How often something is tried again that fails for lack of descriptors.
+/// The maximum number of retries of a call that fails for lack of descriptors.
 pub const TRIES: usize = 200;
 
-/// Awaits a call, again while it fails for lack of descriptors.
+/// Awaits a call, and retries it while it fails for lack of descriptors.
 macro_rules! retried {
     ($call:expr) => {{
         let mut tries = 0;
@@ -34,19 +34,19 @@ macro_rules! retried {
 
 pub(crate) use retried;
 
-/// What sessions share.
+/// The state that sessions share.
 #[derive(Debug)]
 pub struct Scene {
     pub sim: Sim,
     pub program: Program,
     failures: Mutex<Vec<String>>,
-    /// Handlers and tasks that have not ended.
+    /// The number of handlers and tasks that have not ended.
     open: AtomicU64,
-    /// Results that only a network that loses packets explains.
+    /// Results that can only come from a network that loses packets.
     pub excused: AtomicU64,
 }
 
-/// Counts something that must end.
+/// Counts one handler or task, which must end.
 #[derive(Debug)]
 pub struct Open(Arc<Scene>);
 
@@ -56,7 +56,7 @@ impl Drop for Open {
     }
 }
 
-/// What may happen to a connection.
+/// The failures that a connection may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Both ends are on one host that stays.
@@ -101,13 +101,13 @@ impl Scene {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Checks that something ended exactly at its time.
+    /// Checks that an operation ended exactly at its time.
     pub fn exactly(&self, begin: Instant, expected: Duration, what: &str) {
         let took = begin.elapsed();
         self.check(took == expected, || format!("{what} took {took:?}, not {expected:?}"));
     }
 
-    /// Returns whether an error is of a kind that this program explains.
+    /// Returns whether this program can cause an error of this kind.
     pub fn explains(&self, fate: Fate, error: &io::Error) -> bool {
         use ErrorKind::*;
         let kind = error.kind();
@@ -131,12 +131,12 @@ impl Scene {
         self.check(self.explains(fate, error), || format!("{what}: {error} ({:?})", error.kind()));
     }
 
-    /// Binds a listener, again if there are no descriptors.
+    /// Binds a listener, and retries for lack of descriptors.
     pub async fn listen(&self, addr: &str) -> io::Result<TcpListener> {
         retried!(TcpListener::bind(addr))
     }
 
-    /// Connects, again if there are no descriptors.
+    /// Connects, and retries for lack of descriptors.
     pub async fn connect(&self, addr: &str) -> io::Result<TcpStream> {
         retried!(TcpStream::connect(addr))
     }
@@ -148,7 +148,7 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
 
 pub fn lacks_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().or_else(|| op_error(error)?.raw_os_error());
-    // A name whose addresses all fail for lack of descriptors gives the last of these errors.
+    // For a name whose addresses all fail for lack of descriptors, the error is the last one.
     errno == Some(EMFILE)
 }
 

@@ -1,4 +1,4 @@
-//! Sessions on streams. Each side knows the session from the program; a client names it by its number in two bytes.
+//! Sessions on streams. Both sides know the session from the program; a client sends its number in two bytes.
 
 use std::io;
 use std::net::Shutdown;
@@ -17,13 +17,13 @@ fn us(count: u64) -> Duration {
     Duration::from_micros(count)
 }
 
-/// Accepts connections of sessions on the server.
+/// Accepts the connections of sessions on the server.
 pub async fn serve(scene: Arc<Scene>) -> io::Result<()> {
     let listener = scene.listen("[::]:80").await?;
     let mut draw = scene.draw(1);
     loop {
         let accepted = if draw.one_in(4) {
-            // An accept that is dropped has taken no connection.
+            // A dropped accept has taken no connection.
             match future::timeout(us(draw.magnitude(1, 1_000_000)), listener.accept()).await {
                 Ok(accepted) => accepted,
                 Err(_) => continue,
@@ -115,7 +115,7 @@ async fn far_side(scene: &Arc<Scene>, number: u64, session: &Session, conn: Conn
         Session::Shared { writers, records, size, .. } => {
             read_records(scene, number, &conn, *writers, *records, *size, fate).await;
         }
-        // These are silent until the client ends.
+        // These are silent until the client closes.
         _ => match conn.read(&mut [0; 16]).await {
             Ok(0) => {}
             Ok(count) => scene.fail(format!("{count} bytes on a silent connection")),
@@ -224,7 +224,7 @@ async fn exchange(
     }
 }
 
-/// A record: its writer, its number, its length, and so many bytes.
+/// Returns a record: its writer, its number, its length, and that many bytes.
 fn record(number: u64, writer: u64, index: u64, size: usize) -> Vec<u8> {
     let length = 1 + (number.wrapping_mul(31) + writer * 17 + index * 101) as usize % size;
     let mut record = vec![writer as u8, index as u8];
@@ -233,7 +233,7 @@ fn record(number: u64, writer: u64, index: u64, size: usize) -> Vec<u8> {
     record
 }
 
-/// Tasks that each write records as a whole.
+/// Tasks that write whole records.
 async fn write_records(
     scene: &Arc<Scene>,
     number: u64,
@@ -268,7 +268,7 @@ async fn write_records(
     if let Err(error) = conn.shutdown(Shutdown::Write) {
         scene.judge(fate, &error, "the end of records");
     }
-    // The far side closes when it has all.
+    // The far side closes when it has read everything.
     let ended = async {
         match conn.peer_closed().await {
             Ok(()) => conn.read(&mut [0; 1]).await,
@@ -323,10 +323,10 @@ async fn read_records(
     });
 }
 
-/// Operations that wait while the deadline moves, and at last for a close.
+/// Operations that wait while the deadline is moved, until a close.
 async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Option<u64>)], close_us: u64, fate: Fate) {
     let begin = Instant::now();
-    // When the deadline comes, if it does before the close. Moves after it do not matter to those that wait.
+    // The time of the deadline, if it is before the close. Later moves do not affect the waiting operations.
     let mut due: Option<u64> = None;
     for &(at, to) in moves {
         if due.is_some_and(|due| due <= at) {
@@ -375,8 +375,8 @@ async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Optio
     }
 }
 
-/// Connections whose slots come again: an operation waits with a time limit when its connection is closed, and the next connection's
-/// limits hold.
+/// Connections whose slots are reused: an operation waits with a time limit when its connection is closed, and the
+/// limits of the next connection apply.
 async fn churn(scene: &Arc<Scene>, number: u64, session: &Session, transport: Transport, rounds: u64) {
     let mut draw = scene.draw(number * 100 + 70);
     for _ in 0..rounds {
@@ -401,7 +401,7 @@ async fn churn(scene: &Arc<Scene>, number: u64, session: &Session, transport: Tr
                     scene.check(count == 0 && scene.explains(fate, &end), || format!("{count} bytes of a silent peer"));
                 }
             },
-            // The read waits, and is dropped with the connection before or after the limit.
+            // The read waits and is dropped with the connection, before or after the limit.
             1 => drop(future::timeout(us(draw.magnitude(1, 300_000)), conn.read(&mut [0; 4])).await),
             // The read waits when the connection is closed.
             _ => {

@@ -1,7 +1,8 @@
-//! The interpreter: runs a program's actors on their hosts, its events beside them, and the checks at the end.
+//! The interpreter: runs the actors of a program on their hosts, its events beside them, and the checks at the end.
 //!
-//! The main thread conducts. It starts the runtime as the program says, the events and all actors, takes the part of an actor on
-//! [`Host::Main`] itself, waits until all have ended, and shuts the runtime down. Then nothing of it may be left.
+//! The main thread conducts. It starts the runtime with the program's settings, then the events and all actors. An
+//! actor on [`Host::Main`] runs on the main thread itself. It waits until all actors have ended and shuts the runtime
+//! down. Then nothing of the runtime may be left.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -21,10 +22,10 @@ use crate::oracle::{self, Span, Token, fail, watch};
 use crate::program::{Action, Actor, Config, Host, Party, Program, RootMode};
 use crate::{deadlines, endings, shared, sockets, tasks, timers, waits, wakes};
 
-/// A future that may be sent and has no type.
+/// A `Send` future with its type erased.
 pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Runs a program. Returns if all that must hold held.
+/// Runs a program. Returns if every check passed.
 pub fn run(program: Program) {
     let (threads, unreaped, descriptors) = (faults::threads(), faults::unreaped(), open_descriptors());
     faults::refuse_threads(program.config.refuse);
@@ -62,12 +63,12 @@ pub fn run(program: Program) {
     }
     faults::refuse_no_more();
     endings::all_is_at_rest(unreaped, threads);
-    // Threads that are stopped now would only make the end slower.
+    // From here on, stopped threads would only delay the end.
     faults::end_stops();
     endings::nothing_is_left(threads, unreaped, descriptors);
 }
 
-/// The settings of `config`.
+/// Applies the settings of `config`.
 pub fn builder(config: &Config) -> rt::Builder {
     let builder = rt::Builder::new()
         .workers(config.workers as usize)
@@ -83,7 +84,7 @@ pub fn builder(config: &Config) -> rt::Builder {
     if report.is_zero() { builder } else { builder.on_blocked_task(move |_| oracle::keep(report, false)) }
 }
 
-/// Descriptors that are open, those of /proc not counted: the heartbeat thread reads there at any time.
+/// Returns the number of open descriptors, without those of /proc, which the heartbeat thread opens at any time.
 pub fn open_descriptors() -> usize {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
@@ -93,7 +94,7 @@ pub fn open_descriptors() -> usize {
 /// An actor that was started.
 enum Started {
     Thread(thread::JoinHandle<()>),
-    /// Tells when its future is gone.
+    /// Set when the actor's future is dropped.
     Task(oneshot::Receiver<()>),
 }
 
@@ -143,7 +144,7 @@ fn start(number: usize, actor: Actor) -> Started {
     }
 }
 
-/// Tells when an actor's task is gone, however it went.
+/// Reports the end of an actor's task, whatever ended it.
 struct Seat {
     number: usize,
     done: bool,
@@ -157,9 +158,10 @@ impl Drop for Seat {
     }
 }
 
-/// The body of an actor.
+/// Runs the actions of an actor.
 async fn act(number: usize, actor: Actor) {
-    // A task belongs to the epoch in which it was spawned. On any other host an action may rely on the runtime that there is now.
+    // A task belongs to the epoch in which it was spawned. On any other host an action may rely on the current
+    // runtime.
     let whole = Span::begin();
     let mut dropped = Dropped { number, whole, ended: false };
     for (step, action) in actor.actions.iter().enumerate() {
@@ -174,7 +176,7 @@ async fn act(number: usize, actor: Actor) {
     dropped.ended = true;
 }
 
-/// An actor's future may be dropped by a shutdown only.
+/// Checks that only a shutdown drops an actor's future.
 struct Dropped {
     number: usize,
     whole: Span,
@@ -236,24 +238,24 @@ async fn perform(action: &Action, span: Span) {
     }
 }
 
-/// The other half of an action.
+/// The peer of an action.
 #[must_use]
 pub struct Peer<T> {
     span: Span,
-    /// Its result, or none if it was dropped or told to stop, which only a shutdown may cause.
+    /// Returns its result, or `None` if it was dropped or told to stop, which only a shutdown may cause.
     job: Job<Option<T>>,
     stop: oneshot::Sender<()>,
 }
 
 impl<T> Peer<T> {
-    /// Its result, or none if it was dropped.
+    /// Returns its result, or `None` if it was dropped.
     pub async fn ends(self) -> Option<T> {
         let _stop = self.stop;
         self.job.await
     }
 }
 
-/// Starts the other half of an action; that of [`Party::Joined`] begins when its end is awaited.
+/// Starts the peer of an action. A [`Party::Joined`] one starts when its end is awaited.
 pub fn peer<T: Send + 'static>(span: Span, party: Party, body: impl Future<Output = T> + Send + 'static) -> Peer<T> {
     let (done, result) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
@@ -266,7 +268,7 @@ pub fn peer<T: Send + 'static>(span: Span, party: Party, body: impl Future<Outpu
             Either::Left((Err(payload), _)) => {
                 span.check(false, || format!("a peer panics: {}", oracle::panic_text(&*payload)));
             }
-            // Its action is over.
+            // The action is over.
             Either::Right(_) => {}
         }
     };
@@ -293,7 +295,8 @@ pub fn peer<T: Send + 'static>(span: Span, party: Party, body: impl Future<Outpu
     Peer { span, job, stop }
 }
 
-/// Both halves of an action. None if the peer was dropped, which only a shutdown may cause; after one the peer is told to stop.
+/// Runs both sides of an action. Returns `None` if the peer was dropped, which only a shutdown may cause; after a
+/// shutdown the peer is told to stop.
 pub async fn with_peer<T, U>(own: impl Future<Output = T>, peer: Peer<U>) -> Option<T> {
     let Peer { span, job, stop } = peer;
     match select(pin!(own), job).await {
@@ -327,7 +330,7 @@ pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Computes for so long.
+/// Computes for the given duration.
 pub fn spin(length: Duration) {
     let start = std::time::Instant::now();
     while start.elapsed() < length {

@@ -1,4 +1,4 @@
-//! Connections of every kind behind one face, and wakers that are counted.
+//! One type for connections of every kind, and wakers that count.
 
 use std::future::poll_fn;
 use std::io;
@@ -35,7 +35,7 @@ macro_rules! each {
 }
 
 impl Conn {
-    /// Both ends of a new connection.
+    /// Opens a connection and returns both ends.
     pub async fn pair(kind: Stream) -> io::Result<(Conn, Conn)> {
         match kind {
             Stream::Tcp => {
@@ -61,7 +61,7 @@ impl Conn {
         each!(self, conn => conn.write_all(buf).await)
     }
 
-    /// Waits until there is something to read; a pipe has no such call and reads.
+    /// Waits until data is available. A pipe has no such call, so it reads.
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(conn) => conn.readable().await,
@@ -70,7 +70,7 @@ impl Conn {
         }
     }
 
-    /// Looks at what there is to read; a pipe reads.
+    /// Peeks at the available data. A pipe has no such call, so it reads.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Conn::Tcp(conn) => conn.peek(buf).await,
@@ -79,7 +79,7 @@ impl Conn {
         }
     }
 
-    /// Waits for the end of the peer; a pipe reads.
+    /// Waits until the peer has closed. A pipe has no such call, so it reads.
     pub async fn peer_closed(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(conn) => conn.peer_closed().await,
@@ -96,12 +96,12 @@ impl Conn {
         each!(self, conn => { let mut conn = conn; Pin::new(&mut conn).poll_write(cx, buf) })
     }
 
-    /// Ends its own direction.
+    /// Shuts down its own direction.
     pub fn finish(&self) -> io::Result<()> {
         each!(self, conn => conn.close_write())
     }
 
-    /// Closes it under whoever uses it.
+    /// Closes the socket while others use it.
     pub fn close(&self) {
         each!(self, conn => drop(conn.force_close()))
     }
@@ -127,7 +127,7 @@ impl Conn {
     }
 }
 
-/// Fills the direction, so that a write waits.
+/// Fills the buffer of the direction, so that a write has to wait.
 pub async fn fill(conn: &Conn) {
     let chunk = vec![7; 64 << 10];
     let mut idle = 0;
@@ -144,17 +144,17 @@ pub async fn fill(conn: &Conn) {
     }
 }
 
-/// The `at`-th byte of a stream that every test sends.
+/// Returns byte `at` of the stream that every test sends.
 pub fn byte(at: usize) -> u8 {
     (at ^ (at >> 8).wrapping_mul(31)) as u8
 }
 
-/// The bytes of that stream from `at` on.
+/// Returns the bytes of that stream from `at` on.
 pub fn bytes(at: usize, count: usize) -> Vec<u8> {
     (at..at + count).map(byte).collect()
 }
 
-/// A waker that counts, and is counted.
+/// A waker that counts wake-ups and is itself counted.
 #[derive(Debug)]
 pub struct Counting {
     woken: AtomicU64,
@@ -181,7 +181,7 @@ impl Wake for Counting {
     }
 }
 
-/// A new waker.
+/// Returns a new waker.
 pub fn fresh_waker() -> Waker {
     Waker::from(Counting::new())
 }

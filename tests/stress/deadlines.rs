@@ -1,5 +1,5 @@
-//! Actions about deadlines and the slots of sockets: a deadline fires, is never early, stays until it is moved, and a closed socket's slot owes
-//! nothing to its next owner.
+//! Actions with deadlines and with slots that are reused: a deadline fires, never early, and stays until it is moved;
+//! a closed socket leaves nothing in its slot for the next owner.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,7 +22,7 @@ use crate::program::{DeadlineHow, Party, Stream, WaitOp};
 use crate::timers::not_early;
 use crate::words::{Many, Ms};
 
-/// New connections, and a read on each that only its timeout ends.
+/// Opens connections and reads on each until its timeout ends the read.
 pub async fn has_timeouts(span: Span, stream: Stream, count: usize) {
     for _ in 0..count {
         let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };
@@ -37,7 +37,7 @@ pub async fn has_timeouts(span: Span, stream: Stream, count: usize) {
     }
 }
 
-/// The result is a timeout, and not an early one.
+/// Checks that the result is a timeout that is not early.
 fn times_out<T: std::fmt::Debug>(span: Span, start: Instant, length: Duration, result: io::Result<T>) {
     match result {
         Err(error) if is_timeout(&error) => not_early(start, length, "a timeout"),
@@ -45,7 +45,7 @@ fn times_out<T: std::fmt::Debug>(span: Span, start: Instant, length: Duration, r
     }
 }
 
-/// Deadlines of every operation: set before, set while it waits, moved, cleared, relative.
+/// Sets a deadline on every operation: before it waits, while it waits, moved, cleared, relative.
 pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 3, format!("{op:?} with a deadline of {length:?} that is set {how:?}"));
@@ -58,7 +58,7 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
     let other = waiter.clone();
     let later = move |deadline: Option<Instant>| {
         peer(span, party, async move {
-            // Sometimes before the operation waits, sometimes after.
+            // In some runs before the operation waits, in some after.
             if length > Duration::from_millis(2) {
                 task::sleep(length / 3).await;
             }
@@ -82,7 +82,7 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
         DeadlineHow::Moved => {
             set(Some(start + length / 2 + length / 4));
             let Some(result) = with_peer(waiter.wait(), later(Some(due))).await else { return };
-            // The first one may have fired before it was moved.
+            // The first deadline may have fired before it was moved.
             return times_out(span, start, length / 2, result);
         }
         DeadlineHow::MovedEarlier => {
@@ -101,7 +101,7 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
                     futures::future::Either::Right(_) => None,
                 }
             };
-            // Cleared too late it has fired.
+            // If it was cleared too late, it has fired.
             if let Some(Some(result)) = with_peer(wait, cleared).await {
                 times_out(span, start, length * 2, result);
             }
@@ -128,7 +128,7 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
         }
     };
     times_out(span, start, length, result);
-    // It stays until it is moved; but a shutdown may have kept it from being moved to its last place.
+    // The deadline stays until it is moved. A shutdown may have prevented the last move.
     if !matches!(how, DeadlineHow::Relative) && span.is_calm() {
         let again = waiter.wait().await;
         times_out(span, start, length, again);
@@ -136,11 +136,11 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
     }
 }
 
-/// Something that waits for what never comes.
+/// An operation that waits for an event that never happens.
 struct Waiter {
     op: WaitOp,
     on: On,
-    /// Open as long as it waits.
+    /// Keeps the peer open while the operation waits.
     _peer: Option<Conn>,
 }
 
@@ -183,7 +183,7 @@ impl Waiter {
         }
     }
 
-    /// A listener has no relative timeout, and gets a deadline.
+    /// A listener has no relative timeout, so it gets a deadline.
     fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match (&self.on, self.op) {
             (On::Conn(conn), WaitOp::Write | WaitOp::Queued) => conn.set_write_timeout(timeout),
@@ -195,13 +195,13 @@ impl Waiter {
 
     async fn wait(&self) -> io::Result<()> {
         let mut buf = [0; 8];
-        // More than the kernel may find room for after it said that there is none.
+        // More than fits after the kernel has reported room.
         let large = 8 << 20;
         match (&self.on, self.op) {
             (On::Conn(conn), WaitOp::Readable) => conn.readable().await,
             (On::Conn(conn), WaitOp::PollRead) => poll_fn(|cx| conn.poll_read(cx, &mut buf)).await.map(drop),
             (On::Conn(conn), WaitOp::Write) => conn.write_all(&vec![7; large]).await,
-            // The second waits for the lock that the first keeps.
+            // The second one waits for the lock that the first one holds.
             (On::Conn(conn), WaitOp::Queued) => {
                 let large = vec![7; large];
                 let (first, second) = futures::join!(conn.write_all(&large), conn.write_all(b"x"));
@@ -214,7 +214,8 @@ impl Waiter {
     }
 }
 
-/// A read with a timeout, against a close at the same moment by a thread that spins; then the slot's next owner.
+/// Runs a read with a timeout against a close at the same moment by a spinning thread, then again with the slot's
+/// next owner.
 pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     let length = Duration::from_millis(1 + ms.0 % 20);
     let shared: Arc<(Mutex<Option<Conn>>, AtomicBool, AtomicU64)> = Arc::default();
@@ -241,7 +242,7 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
         }
         gone.store(true, SeqCst);
     }));
-    /// However this ends, the thread does too.
+    /// The thread ends whatever the outcome is.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {
@@ -274,7 +275,7 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     }
 }
 
-/// Closes a socket when it is dropped, wherever that is.
+/// Closes a socket when it is dropped.
 struct Closes(Mutex<Option<Conn>>, #[expect(dead_code, reason = "it is counted")] Token);
 
 impl Wake for Closes {
@@ -289,7 +290,7 @@ impl Drop for Closes {
     }
 }
 
-/// The waker of a read closes its socket when it is replaced, which is in the middle of the next poll.
+/// The waker of a read closes its socket when it is replaced, in the middle of the next poll.
 pub async fn closer(span: Span, stream: Stream, ms: Ms) {
     let _watch = watch_for(ms.duration(), format!("a waker whose destructor closes its socket, {stream:?}"));
     let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };

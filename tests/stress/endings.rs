@@ -1,4 +1,4 @@
-//! Shutdowns and restarts beside everything else, and what must hold when all is over.
+//! Shutdowns and restarts beside all other actions, and the checks at the end.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use crate::oracle::{self, Span, Token, eventually, fail, watch, watch_for};
 use crate::program::{By, Config, Event, Residue, Restart};
 use crate::shared;
 
-/// Takes part in an event.
+/// Runs an event.
 pub fn happen(event: Event, config: &Config) {
     match event {
         Event::Refuse { after, threads } => {
@@ -55,7 +55,8 @@ pub fn happen(event: Event, config: &Config) {
     }
 }
 
-/// A shutdown from inside is an error that says so, unless one from outside has dropped whoever asked.
+/// A shutdown from inside the runtime returns an error that says so, unless a shutdown from outside has dropped the
+/// caller.
 fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
     let _watch = watch("a shutdown from inside, which is refused");
     let span = Span::begin();
@@ -66,9 +67,9 @@ fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
     }
 }
 
-/// A shutdown, and the restart after it.
+/// A shutdown and the restart after it.
 fn storm(timeout: Duration, restart: Restart, config: &Config) {
-    /// Others may use the runtime again, however this ends.
+    /// Marks the runtime as usable again, whatever the outcome is.
     struct Over;
     impl Drop for Over {
         fn drop(&mut self) {
@@ -79,13 +80,14 @@ fn storm(timeout: Duration, restart: Restart, config: &Config) {
     let _over = Over;
     let start = Instant::now();
     let result = {
-        // Another one may be under way, with a bound of its own.
+        // Another shutdown with its own bound may be in progress.
         let _watch = watch_for(timeout * 2, format!("a shutdown with a bound of {timeout:?}"));
         rt::shutdown(timeout)
     };
     if let Err(still) = result {
         let passed = start.elapsed();
-        // A second call returns what the first does, whose bound began earlier. Tasks that wait for something outside are not waited for.
+        // A second call returns the result of the first, whose bound began earlier. It does not wait for tasks that
+        // wait for something outside of the runtime.
         let is_kept = !still.threads.is_empty() || !still.running.is_empty();
         if passed < timeout && is_kept && storm.is_alone() {
             fail(format!("a shutdown gave up after {passed:?} of {timeout:?}: {still:?}"));
@@ -93,14 +95,14 @@ fn storm(timeout: Duration, restart: Restart, config: &Config) {
     }
     match restart {
         Restart::Use => {}
-        // Somebody else may have been first.
+        // Another caller may have been first.
         Restart::Builder => _ = builder(config).start(),
         Restart::Other => _ = builder(&Config { workers: 5 - config.workers.min(4), ..config.clone() }).start(),
         Restart::Later => thread::sleep(Duration::from_millis(30)),
     }
 }
 
-/// Calls for a shutdown when it is dropped, which is in the middle of one.
+/// Calls shutdown when it is dropped, which may be during a shutdown.
 struct Shuts(#[expect(dead_code, reason = "it is counted")] Token);
 
 impl Drop for Shuts {
@@ -110,15 +112,16 @@ impl Drop for Shuts {
     }
 }
 
-/// A shutdown that is refused as a rule; but a destructor that a shutdown has left behind may run at any time.
+/// Calls shutdown where it is refused. A destructor that a shutdown left behind may run at any time, so it may also
+/// succeed.
 fn incidental() {
     let _storm = oracle::storm_begins();
-    // Whatever it says, it returns.
+    // The result does not matter; it returns.
     let _ = rt::shutdown(Duration::from_millis(100));
     oracle::storm_is_over();
 }
 
-/// A thread-local value of a worker, which is dropped when the worker's thread ends.
+/// A thread-local value of a worker, dropped when the worker's thread ends.
 struct Left(Residue, #[expect(dead_code, reason = "it is counted")] Token);
 
 impl Drop for Left {
@@ -145,7 +148,7 @@ fn leave_residue(residue: Residue) {
     let left = catch_unwind(AssertUnwindSafe(|| {
         futures::executor::block_on(task::spawn(async move {
             let value = Left(residue, Token::new("thread-local"));
-            // Of the one that was there the destructor runs on a worker that goes on.
+            // The destructor of the previous value runs on a worker that continues.
             let before = LEFT.with(|left| left.borrow_mut().replace(Box::new(value)));
             drop(before);
         }));
@@ -153,10 +156,11 @@ fn leave_residue(residue: Residue) {
     span.check(left.is_ok(), || "a task that leaves a thread-local value panics".to_owned());
 }
 
-/// All actors have ended: no operation waits, no socket is open, no task is left, and ended threads are joined.
+/// Checks after all actors have ended: no operation waits, no socket is open, no task is left, and ended threads are
+/// joined.
 pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     shared::clear();
-    // A value of this thread's, which may have run tasks.
+    // A thread-local value of this thread, which may have run tasks.
     let left = LEFT.with(|left| left.borrow_mut().take());
     drop(left);
     eventually("all threads of actors have ended", || faults::actor_threads() == 0);
@@ -176,13 +180,13 @@ pub fn all_is_at_rest(unreaped: u64, threads: usize) {
 
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// The last shutdown: no thread, descriptor, task or waker is left of the runtime.
+/// Checks after the last shutdown: no thread, descriptor, task or waker of the runtime is left.
 pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: usize) {
-    // The report of a blocked task may keep sysmon. Whether it takes too long is for the watch to say.
+    // The report of a blocked task may hold up sysmon. The watch detects whether it takes too long.
     let watch = watch_for(oracle::config().report.duration() * 2, "the last shutdown");
     let mut nap = Duration::from_millis(1);
     while let Err(still) = rt::shutdown(FOR_EVER) {
-        // A task that an earlier one has left behind may wait for one of its thread's destructors.
+        // A task that an earlier shutdown left behind may wait for a destructor of its thread.
         if !oracle::is_stormy() {
             fail(format!("the last shutdown: {still:?}"));
         }
@@ -190,7 +194,7 @@ pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: usize) {
         nap = (nap * 2).min(Duration::from_millis(50));
     }
     drop(watch);
-    // A thread of the stress may still be on its way out.
+    // A thread of the stress may still be exiting.
     eventually("all tokens are dropped", || oracle::tokens_left().is_empty());
     eventually("all threads have ended", || faults::threads() == threads);
     eventually("all threads are joined or detached", || faults::unreaped() == unreaped);

@@ -1,13 +1,14 @@
 //! Threads as the stress sees them: counted, refused, and stopped at arbitrary instructions.
 //!
-//! The test binary defines `pthread_create` and the functions that join and detach; the linker takes them for those that std and the
-//! crate call. They count, refuse what is to be refused, and call the C library's. The stress's own threads, made by [`own_thread`],
-//! are exempt from both faults.
+//! The test binary defines `pthread_create` and the functions that join and detach; the linker prefers them for the
+//! calls of std and the crate. They count, refuse calls if asked to, and otherwise call the C library's functions.
+//! The stress's own threads, made by [`own_thread`], are exempt from both faults.
 //!
 //! # Stops
-//! A thread of the stress sends a signal to a thread of the process now and then; the handler sleeps for some milliseconds. So a
-//! thread stops between any two instructions while all others go on, for long enough that they meet every state that it leaves behind.
-//! Windows of some nanoseconds that a scheduler hits once in a million rounds are hit in thousands.
+//! A thread of the stress sends a signal to a thread of the process from time to time; the handler sleeps for some
+//! milliseconds. So a thread stops between two arbitrary instructions while all others continue, long enough for them
+//! to meet every intermediate state. Windows of a few nanoseconds that a scheduler hits once in a million rounds are
+//! hit thousands of times.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -21,42 +22,42 @@ use libc::{c_int, c_void, pthread_attr_t, pthread_t};
 use crate::program::Preempt;
 use crate::words::Random;
 
-/// Threads that the runtime wants to create and will not get.
+/// The number of threads that the runtime will be refused.
 static REFUSALS: AtomicI64 = AtomicI64::new(0);
-/// Threads that were created, and those of them that were joined or detached.
+/// The number of threads that were created, and of those that were joined or detached.
 static CREATED: AtomicU64 = AtomicU64::new(0);
 static REAPED: AtomicU64 = AtomicU64::new(0);
 /// Threads of actors.
 static ACTORS: AtomicU64 = AtomicU64::new(0);
-/// Threads that no signal is sent to.
+/// Threads that receive no signal.
 static EXEMPT: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// This thread creates one of the stress's own.
+    /// Set while this thread creates one of the stress's own threads.
     static IS_OWN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// The next `count` threads that are not the stress's own cannot be created.
+/// Refuses to create the next `count` threads that are not the stress's own.
 pub fn refuse_threads(count: u64) {
     REFUSALS.fetch_add(count as i64, SeqCst);
 }
 
-/// What [`refuse_threads`] has not used up is void.
+/// Cancels the refusals that were not used up.
 pub fn refuse_no_more() {
     REFUSALS.store(0, SeqCst);
 }
 
-/// Threads of this process.
+/// Returns the number of threads of this process.
 pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count())
 }
 
-/// Threads that were created and neither joined nor detached: while they run, and for ever if nobody does.
+/// Returns the number of threads that were created and neither joined nor detached, whether they run or have ended.
 pub fn unreaped() -> u64 {
     CREATED.load(SeqCst) - REAPED.load(SeqCst)
 }
 
-/// A thread of the stress itself: it is neither refused nor stopped.
+/// Starts a thread of the stress itself, which is neither refused nor stopped.
 pub fn own_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     start(name, || {
         exempt();
@@ -64,9 +65,9 @@ pub fn own_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send
     })
 }
 
-/// A thread for the work of an actor: it is not refused, and stopped like any other.
+/// Starts a thread for an actor, which is not refused, but stopped like any other.
 pub fn actor_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
-    /// The thread as one that lives.
+    /// Counts the thread while it runs.
     struct Alive;
     impl Drop for Alive {
         fn drop(&mut self) {
@@ -81,7 +82,7 @@ pub fn actor_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Se
     })
 }
 
-/// How many threads of actors there are.
+/// Returns the number of actors' threads.
 pub fn actor_threads() -> u64 {
     ACTORS.load(SeqCst)
 }
@@ -96,14 +97,14 @@ fn start<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'stati
     }
 }
 
-/// The calling thread is not stopped.
+/// Exempts the calling thread from stops.
 pub fn exempt() {
     // SAFETY: no arguments, cannot fail.
     let id = unsafe { libc::gettid() };
     EXEMPT.lock().unwrap_or_else(PoisonError::into_inner).push(id);
 }
 
-/// The function of this name that the C library, or the sanitizer before it, has.
+/// Returns the next function of this name: the C library's, or a sanitizer's before it.
 fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> usize {
     let known = slot.load(SeqCst);
     if known != 0 {
@@ -148,7 +149,7 @@ pub unsafe extern "C" fn pthread_create(
     result
 }
 
-/// A function in place of the C library's after whose success nobody owes anything to a thread.
+/// Defines a function that replaces the C library's and, after a success, marks the thread as joined or detached.
 macro_rules! reaps {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
         #[unsafe(no_mangle)]
@@ -180,11 +181,11 @@ reaps! {
 // ---- stops ----
 
 const SIGNAL: c_int = libc::SIGUSR2;
-/// The longest stop, in microseconds; 0 while there are none.
+/// The maximum duration of a stop in microseconds; 0 while stops are off.
 static STOP_MAX: AtomicU32 = AtomicU32::new(0);
 static STOPS: AtomicU64 = AtomicU64::new(0);
 
-/// Stops the thread that it runs on. Everything in here may be called from a signal's handler.
+/// Stops the thread that it runs on. It calls only functions that are safe in a signal handler.
 extern "C" fn stop(_: c_int) {
     let most = STOP_MAX.load(SeqCst);
     if most == 0 {
@@ -192,7 +193,7 @@ extern "C" fn stop(_: c_int) {
     }
     let number = STOPS.fetch_add(1, SeqCst);
     let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-    // Most are short, some take all the time that there is.
+    // Most stops are short; some take the maximum.
     let micros = if number.is_multiple_of(4) { random % u64::from(most) } else { random % 300 };
     let length = libc::timespec { tv_sec: 0, tv_nsec: (micros * 1000) as _ };
     // SAFETY: no precondition; the location is this thread's.
@@ -205,7 +206,7 @@ extern "C" fn stop(_: c_int) {
     unsafe { *errno = before };
 }
 
-/// Begins to stop threads, for the rest of the process.
+/// Starts to stop threads, for the rest of the process.
 pub fn begin_stops(level: Preempt, seed: u64) {
     let (every, most) = match level {
         Preempt::Off => return,
@@ -223,7 +224,7 @@ pub fn begin_stops(level: Preempt, seed: u64) {
     let _ = own_thread("stops", move || send_stops(every, seed));
 }
 
-/// No thread is stopped from here on.
+/// Ends all stops.
 pub fn end_stops() {
     STOP_MAX.store(0, SeqCst);
 }
@@ -241,7 +242,7 @@ fn send_stops(every: Duration, seed: u64) {
         }
         thread::sleep(every / 2 + every.mul_f64(random.below(100) as f64 / 100.0));
         if !threads.is_empty() {
-            // One that runs, if there is one among a few.
+            // Prefers a thread that runs, if one of a few does.
             let tries = if random.chance(30) { 1 } else { 4 };
             let draws: Vec<_> = (0..tries).map(|_| threads[random.below(threads.len() as u64) as usize]).collect();
             let thread = draws.iter().copied().skip(1).find(|&thread| runs(thread)).unwrap_or(draws[0]);
@@ -251,13 +252,13 @@ fn send_stops(every: Duration, seed: u64) {
     }
 }
 
-/// Whether a thread is on a CPU, or waits for one.
+/// Returns whether a thread is on a CPU or waits for one.
 fn runs(thread: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('R'))
 }
 
-/// Threads that may be stopped.
+/// Returns the threads that may be stopped.
 fn targets() -> Vec<i32> {
     let exempt: HashSet<_> = EXEMPT.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
     let entries = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();

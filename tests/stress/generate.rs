@@ -1,30 +1,30 @@
-//! From a seed to a program.
+//! Generates a program from a seed.
 //!
-//! The kinds of program differ in what they add to the mix: preemption at arbitrary instructions, shutdowns, threads that cannot be
-//! created, a slow report, long sleeps. What is drawn must end on a correct runtime however its threads are scheduled: [`fits`] leaves
-//! out what would rely on more threads than the configuration grants.
+//! The kinds of program differ in what they add to the mix: stops at arbitrary instructions, shutdowns, refused
+//! threads, a slow report, long sleeps. A generated program must end on a correct runtime however its threads are
+//! scheduled: [`fits`] excludes actions that would need more threads than the configuration grants.
 
 use crate::program::*;
 use crate::words::{Few, Ms, Random, Word};
 
-/// What a program is about.
+/// The subject of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Everything, under the settings that most programs use.
     Mixed,
-    /// A few kinds of action, many times over.
+    /// A few kinds of action, repeated many times.
     Narrow,
     /// With shutdowns and restarts.
     Stormy,
-    /// Threads that cannot be created.
+    /// With threads that are refused.
     Refused,
-    /// Operations on shared connections alone.
+    /// Only operations on shared connections.
     Shared,
-    /// Seconds of quiet: long sleeps and blocks, a slow report.
+    /// With seconds of quiet: long sleeps and blocked threads, a slow report.
     Long,
 }
 
-/// The program of `seed`. One with `long` parts may take half a minute.
+/// Returns the program of `seed`. A program with `long` parts may take half a minute.
 pub fn program(seed: u64, long: bool) -> Program {
     let random = &mut Random::new(seed);
     let long_weight = if long { 6 } else { 0 };
@@ -145,7 +145,7 @@ fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
             0 => Action::Sleep { ms: Ms(5_100 + random.below(4_000)), how: SleepHow::draw(random) },
             1 => {
                 let sender = Sender::draw(random);
-                // Those threads keep it no longer than the other actors need.
+                // Those threads end at the latest when the other actors have ended.
                 let is_kept = matches!(sender, Sender::Foreign | Sender::Pool);
                 let ms = Ms(if is_kept { 25_000 } else { 4_000 } + random.below(6_000));
                 Action::Recv { tasks: Few::draw(random), sender, ms }
@@ -162,12 +162,12 @@ fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
     }
 }
 
-/// Whether an action is sure to end on this host with these settings.
+/// Returns whether an action is sure to end on this host with these settings.
 pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
     let blocks_tasks = match action {
         Action::Nested { .. } | Action::Crowd { .. } | Action::Guard { .. } | Action::Bridge { .. } => true,
         Action::Stall { .. } | Action::Pause { .. } => host == Host::Task,
-        // Whoever sends needs no worker.
+        // The sender needs no worker.
         Action::Recv { sender, .. } => {
             !(*sender == Sender::Foreign && config.root != RootMode::Yes) || config.spares == 0
         }
@@ -178,7 +178,8 @@ pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
     if blocks_tasks && config.spares == 0 {
         return false;
     }
-    // A thread inside `block_on` that runs tasks is kept by one that blocks: documented, and so is what relies on its root meanwhile.
+    // A blocking call occupies a thread inside `block_on` that runs tasks, and everything that relies on its root
+    // meanwhile; both are documented.
     let is_root = matches!(host, Host::Root | Host::Main | Host::Local | Host::Inner);
     let relies_on_root = match action {
         Action::Recv { sender, .. } => is_root && *sender == Sender::Own,

@@ -1,23 +1,24 @@
-//! A model-based stress of the runtime: random programs over everything that it does, and an oracle.
+//! A model-based stress test of the runtime: random programs that use every part of it, and an oracle.
 //!
-//! A seed gives a program ([`program`], [`generate`]); the interpreter ([`actors`] and the modules of actions) runs it in a process of its own;
-//! the oracle ([`oracle`]) says that everything that can end ends within its bound, that nothing is early, that bytes, results and
-//! errors are right, and that nothing is left at the end. A program that fails is printed and can be shrunk ([`shrink`]).
+//! A seed gives a program ([`program`], [`generate`]). The interpreter ([`actors`] and the modules of actions) runs
+//! it in its own process. The oracle ([`oracle`]) checks that everything that can end ends within its bound, that
+//! nothing is early, that bytes, results and errors are right, and that nothing is left at the end. A program that
+//! fails is printed and can be shrunk ([`shrink`]).
 //!
-//! `cargo test --test stress` runs a few seconds of random programs and the directed ones ([`scenarios`]), each of which a mended
-//! defect once failed. `ci/runtime-stress.sh SECONDS` runs random ones for as long as it is told.
+//! `cargo test --test stress` runs a few seconds of random programs and the directed ones ([`scenarios`]), each of
+//! which found a defect that was mended. `ci/runtime-stress.sh SECONDS` runs random programs for the given time.
 //!
 //! | variable | |
 //! |---|---|
-//! | `NETPOLL_STRESS_SEED=n` | runs the program of this seed only; the same program, though threads are scheduled as they are |
-//! | `NETPOLL_STRESS_FILE=path` | runs the program in this file only |
-//! | `NETPOLL_STRESS_RUNS=n` | runs such a program so many times |
-//! | `NETPOLL_STRESS_FIRST=n`, `NETPOLL_STRESS_SECONDS=n` | runs random ones from this seed on, for so long |
-//! | `NETPOLL_STRESS_WITH=word`, `NETPOLL_STRESS_WITHOUT=word,…` | only those whose text has this word; without the actions and events that have one of these |
-//! | `NETPOLL_STRESS_KEEP_GOING=1` | goes on after a failure |
-//! | `NETPOLL_STRESS_JOBS=n` | so many processes at a time |
-//! | `NETPOLL_STRESS_SHRINK=n` | shrinks a program that fails, for so many seconds |
-//! | `NETPOLL_STRESS_LATE_MS=n` | how late anything may be |
+//! | `NETPOLL_STRESS_SEED=n` | run only the program of this seed; the schedule of its threads still varies |
+//! | `NETPOLL_STRESS_FILE=path` | run only the program in this file |
+//! | `NETPOLL_STRESS_RUNS=n` | run such a program n times |
+//! | `NETPOLL_STRESS_FIRST=n`, `NETPOLL_STRESS_SECONDS=n` | run random programs from this seed on, for n seconds |
+//! | `NETPOLL_STRESS_WITH=word`, `NETPOLL_STRESS_WITHOUT=word,…` | only programs whose text has the word; without the actions and events that have one of the words |
+//! | `NETPOLL_STRESS_KEEP_GOING=1` | continue after a failure |
+//! | `NETPOLL_STRESS_JOBS=n` | the number of processes at a time |
+//! | `NETPOLL_STRESS_SHRINK=n` | shrink a program that fails, for n seconds |
+//! | `NETPOLL_STRESS_LATE_MS=n` | the bound on lateness |
 #![cfg(target_os = "linux")] // the C library's functions
 #![allow(unreachable_pub)]
 
@@ -53,7 +54,7 @@ fn child() {
     actors::run(program);
 }
 
-/// A few seconds of random programs, or what the environment says.
+/// Runs a few seconds of random programs, or those that the environment selects.
 #[test]
 fn random_programs_complete_and_keep_guarantees() {
     if std::env::var(shrink::PROGRAM).is_ok() {

@@ -1,24 +1,27 @@
-//! What must hold, and who notices when it does not.
+//! The oracle: the properties that must hold, and the thread that detects when one does not.
 //!
 //! # Time
-//! Bounds are counted in beats, not by the clock. A heartbeat thread adds what has passed since its last beat, at most [`BEAT_MAX`], so
-//! a machine that stands still adds next to nothing; and it counts only the share of CPU time that the process got of what it wanted, as
-//! the scheduler tells, so a machine with other work adds less.
+//! Bounds are counted in beats, not by the clock. A heartbeat thread adds the time since its last beat, at most
+//! [`BEAT_MAX`], so time in which the machine stands still hardly counts. It counts only the share of CPU time that
+//! the process got of the time that it wanted, according to the scheduler, so other work on the machine does not
+//! count either.
 //!
 //! # Bounds
-//! An operation that can end is under a [`Watch`] while it lasts. If its bound passes, the heartbeat thread prints the program, what
-//! every actor does and what is overdue, and ends the process. It relies on nothing that is tested, so the process never hangs.
+//! An operation that can end is under a [`Watch`] while it lasts. If its bound passes, the heartbeat thread prints
+//! the program, the current action of every actor and the overdue operations, and ends the process. The thread relies
+//! on nothing that is tested, so the process never hangs.
 //!
 //! # Idleness
-//! An actor that only sleeps says so ([`Quiet`]). While all that are left do, the process must use next to no CPU time.
+//! An actor that only sleeps declares it ([`Quiet`]). While all remaining actors do, the process must use almost no
+//! CPU time.
 //!
 //! # Storms
-//! While the runtime is shut down, operations fail and tasks are dropped. A [`Span`] tells whether that may have happened since it began; only
-//! if not are results compared with what they must be.
+//! While the runtime is shut down, operations fail and tasks are dropped. A [`Span`] tells whether that may have
+//! happened since it began. Results are compared with the expected ones only if not.
 //!
 //! # Counting
-//! A [`Token`] is held by whatever must be dropped exactly once: the future of a task, a waker, a thread-local value. At the end none
-//! is left.
+//! A [`Token`] is held by everything that must be dropped exactly once: the future of a task, a waker, a thread-local
+//! value. At the end no token is left.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -37,20 +40,20 @@ use crate::program::{Config, Preempt, Program};
 use crate::tasks::ON_PURPOSE;
 use crate::words::Word;
 
-/// One turn of the heartbeat thread.
+/// The interval of the heartbeat thread.
 const BEAT: Duration = Duration::from_millis(10);
-/// The most that one beat counts for.
+/// The maximum time that one beat counts for.
 const BEAT_MAX: Duration = Duration::from_millis(40);
-/// Beats between two looks at the scheduler's figures, which take a while to read.
+/// Beats between two readings of the scheduler's figures, which are slow to read.
 const SHARE_EVERY: u32 = 20;
-/// The share of one CPU that a process may use while all of its actors sleep.
+/// The maximum share of one CPU that the process may use while all of its actors sleep.
 const IDLE_SHARE: f64 = 0.5;
-/// How late anything may be, unless the environment says otherwise.
+/// The default bound on lateness.
 const LATE_MS: u64 = 20_000;
 
-/// How the process ends when something does not hold.
+/// The exit code when a property does not hold.
 pub const EXIT_WRONG: i32 = 101;
-/// And when something does not end.
+/// The exit code when an operation does not end.
 pub const EXIT_HANGS: i32 = 102;
 
 #[derive(Debug)]
@@ -62,7 +65,7 @@ struct Watched {
 #[derive(Debug, Default)]
 struct Seat {
     host: String,
-    /// The action in hand, and its place.
+    /// The current action and its index.
     action: String,
     step: usize,
     steps: usize,
@@ -78,12 +81,12 @@ struct Oracle {
     label: String,
     program: Program,
     late: Duration,
-    /// Beats in microseconds, and those without the ones during which sysmon may be held up while threads are blocked.
+    /// Time in beats, in microseconds: all, and without those beats during which blocked threads may hold up sysmon.
     beats: AtomicU64,
     calm: AtomicU64,
     blockers: AtomicU64,
     quiet: AtomicU64,
-    /// Actors whose threads [`keep`] keeps.
+    /// The number of actors whose threads [`keep`] occupies.
     kept: AtomicU64,
     begun: AtomicU64,
     over: AtomicU64,
@@ -105,7 +108,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins: `label` says how to run the program again.
+/// Starts the oracle. `label` tells how to run the program again.
 pub fn begin(label: String, program: Program) {
     let late = std::env::var("NETPOLL_STRESS_LATE_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(LATE_MS);
     let late = if program.config.late.0 > 0 { program.config.late.0 } else { late };
@@ -138,17 +141,17 @@ pub fn begin(label: String, program: Program) {
     faults::own_thread("heartbeat", heartbeat);
 }
 
-/// The configuration of the program that runs.
+/// Returns the configuration of the running program.
 pub fn config() -> &'static Config {
     &oracle().program.config
 }
 
-/// How many actors the program has.
+/// Returns the number of actors of the program.
 pub fn actors() -> usize {
     oracle().program.actors.len()
 }
 
-/// How late anything may be.
+/// Returns the bound on lateness.
 pub fn late() -> Duration {
     oracle().late
 }
@@ -188,7 +191,7 @@ fn heartbeat() {
     }
 }
 
-/// What the scheduler says of all threads of the process: time on a CPU, time waiting for one.
+/// Times of all threads of the process according to the scheduler: on a CPU, and waiting for one.
 #[derive(Debug)]
 struct Figures {
     at: Instant,
@@ -208,14 +211,15 @@ impl Figures {
         Figures { at: Instant::now(), threads }
     }
 
-    /// How many CPUs were used since `before`.
+    /// Returns the number of CPUs that were used since `before`, on average.
     fn used_since(&self, before: &Figures) -> f64 {
         let ran = |figures: &Figures| figures.threads.values().map(|times| times.0).sum::<u64>();
         let passed = self.at.duration_since(before.at).as_nanos() as f64;
         ran(self).saturating_sub(ran(before)) as f64 / passed
     }
 
-    /// Of the CPU time that threads wanted since `before`, how much they got; 1 unless they waited noticeably.
+    /// Returns the share that threads got of the CPU time that they wanted since `before`; 1 unless they waited
+    /// noticeably.
     fn share_since(&self, before: &Figures) -> f64 {
         let (mut ran, mut waited) = (0, 0);
         for (thread, now) in &self.threads {
@@ -228,7 +232,7 @@ impl Figures {
     }
 }
 
-/// Under a bound while it lives.
+/// Guards an operation by a bound while it lives.
 #[derive(Debug)]
 #[must_use]
 pub struct Watch(u64);
@@ -239,7 +243,7 @@ impl Drop for Watch {
     }
 }
 
-/// `what` ends within the bound after `length`.
+/// Requires that `what` ends within the bound after `length`.
 pub fn watch_for(length: Duration, what: impl Into<String>) -> Watch {
     let oracle = oracle();
     let number = oracle.next.fetch_add(1, SeqCst);
@@ -248,13 +252,14 @@ pub fn watch_for(length: Duration, what: impl Into<String>) -> Watch {
     Watch(number)
 }
 
-/// `what` ends within the bound.
+/// Requires that `what` ends within the bound.
 pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
 
-/// Keeps the calling thread for `length`. A time that is longer than the bound ends early: when all other actors have ended or are kept
-/// as well. So what is kept outlasts the bound of whoever waits for it by mistake, and a program that runs well does not last as long.
+/// Occupies the calling thread for `length`. A time longer than the bound ends early, when all other actors have
+/// ended or are occupied as well. So it outlasts the bound of an actor that wrongly waits for this thread, and a
+/// correct program does not take as long.
 pub fn keep(length: Duration, on_behalf_of_actor: bool) {
     if length <= oracle().late {
         return thread::sleep(length);
@@ -272,7 +277,7 @@ fn all_others_are_kept() -> bool {
     left <= oracle().kept.load(SeqCst)
 }
 
-/// While it lives, threads of the runtime may be blocked: what is due then may have to wait for sysmon.
+/// While it lives, threads of the runtime may be blocked, so that timers and events may have to wait for sysmon.
 #[derive(Debug)]
 pub struct Blocking(());
 
@@ -289,22 +294,22 @@ impl Drop for Blocking {
     }
 }
 
-/// Tasks are left that only a shutdown ends.
+/// Records that tasks are left that only a shutdown ends.
 pub fn leave_tasks() {
     oracle().leaves_tasks.store(true, SeqCst);
 }
 
-/// Whether the program has shutdowns.
+/// Returns whether the program has shutdowns.
 pub fn is_stormy() -> bool {
     oracle().program.is_stormy()
 }
 
-/// Whether all tasks must have ended, or been dropped, before the last shutdown.
+/// Returns whether all tasks must have ended or been dropped before the last shutdown.
 pub fn tasks_end() -> bool {
     !oracle().leaves_tasks.load(SeqCst) && !is_stormy()
 }
 
-/// The actor that has it does nothing but sleep.
+/// Declares that its actor does nothing but sleep.
 #[derive(Debug)]
 pub struct Quiet(());
 
@@ -321,7 +326,7 @@ impl Drop for Quiet {
     }
 }
 
-/// Whether all actors that have not ended sleep, and nothing stops or shuts down threads beside them.
+/// Returns whether all remaining actors sleep, while no event stops threads or shuts down the runtime.
 fn all_are_quiet() -> bool {
     let oracle = oracle();
     let left = locked(&oracle.seats).iter().filter(|seat| seat.state == IS_AT).count() as u64;
@@ -329,29 +334,29 @@ fn all_are_quiet() -> bool {
     is_undisturbed && left > 0 && oracle.quiet.load(SeqCst) == left && oracle.blockers.load(SeqCst) == 0
 }
 
-/// A shutdown that has begun.
+/// A shutdown in progress.
 #[derive(Debug)]
 pub struct Storm(Option<u64>);
 
 impl Storm {
-    /// Whether no other was under way meanwhile.
+    /// Whether it overlapped with no other shutdown.
     pub fn is_alone(&self) -> bool {
         self.0.is_some_and(|begun| oracle().begun.load(SeqCst) == begun)
     }
 }
 
-/// A shutdown is about to begin.
+/// Records that a shutdown is about to begin.
 pub fn storm_begins() -> Storm {
     let others = oracle().begun.fetch_add(1, SeqCst);
     Storm((oracle().over.load(SeqCst) == others).then_some(others + 1))
 }
 
-/// The runtime may be used again.
+/// Records that the runtime may be used again.
 pub fn storm_is_over() {
     oracle().over.fetch_add(1, SeqCst);
 }
 
-/// A stretch of time in which the runtime may have been shut down, or not.
+/// A stretch of time in which the runtime may have been shut down.
 #[derive(Clone, Copy, Debug)]
 pub struct Span(Option<u64>);
 
@@ -361,12 +366,12 @@ impl Span {
         Span((oracle().over.load(SeqCst) == begun).then_some(begun))
     }
 
-    /// Whether the runtime ran all the time.
+    /// Returns whether the runtime ran all the time.
     pub fn is_calm(self) -> bool {
         self.0.is_some_and(|begun| oracle().begun.load(SeqCst) == begun)
     }
 
-    /// `holds`, or the runtime was shut down meanwhile.
+    /// Requires `holds`, unless the runtime was shut down in the meantime.
     #[track_caller]
     pub fn check(self, holds: bool, what: impl FnOnce() -> String) {
         if !holds && self.is_calm() {
@@ -374,7 +379,8 @@ impl Span {
         }
     }
 
-    /// The value of what must succeed; none if it failed since the runtime was shut down meanwhile.
+    /// Returns the value of a call that must succeed, or `None` if it failed and the runtime was shut down in the
+    /// meantime.
     #[track_caller]
     pub fn ok<T, E: Display>(self, result: Result<T, E>, what: &str) -> Option<T> {
         match result {
@@ -387,7 +393,7 @@ impl Span {
     }
 }
 
-/// Must be dropped, once.
+/// Must be dropped exactly once.
 #[derive(Debug)]
 pub struct Token(&'static str);
 
@@ -404,17 +410,17 @@ impl Drop for Token {
     }
 }
 
-/// How many tokens of a kind are left.
+/// Returns the number of tokens of a kind that are left.
 pub fn tokens(kind: &'static str) -> i64 {
     locked(&oracle().tokens).get(kind).copied().unwrap_or(0)
 }
 
-/// The kinds of token of which some are left.
+/// Returns the kinds of token of which some are left.
 pub fn tokens_left() -> Vec<(&'static str, i64)> {
     locked(&oracle().tokens).iter().map(|(kind, left)| (*kind, *left)).filter(|(_, left)| *left != 0).collect()
 }
 
-/// Actor `number` is at this action now.
+/// Records the action that actor `number` starts.
 pub fn at(number: usize, step: usize, action: &str) {
     let mut seats = locked(&oracle().seats);
     let seat = &mut seats[number];
@@ -422,12 +428,12 @@ pub fn at(number: usize, step: usize, action: &str) {
     seat.state = IS_AT;
 }
 
-/// Actor `number` has ended, or was dropped.
+/// Records that actor `number` has ended or was dropped.
 pub fn leaves(number: usize, state: &'static str) {
     locked(&oracle().seats)[number].state = state;
 }
 
-/// Waits on a thread until `condition` holds, within the bound.
+/// Blocks the thread until `condition` holds, within the bound.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let _watch = watch(what);
@@ -438,14 +444,14 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Something does not hold: prints all that helps, and ends the process.
+/// Reports a property that does not hold: prints all available information and ends the process.
 #[track_caller]
 pub fn fail(what: impl Display) -> ! {
     let place = std::panic::Location::caller();
     end(EXIT_WRONG, &format!("{what} [{place}]"))
 }
 
-/// A panic that is part of a program, or one that a shutdown may cause, goes on; any other is a failure.
+/// Lets a panic pass that is part of a program or that a shutdown may cause. Any other panic is a failure.
 pub fn judge_panic(panic: &PanicHookInfo<'_>) {
     let text = panic_text(panic.payload());
     let is_known = text == ON_PURPOSE || text.contains("a shutdown of the runtime has dropped");
@@ -456,7 +462,7 @@ pub fn judge_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub fn panic_text(payload: &(dyn Any + Send)) -> String {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
@@ -467,7 +473,7 @@ pub fn panic_text(payload: &(dyn Any + Send)) -> String {
 
 fn end(code: i32, what: &str) -> ! {
     let oracle = oracle();
-    // Whoever comes second waits here for the end.
+    // A second caller waits here for the end of the process.
     let _failed = locked(&oracle.failed);
     let mut text = format!("\nFAILED: {what}\n\n{}\n\n{}\n", oracle.label, oracle.program);
     for (number, seat) in locked(&oracle.seats).iter().enumerate() {
@@ -485,7 +491,7 @@ fn end(code: i32, what: &str) -> ! {
     let _ = writeln!(text, "not dropped {:?}; threads {}", tokens_left(), faults::threads());
     text += &stacks();
     let _ = io::stderr().write_all(text.as_bytes());
-    // It takes locks that may be what hangs.
+    // It takes locks, which may be what hangs.
     let metrics = faults::own_thread("metrics", || {
         let _ = writeln!(io::stderr(), "{:?}", rt::metrics());
     });
@@ -497,7 +503,7 @@ fn end(code: i32, what: &str) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// What the kernel says that each thread does, and which descriptors are open.
+/// Prints the kernel's view of each thread, and the open descriptors.
 fn stacks() -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {

@@ -1,13 +1,14 @@
-//! A program: what one run of the stress does, as data.
+//! A program: one run of the stress as data.
 //!
-//! A program has a configuration of the runtime, events that happen beside (a shutdown, threads that cannot be created), and actors.
-//! An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of another executor, and so on. Every
-//! action brings its own peers and ends by itself, so any action and any actor may be left out and the rest still ends. That is what
-//! makes a program shrinkable, and what the oracle relies on.
+//! A program has a configuration of the runtime, events that happen beside the actors (a shutdown, refused threads),
+//! and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of another
+//! executor, and so on. Every action has its own peers and ends by itself, so any action and any actor can be removed
+//! and the rest still ends. Shrinking and the oracle rely on it.
 //!
 //! # Text
-//! One line each: `config …`, `event …`, `actor HOST`, and below an actor its actions. `Program::from_str` reads what `Display`
-//! writes. Actions in the text that no longer exist are an error, so a program that is kept in the source stays valid or fails loudly.
+//! There is one line for each part: `config …`, `event …`, `actor HOST`, and below an actor its actions.
+//! `Program::from_str` parses the output of `Display`. An unknown action is an error, so a program that is kept in
+//! the source stays valid or fails visibly.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +17,7 @@ use crate::words::{Bytes, Few, Many, Ms, Polls, Word};
 use crate::{actions, words};
 
 words! {
-    /// Where an actor runs.
+    /// The place where an actor runs.
     Host {
         /// A spawned task.
         Task,
@@ -36,9 +37,9 @@ words! {
         Inner,
     }
 
-    /// Who does the other half of an action.
+    /// The place where the peer of an action runs.
     Party {
-        /// The same task, joined.
+        /// The same task, joined with the actor's side.
         Joined,
         Task,
         /// A thread with another executor.
@@ -49,10 +50,10 @@ words! {
         Pool,
     }
 
-    /// How a thread inside `block_on` is configured.
+    /// The configuration of a thread inside `block_on`.
     RootMode { Default, No, Yes }
 
-    /// How often threads are stopped at an arbitrary instruction.
+    /// The rate at which threads are stopped at an arbitrary instruction.
     Preempt { Off, Light, Heavy }
 
     SleepHow { Plain, Until, Past, Earlier, Later, Dropped, Raced, Moved }
@@ -60,7 +61,7 @@ words! {
     End { Finish, Cancel }
     TimeoutOf { Pending, Ready, Shorter, Longer, Read }
     CancelState { Queued, Yielding, Sleeping, Reading, Due, Finished, Itself }
-    /// What the waker of a read does.
+    /// The effect of a read's waker.
     WakeAct { Block, BlockOn, Spawn, Close, Read }
     CrowdOf { Sleep, Join, Read, Yield }
     WokenBy { Timer, Task, Foreign, Socket }
@@ -81,22 +82,22 @@ words! {
 
     /// An operation on a shared connection.
     SharedOp { Read, Write, Readable, Peek, PollRead, PollWrite, PeerClosed, Hold, Copies }
-    /// What ends an operation on a shared connection.
+    /// The end of an operation on a shared connection.
     Bound { Drop, Deadline, Timeout, Race }
     SharedEnd { Close, CloseBoth, Drop, Finish, Clear, Move }
 
     By { Thread, Two, Task, Destructor, Pool, Root }
     Restart { Use, Builder, Other, Later }
-    /// What a thread-local value of a worker does when its thread ends.
+    /// The effect of a worker's thread-local value when its thread ends.
     Residue { None, Sleep, Spawn, Shutdown }
 }
 
 actions! {
-    /// What an actor does. Weights are per thousand, roughly.
+    /// An action of an actor. Weights are per thousand, roughly.
     Action {
         // ---- timers ----
         40 Sleep { ms: Ms, how: SleepHow },
-        /// Loops over timers that are due already, beside another task.
+        /// Loops over timers that are already due, beside another task.
         20 Due { rounds: Many, how: DueHow, end: End },
         15 Interval { ms: Ms, ticks: Few },
         25 Timeout { ms: Ms, of: TimeoutOf },
@@ -106,15 +107,15 @@ actions! {
         20 Detach { tasks: Many },
         40 Cancel { tasks: Few, state: CancelState },
         20 Pool { calls: Few, ms: Ms },
-        /// Calls of `block_on` within a task, and afterwards a blocking receive from a task that it spawned.
+        /// Calls of `block_on` within a task, then a blocking receive from a task that it spawned.
         30 Nested { depth: Few, ms: Ms, woken: WokenBy },
         /// Tasks that each call `block_on`.
         10 Crowd { tasks: Many, of: CrowdOf, ms: Ms },
         /// Tasks that block their threads on a channel.
         40 Recv { tasks: Few, sender: Sender, ms: Ms },
-        /// A root that holds a lock across an await, against tasks that take it.
+        /// A root that holds a lock across an await, while tasks take the lock.
         30 Guard { rounds: Many, wait: GuardWait },
-        /// A task that computes in each of its turns before it comes to its operation.
+        /// A task that computes in each of its turns before its operation.
         40 Compute { ms: Ms, op: ComputeOp },
         /// Tasks that always yield, beside an echo.
         20 Yield { tasks: Many, echoes: Few },
@@ -124,11 +125,11 @@ actions! {
         30 Destructor { act: DropAct, place: DropPlace },
         /// Blocks the actor's own thread.
         5 Pause { ms: Ms },
-        /// Blocks the actor's own thread within a turn, and spawns a task afterwards: a restart may lie between.
+        /// Blocks the actor's own thread within a turn and then spawns a task. A restart may happen in between.
         15 Stall { ms: Ms },
-        /// A task that blocks its thread meanwhile wakes another one, which is spawned afterwards.
+        /// A task that blocks its thread and then wakes another one, which was spawned later.
         15 Bridge { ms: Ms },
-        /// Threads that wake one future over and over: no wake-up is lost.
+        /// Threads that wake one future repeatedly: no wake-up is lost.
         25 Wakes { threads: Few, wakes: Many },
         /// Wakers that outlive their task.
         10 Stale { tasks: Few, wakes: Few },
@@ -140,23 +141,23 @@ actions! {
         /// Readers and writers that wait when their socket is closed; then the slot is used again.
         40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
         50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
-        /// A read with a timeout against a close at the same moment, and again with the slot's next owner.
+        /// A read with a timeout against a close at the same moment, then the same with the slot's next owner.
         40 Reuse { stream: Stream, rounds: Many, ms: Ms },
-        /// A waker whose destructor closes the socket that it waits for; the slot's next owner has a timeout.
+        /// A waker whose destructor closes the socket that it waits for. The slot's next owner has a timeout.
         15 Closer { stream: Stream, ms: Ms },
         30 Accept { dials: Few, by: Party, ms: Ms },
         20 Datagrams { kind: Datagram, count: Few, by: Party },
-        /// Polls with a new waker each.
+        /// Polls, each with a new waker.
         30 Wakers { polls: Polls, op: PollOp },
-        /// Whether a poll sees the end of a stream that the kernel has.
+        /// A single poll that must see the end of a stream that the kernel has received.
         10 Liveness { stream: Stream },
-        /// Tasks whose operations never have to wait, beside others.
+        /// Tasks whose operations never have to wait, beside other tasks.
         20 Greedy { stream: Stream, tasks: Few, bytes: Bytes },
-        /// A connection that is used again after a while, in which the runtime may have been restarted.
+        /// A connection that is used again later, perhaps after a restart of the runtime.
         20 Survive { stream: Stream, ms: Ms },
-        /// A waker that does more than to wake, beside another read.
+        /// A waker that does more than wake, beside another read.
         20 Waker { act: WakeAct },
-        /// A dial by name beside a blocking pool that is busy.
+        /// A dial by name while the blocking pool is busy.
         5 Names { calls: Few, ms: Ms },
         // ---- connections that several actors use ----
         120 Use { slot: Few, op: SharedOp, bound: Bound, ms: Ms },
@@ -165,28 +166,28 @@ actions! {
 }
 
 actions! {
-    /// What happens beside the actors.
+    /// An event beside the actors.
     Event {
         10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
-        /// So many calls of pthread_create(3) by the runtime fail.
+        /// The given number of calls of pthread_create(3) by the runtime fail.
         10 Refuse { after: Ms, threads: Few },
     }
 }
 
-/// How the runtime is started.
+/// The settings of the runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub workers: u64,
     pub spares: u64,
-    /// Threads for blocking calls.
+    /// The number of threads for blocking calls.
     pub blocking: u64,
     pub root: RootMode,
-    /// For how long the report of a blocked task holds up sysmon.
+    /// The time for which the report of a blocked task holds up sysmon.
     pub report: Ms,
     pub preempt: Preempt,
-    /// How late anything may be, if not as late as by default.
+    /// The bound on lateness, if it is not the default.
     pub late: Ms,
-    /// Threads that cannot be created from the start.
+    /// The number of threads that are refused from the start.
     pub refuse: u64,
 }
 
@@ -204,12 +205,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// Whether the runtime may be shut down while actors run, so that tasks may be dropped and operations fail.
+    /// Returns whether the runtime may be shut down while actors run, so that tasks may be dropped and operations may
+    /// fail.
     pub fn is_stormy(&self) -> bool {
         self.events.iter().any(|event| matches!(event, Event::Shutdown { .. }))
     }
 
-    /// How many parts it has, as a measure for shrinking.
+    /// Returns the number of parts, as a measure for shrinking.
     pub fn parts(&self) -> usize {
         self.events.len() + self.actors.iter().map(|actor| 1 + actor.actions.len()).sum::<usize>()
     }

@@ -1,12 +1,12 @@
-//! Directed programs: each was failed by a defect that is mended now, or is the sort of case that it stood for.
+//! Directed programs: each found a defect that was mended, or is of the same kind.
 //!
-//! Random programs find most of these too, given time; here each has a test of its own that finds it within seconds. The defects'
-//! names are those of docs/RELIABILITY.md.
+//! Random programs find most of these defects too, given time; each test here finds its defect within seconds. The
+//! names of the defects are those of docs/RELIABILITY.md.
 
 use crate::program::Program;
 use crate::shrink::{Outcome, run};
 
-/// Runs a program `times` times in processes of their own.
+/// Runs a program `times` times, each in its own process.
 #[track_caller]
 fn holds(times: usize, text: &str) {
     if std::env::var(crate::shrink::PROGRAM).is_ok() {
@@ -20,7 +20,8 @@ fn holds(times: usize, text: &str) {
     }
 }
 
-/// The same with each of some settings in place of `SETTINGS`, at the same time: programs mostly wait.
+/// Runs a program with each of the given settings in place of `SETTINGS`, at the same time, because programs mostly
+/// wait.
 #[track_caller]
 fn holds_with(settings: &[&str], times: usize, text: &str) {
     std::thread::scope(|scope| {
@@ -30,7 +31,7 @@ fn holds_with(settings: &[&str], times: usize, text: &str) {
     });
 }
 
-/// A1: what a root waits for is not kept by a task that its thread has picked up.
+/// A1: the future that a root waits for is not held up by a task that the root's thread runs.
 #[test]
 fn roots_run_beside_blocked_tasks() {
     holds_with(
@@ -51,7 +52,7 @@ fn roots_run_beside_blocked_tasks() {
     );
 }
 
-/// A2: the first operation of a turn is let through, however long the turn is.
+/// A2: the first operation of a turn is granted, however long the turn is.
 #[test]
 fn operations_complete_after_computations() {
     holds_with(
@@ -71,7 +72,7 @@ fn operations_complete_after_computations() {
     );
 }
 
-/// A3: loops over timers that are due take from the budget.
+/// A3: loops over due timers take from the budget.
 #[test]
 fn due_timers_let_other_tasks_run() {
     for how in ["zero", "past", "interval", "nanosecond", "timeout", "literal"] {
@@ -86,7 +87,7 @@ fn due_timers_let_other_tasks_run() {
     }
 }
 
-/// A4: there is no number of runnable tasks from which on the network is polled by sysmon only.
+/// A4: the network is polled by workers for any number of runnable tasks, not by sysmon only.
 #[test]
 fn yielding_tasks_do_not_starve_network() {
     holds_with(
@@ -98,7 +99,7 @@ fn yielding_tasks_do_not_starve_network() {
     );
 }
 
-/// A5: a thread that a nested `block_on` gives back to its task is watched.
+/// A5: sysmon watches a thread that a nested `block_on` gives back to its task.
 #[test]
 fn task_is_monitored_after_nested_block_on() {
     holds_with(
@@ -114,7 +115,7 @@ fn task_is_monitored_after_nested_block_on() {
     );
 }
 
-/// A6: whoever holds the role of polling does not run tasks.
+/// A6: the holder of the role of polling runs no tasks.
 #[test]
 fn poller_role_is_free_while_task_blocks() {
     holds_with(
@@ -133,7 +134,7 @@ fn poller_role_is_free_while_task_blocks() {
     );
 }
 
-/// A7: more tasks in `block_on` than there are threads for.
+/// A7: more tasks in `block_on` than threads for them.
 #[test]
 fn many_nested_block_on_calls_complete() {
     holds_with(
@@ -148,7 +149,7 @@ fn many_nested_block_on_calls_complete() {
     );
 }
 
-/// A8: names are looked up beside a blocking pool that is full.
+/// A8: names are resolved while the blocking pool is full.
 #[test]
 fn lookups_complete_beside_full_blocking_pool() {
     holds(
@@ -159,7 +160,7 @@ fn lookups_complete_beside_full_blocking_pool() {
     );
 }
 
-/// B1: what a closed socket left armed is nothing to the slot's next owner.
+/// B1: a timer that a closed socket left armed has no effect on the slot's next owner.
 #[test]
 fn deadline_fires_in_reused_slot() {
     for stream in ["unix", "tcp", "pipe"] {
@@ -176,7 +177,7 @@ fn deadline_fires_in_reused_slot() {
     }
 }
 
-/// B1, B2: the same races without tricks, with threads that are stopped anywhere.
+/// B1, B2: the same races, with threads that are stopped at arbitrary instructions.
 #[test]
 fn deadlines_fire_in_repeatedly_reused_slots() {
     holds_with(
@@ -190,7 +191,7 @@ fn deadlines_fire_in_repeatedly_reused_slots() {
     );
 }
 
-/// B3: a task of the runtime that there is now is not queued with one of before.
+/// B3: a task of the current epoch is not queued with one of an earlier epoch.
 #[test]
 fn tasks_of_sleeping_spawner_run_after_restart() {
     for host in ["root", "main", "local", "foreign", "nested", "pool"] {
@@ -210,7 +211,7 @@ fn tasks_of_sleeping_spawner_run_after_restart() {
     }
 }
 
-/// B4: entries that a shutdown leaves in a heap have a poller.
+/// B4: timers that a shutdown leaves in a heap have a poller after the restart.
 #[test]
 fn timers_of_another_executor_fire_after_a_restart() {
     holds(
@@ -225,7 +226,7 @@ fn timers_of_another_executor_fire_after_a_restart() {
     );
 }
 
-/// B5: a report that takes its time holds up no sleep.
+/// B5: a slow report of a blocked task delays no sleep.
 #[test]
 fn sleeps_are_on_time_during_slow_report() {
     holds(
@@ -237,7 +238,7 @@ fn sleeps_are_on_time_during_slow_report() {
     );
 }
 
-/// C1: destructors that wait or shut down themselves do not hold up a shutdown.
+/// C1: destructors that wait, or call shutdown, do not hold up a shutdown.
 #[test]
 fn shutdown_returns_despite_destructors() {
     for act in ["sleep", "spawnjoin", "socket", "spawn", "cancel", "panic"] {
@@ -277,7 +278,7 @@ fn shutdown_drops_long_task_chain() {
     );
 }
 
-/// C2: a shutdown waits for a task that is in its turn, on whatever thread.
+/// C2: a shutdown waits for a task that is in its turn, on any thread.
 #[test]
 fn shutdown_waits_for_running_turns() {
     holds_with(
@@ -293,7 +294,7 @@ fn shutdown_waits_for_running_turns() {
     );
 }
 
-/// C3: a thread that cannot be created is tried again.
+/// C3: a thread that could not be created is tried again.
 #[test]
 fn runtime_continues_after_refused_thread() {
     for threads in [1, 3] {
@@ -319,7 +320,7 @@ fn runtime_continues_after_refused_thread() {
                  Timeout ms=20 of=read",
         );
     }
-    // A call for the pool is not made by whoever waits for it.
+    // The caller that waits for a pool call does not run it.
     holds(
         1,
         "config workers=2
@@ -377,7 +378,7 @@ fn polls_with_new_wakers_keep_few_wakers() {
     }
 }
 
-/// D15: a poll sees what the kernel has, before any thread has taken the event.
+/// D15: a poll sees data that the kernel has, before any thread has taken the event.
 #[test]
 fn one_poll_sees_that_peer_has_gone() {
     let actions = ["tcp", "unix"].map(|stream| format!("             Liveness stream={stream}\n").repeat(60)).concat();

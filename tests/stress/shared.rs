@@ -1,8 +1,9 @@
-//! Connections that several actors use at a time: operations of every kind, deadlines that others move, closes under whoever waits, and a
-//! new connection in the same place at once.
+//! Connections that several actors use at the same time: operations of every kind, deadlines that others move, closes
+//! while others wait, and immediately a new connection in the same place.
 //!
-//! Nobody knows what an operation finds, so the result may be anything. But each operation has a bound of its own (it is dropped,
-//! loses a race, or its deadline comes), and ends by then; and a timeout is never told before the earliest that was ever set.
+//! The result of an operation is not predictable, so any result is accepted. But each operation has its own bound (it
+//! is dropped, loses a race, or its deadline comes) and must end by then, and a timeout is never reported before the
+//! earliest time that was set.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -21,20 +22,20 @@ use crate::oracle::{self, Span, Token, watch_for};
 use crate::program::{Bound, SharedEnd, SharedOp, Stream};
 use crate::words::{Few, Ms};
 
-/// One connection, with what was ever set on it.
+/// One connection, with the deadlines and timeouts that were set on it.
 #[derive(Debug)]
 struct Shared {
     ends: [Conn; 2],
     made: Instant,
     /// Changes with every deadline and timeout that is set.
     version: AtomicU64,
-    /// The earliest time, in nanoseconds after `made`, at which a timeout may be told.
+    /// The earliest time, in nanoseconds after `made`, at which a timeout may be reported.
     earliest: AtomicU64,
 }
 
 const PLACES: usize = 8;
 static PLACE: [Mutex<Option<Arc<Shared>>>; PLACES] = [const { Mutex::new(None) }; PLACES];
-/// Which end an operation takes.
+/// The end that an operation uses.
 static TURN: AtomicU64 = AtomicU64::new(0);
 
 fn place(slot: Few) -> MutexGuard<'static, Option<Arc<Shared>>> {
@@ -42,14 +43,14 @@ fn place(slot: Few) -> MutexGuard<'static, Option<Arc<Shared>>> {
 }
 
 impl Shared {
-    /// Something was set that fires at `due`, or is counted from when it was set.
+    /// Records a setting that fires at `due`, or that is counted from the time of the setting.
     fn note(&self, due: Instant) -> u64 {
         self.earliest.fetch_min(due.saturating_duration_since(self.made).as_nanos() as u64, SeqCst);
         self.version.fetch_add(1, SeqCst) + 1
     }
 }
 
-/// The connection in this place, which is opened if there is none.
+/// Returns the connection in this place, and opens one if there is none.
 async fn connection(span: Span, slot: Few) -> Option<Arc<Shared>> {
     if let Some(shared) = &*place(slot) {
         return Some(shared.clone());
@@ -62,7 +63,7 @@ async fn connection(span: Span, slot: Few) -> Option<Arc<Shared>> {
         version: AtomicU64::new(0),
         earliest: AtomicU64::new(u64::MAX),
     });
-    // Two may have opened one at a time: the first stays.
+    // Two actors may have opened one at the same time: the first one stays.
     Some(place(slot).get_or_insert(shared).clone())
 }
 
@@ -85,7 +86,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
         Bound::Deadline | Bound::Timeout => {
             let due = Instant::now() + length;
             let version = shared.note(if bound == Bound::Deadline { due } else { Instant::now() });
-            // On a socket that was closed it is an error, and so is the operation.
+            // On a closed socket it is an error, and so is the operation.
             let _ = match (bound, is_write) {
                 (Bound::Deadline, true) => conn.set_write_deadline(Some(due)),
                 (Bound::Deadline, false) => conn.set_read_deadline(Some(due)),
@@ -97,9 +98,10 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
             match select(act, pin!(task::sleep(patience))).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => {
-                    // Others may have moved it: then its end is not known.
+                    // Others may have moved it: then the operation's end is not known.
                     let was_moved = shared.version.load(SeqCst) != version;
-                    // A hold has no deadline, a copy ends by itself, and a timeout does not apply to waiting for the peer's end.
+                    // A hold has no deadline, a copy ends by itself, and a timeout does not apply to a wait for the
+                    // peer's end.
                     let must_end = match op {
                         SharedOp::Hold | SharedOp::Copies => false,
                         SharedOp::PeerClosed => bound == Bound::Deadline,
@@ -132,7 +134,7 @@ async fn perform(span: Span, conn: Conn, op: SharedOp, length: Duration) -> io::
         SharedOp::PollWrite => poll_fn(|cx| conn.poll_write(cx, &buf)).await.map(drop),
         SharedOp::PeerClosed => conn.peer_closed().await,
         SharedOp::Hold => {
-            // Waits by name only: the future is there, its waker is heard by nobody.
+            // This future only occupies a place: its waker is never used.
             let waker = Waker::from(Counting::new());
             let mut read: Pin<Box<dyn Future<Output = io::Result<usize>> + Send>> = Box::pin(conn.read(&mut buf));
             let _ = read.as_mut().poll(&mut Context::from_waker(&waker));
@@ -153,14 +155,14 @@ async fn perform(span: Span, conn: Conn, op: SharedOp, length: Duration) -> io::
     }
 }
 
-/// Closes a connection, or changes it for whoever uses it.
+/// Closes a connection, or changes it while others use it.
 pub fn shut(slot: Few, how: SharedEnd, ms: Ms) {
     let taken = match how {
         SharedEnd::Close | SharedEnd::CloseBoth | SharedEnd::Drop => place(slot).take(),
         SharedEnd::Finish | SharedEnd::Clear | SharedEnd::Move => place(slot).clone(),
     };
     let Some(shared) = taken else { return };
-    // Errors are expected: another actor may have closed it before.
+    // Errors are expected: another actor may have closed it.
     match how {
         SharedEnd::Close => shared.ends[0].close(),
         SharedEnd::CloseBoth => shared.ends.iter().for_each(Conn::close),
@@ -184,7 +186,7 @@ pub fn shut(slot: Few, how: SharedEnd, ms: Ms) {
     }
 }
 
-/// Lets go of all connections.
+/// Drops all connections.
 pub fn clear() {
     for place in &PLACE {
         let taken = place.lock().unwrap_or_else(PoisonError::into_inner).take();

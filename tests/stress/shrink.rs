@@ -1,12 +1,12 @@
-//! Runs programs in child processes, and makes a program that fails smaller.
+//! Runs programs in child processes, and shrinks a program that fails.
 //!
-//! Every run is a process of its own: it has the settings that its program says, and what a failure leaves behind ends with it. Besides the
-//! child's own bounds there is one here, for a child that does not even notice.
+//! Every run is its own process, so it has the settings of its program, and the effects of a failure end with it.
+//! Besides the child's own bounds there is one here, for a child that does not detect its own hang.
 //!
 //! # Shrinking
-//! A smaller program is kept if it fails in [`FAILS`] of [`TRIES`] runs, since schedules differ from run to run. First halves of the
-//! actors are left out, then single actors, events and actions; then settings and values are made simpler, one at a time. It goes on
-//! until nothing changes or its time is over.
+//! A smaller program is kept if it fails in [`FAILS`] of [`TRIES`] runs, because schedules differ from run to run.
+//! First halves of the actors are removed, then single actors, events and actions; then settings and values are
+//! simplified, one at a time. It continues until nothing changes or its time is over.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -21,23 +21,23 @@ use crate::oracle::{EXIT_HANGS, EXIT_WRONG};
 use crate::program::{Config, Preempt, Program, RootMode};
 use crate::words::Ms;
 
-/// Variables of a child: its program, and how it is run again.
+/// Environment variables of a child: its program, and how to run it again.
 pub const PROGRAM: &str = "NETPOLL_STRESS_PROGRAM";
 pub const LABEL: &str = "NETPOLL_STRESS_LABEL";
 
-/// For how long a child may run.
+/// The maximum duration of a child.
 const CHILD_MAX: Duration = Duration::from_secs(600);
-/// Runs of a smaller program, and how many of them must fail.
+/// The number of runs of a smaller program, and how many of them must fail.
 const TRIES: u64 = 12;
 const FAILS: u64 = 2;
-/// Runs at a time.
+/// The number of runs at a time.
 const AT_A_TIME: usize = 4;
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug)]
 pub enum Outcome {
     Passed,
-    /// What it printed.
+    /// The output.
     Failed(String),
 }
 
@@ -93,16 +93,16 @@ fn number(name: &str) -> Option<u64> {
     Some(text.trim().parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// What a run of the stress does.
+/// The plan of a run of the stress.
 #[derive(Debug)]
 pub struct Plan {
-    /// One program only, with its label, so many times.
+    /// Only one program, with its label, the given number of times.
     one: Option<(Program, String, u64)>,
     first: u64,
     length: Duration,
     jobs: usize,
     shrinking: Duration,
-    /// Go on after a failure.
+    /// Whether to continue after a failure.
     keep_going: bool,
 }
 
@@ -129,7 +129,7 @@ impl Plan {
         }
     }
 
-    /// Runs it, and panics with what failed.
+    /// Runs the plan. Panics with the failures.
     pub fn carry_out(&self) {
         let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
         let failed = Mutex::new(Vec::new());
@@ -179,19 +179,19 @@ impl Plan {
     }
 }
 
-/// How the program of a seed is run again.
+/// Returns the command that runs the program of a seed again.
 fn label(seed: u64) -> String {
     format!(
         "NETPOLL_STRESS_SEED={seed} cargo test --test stress random (the same program; threads are scheduled as they are)"
     )
 }
 
-/// Whether the text of a program has the word that the environment wants in all.
+/// Returns whether the text of a program has the word that the environment requires.
 fn is_wanted(program: &Program) -> bool {
     std::env::var("NETPOLL_STRESS_WITH").map_or(true, |word| program.to_string().contains(&word))
 }
 
-/// The program of `seed`, without the actions and events whose text has a word that the environment excludes.
+/// Returns the program of `seed`, without the actions and events whose text has a word that the environment excludes.
 fn program_of(seed: u64) -> Program {
     let mut program = generate::program(seed, true);
     let Ok(words) = std::env::var("NETPOLL_STRESS_WITHOUT") else { return program };
@@ -204,7 +204,7 @@ fn program_of(seed: u64) -> Program {
     program
 }
 
-/// Whether enough runs of a program fail.
+/// Returns whether enough runs of a program fail.
 fn fails(program: &Program) -> bool {
     let (left, failed) = (AtomicU64::new(TRIES), AtomicU64::new(0));
     let take = || left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
@@ -222,7 +222,7 @@ fn fails(program: &Program) -> bool {
     failed.load(SeqCst) >= FAILS
 }
 
-/// The smallest program found until `end` that still fails.
+/// Returns the smallest program found until `end` that still fails.
 pub fn shrink(mut program: Program, end: Instant) -> Program {
     loop {
         let before = program.clone();
@@ -244,7 +244,7 @@ pub fn shrink(mut program: Program, end: Instant) -> Program {
     }
 }
 
-/// Without half of the actors.
+/// Returns the programs without half of the actors.
 fn fewer_actors(program: &Program) -> Vec<Program> {
     let half = program.actors.len() / 2;
     if half == 0 {
@@ -254,7 +254,7 @@ fn fewer_actors(program: &Program) -> Vec<Program> {
     vec![with(&program.actors[..half]), with(&program.actors[half..])]
 }
 
-/// Without one actor, one event or one action.
+/// Returns the programs without one actor, one event or one action.
 fn fewer_parts(program: &Program) -> Vec<Program> {
     let mut found = Vec::new();
     let mut without = |remove: &dyn Fn(&mut Program)| {
@@ -280,7 +280,7 @@ fn fewer_parts(program: &Program) -> Vec<Program> {
     found
 }
 
-/// With one setting as it is by default.
+/// Returns the programs with one setting at its default.
 fn simpler_settings(program: &Program) -> Vec<Program> {
     let default = Config::default();
     let mut found = Vec::new();
@@ -300,7 +300,7 @@ fn simpler_settings(program: &Program) -> Vec<Program> {
     found
 }
 
-/// With one value of one part simpler.
+/// Returns the programs with one simpler value.
 fn simpler_values(program: &Program) -> Vec<Program> {
     let mut found = Vec::new();
     for (number, event) in program.events.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Actions about sockets: bytes are exact, every wait ends, errors are of the right kind, wakers are not piled up.
+//! Actions on sockets: bytes are exact, every wait ends, errors are of the right kind, and wakers do not pile up.
 
 use std::future::Future;
 use std::io;
@@ -21,7 +21,7 @@ use crate::oracle::{self, Span, Token, fail, watch, watch_for};
 use crate::program::{Datagram, Party, PollOp, Stream};
 use crate::words::{Bytes, Few, Ms, Polls};
 
-/// Reads until `count` bytes have come, and compares them.
+/// Reads `count` bytes and compares them.
 async fn read_exactly(conn: &Conn, at: usize, count: usize) -> io::Result<()> {
     let mut buf = vec![0; count.min(70_000)];
     let mut got = 0;
@@ -48,7 +48,7 @@ pub async fn echo(span: Span, stream: Stream, party: Party, size: Bytes, rounds:
             let _watch = watch(format!("an echo of {size} bytes, {stream:?}, {party:?}"));
             let at = round * size;
             let message = bytes(at, size);
-            // Both at once: neither side's buffers need to hold all of it.
+            // Both at once, because neither side's buffers may hold all of it.
             let write = async { span.ok(one.write_all(&message).await, "a write") };
             let read = async { span.ok(read_exactly(&reader, at, size).await, "an echo") };
             if let (None, _) | (_, None) = futures::join!(write, read) {
@@ -76,7 +76,7 @@ pub async fn echo(span: Span, stream: Stream, party: Party, size: Bytes, rounds:
     with_peer(own, peer(span, party, echoes)).await;
 }
 
-/// One side sends, ends its direction, and gets an answer afterwards.
+/// One side sends, shuts down its direction, and then gets an answer.
 pub async fn half(span: Span, stream: Stream, party: Party, size: Bytes) {
     let size = size.0 as usize;
     let _watch = watch(format!("a half close after {size} bytes, {stream:?}, {party:?}"));
@@ -104,7 +104,7 @@ pub async fn half(span: Span, stream: Stream, party: Party, size: Bytes) {
     with_peer(own, peer(span, party, answers)).await;
 }
 
-/// All who wait for a socket are told when it is closed. Its slot's next owner has deadlines that work.
+/// Every operation that waits for a socket is woken when it is closed. Deadlines of the slot's next owner work.
 pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 2, format!("{} waiters of a {stream:?} that {party:?} closes", waiters.0));
@@ -121,7 +121,7 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
                     _ => conn.peer_closed().await,
                 }
             };
-            // The first in this very task, the others elsewhere.
+            // The first operation runs in this task, the others in tasks of their own.
             peer(span, if number == 0 { Party::Joined } else { Party::Task }, body)
         })
         .collect();
@@ -140,7 +140,7 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
     has_timeouts(span, stream, 2).await;
 }
 
-/// Dials that are accepted; then a listener that is closed under those who wait.
+/// Dials that are accepted, then a close of the listener while tasks accept.
 pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 2, format!("{} dials by {party:?}, and the close of their listener", dials.0));
@@ -187,14 +187,15 @@ pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     }
 }
 
-/// The side that waits for answers. A datagram socket has no end of stream, so it is told when the side that answers has left.
+/// The side that waits for answers. A datagram socket has no end of stream, so a flag tells it that the answering
+/// side has left.
 struct Asker {
     socket: Arc<UdpSocket>,
     is_over: bool,
 }
 
 impl Asker {
-    /// Called when every message has its answer.
+    /// Called when every message has been answered.
     fn end(&mut self) {
         self.is_over = true;
     }
@@ -265,10 +266,10 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
     }
 }
 
-/// Wakers of one operation that may be kept at a time, whatever it is polled with.
+/// The maximum number of wakers of one operation that may be kept, however it is polled.
 const WAKERS_MAX: i64 = 10_000;
 
-/// Polls with a new waker each: not all of them are kept, and the last one is woken.
+/// Polls with a new waker each time: not all of them are kept, and the last one is woken.
 pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     let _watch = watch(format!("{} polls with a new waker each, {op:?}", polls.0));
     let Some((one, other)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
@@ -276,7 +277,7 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     let mut buf = [0; 4];
     let sockets = UdpSocket::bind("127.0.0.1:0").await;
     let Some(socket) = span.ok(sockets, "a socket") else { return };
-    // Somebody else has the lock and waits.
+    // Another operation holds the lock and waits.
     let (keeper, locked_buf) = (one.clone(), &mut [0; 4]);
     let mut holds_write = pin!(keeper.write_all(&large));
     let mut holds_read = pin!(keeper.read(locked_buf));
@@ -308,10 +309,10 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
         };
         most = most.max(oracle::tokens("waker") - before);
     }
-    // Other actors of the program have wakers too.
+    // Other actors of the program hold wakers too.
     let bound = WAKERS_MAX * oracle::actors() as i64;
     span.check(most <= bound, || format!("{op:?} kept {most} wakers after {} polls", polls.0));
-    // What the last poll waits for comes: it is woken.
+    // The event of the last poll happens: its waker is woken.
     match op {
         PollOp::Read | PollOp::Readable => _ = span.ok(other.write_all(b"x").await, "a write"),
         PollOp::RecvFrom => {
@@ -326,7 +327,7 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     }
 }
 
-/// A connection is used again after a while, whatever happened to the runtime.
+/// A connection is used again, perhaps after a restart of the runtime.
 pub async fn survive(stream: Stream, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a {stream:?} that is used again after {length:?}"));
@@ -334,7 +335,7 @@ pub async fn survive(stream: Stream, ms: Ms) {
     let Some((one, other)) = before.ok(Conn::pair(stream).await, "a pair") else { return };
     let is_clean = exchange(before, &one, &other).await;
     task::sleep(length).await;
-    // Bytes of an exchange that a shutdown has cut short would come now.
+    // Bytes of an exchange that a shutdown cut short may still arrive.
     if is_clean {
         exchange(Span::begin(), &one, &other).await;
     }
@@ -353,11 +354,11 @@ async fn exchange(span: Span, one: &Conn, other: &Conn) -> bool {
     matches!(read, Ok(3))
 }
 
-/// One poll sees the end of the stream once the kernel has it.
+/// A single poll sees the end of the stream once the kernel has received it.
 pub async fn liveness(span: Span, stream: Stream) {
     use std::os::fd::AsRawFd;
     let _watch = watch(format!("the end of a {stream:?} is seen by one poll"));
-    // A pipe has nothing in the kernel.
+    // A pipe has no state in the kernel.
     let stream = if stream == Stream::Pipe { Stream::Unix } else { stream };
     let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };
     span.ok(other.write_all(b"answer").await, "a write");
@@ -375,7 +376,7 @@ pub async fn liveness(span: Span, stream: Stream) {
     while unsafe { libc::recv(number, buf.as_mut_ptr().cast(), 1, flags) } != 0 {
         task::yield_now().await;
     }
-    // One poll in some is turned away for the sake of fairness, and wakes at once: that one does not count.
+    // Some polls are refused for fairness and wake the task at once. Such a poll does not count.
     let counter = Counting::new();
     let waker = Waker::from(counter.clone());
     let mut polled = one.poll_read(&mut Context::from_waker(&waker), &mut buf);
@@ -387,7 +388,7 @@ pub async fn liveness(span: Span, stream: Stream) {
     });
 }
 
-/// Tells when it is dropped.
+/// Sets a flag when it is dropped.
 #[derive(Default)]
 struct Over(Arc<(Mutex<bool>, Condvar)>);
 
@@ -404,7 +405,7 @@ pub async fn names(span: Span, calls: Few, ms: Ms) {
     let Some(listener) = span.ok(TcpListener::bind("127.0.0.1:0").await, "a listener") else { return };
     let Some(address) = span.ok(listener.local_addr(), "an address") else { return };
     let calls = calls.0 * oracle::config().blocking;
-    // They last until the look-up is over, or longer than it may take.
+    // The calls last until the look-up has ended, or longer than its bound.
     let over = Over::default();
     let busy: Vec<_> = (0..calls)
         .map(|_| {

@@ -21,10 +21,10 @@ use crate::oracle::{self, Blocking, Span, Token, fail, watch, watch_for};
 use crate::program::{CancelState, ChainEnd, DropAct, DropPlace, LocalKind, PanicPlace};
 use crate::words::{Few, Many, Ms};
 
-/// The payload of panics that are part of a program.
+/// The payload of deliberate panics.
 pub const ON_PURPOSE: &str = "on purpose";
 
-/// Never ends; but a shutdown wakes it, so that its task is dropped.
+/// A future that never completes. A shutdown drops its task.
 async fn forever() {
     loop {
         task::sleep(Duration::from_secs(3600)).await;
@@ -143,7 +143,7 @@ async fn cancels_itself(span: Span, tasks: Few) {
 
 pub async fn pool(span: Span, calls: Few, ms: Ms) {
     let length = ms.duration();
-    // Beyond the bound of threads calls wait for each other.
+    // Calls beyond the maximum number of threads wait for each other.
     let rounds = 1 + calls.0 * 8 / oracle::config().blocking;
     let _watch = watch_for(length * rounds as u32, format!("{} blocking calls of {length:?}", calls.0));
     let handles: Vec<_> = (0..calls.0)
@@ -194,7 +194,7 @@ pub async fn chain(span: Span, tasks: Many, end: ChainEnd) {
             drop(release);
         }
         ChainEnd::Left => {
-            // For a shutdown to drop.
+            // Left for a shutdown to drop.
             oracle::leave_tasks();
             drop(last);
         }
@@ -203,7 +203,7 @@ pub async fn chain(span: Span, tasks: Many, end: ChainEnd) {
 
 // ---- task-local values ----
 
-/// A value that does something when it is dropped.
+/// A value with an effect when it is dropped.
 struct Local {
     _token: Token,
     number: AtomicU64,
@@ -268,7 +268,7 @@ impl Drop for PanicsWhenDropped {
     }
 }
 
-/// The handle of a task that panicked on purpose panics with the same payload.
+/// The handle of a task that panicked deliberately panics with the same payload.
 async fn passes_on<T>(span: Span, handle: JoinHandle<T>) {
     match AssertUnwindSafe(handle).catch_unwind().await {
         Ok(_) => span.check(false, || "the handle of a task that panicked gives a value".to_owned()),
@@ -308,7 +308,7 @@ pub async fn panics(span: Span, place: PanicPlace) {
                     panic_on_purpose()
                 })
             });
-            // Gone, without a word.
+            // The handle is dropped without a result.
             let _: Result<(), _> = waits.await;
             let joined = task::spawn_blocking(move || thread.join().is_err()).await;
             span.check(joined, || "the thread of a root that panicked ends well".to_owned());
@@ -326,7 +326,7 @@ pub async fn panics(span: Span, place: PanicPlace) {
         }
         PanicPlace::Waker => waker_panics(span).await,
     }
-    // Everything goes on.
+    // Everything else continues.
     let result = task::spawn(async { 7 }).await;
     span.check(result == 7, || format!("after a panic a task gives {result}"));
 }
@@ -352,7 +352,7 @@ async fn waker_panics(span: Span) {
         let waker = Waker::from(Arc::new(PanicsWhenWoken(Token::new("waker"))));
         let polled =
             std::panic::catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(&mut Context::from_waker(&waker))));
-        // A poll that is turned away for the sake of fairness wakes at once: the panic is this task's own.
+        // A poll that is refused for fairness wakes at once, so the panic belongs to this task.
         if polled.is_ok_and(|polled| polled.is_pending()) {
             span.ok(other.write_all(b"x").await, "a write");
             span.ok(to_calm.write_all(b"x").await, "a write");
@@ -367,7 +367,7 @@ async fn waker_panics(span: Span) {
 
 // ---- destructors ----
 
-/// Does something when it is dropped, and then tells.
+/// Has an effect when it is dropped, and reports afterwards.
 struct Acts {
     act: DropAct,
     span: Span,
@@ -418,7 +418,7 @@ impl Drop for Acts {
     }
 }
 
-/// Tells at its end, also of a panic.
+/// Reports its end, including the end by a panic.
 struct Tells(oneshot::Sender<()>);
 
 impl Drop for Tells {
@@ -467,7 +467,7 @@ pub async fn destructor(span: Span, act: DropAct, place: DropPlace) {
             acts
         })),
         DropPlace::Left => {
-            // For a shutdown to drop.
+            // Left for a shutdown to drop.
             oracle::leave_tasks();
             return drop(task::spawn(async move {
                 let _acts = acts;

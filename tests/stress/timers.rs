@@ -1,4 +1,4 @@
-//! Actions about time: nothing is early, everything is in time, and what is due already still lets others run.
+//! Actions on time: nothing is early, everything is in time, and timers that are due let other tasks run.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -19,7 +19,7 @@ use crate::words::{Few, Many, Ms};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// `length` has passed since `start`.
+/// Requires that `length` has passed since `start`.
 #[track_caller]
 pub fn not_early(start: Instant, length: Duration, what: &str) {
     let passed = start.elapsed();
@@ -68,7 +68,7 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
         SleepHow::Moved => {
             let mut sleep = Sleep::new(length);
             let _ = begin(&mut sleep).await;
-            // It goes on in a task, which may be on another thread; and the handle of a task that a shutdown dropped panics.
+            // It continues in a task, perhaps on another thread. The handle of a task that a shutdown dropped panics.
             let moved = task::spawn(sleep);
             moved.await;
         }
@@ -77,7 +77,7 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
     not_early(start, length, "a sleep");
 }
 
-/// A task goes on over timers that are due; another task gets its turns, and the first can be cancelled.
+/// A task loops over timers that are due. Another task gets its turns, and the first one can be cancelled.
 pub async fn due(span: Span, rounds: Many, how: DueHow, end: End) {
     let _watch = watch(format!("{} rounds of timers that are due ({how:?}), and a task beside", rounds.0));
     let token = Token::new("due");
@@ -173,7 +173,7 @@ pub async fn timeout(span: Span, ms: Ms, of: TimeoutOf) {
     }
 }
 
-/// Many tasks sleep, each for another time.
+/// Many tasks sleep, each for a different time.
 pub async fn sleeps(span: Span, tasks: Many, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} tasks that sleep up to {length:?}", tasks.0));

@@ -1,5 +1,6 @@
-//! Actions that keep threads: nested `block_on`, tasks that block on a channel or a lock, computations before I/O, crowds that
-//! yield. Whatever a task does to its thread, roots, timers and sockets go on, and so do other tasks while there are threads.
+//! Actions that occupy threads: nested `block_on`, tasks that block on a channel or a lock, computations before I/O,
+//! crowds that yield. Whatever a task does to its thread, roots, timers and sockets make progress, and so do other
+//! tasks while there are threads.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -21,7 +22,8 @@ use crate::oracle::{self, Blocking, Span, Token, fail, watch, watch_for};
 use crate::program::{ComputeOp, CrowdOf, GuardWait, Party, Preempt, Sender, WokenBy};
 use crate::words::{Few, Many, Ms};
 
-/// `block_on`s within each other in a task. The last waits; afterwards the task blocks on one that it spawned.
+/// Nests calls of `block_on` in a task. The innermost one waits; afterwards the task blocks on a task that it
+/// spawned.
 pub async fn nested(span: Span, depth: Few, ms: Ms, woken: WokenBy) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} nested block_on, woken by {woken:?} after {length:?}", depth.0));
@@ -38,7 +40,7 @@ pub async fn nested(span: Span, depth: Few, ms: Ms, woken: WokenBy) {
     handle.await;
 }
 
-/// `last` within `depth` calls of `block_on`.
+/// Runs `last` within `depth` calls of `block_on`.
 fn within(depth: u64, last: &mut dyn FnMut()) {
     match depth {
         0 | 1 => last(),
@@ -77,7 +79,7 @@ async fn wait_for(span: Span, length: Duration, woken: WokenBy) {
     }
 }
 
-/// Many tasks that each call `block_on`.
+/// Many tasks, each of which calls `block_on`.
 pub async fn crowd(span: Span, tasks: Many, of: CrowdOf, ms: Ms) {
     let length = ms.duration();
     let rounds = 1 + tasks.0 / (oracle::config().spares + oracle::config().workers).max(1);
@@ -137,7 +139,7 @@ pub async fn roots(span: Span, threads: Many, ms: Ms) {
     futures::future::join_all(results.into_iter().map(Peer::ends)).await;
 }
 
-/// Tasks block their threads until a message is sent.
+/// Tasks that block their threads until a message is sent.
 pub async fn recv(span: Span, tasks: Few, sender: Sender, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} tasks that block until {sender:?} sends after {length:?}", tasks.0));
@@ -177,7 +179,7 @@ pub async fn recv(span: Span, tasks: Few, sender: Sender, ms: Ms) {
     }
 }
 
-/// Blocks its own thread, and uses nothing of the runtime meanwhile.
+/// Blocks its own thread, without using the runtime in the meantime.
 pub fn pause(ms: Ms) {
     let _blocking = Blocking::begin();
     thread::sleep(ms.duration());
@@ -191,7 +193,7 @@ pub async fn stall(ms: Ms) {
         let _blocking = Blocking::begin();
         thread::sleep(length);
     }
-    // Of the runtime that there is now.
+    // A task of the current runtime.
     let span = Span::begin();
     let token = Token::new("after a stall");
     let spawned = AssertUnwindSafe(task::spawn(async move {
@@ -202,7 +204,7 @@ pub async fn stall(ms: Ms) {
     span.check(matches!(result, Ok(7)), || "a task that was spawned after a stall was dropped".to_owned());
 }
 
-/// A task blocks its thread; another one, which is spawned afterwards, waits for it.
+/// A task blocks its thread. Another one, spawned later, waits for it.
 pub async fn bridge(ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a task that one wakes which has blocked its thread for {length:?}"));
@@ -231,7 +233,7 @@ pub async fn bridge(ms: Ms) {
     span.check(matches!(result, Ok(Ok(7))), || "a task that one of before a restart wakes was dropped".to_owned());
 }
 
-/// A root keeps a lock across an await, and each time a task wants it.
+/// A root holds a lock across an await while a task takes it, repeatedly.
 #[allow(clippy::await_holding_lock)]
 pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     let (done, is_done) = oneshot::channel();
@@ -280,7 +282,7 @@ pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     span.ok(is_done.await, "a root that holds a lock");
 }
 
-/// Polls `future`, each time after a computation. Returns how many polls it took.
+/// Polls `future`, each time after a computation. Returns the number of polls.
 async fn computing<F: Future>(length: Duration, future: F) -> (F::Output, u32) {
     let (mut future, mut polls) = (pin!(future), 0);
     let output = poll_fn(|cx| {
@@ -292,10 +294,10 @@ async fn computing<F: Future>(length: Duration, future: F) -> (F::Output, u32) {
     (output, polls)
 }
 
-/// Polls that an operation which need not wait may take, whatever its task does before.
+/// The maximum number of polls of an operation that need not wait, whatever its task does before.
 const POLLS_MAX: u32 = 5;
 
-/// A task computes in every turn before it comes to an operation that could be done.
+/// A task computes in every turn before an operation that could complete.
 pub async fn compute(span: Span, ms: Ms, op: ComputeOp) {
     let length = Duration::from_millis(12 + ms.0 % 50);
     let _watch = watch_for(length * 20, format!("a task that computes {length:?} before each {op:?}"));
@@ -310,7 +312,7 @@ pub async fn compute(span: Span, ms: Ms, op: ComputeOp) {
         most
     })
     .await;
-    // What has to be waited for is polled once more, and a stop of the thread adds turns.
+    // An operation that waits is polled once more, and a stop of the thread adds turns.
     span.check(polls <= POLLS_MAX, || format!("{op:?} took {polls} polls of {length:?}"));
 }
 
@@ -386,10 +388,10 @@ async fn computed(span: Span, length: Duration, op: ComputeOp) -> Option<u32> {
     Some(polls)
 }
 
-/// Turns of everybody that one hop of an echo may take beside a crowd that yields.
+/// The maximum number of turns, of all tasks, for one hop of an echo beside a crowd that yields.
 const ROUNDS_MAX: u64 = 5;
 
-/// Tasks that yield for ever, beside an echo between two others.
+/// Tasks that yield without end, beside an echo between two others.
 pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
     let echoes = echoes.0 * 8;
     let (stop, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -406,7 +408,7 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
             })
         })
         .collect();
-    /// However this ends, the crowd does too.
+    /// The crowd ends whatever the outcome is.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {
@@ -446,7 +448,7 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
     }
     rounds.sort_unstable();
     let config = oracle::config();
-    // With other threads about it is not known who held up whom.
+    // With other threads running, it is not known which one was delayed by which.
     let is_alone = config.workers == 1 && config.preempt == Preempt::Off && oracle::actors() == 1;
     if let Some(&median) = rounds.get(rounds.len() / 2)
         && is_alone

@@ -1,5 +1,5 @@
-//! Actions about wake-ups: none is lost, a late one harms nobody, what a waker does is its own affair, and who never has to wait does not
-//! keep others from their turns.
+//! Actions on wake-ups: none is lost, a late one has no effect, a waker may do anything, and tasks that never have to
+//! wait let others run.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -20,7 +20,7 @@ use crate::oracle::{Blocking, Span, Token, watch};
 use crate::program::{Party, Stream, WakeAct};
 use crate::words::{Bytes, Few, Many};
 
-/// Threads count up and wake; the future ends when all have counted.
+/// Threads count and wake; the future completes when all have counted.
 pub async fn wakes(span: Span, threads: Few, wakes: Many) {
     let _watch = watch(format!("{} threads that wake {} times each", threads.0, wakes.0));
     let total = threads.0 * wakes.0;
@@ -49,7 +49,7 @@ pub async fn wakes(span: Span, threads: Few, wakes: Many) {
     span.check(joined, || "a thread that wakes panicked".to_owned());
 }
 
-/// Wakers are used after their task has ended, or was cancelled.
+/// Wakers are used after their task has ended or was cancelled.
 pub async fn stale(span: Span, tasks: Few, wakes: Few) {
     let _watch = watch(format!("wakers of {} tasks that are gone", tasks.0));
     let mut wakers = Vec::new();
@@ -88,10 +88,10 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
     waking.ends().await;
 }
 
-/// Tasks that pump bytes without a pause. A task beside gets its turns, and a timer fires.
+/// Tasks that pump bytes without a pause, while another task gets its turns and a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     let _watch = watch(format!("a task and a timer beside {} connections without a pause, {stream:?}", tasks.0));
-    /// However this ends, the pumps do too.
+    /// The pumps end whatever the outcome is.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {
@@ -127,7 +127,7 @@ pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     }
 }
 
-/// Does something when it is woken, once.
+/// Has an effect when it is woken for the first time.
 struct Acts {
     act: WakeAct,
     span: Span,
@@ -167,7 +167,7 @@ impl Wake for Acts {
     }
 }
 
-/// A read whose waker acts, and another that is woken by the same batch of events.
+/// A read whose waker has an effect, and another read that the same batch of events wakes.
 pub async fn waker(span: Span, act: WakeAct) {
     let _watch = watch(format!("a waker that does {act:?}, and another read"));
     let Some((one, other)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
@@ -182,7 +182,8 @@ pub async fn waker(span: Span, act: WakeAct) {
     let conn = one.clone();
     let acts = Arc::new(Acts { act, span, woken: AtomicBool::new(false), conn, _token: Token::new("waker") });
     let waker = Waker::from(acts.clone());
-    // A poll that is turned away for the sake of fairness wakes at once, on this thread; and a shutdown drops what it waits for.
+    // A poll that is refused for fairness wakes at once, on this thread. A shutdown drops the event that it waits
+    // for.
     let polled = std::panic::catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(&mut Context::from_waker(&waker))));
     drop(waker);
     let is_waiting = polled.is_ok_and(|polled| polled.is_pending());

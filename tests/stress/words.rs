@@ -1,10 +1,10 @@
 //! The vocabulary that programs are written in: values with a text form.
 //!
-//! A program is printed when it fails, replayed from that text, and shrunk value by value. So each value of a program can be written,
-//! read, drawn at random and made simpler. [`words!`](crate::words) declares an enum of plain names, [`actions!`](crate::actions) one
-//! whose variants have named fields: `Sleep ms=20 how=plain`.
+//! A program is printed when it fails, run again from that text, and shrunk value by value. So each value of a
+//! program can be written, parsed, drawn at random and simplified. [`words!`](crate::words) declares an enum of plain
+//! names, [`actions!`](crate::actions) one whose variants have named fields: `Sleep ms=20 how=plain`.
 
-/// splitmix64.
+/// A random number generator (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -20,17 +20,17 @@ impl Random {
         value ^ (value >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// Returns a number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// True `percent` times out of 100.
+    /// Returns true in `percent` of 100 cases.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// A number from `low` to `high`, each order of magnitude equally likely.
+    /// Returns a number from `low` to `high`, each order of magnitude equally likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let (mut least, mut most) = (low, low);
         let steps = (high / low.max(1)).max(1).ilog2();
@@ -41,7 +41,7 @@ impl Random {
         if most > least { least + self.below(most - least + 1) } else { least }
     }
 
-    /// One of `choices`, each as likely as its weight says.
+    /// Returns one of `choices`, with a probability in proportion to its weight.
     pub fn weighted<T: Copy>(&mut self, choices: &[(u64, T)]) -> T {
         let mut rest = self.below(choices.iter().map(|choice| choice.0).sum());
         for &(weight, choice) in choices {
@@ -54,11 +54,11 @@ impl Random {
     }
 }
 
-/// A value of a program.
+/// A value in a program.
 pub trait Word: Sized + Clone {
     fn write(&self) -> String;
     fn read(text: &str) -> Option<Self>;
-    /// The next simpler value; none if this is the simplest.
+    /// Returns the next simpler value, or `None` if this is the simplest.
     fn simpler(&self) -> Option<Self>;
     fn draw(random: &mut Random) -> Self;
 }
@@ -88,7 +88,7 @@ macro_rules! number {
 }
 
 number! {
-    /// A duration in milliseconds, short as a rule.
+    /// A duration in milliseconds, usually short.
     Ms, 0, |random| match random.below(100) {
         0..12 => 0,
         12..40 => 1 + random.below(4),
@@ -105,12 +105,12 @@ impl Ms {
 }
 
 number! {
-    /// A few of something.
+    /// A small number.
     Few, 1, |random| random.magnitude(1, 6)
 }
 
 number! {
-    /// Up to some hundred of something.
+    /// A number up to some hundreds.
     Many, 1, |random| random.magnitude(1, 400)
 }
 
@@ -153,7 +153,8 @@ macro_rules! words {
     )+};
 }
 
-/// An enum whose variants have named fields that are [`Word`]s. The number after a variant is its weight when one is drawn.
+/// An enum whose variants have named fields that are [`Word`]s. The number after a variant is its weight in a random
+/// draw.
 #[macro_export]
 macro_rules! actions {
     ($(#[$meta:meta])* $enum:ident {
@@ -207,7 +208,7 @@ macro_rules! actions {
                 unreachable!("the weights add up")
             }
 
-            /// Every value of this kind that is simpler in one field.
+            /// Returns the values of this kind that are simpler in one field.
             pub fn simpler(&self) -> Vec<Self> {
                 let mut found = Vec::new();
                 match self {$(
