@@ -321,7 +321,7 @@ fn unix_fdpass_hands_connections_to_other_processes() {
     for _ in 0..4 {
         let mut client = BufReader::new(connect(addr));
         let hello = read_line(&mut client);
-        let worker: u32 = hello.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("who serves");
+        let worker: u32 = hello.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("the worker's pid");
         client.get_mut().write_all(b"hi\n").expect("room");
         assert_eq!(read_line(&mut client), "hi\n");
         workers.push(worker);

@@ -316,7 +316,7 @@ async fn packets_and_ends_are_seen() {
             };
             assert!(seen.is_some(), "{by:?}, round {round}");
 
-            // The answer of a port on which nobody listens.
+            // The answer of a port without a listener.
             let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let deaf = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             socket.connect(deaf).await.unwrap();

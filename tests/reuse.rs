@@ -44,7 +44,7 @@ async fn reuse(rounds: u64) {
         }
         let byte = [round as u8];
         let mut buf = [0; 4];
-        assert!(!one.is_peer_closed() && !other.is_peer_closed(), "round {round}: a stranger's hang-up");
+        assert!(!one.is_peer_closed() && !other.is_peer_closed(), "round {round}: the hang-up of another socket");
         let mut read = one.read(&mut buf);
         assert!(poll_once(&mut read).await.is_pending(), "round {round}: there is nothing to read");
         if round % 4 == 0 {
@@ -55,7 +55,7 @@ async fn reuse(rounds: u64) {
         other.write_all(&byte).await.unwrap();
         assert_eq!(read.await.unwrap(), 1, "round {round}: an end, or another connection's bytes");
         assert_eq!(buf[0], byte[0], "round {round}: an old byte");
-        assert!(!one.is_peer_closed(), "round {round}: a stranger's hang-up");
+        assert!(!one.is_peer_closed(), "round {round}: the hang-up of another socket");
         // An event of either end is in flight when the end is closed.
         match round % 3 {
             0 => drop(other),

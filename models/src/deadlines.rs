@@ -18,11 +18,11 @@ struct Timed {
     entries: Mutex<Vec<Entry>>,
 }
 
-/// A timer entry: its time. The generation of the slot at the time when it was put in is for injected bugs.
+/// A timer entry: its time. The generation that the slot had when it was added is for injected bugs.
 type Entry = (u64, u32);
 
 impl Timed {
-    /// With a read deadline at `at`.
+    /// Creates a descriptor with a read deadline at `at`.
     fn new(at: u64) -> Arc<Timed> {
         let desc = PollDesc::new(0);
         let generation = desc.open();
@@ -61,13 +61,13 @@ impl Timed {
         wakers.wake_all();
     }
 
-    /// Whether an entry that counts is due by `at`.
+    /// Returns whether an entry that counts is due by `at`.
     fn fires_by(&self, at: u64) -> bool {
         let counts = |&(when, generation): &Entry| when <= at && self.is_of_now(generation) && self.desc.counts(when);
         self.entries.lock().iter().any(counts)
     }
 
-    /// An entry serves whichever descriptor has the slot when it comes out.
+    /// An entry serves the descriptor that has the slot when it comes due.
     fn is_of_now(&self, generation: u32) -> bool {
         !injected_bug!("entry_dies_with_its_descriptor") || self.desc.is_current(generation)
     }
@@ -78,7 +78,7 @@ fn spawn(timed: &Arc<Timed>, run: impl FnOnce(&Timed) + Send + 'static) -> threa
     thread::spawn(move || run(&timed))
 }
 
-/// A deadline is moved later while it fires: it stands, unexpired, and a timer fires by then.
+/// A deadline is moved later while it fires: it stays unexpired, and a timer fires by its new time.
 pub fn deadline_moves_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -88,7 +88,7 @@ pub fn deadline_moves_against_fire() {
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
-/// The write deadline is set while the timer fires for the read deadline, and takes the one entry away.
+/// The write deadline is set while the timer fires for the read deadline and uses up the one entry.
 pub fn deadline_set_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -98,7 +98,7 @@ pub fn deadline_set_against_fire() {
     assert!(timed.fires_by(150), "no timer for the deadline");
 }
 
-/// Both deadlines are moved to and fro while the timer fires.
+/// Both deadlines are moved back and forth while the timer fires.
 pub fn two_deadlines_move_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -122,7 +122,7 @@ impl Wake for Woken {
     }
 }
 
-/// An operation arms its own timeout while the timer fires for another's: it is woken in time all the same.
+/// An operation arms its own timeout while the timer fires for another one's: it is still woken in time.
 ///
 /// Mirrors `PollHandle::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
@@ -149,14 +149,15 @@ pub fn timeout_against_fire() {
     timed.run(100);
     waiting.join().unwrap();
     if woken.0.swap(false, Ordering::Relaxed) {
-        // Woken for the other's time: it looks at its own and waits on.
+        // Woken for the other one's time: it checks its own time and waits again.
         wait(&timed, &Waker::from(woken.clone()));
     }
     timed.run(150);
     assert!(woken.0.load(Ordering::Relaxed), "nobody wakes the operation when its time has come");
 }
 
-/// The poller is about to sleep until the first timer while another thread arms an earlier one: it wakes in time.
+/// The poller is about to sleep until the first timer while another thread arms an earlier one: the poller wakes in
+/// time.
 ///
 /// Mirrors `Core::idle` (`announce`, `next_timer`), `Runtime::timer_moved` and `Driver::wake_if_later`.
 pub fn earlier_timer_breaks_the_wait() {
@@ -175,7 +176,7 @@ pub fn earlier_timer_breaks_the_wait() {
     let sleeping = thread::spawn({
         let poller = poller.clone();
         move || {
-            // Time does not pass: a sleep that ends by itself at 50 is one that is not late.
+            // Time does not pass in a model, so a sleep that ends by itself at 50 is not late.
             loop {
                 let until = poller.timers.next();
                 if until <= 50 {
@@ -206,7 +207,8 @@ pub fn earlier_timer_breaks_the_wait() {
     assert!(poller.timers.next() == 50 && NEVER > 50);
 }
 
-/// A sleep is polled with another waker while it fires: the last waker is woken, or the poll says that it has fired.
+/// A sleep is polled with another waker while it fires: the last waker is woken, or the poll returns that it has
+/// fired.
 pub fn a_sleep_fires_while_it_is_polled() {
     let timers = Arc::new(TimerSet::new());
     let (key, _) = timers.arm_sleep(10, Waker::noop().clone(), |_, _| true);
@@ -227,9 +229,11 @@ pub fn a_sleep_fires_while_it_is_polled() {
     timers.release(key);
 }
 
-/// An operation arms its timeout while its descriptor is closed; the next descriptor of the slot sets a later deadline.
+/// An operation arms its timeout while its descriptor is closed. The next descriptor of the slot sets a later
+/// deadline.
 ///
-/// Mirrors `PollHandle::poll_wait`, `PollHandle::retire` and the next `PollHandle::open`, which comes after the last use of the handle.
+/// Mirrors `PollHandle::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows the last use
+/// of the handle.
 pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     let timed = Timed::new(NONE);
     let closing = spawn(&timed, |timed| {
@@ -258,7 +262,7 @@ pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     assert_eq!(timed.desc.side(Direction::Read).begin(generation).err(), Some(Stop::Expired));
 }
 
-/// A descriptor's timer fires while it is closed, its slot used again, and a deadline set for the next descriptor.
+/// A descriptor's timer fires while it is closed, its slot is reused, and a deadline is set for the next descriptor.
 pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -270,7 +274,8 @@ pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
-/// The same for an operation of the next descriptor, which waits with a timeout of its own.
+/// A descriptor's timer fires while it is closed and its slot is reused. An operation of the next descriptor waits
+/// with its own timeout.
 pub fn a_timer_that_fires_during_reuse_serves_the_next_timeout() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));

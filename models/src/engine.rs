@@ -1,7 +1,7 @@
-//! What plays the models: loom in every order within a bound, or (feature `shuttle`) shuttle in many random ones.
+//! The model checkers: loom plays every order within a bound, shuttle (feature `shuttle`) many random ones.
 //!
-//! shuttle interleaves as loom does, but its memory is sequentially consistent: it goes far beyond loom's bound on preemptions,
-//! and does not see an ordering that is too weak.
+//! shuttle interleaves as loom does, but its memory is sequentially consistent: it goes far beyond loom's bound on
+//! preemptions, and does not detect an ordering that is too weak.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use loom::{cell::UnsafeCell, sync, thread};
@@ -17,11 +17,11 @@ mod cell {
 
     const EXCLUSIVE: usize = usize::MAX / 2;
 
-    /// loom's cell: an access while another's lasts is reported, and any other thread may run during an access.
+    /// loom's cell: it reports overlapping accesses, and any other thread may run during an access.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T> {
         value: std::cell::UnsafeCell<T>,
-        /// Accesses that last.
+        /// The number of accesses in progress.
         accesses: AtomicUsize,
     }
 

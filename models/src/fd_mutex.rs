@@ -10,13 +10,13 @@ use crate::harness::block_on;
 use crate::net::fd::fd_mutex::{FdMutex, LockError};
 use crate::rt::poll::poll_desc::Direction;
 
-/// A descriptor: the mutex, what it protects, and how often it was destroyed.
+/// A descriptor: the mutex, the data that it protects, and the number of times it was destroyed.
 struct Socket {
     mutex: FdMutex,
-    /// What the owner of a direction works on. The checker reports two owners, and an owner that does not see the last one's
-    /// work.
+    /// The data of the owner of a direction. The checker reports two owners, and an owner that does not see the
+    /// previous owner's writes.
     sides: [UnsafeCell<u64>; 2],
-    /// What a reference protects: used shared, destroyed exclusively.
+    /// The data that a reference protects: used shared, destroyed exclusively.
     descriptor: UnsafeCell<bool>,
     destroyed: AtomicUsize,
 }
@@ -131,7 +131,7 @@ pub fn every_queued_future_gets_its_turn() {
     }
 }
 
-/// A waiter that was woken and goes away, beside another that still waits.
+/// A woken waiter is dropped while another one still waits.
 pub fn a_dropped_waiter_passes_on() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -151,7 +151,7 @@ pub fn a_dropped_waiter_passes_on() {
     waiting.join().unwrap();
 }
 
-/// A lock that is polled again, with another waker, while it is being unlocked.
+/// A lock is polled again, with another waker, while it is being unlocked.
 pub fn a_waiter_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -172,8 +172,8 @@ pub fn a_waiter_is_polled_again_with_another_waker() {
     waiting.join().unwrap();
 }
 
-/// Close, against an owner that unlocks and a waiter that queues: the waiter ends either way, and the last reference
-/// destroys the descriptor, once, after every call.
+/// A close against an owner that unlocks and a waiter that queues: the waiter ends in either case, and the last
+/// reference destroys the descriptor, once, after every call.
 pub fn last_reference_destroys_once() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -194,7 +194,7 @@ pub fn last_reference_destroys_once() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// Close while a waiter is on its way into the queue, and the owner unlocks only after the waiter is done.
+/// A close while a waiter enters the queue. The owner unlocks only after the waiter is done.
 pub fn close_frees_the_queue() {
     let socket = Socket::new();
     socket.lock(Direction::Write);
@@ -214,7 +214,7 @@ pub fn close_frees_the_queue() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A reader and a writer do not hinder each other, beside a close.
+/// A reader and a writer do not block each other, beside a close.
 pub fn two_sides_in_parallel() {
     let socket = Socket::new();
     let threads: Vec<_> = [Direction::Read, Direction::Write]
@@ -237,7 +237,7 @@ pub fn two_sides_in_parallel() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// `write_all`: a lock kept between calls, a reference for each call, and a close that does not wait for the lock.
+/// `write_all`: a lock that is kept between calls, a reference per call, and a close that does not wait for the lock.
 pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     let socket = Socket::new();
     assert_eq!(socket.mutex.try_lock(Direction::Write), Ok(true));

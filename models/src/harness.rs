@@ -10,27 +10,28 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, INJECTED_VARIABLE, Mutex};
 
-/// Preemptions in one execution that loom tries; each further one multiplies the time. Bugs of this kind need one or
-/// two.
+/// The number of preemptions per execution that loom tries; each additional one multiplies the time. Bugs of this
+/// kind need one or two.
 const PREEMPTIONS: usize = 3;
 
-/// What a failing model says: of threads that wait for ever, and of an access that another's did not happen before.
+/// The messages of a failing model: threads that wait forever, and an access without happens-before to another one.
 pub const DEADLOCK: &str = "deadlock";
 pub const RACE: &str = "Causality violation";
 
-/// How long a child may look for an injected bug.
+/// The time in which a child must find an injected bug.
 const CHILD_SECONDS_MAX: u64 = 120;
 
-/// How many schedules of shuttle's it may try.
+/// The maximum number of shuttle's schedules per child.
 #[cfg(feature = "shuttle")]
 const CHILD_SCHEDULES_MAX: usize = 20_000;
 
-/// Plays `model` in every order of events within the bound on preemptions; with shuttle, in a number of random ones.
+/// Plays `model` in every order of events within the bound on preemptions, or with shuttle in a number of random
+/// ones.
 pub fn check(model: fn()) {
     check_within(PREEMPTIONS, model);
 }
 
-/// The same within a bound of its own, for a model of many threads.
+/// Plays `model` with its own bound on preemptions, for a model of many threads.
 pub fn check_within(preemptions: usize, model: fn()) {
     #[cfg(feature = "shuttle")]
     {
@@ -83,7 +84,7 @@ pub fn finds(injected: &str, test: &str, message: &str) {
         return;
     }
     assert!(!status.success(), "`{test}` does not find the injected bug `{injected}`");
-    // Of what loom calls a race, shuttle may see the consequence first.
+    // shuttle may see the consequence of a race before loom would report the race.
     let seen = text.contains(message) || cfg!(feature = "shuttle") && message == RACE && text.contains("panicked");
     assert!(seen, "`{test}` with `{injected}` failed for another reason:\n{text}");
     println!("found: `{injected}`");
@@ -102,7 +103,7 @@ macro_rules! models {
     };
 }
 
-/// One test for each injected bug: its name, the switch, the model that finds it, and what that says then.
+/// One test for each injected bug: its name, the switch, the model that finds it, and the message of that failure.
 #[macro_export]
 macro_rules! injected_bugs {
     ($($test:ident: $injected:literal by $model:ident, $message:expr;)*) => {
@@ -115,10 +116,10 @@ macro_rules! injected_bugs {
     };
 }
 
-/// A thread that waits for a waker.
+/// A thread that blocks until a waker is called.
 ///
-/// Not loom's `park`: its `unpark` also releases a thread that is blocked on a lock, which loom then takes for its own
-/// bug.
+/// It does not use loom's `park`, because loom's `unpark` also releases a thread that is blocked on a lock, which
+/// loom then reports as an internal error.
 #[derive(Debug, Default)]
 struct Signal {
     woken: Mutex<bool>,
@@ -132,7 +133,7 @@ impl Wake for Signal {
     }
 }
 
-/// Polls `future` to its end on this thread of the model. A wake-up that is lost is a deadlock that loom reports.
+/// Polls `future` to its end on this thread of the model. loom reports a lost wake-up as a deadlock.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let signal = Arc::new(Signal::default());

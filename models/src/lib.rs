@@ -3,18 +3,18 @@
 //! The module tree mirrors the crate's (`#[path]` points at its files), with a `crate::sync` made of the checker's types. A
 //! file that uses only `crate::sync` and other files of this tree is model-checked as it stands.
 //!
-//! A model is a function of this library that plays one round; loom plays it again in every order of events within the
-//! bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in as many random orders as it is told.
-//! `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is injected into the source
-//! for it to find ([`harness::finds`]). To add one: mirror the file, write the model beside the others, inject
-//! `injected_bug!("name")` in the source, and add two lines to `tests/`.
+//! A model is a function of this library that plays one round. loom plays it again in every order of events within
+//! the bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in a given number of random orders.
+//! `tests/*.rs` run it, once without an injected bug ([`harness::check`]) and once for each bug that is injected into
+//! the source and that it must find ([`harness::finds`]). To add a model: mirror the file, write the model beside the
+//! others, put `injected_bug!("name")` into the source, and add two lines to `tests/`.
 //!
-//! What is spread over files that make system calls is modelled in miniature ([`sleep`], and parts of [`wait_state`] and
-//! [`deadlines`]), with the names of the functions that it mirrors.
+//! A protocol that is spread over files that make system calls is modelled in miniature ([`sleep`], and parts of
+//! [`wait_state`] and [`deadlines`]), with the names of the functions that it mirrors.
 
-// No unit tests: those of the mirrored files run in the crate, over the standard library's types.
+// The unit tests of the mirrored files run in the crate, over the standard library's types.
 #![cfg(not(test))]
-// The mirrored files are linted where they belong; here they are used in part, and with other sizes.
+// The mirrored files are linted in the crate. Here they are used in part, and with other sizes.
 #![allow(dead_code, unused_imports, clippy::all)]
 
 mod engine;

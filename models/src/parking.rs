@@ -33,7 +33,8 @@ impl Letter {
     }
 }
 
-/// `unpark` comes before, while or after the thread goes to park: it returns, and sees what was written before.
+/// `unpark` comes before, while or after the thread parks: `park` returns and sees everything written before
+/// `unpark`.
 pub fn parker_wakes_whenever_it_is_unparked() {
     let letter = Letter::new();
     let parked = thread::spawn({
@@ -49,7 +50,7 @@ pub fn parker_wakes_whenever_it_is_unparked() {
     assert!(!letter.parker.try_take(), "one token for one unpark");
 }
 
-/// Two threads unpark: the tokens may become one, but what either wrote is seen by the time the last is gone.
+/// Two threads unpark: the tokens may merge, but the writes of both are visible after the last token is taken.
 pub fn parker_sees_every_unpark() {
     let letter = Letter::new();
     let threads = [0, 1].map(|at| {
@@ -65,7 +66,7 @@ pub fn parker_sees_every_unpark() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// A park whose time is over while it is unparked: if it returns without the token, the next one finds it.
+/// A park times out while it is unparked: if it returns without the token, the next park finds the token.
 pub fn parker_keeps_the_token_of_a_timeout() {
     let letter = Letter::new();
     let parked = thread::spawn({

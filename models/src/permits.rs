@@ -8,7 +8,7 @@ use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::permits::{Limit, Permit};
 
-/// A limit of one, and what its permit protects: the checker reports two who have it.
+/// A limit of one, with the data that its permit protects: the checker reports two holders.
 struct Door {
     limit: Arc<Limit>,
     inside: UnsafeCell<u64>,
@@ -24,7 +24,7 @@ impl Door {
         Arc::new(Door { limit: Arc::new(Limit::new(1)), inside: UnsafeCell::new(0) })
     }
 
-    /// An accept, as far as the limit knows it.
+    /// An accept, reduced to its use of the limit.
     fn accept(&self) -> Permit {
         let mut place = None;
         block_on(poll_fn(|cx| {
@@ -45,7 +45,7 @@ impl Door {
     }
 }
 
-/// Two park behind a connection: both get in, one after the other.
+/// Two accepts park behind a connection: both get the permit, one after the other.
 pub fn parked_accepts_get_their_turn() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");
@@ -60,7 +60,7 @@ pub fn parked_accepts_get_their_turn() {
     assert_eq!(door.limit.taken(), 0);
 }
 
-/// One that is parked first is dropped, perhaps after it was woken: the other gets in.
+/// The accept that parked first is dropped, perhaps after it was woken: the other one gets the permit.
 pub fn dropped_waiter_passes_the_permit_on() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");

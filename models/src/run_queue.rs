@@ -8,10 +8,11 @@ use crate::rt::sched::queue::{Item, RunQueue};
 
 const ITEMS: usize = 8;
 
-/// Queues, and what their items stand for.
+/// Queues, and the state of the tasks that their items stand for.
 struct Tasks {
     queue: RunQueue,
-    /// How often each was run; the checker reports who runs one without having seen what was done before it was queued.
+    /// The number of times that each was run. The checker reports a thread that runs one without seeing the writes
+    /// before it was queued.
     runs: [UnsafeCell<u32>; ITEMS],
 }
 
@@ -25,7 +26,7 @@ impl Tasks {
         Arc::new(Tasks { queue: RunQueue::new(), runs: std::array::from_fn(|_| UnsafeCell::new(0)) })
     }
 
-    /// The item of a task that has just been written to.
+    /// Returns the item of a task that was just written to.
     fn item(&self, at: usize) -> Item {
         // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
         self.runs[at].with_mut(|runs| unsafe { *runs = 0 });
@@ -37,7 +38,7 @@ impl Tasks {
         self.runs[item.as_ptr().addr() - 1].with_mut(|runs| unsafe { *runs += 1 });
     }
 
-    /// What a thread without work does: it steals once, and runs what it got.
+    /// Mirrors a thread without work: it steals once and runs the stolen items.
     fn steal(&self) {
         let own = RunQueue::new();
         if let Some(item) = self.queue.steal(&own) {
@@ -88,7 +89,7 @@ pub fn ring_two_thieves() {
     tasks.each_ran_once(3);
 }
 
-/// A slot is used again as soon as its item is stolen.
+/// A slot is reused as soon as its item is stolen.
 pub fn ring_slots_are_used_again() {
     let tasks = Tasks::new();
     (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -99,7 +100,7 @@ pub fn ring_slots_are_used_again() {
     tasks.each_ran_once(6);
 }
 
-/// More items than the ring holds: the list behind it is emptied by the owner and a thief.
+/// More items than the ring holds: the owner and a thief empty the list behind it.
 pub fn ring_overflow_list() {
     let tasks = Tasks::new();
     (0..7).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -111,7 +112,7 @@ pub fn ring_overflow_list() {
     tasks.each_ran_once(8);
 }
 
-/// The next slot is put to use by its owner and emptied by another.
+/// The owner fills the next slot while another thread empties it.
 pub fn next_slot_against_thief() {
     let tasks = Tasks::new();
     let thief = thread::spawn({

@@ -1,7 +1,8 @@
-//! Plays models under shuttle: half of the schedules at random, half by PCT, which finds with a known chance what takes few changes of the
-//! thread at exact places.
+//! Plays models under shuttle: half of the schedules at random, half by PCT, which finds bugs that need few
+//! preemptions at exact places with a known probability.
 //!
-//! `NETPOLL_SCHEDULES` says how many, `NETPOLL_SEED` with which seed; `NETPOLL_REPLAY` plays the one schedule that a failure has printed.
+//! `NETPOLL_SCHEDULES` sets the number of schedules and `NETPOLL_SEED` the seed. `NETPOLL_REPLAY` plays one schedule
+//! that a failure has printed.
 
 use std::env;
 use std::str::FromStr;
@@ -12,8 +13,8 @@ use shuttle::{Config, Runner};
 
 pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
-/// Injected bugs that only a weak memory shows: a thread sees another's words in another order than they were written
-/// in, or a cell without what was written before. loom finds them.
+/// Injected bugs that only a weak memory shows: a thread sees two words of another thread in a different order than
+/// they were written in, or a cell without the writes before it. loom finds them.
 pub(crate) const WEAK: [&str; 8] = [
     "event_word_without_its_end",
     "expiry_looks_at_the_bit",
@@ -27,7 +28,7 @@ pub(crate) const WEAK: [&str; 8] = [
 
 const SCHEDULES_DEFAULT: usize = 2000;
 
-/// Changes of the thread that PCT puts at random places of a schedule, less one.
+/// The number of preemptions that PCT puts at random places of a schedule, less one.
 const PCT_DEPTH: usize = 3;
 
 fn number<N: FromStr>(variable: &str) -> Option<N> {
@@ -48,7 +49,7 @@ pub(crate) fn play(model: fn()) {
 
 fn run(scheduler: impl Scheduler + 'static, model: fn()) -> usize {
     let mut config = Config::new();
-    // Of orderings, which it takes for SeqCst.
+    // No warnings about orderings, which shuttle treats as SeqCst.
     config.silence_warnings = true;
     Runner::new(scheduler, config).run(model)
 }

@@ -1,9 +1,10 @@
 //! Models of going to sleep and waking up: workers, threads in `block_on`, the role of polling, the eventfd.
 //!
-//! `Role`, `Root`, `Awake` and `Parker` are the crate's. What ties them together is spread over files that make system calls
-//! (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/idle.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
-//! `rt/sched/block_on.rs`), which cannot be compiled here. So that part is a miniature: the same words in the same order, function by
-//! function under the same names; whoever changes one of those changes this.
+//! `Role`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is spread over files that make
+//! system calls (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/resting.rs`,
+//! `rt/sched/polling.rs`, `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which cannot be compiled here. So that part
+//! is a miniature: the same words in the same order, function by function, under the same names. A change of one of
+//! those files must be made here too.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, 
 /// `Epoll`: an eventfd that is edge-triggered and never drained, and the flag that spares its writes.
 struct Epoll {
     breaking: AtomicBool,
-    /// The kernel's part: an edge that was not reported yet.
+    /// The kernel's state: an edge that was not reported yet.
     edge: Mutex<bool>,
     changed: Condvar,
 }
@@ -28,7 +29,7 @@ impl Epoll {
         Arc::new(Epoll { breaking: AtomicBool::new(false), edge: Mutex::new(false), changed: Condvar::new() })
     }
 
-    /// epoll_wait(2), without a limit or (`block` is false) without waiting.
+    /// Mirrors epoll_wait(2) without a timeout, or without waiting if `block` is false.
     fn wait(&self, block: bool) {
         let broken = {
             let mut edge = self.edge.lock();
@@ -51,7 +52,7 @@ impl Epoll {
     }
 }
 
-/// `Wish`, with the one thread in `block_on` that a model has.
+/// `Wish`, for the one thread in `block_on` that a model has.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Wish {
     #[default]
@@ -60,20 +61,20 @@ enum Wish {
     Granted,
 }
 
-/// `Idle`, as far as one worker goes.
+/// `Idle`, for one worker.
 #[derive(Default)]
 struct Idle {
     free: usize,
-    /// The worker rests.
+    /// Whether the worker rests.
     resting: bool,
-    /// It was assigned a processor.
+    /// Whether it was assigned a processor.
     assigned: bool,
     wish: Wish,
-    /// The thread in `block_on` is listed as parked.
+    /// Whether the thread in `block_on` is listed as parked.
     root_parked: bool,
 }
 
-/// `Runtime` with its `Driver`, one worker, one thread in `block_on`, and whoever the model adds.
+/// `Runtime` with its `Driver`, one worker, one thread in `block_on`, and the threads that the model adds.
 struct Runtime {
     epoch: AtomicU32,
     injected: AtomicUsize,
@@ -89,7 +90,7 @@ struct Runtime {
 const EPOCH: u32 = 0;
 
 impl Runtime {
-    /// `awake` threads own a processor.
+    /// Creates a runtime of which `awake` threads own a processor.
     fn new(awake: usize) -> Arc<Runtime> {
         let runtime = Runtime {
             epoch: AtomicU32::new(EPOCH),
@@ -202,7 +203,7 @@ impl Runtime {
         }
     }
 
-    /// A thread gives its processor away for good: `leave`.
+    /// Mirrors `leave`: a thread gives its processor away for good.
     fn leave(&self) {
         self.idle.lock().free += 1;
         self.awake.down(EPOCH);
@@ -252,7 +253,7 @@ impl Runtime {
         was_granted && !injected_bug!("granted_wish_is_forgotten")
     }
 
-    /// `needs_poller`, where no worker is stuck.
+    /// Mirrors `needs_poller`, where no worker is stuck.
     fn needs_poller(&self) -> bool {
         self.awake.count() == 0
     }
@@ -275,7 +276,7 @@ impl Runtime {
 
     // ---- Polling, Core, Thread ----
 
-    /// `Polling::sleep`, for a thread with the role. `poll` is what it does once it cannot be broken any more.
+    /// Mirrors `Polling::sleep` of a thread with the role. `poll` runs once the sleep can no longer be interrupted.
     fn sleep(
         &self,
         by: By,
@@ -293,7 +294,7 @@ impl Runtime {
         self.role.release();
     }
 
-    /// The worker's sleep.
+    /// Mirrors the worker's sleep.
     fn sleep_as_worker(&self) {
         let has_work = || self.injected.load(Ordering::SeqCst) > 0;
         let early = injected_bug!("look_before_the_count") && !has_work();
@@ -304,7 +305,7 @@ impl Runtime {
         self.sleep(By::Worker, falls_asleep, || self.awake.up(EPOCH), Epoll::wait);
     }
 
-    /// A worker that runs `tasks` tasks and ends.
+    /// Mirrors a worker that runs `tasks` tasks and ends.
     fn work(&self, tasks: usize) {
         let mut run = 0;
         while run < tasks {
@@ -318,7 +319,7 @@ impl Runtime {
         }
     }
 
-    /// `Thread::wait`, until the root future is woken.
+    /// Mirrors `Thread::wait` until the root future is woken.
     fn block_on(&self) {
         while !self.root.begin_turn() {
             if self.needs_poller() && self.role.try_take() {
@@ -350,7 +351,8 @@ pub fn sleep_against_inject() {
     worker.join().unwrap();
 }
 
-/// Two threads break the sleep at once, and again: one write may serve both, but none is relied on that has been used up.
+/// Two threads interrupt the sleep at the same time, and again: one write may serve both, but a write that was used
+/// up serves none.
 pub fn breaks_are_not_lost() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(3));
@@ -361,7 +363,7 @@ pub fn breaks_are_not_lost() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the worker goes to rest because another thread has the role, which leaves.
+/// A task is injected while the worker goes to rest because another thread has the role, and that thread leaves.
 pub fn rest_against_inject() {
     let runtime = Runtime::new(2);
     assert!(runtime.role.try_take());
@@ -373,7 +375,7 @@ pub fn rest_against_inject() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the thread in `block_on` goes to sleep in epoll: the worker, at rest, runs it.
+/// A task is injected while the thread in `block_on` goes to sleep in epoll: the resting worker runs it.
 pub fn inject_against_the_sleep_of_a_root() {
     let runtime = Runtime::new(0);
     {
@@ -384,7 +386,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     let worker = spawn(&runtime, |runtime| {
         runtime.rest();
         runtime.work(1);
-        // It sleeps in epoll from here on, or rests; and ends.
+        // From here on it sleeps in epoll or rests, and ends.
         runtime.wake_root();
     });
     let injecting = spawn(&runtime, Runtime::inject);
@@ -393,7 +395,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     worker.join().unwrap();
 }
 
-/// The worker until it has the role, as it must in the end: no other thread polls.
+/// Runs the worker until it has the role, which it must get because no other thread polls.
 fn ends_up_polling(runtime: &Runtime) {
     while !runtime.role.try_take() {
         if runtime.give_back() {
@@ -402,8 +404,8 @@ fn ends_up_polling(runtime: &Runtime) {
     }
 }
 
-/// A thread comes back from epoll and leaves while the worker goes to rest because the role is taken: the worker is back in time to
-/// poll.
+/// A thread returns from epoll and leaves while the worker goes to rest because the role is taken: the worker returns
+/// in time to poll.
 pub fn some_thread_polls_when_all_rest() {
     let runtime = Runtime::new(2);
     assert!(runtime.role.try_take());
@@ -449,7 +451,8 @@ pub fn a_root_polls_after_sysmon() {
     root.join().unwrap();
 }
 
-/// The worker grants the wish of the thread in `block_on`, whose root future is woken meanwhile: it declines, and the worker polls.
+/// The worker grants the wish of the thread in `block_on`, whose root future is woken in the meantime: the thread
+/// declines, and the worker polls.
 ///
 /// Mirrors `Thread::wait` and `Thread::settle_wish`.
 pub fn the_role_is_not_lost_when_a_wish_is_granted() {
@@ -499,7 +502,7 @@ pub fn root_waker_against_sleep() {
     waiting.join().unwrap();
 }
 
-/// The root future is woken, twice, while its thread parks because another thread polls.
+/// The root future is woken twice while its thread parks because another thread polls.
 pub fn root_waker_against_park() {
     let runtime = Runtime::new(1);
     runtime.root.begin_turn();
@@ -517,7 +520,8 @@ pub fn root_waker_against_park() {
     waiting.join().unwrap();
 }
 
-/// A shutdown moves the epoch and closes the epoll instance while a worker goes to sleep in it: the worker sees it.
+/// A shutdown advances the epoch and closes the epoll instance while a worker goes to sleep in it: the worker
+/// notices.
 ///
 /// Mirrors `shutdown` and `Core::run`.
 pub fn an_epoch_ends_against_sleep() {
@@ -535,7 +539,7 @@ pub fn an_epoch_ends_against_sleep() {
     worker.join().unwrap();
 }
 
-/// A worker polls and then runs a task: another thread may poll meanwhile.
+/// A worker polls and then runs a task: another thread may poll in the meantime.
 ///
 /// Mirrors `Polling::poll_now` and D2 of `driver.rs`.
 pub fn the_role_is_free_while_a_task_runs() {

@@ -1,4 +1,4 @@
-//! Models of the poll cache's free list and of who waits for a descriptor to be closed.
+//! Models of the poll cache's free list and of operations that wait until a descriptor is closed.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl Slots {
     }
 }
 
-/// Two threads take slots and give them back: a slot has one owner, who sees what the last one did with it.
+/// Two threads take slots and give them back: a slot has one owner, which sees the writes of the previous owner.
 pub fn free_list_hands_out_once() {
     let slots = Arc::new(Slots { cache: PollCache::new(), owners: [UnsafeCell::new(0), UnsafeCell::new(0)] });
     let [first, second] = [(); 2].map(|()| slots.cache.alloc().unwrap());
@@ -42,7 +42,7 @@ pub fn free_list_hands_out_once() {
             slots.cache.free(one);
             if let Some(two) = two {
                 slots.own(two.index);
-                // Used while the other thread takes what is left.
+                // The slot is used while the other thread takes the remaining ones.
                 thread::yield_now();
                 slots.own(two.index);
             }
@@ -56,7 +56,7 @@ pub fn free_list_hands_out_once() {
     other.join().unwrap();
 }
 
-/// A descriptor is closed while an accept loop that found none free goes into its pause.
+/// A descriptor is closed while an accept loop that found none free starts its pause.
 pub fn a_closing_is_not_missed() {
     let closings = Arc::new(Closings::new());
     let free = Arc::new(AtomicBool::new(false));

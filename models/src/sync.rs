@@ -1,6 +1,6 @@
-//! The crate's `sync.rs`, made of the checker's types.
+//! The crate's `sync.rs` over the checker's types.
 
-// Reference counts are not what the models are about, and loom's own `Arc` cannot hold a waker.
+// The models do not check reference counts, and loom's own `Arc` cannot hold a waker.
 pub(crate) use std::sync::Arc;
 
 pub(crate) use crate::engine::UnsafeCell;
@@ -43,7 +43,7 @@ impl Condvar {
         self.0.wait(guard).expect("a model's locks are not poisoned")
     }
 
-    /// Time does not pass in a model: this waits for a notification, so whoever relies on the timeout deadlocks.
+    /// Time does not pass in a model: this waits for a notification, so code that relies on the timeout deadlocks.
     #[track_caller]
     pub(crate) fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, _timeout: Duration) -> MutexGuard<'a, T> {
         self.wait(guard)
@@ -60,10 +60,11 @@ impl Condvar {
     }
 }
 
-/// Brackets what is SeqCst with fences: loom takes a SeqCst access for AcqRel, and knows the total order of SeqCst fences only.
+/// Surrounds SeqCst accesses with fences, because loom treats a SeqCst access as AcqRel and implements the total
+/// order for SeqCst fences only.
 ///
-/// Fences on both sides are somewhat stronger than the accesses: a model does not notice a SeqCst access that would have to be
-/// a fence. shuttle has no other memory than a sequentially consistent one.
+/// Fences on both sides are somewhat stronger than the accesses: a model does not detect a SeqCst access that should
+/// be a fence. shuttle's memory is always sequentially consistent.
 #[inline]
 #[track_caller]
 fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
@@ -76,7 +77,7 @@ fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
     result
 }
 
-/// An atomic over the checker's, with the methods that all have.
+/// An atomic over the checker's, with the methods that all types have.
 macro_rules! atomic {
     ($name:ident $(<$generic:ident>)?, $value:ty) => {
         #[derive(Debug)]
@@ -137,7 +138,7 @@ macro_rules! atomic {
     };
 }
 
-/// The arithmetic of the integers among them.
+/// The arithmetic methods of the integer types.
 macro_rules! arithmetic {
     ($name:ident, $value:ty: $($method:ident)*) => {
         impl $name {
@@ -161,7 +162,7 @@ arithmetic!(AtomicU32, u32: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 arithmetic!(AtomicU64, u64: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 arithmetic!(AtomicUsize, usize: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 
-/// Names the bug that is switched on in this process.
+/// The environment variable with the name of the bug that is injected in this process.
 pub(crate) const INJECTED_VARIABLE: &str = "NETPOLL_INJECTED_BUG";
 
 pub(crate) fn is_injected(name: &str) -> bool {
@@ -169,7 +170,7 @@ pub(crate) fn is_injected(name: &str) -> bool {
     INJECTED.get_or_init(|| std::env::var(INJECTED_VARIABLE).ok()).as_deref() == Some(name)
 }
 
-/// Whether the injected bug `name` is switched on.
+/// Returns whether the injected bug `name` is switched on.
 macro_rules! injected_bug {
     ($name:literal) => {
         $crate::sync::is_injected($name)
@@ -177,10 +178,10 @@ macro_rules! injected_bug {
 }
 pub(crate) use injected_bug;
 
-/// Whether this is a model: sizes shrink where it is.
+/// Whether this is a model, in which sizes are smaller.
 pub(crate) const MODEL: bool = true;
 
-/// A function that is `const` in the crate; its own types have no `const` constructors.
+/// Declares a function that is `const` in the crate. The checker's types have no `const` constructors.
 macro_rules! const_fn {
     ($($function:tt)*) => {
         $($function)*

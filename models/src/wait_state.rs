@@ -14,12 +14,12 @@ use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, POLLS_MAX, Wakers};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, injected_bug};
 
-/// A socket: the kernel's part of one direction, and what the poller knows of it.
+/// A socket: the kernel's state of one direction, and the poller's state of it.
 struct Socket {
     desc: PollDesc,
     generation: u32,
     mutex: FdMutex,
-    /// Bytes to read, or room to write.
+    /// The number of bytes to read, or the room to write.
     bytes: AtomicUsize,
     ended: AtomicBool,
 }
@@ -37,7 +37,7 @@ impl Socket {
         })
     }
 
-    /// A socket of which a call has already shown that there is nothing.
+    /// Creates a socket of which a call has already shown that no data is there.
     fn idle() -> Arc<Socket> {
         let socket = Socket::new();
         let side = socket.desc.side(Direction::Read);
@@ -45,13 +45,13 @@ impl Socket {
         socket
     }
 
-    /// Data comes, then its edge.
+    /// Data arrives, then its edge.
     fn deliver(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.edge(0);
     }
 
-    /// The end comes, then its edge.
+    /// The end of the stream arrives, then its edge.
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.edge(HANG_UP);
@@ -75,7 +75,7 @@ impl Socket {
         wakers.wake_all();
     }
 
-    /// read(2) of at most `most`. `None` is EAGAIN, 0 the end.
+    /// Mirrors read(2) of at most `most` bytes. `None` is EAGAIN, 0 the end.
     fn call(&self, most: usize) -> Option<usize> {
         let taken = self
             .bytes
@@ -87,7 +87,7 @@ impl Socket {
         }
     }
 
-    /// `None`: wait. Mirrors `Fd::poll_call` without the lock.
+    /// Mirrors `Fd::poll_call` without the lock. Returns `None` to wait.
     fn attempt(&self, most: usize) -> Option<Result<usize, Stop>> {
         let side = self.desc.side(Direction::Read);
         let ticket = match side.begin(self.generation) {
@@ -158,7 +158,8 @@ impl Socket {
         }))
     }
 
-    /// What queues behind a lock, or waits for the end: mirrors `PollHandle::poll_interrupt` and `poll_hang_up`.
+    /// Mirrors `PollHandle::poll_interrupt` and `poll_hang_up`: an operation that queues for a lock, or waits for the
+    /// end.
     fn interrupted(&self, by_hang_up: bool) -> Result<(), Stop> {
         let (side, mut key) = (self.desc.side(Direction::Read), None);
         block_on(poll_fn(|cx| {
@@ -187,7 +188,7 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || run(&socket))
 }
 
-/// An edge comes at any moment of a read: before its call, after it, while it enters the list.
+/// An edge comes at any moment of a read: before its call, after it, while the read enters the list.
 pub fn edge_against_wait() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
@@ -195,7 +196,7 @@ pub fn edge_against_wait() {
     reader.join().unwrap();
 }
 
-/// Data comes while a short read takes it for the last.
+/// Data arrives while a short read concludes that none is left.
 pub fn short_read_against_edge() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| {
@@ -210,7 +211,7 @@ pub fn short_read_against_edge() {
     reader.join().unwrap();
 }
 
-/// One edge for two: it wakes one reader, which leaves something and wakes the other.
+/// One edge for two readers: it wakes one, which leaves data and wakes the other.
 pub fn two_readers_share_an_edge() {
     let socket = Socket::idle();
     let readers = [(); 2].map(|()| spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1))));
@@ -218,7 +219,7 @@ pub fn two_readers_share_an_edge() {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
-/// A future that was woken goes away, beside another that waits.
+/// A woken future is dropped while another one waits.
 pub fn a_dropped_reader_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
@@ -230,14 +231,14 @@ pub fn a_dropped_reader_passes_on() {
     reader.join().unwrap();
 }
 
-/// A future that is polled again, with another waker, and then goes away while the edge comes: the edge is the other's.
+/// A future is polled again with another waker and then dropped while the edge comes: the edge goes to the other one.
 pub fn a_reader_dropped_while_polled_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
     assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
     let dropped = spawn(&socket, move |socket| {
         let side = socket.desc.side(Direction::Read);
-        // A poll that gets no further than the list, because somebody else has the lock when it tries again.
+        // A poll that only enters the list, because another operation has the lock when it tries again.
         let _ = side.wait(socket.generation, &mut key, Interest::Event, Waker::noop(), || true);
         socket.finish(&mut key, false);
     });
@@ -247,7 +248,7 @@ pub fn a_reader_dropped_while_polled_passes_on() {
     reader.join().unwrap();
 }
 
-/// A read that is polled again, with another waker, while its edge comes.
+/// A read is polled again, with another waker, while its edge comes.
 pub fn a_reader_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| {
@@ -262,7 +263,7 @@ pub fn a_reader_is_polled_again_with_another_waker() {
     reader.join().unwrap();
 }
 
-/// An edge, a close and an expiry at once: the reader, which goes on until it is stopped, comes to its end.
+/// An edge, a close and an expiry at the same time: a reader that continues until it is stopped ends.
 pub fn edge_close_and_expiry() {
     let socket = Socket::new();
     let expiring = spawn(&socket, Socket::expire);
@@ -288,7 +289,7 @@ pub fn expiry_against_wait() {
     poll.join().unwrap();
 }
 
-/// A close alone does, whatever the wait is for.
+/// A close alone ends every kind of wait.
 pub fn close_against_wait() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Closed)));
@@ -308,7 +309,8 @@ pub fn polls_beside_futures() {
     poll.join().unwrap();
 }
 
-/// A future is taken out of the slot without an edge and another moves in, while the first goes away: the edge is the other's.
+/// A future is evicted from the slot without an edge and another one moves in, while the first one is dropped: the
+/// edge goes to the other one.
 pub fn the_slot_changes_hands() {
     let socket = Socket::idle();
     let mut key = None;
@@ -324,7 +326,7 @@ pub fn the_slot_changes_hands() {
     reader.join().unwrap();
 }
 
-/// A poll looks whether the slot is its own while the one that has it expires.
+/// A poll checks whether the slot is its own while the waiter in the slot expires.
 pub fn a_poll_looks_into_the_slot() {
     let socket = Socket::idle();
     let waiting = spawn(&socket, |socket| assert_eq!(socket.read_keyless(1), Err(Stop::Expired)));
@@ -337,7 +339,7 @@ pub fn a_poll_looks_into_the_slot() {
     looking.join().unwrap();
 }
 
-/// A relative timeout: the time has come, and everybody is woken to look at the clock. Nothing in the word says why.
+/// A relative timeout: at its time all waiters are woken to check the clock. The word does not tell why.
 fn ring(socket: &Socket, rung: &AtomicBool) {
     rung.store(true, Ordering::Release);
     let mut wakers = Wakers::new();
@@ -345,8 +347,8 @@ fn ring(socket: &Socket, rung: &AtomicBool) {
     wakers.wake_all();
 }
 
-/// The keys of a list that was emptied are not given out again: who still keeps one, of all who were woken, does not take another's
-/// place when it goes away.
+/// The keys of a list that was emptied are not reused: a woken waiter that still has one does not take another
+/// waiter's place when it is dropped.
 pub fn a_key_is_not_given_out_again() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
@@ -366,7 +368,7 @@ pub fn a_key_is_not_given_out_again() {
     reader.join().unwrap();
 }
 
-/// A future is polled again that was taken out of the slot meanwhile, while the one that moved in goes away.
+/// A future that was evicted from the slot is polled again, while the one that moved in is dropped.
 pub fn another_waiter_leaves_while_its_slot_is_inspected() {
     let socket = Socket::idle();
     let mut key = None;
@@ -388,7 +390,7 @@ pub fn another_waiter_leaves_while_its_slot_is_inspected() {
     reader.join().unwrap();
 }
 
-/// A poll looks whether the slot is its own while the one that has it is told to look at the clock.
+/// A poll checks whether the slot is its own while the waiter in the slot is woken to check the clock.
 pub fn a_timeout_against_a_look_into_the_slot() {
     let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
     let waiting = spawn(&socket, {
@@ -397,7 +399,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
             block_on(poll_fn(|cx| {
                 let side = socket.desc.side(Direction::Read);
                 assert_eq!(side.wait_keyless(socket.generation, cx.waker(), || true), Wait::Listed);
-                // Listed first, looked at second, as `PollHandle::arm_timeout` has it.
+                // It is listed first and then checks the time, as in `PollHandle::arm_timeout`.
                 if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
         }
@@ -411,7 +413,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
     looking.join().unwrap();
 }
 
-/// The same of a future, in whose place the one that looks has been.
+/// A future that a timeout evicted checks whether the slot is its own, while another future waits in it.
 pub fn a_timeout_against_a_look_for_another() {
     let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
     let mut old = None;
@@ -439,7 +441,7 @@ pub fn a_timeout_against_a_look_for_another() {
     looking.join().unwrap();
 }
 
-/// Mirrors `Fd::poll_call` with the order of `Fd::end`: evidence, then the list, then what is left.
+/// Mirrors `Fd::poll_call` with the order of `Fd::end`: evidence, then the list, then the remaining data.
 fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<usize> {
     let side = socket.desc.side(Direction::Read);
     loop {
@@ -469,8 +471,8 @@ fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &
     }
 }
 
-/// A reader in the list is polled though nobody woke it, reads, and is taken out by the next edge before it has left: that edge is for
-/// the other.
+/// A listed reader is polled without a wake-up, reads, and is removed by the next edge before it has left the list:
+/// that edge goes to the other reader.
 pub fn spurious_poll_keeps_no_edge() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
@@ -493,7 +495,7 @@ pub fn spurious_poll_keeps_no_edge() {
     reader.join().unwrap();
 }
 
-/// The end of the stream wakes every reader, and who waits for just that.
+/// The end of the stream wakes every reader, and every waiter for the end.
 pub fn a_hang_up_wakes_all() {
     let socket = Socket::idle();
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(0)));
@@ -503,7 +505,7 @@ pub fn a_hang_up_wakes_all() {
     ending.join().unwrap();
 }
 
-/// Who waits for interruption only takes no event from a reader, and hears of the expiry.
+/// A waiter for interruption takes no edge from a reader, and is woken by the expiry.
 pub fn interrupts_take_no_events() {
     let socket = Socket::idle();
     let interrupted = spawn(&socket, |socket| assert_eq!(socket.interrupted(false), Err(Stop::Expired)));
@@ -514,7 +516,8 @@ pub fn interrupts_take_no_events() {
     interrupted.join().unwrap();
 }
 
-/// An event of a descriptor that is gone comes while its slot is used again: the new one is neither ready for it nor hung up.
+/// An event of a closed descriptor comes while its slot is reused: the new descriptor is neither ready because of it
+/// nor hung up.
 pub fn stale_event_has_no_effect() {
     let cache = Arc::new(PollCache::new());
     let desc = cache.alloc().unwrap();
@@ -544,7 +547,7 @@ pub fn stale_event_has_no_effect() {
     assert!(!side.begin(new).unwrap().is_ready() && !side.is_hung_up(), "a stale event was accepted");
 }
 
-/// A write that was woken finds that a `write_all`, which waits for the same room, has the lock. Both get their turn.
+/// A woken write finds that a `write_all`, which waits for the same room, has the lock. Both make progress.
 ///
 /// Mirrors `Fd::poll_lock` and `Fd::poll_call`.
 pub fn an_edge_reaches_the_owner() {
@@ -592,7 +595,8 @@ pub fn an_edge_reaches_the_owner() {
     write.join().unwrap();
 }
 
-/// Polls with ever new wakers, more than a list keeps, while an edge comes: each waker is kept or was woken, and few are kept.
+/// Polls with different wakers, more than a list keeps, while an edge comes: each waker is kept or was woken, and few
+/// are kept.
 pub fn polls_beyond_the_bound_are_woken() {
     let socket = Socket::idle();
     let delivering = spawn(&socket, |socket| socket.deliver(1));
@@ -618,13 +622,13 @@ impl Wake for Woken {
     }
 }
 
-/// Room for one write appears while a writer finds that there is none. The edge may come while the poller still skips edges of the
-/// direction.
+/// Room for a write appears while a writer finds that there is none. The edge may come while the poller still skips
+/// edges of the direction.
 pub fn skipped_edges_lose_no_room() {
     let desc = Arc::new(PollDesc::new(0));
     let generation = desc.open();
     desc.side(Direction::Write).skip_edges();
-    // The kernel orders the calls of one socket, and what makes room.
+    // The kernel orders the calls on one socket and the events that make room.
     let room = Arc::new(Mutex::new(false));
     let writing = {
         let (desc, room) = (desc.clone(), room.clone());
@@ -653,7 +657,7 @@ pub fn skipped_edges_lose_no_room() {
     writing.join().unwrap();
 }
 
-/// A descriptor is closed while a snapshot reads the slot. The number belongs to another socket from then on.
+/// A descriptor is closed while a snapshot reads the slot. Its number then belongs to another socket.
 pub fn a_snapshot_pairs_no_number_with_another_generation() {
     let desc = Arc::new(PollDesc::new(0));
     let generation = desc.open();

@@ -14,7 +14,7 @@ fn main() -> std::io::Result<()> {
         let acceptor = named("acceptor", async move {
             loop {
                 let (stream, _) = listener.accept().await?;
-                // Looks up who it is, one after the other.
+                // Looks up the client, one after the other.
                 task::sleep(Duration::from_secs(3600)).await;
                 drop(stream);
             }

@@ -1,5 +1,5 @@
-//! The lock of a descriptor: who may read, who may write, how many system calls use it, and whether
-//! it is closed, in one word.
+//! The lock of a descriptor: the read lock, the write lock, the number of system calls that use it,
+//! and whether it is closed, in one word.
 //!
 //! `Fd` consults it before every system call. A *reference* means that a system call (or a raw
 //! closure) is using the descriptor number. It is taken around that call only and never kept across
@@ -15,7 +15,7 @@
 //! | 0 | `CLOSED` | every later lock and reference is refused | `begin_close` | never |
 //! | 1 | `READ_LOCKED` | an operation owns the read side | `try_lock*`, `poll_lock*` | `unlock*` |
 //! | 2 | `WRITE_LOCKED` | an operation owns the write side | as above | as above |
-//! | 3 | `READ_WAITERS` | the read queue may hold waiters, so `unlock` must check it | a waiter, under the queues' lock | whoever empties the queue, under that lock |
+//! | 3 | `READ_WAITERS` | the read queue may hold waiters, so `unlock` must check it | a waiter, under the queues' lock | the operation that empties the queue, under that lock |
 //! | 4 | `WRITE_WAITERS` | the write queue may hold waiters | as above | as above |
 //! | 5–7 | | unused | | |
 //! | 8–63 | refs | system calls in progress, and one for a closer until its `decref` | `incref`, `*_ref`, `begin_close` | `decref`, `unlock_ref` |

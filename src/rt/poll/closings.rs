@@ -5,9 +5,10 @@
 //! no closing is missed between the failed call and the wait.
 //!
 //! # Memory ordering
-//! The count and the list share one lock; `anybody` avoids the lock while there are no waiters. A
-//! waiter sets it under the lock and then reads the count; a closer counts and then reads
-//! `anybody`. Both are SeqCst, so one of the two sees the other (model `a_closing_is_not_missed`).
+//! The count and the list share one lock; `has_waiters` avoids the lock while there are no waiters.
+//! A waiter sets it under the lock and then reads the count; a closer counts and then reads
+//! `has_waiters`. Both are SeqCst, so one of the two sees the other (model
+//! `a_closing_is_not_missed`).
 
 use std::task::{Context, Poll};
 
@@ -18,14 +19,14 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, injected_bug
 #[derive(Debug)]
 pub(crate) struct Closings {
     count: AtomicU64,
-    anybody: AtomicBool,
+    has_waiters: AtomicBool,
     waiting: Mutex<Waiters>,
 }
 
 impl Closings {
     const_fn! {
         pub(crate) fn new() -> Closings {
-            Closings { count: AtomicU64::new(0), anybody: AtomicBool::new(false), waiting: Mutex::new(Waiters::new()) }
+            Closings { count: AtomicU64::new(0), has_waiters: AtomicBool::new(false), waiting: Mutex::new(Waiters::new()) }
         }
     }
 
@@ -33,11 +34,11 @@ impl Closings {
     pub(crate) fn note(&self) {
         // ORDERING: SeqCst; see the module documentation.
         self.count.fetch_add(1, Ordering::SeqCst);
-        if self.anybody.load(Ordering::SeqCst) {
+        if self.has_waiters.load(Ordering::SeqCst) {
             let mut wakers = Wakers::new();
             {
                 let mut waiting = self.waiting.lock();
-                self.anybody.store(false, Ordering::SeqCst);
+                self.has_waiters.store(false, Ordering::SeqCst);
                 waiting.take_all(&mut wakers);
             }
             wakers.wake_all();
@@ -58,7 +59,7 @@ impl Closings {
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
         let _unused = {
             let mut waiting = self.waiting.lock();
-            self.anybody.store(true, Ordering::SeqCst);
+            self.has_waiters.store(true, Ordering::SeqCst);
             waiting.insert_keyless(waker, &mut old)
         };
         old.wake_all();

@@ -308,17 +308,17 @@ impl<'a> Side<'a> {
         future.is_some()
     }
 
-    /// Takes the waiters to be woken: for an edge all polls and the oldest future, or `everybody`.
-    /// The caller has just cleared PLACED if it was set in `word`.
+    /// Takes the waiters to be woken: for an edge all polls and the oldest future, or with `all`,
+    /// all waiters. The caller has just cleared PLACED if it was set in `word`.
     #[cold]
-    fn wake(self, word: u64, everybody: bool, wakers: &mut Wakers) {
+    fn wake(self, word: u64, all: bool, wakers: &mut Wakers) {
         let has_future = word & PLACED != 0 && self.wake_placed(wakers);
         if word & LISTED == 0 {
             return;
         }
         let mut list = self.list().lock();
         let Some(waiters) = &mut *list else { return };
-        if everybody {
+        if all {
             // The empty list is kept while futures may have keys of it: a new one would allocate
             // them again.
             waiters.take_all(wakers);

@@ -4,7 +4,7 @@
 //! All clones share a [`Shared`], which has one call at a time:
 //!
 //! ```text
-//! Idle ──queue──▶ Queued ──whoever comes first──▶ Running ──▶ Idle, all waiters woken
+//! Idle ──queue──▶ Queued ──first to take it──▶ Running ──▶ Idle, all waiters woken
 //! ```
 //!
 //! A thread of the pool takes the queued call, or the drop of a `File`, which waits for writes: it does not depend on the pool having a free
@@ -261,7 +261,7 @@ impl File {
         spawn_blocking(move || shared.file.metadata()).await
     }
 
-    /// Changes who may do what with the file: fchmod(2).
+    /// Changes the permissions of the file: fchmod(2).
     ///
     /// # Errors
     /// The system's error.

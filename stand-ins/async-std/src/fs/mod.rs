@@ -157,7 +157,7 @@ pub async fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Resul
     between(from, to, "rename", |from, to| std::fs::rename(from, to)).await
 }
 
-/// Changes who may do what with a file: chmod(2).
+/// Changes the permissions of a file: chmod(2).
 ///
 /// # Errors
 /// The system's error.
