@@ -30,6 +30,7 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use netpoll::time::Sleep;
 
+use super::BoxError;
 use super::activity::{Activity, Watched};
 use super::drain::{CUT, Member, SERVING};
 use super::rt::{ConnectionTimer, Executor};
@@ -82,12 +83,9 @@ pub(super) async fn serve<F, T, S, B>(connect: F, activity: Arc<Activity>, setti
 where
     F: Future<Output = io::Result<(T, S)>>,
     T: Read + Write + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>>,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>,
     S::Future: Send + 'static,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let begin = async {
         let (io, service) = connect.await?;

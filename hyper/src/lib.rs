@@ -73,7 +73,11 @@ pub use socket::Socket;
 #[cfg(feature = "tower")]
 pub use tower::{Tower, TowerFuture, serve_tower};
 
+use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Any error, of a service or of the body of its answer.
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Locks, also after a panic under the lock, which leaves nothing half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -33,6 +33,7 @@ use netpoll::future::timeout;
 use netpoll::net::is_closed;
 use netpoll::task;
 
+use super::BoxError;
 use super::activity::Activity;
 use super::connection::{self, OnError, Settings};
 use super::drain::{CUT, DRAINING, Group};
@@ -54,14 +55,10 @@ const QUEUED: usize = 4096;
 /// Same as [`Server::serve_with`].
 pub async fn serve<L, S, B>(listener: L, service: S) -> io::Result<()>
 where
-    L: Listener,
-    L::Io: Read + Write + Unpin,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    L: Listener<Io: Read + Write + Unpin>,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     Server::new().serve(listener, service).await
 }
@@ -199,14 +196,10 @@ impl Server {
     /// Same as [`serve_with`](Server::serve_with).
     pub async fn serve<L, S, B>(&self, listener: L, service: S) -> io::Result<()>
     where
-        L: Listener,
-        L::Io: Read + Write + Unpin,
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        L: Listener<Io: Read + Write + Unpin>,
+        S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone + Send + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         self.serve_until(listener, service, pending::<()>()).await
     }
@@ -222,14 +215,10 @@ impl Server {
     /// Same as [`serve_with`](Server::serve_with).
     pub async fn serve_until<L, S, B>(&self, listener: L, service: S, stop: impl Future) -> io::Result<()>
     where
-        L: Listener,
-        L::Io: Read + Write + Unpin,
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        L: Listener<Io: Read + Write + Unpin>,
+        S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone + Send + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         self.serve_with(listener, |io| ready(Ok((io, service.clone()))), stop).await
     }
@@ -257,12 +246,9 @@ impl Server {
         C: Fn(L::Io) -> F,
         F: Future<Output = io::Result<(T, S)>> + Send + 'static,
         T: Read + Write + Unpin + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Send + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let group = CutOff(Arc::new(Group::default()));
         let settings = Arc::new(self.settings.clone());

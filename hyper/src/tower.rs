@@ -1,6 +1,5 @@
 //! tower services as hyper services (feature `tower`).
 
-use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +15,7 @@ use netpoll::net::TcpStream;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::BoxError;
 use super::listener::Listener;
 use super::server::Server;
 use super::socket::Socket;
@@ -164,14 +164,10 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
 /// ```
 pub async fn serve_tower<L, S, B>(listener: L, service: S) -> io::Result<()>
 where
-    L: Listener,
-    L::Io: Read + Write + Unpin,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    L: Listener<Io: Read + Write + Unpin>,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     Server::new().serve_tower(listener, service).await
 }
@@ -188,14 +184,10 @@ impl Server {
     /// Same as [`serve_with`](Server::serve_with).
     pub async fn serve_tower<L, S, B>(&self, listener: L, service: S) -> io::Result<()>
     where
-        L: Listener,
-        L::Io: Read + Write + Unpin,
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        L: Listener<Io: Read + Write + Unpin>,
+        S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone + Send + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         self.serve(listener, Tower::new(service)).await
     }
@@ -211,14 +203,10 @@ impl Server {
     /// Same as [`serve_with`](Server::serve_with).
     pub async fn serve_tower_until<L, S, B>(&self, listener: L, service: S, stop: impl Future) -> io::Result<()>
     where
-        L: Listener,
-        L::Io: Read + Write + Unpin,
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        L: Listener<Io: Read + Write + Unpin>,
+        S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone + Send + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         self.serve_until(listener, Tower::new(service), stop).await
     }
@@ -238,15 +226,11 @@ impl Server {
     pub async fn serve_make_tower<L, M, S, B>(&self, listener: L, make: M, stop: impl Future) -> io::Result<()>
     where
         L: Listener<Io = Socket<TcpStream>>,
-        M: Service<SocketAddr, Response = S> + Clone + Send + 'static,
+        M: Service<SocketAddr, Response = S, Error: Into<BoxError>> + Clone + Send + 'static,
         M::Future: Send + 'static,
-        M::Error: Into<Box<dyn Error + Send + Sync>>,
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone + Send + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let connect = |stream: Socket<TcpStream>| {
             let mut make = make.clone();
