@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Faults: rows 3–7 of docs/RELIABILITY.md, each a test of that name; figures are printed. The quick sizes are those of `cargo test`.
-#   ci/faults.sh [--full] [errno | chaos | pressure | reuse | close | cancel]...      default: all
+# `exit`: a server exits at most 50 ms after its drain time.
+#   ci/faults.sh [--full] [errno | chaos | pressure | reuse | close | cancel | exit]...      default: all
 # With --full: release, 10^6 echoes, half a minute at the limit of descriptors, 10^7 reuses (a quarter of an hour on two processors).
 #   NETPOLL_SEED=n ci/faults.sh chaos      replays a failure
 set -euo pipefail
@@ -16,17 +17,22 @@ fi
 export NETPOLL_REUSES=${NETPOLL_REUSES:-100000}
 # How soon things happen is asserted too: for a machine that has nothing else to do.
 export NETPOLL_TIMED=${NETPOLL_TIMED-1}
-(($#)) || set -- errno chaos pressure reuse close cancel
+(($#)) || set -- errno chaos pressure reuse close cancel exit
 for row in "$@"; do
+    only=()
     case $row in
     errno | chaos | pressure | reuse) tests=(--test "$row") ;;
     close) tests=(--test close_matrix) ;;
     cancel) tests=(--test cancel) ;;
+    exit)
+        tests=(--test example_servers) only=(sigterm_names_stragglers_at_the_time_limit)
+        cargo build ${full:+--release} --example graceful
+        ;;
     *)
         printf 'no row %s\n' "$row" >&2
         exit 2
         ;;
     esac
     printf '==> %s\n' "$row"
-    cargo test ${full:+--release} "${tests[@]}" -- --nocapture
+    cargo test ${full:+--release} "${tests[@]}" -- "${only[@]}" --nocapture
 done

@@ -1,4 +1,6 @@
 //! The examples that are servers behave as their headers say, each in its own process, and a signal stops them in order.
+//!
+//! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), it is asserted too how soon a server exits.
 #![cfg(feature = "signal")]
 
 #[path = "common/example.rs"]
@@ -148,8 +150,14 @@ fn sigterm_names_stragglers_at_the_time_limit() {
     client.get_mut().write_all(b"0\n3600000\n").expect("room");
     assert_eq!(read_line(&mut client), "0 ms later\n");
     let peer = client.get_ref().local_addr().expect("an address");
+    let asked = Instant::now();
     graceful.terminate();
     let (status, output) = graceful.end();
+    let past_limit = asked.elapsed().checked_sub(Duration::from_millis(100)).expect("it waits until the limit");
+    println!("exit {past_limit:.1?} after the limit");
+    if std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1") {
+        assert!(past_limit <= Duration::from_millis(50), "{past_limit:?}");
+    }
     assert!(status.success(), "{status}: {output}");
     assert!(output.contains("\n1 connections accepted, 1 closed by force\ntask "), "{output}");
     assert!(output.contains(&format!(", connection from {peer}, open for ")), "{output}");
