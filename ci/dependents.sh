@@ -10,8 +10,9 @@
 #
 # Fails if a crate that builds with the originals does not build on netpoll, or if fewer of its tests pass there.
 #
-# The crates are copied from cargo's registry into a temporary directory. A server that a crate's tests start must be installed
-# (Debian: redis-server); without it the crate is left out and named.
+# The crates are copied from cargo's registry into a temporary directory. A server that a crate's tests need must be installed
+# (Debian: redis-server, dbus, postgresql, with initdb and postgres in PATH); without it the crate is left out and named.
+# The tests start redis-server themselves. Those of zbus run in a session with a bus of its own, those of sqlx with a database of their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -39,19 +40,43 @@ trap 'rm -rf "$scratch"' EXIT
 mkfifo "$scratch/silence"
 exec 9<>"$scratch/silence"
 mkdir -p "$target/logs" "$target/control-rows" "$scratch/source/src"
-
-# A package that depends on all of them and is never built: cargo fetches their sources and says where they are.
-{
-    printf '[package]\nname = "source"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n'
-    for name in "${names[@]}"; do
-        version=$(awk -v name="$name" '$1 == name { print $2 }' "$list")
-        [[ -n $version ]] || { printf '%s is not in ci/dependents.txt\n' "$name" >&2; exit 2; }
-        printf '"%s" = "=%s"\n' "$name" "$version"
-    done
-} >"$scratch/source/Cargo.toml"
+# The database's server is another user's process.
+chmod 711 "$scratch"
 : >"$scratch/source/src/lib.rs"
-cargo metadata --quiet --manifest-path "$scratch/source/Cargo.toml" --format-version 1 |
-    grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 >"$scratch/manifests"
+for name in "${names[@]}"; do
+    grep -q "^$name " "$list" || { printf '%s is not in ci/dependents.txt\n' "$name" >&2; exit 2; }
+done
+
+# source_of NAME VERSION: the directory of the crate's source. A package that depends on it and is never built makes cargo fetch it.
+source_of() {
+    printf '[package]\nname = "source"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n"%s" = "=%s"\n' "$1" "$2" \
+        >"$scratch/source/Cargo.toml"
+    rm -f "$scratch/source/Cargo.lock"
+    dirname "$(cargo metadata --quiet --manifest-path "$scratch/source/Cargo.toml" --format-version 1 |
+        grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 | grep "/$1-$2/Cargo.toml$")"
+}
+
+# start_postgres SETUP: a database of its own with the statements of SETUP, as DATABASE_URL. postgres refuses to run as root.
+start_postgres() {
+    local data=$scratch/postgres as=() port
+    rm -rf "$data"
+    mkdir "$data"
+    if ((EUID == 0)); then
+        chown postgres "$data"
+        as=(setpriv --reuid=postgres --regid=postgres --init-groups)
+    fi
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    (cd / && "${as[@]}" initdb --auth=trust --username=postgres --no-sync "$data/data")
+    (cd / && exec "${as[@]}" postgres -D "$data/data" -h 127.0.0.1 -p "$port" -k "$data" -c fsync=off) &
+    postgres=$!
+    export DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres
+    local tries=0
+    until psql --quiet --command 'SELECT 1' "$DATABASE_URL" >/dev/null 2>&1; do
+        ((++tries < 300)) || return 1
+        sleep 0.1
+    done
+    psql --quiet --set ON_ERROR_STOP=1 --file "$1" "$DATABASE_URL"
+}
 
 # own_tests NAME VERSION ORIGINAL COPY SIDE: a package with the tests of async-std or async-io, which depends on it.
 own_tests() {
@@ -71,15 +96,38 @@ own_tests() {
     } >"$copy/Cargo.toml"
 }
 
-# run SIDE NAME VERSION FEATURES SKIP: tests of one crate. Prints PASSED ALL, or "- -" if it does not build.
+# sqlx_tests ORIGINAL COPY: a package with sqlx's tests of PostgreSQL, as their own package's dependencies are not published, which depends on it.
+sqlx_tests() {
+    local original=$1 copy=$2 test
+    mkdir -p "$copy/src" "$copy/sqlx-test/src"
+    : >"$copy/src/lib.rs"
+    cp -r "$original/tests" "$copy/tests"
+    cp "$root/ci/dependents/sqlx_test.rs" "$copy/sqlx-test/src/lib.rs"
+    local sqlx='sqlx = { version = "=0.8.6", default-features = false, features = ["macros", "migrate", "postgres", "runtime-async-std"] }'
+    printf '[package]\nname = "sqlx-test"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\nanyhow = "1"\n%s\n' "$sqlx" \
+        >"$copy/sqlx-test/Cargo.toml"
+    {
+        printf '[package]\nname = "own-tests-of-sqlx"\nversion = "0.0.0"\nedition = "2021"\nautotests = false\n'
+        for test in describe error migrate postgres query_builder rustsec; do
+            printf '[[test]]\nname = "%s"\npath = "tests/postgres/%s"\n' "$test" "$test.rs"
+        done
+        printf '[workspace]\n[dependencies]\n%s\nsqlx-test = { path = "sqlx-test" }\n' "$sqlx"
+        printf 'sqlx-core = "=0.8.6"\nsqlx-macros = "=0.8.6"\n'
+        printf 'anyhow = "1"\nfutures = "0.3"\nrand = "0.8"\nserde_json = "1"\nurl = "2"\n'
+    } >"$copy/Cargo.toml"
+}
+
+# run SIDE NAME VERSION FEATURES SKIP SERVER: tests of one crate. Prints PASSED ALL, or "- -" if it does not build.
 run() {
-    local side=$1 name=$2 version=$3 features=$4 skip=$5
+    local side=$1 name=$2 version=$3 features=$4 skip=$5 server=$6 within=() postgres=
     local copy=$scratch/$side/$name log=$target/logs/$name-$side.txt
     local arguments=() filters=() patch=()
     mkdir -p "$scratch/$side"
     local original
-    original=$(dirname "$(grep "/$name-$version/Cargo.toml$" "$scratch/manifests")")
-    if [[ -e $root/stand-ins/$name ]]; then
+    original=$(source_of "$name" "$version")
+    if [[ $name == sqlx ]]; then
+        sqlx_tests "$original" "$copy"
+    elif [[ -e $root/stand-ins/$name ]]; then
         own_tests "$name" "$version" "$original" "$copy" "$side"
     else
         cp -r "$original" "$copy"
@@ -114,8 +162,16 @@ run() {
         printf -- '- -\n'
         return
     fi
-    timeout --kill-after=10 900 cargo test "${common[@]}" --tests --no-fail-fast "${arguments[@]}" -- "${filters[@]}" \
+    case $server in
+        dbus-daemon) within=(dbus-run-session --) ;;
+        postgres) start_postgres "$copy/tests/postgres/setup.sql" >"$target/logs/postgres.txt" 2>&1 ;;
+    esac
+    timeout --kill-after=10 900 "${within[@]}" cargo test "${common[@]}" --tests --no-fail-fast "${arguments[@]}" -- "${filters[@]}" \
         <&9 >>"$log" 2>&1 || true
+    if [[ -n $postgres ]]; then
+        kill -INT "$postgres"
+        wait "$postgres" || true
+    fi
     # The tests' programs are as large as all that they depend on together.
     cargo clean --quiet --package "$(sed -n '/^\[package\]/,/^name/s/^name = "\(.*\)"/\1/p' "$copy/Cargo.toml")" "${common[@]}" 2>>"$log" || true
     sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" |
@@ -133,11 +189,11 @@ for name in "${names[@]}"; do
     fi
     kept=$target/control-rows/$name-$version
     if [[ ! -e $kept ]]; then
-        run control "$name" "$version" "$features" "$skip" >"$scratch/row"
+        run control "$name" "$version" "$features" "$skip" "$server" >"$scratch/row"
         mv "$scratch/row" "$kept"
     fi
     read -r control_passed control_all <"$kept"
-    read -r passed all < <(run netpoll "$name" "$version" "$features" "$skip")
+    read -r passed all < <(run netpoll "$name" "$version" "$features" "$skip" "$server")
     if [[ $passed == - ]]; then
         result='does not build'
         [[ $control_passed == - ]] || worse+=("$name")
