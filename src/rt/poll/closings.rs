@@ -26,7 +26,11 @@ pub(crate) struct Closings {
 impl Closings {
     const_fn! {
         pub(crate) fn new() -> Closings {
-            Closings { count: AtomicU64::new(0), has_waiters: AtomicBool::new(false), waiting: Mutex::new(Waiters::new()) }
+            Closings {
+                count: AtomicU64::new(0),
+                has_waiters: AtomicBool::new(false),
+                waiting: Mutex::new(Waiters::new()),
+            }
         }
     }
 
