@@ -168,6 +168,39 @@ fn partition_and_crash_are_felt_by_peers() {
     });
 }
 
+/// A waker may be called under a lock that a destructor takes: ended tasks are not dropped by those that wake them.
+#[test]
+fn tasks_that_wake_each_other_under_a_lock_end_with_their_host() {
+    use std::sync::{Arc, Mutex};
+    use std::task::Waker;
+    #[derive(Clone)]
+    struct Peers(Arc<Mutex<Vec<Waker>>>);
+    impl Drop for Peers {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().drain(..).for_each(Waker::wake);
+        }
+    }
+    Builder::new().stuck_after(Duration::from_secs(20)).run(async |sim| {
+        let peers = Arc::new(Mutex::new(Vec::new()));
+        let spawn = |host: &str| {
+            for _ in 0..3 {
+                let peers = Peers(peers.clone());
+                drop(sim.host(host).spawn_task(std::future::poll_fn(move |cx| {
+                    peers.0.lock().unwrap().push(cx.waker().clone());
+                    std::task::Poll::<()>::Pending
+                })));
+            }
+        };
+        spawn("a");
+        task::sleep(ms(1)).await;
+        sim.host("a").crash();
+        assert_eq!(sim.host("a").tasks(), 0);
+        // And at the end of the simulation.
+        spawn("b");
+        task::sleep(ms(1)).await;
+    });
+}
+
 #[test]
 fn names_are_the_hosts() {
     Sim::run(1, async |sim| {
@@ -176,6 +209,7 @@ fn names_are_the_hosts() {
         let stream = TcpStream::connect("server:7").await.unwrap();
         assert_eq!(stream.peer_addr().unwrap().ip(), addr);
         assert!(TcpStream::connect("nobody:7").await.unwrap_err().to_string().contains("no such host"));
+        assert_eq!(sim.refusals(), [""; 0], "a look-up opens no file");
         assert_eq!(std::net::ToSocketAddrs::to_socket_addrs("server:7").unwrap().next().unwrap().ip(), addr);
     });
 }

@@ -16,8 +16,8 @@ use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 
 /// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. Longer
-/// than every timeout of TCP.
-const QUIET_NANOS: u64 = 4 * 3600 * 1_000_000_000;
+/// than every timeout of TCP, of which TCP_KEEPIDLE has the longest: 9.1 hours.
+const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// The number of milliseconds for which a test with real sockets waits for an event without a timer.
 const SILENT_MS_MAX: u32 = 60_000;

@@ -228,8 +228,16 @@ mod tests {
     /// The sum over a header or body including its checksum is zero.
     #[test]
     fn packets_on_the_wire_have_right_checksums() {
-        let segment =
-            Segment { seq: 1, ack: Some(2), syn: false, fin: true, rst: false, window: 1000, data: Box::from(*b"odd") };
+        let segment = Segment {
+            seq: 1,
+            ack: Some(2),
+            syn: false,
+            fin: true,
+            rst: false,
+            window: 1000,
+            data: Box::from(*b"odd"),
+            began: 0,
+        };
         for body in [
             Body::Tcp(segment),
             Body::Udp(Box::from(*b"data"), Marks::default()),

@@ -99,6 +99,11 @@ pub(super) struct Schedule {
     lives: Vec<u16>,
 }
 
+/// Returns whether the tasks spawned with this tag still exist.
+fn is_current(lives: &[u16], tag: Tag) -> bool {
+    lives.get(usize::from(tag.host)).copied().unwrap_or_default() == tag.life
+}
+
 /// The waker of the test's future.
 pub(super) struct Main {
     woken: AtomicBool,
@@ -174,6 +179,11 @@ fn schedule_member(runnable: Runnable<TaskData>) {
     }
 }
 
+/// Asks the running task to yield, as sysmon does when a turn is long.
+fn ask_to_yield() {
+    with(|world| world.map(|world| context::ask_to_yield(world.processor)));
+}
+
 /// Called when a task's future has been dropped.
 fn task_ended(number: u64) {
     let member = with(|world| world?.schedule.borrow_mut().members.remove(&number));
@@ -240,6 +250,7 @@ impl World {
         assert!(!context::is_inside(), "a simulation cannot run inside of a runtime: call it outside of `block_on`");
         CURRENT.with(|current| current.set(self));
         let machine = self.machine.enter();
+        self.machine.on_long_block.set(Some(ask_to_yield));
         self.set_host(0);
         self.processor.epoch.store(runtime().epoch(), Ordering::Relaxed);
         context::enter();
@@ -315,15 +326,14 @@ impl World {
 
     /// Returns whether the tasks spawned with this tag still exist.
     fn is_alive(&self, tag: Tag) -> bool {
-        self.schedule.borrow().lives.get(usize::from(tag.host)).copied().unwrap_or_default() == tag.life
+        is_current(&self.schedule.borrow().lives, tag)
     }
 
+    /// Queues a task. If its host has ended it, its future is dropped later, and not here: the caller is
+    /// a waker, which may be called under a lock that the future's destructor takes.
     fn add(&self, runnable: Runnable<TaskData>) {
         let data = runnable.metadata();
         let (tag, number) = (data.tag(), data.number());
-        if !self.is_alive(tag) {
-            return self.on_host(tag.host, || discard(runnable));
-        }
         let mut schedule = self.schedule.borrow_mut();
         schedule.members.entry(number).or_insert_with(|| Member {
             host: tag.host,
@@ -420,25 +430,43 @@ impl World {
 
     /// Ends all tasks of a host: drops their futures, now or when their turn is over.
     pub(super) fn end_tasks(&self, host: HostId) {
-        let (stale, wakers) = {
+        let wakers: Vec<_> = {
             let mut schedule = self.schedule.borrow_mut();
             schedule.lives[usize::from(host)] = schedule.lives[usize::from(host)].wrapping_add(1);
-            let is_stale = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().tag().host == host);
-            let (stale, ready) = std::mem::take(&mut schedule.ready).into_iter().partition(is_stale);
-            schedule.ready = ready;
             let of_host = schedule.members.values().filter(|member| member.host == host);
-            let wakers: Vec<_> = of_host.map(|member| member.waker.clone()).collect();
-            (stale, wakers)
+            of_host.map(|member| member.waker.clone()).collect()
         };
-        let stale: Vec<Ready> = stale;
         self.on_host(host, || {
-            stale.into_iter().for_each(|ready| {
+            self.drop_ended();
+            wakers.into_iter().for_each(Waker::wake);
+            self.drop_ended();
+        });
+    }
+
+    /// Drops the futures of queued tasks whose hosts have ended them, and of those that become queued by
+    /// that.
+    fn drop_ended(&self) {
+        loop {
+            let ended: Vec<Ready> = {
+                let schedule = &mut *self.schedule.borrow_mut();
+                let is_ended = |ready: &Ready| match ready {
+                    Ready::Task(task) => !is_current(&schedule.lives, task.metadata().tag()),
+                    Ready::Main => false,
+                };
+                let (ended, ready) = std::mem::take(&mut schedule.ready).into_iter().partition(is_ended);
+                schedule.ready = ready;
+                ended
+            };
+            if ended.is_empty() {
+                return;
+            }
+            ended.into_iter().for_each(|ready| {
                 if let Ready::Task(task) = ready {
-                    discard(task)
+                    let host = task.metadata().tag().host;
+                    self.on_host(host, || discard(task));
                 }
             });
-            wakers.into_iter().for_each(Waker::wake);
-        });
+        }
     }
 
     pub(super) fn tasks_of(&self, host: HostId) -> usize {

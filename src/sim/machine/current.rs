@@ -24,6 +24,9 @@ const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
 /// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
 pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
+/// The time of a turn after which sysmon has taken note of it.
+const LONG_NANOS: u64 = 20_000_000;
+
 thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
     /// Whether the thread is in a simulation that has more than the clock.
@@ -51,6 +54,8 @@ pub(crate) struct Machine {
     /// What the simulation has refused to the program.
     pub(crate) refusals: RefCell<Vec<String>>,
     pub(crate) slots: RefCell<Slots>,
+    /// Called when a task has blocked its thread for [`LONG_NANOS`].
+    pub(crate) on_long_block: Cell<Option<fn()>>,
     /// If only the clock is virtual: the real sockets.
     pub(crate) real: Option<Real>,
 }
@@ -148,6 +153,7 @@ impl Machine {
             allows_files: Cell::new(false),
             refusals: RefCell::default(),
             slots: RefCell::default(),
+            on_long_block: Cell::new(None),
             real: None,
         }
     }
@@ -190,6 +196,11 @@ impl Machine {
     pub(crate) fn block_for(&self, nanos: u64) {
         let now = self.kernel.borrow().now;
         self.set_clock(now.saturating_add(nanos));
+        if nanos >= LONG_NANOS
+            && let Some(call) = self.on_long_block.get()
+        {
+            call();
+        }
     }
 
     /// Returns CLOCK_REALTIME on the host whose code is running.

@@ -105,7 +105,8 @@ impl Kernel {
         if most == 0 {
             let state = connection.state;
             let ends = connection.fin_received || state == State::Closed || connection.read_shut;
-            if connection.readable() > 0 {
+            // As on Linux, a reset that comes after the end of the stream does not concern readers.
+            if connection.readable() > 0 || connection.fin_received {
                 return Ok(Received::stream(0));
             }
             return match self.take_error_of(id) {

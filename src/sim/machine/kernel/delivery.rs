@@ -41,7 +41,7 @@ impl Kernel {
         let answer = Packet { src: packet.dst, dst: packet.src, body };
         let mut link = Link::new(LinkConfig { loss: 0.0, ..self.default_link.clone() });
         if let Sent::Arrives(at, _) = link.send(self.now, answer.len(), &mut self.random, &mut |_| false) {
-            self.schedule(at, Event::Arrive { from: host, to: host, packet: Box::new(answer), sent_at: self.now });
+            self.schedule(at, Event::Arrive { from: host, to: host, packet: Box::new(answer) });
         }
     }
 
@@ -69,14 +69,14 @@ impl Kernel {
                 self.log.packet(now, from, &packet, Fate::Sent);
                 if let Some(twin) = twin {
                     let packet = Box::new(packet.clone());
-                    self.schedule(twin, Event::Arrive { from, to, packet, sent_at: now });
+                    self.schedule(twin, Event::Arrive { from, to, packet });
                 }
-                self.schedule(at, Event::Arrive { from, to, packet: Box::new(packet), sent_at: now });
+                self.schedule(at, Event::Arrive { from, to, packet: Box::new(packet) });
             }
         }
     }
 
-    pub(super) fn arrive(&mut self, from: HostId, to: HostId, packet: Packet, sent_at: u64) {
+    pub(super) fn arrive(&mut self, from: HostId, to: HostId, packet: Packet) {
         let is_partitioned = self.links.get(&(from, to)).is_some_and(|link| link.is_partitioned);
         let dropped = match self.hosts[to as usize].is_up {
             false => Some(Dropped::Down),
@@ -88,25 +88,19 @@ impl Kernel {
         self.log.packet(self.now, to, &packet, Fate::Arrived);
         let Packet { src, dst, body } = packet;
         match body {
-            Body::Tcp(segment) => self.arrive_tcp(to, src, dst, &segment, sent_at),
+            Body::Tcp(segment) => self.arrive_tcp(to, src, dst, &segment),
             Body::Udp(data, marks) => self.arrive_udp(to, src, dst, data, marks),
             Body::Unreachable(Protocol::Tcp, why) => self.arrive_unreachable_tcp(to, src, dst, why),
             Body::Unreachable(Protocol::Udp, why) => self.arrive_unreachable_udp(to, src, dst, why),
         }
     }
 
-    pub(super) fn arrive_tcp(
-        &mut self,
-        host: HostId,
-        src: SocketAddr,
-        dst: SocketAddr,
-        segment: &Segment,
-        sent_at: u64,
-    ) {
+    pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN older than the last connection is a late duplicate. Linux answers it, and the sequence
-        // numbers, which are random there, end that connection before its program hears of it.
-        let is_late = opens && self.accepted_at.get(&(host, dst, src)).is_some_and(|&began| sent_at <= began);
+        // A SYN of a connection that was established is a late duplicate, also when it was sent after
+        // that. Linux answers it, and the sequence numbers, which are random there, end that connection
+        // before its program hears of it.
+        let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
             let is_new = opens && !is_late;
             let is_over = |socket: &Socket| matches!(&socket.role, Role::Tcp(c) if c.state == State::TimeWait);
@@ -136,6 +130,7 @@ impl Kernel {
                     rst: true,
                     window: 0,
                     data: Box::default(),
+                    began: self.now,
                 };
                 self.output(host, Packet { src: dst, dst: src, body: Body::Tcp(reset) });
             }
@@ -178,7 +173,6 @@ impl Kernel {
         let id = self.insert(child);
         self.link_port(id, host, Protocol::Tcp, dst.port());
         self.connections.insert((host, dst, src), id);
-        self.accepted_at.insert((host, dst, src), now);
         if let Some(Role::Listener(state)) = self.socket_mut(listener).map(|socket| &mut socket.role) {
             state.half_open += 1;
         }
@@ -257,6 +251,11 @@ impl Kernel {
         }
         if is_established && let Some(socket) = self.socket_mut(id) {
             socket.parent = None;
+            let (host, local, remote) = (socket.host, socket.local, socket.remote);
+            if let (Role::Tcp(connection), Some(local), Some(remote)) = (&socket.role, local, remote) {
+                let began = connection.peer_began;
+                self.accepted.insert((host, local, remote), began);
+            }
         }
     }
 

@@ -27,6 +27,8 @@ mod network;
 mod options;
 pub(crate) mod packet;
 pub(crate) mod random;
+#[cfg(test)]
+mod rare_tests;
 mod settings;
 pub(crate) mod socket;
 mod state;

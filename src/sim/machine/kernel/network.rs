@@ -35,7 +35,6 @@ pub(super) enum Event {
         from: HostId,
         to: HostId,
         packet: Box<Packet>,
-        sent_at: u64,
     },
     Timer(SocketId),
     /// A late or repeated edge.
@@ -93,8 +92,8 @@ pub(crate) struct Kernel {
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
-    /// When the last connection of a listener began, by host, local and remote address.
-    pub(super) accepted_at: BTreeMap<(HostId, SocketAddr, SocketAddr), u64>,
+    /// When the peers of the last established connections began theirs, by host, local and remote address.
+    pub(super) accepted: BTreeMap<(HostId, SocketAddr, SocketAddr), u64>,
     /// All sockets that are bound to a port.
     pub(super) ports: BTreeMap<(HostId, Protocol, u16), BTreeSet<SocketId>>,
     pub(super) listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
@@ -122,7 +121,7 @@ impl Kernel {
             descriptors: Vec::new(),
             free_descriptors: BinaryHeap::new(),
             connections: BTreeMap::new(),
-            accepted_at: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             ports: BTreeMap::new(),
             listeners: BTreeMap::new(),
             unix_names: BTreeMap::new(),
@@ -219,7 +218,7 @@ impl Kernel {
         }
         let Some(Reverse(Scheduled { event, .. })) = self.events.pop() else { return false };
         match event {
-            Event::Arrive { from, to, packet, sent_at } => self.arrive(from, to, *packet, sent_at),
+            Event::Arrive { from, to, packet } => self.arrive(from, to, *packet),
             Event::Timer(id) => self.timer(id),
             Event::Edge(id) => self.raise(id),
         }

@@ -15,6 +15,9 @@ pub(crate) struct Segment {
     /// The number of bytes that the sender of this segment can receive.
     pub(crate) window: u64,
     pub(crate) data: Box<[u8]>,
+    /// The time at which the sender's connection began. A real segment tells connections apart by random
+    /// initial sequence numbers.
+    pub(crate) began: u64,
 }
 
 impl Segment {
@@ -121,8 +124,16 @@ mod tests {
     #[test]
     fn packets_have_the_lengths_of_their_headers_and_data() {
         let (v4, v6): (SocketAddr, SocketAddr) = ("10.0.0.1:1".parse().unwrap(), "[fd00::1]:1".parse().unwrap());
-        let segment =
-            Segment { seq: 5, ack: None, syn: true, fin: true, rst: false, window: 9, data: Box::from(*b"abc") };
+        let segment = Segment {
+            seq: 5,
+            ack: None,
+            syn: true,
+            fin: true,
+            rst: false,
+            window: 9,
+            data: Box::from(*b"abc"),
+            began: 0,
+        };
         assert_eq!(segment.end(), 10);
         let length = |addr, body| Packet { src: addr, dst: addr, body }.len();
         assert_eq!((length(v4, Body::Tcp(segment.clone())), length(v6, Body::Tcp(segment))), (43, 63));
@@ -133,8 +144,16 @@ mod tests {
     #[test]
     fn packets_are_shown_as_tools_show_them() {
         let (src, dst) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
-        let segment =
-            Segment { seq: 0, ack: Some(7), syn: true, fin: false, rst: false, window: 9, data: Box::default() };
+        let segment = Segment {
+            seq: 0,
+            ack: Some(7),
+            syn: true,
+            fin: false,
+            rst: false,
+            window: 9,
+            data: Box::default(),
+            began: 0,
+        };
         let packet = Packet { src, dst, body: Body::Tcp(segment) };
         assert_eq!(packet.to_string(), "10.0.0.1:1 > 10.0.0.2:80 TCP SYN seq 0 ack 7 win 9 len 0");
         let packet = Packet { src, dst, body: Body::Unreachable(Protocol::Udp, Unreachable::Port) };

@@ -62,6 +62,9 @@ pub(crate) enum State {
 pub(crate) struct Connection {
     pub(crate) state: State,
     pub(crate) settings: Settings,
+    began: u64,
+    /// When the peer's connection began, for one that was accepted.
+    pub(crate) peer_began: u64,
     /// The reason why the connection failed. The owner takes it.
     pub(crate) error: Option<i32>,
     /// The program has closed its socket.
@@ -112,11 +115,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(state: State, settings: Settings) -> Connection {
+    fn new(state: State, settings: Settings, now: u64) -> Connection {
         let congestion_window = FIRST_WINDOW * settings.mss;
         Connection {
             state,
             settings,
+            began: now,
+            peer_began: 0,
             error: None,
             is_orphan: false,
             wants_room: false,
@@ -137,7 +142,7 @@ impl Connection {
             rto: RTO_FIRST,
             timed: None,
             retries: 0,
-            unacked_since: 0,
+            unacked_since: now,
             receive: VecDeque::new(),
             rcv_nxt: 0,
             early: BTreeMap::new(),
@@ -156,17 +161,16 @@ impl Connection {
 
     /// Begins a handshake: sends a SYN.
     pub(crate) fn connect(settings: Settings, now: u64, out: &mut Vec<Segment>) -> Connection {
-        let mut this = Connection::new(State::SynSent, settings);
-        this.unacked_since = now;
+        let mut this = Connection::new(State::SynSent, settings, now);
         this.send_syn(now, out);
         this
     }
 
     /// Answers a SYN.
     pub(crate) fn accept(settings: Settings, now: u64, syn: &Segment, out: &mut Vec<Segment>) -> Connection {
-        let mut this = Connection::new(State::SynReceived, settings);
+        let mut this = Connection::new(State::SynReceived, settings, now);
         (this.window, this.rcv_nxt, this.right) = (syn.window, syn.end(), syn.end());
-        (this.window_from, this.unacked_since) = ((syn.seq, 0), now);
+        (this.window_from, this.peer_began) = ((syn.seq, 0), syn.began);
         this.send_syn(now, out);
         this
     }
@@ -385,7 +389,7 @@ impl Connection {
         let ack = (self.state != State::SynSent).then_some(self.rcv_nxt);
         self.needs_ack = false;
         let window = self.right - self.rcv_nxt;
-        Segment { seq, ack, syn: false, fin: false, rst: false, window, data }
+        Segment { seq, ack, syn: false, fin: false, rst: false, window, data, began: self.began }
     }
 
     fn send_syn(&mut self, now: u64, out: &mut Vec<Segment>) {

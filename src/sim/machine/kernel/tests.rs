@@ -10,7 +10,7 @@ pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
 
 /// Two hosts, `a` (0) and `b` (1).
-fn world(seed: u64) -> Kernel {
+pub(super) fn world(seed: u64) -> Kernel {
     let mut kernel = Kernel::new(seed);
     kernel.default_link.latency = Latency::Uniform(MS..=MS);
     (kernel.add_host("a"), kernel.add_host("b"));
@@ -32,11 +32,11 @@ pub(super) fn run_for(kernel: &mut Kernel, nanos: u64) {
     run_until(kernel, until);
 }
 
-fn addr(text: &str) -> Address {
+pub(super) fn addr(text: &str) -> Address {
     Address::Inet(text.parse().unwrap())
 }
 
-fn tcp(kernel: &mut Kernel, host: HostId) -> i32 {
+pub(super) fn tcp(kernel: &mut Kernel, host: HostId) -> i32 {
     kernel.open(host, Family::V4, Kind::Stream, true).unwrap()
 }
 
@@ -53,7 +53,7 @@ pub(super) fn listen(kernel: &mut Kernel, backlog: i32) -> i32 {
     fd
 }
 
-const SERVER: &str = "10.0.0.2:80";
+pub(super) const SERVER: &str = "10.0.0.2:80";
 
 pub(super) fn connect(kernel: &mut Kernel) -> i32 {
     let fd = tcp(kernel, 0);
@@ -62,7 +62,7 @@ pub(super) fn connect(kernel: &mut Kernel) -> i32 {
 }
 
 /// Returns a connection from `a` to `b`: client, server, listener.
-fn pair(kernel: &mut Kernel) -> (i32, i32, i32) {
+pub(super) fn pair(kernel: &mut Kernel) -> (i32, i32, i32) {
     let listener = listen(kernel, 8);
     let client = connect(kernel);
     run_for(kernel, 3 * MS);
@@ -78,7 +78,7 @@ pub(super) fn send(kernel: &mut Kernel, fd: i32, data: &[u8]) -> Result<usize, i
     send_to(kernel, fd, &[data], None)
 }
 
-fn receive(kernel: &mut Kernel, fd: i32) -> Result<Vec<u8>, i32> {
+pub(super) fn receive(kernel: &mut Kernel, fd: i32) -> Result<Vec<u8>, i32> {
     let mut buf = vec![0; 1 << 20];
     let received = kernel.receive(fd, &mut [&mut buf], false)?;
     buf.truncate(received.bytes);

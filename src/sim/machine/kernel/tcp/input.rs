@@ -49,8 +49,12 @@ impl Connection {
         {
             self.duplicate_ack(out);
         }
+        let is_probing = self.is_probing();
         if (segment.seq, ack) >= self.window_from {
             (self.window, self.window_from) = (segment.window, (segment.seq, ack));
+        }
+        if is_probing {
+            self.probe_answered();
         }
         changed |= self.take(segment, out);
         self.transmit(now, out);
@@ -62,14 +66,17 @@ impl Connection {
     }
 
     fn input_syn_sent(&mut self, now: u64, segment: &Segment, out: &mut Vec<Segment>) -> bool {
-        if segment.ack != Some(1) {
-            return false;
-        }
+        let Some(ack) = segment.ack else { return false };
         if segment.rst {
-            self.fail(libc::ECONNREFUSED);
-            return true;
+            let is_acceptable = ack == 1;
+            if is_acceptable {
+                self.fail(libc::ECONNREFUSED);
+            }
+            return is_acceptable;
         }
-        if !segment.syn {
+        if ack != 1 || !segment.syn {
+            // The peer has an older connection between these addresses, which this ends.
+            out.push(Segment { ack: None, rst: true, ..self.segment(ack, Box::default()) });
             return false;
         }
         (self.rcv_nxt, self.right) = (segment.end(), segment.end());
@@ -95,7 +102,25 @@ impl Connection {
     fn reset(&mut self) {
         match self.state {
             State::SynReceived | State::TimeWait => self.end(),
-            _ => self.fail(if self.fin_received { libc::EPIPE } else { libc::ECONNRESET }),
+            _ if self.fin_received && !self.fin => self.fail(libc::EPIPE),
+            _ => self.fail(libc::ECONNRESET),
+        }
+    }
+
+    /// Returns whether data waits for the peer's window to open, with none of it in flight.
+    fn is_probing(&self) -> bool {
+        self.state == State::Established && self.nxt == self.una && self.data_end() > self.una.max(1)
+    }
+
+    /// The peer has answered a probe of its closed window: it is there, so the probes go on. As on Linux,
+    /// those of a closed socket do not.
+    fn probe_answered(&mut self) {
+        if self.window > 0 {
+            self.retransmit_at = NEVER;
+            self.update_rto();
+        }
+        if self.window > 0 || !self.is_orphan {
+            self.retries = 0;
         }
     }
 
