@@ -73,7 +73,7 @@ impl Sim {
             let names = || kernel.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
             match found {
                 Some(id) => Some(id),
-                None => panic!("there is no host `{name}`: the hosts are {}", names()),
+                None => panic!("there is no host `{name}`: the hosts are {}; `Sim::host` adds one", names()),
             }
         })
     }

@@ -73,5 +73,6 @@ pub use runner::{Builder, Run};
 pub use world::Order;
 
 pub(crate) use machine::{
-    Tag, add, clock_base, delete, is_here, keep_slot, note_slot, recv, recv_uninit, registers, reuse_slot, send, tag,
+    Tag, add, clock_base, delete, is_here, keep_slot, note_slot, recv, recv_uninit, registers, reuse_slot, send,
+    simulates, tag,
 };

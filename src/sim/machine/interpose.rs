@@ -22,8 +22,8 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{
-    addrinfo, c_char, c_int, c_uint, c_ulong, c_void, clockid_t, iovec, mmsghdr, msghdr, off64_t, pollfd, size_t,
-    sockaddr, socklen_t, ssize_t, timespec,
+    addrinfo, c_char, c_int, c_long, c_uint, c_ulong, c_void, clockid_t, iovec, mmsghdr, msghdr, off64_t, pollfd,
+    size_t, sockaddr, socklen_t, ssize_t, timespec,
 };
 
 use super::abi;
@@ -220,4 +220,11 @@ interpose! {
     /// getrandom(2)
     fn getrandom(buf: *mut c_void, count: size_t, flags: c_uint) -> ssize_t,
         if simulates() => abi::getrandom(buf, count);
+    /// syscall(2), by which crates call getrandom(2). Its arguments are passed like those of a function with
+    /// seven parameters.
+    fn syscall(
+        number: c_long, first: c_long, second: c_long, third: c_long, fourth: c_long, fifth: c_long, sixth: c_long
+    ) -> c_long,
+        if number == libc::SYS_getrandom && simulates() =>
+            abi::getrandom(first as *mut c_void, second as size_t).map(|count| count as c_long);
 }

@@ -18,6 +18,6 @@ mod route;
 mod tag;
 
 pub(crate) use backend::{add, delete, registers};
-pub(crate) use current::{clock_base, is_here, keep_slot, note_slot, reuse_slot, tag};
+pub(crate) use current::{clock_base, is_here, keep_slot, note_slot, reuse_slot, simulates, tag};
 pub(crate) use route::{recv, recv_uninit, send};
 pub(crate) use tag::Tag;
