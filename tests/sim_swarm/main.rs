@@ -19,6 +19,7 @@ mod others;
 mod program;
 mod scene;
 mod streams;
+mod turns;
 
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -142,6 +143,9 @@ async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
     }
     let open = scene.still_open();
     scene.check(open == 0, || format!("{open} handlers have not ended"));
+    if let Some(what) = scene.program.long_turns {
+        turns::long_turns(&scene, what).await;
+    }
     let log = if scene.failures().is_empty() { String::new() } else { sim.log() };
     (scene.failures(), scene.excused.load(Ordering::Relaxed), log)
 }
@@ -224,10 +228,10 @@ fn random_programs_keep_their_guarantees() {
 }
 
 /// Seeds that found a defect, each run twice: lost room edges (209, 223), polls woken by address (2104, 2122), a
-/// connection reopened by a late duplicate SYN (390405).
+/// connection reopened by a late SYN, a duplicate (390405) or one sent again (107501).
 #[test]
 fn seeds_that_found_something_pass() {
-    for seed in [209, 223, 2104, 2122, 390_405] {
+    for seed in [209, 223, 2104, 2122, 107_501, 390_405] {
         let told = run_and_compare(seed, 1);
         assert!(told.is_ok(), "seed {seed}: {told:?}");
     }

@@ -15,6 +15,7 @@ use netpoll::{future, stream, task};
 use crate::conn::byte;
 use crate::program::{Dial, Session, Trouble};
 use crate::scene::{Scene, is_deadline, lacks_descriptors, retried};
+use crate::turns;
 
 fn us(count: u64) -> Duration {
     Duration::from_micros(count)
@@ -44,6 +45,10 @@ pub async fn run(scene: Arc<Scene>, number: u64, session: Session) {
         Session::Accept { acceptors, dials, after_us } => accept(&scene, acceptors, dials, us(after_us)).await,
         Session::Timers { tasks } => timers(&scene, number, tasks).await,
         Session::Cancel { tasks } => cancel(&scene, number, tasks).await,
+        Session::Turns { greedy, other, count, is_one_task } => {
+            turns::turns(&scene, greedy, other, count, is_one_task).await;
+        }
+        Session::Polls { count } => turns::polls(&scene, count).await,
         other => scene.fail(format!("{other:?} is a session on streams")),
     }
 }

@@ -122,6 +122,27 @@ pub enum Session {
     Cancel {
         tasks: u64,
     },
+    /// A loop over operations that are ready, and one that it must leave turns to.
+    Turns {
+        greedy: Instantly,
+        other: Instantly,
+        count: u64,
+        is_one_task: bool,
+    },
+    /// Polls with ever new wakers.
+    Polls {
+        count: u64,
+    },
+}
+
+/// Operations that complete without waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instantly {
+    Sleep,
+    Until,
+    Timeout,
+    Peek,
+    Readable,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +167,8 @@ pub struct Program {
     pub clients: u64,
     /// Sessions, with the time at which they begin in microseconds.
     pub sessions: Vec<(u64, Session)>,
+    /// At the end, an operation in a task whose turns are long.
+    pub long_turns: Option<Instantly>,
 }
 
 impl Network {
@@ -279,6 +302,17 @@ fn session(draw: &mut Draw) -> Session {
     }
 }
 
+const INSTANTLY: [Instantly; 5] =
+    [Instantly::Sleep, Instantly::Until, Instantly::Timeout, Instantly::Peek, Instantly::Readable];
+
+fn session_of_turns(draw: &mut Draw) -> Session {
+    if draw.one_in(16) {
+        return Session::Polls { count: 3000 + draw.below(3000) };
+    }
+    let (greedy, other) = (draw.pick(&INSTANTLY), draw.pick(&INSTANTLY));
+    Session::Turns { greedy, other, count: 1 + draw.below(8), is_one_task: draw.one_in(2) }
+}
+
 impl Program {
     /// Draws the program of a seed.
     pub fn new(seed: u64) -> Program {
@@ -288,7 +322,14 @@ impl Program {
         let trouble = draw.pick(&[Trouble::None, Trouble::None, Trouble::Cuts, Trouble::Crashes]);
         let clients = 1 + draw.below(3);
         let count = 1 + draw.below(5);
-        let sessions = (0..count).map(|_| (draw.magnitude(1, 200_000), session(&mut draw))).collect();
-        Program { seed, network, rates, trouble, clients, sessions }
+        let mut sessions: Vec<_> = (0..count).map(|_| (draw.magnitude(1, 200_000), session(&mut draw))).collect();
+        // From a source of their own, in which the seeds that found something have none: their programs stay.
+        let mut draw = Draw::new(seed, 4);
+        let mut long_turns = None;
+        if draw.one_in(3) {
+            sessions.push((draw.magnitude(1, 200_000), session_of_turns(&mut draw)));
+            long_turns = draw.one_in(4).then(|| draw.pick(&INSTANTLY));
+        }
+        Program { seed, network, rates, trouble, clients, sessions, long_turns }
     }
 }

@@ -1,0 +1,131 @@
+//! Loops over operations that are always ready, long turns, and polls whose wakers are always new.
+//!
+//! The virtual clock moves only when no task can run. So a loop that keeps its thread would never end; these count their rounds.
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use futures::io::AsyncRead;
+use netpoll::time::Sleep;
+use netpoll::unix::UnixStream;
+use netpoll::{future, task};
+
+use crate::program::Instantly;
+use crate::scene::{Scene, retried};
+
+/// Rounds of a loop in which every other task has had its turns.
+const ROUNDS_MAX: u32 = 20_000;
+
+/// A list of 4,096 wakers, and a slot.
+const WAKERS_MAX: usize = 4096 + 1;
+
+/// Completes an operation that is ready. `filled` has a byte to read.
+async fn complete(what: Instantly, filled: &UnixStream) {
+    match what {
+        Instantly::Sleep => task::sleep(Duration::ZERO).await,
+        Instantly::Until => Sleep::until(Instant::now()).await,
+        Instantly::Timeout => drop(future::timeout(Duration::ZERO, pending::<()>()).await),
+        Instantly::Peek => drop(filled.peek(&mut [0; 1]).await),
+        Instantly::Readable => drop(filled.readable().await),
+    }
+}
+
+/// A loop runs until another one has done `count` operations, in the same task or in another.
+pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, count: u64, is_one_task: bool) {
+    let (Ok((first, _first)), Ok((second, _second))) =
+        (retried!(async { UnixStream::pair() }), retried!(async { UnixStream::pair() }))
+    else {
+        return scene.fail("a pair of Unix sockets".to_owned());
+    };
+    for end in [&_first, &_second] {
+        if let Err(error) = end.write_all(b"x").await {
+            scene.fail(format!("a byte for a loop: {error}"));
+        }
+    }
+    // An injected EAGAIN or a late edge needs the clock, which the loop holds.
+    let rates = &scene.program.rates;
+    let other = if rates.spurious > 0.0 || rates.late > 0.0 { Instantly::Sleep } else { other };
+    let done = Arc::new(AtomicBool::new(false));
+    let (notes, is_done) = (scene.clone(), done.clone());
+    let keeps_on = async move {
+        let mut rounds = 0;
+        while !is_done.load(Ordering::Relaxed) {
+            complete(greedy, &first).await;
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                return notes.fail(format!("a loop over {greedy:?} keeps {other:?} from being done"));
+            }
+        }
+    };
+    let gets_done = async move {
+        for _ in 0..count {
+            complete(other, &second).await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    if is_one_task {
+        futures::join!(keeps_on, gets_done);
+    } else {
+        let (one, two) = (task::spawn(keeps_on), task::spawn(gets_done));
+        futures::join!(one, two);
+    }
+}
+
+/// An operation that is ready, in a task that computes before each poll for so long that sysmon asks it to yield: it is
+/// done in a few polls. Computing stands for the clock of the whole simulation, so nothing else may run.
+pub async fn long_turns(scene: &Scene, what: Instantly) {
+    const POLLS_MAX: u32 = 60;
+    let Ok((filled, other)) = retried!(async { UnixStream::pair() }) else {
+        return scene.fail("a pair of Unix sockets".to_owned());
+    };
+    if let Err(error) = other.write_all(b"x").await {
+        scene.fail(format!("a byte for long turns: {error}"));
+    }
+    let mut operation = pin!(complete(what, &filled));
+    let mut polls = 0;
+    let is_done = poll_fn(|cx| {
+        std::thread::sleep(Duration::from_millis(25));
+        polls += 1;
+        if polls > POLLS_MAX { Poll::Ready(false) } else { operation.as_mut().poll(cx).map(|()| true) }
+    });
+    let is_done = is_done.await;
+    scene.check(is_done, || format!("{what:?} is not done in {POLLS_MAX} long turns"));
+}
+
+struct Counted(Arc<AtomicUsize>);
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls a read of a silent peer with a new waker each time: a bounded number of them is kept.
+pub async fn polls(scene: &Scene, count: u64) {
+    let Ok((mut near, _far)) = retried!(async { UnixStream::pair() }) else {
+        return scene.fail("a pair of Unix sockets".to_owned());
+    };
+    let live = Arc::new(AtomicUsize::new(0));
+    for _ in 0..count {
+        live.fetch_add(1, Ordering::Relaxed);
+        let waker = Waker::from(Arc::new(Counted(live.clone())));
+        let polled = Pin::new(&mut near).poll_read(&mut Context::from_waker(&waker), &mut [0; 1]);
+        scene.check(polled.is_pending(), || format!("a read of a silent peer: {polled:?}"));
+        drop(waker);
+        let kept = live.load(Ordering::Relaxed);
+        if kept > WAKERS_MAX {
+            return scene.fail(format!("{kept} wakers are kept"));
+        }
+    }
+    drop(near);
+    let kept = live.load(Ordering::Relaxed);
+    scene.check(kept == 0, || format!("{kept} wakers are left behind by a closed socket"));
+}
