@@ -264,7 +264,7 @@ impl ListenConfig {
     }
 }
 
-/// What `open` makes of the first of `addrs` that it can make something of.
+/// Calls `open` with each of `addrs` and returns its first success.
 pub(super) async fn open_first<A: ToSocketAddrs, T>(
     addrs: A,
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,

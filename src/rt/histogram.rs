@@ -10,7 +10,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// The number of ranges. The last one has no upper bound.
 pub(crate) const BUCKETS: usize = 14;
 
-/// What the recorded values are.
+/// The unit of the recorded values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Nanoseconds, shown as seconds. The first upper bound is 1024 ns.

@@ -53,7 +53,7 @@ fn empty_header() -> mmsghdr {
 
 const NO_BYTES: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
 
-/// What the kernel wrote about a message.
+/// The kernel's description of a received message.
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     bytes: usize,

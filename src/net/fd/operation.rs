@@ -113,7 +113,7 @@ pub(crate) enum LockScope {
 /// replaces the call of the next one.
 const WAITS_MIN: u8 = 16;
 
-/// What a successful call tells about the next one.
+/// Whether another call may succeed after a successful one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remaining {
     /// It may succeed.

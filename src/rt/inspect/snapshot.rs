@@ -50,7 +50,7 @@ pub struct TaskInfo {
     pub id: TaskId,
     /// The name given by [`task::Builder::name`](crate::task::Builder::name).
     pub name: Option<String>,
-    /// What kind of task it is.
+    /// The kind of the task.
     pub kind: TaskKind,
     /// The file and line of the call that spawned the task. `None` if the call is in a library that
     /// was loaded far from this crate.
@@ -59,9 +59,9 @@ pub struct TaskInfo {
     /// How long ago the task was spawned. Precise to a few milliseconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub age: Duration,
-    /// What the task is doing.
+    /// The state of the task.
     pub state: TaskState,
-    /// What the task waits for, if that is a socket, timer or task of this crate.
+    /// The socket, timer or task of this crate that the task waits for.
     pub waits_for: Option<WaitsFor>,
     /// Whether the task also waits for something else, such as a timeout around a read or another
     /// branch of a `select`.
@@ -93,7 +93,7 @@ pub enum TaskKind {
     Blocking,
 }
 
-/// What a task is doing.
+/// The state of a task.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,7 +119,7 @@ pub enum WaitsFor {
     Socket {
         /// The socket, as in [`SocketInfo::id`].
         socket: SocketId,
-        /// What the task waits for on the socket.
+        /// The event or lock of the socket that the task waits for.
         operation: SocketWait,
     },
     /// A point in time, given as the time until then; zero if it has passed.

@@ -76,7 +76,7 @@ impl Token {
     }
 }
 
-/// What an event reports.
+/// An event: the slot it is for, and its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) index: u32,

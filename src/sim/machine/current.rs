@@ -51,7 +51,7 @@ pub(crate) struct Machine {
     pub(crate) allows_threads: Cell<bool>,
     /// Whether tasks may open files.
     pub(crate) allows_files: Cell<bool>,
-    /// What the simulation has refused to the program.
+    /// The calls of the program that the simulation has refused.
     pub(crate) refusals: RefCell<Vec<String>>,
     pub(crate) slots: RefCell<Slots>,
     /// Called when a task has blocked its thread for [`LONG_NANOS`].

@@ -23,7 +23,7 @@ pub(crate) struct Received {
     pub(crate) marks: Option<(Marks, IpAddr)>,
 }
 
-/// What a sender sets for one datagram (IP_PKTINFO, IP_TOS, IP_TTL and their like).
+/// The settings of a sender for one datagram (IP_PKTINFO, IP_TOS, IP_TTL and their like).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wishes {
     pub(crate) source: Option<IpAddr>,
