@@ -4,6 +4,7 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
+use std::convert::Infallible;
 use std::io::{self, Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use futures::io::{AsyncReadExt, AsyncWriteExt};
 use futures_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
 use futures_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use futures_rustls::{TlsAcceptor, TlsConnector};
-use netpoll::net::{TcpStream, is_closed, is_timeout};
+use netpoll::net::{self, TcpStream, is_closed, is_timeout};
 use netpoll::task;
 
 /// A certificate for localhost: the server's side, the client's, and the certificate as a file has it.
@@ -147,6 +148,48 @@ fn force_close_applies_through_tls() {
         assert!(is_closed(&reader.await.unwrap_err()));
         // The peer sees an end without TLS's farewell.
         assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    });
+}
+
+/// Echoes single bytes through TLS. After an `s` it waits for ever.
+async fn echo_bytes(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Infallible> {
+    let mut tls = acceptor.accept(stream).await?;
+    let mut byte = [0];
+    loop {
+        tls.read_exact(&mut byte).await?;
+        tls.write_all(&byte).await?;
+        tls.flush().await?;
+        if byte == *b"s" {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[test]
+fn serve_stops_tls_connections_and_names_stragglers() {
+    run(async {
+        let (acceptor, connector, _) = certificate();
+        for (byte, drain, stays) in [(b"i", common::BOUND, false), (b"s", Duration::from_millis(30), true)] {
+            let listener = listener().await;
+            let addr = listener.local_addr().unwrap();
+            let acceptor = acceptor.clone();
+            let handler = move |stream: TcpStream| echo_bytes(acceptor.clone(), stream);
+            let (stop, stopped) = futures::channel::oneshot::channel::<()>();
+            let serving = net::serve(listener, handler).until(stopped).drain(drain);
+            let server = task::spawn(serving.when_stopping(|stream| drop(stream.close_read())).into_future());
+            let stream = TcpStream::connect(addr).await.unwrap();
+            let own = stream.local_addr().unwrap();
+            let mut client = connector.connect(localhost(), stream).await.unwrap();
+            client.write_all(byte).await.unwrap();
+            let mut answer = [0];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, byte);
+            drop(stop);
+            let report = server.await.unwrap();
+            let peers: Vec<_> = report.stragglers.iter().map(|straggler| straggler.peer.clone()).collect();
+            assert_eq!((report.accepted, peers), (1, if stays { vec![Some(own.into())] } else { vec![] }), "{report}");
+            assert!(!matches!(client.read(&mut [0; 1]).await, Ok(1..)));
+        }
     });
 }
 
