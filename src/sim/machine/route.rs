@@ -7,9 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::abi;
 use super::backend::is_simulated;
 
-#[inline]
-fn is_ours(result: &io::Result<usize>, fd: BorrowedFd<'_>) -> bool {
-    matches!(result, Err(error) if error.raw_os_error() == Some(libc::EBADF)) && is_simulated(fd.as_raw_fd())
+/// Returns whether a call on this descriptor has failed because its number is a simulation's.
+fn is_ours(error: &io::Error, fd: BorrowedFd<'_>) -> bool {
+    error.raw_os_error() == Some(libc::EBADF) && is_simulated(fd.as_raw_fd())
 }
 
 /// Returns the result of recv(2), or the simulation's if the descriptor is simulated.
@@ -20,8 +20,17 @@ pub(crate) fn recv(
     buf: &mut [u8],
     flags: libc::c_int,
 ) -> io::Result<usize> {
-    if !is_ours(&result, fd) {
-        return result;
+    match result {
+        Ok(count) => Ok(count),
+        Err(error) => recv_failed(error, fd, buf, flags),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn recv_failed(error: io::Error, fd: BorrowedFd<'_>, buf: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    if !is_ours(&error, fd) {
+        return Err(error);
     }
     abi::recv(fd.as_raw_fd(), buf, flags).map_err(io::Error::from_raw_os_error)
 }
@@ -29,8 +38,17 @@ pub(crate) fn recv(
 /// Returns the result of send(2), or the simulation's if the descriptor is simulated.
 #[inline]
 pub(crate) fn send(result: io::Result<usize>, fd: BorrowedFd<'_>, buf: &[u8], flags: libc::c_int) -> io::Result<usize> {
-    if !is_ours(&result, fd) {
-        return result;
+    match result {
+        Ok(count) => Ok(count),
+        Err(error) => send_failed(error, fd, buf, flags),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn send_failed(error: io::Error, fd: BorrowedFd<'_>, buf: &[u8], flags: libc::c_int) -> io::Result<usize> {
+    if !is_ours(&error, fd) {
+        return Err(error);
     }
     abi::send(fd.as_raw_fd(), buf, flags).map_err(io::Error::from_raw_os_error)
 }
@@ -42,8 +60,21 @@ pub(crate) fn recv_uninit(
     fd: BorrowedFd<'_>,
     buf: &mut [std::mem::MaybeUninit<u8>],
 ) -> io::Result<usize> {
-    if !is_ours(&result, fd) {
-        return result;
+    match result {
+        Ok(count) => Ok(count),
+        Err(error) => recv_uninit_failed(error, fd, buf),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn recv_uninit_failed(
+    error: io::Error,
+    fd: BorrowedFd<'_>,
+    buf: &mut [std::mem::MaybeUninit<u8>],
+) -> io::Result<usize> {
+    if !is_ours(&error, fd) {
+        return Err(error);
     }
     for byte in &mut *buf {
         byte.write(0);
