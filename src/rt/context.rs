@@ -356,7 +356,8 @@ pub(crate) fn is_spent(state: &AtomicU8) -> bool {
 pub(crate) fn give_turn_back(state: &AtomicU8) {
     CONTEXT.with(|context| match context.left() {
         Some(left) => context.set_left((left + 1).min(BUDGET)),
-        None => state.store(state.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed),
+        // The wait ends the run of consecutive operations.
+        None => state.store(0, Ordering::Relaxed),
     });
 }
 

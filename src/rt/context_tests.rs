@@ -104,6 +104,19 @@ fn refusals_outside_of_turns_count_per_direction() {
 }
 
 #[test]
+fn wait_under_another_executor_ends_the_run_of_operations() {
+    let state = AtomicU8::new(0);
+    let waker = Waker::from(Arc::new(Count::default()));
+    let mut cx = TaskContext::from_waker(&waker);
+    for _ in 0..2 * BUDGET {
+        assert!(poll_turn(&mut cx, &state).is_ready());
+        // A second operation finds nothing and waits.
+        assert!(poll_turn(&mut cx, &state).is_ready());
+        give_turn_back(&state);
+    }
+}
+
+#[test]
 fn root_future_has_a_budget_per_turn() {
     let state = AtomicU8::new(0);
     assert!(!set_root(true));
