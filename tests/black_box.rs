@@ -126,6 +126,37 @@ fn environment_names_the_file() {
     });
 }
 
+/// The events are public, so a program may sort or shorten them first.
+#[test]
+fn events_in_any_order_become_a_trace() {
+    child("events_in_any_order_become_a_trace", || {
+        for _ in 0..10 {
+            task::block_on(task::spawn(async {}));
+        }
+        let mut black_box = rt::black_box();
+        black_box.events.sort_by_key(|event| event.ago);
+        assert!(black_box.events.len() > 10);
+        assert!(black_box.to_trace_json().ends_with("]}\n"));
+        black_box.events.clear();
+        assert_eq!(black_box.to_trace_json(), "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[]}\n");
+    });
+}
+
+#[test]
+fn threads_may_write_the_same_file() {
+    let place = Place::new("shared");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    rt::black_box().write_to(&place.0).unwrap();
+                    assert!(std::fs::read_to_string(&place.0).unwrap().ends_with("]}\n"));
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn file_that_cannot_be_written_is_reported() {
     let error = rt::black_box().write_to("/proc/netpoll-black-box").unwrap_err();

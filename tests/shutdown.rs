@@ -726,3 +726,53 @@ fn shutdown_waits_for_turn_left_by_previous_shutdown() {
         assert_eq!(rt::metrics().tasks_alive, 0);
     });
 }
+
+/// The thread that watched the workers of the previous runtime is still in the user's report when the next one begins.
+#[test]
+fn report_of_previous_runtime_takes_no_task_of_the_next() {
+    let watchers = || {
+        let names = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| {
+            // A thread may end meanwhile.
+            std::fs::read_to_string(entry.unwrap().path().join("comm")).unwrap_or_default()
+        });
+        names.filter(|name| name.trim() == "netpoll-sysmon").count()
+    };
+    child("report_of_previous_runtime_takes_no_task_of_the_next", || {
+        let (entered, enters) = mpsc::channel();
+        let start = || {
+            let entered = std::sync::Mutex::new(entered.clone());
+            let report = move |_: &rt::BlockedTask| {
+                let (release, released) = mpsc::channel::<()>();
+                entered.lock().unwrap().send(release).unwrap();
+                // Until the sender is dropped.
+                let _ = released.recv_timeout(common::BOUND);
+            };
+            rt::Builder::new().workers(1).on_blocked_task(report).start().unwrap();
+        };
+        start();
+        let (first_ends, first) = mpsc::channel::<()>();
+        drop(task::spawn(async move { first.recv_timeout(common::BOUND) }));
+        let first_report = enters.recv_timeout(common::BOUND).unwrap();
+        rt::shutdown(Duration::ZERO).unwrap_err();
+        drop(first_ends);
+
+        start();
+        let (second_ends, second) = mpsc::channel::<()>();
+        let (spawned, queued) = mpsc::channel();
+        let blocks = task::spawn(async move {
+            let others: Vec<_> = (0..20).map(|at| task::spawn(async move { at })).collect();
+            spawned.send(others).unwrap();
+            let _ = second.recv_timeout(common::BOUND);
+        });
+        let second_report = enters.recv_timeout(common::BOUND).unwrap();
+        assert_eq!(watchers(), 2);
+        drop(first_report);
+        eventually("the first watcher ends", || watchers() == 1);
+        drop(second_report);
+        for (at, task) in queued.recv_timeout(common::BOUND).unwrap().into_iter().enumerate() {
+            assert_eq!(park_on(task), at);
+        }
+        drop(second_ends);
+        park_on(blocks);
+    });
+}

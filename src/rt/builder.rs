@@ -92,7 +92,8 @@ impl Builder {
     }
 
     /// Sets a function that is called once for each time that a task is found to block its thread.
-    /// It is called on a thread that runs no tasks. A panic in it is contained.
+    /// It is called on the thread that watches the workers, which meanwhile adds no workers and finds
+    /// no other blocked task: it should return soon. A panic in it is contained.
     pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
         self.config.on_blocked_task = Some(Arc::new(report));
         self

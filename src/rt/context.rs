@@ -213,7 +213,7 @@ pub(crate) fn set_short(state: &AtomicU8) {
     });
 }
 
-/// Records a call on the descriptor `fd` that transferred something.
+/// Records a call on the descriptor `fd` that did not have to wait, whether it failed or not.
 #[inline]
 pub(crate) fn record_call(writes: bool, fd: i32) {
     CONTEXT.with(|context| {

@@ -1,12 +1,13 @@
 //! `BlackBox`: the last events of all workers, read from their rings.
 //!
-//! Each worker records its turns, the calls that transferred something, its sleeps and steals in a
-//! ring of its own ([`EventRing`](crate::rt::sched::event_ring::EventRing)), always. Reading the rings
+//! Each worker records its turns, the socket calls in them, its sleeps and steals in a ring of its
+//! own ([`EventRing`](crate::rt::sched::event_ring::EventRing)), always. Reading the rings
 //! stops no thread. Times are time stamps of the processor, converted when the rings are read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,6 +19,7 @@ use crate::rt::sched::event_ring::{Event, Mark, ticks_since};
 use crate::rt::sched::{identity, record};
 use crate::rt::time::clock;
 use crate::rt::time::ticks::{Scale, ticks};
+use crate::sync::{AtomicUsize, Ordering};
 use crate::task::TaskId;
 
 /// The shortest time between two files that are written because tasks block.
@@ -63,10 +65,17 @@ pub struct WorkerEvent {
     /// How long before [`taken`](BlackBox::taken) the event began.
     pub ago: Duration,
     /// The time until the worker's next event. For its last event, the time until
-    /// [`taken`](BlackBox::taken).
+    /// [`taken`](BlackBox::taken). 0 for [`Blocks`](WorkerEventKind::Blocks).
     pub lasted: Duration,
     /// The event.
     pub kind: WorkerEventKind,
+}
+
+impl WorkerEvent {
+    /// Returns whether the event is something that lasts.
+    pub(super) fn is_span(&self) -> bool {
+        matches!(self.kind, WorkerEventKind::Turn { .. } | WorkerEventKind::Sleeps | WorkerEventKind::Rests)
+    }
 }
 
 /// The kinds of [`WorkerEvent`].
@@ -77,8 +86,8 @@ pub enum WorkerEventKind {
     Turn {
         /// The task.
         task: TaskId,
-        /// The descriptors of the calls that transferred something, in order, and whether they
-        /// were writes.
+        /// The descriptors of the socket calls that did not have to wait, in order, and whether
+        /// they were writes. A failed call counts; an accept is a read.
         calls: Vec<(RawFd, bool)>,
     },
     /// The worker sleeps until a socket is ready, a timer is due, or another thread wakes it.
@@ -93,8 +102,16 @@ pub enum WorkerEventKind {
         /// The number of wake-ups that this brought.
         wakeups: usize,
     },
+    /// The worker has run the timers that were due.
+    RunsTimers {
+        /// The number of wake-ups that this brought.
+        wakeups: usize,
+    },
     /// The worker has nothing to do, and another thread sleeps on the sockets.
     Rests,
+    /// The thread leaves its work to others: its task waits in
+    /// [`block_on`](crate::task::block_on), or the runtime has ended.
+    Leaves,
     /// A thread begins to work.
     Begins,
     /// The worker has taken tasks of another one.
@@ -112,7 +129,7 @@ pub enum WorkerEventKind {
 /// Reads the last events of all workers: some 2,000 turns per worker.
 ///
 /// The events are recorded always, at a cost of about 30 instructions per request. No thread is
-/// stopped. Threads in [`block_on`](crate::task::block_on) and in
+/// stopped. Threads in [`block_on`](crate::task::block_on), unless they run tasks, and in
 /// [`spawn_blocking`](crate::task::spawn_blocking) record none.
 ///
 /// # Examples
@@ -134,7 +151,8 @@ pub fn black_box() -> BlackBox {
     }
     collect(&mut events, None, &runtime().sysmon.events(), ago);
     events.sort_by_key(|event: &WorkerEvent| std::cmp::Reverse(event.ago));
-    BlackBox { taken, events, labels: labels() }
+    let labels = labels(&events);
+    BlackBox { taken, events, labels }
 }
 
 /// Appends the events of one ring.
@@ -148,16 +166,19 @@ fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, events: &[Event],
                     Mark::Sleep => WorkerEventKind::Sleeps,
                     Mark::Rise => WorkerEventKind::Rises { wakeups: value as usize },
                     Mark::Poll => WorkerEventKind::Polls { wakeups: value as usize },
+                    Mark::Timers => WorkerEventKind::RunsTimers { wakeups: value as usize },
                     Mark::Rest => WorkerEventKind::Rests,
+                    Mark::Leave => WorkerEventKind::Leaves,
                     Mark::Begin => WorkerEventKind::Begins,
                     Mark::Steal => WorkerEventKind::Steals { from: value as usize },
                     Mark::Stuck => WorkerEventKind::Blocks { task: TaskId::from_number(value) },
                 };
                 let ago = ago(ticks);
-                if let Some(last) = into[first..].last_mut() {
+                if let Some(last) = into[first..].last_mut().filter(|_| worker.is_some()) {
                     last.lasted = last.ago.saturating_sub(ago);
                 }
-                into.push(WorkerEvent { worker, ago, lasted: ago, kind });
+                let lasted = if worker.is_some() { ago } else { Duration::ZERO };
+                into.push(WorkerEvent { worker, ago, lasted, kind });
             }
             // Calls whose turn was overwritten are left out.
             Event::Call { writes, fd } => {
@@ -169,19 +190,29 @@ fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, events: &[Event],
     }
 }
 
-fn labels() -> HashMap<u64, String> {
+/// Returns the names of the tasks in `events` that are alive, or the places where they were spawned.
+fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
+    let shown: HashSet<_> = events
+        .iter()
+        .filter_map(|event| match event.kind {
+            WorkerEventKind::Turn { task, .. } | WorkerEventKind::Blocks { task } => Some(task.number()),
+            _ => None,
+        })
+        .collect();
     let now = clock::now();
     let mut labels: HashMap<_, _> = record::all()
         .filter_map(|record| record.read(now))
+        .filter(|reading| shown.contains(&reading.id))
         .filter_map(|reading| Some((reading.id, reading.place?.to_string())))
         .collect();
-    labels.extend(identity::names().into_iter().map(|(id, name)| (id, name.to_string())));
+    let names = identity::names().into_iter().filter(|(id, _)| shown.contains(id));
+    labels.extend(names.map(|(id, name)| (id, name.to_string())));
     labels
 }
 
 impl BlackBox {
-    /// Returns the name of a task that was alive when the events were read, or the place where it was
-    /// spawned.
+    /// Returns the name of a task of the events that was alive when they were read, or the place
+    /// where it was spawned.
     pub fn label(&self, task: TaskId) -> Option<&str> {
         self.labels.get(&task.number()).map(String::as_str)
     }
@@ -202,9 +233,13 @@ impl BlackBox {
     /// ```
     pub fn write_to(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref();
+        // Several threads may write at the same time.
+        static PARTS: AtomicUsize = AtomicUsize::new(0);
+        let number = PARTS.fetch_add(1, Ordering::Relaxed);
         let mut part = path.as_os_str().to_owned();
-        part.push(format!(".{}.part", std::process::id()));
-        let written = std::fs::write(&part, self.to_trace_json()).and_then(|()| std::fs::rename(&part, path));
+        part.push(format!(".{}-{number}.part", std::process::id()));
+        let mut file = File::create_new(&part)?;
+        let written = file.write_all(self.to_trace_json().as_bytes()).and_then(|()| std::fs::rename(&part, path));
         if written.is_err() {
             let _ = std::fs::remove_file(&part);
         }
@@ -222,7 +257,10 @@ impl fmt::Display for BlackBox {
                 None => f.write_str("sysmon    ")?,
             }
             self.describe(f, &event.kind)?;
-            writeln!(f, " ({:.1?})", event.lasted)?;
+            if event.is_span() {
+                write!(f, " ({:.1?})", event.lasted)?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -242,7 +280,9 @@ impl BlackBox {
             WorkerEventKind::Sleeps => f.write_str("sleeps"),
             WorkerEventKind::Rises { wakeups } => write!(f, "rises with {wakeups} wake-ups"),
             WorkerEventKind::Polls { wakeups } => write!(f, "polls, {wakeups} wake-ups"),
+            WorkerEventKind::RunsTimers { wakeups } => write!(f, "runs timers, {wakeups} wake-ups"),
             WorkerEventKind::Rests => f.write_str("rests"),
+            WorkerEventKind::Leaves => f.write_str("leaves its work to others"),
             WorkerEventKind::Begins => f.write_str("begins"),
             WorkerEventKind::Steals { from } => write!(f, "steals from worker {from}"),
             WorkerEventKind::Blocks { task } => {
@@ -286,6 +326,8 @@ pub(crate) fn write_file_of_stall() {
         }
         *written = Some(Instant::now());
     }
-    // Without a thread there is no file: the next stall tries again.
-    let _ = std::thread::Builder::new().name("netpoll-black-box".to_owned()).spawn(write_file);
+    if std::thread::Builder::new().name("netpoll-black-box".to_owned()).spawn(write_file).is_err() {
+        // The next stall tries again.
+        FILE.lock().unwrap_or_else(PoisonError::into_inner).1 = None;
+    }
 }

@@ -16,27 +16,31 @@
 //!
 //! # Limits
 //! Clients are served one at a time. A client that sends no line or does not read its answer is
-//! dropped after [`PATIENCE`]. The socket file has mode 0600, and a client of another user (except
+//! dropped after [`PATIENCE`] or [`ANSWER_PATIENCE`]. The socket file has mode 0600, and a client of another user (except
 //! root) is refused by its credentials (SO_PEERCRED, unix(7)).
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Inspect;
 use super::black_box::black_box;
 use super::listeners::openmetrics;
 use crate::sys::{socket, unix};
 
-/// How long a client may take to send its line, or to read the next part of the answer.
+/// How long a client may take to send its line,
 const PATIENCE: Duration = Duration::from_secs(2);
-const LINE_MAX: u64 = 64;
+/// and to read the answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+const LINE_MAX: usize = 64;
+/// The number of bytes after which the time is checked again.
+const PART: usize = 64 << 10;
 const VARIABLE: &str = "NETPOLL_INSPECT";
 
 /// Serves snapshots on a Unix socket, for `netpoll-top` and other tools of the same user.
@@ -101,7 +105,7 @@ impl InspectServer {
 impl Drop for InspectServer {
     fn drop(&mut self) {
         // Ends accept(2) in the thread. If a client is being served, this waits for up to
-        // `PATIENCE`.
+        // `PATIENCE` and `ANSWER_PATIENCE`.
         let _ = socket::shutdown(self.listener.as_fd(), std::net::Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -166,10 +170,7 @@ fn serve(client: &UnixStream) -> io::Result<()> {
     if !is_trusted(client)? {
         return Ok(());
     }
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(client.take(LINE_MAX)).read_line(&mut line)?;
+    let line = read_line(client, Instant::now() + PATIENCE)?;
     let answer = match line.trim() {
         "text" => Inspect::new().tcp(true).take().to_string(),
         "json" => Inspect::new().tcp(true).take().to_json(),
@@ -177,7 +178,36 @@ fn serve(client: &UnixStream) -> io::Result<()> {
         "trace" => black_box().to_trace_json(),
         other => format!("unknown request {other:?}: send text, json, metrics or trace\n"),
     };
-    (&*client).write_all(answer.as_bytes())
+    write_all(client, answer.as_bytes(), Instant::now() + ANSWER_PATIENCE)
+}
+
+/// Returns the time until `end`, or an error if it has passed.
+fn left(end: Instant) -> io::Result<Option<Duration>> {
+    match end.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(Some(left)),
+    }
+}
+
+fn read_line(mut client: &UnixStream, end: Instant) -> io::Result<String> {
+    let (mut line, mut buf) = (Vec::new(), [0; LINE_MAX]);
+    while line.len() < LINE_MAX && !line.contains(&b'\n') {
+        client.set_read_timeout(left(end)?)?;
+        match client.read(&mut buf)? {
+            0 => break,
+            count => line.extend_from_slice(&buf[..count]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+fn write_all(mut client: &UnixStream, mut bytes: &[u8], end: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        client.set_write_timeout(left(end)?)?;
+        let part = &bytes[..bytes.len().min(PART)];
+        bytes = &bytes[client.write(part)?..];
+    }
+    Ok(())
 }
 
 /// Reports whether the client belongs to the same user or to root.

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::black_box::{BlackBox, WorkerEvent, WorkerEventKind};
+use super::black_box::{BlackBox, WorkerEventKind};
 use super::json::string;
 use crate::task::TaskId;
 
@@ -34,7 +34,7 @@ impl BlackBox {
 
     fn write_trace(&self, out: &mut String) -> fmt::Result {
         let process = std::process::id();
-        let began = self.events.first().map_or(Duration::ZERO, |event| event.ago);
+        let began = self.events.iter().map(|event| event.ago).max().unwrap_or_default();
         out.push_str("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
         let mut threads: Vec<_> = self.events.iter().map(|event| event.worker).collect();
         threads.sort_unstable();
@@ -53,7 +53,7 @@ impl BlackBox {
             let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
             let (thread, at) = (event.worker.unwrap_or(SYSMON), micros(began - event.ago));
             write!(out, ",{{\"pid\":{process},\"tid\":{thread},\"ts\":{at:.3},")?;
-            if is_span(event) {
+            if event.is_span() {
                 write!(out, "\"ph\":\"X\",\"dur\":{:.3},", micros(event.lasted))?;
             } else {
                 out.push_str("\"ph\":\"i\",\"s\":\"t\",");
@@ -87,6 +87,8 @@ impl BlackBox {
             }
             WorkerEventKind::Sleeps => out.write_str("\"name\":\"sleeps\""),
             WorkerEventKind::Rests => out.write_str("\"name\":\"rests\""),
+            WorkerEventKind::Leaves => out.write_str("\"name\":\"leaves\""),
+            WorkerEventKind::RunsTimers { wakeups } => counted(out, "timers", "wakeups", *wakeups),
             WorkerEventKind::Begins => out.write_str("\"name\":\"begins\""),
             WorkerEventKind::Rises { wakeups } => counted(out, "rises", "wakeups", *wakeups),
             WorkerEventKind::Polls { wakeups } => counted(out, "polls", "wakeups", *wakeups),
@@ -94,8 +96,4 @@ impl BlackBox {
             WorkerEventKind::Blocks { task } => named(out, *task, " blocks its worker"),
         }
     }
-}
-
-fn is_span(event: &WorkerEvent) -> bool {
-    matches!(event.kind, WorkerEventKind::Turn { .. } | WorkerEventKind::Sleeps | WorkerEventKind::Rests)
 }

@@ -5,8 +5,8 @@
 //!
 //! # Words
 //! The highest four bits are the kind, the others the value. An event with a time is two words: its
-//! kind with the time stamp, and [`VALUE`]. A call that transferred something is one word,
-//! [`READ`] or [`WRITE`] with the number of the descriptor; it happened in the turn before it.
+//! kind with the time stamp, and [`VALUE`]. A socket call that did not have to wait is one word,
+//! [`READ`] or [`WRITE`] with the number of the descriptor; it belongs to the turn before it.
 //! The first words that a reader gets may be the rest of an overwritten event.
 //!
 //! # Memory ordering
@@ -41,8 +41,13 @@ pub(crate) enum Mark {
     Rise,
     /// It has polled without sleeping (the number of events).
     Poll,
-    /// It gives its processor back, or leaves it to other threads.
+    /// Timers are due (the number of wake-ups).
+    Timers,
+    /// It gives its processor back, because there is no work.
     Rest,
+    /// It leaves its processor to other threads, in a task that waits in `block_on`, or because the
+    /// runtime has ended.
+    Leave,
     /// It gets a processor.
     Begin,
     /// It has taken tasks of another processor (that processor's number).
@@ -51,8 +56,18 @@ pub(crate) enum Mark {
     Stuck,
 }
 
-const MARKS: [Mark; 8] =
-    [Mark::Turn, Mark::Sleep, Mark::Rise, Mark::Poll, Mark::Rest, Mark::Begin, Mark::Steal, Mark::Stuck];
+const MARKS: [Mark; 10] = [
+    Mark::Turn,
+    Mark::Sleep,
+    Mark::Rise,
+    Mark::Poll,
+    Mark::Timers,
+    Mark::Rest,
+    Mark::Leave,
+    Mark::Begin,
+    Mark::Steal,
+    Mark::Stuck,
+];
 
 /// One decoded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +106,7 @@ impl EventRing {
         self.end.store(end + 2, Ordering::Release);
     }
 
-    /// Appends a call that transferred something. Owner only.
+    /// Appends a socket call that did not have to wait. Owner only.
     #[inline]
     pub(crate) fn record_call(&self, writes: bool, fd: i32) {
         let end = self.end.load(Ordering::Relaxed);

@@ -4,7 +4,7 @@ use async_task::Runnable;
 
 use super::processor::Processor;
 use super::queue::{Injected, Item, RunQueue};
-use super::task::{discard_item, take_item};
+use super::task::{discard, take_item};
 use super::task_data::TaskData;
 use crate::rt::runtime::Runtime;
 use crate::sync::Ordering;
@@ -17,7 +17,9 @@ impl Runtime {
         self.ensure_worker();
     }
 
-    /// Queues many tasks without waking a worker. Tasks of an epoch that is over are dropped.
+    /// Queues many tasks without waking a worker. If `epoch` is over, its tasks are dropped; those of
+    /// a later one, which a thread of `epoch` may find in the queue of another thread, are queued by
+    /// their own.
     pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>, epoch: u32) {
         {
             let mut injector = self.injector.lock();
@@ -29,7 +31,12 @@ impl Runtime {
                 return;
             }
         }
-        items.for_each(discard_item);
+        for task in items.map(take_item) {
+            match task.metadata().epoch() {
+                own if own == epoch => discard(task),
+                own => self.inject(task.into_raw(), own),
+            }
+        }
     }
 
     #[inline]

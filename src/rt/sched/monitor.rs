@@ -225,7 +225,7 @@ impl Monitor {
         let no_thread_polled = waits == std::mem::replace(&mut self.waits, waits);
         let stuck = self.find_stuck(policy, no_thread_polled);
         if stuck > 0 {
-            // Queued tasks of an epoch that ends meanwhile are dropped.
+            // If the epoch is over, its tasks are dropped.
             self.run_user_code(epoch, |own| own.share_backlogs(epoch));
         }
         if runtime.is_short_of_threads() {
@@ -282,7 +282,12 @@ impl Monitor {
     fn share_backlogs(&self, epoch: u32) {
         for processor in self.runtime.processors().filter(|processor| processor.stuck.load(Ordering::Relaxed)) {
             let queue = &processor.queue;
-            while let Some(item) = queue.steal(&self.moving).or_else(|| queue.pop_next()) {
+            // No more than there are now: the stuck task may add others all the time.
+            let mut left = queue.len();
+            while left > 0
+                && let Some(item) = queue.steal(&self.moving).or_else(|| queue.pop_next())
+            {
+                left = left.saturating_sub(self.moving.len() + 1);
                 self.runtime.inject_quietly(self.moving.drain().chain([item]), epoch);
             }
         }
@@ -292,7 +297,12 @@ impl Monitor {
     fn find_stuck(&mut self, policy: BlockedPolicy, no_thread_polled: bool) -> usize {
         let (mut stuck, mut reports) = (0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
-        let gap = self.looked_at.replace(now).map_or(TICK, |last| now - last);
+        let gap = self.looked_at.map_or(TICK, |last| now - last);
+        if gap < TICK / 2 {
+            // A wake-up ended the pause: too little time has passed to call a task stuck.
+            return 0;
+        }
+        self.looked_at = Some(now);
         self.was_late = gap > LATE && !self.was_late;
         if self.was_late {
             // The process or its machine may have been stopped. The time that passed counts for no

@@ -174,7 +174,7 @@ impl RunQueue {
     }
 
     /// Moves half of the ring or, if it is empty, of the overflow list to `thief`, which belongs to
-    /// the calling thread and has an empty ring. Returns one item to run at once.
+    /// the calling thread and has an empty ring. Returns the youngest of them, to run at once.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         let start = thief.tail.load(Ordering::Relaxed);
         let mut head = self.head.load(Ordering::Acquire);
@@ -218,13 +218,12 @@ impl RunQueue {
         }
         let mut overflow = self.overflow.lock();
         let count = (overflow.len() - overflow.len() / 2).min(BATCH);
-        let taken: Vec<_> = overflow.drain(..count).collect();
+        let mut taken: Vec<_> = overflow.drain(..count).collect();
         self.overflow_len.store(overflow.len(), Ordering::Relaxed);
         drop(overflow);
-        let mut taken = taken.into_iter();
-        let first = taken.next()?;
-        taken.for_each(|SendItem(item)| thief.push(item));
-        Some(first.0)
+        let last = taken.pop()?;
+        taken.into_iter().for_each(|SendItem(item)| thief.push(item));
+        Some(last.0)
     }
 
     /// Takes all items. Owner only.
@@ -287,7 +286,7 @@ mod tests {
             assert!(queue.steal(&thief).is_some());
             thief.drain().for_each(drop);
         }
-        assert_eq!(queue.steal(&thief), Some(item(RING)));
+        assert_eq!(queue.steal(&thief), Some(item(RING + 2)), "the youngest of three");
         assert_eq!((queue.len(), thief.len()), (3, 2));
     }
 

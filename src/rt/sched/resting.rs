@@ -110,7 +110,6 @@ impl Runtime {
     /// over.
     fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
         debug_assert_eq!(processor.queue.len(), 0, "a processor is given back with tasks");
-        processor.record(Mark::Rest, 0);
         let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
         processor.owned.store(false, Ordering::SeqCst);
         if !of_now {
@@ -160,6 +159,7 @@ impl Runtime {
     /// Lists the processor of a thread that gives it back.
     fn list(&'static self, idle: &mut Idle, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
+        processor.record(Mark::Rest, 0);
         if self.put_back(idle, processor)
             && let Some(sleeper) = sleeper
         {
@@ -200,6 +200,7 @@ impl Runtime {
         processor.running.store(std::ptr::null_mut(), Ordering::Relaxed);
         processor.stuck.store(false, Ordering::Relaxed);
         self.inject_quietly(processor.queue.drain(), epoch);
+        processor.record(Mark::Leave, 0);
         self.put_back(&mut self.idle.lock(), processor);
         self.awake.down(epoch);
         self.ensure_worker_after_leaving();

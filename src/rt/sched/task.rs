@@ -213,11 +213,6 @@ pub(crate) fn take_item(item: Item) -> Runnable<TaskData> {
     unsafe { from_item(item) }
 }
 
-/// Drops a queued task, which cancels it.
-pub(crate) fn discard_item(item: Item) {
-    discard(take_item(item));
-}
-
 /// Drops a task, which cancels it. The drop wakes the tasks that await it, and the waker of a task
 /// whose epoch is over drops that task. Beyond [`DISCARDS_MAX`] nested drops they are dropped one
 /// after the other instead, so that a chain of any length fits on the stack.

@@ -133,7 +133,7 @@ impl Core {
         let items: Vec<_> = processor.queue.drain().collect();
         items.into_iter().for_each(super::task::reschedule_item);
         let epoch = processor.epoch.load(Ordering::Relaxed);
-        processor.record(Mark::Rest, 0);
+        processor.record(Mark::Leave, 0);
         processor.owned.store(false, Ordering::SeqCst);
         runtime.awake.down(epoch);
         // A thread that brought work to the new epoch may have relied on this thread, which was
@@ -229,7 +229,10 @@ impl Core {
             processor.stuck.store(false, Ordering::Relaxed);
         }
         self.polling.run_timers(runtime, now);
-        self.polling.wakers.wake_all();
+        if self.polling.wakers.len() > 0 {
+            processor.record(Mark::Timers, self.polling.wakers.len() as u64);
+            self.polling.wakers.wake_all();
+        }
         if self.pacing.is_poll_due(now, turn) {
             self.poll_now(runtime, processor, now);
         }
@@ -311,7 +314,10 @@ impl Core {
                     }
                 }
             }
-            Slept::TimersRan => _ = self.polling.wakers.wake_all(),
+            Slept::TimersRan => {
+                processor.record(Mark::Timers, self.polling.wakers.len() as u64);
+                self.polling.wakers.wake_all();
+            }
             // Try again in a while: a descriptor may be free then.
             Slept::NoPoller => std::thread::sleep(NO_POLLER),
         }

@@ -2,8 +2,8 @@
 //!
 //! On x86 and 64-bit ARM, reading it takes one instruction and no call. Other processors use the
 //! coarse clock instead. The rate is found by comparison with the monotonic clock over the life of
-//! the process. Only [`inspect`](crate::rt::inspect()) depends on it; deadlines and sleeps use
-//! `clock`.
+//! the process. [`inspect`](crate::rt::inspect()), the black box and samples of metrics depend on it;
+//! deadlines and sleeps use `clock`.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
