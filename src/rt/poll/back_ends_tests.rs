@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -328,6 +328,206 @@ fn changes_reach_a_thread_that_waits<B: BackEnd + Sync>() {
     });
 }
 
+fn closed_reader_of_a_pipe_wakes_the_writer<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (reader, mut writer) = io::pipe().unwrap();
+    sys::socket::set_nonblocking(writer.as_fd(), true).unwrap();
+    waiting.add(&writer, token(3, 1));
+    waiting.until(token(3, 1), |event| event.writable);
+    while writer.write(&[0; 4096]).is_ok() {}
+    waiting.it.arm(token(3, 1), false, true);
+    assert_eq!(waiting.now(8), [], "{}: the pipe is full", B::NAME);
+    drop(reader);
+    waiting.until(token(3, 1), |event| event.writable);
+    assert_eq!(writer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+fn closed_writer_of_a_pipe_is_a_hang_up_after_its_data<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (mut reader, mut writer) = io::pipe().unwrap();
+    sys::socket::set_nonblocking(reader.as_fd(), true).unwrap();
+    waiting.add(&reader, token(3, 1));
+    writer.write_all(b"abc").unwrap();
+    drop(writer);
+    waiting.until(token(3, 1), |event| event.readable && event.read_reasons & HANG_UP != 0);
+    assert_eq!((reader.read(&mut [0; 8]).unwrap(), reader.read(&mut [0; 8]).unwrap()), (3, 0));
+}
+
+fn hang_up_before_the_registration_is_reported<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (socket, mut peer) = tcp_pair();
+    peer.write_all(b"abc").unwrap();
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    // The end has arrived when all of it can be read.
+    let begun = Instant::now();
+    while !sys::socket::is_hung_up(socket.as_fd()).unwrap() {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    waiting.add(&socket, token(3, 1));
+    let reasons = waiting.until(token(3, 1), |event| event.readable && event.read_reasons & HANG_UP != 0);
+    assert_eq!(reasons, (HANG_UP, 0), "{}", B::NAME);
+}
+
+fn both_directions_are_reported_apart<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (mut socket, mut peer) = pair();
+    waiting.add(&socket, token(3, 1));
+    waiting.until(token(3, 1), |event| event.writable);
+    while socket.write(&[0; 4096]).is_ok() {}
+    waiting.it.arm(token(3, 1), true, true);
+    peer.write_all(b"x").unwrap();
+    waiting.until(token(3, 1), |event| event.readable);
+    assert_eq!(socket.write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock, "{}", B::NAME);
+    while peer.read(&mut [0; 1 << 16]).is_ok() {}
+    waiting.until(token(3, 1), |event| event.writable);
+    assert_eq!((socket.read(&mut [0; 8]).unwrap(), socket.write(b"x").unwrap()), (1, 1));
+}
+
+fn foreign_close_does_not_disturb_the_next_descriptor<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    for generation in (1..9).step_by(2) {
+        let (socket, _peer) = pair();
+        waiting.add(&socket, token(3, generation));
+        waiting.until(token(3, generation), |event| event.writable);
+        // Closed by code that does not know the back end.
+        drop(socket);
+        waiting.it.arm(token(3, generation), true, true);
+        let events = waiting.now(8);
+        assert!(events.iter().all(|event| event.generation == generation), "{}: {events:?}", B::NAME);
+        let (socket, mut peer) = pair();
+        waiting.add(&socket, token(4, generation + 1));
+        waiting.until(token(4, generation + 1), |event| event.writable);
+        peer.write_all(b"x").unwrap();
+        waiting.until(token(4, generation + 1), |event| event.readable);
+        waiting.it.delete(socket.as_fd());
+    }
+}
+
+/// One of the sockets of [`random_orders_lose_no_edge`], with what the last edges and calls told.
+struct Played {
+    socket: UnixStream,
+    peer: UnixStream,
+    token: Token,
+    /// Whether the last call in a direction failed with EAGAIN and no edge has come since.
+    is_idle: [bool; 2],
+}
+
+impl Played {
+    fn new<B: BackEnd>(waiting: &Waiting<B>, index: u32, generation: u32) -> Played {
+        let (socket, peer) = pair();
+        let token = token(index, generation);
+        waiting.add(&socket, token);
+        Played { socket, peer, token, is_idle: [true; 2] }
+    }
+
+    /// Calls as long as there is something to do, then arms as an operation does that waits.
+    fn exhaust<B: BackEnd>(&mut self, waiting: &Waiting<B>, write: bool) {
+        let mut buf = [0; 1 << 14];
+        let end = loop {
+            match if write { self.socket.write(&buf) } else { self.socket.read(&mut buf) } {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => break error.kind(),
+            }
+        };
+        if end == io::ErrorKind::WouldBlock {
+            self.is_idle[usize::from(write)] = true;
+            waiting.it.arm(self.token, !write, write);
+        }
+    }
+}
+
+/// Plays calls, closes and registrations in random orders. After EAGAIN, what changes the state
+/// brings an edge, and events have only tokens that are registered.
+fn random_orders_lose_no_edge<B: BackEnd>() {
+    for seed in 1..=40_u64 {
+        let mut state = seed;
+        let mut random = move |most: u64| {
+            // splitmix64
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+            (mixed ^ mixed >> 31) % most
+        };
+        let mut waiting = Waiting::<B>::open();
+        let mut all: Vec<_> = (0..3).map(|index| Played::new(&waiting, index, 0)).collect();
+        for step in 1..60 {
+            let at = random(3) as usize;
+            let played = &mut all[at];
+            match random(9) {
+                0 => played.exhaust(&waiting, false),
+                1 => played.exhaust(&waiting, true),
+                2 => _ = played.peer.write(&[0; 100]),
+                3 => while played.peer.read(&mut [0; 1 << 14]).is_ok_and(|count| count > 0) {},
+                4 => {
+                    played.token.generation = step;
+                    add(&waiting.it, played.socket.as_fd(), played.token, false).unwrap();
+                    waiting.it.arm(played.token, true, true);
+                }
+                5 => {
+                    waiting.it.delete(played.socket.as_fd());
+                    *played = Played::new(&waiting, at as u32, step);
+                }
+                6 => _ = played.peer.shutdown(std::net::Shutdown::Write),
+                7 => waiting.it.wake(),
+                _ => {}
+            }
+            let most = 1 + random(4) as usize;
+            let mut events = waiting.now(most);
+            let begun = Instant::now();
+            loop {
+                for event in &events {
+                    let played = &mut all[event.index as usize];
+                    assert_eq!(event.generation, played.token.generation, "{}: seed {seed}, step {step}", B::NAME);
+                    played.is_idle[0] &= !event.readable;
+                    played.is_idle[1] &= !event.writable;
+                }
+                let mut lost = all.iter().flat_map(|played| {
+                    let ready = |write| sys::socket::is_ready(played.socket.as_fd(), write).unwrap();
+                    [false, true].into_iter().filter(move |&write| played.is_idle[usize::from(write)] && ready(write))
+                });
+                if lost.next().is_none() {
+                    break;
+                }
+                drop(lost);
+                assert!(begun.elapsed() < PATIENCE, "{}: seed {seed}, step {step}: an edge is lost", B::NAME);
+                waiting.it.wait(&mut waiting.batch, most, Some(100_000_000));
+                events = waiting.batch.events().collect();
+            }
+        }
+    }
+}
+
+fn breaks_by_many_threads_are_not_lost<B: BackEnd + Sync>() {
+    const THREADS: usize = 3;
+    const ROUNDS: usize = 300;
+    let mut waiting = Waiting::<B>::open();
+    let (it, batch) = (&waiting.it, &mut waiting.batch);
+    let (sent, seen) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let sent = sent.fetch_add(1, Ordering::SeqCst) + 1;
+                    it.wake();
+                    // The thread that waits sees the work that was there before the break.
+                    let begun = Instant::now();
+                    while seen.load(Ordering::SeqCst) < sent {
+                        assert!(begun.elapsed() < PATIENCE, "{}: a break is lost", B::NAME);
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        while seen.load(Ordering::SeqCst) < THREADS * ROUNDS {
+            it.wait(batch, 8, Some(PATIENCE.as_nanos() as u64));
+            assert!(!batch.is_empty(), "{}: a break is lost", B::NAME);
+            seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+    });
+}
+
 macro_rules! contract {
     ($($name:ident)*) => {
         mod each {
@@ -361,6 +561,13 @@ contract! {
     break_from_another_thread_ends_a_wait
     wait_does_not_end_before_its_timeout
     changes_reach_a_thread_that_waits
+    closed_reader_of_a_pipe_wakes_the_writer
+    closed_writer_of_a_pipe_is_a_hang_up_after_its_data
+    hang_up_before_the_registration_is_reported
+    both_directions_are_reported_apart
+    foreign_close_does_not_disturb_the_next_descriptor
+    random_orders_lose_no_edge
+    breaks_by_many_threads_are_not_lost
 }
 
 #[test]

@@ -22,12 +22,13 @@
 //! | `readable` | read | there is data, the end of the stream, a connection to accept, an error, or urgent data |
 //! | `writable` | write | there is room in the buffer, the connection is established or refused, or there is an error |
 //! | `HANG_UP` | read | the peer will send no more data |
-//! | `HANG_UP` | write | the peer will accept no more data either |
+//! | `HANG_UP` | write | no more data can be sent: the peer will accept none either, or (kqueue) this side was shut down |
 //! | `ERROR` | both | the connection has failed; if the system reports it, also a pending error or a message in the error queue |
 //! | `PRIORITY` | read | there is urgent data; if the system does not report it, a short count is no evidence (`sys::os`) |
 //!
 //! HANG_UP does not mean that all earlier data has been read. Each reason is reported at least once
-//! per descriptor and then stays set in the descriptor's word.
+//! per descriptor and then stays set in the descriptor's word. A back end that must be armed reports
+//! none after an error until it is armed.
 //!
 //! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns at its timeout, with the events
 //! that there are. Without an event, a break or a signal it does not return earlier. One thread

@@ -13,9 +13,9 @@
 //! # Meaning of flags
 //! | filter | flags | event |
 //! |---|---|---|
-//! | READ | EV_EOF | HANG_UP for readers; data may be left, so they read until the end |
+//! | READ | EV_EOF | HANG_UP for readers; data may be left, so they read until the end. Writers try again: some systems report only this when the reader of a pipe is closed |
 //! | WRITE | EV_EOF | HANG_UP for writers: the peer accepts no more data, or this side was shut down |
-//! | both | EV_EOF with `fflags` | also ERROR, in both directions |
+//! | both | EV_EOF with `fflags`, EV_ERROR | also ERROR, in both directions |
 //! | USER | | a break, which is not an event |
 //!
 //! A descriptor is added after connect(2), because some systems report an end of file before it.
@@ -27,6 +27,7 @@
 //! | EV_ADD | any, for one filter | ignored if the other succeeds: one end of a pipe has one direction |
 //! | EV_ADD | any, for both filters | returned |
 //! | EV_DELETE | ENOENT, EBADF | ignored: already removed |
+//! | any change | EINTR | repeated |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
 //! | wait | EBADF, EFAULT, EINVAL | abort with a message: the process closed the descriptor, or memory is corrupt |
 
@@ -39,20 +40,9 @@ use crate::rt::poll::side::{ERROR, HANG_UP};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::sys::fd::File;
 use crate::sys::kqueue::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE, Kevent, NOTE_TRIGGER,
-    kevent, kevent_of, kqueue,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF, EV_ERROR, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE, Kevent,
+    NOTE_TRIGGER, kevent, kevent_of, kqueue,
 };
-
-/// A kqueue.
-#[derive(Debug)]
-pub(crate) struct Kqueue {
-    queue: OwnedFd,
-    /// A break was triggered and has not been seen yet.
-    breaking: AtomicBool,
-    /// Descriptors registered with `is_first`, because kqueue cannot tell whether one is
-    /// registered.
-    firsts: Mutex<HashMap<RawFd, File>>,
-}
 
 /// A buffer for a batch of events.
 pub(crate) struct Batch {
@@ -67,7 +57,7 @@ unsafe impl Send for Batch {}
 fn decode(raw: &Kevent) -> Option<Event> {
     let Token { index, generation } = Token::unpack(raw.udata as usize as u64);
     let is_over = raw.flags & EV_EOF != 0;
-    let is_failed = is_over && raw.fflags != 0;
+    let is_failed = is_over && raw.fflags != 0 || raw.flags & EV_ERROR != 0;
     let end = if is_over { HANG_UP } else { 0 };
     let error = if is_failed { ERROR } else { 0 };
     let (is_read, is_write) = (raw.filter == EVFILT_READ, raw.filter == EVFILT_WRITE);
@@ -75,7 +65,7 @@ fn decode(raw: &Kevent) -> Option<Event> {
         index,
         generation,
         readable: is_read || is_failed,
-        writable: is_write || is_failed,
+        writable: is_write || is_over || is_failed,
         read_reasons: if is_read { end | error } else { error },
         write_reasons: if is_write { end | error } else { error },
     })
@@ -96,18 +86,39 @@ impl backend::Batch for Batch {
     }
 }
 
+/// A kqueue.
+#[derive(Debug)]
+pub(crate) struct Kqueue {
+    queue: OwnedFd,
+    /// A break was triggered and has not been seen yet.
+    breaking: AtomicBool,
+    /// Descriptors registered with `is_first`, because kqueue cannot tell whether one is
+    /// registered.
+    firsts: Mutex<HashMap<RawFd, File>>,
+}
+
 impl Kqueue {
+    /// Makes changes that have no answers, or one each. A change may be made twice.
+    fn apply(&self, changes: &[Kevent], answers: &mut [Kevent]) -> io::Result<()> {
+        loop {
+            match kevent(self.queue.as_fd(), changes, answers, None) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map(drop),
+            }
+        }
+    }
+
     /// Changes both filters of a descriptor. Returns the errno of each, or 0.
     fn change(&self, fd: RawFd, flags: u16, token: u64) -> io::Result<[i32; 2]> {
         let change = |filter| kevent_of(fd as usize, filter, flags | EV_RECEIPT, 0, token);
         let changes = [change(EVFILT_READ), change(EVFILT_WRITE)];
         let mut answers = [kevent_of(0, 0, 0, 0, 0); 2];
-        kevent(self.queue.as_fd(), &changes, &mut answers, None)?;
+        self.apply(&changes, &mut answers)?;
         Ok(answers.map(|answer| answer.data as i32))
     }
 
     fn user(&self, flags: u16, fflags: u32) -> io::Result<()> {
-        kevent(self.queue.as_fd(), &[kevent_of(0, EVFILT_USER, flags, fflags, 0)], &mut [], None).map(drop)
+        self.apply(&[kevent_of(0, EVFILT_USER, flags, fflags, 0)], &mut [])
     }
 }
 
@@ -176,7 +187,7 @@ impl BackEnd for Kqueue {
         // ORDERING: SeqCst: the swap comes after the caller made its work visible, and before the
         // caller relies on the wait ending.
         if !self.breaking.swap(true, Ordering::SeqCst) {
-            while self.user(0, NOTE_TRIGGER).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
+            let _ = self.user(0, NOTE_TRIGGER);
         }
     }
 
@@ -188,6 +199,7 @@ impl BackEnd for Kqueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::kqueue::interrupt_next_change;
 
     #[test]
     fn filters_and_flags_become_events() {
@@ -196,11 +208,14 @@ mod tests {
         for (filter, flags, fflags, read, write) in [
             (EVFILT_READ, 0, 0, Some(0), None),
             (EVFILT_WRITE, 0, 0, None, Some(0)),
-            (EVFILT_READ, EV_EOF, 0, Some(HANG_UP), None),
+            // Of a pipe whose reader is closed, some systems report only this to the writer.
+            (EVFILT_READ, EV_EOF, 0, Some(HANG_UP), Some(0)),
             (EVFILT_WRITE, EV_EOF, 0, None, Some(HANG_UP)),
             (EVFILT_READ, EV_EOF, reset, Some(HANG_UP | ERROR), Some(ERROR)),
             (EVFILT_WRITE, EV_EOF, reset, Some(ERROR), Some(HANG_UP | ERROR)),
             (EVFILT_READ, EV_CLEAR, reset, Some(0), None),
+            (EVFILT_READ, EV_ERROR, 0, Some(ERROR), Some(ERROR)),
+            (EVFILT_WRITE, EV_ERROR, 0, Some(ERROR), Some(ERROR)),
         ] {
             let event = decode(&kevent_of(9, filter, flags, fflags, token.pack())).unwrap();
             assert_eq!((event.index, event.generation), (5, u32::MAX));
@@ -208,5 +223,24 @@ mod tests {
             assert_eq!((event.read_reasons, event.write_reasons), (read.unwrap_or(0), write.unwrap_or(0)));
         }
         assert_eq!(decode(&kevent_of(0, EVFILT_USER, 0, 0, 0)), None);
+    }
+    #[test]
+    fn interrupted_change_is_repeated() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (it, mut batch) = (Kqueue::open().unwrap(), <Batch as backend::Batch>::new());
+        if !interrupt_next_change() {
+            return;
+        }
+        it.add(socket.as_fd(), Token { index: 5, generation: 1 }, true).unwrap();
+        interrupt_next_change();
+        it.wake();
+        it.wait(&mut batch, 8, Some(0));
+        assert!(batch.raw[..batch.len].iter().any(|raw| raw.filter == EVFILT_USER), "a break is pending");
+        interrupt_next_change();
+        it.delete(socket.as_fd());
+        it.wait(&mut batch, 8, Some(0));
+        assert_eq!(batch.len, 0, "no filter is left");
+        interrupt_next_change();
+        assert!(Kqueue::open().is_ok());
     }
 }

@@ -8,7 +8,7 @@ use std::ptr;
 
 use libc::c_int;
 pub(crate) use libc::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE, NOTE_TRIGGER,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF, EV_ERROR, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE, NOTE_TRIGGER,
     kevent as Kevent,
 };
 
@@ -28,6 +28,12 @@ pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     // SAFETY: no pointer is passed.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     Ok(queue)
+}
+
+/// Returns false: this system's calls cannot be made to fail.
+#[cfg(test)]
+pub(crate) fn interrupt_next_change() -> bool {
+    false
 }
 
 /// Applies `changes`, then waits for events for up to `timeout` nanoseconds (`None`: without limit)

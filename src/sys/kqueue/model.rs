@@ -13,8 +13,9 @@
 //! | EV_ONESHOT, EV_DISPATCH | deleted, or disabled, after the event is taken |
 //! | EV_RECEIPT | every change returns EV_ERROR with an errno or 0, and no event is taken |
 //! | EV_ERROR | reports a change that failed, if there is room; otherwise the call fails |
-//! | EV_EOF | READ: the peer sends no more, and `data` may be left; WRITE: the peer accepts no more; `fflags` is the socket's error |
+//! | EV_EOF | READ: the peer sends no more, and `data` may be left; WRITE: the peer accepts no more, or the reader of a pipe is closed; `fflags` is the socket's error |
 //! | NOTE_TRIGGER | activates USER |
+//! | EINTR | the changes have been applied ([`interrupt_next_change`]) |
 //!
 //! Limits of the model: a kernel stores the error itself in `fflags`, but poll(2) reports only that
 //! there is one (here ECONNRESET). An error that does not end the connection, such as an error of a
@@ -22,6 +23,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::io;
@@ -87,6 +89,17 @@ static QUEUES: LazyLock<Mutex<HashMap<RawFd, Shared>>> = LazyLock::new(Mutex::de
 
 const BELL: u64 = u64::MAX;
 
+thread_local! {
+    static INTERRUPTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes the calling thread's next call with changes fail with EINTR after it has applied them.
+/// Returns true: the system supports it.
+pub(crate) fn interrupt_next_change() -> bool {
+    INTERRUPTS.set(true);
+    true
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -129,13 +142,23 @@ fn levels(fd: RawFd) -> c_int {
     entry.revents.into()
 }
 
+fn is_fifo(fd: RawFd) -> bool {
+    // SAFETY: all zeroes is a valid value of this plain struct.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` is valid for writes during the call.
+    let result = unsafe { libc::fstat(fd, &raw mut status) };
+    result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFIFO
+}
+
 /// Returns the flags, fflags and data of a filter's event if its condition holds.
 fn condition(ident: usize, filter: i16) -> Option<(u16, u32, isize)> {
     let fd = ident as RawFd;
     let levels = levels(fd);
     let has = |level: i16| levels & c_int::from(level) != 0;
-    let is_over = has(libc::POLLHUP);
-    let error = if is_over && has(libc::POLLERR) { libc::ECONNRESET as u32 } else { 0 };
+    // The writing end of a pipe, whose reader is closed, has no error of a socket.
+    let is_broken_pipe = has(libc::POLLERR) && !has(libc::POLLHUP) && is_fifo(fd);
+    let is_over = has(libc::POLLHUP) || is_broken_pipe;
+    let error = if is_over && has(libc::POLLERR) && !is_broken_pipe { libc::ECONNRESET as u32 } else { 0 };
     let eof = |is_eof| if is_eof { EV_EOF } else { 0 };
     if filter == EVFILT_WRITE {
         let holds = is_over || has(libc::POLLOUT | libc::POLLERR);
@@ -257,6 +280,9 @@ pub(crate) fn kevent(
         };
         *room = Kevent { flags: change.flags | EV_ERROR, data: errno as isize, ..*change };
         answers += 1;
+    }
+    if !changes.is_empty() && INTERRUPTS.take() {
+        return Err(io::Error::from_raw_os_error(libc::EINTR));
     }
     if answers > 0 || events.is_empty() {
         return Ok(answers);
