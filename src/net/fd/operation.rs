@@ -241,8 +241,6 @@ impl Fd {
             if let Some(epoch) = registered {
                 match self.poll_edge(direction, epoch, &mut caller, cx) {
                     Poll::Pending => {
-                        // Armed when the operation is listed: an event in between, and a call that
-                        // used it up, would leave a back end unarmed.
                         self.poll.arm_for_waiters();
                         return Poll::Pending;
                     }

@@ -5,7 +5,7 @@
 //! time that a wait takes is proportional to the number of descriptors.
 //!
 //! # Edges
-//! A level that was reported is marked `told`, and is not requested again until an operation
+//! A level that is reported is requested again only after an operation
 //! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction right before it waits. poll(2) always
 //! reports hang-ups and errors, so a descriptor that has reported one is left out of the call until
 //! it is armed. An error or urgent data may persist, such as a message in the error queue.
@@ -18,12 +18,15 @@
 //! after poll(2) has returned. Otherwise the peer would not see the close, and the port would stay
 //! in use.
 //!
-//! # Handling of errors (poll(2))
-//! | errno | outcome |
-//! |---|---|
-//! | EINTR | an empty batch; the caller checks the clock again |
-//! | EAGAIN, ENOMEM, EINVAL | a pause of a millisecond and an empty batch |
-//! | POLLNVAL | other code closed the descriptor: an error in both directions, and the descriptor is removed |
+//! # Handling of errors (poll(2), pipe(2))
+//! | call | errno | outcome |
+//! |---|---|---|
+//! | pipe | EMFILE, ENFILE | returned to the caller that opens a socket, or to the operation that needs the poller; the next one tries again |
+//! | wait | EINTR | an empty batch; the caller checks the clock again |
+//! | wait | EAGAIN, ENOMEM, EINVAL | a pause of a millisecond and an empty batch |
+//! | wait | POLLNVAL | other code closed the descriptor: an error in both directions |
+//! | pipe write | EAGAIN | ignored: the pipe is full, so the break is pending |
+//! | pipe write | EINTR | repeated |
 //!
 //! EINVAL means more descriptors than RLIMIT_NOFILE. `add` refuses these with `QuotaExceeded`. If
 //! the limit was lowered later, a request has a part of the descriptors and waits for a millisecond
@@ -39,65 +42,32 @@ use libc::c_short;
 
 use crate::rt::poll::backend::{self, BackEnd, Event, State, Token, not_pollable};
 use crate::rt::time::clock;
-use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use crate::sys;
 use crate::sys::fd::File;
 
 /// The time after which an error or urgent data that persists is reported again.
 const QUIET_NANOS: u64 = 1_000_000;
 
-/// The text of the error of a descriptor above poll(2)'s limit.
-const TOO_MANY: &str = "too many descriptors for poll(2), which accepts no more than RLIMIT_NOFILE";
+/// The level of a half-close. A system without it is refused.
+const HALF_CLOSED: c_short = match sys::os::POLL_HALF_CLOSED {
+    Some(level) => level,
+    None => 0,
+};
 
 /// The levels that poll(2) reports even if they are not requested.
 const ALWAYS: c_short = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
+const READ: c_short = libc::POLLIN | libc::POLLPRI | HALF_CLOSED;
+const WRITE: c_short = libc::POLLOUT;
 
 /// The levels that may persist after they were reported.
 const LASTING: c_short = ALWAYS | libc::POLLPRI;
 
-/// A registered descriptor.
-#[derive(Debug)]
-struct Entry {
-    fd: RawFd,
-    generation: u32,
-    /// The identity of the open file, as far as fstat(2) can tell.
-    file: File,
-    /// Levels that were reported and have not been armed since.
-    told: c_short,
-    /// Levels that were armed too early; they may be reported again from `quiet_until` on.
-    later: c_short,
-    quiet_until: u64,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    /// Entries by the index of their token.
-    entries: HashMap<u32, Entry>,
-    indices: HashMap<RawFd, u32>,
-    /// Whether a thread is in poll(2) and its wait has not been broken.
-    sleeps: bool,
-    /// The number of calls of poll(2) that have returned.
-    returns: u64,
-    is_asleep: bool,
-}
-
-/// The back end; see the [module documentation](self).
-#[derive(Debug)]
-pub(crate) struct Poll {
-    half_closed: c_short,
-    reader: PipeReader,
-    writer: PipeWriter,
-    /// Whether `wake` has written to the pipe and no wait has consumed it.
-    breaking: AtomicBool,
-    table: Mutex<Table>,
-    /// Notified when poll(2) has returned.
-    returned: Condvar,
-}
-
 /// A buffer for a batch of events.
 pub(crate) struct Batch {
-    entries: Vec<libc::pollfd>,
-    /// The index of each entry except the first, which is the breaker.
+    /// The request, and the answer to it. The first entry is the breaker's.
+    polled: Vec<libc::pollfd>,
+    /// The index of each entry except the first.
     indices: Vec<u32>,
     events: Vec<Event>,
     is_broken: bool,
@@ -107,7 +77,7 @@ pub(crate) struct Batch {
 
 impl backend::Batch for Batch {
     fn new() -> Batch {
-        Batch { entries: Vec::new(), indices: Vec::new(), events: Vec::new(), is_broken: false, start: 0 }
+        Batch { polled: Vec::new(), indices: Vec::new(), events: Vec::new(), is_broken: false, start: 0 }
     }
 
     fn events(&self) -> impl Iterator<Item = Event> + '_ {
@@ -120,25 +90,46 @@ impl backend::Batch for Batch {
     }
 }
 
+/// A registered descriptor.
+#[derive(Debug)]
+struct Entry {
+    fd: RawFd,
+    generation: u32,
+    file: File,
+    /// The levels that are not reported yet, or armed since.
+    armed: c_short,
+    /// Lasting levels that are not requested before `quiet_until`, because they were just reported.
+    quiet: c_short,
+    quiet_until: u64,
+}
+
 impl Entry {
-    /// Returns the levels to request at `now`, or `None` if the descriptor is left out.
-    fn question(&mut self, now: u64, half_closed: c_short) -> Option<c_short> {
-        if self.later != 0 && now >= self.quiet_until {
-            self.told &= !self.later;
-            self.later = 0;
-        }
-        let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | half_closed;
-        (self.told & ALWAYS == 0).then_some(all & !self.told)
+    fn new(fd: RawFd, generation: u32, file: File) -> Entry {
+        Entry { fd, generation, file, armed: ALWAYS | READ | WRITE, quiet: 0, quiet_until: 0 }
     }
 
-    /// Handles the answer of poll(2) at `now`. Returns an event if there is anything new to report.
-    fn answer(&mut self, index: u32, levels: c_short, now: u64, half_closed: c_short) -> Option<Event> {
-        let new = levels & !self.told;
-        if new == 0 {
-            return None;
+    /// Arms the directions that are true. Reports whether that changes the request.
+    fn arm(&mut self, read: bool, write: bool) -> bool {
+        let before = self.armed;
+        self.armed |= ALWAYS | if read { READ } else { 0 } | if write { WRITE } else { 0 };
+        self.armed != before
+    }
+
+    /// Returns the levels to request at `now`, or `None` if the descriptor is left out.
+    fn request(&mut self, now: u64) -> Option<c_short> {
+        if now >= self.quiet_until {
+            self.quiet = 0;
         }
-        self.told |= new;
+        let levels = self.armed & !self.quiet;
+        (levels & ALWAYS == ALWAYS).then_some(levels & !ALWAYS)
+    }
+
+    /// Takes the levels that poll(2) has reported at `now`. Returns an event if one of them is armed.
+    fn report(&mut self, index: u32, levels: c_short, now: u64) -> Option<Event> {
+        let new = levels & self.armed;
+        self.armed &= !new;
         if new & LASTING != 0 {
+            self.quiet |= new & LASTING;
             self.quiet_until = now.saturating_add(QUIET_NANOS);
         }
         let has = |level| new & level != 0;
@@ -146,152 +137,96 @@ impl Entry {
             input: has(libc::POLLIN),
             output: has(libc::POLLOUT),
             priority: has(libc::POLLPRI),
-            half_closed: has(half_closed),
+            half_closed: has(HALF_CLOSED),
             hung_up: has(libc::POLLHUP),
             failed: has(libc::POLLERR | libc::POLLNVAL),
         };
-        Some(Event::new(Token { index, generation: self.generation }, state))
+        (new != 0).then(|| Event::new(Token { index, generation: self.generation }, state))
     }
+}
 
-    fn arm(&mut self, read: bool, write: bool, now: u64, half_closed: c_short) {
-        let mut levels = ALWAYS;
-        if read {
-            levels |= libc::POLLIN | libc::POLLPRI | half_closed;
-        }
-        if write {
-            levels |= libc::POLLOUT;
-        }
-        let too_soon = if now < self.quiet_until { levels & self.told & LASTING } else { 0 };
-        self.later |= too_soon;
-        self.told &= !levels | too_soon;
-    }
+#[derive(Debug, Default)]
+struct Table {
+    /// Entries by the index of their token.
+    entries: HashMap<u32, Entry>,
+    /// Whether a thread is in poll(2).
+    is_asleep: bool,
+    /// Whether its wait has been broken because the table has changed.
+    is_broken: bool,
+    /// The number of calls of poll(2) that have returned.
+    returns: u64,
 }
 
 impl Table {
-    fn remove(&mut self, fd: RawFd) -> bool {
-        let Some(index) = self.indices.remove(&fd) else { return false };
-        // The slot may belong to another descriptor by now.
-        if self.entries.get(&index).is_some_and(|entry| entry.fd == fd) {
-            self.entries.remove(&index);
-        }
-        true
-    }
-
-    /// Writes up to `room` requests into `batch`, beginning with another descriptor each time.
-    /// Returns the earliest time at which a withheld level may be requested again, if any.
-    fn ask(&mut self, batch: &mut Batch, room: usize, half_closed: c_short) -> Option<u64> {
-        let now = clock::now();
-        batch.entries.truncate(1);
+    /// Writes a request for up to `room` descriptors into `batch`, beginning with another one each
+    /// time. Returns the time at which a larger request may be made, if any.
+    fn request(&mut self, batch: &mut Batch, room: usize, now: u64) -> Option<u64> {
+        batch.polled.truncate(1);
         batch.indices.clear();
-        let mut wait_until = None;
+        let mut until = (room < self.entries.len()).then(|| now.saturating_add(QUIET_NANOS));
         for (&index, entry) in &mut self.entries {
-            if let Some(events) = entry.question(now, half_closed) {
-                batch.entries.push(libc::pollfd { fd: entry.fd, events, revents: 0 });
+            if let Some(events) = entry.request(now) {
+                batch.polled.push(libc::pollfd { fd: entry.fd, events, revents: 0 });
                 batch.indices.push(index);
             }
-            if entry.later != 0 {
-                wait_until = Some(wait_until.map_or(entry.quiet_until, |at: u64| at.min(entry.quiet_until)));
+            if entry.armed & entry.quiet != 0 {
+                until = until.into_iter().chain([entry.quiet_until]).min();
             }
         }
-        if !batch.indices.is_empty() {
-            let first = batch.start % batch.indices.len();
-            batch.entries[1..].rotate_left(first);
-            batch.indices.rotate_left(first);
-        }
+        let first = batch.start.checked_rem(batch.indices.len()).unwrap_or(0);
+        batch.start = batch.start.wrapping_add(1);
+        batch.polled[1..].rotate_left(first);
+        batch.indices.rotate_left(first);
+        batch.polled.truncate(room.saturating_add(1));
         batch.indices.truncate(room);
-        batch.entries.truncate(room.saturating_add(1));
-        wait_until
+        until
+    }
+
+    /// Takes up to `most` events from the answers in `batch`.
+    fn report(&mut self, batch: &mut Batch, most: usize, now: u64) {
+        let answers = batch.polled[1..].iter().zip(&batch.indices);
+        for (polled, index) in answers.filter(|(polled, _)| polled.revents != 0) {
+            if batch.events.len() == most {
+                break;
+            }
+            // Another descriptor may have the slot by now. The next wait requests it.
+            if let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.fd == polled.fd) {
+                batch.events.extend(entry.report(*index, polled.revents, now));
+            }
+        }
     }
 }
 
-impl Poll {
-    /// Opens an instance for a system whose poll(2) reports by `half_closed` that a peer will send
-    /// no more data.
-    fn with(half_closed: Option<c_short>) -> io::Result<Poll> {
-        let half_closed = half_closed.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::Unsupported,
-                "poll(2) of this system does not report that a peer has ended its sending (POLLRDHUP)",
-            )
-        })?;
-        let (reader, writer) = io::pipe()?;
-        sys::socket::set_nonblocking(reader.as_fd(), true)?;
-        sys::socket::set_nonblocking(writer.as_fd(), true)?;
-        let (breaking, table) = (AtomicBool::new(false), Mutex::new(Table::default()));
-        Ok(Poll { half_closed, reader, writer, breaking, table, returned: Condvar::new() })
-    }
+/// A table of descriptors, with the pipe that breaks a wait.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    reader: PipeReader,
+    writer: PipeWriter,
+    /// A break was written and has not been seen yet.
+    breaking: AtomicBool,
+    table: Mutex<Table>,
+    /// Notified when poll(2) has returned.
+    returned: Condvar,
+}
 
+/// Fails on a system whose poll(2) has no level for a half-close.
+fn check(half_closed: Option<c_short>) -> io::Result<()> {
+    let text = "poll(2) of this system does not report that a peer has ended its sending (POLLRDHUP)";
+    half_closed.map(drop).ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, text))
+}
+
+impl Poll {
     /// Makes a thread in poll(2) rebuild its request, because the table has changed.
-    fn break_sleep(&self, table: &mut Table) {
-        if table.sleeps {
-            table.sleeps = false;
+    fn break_request(&self, table: &mut Table) {
+        if table.is_asleep && !table.is_broken {
+            table.is_broken = true;
             self.write();
         }
     }
 
-    /// Makes the breaker readable. If the pipe is full, it already is.
+    /// Makes the breaker readable.
     fn write(&self) {
         while (&self.writer).write(&[1]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
-    }
-
-    fn drain(&self) {
-        let mut buf = [0; 64];
-        while matches!((&self.reader).read(&mut buf), Ok(count) if count == buf.len()) {}
-    }
-
-    /// Collects up to `most` events from the answers in `batch`.
-    fn collect(&self, table: &mut Table, batch: &mut Batch, most: usize) {
-        let now = clock::now();
-        batch.start = batch.start.wrapping_add(1);
-        for (polled, &index) in batch.entries[1..].iter().zip(&batch.indices) {
-            if polled.revents == 0 {
-                continue;
-            }
-            if batch.events.len() == most {
-                break;
-            }
-            // Another descriptor may have the slot or the number by now. The next wait requests it.
-            let Some(entry) = table.entries.get_mut(&index).filter(|entry| entry.fd == polled.fd) else { continue };
-            batch.events.extend(entry.answer(index, polled.revents, now, self.half_closed));
-            if polled.revents & libc::POLLNVAL != 0 {
-                table.remove(polled.fd);
-            }
-        }
-    }
-
-    /// Calls poll(2) once. Returns whether the wait ends before its timeout.
-    fn poll<'a>(
-        &'a self,
-        mut table: MutexGuard<'a, Table>,
-        batch: &mut Batch,
-        most: usize,
-        limit: Option<u64>,
-    ) -> (MutexGuard<'a, Table>, bool) {
-        (table.sleeps, table.is_asleep) = (true, true);
-        drop(table);
-        let result = sys::os::poll(&mut batch.entries, limit);
-        let mut table = self.table.lock();
-        (table.sleeps, table.is_asleep) = (false, false);
-        table.returns = table.returns.wrapping_add(1);
-        self.returned.notify_all();
-        match result {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return (table, true),
-            Err(_) => {
-                drop(table);
-                std::thread::sleep(Duration::from_millis(1));
-                return (self.table.lock(), true);
-            }
-        }
-        if batch.entries[0].revents != 0 {
-            self.drain();
-            // ORDERING: SeqCst, before the caller checks the queues again: a later `wake` writes
-            // again.
-            batch.is_broken = self.breaking.swap(false, Ordering::SeqCst);
-        }
-        self.collect(&mut table, batch, most);
-        let is_over = batch.is_broken || !batch.events.is_empty();
-        (table, is_over)
     }
 }
 
@@ -301,7 +236,12 @@ impl BackEnd for Poll {
     type Batch = Batch;
 
     fn open() -> io::Result<Poll> {
-        Poll::with(sys::os::POLL_HALF_CLOSED)
+        check(sys::os::POLL_HALF_CLOSED)?;
+        let (reader, writer) = io::pipe()?;
+        sys::socket::set_nonblocking(reader.as_fd(), true)?;
+        sys::socket::set_nonblocking(writer.as_fd(), true)?;
+        let (breaking, table) = (AtomicBool::new(false), Mutex::new(Table::default()));
+        Ok(Poll { reader, writer, breaking, table, returned: Condvar::new() })
     }
 
     fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
@@ -311,26 +251,24 @@ impl BackEnd for Poll {
         }
         let mut table = self.table.lock();
         let (number, Token { index, generation }) = (fd.as_raw_fd(), token);
-        if let Some(known) = table.indices.get(&number).and_then(|index| table.entries.get(index)) {
-            if is_first && known.file == file {
-                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        match table.entries.values().find(|entry| entry.fd == number) {
+            Some(known) if is_first && known.file == file => return Err(io::Error::from_raw_os_error(libc::EEXIST)),
+            None if table.entries.len() as u64 + 1 >= sys::fd::limit() => {
+                let text = "too many descriptors for poll(2), which accepts no more than RLIMIT_NOFILE";
+                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
             }
-        } else if table.entries.len() as u64 + 1 >= sys::fd::limit() {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, TOO_MANY));
+            _ => {}
         }
-        table.remove(number);
-        table.indices.insert(number, index);
-        table.entries.insert(index, Entry { fd: number, generation, file, told: 0, later: 0, quiet_until: 0 });
-        self.break_sleep(&mut table);
+        table.entries.retain(|_, entry| entry.fd != number);
+        table.entries.insert(index, Entry::new(number, generation, file));
+        self.break_request(&mut table);
         Ok(())
     }
 
     fn delete(&self, fd: BorrowedFd<'_>) {
         let mut table = self.table.lock();
-        if !table.remove(fd.as_raw_fd()) || !table.is_asleep {
-            return;
-        }
-        self.break_sleep(&mut table);
+        table.entries.retain(|_, entry| entry.fd != fd.as_raw_fd());
+        self.break_request(&mut table);
         let returns = table.returns;
         while table.is_asleep && table.returns == returns {
             table = self.returned.wait(table);
@@ -339,13 +277,9 @@ impl BackEnd for Poll {
 
     fn arm(&self, token: Token, read: bool, write: bool) {
         let mut table = self.table.lock();
-        let Some(entry) = table.entries.get_mut(&token.index) else { return };
-        if entry.generation == token.generation {
-            let told = (entry.told, entry.later);
-            entry.arm(read, write, clock::now(), self.half_closed);
-            if told != (entry.told, entry.later) {
-                self.break_sleep(&mut table);
-            }
+        let entry = table.entries.get_mut(&token.index).filter(|entry| entry.generation == token.generation);
+        if entry.is_some_and(|entry| entry.arm(read, write)) {
+            self.break_request(&mut table);
         }
     }
 
@@ -353,30 +287,41 @@ impl BackEnd for Poll {
         let until = timeout.map(|nanos| clock::now().saturating_add(nanos));
         batch.events.clear();
         batch.is_broken = false;
-        if batch.entries.is_empty() {
-            batch.entries.push(libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 });
-        }
-        batch.entries[0].fd = self.reader.as_raw_fd();
+        batch.polled.clear();
+        batch.polled.push(libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         let mut table = self.table.lock();
         loop {
-            // The breaker takes one place. If the limit was lowered, the rest is left for the next
-            // call.
+            // The breaker takes one place.
             let room = usize::try_from(sys::fd::limit()).unwrap_or(usize::MAX).saturating_sub(1);
-            let quiet_until = table.ask(batch, room, self.half_closed);
             let now = clock::now();
-            let left = |at: u64| at.saturating_sub(now);
-            let mut limit = until.map(left);
-            if let Some(at) = quiet_until {
-                limit = Some(limit.map_or(left(at), |limit| limit.min(left(at))));
-            }
-            if room < table.entries.len() {
-                limit = Some(limit.map_or(QUIET_NANOS, |limit| limit.min(QUIET_NANOS)));
-            }
-            let (after, is_over) = self.poll(table, batch, most.max(1), limit);
-            if is_over || until.is_some_and(|until| clock::now() >= until) {
+            let again_at = table.request(batch, room, now);
+            let limit = until.into_iter().chain(again_at).min().map(|at| at.saturating_sub(now));
+            (table.is_asleep, table.is_broken) = (true, false);
+            drop(table);
+            let result = sys::os::poll(&mut batch.polled, limit);
+            table = self.table.lock();
+            table.is_asleep = false;
+            table.returns = table.returns.wrapping_add(1);
+            self.returned.notify_all();
+            if let Err(error) = result {
+                drop(table);
+                if error.kind() != io::ErrorKind::Interrupted {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 return;
             }
-            table = after;
+            if batch.polled[0].revents != 0 {
+                let mut buf = [0; 64];
+                while matches!((&self.reader).read(&mut buf), Ok(count) if count == buf.len()) {}
+                // ORDERING: SeqCst, before the caller checks the queues again: a later `wake` writes
+                // again (model `breaks_are_not_lost`).
+                batch.is_broken = self.breaking.swap(false, Ordering::SeqCst);
+            }
+            let now = clock::now();
+            table.report(batch, most.max(1), now);
+            if batch.is_broken || !batch.events.is_empty() || until.is_some_and(|until| now >= until) {
+                return;
+            }
         }
     }
 

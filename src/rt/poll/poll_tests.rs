@@ -5,34 +5,32 @@ use std::os::unix::net::UnixStream;
 use super::*;
 use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY};
 
-const HALF_CLOSED: c_short = 1 << 13;
-
 fn entry() -> Entry {
     let file = File::of(io::pipe().unwrap().0.as_fd()).unwrap();
-    Entry { fd: 9, generation: 7, file, told: 0, later: 0, quiet_until: 0 }
+    Entry::new(9, 7, file)
 }
 
 #[test]
 fn reported_level_is_not_asked_for_until_armed() {
     let mut entry = entry();
     let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | HALF_CLOSED;
-    assert_eq!(entry.question(0, HALF_CLOSED), Some(all));
-    let event = entry.answer(3, libc::POLLIN | libc::POLLOUT, 0, HALF_CLOSED).unwrap();
+    assert_eq!(entry.request(0), Some(all));
+    let event = entry.report(3, libc::POLLIN | libc::POLLOUT, 0).unwrap();
     assert_eq!((event.index, event.generation), (3, 7));
     assert!(event.readable && event.writable && event.read_reasons == 0);
-    assert_eq!(entry.question(0, HALF_CLOSED), Some(libc::POLLPRI | HALF_CLOSED));
-    assert_eq!(entry.answer(3, libc::POLLIN, 0, HALF_CLOSED), None, "already reported");
-    entry.arm(true, false, 0, HALF_CLOSED);
-    assert_eq!(entry.question(0, HALF_CLOSED), Some(all & !libc::POLLOUT));
-    entry.arm(false, true, 0, HALF_CLOSED);
-    assert_eq!(entry.question(0, HALF_CLOSED), Some(all));
+    assert_eq!(entry.request(0), Some(libc::POLLPRI | HALF_CLOSED));
+    assert_eq!(entry.report(3, libc::POLLIN, 0), None, "already reported");
+    entry.arm(true, false);
+    assert_eq!(entry.request(0), Some(all & !libc::POLLOUT));
+    entry.arm(false, true);
+    assert_eq!(entry.request(0), Some(all));
 }
 
 #[test]
 fn half_close_is_reported_beside_unread_data() {
     let mut entry = entry();
-    assert!(entry.answer(0, libc::POLLIN, 0, HALF_CLOSED).is_some());
-    let event = entry.answer(0, libc::POLLIN | HALF_CLOSED, 0, HALF_CLOSED).unwrap();
+    assert!(entry.report(0, libc::POLLIN, 0).is_some());
+    let event = entry.report(0, libc::POLLIN | HALF_CLOSED, 0).unwrap();
     assert!(event.readable && !event.writable);
     assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, 0));
 }
@@ -40,11 +38,11 @@ fn half_close_is_reported_beside_unread_data() {
 #[test]
 fn hang_up_leaves_the_descriptor_out_until_armed() {
     let mut entry = entry();
-    let event = entry.answer(0, libc::POLLIN | libc::POLLHUP, 5, HALF_CLOSED).unwrap();
+    let event = entry.report(0, libc::POLLIN | libc::POLLHUP, 5).unwrap();
     assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, HANG_UP));
-    assert_eq!(entry.question(6, HALF_CLOSED), None);
-    entry.arm(false, false, 5 + QUIET_NANOS, HALF_CLOSED);
-    assert!(entry.question(5 + QUIET_NANOS, HALF_CLOSED).is_some_and(|events| events & libc::POLLIN == 0));
+    assert_eq!(entry.request(6), None);
+    entry.arm(false, false);
+    assert!(entry.request(5 + QUIET_NANOS).is_some_and(|events| events & libc::POLLIN == 0));
 }
 
 #[test]
@@ -52,15 +50,16 @@ fn lasting_error_is_reported_again_after_a_pause() {
     let mut entry = entry();
     for level in [libc::POLLERR, libc::POLLPRI] {
         let (now, reason) = (entry.quiet_until + 10, if level == libc::POLLERR { ERROR } else { PRIORITY });
-        assert_eq!(entry.answer(0, level, now, HALF_CLOSED).unwrap().read_reasons, reason);
-        entry.arm(true, true, now, HALF_CLOSED);
-        let asked = entry.question(now, HALF_CLOSED);
+        assert!(entry.request(now).is_some());
+        assert_eq!(entry.report(0, level, now).unwrap().read_reasons, reason);
+        entry.arm(true, true);
+        let asked = entry.request(now);
         assert!(asked.is_none_or(|events| events & level == 0), "too soon");
         assert!(level == libc::POLLERR || asked.is_some_and(|events| events & libc::POLLIN != 0));
-        let again = entry.question(now + QUIET_NANOS, HALF_CLOSED);
+        let again = entry.request(now + QUIET_NANOS);
         assert!(again.is_some());
-        assert!(entry.answer(0, level, now + QUIET_NANOS, HALF_CLOSED).is_some());
-        entry.arm(true, true, u64::MAX, HALF_CLOSED);
+        assert!(entry.report(0, level, now + QUIET_NANOS).is_some());
+        entry.arm(true, true);
     }
 }
 
@@ -71,12 +70,12 @@ fn all_descriptors_are_polled_in_turn_under_a_small_limit() {
         table.entries.insert(index, Entry { fd: index as RawFd, ..entry() });
     }
     let mut batch: Batch = backend::Batch::new();
-    batch.entries.push(libc::pollfd { fd: 0, events: 0, revents: 0 });
+    batch.polled.push(libc::pollfd { fd: 0, events: 0, revents: 0 });
     let mut seen = std::collections::HashSet::new();
     for start in 0..5 {
         batch.start = start;
-        assert_eq!(table.ask(&mut batch, 2, HALF_CLOSED), None);
-        assert_eq!((batch.entries.len(), batch.indices.len()), (3, 2));
+        assert!(table.request(&mut batch, 2, 0).is_some(), "the rest is requested soon");
+        assert_eq!((batch.polled.len(), batch.indices.len()), (3, 2));
         seen.extend(batch.indices.iter().copied());
     }
     assert_eq!(seen.len(), 5);
@@ -84,7 +83,7 @@ fn all_descriptors_are_polled_in_turn_under_a_small_limit() {
 
 #[test]
 fn system_without_half_close_events_is_refused() {
-    let error = Poll::with(None).unwrap_err();
+    let error = check(None).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("POLLRDHUP"), "{error}");
 }

@@ -161,19 +161,19 @@ impl PollHandle {
         }
     }
 
-    /// Arms a back end for the other operations that wait. Called by an operation that found its
-    /// direction idle but does not wait itself.
+    /// Arms the directions that are idle, if the back end needs it. Called by an operation that is
+    /// listed: an event before that, and a call that used it up, would leave the back end unarmed.
+    /// Also called by an operation that found its direction idle but does not wait itself, for those
+    /// that do.
     #[cold]
     pub(crate) fn arm_for_waiters(&self) {
-        if self.desc.registration.load(Ordering::Acquire) as u32 as u64 == registration::ARMED {
-            self.arm();
+        // While it is being added, the back end may know the descriptor already. If it does not yet,
+        // all levels are armed when it does.
+        let state = self.desc.registration.load(Ordering::Acquire) as u32 as u64;
+        if state == registration::ADDING || state == registration::ARMED {
+            let is_idle = |direction| self.desc.side(direction).is_idle(self.generation);
+            runtime().driver.arm(self.token(), is_idle(Direction::Read), is_idle(Direction::Write));
         }
-    }
-
-    /// Arms the directions that are idle.
-    pub(super) fn arm(&self) {
-        let is_idle = |direction| self.desc.side(direction).is_idle(self.generation);
-        runtime().driver.arm(self.token(), is_idle(Direction::Read), is_idle(Direction::Write));
     }
 
     pub(super) fn token(&self) -> Token {
@@ -329,6 +329,7 @@ impl PollHandle {
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => {
                     context::note(Waits::HangUp(self.desc.tag()));
+                    self.arm_for_waiters();
                     return Poll::Pending;
                 }
                 Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),

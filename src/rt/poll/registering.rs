@@ -67,9 +67,6 @@ impl PollHandle {
                 return Ok(epoch);
             }
             if seen == state(registration::ADDING) || seen == state(registration::ARMED) {
-                // A back end that needs arming may not know the descriptor yet. Then its `add` comes
-                // after this call, and the arming that follows the `add` finds the direction idle.
-                self.arm();
                 return Ok(epoch);
             }
             let adding = state(registration::ADDING);
@@ -82,9 +79,6 @@ impl PollHandle {
             Ok(arms) => {
                 let added = if arms { registration::ARMED } else { registration::ADDED };
                 self.desc.registration.store(state(added), Ordering::Release);
-                if arms {
-                    self.arm();
-                }
                 if !runtime.polls_here() {
                     runtime.ensure_poller();
                 }
