@@ -1,4 +1,4 @@
-"""Checks a crate's pages that rustdoc has made: documentation.py FOLDER CRATE."""
+"""Checks a crate's pages that rustdoc has made: documentation.py FOLDER CRATE [marks]."""
 
 import html
 import os
@@ -6,7 +6,7 @@ import re
 import sys
 from urllib.parse import unquote
 
-folder, crate = sys.argv[1:]
+folder, crate, *options = sys.argv[1:]
 
 # Methods of futures-lite's types: nothing here can define what their links mean.
 FOREIGN = {"io/struct.Cursor.html": 2, "io/struct.Take.html": 1}
@@ -55,8 +55,14 @@ def leads_nowhere(path, link):
     return anchor not in anchors and unquote(anchor) not in anchors
 
 
+# What the text of an item that only some systems have says, and rustdoc's mark, which follows from its cfg.
+SYSTEMS = {
+    r"<p>Linux only\.|(?<!</strong> only)\sLinux only\.": "Available on <strong>Linux</strong> only.",
+    r"\sNot on macOS\.|<p>Not on macOS\.": "Available on <strong>non-macOS</strong> only.",
+}
+
 complaints = []
-count = 0
+count = marks = 0
 root = os.path.join(folder, crate)
 for where, _, names in os.walk(root):
     for name in sorted(names):
@@ -67,6 +73,12 @@ for where, _, names in os.walk(root):
         short = os.path.relpath(path, root)
         # Implementations of other crates' traits come with those crates' documentation.
         own = page(path)[0].split('id="trait-implementations"')[0]
+        if "marks" in options and not short.startswith("guide"):
+            for text, mark in SYSTEMS.items():
+                says, has = len(re.findall(text, own)), own.count(mark)
+                marks += has
+                if says != has:
+                    complaints.append(f"{short}: {says} items say that only some systems have them, {has} have the mark: {mark}")
         # A reference that rustdoc could not resolve stays in brackets.
         raw = re.findall(r"\[<code>([^\]]*)</code>\]", own)
         if len(raw) > FOREIGN.get(short, 0):
@@ -81,6 +93,8 @@ for short, wanted in FIRST.items():
     if first is None or first.group(1) != wanted:
         complaints.append(f"{short}: begins with {first and first.group(1)}, not with {wanted}")
 
+if "marks" in options and not marks:
+    complaints.append("no page has a mark")
 if complaints:
     sys.exit("\n".join(complaints))
-print(f"{count} pages")
+print(f"{count} pages" + (f", {marks} marks of systems" if marks else ""))

@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # The documentation builds without warnings, as cargo doc makes it without dependencies; every link has a target, and the pages of sockets
 # begin with constructors. Needs python3.
+#   ci/documentation.sh docsrs    as docs.rs builds netpoll (nightly): items that only some systems have also carry rustdoc's mark
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 
+if [[ ${1-} == docsrs ]]; then
+    RUSTDOCFLAGS="${RUSTDOCFLAGS-} --cfg docsrs" cargo +nightly doc --no-deps --all-features --lib --target-dir target/docsrs
+    python3 ci/documentation.py target/docsrs/doc netpoll marks
+    exit
+fi
 RUSTDOCFLAGS="${RUSTDOCFLAGS-} -D warnings" cargo doc --no-deps --workspace
 python3 ci/documentation.py "${CARGO_TARGET_DIR:-target}/doc" netpoll

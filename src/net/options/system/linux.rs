@@ -158,6 +158,8 @@ pub(crate) fn set_defer_accept(fd: BorrowedFd<'_>, most: Duration) -> io::Result
 /// The kernel's statistics about a TCP connection; returned by
 /// [`TcpStream::info`](crate::net::TcpStream::info).
 ///
+/// Linux only.
+///
 /// Source: TCP_INFO, tcp(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
