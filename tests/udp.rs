@@ -785,37 +785,3 @@ fn other_descriptor_kinds_fail() {
         assert_eq!(tcp.send(b"tcp").await.unwrap(), 3);
     });
 }
-
-/// shutdown(2) does not end receiving on a UDP socket: datagrams still arrive (Linux), so a receive waits for them.
-#[test]
-#[cfg(target_os = "linux")]
-fn receive_waits_on_socket_that_was_shut_down() {
-    run(async {
-        for is_connected in [false, true] {
-            let (one, other) = if is_connected {
-                connected_pair().await
-            } else {
-                let (one, other, to, _) = sockets().await;
-                other.connect(to).await.unwrap();
-                (one, other)
-            };
-            let mut buf = [0; 8];
-            let mut receive = one.recv_from(&mut buf);
-            assert!(poll_once(&mut receive).await.is_pending());
-            // On an unconnected socket the call fails but still takes effect.
-            let duplicate = std::net::TcpStream::from(one.as_fd().try_clone_to_owned().unwrap());
-            let done = duplicate.shutdown(std::net::Shutdown::Read);
-            assert_eq!(
-                done.map_err(|error| error.kind()),
-                if is_connected { Ok(()) } else { Err(ErrorKind::NotConnected) }
-            );
-            assert!(poll_once(&mut receive).await.is_pending());
-            let sender = task::spawn(async move {
-                task::sleep(Duration::from_millis(20)).await;
-                other.send(b"late").await
-            });
-            assert_eq!(receive.await.unwrap().0, 4);
-            assert_eq!(sender.await.unwrap(), 4);
-        }
-    });
-}
