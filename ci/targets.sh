@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the library and its tests, with default features, for other machines and other systems: 32 bits and another architecture on Linux,
+# Checks the library, its tests and its examples, with default features, for other machines and other systems: 32 bits and another architecture on Linux,
 # macOS and FreeBSD. The compiler and the standard library of the target suffice, nothing is linked or run.
 #
 # usage: ci/targets.sh [--strict] [TARGET]...
@@ -39,15 +39,16 @@ debian() {
 
 failed=()
 for target in "${targets[@]}"; do
+    begin=$SECONDS
     if rustup target list --installed | grep -qx "$target" || timeout 300 rustup target add "$target" >/dev/null 2>&1; then
-        cargo clippy --lib --tests --target "$target" --target-dir "$folder" -- -D warnings
-        printf '%s: no complaint\n' "$target"
+        cargo clippy --lib --tests --examples --target "$target" --target-dir "$folder" -- -D warnings
+        printf '%s: no complaint (%d s)\n' "$target" $((SECONDS - begin))
     elif debian; then
         # The compiler has no clippy; its warnings are errors.
         RUSTC=$folder/debian/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS='-D warnings' \
             LD_LIBRARY_PATH=$(find "$folder/debian" -name 'libLLVM*.so*' -printf '%h\n' | sort -u | paste -sd:) \
-            cargo check --lib --tests -Zbuild-std=std,panic_abort --target "$target" --target-dir "$folder/build-std"
-        printf '%s: no complaint of the compiler (clippy was not run)\n' "$target"
+            cargo check --lib --tests --examples -Zbuild-std=std,panic_abort --target "$target" --target-dir "$folder/build-std"
+        printf '%s: no complaint of the compiler (clippy was not run, %d s)\n' "$target" $((SECONDS - begin))
     else
         printf '%s: left out, there is no standard library for it\n' "$target"
         failed+=("$target")

@@ -6,7 +6,7 @@
 //! cargo run --release --example unix_fdpass -- 127.0.0.1:8000 4
 //! ```
 //!
-//! Shows `UnixSeqpacket`: one message per connection, with the descriptor in it; the peer's
+//! Shows descriptors in messages: one byte per connection, with the descriptor beside it; the peer's
 //! credentials; and sockets made from received descriptors. A worker introduces itself and echoes.
 //! When Ctrl-C or SIGTERM stops the parent, it closes the workers' sockets. A worker then reads what
 //! its clients have sent, as if they had closed their connections, and ends.
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use netpoll::net::{self, Listener, TcpListener, TcpStream};
-use netpoll::os::unix::net::UnixSeqpacket;
+use netpoll::os::unix::net::UnixStream;
 use netpoll::prelude::*;
 use netpoll::signal::{self, Signal, SignalKind};
 use netpoll::{io, task};
@@ -45,7 +45,7 @@ async fn parent(addr: &str, workers: usize) -> io::Result<()> {
         async move {
             // The worker gets a duplicate, so this descriptor may be closed as soon as the message
             // is sent.
-            let sent = sockets[next % sockets.len()].send_with_fds(b"one", &[stream.as_fd()]).await;
+            let sent = sockets[next % sockets.len()].send_with_fds(b"1", &[stream.as_fd()]).await;
             if let Err(error) = sent {
                 eprintln!("{stream:?}: {error}");
             }
@@ -58,8 +58,8 @@ async fn parent(addr: &str, workers: usize) -> io::Result<()> {
 
 /// Starts this program again with one end of a socket pair as its standard input. Returns the other
 /// end.
-fn start_worker() -> io::Result<(UnixSeqpacket, Child)> {
-    let (ours, theirs) = UnixSeqpacket::pair()?;
+fn start_worker() -> io::Result<(UnixStream, Child)> {
+    let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
     let child = command.arg("worker").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
     Ok((ours, child))
@@ -68,7 +68,7 @@ fn start_worker() -> io::Result<(UnixSeqpacket, Child)> {
 async fn worker() -> io::Result<()> {
     // Ctrl-C reaches all processes of the terminal, and workers end with the parent.
     let _interrupts = Signal::new(SignalKind::INTERRUPT)?;
-    let parent = UnixSeqpacket::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let parent = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let user = parent.peer_cred()?.uid();
     let handler = move |stream: TcpStream| async move {
         if let Err(error) = serve(&stream, user).await {
@@ -79,7 +79,7 @@ async fn worker() -> io::Result<()> {
 }
 
 /// The connections that the parent passes on, as a listener.
-struct Passed(UnixSeqpacket);
+struct Passed(UnixStream);
 
 impl Listener for Passed {
     type Conn = TcpStream;
@@ -88,7 +88,7 @@ impl Listener for Passed {
     fn incoming(&self) -> Self::Incoming<'_> {
         Box::pin(futures::stream::unfold(&self.0, async |parent| {
             let mut fds = Vec::new();
-            match parent.recv_with_fds(&mut [0; 8], &mut fds).await {
+            match parent.recv_with_fds(&mut [0], &mut fds).await {
                 // The parent is gone.
                 Ok(0) => None,
                 Ok(_) => fds.pop().map(|fd| (Ok(TcpStream::from(fd)), parent)),
