@@ -190,6 +190,31 @@ fn task_that_blocks_its_thread_is_shown_running() {
 }
 
 #[test]
+fn longest_poll_stays_after_its_end() {
+    run(async {
+        let (release, blocked) = mpsc::channel::<()>();
+        let task = named("i16 blocks once", async move {
+            blocked.recv().unwrap();
+            std::future::pending::<()>().await;
+        });
+        let long = Duration::from_millis(50);
+        let lasts = |snapshot: &Snapshot| {
+            by_name(snapshot, "i16 blocks once").is_some_and(|task| task.longest_poll >= long && task.cpu >= long)
+        };
+        until(|snapshot| lasts(snapshot) && snapshot.workers.iter().any(|worker| worker.stuck)).await;
+        release.send(()).unwrap();
+        let waits = |snapshot: &Snapshot| by_name(snapshot, "i16 blocks once").unwrap().state == TaskState::Waiting;
+        let snapshot = until(waits).await;
+        assert!(lasts(&snapshot), "{snapshot}");
+        let other = named("i16 other", std::future::pending::<()>());
+        let snapshot = until(|snapshot| by_name(snapshot, "i16 other").is_some()).await;
+        assert_eq!(by_name(&snapshot, "i16 other").unwrap().longest_poll, Duration::ZERO);
+        other.cancel().await;
+        task.cancel().await;
+    });
+}
+
+#[test]
 fn deadlines_and_tcp_details_are_shown() {
     use std::os::fd::AsRawFd;
     run(async {

@@ -1,4 +1,4 @@
-//! Each program is run until its dump has the line that docs/HANGS.md points out, and is then killed.
+//! Each program is run until its dump has the line that docs/HANGS.md points out, and is then killed. Without this it ends by itself.
 //! `cargo test -p netpoll-hangs -- --nocapture` prints the dumps.
 
 use std::io::{Read, Write};
@@ -18,7 +18,12 @@ impl Program {
     fn start(executable: &str) -> Program {
         let name = executable.rsplit('/').next().unwrap();
         let path = std::env::temp_dir().join(format!("netpoll-hang-{}-{name}", std::process::id()));
-        let child = Command::new(executable).env("NETPOLL_INSPECT", &path).stdin(Stdio::null()).spawn().unwrap();
+        let child = Command::new(executable)
+            .env("NETPOLL_INSPECT", &path)
+            .env("NETPOLL_HANG_SECONDS", "300")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
         Program { child, path }
     }
 
@@ -104,4 +109,34 @@ fn cycle_of_joins_is_named() {
 fn starved_task_is_ready_behind_a_long_queue() {
     let program = Program::start(env!("CARGO_BIN_EXE_chatty_neighbour"));
     program.until(&[&["quiet", "ready"], &["chatty 0", "ready"], &["chatty 19", "ready"]]);
+}
+
+#[test]
+fn programs_end_by_themselves() {
+    let programs = [
+        env!("CARGO_BIN_EXE_lost_message"),
+        env!("CARGO_BIN_EXE_lock_over_await"),
+        env!("CARGO_BIN_EXE_blocking_task"),
+        env!("CARGO_BIN_EXE_zero_window"),
+        env!("CARGO_BIN_EXE_no_deadline"),
+        env!("CARGO_BIN_EXE_full_accept_queue"),
+        env!("CARGO_BIN_EXE_join_cycle"),
+        env!("CARGO_BIN_EXE_chatty_neighbour"),
+    ];
+    let start = |program: &&str| Command::new(program).env("NETPOLL_HANG_SECONDS", "1").spawn().unwrap();
+    // All at once, so that the test takes as long as one.
+    for (program, mut child) in programs.iter().zip(programs.iter().map(start).collect::<Vec<_>>()) {
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if begin.elapsed() > BOUND {
+                child.kill().unwrap();
+                panic!("{program} goes on after {BOUND:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(status.code(), Some(i32::from(netpoll_hangs::ENDED)), "{program}");
+    }
 }

@@ -86,7 +86,11 @@ impl Accepting {
                         }
                     }
                     listener.fd.ensure_nonblocking();
-                    Ok((admission.accept(fd, listener)?, Remaining::Maybe))
+                    let outcome = admission.accept(fd, listener)?;
+                    if matches!(outcome, Outcome::Accepted(..)) {
+                        listener.fd.poll.count_accept();
+                    }
+                    Ok((outcome, Remaining::Maybe))
                 });
             match polled {
                 Poll::Pending => {

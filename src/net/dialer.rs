@@ -154,7 +154,7 @@ impl Dialer {
             None => AddrError::missing(),
         };
         let fd = dialled.unwrap_or_else(|| Err(failed(no_address())))?;
-        Ok(TcpStream::from_net_fd(fd))
+        Ok(TcpStream::dialled(fd, &addrs))
     }
 
     /// Returns the time at which a dial that begins now ends.

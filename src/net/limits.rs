@@ -15,11 +15,13 @@ use std::fs::File;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Weak;
 
 use socket2::SockAddr;
 
 use super::net_fd::{NetFd, accept};
 use super::permits::Limit;
+use crate::rt::poll::labels::Limits;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::sys::{option, socket};
 
@@ -137,6 +139,20 @@ pub(crate) enum Outcome {
     Shed,
 }
 
+impl Limits for Admission {
+    fn connections(&self) -> usize {
+        self.connections()
+    }
+
+    fn most(&self) -> Option<usize> {
+        self.limit.as_ref().map(|limit| limit.most())
+    }
+
+    fn refused(&self) -> u64 {
+        self.shed()
+    }
+}
+
 impl Admission {
     /// Returns the number of permits in use.
     pub(crate) fn connections(&self) -> usize {
@@ -146,6 +162,12 @@ impl Admission {
     /// Returns the number of connections refused so far.
     pub(crate) fn shed(&self) -> u64 {
         self.reserve.as_ref().map_or(0, |reserve| reserve.shed.load(Ordering::Relaxed))
+    }
+
+    /// Shows the limits of `listener` in snapshots.
+    pub(crate) fn show(self: &Arc<Admission>, listener: &NetFd) {
+        let weak: Weak<Admission> = Arc::downgrade(self);
+        listener.fd.poll.set_limits(weak);
     }
 
     /// Accepts a connection from `listener`, whose descriptor is `fd`.

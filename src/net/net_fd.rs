@@ -163,6 +163,14 @@ impl NetFd {
         self.fd.with(call).map_err(|failure| self.error(op, failure))
     }
 
+    /// Counts a message of `bytes` for snapshots. One that is only peeked at is not counted.
+    #[inline]
+    pub(crate) fn count_message(&self, direction: Direction, bytes: usize, flags: libc::c_int) {
+        if flags & libc::MSG_PEEK == 0 {
+            self.fd.poll.count(direction, bytes);
+        }
+    }
+
     /// Polls a read or write of no bytes: it moves nothing, and fails if the socket is closed.
     #[cold]
     pub(crate) fn poll_empty(
@@ -204,6 +212,22 @@ impl NetFd {
 
     // ---- one call each ----
 
+    /// Ends a call of a stream that moved bytes: charges the budget of the task for them, and counts
+    /// them if the kernel does not.
+    #[inline]
+    fn moved(&self, direction: Direction, polled: Poll<Result<usize, Failure>>) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(Ok(count)) => {
+                self.fd.poll.charge(direction, count);
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(failure)) => {
+                Poll::Ready(Err(self.error(if direction == Direction::Read { "read" } else { "write" }, failure)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     #[inline]
     pub(crate) fn poll_read(
         &self,
@@ -219,7 +243,6 @@ impl NetFd {
         }
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, move |fd| {
             let count = socket::recv(fd, buf, flags)?;
-            context::charge(count);
             // Peeking leaves the bytes in the socket.
             let left = if count > 0 && count < most && flags & libc::MSG_PEEK == 0 {
                 Remaining::Nothing
@@ -228,7 +251,13 @@ impl NetFd {
             };
             Ok((count, left))
         });
-        polled.map_err(|failure| self.error("read", failure))
+        if flags & libc::MSG_PEEK != 0 {
+            if let Poll::Ready(Ok(count)) = &polled {
+                context::charge(*count);
+            }
+            return polled.map_err(|failure| self.error("read", failure));
+        }
+        self.moved(Direction::Read, polled)
     }
 
     /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. Afterwards the
@@ -246,10 +275,9 @@ impl NetFd {
         }
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, None, cx, move |fd| {
             let count = socket::recv_uninit(fd, buf)?;
-            context::charge(count);
             Ok((count, if count > 0 && count < most { Remaining::Nothing } else { Remaining::Maybe }))
         });
-        polled.map_err(|failure| self.error("read", failure))
+        self.moved(Direction::Read, polled)
     }
 
     #[inline]
@@ -268,10 +296,9 @@ impl NetFd {
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
             let count = socket::recv_vectored(fd, bufs)?;
-            context::charge(count);
             Ok((count, if count > 0 && count < most { Remaining::Nothing } else { Remaining::Maybe }))
         });
-        polled.map_err(|failure| self.error("read", failure))
+        self.moved(Direction::Read, polled)
     }
 
     #[inline]
@@ -292,7 +319,6 @@ impl NetFd {
         let buf = &buf[..all.min(socket::MAX_RW)];
         let polled = self.fd.poll_call(Direction::Write, scope, caller, cx, move |fd| {
             let count = socket::send(fd, buf, 0)?;
-            context::charge(count);
             let left = match count {
                 _ if count < buf.len() => Remaining::Nothing,
                 _ if count < all => Remaining::More,
@@ -300,7 +326,7 @@ impl NetFd {
             };
             Ok((count, left))
         });
-        polled.map_err(|failure| self.error("write", failure))
+        self.moved(Direction::Write, polled)
     }
 
     #[inline]
@@ -314,10 +340,9 @@ impl NetFd {
         let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
         let polled = self.fd.poll_call(Direction::Write, LockScope::PerCall, caller, cx, |fd| {
             let count = socket::send_vectored(fd, bufs)?;
-            context::charge(count);
             Ok((count, if count < most { Remaining::Nothing } else { Remaining::Maybe }))
         });
-        polled.map_err(|failure| self.error("write", failure))
+        self.moved(Direction::Write, polled)
     }
 
     /// Shuts down writing with a FIN. It can be called again; if the peer is already gone, that is
@@ -401,6 +426,7 @@ impl NetFd {
                 accepted => accepted?,
             };
             let stream = self.accepted(socket)?;
+            self.fd.poll.count_accept();
             if trace::wants_accepts() {
                 traced = Some(Accepted::of(&stream, &peer));
             }

@@ -7,43 +7,50 @@
 //!   last two wake the next (models `parked_accepts_get_their_turn`,
 //!   `dropped_waiter_passes_the_permit_on`).
 //!
-//! Count and list share one lock; wakers run outside it.
+//! Count and list change under one lock; wakers run outside it. A snapshot reads the count without
+//! the lock.
 
 use std::task::{Context, Poll};
 
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{Arc, Mutex, injected_bug};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, injected_bug};
 
 /// A limited number of permits.
 #[derive(Debug)]
 pub(crate) struct Limit {
     most: usize,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    out: usize,
-    parked: Waiters,
+    /// The number of permits in use.
+    // ORDERING: Relaxed: it is changed, and compared with `most`, under the lock of `parked` only.
+    out: AtomicUsize,
+    parked: Mutex<Waiters>,
 }
 
 impl Limit {
     pub(crate) fn new(most: usize) -> Limit {
-        Limit { most, state: Mutex::new(State { out: 0, parked: Waiters::new() }) }
+        Limit { most, out: AtomicUsize::new(0), parked: Mutex::new(Waiters::new()) }
     }
 
     pub(crate) fn try_take(self: &Arc<Limit>) -> Option<Permit> {
-        let mut state = self.state.lock();
-        if state.out >= self.most {
+        let _parked = self.parked.lock();
+        if !self.is_free() {
             return None;
         }
-        state.out += 1;
+        self.out.store(self.taken() + 1, Ordering::Relaxed);
         Some(Permit { limit: self.clone() })
     }
 
     /// Returns the number of permits in use.
     pub(crate) fn taken(&self) -> usize {
-        self.state.lock().out
+        self.out.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of permits.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    fn is_free(&self) -> bool {
+        self.taken() < self.most
     }
 
     /// Ready while a permit is free; does not take it. A parked caller keeps its `place`.
@@ -51,13 +58,13 @@ impl Limit {
         // Cloned and dropped outside the lock, because it is foreign code.
         let waker = cx.waker().clone();
         let (polled, _removed) = {
-            let mut state = self.state.lock();
-            if state.out < self.most {
+            let mut parked = self.parked.lock();
+            if self.is_free() {
                 // Still listed if something other than a permit woke it; the place is kept as if a
                 // permit had.
-                (Poll::Ready(()), place.and_then(|key| state.parked.remove(key)))
+                (Poll::Ready(()), place.and_then(|key| parked.remove(key)))
             } else {
-                let (key, replaced) = state.parked.insert(*place, Interest::Event, waker);
+                let (key, replaced) = parked.insert(*place, Interest::Event, waker);
                 *place = Some(key);
                 (Poll::Pending, replaced)
             }
@@ -70,10 +77,10 @@ impl Limit {
         let Some(key) = place.take() else { return };
         let mut wakers = Wakers::new();
         let _removed = {
-            let mut state = self.state.lock();
-            let removed = state.parked.remove(key);
-            if removed.is_none() && state.out < self.most && !injected_bug!("dropped_waiter_keeps_the_permit") {
-                state.parked.take_event(&mut wakers);
+            let mut parked = self.parked.lock();
+            let removed = parked.remove(key);
+            if removed.is_none() && self.is_free() && !injected_bug!("dropped_waiter_keeps_the_permit") {
+                parked.take_event(&mut wakers);
             }
             removed
         };
@@ -83,10 +90,10 @@ impl Limit {
     fn give_back(&self) {
         let mut wakers = Wakers::new();
         {
-            let mut state = self.state.lock();
-            state.out -= 1;
+            let mut parked = self.parked.lock();
+            self.out.store(self.taken() - 1, Ordering::Relaxed);
             if !injected_bug!("permit_comes_back_unheard") {
-                state.parked.take_event(&mut wakers);
+                parked.take_event(&mut wakers);
             }
         }
         wakers.wake_all();

@@ -281,7 +281,7 @@ impl Context {
 }
 
 /// The number of bytes that one unit of the budget pays for.
-const BYTES_A_UNIT: usize = 16 << 10;
+pub(crate) const BYTES_A_UNIT: usize = 16 << 10;
 
 /// Takes more from the budget for an operation that moved many bytes. Otherwise a task that
 /// saturates its connection would keep the other tasks of its thread waiting for 32 calls of

@@ -36,9 +36,9 @@ pub(crate) use config::wraps_io_errors;
 pub use config::{BlockedPolicy, BlockedTask};
 pub use histogram::Histogram;
 pub use inspect::{
-    BlackBox, Inspect, InspectServer, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo,
-    TaskKind, TaskState, TcpDetails, WaitsFor, WorkerEvent, WorkerEventKind, WorkerInfo, black_box, dump_on_panic,
-    dump_on_sigusr1, inspect, openmetrics,
+    BlackBox, Inspect, InspectServer, ListenerLimits, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState,
+    SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WorkerEvent, WorkerEventKind, WorkerInfo,
+    black_box, dump_on_panic, dump_on_sigusr1, inspect, openmetrics,
 };
 pub use metrics::{HistogramMetric, Metric, MetricKind, Metrics, metrics};
 pub(crate) use metrics::{accept_queue, kernel_copies};

@@ -118,6 +118,11 @@ impl Inbox {
         self.arrivals.clear();
     }
 
+    /// Returns the number of bytes that the last call received.
+    pub(crate) fn bytes(&self) -> usize {
+        self.arrivals.iter().map(|arrival| arrival.bytes.min(self.each)).sum()
+    }
+
     pub(crate) fn get(&self, index: usize) -> Option<Incoming<'_>> {
         let Arrival { bytes, control, name, flags } = *self.arrivals.get(index)?;
         let start = index * self.each;
@@ -292,6 +297,11 @@ impl Outbox {
         self.messages.len()
     }
 
+    /// Returns the number of bytes that are not sent yet.
+    pub(crate) fn bytes(&self) -> usize {
+        self.messages.back().map_or(0, |last| (last.bytes_end - self.starts.0) as usize)
+    }
+
     /// Returns whether the first message has an address.
     pub(crate) fn first_has_address(&self) -> bool {
         self.messages.front().is_some_and(|message| message.to.is_some())
@@ -438,10 +448,11 @@ mod tests {
             for message in [&b"one"[..], b"", b"three"] {
                 outbox.push(message, Some(address.clone()), &ControlWriter::new(&mut []));
             }
-            assert_eq!((outbox.len(), outbox.first_has_address()), (3, true));
+            assert_eq!((outbox.len(), outbox.bytes(), outbox.first_has_address()), (3, 8, true));
             assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 3);
-            assert_eq!(outbox.len(), 0);
+            assert_eq!((outbox.len(), outbox.bytes()), (0, 0));
             assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 3);
+            assert_eq!(inbox.bytes(), 7);
             let came: Vec<_> = (0..9).map_while(|index| inbox.get(index)).collect();
             let bytes: Vec<_> = came.iter().map(|message| message.bytes).collect();
             assert_eq!(bytes, [&b"one"[..], b"", b"thre"]);

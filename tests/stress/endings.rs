@@ -10,6 +10,7 @@ use netpoll::task;
 
 use crate::actors::{builder, open_descriptors};
 use crate::faults;
+use crate::inspection;
 use crate::oracle::{self, Span, Token, eventually, fail, watch, watch_for};
 use crate::program::{By, Config, Event, Residue, Restart};
 use crate::shared;
@@ -20,6 +21,10 @@ pub fn happen(event: Event, config: &Config) {
         Event::Refuse { after, threads } => {
             thread::sleep(after.duration());
             faults::refuse_threads(threads.0);
+        }
+        Event::Inspect { after, looks } => {
+            thread::sleep(after.duration());
+            inspection::look(looks);
         }
         Event::Shutdown { after, timeout, by, restart, residue } => {
             thread::sleep(after.duration());

@@ -5,7 +5,7 @@
 //! scheduled: [`fits`] excludes actions that would need more threads than the configuration grants.
 
 use crate::program::*;
-use crate::words::{Few, Ms, Random, Word};
+use crate::words::{Few, Many, Ms, Random, Word};
 
 /// The subject of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,11 @@ pub fn program(seed: u64, long: bool) -> Program {
             }
         }
         actors.push(Actor { host, actions });
+    }
+    let mut events = events;
+    // Not drawn, so that the other programs of a seed stay as they are.
+    if seed.is_multiple_of(8) && kind != Kind::Long {
+        events.push(Event::Inspect { after: Ms(seed / 8 % 50), looks: Many(20 + seed / 8 % 100) });
     }
     Program { config, events, actors }
 }

@@ -28,6 +28,7 @@ mod deadlines;
 mod endings;
 mod faults;
 mod generate;
+mod inspection;
 mod oracle;
 mod program;
 mod scenarios;

@@ -171,6 +171,8 @@ actions! {
         10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
         /// The given number of calls of pthread_create(3) by the runtime fail.
         10 Refuse { after: Ms, threads: Few },
+        /// Snapshots in a loop, beside tasks and sockets of its own that come and go.
+        10 Inspect { after: Ms, looks: Many },
     }
 }
 

@@ -389,3 +389,23 @@ fn one_poll_sees_that_peer_has_gone() {
         &format!("config SETTINGS\n{actors}"),
     );
 }
+
+/// Snapshots pair tasks with their own sockets, beside shutdowns and threads that are stopped anywhere.
+#[test]
+fn snapshots_pair_tasks_with_their_sockets() {
+    for settings in ["workers=1", "workers=2 preempt=heavy"] {
+        holds_with(
+            &[settings],
+            1,
+            "config SETTINGS
+             event Inspect after=0 looks=60
+             event Inspect after=5 looks=60
+             event Shutdown after=100 timeout=500 by=thread restart=use residue=none
+             actor task
+                 Reuse stream=tcp rounds=60 ms=2
+             actor foreign
+                 Close stream=unix waiters=4 by=task ms=5
+                 Join tasks=200 yields=2",
+        );
+    }
+}

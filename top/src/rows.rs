@@ -109,11 +109,12 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
             .sockets
             .iter()
             .map(|socket| {
-                let old = before.and_then(|before| before.socket(socket.fd)).and_then(|old| old.tcp.as_ref());
-                let bytes = |of: fn(&crate::snapshot::Tcp) -> u64| {
-                    socket.tcp.as_ref().map_or(0.0, |tcp| rate(of(tcp) as f64, old.map(|old| of(old) as f64)))
+                // The number may have been another socket's then.
+                let old = before.and_then(|before| before.socket(socket.fd)).filter(|old| old.local == socket.local);
+                let bytes = |of: fn(&Socket) -> Option<u64>| {
+                    of(socket).map_or(0.0, |now| rate(now as f64, old.and_then(of).map(|then| then as f64)))
                 };
-                let (received, sent) = (bytes(|tcp| tcp.bytes_received), bytes(|tcp| tcp.bytes_sent));
+                let (received, sent) = (bytes(|socket| socket.bytes_received), bytes(|socket| socket.bytes_sent));
                 let weight = match order {
                     Order::Id => -f64::from(socket.fd),
                     Order::Cpu | Order::Polls => received + sent,
@@ -125,7 +126,7 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
                     socket_state(socket),
                     size(received),
                     size(sent),
-                    socket.peer.clone().or_else(|| socket.local.clone()).unwrap_or_default(),
+                    far_end(socket),
                     waiters(now, socket),
                 ];
                 (weight, Row { key: Key::Socket(socket.fd), cells })
@@ -238,6 +239,12 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     text
 }
 
+/// The host name or the address of the peer, or the own address of a socket without a peer.
+fn far_end(socket: &Socket) -> String {
+    let ends = [&socket.host, &socket.peer, &socket.local];
+    ends.into_iter().flatten().next().cloned().unwrap_or_default()
+}
+
 fn waiters(now: &Snapshot, socket: &Socket) -> String {
     let known = socket.waiting.iter().map(|waiting| {
         let task = now.task(waiting.task).map_or_else(|| waiting.task.to_string(), label);
@@ -293,6 +300,11 @@ fn task_details(now: &Snapshot, task: &Task) -> Vec<String> {
         format!("age        {}", time(task.age)),
         format!("polls      {}", task.polls),
         format!("CPU        {}", time(task.cpu)),
+        if task.longest_poll > 0.0 {
+            format!("longest    {} in one poll, or more", time(task.longest_poll))
+        } else {
+            "longest    under 20 ms in one poll".to_owned()
+        },
         format!("spawned at {}", task.spawned_at.as_deref().unwrap_or("unknown")),
     ];
     let joiners = now.tasks.iter().filter(|other| other.waits_for == Some(WaitsFor::Task { id: task.id }));
@@ -315,19 +327,39 @@ fn socket_details(now: &Snapshot, socket: &Socket) -> Vec<String> {
         format!("state           {}", socket_state(socket)),
         format!("local           {}", or_dash(&socket.local)),
         format!("peer            {}", or_dash(&socket.peer)),
+        format!("host name       {}", or_dash(&socket.host)),
         format!("age             {}", time(socket.age)),
         format!("waiting         {}", waiters(now, socket)),
         format!("read deadline   {}", deadline(socket.read_deadline)),
         format!("write deadline  {}", deadline(socket.write_deadline)),
     ];
+    if socket.state == "listening" {
+        lines.push(format!("accepted        {}", socket.reads.unwrap_or(0)));
+    } else {
+        let bytes = |bytes: Option<u64>| bytes.map(|bytes| format!(", {bytes} bytes")).unwrap_or_default();
+        let unit = if socket.tcp.is_some() { "segments" } else { "operations" };
+        let count = |count: Option<u32>| count.map_or_else(|| "-".to_owned(), |count| format!("{count} {unit}"));
+        lines.push(format!("received        {}{}", count(socket.reads), bytes(socket.bytes_received)));
+        lines.push(format!("sent            {}{}", count(socket.writes), bytes(socket.bytes_sent)));
+    }
+    if let Some(last_use) = socket.last_use {
+        lines.push(format!("last use        {} ago", time(last_use)));
+    }
+    let errno = socket.last_errno.map(|errno| format!(", the last {}", std::io::Error::from_raw_os_error(errno)));
+    lines.push(format!("errors          {}{}", socket.errors, errno.unwrap_or_default()));
+    if let Some(limits) = &socket.limits {
+        let most = limits.max_connections.map_or_else(|| "any number of".to_owned(), |most| most.to_string());
+        lines.push(format!("connections     {} of {most} permits", limits.connections));
+        lines.push(format!("refused         {}", limits.refused));
+    }
     if let Some(tcp) = &socket.tcp {
         lines.extend([
             format!("round trip      {}", time(tcp.rtt)),
             format!("window          {} segments", tcp.congestion_window),
             format!("retransmits     {}", tcp.retransmits),
             format!("unsent          {} bytes", tcp.unsent),
-            format!("sent            {} bytes, last {} ago", tcp.bytes_sent, time(tcp.last_sent)),
-            format!("received        {} bytes, last {} ago", tcp.bytes_received, time(tcp.last_received)),
+            format!("last sent       {} ago", time(tcp.last_sent)),
+            format!("last received   {} ago", time(tcp.last_received)),
         ]);
         if tcp.state == "LISTEN" {
             lines.push(format!("accept queue    {} of {}", tcp.accept_queue, tcp.accept_queue_max));

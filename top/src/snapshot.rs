@@ -49,6 +49,7 @@ pub(crate) struct Task {
     pub(crate) age: f64,
     pub(crate) last_poll: f64,
     pub(crate) cpu: f64,
+    pub(crate) longest_poll: f64,
     pub(crate) polls: u64,
     pub(crate) waits_for_more: bool,
     pub(crate) waits_for: Option<WaitsFor>,
@@ -69,6 +70,15 @@ pub(crate) struct Socket {
     pub(crate) state: String,
     pub(crate) local: Option<String>,
     pub(crate) peer: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) reads: Option<u32>,
+    pub(crate) writes: Option<u32>,
+    pub(crate) bytes_received: Option<u64>,
+    pub(crate) bytes_sent: Option<u64>,
+    pub(crate) last_use: Option<f64>,
+    pub(crate) errors: u8,
+    pub(crate) last_errno: Option<i32>,
+    pub(crate) limits: Option<Limits>,
     pub(crate) age: f64,
     pub(crate) readers: u64,
     pub(crate) writers: u64,
@@ -76,6 +86,13 @@ pub(crate) struct Socket {
     pub(crate) read_deadline: Option<f64>,
     pub(crate) write_deadline: Option<f64>,
     pub(crate) tcp: Option<Tcp>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Limits {
+    pub(crate) connections: u64,
+    pub(crate) max_connections: Option<u64>,
+    pub(crate) refused: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -93,8 +110,6 @@ pub(crate) struct Tcp {
     pub(crate) congestion_window: u64,
     pub(crate) retransmits: u64,
     pub(crate) unsent: u64,
-    pub(crate) bytes_sent: u64,
-    pub(crate) bytes_received: u64,
     pub(crate) accept_queue: u64,
     pub(crate) accept_queue_max: u64,
 }

@@ -7,6 +7,7 @@ use netpoll::{rt, task};
 use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
+    netpoll_hangs::end_after_bound();
     // On a busy machine a poll may take so long that spare workers would help.
     rt::Builder::new().workers(1).spare_workers(0).start()?;
     for number in 0..20 {

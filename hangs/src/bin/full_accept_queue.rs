@@ -8,6 +8,7 @@ use netpoll::task;
 use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
+    netpoll_hangs::end_after_bound();
     task::block_on(async {
         let listener = ListenConfig::new().backlog(4).listen("127.0.0.1:0").await?;
         let address = listener.local_addr()?;

@@ -5,6 +5,7 @@ use netpoll::task::{self, JoinHandle};
 use netpoll_hangs::named;
 
 fn main() {
+    netpoll_hangs::end_after_bound();
     let names = ["parser", "planner", "writer"];
     let (senders, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| oneshot::channel::<JoinHandle<()>>()).unzip();
     let mut tasks: Vec<JoinHandle<()>> = Vec::new();

@@ -6,6 +6,7 @@ use netpoll::task;
 use netpoll_hangs::named;
 
 fn main() {
+    netpoll_hangs::end_after_bound();
     let (requests, mut inbox) = mpsc::unbounded::<oneshot::Sender<u32>>();
     let server = named("server", async move {
         let (mut count, mut kept) = (0, Vec::new());

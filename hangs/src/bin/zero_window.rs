@@ -7,6 +7,7 @@ use netpoll::task;
 use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
+    netpoll_hangs::end_after_bound();
     task::block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let lazy = std::net::TcpStream::connect(listener.local_addr()?)?;

@@ -189,7 +189,7 @@ impl Fd {
         Ok(Fd::around(PollHandle::open()?, fd.as_raw_fd(), LENT))
     }
 
-    fn around(poll: PollHandle, number: RawFd, flags: u8) -> Fd {
+    fn around(mut poll: PollHandle, number: RawFd, flags: u8) -> Fd {
         poll.describe(number, flags & PLAIN_TCP != 0);
         Fd {
             poll,

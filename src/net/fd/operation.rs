@@ -226,6 +226,7 @@ impl Fd {
                             }
                         }
                         Err(error) => {
+                            self.poll.count_failure(&error);
                             self.end_slow(direction, scope, &mut caller, ticket, Remaining::Maybe);
                             return Poll::Ready(Err(Failure::Io(error)));
                         }

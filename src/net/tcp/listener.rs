@@ -83,11 +83,17 @@ impl TcpListener {
     }
 
     pub(crate) fn from_net_fd(fd: NetFd, admission: Option<Arc<Admission>>) -> TcpListener {
+        if let Some(admission) = &admission {
+            admission.show(&fd);
+        }
         TcpListener { fd, admission }
     }
 
     /// Returns the listener with its limits replaced.
     pub(crate) fn admitting(self, admission: Option<Arc<Admission>>) -> TcpListener {
+        if let Some(admission) = &admission {
+            admission.show(&self.fd);
+        }
         TcpListener { admission, ..self }
     }
 

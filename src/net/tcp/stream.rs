@@ -115,11 +115,11 @@ impl TcpStream {
     /// ```
     #[doc(alias = "net.Dial")]
     pub async fn connect<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpStream> {
-        let addrs = addrs.to_socket_addrs().answer().await.map_err(|error| Op::at("dial", "tcp", None).other(error))?;
+        let answer = addrs.to_socket_addrs().answer().await;
         let mut last = None;
-        for addr in addrs {
+        for addr in answer.map_err(|error| Op::at("dial", "tcp", None).other(error))? {
             match dial_tcp(addr, None, &Recipe::new()).await {
-                Ok(fd) => return Ok(TcpStream::from_net_fd(fd)),
+                Ok(fd) => return Ok(TcpStream::dialled(fd, &addrs)),
                 Err(error) => last = Some(error),
             }
         }
@@ -148,6 +148,14 @@ impl TcpStream {
     #[doc(alias = "net.DialTimeout")]
     pub async fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         dial_tcp(*addr, dial_ends(timeout)?, &Recipe::new()).await.map(TcpStream::from_net_fd)
+    }
+
+    /// Wraps a connection that was dialled, and stores the host name for snapshots.
+    pub(in crate::net) fn dialled(fd: NetFd, addrs: &impl ToSocketAddrs) -> TcpStream {
+        if let Some((host, _)) = addrs.host_and_port() {
+            fd.fd.poll.set_host(host);
+        }
+        TcpStream::from_net_fd(fd)
     }
 
     // ---- reading ----

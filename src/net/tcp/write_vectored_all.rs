@@ -73,6 +73,7 @@ impl WriteVectoredAll<'_, '_> {
         let polled =
             self.fd.fd.poll_call(Direction::Write, LockScope::WholeOperation, Some(&mut self.operation), cx, |fd| {
                 let written = socket::send_vectored(fd, batch)?;
+                self.fd.fd.poll.count(Direction::Write, written);
                 let left = match written {
                     _ if written < bytes => Remaining::Nothing,
                     _ if more => Remaining::More,

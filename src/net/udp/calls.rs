@@ -98,7 +98,9 @@ impl NetFd {
         if buf.is_empty() {
             return self.poll_empty(Direction::Read, "read", cx);
         }
-        self.poll_datagram(Direction::Read, caller, cx, |fd| socket::recv(fd, buf, flags))
+        self.poll_datagram(Direction::Read, caller, cx, |fd| {
+            socket::recv(fd, buf, flags).inspect(|&count| self.count_message(Direction::Read, count, flags))
+        })
     }
 
     #[inline]
@@ -111,6 +113,7 @@ impl NetFd {
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
         self.poll_datagram(Direction::Read, caller, cx, |fd| {
             let (count, from) = message::recv_from(fd, buf, flags)?;
+            self.count_message(Direction::Read, count, flags);
             Ok((count, from.as_socket().ok_or_else(not_ip)?))
         })
     }
@@ -125,6 +128,7 @@ impl NetFd {
         self.poll_datagram(Direction::Read, caller, cx, |fd| {
             let mut control = [0; CONTROL_WORDS];
             let received = message::recvmsg(fd, bufs, &mut control, 0)?;
+            self.count_message(Direction::Read, received.bytes, 0);
             Ok(RecvInfo {
                 len: received.bytes,
                 from: received.address.as_socket().ok_or_else(not_ip)?,
@@ -141,7 +145,11 @@ impl NetFd {
         cx: &mut Context<'_>,
         batch: &mut RecvBatch,
     ) -> Poll<io::Result<usize>> {
-        self.poll_datagram(Direction::Read, caller, cx, |fd| batch::recvmmsg(fd, &mut batch.inbox, 0))
+        self.poll_datagram(Direction::Read, caller, cx, |fd| {
+            let messages = batch::recvmmsg(fd, &mut batch.inbox, 0)?;
+            self.count_message(Direction::Read, batch.inbox.bytes(), 0);
+            Ok(messages)
+        })
     }
 
     #[inline]
@@ -151,7 +159,9 @@ impl NetFd {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_datagram(Direction::Write, caller, cx, |fd| socket::send(fd, buf, 0))
+        self.poll_datagram(Direction::Write, caller, cx, |fd| {
+            socket::send(fd, buf, 0).inspect(|&count| self.count_message(Direction::Write, count, 0))
+        })
     }
 
     #[inline]
@@ -162,7 +172,9 @@ impl NetFd {
         buf: &[u8],
         to: &SockAddr,
     ) -> Poll<io::Result<usize>> {
-        self.poll_datagram(Direction::Write, caller, cx, |fd| message::send_to(fd, buf, to, 0))
+        self.poll_datagram(Direction::Write, caller, cx, |fd| {
+            message::send_to(fd, buf, to, 0).inspect(|&count| self.count_message(Direction::Write, count, 0))
+        })
     }
 
     #[inline]
@@ -177,8 +189,10 @@ impl NetFd {
         let mut words = [0; CONTROL_WORDS];
         let mut control = ControlWriter::new(&mut words);
         ancillary.encode(to, &mut control)?;
-        let sent =
-            self.poll_datagram(Direction::Write, caller, cx, |fd| message::sendmsg(fd, bufs, to, Some(&control), 0));
+        let sent = self.poll_datagram(Direction::Write, caller, cx, |fd| {
+            message::sendmsg(fd, bufs, to, Some(&control), 0)
+                .inspect(|&count| self.count_message(Direction::Write, count, 0))
+        });
         sent.map_err(|error| self.explained(error, to.is_some()))
     }
 
@@ -195,10 +209,13 @@ impl NetFd {
         }
         let sent = self.poll_datagram(Direction::Write, caller, cx, |fd| {
             let merge = segmentation.is_usable(fd);
-            match batch::sendmmsg(fd, &mut batch.outbox, merge) {
+            let before = batch.outbox.bytes();
+            let sent = match batch::sendmmsg(fd, &mut batch.outbox, merge) {
                 Err(error) if merge && segmentation.is_refused(&error) => batch::sendmmsg(fd, &mut batch.outbox, false),
                 result => result,
-            }
+            }?;
+            self.count_message(Direction::Write, before - batch.outbox.bytes(), 0);
+            Ok(sent)
         });
         sent.map_err(|error| self.explained(error, batch.outbox.first_has_address()))
     }

@@ -145,7 +145,10 @@ impl Destination {
                     let next = now + self.backoff.next();
                     self.pause = Some(Sleep::until(until.map_or(next, |until| until.min(next))));
                 }
-                Ok(Some(count)) => return Poll::Ready(Ok(count)),
+                Ok(Some(count)) => {
+                    fd.count_message(Direction::Write, count, 0);
+                    return Poll::Ready(Ok(count));
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -157,7 +160,8 @@ operation_future! {
     /// `recv` and `peek` methods of Unix sockets.
     Recv<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<usize>,
     |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, || Ok(0),
-        |fd| socket::recv(fd, this.buf, this.flags))
+        |fd| socket::recv(fd, this.buf, this.flags)
+            .inspect(|&count| this.fd.count_message(Direction::Read, count, this.flags)))
 }
 
 operation_future! {
@@ -165,14 +169,17 @@ operation_future! {
     /// [`UnixDatagram::recv_from`](super::UnixDatagram::recv_from) and `peek_from`.
     RecvFrom<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, end_from,
-        |fd| message::recv_from(fd, this.buf, this.flags).and_then(with_sender))
+        |fd| message::recv_from(fd, this.buf, this.flags)
+            .inspect(|received| this.fd.count_message(Direction::Read, received.0, this.flags))
+            .and_then(with_sender))
 }
 
 operation_future! {
     /// Sends a message to the peer; returned by [`UnixDatagram::send`](super::UnixDatagram::send)
     /// and `UnixSeqpacket::send`.
     Send<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
-    |this, cx| poll_send(this.fd, LockScope::None, &mut this.operation, cx, |fd| socket::send(fd, this.buf, 0))
+    |this, cx| poll_send(this.fd, LockScope::None, &mut this.operation, cx, |fd| socket::send(fd, this.buf, 0)
+        .inspect(|&count| this.fd.count_message(Direction::Write, count, 0)))
 }
 
 operation_future! {
@@ -193,7 +200,8 @@ operation_future! {
         if this.scope != LockScope::None && this.buf.is_empty() && !this.fds.is_empty() {
             return Poll::Ready(Err(fds::need_a_byte()));
         }
-        poll_send(this.fd, this.scope, &mut this.operation, cx, |fd| fds::send(fd, this.buf, this.fds, None))
+        poll_send(this.fd, this.scope, &mut this.operation, cx, |fd| fds::send(fd, this.buf, this.fds, None)
+            .inspect(|&count| this.fd.count_message(Direction::Write, count, 0)))
     }
 }
 
@@ -216,7 +224,9 @@ operation_future! {
             return this.fd.poll_empty(Direction::Read, "read", cx);
         }
         poll_message(this.fd, this.scope, &mut this.operation, cx, || Ok(0),
-            |fd| fds::recv(fd, this.buf, this.fds).map(|(count, _)| count))
+            |fd| fds::recv(fd, this.buf, this.fds)
+                .inspect(|received| this.fd.count_message(Direction::Read, received.0, 0))
+                .map(|(count, _)| count))
     }
 }
 
@@ -225,5 +235,7 @@ operation_future! {
     /// [`UnixDatagram::recv_from_with_fds`](super::UnixDatagram::recv_from_with_fds).
     RecvFromWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd> }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, end_from,
-        |fd| fds::recv(fd, this.buf, this.fds).and_then(with_sender))
+        |fd| fds::recv(fd, this.buf, this.fds)
+            .inspect(|received| this.fd.count_message(Direction::Read, received.0, 0))
+            .and_then(with_sender))
 }

@@ -88,7 +88,9 @@ impl NetFd {
         let most = usize::try_from(most).map_or(CHUNK_BYTES, |most| most.min(CHUNK_BYTES));
         let polled = self.fd.poll_call(Direction::Write, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
-            splice::sendfile(fd, file, None, most).map(|count| (count, Remaining::Maybe))
+            let count = splice::sendfile(fd, file, None, most)?;
+            self.fd.poll.count(Direction::Write, count);
+            Ok((count, Remaining::Maybe))
         });
         Poll::Ready(match ready!(polled) {
             Ok(count) => {
@@ -150,6 +152,7 @@ impl<'a> SendFile<'a> {
                     sent => sent.inspect(|&count| kernel_copies().add(u64::from(count > 0)))?,
                 },
             };
+            fd.fd.poll.count(Direction::Write, count);
             // The lock is released with the last byte.
             Ok((count, if count > 0 && count as u64 != *left { Remaining::More } else { Remaining::Maybe }))
         });

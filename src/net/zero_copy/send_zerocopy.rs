@@ -119,6 +119,7 @@ impl<B: AsRef<[u8]> + Send + 'static> SendZerocopy<'_, B> {
                 cx,
                 |fd| {
                     let count = sends.send(fd, key, rest)?;
+                    self.fd.fd.poll.count(Direction::Write, count);
                     Ok((count, if count < rest.len() { Remaining::More } else { Remaining::Maybe }))
                 },
             );

@@ -111,6 +111,9 @@ impl Splice {
                 }
                 filled => filled?,
             };
+            if count > 0 {
+                self.source.fd.poll.count(Direction::Read, count);
+            }
             Ok((count, if count > 0 && count < pipe.slots.min(most) { Remaining::Nothing } else { Remaining::Maybe }))
         });
         if self.held == 0
@@ -136,7 +139,9 @@ impl Splice {
         let held = self.held;
         let polled = self.target.fd.poll_call(Direction::Write, LockScope::PerCall, Some(&mut self.write), cx, |fd| {
             self.target.fd.ensure_nonblocking();
-            pipe.drain(fd, held).map(|count| (count, Remaining::Maybe))
+            let count = pipe.drain(fd, held)?;
+            self.target.fd.poll.count(Direction::Write, count);
+            Ok((count, Remaining::Maybe))
         });
         Poll::Ready(match ready!(polled) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),

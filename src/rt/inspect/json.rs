@@ -86,6 +86,7 @@ impl Snapshot {
         seconds(out, "age", task.age)?;
         seconds(out, "last_poll", task.last_poll)?;
         seconds(out, "cpu", task.cpu)?;
+        seconds(out, "longest_poll", task.longest_poll)?;
         write!(out, ",\"polls\":{},\"waits_for_more\":{}", task.polls, task.waits_for_more)?;
         match task.waits_for {
             None => {}
@@ -123,7 +124,9 @@ fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
     let state = match socket.state {
         SocketState::Listening => "listening",
         SocketState::Unconnected => "unconnected",
+        SocketState::Connecting => "connecting",
         SocketState::Open => "open",
+        SocketState::HalfClosed => "half_closed",
         SocketState::HungUp => "hung_up",
         SocketState::Closing => "closing",
         SocketState::Unknown => "unknown",
@@ -135,7 +138,35 @@ fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
             string(out, &address.to_string())?;
         }
     }
+    if let Some(host) = &socket.host {
+        out.push_str(",\"host\":");
+        string(out, host)?;
+    }
     seconds(out, "age", socket.age)?;
+    write!(out, ",\"errors\":{}", socket.errors)?;
+    for (name, count) in [
+        ("reads", socket.reads.map(u64::from)),
+        ("writes", socket.writes.map(u64::from)),
+        ("bytes_received", socket.bytes_received),
+        ("bytes_sent", socket.bytes_sent),
+    ] {
+        if let Some(count) = count {
+            write!(out, ",\"{name}\":{count}")?;
+        }
+    }
+    if let Some(last_use) = socket.last_use {
+        seconds(out, "last_use", last_use)?;
+    }
+    if let Some(errno) = socket.last_errno {
+        write!(out, ",\"last_errno\":{errno}")?;
+    }
+    if let Some(limits) = socket.limits {
+        write!(out, ",\"limits\":{{\"connections\":{},\"refused\":{}", limits.connections, limits.refused)?;
+        if let Some(most) = limits.max_connections {
+            write!(out, ",\"max_connections\":{most}")?;
+        }
+        out.push('}');
+    }
     write!(out, ",\"readers\":{},\"writers\":{},\"waiting\":", socket.readers, socket.writers)?;
     array(out, &socket.waiting, |out, (task, operation)| {
         write!(out, "{{\"task\":{task},\"operation\":\"{}\"}}", word(*operation))
@@ -163,6 +194,8 @@ fn write_tcp(out: &mut String, tcp: &TcpDetails) -> fmt::Result {
         ("unsent", u64::from(tcp.unsent)),
         ("bytes_sent", tcp.bytes_sent),
         ("bytes_received", tcp.bytes_received),
+        ("segments_received", u64::from(tcp.segments_received)),
+        ("segments_sent", u64::from(tcp.segments_sent)),
         ("accept_queue", u64::from(tcp.accept_queue)),
         ("accept_queue_max", u64::from(tcp.accept_queue_max)),
     ] {

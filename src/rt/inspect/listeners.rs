@@ -7,24 +7,49 @@ use crate::rt::metrics::metrics;
 use crate::rt::time::clock;
 use crate::rt::time::ticks::Scale;
 
-/// A metric of a listener: name, help and value.
-type Gauge = (&'static str, &'static str, fn(&SocketInfo, &TcpDetails) -> u64);
+/// A metric of a listener: name, kind, help, and value, if the listener has one.
+type Gauge = (&'static str, &'static str, &'static str, fn(&SocketInfo, &TcpDetails) -> Option<u64>);
 
-const GAUGES: [Gauge; 3] = [
-    ("accept_queue", "Current number of connections that wait to be accepted", |_, tcp| u64::from(tcp.accept_queue)),
-    ("accept_queue_max", "Maximum number of connections that may wait to be accepted", |_, tcp| {
-        u64::from(tcp.accept_queue_max)
+const METRICS: [Gauge; 7] = [
+    ("accept_queue", "gauge", "Current number of connections that wait to be accepted", |_, tcp| {
+        Some(u64::from(tcp.accept_queue))
     }),
-    ("accepts", "Current number of operations that wait for a connection", |socket, _| socket.readers as u64),
+    ("accept_queue_max", "gauge", "Maximum number of connections that may wait to be accepted", |_, tcp| {
+        Some(u64::from(tcp.accept_queue_max))
+    }),
+    ("accepts", "gauge", "Current number of operations that wait for a connection", |socket, _| {
+        Some(socket.readers as u64)
+    }),
+    ("accepted", "counter", "Total number of accepted connections, modulo 2^32", |socket, _| {
+        socket.reads.map(u64::from)
+    }),
+    ("connections", "gauge", "Current number of connections that hold a permit of the listener", |socket, _| {
+        let limits = socket.limits?;
+        limits.max_connections.map(|_| limits.connections as u64)
+    }),
+    (
+        "connections_max",
+        "gauge",
+        "Maximum number of connections that may hold a permit of the listener",
+        |socket, _| socket.limits?.max_connections.map(|most| most as u64),
+    ),
+    ("refused", "counter", "Total number of connections refused for lack of descriptors", |socket, _| {
+        socket.limits.map(|limits| limits.refused)
+    }),
 ];
 
 /// Returns the current metrics of the runtime and of each TCP listener in the OpenMetrics 1.0 text
 /// format.
 ///
-/// It is the text of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), with three gauges
-/// per listener: `netpoll_listener_accept_queue`, `netpoll_listener_accept_queue_max` and
-/// `netpoll_listener_accepts`, with the labels `local` and `fd`. The content type is
+/// It is the text of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), followed by metrics of
+/// listeners, with the labels `local` and `fd`. The content type is
 /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+///
+/// | metric | listeners |
+/// |---|---|
+/// | `netpoll_listener_accept_queue`, `netpoll_listener_accept_queue_max`, `netpoll_listener_accepts`, `netpoll_listener_accepted_total` | all |
+/// | `netpoll_listener_connections`, `netpoll_listener_connections_max` | those with [`max_connections`](crate::net::ListenConfig::max_connections) |
+/// | `netpoll_listener_refused_total` | those with limits |
 ///
 /// The call takes two system calls per TCP socket that no earlier call or snapshot has seen, and
 /// one per listener.
@@ -49,14 +74,17 @@ pub fn openmetrics() -> String {
     let scale = Scale::new();
     let listeners = sockets::Reader::new(true, false, clock::now(), &scale).listeners();
     let mut text = metrics().openmetrics_without_end();
-    for (name, help, value) in GAUGES {
+    for (name, kind, help, value) in METRICS {
         // Writing to a string does not fail.
         let _ = writeln!(text, "# HELP netpoll_listener_{name} {help}");
-        let _ = writeln!(text, "# TYPE netpoll_listener_{name} gauge");
+        let _ = writeln!(text, "# TYPE netpoll_listener_{name} {kind}");
+        let suffix = if kind == "counter" { "_total" } else { "" };
         for listener in &listeners {
             let (Some(local), Some(tcp)) = (&listener.local, &listener.tcp) else { continue };
-            let (fd, value) = (listener.fd, value(listener, tcp));
-            let _ = writeln!(text, "netpoll_listener_{name}{{local=\"{local}\",fd=\"{fd}\"}} {value}");
+            if let Some(value) = value(listener, tcp) {
+                let fd = listener.fd;
+                let _ = writeln!(text, "netpoll_listener_{name}{suffix}{{local=\"{local}\",fd=\"{fd}\"}} {value}");
+            }
         }
     }
     text.push_str("# EOF\n");

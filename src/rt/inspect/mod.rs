@@ -44,8 +44,8 @@ pub use self::listeners::openmetrics;
 pub use self::server::InspectServer;
 pub(crate) use self::server::{serve_at, serve_from_environment};
 pub use self::snapshot::{
-    Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails,
-    WaitsFor, WorkerInfo,
+    ListenerLimits, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind,
+    TaskState, TcpDetails, WaitsFor, WorkerInfo,
 };
 use super::metrics::metrics;
 use super::runtime::runtime;
@@ -184,6 +184,7 @@ impl Inspect {
                 polls: reading.polls,
                 last_poll: scale.since(reading.polled),
                 cpu: Duration::from_nanos(reading.cpu_nanos),
+                longest_poll: reading.longest_poll,
             });
         }
         let workers = workers(&tasks);

@@ -1,6 +1,7 @@
 //! The snapshot for serde: durations as seconds, addresses and places as text.
 
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -15,6 +16,11 @@ pub(super) fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Resu
 #[allow(clippy::ref_option)]
 pub(super) fn some_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
+#[allow(clippy::ref_option)]
+pub(super) fn text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(serializer)
 }
 
 #[allow(clippy::ref_option)]

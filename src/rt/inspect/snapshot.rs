@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::rt::metrics::Metrics;
@@ -75,6 +76,10 @@ pub struct TaskInfo {
     /// ms.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub cpu: Duration,
+    /// The longest poll of the task on a worker, from the same samples: it lasted for at least this
+    /// time. Zero if no poll was seen by two samples in a row, which one of 10 to 20 ms may not be.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
+    pub longest_poll: Duration,
 }
 
 /// The kind of a task.
@@ -170,6 +175,11 @@ pub struct SocketInfo {
     pub local: Option<SocketAddress>,
     /// The peer's address, if the socket is connected.
     pub peer: Option<SocketAddress>,
+    /// The host name that the connection was dialled by, with
+    /// [`TcpStream::connect`](crate::net::TcpStream::connect) or a
+    /// [`Dialer`](crate::net::Dialer). `None` if it was dialled by address.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::text"))]
+    pub host: Option<Arc<str>>,
     /// The state of the socket.
     pub state: SocketState,
     /// How long ago the socket was opened or accepted. Precise to a few milliseconds.
@@ -188,9 +198,50 @@ pub struct SocketInfo {
     /// The time until the write deadline; zero if it has passed, `None` if there is none.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub write_deadline: Option<Duration>,
+    /// The number of operations that received something, modulo 2³²: reads, datagrams or batches of
+    /// datagrams, accepted connections. Calls made by a closure of the program, such as those of an
+    /// `AsyncFd`, are not counted.
+    ///
+    /// Of a TCP connection, whose operations are not counted, it is the kernel's number of segments
+    /// with data, and `None` if [`Inspect::tcp`](super::Inspect::tcp) did not ask for it.
+    pub reads: Option<u32>,
+    /// The number of operations that sent something, modulo 2³², or of TCP segments as for `reads`.
+    pub writes: Option<u32>,
+    /// The total number of bytes received. For TCP it is the kernel's count, and `None` if
+    /// [`Inspect::tcp`](super::Inspect::tcp) did not ask for it.
+    pub bytes_received: Option<u64>,
+    /// The total number of bytes sent; for TCP, those that the peer has acknowledged. `None` as for
+    /// `bytes_received`.
+    pub bytes_sent: Option<u64>,
+    /// How long ago bytes were last received or sent, or since the socket was opened if none were.
+    /// Precise to a few milliseconds. `None` as for `bytes_received`.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
+    pub last_use: Option<Duration>,
+    /// The number of operations that failed with an error of the operating system, up to 255.
+    pub errors: u8,
+    /// The errno of the last of these errors, if it had one.
+    pub last_errno: Option<i32>,
+    /// The limits of a listener, if it has any.
+    pub limits: Option<ListenerLimits>,
     /// The kernel's state of a TCP connection, if [`Inspect::tcp`](super::Inspect::tcp) asked for
     /// it.
     pub tcp: Option<TcpDetails>,
+}
+
+/// The limits of a listener, as set by a [`ListenConfig`](crate::net::ListenConfig). Listeners that
+/// were opened together share them.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerLimits {
+    /// The number of open connections that hold a permit.
+    pub connections: usize,
+    /// The number of permits
+    /// ([`max_connections`](crate::net::ListenConfig::max_connections)), if it is limited.
+    pub max_connections: Option<usize>,
+    /// The total number of connections refused for lack of descriptors
+    /// ([`reserve_descriptors`](crate::net::ListenConfig::reserve_descriptors)).
+    pub refused: u64,
 }
 
 /// The address of a socket.
@@ -220,11 +271,18 @@ impl fmt::Display for SocketAddress {
 pub enum SocketState {
     /// The socket accepts connections.
     Listening,
-    /// The socket is not connected, or is still connecting.
+    /// The socket is not connected.
     Unconnected,
+    /// A TCP socket is connecting: an operation waits for the end of connect(2).
+    Connecting,
     /// The socket is connected.
     Open,
-    /// The kernel has reported that the peer has closed the connection, or that there is an error.
+    /// One side of a TCP connection has ended its sending side. The kernel is asked for it only with
+    /// [`Inspect::tcp`](super::Inspect::tcp); otherwise the state is `HungUp` if the peer has, and
+    /// `Open` if this process has.
+    HalfClosed,
+    /// The kernel has reported that the peer has closed the connection, or its sending side, or that
+    /// there is an error.
     HungUp,
     /// The socket was closed by this process, and an operation on it has not ended yet.
     Closing,
@@ -252,6 +310,10 @@ pub struct TcpDetails {
     pub bytes_sent: u64,
     /// The total number of bytes received.
     pub bytes_received: u64,
+    /// The total number of segments with data received, modulo 2³².
+    pub segments_received: u32,
+    /// The total number of segments with data sent, modulo 2³², with retransmitted ones.
+    pub segments_sent: u32,
     /// How long ago data was last sent.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub last_sent: Duration,

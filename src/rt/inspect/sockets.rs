@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use socket2::SockAddr;
 
-use super::{SocketAddress, SocketId, SocketInfo, SocketState, TcpDetails};
+use super::{ListenerLimits, SocketAddress, SocketId, SocketInfo, SocketState, TcpDetails};
+use crate::rt::poll::labels::{self, Label};
 use crate::rt::poll::poll_desc::{Description, Direction, PollDesc};
+use crate::rt::poll::usage::{self, Usage};
 use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
 use crate::rt::time::ticks::Scale;
@@ -31,6 +33,9 @@ struct Known {
 
 /// The known addresses by slot. A snapshot that finds it locked by another one does without.
 static KNOWN: Mutex<Vec<Option<Known>>> = Mutex::new(Vec::new());
+
+/// The TCP states in which one side has ended its sending side.
+const HALF_CLOSED: [&str; 3] = ["CLOSE_WAIT", "FIN_WAIT1", "FIN_WAIT2"];
 
 /// The kind of a socket, its addresses and whether it listens.
 #[derive(Debug)]
@@ -115,18 +120,49 @@ impl<'a> Reader<'a> {
             clock::EXPIRED => Some(Duration::ZERO),
             at => Some(Duration::from_nanos(at.saturating_sub(self.now))),
         };
+        let is_half_closed = tcp.as_ref().is_some_and(|tcp| HALF_CLOSED.contains(&tcp.state));
         let state = match identity.state {
             _ if read.is_closing() => SocketState::Closing,
             SocketState::Listening => SocketState::Listening,
+            SocketState::Unconnected if is_tcp && write.waiting() > 0 => SocketState::Connecting,
+            _ if is_half_closed => SocketState::HalfClosed,
             _ if read.is_hung_up() => SocketState::HungUp,
             state => state,
         };
+        let usage = if description.is_tcp { None } else { usage::get(desc.index).map(Usage::read) };
+        let (bytes, last_use) = match (usage, &tcp) {
+            (Some((bytes, used)), _) => (Some(bytes), Some(self.scale.since(used))),
+            (None, Some(tcp)) if identity.state != SocketState::Listening => {
+                let last_use = tcp.last_sent.min(tcp.last_received).min(self.scale.since(description.opened));
+                (Some([tcp.bytes_received, tcp.bytes_sent]), Some(last_use))
+            }
+            _ => (None, None),
+        };
+        let operations = match &tcp {
+            _ if !is_tcp || identity.state == SocketState::Listening => Some(desc.operations()),
+            Some(tcp) => Some([tcp.segments_received, tcp.segments_sent]),
+            None => None,
+        };
+        let (errors, errno) = desc.failures();
+        let (mut host, mut limits) = (None, None);
+        match labels::get(desc.index, description.generation) {
+            Some(Label::Host(name)) => host = Some(name),
+            Some(Label::Limits(of)) => {
+                limits = of.upgrade().map(|of| ListenerLimits {
+                    connections: of.connections(),
+                    max_connections: of.most(),
+                    refused: of.refused(),
+                });
+            }
+            None => {}
+        }
         let info = SocketInfo {
             id: SocketId { index: desc.index, generation: description.generation },
             fd: number,
             kind: identity.kind,
             local: identity.local,
             peer: identity.peer,
+            host,
             state,
             age: self.scale.since(description.opened),
             readers: read.waiting(),
@@ -134,6 +170,14 @@ impl<'a> Reader<'a> {
             waiting: Vec::new(),
             read_deadline: deadline(Direction::Read),
             write_deadline: deadline(Direction::Write),
+            reads: operations.map(|operations| operations[0]),
+            writes: operations.map(|operations| operations[1]),
+            bytes_received: bytes.map(|bytes| bytes[0]),
+            bytes_sent: bytes.map(|bytes| bytes[1]),
+            last_use,
+            errors,
+            last_errno: (errno != 0).then_some(i32::from(errno)),
+            limits,
             tcp,
         };
         // Checked last: if it is current, the number belonged to this socket throughout.
@@ -226,6 +270,8 @@ fn details(now: &option::TcpState) -> TcpDetails {
         unsent: now.unsent,
         bytes_sent: now.bytes_sent,
         bytes_received: now.bytes_received,
+        segments_received: now.segments[0],
+        segments_sent: now.segments[1],
         last_sent: millis(now.last_sent_millis),
         last_received: millis(now.last_received_millis),
         accept_queue: if is_listener { now.unacknowledged } else { 0 },

@@ -14,10 +14,14 @@ impl fmt::Display for Snapshot {
         let (tasks, sockets) = (self.tasks.len(), self.sockets.len());
         writeln!(f, "{tasks} tasks, {sockets} sockets, {} workers", self.workers.len())?;
         let rows = self.tasks.iter().map(|task| self.task_row(task)).collect();
-        write_table(f, &["TASK", "NAME", "STATE", "SINCE", "AGE", "POLLS", "CPU", "WAITS FOR", "SPAWNED AT"], rows)?;
+        write_table(
+            f,
+            &["TASK", "NAME", "STATE", "SINCE", "AGE", "POLLS", "CPU", "LONGEST", "WAITS FOR", "SPAWNED AT"],
+            rows,
+        )?;
         let sockets = self.sockets.iter().filter(|socket| !f.alternate() || !socket.waiting.is_empty());
         let rows = sockets.map(socket_row).collect();
-        write_table(f, &["FD", "KIND", "STATE", "AGE", "LOCAL", "PEER", "WAITING", "DEADLINES", "TCP"], rows)?;
+        write_table(f, &["FD", "KIND", "STATE", "AGE", "LOCAL", "PEER", "WAITING", "DEADLINES", "TCP", "USE"], rows)?;
         let rows = self.workers.iter().map(worker_row).collect();
         write_table(f, &["WORKER", "RUNS", "FOR", "QUEUE", "TIMERS", "POLLS", "STEALS"], rows)
     }
@@ -48,6 +52,7 @@ impl Snapshot {
             short(task.age),
             task.polls.to_string(),
             short(task.cpu),
+            if task.longest_poll.is_zero() { "-".to_owned() } else { short(task.longest_poll) },
             waits,
             task.spawned_at.map_or_else(|| "-".to_owned(), |place| format!("{}:{}", place.file(), place.line())),
         ]
@@ -115,7 +120,9 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
     let state = match socket.state {
         SocketState::Listening => "listening",
         SocketState::Unconnected => "unconnected",
+        SocketState::Connecting => "connecting",
         SocketState::Open => "open",
+        SocketState::HalfClosed => "half closed",
         SocketState::HungUp => "hung up",
         SocketState::Closing => "closing",
         SocketState::Unknown => "-",
@@ -137,17 +144,65 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
         state.to_owned(),
         short(socket.age),
         dash(&socket.local),
-        dash(&socket.peer),
+        match &socket.host {
+            Some(host) => format!("{} ({host})", dash(&socket.peer)),
+            None => dash(&socket.peer),
+        },
         list(&waiting),
         // An operation waits, and nothing limits the wait.
         if all > 0 && deadlines.is_empty() { "none".to_owned() } else { list(&deadlines) },
         "-".to_owned(),
+        usage_cell(socket),
     ];
     if let Some(tcp) = &socket.tcp {
         row[2] = tcp.state.to_owned();
         row[8] = tcp_cell(tcp);
     }
     row
+}
+
+/// Describes what the socket has done.
+fn usage_cell(socket: &SocketInfo) -> String {
+    let mut parts = Vec::new();
+    let way = |name, operations: u32, bytes: Option<u64>| match bytes {
+        Some(bytes) => format!("{name} {operations} ({})", size(bytes)),
+        None => format!("{name} {operations}"),
+    };
+    let is_listener = socket.state == SocketState::Listening;
+    if is_listener {
+        parts.push(format!("accepted {}", socket.reads.unwrap_or(0)));
+    } else if let (Some(reads), Some(writes)) = (socket.reads, socket.writes)
+        && reads | writes != 0
+    {
+        parts.push(way("in", reads, socket.bytes_received));
+        parts.push(way("out", writes, socket.bytes_sent));
+    }
+    if let Some(limits) = &socket.limits {
+        if let Some(most) = limits.max_connections {
+            parts.push(format!("{} of {most} permits", limits.connections));
+        }
+        if limits.refused > 0 {
+            parts.push(format!("refused {}", limits.refused));
+        }
+    }
+    if let Some(last_use) = socket.last_use.filter(|_| !is_listener) {
+        parts.push(format!("used {} ago", short(last_use)));
+    }
+    if socket.errors > 0 {
+        let errno = socket.last_errno.map(|errno| format!(" (errno {errno})")).unwrap_or_default();
+        parts.push(format!("errors {}{errno}", socket.errors));
+    }
+    list(&parts)
+}
+
+/// Formats a number of bytes in at most seven characters.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} KB", bytes / 1000),
+        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{} GB", bytes / 1_000_000_000),
+    }
 }
 
 /// Describes the state of a TCP socket that may be the cause of a wait.

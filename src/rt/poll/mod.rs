@@ -5,18 +5,22 @@
 //! `side` per direction, on which operations wait (`waiting`, `wait_slot`). `timeouts` and `expiry`
 //! end operations at their time. `driver` decides which thread polls, using `role`. `backend`
 //! defines the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists and
-//! declares. `closings` holds the descriptors whose close other operations wait for.
+//! declares. `closings` holds the descriptors whose close other operations wait for. `labels` has the host
+//! names and limits of the sockets that have any, and `usage` the bytes of those that the kernel does
+//! not count, for snapshots.
 
 pub(crate) mod back_ends;
 pub(crate) mod backend;
 pub(crate) mod closings;
 pub(crate) mod driver;
 mod expiry;
+pub(crate) mod labels;
 pub(crate) mod poll_desc;
 pub(crate) mod poller;
 mod registering;
 pub(crate) mod role;
 pub(crate) mod side;
 mod timeouts;
+pub(crate) mod usage;
 pub(crate) mod wait_slot;
 mod waiting;

@@ -21,7 +21,7 @@ use crate::rt::poll::wait_slot::WaitSlot;
 use crate::rt::slab::{Slab, Slot};
 use crate::rt::time::clock::NONE;
 use crate::rt::waiters::Waiters;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Mutex, Ordering};
 
 /// One of the two directions of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub(crate) struct PollDesc {
     pub(super) lists: [List; 2],
     /// For [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
+    /// The number of operations that failed, up to 255, above the last errno.
+    failures: AtomicU16,
     pub(crate) index: u32,
     /// If the slot is free, the link of the free list; if it is in use, the rough time at which the
     /// descriptor was opened.
@@ -74,6 +76,9 @@ pub(crate) struct PollDesc {
     /// The notes for the record of a task that waits for an edge of a direction: the
     /// [`tag`](PollDesc::tag), with the kind of wait above it.
     notes: [AtomicU32; 2],
+    /// The number of operations of each direction that moved bytes, and of accepts, modulo 2³². Those
+    /// of TCP connections are not counted.
+    operations: [AtomicU32; 2],
 }
 
 /// The slots of descriptors.
@@ -152,10 +157,12 @@ impl PollDesc {
             wait_until: AtomicU64::new(NONE),
             lists: [Mutex::new(None), Mutex::new(None)],
             turns: [AtomicU8::new(0), AtomicU8::new(0)],
+            failures: AtomicU16::new(0),
             index,
             link: AtomicU32::new(0),
             number: AtomicU32::new(NO_NUMBER),
             notes: [AtomicU32::new(0), AtomicU32::new(0)],
+            operations: [AtomicU32::new(0), AtomicU32::new(0)],
         }
     }
 
@@ -170,6 +177,8 @@ impl PollDesc {
         self.wait_until.swap(NONE, Ordering::Relaxed);
         self.keyless_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         self.turns.iter().for_each(|state| state.store(0, Ordering::Relaxed));
+        self.operations.iter().for_each(|operations| operations.store(0, Ordering::Relaxed));
+        self.failures.store(0, Ordering::Relaxed);
     }
 
     /// Called when the descriptor is gone, before the generation changes.
@@ -214,6 +223,29 @@ impl PollDesc {
             is_tcp: number & IS_TCP != 0,
             opened,
         })
+    }
+
+    /// Counts an operation.
+    // ORDERING: Relaxed, here and below: the counts guard nothing.
+    pub(crate) fn count(&self, direction: Direction) {
+        self.operations[direction as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an operation that failed. `errno` is 0 if there is none.
+    pub(crate) fn count_failure(&self, errno: i32) {
+        let count = (self.failures.load(Ordering::Relaxed) >> 8).saturating_add(1).min(0xff);
+        self.failures.store(count << 8 | u16::from(u8::try_from(errno).unwrap_or(0)), Ordering::Relaxed);
+    }
+
+    /// Returns the numbers of operations, in the order of [`Direction`].
+    pub(crate) fn operations(&self) -> [u32; 2] {
+        self.operations.each_ref().map(|operations| operations.load(Ordering::Relaxed))
+    }
+
+    /// Returns the number of operations that failed, up to 255, and the last errno.
+    pub(crate) fn failures(&self) -> (u8, u8) {
+        let failures = self.failures.load(Ordering::Relaxed);
+        ((failures >> 8) as u8, failures as u8)
     }
 
     /// Returns whether the slot still belongs to the descriptor `generation`.

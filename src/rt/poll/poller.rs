@@ -20,16 +20,19 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Weak;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::backend::Token;
+use crate::rt::poll::labels::{self, Limits};
 pub(crate) use crate::rt::poll::poll_desc::Direction;
 use crate::rt::poll::poll_desc::{PollDesc, registration};
 use crate::rt::poll::side::{Side, Wait};
 pub(crate) use crate::rt::poll::side::{Stop, Ticket};
+use crate::rt::poll::usage;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::record::{self, Waits};
 use crate::rt::time::{clock, ticks};
@@ -99,6 +102,11 @@ pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: u64) -> Poll<()
     runtime().closings.poll(cx, seen)
 }
 
+/// Returns whether a slot belongs to the descriptor `generation`.
+fn is_open(index: u32, generation: u32) -> bool {
+    runtime().cache.get(index).is_some_and(|desc| desc.is_current(generation))
+}
+
 /// Counts a closed descriptor.
 pub(crate) fn descriptor_closed() {
     runtime().closings.note();
@@ -120,6 +128,9 @@ pub(crate) fn prepare() -> io::Result<()> {
 pub(crate) struct PollHandle {
     pub(super) desc: &'static PollDesc,
     pub(super) generation: u32,
+    /// The maximum number of bytes per operation that need no counting: those of plain TCP are
+    /// counted by the kernel, and the budget is charged for large ones.
+    uncounted: u32,
 }
 
 impl PollHandle {
@@ -131,7 +142,7 @@ impl PollHandle {
         fork::check()?;
         let desc = alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
         runtime().descriptors.fetch_add(1, Ordering::Relaxed);
-        Ok(PollHandle { desc, generation: desc.open() })
+        Ok(PollHandle { desc, generation: desc.open(), uncounted: 0 })
     }
 
     /// Lets the poller skip edges for writing until a call gives evidence; see
@@ -212,8 +223,59 @@ impl PollHandle {
     }
 
     /// Stores which descriptor the handle is for, for [`inspect`](crate::rt::inspect()).
-    pub(crate) fn describe(&self, number: RawFd, is_tcp: bool) {
-        self.desc.describe(number as u32, is_tcp, ticks::rough_now(), record::edge_notes);
+    pub(crate) fn describe(&mut self, number: RawFd, is_tcp: bool) {
+        let now = ticks::rough_now();
+        self.desc.describe(number as u32, is_tcp, now, record::edge_notes);
+        if is_tcp {
+            self.uncounted = context::BYTES_A_UNIT as u32;
+        } else {
+            usage::of(self.desc.index).reset(now);
+        }
+    }
+
+    /// Charges the task's budget for an operation of a stream that moved `bytes`, at most
+    /// [`MAX_RW`](crate::sys::socket::MAX_RW), and [counts](PollHandle::count) it.
+    #[inline]
+    pub(crate) fn charge(&self, direction: Direction, bytes: usize) {
+        if bytes as u32 > self.uncounted {
+            self.charge_many(direction, bytes);
+        }
+    }
+
+    #[inline(never)]
+    fn charge_many(&self, direction: Direction, bytes: usize) {
+        context::charge(bytes);
+        self.count(direction, bytes);
+    }
+
+    /// Counts an operation that moved `bytes`, for [`inspect`](crate::rt::inspect()), unless the
+    /// kernel counts them.
+    pub(crate) fn count(&self, direction: Direction, bytes: usize) {
+        if self.uncounted == 0 {
+            self.desc.count(direction);
+            usage::of(self.desc.index).add(direction as usize, bytes, ticks::rough_now());
+        }
+    }
+
+    /// Counts an accepted connection.
+    pub(crate) fn count_accept(&self) {
+        self.desc.count(Direction::Read);
+    }
+
+    /// Counts an operation that failed.
+    #[cold]
+    pub(crate) fn count_failure(&self, error: &io::Error) {
+        self.desc.count_failure(error.raw_os_error().unwrap_or(0));
+    }
+
+    /// Stores the host name that the socket was dialled by, for [`inspect`](crate::rt::inspect()).
+    pub(crate) fn set_host(&self, host: &str) {
+        labels::set_host(self.desc.index, self.generation, host, is_open);
+    }
+
+    /// Stores the limits of a listener, for [`inspect`](crate::rt::inspect()).
+    pub(crate) fn set_limits(&self, limits: Weak<dyn Limits>) {
+        labels::set_limits(self.desc.index, self.generation, limits, is_open);
     }
 
     /// Waits for an edge, with a descriptor that [`register`](PollHandle::register) has just

@@ -334,12 +334,15 @@ impl Monitor {
             }
             stuck += 1;
             processor.stuck.store(true, Ordering::Relaxed);
+            let blocked_for = seen.since.map_or(TICK, |since| now - since);
+            if let Some(record) = processor.running().filter(|record| record.id() == running) {
+                record.poll_lasts(blocked_for);
+            }
             if policy == BlockedPolicy::Off {
                 continue;
             }
             context::ask_to_yield(processor);
             if !std::mem::replace(&mut seen.reported, true) {
-                let blocked_for = seen.since.map_or(TICK, |since| now - since);
                 self.runtime.sysmon.events.get_or_default().record(Mark::Stuck, ticks::ticks(), running);
                 reports.push((TaskId::from_number(running), blocked_for));
             }

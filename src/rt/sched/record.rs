@@ -21,6 +21,7 @@
 //! something outside this crate, or is about to run.
 
 use std::panic::Location;
+use std::time::Duration;
 
 use super::identity::TaskId;
 use crate::rt::slab::{Slab, Slot};
@@ -39,7 +40,8 @@ pub(crate) struct Record {
     polls: AtomicU32,
     /// The approximate time at which the last poll began.
     polled: AtomicU32,
-    /// Time spent in polls, in units of 2^[`CPU_SHIFT`] ns, estimated from samples. Written by sysmon.
+    /// Time spent in polls, in units of 2^[`CPU_SHIFT`] ns, in the lowest [`CPU_BITS`]; above it the
+    /// longest poll, [packed](pack_duration). Both are estimated from samples and written by sysmon.
     cpu: AtomicU32,
     /// The approximate time at which the task was spawned; the lowest two bits are the kind of task.
     born: AtomicU32,
@@ -54,8 +56,15 @@ const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 /// slab. Snapshots do not include these records.
 const UNLISTED: u32 = u32::MAX;
 
-/// The binary logarithm of the unit of `cpu` in nanoseconds.
-const CPU_SHIFT: u32 = 14;
+/// The binary logarithm of the unit of `cpu` in nanoseconds: 4.2 ms, so that it holds 19 hours.
+/// Samples are 10 ms apart.
+const CPU_SHIFT: u32 = 22;
+const CPU_BITS: u32 = 24;
+const CPU_MASK: u32 = (1 << CPU_BITS) - 1;
+
+/// What was left of the samples of all tasks when they were rounded to units of `cpu`, so that the
+/// rounding errors do not add up.
+static CPU_REST: AtomicU32 = AtomicU32::new(0);
 
 /// The kind of future that a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +189,7 @@ pub(crate) struct Reading {
     pub(crate) polls: u32,
     pub(crate) polled: u32,
     pub(crate) cpu_nanos: u64,
+    pub(crate) longest_poll: Duration,
     pub(crate) born: u32,
     pub(crate) place: Option<&'static Location<'static>>,
 }
@@ -306,8 +316,19 @@ impl Record {
     /// Adds `nanos` to the time spent in polls: the period of the sample that found the task in a
     /// poll.
     pub(crate) fn add_cpu(&self, nanos: u64) {
-        let units = u32::try_from(nanos >> CPU_SHIFT).unwrap_or(u32::MAX);
-        self.cpu.store(self.cpu.load(Ordering::Relaxed).saturating_add(units), Ordering::Relaxed);
+        let nanos = nanos + u64::from(CPU_REST.load(Ordering::Relaxed));
+        CPU_REST.store((nanos & ((1 << CPU_SHIFT) - 1)) as u32, Ordering::Relaxed);
+        let seen = self.cpu.load(Ordering::Relaxed);
+        let units = u64::from(seen & CPU_MASK) + (nanos >> CPU_SHIFT);
+        self.cpu.store(seen & !CPU_MASK | units.min(u64::from(CPU_MASK)) as u32, Ordering::Relaxed);
+    }
+
+    /// Records that the current poll has lasted for `duration` so far.
+    pub(crate) fn poll_lasts(&self, duration: Duration) {
+        let (seen, packed) = (self.cpu.load(Ordering::Relaxed), u32::from(pack_duration(duration)));
+        if packed > seen >> CPU_BITS {
+            self.cpu.store(packed << CPU_BITS | seen & CPU_MASK, Ordering::Relaxed);
+        }
     }
 
     /// Reads the task that has this record at the time `now`, if there is one.
@@ -318,6 +339,7 @@ impl Record {
             return None;
         }
         let (born, waits) = (self.born.load(Ordering::Relaxed), self.waits.load(Ordering::Relaxed));
+        let cpu = self.cpu.load(Ordering::Relaxed);
         let reading = Reading {
             id,
             kind: kind_of(born),
@@ -325,7 +347,8 @@ impl Record {
             is_running: waits == RUNNING,
             polls: self.polls.load(Ordering::Relaxed),
             polled: self.polled.load(Ordering::Relaxed),
-            cpu_nanos: u64::from(self.cpu.load(Ordering::Relaxed)) << CPU_SHIFT,
+            cpu_nanos: u64::from(cpu & CPU_MASK) << CPU_SHIFT,
+            longest_poll: unpack_duration((cpu >> CPU_BITS) as u8),
             born: born & !3,
             place: unpack_place(self.place.load(Ordering::Relaxed)),
         };
@@ -343,6 +366,20 @@ fn kind_of(born: u32) -> Kind {
         2 => Kind::Root,
         _ => Kind::Call,
     }
+}
+
+/// Packs a duration into 8 bits with an error of at most an eighth: in milliseconds, three bits below
+/// the highest one, and the exponent above. Longer ones than 2³¹ ms are packed as that.
+fn pack_duration(duration: Duration) -> u8 {
+    let millis = duration.as_millis().min(1 << 31) as u32;
+    let exponent = millis.max(1).ilog2();
+    if exponent < 3 { millis as u8 } else { ((exponent - 2) << 3 | (millis >> (exponent - 3)) & 7) as u8 }
+}
+
+/// Returns the least duration that is packed as `packed`.
+fn unpack_duration(packed: u8) -> Duration {
+    let (exponent, low) = (u32::from(packed >> 3), u64::from(packed & 7));
+    Duration::from_millis(if exponent == 0 { low } else { (8 + low) << (exponent - 1) })
 }
 
 /// Locations are constants in the program image. Their addresses are stored as distances from this
@@ -374,4 +411,35 @@ fn unpack_place(packed: u32) -> Option<&'static Location<'static>> {
     // SAFETY: `pack_place` was given a reference with this address, which is valid for the life of
     // the program.
     Some(unsafe { &*std::ptr::with_exposed_provenance(address) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_durations_are_rounded_down_by_at_most_an_eighth() {
+        for millis in (0..3000).chain([65_535, 1 << 20, (1 << 31) - 1, 1 << 31]) {
+            let unpacked = unpack_duration(pack_duration(Duration::from_millis(millis))).as_millis() as u64;
+            assert!(unpacked <= millis && unpacked >= millis - millis / 8, "{millis} ms as {unpacked} ms");
+        }
+        assert_eq!(unpack_duration(pack_duration(Duration::MAX)), Duration::from_millis(1 << 31));
+        assert!((0..pack_duration(Duration::MAX)).all(|packed| unpack_duration(packed) < unpack_duration(packed + 1)));
+    }
+
+    #[test]
+    fn samples_of_a_task_add_up() {
+        let record = Record::vacant(0);
+        for _ in 0..1000 {
+            record.add_cpu(10_000_000);
+        }
+        record.poll_lasts(Duration::from_millis(80));
+        record.poll_lasts(Duration::from_millis(20));
+        record.id.store(7, Ordering::Relaxed);
+        let reading = record.read(0).unwrap();
+        let cpu = Duration::from_nanos(reading.cpu_nanos);
+        // Other tests of this process may take part of the rest.
+        assert!(cpu.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{cpu:?}");
+        assert_eq!(reading.longest_poll, Duration::from_millis(80));
+    }
 }

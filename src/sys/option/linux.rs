@@ -114,6 +114,7 @@ pub(crate) fn tcp_state(fd: BorrowedFd<'_>) -> io::Result<TcpState> {
         unsent: info.tcpi_notsent_bytes,
         bytes_sent: info.tcpi_bytes_acked,
         bytes_received: info.tcpi_bytes_received,
+        segments: [info.tcpi_data_segs_in, info.tcpi_data_segs_out],
         last_sent_millis: info.tcpi_last_data_sent,
         last_received_millis: info.tcpi_last_data_recv,
         unacknowledged: info.tcpi_unacked,

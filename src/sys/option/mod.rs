@@ -68,6 +68,8 @@ pub(crate) struct TcpState {
     pub(crate) unsent: u32,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
+    /// Segments with data that were received and sent.
+    pub(crate) segments: [u32; 2],
     pub(crate) last_sent_millis: u32,
     pub(crate) last_received_millis: u32,
     /// Of a listener, the connections that wait to be accepted.

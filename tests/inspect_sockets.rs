@@ -1,0 +1,244 @@
+//! `rt::inspect`: the use, the host name and the limits of sockets.
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use common::run;
+use futures_lite::AsyncReadExt as _;
+use netpoll::net::{Dialer, ListenConfig, TcpListener, TcpStream, UdpSocket};
+use netpoll::os::unix::net::{UnixDatagram, UnixStream};
+use netpoll::rt::{self, Inspect, SocketInfo, SocketState};
+use netpoll::task;
+
+const BOUND: Duration = Duration::from_secs(30);
+
+fn by_fd(fd: &impl AsRawFd) -> SocketInfo {
+    let fd = fd.as_raw_fd();
+    let sockets = Inspect::new().tcp(true).take().sockets;
+    sockets.into_iter().find(|socket| socket.fd == fd).expect("it is open")
+}
+
+/// Returns the operations and the bytes of a socket, received and sent.
+fn counts(fd: &impl AsRawFd) -> ([u32; 2], [Option<u64>; 2]) {
+    let socket = by_fd(fd);
+    assert!(socket.last_use.is_some_and(|last| last <= socket.age + Duration::from_millis(10)), "{socket:?}");
+    ([socket.reads.unwrap(), socket.writes.unwrap()], [socket.bytes_received, socket.bytes_sent])
+}
+
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (client, listener.accept().await.unwrap().0)
+}
+
+#[test]
+fn datagrams_are_counted_each_way_and_peeks_are_not() {
+    run(async {
+        let (one, other) =
+            (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let to = other.local_addr().unwrap();
+        for size in [5, 7, 0] {
+            assert_eq!(one.send_to(&[1; 7][..size], to).await.unwrap(), size);
+        }
+        let mut buf = [0; 16];
+        assert_eq!(other.peek(&mut buf).await.unwrap(), 5);
+        for size in [5, 7, 0] {
+            assert_eq!(other.recv_from(&mut buf).await.unwrap().0, size);
+        }
+        assert_eq!(counts(&one), ([0, 3], [Some(0), Some(12)]));
+        assert_eq!(counts(&other), ([3, 0], [Some(12), Some(0)]));
+
+        let (one, other) = UnixDatagram::pair().unwrap();
+        assert_eq!(one.send(b"hello").await.unwrap(), 5);
+        assert_eq!(other.recv(&mut buf).await.unwrap(), 5);
+        assert_eq!(counts(&one), ([0, 1], [Some(0), Some(5)]));
+        assert_eq!(counts(&other), ([1, 0], [Some(5), Some(0)]));
+    });
+}
+
+#[test]
+fn batches_of_datagrams_are_counted_with_their_bytes() {
+    use netpoll::net::{RecvBatch, SendBatch};
+    run(async {
+        let (one, other) =
+            (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let mut batch = SendBatch::new();
+        for size in [100, 100, 30] {
+            batch.push(&[1; 100][..size], other.local_addr().unwrap());
+        }
+        while !batch.is_empty() {
+            one.send_many(&mut batch).await.unwrap();
+        }
+        let (mut received, mut batch) = (0, RecvBatch::new(8, 200));
+        while received < 3 {
+            received += other.recv_many(&mut batch).await.unwrap();
+        }
+        let (operations, bytes) = counts(&one);
+        assert!((1..=3).contains(&operations[1]), "{operations:?}");
+        assert_eq!(bytes, [Some(0), Some(230)]);
+        assert_eq!(counts(&other).1, [Some(230), Some(0)]);
+    });
+}
+
+#[test]
+fn unix_streams_are_counted_each_way() {
+    run(async {
+        let (one, other) = UnixStream::pair().unwrap();
+        one.write_all(&[1; 100]).await.unwrap();
+        let mut buf = [0; 60];
+        assert_eq!(other.read(&mut buf).await.unwrap(), 60);
+        assert_eq!(other.read(&mut buf).await.unwrap(), 40);
+        assert_eq!(counts(&one), ([0, 1], [Some(0), Some(100)]));
+        assert_eq!(counts(&other), ([2, 0], [Some(100), Some(0)]));
+    });
+}
+
+#[test]
+fn counts_begin_anew_with_the_next_socket_of_a_slot() {
+    run(async {
+        for _ in 0..64 {
+            let (one, other) = UnixStream::pair().unwrap();
+            assert_eq!(counts(&one), ([0, 0], [Some(0), Some(0)]));
+            one.write_all(&[1; 10]).await.unwrap();
+            assert_eq!(other.read(&mut [0; 60]).await.unwrap(), 10);
+            assert_eq!(counts(&other), ([1, 0], [Some(10), Some(0)]));
+        }
+    });
+}
+
+#[test]
+fn tcp_bytes_and_segments_are_those_of_the_kernel() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        for _ in 0..3 {
+            client.write_all(&[1; 1000]).await.unwrap();
+            (&server).read_exact(&mut [0; 1000]).await.unwrap();
+        }
+        let (segments, bytes) = counts(&server);
+        assert!(segments[0] >= 3 && segments[1] == 0, "{segments:?}");
+        assert_eq!(bytes[0], Some(3000));
+        assert!(counts(&client).0[1] >= 3);
+        assert_eq!(by_fd(&listener).reads, Some(1), "one accept");
+        // The acknowledgement may come later.
+        let begin = Instant::now();
+        while by_fd(&client).bytes_sent < Some(3000) {
+            assert!(begin.elapsed() < BOUND, "{:?}", by_fd(&client));
+            task::sleep(Duration::from_millis(1)).await;
+        }
+        let plain = rt::inspect();
+        let plain = plain.sockets.iter().find(|socket| socket.fd == client.as_raw_fd()).unwrap();
+        assert_eq!((plain.bytes_sent, plain.writes, plain.last_use), (None, None, None), "it is asked on demand");
+    });
+}
+
+#[test]
+fn host_name_that_was_dialled_is_shown() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let name = format!("localhost:{}", address.port());
+        let by_name = TcpStream::connect(&name).await.unwrap();
+        let by_dialer = Dialer::new().dial(("localhost", address.port())).await.unwrap();
+        let one_by_one = Dialer::new().stagger(None).dial(&*name).await.unwrap();
+        let by_address = TcpStream::connect(address).await.unwrap();
+        let literal = TcpStream::connect(address.to_string()).await.unwrap();
+        for stream in [&by_name, &by_dialer, &one_by_one] {
+            assert_eq!(by_fd(stream).host.as_deref(), Some("localhost"));
+        }
+        for stream in [&by_address, &literal] {
+            assert_eq!(by_fd(stream).host, None);
+        }
+        let snapshot = rt::inspect();
+        assert!(snapshot.to_string().contains(&format!("{address} (localhost)")), "{snapshot}");
+        assert!(snapshot.to_json().contains("\"host\":\"localhost\""), "{}", snapshot.to_json());
+        // The next socket of the slot was not dialled.
+        drop((by_name, by_dialer, one_by_one));
+        let (client, server) = tcp_pair().await;
+        assert_eq!((by_fd(&client).host, by_fd(&server).host), (None, None));
+    });
+}
+
+#[test]
+fn errors_are_counted_with_the_last_errno() {
+    run(async {
+        let (client, server) = tcp_pair().await;
+        assert_eq!((by_fd(&client).errors, by_fd(&client).last_errno), (0, None));
+        server.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(server);
+        client.read(&mut [0; 8]).await.unwrap_err();
+        let socket = by_fd(&client);
+        assert_eq!((socket.errors, socket.last_errno), (1, Some(libc::ECONNRESET)));
+        assert_eq!(client.write(b"x").await.unwrap_err().raw_os_error(), Some(libc::EPIPE));
+        let socket = by_fd(&client);
+        assert_eq!((socket.errors, socket.last_errno), (2, Some(libc::EPIPE)));
+        let text = rt::inspect().to_string();
+        assert!(text.contains(&format!("errors 2 (errno {})", libc::EPIPE)), "{text}");
+    });
+}
+
+#[test]
+fn limits_of_a_listener_are_shown_and_among_its_metrics() {
+    run(async {
+        let listener =
+            ListenConfig::new().max_connections(2).reserve_descriptors(1).listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        let (stream, _) = listener.accept().await.unwrap();
+        let limits = by_fd(&listener).limits.unwrap();
+        assert_eq!((limits.connections, limits.max_connections, limits.refused), (1, Some(2), 0));
+        let other = listener.accept().await.unwrap();
+        assert_eq!(by_fd(&listener).limits.unwrap().connections, 2);
+        let text = rt::openmetrics();
+        for (name, value) in [("accepted_total", 2), ("connections", 2), ("connections_max", 2), ("refused_total", 0)] {
+            let line =
+                format!("netpoll_listener_{name}{{local=\"{address}\",fd=\"{}\"}} {value}", listener.as_raw_fd());
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(rt::inspect().to_string().contains("accepted 2, 2 of 2 permits"));
+        drop((stream, other, clients));
+        let without = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        assert_eq!(by_fd(&without).limits, None);
+    });
+}
+
+#[test]
+fn half_closed_connections_are_shown() {
+    run(async {
+        let (client, server) = tcp_pair().await;
+        client.close_write().unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        let begin = Instant::now();
+        while [by_fd(&client).state, by_fd(&server).state] != [SocketState::HalfClosed; 2] {
+            assert!(begin.elapsed() < BOUND, "{:?} {:?}", by_fd(&client), by_fd(&server));
+            task::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+#[test]
+fn connections_in_progress_are_shown() {
+    run(async {
+        // A listener that accepts nothing drops connections once its queue is full.
+        let listener = ListenConfig::new().backlog(1).listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dials: Vec<_> = (0..8).map(|_| task::spawn(TcpStream::connect(address))).collect();
+        let is_connecting =
+            |socket: &SocketInfo| socket.state == SocketState::Connecting && socket.kind == "tcp" && socket.writers > 0;
+        let begin = Instant::now();
+        loop {
+            let snapshot = rt::inspect();
+            if snapshot.sockets.iter().any(is_connecting) {
+                break;
+            }
+            assert!(begin.elapsed() < BOUND, "{snapshot}");
+            task::sleep(Duration::from_millis(1)).await;
+        }
+        for dial in dials {
+            dial.cancel().await;
+        }
+    });
+}

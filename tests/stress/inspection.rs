@@ -1,0 +1,99 @@
+//! Snapshots beside everything else: a task and a socket are paired only if the task waits for that socket.
+//!
+//! The tasks of this module each have one socket and write down its number before they wait for it. The socket is open for as long as
+//! the task, so any other number in the row of such a task is a wrong pair. Rows of all tasks must agree with those of the sockets.
+
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use netpoll::rt::{self, Snapshot, WaitsFor};
+use netpoll::task::{self, TaskId};
+
+use crate::actors::park_on;
+use crate::conn::Conn;
+use crate::oracle::{fail, watch};
+use crate::program::Stream;
+use crate::words::Many;
+
+/// The readers of one round.
+const READERS: usize = 8;
+
+/// The number of the socket that each task waits for.
+type Owned = Arc<Mutex<HashMap<TaskId, i32>>>;
+
+fn number(conn: &Conn) -> i32 {
+    match conn {
+        Conn::Tcp(conn) => conn.as_raw_fd(),
+        Conn::Unix(conn) => conn.as_raw_fd(),
+        Conn::Pipe(_) => -1,
+    }
+}
+
+/// Takes so many snapshots, while tasks are spawned, end, and are cancelled, and their sockets are closed.
+pub fn look(looks: Many) {
+    park_on(rounds(looks.0));
+}
+
+async fn rounds(looks: u64) {
+    let owned = Owned::default();
+    for look in 0..looks {
+        let _watch = watch("a snapshot beside tasks and sockets that come and go");
+        let kind = if look % 2 == 0 { Stream::Unix } else { Stream::Tcp };
+        let (mut peers, mut tasks) = (Vec::new(), Vec::new());
+        for _ in 0..READERS {
+            // A shutdown may end the dial.
+            let Ok((reader, peer)) = Conn::pair(kind).await else { continue };
+            let owned = owned.clone();
+            tasks.push(task::spawn(async move {
+                let id = task::current().id();
+                owned.lock().unwrap_or_else(PoisonError::into_inner).insert(id, number(&reader));
+                let _ = reader.read(&mut [0; 8]).await;
+            }));
+            peers.push(peer);
+        }
+        check(&owned);
+        for (at, (peer, task)) in peers.into_iter().zip(tasks).enumerate() {
+            match at % 3 {
+                // The task ends, with a byte or with the end of the stream.
+                0 => _ = peer.write(b"x").await,
+                1 => drop(peer),
+                _ => _ = task.cancel().await,
+            }
+            if at == READERS / 2 {
+                check(&owned);
+            }
+        }
+        check(&owned);
+    }
+}
+
+/// Takes a snapshot and compares its pairs.
+fn check(owned: &Owned) {
+    let snapshot = rt::inspect();
+    let owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
+    for socket in &snapshot.sockets {
+        for (id, operation) in &socket.waiting {
+            if let Some(number) = owned.get(id)
+                && *number != socket.fd
+            {
+                wrong(&snapshot, format!("task {id}, which reads from fd {number}, is paired with fd {}", socket.fd));
+            }
+            let waits_for = snapshot.task(*id).and_then(|task| task.waits_for);
+            if waits_for != Some(WaitsFor::Socket { socket: socket.id, operation: *operation }) {
+                wrong(&snapshot, format!("fd {} has task {id}, whose own row says {waits_for:?}", socket.fd));
+            }
+        }
+    }
+    for task in &snapshot.tasks {
+        let Some(WaitsFor::Socket { socket, operation }) = task.waits_for else { continue };
+        let listed = snapshot.socket(socket).is_some_and(|socket| socket.waiting.contains(&(task.id, operation)));
+        if !listed {
+            wrong(&snapshot, format!("task {} waits for a socket whose row does not have it", task.id));
+        }
+    }
+}
+
+fn wrong(snapshot: &Snapshot, what: String) {
+    fail(format!("a snapshot is wrong: {what}\n{snapshot}"));
+}
