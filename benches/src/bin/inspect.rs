@@ -1,5 +1,6 @@
-//! Snapshots of many sockets and tasks, beside an echo: `inspect [--sockets 16000] [--seconds 3]`.
+//! Snapshots of many sockets and tasks, beside an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
 //!
+//! With `--tasks` there are so many more tasks, which wait for nothing; the memory that a snapshot and its JSON take is printed.
 //! Half of the sockets are clients and half were accepted; a task waits to read from each. Prints the CPU time of the first snapshot
 //! and of later ones, with and without addresses, and how long an echo takes while another thread takes snapshots in a loop and while none
 //! does. The client of the echo is a thread with a socket of the standard library.
@@ -14,7 +15,7 @@ use netpoll::net::{TcpListener, TcpStream};
 use netpoll::{rt, task};
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::histogram::Histogram;
-use netpoll_bench::sys;
+use netpoll_bench::{procfs, sys};
 
 /// Opens `count` sockets, each with a task that waits to read.
 async fn open(count: usize) -> io::Result<()> {
@@ -76,7 +77,26 @@ fn print(title: &str, histogram: &Histogram) {
     );
 }
 
-fn run(sockets: usize, seconds: u64) -> io::Result<()> {
+/// Prints what a snapshot with `tasks` more tasks takes.
+fn many(tasks: usize) {
+    drop((0..tasks).map(|_| task::spawn(std::future::pending::<()>())).collect::<Vec<_>>());
+    let resident = || procfs::snapshot(std::process::id()).map_or(0, |process| process.rss_anon_bytes >> 20);
+    let (before, begin) = (resident(), Instant::now());
+    let snapshot = rt::inspect();
+    let taken = begin.elapsed();
+    let with_snapshot = resident();
+    let json = snapshot.to_json();
+    println!(
+        "{} tasks: snapshot in {} ms and {} MiB; JSON of {} MiB in {} ms",
+        snapshot.tasks.len(),
+        taken.as_millis(),
+        with_snapshot.saturating_sub(before),
+        json.len() >> 20,
+        (begin.elapsed() - taken).as_millis()
+    );
+}
+
+fn run(sockets: usize, tasks: usize, seconds: u64) -> io::Result<()> {
     sys::raise_descriptor_limit()?;
     task::block_on(open(sockets))?;
     let address = task::block_on(echo())?;
@@ -118,14 +138,18 @@ fn run(sockets: usize, seconds: u64) -> io::Result<()> {
     print("echo beside a busy thread", &load(address, time)?);
     stop.store(true, Ordering::Relaxed);
     drop(spins.join());
+    if tasks > 0 {
+        many(tasks);
+    }
     Ok(())
 }
 
 fn try_main() -> Result<(), String> {
     let mut arguments = Arguments::from_env(&[])?;
     let (sockets, seconds) = (arguments.value("sockets", 16_000)?, arguments.value("seconds", 3)?);
+    let tasks = arguments.value("tasks", 0)?;
     arguments.finish()?;
-    run(sockets, seconds).map_err(|error| error.to_string())
+    run(sockets, tasks, seconds).map_err(|error| error.to_string())
 }
 
 fn main() -> ExitCode {
