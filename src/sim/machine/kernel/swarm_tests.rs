@@ -59,7 +59,8 @@ fn swarm(seed: u64) -> u64 {
     link.bandwidth = [0, 1_000_000, 100_000_000][random.below(3) as usize];
     link.queue = 8_000 + random.below(100_000);
     link.mtu = [576, 1500, 9000][random.below(3) as usize];
-    (kernel.add_host("a"), kernel.add_host("b"));
+    kernel.add_host("a");
+    kernel.add_host("b");
     if random.below(3) == 0 {
         (kernel.faults.short, kernel.faults.again, kernel.faults.interrupted) = (0.2, 0.1, 0.05);
     }

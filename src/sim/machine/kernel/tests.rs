@@ -13,7 +13,8 @@ pub(super) const SECOND: u64 = 1_000 * MS;
 pub(super) fn world(seed: u64) -> Kernel {
     let mut kernel = Kernel::new(seed);
     kernel.default_link.latency = Latency::Uniform(MS..=MS);
-    (kernel.add_host("a"), kernel.add_host("b"));
+    kernel.add_host("a");
+    kernel.add_host("b");
     kernel.log.keep();
     kernel
 }
