@@ -128,7 +128,7 @@ pub enum WorkerEventKind {
 
 /// Reads the last events of all workers: some 2,000 turns per worker.
 ///
-/// The events are recorded always, at a cost of about 30 instructions per request. No thread is
+/// The events are recorded always, at a cost of about 40 instructions per request. No thread is
 /// stopped. Threads in [`block_on`](crate::task::block_on), unless they run tasks, and in
 /// [`spawn_blocking`](crate::task::spawn_blocking) record none.
 ///
