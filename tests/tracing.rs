@@ -15,7 +15,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// What was recorded: target, then `name=value` of each field, and for events the message.
+/// The recorded lines. An event is its target, its fields and its message. A span begins with `span`, an update of a
+/// span with `record`.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Collector(AtomicU64);
@@ -76,7 +77,7 @@ fn seen(parts: &[&str]) -> String {
     }
 }
 
-/// One test, because the subscriber and the shutdown are the process's.
+/// This is a single test because the subscriber and the shutdown affect the whole process.
 #[test]
 fn documented_events_and_spans_are_emitted() {
     tracing::subscriber::set_global_default(Collector(AtomicU64::new(0))).unwrap();
@@ -148,7 +149,7 @@ fn documented_events_and_spans_are_emitted() {
         let _ = blocker.await;
     });
     rt::shutdown(Duration::from_secs(60)).unwrap();
-    // It ends when it has nothing to do, or with the runtime.
+    // The spare worker ends when it has nothing to do, or with the runtime.
     seen(&["netpoll::worker ", "worker=", "message=spare worker ended"]);
     seen(&["netpoll::shutdown ", "timeout_ms=60000", "message=shutdown begins"]);
     seen(&["netpoll::shutdown ", "threads=0 tasks=0", "message=shutdown ended"]);

@@ -1,5 +1,5 @@
-//! Which waiters an event wakes: one, and the next if something is left. Measured with counting
-//! wakers.
+//! Tests which waiters an event wakes: one, and the next one if something is left. The tests use
+//! wakers that count.
 //!
 //! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost when the woken
 //! waiter is dropped.

@@ -45,7 +45,8 @@ where
 }
 
 pin_project! {
-    /// Future of [`FutureExt::timeout`](super::FutureExt::timeout).
+    /// Awaits a future for a limited time; returned by
+    /// [`FutureExt::timeout`](super::FutureExt::timeout).
     #[derive(Debug)]
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct TimeoutFuture<F> {

@@ -11,8 +11,8 @@
 //! `into_inner` before.
 //!
 //! # Compared with Go
-//! `bufio.Writer`, except that errors are not sticky: an error is reported once and the bytes
-//! remain.
+//! It behaves like `bufio.Writer`, except that errors are not sticky: an error is reported once and
+//! the bytes remain.
 
 use std::error;
 use std::fmt;
@@ -33,8 +33,8 @@ pin_project! {
     /// A writer that combines small writes into large ones.
     ///
     /// `flush` sends the buffered bytes and flushes the writer; `close` also closes it, which on a
-    /// socket sends FIN. **Dropping a `BufWriter` discards the buffered bytes.** Seeking flushes
-    /// first.
+    /// socket sends FIN. **Dropping a `BufWriter` discards the buffered bytes.** Seeking sends
+    /// the buffered bytes first.
     ///
     /// # Cancel safety
     /// If a write, flush or close fails or is dropped, the buffered bytes remain and are sent by

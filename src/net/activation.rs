@@ -2,8 +2,8 @@
 //! successor.
 //!
 //! The protocol is systemd's, sd_listen_fds(3). The descriptors are numbered from 3. `LISTEN_FDS`
-//! is their number, `LISTEN_FDNAMES` their names, and `LISTEN_PID` the process that they are for,
-//! so that children that inherit the environment do not take them.
+//! is their count, `LISTEN_FDNAMES` lists their names, and `LISTEN_PID` is the process that they
+//! are for, so that children that inherit the environment do not take them.
 //!
 //! # Without `LISTEN_PID`
 //! A process does not know the process id of a child before fork(2), and between fork and exec(2)
@@ -57,7 +57,7 @@ use crate::sys::option;
 /// SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
 
-/// A larger number is treated as a mistake.
+/// A larger `LISTEN_FDS` is an error.
 const COUNT_MAX: usize = 1 << 16;
 
 const PASSED: &str = "NETPOLL_LISTEN_FDS";
@@ -71,12 +71,12 @@ pub struct Activated {
 }
 
 impl Activated {
-    /// Returns its name: systemd's `FileDescriptorName=`, the name given to [`pass`], or `unknown`.
+    /// Returns the name of the descriptor: systemd's `FileDescriptorName=`, the name given to [`pass`], or `unknown`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns whether it is a listening TCP socket.
+    /// Returns whether the descriptor is a listening TCP socket.
     pub fn is_tcp_listener(&self) -> bool {
         let fd = self.fd.as_fd();
         option::is_ip(fd).is_ok_and(|is| is)
@@ -84,7 +84,7 @@ impl Activated {
             && option::socket::is_listener(fd).is_ok_and(|listens| listens)
     }
 
-    /// Converts it to a listener. Socket options stay as they were set by the process that opened
+    /// Converts the descriptor to a listener. Socket options stay as they were set by the process that opened
     /// it. Use [`ListenConfig::limit`](super::ListenConfig::limit) to add limits.
     ///
     /// # Errors
@@ -105,8 +105,8 @@ impl AsFd for Activated {
 }
 
 impl From<Activated> for OwnedFd {
-    /// For sockets of other kinds, such as `UnixListener::from(OwnedFd::from(socket))`, and for
-    /// descriptors that are not sockets.
+    /// Returns the descriptor. Use it for other kinds of sockets, such as
+    /// `UnixListener::from(OwnedFd::from(socket))`, and for descriptors that are not sockets.
     fn from(activated: Activated) -> OwnedFd {
         activated.fd
     }
@@ -125,7 +125,7 @@ struct Announced {
 #[derive(Debug, PartialEq)]
 struct Passed {
     identity: Identity,
-    /// Its number, if it is not open under the intended one.
+    /// The number under which the descriptor is open, if the intended one was taken.
     otherwise: Option<RawFd>,
 }
 

@@ -173,7 +173,7 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
 
 // ---- dialling ----
 
-/// A script whose first connect is in progress, whatever the kernel did.
+/// Returns a script whose first connect(2) reports EINPROGRESS, whatever the kernel returned.
 fn under_way(addr: SocketAddr) -> Script {
     let script = seam::destination(addr);
     script.then(Call::Connect, Outcome::Fail(libc::EINPROGRESS));
@@ -319,7 +319,7 @@ fn error_of_close_is_ignored_and_the_number_is_free() {
     });
 }
 
-/// A dial that is dropped while it is in progress.
+/// Dropping a dial in progress closes its socket once.
 #[test]
 fn dropped_dial_closes_once() {
     run(async {
@@ -335,7 +335,7 @@ fn dropped_dial_closes_once() {
     });
 }
 
-/// A kernel that continues to read for a while after the recall.
+/// Simulates a kernel that still reads the buffers after the recall.
 #[derive(Debug, Default)]
 struct Slow {
     recalls: Mutex<Vec<bool>>,

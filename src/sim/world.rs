@@ -256,7 +256,7 @@ impl World {
         context::enter();
         context::set_processor(Some(self.processor));
         let inside = Inside;
-        // Boxed, so that its remains are dropped while the world still exists.
+        // `drive` owns the future, so the future is dropped while the world still exists.
         let output = catch_unwind(AssertUnwindSafe(|| self.drive(make)));
         self.digest.set(self.machine.kernel.borrow().log.digest());
         self.end();
@@ -317,7 +317,7 @@ impl World {
 
     // ---- the scheduler ----
 
-    /// Code runs on `host` from now on.
+    /// Makes `host` the current host.
     fn set_host(&self, host: HostId) {
         let life = self.schedule.borrow().lives.get(usize::from(host)).copied().unwrap_or_default();
         self.machine.host.set(host);
@@ -481,7 +481,7 @@ impl World {
 
     // ---- ends ----
 
-    /// Ends all tasks, including those that are spawned while others end.
+    /// Ends all tasks, including those that are spawned while others end, in at most 16 rounds.
     fn end(&self) {
         for _ in 0..16 {
             let hosts = self.machine.kernel.borrow().hosts.len() as HostId;

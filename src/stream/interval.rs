@@ -49,12 +49,12 @@ pub fn interval(period: Duration) -> Interval {
     Interval { period, next, sleep }
 }
 
-/// Stream of [`interval()`].
+/// Yields `()` once per period; returned by [`interval()`].
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct Interval {
     period: Duration,
-    /// The time of the next tick; `None` is never.
+    /// The time of the next tick; `None` means never.
     next: Option<Instant>,
     sleep: Sleep,
 }

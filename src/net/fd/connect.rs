@@ -50,8 +50,8 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
     Ok(())
 }
 
-/// Waits until a connect in progress has succeeded or failed. `look` says that it may have done so
-/// already.
+/// Waits until a connect in progress has succeeded or failed. If `look` is true, the first poll
+/// checks the outcome before it waits.
 pub(super) async fn established(fd: &Fd, mut look: bool) -> Result<(), Failure> {
     let mut dial = Dial { fd, operation: Operation::new() };
     poll_fn(|cx| {

@@ -1,6 +1,7 @@
 //! TCP sockets.
 //!
-//! * [`listener`] and [`incoming`]: accepting.
+//! * [`listener`] and [`incoming`]: accepting. `accept`, `dial`, `listen`: the futures of accepting
+//!   and dialling, and opening a listener.
 //! * [`stream`]: the connection; [`traits`]: futures-io's traits for it.
 //! * [`options`]: the less common socket options; `linux`: those that only Linux has.
 //! * [`convert`]: conversions from and to std's types and descriptors.
