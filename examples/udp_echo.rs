@@ -19,10 +19,21 @@ fn main() -> io::Result<()> {
     task::block_on(async { terminated.await.map(drop) }.race(serve(&addr)))
 }
 
+/// Turns receive offload on. Returns whether the kernel has it.
+#[cfg(target_os = "linux")]
+fn receives_combined(socket: &UdpSocket) -> bool {
+    socket.set_gro(true).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn receives_combined(_: &UdpSocket) -> bool {
+    false
+}
+
 pub(crate) async fn serve(addr: &str) -> io::Result<()> {
     let socket = UdpSocket::bind(addr).await?;
     socket.set_recv_packet_info(true)?;
-    let offload = socket.set_gro(true).is_ok();
+    let offload = receives_combined(&socket);
     println!("listening on {}, {}", socket.local_addr()?, if offload { "with offload" } else { "without offload" });
 
     // With offload, datagrams of one sender are received combined.
