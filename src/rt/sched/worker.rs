@@ -148,8 +148,12 @@ impl Core {
         processor: &'static Processor,
         is_shared_first: bool,
     ) -> Option<Item> {
-        if is_shared_first && let Some(item) = runtime.take_injected(processor, 0) {
-            return Some(item);
+        if is_shared_first {
+            // This thread's part of the queue: sysmon may have moved a long one there.
+            let part = (runtime.injected() / runtime.awake.count().max(1)).min(RING / 2);
+            if let Some(item) = runtime.take_injected(processor, part) {
+                return Some(item);
+            }
         }
         if let Some(item) = processor.queue.pop_next() {
             if self.next_run < NEXT_MAX {
