@@ -27,7 +27,7 @@ use netpoll::prelude::*;
 use netpoll::unix::{UnixListener, UnixStream};
 use netpoll::{io, task};
 use netpoll_hyper::{Executor, Server, Socket, Tower, serve_tower};
-use serving::{curl, receive, send};
+use serving::{assert_peers_are_known, get_body, receive, send};
 use tower_service::Service;
 
 async fn hello(Path(name): Path<String>) -> String {
@@ -41,11 +41,6 @@ async fn shout(State(mark): State<&'static str>, text: String) -> String {
 
 fn app() -> Router {
     Router::new().route("/hello/{name}", get(hello)).route("/shout", post(shout)).with_state("!")
-}
-
-async fn get_body(stream: &TcpStream, path: &str) -> Vec<u8> {
-    send(stream, path).await;
-    receive(stream).await.unwrap().1
 }
 
 #[test]
@@ -129,19 +124,7 @@ fn make_service_gets_the_peer_of_each_connection() {
         let addr = listener.local_addr().unwrap();
         let whoami = async |Extension(peer): Extension<SocketAddr>| peer.to_string();
         let app = WithPeer(Router::new().route("/", get(whoami)));
-        let stop = async {
-            for _ in 0..3 {
-                let stream = TcpStream::connect(addr).await.unwrap();
-                let own = stream.local_addr().unwrap().to_string();
-                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
-                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
-            }
-            if let Some(output) = curl(vec![format!("http://{addr}/")]).await {
-                let text = String::from_utf8(output.stdout).unwrap();
-                assert!(text.parse::<SocketAddr>().is_ok_and(|peer| peer.ip() == addr.ip()), "{text}");
-            }
-        };
-        Server::new().serve_make_tower(listener, app, stop).await.unwrap();
+        Server::new().serve_make_tower(listener, app, assert_peers_are_known(addr)).await.unwrap();
     });
 }
 

@@ -1,6 +1,6 @@
 //! Snapshots of many sockets and tasks, beside an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
 //!
-//! With `--tasks` there are so many more tasks, which wait for nothing; the memory that a snapshot and its JSON take is printed.
+//! `--tasks N` adds N tasks that are always pending, and prints the memory that a snapshot of them and its JSON take.
 //! Half of the sockets are clients and half were accepted; a task waits to read from each. Prints the CPU time of the first snapshot
 //! and of later ones, with and without addresses, and how long an echo takes while another thread takes snapshots in a loop and while none
 //! does. The client of the echo is a thread with a socket of the standard library.

@@ -27,14 +27,9 @@ use futures::StreamExt;
 use netpoll::net::TcpStream;
 use netpoll::{future, task};
 use netpoll_hyper::Server;
-use serving::{curl, receive, send, start};
+use serving::{assert_peers_are_known, get_body, receive, send, start};
 use tower::util::MapFutureLayer;
 use tower_http::timeout::TimeoutLayer;
-
-async fn get_body(stream: &TcpStream, path: &str) -> Vec<u8> {
-    send(stream, path).await;
-    receive(stream).await.unwrap().1
-}
 
 #[test]
 fn axum_connect_info_is_the_peer_of_the_connection() {
@@ -43,19 +38,7 @@ fn axum_connect_info_is_the_peer_of_the_connection() {
         let addr = listener.local_addr().unwrap();
         let whoami = async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string();
         let app = Router::new().route("/", get(whoami)).into_make_service_with_connect_info::<SocketAddr>();
-        let stop = async {
-            for _ in 0..3 {
-                let stream = TcpStream::connect(addr).await.unwrap();
-                let own = stream.local_addr().unwrap().to_string();
-                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
-                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
-            }
-            if let Some(output) = curl(vec![format!("http://{addr}/")]).await {
-                let text = String::from_utf8(output.stdout).unwrap();
-                assert!(text.parse::<SocketAddr>().is_ok_and(|peer| peer.ip() == addr.ip()), "{text}");
-            }
-        };
-        Server::new().serve_make_tower(listener, app, stop).await.unwrap();
+        Server::new().serve_make_tower(listener, app, assert_peers_are_known(addr)).await.unwrap();
     });
 }
 

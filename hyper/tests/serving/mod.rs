@@ -113,6 +113,24 @@ pub async fn get(stream: &TcpStream, path: &str) -> io::Result<(String, Vec<u8>)
     receive(stream).await
 }
 
+pub async fn get_body(stream: &TcpStream, path: &str) -> Vec<u8> {
+    get(stream, path).await.unwrap().1
+}
+
+/// Asserts that a server answers each connection with the address of its peer.
+pub async fn assert_peers_are_known(addr: SocketAddr) {
+    for _ in 0..3 {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let own = stream.local_addr().unwrap().to_string();
+        assert_eq!(get_body(&stream, "/").await, own.as_bytes());
+        assert_eq!(get_body(&stream, "/").await, own.as_bytes());
+    }
+    if let Some(output) = curl(vec![format!("http://{addr}/")]).await {
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.parse::<SocketAddr>().is_ok_and(|peer| peer.ip() == addr.ip()), "{text}");
+    }
+}
+
 pub async fn assert_hello(stream: &TcpStream) {
     let (head, body) = get(stream, "/hello").await.unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
