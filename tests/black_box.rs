@@ -3,27 +3,12 @@
 mod common;
 
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{child, child_with, pair, ping};
+use common::{Folder, child, child_with, pair, ping};
 use netpoll::rt::{self, WorkerEventKind};
 use netpoll::task;
-
-/// A path of this process, removed when the value is dropped.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        Place(std::env::temp_dir().join(format!("netpoll-black-box-{}-{name}", std::process::id())))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 #[test]
 fn turns_calls_and_sleeps_are_recorded() {
@@ -97,32 +82,31 @@ fn blocks_until_the_file_is_there(path: PathBuf) {
     task::block_on(task::Builder::new().name("culprit".to_owned()).spawn(blocks).unwrap());
 }
 
-fn names_the_culprit(place: &Place) {
-    let json = std::fs::read_to_string(&place.0).unwrap();
+fn names_the_culprit(path: &Path) {
+    let json = std::fs::read_to_string(path).unwrap();
     assert!(json.contains("culprit blocks its worker\""), "{json}");
-    let directory = place.0.parent().unwrap();
-    let name = place.0.file_name().unwrap().to_str().unwrap();
-    let others = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(others.filter(|other| other.starts_with(name)).count(), 1, "no temporary file is left");
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
 }
 
 #[test]
 fn file_is_written_when_a_task_blocks() {
     child("file_is_written_when_a_task_blocks", || {
-        let place = Place::new("blocks");
-        rt::Builder::new().black_box_file(&place.0).start().unwrap();
-        blocks_until_the_file_is_there(place.0.clone());
-        names_the_culprit(&place);
+        let folder = Folder::new();
+        let path = folder.join("trace.json");
+        rt::Builder::new().black_box_file(&path).start().unwrap();
+        blocks_until_the_file_is_there(path.clone());
+        names_the_culprit(&path);
     });
 }
 
 #[test]
 fn environment_names_the_file() {
-    let place = Place::new("environment");
-    child_with("environment_names_the_file", &[("NETPOLL_BLACK_BOX", place.0.to_str().unwrap())], || {
-        let place = Place(std::env::var_os("NETPOLL_BLACK_BOX").unwrap().into());
-        blocks_until_the_file_is_there(place.0.clone());
-        names_the_culprit(&place);
+    let folder = Folder::new();
+    let path = folder.join("trace.json");
+    child_with("environment_names_the_file", &[("NETPOLL_BLACK_BOX", path.to_str().unwrap())], || {
+        let path = PathBuf::from(std::env::var_os("NETPOLL_BLACK_BOX").unwrap());
+        blocks_until_the_file_is_there(path.clone());
+        names_the_culprit(&path);
     });
 }
 
@@ -144,13 +128,14 @@ fn events_in_any_order_become_a_trace() {
 
 #[test]
 fn threads_may_write_the_same_file() {
-    let place = Place::new("shared");
+    let folder = Folder::new();
+    let path = folder.join("trace.json");
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..20 {
-                    rt::black_box().write_to(&place.0).unwrap();
-                    assert!(std::fs::read_to_string(&place.0).unwrap().ends_with("]}\n"));
+                    rt::black_box().write_to(&path).unwrap();
+                    assert!(std::fs::read_to_string(&path).unwrap().ends_with("]}\n"));
                 }
             });
         }

@@ -6,29 +6,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::bounded;
+use common::{Folder, bounded};
 use netpoll::rt::InspectServer;
 use netpoll::task;
-
-/// Returns a path of this process, which is removed when the value is dropped.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        Place(std::env::temp_dir().join(format!("netpoll-inspect-{}-{name}", std::process::id())))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 fn ask(path: &Path, line: &str) -> String {
     let mut client = UnixStream::connect(path).unwrap();
@@ -41,39 +26,41 @@ fn ask(path: &Path, line: &str) -> String {
 #[test]
 fn text_json_metrics_and_traces_are_served_to_the_same_user_only() {
     bounded(|| {
-        let place = Place::new("formats");
-        let server = InspectServer::bind(&place.0).unwrap();
-        assert_eq!(server.path(), place.0);
-        assert_eq!(std::fs::metadata(&place.0).unwrap().permissions().mode() & 0o777, 0o600);
-        let text = ask(&place.0, "text\n");
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = InspectServer::bind(&path).unwrap();
+        assert_eq!(server.path(), path);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = ask(&path, "text\n");
         assert!(text.contains(" tasks, ") && text.contains(" sockets, "), "{text}");
-        let json = ask(&place.0, "json\n");
+        let json = ask(&path, "json\n");
         assert!(json.starts_with("{\"taken\":") && json.ends_with("}}"), "{json}");
-        let metrics = ask(&place.0, "metrics\n");
+        let metrics = ask(&path, "metrics\n");
         assert!(metrics.ends_with("# EOF\n"), "{metrics}");
-        let trace = ask(&place.0, "trace\n");
+        let trace = ask(&path, "trace\n");
         assert!(trace.starts_with("{\"displayTimeUnit\"") && trace.ends_with("]}\n"), "{trace}");
-        assert!(ask(&place.0, "else\n").starts_with("unknown request \"else\""));
+        assert!(ask(&path, "else\n").starts_with("unknown request \"else\""));
         drop(server);
-        assert!(!place.0.exists(), "the file is removed");
+        assert!(!path.exists(), "the file is removed");
     });
 }
 
 #[test]
 fn stale_socket_is_replaced_and_other_files_are_not() {
     bounded(|| {
-        let place = Place::new("stale");
-        drop(UnixListener::bind(&place.0).unwrap());
-        let server = InspectServer::bind(&place.0).unwrap();
-        let error = InspectServer::bind(&place.0).unwrap_err();
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        let server = InspectServer::bind(&path).unwrap();
+        let error = InspectServer::bind(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains("listens there"), "{error}");
-        assert!(ask(&place.0, "text\n").contains("tasks"), "the first goes on");
+        assert!(ask(&path, "text\n").contains("tasks"), "the first goes on");
         drop(server);
-        std::fs::write(&place.0, "precious").unwrap();
-        let error = InspectServer::bind(&place.0).unwrap_err();
+        std::fs::write(&path, "precious").unwrap();
+        let error = InspectServer::bind(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        assert_eq!(std::fs::read_to_string(&place.0).unwrap(), "precious");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         let error = InspectServer::bind("/nonexistent/folder/socket").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     });
@@ -82,10 +69,11 @@ fn stale_socket_is_replaced_and_other_files_are_not() {
 #[test]
 fn client_that_sends_nothing_keeps_others_for_a_bounded_time() {
     bounded(|| {
-        let place = Place::new("silent");
-        let server = InspectServer::bind(&place.0).unwrap();
-        let silent = UnixStream::connect(&place.0).unwrap();
-        assert!(ask(&place.0, "text\n").contains("tasks"));
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = InspectServer::bind(&path).unwrap();
+        let silent = UnixStream::connect(&path).unwrap();
+        assert!(ask(&path, "text\n").contains("tasks"));
         drop(server);
         drop(silent);
     });
@@ -94,13 +82,14 @@ fn client_that_sends_nothing_keeps_others_for_a_bounded_time() {
 #[test]
 fn client_that_stops_reading_keeps_others_for_a_bounded_time() {
     bounded(|| {
-        let place = Place::new("lazy");
-        let server = InspectServer::bind(&place.0).unwrap();
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = InspectServer::bind(&path).unwrap();
         // More text than the socket's buffers hold.
         let tasks: Vec<_> = (0..10_000).map(|_| task::spawn(std::future::pending::<()>())).collect();
-        let mut lazy = UnixStream::connect(&place.0).unwrap();
+        let mut lazy = UnixStream::connect(&path).unwrap();
         lazy.write_all(b"text\n").unwrap();
-        assert!(ask(&place.0, "text\n").len() > 1 << 19);
+        assert!(ask(&path, "text\n").len() > 1 << 19);
         let mut rest = Vec::new();
         lazy.read_to_end(&mut rest).unwrap();
         assert!(!rest.is_empty() && rest.len() < 1 << 19, "it was dropped after {} bytes", rest.len());
@@ -134,20 +123,20 @@ fn other_users_are_refused() {
         return println!("skipped: only root can become another user");
     }
     bounded(|| {
-        let place = Place::new("other");
-        let server = InspectServer::bind(&place.0).unwrap();
-        let executable = std::env::temp_dir().join(format!("netpoll-inspect-{}-other-test", std::process::id()));
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = InspectServer::bind(&path).unwrap();
+        let executable = folder.join("test");
         std::fs::copy(std::env::current_exe().unwrap(), &executable).unwrap();
-        let executable = Place(executable);
-        std::fs::set_permissions(&executable.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(0o755)).unwrap();
         for (mode, code) in [(0o600, 13), (0o666, 14)] {
-            std::fs::set_permissions(&place.0, std::fs::Permissions::from_mode(mode)).unwrap();
-            let mut child = Command::new(&executable.0);
-            let child = child.args(["--exact", NAME]).env(CHILD, &place.0).current_dir("/").uid(65_534);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut child = Command::new(&executable);
+            let child = child.args(["--exact", NAME]).env(CHILD, &path).current_dir("/").uid(65_534);
             let status = child.stdout(Stdio::null()).status().unwrap();
             assert_eq!(status.code(), Some(code), "mode {mode:o}");
         }
-        assert!(ask(&place.0, "text\n").contains("tasks"), "the same user goes on");
+        assert!(ask(&path, "text\n").contains("tasks"), "the same user goes on");
         drop(server);
     });
 }
@@ -155,8 +144,9 @@ fn other_users_are_refused() {
 #[test]
 fn server_answers_while_all_workers_are_blocked() {
     bounded(|| {
-        let place = Place::new("blocked");
-        let server = InspectServer::bind(&place.0).unwrap();
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = InspectServer::bind(&path).unwrap();
         let (releases, tasks): (Vec<_>, Vec<_>) = (0..8)
             .map(|_| {
                 let (release, blocked) = mpsc::channel::<()>();
@@ -165,8 +155,8 @@ fn server_answers_while_all_workers_are_blocked() {
             })
             .unzip();
         let begin = Instant::now();
-        while ask(&place.0, "text\n").matches("(blocks)").count() < 2 {
-            assert!(begin.elapsed() < Duration::from_secs(60), "{}", ask(&place.0, "text\n"));
+        while ask(&path, "text\n").matches("(blocks)").count() < 2 {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{}", ask(&path, "text\n"));
         }
         drop(releases);
         for task in tasks {
@@ -188,22 +178,23 @@ fn environment_variable_starts_a_server_with_the_runtime() {
         return;
     }
     bounded(|| {
-        let place = Place::new("environment");
+        let folder = Folder::new();
+        let path = folder.join("socket");
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "environment_variable_starts_a_server_with_the_runtime"])
             .env(CHILD, "1")
-            .env("NETPOLL_INSPECT", &place.0)
+            .env("NETPOLL_INSPECT", &path)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let begin = Instant::now();
-        while UnixStream::connect(&place.0).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(60), "no server at {}", place.0.display());
+        while UnixStream::connect(&path).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no server at {}", path.display());
             std::thread::sleep(Duration::from_millis(5));
         }
         // The server starts with the runtime, before the first task is counted.
-        while !ask(&place.0, "metrics\n").contains("netpoll_tasks_spawned_total 1\n") {
+        while !ask(&path, "metrics\n").contains("netpoll_tasks_spawned_total 1\n") {
             assert!(begin.elapsed() < Duration::from_secs(60), "the task is not counted");
             std::thread::sleep(Duration::from_millis(5));
         }
