@@ -3,7 +3,7 @@
 use async_task::Runnable;
 
 use super::processor::Processor;
-use super::queue::{Injected, Item, RunQueue};
+use super::queue::{Injected, Item};
 use super::task::{discard, take_item};
 use super::task_data::TaskData;
 use crate::rt::runtime::Runtime;
@@ -17,9 +17,7 @@ impl Runtime {
         self.ensure_worker();
     }
 
-    /// Queues many tasks without waking a worker. If `epoch` is over, its tasks are dropped; those of
-    /// a later one, which a thread of `epoch` may find in the queue of another thread, are queued by
-    /// their own.
+    /// Queues many tasks without waking a worker. Tasks of an epoch that is over are dropped.
     pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>, epoch: u32) {
         {
             let mut injector = self.injector.lock();
@@ -31,12 +29,7 @@ impl Runtime {
                 return;
             }
         }
-        for task in items.map(take_item) {
-            match task.metadata().epoch() {
-                own if own == epoch => discard(task),
-                own => self.inject(task.into_raw(), own),
-            }
-        }
+        items.map(take_item).for_each(discard);
     }
 
     #[inline]
@@ -68,7 +61,6 @@ impl Runtime {
             self.injector_len.store(0, Ordering::SeqCst);
             injector.drain(..).map(|injected| injected.0).collect()
         };
-        let thief = RunQueue::new();
         for processor in self.processors() {
             if !processor.owned.swap(true, Ordering::SeqCst) {
                 items.extend(processor.queue.drain());
@@ -76,11 +68,7 @@ impl Runtime {
                 continue;
             }
             // The turn of the owner may wait for a task that is queued behind it.
-            while let Some(item) = processor.queue.steal(&thief) {
-                items.push(item);
-                items.extend(thief.drain());
-            }
-            items.extend(processor.queue.pop_next());
+            items.extend(processor.queue.take(usize::MAX));
         }
         let mut tasks: Vec<_> = items.into_iter().map(take_item).collect();
         tasks.extend(self.pool.stop());

@@ -4,8 +4,8 @@
 //! * If a processor made few turns while tasks were queued, another worker is woken, if one rests
 //!   or sleeps in epoll.
 //! * A task that is in the same poll as at the previous check is *stuck*. It is asked to yield at
-//!   its next I/O operation, counted and reported. The tasks queued behind it move to the shared
-//!   queue, from which every thread takes some, however many it has of its own.
+//!   its next I/O operation, counted and reported. Other threads may take any task queued
+//!   behind it, also those that have tasks of their own.
 //! * If all awake threads are stuck, threads with spare processors are added, so that tasks, timers
 //!   and the network make progress.
 //! * If no thread has polled since the previous check, sysmon polls, and hands the task of polling
@@ -41,7 +41,6 @@ use super::event_ring::Mark;
 use super::identity::{self, TaskId};
 use super::pacing::correct_and_wake;
 use super::polling::Polling;
-use super::queue::RunQueue;
 use super::shortage::LASTS;
 use super::worker::Core;
 use crate::rt::config::{BlockedPolicy, BlockedTask};
@@ -92,8 +91,6 @@ struct Monitor {
     short_since: Option<Instant>,
     /// For running tasks on this thread while the system refuses others.
     core: Option<Box<Core>>,
-    /// Holds tasks on their way to the shared queue.
-    moving: Box<RunQueue>,
     /// Whether another thread has taken over.
     is_replaced: bool,
 }
@@ -135,7 +132,6 @@ impl Runtime {
             polling: Polling::new(),
             short_since: None,
             core: None,
-            moving: Box::new(RunQueue::new()),
             is_replaced: false,
         };
         self.threads.start(format!("{}-sysmon", self.config().thread_name), move || monitor.run(epoch))?;
@@ -223,11 +219,7 @@ impl Monitor {
         let policy = runtime.config().blocked_tasks;
         let waits = runtime.driver.waits.get();
         let no_thread_polled = waits == std::mem::replace(&mut self.waits, waits);
-        let stuck = self.find_stuck(policy, no_thread_polled);
-        if stuck > 0 {
-            // If the epoch is over, its tasks are dropped.
-            self.run_user_code(epoch, |own| own.share_backlogs(epoch));
-        }
+        let (stuck, backlog) = self.find_stuck(policy, no_thread_polled);
         if runtime.is_short_of_threads() {
             self.make_up(epoch);
         } else {
@@ -244,7 +236,7 @@ impl Monitor {
             return;
         }
         let adds = policy == BlockedPolicy::AddWorkers;
-        let work = runtime.injected();
+        let work = backlog + runtime.injected();
         if runtime.awake.count() > stuck {
             // Another thread is awake and takes the work among its own.
             if work > 0 {
@@ -278,29 +270,15 @@ impl Monitor {
         }
     }
 
-    /// Moves the tasks that are queued behind stuck ones to the shared queue.
-    fn share_backlogs(&self, epoch: u32) {
-        for processor in self.runtime.processors().filter(|processor| processor.stuck.load(Ordering::Relaxed)) {
-            let queue = &processor.queue;
-            // No more than there are now: the stuck task may add others all the time.
-            let mut left = queue.len();
-            while left > 0
-                && let Some(item) = queue.steal(&self.moving).or_else(|| queue.pop_next())
-            {
-                left = left.saturating_sub(self.moving.len() + 1);
-                self.runtime.inject_quietly(self.moving.drain().chain([item]), epoch);
-            }
-        }
-    }
-
-    /// Marks the processors whose task has not changed since the last check. Returns their number.
-    fn find_stuck(&mut self, policy: BlockedPolicy, no_thread_polled: bool) -> usize {
-        let (mut stuck, mut reports) = (0, Vec::new());
+    /// Marks the processors whose task has not changed since the last check. Returns their number,
+    /// and the number of tasks queued behind them.
+    fn find_stuck(&mut self, policy: BlockedPolicy, no_thread_polled: bool) -> (usize, usize) {
+        let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
         let gap = self.looked_at.map_or(TICK, |last| now - last);
         if gap < TICK / 2 {
             // A wake-up ended the pause: too little time has passed to call a task stuck.
-            return 0;
+            return (0, 0);
         }
         self.looked_at = Some(now);
         self.was_late = gap > LATE && !self.was_late;
@@ -309,7 +287,7 @@ impl Monitor {
             // task.
             let stopped_for = gap.saturating_sub(TICK);
             self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
-            return 0;
+            return (0, 0);
         }
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
@@ -333,6 +311,7 @@ impl Monitor {
                 continue;
             }
             stuck += 1;
+            backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
             let blocked_for = seen.since.map_or(TICK, |since| now - since);
             if let Some(record) = processor.running().filter(|record| record.id() == running) {
@@ -349,7 +328,7 @@ impl Monitor {
         }
         self.runtime.sysmon.stuck.store(stuck, Ordering::Relaxed);
         self.report(reports);
-        stuck
+        (stuck, backlog)
     }
 
     fn report(&self, reports: Vec<(TaskId, Duration)>) {

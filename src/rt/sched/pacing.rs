@@ -23,7 +23,7 @@
 //! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
 //! epoll, only when the backlog is worth more than [`WAKE_NANOS`] by the mean length of a turn
 //! ([`maybe_wake_helper`]). It steals only from a queue worth [`STEAL_NANOS`]
-//! ([`is_worth_stealing`]). Long turns are considered as soon as they are queued:
+//! ([`is_worth_stealing`]), or one whose owner sysmon calls stuck. Long turns are considered as soon as they are queued:
 //! at the end of a sleep, and by a thread that has stolen some. Where the length is not known yet (a
 //! few long tasks after many short ones), sysmon detects the backlog ([`correct_and_wake`]).
 

@@ -31,6 +31,8 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, MODEL, Mutex, Ordering, inj
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
 /// The number of items that are moved between a list and a ring at a time.
 const BATCH: usize = RING / 2;
+/// The number of items for which an empty overflow list keeps room.
+const ROOM_MAX: usize = 16 * RING;
 
 /// A runnable task as a raw pointer. The thread that takes it out of a queue owns it.
 pub(crate) type Item = NonNull<()>;
@@ -168,6 +170,7 @@ impl RunQueue {
             self.ring[tail.wrapping_add(at as u32) as usize % RING].store(item.as_ptr(), Ordering::Relaxed);
         }
         self.overflow_len.store(overflow.len(), Ordering::Relaxed);
+        release_room(&mut overflow);
         // ORDERING: Release, as in `push`.
         self.tail.store(tail.wrapping_add(count as u32), Ordering::Release);
         count > 0
@@ -220,10 +223,24 @@ impl RunQueue {
         let count = (overflow.len() - overflow.len() / 2).min(BATCH);
         let mut taken: Vec<_> = overflow.drain(..count).collect();
         self.overflow_len.store(overflow.len(), Ordering::Relaxed);
+        release_room(&mut overflow);
         drop(overflow);
         let last = taken.pop()?;
         taken.into_iter().for_each(|SendItem(item)| thief.push(item));
         Some(last.0)
+    }
+
+    /// Takes the items that are queued, `most` and those that are taken along with the last. Any thread.
+    /// If the owner pushes meanwhile, others may stay.
+    pub(crate) fn take(&self, most: usize) -> Vec<Item> {
+        let (thief, mut taken) = (RunQueue::new(), Vec::new());
+        while taken.len() < most
+            && let Some(item) = self.steal(&thief).or_else(|| self.pop_next())
+        {
+            taken.extend(thief.drain());
+            taken.push(item);
+        }
+        taken
     }
 
     /// Takes all items. Owner only.
@@ -239,6 +256,14 @@ pub(crate) struct Injected(pub(crate) Item);
 // SAFETY: an item is the ownership of a runnable task, which may be run on any thread.
 #[allow(unsafe_code)]
 unsafe impl Send for Injected {}
+
+/// Frees the room of an empty list that has been long: after a crowd, each processor that has had a
+/// part of it would keep a pointer per task.
+fn release_room(overflow: &mut VecDeque<SendItem>) {
+    if overflow.is_empty() && overflow.capacity() > ROOM_MAX {
+        *overflow = VecDeque::new();
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -288,6 +313,34 @@ mod tests {
         }
         assert_eq!(queue.steal(&thief), Some(item(RING + 2)), "the youngest of three");
         assert_eq!((queue.len(), thief.len()), (3, 2));
+    }
+
+    #[test]
+    fn room_of_a_long_overflow_list_is_freed_when_it_is_empty() {
+        let queue = RunQueue::new();
+        let room = || queue.overflow.lock().capacity();
+        (0..2 * ROOM_MAX).for_each(|number| queue.push(item(number)));
+        assert!(room() > ROOM_MAX);
+        assert_eq!(queue.drain().count(), 2 * ROOM_MAX);
+        assert_eq!(room(), 0);
+        (0..2 * ROOM_MAX).for_each(|number| queue.push(item(number)));
+        assert_eq!(queue.take(usize::MAX).len(), 2 * ROOM_MAX);
+        assert_eq!(room(), 0);
+        // A short one is used again.
+        (0..2 * RING).for_each(|number| queue.push(item(number)));
+        assert_eq!(queue.drain().count(), 2 * RING);
+        assert!(room() > 0);
+    }
+
+    #[test]
+    fn items_are_taken_oldest_first_and_the_next_slot_last() {
+        let queue = RunQueue::new();
+        (0..RING + 40).for_each(|number| queue.push(item(number)));
+        queue.push_next(item(RING + 40));
+        let first = queue.take(1);
+        assert_eq!(first, (0..RING / 2).map(item).collect::<Vec<_>>(), "a theft takes half of the ring");
+        assert_eq!(queue.take(usize::MAX), (RING / 2..=RING + 40).map(item).collect::<Vec<_>>());
+        assert!(queue.take(usize::MAX).is_empty() && queue.len() == 0);
     }
 
     #[test]

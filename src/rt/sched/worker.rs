@@ -149,9 +149,10 @@ impl Core {
         is_shared_first: bool,
     ) -> Option<Item> {
         if is_shared_first {
-            // This thread's part of the queue: sysmon may have moved a long one there.
-            let part = (runtime.injected() / runtime.awake.count().max(1)).min(RING / 2);
-            if let Some(item) = runtime.take_injected(processor, part) {
+            if runtime.sysmon.stuck() > 0 {
+                take_from_stuck(runtime, processor);
+            }
+            if let Some(item) = runtime.take_injected(processor, 0) {
                 return Some(item);
             }
         }
@@ -177,11 +178,13 @@ impl Core {
             .processors()
             .filter(|victim| victim.id != processor.id && victim.owned.load(Ordering::Relaxed))
             .find_map(|victim| {
+                let stuck = victim.stuck.load(Ordering::Relaxed);
                 let turn = victim.turn_nanos.load(Ordering::Relaxed);
-                if !is_worth_stealing(victim, turn) {
+                if !stuck && !is_worth_stealing(victim, turn) {
                     return None;
                 }
-                let stolen = victim.queue.steal(&processor.queue)?;
+                let stolen =
+                    victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_next())?)?;
                 processor.steals.add_owned(1);
                 processor.record(Mark::Steal, victim.id as u64);
                 processor.turn_nanos.store(turn, Ordering::Relaxed);
@@ -326,6 +329,21 @@ impl Core {
             Slept::NoPoller => std::thread::sleep(NO_POLLER),
         }
         (!owns_processor()).then_some(Exit::Lost)
+    }
+}
+
+/// Takes half of the tasks that are queued behind each stuck one. A thread without work steals them;
+/// one that always has work of its own, such as tasks that yield without end, takes them here.
+#[cold]
+fn take_from_stuck(runtime: &'static Runtime, processor: &'static Processor) {
+    let others = runtime.processors().filter(|other| other.id != processor.id);
+    for victim in others.filter(|victim| victim.stuck.load(Ordering::Relaxed)) {
+        let items = victim.queue.take(1);
+        if !items.is_empty() {
+            processor.steals.add_owned(1);
+            processor.record(Mark::Steal, victim.id as u64);
+        }
+        items.into_iter().for_each(|item| processor.queue.push(item));
     }
 }
 
