@@ -1,10 +1,13 @@
 //! Definitions for FreeBSD.
 
+#![allow(unsafe_code)]
+
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 
-use libc::c_int;
+use libc::{c_int, off_t};
 
 /// A cheap clock that is comparable with `Instant`.
 pub(crate) const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_FAST;
@@ -36,4 +39,15 @@ pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Op
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let (uid, gid) = super::bsd::peer_ids(fd)?;
     Ok((0, uid, gid))
+}
+
+/// Calls sendfile(2) of FreeBSD: `most` bytes of `file` from `offset`. Returns the result and the
+/// number of bytes sent, which may be more than zero beside an error.
+pub(crate) fn sendfile(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: off_t, most: usize) -> (io::Result<()>, u64) {
+    let mut sent: off_t = 0;
+    // SAFETY: `sent` is valid for writes during the call; null means neither header nor trailer.
+    let result =
+        unsafe { libc::sendfile(file.as_raw_fd(), to.as_raw_fd(), offset, most, ptr::null_mut(), &raw mut sent, 0) };
+    let result = if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    (result, u64::try_from(sent).unwrap_or(0))
 }

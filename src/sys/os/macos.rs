@@ -5,8 +5,9 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
 
-use libc::{c_int, c_short};
+use libc::{c_int, c_short, off_t};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// A cheap clock that is comparable with `Instant`.
@@ -87,4 +88,22 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
     // is unknown.
     let _ = unsafe { libc::getsockopt(fd.as_fd().as_raw_fd(), libc::SOL_LOCAL, libc::LOCAL_PEERPID, value, size) };
     Ok((pid, uid, gid))
+}
+
+/// Calls sendfile(2) of macOS: `most` bytes of `file` from `offset`. Returns the result and the
+/// number of bytes sent, which may be more than zero beside an error. The manual page promises that
+/// number only beside EAGAIN and EINTR; other errors may leave the requested length in its place.
+pub(crate) fn sendfile(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: off_t, most: usize) -> (io::Result<()>, u64) {
+    let (to, file) = (to.as_raw_fd(), file.as_raw_fd());
+    let mut length = off_t::try_from(most).unwrap_or(off_t::MAX);
+    // SAFETY: `length` is valid for reads and writes during the call; null means neither header nor
+    // trailer.
+    let result = unsafe { libc::sendfile(file, to, offset, &raw mut length, ptr::null_mut(), 0) };
+    let sent = u64::try_from(length).unwrap_or(0);
+    if result == 0 {
+        return (Ok(()), sent);
+    }
+    let error = io::Error::last_os_error();
+    let is_counted = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
+    (Err(error), if is_counted { sent } else { 0 })
 }

@@ -5,6 +5,8 @@
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod portable;
+#[cfg(any(test, not(target_os = "linux")))]
+mod send_file;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;

@@ -1,11 +1,14 @@
-//! Systems without splice(2): every call is refused with ENOSYS, and the callers copy through a
-//! buffer.
+//! Systems without splice(2): a pipe is refused with ENOSYS, and the callers copy through a buffer.
+//! sendfile(2) is the system's own ([`send_file`]).
 
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::send_file;
+use crate::sys::os;
 
 /// A pipe, which cannot be opened on these systems.
 #[derive(Debug)]
@@ -37,15 +40,19 @@ impl Pipe {
     }
 }
 
-/// Always refused. (macOS and FreeBSD have a call of this name, which reports the bytes sent
-/// together with an error.)
+/// Calls sendfile(2) for at most `most` bytes: from `offset`, which is advanced, or, with `None`,
+/// from the file's own position, which is advanced.
 pub(crate) fn sendfile(
-    _to: BorrowedFd<'_>,
-    _file: BorrowedFd<'_>,
-    _offset: Option<&mut u64>,
-    _most: usize,
+    to: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: Option<&mut u64>,
+    most: usize,
 ) -> io::Result<usize> {
-    refused()
+    let call = |at, most| os::sendfile(to, file, at, most);
+    match offset {
+        Some(offset) => send_file::send(offset, most, call),
+        None => send_file::send_from_position(file, most, call),
+    }
 }
 
 /// Reads at an offset (pread(2)).
