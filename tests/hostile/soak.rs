@@ -282,7 +282,8 @@ fn soak_grows_nothing() {
             ),
         );
         assert_eq!(steady.iter().map(|rest| rest.descriptors as usize).max(), Some(steady[0].descriptors as usize));
-        assert!(heap * run / 3600.0 < 64e3, "the heap grows: {rests:?}");
+        // Each of the two spares may get its processor late, with the 64 KiB of its black box.
+        assert!(heap * run / 3600.0 < 64e3 + 2.0 * 66e3, "the heap grows: {rests:?}");
         assert!(pages * run / 3600.0 < 4096.0, "the process grows: {rests:?}");
         let faults = [&counts.resets, &counts.evicted, &counts.timeouts, &counts.abandoned, &counts.panics];
         assert!(faults.iter().all(|count| get(count) > 0), "{counts:?}");
