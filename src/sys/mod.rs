@@ -2,11 +2,12 @@
 //!
 //! Outside this module descriptors are `OwnedFd` and `BorrowedFd`, addresses are decoded, and
 //! results are `io::Result`. Calls go through libc's functions (or `socket2`, which does the same),
-//! never through a raw `syscall`, so that sanitizers, preloaded shims and tracers see them. Nothing
-//! here retries or waits: EINTR and EAGAIN are handled by `net::fd::fd`, which knows deadlines. The
+//! so that sanitizers and preloaded libraries see them. recv and send go through syscall(2) where
+//! these functions are glibc's own ([`calls`]). Nothing here retries or waits: EINTR and EAGAIN are handled by `net::fd::fd`, which knows deadlines. The
 //! poller's calls are in `rt::epoll`.
 
 pub(crate) mod batch;
+mod calls;
 pub(crate) mod control;
 pub(crate) mod fd;
 pub(crate) mod identity;

@@ -28,9 +28,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use libc::c_int;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
-use super::os;
 #[cfg(test)]
 use super::seam;
+use super::{calls, os};
 
 /// The maximum number of bytes that one call on a stream requests: Go's limit. The kernel's own is
 /// 2 GiB less a page, and some kernels and filters have had errors near it. Callers limit the size;
@@ -68,7 +68,7 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Resu
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
     // initialised bytes.
     let received = check_len(unsafe {
-        libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT)
+        calls::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT)
     });
     #[cfg(feature = "sim")]
     let received = crate::sim::recv(received, fd, buf, flags);
@@ -82,7 +82,7 @@ pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
     // initialised bytes.
     let received =
-        check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) });
+        check_len(unsafe { calls::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) });
     #[cfg(feature = "sim")]
     let received = crate::sim::recv_uninit(received, fd, buf);
     received
@@ -101,7 +101,7 @@ pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> 
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for reads of its length during the call.
-    let sent = check_len(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS) });
+    let sent = check_len(unsafe { calls::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS) });
     #[cfg(feature = "sim")]
     let sent = crate::sim::send(sent, fd, buf, flags);
     sent

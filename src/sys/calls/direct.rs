@@ -1,0 +1,145 @@
+//! recv(2) and send(2) by syscall(2), on Linux with a dynamic glibc.
+//!
+//! glibc makes `recv` and `send` cancellation points of pthread_cancel(3). In a process of several
+//! threads that costs two calls and two atomic read-modify-writes per system call. A cancelled
+//! thread is undefined behaviour in Rust, so nothing needs them. `syscall` has none.
+//!
+//! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names,
+//! and must see the calls. Before the first call, [`choose`] compares the objects in which the
+//! dynamic linker has found `recv`, `send` and `syscall` with glibc's own. If one of them differs,
+//! every call goes to `recv` and `send`.
+//!
+//! Tracers of system calls (strace, seccomp, perf) see recvfrom(2) and sendto(2), as before. A
+//! breakpoint or a uprobe on glibc's `recv` or `send` does not see the calls.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use libc::{size_t, ssize_t};
+
+const UNKNOWN: u8 = 0;
+const BY_SYSCALL: u8 = 1;
+const BY_FUNCTION: u8 = 2;
+
+/// One of the three constants. The choice is the same whenever it is made, so no order is needed.
+static CHOICE: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// Calls recv(2).
+///
+/// # Safety
+/// `buf` must be valid for writes of `len` bytes during the call.
+#[inline]
+pub(in crate::sys) unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    if CHOICE.load(Ordering::Relaxed) == BY_SYSCALL {
+        let none = ptr::null_mut::<c_void>();
+        // SAFETY: the caller's promise; no address is asked for. The result fits, as recv's does.
+        return unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, len, flags, none, none) as ssize_t };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { recv_by_choice(fd, buf, len, flags) }
+}
+
+/// Calls send(2).
+///
+/// # Safety
+/// `buf` must be valid for reads of `len` bytes during the call.
+#[inline]
+pub(in crate::sys) unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    if CHOICE.load(Ordering::Relaxed) == BY_SYSCALL {
+        let none = ptr::null::<c_void>();
+        // SAFETY: the caller's promise; no address is given. The result fits, as send's does.
+        return unsafe { libc::syscall(libc::SYS_sendto, fd, buf, len, flags, none, 0_usize) as ssize_t };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { send_by_choice(fd, buf, len, flags) }
+}
+
+/// Calls recv(2), and makes the choice if it is not made yet.
+///
+/// # Safety
+/// Same as [`recv`].
+#[cold]
+unsafe fn recv_by_choice(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    choose();
+    // SAFETY: the caller's promise.
+    unsafe { libc::recv(fd, buf, len, flags) }
+}
+
+/// Calls send(2), and makes the choice if it is not made yet.
+///
+/// # Safety
+/// Same as [`send`].
+#[cold]
+unsafe fn send_by_choice(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    choose();
+    // SAFETY: the caller's promise.
+    unsafe { libc::send(fd, buf, len, flags) }
+}
+
+fn choose() {
+    if CHOICE.load(Ordering::Relaxed) == UNKNOWN {
+        let library = object(libc::gnu_get_libc_version as *const c_void);
+        let functions = [libc::recv as *const c_void, libc::send as *const c_void, libc::syscall as *const c_void];
+        let is_own = library.is_some() && functions.into_iter().all(|function| object(function) == library);
+        CHOICE.store(if is_own { BY_SYSCALL } else { BY_FUNCTION }, Ordering::Relaxed);
+    }
+}
+
+/// Returns the start of the object file in memory that contains an address (dladdr(3)).
+fn object(address: *const c_void) -> Option<*mut c_void> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `info` is valid for writes during the call, which only compares `address`.
+    let is_found = unsafe { libc::dladdr(address, info.as_mut_ptr()) } != 0;
+    // SAFETY: all zeroes is a valid value, and the call has filled it in.
+    is_found.then(|| unsafe { info.assume_init() }.dli_fbase)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read as _, Write as _};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn own_functions_of_glibc_are_replaced() {
+        choose();
+        assert_eq!(CHOICE.load(Ordering::Relaxed), BY_SYSCALL);
+        let library = object(libc::gnu_get_libc_version as *const c_void);
+        assert_ne!(object(own_functions_of_glibc_are_replaced as *const c_void), library);
+        assert_eq!(object(ptr::null()), None);
+    }
+
+    #[test]
+    fn results_and_errors_are_those_of_the_functions() {
+        choose();
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        let fd = one.as_raw_fd();
+        let receive = |buf: &mut [u8]| {
+            // SAFETY: the memory is valid.
+            let count = unsafe { recv(fd, buf.as_mut_ptr().cast(), buf.len(), 0) };
+            usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        };
+        let transmit = |buf: &[u8]| {
+            // SAFETY: the memory is valid.
+            let count = unsafe { send(fd, buf.as_ptr().cast(), buf.len(), libc::MSG_NOSIGNAL) };
+            usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        };
+        let mut buf = [0; 8];
+        assert_eq!(receive(&mut buf).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        other.write_all(b"abc").unwrap();
+        assert_eq!((receive(&mut buf).unwrap(), &buf[..3]), (3, &b"abc"[..]));
+        assert_eq!(transmit(b"defg").unwrap(), 4);
+        assert_eq!((other.read(&mut buf).unwrap(), &buf[..4]), (4, &b"defg"[..]));
+        drop(other);
+        assert_eq!(receive(&mut buf).unwrap(), 0);
+        assert_eq!(transmit(b"h").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        one.flush().unwrap();
+    }
+}

@@ -1,0 +1,21 @@
+//! recv(2) and send(2), the two calls of every operation that moves bytes. Where it is possible,
+//! they are made without the cancellation points of the C library.
+
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_pointer_width = "64",
+    not(target_feature = "crt-static")
+))]
+mod direct;
+#[cfg(not(all(
+    target_os = "linux",
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_pointer_width = "64",
+    not(target_feature = "crt-static")
+)))]
+use libc as direct;
+
+pub(super) use direct::{recv, send};
