@@ -396,6 +396,56 @@ fn one_poll_sees_kernel_state_under_other_executors() {
     futures::executor::block_on(everything_is_seen());
 }
 
+/// Another executor may poll for as long as it likes without a turn. Each round has an operation that waits, and two that follow its
+/// wake-up. None of these is refused for fairness.
+#[test]
+fn operation_after_a_wait_is_never_refused_under_other_executors() {
+    let _watchdog = Watchdog::new();
+    let (listener, udp, (tcp, mut tcp_peer)) = park_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (listener, UdpSocket::bind("127.0.0.1:0").await.unwrap(), connection().await)
+    });
+    let udp_peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp_peer.connect(udp.local_addr().unwrap()).unwrap();
+    let (unix, mut unix_peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let unix = UnixStream::try_from(unix).unwrap();
+    let (receiver, mut sender) = io::pipe().unwrap();
+    let pipe = AsyncFd::new(receiver).unwrap();
+
+    // A count that is as large as the buffer leaves the direction marked as ready.
+    after_waits("TCP", async || tcp.read(&mut [0; 4]).await, || tcp_peer.write_all(&[1; 8]).unwrap());
+    after_waits("Unix", async || unix.read(&mut [0; 4]).await, || unix_peer.write_all(&[1; 8]).unwrap());
+    let call = |fd: &io::PipeReader| rustix::io::read(fd, &mut [0; 4]).map_err(io::Error::from);
+    after_waits("pipe", async || pipe.read_with(call).await, || sender.write_all(&[1; 8]).unwrap());
+    let send = || [(); 2].iter().for_each(|()| assert_eq!(udp_peer.send(&[1; 4]).unwrap(), 4));
+    after_waits("UDP", async || udp.recv_from(&mut [0; 4]).await, send);
+    let addr = listener.local_addr().unwrap();
+    let dial = || [(); 2].iter().for_each(|()| drop(std::net::TcpStream::connect(addr).unwrap()));
+    after_waits("accept", async || listener.accept().await, dial);
+}
+
+/// Plays the rounds. `ready` makes two operations possible.
+fn after_waits<T, F: AsyncFnMut() -> io::Result<T>>(kind: &str, mut operation: F, mut ready: impl FnMut()) {
+    let woken = Arc::new(Count::default());
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    for round in 0..ROUNDS {
+        let before = woken.0.load(Ordering::SeqCst);
+        {
+            let mut waiting = std::pin::pin!(operation());
+            assert!(waiting.as_mut().poll(&mut cx).is_pending(), "{kind}, {round}");
+            ready();
+            let begun = std::time::Instant::now();
+            while woken.0.load(Ordering::SeqCst) == before {
+                assert!(begun.elapsed() < BOUND, "{kind}, {round}: not woken");
+                std::thread::yield_now();
+            }
+            assert!(waiting.as_mut().poll(&mut cx).is_ready(), "{kind}, {round}");
+        }
+        assert!(std::pin::pin!(operation()).poll(&mut cx).is_ready(), "{kind}, {round}");
+    }
+}
+
 #[derive(Default)]
 struct Count(AtomicUsize);
 

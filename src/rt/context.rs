@@ -352,11 +352,12 @@ pub(crate) fn is_spent(state: &AtomicU8) -> bool {
     left.map_or_else(|| u32::from(state.load(Ordering::Relaxed)) >= BUDGET, |left| left == 0)
 }
 
-/// Returns the unit that [`poll_turn`] took, for an operation that has to wait.
-pub(crate) fn give_turn_back(state: &AtomicU8) {
+/// Ends the run of consecutive operations on a direction, because this one has to wait. In a turn,
+/// returns the unit that [`poll_turn`] took if the call `only_asked`.
+pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
     CONTEXT.with(|context| match context.left() {
-        Some(left) => context.set_left((left + 1).min(BUDGET)),
-        // The wait ends the run of consecutive operations.
+        Some(left) if only_asked => context.set_left((left + 1).min(BUDGET)),
+        Some(_) => {}
         None => state.store(0, Ordering::Relaxed),
     });
 }

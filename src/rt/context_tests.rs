@@ -110,9 +110,11 @@ fn wait_under_another_executor_ends_the_run_of_operations() {
     let mut cx = TaskContext::from_waker(&waker);
     for _ in 0..2 * BUDGET {
         assert!(poll_turn(&mut cx, &state).is_ready());
-        // A second operation finds nothing and waits.
-        assert!(poll_turn(&mut cx, &state).is_ready());
-        give_turn_back(&state);
+        // A second operation finds nothing and waits, whether the direction was marked as ready or not.
+        for only_asked in [true, false] {
+            assert!(poll_turn(&mut cx, &state).is_ready());
+            end_run(&state, only_asked);
+        }
     }
 }
 
@@ -134,7 +136,7 @@ fn root_future_has_a_budget_per_turn() {
 fn operation_that_has_to_wait_gives_its_unit_back() {
     let is_granted_and_back = |state: &AtomicU8| {
         let granted = is_granted(state);
-        give_turn_back(state);
+        end_run(state, true);
         granted
     };
     let state = AtomicU8::new(0);

@@ -215,8 +215,8 @@ impl Fd {
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock || self.is_early(&error) => {
                             let is_idle = self.poll.clear_ready(direction, ticket);
-                            if !ticket.is_ready() {
-                                self.poll.give_turn_back(direction);
+                            if is_idle || !ticket.is_ready() {
+                                self.poll.end_run(direction, ticket);
                             }
                             if !is_idle {
                                 // An edge has come since, so there is no reason to wait.

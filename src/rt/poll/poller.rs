@@ -202,10 +202,10 @@ impl PollHandle {
         context::is_spent(&self.desc.turns[direction as usize])
     }
 
-    /// Returns the unit that [`poll_turn`](PollHandle::poll_turn) took, for an operation that has to
-    /// wait.
-    pub(crate) fn give_turn_back(&self, direction: Direction) {
-        context::give_turn_back(&self.desc.turns[direction as usize]);
+    /// Ends a run of operations that need not wait, because the kernel has answered that this one
+    /// has to. If the direction was idle, the call only asked, and its unit is returned.
+    pub(crate) fn end_run(&self, direction: Direction, ticket: Ticket) {
+        context::end_run(&self.desc.turns[direction as usize], !ticket.is_ready());
     }
 
     pub(super) fn wake(&self, collect: impl FnOnce(&mut Wakers)) {
