@@ -105,7 +105,7 @@
 // docs.rs sets `docsrs`; each item then shows the feature that it requires.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod sync;
+mod sync; // private: use the crate async-lock; Arc and Weak are in std::sync
 mod sys;
 mod trace;
 
@@ -127,6 +127,21 @@ pub mod task;
 pub mod time;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
+
+// Modules of async-std that this crate does not have. The compiler's error for such a name shows its
+// line here (likewise in `os::unix` and `stream`).
+#[cfg(false)]
+pub mod channel {} // absent: use the crate async-channel
+#[cfg(false)]
+pub mod collections {} // absent: use std::collections and `collect` of StreamExt
+#[cfg(false)]
+pub mod fs {} // absent: use the crate async-fs, or task::spawn_blocking
+#[cfg(false)]
+pub mod path {} // absent: use std::path, and async-fs for what asks the file system
+#[cfg(false)]
+pub mod pin {} // absent: use std::pin
+#[cfg(false)]
+pub mod process {} // absent: use the crate async-process
 
 #[doc(no_inline)]
 pub use os::unix::net as unix;

@@ -61,6 +61,18 @@ pub use futures_lite::stream::{
     repeat, repeat_with,
 };
 
+// Traits of async-std that this crate does not have.
+#[cfg(false)]
+pub trait DoubleEndedStream {} // absent: collect into a Vec, and reverse it
+#[cfg(false)]
+pub trait ExactSizeStream {} // absent: use size_hint of Stream
+#[cfg(false)]
+pub trait FusedStream {} // absent: use fuse of StreamExt, or the crate futures
+#[cfg(false)]
+pub trait Product {} // absent: implement std::iter::Product
+#[cfg(false)]
+pub trait Sum {} // absent: implement std::iter::Sum
+
 pub use collect::{CollectFuture, FromStream};
 pub use compare::{BestByKeyFuture, BestFuture, CompareFuture};
 pub use ext::StreamExt;

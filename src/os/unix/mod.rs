@@ -41,6 +41,12 @@ pub mod net {
     }
 }
 
+// Modules of async-std that this crate does not have.
+#[cfg(false)]
+pub mod fs {} // absent: use the crate async-fs
+#[cfg(false)]
+pub mod process {} // absent: use the crate async-process
+
 pub mod io {
     //! Descriptor traits, which all sockets of this crate implement.
 

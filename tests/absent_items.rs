@@ -1,0 +1,70 @@
+//! A program that uses an item of async-std that this crate does not have: the compiler's error
+//! names the alternative. The compiler runs on each program, with the library that cargo built for
+//! this test.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Returns the folder of cargo's libraries and the newest one of this crate.
+fn library() -> (PathBuf, PathBuf) {
+    let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("libnetpoll-") && name.ends_with(".rlib")
+    };
+    let entries = std::fs::read_dir(&folder).unwrap().filter_map(|entry| Some(entry.ok()?.path())).filter(is_library);
+    let built = |path: &PathBuf| path.metadata().and_then(|data| data.modified()).ok();
+    let library = entries.max_by_key(built).expect("cargo has built the library");
+    (folder, library)
+}
+
+/// Returns the compiler's messages for a program, or `None` if it compiles.
+fn errors(program: &str) -> Option<String> {
+    let (folder, library) = library();
+    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("absent-{}", std::process::id()));
+    let mut child = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--edition=2024", "--crate-name=program", "--crate-type=lib", "--color=never", "-Awarnings"])
+        .arg(format!("--emit=metadata={}", output.display()))
+        .arg(format!("--extern=netpoll={}", library.display()))
+        .arg(format!("-Ldependency={}", folder.display()))
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the compiler runs");
+    child.stdin.take().unwrap().write_all(program.as_bytes()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let _ = std::fs::remove_file(output);
+    (!ended.status.success()).then(|| String::from_utf8(ended.stderr).unwrap())
+}
+
+#[test]
+fn absent_items_of_async_std_are_errors_that_name_the_alternative() {
+    for (item, alternative) in [
+        ("channel::bounded", "use the crate async-channel"),
+        ("collections::HashMap", "use std::collections"),
+        ("fs::File", "use the crate async-fs"),
+        ("path::PathBuf", "use std::path, and async-fs"),
+        ("pin::Pin", "use std::pin"),
+        ("process::Command", "use the crate async-process"),
+        ("sync::Mutex", "use the crate async-lock"),
+        ("os::unix::fs::symlink", "use the crate async-fs"),
+        ("os::unix::process::CommandExt", "use the crate async-process"),
+        ("stream::DoubleEndedStream", "collect into a Vec"),
+        ("stream::ExactSizeStream", "use size_hint"),
+        ("stream::FusedStream", "use fuse of StreamExt"),
+        ("stream::Product", "implement std::iter::Product"),
+        ("stream::Sum", "implement std::iter::Sum"),
+    ] {
+        let errors = errors(&format!("use netpoll::{item};")).expect(item);
+        assert!(errors.contains(alternative), "{item}: {errors}");
+    }
+}
+
+#[test]
+fn present_items_compile() {
+    let program = "use netpoll::{io, net::TcpStream, prelude::*, stream::FromStream, os::unix::net::UnixStream, task};";
+    assert_eq!(errors(program), None);
+}
