@@ -143,6 +143,8 @@ run() {
         cp -r "$original" "$copy"
         rm -f "$copy/Cargo.lock"
     fi
+    # Only benchmarks use it, and it is larger than most crates here.
+    sed -i '/^\[dev-dependencies.criterion\]/,/^$/d' "$copy/Cargo.toml"
     [[ $name != redis ]] || redis_tests "$copy"
     if [[ $features != - ]]; then
         if [[ $features == no-default* ]]; then

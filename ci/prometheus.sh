@@ -36,10 +36,8 @@ until_true() {
     done
 }
 
-mkfifo "$folder/stdin"
-"${CARGO_TARGET_DIR:-target}/debug/examples/metrics" 127.0.0.1:0 <"$folder/stdin" >"$folder/metrics.log" 2>&1 &
+"${CARGO_TARGET_DIR:-target}/debug/examples/metrics" 127.0.0.1:0 >"$folder/metrics.log" 2>&1 &
 pids+=($!)
-exec 3>"$folder/stdin"
 until_true 30 grep -q "^echo on " "$folder/metrics.log"
 address=$(sed -n 's/^listening on //p' "$folder/metrics.log")
 echo_port=$(sed -n 's/^echo on .*://p' "$folder/metrics.log")

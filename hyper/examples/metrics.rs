@@ -6,19 +6,18 @@
 //! ```
 //!
 //! Shows `rt::openmetrics` behind the crate's own HTTP server. The program also serves an echo, so
-//! that there is something to measure. It ends when its standard input ends. `ci/prometheus.sh`
-//! lets a real Prometheus collect the metrics.
+//! that there is something to measure. SIGTERM or Ctrl-C ends it. `ci/prometheus.sh` lets a real
+//! Prometheus collect the metrics.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use netpoll::net::{TcpListener, TcpStream};
-use netpoll::prelude::*;
-use netpoll::{io, rt, task};
+use netpoll::{io, rt, signal, task};
+use netpoll_hyper::Server;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -41,18 +40,16 @@ async fn echo(stream: TcpStream) -> io::Result<()> {
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9464".to_owned());
     task::block_on(async {
-        let listener = Arc::new(TcpListener::bind(addr).await?);
+        let listener = TcpListener::bind(addr).await?;
+        let stop = signal::termination()?;
         println!("listening on {}", listener.local_addr()?);
         let echoes = TcpListener::bind("127.0.0.1:0").await?;
         println!("echo on {}", echoes.local_addr()?);
-        let server = task::spawn(netpoll_hyper::serve(Arc::clone(&listener), service_fn(answer)));
         task::spawn(async move {
             while let Ok((stream, _)) = echoes.accept().await {
                 task::spawn(echo(stream));
             }
         });
-        while io::stdin().read(&mut [0; 64]).await? > 0 {}
-        listener.close().await?;
-        server.await
+        Server::new().serve_until(listener, service_fn(answer), stop).await
     })
 }
