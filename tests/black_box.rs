@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{Folder, child, child_with, pair, ping};
+use netpoll::net::UdpSocket;
 use netpoll::rt::{self, WorkerEventKind};
 use netpoll::task;
 
@@ -49,6 +50,99 @@ fn turns_calls_and_sleeps_are_recorded() {
         for two in times.windows(2) {
             assert_eq!(two[0].0 - two[0].1, two[1].0);
         }
+    });
+}
+
+/// Returns the calls in the last turn of a task.
+fn last_calls(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<(i32, bool)> {
+    let turns = black_box.events.iter().rev().filter_map(|event| match &event.kind {
+        WorkerEventKind::Turn { task, calls } if *task == of => Some(calls.clone()),
+        _ => None,
+    });
+    turns.into_iter().next().unwrap_or_default()
+}
+
+/// Opens sockets that can be sent to without waiting, and returns their descriptors.
+async fn sockets(count: usize) -> (Vec<UdpSocket>, Vec<i32>) {
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(socket.local_addr().unwrap()).await.unwrap();
+        sockets.push(socket);
+    }
+    let numbers = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+    (sockets, numbers)
+}
+
+#[test]
+fn all_calls_of_a_long_turn_are_recorded_in_order() {
+    child("all_calls_of_a_long_turn_are_recorded_in_order", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        for count in 1..=9 {
+            let (sockets, numbers) = task::block_on(sockets(count));
+            let task = task::spawn(async move {
+                task::yield_now().await;
+                for socket in &sockets {
+                    socket.send(b"1").await.unwrap();
+                }
+                task::yield_now().await;
+                // Their destructors belong to another turn.
+                drop(sockets);
+            });
+            let id = task.task().id();
+            task::block_on(task);
+            let black_box = rt::black_box();
+            let turns = black_box.events.iter().filter_map(|event| match &event.kind {
+                WorkerEventKind::Turn { task, calls } if *task == id => Some(calls.clone()),
+                _ => None,
+            });
+            let expected: Vec<_> = numbers.iter().map(|&number| (number, true)).collect();
+            assert_eq!(turns.collect::<Vec<_>>(), [Vec::new(), expected, Vec::new()], "{black_box}");
+        }
+    });
+}
+
+#[test]
+fn turn_in_progress_is_shown_with_its_calls() {
+    child("turn_in_progress_is_shown_with_its_calls", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        for count in 1..=5 {
+            let (sockets, numbers) = task::block_on(sockets(count));
+            let (sent, has_sent) = std::sync::mpsc::channel();
+            let (end, ends) = std::sync::mpsc::channel::<()>();
+            let task = task::spawn(async move {
+                for socket in &sockets {
+                    socket.send(b"1").await.unwrap();
+                }
+                sent.send(()).unwrap();
+                let _ = ends.recv();
+            });
+            let id = task.task().id();
+            has_sent.recv().unwrap();
+            let expected: Vec<_> = numbers.iter().map(|&number| (number, true)).collect();
+            let black_box = rt::black_box();
+            assert_eq!(last_calls(&black_box, id), expected, "{black_box}");
+            drop(end);
+            task::block_on(task);
+        }
+    });
+}
+
+#[test]
+fn turn_that_leaves_its_worker_keeps_its_calls() {
+    child("turn_that_leaves_its_worker_keeps_its_calls", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (sockets, numbers) = task::block_on(sockets(2));
+        let task = task::spawn(async move {
+            sockets[0].send(b"1").await.unwrap();
+            task::block_on(task::sleep(Duration::from_millis(1)));
+            sockets[1].send(b"1").await.unwrap();
+        });
+        let id = task.task().id();
+        task::block_on(task);
+        let black_box = rt::black_box();
+        assert_eq!(last_calls(&black_box, id), [(numbers[0], true)], "{black_box}");
+        assert!(black_box.events.iter().any(|event| event.kind == WorkerEventKind::Leaves), "{black_box}");
     });
 }
 

@@ -15,8 +15,10 @@ pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
 /// Injected bugs that only a weak memory shows: a thread sees two words of another thread in a different order than
 /// they were written in, or a cell without the writes before it. loom finds them.
-pub(crate) const WEAK: [&str; 8] = [
+pub(crate) const WEAK: [&str; 10] = [
     "event_word_without_its_end",
+    "turn_without_its_end",
+    "turn_without_its_task",
     "expiry_looks_at_the_bit",
     "fd_mutex_last_does_not_acquire",
     "fd_mutex_lock_is_relaxed",

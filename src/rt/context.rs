@@ -8,10 +8,12 @@ use std::future::poll_fn;
 use std::ptr;
 use std::task::{Context as TaskContext, Poll, Waker};
 
+use super::sched::event_ring::Mark;
 use super::sched::processor::Processor;
 pub(crate) use super::sched::processor::{BUDGET, REFILL};
 use super::sched::record::Waits;
 use super::sched::task_data::TaskData;
+use super::sched::turn_ring::CallPlace;
 use crate::sync::{AtomicU8, Ordering};
 
 /// No waker has this data pointer.
@@ -27,6 +29,8 @@ struct Context {
     /// something was written since.
     short: Cell<*const ()>,
     has_written: Cell<bool>,
+    /// Where the next call of this turn is recorded, in the processor's ring of turns.
+    calls: Cell<CallPlace<'static>>,
     /// The nesting depth of worker loops and `block_on` on this thread.
     depth: Cell<u32>,
     /// Whether the thread is in the turn of a root future. After the turn it polls, or makes sure
@@ -47,6 +51,7 @@ thread_local! {
             own: Cell::new(NO_TURN),
             short: Cell::new(ptr::null()),
             has_written: Cell::new(false),
+            calls: Cell::new(CallPlace::NONE),
             depth: Cell::new(0),
             is_root: Cell::new(false),
             discards: Cell::new(0),
@@ -62,7 +67,16 @@ pub(crate) fn processor() -> Option<&'static Processor> {
 }
 
 pub(crate) fn set_processor(processor: Option<&'static Processor>) {
-    CONTEXT.with(|context| context.processor.set(processor));
+    CONTEXT.with(|context| {
+        context.processor.set(processor);
+        context.calls.set(CallPlace::NONE);
+    });
+}
+
+/// Sets where calls are recorded, at the beginning and the end of a turn.
+#[inline]
+pub(crate) fn record_calls_at(place: CallPlace<'static>) {
+    CONTEXT.with(|context| context.calls.set(place));
 }
 
 /// Returns whether this thread is inside a worker loop or `block_on`.
@@ -220,8 +234,9 @@ pub(crate) fn record_call(writes: bool, fd: i32) {
         if writes {
             context.has_written.set(true);
         }
-        if let Some(processor) = context.processor.get() {
-            processor.events.record_call(writes, fd);
+        match context.calls.get().store(writes, fd) {
+            Some(next) => context.calls.set(next),
+            None => context.record_further_call(writes, fd),
         }
     });
 }
@@ -250,6 +265,17 @@ pub(crate) fn take_budget() -> bool {
 }
 
 impl Context {
+    /// Records a call for which the entry of the turn has no room: moves the calls of the entry to the
+    /// processor's ring of events.
+    #[cold]
+    fn record_further_call(&self, writes: bool, fd: i32) {
+        if let Some(processor) = self.processor.get().filter(|_| !self.calls.get().is_none()) {
+            let (moved, next) = processor.turns.replace_calls(writes, fd);
+            processor.record(Mark::Calls, moved);
+            self.calls.set(next);
+        }
+    }
+
     /// Returns the remaining budget of the turn that this thread is in.
     #[inline]
     fn left(&self) -> Option<u32> {

@@ -276,7 +276,7 @@ pub fn metrics() -> Metrics {
         tasks_alive: runtime.tasks_alive(),
         tasks_spawned: runtime.spawned.get() + sum(|p| &p.spawned),
         tasks_injected: runtime.injected(),
-        polls: sum(|p| &p.polls),
+        polls: runtime.processors().map(|p| p.turns.ended()).sum(),
         steals: sum(|p| &p.steals),
         parks: sum(|p| &p.parks),
         poller_waits: runtime.driver.waits.get(),

@@ -8,3 +8,5 @@ pub(crate) mod event_ring;
 pub(crate) mod queue;
 #[path = "../../../src/rt/sched/root.rs"]
 pub(crate) mod root;
+#[path = "../../../src/rt/sched/turn_ring.rs"]
+pub(crate) mod turn_ring;

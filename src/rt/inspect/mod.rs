@@ -279,7 +279,7 @@ fn workers(tasks: &[TaskInfo]) -> Vec<WorkerInfo> {
             stuck: processor.stuck.load(Ordering::Relaxed),
             queued: processor.queue.len(),
             timers: processor.timers.len(),
-            polls: processor.polls.get(),
+            polls: processor.turns.ended(),
             steals: processor.steals.get(),
         }
     };

@@ -8,7 +8,8 @@
 //! * [`block_on`], [`root`], [`blocking`] and [`pool`]: the other threads that run user code.
 //! * [`monitor`] — the thread that watches all others. [`sysmon`]: its state. `shortage`: what
 //!   happens when no thread can be started.
-//! * [`event_ring`] — the last events of a thread, for the black box.
+//! * [`turn_ring`] and [`event_ring`] — the last turns of a processor and the events between them,
+//!   for the black box.
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`] and [`record`]: the data about
 //!   each. [`contained`]: the wakers of futures that await them.
 
@@ -35,4 +36,5 @@ mod shortage;
 pub(crate) mod sysmon;
 pub(crate) mod task;
 pub(crate) mod task_data;
+pub(crate) mod turn_ring;
 pub(crate) mod worker;

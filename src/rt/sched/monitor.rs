@@ -200,7 +200,7 @@ impl Monitor {
 
     /// Returns a number that changes whenever a task runs or a thread polls.
     fn activity(&self) -> u64 {
-        let polls: u64 = self.runtime.processors().map(|processor| processor.polls.get()).sum();
+        let polls: u64 = self.runtime.processors().map(|processor| processor.turns.ended()).sum();
         polls + self.runtime.driver.waits.get()
     }
 
@@ -291,7 +291,7 @@ impl Monitor {
         }
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
-            let (polls, running) = (processor.polls.get(), processor.running_id());
+            let (polls, running) = (processor.turns.ended(), processor.running_id());
             let turns = polls.saturating_sub(seen.polls);
             if let Some(record) = processor.running() {
                 record.add_cpu(gap.as_nanos() as u64);

@@ -9,6 +9,7 @@ use std::ptr;
 use super::event_ring::{EventRing, Mark};
 use super::queue::RunQueue;
 use super::record::Record;
+use super::turn_ring::TurnRing;
 use crate::rt::counter::Counter;
 use crate::rt::histogram::{Recorder, Unit};
 use crate::rt::time::ticks;
@@ -53,14 +54,15 @@ pub(crate) struct Processor {
     pub(crate) epoch: AtomicU32,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
-    pub(crate) polls: Counter,
     pub(crate) steals: Counter,
     pub(crate) parks: Counter,
     /// Samples of the duration of polls.
     pub(crate) poll_times: Recorder,
     /// Samples of the time that woken tasks waited for their poll.
     pub(crate) wake_delays: Recorder,
-    /// The last events, for the black box. Written by the owner.
+    /// The last turns and the number of turns, and the last events between them, for the black box.
+    /// Written by the owner.
+    pub(crate) turns: TurnRing,
     pub(crate) events: EventRing,
 }
 
@@ -78,16 +80,17 @@ impl Processor {
             epoch: AtomicU32::new(0),
             spawned: Counter::new(),
             ended: Counter::new(),
-            polls: Counter::new(),
             steals: Counter::new(),
             parks: Counter::new(),
             poll_times: Recorder::new(Unit::Seconds),
             wake_delays: Recorder::new(Unit::Seconds),
+            turns: TurnRing::new(),
             events: EventRing::new(),
         }
     }
 
     /// Records an event of this moment. Owner only.
+    #[inline(never)]
     pub(crate) fn record(&self, mark: Mark, value: u64) {
         self.events.record(mark, ticks::ticks(), value);
     }

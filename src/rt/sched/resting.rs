@@ -197,7 +197,9 @@ impl Runtime {
         context::set_processor(None);
         // The current turn, which continues or was ended by a panic, no longer belongs to a
         // processor.
-        processor.running.store(std::ptr::null_mut(), Ordering::Relaxed);
+        if !processor.running.swap(std::ptr::null_mut(), Ordering::Relaxed).is_null() {
+            processor.turns.end();
+        }
         processor.stuck.store(false, Ordering::Relaxed);
         self.inject_quietly(processor.queue.drain(), epoch);
         processor.record(Mark::Leave, 0);

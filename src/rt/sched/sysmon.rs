@@ -35,7 +35,7 @@ impl Sysmon {
 
     /// Returns the events that sysmon has recorded.
     pub(crate) fn events(&self) -> Vec<Event> {
-        self.events.get().map(EventRing::read).unwrap_or_default()
+        self.events.get().map(|events| events.read().0).unwrap_or_default()
     }
 
     /// Returns the number of workers that were stuck at the last check.

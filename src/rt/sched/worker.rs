@@ -25,6 +25,7 @@ use super::record::Record;
 use super::root::Root;
 use super::task::{discard, from_item};
 use super::task_data::TaskData;
+use super::turn_ring::CallPlace;
 use crate::rt::context::{self, BUDGET, REFILL};
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
@@ -281,7 +282,7 @@ impl Core {
         epoch: u32,
     ) -> Option<Exit> {
         self.pacing.end_stretch(processor);
-        let polls = processor.polls.get();
+        let polls = processor.turns.ended();
         self.lonely = if polls == self.slept_at { self.lonely.saturating_add(1) } else { 0 };
         self.slept_at = polls;
         runtime.set_lonely(self.lonely >= LONELY);
@@ -356,11 +357,11 @@ fn owns_processor() -> bool {
 
 /// Marks the beginning of a turn: sysmon sees which task runs, and the task gets its budget.
 #[inline]
-pub(crate) fn begin_turn(processor: &Processor, record: &'static Record) {
+pub(crate) fn begin_turn(processor: &'static Processor, record: &'static Record) {
     processor.budget.store(BUDGET, Ordering::Relaxed);
     processor.running.store(std::ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
     let ticks = ticks::ticks();
-    processor.events.record(Mark::Turn, ticks, record.id());
+    context::record_calls_at(processor.turns.begin(record.id(), ticks));
     record.begin_poll(ticks);
 }
 
@@ -368,7 +369,8 @@ pub(crate) fn begin_turn(processor: &Processor, record: &'static Record) {
 #[inline]
 pub(crate) fn end_turn(processor: &Processor) {
     processor.running.store(std::ptr::null_mut(), Ordering::Relaxed);
-    processor.polls.add_owned(1);
+    processor.turns.end();
+    context::record_calls_at(CallPlace::NONE);
 }
 
 /// The main function of a worker thread, starting with its first processor.
@@ -443,11 +445,11 @@ mod tests {
                 assert!(task.is_finished() && processor.running_id() == 0);
                 assert!(core.pacing.is_due(if is_long { 21 } else { 25 }), "{left}");
             }
-            assert_eq!((core.pacing.since_poll(), processor.polls.get()), (4, 4));
+            assert_eq!((core.pacing.since_poll(), processor.turns.ended()), (4, 4));
             // A task of another epoch is dropped, which is not a turn.
             drop(crate::task::spawn(async { panic!("it ran") }));
             core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));
-            assert_eq!((core.pacing.since_poll(), processor.polls.get(), processor.ended.get()), (4, 4, 5));
+            assert_eq!((core.pacing.since_poll(), processor.turns.ended(), processor.ended.get()), (4, 4, 5));
         });
     }
 

@@ -29,7 +29,17 @@ fn halves() -> (u32, u32) {
     (low, high)
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[allow(unsafe_code)]
+fn read() -> u64 {
+    let (low, high): (u64, u64);
+    // SAFETY: as in `halves`. The instruction clears the high halves of both registers.
+    unsafe { std::arch::asm!("rdtsc", out("rax") low, out("rdx") high, options(nomem, nostack, preserves_flags)) };
+    high << 32 | low
+}
+
+#[cfg(target_arch = "x86")]
 #[inline]
 fn read() -> u64 {
     let (low, high) = halves();

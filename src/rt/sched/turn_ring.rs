@@ -1,0 +1,302 @@
+//! [`TurnRing`]: the last turns of one processor and the socket calls in them, for the black box.
+//!
+//! The owner writes an entry at the beginning of each turn, in place of the oldest one, and adds the
+//! calls while the turn runs. Other threads read the ring at any time, without stopping the owner. So
+//! they also see the turn in progress.
+//!
+//! An entry has room for two calls, so that an echo fits. The owner moves those of a full entry to
+//! its [`EventRing`](super::event_ring::EventRing).
+//!
+//! # Memory ordering
+//! A reader must not take the parts of two turns for one:
+//! * The time stamp of an entry is stored after its other words, with Release. A reader loads it
+//!   first, with Acquire: if it is that of a turn, so are the others.
+//! * The number of ended turns is stored before an entry is reused. The words of an entry are stored
+//!   with Release and loaded with Acquire, so a reader that finds a word of a later turn also finds a
+//!   number by which the entry was reused, and drops it (model `turn_ring_reader_against_owner`).
+
+use std::marker::PhantomData;
+use std::ptr;
+
+use crate::sync::{AtomicU32, AtomicU64, MODEL, Ordering, injected_bug};
+
+/// The number of entries.
+const TURNS: usize = if MODEL { 2 } else { 2048 };
+/// The number of calls in an entry.
+const CALLS: usize = if MODEL { 1 } else { 2 };
+const ENTRY_BYTES: usize = 32;
+
+/// The last turns of one processor; see the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct TurnRing {
+    /// The number of turns that have ended. The entry of the next one, or of the one in progress, has
+    /// this number modulo [`TURNS`].
+    ended: AtomicU64,
+    entries: Box<[Entry; TURNS]>,
+}
+
+// The calls are at the end, so that the address after the last one is a multiple of the size:
+// `CallPlace` depends on it.
+#[derive(Debug)]
+#[repr(C, align(32))]
+struct Entry {
+    /// When the turn began.
+    ticks: AtomicU64,
+    /// The id of the task.
+    task: AtomicU64,
+    unused: u64,
+    /// The packed calls, or 0.
+    calls: [AtomicU32; CALLS],
+}
+
+const _: () = assert!(MODEL || (size_of::<Entry>() == ENTRY_BYTES && align_of::<Entry>() == ENTRY_BYTES));
+const _: () = assert!(MODEL || std::mem::offset_of!(Entry, calls) + CALLS * 4 == ENTRY_BYTES);
+
+/// The place for the next call of a turn: a null pointer if calls are not recorded, an address in
+/// `Entry::calls`, or the one after it if there is no room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallPlace<'a>(*const AtomicU32, PhantomData<&'a AtomicU32>);
+
+impl<'a> CallPlace<'a> {
+    pub(crate) const NONE: CallPlace<'a> = CallPlace(ptr::null(), PhantomData);
+
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// Stores a call on the descriptor `fd`. Returns the next place, or None if there is no room. For
+    /// the owner of the ring.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) fn store(self, writes: bool, fd: i32) -> Option<CallPlace<'a>> {
+        if self.0.addr().is_multiple_of(ENTRY_BYTES) {
+            return None;
+        }
+        // SAFETY: neither null nor the address after the array, so an element of it, which lives
+        // for 'a.
+        let call = unsafe { &*self.0 };
+        // ORDERING: Release; see the module documentation.
+        call.store(pack(writes, fd), Ordering::Release);
+        // SAFETY: at most the address after the array.
+        Some(CallPlace(unsafe { self.0.add(1) }, PhantomData))
+    }
+}
+
+/// A recorded turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) ticks: u64,
+    pub(crate) task: u64,
+    calls: [u32; CALLS],
+}
+
+/// Packs a call into a word that is not 0.
+#[inline]
+fn pack(writes: bool, fd: i32) -> u32 {
+    (fd as u32).wrapping_mul(2).wrapping_add(2 + u32::from(writes))
+}
+
+/// Returns the calls in the value of a [`Mark::Calls`](super::event_ring::Mark::Calls): the
+/// descriptors, and whether they were writes.
+pub(crate) fn unpack_word(word: u64) -> impl Iterator<Item = (i32, bool)> {
+    [word as u32, (word >> 32) as u32].into_iter().filter_map(unpack)
+}
+
+fn unpack(call: u32) -> Option<(i32, bool)> {
+    (call != 0).then(|| ((call.wrapping_sub(2) >> 1) as i32, call % 2 == 1))
+}
+
+impl TurnRing {
+    pub(crate) fn new() -> TurnRing {
+        let entry = || Entry {
+            ticks: AtomicU64::new(0),
+            task: AtomicU64::new(0),
+            unused: 0,
+            calls: std::array::from_fn(|_| AtomicU32::new(0)),
+        };
+        let entries: Vec<_> = std::iter::repeat_with(entry).take(TURNS).collect();
+        let Ok(entries) = entries.into_boxed_slice().try_into() else { unreachable!("it has that length") };
+        TurnRing { ended: AtomicU64::new(0), entries }
+    }
+
+    #[inline]
+    fn entry(&self, number: u64) -> &Entry {
+        &self.entries[number as usize % TURNS]
+    }
+
+    /// Records that a turn of `task` begins at `ticks`. Returns the place for its first call. Owner
+    /// only.
+    #[inline]
+    pub(crate) fn begin(&self, task: u64, ticks: u64) -> CallPlace<'_> {
+        let entry = self.entry(self.ended.load(Ordering::Relaxed));
+        // ORDERING: Release, the time stamp last; see the module documentation.
+        entry.calls.iter().for_each(|call| call.store(0, Ordering::Release));
+        let task_order = if injected_bug!("turn_without_its_end") { Ordering::Relaxed } else { Ordering::Release };
+        entry.task.store(task, task_order);
+        let order = if injected_bug!("turn_without_its_task") { Ordering::Relaxed } else { Ordering::Release };
+        entry.ticks.store(ticks, order);
+        CallPlace(entry.calls.as_ptr(), PhantomData)
+    }
+
+    /// Replaces the calls of the turn in progress by a first one. Returns the calls as the value of a
+    /// [`Mark::Calls`](super::event_ring::Mark::Calls), and the place for the next call. Owner only.
+    pub(crate) fn replace_calls(&self, writes: bool, fd: i32) -> (u64, CallPlace<'_>) {
+        let calls = &self.entry(self.ended.load(Ordering::Relaxed)).calls;
+        let word = calls.iter().rev().fold(0, |word, call| word << 32 | u64::from(call.load(Ordering::Relaxed)));
+        // ORDERING: Release; see the module documentation.
+        calls[1..].iter().for_each(|call| call.store(0, Ordering::Release));
+        calls[0].store(pack(writes, fd), Ordering::Release);
+        (word, CallPlace(calls[1..].as_ptr(), PhantomData))
+    }
+
+    /// Records that the turn ends. Owner only.
+    #[inline]
+    pub(crate) fn end(&self) {
+        // ORDERING: Release publishes the turn.
+        self.ended.store(self.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Returns the number of turns that have ended.
+    #[inline]
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Returns the turns that are still there, oldest first, and whether these are all. The last one
+    /// may be in progress. Any thread.
+    pub(crate) fn read(&self) -> (Vec<Turn>, bool) {
+        // ORDERING: Acquire pairs with `end`: the turns that have ended are visible.
+        let end = self.ended.load(Ordering::Acquire);
+        let first = end.saturating_sub(TURNS as u64 - 1);
+        let mut turns: Vec<_> = (first..=end).map(|number| self.entry(number).read()).collect();
+        let now = self.ended.load(Ordering::Relaxed);
+        // The entry of the last number is that of an old turn until the new one has begun.
+        if let Some((last, before)) = turns.split_last()
+            && before.last().map_or(last.ticks == 0, |before| last.ticks <= before.ticks)
+        {
+            turns.pop();
+        }
+        // The entry of the number `now` may be in use for that turn.
+        let begun = if injected_bug!("turn_in_progress_counts") { 0 } else { 1 };
+        let reused = (now + begun).saturating_sub(TURNS as u64).saturating_sub(first);
+        turns.drain(..turns.len().min(reused as usize));
+        (turns, first == 0 && reused == 0)
+    }
+}
+
+impl Entry {
+    fn read(&self) -> Turn {
+        // ORDERING: Acquire, the time stamp first; see the module documentation.
+        let ticks = self.ticks.load(Ordering::Acquire);
+        let task = self.task.load(Ordering::Acquire);
+        Turn { ticks, task, calls: self.calls.each_ref().map(|call| call.load(Ordering::Acquire)) }
+    }
+}
+
+impl Turn {
+    /// Returns the descriptors of the calls, and whether they were writes.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = (i32, bool)> + use<> {
+        self.calls.into_iter().filter_map(unpack)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ring: &TurnRing) -> Vec<u64> {
+        ring.read().0.iter().map(|turn| turn.task).collect()
+    }
+
+    #[test]
+    fn turns_are_read_in_order_with_their_calls() {
+        let ring = TurnRing::new();
+        assert_eq!(ring.read(), (Vec::new(), true));
+        let mut moved = Vec::new();
+        for at in 1..=5 {
+            let mut place = ring.begin(at + 10, at);
+            for fd in 0..at as i32 {
+                let (is_write, is_full) = (fd % 2 == 1, fd > 0 && fd % CALLS as i32 == 0);
+                place = match place.store(is_write, fd) {
+                    Some(next) => next,
+                    None => {
+                        assert!(is_full, "{fd}");
+                        let (word, next) = ring.replace_calls(is_write, fd);
+                        moved.push(unpack_word(word).collect::<Vec<_>>());
+                        next
+                    }
+                };
+            }
+            ring.end();
+        }
+        let (turns, is_whole) = ring.read();
+        assert!(is_whole && ring.ended() == 5);
+        let (first, second) = ([(0, false), (1, true)], [(2, false), (3, true)]);
+        let expected: [&[_]; 5] = [&first[..1], &first, &second[..1], &second, &[(4, false)]];
+        for ((turn, expected), at) in turns.iter().zip(expected).zip(1..) {
+            assert_eq!((turn.task, turn.ticks), (at + 10, at));
+            assert_eq!(turn.calls().collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(moved, [first, first, first, second]);
+    }
+
+    #[test]
+    fn turn_in_progress_is_read() {
+        let ring = TurnRing::new();
+        for number in 1..3 * TURNS as u64 {
+            assert!(ring.begin(number, number).store(false, 7).is_some());
+            assert_eq!(ring.read().0.last().unwrap().calls().collect::<Vec<_>>(), [(7, false)]);
+            assert_eq!(*ids(&ring).last().unwrap(), number);
+            ring.end();
+            assert_eq!(*ids(&ring).last().unwrap(), number);
+            let kept = ring.read().0.len() as u64;
+            assert!(kept == number || kept == TURNS as u64 - 1, "{kept} after {number}");
+        }
+        let (turns, is_whole) = ring.read();
+        assert!(!is_whole && turns.windows(2).all(|two| two[0].task + 1 == two[1].task));
+    }
+
+    #[test]
+    fn no_place_takes_no_call() {
+        assert!(CallPlace::NONE.is_none() && CallPlace::NONE.store(true, 5).is_none());
+    }
+
+    #[test]
+    fn calls_survive_packing() {
+        for (fd, writes) in [(0, false), (0, true), (1, false), (1 << 20, true)] {
+            assert_eq!(unpack(pack(writes, fd)), Some((fd, writes)));
+        }
+        assert_eq!(unpack(0), None);
+        let (one, two) = (pack(false, 7), pack(true, 9));
+        assert_eq!(unpack_word(u64::from(two) << 32 | u64::from(one)).collect::<Vec<_>>(), [(7, false), (9, true)]);
+    }
+
+    /// A reader beside the owner sees only turns that were recorded, one after the other.
+    #[test]
+    fn reader_beside_the_owner_sees_whole_turns() {
+        const LAST: u64 = 200_000;
+        let ring = TurnRing::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for at in 1..=LAST {
+                    assert!(ring.begin(at + 10, at).store(at % 2 == 0, at as i32).is_some());
+                    ring.end();
+                }
+            });
+            let mut seen = 0;
+            while seen < LAST {
+                let (turns, _) = ring.read();
+                for two in turns.windows(2) {
+                    assert_eq!(two[0].ticks + 1, two[1].ticks);
+                }
+                for turn in &turns {
+                    assert_eq!(turn.task, turn.ticks + 10);
+                    // The last one may have begun without having made its call.
+                    let expected = (turn.ticks as i32, turn.ticks % 2 == 0);
+                    assert!(turn.calls().all(|call| call == expected), "{turn:?}");
+                }
+                seen = seen.max(turns.last().map_or(0, |turn| turn.ticks));
+            }
+        });
+    }
+}
