@@ -2,7 +2,8 @@
 //!
 //! Each worker records its turns and the socket calls in them in a ring
 //! ([`TurnRing`](crate::rt::sched::turn_ring::TurnRing)), and its sleeps and steals in another
-//! ([`EventRing`](crate::rt::sched::event_ring::EventRing)), always. Reading the rings stops no thread. Times are time stamps of the processor, converted when the rings are read.
+//! ([`EventRing`](crate::rt::sched::event_ring::EventRing)), always. Reading the rings stops no
+//! thread. Times are time stamps of the processor, converted when the rings are read.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
