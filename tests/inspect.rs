@@ -3,15 +3,17 @@
 mod common;
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use common::run;
 use netpoll::net::{TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::rt::{
-    self, Inspect, Snapshot, SocketAddress, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor,
+    self, Inspect, Snapshot, SocketAddress, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor, WokenBy,
 };
 use netpoll::task::{self, JoinHandle};
 
@@ -127,6 +129,111 @@ fn waits_for_timers_and_joins_name_time_and_task() {
             "{row}"
         );
         last.cancel().await;
+    });
+}
+
+/// A flag that a task waits for, outside of the crate.
+#[derive(Default)]
+struct Flag(Mutex<(bool, Option<Waker>)>);
+
+impl Flag {
+    fn set(&self) {
+        let waker = {
+            let mut state = self.0.lock().unwrap();
+            state.0 = true;
+            state.1.take()
+        };
+        waker.expect("a task waits").wake();
+    }
+
+    async fn wait(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.0.lock().unwrap();
+            state.1 = Some(cx.waker().clone());
+            if state.0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    fn has_waiter(&self) -> bool {
+        self.0.lock().unwrap().1.is_some()
+    }
+}
+
+#[test]
+fn task_is_shown_with_what_woke_it_last() {
+    use std::os::fd::AsRawFd;
+    run(async {
+        let spawner = task::current().id();
+        let (by_task, by_thread) = (Arc::new(Flag::default()), Arc::new(Flag::default()));
+        let waits = |flag: &Arc<Flag>| {
+            let flag = flag.clone();
+            async move { flag.wait().await }
+        };
+        let then_waits = |name: &str, future: Pin<Box<dyn Future<Output = ()> + Send>>| {
+            named(name, async move {
+                future.await;
+                std::future::pending::<()>().await;
+            })
+        };
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (fd, address) = (udp.as_raw_fd(), udp.local_addr().unwrap());
+        let ended = named("i4 ended", task::sleep(Duration::from_millis(1)));
+        let ended_id = ended.task().id();
+        let tasks = [
+            then_waits("i4 spawned", Box::pin(async {})),
+            then_waits("i4 yielded", Box::pin(task::yield_now())),
+            then_waits("i4 slept", Box::pin(task::sleep(Duration::from_millis(1)))),
+            then_waits("i4 joined", Box::pin(ended)),
+            then_waits("i4 by task", Box::pin(waits(&by_task))),
+            then_waits("i4 by thread", Box::pin(waits(&by_thread))),
+            named("i4 received", async move {
+                udp.recv(&mut [0; 8]).await.unwrap();
+                std::future::pending::<()>().await;
+            }),
+        ];
+        until(|snapshot| by_task.has_waiter() && by_thread.has_waiter() && waits_on(snapshot, "i4 received").is_some())
+            .await;
+        let waker = named("i4 waker", async move { by_task.set() });
+        let waker_id = waker.task().id();
+        waker.await;
+        std::thread::spawn(move || by_thread.set()).join().unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(b"1", address).unwrap();
+        let socket =
+            |snapshot: &Snapshot| snapshot.sockets.iter().find(|socket| socket.fd == fd).map(|socket| socket.id);
+        let expected = |snapshot: &Snapshot| {
+            [
+                ("i4 spawned", Some(WokenBy::Task(spawner))),
+                ("i4 yielded", Some(WokenBy::Itself)),
+                ("i4 slept", Some(WokenBy::Timer)),
+                ("i4 joined", Some(WokenBy::Task(ended_id))),
+                ("i4 by task", Some(WokenBy::Task(waker_id))),
+                ("i4 by thread", Some(WokenBy::Thread)),
+                ("i4 received", socket(snapshot).map(WokenBy::Socket)),
+            ]
+        };
+        let snapshot = until(|snapshot| {
+            expected(snapshot).iter().all(|&(name, by)| by_name(snapshot, name).is_some_and(|task| task.woken_by == by))
+        })
+        .await;
+        let text = snapshot.to_string();
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line("i4 by task").contains(&format!(" task {waker_id} ")), "{text}");
+        assert!(line("i4 received").contains(&format!(" fd {fd} ")), "{text}");
+        let json = snapshot.to_json();
+        for part in [
+            format!("\"woken_by\":{{\"kind\":\"task\",\"id\":{waker_id}}}"),
+            format!("\"woken_by\":{{\"kind\":\"socket\",\"fd\":{fd}}}"),
+            "\"woken_by\":{\"kind\":\"timer\"}".to_owned(),
+            "\"woken_by\":{\"kind\":\"thread\"}".to_owned(),
+            "\"woken_by\":{\"kind\":\"itself\"}".to_owned(),
+        ] {
+            assert!(json.contains(&part), "{part} is not in {json}");
+        }
+        for task in tasks {
+            task.cancel().await;
+        }
     });
 }
 

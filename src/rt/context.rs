@@ -11,7 +11,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use super::sched::event_ring::Mark;
 use super::sched::processor::Processor;
 pub(crate) use super::sched::processor::{BUDGET, REFILL};
-use super::sched::record::Waits;
+use super::sched::record::{Record, Waits};
 use super::sched::task_data::TaskData;
 use super::sched::turn_ring::CallPlace;
 use crate::sync::{AtomicU8, Ordering};
@@ -36,6 +36,8 @@ struct Context {
     /// Whether the thread is in the turn of a root future. After the turn it polls, or makes sure
     /// that another thread does.
     is_root: Cell<bool>,
+    /// Whether the thread is sysmon, and runs the wakers of events and timers.
+    is_sysmon: Cell<bool>,
     /// The number of tasks that are being dropped, nested within each other.
     discards: Cell<u32>,
     /// The budget of a root future's turn on a thread without a processor. Outside of turns it
@@ -54,6 +56,7 @@ thread_local! {
             calls: Cell::new(CallPlace::NONE),
             depth: Cell::new(0),
             is_root: Cell::new(false),
+            is_sysmon: Cell::new(false),
             discards: Cell::new(0),
             budget: Cell::new(BUDGET),
         }
@@ -103,6 +106,11 @@ pub(crate) fn is_root() -> bool {
 /// Sets whether this thread is in the turn of a root future. Returns the previous value.
 pub(crate) fn set_root(is_root: bool) -> bool {
     CONTEXT.with(|context| context.is_root.replace(is_root))
+}
+
+/// Sets whether this thread is sysmon and runs the wakers of events and timers.
+pub(crate) fn set_sysmon(is_sysmon: bool) {
+    CONTEXT.with(|context| context.is_sysmon.set(is_sysmon));
 }
 
 /// Starts a turn on a thread without a processor.
@@ -175,6 +183,16 @@ pub(crate) fn note_edge(note: u32) {
             task.record().note_edge(note);
         }
     });
+}
+
+/// Records in `record` that its task is woken by this thread. An event of the poller or a timer leaves
+/// the record as it is: it says what the task waits for.
+pub(crate) fn note_waker(record: &Record) {
+    match with_task(|task| task.map(TaskData::number)) {
+        Some(number) => record.note_waker(Waits::WokenByTask(number)),
+        None if CONTEXT.with(Context::may_poll) => {}
+        None => record.note_waker(Waits::WokenByThread),
+    }
 }
 
 /// Returns the processor that this thread owns in `epoch`. A thread that a shutdown left behind has
@@ -265,6 +283,11 @@ pub(crate) fn take_budget() -> bool {
 }
 
 impl Context {
+    /// Returns whether this thread may run the wakers of events and timers.
+    fn may_poll(&self) -> bool {
+        self.processor.get().is_some() || self.depth.get() > 0 || self.is_sysmon.get()
+    }
+
     /// Records a call for which the entry of the turn has no room: moves the calls of the entry to the
     /// processor's ring of events.
     #[cold]

@@ -30,11 +30,18 @@ const PAGES: usize = if MODEL { 1 } else { 1024 };
 /// 2²⁴ slots: more than the kernel's default limit of open descriptors (2²⁰ per process).
 pub(crate) const SLOTS_MAX: usize = PAGES * PAGE_BLOCKS * BLOCK_SLOTS;
 
-type Block<T> = [T; BLOCK_SLOTS];
+#[derive(Debug)]
+struct Block<T: Slot> {
+    shared: T::Shared,
+    slots: [T; BLOCK_SLOTS],
+}
+
 type Page<T> = [AtomicPtr<Block<T>>; PAGE_BLOCKS];
 
 /// A value that lives in a slab.
-pub(crate) trait Slot: 'static {
+pub(crate) trait Slot: Sized + 'static {
+    /// Data that a block has once for all its slots: `()`, or their first number.
+    type Shared: From<First> + std::fmt::Debug + 'static;
     /// Creates the slot `index`, which is not in use.
     fn vacant(index: u32) -> Self;
     /// Returns the number given to [`vacant`](Slot::vacant).
@@ -43,11 +50,38 @@ pub(crate) trait Slot: 'static {
     fn link(&self) -> &AtomicU32;
 }
 
+/// The number of the first slot of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First(pub(crate) u32);
+
+impl From<First> for () {
+    fn from(_: First) {}
+}
+
+/// The number of a slot within its block.
+pub(crate) fn place_in_block(index: u32) -> u32 {
+    index % BLOCK_SLOTS as u32
+}
+
+/// Returns the data of the block that contains `slot`.
+///
+/// # Safety
+/// `slot` must belong to a slab, and have the number `place` within its block.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn shared<T: Slot>(slot: &T, place: u32) -> &'static T::Shared {
+    let slots = ptr::from_ref(slot).addr() - place as usize * size_of::<T>();
+    let block = ptr::with_exposed_provenance::<Block<T>>(slots - std::mem::offset_of!(Block<T>, slots));
+    // SAFETY: by the caller's promise it is the address of a block, which `grow` has exposed and
+    // leaked.
+    let block = unsafe { &*block };
+    &block.shared
+}
+
 const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index + 1 fits a free-list link");
 
 /// A cache of slots; see the [module documentation](self).
 #[derive(Debug)]
-pub(crate) struct Slab<T> {
+pub(crate) struct Slab<T: Slot> {
     pages: [AtomicPtr<Page<T>>; PAGES],
     /// Low half: index + 1 of the first free slot. High half: number of pops.
     free: AtomicU64,
@@ -82,7 +116,7 @@ impl<T: Slot> Slab<T> {
         let block = page[block % PAGE_BLOCKS].load(Ordering::Acquire);
         // SAFETY: null or a leaked `Block` (C1).
         let block = unsafe { block.as_ref() }?;
-        Some(&block[slot])
+        Some(&block.slots[slot])
     }
 
     /// Allocates a slot, from a new block if necessary. Returns `None` at the limit of C3.
@@ -144,14 +178,20 @@ impl<T: Slot> Slab<T> {
             // ORDERING: Release pairs with `get`.
             page_slot.store(page, Ordering::Release);
         }
-        let slots: Block<T> = std::array::from_fn(|slot| T::vacant((first + slot) as u32));
-        let slots = Box::leak(Box::new(slots));
+        let block_of_slots = Box::into_raw(Box::new(Block {
+            shared: T::Shared::from(First(first as u32)),
+            slots: std::array::from_fn(|slot| T::vacant((first + slot) as u32)),
+        }));
+        // `shared` finds it by its address.
+        block_of_slots.expose_provenance();
         // SAFETY: not null, and leaked, so valid forever (C1).
         let page = unsafe { &*page };
         // ORDERING: Release pairs with `get`.
-        page[block % PAGE_BLOCKS].store(slots, Ordering::Release);
+        page[block % PAGE_BLOCKS].store(block_of_slots, Ordering::Release);
         self.slots.store((first + BLOCK_SLOTS) as u32, Ordering::Release);
-        slots.iter().rev().for_each(|slot| self.push(slot));
+        // SAFETY: as for the page.
+        let block_of_slots = unsafe { &*block_of_slots };
+        block_of_slots.slots.iter().rev().for_each(|slot| self.push(slot));
         Some(())
     }
 

@@ -147,10 +147,13 @@ where
     let record = data.record();
     THREAD.with(|thread| {
         let queue = thread.queue.clone();
-        let (runnable, task) = async_task::Builder::new()
-            .propagate_panic(true)
-            .metadata(data)
-            .spawn_local(move |_| Local { future: Some(future), record }, move |runnable| queue.push(runnable));
+        let (runnable, task) = async_task::Builder::new().propagate_panic(true).metadata(data).spawn_local(
+            move |_| Local { future: Some(future), record },
+            move |runnable: Runnable<TaskData>| {
+                context::note_waker(runnable.metadata().record());
+                queue.push(runnable);
+            },
+        );
         thread.living.borrow_mut().insert(record.id(), runnable.waker());
         USED.set(true);
         runnable.schedule();

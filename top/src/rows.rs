@@ -1,6 +1,6 @@
 //! What is shown: rows of tasks, sockets and workers, and the details of one.
 
-use crate::snapshot::{Snapshot, Socket, Task, WaitsFor};
+use crate::snapshot::{Snapshot, Socket, Task, WaitsFor, WokenBy};
 
 /// A table that the terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +239,23 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     text
 }
 
+/// What woke a task before its last poll.
+fn woken_by(now: &Snapshot, task: &Task) -> String {
+    match &task.woken_by {
+        None => "something unknown".to_owned(),
+        Some(WokenBy::Socket { fd }) => match now.socket(*fd).map(far_end) {
+            Some(end) => format!("fd {fd} ({end})"),
+            None => format!("fd {fd}"),
+        },
+        Some(WokenBy::Timer) => "a timer".to_owned(),
+        Some(WokenBy::Task { id }) => {
+            format!("task {}", now.task(*id).map_or_else(|| format!("{id}, which has ended"), label))
+        }
+        Some(WokenBy::Thread) => "a thread that runs no task".to_owned(),
+        Some(WokenBy::Itself) => "itself, or while it ran".to_owned(),
+    }
+}
+
 /// The host name or the address of the peer, or the own address of a socket without a peer.
 fn far_end(socket: &Socket) -> String {
     let ends = [&socket.host, &socket.peer, &socket.local];
@@ -296,6 +313,7 @@ fn task_details(now: &Snapshot, task: &Task) -> Vec<String> {
         format!("kind       {}", task.kind),
         format!("state      {}", task.state),
         format!("waits for  {}", waits(now, task)),
+        format!("woken by   {}", woken_by(now, task)),
         format!("last poll  {} ago", time(task.last_poll)),
         format!("age        {}", time(task.age)),
         format!("polls      {}", task.polls),

@@ -53,6 +53,17 @@ pub(crate) struct Task {
     pub(crate) polls: u64,
     pub(crate) waits_for_more: bool,
     pub(crate) waits_for: Option<WaitsFor>,
+    pub(crate) woken_by: Option<WokenBy>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum WokenBy {
+    Socket { fd: i32 },
+    Timer,
+    Task { id: u64 },
+    Thread,
+    Itself,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]

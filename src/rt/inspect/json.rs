@@ -5,7 +5,8 @@ use std::fmt::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{
-    Snapshot, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WorkerInfo,
+    Snapshot, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy,
+    WorkerInfo,
 };
 
 impl Snapshot {
@@ -88,6 +89,17 @@ impl Snapshot {
         seconds(out, "cpu", task.cpu)?;
         seconds(out, "longest_poll", task.longest_poll)?;
         write!(out, ",\"polls\":{},\"waits_for_more\":{}", task.polls, task.waits_for_more)?;
+        match task.woken_by {
+            None => {}
+            Some(WokenBy::Socket(socket)) => {
+                let fd = self.socket(socket).map_or(-1, |socket| socket.fd);
+                write!(out, ",\"woken_by\":{{\"kind\":\"socket\",\"fd\":{fd}}}")?;
+            }
+            Some(WokenBy::Timer) => out.push_str(",\"woken_by\":{\"kind\":\"timer\"}"),
+            Some(WokenBy::Task(id)) => write!(out, ",\"woken_by\":{{\"kind\":\"task\",\"id\":{id}}}")?,
+            Some(WokenBy::Thread) => out.push_str(",\"woken_by\":{\"kind\":\"thread\"}"),
+            Some(WokenBy::Itself) => out.push_str(",\"woken_by\":{\"kind\":\"itself\"}"),
+        }
         match task.waits_for {
             None => {}
             Some(WaitsFor::Time(left)) => {

@@ -45,7 +45,7 @@ pub use self::server::InspectServer;
 pub(crate) use self::server::{serve_at, serve_from_environment};
 pub use self::snapshot::{
     ListenerLimits, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind,
-    TaskState, TcpDetails, WaitsFor, WorkerInfo,
+    TaskState, TcpDetails, WaitsFor, WokenBy, WorkerInfo,
 };
 use super::metrics::metrics;
 use super::runtime::runtime;
@@ -165,6 +165,7 @@ impl Inspect {
                 if is_running { Found::Unknown } else { resolve(reading, now, &readings, &places, &mut sockets) };
             let is_due =
                 matches!(found, Found::Due) || matches!(found, Found::WaitsFor(WaitsFor::Time(Duration::ZERO)));
+            let woken_by = waker(reading, &readings, &places, &sockets);
             tasks.push(TaskInfo {
                 id: TaskId::from_number(reading.id),
                 name: names.get(&reading.id).map(|name| name.to_string()),
@@ -181,6 +182,7 @@ impl Inspect {
                     _ => None,
                 },
                 waits_for_more: reading.waits.1 && !is_running,
+                woken_by,
                 polls: reading.polls,
                 last_poll: scale.since(reading.polled),
                 cpu: Duration::from_nanos(reading.cpu_nanos),
@@ -212,16 +214,14 @@ enum Found {
 fn resolve(reading: &Reading, now: u64, readings: &[Reading], places: &[usize], sockets: &mut [SocketInfo]) -> Found {
     let (tag, operation) = match reading.waits.0 {
         Waits::Nothing => return Found::Unknown,
-        Waits::Turn => return Found::Due,
+        Waits::Turn | Waits::WokenByThread | Waits::WokenByTask(_) => return Found::Due,
         Waits::Time(time) => {
             let left = time.saturating_sub(now);
             return Found::WaitsFor(WaitsFor::Time(Duration::from_nanos(left)));
         }
         Waits::Task(bits) => {
-            // The ids that have these lowest bits.
             let last = readings.last().map_or(0, |last| last.id);
-            let ids = (0..).map(|high| Waits::task_id(high, bits)).take_while(|&id| id <= last);
-            let mut found = ids.filter(|id| readings.binary_search_by_key(id, |other| other.id).is_ok());
+            let mut found = ids(reading.waits.0.id_bits(), bits, last).filter(|&id| is_alive(id, readings));
             return match (found.next(), found.next()) {
                 (Some(id), None) => Found::WaitsFor(WaitsFor::Task(TaskId::from_number(id))),
                 (None, _) => Found::Due,
@@ -252,6 +252,40 @@ fn resolve(reading: &Reading, now: u64, readings: &[Reading], places: &[usize], 
     }
     socket.waiting.push((TaskId::from_number(reading.id), operation));
     Found::WaitsFor(WaitsFor::Socket { socket: socket.id, operation })
+}
+
+/// Returns the ids up to `last` whose lowest `count` bits are `bits`.
+fn ids(count: u32, bits: u64, last: u64) -> impl DoubleEndedIterator<Item = u64> {
+    let highest = (last >> count) + u64::from(last & ((1 << count) - 1) >= bits);
+    (0..highest).map(move |high| high << count | bits)
+}
+
+fn is_alive(id: u64, readings: &[Reading]) -> bool {
+    readings.binary_search_by_key(&id, |other| other.id).is_ok()
+}
+
+/// Decodes the word of what woke a task before its last poll.
+fn waker(reading: &Reading, readings: &[Reading], places: &[usize], sockets: &[SocketInfo]) -> Option<WokenBy> {
+    match reading.woken {
+        Waits::Nothing => None,
+        Waits::Turn => Some(WokenBy::Itself),
+        Waits::WokenByThread => Some(WokenBy::Thread),
+        Waits::Time(_) => Some(WokenBy::Timer),
+        Waits::Task(bits) | Waits::WokenByTask(bits) => {
+            let possible = || ids(reading.woken.id_bits(), bits, TaskId::latest()).rev();
+            let id = possible().find(|&id| is_alive(id, readings)).or_else(|| possible().next())?;
+            Some(if id == reading.id { WokenBy::Itself } else { WokenBy::Task(TaskId::from_number(id)) })
+        }
+        Waits::Readable(tag)
+        | Waits::Writable(tag)
+        | Waits::ReadLock(tag)
+        | Waits::WriteLock(tag)
+        | Waits::HangUp(tag) => {
+            let place = places.get(tag_index(tag)).copied().filter(|_| tag != NO_TAG)?;
+            let socket = sockets.get(place.checked_sub(1)?)?;
+            tag_is_of(tag, socket.id.generation).then_some(WokenBy::Socket(socket.id))
+        }
+    }
 }
 
 fn kind(kind: Kind) -> TaskKind {

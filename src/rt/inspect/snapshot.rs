@@ -67,6 +67,9 @@ pub struct TaskInfo {
     /// Whether the task also waits for something else, such as a timeout around a read or another
     /// branch of a `select`.
     pub waits_for_more: bool,
+    /// What woke the task before its last poll, or spawned it before the first. `None` if it is not
+    /// known, such as a timer or a socket of another crate, or a socket that was closed since.
+    pub woken_by: Option<WokenBy>,
     /// How many times the task was polled, modulo 2³².
     pub polls: u32,
     /// How long ago the last poll of the task began. Precise to a few milliseconds.
@@ -131,6 +134,30 @@ pub enum WaitsFor {
     Time(#[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))] Duration),
     /// The end of another task, whose [`JoinHandle`](crate::task::JoinHandle) the task awaits.
     Task(TaskId),
+}
+
+/// What woke a task.
+///
+/// Of a task that waited for several things, only that one is known which
+/// [`TaskInfo::waits_for`] showed. A socket, timer or task of this crate wakes the task for what it
+/// waited for.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WokenBy {
+    /// A socket that became ready, was closed, or was unlocked, or whose deadline passed.
+    Socket(SocketId),
+    /// A timer.
+    Timer,
+    /// A task: one that called the waker, such as the sender of a message, or one whose end the task
+    /// awaited. It may have ended. The lowest 27 bits of its id are known; the others are those of a
+    /// task that is alive, or else of the last one with these bits.
+    Task(TaskId),
+    /// A thread that runs no task.
+    Thread,
+    /// The task itself: it yielded, or was woken while it ran.
+    Itself,
 }
 
 /// The event that an operation waits for on a socket.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails,
-    WaitsFor, WorkerInfo,
+    WaitsFor, WokenBy, WorkerInfo,
 };
 
 impl fmt::Display for Snapshot {
@@ -16,7 +16,19 @@ impl fmt::Display for Snapshot {
         let rows = self.tasks.iter().map(|task| self.task_row(task)).collect();
         write_table(
             f,
-            &["TASK", "NAME", "STATE", "SINCE", "AGE", "POLLS", "CPU", "LONGEST", "WAITS FOR", "SPAWNED AT"],
+            &[
+                "TASK",
+                "NAME",
+                "STATE",
+                "SINCE",
+                "AGE",
+                "POLLS",
+                "CPU",
+                "LONGEST",
+                "WOKEN BY",
+                "WAITS FOR",
+                "SPAWNED AT",
+            ],
             rows,
         )?;
         let sockets = self.sockets.iter().filter(|socket| !f.alternate() || !socket.waiting.is_empty());
@@ -53,9 +65,23 @@ impl Snapshot {
             task.polls.to_string(),
             short(task.cpu),
             if task.longest_poll.is_zero() { "-".to_owned() } else { short(task.longest_poll) },
+            self.woken_by(task),
             waits,
             task.spawned_at.map_or_else(|| "-".to_owned(), |place| format!("{}:{}", place.file(), place.line())),
         ]
+    }
+
+    fn woken_by(&self, task: &TaskInfo) -> String {
+        match task.woken_by {
+            None => "-".to_owned(),
+            Some(WokenBy::Socket(socket)) => {
+                self.socket(socket).map_or_else(|| "-".to_owned(), |socket| format!("fd {}", socket.fd))
+            }
+            Some(WokenBy::Timer) => "a timer".to_owned(),
+            Some(WokenBy::Task(id)) => format!("task {id}"),
+            Some(WokenBy::Thread) => "a thread".to_owned(),
+            Some(WokenBy::Itself) => "itself".to_owned(),
+        }
     }
 
     /// Describes what a task waits for. If it waits for another task, the description follows the

@@ -85,6 +85,8 @@ pub(crate) struct PollDesc {
 pub(crate) type PollCache = Slab<PollDesc>;
 
 impl Slot for PollDesc {
+    type Shared = ();
+
     fn vacant(index: u32) -> PollDesc {
         PollDesc::new(index)
     }

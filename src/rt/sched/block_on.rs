@@ -42,12 +42,12 @@ use super::processor::Processor;
 use super::record::{Kind, Record};
 use super::root::Root;
 use super::task_data::TaskData;
-use super::worker::{Core, Exit, begin_turn, end_turn};
+use super::worker::{Core, Exit, end_turn, mark_turn};
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
-use crate::rt::time::clock;
+use crate::rt::time::{clock, ticks};
 use crate::sync::{Arc, Ordering};
 
 /// How often the network is polled while a root future keeps yielding.
@@ -159,7 +159,7 @@ impl Thread {
             self.processor = self.runtime.acquire();
         }
         match self.processor {
-            Some(processor) => begin_turn(processor, self.record),
+            Some(processor) => mark_turn(processor, self.record, ticks::ticks()),
             None => context::refill_budget(),
         }
         true

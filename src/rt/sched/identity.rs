@@ -18,10 +18,17 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(u64);
 
+/// The last number that was given to a task.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
 impl TaskId {
     pub(crate) fn new() -> TaskId {
-        static LAST: AtomicU64 = AtomicU64::new(0);
         TaskId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Returns the last id that was given to a task, or 0.
+    pub(crate) fn latest() -> u64 {
+        LAST.load(Ordering::Relaxed)
     }
 
     pub(crate) fn number(self) -> u64 {

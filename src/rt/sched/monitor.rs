@@ -194,7 +194,9 @@ impl Monitor {
     /// Runs wakers or tasks.
     fn run_user_code<T>(&mut self, epoch: u32, f: impl FnOnce(&mut Monitor) -> T) {
         WATCHED_EPOCH.set(Some(epoch));
+        context::set_sysmon(true);
         f(self);
+        context::set_sysmon(false);
         self.is_replaced |= WATCHED_EPOCH.take().is_none();
     }
 

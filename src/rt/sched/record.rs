@@ -24,7 +24,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::identity::TaskId;
-use crate::rt::slab::{Slab, Slot};
+use crate::rt::slab::{self, First, Slab, Slot, place_in_block};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 
@@ -33,8 +33,8 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 pub(crate) struct Record {
     id: AtomicU64,
     epoch: AtomicU32,
-    /// The slot's number, or [`UNLISTED`].
-    index: u32,
+    /// What woke the task before its last poll: a packed [`Waits`].
+    woken: AtomicU32,
     /// Free record: the link of the free list. Record in use: a packed [`Waits`].
     waits: AtomicU32,
     polls: AtomicU32,
@@ -45,16 +45,19 @@ pub(crate) struct Record {
     cpu: AtomicU32,
     /// The approximate time at which the task was spawned; the lowest two bits are the kind of task.
     born: AtomicU32,
-    /// The location of the spawn, as an offset; see [`pack_place`].
+    /// The location of the spawn, as an offset; see [`pack_place`]. The lowest [`SLOT_BITS`] are the
+    /// slot's number within its block, or [`UNLISTED`], and never change.
     place: AtomicU32,
 }
 
 // The record is part of the cost of every task.
 const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 
-/// The index of a record outside the slab, used when there are more live tasks than slots in the
-/// slab. Snapshots do not include these records.
-const UNLISTED: u32 = u32::MAX;
+const SLOT_BITS: u32 = 5;
+const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
+/// The slot's number of a record outside the slab, used when there are more live tasks than slots in
+/// the slab. Snapshots do not include these records.
+const UNLISTED: u32 = SLOT_MASK;
 
 /// The binary logarithm of the unit of `cpu` in nanoseconds: 4.2 ms, so that it holds 19 hours.
 /// Samples are 10 ms apart.
@@ -97,6 +100,10 @@ pub(crate) enum Waits {
     Time(u64),
     /// The end of the task with this id, of which only the lowest 28 bits are kept.
     Task(u64),
+    /// Nothing: a thread that runs no task has woken the task.
+    WokenByThread,
+    /// Nothing: the task with this id has woken it. Only the lowest 27 bits are kept.
+    WokenByTask(u64),
 }
 
 // The bits of a word, from the lowest: the argument, the kind, and whether the task also waits for
@@ -105,6 +112,9 @@ const ARGUMENT_BITS: u32 = 28;
 const ARGUMENT_MAX: u32 = (1 << ARGUMENT_BITS) - 1;
 const KIND_MASK: u32 = 7 << ARGUMENT_BITS;
 const SEVERAL: u32 = 1 << 31;
+/// Marks the argument of a [`Waits::WokenByTask`], which has the kind of [`Waits::Nothing`].
+const BY_TASK: u32 = 1 << WAKER_BITS;
+const WAKER_BITS: u32 = ARGUMENT_BITS - 1;
 /// The word of a future that is being polled by a thread that is not a worker. (For a worker, the
 /// processor records the current task.)
 const RUNNING: u32 = SEVERAL;
@@ -113,9 +123,9 @@ const RUNNING: u32 = SEVERAL;
 const TIME_SHIFT: u32 = 20;
 
 impl Waits {
-    /// Returns the id of the task of a [`Waits::Task`] with these bits, if its other bits are `high`.
-    pub(crate) fn task_id(high: u64, bits: u64) -> u64 {
-        high << ARGUMENT_BITS | bits
+    /// Returns the number of bits that a [`Waits::Task`] or [`Waits::WokenByTask`] keeps of an id.
+    pub(crate) fn id_bits(self) -> u32 {
+        if matches!(self, Waits::Task(_)) { ARGUMENT_BITS } else { WAKER_BITS }
     }
 
     #[inline]
@@ -123,6 +133,8 @@ impl Waits {
         let (kind, argument) = match self {
             Waits::Nothing => (0, 0),
             Waits::Turn => (0, 1),
+            Waits::WokenByThread => (0, 2),
+            Waits::WokenByTask(id) => (0, BY_TASK | id as u32 & (BY_TASK - 1)),
             Waits::Readable(index) => (1, index),
             Waits::Writable(index) => (2, index),
             Waits::ReadLock(index) => (3, index),
@@ -151,8 +163,12 @@ impl Waits {
                 Waits::Time(now.saturating_add(u64::from(units) << TIME_SHIFT))
             }
             7 => Waits::Task(u64::from(argument)),
-            _ if argument != 0 => Waits::Turn,
-            _ => Waits::Nothing,
+            _ if argument & BY_TASK != 0 => Waits::WokenByTask(u64::from(argument ^ BY_TASK)),
+            _ => match argument {
+                0 => Waits::Nothing,
+                1 => Waits::Turn,
+                _ => Waits::WokenByThread,
+            },
         };
         (waits, word & SEVERAL != 0)
     }
@@ -184,6 +200,8 @@ pub(crate) struct Reading {
     pub(crate) id: u64,
     pub(crate) kind: Kind,
     pub(crate) waits: (Waits, bool),
+    /// What the task waited for before its last poll, or what woke it from there.
+    pub(crate) woken: Waits,
     /// Whether a thread that is not a worker is polling the future.
     pub(crate) is_running: bool,
     pub(crate) polls: u32,
@@ -194,23 +212,40 @@ pub(crate) struct Reading {
     pub(crate) place: Option<&'static Location<'static>>,
 }
 
+/// The number of the first record of a block.
+#[derive(Debug)]
+pub(crate) struct FirstIndex(u32);
+
+impl From<First> for FirstIndex {
+    fn from(First(index): First) -> FirstIndex {
+        FirstIndex(index)
+    }
+}
+
 impl Slot for Record {
+    type Shared = FirstIndex;
+
     fn vacant(index: u32) -> Record {
         Record {
             id: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
-            index,
+            woken: AtomicU32::new(0),
             waits: AtomicU32::new(0),
             polls: AtomicU32::new(0),
             polled: AtomicU32::new(0),
             cpu: AtomicU32::new(0),
             born: AtomicU32::new(0),
-            place: AtomicU32::new(0),
+            place: AtomicU32::new(place_in_block(index)),
         }
     }
 
+    #[allow(unsafe_code)]
     fn index(&self) -> u32 {
-        self.index
+        let place = self.place.load(Ordering::Relaxed) & SLOT_MASK;
+        // SAFETY: only the slab asks for the number of a record, and asks its own, whose places
+        // `vacant` has stored.
+        let FirstIndex(first) = unsafe { slab::shared(self, place) };
+        first + place
     }
 
     fn link(&self) -> &AtomicU32 {
@@ -226,12 +261,14 @@ impl Record {
         fence(Ordering::Release);
         record.epoch.store(epoch, Ordering::Relaxed);
         record.waits.store(0, Ordering::Relaxed);
+        record.woken.store(0, Ordering::Relaxed);
         record.polls.store(0, Ordering::Relaxed);
         let now = ticks::rough_now();
         record.polled.store(now, Ordering::Relaxed);
         record.cpu.store(0, Ordering::Relaxed);
         record.born.store(now & !3 | kind as u32, Ordering::Relaxed);
-        record.place.store(pack_place(place), Ordering::Relaxed);
+        let slot = record.place.load(Ordering::Relaxed) & SLOT_MASK;
+        record.place.store(pack_place(place) << SLOT_BITS | slot, Ordering::Relaxed);
         // ORDERING: Release publishes the fields.
         record.id.store(TaskId::new().number(), Ordering::Release);
         record
@@ -241,13 +278,17 @@ impl Record {
     #[cold]
     fn unlisted() -> &'static Record {
         let free = UNLISTED_FREE.lock().pop();
-        free.unwrap_or_else(|| Box::leak(Box::new(Record::vacant(UNLISTED))))
+        free.unwrap_or_else(|| {
+            let record = Record::vacant(0);
+            record.place.store(UNLISTED, Ordering::Relaxed);
+            Box::leak(Box::new(record))
+        })
     }
 
     /// Frees the record. The task has ended.
     pub(crate) fn close(&'static self) {
         self.id.store(0, Ordering::Relaxed);
-        if self.index == UNLISTED {
+        if self.place.load(Ordering::Relaxed) & SLOT_MASK == UNLISTED {
             UNLISTED_FREE.lock().push(self);
         } else {
             RECORDS.free(self);
@@ -291,9 +332,17 @@ impl Record {
         self.waits.store(word, Ordering::Relaxed);
     }
 
+    /// Records that a task or a thread has woken the task, which is not being polled. An event that
+    /// the task waits for leaves the word as it is.
+    #[inline]
+    pub(crate) fn note_waker(&self, waker: Waits) {
+        self.waits.store(waker.pack(), Ordering::Relaxed);
+    }
+
     /// Records that a poll begins.
     #[inline]
     pub(crate) fn begin_poll(&self, ticks: u64) {
+        self.woken.store(self.waits.load(Ordering::Relaxed), Ordering::Relaxed);
         self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.waits.store(0, Ordering::Relaxed);
         self.polled.store(ticks::rough(ticks), Ordering::Relaxed);
@@ -344,13 +393,14 @@ impl Record {
             id,
             kind: kind_of(born),
             waits: Waits::unpack(waits, now),
+            woken: Waits::unpack(self.woken.load(Ordering::Relaxed), now).0,
             is_running: waits == RUNNING,
             polls: self.polls.load(Ordering::Relaxed),
             polled: self.polled.load(Ordering::Relaxed),
             cpu_nanos: u64::from(cpu & CPU_MASK) << CPU_SHIFT,
             longest_poll: unpack_duration((cpu >> CPU_BITS) as u8),
             born: born & !3,
-            place: unpack_place(self.place.load(Ordering::Relaxed)),
+            place: unpack_place(self.place.load(Ordering::Relaxed) >> SLOT_BITS),
         };
         // ORDERING: Acquire pairs with the fence in `open`: if the id has not changed, all fields
         // read are this task's.
@@ -393,13 +443,19 @@ fn anchor() -> &'static Location<'static> {
     origin()
 }
 
-/// Packs a location into 32 bits. Returns 0 if it is too far away, which is possible in a library
-/// that was loaded later.
+/// The distance of two locations is a multiple of this.
+const PLACE_ALIGN: isize = align_of::<Location<'static>>() as isize;
+const PLACE_BITS: u32 = u32::BITS - SLOT_BITS;
+
+/// Packs a location into [`PLACE_BITS`]. Returns 0 if it is too far away, which is possible in a
+/// library that was loaded later.
 fn pack_place(place: &'static Location<'static>) -> u32 {
     let distance =
         std::ptr::from_ref(place).expose_provenance().wrapping_sub(std::ptr::from_ref(anchor()).addr()) as isize;
     // No task is spawned at the anchor itself, so the distance is never 0.
-    i32::try_from(distance).map_or(0, |distance| distance as u32)
+    let units = distance / PLACE_ALIGN;
+    let is_near = units.unsigned_abs() < 1 << (PLACE_BITS - 1) && distance % PLACE_ALIGN == 0;
+    if is_near { units as u32 & (u32::MAX >> SLOT_BITS) } else { 0 }
 }
 
 #[allow(unsafe_code)]
@@ -407,7 +463,9 @@ fn unpack_place(packed: u32) -> Option<&'static Location<'static>> {
     if packed == 0 {
         return None;
     }
-    let address = std::ptr::from_ref(anchor()).addr().wrapping_add_signed(packed as i32 as isize);
+    // The sign is in the highest of the bits.
+    let units = ((packed << SLOT_BITS) as i32 >> SLOT_BITS) as isize;
+    let address = std::ptr::from_ref(anchor()).addr().wrapping_add_signed(units * PLACE_ALIGN);
     // SAFETY: `pack_place` was given a reference with this address, which is valid for the life of
     // the program.
     Some(unsafe { &*std::ptr::with_exposed_provenance(address) })
@@ -425,6 +483,54 @@ mod tests {
         }
         assert_eq!(unpack_duration(pack_duration(Duration::MAX)), Duration::from_millis(1 << 31));
         assert!((0..pack_duration(Duration::MAX)).all(|packed| unpack_duration(packed) < unpack_duration(packed + 1)));
+    }
+
+    #[test]
+    fn wakers_and_waits_survive_packing() {
+        let id = (1 << 27) - 1;
+        for waits in [
+            Waits::Nothing,
+            Waits::Turn,
+            Waits::WokenByThread,
+            Waits::WokenByTask(0),
+            Waits::WokenByTask(id),
+            Waits::Task(id),
+            Waits::Readable(5),
+        ] {
+            assert_eq!(Waits::unpack(waits.pack(), 0), (waits, false));
+        }
+        assert_eq!(Waits::unpack(Waits::WokenByTask(id + 8).pack(), 0).0, Waits::WokenByTask(7));
+    }
+
+    #[test]
+    fn places_survive_packing() {
+        for place in [Location::caller(), *[Location::caller()].last().unwrap()] {
+            assert!(std::ptr::eq(unpack_place(pack_place(place)).unwrap(), place));
+        }
+    }
+
+    /// More than a block, so that numbers within blocks repeat.
+    #[test]
+    fn records_are_freed_to_the_slab_under_their_own_numbers() {
+        let open = || (0..100).map(|_| Record::open(Kind::Task, 0, Location::caller())).collect::<Vec<_>>();
+        for _ in 0..10 {
+            let records = open();
+            let mut numbers: Vec<_> = records.iter().map(|record| record.index()).collect();
+            assert!(
+                numbers
+                    .iter()
+                    .zip(&records)
+                    .all(|(&number, &record)| { RECORDS.get(number).is_some_and(|found| std::ptr::eq(found, record)) })
+            );
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), 100);
+            records.into_iter().for_each(Record::close);
+        }
+        let unlisted = Record::unlisted();
+        unlisted.id.store(u64::MAX, Ordering::Relaxed);
+        unlisted.close();
+        assert!(UNLISTED_FREE.lock().iter().any(|&record| std::ptr::eq(record, unlisted)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use pin_project_lite::pin_project;
 
 use super::identity::Name;
 use super::queue::Item;
-use super::record::{Kind, Record};
+use super::record::{Kind, Record, Waits};
 use super::task_data::TaskData;
 use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
@@ -178,13 +178,29 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     if runnable.metadata().epoch() != epoch {
         return discard(runnable);
     }
+    let record = runnable.metadata().record();
     let item = runnable.into_raw();
     match context::processor_and_task(epoch) {
+        // Woken by the poller or a timer, for what its record says.
+        (Some(processor), false) => processor.queue.push(item),
         // Woken by the task that runs here, so it runs next, while the data is in the cache. A task
         // that wakes itself waits its turn.
-        (Some(processor), true) if !info.woken_while_running => processor.queue.push_next(item),
-        (Some(processor), _) => processor.queue.push(item),
-        (None, _) => runtime.inject(item, epoch),
+        (Some(processor), true) if !info.woken_while_running => {
+            context::note_waker(record);
+            processor.queue.push_next(item);
+        }
+        (Some(processor), true) => {
+            record.note_waker(Waits::Turn);
+            processor.queue.push(item);
+        }
+        (None, _) => {
+            if info.woken_while_running {
+                record.note_waker(Waits::Turn);
+            } else {
+                context::note_waker(record);
+            }
+            runtime.inject(item, epoch);
+        }
     }
 }
 

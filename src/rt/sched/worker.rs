@@ -357,12 +357,18 @@ fn owns_processor() -> bool {
 
 /// Marks the beginning of a turn: sysmon sees which task runs, and the task gets its budget.
 #[inline]
-pub(crate) fn begin_turn(processor: &'static Processor, record: &'static Record) {
+fn begin_turn(processor: &'static Processor, record: &'static Record) {
+    let ticks = ticks::ticks();
+    mark_turn(processor, record, ticks);
+    record.begin_poll(ticks);
+}
+
+/// Marks the beginning of a turn whose poll is recorded by the caller.
+#[inline]
+pub(crate) fn mark_turn(processor: &'static Processor, record: &'static Record, ticks: u64) {
     processor.budget.store(BUDGET, Ordering::Relaxed);
     processor.running.store(std::ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
-    let ticks = ticks::ticks();
     context::record_calls_at(processor.turns.begin(record.id(), ticks));
-    record.begin_poll(ticks);
 }
 
 /// Marks the end of a turn.
