@@ -6,6 +6,7 @@ mod common;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -237,5 +238,36 @@ fn drops_in_forked_child_do_not_affect_parent() {
         drop(park_on(readable).unwrap());
         drop(listener);
         assert!(!path.exists());
+    });
+}
+
+/// Stores the process in which it is dropped.
+struct Dropped(&'static AtomicU32);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.store(std::process::id(), Ordering::SeqCst);
+    }
+}
+
+/// A close in the child wakes the copy of a task that waits. The task lives on in the parent.
+#[test]
+fn destructors_of_the_parents_tasks_do_not_run_in_a_child() {
+    static DROPPED: AtomicU32 = AtomicU32::new(0);
+    child("destructors_of_the_parents_tasks_do_not_run_in_a_child", || {
+        let (_client, server) = park_on(pair());
+        let own = server.clone();
+        let waits = task::spawn(async move {
+            let _dropped = Dropped(&DROPPED);
+            let _ = own.read(&mut [0; 1]).await;
+        });
+        common::eventually("the task waits", || rt::metrics().waiters == 1);
+        forked(|| {
+            let _ = server.force_close();
+            if DROPPED.load(Ordering::SeqCst) != 0 { 1 } else { 0 }
+        });
+        let _ = server.force_close();
+        park_on(waits);
+        assert_eq!(DROPPED.load(Ordering::SeqCst), std::process::id());
     });
 }

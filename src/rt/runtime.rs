@@ -421,8 +421,8 @@ mod tests {
         let runtime = runtime();
         let over = runtime.ensure_running().wrapping_sub(1);
         let queues: [&dyn Fn(Runnable<TaskData>); 3] = [
-            &|runnable| runtime.inject(runnable.into_raw(), over),
-            &|runnable| runtime.inject_quietly(std::iter::once(runnable.into_raw()), over),
+            &|runnable| runtime.inject(runnable),
+            &|runnable| runtime.inject_quietly(std::iter::once(runnable.into_raw())),
             &|runnable| runtime.pool_push(&runtime.pool, runnable),
         ];
         for queue in queues {

@@ -83,10 +83,7 @@ impl Runtime {
         }
         let calls: Vec<_> = state.queue.drain(..stranded).collect();
         drop(state);
-        for call in calls {
-            let epoch = call.metadata().epoch();
-            self.inject(call.into_raw(), epoch);
-        }
+        calls.into_iter().for_each(|call| self.inject(call));
     }
 
     fn pool_thread(&'static self, pool: &'static Pool, epoch: u32) {

@@ -10,26 +10,33 @@ use crate::rt::runtime::Runtime;
 use crate::sync::Ordering;
 
 impl Runtime {
-    /// Queues a task of `epoch` from a thread that has no processor, and makes sure that a worker
-    /// runs it.
-    pub(crate) fn inject(&'static self, item: Item, epoch: u32) {
-        self.inject_quietly(std::iter::once(item), epoch);
+    /// Queues a task from a thread that has no processor, and makes sure that a worker runs it. A
+    /// task whose epoch is over is dropped.
+    pub(crate) fn inject(&'static self, runnable: Runnable<TaskData>) {
+        self.inject_quietly(std::iter::once(runnable.into_raw()));
         self.ensure_worker();
     }
 
-    /// Queues many tasks without waking a worker. Tasks of an epoch that is over are dropped.
-    pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>, epoch: u32) {
+    /// Queues many tasks without waking a worker. Tasks whose epoch is over are dropped. Each task
+    /// is queued by its own epoch: a thread that is late for the end of an epoch may have taken
+    /// tasks of the next one.
+    pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>) {
+        let mut over = Vec::new();
         {
             let mut injector = self.injector.lock();
-            // Checked under the lock: a shutdown advances the epoch before it empties the queue,
-            // and would miss tasks queued later.
-            if self.epoch() == epoch {
-                injector.extend(items.map(Injected));
-                self.injector_len.store(injector.len(), Ordering::SeqCst);
-                return;
+            // Read under the lock: a shutdown advances the epoch before it empties the queue, and
+            // would miss tasks queued later.
+            let epoch = self.epoch();
+            for runnable in items.map(take_item) {
+                if runnable.metadata().epoch() == epoch {
+                    injector.push_back(Injected(runnable.into_raw()));
+                } else {
+                    over.push(runnable);
+                }
             }
+            self.injector_len.store(injector.len(), Ordering::SeqCst);
         }
-        items.map(take_item).for_each(discard);
+        over.into_iter().for_each(discard);
     }
 
     #[inline]

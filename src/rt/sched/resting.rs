@@ -201,7 +201,7 @@ impl Runtime {
             processor.turns.end();
         }
         processor.stuck.store(false, Ordering::Relaxed);
-        self.inject_quietly(processor.queue.drain(), epoch);
+        self.inject_quietly(processor.queue.drain());
         processor.record(Mark::Leave, 0);
         self.put_back(&mut self.idle.lock(), processor);
         self.awake.down(epoch);

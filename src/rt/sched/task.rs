@@ -176,22 +176,21 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
     let epoch = runtime.epoch();
     if runnable.metadata().epoch() != epoch {
-        return discard(runnable);
+        return schedule_late(runnable);
     }
     let record = runnable.metadata().record();
-    let item = runnable.into_raw();
     match context::processor_and_task(epoch) {
         // Woken by the poller or a timer, for what its record says.
-        (Some(processor), false) => processor.queue.push(item),
+        (Some(processor), false) => processor.queue.push(runnable.into_raw()),
         // Woken by the task that runs here, so it runs next, while the data is in the cache. A task
         // that wakes itself waits its turn.
         (Some(processor), true) if !info.woken_while_running => {
             context::note_waker(record);
-            processor.queue.push_next(item);
+            processor.queue.push_next(runnable.into_raw());
         }
         (Some(processor), true) => {
             record.note_waker(Waits::Turn);
-            processor.queue.push(item);
+            processor.queue.push(runnable.into_raw());
         }
         (None, _) => {
             if info.woken_while_running {
@@ -199,17 +198,20 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
             } else {
                 context::note_waker(record);
             }
-            runtime.inject(item, epoch);
+            runtime.inject(runnable);
         }
     }
 }
 
-/// Queues a task again, or cancels it if its epoch is over. For a thread that has given its
-/// processor up.
-pub(crate) fn reschedule_item(item: Item) {
-    let runnable = take_item(item);
-    let epoch = runnable.metadata().epoch();
-    runtime().inject(runnable.into_raw(), epoch);
+/// Cancels a task that is woken after the end of its epoch. In a process made by fork(2) that is
+/// every task of the parent, where it lives on: its destructors must not run here.
+#[cold]
+fn schedule_late(runnable: Runnable<TaskData>) {
+    if fork::is_child() {
+        std::mem::forget(runnable);
+        return;
+    }
+    discard(runnable);
 }
 
 /// Converts a task from its raw form.

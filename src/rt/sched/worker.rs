@@ -23,7 +23,7 @@ use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
 use super::record::Record;
 use super::root::Root;
-use super::task::{discard, from_item};
+use super::task::{from_item, take_item};
 use super::task_data::TaskData;
 use super::turn_ring::CallPlace;
 use crate::rt::context::{self, BUDGET, REFILL};
@@ -132,7 +132,7 @@ impl Core {
         // there, others are cancelled.
         context::set_processor(None);
         let items: Vec<_> = processor.queue.drain().collect();
-        items.into_iter().for_each(super::task::reschedule_item);
+        items.into_iter().map(take_item).for_each(|runnable| runtime.inject(runnable));
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.record(Mark::Leave, 0);
         processor.owned.store(false, Ordering::SeqCst);
@@ -200,8 +200,8 @@ impl Core {
         // SAFETY: the item was just taken out of a queue and is used once, here.
         let runnable = unsafe { from_item(item) };
         if runnable.metadata().epoch() != epoch {
-            // Queued in an epoch that is over.
-            discard(runnable);
+            // Its epoch is over, or this thread is late and has taken a task of the next one.
+            runtime.inject(runnable);
             return owns_processor();
         }
         let data: *const TaskData = runnable.metadata();
@@ -408,14 +408,16 @@ mod tests {
     }
 
     /// Runs `test` on a thread that owns `processor`, so that tasks that it spawns stay there.
-    fn on(processor: &'static Processor, test: impl FnOnce() + Send) {
+    fn on<T: Send>(processor: &'static Processor, test: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let thread = scope.spawn(|| {
                 context::set_processor(Some(processor));
-                test();
+                let value = test();
                 context::set_processor(None);
+                value
             });
-        });
+            thread.join().unwrap()
+        })
     }
 
     #[test]
@@ -452,11 +454,15 @@ mod tests {
                 assert!(core.pacing.is_due(if is_long { 21 } else { 25 }), "{left}");
             }
             assert_eq!((core.pacing.since_poll(), processor.turns.ended()), (4, 4));
-            // A task of another epoch is dropped, which is not a turn.
-            drop(crate::task::spawn(async { panic!("it ran") }));
-            core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));
-            assert_eq!((core.pacing.since_poll(), processor.turns.ended(), processor.ended.get()), (4, 4, 5));
         });
+        // A task of another epoch gets no turn here; one of the current epoch runs elsewhere.
+        let task = on(processor, || {
+            let task = crate::task::spawn(async { 5 });
+            core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));
+            task
+        });
+        assert_eq!(crate::task::block_on(task), 5);
+        assert_eq!((core.pacing.since_poll(), processor.turns.ended(), processor.ended.get()), (4, 4, 4));
     }
 
     #[test]

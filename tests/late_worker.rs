@@ -1,0 +1,120 @@
+//! A worker that a waker holds past the end of its runtime takes no task from the next one.
+
+mod common;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use common::{BOUND, child, eventually, park_on, thread_count};
+use netpoll::{rt, task, time};
+
+const TASKS: usize = 200;
+
+/// A waker that blocks its thread until the sender is dropped.
+struct Gate {
+    entered: AtomicBool,
+    open: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for Gate {
+    fn wake(self: Arc<Self>) {
+        self.entered.store(true, Ordering::SeqCst);
+        let _ = self.open.lock().unwrap().recv_timeout(BOUND);
+    }
+}
+
+/// Counts tasks that are dropped before they have run.
+struct Guard {
+    has_run: bool,
+    waits: bool,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.has_run {
+            self.dropped.fetch_add(1, Ordering::SeqCst);
+            if self.waits {
+                // Gives the processor of this thread away.
+                task::block_on(task::sleep(Duration::from_millis(1)));
+            }
+        }
+    }
+}
+
+fn start(reported: Option<mpsc::Sender<()>>) {
+    let mut builder = rt::Builder::new().workers(1).spare_workers(0);
+    if let Some(reported) = reported {
+        let reported = Mutex::new(reported);
+        builder = builder.on_blocked_task(move |_| {
+            let _ = reported.lock().unwrap().send(());
+        });
+    }
+    builder.start().unwrap();
+}
+
+fn late_worker_takes_no_task(waits: bool) {
+    start(None);
+    drop(task::spawn(async {
+        loop {
+            task::yield_now().await;
+        }
+    }));
+    let (opens, open) = mpsc::channel();
+    let gate = Arc::new(Gate { entered: AtomicBool::new(false), open: Mutex::new(open) });
+    let waker = Waker::from(gate.clone());
+    let mut sleep = pin!(time::Sleep::new(Duration::from_millis(1)));
+    assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    eventually("the worker is in the waker", || gate.entered.load(Ordering::SeqCst));
+    rt::shutdown(Duration::ZERO).unwrap_err();
+
+    let (reported, reports) = mpsc::channel();
+    start(Some(reported));
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let (ends, end) = mpsc::channel::<()>();
+    let (spawned, queued) = mpsc::channel();
+    let counter = dropped.clone();
+    let blocks = task::spawn(async move {
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|at| {
+                let mut guard = Guard { has_run: false, waits, dropped: counter.clone() };
+                task::spawn(async move {
+                    // All of it is in the task, so that its drop is the guard's.
+                    let guard = &mut guard;
+                    guard.has_run = true;
+                    at
+                })
+            })
+            .collect();
+        spawned.send(tasks).unwrap();
+        // Blocks the only worker.
+        let _ = end.recv_timeout(BOUND);
+    });
+    // Sysmon has found the worker stuck: its queue may be taken.
+    reports.recv_timeout(BOUND).unwrap();
+    let threads = thread_count();
+    drop(opens);
+    eventually("the late worker ends", || thread_count() < threads);
+    drop(ends);
+    for (at, task) in queued.recv_timeout(BOUND).unwrap().into_iter().enumerate() {
+        assert_eq!(park_on(task), at);
+    }
+    park_on(blocks);
+    assert_eq!(dropped.load(Ordering::SeqCst), 0);
+    rt::shutdown(BOUND).unwrap();
+}
+
+#[test]
+fn late_worker_drops_no_task_of_the_next_runtime() {
+    child("late_worker_drops_no_task_of_the_next_runtime", || late_worker_takes_no_task(false));
+}
+
+#[test]
+fn late_worker_that_gives_its_processor_away_drops_no_task_of_the_next_runtime() {
+    let name = "late_worker_that_gives_its_processor_away_drops_no_task_of_the_next_runtime";
+    child(name, || late_worker_takes_no_task(true));
+}
