@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -263,11 +263,31 @@ fn destructors_of_the_parents_tasks_do_not_run_in_a_child() {
         });
         common::eventually("the task waits", || rt::metrics().waiters == 1);
         forked(|| {
-            let _ = server.force_close();
+            drop(server.force_close());
             if DROPPED.load(Ordering::SeqCst) != 0 { 1 } else { 0 }
         });
-        let _ = server.force_close();
+        drop(server.force_close());
         park_on(waits);
         assert_eq!(DROPPED.load(Ordering::SeqCst), std::process::id());
+    });
+}
+
+#[test]
+fn drop_in_a_child_stops_no_server_of_snapshots() {
+    child("drop_in_a_child_stops_no_server_of_snapshots", || {
+        let folder = common::Folder::new();
+        let path = folder.join("socket");
+        let mut server = Some(rt::InspectServer::bind(&path).unwrap());
+        forked(|| {
+            drop(server.take());
+            0
+        });
+        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        client.write_all(b"text\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("tasks"), "{answer}");
+        drop(server);
+        assert!(!path.exists());
     });
 }

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use common::{Folder, bounded};
 use netpoll::rt::InspectServer;
 use netpoll::task;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 fn ask(path: &Path, line: &str) -> String {
     let mut client = UnixStream::connect(path).unwrap();
+    client.set_read_timeout(Some(common::BOUND / 2)).unwrap();
     client.write_all(line.as_bytes()).unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
@@ -163,6 +165,45 @@ fn server_answers_while_all_workers_are_blocked() {
             let _ = task::block_on(task);
         }
         drop(server);
+    });
+}
+
+/// accept(2) fails while the process has no free descriptor.
+#[test]
+fn server_survives_a_lack_of_descriptors() {
+    common::child("server_survives_a_lack_of_descriptors", || {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = InspectServer::bind(&path).unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        for _ in 0..3 {
+            let mut client = UnixStream::connect(&path).unwrap();
+            client.write_all(b"met").unwrap();
+            // Time for the server to accept it.
+            std::thread::sleep(Duration::from_millis(20));
+            setrlimit(Resource::Nofile, Rlimit { current: Some(3), maximum: limit.maximum }).unwrap();
+            client.write_all(b"rics\n").unwrap();
+            client.read_to_string(&mut String::new()).unwrap();
+            // Time for a call that fails.
+            std::thread::sleep(Duration::from_millis(20));
+            setrlimit(Resource::Nofile, limit).unwrap();
+            assert!(ask(&path, "text\n").contains("tasks"));
+        }
+        drop(server);
+    });
+}
+
+/// A listener whose queue is full lets connect(2) wait.
+#[test]
+fn busy_listener_at_the_path_is_reported_at_once() {
+    bounded(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        socket2::SockRef::from(&listener).listen(0).unwrap();
+        let _fills = UnixStream::connect(&path).unwrap();
+        let error = InspectServer::bind(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
     });
 }
 

@@ -408,7 +408,7 @@ fn operation_after_a_wait_is_never_refused_under_other_executors() {
     let udp_peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     udp_peer.connect(udp.local_addr().unwrap()).unwrap();
     let (unix, mut unix_peer) = std::os::unix::net::UnixStream::pair().unwrap();
-    let unix = UnixStream::try_from(unix).unwrap();
+    let unix = UnixStream::from(unix);
     let (receiver, mut sender) = io::pipe().unwrap();
     let pipe = AsyncFd::new(receiver).unwrap();
 

@@ -22,22 +22,29 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, SockAddr, Type};
+
 use super::Inspect;
 use super::black_box::black_box;
 use super::listeners::openmetrics;
+use crate::rt::fork;
+use crate::rt::runtime::runtime;
 use crate::sys::{socket, unix};
 
 /// How long a client may take to send its line,
 const PATIENCE: Duration = Duration::from_secs(2);
 /// and to read the answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause after accept(2) has failed, such as without a free descriptor.
+const PAUSE: Duration = Duration::from_millis(50);
 const LINE_MAX: usize = 64;
 /// The number of bytes after which the time is checked again.
 const PART: usize = 64 << 10;
@@ -70,9 +77,18 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct InspectServer {
-    listener: Arc<UnixListener>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
+    /// The device and the number of the socket file.
+    file: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    listener: UnixListener,
+    /// Set before the listener is shut down.
+    ends: AtomicBool,
 }
 
 impl InspectServer {
@@ -84,11 +100,13 @@ impl InspectServer {
     /// Returns the operating system's error if bind(2), chmod(2) or starting the thread fails.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
         let path = path.as_ref().to_owned();
-        let listener = Arc::new(listen(&path)?);
-        let accepting = listener.clone();
-        let run = move || accepting.incoming().map_while(Result::ok).for_each(|client| _ = serve(&client));
-        match std::thread::Builder::new().name("netpoll-inspect".to_owned()).spawn(run) {
-            Ok(thread) => Ok(InspectServer { listener, thread: Some(thread), path }),
+        // A child of fork(2) must not stop the server of its parent.
+        fork::watch(|| runtime().disown());
+        let shared = Arc::new(Shared { listener: listen(&path)?, ends: AtomicBool::new(false) });
+        let file = identity(&path);
+        let serving = shared.clone();
+        match std::thread::Builder::new().name("netpoll-inspect".to_owned()).spawn(move || serving.run()) {
+            Ok(thread) => Ok(InspectServer { shared, thread: Some(thread), path, file }),
             Err(error) => {
                 let _ = std::fs::remove_file(&path);
                 Err(error)
@@ -104,14 +122,45 @@ impl InspectServer {
 
 impl Drop for InspectServer {
     fn drop(&mut self) {
+        let thread = self.thread.take();
+        if fork::is_child() {
+            // The thread, the listener and the file are the parent's.
+            std::mem::forget(thread);
+            return;
+        }
+        self.shared.ends.store(true, Ordering::SeqCst);
         // Ends accept(2) in the thread. If a client is being served, this waits for up to
         // `PATIENCE` and `ANSWER_PATIENCE`.
-        let _ = socket::shutdown(self.listener.as_fd(), std::net::Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
+        let _ = socket::shutdown(self.shared.listener.as_fd(), std::net::Shutdown::Both);
+        if let Some(thread) = thread {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
+        if self.file.is_some() && identity(&self.path) == self.file {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+impl Shared {
+    /// Serves clients until the server is dropped.
+    fn run(&self) {
+        for client in self.listener.incoming() {
+            // ORDERING: SeqCst, like the store in `drop`, which precedes the shutdown(2) that ends
+            // accept(2).
+            if self.ends.load(Ordering::SeqCst) {
+                return;
+            }
+            match client {
+                Ok(client) => _ = serve(&client),
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+}
+
+/// Returns the device and the number of the file at `path`.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Starts the server that the environment asks for, once per process. An error is printed, because
@@ -154,7 +203,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
             if !is_socket {
                 return Err(in_use("the file there is not a socket"));
             }
-            if UnixStream::connect(path).is_ok() {
+            if is_served(path)? {
                 return Err(in_use("another process, or another server of this process, listens there"));
             }
             std::fs::remove_file(path)?;
@@ -164,6 +213,16 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Reports whether a process listens at `path`, without waiting for it: the queue of its listener
+/// may be full.
+fn is_served(path: &Path) -> io::Result<bool> {
+    let probe = socket::socket(Domain::UNIX, Type::STREAM, None)?;
+    Ok(match socket::connect(probe.as_fd(), &SockAddr::unix(path)?) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::EINPROGRESS),
+    })
 }
 
 fn serve(client: &UnixStream) -> io::Result<()> {

@@ -21,7 +21,7 @@ use crate::rt::poll::wait_slot::WaitSlot;
 use crate::rt::slab::{Slab, Slot};
 use crate::rt::time::clock::NONE;
 use crate::rt::waiters::Waiters;
-use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 
 /// One of the two directions of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +219,9 @@ impl PollDesc {
         let generation = self.generation();
         let number = self.number.load(Ordering::Acquire);
         let opened = self.link.load(Ordering::Relaxed);
+        // ORDERING: Acquire: if `opened` belongs to a later use of the slot, so does the generation
+        // that is compared.
+        fence(Ordering::Acquire);
         (number != NO_NUMBER && self.is_current(generation)).then_some(Description {
             generation,
             number: number & !IS_TCP,

@@ -288,6 +288,9 @@ impl Record {
     /// Frees the record. The task has ended.
     pub(crate) fn close(&'static self) {
         self.id.store(0, Ordering::Relaxed);
+        // ORDERING: Release pairs with the Acquire fence of a reader: one that finds a link of the
+        // free list in the record also finds that the id has changed.
+        fence(Ordering::Release);
         if self.place.load(Ordering::Relaxed) & SLOT_MASK == UNLISTED {
             UNLISTED_FREE.lock().push(self);
         } else {
