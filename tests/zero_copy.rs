@@ -116,8 +116,7 @@ fn splice_copies_stream_exactly() {
     });
 }
 
-/// Go: TestSplice with a LimitedReader. The limit is kept and counted down, and the rest stays in
-/// the source. TCP to Unix and Unix to TCP: the kernel also moves data between families.
+/// The kernel also moves data between TCP and Unix sockets.
 #[test]
 fn unix_streams_are_spliced() {
     const TOTAL: u64 = 4 << 20;
@@ -139,6 +138,8 @@ fn unix_streams_are_spliced() {
     });
 }
 
+/// Go: TestSplice with a LimitedReader. The limit is kept and counted down, and the rest stays in
+/// the source.
 #[test]
 fn take_limit_is_kept_and_decremented() {
     run(async {

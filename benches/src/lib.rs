@@ -1,4 +1,4 @@
-//! Shared by the three programs of the benchmark.
+//! The parts that the benchmark programs share.
 //!
 //! - `server`: the same echo server, once per runtime ([`servers`]).
 //! - `load`: the generator. It uses only libc and std, so it is the same for every server ([`generator`]).

@@ -2,7 +2,8 @@
 //! listeners.
 //!
 //! This is the counterpart of Go's `net.netFD`. The layers below return a [`Failure`]; here it
-//! becomes an `io::Error`: the error of a system call is unchanged, our own errors (closed,
+//! becomes an `io::Error`: the error of a system call is unchanged (unless
+//! `Builder::wrap_io_errors` is set), our own errors (closed,
 //! deadline, shutdown) become an [`OpError`](crate::net::OpError) with operation and addresses.
 //!
 //! Addresses are queried from the kernel on demand. An explicit close queries them once before the

@@ -14,7 +14,7 @@
 //! * 10 — nothing here runs by itself: with no traffic and no timer due, every thread sleeps
 //!   without limit.
 //! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in
-//!   epoll. If it is 0, either a thread sleeps in epoll, or there is no thread and the next work
+//!   epoll. If it is 0, either a thread sleeps in epoll, or the next work wakes a resting thread or
 //!   starts one.
 
 use std::collections::VecDeque;

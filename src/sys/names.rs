@@ -149,7 +149,7 @@ pub(crate) fn canonical_name(host: &str) -> Result<String, NameFailure> {
 
 /// Returns the port of a service in services(5); with a `socktype` of 0 for any protocol.
 pub(crate) fn port(service: &str, socktype: c_int) -> Result<u16, NameFailure> {
-    // EAI_SERVICE: unknown, at least for this protocol.
+    // Other codes, such as EAI_SERVICE: the service is unknown, at least for this protocol.
     let unknown = |failure| match failure {
         NameFailure::Other(_) => NameFailure::NotFound,
         failure => failure,

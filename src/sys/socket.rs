@@ -1,7 +1,7 @@
 //! Socket calls as safe functions on borrowed descriptors.
 //!
-//! The hot calls (`recv`, `send`, their vectored forms, `accept4`) are one inlined libc call each.
-//! Calls made once per socket go through `socket2`. In unit tests, `accept4`, `connect`,
+//! recv and send go through [`calls`](super::calls); their vectored forms are one inlined libc call
+//! each. accept4 is in `os`. Calls made once per socket go through `socket2`. In unit tests, `accept4`, `connect`,
 //! `take_error`, `peer_addr` and `close` first consult the test's script (`sys::seam`).
 //!
 //! # Invariants

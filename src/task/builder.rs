@@ -68,8 +68,7 @@ impl Builder {
     {
         fork::check()?;
         if !local_tasks::is_possible() {
-            let text = "local tasks belong to a thread inside block_on, and this task may move to another: spawn it in the future of \
-                        block_on or in a local task";
+            let text = "spawn_local needs a thread inside block_on; this task may move to another thread";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         Ok(JoinHandle::new(local_tasks::spawn(self.name, future)))

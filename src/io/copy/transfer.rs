@@ -76,7 +76,8 @@ impl Transfer {
         self.read.wrapping_add(self.written)
     }
 
-    /// Returns whether no bytes are held; if so, a wait is for the reader.
+    /// Returns whether a wait would be for the reader, because no bytes are held. A path that sends a
+    /// file waits only for the writer.
     fn is_empty(&self) -> bool {
         match &self.path {
             Path::Splice(splice) => splice.is_empty(),

@@ -35,7 +35,6 @@
 //! The order is the same: mark as closed, wake the lock's queue, evict the poller's waiters, drop
 //! the own reference, wait until destroyed. A second close is not an error: it waits for the same
 //! end. close(2) is not repeated after EINTR.
-//! close is not an error: it waits for the same end. close(2) is not repeated after EINTR.
 
 use std::any::Any;
 use std::fmt;

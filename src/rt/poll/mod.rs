@@ -5,9 +5,9 @@
 //! `side` per direction, on which operations wait (`waiting`, `wait_slot`). `timeouts` and `expiry`
 //! end operations at their time. `driver` decides which thread polls, using `role`. `backend`
 //! defines the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists and
-//! declares. `closings` holds the descriptors whose close other operations wait for. `labels` has the host
-//! names and limits of the sockets that have any, and `usage` the bytes of those that the kernel does
-//! not count, for snapshots.
+//! declares. `closings` counts closed descriptors and wakes the operations that wait for a free number.
+//! `labels` has the host names and limits of the sockets that have any, and `usage` the bytes of those
+//! that the kernel does not count, for snapshots.
 
 pub(crate) mod back_ends;
 pub(crate) mod backend;

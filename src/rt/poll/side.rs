@@ -8,12 +8,12 @@
 //! |---|---|---|---|---|
 //! | 40–63 | tick | edges seen, modulo 2²⁴ (the overflow is shifted out) | +1 by `set_ready` | `open`, `retire` |
 //! | 8–39 | generation | the descriptor that this belongs to | — | +1 by `retire` |
-//! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready`, only with a ticket of the same tick |
+//! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready`, only with a ticket of the same tick; `retire` |
 //! | 1 | LISTED | the list may contain a waiter | a wait, under the list's lock | under the list's lock, when it is empty |
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
 //! | 3–5 | HANG_UP, ERROR, PRIORITY | reported by an edge; they persist | `set_ready` | `open`, `retire` |
 //! | 6 | PLACED | the waiter in the slot may be taken out | the exclusive owner of the slot | the thread that thereby becomes its exclusive owner |
-//! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges` |
+//! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges`, `retire` |
 //!
 //! *Ready* means READY; *idle* its absence; *waiting* means LISTED or PLACED without READY. Waiting
 //! never consumes READY, so a dropped future has no edge to give back. READY together with LISTED
@@ -70,7 +70,8 @@ const TICK_MASK: u64 = !0 << TICK_SHIFT;
 pub(crate) struct Ticket(u64);
 
 impl Ticket {
-    /// Returns whether a call may succeed; if not, wait without trying.
+    /// Returns whether READY is set. If not, an operation makes its call at most once per poll
+    /// before it waits.
     #[inline]
     pub(crate) fn is_ready(self) -> bool {
         self.0 & READY != 0
@@ -229,7 +230,8 @@ impl<'a> Side<'a> {
     }
 
     /// Clears READY on the evidence of a call that began at `ticket`. Returns false if an edge has
-    /// arrived since, or may have been skipped, which the call may have missed.
+    /// arrived since, or may have been skipped, which the call may have missed. If `ticket` was not
+    /// ready, returns true: the wait checks READY again.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {

@@ -16,8 +16,8 @@
 //!   [`announce`](Side::announce)), a waiter checks once more whether something forbids the wait.
 //!
 //! # Cancellation
-//! A future that waited calls `finish` when it completes or is dropped. If it was woken, or `wait`
-//! told it to try again, and it did not act, `finish` passes the wake-up on (models
+//! A future that waited calls `end_wait` when it completes or is dropped. If it was woken, or `wait`
+//! told it to try again, and it did not act, `end_wait` passes the wake-up on (models
 //! `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
 
 #![allow(unsafe_code)]
@@ -31,7 +31,7 @@ use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
-/// The maximum number of waiters in one direction, the same as for a lock of the socket (13).
+/// The maximum number of waiters in one direction, about as many as for a lock of the socket (13).
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
@@ -97,7 +97,7 @@ impl Side<'_> {
     }
 
     /// Ends the wait of the future `placed`, which must not wait. It keeps its key, like a future
-    /// that was woken: if it does not act, `finish` passes the wake-up on.
+    /// that was woken: if it does not act, `end_wait` passes the wake-up on.
     #[cold]
     fn withdraw(self, key: &mut Option<Key>, placed: Key) -> Wait {
         if injected_bug!("retry_forgets_the_edge") {

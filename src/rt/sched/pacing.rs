@@ -23,9 +23,11 @@
 //! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
 //! epoll, only when the backlog is worth more than [`WAKE_NANOS`] by the mean length of a turn
 //! ([`maybe_wake_helper`]). It steals only from a queue worth [`STEAL_NANOS`]
-//! ([`is_worth_stealing`]), or one whose owner sysmon calls stuck. Long turns are considered as soon as they are queued:
-//! at the end of a sleep, and by a thread that has stolen some. Where the length is not known yet (a
-//! few long tasks after many short ones), sysmon detects the backlog ([`correct_and_wake`]).
+//! ([`is_worth_stealing`]), or one whose owner sysmon calls stuck. Long turns are considered as soon
+//! as they are queued: at the end of a sleep, and by a thread that has stolen some. Where the length
+//! is not known yet (a few long tasks after many short ones), sysmon detects the backlog
+//! ([`correct_and_wake`]). Work from outside (`Runtime::ensure_worker`) and stuck threads (sysmon)
+//! wake threads without these limits.
 
 use std::time::Duration;
 
@@ -34,22 +36,26 @@ use crate::rt::runtime::Runtime;
 use crate::rt::time::clock;
 use crate::sync::Ordering;
 
-/// The clock is read after this many turns,
+/// The maximum number of turns between two readings of the clock.
 const CLOCK_EVERY: u32 = 16;
-/// or fewer that take this long.
+/// The maximum time between two readings of the clock, in nanoseconds.
 const CLOCK_NANOS: u64 = 1_000_000;
-/// After every this many sleeps the following turns are measured from the first on,
+/// The number of sleeps per one after which the turns are measured from the first on.
 const SAMPLE_EVERY: u32 = 8;
-/// and after a sleep that wakes this many tasks.
+/// The number of wake-ups by one sleep from which on the turns after it are measured.
 const SAMPLE_FROM: u32 = 4;
-/// After every this many sleeps the delay of the tasks that they wake is measured. A multiple of
+/// The number of sleeps per one after which the delay of the woken tasks is measured. A multiple of
 /// [`SAMPLE_EVERY`].
 const PROBE_EVERY: u32 = 32;
+/// The minimum time between two polls of a busy thread, in nanoseconds.
 const POLL_MIN_NANOS: u64 = 100_000;
+/// The maximum time between two polls of a busy thread, in nanoseconds.
 const POLL_MAX_NANOS: u64 = 1_000_000;
+/// The number of turns beyond the delivered wake-ups after which a busy thread polls.
 const POLL_MARGIN: u32 = 32;
 /// A backlog worth less than this is done before a woken thread has warmed up.
 const WAKE_NANOS: u64 = 100_000;
+/// A queue worth less than this is not stolen from.
 const STEAL_NANOS: u64 = 50_000;
 /// A processor that had fewer turns than this between two checks of sysmon, and never a moment
 /// without work, has long turns.
@@ -58,23 +64,27 @@ const FEW_TURNS: u64 = 100;
 /// The measurements of one stretch of work of one thread, and the times of the next ones.
 #[derive(Debug)]
 pub(crate) struct Pacing {
-    /// The number of turns since the last poll, and the number of events that it returned.
+    /// The number of turns since the last poll.
     since_poll: u32,
+    /// The number of wake-ups that the last poll delivered.
     delivered: u32,
-    /// The time of the last reading of the clock in this stretch of work, or 0, and the turns since
-    /// the last poll at that time.
+    /// The time of the last reading of the clock in this stretch of work, or 0.
     clock: u64,
+    /// The number of turns since the last poll at that time.
     clock_turns: u32,
-    /// The tick of the next reading, and the number of turns in between.
+    /// The tick of the next reading.
     clock_at: u32,
+    /// The number of turns between two readings.
     spacing: u32,
-    /// The number of sleeps, and whether the turns since the last one are measured.
+    /// The number of sleeps.
     sleeps: u32,
+    /// Whether the turns since the last sleep are measured.
     sampled: bool,
+    /// The time of the last poll.
     polled_at: u64,
-    /// A place in the queue at which the delay of woken tasks is measured, and the time at which
-    /// they were woken, or 0.
+    /// A place in the queue at which the delay of woken tasks is measured.
     probe: u32,
+    /// The time at which these tasks were woken, or 0.
     probed_at: u64,
 }
 

@@ -1,9 +1,10 @@
 //! The loop of a thread that owns a processor.
 //!
 //! Sources of work, in order: the root future of `block_on`, if it was woken; the next slot (a few
-//! turns in a row at most); the processor's own queue; the shared queue (every 61st turn it comes
-//! first); due timers; tasks of other processors, if they are worth the move. Without work the
-//! thread sleeps: in epoll if no other thread does, otherwise at rest.
+//! turns in a row at most); the processor's own queue; the shared queue (it comes first at every 61st
+//! turn and after each reading of the clock); tasks of other processors, if they are worth the move.
+//! Timers run when the clock is read and before a sleep. Without work the thread sleeps: in epoll if
+//! no other thread does, otherwise at rest.
 //!
 //! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second one.
 //!

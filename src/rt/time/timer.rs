@@ -167,8 +167,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Keeps the entries of unfinished sleeps, and those of poll descriptors for which `counts`
-    /// returns true.
+    /// Keeps the entries for which `counts` returns true, except those of sleeps that are over.
     fn retain(&mut self, counts: impl Fn(Target, u64) -> bool) {
         let Inner { heap, slots, .. } = self;
         heap.retain(|entry| {
@@ -315,7 +314,8 @@ impl TimerSet {
     }
 
     /// Removes the entries that are due at `now`. Appends the sleepers' wakers to `wakers` and the
-    /// poll descriptors' entries to `due`.
+    /// poll descriptors' entries to `due`. Returns the number of entries removed, including those
+    /// that no longer count.
     pub(crate) fn run(&self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) -> usize {
         let mut inner = self.inner.lock();
         let mut count = 0;
