@@ -1,4 +1,4 @@
-//! The examples of README.md that need only sockets and time run in simulations, with the same source: on networks that lose, delay and
+//! Runs the examples of README.md that need only sockets and time in simulations, from the same source. The networks lose, delay and
 //! reorder packets. `ci/sim.sh` runs each with a thousand seeds, twice, and compares the digests.
 //!
 //! The other examples need more: `quickstart` sets limits of the process and starts threads, `graceful` stops at a signal of the process,
@@ -37,7 +37,7 @@ use netpoll::sim::{Sim, mbit, ms};
 use netpoll::{future, io, task};
 
 /// Draws the properties of all links.
-fn weather(sim: Sim) {
+fn random_links(sim: Sim) {
     let pick = |below: u64| sim.random() % below;
     let links = sim.link("*", "*").latency(ms(1 + pick(5))..ms(7 + pick(60)));
     let links = links.loss([0.0, 0.01, 0.05][pick(3) as usize]).duplicate([0.0, 0.05][pick(2) as usize]);
@@ -67,7 +67,7 @@ async fn exchange(addr: &str, message: &[u8]) -> io::Result<Vec<u8>> {
     written.and(read).map(|_| back)
 }
 
-async fn clients_get_their_bytes_back(sim: Sim) {
+async fn check_echo(sim: Sim) {
     let clients: Vec<_> = (0..3)
         .map(|number| {
             let message = message(sim);
@@ -83,15 +83,15 @@ async fn clients_get_their_bytes_back(sim: Sim) {
 
 #[netpoll::test(sim, seeds = 20)]
 async fn echo_returns_all_bytes(sim: Sim) {
-    weather(sim);
+    random_links(sim);
     sim.host("server").spawn(|| echo::serve("0.0.0.0:7000", pending::<()>()));
-    clients_get_their_bytes_back(sim).await;
+    check_echo(sim).await;
 }
 
-/// The server on the first page of README.md.
+/// The first program of README.md.
 #[netpoll::test(sim, seeds = 20)]
 async fn first_program_of_the_readme_echoes(sim: Sim) {
-    weather(sim);
+    random_links(sim);
     sim.host("server").spawn(|| async {
         let listener = TcpListener::bind("0.0.0.0:7000").await?;
         let mut incoming = listener.incoming();
@@ -101,12 +101,12 @@ async fn first_program_of_the_readme_echoes(sim: Sim) {
         }
         io::Result::Ok(())
     });
-    clients_get_their_bytes_back(sim).await;
+    check_echo(sim).await;
 }
 
 #[netpoll::test(sim, seeds = 20)]
-async fn echo_deadline_drops_a_silent_client_at_its_time(sim: Sim) {
-    weather(sim);
+async fn echo_deadline_disconnects_silent_client(sim: Sim) {
+    random_links(sim);
     sim.host("server").spawn(|| echo_deadline::serve("0.0.0.0:7000", Duration::from_secs(10), pending::<()>()));
     let spoken = message(sim);
     let silent = sim.host("client").run(async {
@@ -123,7 +123,7 @@ async fn echo_deadline_drops_a_silent_client_at_its_time(sim: Sim) {
 
 #[netpoll::test(sim, seeds = 20)]
 async fn udp_echo_answers_from_the_address_asked(sim: Sim) {
-    weather(sim);
+    random_links(sim);
     let server = sim.host("server");
     server.spawn(|| udp_echo::serve("0.0.0.0:7000"));
     let addr = server.addrs()[0];
@@ -148,7 +148,7 @@ async fn udp_echo_answers_from_the_address_asked(sim: Sim) {
 
 #[netpoll::test(sim, seeds = 20)]
 async fn chat_lines_are_whole_and_in_order(sim: Sim) {
-    weather(sim);
+    random_links(sim);
     sim.host("server").spawn(|| async { chat::serve(TcpListener::bind("0.0.0.0:7000").await?, pending::<()>()).await });
     let listener = sim.host("listener").spawn_task(async {
         let stream = TcpStream::connect("server:7000").await?;
@@ -186,11 +186,11 @@ async fn chat_lines_are_whole_and_in_order(sim: Sim) {
 
 #[netpoll::test(sim, seeds = 20)]
 async fn proxy_carries_both_directions_and_half_closes(sim: Sim) {
-    weather(sim);
+    random_links(sim);
     sim.host("origin").spawn(|| echo::serve("0.0.0.0:80", pending::<()>()));
     sim.host("server")
         .spawn(|| proxy::run("0.0.0.0:7000", "origin:80".to_owned(), Duration::from_secs(300), pending::<()>()));
-    clients_get_their_bytes_back(sim).await;
+    check_echo(sim).await;
 }
 
 #[netpoll::test(sim, seeds = 20)]
@@ -207,11 +207,11 @@ async fn port_scan_finds_open_ports_and_silent_hosts(sim: Sim) {
     let (begin, dark) = (Instant::now(), sim.host("dark"));
     dark.crash();
     client.run(port_scan::scan(dark.addrs()[0], (1, 64), 16, ms(500))).await.unwrap();
-    assert_eq!(begin.elapsed(), ms(2000), "four dials of each of the sixteen end by their timeout");
+    assert_eq!(begin.elapsed(), ms(2000), "64 ports, 16 at a time: four timeouts of 500 ms");
 }
 
 #[netpoll::test(sim, seeds = 20)]
-async fn happy_eyeballs_goes_round_a_dead_address(sim: Sim) {
+async fn happy_eyeballs_bypasses_dead_address(sim: Sim) {
     sim.link("*", "*").latency(ms(1)..ms(20));
     sim.host("dead").crash();
     sim.host("live").spawn(|| echo::serve("0.0.0.0:80", pending::<()>()));

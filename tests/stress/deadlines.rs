@@ -1,5 +1,5 @@
-//! Actions with deadlines and with slots that are reused: a deadline fires, never early, and stays until it is moved;
-//! a closed socket leaves nothing in its slot for the next owner.
+//! Actions that use deadlines and reused slots. They check that a deadline is never early and stays until it is moved,
+//! and that a closed socket leaves nothing in its slot for the next owner.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -41,11 +41,11 @@ pub async fn has_timeouts(span: Span, stream: Stream, count: usize) {
 fn times_out<T: std::fmt::Debug>(span: Span, start: Instant, length: Duration, result: io::Result<T>) {
     match result {
         Err(error) if is_timeout(&error) => not_early(start, length, "a timeout"),
-        other => span.check(false, || format!("what only a timeout ends gives {other:?}")),
+        other => span.check(false, || format!("an operation that only a timeout can end returned {other:?}")),
     }
 }
 
-/// Sets a deadline on every operation: before it waits, while it waits, moved, cleared, relative.
+/// Runs `op` with a deadline that is set as `how` says, and checks that it times out then.
 pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 3, format!("{op:?} with a deadline of {length:?} that is set {how:?}"));
@@ -58,7 +58,7 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
     let other = waiter.clone();
     let later = move |deadline: Option<Instant>| {
         peer(span, party, async move {
-            // In some runs before the operation waits, in some after.
+            // In some runs this is before the operation waits, in others after.
             if length > Duration::from_millis(2) {
                 task::sleep(length / 3).await;
             }
@@ -139,12 +139,12 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
 /// An operation that waits for an event that never happens.
 struct Waiter {
     op: WaitOp,
-    on: On,
+    on: Target,
     /// Keeps the peer open while the operation waits.
     _peer: Option<Conn>,
 }
 
-enum On {
+enum Target {
     Conn(Conn),
     Listener(TcpListener),
     Socket(UdpSocket),
@@ -155,11 +155,11 @@ impl Waiter {
         let (on, peer) = match op {
             WaitOp::Accept => {
                 let listener = span.ok(TcpListener::bind("127.0.0.1:0").await, "a listener")?;
-                (On::Listener(listener), None)
+                (Target::Listener(listener), None)
             }
             WaitOp::RecvFrom => {
                 let socket = span.ok(UdpSocket::bind("127.0.0.1:0").await, "a socket")?;
-                (On::Socket(socket), None)
+                (Target::Socket(socket), None)
             }
             _ => {
                 let stream = if op == WaitOp::Queued { Stream::Unix } else { Stream::Tcp };
@@ -167,7 +167,7 @@ impl Waiter {
                 if matches!(op, WaitOp::Write | WaitOp::Queued) {
                     fill(&one).await;
                 }
-                (On::Conn(one), Some(other))
+                (Target::Conn(one), Some(other))
             }
         };
         Some(Waiter { op, on, _peer: peer })
@@ -175,54 +175,53 @@ impl Waiter {
 
     fn set_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
         match (&self.on, self.op) {
-            (On::Conn(conn), WaitOp::Write) => conn.set_write_deadline(deadline),
-            (On::Conn(conn), WaitOp::Queued) => conn.set_deadline(deadline),
-            (On::Conn(conn), _) => conn.set_read_deadline(deadline),
-            (On::Listener(listener), _) => listener.set_deadline(deadline),
-            (On::Socket(socket), _) => socket.set_read_deadline(deadline),
+            (Target::Conn(conn), WaitOp::Write) => conn.set_write_deadline(deadline),
+            (Target::Conn(conn), WaitOp::Queued) => conn.set_deadline(deadline),
+            (Target::Conn(conn), _) => conn.set_read_deadline(deadline),
+            (Target::Listener(listener), _) => listener.set_deadline(deadline),
+            (Target::Socket(socket), _) => socket.set_read_deadline(deadline),
         }
     }
 
     /// A listener has no relative timeout, so it gets a deadline.
     fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match (&self.on, self.op) {
-            (On::Conn(conn), WaitOp::Write | WaitOp::Queued) => conn.set_write_timeout(timeout),
-            (On::Conn(conn), _) => conn.set_read_timeout(timeout),
-            (On::Listener(listener), _) => listener.set_deadline(timeout.map(|timeout| Instant::now() + timeout)),
-            (On::Socket(socket), _) => socket.set_read_timeout(timeout),
+            (Target::Conn(conn), WaitOp::Write | WaitOp::Queued) => conn.set_write_timeout(timeout),
+            (Target::Conn(conn), _) => conn.set_read_timeout(timeout),
+            (Target::Listener(listener), _) => listener.set_deadline(timeout.map(|timeout| Instant::now() + timeout)),
+            (Target::Socket(socket), _) => socket.set_read_timeout(timeout),
         }
     }
 
     async fn wait(&self) -> io::Result<()> {
         let mut buf = [0; 8];
-        // More than fits after the kernel has reported room.
+        // More bytes than fit after the kernel has reported room.
         let large = 8 << 20;
         match (&self.on, self.op) {
-            (On::Conn(conn), WaitOp::Readable) => conn.readable().await,
-            (On::Conn(conn), WaitOp::PollRead) => poll_fn(|cx| conn.poll_read(cx, &mut buf)).await.map(drop),
-            (On::Conn(conn), WaitOp::Write) => conn.write_all(&vec![7; large]).await,
+            (Target::Conn(conn), WaitOp::Readable) => conn.readable().await,
+            (Target::Conn(conn), WaitOp::PollRead) => poll_fn(|cx| conn.poll_read(cx, &mut buf)).await.map(drop),
+            (Target::Conn(conn), WaitOp::Write) => conn.write_all(&vec![7; large]).await,
             // The second one waits for the lock that the first one holds.
-            (On::Conn(conn), WaitOp::Queued) => {
+            (Target::Conn(conn), WaitOp::Queued) => {
                 let large = vec![7; large];
                 let (first, second) = futures::join!(conn.write_all(&large), conn.write_all(b"x"));
                 if first.as_ref().is_err_and(is_timeout) { second } else { first }
             }
-            (On::Conn(conn), _) => conn.read(&mut buf).await.map(drop),
-            (On::Listener(listener), _) => listener.accept().await.map(drop),
-            (On::Socket(socket), _) => socket.recv_from(&mut buf).await.map(drop),
+            (Target::Conn(conn), _) => conn.read(&mut buf).await.map(drop),
+            (Target::Listener(listener), _) => listener.accept().await.map(drop),
+            (Target::Socket(socket), _) => socket.recv_from(&mut buf).await.map(drop),
         }
     }
 }
 
-/// Runs a read with a timeout against a close at the same moment by a spinning thread, then again with the slot's
-/// next owner.
+/// Reads with a timeout while a spinning thread closes the socket at about the same time. Then does the same with the
+/// slot's next owner.
 pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     let length = Duration::from_millis(1 + ms.0 % 20);
     let shared: Arc<(Mutex<Option<Conn>>, AtomicBool, AtomicU64)> = Arc::default();
     let closer = shared.clone();
-    let (ended, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let end = Arc::new(AtomicBool::new(false));
     let stop = end.clone();
-    let gone = ended.clone();
     drop(crate::faults::actor_thread("closes", move || {
         let mut delay = 7_u64;
         while !stop.load(SeqCst) {
@@ -240,9 +239,8 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
             }
             closer.1.store(true, SeqCst);
         }
-        gone.store(true, SeqCst);
     }));
-    /// The thread ends whatever the outcome is.
+    /// Stops the thread when it is dropped.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {
@@ -290,7 +288,8 @@ impl Drop for Closes {
     }
 }
 
-/// The waker of a read closes its socket when it is replaced, in the middle of the next poll.
+/// Reads with a waker whose destructor closes the socket. The next poll replaces the waker, so the close happens inside
+/// that poll.
 pub async fn closer(span: Span, stream: Stream, ms: Ms) {
     let _watch = watch_for(ms.duration(), format!("a waker whose destructor closes its socket, {stream:?}"));
     let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };

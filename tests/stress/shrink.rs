@@ -21,17 +21,19 @@ use crate::oracle::{EXIT_HANGS, EXIT_WRONG};
 use crate::program::{Config, Preempt, Program, RootMode};
 use crate::words::Ms;
 
-/// Environment variables of a child: its program, and how to run it again.
+/// The variable with a child's program.
 pub const PROGRAM: &str = "NETPOLL_STRESS_PROGRAM";
+/// The variable with the command that runs it again.
 pub const LABEL: &str = "NETPOLL_STRESS_LABEL";
 
 /// The maximum duration of a child.
 const CHILD_MAX: Duration = Duration::from_secs(600);
-/// The number of runs of a smaller program, and how many of them must fail.
+/// The number of runs of a smaller program.
 const TRIES: u64 = 12;
+/// The number of them that must fail.
 const FAILS: u64 = 2;
-/// The number of runs at a time.
-const AT_A_TIME: usize = 4;
+/// The number of parallel runs.
+const PARALLEL_RUNS: usize = 4;
 
 /// The outcome of a run.
 #[derive(Debug)]
@@ -93,15 +95,19 @@ fn number(name: &str) -> Option<u64> {
     Some(text.trim().parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// The plan of a run of the stress.
+/// The settings of one run of the stress test.
 #[derive(Debug)]
 pub struct Plan {
-    /// Only one program, with its label, the given number of times.
+    /// If set, the only program, its label and the number of runs.
     one: Option<(Program, String, u64)>,
+    /// The seed of the first program.
     first: u64,
+    /// The duration of the run.
     length: Duration,
+    /// The number of programs that run at the same time.
     jobs: usize,
-    shrinking: Duration,
+    /// The time for shrinking a program that failed.
+    shrink_time: Duration,
     /// Whether to continue after a failure.
     keep_going: bool,
 }
@@ -124,12 +130,13 @@ impl Plan {
             first: number("NETPOLL_STRESS_FIRST").unwrap_or(1),
             length,
             jobs: number("NETPOLL_STRESS_JOBS").unwrap_or(2) as usize,
-            shrinking: Duration::from_secs(number("NETPOLL_STRESS_SHRINK").unwrap_or(0)),
+            shrink_time: Duration::from_secs(number("NETPOLL_STRESS_SHRINK").unwrap_or(0)),
             keep_going: number("NETPOLL_STRESS_KEEP_GOING") == Some(1),
         }
     }
 
-    /// Runs the plan. Panics with the failures.
+    /// Runs the programs. Prints the first failure, shrinks it if that is configured, and panics if a
+    /// program failed.
     pub fn carry_out(&self) {
         let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
         let failed = Mutex::new(Vec::new());
@@ -171,22 +178,22 @@ impl Plan {
         println!("{ran} programs from seed {} in {seconds} s, {} failed", self.first, failed.len());
         let Some((program, text)) = failed.into_iter().next() else { return };
         println!("{text}");
-        if !self.shrinking.is_zero() {
-            let small = shrink(program, Instant::now() + self.shrinking);
+        if !self.shrink_time.is_zero() {
+            let small = shrink(program, Instant::now() + self.shrink_time);
             println!("\nSHRUNK to {} parts:\n{small}", small.parts());
         }
-        panic!("a program of the stress failed");
+        panic!("a stress program failed");
     }
 }
 
 /// Returns the command that runs the program of a seed again.
 fn label(seed: u64) -> String {
     format!(
-        "NETPOLL_STRESS_SEED={seed} cargo test --test stress random (the same program; threads are scheduled as they are)"
+        "NETPOLL_STRESS_SEED={seed} cargo test --test stress random (same program; the schedule of its threads varies)"
     )
 }
 
-/// Returns whether the text of a program has the word that the environment requires.
+/// Returns whether the program's text contains NETPOLL_STRESS_WITH.
 fn is_wanted(program: &Program) -> bool {
     std::env::var("NETPOLL_STRESS_WITH").map_or(true, |word| program.to_string().contains(&word))
 }
@@ -209,7 +216,7 @@ fn fails(program: &Program) -> bool {
     let (left, failed) = (AtomicU64::new(TRIES), AtomicU64::new(0));
     let take = || left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
     thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..PARALLEL_RUNS {
             scope.spawn(|| {
                 while failed.load(SeqCst) < FAILS && take() {
                     if let Outcome::Failed(_) = run(program, "shrinking") {
@@ -244,7 +251,7 @@ pub fn shrink(mut program: Program, end: Instant) -> Program {
     }
 }
 
-/// Returns the programs without half of the actors.
+/// Returns two programs, each with one half of the actors.
 fn fewer_actors(program: &Program) -> Vec<Program> {
     let half = program.actors.len() / 2;
     if half == 0 {

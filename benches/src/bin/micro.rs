@@ -1,5 +1,5 @@
-//! The cost of single operations: spawn, yield, a message, a timer, a deadline. CPU time of one worker, each measurement in a process of
-//! its own, the runtimes in turn, medians over the rounds.
+//! Measures the CPU time of single operations: spawn, yield, message, timer, deadline. Each measurement is a process with one worker. The
+//! runtimes alternate; results are medians over the rounds.
 //!
 //! ```console
 //! $ target/release/micro                        # all cases, five rounds
@@ -21,7 +21,7 @@ trait Runtime: 'static {
     fn block_on(future: impl Future<Output = ()> + Send + 'static);
     fn spawn(future: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static;
     fn yield_now() -> impl Future<Output = ()> + Send;
-    /// None: it has no timers.
+    /// Returns a future that completes at `at`, or `None` if the runtime has no timers.
     fn sleep_until(at: Instant) -> Option<impl Future<Output = ()> + Send>;
 }
 
@@ -369,7 +369,7 @@ fn try_main() -> Result<(), String> {
         eprintln!("{error}");
     }
     println!(
-        "ns of CPU an operation, one worker, median of {rounds} rounds (ratio to async-task and a queue alone); sleepers: and their \
+        "ns of CPU per operation, one worker, median of {rounds} rounds (ratio to async-task and a queue alone); sleepers: and their \
          median lateness\n"
     );
     println!("| | {} |\n|---|{}", runtimes.join(" | "), "---:|".repeat(runtimes.len()));

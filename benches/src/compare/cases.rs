@@ -4,22 +4,22 @@ use super::child::{LoadPlan, ServerPlan};
 use crate::generator::Churn;
 use crate::servers::{Hog, Mode};
 
-/// The figure of a case.
+/// The figure that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Server CPU a request, in lock-step, and its ratio to the bare loop's in the same round.
+    /// Server CPU per request, in lock-step, and its ratio to the bare loop's in the same round.
     Cpu,
-    /// System calls of the server a request.
+    /// System calls of the server per request.
     Calls,
-    /// User instructions of the server a request.
+    /// User instructions of the server per request.
     Instructions,
     /// Memory of an idle connection and context switches of an idle process.
     Idle,
-    /// Requests a second and latencies on all CPUs, generator beside the server.
+    /// Requests per second and latencies on all CPUs, generator beside the server.
     Free,
     /// Latencies beside tasks that hog.
     Hogs,
-    /// The gain by a second worker.
+    /// The gain from a second worker.
     Scale,
     /// Latencies in lock-step: all connections are runnable at once.
     Burst,
@@ -28,11 +28,11 @@ pub enum Kind {
 /// One case.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// Its name on the command line and in the report.
+    /// The name on the command line and in the report.
     pub name: &'static str,
-    /// The figure.
+    /// The figure that is measured.
     pub kind: Kind,
-    /// Connections at a time.
+    /// The number of concurrent connections.
     pub connections: usize,
     /// The server's mode.
     pub mode: Mode,
@@ -40,13 +40,13 @@ pub struct Case {
     pub churn: Option<Churn>,
     /// Whether the future of `block_on` serves.
     pub in_block_on: bool,
-    /// Bytes of a message.
+    /// The message size in bytes.
     pub size: usize,
-    /// The tasks beside the echo.
+    /// The behaviour of the tasks beside the echo.
     pub hog: Hog,
-    /// User CPU of a request.
+    /// The user CPU time per request, in microseconds.
     pub work_us: u64,
-    /// Whether the quick run has it.
+    /// Whether the quick run includes it.
     pub quick: bool,
 }
 

@@ -15,20 +15,20 @@ use std::time::Duration;
 /// The server that ratios are taken against.
 pub const FLOOR: &str = "bare";
 
-/// How to measure.
+/// The settings of a measurement.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Servers, in order.
     pub runtimes: Vec<String>,
-    /// Fewer and shorter rounds.
+    /// Whether to run fewer and shorter rounds.
     pub quick: bool,
-    /// Rounds of the timed cases, if not the usual number.
+    /// The number of rounds of the timed cases; `None` is the default.
     pub rounds: Option<usize>,
     /// The CPU of the lock-step cases.
     pub cpu: usize,
     /// Number of CPUs, and of workers in the free cases.
     pub cpus: usize,
-    /// How calls are counted, if they can be.
+    /// The tool that counts system calls, if there is one.
     pub tracer: Option<Tracer>,
 }
 
@@ -36,7 +36,7 @@ impl Settings {
     /// Settings for this machine.
     ///
     /// # Errors
-    /// The CPUs cannot be determined.
+    /// Returns an error if the CPUs cannot be determined.
     pub fn for_this_machine(runtimes: Vec<String>, quick: bool) -> Result<Settings, String> {
         let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
         let cpu = *cpus.last().ok_or("no CPU is allowed")?;
@@ -55,7 +55,7 @@ pub struct Figure {
     pub what: &'static str,
     /// The number; none if it could not be had.
     pub value: Option<f64>,
-    /// Its ratio to the floor's.
+    /// The ratio to the floor's value.
     pub ratio: Option<f64>,
 }
 
@@ -73,7 +73,7 @@ impl Findings {
         self.notes.push(format!("{}, {runtime}: {error}", case.name));
     }
 
-    /// The value of a server's first figure.
+    /// Returns the first figure of a server.
     #[must_use]
     pub fn first(&self, runtime: &str) -> Option<&Figure> {
         self.figures.iter().find(|(name, _)| name == runtime)?.1.first()
@@ -95,7 +95,7 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
             if counts::callgrind_works() {
                 counts::instructions(case, runtime, settings.cpu, settings.quick)
             } else {
-                Err("valgrind is not here".to_owned())
+                Err("valgrind is not installed".to_owned())
             }
         }),
         Kind::Idle => idle(case, settings),
@@ -104,7 +104,7 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
     }
 }
 
-/// The servers, and the bare loop once more with a loop a CPU.
+/// Returns the servers, and the bare loop a second time with one loop per CPU.
 fn with_two_loops(settings: &Settings) -> Vec<String> {
     let mut runtimes = settings.runtimes.clone();
     if settings.cpus > 1
@@ -275,7 +275,8 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // Runtimes go to sleep in steps, and threads that were added for a burst end; the look is at those that have had time to.
+    // Runtimes go to sleep in steps, and threads that were added for a burst end. The measurement begins when they have had time for
+    // that.
     std::thread::sleep(Duration::from_secs(4));
     let before: BTreeMap<String, Snapshot> =
         idlers.iter().filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?))).collect();
@@ -341,7 +342,7 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
                     runtime.clone(),
                     vec![
                         figure("requests/s, one worker", one),
-                        figure("requests/s, a worker a CPU", all),
+                        figure("requests/s, one worker per CPU", all),
                         figure("gain", all / one),
                     ],
                 ));
@@ -352,7 +353,7 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
     findings
 }
 
-/// The median; none of nothing.
+/// Returns the median, or `None` without values.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -78,7 +78,7 @@ impl RunQueue {
         ring + self.overflow_len.load(Ordering::Relaxed) + usize::from(!self.next.load(Ordering::Relaxed).is_null())
     }
 
-    /// Returns the place of the next item that is appended, for [`has_passed`](RunQueue::has_passed).
+    /// Returns the place at which the next item is appended, for [`has_passed`](RunQueue::has_passed).
     /// Owner only.
     pub(crate) fn end(&self) -> u32 {
         self.tail.load(Ordering::Relaxed).wrapping_add(self.overflow_len.load(Ordering::Relaxed) as u32)
@@ -159,7 +159,7 @@ impl RunQueue {
         }
     }
 
-    /// Moves the head of the overflow list into the ring, which is empty. Returns false if thieves
+    /// Moves items from the front of the overflow list into the ring, which is empty. Returns false if thieves
     /// have emptied the list.
     #[cold]
     fn refill(&self) -> bool {
@@ -230,11 +230,11 @@ impl RunQueue {
         Some(last.0)
     }
 
-    /// Takes the items that are queued, `most` and those that are taken along with the last. Any thread.
-    /// If the owner pushes meanwhile, others may stay.
-    pub(crate) fn take(&self, most: usize) -> Vec<Item> {
+    /// Takes items until there are at least `least` or the queue is empty; a theft may take more. Any
+    /// thread may call it. Items that the owner pushes meanwhile may remain.
+    pub(crate) fn take(&self, least: usize) -> Vec<Item> {
         let (thief, mut taken) = (RunQueue::new(), Vec::new());
-        while taken.len() < most
+        while taken.len() < least
             && let Some(item) = self.steal(&thief).or_else(|| self.pop_next())
         {
             taken.extend(thief.drain());
@@ -257,8 +257,8 @@ pub(crate) struct Injected(pub(crate) Item);
 #[allow(unsafe_code)]
 unsafe impl Send for Injected {}
 
-/// Frees the room of an empty list that has been long: after a crowd, each processor that has had a
-/// part of it would keep a pointer per task.
+/// Frees the memory of an empty list that was long. Otherwise each processor keeps the memory of its
+/// longest backlog.
 fn release_room(overflow: &mut VecDeque<SendItem>) {
     if overflow.is_empty() && overflow.capacity() > ROOM_MAX {
         *overflow = VecDeque::new();

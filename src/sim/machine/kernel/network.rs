@@ -74,7 +74,7 @@ pub(super) struct Place {
     pub(super) socket: Option<Box<Socket>>,
 }
 
-/// See the [module documentation](super).
+/// The simulated kernel: hosts, links, sockets and pending events.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     /// Nanoseconds since the simulation began.
@@ -92,7 +92,8 @@ pub(crate) struct Kernel {
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
-    /// When the peers of the last established connections began theirs, by host, local and remote address.
+    /// The time at which the peer of a recently accepted connection began it, by host, local and
+    /// remote address.
     pub(super) accepted: BTreeMap<(HostId, SocketAddr, SocketAddr), u64>,
     /// All sockets that are bound to a port.
     pub(super) ports: BTreeMap<(HostId, Protocol, u16), BTreeSet<SocketId>>,
@@ -163,7 +164,7 @@ impl Kernel {
         true
     }
 
-    /// Returns the link from one host to another.
+    /// Returns the link from one host to another, and creates it if needed.
     pub(crate) fn link_mut(&mut self, from: HostId, to: HostId) -> &mut Link {
         let config = if from == to { LinkConfig::loopback() } else { self.default_link.clone() };
         self.links.entry((from, to)).or_insert_with(|| Link::new(config))
