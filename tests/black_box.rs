@@ -236,6 +236,18 @@ fn threads_may_write_the_same_file() {
     });
 }
 
+/// A process that was killed while it wrote leaves its part file. Another one may have the same number.
+#[test]
+fn part_files_of_an_earlier_process_are_skipped() {
+    let folder = Folder::new();
+    let path = folder.join("trace.json");
+    for number in 0..200 {
+        std::fs::write(folder.join(&format!("trace.json.{}-{number}.part", std::process::id())), "").unwrap();
+    }
+    rt::black_box().write_to(&path).unwrap();
+    assert!(std::fs::read_to_string(&path).unwrap().ends_with("]}\n"));
+}
+
 #[test]
 fn file_that_cannot_be_written_is_reported() {
     let error = rt::black_box().write_to("/proc/netpoll-black-box").unwrap_err();

@@ -275,10 +275,16 @@ impl BlackBox {
         let path = path.as_ref();
         // Several threads may write at the same time.
         static PARTS: AtomicUsize = AtomicUsize::new(0);
-        let number = PARTS.fetch_add(1, Ordering::Relaxed);
-        let mut part = path.as_os_str().to_owned();
-        part.push(format!(".{}-{number}.part", std::process::id()));
-        let mut file = File::create_new(&part)?;
+        let (part, mut file) = loop {
+            let number = PARTS.fetch_add(1, Ordering::Relaxed);
+            let mut part = path.as_os_str().to_owned();
+            part.push(format!(".{}-{number}.part", std::process::id()));
+            match File::create_new(&part) {
+                // Left by an earlier process with this number, which was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => break (part, created?),
+            }
+        };
         let written = file.write_all(self.to_trace_json().as_bytes()).and_then(|()| std::fs::rename(&part, path));
         if written.is_err() {
             let _ = std::fs::remove_file(&part);
