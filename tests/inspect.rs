@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use common::run;
+use common::{child, run};
 use netpoll::net::{TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::rt::{
@@ -401,6 +401,37 @@ fn socket_is_found_by_id_also_after_sockets_were_sorted() {
             }
             snapshot.sockets.reverse();
         }
+    });
+}
+
+#[test]
+fn tasks_are_taken_in_pages() {
+    child("tasks_are_taken_in_pages", || {
+        run(async {
+            let last = task::spawn(std::future::pending::<()>());
+            let awaited = last.task().id();
+            let joiner = task::spawn(last);
+            let tasks: Vec<_> = (0..25).map(|_| task::spawn(std::future::pending::<()>())).collect();
+            let joins =
+                |snapshot: &Snapshot| snapshot.tasks.iter().any(|task| task.waits_for == Some(WaitsFor::Task(awaited)));
+            let all = until(joins).await;
+            assert_eq!(all.more_tasks, 0);
+            let inspect = Inspect::new().max_tasks(10);
+            let (mut page, mut seen) = (inspect.take(), Vec::new());
+            while !page.tasks.is_empty() {
+                assert_eq!(page.tasks.len(), 10.min(all.tasks.len() - seen.len()));
+                seen.extend(page.tasks.iter().map(|task| task.id));
+                assert_eq!(page.more_tasks, all.tasks.len() - seen.len());
+                page = inspect.after(&page).take();
+            }
+            assert_eq!(seen, all.tasks.iter().map(|task| task.id).collect::<Vec<_>>());
+            // The awaited task is not in the page, and lives.
+            let before = Inspect::new().max_tasks(seen.iter().position(|&id| id == awaited).unwrap() + 1).take();
+            let page = Inspect::new().max_tasks(1).after(&before).take();
+            assert!(page.tasks.len() == 1 && joins(&page), "{page}");
+            assert!(Inspect::new().max_tasks(0).take().tasks.is_empty());
+            drop((joiner, tasks));
+        });
     });
 }
 

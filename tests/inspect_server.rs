@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Folder, bounded};
+use common::{Folder, bounded, child};
 use netpoll::rt::InspectServer;
 use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -44,6 +44,35 @@ fn text_json_metrics_and_traces_are_served_to_the_same_user_only() {
         assert!(ask(&path, "else\n").starts_with("unknown request \"else\""));
         drop(server);
         assert!(!path.exists(), "the file is removed");
+    });
+}
+
+/// Returns the ids of the tasks in an answer, and the number of those that follow.
+fn tasks(json: &str) -> (Vec<u64>, usize) {
+    let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse::<u64>().unwrap();
+    let (tasks, rest) = json.split_once(",\"more_tasks\":").unwrap();
+    (tasks.split("{\"id\":").skip(1).map(number).collect(), number(rest) as usize)
+}
+
+#[test]
+fn answer_with_many_tasks_is_limited_and_continued() {
+    child("answer_with_many_tasks_is_limited_and_continued", || {
+        const LIMIT: usize = 100_000;
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let _server = InspectServer::bind(&path).unwrap();
+        let handles: Vec<_> = (0..LIMIT + 50).map(|_| task::spawn(std::future::pending::<()>())).collect();
+        let (first, more) = tasks(&ask(&path, "json\n"));
+        assert_eq!((first.len(), more), (LIMIT, 50));
+        let (rest, more) = tasks(&ask(&path, &format!("json {}\n", first.last().unwrap())));
+        assert_eq!((rest.len(), more), (50, 0));
+        assert!(first.iter().chain(&rest).is_sorted());
+        let text = ask(&path, &format!("text {}\n", rest[47]));
+        assert!(text.starts_with("2 tasks, "), "{text}");
+        assert!(ask(&path, "text\n").starts_with("100000 tasks (50 more not shown), "));
+        assert!(ask(&path, "metrics 5\n").starts_with("unknown request"));
+        assert!(ask(&path, "json x\n").starts_with("unknown request"));
+        drop(handles);
     });
 }
 

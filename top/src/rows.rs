@@ -47,6 +47,8 @@ pub(crate) enum Key {
     Task(u64),
     Socket(i32),
     Worker(u64),
+    /// The queue that all workers share.
+    SharedQueue,
     /// A range of the histograms.
     Range(usize),
 }
@@ -127,7 +129,11 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
                     size(received),
                     size(sent),
                     far_end(socket),
-                    waiters(now, socket),
+                    [hint(socket), waiters(now, socket)]
+                        .into_iter()
+                        .filter(|part| !part.is_empty())
+                        .collect::<Vec<_>>()
+                        .join("; "),
                 ];
                 (weight, Row { key: Key::Socket(socket.fd), cells })
             })
@@ -158,6 +164,7 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
                 ];
                 (weight, Row { key: Key::Worker(worker.id), cells })
             })
+            .chain([(f64::NEG_INFINITY, shared_queue(now))])
             .collect(),
         Table::Times => {
             let [polls, delays] = ["poll_seconds", "wake_delay_seconds"]
@@ -177,6 +184,12 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
     rows.retain(|(_, row)| filter.is_empty() || row.cells.iter().any(|cell| cell.contains(filter)));
     rows.sort_by(|one, other| other.0.total_cmp(&one.0));
     rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn shared_queue(now: &Snapshot) -> Row {
+    let queued = now.metrics.tasks_injected.to_string();
+    let cells = ["shared", &queued, "", "", "", "tasks that wait for any worker"].map(str::to_owned);
+    Row { key: Key::SharedQueue, cells: cells.into() }
 }
 
 /// An operation in words, before its socket.
@@ -275,6 +288,19 @@ fn waiters(now: &Snapshot, socket: &Socket) -> String {
     parts.join(", ")
 }
 
+/// What the kernel says about a socket that may be the cause of a wait.
+fn hint(socket: &Socket) -> String {
+    match &socket.tcp {
+        Some(tcp) if tcp.state == "LISTEN" && tcp.accept_queue > 0 => {
+            format!("accept queue {} of {}", tcp.accept_queue, tcp.accept_queue_max)
+        }
+        Some(tcp) if tcp.state != "LISTEN" && tcp.unsent > 0 => {
+            format!("{} B unsent for {}", size(tcp.unsent as f64), time(tcp.last_sent))
+        }
+        _ => String::new(),
+    }
+}
+
 fn socket_state(socket: &Socket) -> String {
     socket.tcp.as_ref().map_or_else(|| socket.state.replace('_', " "), |tcp| tcp.state.to_lowercase().replace('_', " "))
 }
@@ -293,9 +319,9 @@ pub(crate) fn details(now: &Snapshot, key: Key) -> Vec<String> {
                 format!("sampled accept queues  {}", count("accept_queue")),
             ]
         }
-        Key::Worker(id) => {
+        Key::Worker(_) | Key::SharedQueue => {
             let rows = rows(Table::Workers, now, None, Order::Id, "");
-            let row = rows.iter().find(|row| row.key == Key::Worker(id));
+            let row = rows.iter().find(|row| row.key == key);
             row.map_or_else(gone, |row| {
                 titles(Table::Workers)
                     .iter()
@@ -396,7 +422,7 @@ pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
         },
         Key::Socket(fd) => Some(Key::Task(now.socket(fd)?.waiting.first()?.task)),
         Key::Worker(id) => now.workers.iter().find(|worker| worker.id == id)?.running.map(Key::Task),
-        Key::Range(_) => None,
+        Key::Range(_) | Key::SharedQueue => None,
     }
 }
 

@@ -213,8 +213,12 @@ impl View {
         let now = &self.now;
         let busy = now.workers.iter().filter(|worker| worker.running.is_some()).count();
         let stuck = now.workers.iter().filter(|worker| worker.stuck).count();
+        let more = match now.more_tasks {
+            0 => String::new(),
+            more => format!(" of {}", now.tasks.len() as u64 + more),
+        };
         format!(
-            "{} tasks, {} sockets, {busy} of {} workers busy, {stuck} blocked{}",
+            "{} tasks{more}, {} sockets, {busy} of {} workers busy, {stuck} blocked{}",
             now.tasks.len(),
             now.sockets.len(),
             now.workers.len(),

@@ -15,10 +15,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Snapshot {
     pub(crate) taken: f64,
     pub(crate) tasks: Vec<Task>,
+    #[serde(default)]
+    pub(crate) more_tasks: u64,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) workers: Vec<Worker>,
     #[serde(default)]
+    pub(crate) metrics: Metrics,
+    #[serde(default)]
     pub(crate) histograms: BTreeMap<String, Histogram>,
+}
+
+/// The metrics that are shown.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Metrics {
+    /// The length of the queue that all workers share.
+    pub(crate) tasks_injected: u64,
 }
 
 /// How often a value was in each of a series of ranges.

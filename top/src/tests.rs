@@ -111,6 +111,35 @@ fn histograms_are_shown_as_ranges() {
 }
 
 #[test]
+fn full_accept_queue_and_unsent_bytes_are_in_the_table_of_sockets() {
+    let served = Served::new("hints");
+    let listener = task::block_on(netpoll::net::ListenConfig::new().backlog(1).listen("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (accepted, clients) = task::block_on(async {
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        (accepted, [client, std::net::TcpStream::connect(address).unwrap()])
+    });
+    let sender = task::spawn(async move { accepted.write_all(&vec![0; 64 << 20]).await });
+    let cells = |snapshot: &Snapshot| {
+        let shown = rows(Table::Sockets, snapshot, None, Order::Id, "");
+        shown.into_iter().map(|row| row.cells[6].clone()).collect::<Vec<_>>()
+    };
+    let snapshot = served.until(|snapshot| {
+        let cells = cells(snapshot);
+        cells.iter().any(|cell| cell.starts_with("accept queue 1 of 1"))
+            && cells.iter().any(|cell| cell.contains(" unsent for ") && cell.contains("; write task "))
+    });
+    let shown = rows(Table::Workers, &snapshot, None, Order::Id, "");
+    let shared = shown.last().unwrap();
+    assert_eq!((shared.key, shared.cells[0].as_str()), (Key::SharedQueue, "shared"));
+    assert!(details(&snapshot, Key::SharedQueue)[0].ends_with("shared"));
+    assert_eq!(follow(&snapshot, Key::SharedQueue), None);
+    task::block_on(sender.cancel());
+    drop(clients);
+}
+
+#[test]
 fn arguments_are_checked() {
     let parse = |arguments: &[&str]| parse(arguments.iter().map(Into::into));
     let parsed = parse(&["--sort", "cpu", "--interval", "0.5", "--filter", "x", "/tmp/s"]).unwrap();

@@ -11,7 +11,7 @@ use super::{
 
 impl Snapshot {
     /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`,
-    /// `sockets`, `workers`, `metrics` and `histograms`.
+    /// `more_tasks`, `sockets`, `workers`, `metrics` and `histograms`.
     ///
     /// The keys are the names of the fields, without [`SocketInfo::id`]. States and kinds are in
     /// `snake_case`. `waits_for` is an object: `kind`, and depending on it the time `left`, the
@@ -36,7 +36,7 @@ impl Snapshot {
         let taken = self.taken.duration_since(UNIX_EPOCH).unwrap_or_default();
         write!(out, "{{\"taken\":{:.3},\"tasks\":", taken.as_secs_f64())?;
         array(out, &self.tasks, |out, task| self.write_task(out, task))?;
-        out.push_str(",\"sockets\":");
+        write!(out, ",\"more_tasks\":{},\"sockets\":", self.more_tasks)?;
         array(out, &self.sockets, write_socket)?;
         out.push_str(",\"workers\":");
         array(out, &self.workers, write_worker)?;

@@ -51,7 +51,7 @@ use super::metrics::metrics;
 use super::runtime::runtime;
 use super::sched::identity::{self, TaskId};
 use super::sched::processor::Processor;
-use super::sched::record::{self, Kind, Reading, Waits};
+use super::sched::record::{self, Kind, Reading, Record, Waits};
 use super::time::clock;
 use super::time::ticks::Scale;
 use crate::rt::poll::poll_desc::{NO_TAG, tag_index, tag_is_of};
@@ -107,6 +107,9 @@ pub fn inspect() -> Snapshot {
 pub struct Inspect {
     tcp: bool,
     addresses: bool,
+    max_tasks: usize,
+    /// Tasks up to this id are left out.
+    after: u64,
 }
 
 impl Default for Inspect {
@@ -119,7 +122,7 @@ impl Inspect {
     /// Creates settings that include tasks, workers, and sockets with their addresses, but no
     /// details of TCP connections.
     pub fn new() -> Inspect {
-        Inspect { tcp: false, addresses: true }
+        Inspect { tcp: false, addresses: true, max_tasks: usize::MAX, after: 0 }
     }
 
     /// Sets whether to ask the kernel for the addresses of each socket (default: yes). This takes
@@ -147,12 +150,72 @@ impl Inspect {
         self
     }
 
+    /// Sets the maximum number of tasks in the snapshot (default: no limit). The tasks with the lowest
+    /// ids are in it; [`Snapshot::more_tasks`] is the number of the others.
+    ///
+    /// A task takes some 130 bytes in a snapshot. Sockets are not limited. Of the tasks that wait for
+    /// one, only those in the snapshot are known.
+    ///
+    /// # Examples
+    /// ```
+    /// # let tasks: Vec<_> = (0..25).map(|_| netpoll::task::spawn(std::future::pending::<()>())).collect();
+    /// // All tasks, ten at a time.
+    /// let inspect = netpoll::rt::Inspect::new().addresses(false).max_tasks(10);
+    /// let (mut page, mut count) = (inspect.take(), 0);
+    /// while !page.tasks.is_empty() {
+    ///     count += page.tasks.len();
+    ///     page = inspect.after(&page).take();
+    /// }
+    /// println!("{count} tasks");
+    /// # assert!(count >= tasks.len());
+    /// ```
+    pub fn max_tasks(mut self, max_tasks: usize) -> Inspect {
+        self.max_tasks = max_tasks;
+        self
+    }
+
+    /// Leaves out the tasks of an earlier snapshot and those before them: the tasks that follow its
+    /// last one are in the snapshot.
+    pub fn after(self, snapshot: &Snapshot) -> Inspect {
+        self.after_task(snapshot.tasks.last().map_or(self.after, |task| task.id.number()))
+    }
+
+    /// Leaves out tasks up to the id `after`.
+    fn after_task(mut self, after: u64) -> Inspect {
+        self.after = after;
+        self
+    }
+
+    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks, in order, and
+    /// the number of those that follow.
+    fn readings(self, now: u64) -> (Vec<Reading>, Vec<u64>, usize) {
+        let is_limited = self.max_tasks < usize::MAX || self.after > 0;
+        if !is_limited {
+            let mut readings: Vec<_> = record::all().filter_map(|record| record.read(now)).collect();
+            readings.sort_unstable_by_key(|reading| reading.id);
+            let ids = readings.iter().map(|reading| reading.id).collect();
+            return (readings, ids, 0);
+        }
+        let mut ids: Vec<_> = record::all().map(Record::id).filter(|&id| id != 0).collect();
+        ids.sort_unstable();
+        let first = ids.partition_point(|&id| id <= self.after);
+        let end = ids.len().min(first.saturating_add(self.max_tasks));
+        let shown = &ids[first..end];
+        let (Some(&least), Some(&greatest)) = (shown.first(), shown.last()) else { return (Vec::new(), ids, 0) };
+        let records = record::all().filter(|record| (least..=greatest).contains(&record.id()));
+        let mut readings: Vec<_> = records.filter_map(|record| record.read(now)).collect();
+        // Those of records that were reused in between are of later tasks.
+        readings.retain(|reading| reading.id <= greatest);
+        readings.sort_unstable_by_key(|reading| reading.id);
+        let more = ids.len() - end;
+        (readings, ids, more)
+    }
+
     /// Takes the snapshot, as [`inspect`] does.
     #[must_use]
     pub fn take(self) -> Snapshot {
         let (now, scale) = (clock::now(), Scale::new());
-        let mut readings: Vec<Reading> = record::all().filter_map(|record| record.read(now)).collect();
-        readings.sort_unstable_by_key(|reading| reading.id);
+        let (readings, ids, more_tasks) = self.readings(now);
         // Tasks were read before sockets: a socket that a task waits for may have been closed
         // since, but a socket that is found already existed.
         let (mut sockets, places) = sockets::Reader::new(self.addresses, self.tcp, now, &scale).read();
@@ -161,11 +224,10 @@ impl Inspect {
         let mut tasks = Vec::with_capacity(readings.len());
         for reading in &readings {
             let is_running = reading.is_running || running.contains(&reading.id);
-            let found =
-                if is_running { Found::Unknown } else { resolve(reading, now, &readings, &places, &mut sockets) };
+            let found = if is_running { Found::Unknown } else { resolve(reading, now, &ids, &places, &mut sockets) };
             let is_due =
                 matches!(found, Found::Due) || matches!(found, Found::WaitsFor(WaitsFor::Time(Duration::ZERO)));
-            let woken_by = waker(reading, &readings, &places, &sockets);
+            let woken_by = waker(reading, &ids, &places, &sockets);
             tasks.push(TaskInfo {
                 id: TaskId::from_number(reading.id),
                 name: names.get(&reading.id).map(|name| name.to_string()),
@@ -193,6 +255,7 @@ impl Inspect {
         Snapshot {
             taken: SystemTime::now(),
             tasks,
+            more_tasks,
             by_id: snapshot::by_id(&sockets),
             sockets,
             workers,
@@ -209,9 +272,9 @@ enum Found {
     Unknown,
 }
 
-/// Decodes the wait word of a task. `readings` is ordered by id; `places` is that of
+/// Decodes the wait word of a task. `alive` has the ids of all tasks, in order; `places` is that of
 /// [`Reader::read`](sockets::Reader::read).
-fn resolve(reading: &Reading, now: u64, readings: &[Reading], places: &[usize], sockets: &mut [SocketInfo]) -> Found {
+fn resolve(reading: &Reading, now: u64, alive: &[u64], places: &[usize], sockets: &mut [SocketInfo]) -> Found {
     let (tag, operation) = match reading.waits.0 {
         Waits::Nothing => return Found::Unknown,
         Waits::Turn | Waits::WokenByThread | Waits::WokenByTask(_) => return Found::Due,
@@ -220,8 +283,8 @@ fn resolve(reading: &Reading, now: u64, readings: &[Reading], places: &[usize], 
             return Found::WaitsFor(WaitsFor::Time(Duration::from_nanos(left)));
         }
         Waits::Task(bits) => {
-            let last = readings.last().map_or(0, |last| last.id);
-            let mut found = ids(reading.waits.0.id_bits(), bits, last).filter(|&id| is_alive(id, readings));
+            let last = alive.last().copied().unwrap_or(0);
+            let mut found = ids(reading.waits.0.id_bits(), bits, last).filter(|id| alive.binary_search(id).is_ok());
             return match (found.next(), found.next()) {
                 (Some(id), None) => Found::WaitsFor(WaitsFor::Task(TaskId::from_number(id))),
                 (None, _) => Found::Due,
@@ -260,12 +323,8 @@ fn ids(count: u32, bits: u64, last: u64) -> impl DoubleEndedIterator<Item = u64>
     (0..highest).map(move |high| high << count | bits)
 }
 
-fn is_alive(id: u64, readings: &[Reading]) -> bool {
-    readings.binary_search_by_key(&id, |other| other.id).is_ok()
-}
-
 /// Decodes the word of what woke a task before its last poll.
-fn waker(reading: &Reading, readings: &[Reading], places: &[usize], sockets: &[SocketInfo]) -> Option<WokenBy> {
+fn waker(reading: &Reading, alive: &[u64], places: &[usize], sockets: &[SocketInfo]) -> Option<WokenBy> {
     match reading.woken {
         Waits::Nothing => None,
         Waits::Turn => Some(WokenBy::Itself),
@@ -273,7 +332,7 @@ fn waker(reading: &Reading, readings: &[Reading], places: &[usize], sockets: &[S
         Waits::Time(_) => Some(WokenBy::Timer),
         Waits::Task(bits) | Waits::WokenByTask(bits) => {
             let possible = || ids(reading.woken.id_bits(), bits, TaskId::latest()).rev();
-            let id = possible().find(|&id| is_alive(id, readings)).or_else(|| possible().next())?;
+            let id = possible().find(|id| alive.binary_search(id).is_ok()).or_else(|| possible().next())?;
             Some(if id == reading.id { WokenBy::Itself } else { WokenBy::Task(TaskId::from_number(id)) })
         }
         Waits::Readable(tag)

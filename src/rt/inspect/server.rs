@@ -14,8 +14,12 @@
 //! | `metrics` | [`openmetrics`](super::openmetrics) |
 //! | `trace` | [`BlackBox::to_trace_json`](super::BlackBox::to_trace_json) |
 //!
+//! `text` and `json` may be followed by a space and the id of a task: the answer has the tasks after
+//! it.
+//!
 //! # Limits
-//! Clients are served one at a time. A client that sends no line or does not read its answer is
+//! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded: the client asks for the others
+//! with the last id that it has seen. Clients are served one at a time. A client that sends no line or does not read its answer is
 //! dropped after [`PATIENCE`] or [`ANSWER_PATIENCE`]. The socket file has mode 0600, and a client of another user (except
 //! root) is refused by its credentials (SO_PEERCRED, unix(7)).
 
@@ -46,6 +50,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after accept(2) has failed, such as without a free descriptor.
 const PAUSE: Duration = Duration::from_millis(50);
 const LINE_MAX: usize = 64;
+/// The maximum number of tasks in an answer.
+const TASKS_MAX: usize = 100_000;
 /// The number of bytes after which the time is checked again.
 const PART: usize = 64 << 10;
 const VARIABLE: &str = "NETPOLL_INSPECT";
@@ -57,7 +63,8 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 /// set to a path, the runtime starts a server there, which runs for the life of the process.
 ///
 /// The client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of
-/// the stream: `echo text | nc -U PATH`.
+/// the stream: `echo text | nc -U PATH`. A snapshot has at most 100,000 tasks, those with the lowest
+/// ids; `more_tasks` says how many follow. `json 7` and `text 7` begin after the task with the id 7.
 ///
 /// # Examples
 /// ```
@@ -230,12 +237,14 @@ fn serve(client: &UnixStream) -> io::Result<()> {
         return Ok(());
     }
     let line = read_line(client, Instant::now() + PATIENCE)?;
-    let answer = match line.trim() {
-        "text" => Inspect::new().tcp(true).take().to_string(),
-        "json" => Inspect::new().tcp(true).take().to_json(),
-        "metrics" => openmetrics(),
-        "trace" => black_box().to_trace_json(),
-        other => format!("unknown request {other:?}: send text, json, metrics or trace\n"),
+    let (format, after) = line.trim().split_once(' ').unwrap_or((line.trim(), "0"));
+    let snapshot = |after| Inspect::new().tcp(true).max_tasks(TASKS_MAX).after_task(after).take();
+    let answer = match (format, after.parse()) {
+        ("text", Ok(after)) => snapshot(after).to_string(),
+        ("json", Ok(after)) => snapshot(after).to_json(),
+        ("metrics", Ok(0)) => openmetrics(),
+        ("trace", Ok(0)) => black_box().to_trace_json(),
+        _ => format!("unknown request {:?}: send text, json, metrics or trace\n", line.trim()),
     };
     write_all(client, answer.as_bytes(), Instant::now() + ANSWER_PATIENCE)
 }

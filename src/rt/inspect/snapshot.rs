@@ -23,6 +23,9 @@ pub struct Snapshot {
     pub taken: SystemTime,
     /// The live tasks, ordered by id.
     pub tasks: Vec<TaskInfo>,
+    /// The number of tasks with greater ids that are not in `tasks`, because of
+    /// [`Inspect::max_tasks`](super::Inspect::max_tasks).
+    pub more_tasks: usize,
     /// The open sockets and other descriptors, ordered by descriptor number.
     pub sockets: Vec<SocketInfo>,
     /// The processors. A processor is the right to run tasks, which a worker thread owns while it
@@ -364,7 +367,8 @@ pub struct WorkerInfo {
     pub owned: bool,
     /// The task that is being polled.
     pub running: Option<TaskId>,
-    /// How long the current poll has taken so far. Precise to a few milliseconds.
+    /// How long the current poll has taken so far. Precise to a few milliseconds. `None` if the task
+    /// is not in the snapshot.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub running_for: Option<Duration>,
     /// Whether the current poll has taken so long that other workers take over the queue.

@@ -12,7 +12,8 @@ impl fmt::Display for Snapshot {
     /// Prints the tables. `{:#}` omits the sockets that no task waits for.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tasks, sockets) = (self.tasks.len(), self.sockets.len());
-        writeln!(f, "{tasks} tasks, {sockets} sockets, {} workers", self.workers.len())?;
+        let more = if self.more_tasks > 0 { format!(" ({} more not shown)", self.more_tasks) } else { String::new() };
+        writeln!(f, "{tasks} tasks{more}, {sockets} sockets, {} workers", self.workers.len())?;
         let rows = self.tasks.iter().map(|task| self.task_row(task)).collect();
         write_table(
             f,
@@ -34,12 +35,19 @@ impl fmt::Display for Snapshot {
         let sockets = self.sockets.iter().filter(|socket| !f.alternate() || !socket.waiting.is_empty());
         let rows = sockets.map(socket_row).collect();
         write_table(f, &["FD", "KIND", "STATE", "AGE", "LOCAL", "PEER", "WAITING", "DEADLINES", "TCP", "USE"], rows)?;
-        let rows = self.workers.iter().map(worker_row).collect();
+        let rows = self.workers.iter().map(worker_row).chain([self.shared_row()]).collect();
         write_table(f, &["WORKER", "RUNS", "FOR", "QUEUE", "TIMERS", "POLLS", "STEALS"], rows)
     }
 }
 
 impl Snapshot {
+    /// Returns the row of the queue that all workers share.
+    fn shared_row(&self) -> Vec<String> {
+        let mut row = vec!["-".to_owned(); 7];
+        (row[0], row[3]) = ("shared".to_owned(), self.metrics.tasks_injected.to_string());
+        row
+    }
+
     fn task_row(&self, task: &TaskInfo) -> Vec<String> {
         let kind = match task.kind {
             TaskKind::Task => "",
