@@ -148,7 +148,7 @@ run() {
     if [[ $name == redis ]]; then
         redis_tests "$copy"
         # The other tests are of connections that block.
-        targets=(--lib --test parser --test test_async)
+        targets=(--lib --test=parser --test=test_async)
     fi
     if [[ $features != - ]]; then
         if [[ $features == no-default* ]]; then
