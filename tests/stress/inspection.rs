@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use netpoll::rt::{self, Snapshot, WaitsFor};
+use netpoll::rt::{self, Snapshot, WaitsFor, WokenBy};
 use netpoll::task::{self, TaskId};
 
 use crate::actors::park_on;
@@ -86,6 +86,12 @@ fn check(owned: &Owned) {
         }
     }
     for task in &snapshot.tasks {
+        // Nothing but its own socket, its spawner and a shutdown wakes it.
+        if let (Some(number), Some(WokenBy::Socket(by))) = (owned.get(&task.id), task.woken_by)
+            && snapshot.socket(by).map(|socket| socket.fd) != Some(*number)
+        {
+            wrong(&snapshot, format!("task {}, which reads from fd {number}, was woken by {by:?}", task.id));
+        }
         let Some(WaitsFor::Socket { socket, operation }) = task.waits_for else { continue };
         let listed = snapshot.socket(socket).is_some_and(|socket| socket.waiting.contains(&(task.id, operation)));
         if !listed {

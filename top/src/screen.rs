@@ -235,7 +235,7 @@ impl View {
         }
         let filter = if self.filter.is_empty() { String::new() } else { format!(" filter: {}", self.filter) };
         format!(
-            "t tasks s sockets w workers h times Enter details / filter o order: {} p pause q quit{filter}",
+            "t tasks s sockets w workers h times Enter open / filter o:{} p pause q quit{filter}",
             self.order.name()
         )
     }

@@ -127,8 +127,8 @@ fn full_accept_queue_and_unsent_bytes_are_in_the_table_of_sockets() {
     };
     let snapshot = served.until(|snapshot| {
         let cells = cells(snapshot);
-        cells.iter().any(|cell| cell.starts_with("accept queue 1 of 1"))
-            && cells.iter().any(|cell| cell.contains(" unsent for ") && cell.contains("; write task "))
+        cells.iter().any(|cell| cell.starts_with("queue 1 of 1"))
+            && cells.iter().any(|cell| cell.contains(" unsent; write task "))
     });
     let shown = rows(Table::Workers, &snapshot, None, Order::Id, "");
     let shared = shown.last().unwrap();

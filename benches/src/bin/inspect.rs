@@ -1,6 +1,7 @@
 //! Snapshots of many sockets and tasks, beside an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
 //!
-//! `--tasks N` adds N tasks that are always pending, and prints the memory that a snapshot of them and its JSON take.
+//! `--tasks N` adds N tasks that are always pending, and prints the time and memory that snapshots of them and their JSON take, limited
+//! as the server's answers are, and without a limit.
 //! Half of the sockets are clients and half were accepted; a task waits to read from each. Prints the CPU time of the first snapshot
 //! and of later ones, with and without addresses, and how long an echo takes while another thread takes snapshots in a loop and while none
 //! does. The client of the echo is a thread with a socket of the standard library.
@@ -82,6 +83,25 @@ fn many(tasks: usize) {
     // A task that nothing can wake lives as long as its handle.
     let _handles: Vec<_> = (0..tasks).map(|_| task::spawn(std::future::pending::<()>())).collect();
     let resident = || procfs::snapshot(std::process::id()).map_or(0, |process| process.rss_anon_bytes >> 20);
+    let limited = |after: Option<&rt::Snapshot>| {
+        let (before, begin) = (resident(), Instant::now());
+        let settings = rt::Inspect::new().tcp(true).max_tasks(100_000);
+        let snapshot = after.map_or(settings, |after| settings.after(after)).take();
+        let taken = begin.elapsed();
+        let json = snapshot.to_json();
+        println!(
+            "{} tasks of {} as the server takes them: {} ms, with JSON of {} MiB {} ms and {} MiB",
+            snapshot.tasks.len(),
+            snapshot.tasks.len() + snapshot.more_tasks,
+            taken.as_millis(),
+            json.len() >> 20,
+            begin.elapsed().as_millis(),
+            resident().saturating_sub(before)
+        );
+        snapshot
+    };
+    let first = limited(None);
+    drop(limited(Some(&first)));
     let (before, begin) = (resident(), Instant::now());
     let snapshot = rt::inspect();
     let taken = begin.elapsed();
