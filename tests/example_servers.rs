@@ -29,6 +29,23 @@ fn read_line(reader: &mut BufReader<TcpStream>) -> String {
 }
 
 #[test]
+fn redis_like_answers_pipelined_commands_in_order() {
+    for mode in ["auto_cork", "plain"] {
+        let server = Example::start("redis_like", &["127.0.0.1:0", mode]);
+        let mut client = connect(server.addr());
+        let set = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nhello\r\n";
+        let rest = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\nINCR n\r\nINCR n\r\nDEL k n\r\nGET k\r\nINCR\r\nQUIT\r\n";
+        client.write_all(&[&set[..], rest].concat()).expect("room");
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).expect("the end");
+        let last = "-ERR unknown command or wrong arguments: INCR\r\n+OK\r\n";
+        assert_eq!(answers, format!("+OK\r\n$5\r\nhello\r\n+PONG\r\n:1\r\n:2\r\n:2\r\n$-1\r\n{last}"), "{mode}");
+        server.terminate();
+        assert!(server.end().0.success());
+    }
+}
+
+#[test]
 fn sigterm_stops_every_server() {
     // Each has answered a client, so it serves. A connected silent client does not delay its end.
     for (name, args) in [("echo", &["127.0.0.1:0"][..]), ("echo_deadline", &["127.0.0.1:0", "600"])] {

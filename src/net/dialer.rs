@@ -215,6 +215,13 @@ impl Dialer {
         self
     }
 
+    /// Sets whether the connection gathers the writes of a turn; see [`TcpStream::set_auto_cork`]. The
+    /// default is false.
+    pub fn auto_cork(mut self, gather: bool) -> Dialer {
+        self.recipe.auto_cork = gather;
+        self
+    }
+
     /// Sets how long an attempt may go unanswered before the next address is tried in parallel.
     /// `None` tries addresses one after the other.
     ///

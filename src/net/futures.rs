@@ -103,6 +103,13 @@ operation_future! {
 }
 
 operation_future! {
+    /// Waits until gathered writes are sent; returned by [`TcpStream::flush`](crate::net::TcpStream::flush) and
+    /// [`UnixStream::flush`](crate::os::unix::net::UnixStream::flush).
+    Flush<'a> {}, Write -> io::Result<()>,
+    |this, cx| this.fd.poll_flush(Some(&mut this.operation), cx)
+}
+
+operation_future! {
     /// Waits until a socket is readable; returned by [`TcpStream::readable`](crate::net::TcpStream::readable) and the `readable`
     /// methods of other sockets.
     Readable<'a> {}, Read -> io::Result<()>,

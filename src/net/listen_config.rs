@@ -68,6 +68,7 @@ pub struct ListenConfig {
     /// Options that depend on the system.
     pub(super) extras: ListenExtras,
     control: Option<Arc<Control>>,
+    auto_cork: bool,
     max_connections: Option<usize>,
     reserve: usize,
     answer: Vec<u8>,
@@ -131,6 +132,24 @@ impl ListenConfig {
         F: Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
     {
         self.control = Some(Arc::new(control));
+        self
+    }
+
+    /// Sets whether accepted connections gather the writes of a turn; see
+    /// [`TcpStream::set_auto_cork`](crate::net::TcpStream::set_auto_cork). The default is false.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::{ListenConfig, TcpStream};
+    ///
+    /// let listener = ListenConfig::new().auto_cork(true).listen("127.0.0.1:0").await?;
+    /// let _client = TcpStream::connect(listener.local_addr()?).await?;
+    /// assert!(listener.accept().await?.0.auto_cork());
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn auto_cork(mut self, gather: bool) -> ListenConfig {
+        self.auto_cork = gather;
         self
     }
 
@@ -202,6 +221,9 @@ impl ListenConfig {
     pub(super) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener = make(self.socket(addr)?)?;
+        if self.auto_cork {
+            listener.fd.set_wants_gathering();
+        }
         if self.control.is_some() {
             // The hook may have duplicated the descriptor.
             listener.expose();
@@ -300,6 +322,7 @@ impl fmt::Debug for ListenConfig {
             .field("tcp", &self.tcp)
             .field("extras", &self.extras)
             .field("control", &self.control.is_some())
+            .field("auto_cork", &self.auto_cork)
             .field("max_connections", &self.max_connections)
             .field("reserve", &self.reserve)
             .finish_non_exhaustive()

@@ -44,6 +44,7 @@ pub(crate) mod zero_copy;
 
 // rustdoc lists inherent impls in module order, so these methods come last.
 pub(crate) mod adapter;
+mod auto_cork;
 #[cfg(target_os = "linux")]
 mod linux;
 

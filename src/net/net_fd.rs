@@ -23,7 +23,7 @@ use socket2::SockAddr;
 use super::error::{Addr, Op};
 use super::fd::failure::Failure;
 use super::fd::fd::{Closed, Fd};
-use super::fd::operation::{Caller, LockScope, Operation, Remaining};
+use super::fd::operation::{Caller, Gathered, LockScope, Operation, Remaining};
 use crate::rt;
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
@@ -90,6 +90,9 @@ impl NetFd {
             stream.fd.poll.skip_write_edges();
         }
         stream.keep_names();
+        if self.fd.wants_gathering() {
+            stream.fd.set_wants_gathering();
+        }
         // The kernel passes SO_LINGER on.
         if self.fd.may_linger() {
             stream.fd.set_may_linger();
@@ -248,6 +251,7 @@ impl NetFd {
             let left = if count > 0 && count < most && flags & libc::MSG_PEEK == 0 {
                 Remaining::Nothing
             } else {
+                self.check_end(count)?;
                 Remaining::Maybe
             };
             Ok((count, left))
@@ -259,6 +263,13 @@ impl NetFd {
             return polled.map_err(|failure| self.error("read", failure));
         }
         self.moved(Direction::Read, polled)
+    }
+
+    /// Called for a read that filled its buffer or found the end of the stream. At the end, returns
+    /// the error of gathered writes that no write has returned yet.
+    #[inline]
+    fn check_end(&self, count: usize) -> io::Result<()> {
+        if count == 0 { self.fd.end_of_stream() } else { Ok(()) }
     }
 
     /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. Afterwards the
@@ -276,7 +287,11 @@ impl NetFd {
         }
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, None, cx, move |fd| {
             let count = socket::recv_uninit(fd, buf)?;
-            Ok((count, if count > 0 && count < most { Remaining::Nothing } else { Remaining::Maybe }))
+            if count > 0 && count < most {
+                return Ok((count, Remaining::Nothing));
+            }
+            self.check_end(count)?;
+            Ok((count, Remaining::Maybe))
         });
         self.moved(Direction::Read, polled)
     }
@@ -297,7 +312,11 @@ impl NetFd {
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
             let count = socket::recv_vectored(fd, bufs)?;
-            Ok((count, if count > 0 && count < most { Remaining::Nothing } else { Remaining::Maybe }))
+            if count > 0 && count < most {
+                return Ok((count, Remaining::Nothing));
+            }
+            self.check_end(count)?;
+            Ok((count, Remaining::Maybe))
         });
         self.moved(Direction::Read, polled)
     }
@@ -318,8 +337,12 @@ impl NetFd {
     ) -> Poll<io::Result<usize>> {
         let all = buf.len();
         let buf = &buf[..all.min(socket::MAX_RW)];
-        let polled = self.fd.poll_call(Direction::Write, scope, caller, cx, move |fd| {
-            let count = socket::send(fd, buf, 0)?;
+        let polled = self.fd.poll_call_gathering(Direction::Write, scope, caller, cx, move |fd, gathered| {
+            let count = match gathered {
+                Gathered::Nothing => socket::send(fd, buf, 0)?,
+                Gathered::Append if buf.len() < all => return Err(io::ErrorKind::WouldBlock.into()),
+                _ => self.fd.gather(fd, &[IoSlice::new(buf)], buf.len(), gathered)?,
+            };
             let left = match count {
                 _ if count < buf.len() => Remaining::Nothing,
                 _ if count < all => Remaining::More,
@@ -339,8 +362,12 @@ impl NetFd {
     ) -> Poll<io::Result<usize>> {
         let bufs = &bufs[socket::leading_empty(bufs)..];
         let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
-        let polled = self.fd.poll_call(Direction::Write, LockScope::PerCall, caller, cx, |fd| {
-            let count = socket::send_vectored(fd, bufs)?;
+        let (direction, scope) = (Direction::Write, LockScope::PerCall);
+        let polled = self.fd.poll_call_gathering(direction, scope, caller, cx, |fd, gathered| {
+            let count = match gathered {
+                Gathered::Nothing => socket::send_vectored(fd, bufs)?,
+                _ => self.fd.gather(fd, &bufs[..bufs.len().min(socket::IOVECS_MAX)], most, gathered)?,
+            };
             Ok((count, if count < most { Remaining::Nothing } else { Remaining::Maybe }))
         });
         self.moved(Direction::Write, polled)

@@ -14,6 +14,7 @@ pub(crate) use super::sched::processor::{BUDGET, REFILL};
 use super::sched::record::{Record, Waits};
 use super::sched::task_data::TaskData;
 use super::sched::turn_ring::CallPlace;
+use super::unsent;
 use crate::sync::{AtomicU8, Ordering};
 
 /// No waker has this data pointer.
@@ -165,8 +166,16 @@ pub(crate) fn is_own(waker: &Waker) -> bool {
     CONTEXT.with(|context| context.own.get() == waker.data())
 }
 
-/// Records in the current task, if there is one, what an operation that returned Pending waits for.
+/// Returns whether this thread is in a turn whose end flushes gathered writes; see
+/// [`unsent`](super::unsent). After a nested turn the rest of the outer one does not count.
+pub(crate) fn gathers_writes() -> bool {
+    CONTEXT.with(|context| context.own.get() != NO_TURN || (unsent::is_simulating() && !context.task.get().is_null()))
+}
+
+/// Records in the current task, if there is one, what an operation that returns Pending waits for,
+/// and flushes gathered writes. The caller holds no lock.
 pub(crate) fn note(waits: Waits) {
+    unsent::flush();
     with_task(|task| {
         if let Some(task) = task {
             task.record().note(waits.pack());

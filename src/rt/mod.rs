@@ -29,6 +29,7 @@ mod start;
 mod still_running;
 mod threads;
 pub(crate) mod time;
+pub(crate) mod unsent;
 pub(crate) mod waiters;
 
 pub use builder::Builder;

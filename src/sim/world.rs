@@ -47,6 +47,7 @@ use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Kind;
 use crate::rt::sched::task::discard;
 use crate::rt::sched::task_data::TaskData;
+use crate::rt::unsent;
 use crate::rt::waiters::{Wakers, drop_payload};
 
 /// The maximum number of I/O operations per turn before the task yields. It is smaller than
@@ -257,7 +258,7 @@ impl World {
         context::set_processor(Some(self.processor));
         let inside = Inside;
         // `drive` owns the future, so the future is dropped while the world still exists.
-        let output = catch_unwind(AssertUnwindSafe(|| self.drive(make)));
+        let output = catch_unwind(AssertUnwindSafe(|| unsent::simulating(|| self.drive(make))));
         self.digest.set(self.machine.kernel.borrow().log.digest());
         self.end();
         drop(inside);
@@ -293,6 +294,7 @@ impl World {
                     let mut cx = Context::from_waker(&waker);
                     let polled =
                         context::run_task(&data, || data.record().polling(|| Pin::new(&mut future).poll(&mut cx)));
+                    unsent::flush();
                     if let Poll::Ready(output) = polled {
                         context::run_task(&data, || data.clear_locals());
                         return output;
@@ -401,6 +403,7 @@ impl World {
             drop_payload(payload);
             runtime().panics.add(1);
         }
+        unsent::flush();
     }
 
     // ---- hosts ----

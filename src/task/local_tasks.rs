@@ -34,6 +34,7 @@ use crate::rt::sched::identity::Name;
 use crate::rt::sched::record::{Kind, Record};
 use crate::rt::sched::task::{Output, RawTask, contain, discard, end_locals};
 use crate::rt::sched::task_data::TaskData;
+use crate::rt::unsent;
 use crate::sync::Mutex;
 
 /// The maximum number of local tasks run per poll of the root future; the others wait for the next
@@ -217,6 +218,7 @@ impl Thread {
             let data: *const TaskData = runnable.metadata();
             let own = runnable.waker().data();
             context::run_turn(data, own, || contain(|| _ = runnable.run()));
+            unsent::flush();
         }
         cx.waker().wake_by_ref();
     }

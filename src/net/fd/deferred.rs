@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::connect::established;
@@ -77,19 +77,29 @@ impl Fd {
     /// Calls shutdown(2); if the connection is in progress, when it is established.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         self.with(|fd| {
-            if let Some(fast_open) = self.used_fast_open() {
-                fast_open.begin(fd)?;
-                if connecting(fd).is_some() {
-                    self.expose();
-                    return finish_later(socket::dup_cloexec(fd)?, Some(how));
-                }
-            }
-            socket::shutdown(fd, how)?;
-            if how != Shutdown::Write {
-                self.set_receiving_shut();
-            }
-            Ok(())
+            let now = self.shut_gathered(fd, how);
+            let shut = match now.as_ref().map_or(Some(how), |now| *now) {
+                Some(how) => self.shut_now(fd, how),
+                None => Ok(()),
+            };
+            now?;
+            shut
         })
+    }
+
+    fn shut_now(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+        if let Some(fast_open) = self.used_fast_open() {
+            fast_open.begin(fd)?;
+            if connecting(fd).is_some() {
+                self.expose();
+                return finish_later(socket::dup_cloexec(fd)?, Some(how));
+            }
+        }
+        socket::shutdown(fd, how)?;
+        if how != Shutdown::Write {
+            self.set_receiving_shut();
+        }
+        Ok(())
     }
 
     /// Returns a duplicate that keeps the close from aborting a connection in progress whose SYN

@@ -50,6 +50,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Type};
 
+use super::cork::Gathering;
 use super::failure::Failure;
 use super::fast_open::FastOpen;
 use super::fd_mutex::FdMutex;
@@ -90,6 +91,9 @@ const EXPOSED: u8 = 1 << 2;
 const LINGERS: u8 = 1 << 3;
 /// Receiving was shut down here.
 const RECEIVING_SHUT: u8 = 1 << 4;
+/// Writes are gathered: on a listener, those of its connections; on a new connection, from the
+/// moment on at which it has its owner.
+const WANTS_GATHERING: u8 = 1 << 5;
 
 /// Memory that the kernel reads after the calls that lent it.
 pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
@@ -119,6 +123,7 @@ struct Rare {
     gone: OnceLock<Arc<Gone>>,
     fast_open: FastOpen,
     loans: OnceLock<Arc<dyn Loans>>,
+    gathering: OnceLock<Box<Gathering>>,
 }
 
 /// The completion of a close.
@@ -217,6 +222,7 @@ impl Fd {
     /// Lends the number to code that may do anything with it, and marks the descriptor as exposed.
     /// No memory is lent from here on.
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
+        self.flush_gathered();
         if !self.is_exposed() {
             self.flags.fetch_or(EXPOSED, Ordering::Relaxed);
         }
@@ -256,6 +262,26 @@ impl Fd {
 
     pub(crate) fn set_may_linger(&self) {
         self.flags.fetch_or(LINGERS, Ordering::Relaxed);
+    }
+
+    /// Returns whether connections, or this one, are to gather writes.
+    #[inline]
+    pub(crate) fn wants_gathering(&self) -> bool {
+        self.has(WANTS_GATHERING)
+    }
+
+    pub(crate) fn set_wants_gathering(&self) {
+        self.flags.fetch_or(WANTS_GATHERING, Ordering::Relaxed);
+    }
+
+    /// Returns the state of gathered writes, if they were ever gathered.
+    #[inline]
+    pub(super) fn gathering(&self) -> Option<&Gathering> {
+        self.rare.get()?.gathering.get().map(|gathering| &**gathering)
+    }
+
+    pub(super) fn gathering_or_init(&self, make: impl FnOnce() -> Gathering) -> &Gathering {
+        self.rare.get_or_default().gathering.get_or_init(|| Box::new(make()))
     }
 
     /// Records that receiving was shut down.
@@ -388,10 +414,17 @@ impl Fd {
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
         let unfinished = self.unfinished();
+        let rest = self.take_gathered();
+        // Without a descriptor for it, the rest is lost with a reset.
+        let remainder = rest.as_ref().and_then(|_| socket::dup_cloexec(self.borrow()).ok());
+        if rest.is_some() && remainder.is_none() {
+            let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
+        }
+        let outlives = unfinished.is_some() || remainder.is_some();
         if !is_lent {
             trace::closes(self.borrow(), self.rare.get().is_some_and(|rare| rare.gone.get().is_some()));
         }
-        self.poll.retire(self.borrow(), is_lent || is_exposed || unfinished.is_some());
+        self.poll.retire(self.borrow(), is_lent || is_exposed || outlives);
         let rare = self.rare.get();
         let gone = rare.and_then(|rare| rare.gone.get()).cloned();
         if is_lent {
@@ -408,13 +441,17 @@ impl Fd {
         // A forked child has no pool, and its parent also has the socket.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());
-            closing.look(loans, is_exposed || unfinished.is_some(), self.may_linger());
+            closing.look(loans, is_exposed || outlives, self.may_linger());
         }
         if closing.waits() {
             drop(crate::task::spawn_blocking(move || closing.wait()));
         }
         if let Some(unfinished) = unfinished {
             Fd::close_later(unfinished);
+        }
+        if let (Some(rest), Some(remainder)) = (rest, remainder) {
+            // Without memory for another descriptor it is closed, and the connection ends early.
+            let _ = Fd::finish_gathered(remainder, rest);
         }
     }
 

@@ -3,6 +3,8 @@
 //! * [`fd`](self::fd): the descriptor and its close.
 //! * [`operation`]: makes system calls and waits. [`watching`]: waits without a call.
 //! * [`fd_mutex`]: the locks of the two directions, and the count of references.
+//! * [`gather`]: writes of a turn that leave as one send. [`cork`]: their bytes. [`flusher`]: the
+//!   tasks that send those for which there was no room.
 //! * [`connect`], [`fast_open`]: begin TCP connections. [`deferred`]: ends connections that have not
 //!   begun.
 //! * [`failure`]: why a call failed.
@@ -11,11 +13,14 @@
 //! done at a close, they pass in as a [`Guard`](fd::Guard) or as [`Loans`](fd::Loans).
 
 pub(crate) mod connect;
+mod cork;
 mod deferred;
 pub(crate) mod failure;
 mod fast_open;
 #[allow(clippy::module_inception)]
 pub(crate) mod fd;
 pub(crate) mod fd_mutex;
+pub(crate) mod flusher;
+pub(crate) mod gather;
 pub(crate) mod operation;
 mod watching;

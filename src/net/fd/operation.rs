@@ -45,7 +45,8 @@ use std::task::{Context, Poll, ready};
 use super::failure::Failure;
 use super::fd::Fd;
 use crate::rt::context;
-use crate::rt::poll::poller::{Direction, Stop, Ticket, WaitError, WaitKey};
+use crate::rt::poll::poller::{Direction, Hold, Stop, Ticket, WaitError, WaitKey};
+use crate::rt::unsent;
 use crate::rt::waiters::Key;
 use crate::sync::Ordering;
 use crate::sys::socket;
@@ -113,6 +114,17 @@ pub(crate) enum LockScope {
 /// replaces the call of the next one.
 const WAITS_MIN: u8 = 16;
 
+/// The task of a call that writes, regarding the writes that the descriptor has gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gathered {
+    /// There are none.
+    Nothing,
+    /// Append to them, and make no system call. `WouldBlock` if that is not possible.
+    Append,
+    /// Send them first.
+    First,
+}
+
 /// Whether another call may succeed after a successful one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remaining {
@@ -130,16 +142,44 @@ impl Fd {
     ///
     /// This function handles the uncontended cases: a call, or a wait. All others are in
     /// [`poll_call_slow`](Fd::poll_call_slow).
+    ///
+    /// If writes of the descriptor are gathered, these are sent before `call` is made in the
+    /// direction of writes.
     #[inline]
     pub(crate) fn poll_call<T>(
         &self,
         direction: Direction,
         scope: LockScope,
-        mut caller: Caller<'_>,
+        caller: Caller<'_>,
         cx: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Remaining)>,
     ) -> Poll<Result<T, Failure>> {
-        let mut begun = self.poll.begin(direction);
+        self.poll_call_gathering(direction, scope, caller, cx, move |fd, gathered| {
+            match gathered {
+                Gathered::Nothing => {}
+                Gathered::Append => return Err(io::ErrorKind::WouldBlock.into()),
+                Gathered::First => self.send_gathered(fd)?,
+            }
+            call(fd)
+        })
+    }
+
+    /// Makes `call` as [`poll_call`](Fd::poll_call) does, and leaves it to `call` what becomes of
+    /// gathered writes.
+    #[inline]
+    pub(crate) fn poll_call_gathering<T>(
+        &self,
+        direction: Direction,
+        scope: LockScope,
+        mut caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>, Gathered) -> io::Result<(T, Remaining)>,
+    ) -> Poll<Result<T, Failure>> {
+        let mut begun = match self.poll.begin_call(direction) {
+            Ok(ticket) => Ok(ticket),
+            Err(Hold::Stop(stop)) => Err(stop),
+            Err(Hold::Corked) => return self.poll_call_corked(scope, caller, cx, call),
+        };
         let mut called = None;
         if let Ok(ticket) = begun {
             if !ticket.is_ready() {
@@ -152,7 +192,7 @@ impl Fd {
                 }
                 begun = self.poll.begin(direction);
             } else if context::take_budget() && self.try_hold(direction, scope, &caller) {
-                match call(self.borrow()) {
+                match call(self.borrow(), Gathered::Nothing) {
                     Ok((value, remaining)) => {
                         self.end(direction, scope, &mut caller, ticket, remaining);
                         return Poll::Ready(Ok(value));
@@ -161,14 +201,14 @@ impl Fd {
                 }
             }
         }
-        self.poll_call_slow(direction, scope, caller, cx, call, begun, called)
+        self.poll_call_slow(direction, scope, caller, cx, |fd| call(fd, Gathered::Nothing), begun, called)
     }
 
     /// The loop of [`poll_call`](Fd::poll_call). It starts from what `poll_call` found: the
     /// direction `begun`, and possibly a call that failed with the lock held.
     #[allow(clippy::too_many_arguments)]
     #[inline(never)]
-    fn poll_call_slow<T>(
+    pub(super) fn poll_call_slow<T>(
         &self,
         direction: Direction,
         scope: LockScope,
@@ -178,6 +218,20 @@ impl Fd {
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
+        // Not with the lock held, because a flush may call wakers.
+        if unsent::is_some() && called.is_none() {
+            // It may have to wait, and what it waits for may depend on these bytes.
+            unsent::flush_some();
+            if begun.is_ok_and(|ticket| !ticket.is_ready()) {
+                // What it has sent may be what a short count needs to replace the call.
+                match self.poll_idle(direction, scope, &mut caller, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(direction, caller, error.into()))),
+                }
+                begun = self.poll.begin(direction);
+            }
+        }
         // Whether the kernel has answered in this poll.
         let mut asked = false;
         loop {
@@ -243,6 +297,7 @@ impl Fd {
                 match self.poll_edge(direction, epoch, &mut caller, cx) {
                     Poll::Pending => {
                         self.poll.arm_for_waiters();
+                        unsent::flush();
                         return Poll::Pending;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(direction, caller, error.into()))),
@@ -439,7 +494,7 @@ impl Fd {
     /// Takes lock and reference as `scope` says, for one call, in the simple case: no lock kept
     /// from before and no place in the queue.
     #[inline]
-    fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
+    pub(super) fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         match caller {
             _ if scope == LockScope::None => self.mutex.incref().is_ok(),
             Some(Operation(Some(state))) if state.holds || state.lock.is_some() => false,

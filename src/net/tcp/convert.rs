@@ -39,6 +39,7 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     if fd.fd.mutex.is_closed() {
         return Err(fd.error("file", Failure::Closed));
     }
+    fd.fd.release_gathered().map_err(|failure| fd.error("file", failure))?;
     if let Some(loans) = fd.fd.loans_if_any() {
         let _ = fd.fd.with(|fd| Ok(loans.recall(fd, true)));
     }

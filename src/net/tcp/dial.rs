@@ -52,12 +52,14 @@ pub(crate) struct Recipe {
     /// Options that depend on the system.
     pub(in crate::net) extras: DialExtras,
     pub(in crate::net) control: Option<Control>,
+    /// Whether the connection gathers writes.
+    pub(in crate::net) auto_cork: bool,
 }
 
 impl Recipe {
     /// Creates the recipe of `TcpStream::connect`.
     pub(crate) const fn new() -> Recipe {
-        Recipe { local: None, tcp: TcpOptions::new(), extras: DialExtras::new(), control: None }
+        Recipe { local: None, tcp: TcpOptions::new(), extras: DialExtras::new(), control: None, auto_cork: false }
     }
 
     /// Returns the operation "dial `addr`", for errors.
@@ -91,6 +93,9 @@ impl Recipe {
             socket::bind(fd, &SockAddr::from(local)).map_err(|error| self.op(addr).call("bind", error))?;
         }
         let stream = if is_tcp { NetFd::tcp(socket)? } else { NetFd::tcp_or_multipath(socket)? };
+        if self.auto_cork {
+            stream.fd.set_wants_gathering();
+        }
         if self.control.is_some() {
             // The hook may have duplicated the descriptor.
             stream.expose();

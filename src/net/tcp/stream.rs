@@ -76,7 +76,7 @@ pub struct TcpStream {
 /// Connecting, reading, writing, closing and addresses.
 impl TcpStream {
     pub(in crate::net) fn from_net_fd(fd: NetFd) -> TcpStream {
-        TcpStream { fd: Arc::new(fd) }
+        TcpStream { fd: fd.shared() }
     }
 
     /// Wraps an accepted socket and the peer's address.

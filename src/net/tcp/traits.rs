@@ -12,7 +12,7 @@ macro_rules! stream_traits {
         const _: () = {
             use std::io::{self, IoSlice, IoSliceMut};
             use std::pin::Pin;
-            use std::task::{Context, Poll};
+            use std::task::{Context, Poll, ready};
 
             use futures_io::{AsyncRead, AsyncWrite};
 
@@ -43,12 +43,13 @@ macro_rules! stream_traits {
                     self.fd.poll_write_vectored(None, cx, bufs)
                 }
 
-                fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                    // Writes are not buffered in user space.
-                    Poll::Ready(Ok(()))
+                fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                    // Only gathered writes are buffered in user space.
+                    self.fd.poll_flush(None, cx)
                 }
 
-                fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                    ready!(self.fd.poll_close(cx))?;
                     Poll::Ready(self.fd.finish_writing())
                 }
             }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::TcpStream;
-use crate::net::fd::operation::{LockScope, Operation, Remaining};
+use crate::net::fd::operation::{Gathered, LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
@@ -70,17 +70,24 @@ impl WriteVectoredAll<'_, '_> {
             (&bufs[..count], bytes)
         };
         let more = bufs[count..].iter().any(|buf| !buf.is_empty());
-        let polled =
-            self.fd.fd.poll_call(Direction::Write, LockScope::WholeOperation, Some(&mut self.operation), cx, |fd| {
-                let written = socket::send_vectored(fd, batch)?;
-                self.fd.fd.poll.count(Direction::Write, written);
-                let left = match written {
-                    _ if written < bytes => Remaining::Nothing,
-                    _ if more => Remaining::More,
-                    _ => Remaining::Maybe,
-                };
-                Ok((written, left))
-            });
+        let (direction, scope, caller) = (Direction::Write, LockScope::WholeOperation, Some(&mut self.operation));
+        let polled = self.fd.fd.poll_call_gathering(direction, scope, caller, cx, |fd, gathered| {
+            let written = match gathered {
+                Gathered::Nothing => {
+                    let written = socket::send_vectored(fd, batch)?;
+                    self.fd.fd.poll.count(Direction::Write, written);
+                    written
+                }
+                Gathered::Append if more => return Err(io::ErrorKind::WouldBlock.into()),
+                _ => self.fd.fd.gather(fd, batch, bytes, gathered)?,
+            };
+            let left = match written {
+                _ if written < bytes => Remaining::Nothing,
+                _ if more => Remaining::More,
+                _ => Remaining::Maybe,
+            };
+            Ok((written, left))
+        });
         polled.map_err(|failure| self.fd.error("write", failure))
     }
 }

@@ -66,7 +66,7 @@ pub struct UnixStream {
 /// Connecting, reading, writing and closing.
 impl UnixStream {
     pub(super) fn from_net_fd(fd: NetFd) -> UnixStream {
-        UnixStream { fd: Arc::new(fd) }
+        UnixStream { fd: fd.shared() }
     }
 
     pub(in crate::net) fn shared(&self) -> Arc<NetFd> {

@@ -169,6 +169,9 @@ fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
     if let Some(last_use) = socket.last_use {
         seconds(out, "last_use", last_use)?;
     }
+    if socket.gathered > 0 {
+        write!(out, ",\"gathered\":{}", socket.gathered)?;
+    }
     if let Some(errno) = socket.last_errno {
         write!(out, ",\"last_errno\":{errno}")?;
     }

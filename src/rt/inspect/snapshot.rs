@@ -247,6 +247,9 @@ pub struct SocketInfo {
     /// Precise to a few milliseconds. `None` as for `bytes_received`.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub last_use: Option<Duration>,
+    /// The number of bytes that writes have gathered and that are not sent yet; see
+    /// [`TcpStream::set_auto_cork`](crate::net::TcpStream::set_auto_cork).
+    pub gathered: usize,
     /// The number of operations that failed with an error of the operating system, up to 255.
     pub errors: u8,
     /// The errno of the last of these errors, if it had one.

@@ -6,6 +6,7 @@
 //! with the generation of its slot, and a later snapshot asks only for those of new sockets. The
 //! kept addresses take 72 bytes per slot, from the first snapshot on.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard};
@@ -20,6 +21,7 @@ use crate::rt::poll::usage::{self, Usage};
 use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
 use crate::rt::time::ticks::Scale;
+use crate::rt::unsent;
 use crate::sys::{option, socket};
 
 /// The addresses of a TCP socket of which an earlier snapshot has asked.
@@ -53,13 +55,15 @@ pub(super) struct Reader<'a> {
     now: u64,
     scale: &'a Scale,
     known: Option<MutexGuard<'static, Vec<Option<Known>>>>,
+    gathered: HashMap<(u32, u32), usize>,
 }
 
 impl<'a> Reader<'a> {
     /// Creates a reader that asks the kernel for addresses, and for details of TCP connections, as
     /// the two settings say.
     pub(super) fn new(addresses: bool, tcp: bool, now: u64, scale: &'a Scale) -> Reader<'a> {
-        Reader { addresses, tcp, now, scale, known: KNOWN.try_lock().ok() }
+        let gathered = unsent::amounts().into_iter().map(|amount| ((amount.index, amount.generation), amount.bytes));
+        Reader { addresses, tcp, now, scale, gathered: gathered.collect(), known: KNOWN.try_lock().ok() }
     }
 
     /// Returns all open sockets, ordered by descriptor number, and the places of sockets by slot:
@@ -175,6 +179,7 @@ impl<'a> Reader<'a> {
             bytes_received: bytes.map(|bytes| bytes[0]),
             bytes_sent: bytes.map(|bytes| bytes[1]),
             last_use,
+            gathered: self.gathered.get(&(desc.index, description.generation)).copied().unwrap_or(0),
             errors,
             last_errno: (errno != 0).then_some(i32::from(errno)),
             limits,

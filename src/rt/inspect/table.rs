@@ -222,6 +222,9 @@ fn usage_cell(socket: &SocketInfo) -> String {
     if let Some(last_use) = socket.last_use.filter(|_| !is_listener) {
         parts.push(format!("used {} ago", short(last_use)));
     }
+    if socket.gathered > 0 {
+        parts.push(format!("gathered {}", size(socket.gathered as u64)));
+    }
     if socket.errors > 0 {
         let errno = socket.last_errno.map(|errno| format!(" (errno {errno})")).unwrap_or_default();
         parts.push(format!("errors {}{errno}", socket.errors));

@@ -30,8 +30,8 @@ use crate::rt::poll::backend::Token;
 use crate::rt::poll::labels::{self, Limits};
 pub(crate) use crate::rt::poll::poll_desc::Direction;
 use crate::rt::poll::poll_desc::{PollDesc, registration};
+pub(crate) use crate::rt::poll::side::{Hold, Stop, Ticket};
 use crate::rt::poll::side::{Side, Wait};
-pub(crate) use crate::rt::poll::side::{Stop, Ticket};
 use crate::rt::poll::usage;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::record::{self, Waits};
@@ -157,6 +157,20 @@ impl PollHandle {
         self.desc.side(direction).begin(self.generation)
     }
 
+    /// Returns [`begin`](PollHandle::begin), or that writes are gathered.
+    #[inline]
+    pub(crate) fn begin_call(&self, direction: Direction) -> Result<Ticket, Hold> {
+        if direction == Direction::Read {
+            return self.begin(direction).map_err(Hold::Stop);
+        }
+        self.desc.side(direction).begin_call(self.generation)
+    }
+
+    /// Sets whether [`begin_call`](PollHandle::begin_call) reports that writes are gathered.
+    pub(crate) fn set_corked(&self, corked: bool) {
+        self.desc.side(Direction::Write).set_corked(self.generation, corked);
+    }
+
     /// Clears readiness, because a call that began at `ticket` has shown that nothing is left.
     #[inline]
     pub(crate) fn clear_ready(&self, direction: Direction, ticket: Ticket) -> bool {
@@ -185,6 +199,11 @@ impl PollHandle {
             let is_idle = |direction| self.desc.side(direction).is_idle(self.generation);
             runtime().driver.arm(self.token(), is_idle(Direction::Read), is_idle(Direction::Write));
         }
+    }
+
+    /// Returns the index and the generation of the slot.
+    pub(crate) fn slot(&self) -> (u32, u32) {
+        (self.desc.index, self.generation)
     }
 
     pub(super) fn token(&self) -> Token {

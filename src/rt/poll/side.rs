@@ -12,6 +12,7 @@
 //! | 1 | LISTED | the list may contain a waiter | a wait, under the list's lock | under the list's lock, when it is empty |
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
 //! | 3–5 | HANG_UP, ERROR, PRIORITY | reported by an edge; they persist | `set_ready` | `open`, `retire` |
+//! | 5 | CORKED | in place of PRIORITY, which concerns reading, in the word for writing: writes are gathered | `set_corked` | `set_corked`, `open`, `retire` |
 //! | 6 | PLACED | the waiter in the slot may be taken out | the exclusive owner of the slot | the thread that thereby becomes its exclusive owner |
 //! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges`, `retire` |
 //!
@@ -59,6 +60,8 @@ pub(super) const CLOSING: u64 = 1 << 2;
 pub(crate) const HANG_UP: u64 = 1 << 3;
 pub(crate) const ERROR: u64 = 1 << 4;
 pub(crate) const PRIORITY: u64 = 1 << 5;
+/// In the word for writing.
+const CORKED: u64 = PRIORITY;
 pub(super) const PLACED: u64 = 1 << 6;
 const COUNTED: u64 = 1 << 7;
 const TICK_SHIFT: u32 = 40;
@@ -89,7 +92,8 @@ impl Ticket {
     }
 
     /// Returns whether a short count proves nothing: after a hang-up, an error or urgent data, a call
-    /// may stop early without another edge to follow.
+    /// may stop early without another edge to follow. The count of a write that sends gathered bytes
+    /// first is not that of its call.
     #[inline]
     pub(crate) fn distrusts_short_counts(self) -> bool {
         self.0 & (HANG_UP | ERROR | PRIORITY) != 0
@@ -101,6 +105,14 @@ impl Ticket {
 pub(crate) enum Stop {
     Closed,
     Expired,
+}
+
+/// Why an operation must not make its call right away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Stop(Stop),
+    /// Writes are gathered: others may have to be sent first.
+    Corked,
 }
 
 /// The outcome of an attempt to wait.
@@ -219,6 +231,41 @@ impl<'a> Side<'a> {
             return Err(Stop::Expired);
         }
         Ok(Ticket(word))
+    }
+
+    /// Returns [`begin`](Side::begin) for an operation that makes a call that writes, which must know
+    /// whether writes are gathered. Both questions are one test.
+    #[inline]
+    pub(crate) fn begin_call(self, generation: u32) -> Result<Ticket, Hold> {
+        // ORDERING: as in `begin`.
+        let word = self.word().load(Ordering::Acquire);
+        if generation_of(word) != generation || word & (CLOSING | CORKED) != 0 {
+            return Err(self.hold(generation));
+        }
+        if self.deadline_word().load(Ordering::Acquire) == EXPIRED {
+            return Err(Hold::Stop(Stop::Expired));
+        }
+        Ok(Ticket(word))
+    }
+
+    /// Returns why [`begin_call`](Side::begin_call) refuses.
+    #[cold]
+    fn hold(self, generation: u32) -> Hold {
+        self.begin(generation).map_or_else(Hold::Stop, |_| Hold::Corked)
+    }
+
+    /// Sets whether writes are gathered. For the direction of writes.
+    pub(crate) fn set_corked(self, generation: u32, corked: bool) {
+        let mut word = self.word().load(Ordering::Acquire);
+        while generation_of(word) == generation {
+            let next = if corked { word | CORKED } else { word & !CORKED };
+            // ORDERING: AcqRel, as every change of the word. The state of the gathering has its own
+            // lock, under which this is called.
+            match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
     }
 
     /// Returns whether READY is clear: as far as is known, a call would find nothing.

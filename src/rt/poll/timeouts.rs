@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use crate::rt::poll::poll_desc::Direction;
 use crate::rt::poll::poller::{PollHandle, WaitError, is_over};
-use crate::rt::poll::side::Stop;
+use crate::rt::poll::side::{Hold, Stop};
 use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
+use crate::rt::unsent;
 use crate::rt::waiters::Wakers;
 use crate::sync::Ordering;
 
@@ -81,8 +82,11 @@ impl PollHandle {
     /// Sets or clears a deadline. A deadline in the past ends waiting operations at once; a future
     /// one does so when it passes.
     pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> Result<(), WaitError> {
-        if let Err(Stop::Closed) = self.desc.side(direction).begin(self.generation) {
-            return Err(WaitError::Closed);
+        match self.desc.side(direction).begin_call(self.generation) {
+            Err(Hold::Stop(Stop::Closed)) => return Err(WaitError::Closed),
+            // Bytes that were written under the old deadline.
+            Err(Hold::Corked) => unsent::flush(),
+            _ => {}
         }
         let mut at = deadline.map_or(clock::NONE, clock::from_instant);
         if at == clock::NEVER {

@@ -48,6 +48,7 @@ use crate::rt::fork;
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::{clock, ticks};
+use crate::rt::unsent;
 use crate::sync::{Arc, Ordering};
 
 /// How often the network is polled while a root future keeps yielding.
@@ -83,17 +84,21 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
         return crate::sim::block_on(future);
     }
     let data = TaskData::new(Kind::Root, name, runtime().ensure_running(), Location::caller());
+    // The turn that this call is in waits.
+    unsent::flush();
     let mut thread = Thread::enter(data.record());
     let waker = Waker::from(thread.root.clone());
     let mut cx = Context::from_waker(&waker);
     let mut future = pin!(future);
     loop {
-        if thread.begin_turn()
-            && let Poll::Ready(output) =
-                context::run_turn(&data, waker.data(), || data.record().polling(|| future.as_mut().poll(&mut cx)))
-        {
-            context::run_task(&data, || data.clear_locals());
-            return output;
+        if thread.begin_turn() {
+            let polled =
+                context::run_turn(&data, waker.data(), || data.record().polling(|| future.as_mut().poll(&mut cx)));
+            unsent::flush();
+            if let Poll::Ready(output) = polled {
+                context::run_task(&data, || data.clear_locals());
+                return output;
+            }
         }
         thread.end_turn();
         thread.idle();
@@ -303,6 +308,8 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
+        // After a panic of the root future.
+        unsent::flush();
         if self.has_asked {
             self.settle_wish();
         }

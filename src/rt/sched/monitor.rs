@@ -8,6 +8,7 @@
 //!   behind it, also those that have tasks of their own.
 //! * If all awake threads are stuck, threads with spare processors are added, so that tasks, timers
 //!   and the network make progress.
+//! * Gathered writes of a turn that has lasted since the previous check are sent (`rt/unsent.rs`).
 //! * If no thread has polled since the previous check, sysmon polls, and hands the task of polling
 //!   to another thread: one that is parked in `block_on`, or a resting worker.
 //!
@@ -48,6 +49,7 @@ use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
 use crate::rt::time::{clock, ticks};
+use crate::rt::unsent;
 use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, Ordering};
 use crate::trace;
@@ -208,6 +210,7 @@ impl Monitor {
 
     fn look(&mut self, epoch: u32) {
         let runtime = self.runtime;
+        unsent::flush_old();
         let activity = self.activity();
         let busy = runtime.awake.count() > 0
             || activity != self.activity

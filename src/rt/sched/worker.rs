@@ -31,6 +31,7 @@ use crate::rt::context::{self, BUDGET, REFILL};
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::ticks;
+use crate::rt::unsent;
 use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, Ordering};
 
@@ -216,6 +217,7 @@ impl Core {
             drop_payload(payload);
             runtime.panics.add(1);
         }
+        unsent::flush();
         if !owns_processor() {
             // The wait was not part of the turn.
             self.pacing.forget_reading();

@@ -1,0 +1,275 @@
+//! The sockets to which this thread has written bytes that are not sent yet, because their writes
+//! are gathered until the turn ends (`net::fd::cork`).
+//!
+//! # States
+//! *none* → (`push`, by a write of a turn) → *some* → (`flush`, or a look of sysmon) → *none*.
+//!
+//! # When a thread flushes
+//! * At the end of a turn: of a task on a worker, of the future of a `block_on`, of a local task,
+//!   and of a task in a simulation.
+//! * Before an operation of this crate returns `Pending`. A task may contain another executor, such
+//!   as the `block_on` of another crate, which would wait in the middle of the turn for the answer
+//!   to the unsent bytes.
+//! * Before a nested `block_on` of this crate.
+//! * Sysmon flushes for a thread that has been in the same stretch of *some* at two looks, 10 ms
+//!   apart: its turn is long, or waits for something outside of this crate.
+//!
+//! # Invariants
+//! * An entry is weak, so the list keeps no socket open. A socket that is dropped sends its bytes
+//!   itself.
+//! * Sockets are flushed with the list unlocked, because the end of a flush may drop the last handle
+//!   of a socket, which calls wakers.
+//! * Only the thread itself adds to its list. If sysmon has emptied it, the flag of the thread stays
+//!   set, which costs a look at the empty list.
+//!
+//! # Cancellation
+//! A panic in a turn ends it like a return: the caller of the turn flushes.
+
+use std::cell::Cell;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::{Arc, Weak};
+
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+
+/// A socket that may have unsent bytes.
+pub(crate) trait Unsent: Send + Sync + RefUnwindSafe + UnwindSafe {
+    /// Sends as much as the socket takes, and makes sure that the rest follows. Does not wait.
+    fn flush(&self);
+
+    /// Returns the amount, for [`inspect`](crate::rt::inspect()).
+    fn amount(&self) -> Amount;
+}
+
+/// The number of unsent bytes of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Amount {
+    /// The slot of the socket.
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+    pub(crate) bytes: usize,
+}
+
+/// The list of one thread.
+#[derive(Default)]
+struct List {
+    sockets: Mutex<Vec<Weak<dyn Unsent>>>,
+    /// The number of stretches of *some* that have begun.
+    begun: AtomicU64,
+    /// The value of `begun` at the last look of sysmon.
+    seen: AtomicU64,
+    /// Whether the thread runs a simulation, whose sockets no other thread can use.
+    simulates: AtomicBool,
+}
+
+thread_local! {
+    /// Whether the list may have entries.
+    static SOME: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread runs a simulation.
+    static SIMULATES: Cell<bool> = const { Cell::new(false) };
+    static LIST: Arc<List> = Arc::default();
+    /// Whether sysmon knows the list.
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The lists of the threads that sysmon looks after.
+static LISTS: Mutex<Vec<Weak<List>>> = Mutex::new(Vec::new());
+
+/// The sockets that took less than they were given, and maybe others.
+static BLOCKED: Mutex<Vec<Weak<dyn Unsent>>> = Mutex::new(Vec::new());
+
+/// Enters a socket that took less than it was given, for [`amounts`].
+pub(crate) fn enter_blocked(socket: Weak<dyn Unsent>) {
+    BLOCKED.lock().push(socket);
+    // Removes those that have sent the rest. Outside of the lock, because the last handle of a
+    // socket may be dropped here.
+    if BLOCKED.lock().len().is_power_of_two() {
+        let all = std::mem::take(&mut *BLOCKED.lock());
+        let kept = all.into_iter().filter(|socket| socket.upgrade().is_some_and(|socket| socket.amount().bytes > 0));
+        let kept: Vec<_> = kept.collect();
+        BLOCKED.lock().extend(kept);
+    }
+}
+
+/// Returns the amounts of all sockets that have unsent bytes, in any order. A socket may be in the
+/// result several times.
+pub(crate) fn amounts() -> Vec<Amount> {
+    let lists: Vec<_> = LISTS.lock().iter().filter_map(Weak::upgrade).collect();
+    let mut sockets = BLOCKED.lock().clone();
+    for list in lists.iter().filter(|list| !list.simulates.load(Ordering::Relaxed)) {
+        sockets.extend(list.sockets.lock().iter().cloned());
+    }
+    sockets.iter().filter_map(|socket| Some(socket.upgrade()?.amount())).filter(|amount| amount.bytes > 0).collect()
+}
+
+/// Identifies the list of this thread among those of living threads.
+#[inline]
+pub(crate) fn list() -> usize {
+    SOME.with(|some| std::ptr::from_ref(some).addr())
+}
+
+/// Returns whether the list of this thread can be used: not while the thread ends.
+pub(crate) fn has_list() -> bool {
+    LIST.try_with(|_| ()).is_ok()
+}
+
+/// Adds a socket to the list of this thread. Returns whether it is the first entry.
+pub(crate) fn push(socket: Weak<dyn Unsent>) -> bool {
+    let is_first = LIST.try_with(|list| {
+        let mut sockets = list.sockets.lock();
+        let is_first = sockets.is_empty();
+        sockets.push(socket);
+        if is_first {
+            // ORDERING: Relaxed: written under the lock, under which sysmon reads it.
+            list.begun.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(sockets);
+        if !WATCHED.get() && !SIMULATES.get() {
+            watch(list);
+        }
+        is_first
+    });
+    SOME.set(true);
+    is_first.unwrap_or(false)
+}
+
+#[cold]
+fn watch(list: &Arc<List>) {
+    let mut lists = LISTS.lock();
+    // Removes those of threads that have ended.
+    lists.retain(|list| list.strong_count() > 0);
+    lists.push(Arc::downgrade(list));
+    WATCHED.set(true);
+}
+
+/// Returns whether this thread may have unsent bytes.
+#[inline]
+pub(crate) fn is_some() -> bool {
+    SOME.get()
+}
+
+/// Flushes the sockets of this thread if it has unsent bytes.
+#[inline]
+pub(crate) fn flush() {
+    if is_some() {
+        flush_some();
+    }
+}
+
+/// Flushes the sockets of this thread.
+#[cold]
+#[inline(never)]
+pub(crate) fn flush_some() {
+    SOME.set(false);
+    let _ = LIST.try_with(|list| flush_list(list));
+}
+
+fn flush_list(list: &List) {
+    let mut sockets = std::mem::take(&mut *list.sockets.lock());
+    for socket in sockets.drain(..) {
+        if let Some(socket) = socket.upgrade() {
+            socket.flush();
+        }
+    }
+    // The memory is kept for the next turn.
+    let mut kept = list.sockets.lock();
+    if kept.capacity() == 0 {
+        *kept = sockets;
+    }
+}
+
+/// Flushes for threads that had the same unsent bytes at the last call. Called by sysmon.
+pub(crate) fn flush_old() {
+    let lists: Vec<_> = {
+        let lists = LISTS.lock();
+        lists.iter().filter_map(Weak::upgrade).collect()
+    };
+    for list in lists {
+        let is_old = {
+            let sockets = list.sockets.lock();
+            let begun = list.begun.load(Ordering::Relaxed);
+            let is_seen = list.seen.swap(begun, Ordering::Relaxed) == begun;
+            is_seen && !sockets.is_empty() && !list.simulates.load(Ordering::Relaxed)
+        };
+        if is_old {
+            flush_list(&list);
+        }
+    }
+}
+
+/// Calls `f`, which runs a simulation on this thread.
+#[cfg(feature = "sim")]
+pub(crate) fn simulating<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            set(false);
+        }
+    }
+    fn set(simulates: bool) {
+        SIMULATES.set(simulates);
+        let _ = LIST.try_with(|list| {
+            // Under the lock, so that a look of sysmon at the list is over.
+            let _sockets = list.sockets.lock();
+            list.simulates.store(simulates, Ordering::Relaxed);
+        });
+    }
+    set(true);
+    let _restore = Restore;
+    f()
+}
+
+/// Returns whether this thread runs a simulation.
+pub(crate) fn is_simulating() -> bool {
+    SIMULATES.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicUsize;
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Unsent for Counted {
+        fn flush(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn amount(&self) -> Amount {
+            Amount { index: u32::MAX, generation: 0, bytes: 0 }
+        }
+    }
+
+    #[test]
+    fn sockets_are_flushed_once_and_dropped_ones_are_skipped() {
+        let (kept, dropped) = (Arc::new(Counted::default()), Arc::new(Counted::default()));
+        let weak = |socket: &Arc<Counted>| -> Weak<dyn Unsent> { Arc::<Counted>::downgrade(socket) };
+        assert!(!is_some());
+        assert!(push(weak(&kept)));
+        assert!(!push(weak(&dropped)));
+        drop(dropped);
+        assert!(is_some());
+        flush();
+        assert!(!is_some());
+        flush();
+        assert_eq!(kept.0.load(Ordering::Relaxed), 1);
+        assert!(push(weak(&kept)), "a new stretch");
+        flush();
+        assert_eq!(kept.0.load(Ordering::Relaxed), 2);
+    }
+
+    /// Sysmon, which runs beside this test, may look in between: at most it looks more often.
+    #[test]
+    fn second_look_flushes_for_a_thread_that_does_not() {
+        let socket = Arc::new(Counted::default());
+        let weak: Weak<dyn Unsent> = Arc::<Counted>::downgrade(&socket);
+        push(weak);
+        flush_old();
+        flush_old();
+        assert_eq!(socket.0.load(Ordering::Relaxed), 1);
+        flush_old();
+        assert_eq!(socket.0.load(Ordering::Relaxed), 1);
+        flush();
+    }
+}

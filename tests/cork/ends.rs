@@ -1,0 +1,246 @@
+//! Shutdowns, closes and conversions send first.
+
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use netpoll::io::WriteExt;
+use netpoll::net::{TcpStream, is_closed};
+use netpoll::task;
+
+use super::common::{self, becomes, bounded, child, poll_once, read_exact, run};
+use super::{Counted, info, narrow_pair, pair, pattern, read_to_end, sends};
+
+/// Writes until the socket and what may be gathered are full. Returns the number of bytes.
+async fn stuff(ours: &TcpStream) -> usize {
+    let (mut at, mut number) = (0, 0);
+    while number < 2000 {
+        match poll_once(&mut ours.write(&pattern(at, 1000))).await {
+            std::task::Poll::Ready(count) => at += count.unwrap(),
+            std::task::Poll::Pending => task::sleep(Duration::from_millis(1)).await,
+        }
+        number += 1;
+        if number > 50 && info_of(ours).is_some_and(|gathered| gathered > 0) {
+            return at;
+        }
+    }
+    panic!("the socket does not fill");
+}
+
+/// Returns the number of gathered bytes of the only socket that has some of this connection.
+fn info_of(ours: &TcpStream) -> Option<usize> {
+    let local = ours.local_addr().unwrap();
+    let snapshot = netpoll::rt::inspect();
+    let socket = snapshot
+        .sockets
+        .iter()
+        .find(|socket| matches!(&socket.local, Some(netpoll::rt::SocketAddress::Ip(addr)) if *addr == local))?;
+    Some(socket.gathered)
+}
+
+#[test]
+fn drop_in_the_turn_sends_and_ends() {
+    run(async {
+        let (ours, peer) = pair().await;
+        task::spawn(async move {
+            let clone = ours.clone();
+            ours.write_all(b"last ").await.unwrap();
+            drop(ours);
+            clone.write_all(b"words").await.unwrap();
+            drop(clone);
+        })
+        .await;
+        assert_eq!(read_to_end(&peer).await.unwrap(), b"last words");
+    });
+}
+
+#[test]
+fn drop_with_a_full_socket_delivers_everything() {
+    run(async {
+        let (ours, peer) = narrow_pair().await;
+        let total = stuff(&ours).await;
+        drop(ours);
+        assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+    });
+}
+
+#[test]
+fn explicit_close_with_a_full_socket_delivers_everything() {
+    run(async {
+        let (ours, peer) = narrow_pair().await;
+        let total = stuff(&ours).await;
+        ours.force_close().await.unwrap();
+        assert!(is_closed(&ours.write(b"x").await.unwrap_err()));
+        assert!(is_closed(&ours.set_auto_cork(true).unwrap_err()));
+        ours.flush().await.unwrap();
+        assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+    });
+}
+
+#[test]
+fn shutdown_with_a_full_socket_sends_the_end_after_the_last_byte() {
+    run(async {
+        for how in [Shutdown::Write, Shutdown::Both] {
+            let (ours, peer) = narrow_pair().await;
+            let total = stuff(&ours).await;
+            ours.shutdown(how).unwrap();
+            assert!(ours.write(b"x").await.is_err());
+            if how == Shutdown::Both {
+                assert_eq!(ours.read(&mut [0; 1]).await.unwrap(), 0);
+            }
+            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+        }
+    });
+}
+
+#[test]
+fn shutdown_sends_first_and_ends_gathering() {
+    run(async {
+        let (ours, peer) = pair().await;
+        ours.write_all(b"abc").await.unwrap();
+        ours.close_write().unwrap();
+        assert_eq!(ours.write(b"x").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        assert_eq!(read_to_end(&peer).await.unwrap(), b"abc");
+        peer.write_all(b"answer").await.unwrap();
+        read_exact(&ours, &mut [0; 6]).await.unwrap();
+    });
+}
+
+#[test]
+fn close_of_the_traits_waits_until_everything_is_sent() {
+    run(async {
+        let (ours, peer) = narrow_pair().await;
+        let total = stuff(&ours).await;
+        let mut closer = &ours;
+        let mut close = closer.close();
+        assert!(poll_once(&mut close).await.is_pending());
+        let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
+        close.await.unwrap();
+        assert_eq!(info_of(&ours), Some(0));
+        assert!(reader.await == pattern(0, total));
+    });
+}
+
+#[test]
+fn abort_sends_nothing() {
+    run(async {
+        let (ours, peer) = pair().await;
+        ours.set_linger(Some(Duration::ZERO)).unwrap();
+        task::spawn(async move {
+            ours.write_all(b"never").await.unwrap();
+            drop(ours);
+        })
+        .await;
+        let error = peer.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn descriptor_that_is_given_away_has_sent_first() {
+    run(async {
+        let (ours, peer) = pair().await;
+        ours.write_all(b"ours ").await.unwrap();
+        let std: std::net::TcpStream = ours.try_into().unwrap();
+        std::io::Write::write_all(&mut &std, b"theirs").unwrap();
+        drop(std);
+        assert_eq!(read_to_end(&peer).await.unwrap(), b"ours theirs");
+
+        let (ours, peer) = pair().await;
+        ours.write_all(b"ours ").await.unwrap();
+        let kept = ours.clone();
+        let fd = OwnedFd::from(ours);
+        rustix::io::write(&fd, b"theirs ").unwrap();
+        kept.write_all(b"kept").await.unwrap();
+        drop((fd, kept));
+        assert_eq!(read_to_end(&peer).await.unwrap(), b"ours theirs kept");
+    });
+}
+
+#[test]
+fn clone_keeps_the_bytes_of_a_dropped_one() {
+    run(async {
+        let Counted { ours, peer, number } = Counted::new().await;
+        let clone = ours.clone();
+        clone.write_all(b"abc").await.unwrap();
+        drop(clone);
+        assert_eq!((sends(number), info(number).gathered), (0, 3));
+        drop(ours);
+        let mut all = Vec::new();
+        netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
+        assert_eq!(all, b"abc");
+    });
+}
+
+/// The bytes are in the memory of both processes.
+#[test]
+fn forked_child_does_not_send() {
+    let name = "ends::forked_child_does_not_send";
+    child(name, || {
+        let Counted { ours, peer, .. } = task::block_on(Counted::new());
+        task::block_on(async {
+            ours.write_all(b"once").await.unwrap();
+            // SAFETY: the child only drops the stream and ends.
+            match unsafe { libc::fork() } {
+                0 => {
+                    drop(ours);
+                    // SAFETY: ends the child without running destructors.
+                    unsafe { libc::_exit(0) }
+                }
+                pid => {
+                    let mut status = 0;
+                    // SAFETY: waits for the child that was just made.
+                    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+                    assert_eq!(status, 0);
+                }
+            }
+            drop(ours);
+            let mut all = Vec::new();
+            netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
+            assert_eq!(all, b"once");
+        });
+    });
+}
+
+#[test]
+fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
+    let name = "ends::shutdown_of_the_runtime_loses_no_byte_of_an_open_socket";
+    child(name, || {
+        bounded(|| {
+            let (ours, peer, total) = task::block_on(async {
+                let (ours, peer) = narrow_pair().await;
+                let total = stuff(&ours).await;
+                (ours, peer, total)
+            });
+            netpoll::rt::shutdown(Duration::from_secs(10)).unwrap();
+            task::block_on(async move {
+                let number = ours.as_raw_fd();
+                assert!(info(number).gathered > 0);
+                let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
+                ours.write_all(&pattern(total, 10)).await.unwrap();
+                becomes("sent", || info(number).gathered == 0).await;
+                drop(ours);
+                assert!(reader.await == pattern(0, total + 10));
+            });
+        });
+    });
+}
+
+#[test]
+fn task_that_the_shutdown_drops_sends_its_bytes() {
+    let name = "ends::task_that_the_shutdown_drops_sends_its_bytes";
+    child(name, || {
+        bounded(|| {
+            let (ours, peer) = task::block_on(pair());
+            drop(task::spawn(async move {
+                ours.write_all(b"abc").await.unwrap();
+                task::sleep(Duration::from_secs(1000)).await;
+            }));
+            let mut buf = [0; 3];
+            task::block_on(read_exact(&peer, &mut buf)).unwrap();
+            let _ = netpoll::rt::shutdown(Duration::from_millis(10));
+            assert_eq!(task::block_on(read_to_end(&peer)).unwrap(), b"");
+        });
+    });
+    let _ = common::BOUND;
+}

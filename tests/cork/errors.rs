@@ -1,0 +1,109 @@
+//! A gathered write has returned `Ok`, and its bytes cannot be sent: the next operation says so,
+//! once.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use netpoll::io::WriteExt;
+use netpoll::net::TcpStream;
+use netpoll::task;
+
+use super::common::run;
+use super::pair;
+
+/// Returns a stream whose gathered bytes have met a connection that the peer has reset.
+async fn failed() -> TcpStream {
+    let (ours, peer) = pair().await;
+    peer.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    ours.peer_closed().await.unwrap();
+    ours.write_all(b"lost").await.unwrap();
+    task::yield_now().await;
+    ours
+}
+
+fn assert_late<T: std::fmt::Debug>(result: io::Result<T>) {
+    let kind = result.unwrap_err().kind();
+    assert!(matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{kind:?}");
+}
+
+#[test]
+fn next_write_reports_the_failure() {
+    run(async {
+        let ours = failed().await;
+        assert_late(ours.write(b"x").await);
+        // From here on the kernel answers.
+        for _ in 0..3 {
+            assert_eq!(ours.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        }
+        let ours = failed().await;
+        assert_late(ours.write_all(&[0; 100_000]).await);
+        let ours = failed().await;
+        assert_late(WriteExt::write(&mut &ours, b"x").await);
+        let ours = failed().await;
+        assert_late(ours.write_vectored_all(&mut [io::IoSlice::new(b"x")]).await);
+        let ours = failed().await;
+        assert_late(ours.write_with(|fd| rustix::io::write(fd, b"raw").map_err(Into::into)).await);
+    });
+}
+
+#[test]
+fn next_flush_reports_the_failure() {
+    run(async {
+        let ours = failed().await;
+        assert_late(ours.flush().await);
+        ours.flush().await.unwrap();
+        let ours = failed().await;
+        assert_late(WriteExt::flush(&mut &ours).await);
+    });
+}
+
+#[test]
+fn next_close_reports_the_failure() {
+    run(async {
+        let ours = failed().await;
+        assert_late(WriteExt::close(&mut &ours).await);
+        WriteExt::close(&mut &ours).await.unwrap();
+        let ours = failed().await;
+        assert_late(ours.close_write());
+        let ours = failed().await;
+        assert_late(ours.shutdown(std::net::Shutdown::Both));
+    });
+}
+
+/// The send took the error of the socket, so the kernel has only the end for the read.
+#[test]
+fn read_at_the_end_reports_the_failure() {
+    run(async {
+        let ours = failed().await;
+        assert_late(ours.read(&mut [0; 8]).await);
+        assert_eq!(ours.read(&mut [0; 8]).await.unwrap(), 0);
+        let ours = failed().await;
+        assert_late(netpoll::io::ReadExt::read(&mut &ours, &mut [0; 8]).await);
+        let ours = failed().await;
+        let mut buf = [0; 8];
+        assert_late(ours.read_vectored(&mut [io::IoSliceMut::new(&mut buf)]).await);
+    });
+}
+
+#[test]
+fn flush_that_waits_gets_the_failure() {
+    run(async {
+        let (ours, peer) = super::narrow_pair().await;
+        ours.write_all(&vec![1; 4_000_000][..15_000]).await.unwrap();
+        // Fills the socket, whatever its size is.
+        while let std::task::Poll::Ready(written) = super::common::poll_once(&mut ours.write(&[1; 30_000])).await {
+            written.unwrap();
+        }
+        let flushing = task::spawn({
+            let ours = ours.clone();
+            async move { ours.flush().await }
+        });
+        peer.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        let flushed = flushing.await;
+        let written = ours.write(b"x").await;
+        assert!(flushed.is_err() || written.is_err(), "{flushed:?} {written:?}");
+        assert!(ours.write(b"x").await.is_err());
+    });
+}

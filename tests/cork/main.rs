@@ -1,0 +1,78 @@
+//! Gathering of writes (`set_auto_cork`): what leaves when, in which order, and what becomes of
+//! errors, full sockets, deadlines and closes.
+//!
+//! `turns` has the ends of turns, which send. `room` has sockets that are full. `errors` and `ends`
+//! have what follows a failure, a shutdown and a close. `random` compares random programs with an
+//! oracle.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod ends;
+mod errors;
+mod random;
+mod room;
+mod turns;
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use netpoll::net::TcpStream;
+use netpoll::rt::SocketInfo;
+
+/// Returns a connected TCP pair; writes of the first one are gathered.
+async fn pair() -> (TcpStream, TcpStream) {
+    let (corked, peer) = common::pair().await;
+    corked.set_auto_cork(true).unwrap();
+    (corked, peer)
+}
+
+/// Returns such a pair with small buffers.
+async fn narrow_pair() -> (TcpStream, TcpStream) {
+    let (corked, peer) = common::by_hand::narrow_pair().await;
+    corked.set_auto_cork(true).unwrap();
+    (corked, peer)
+}
+
+/// A pair and the descriptor number of `ours`, whose writes are gathered.
+struct Counted {
+    ours: TcpStream,
+    peer: TcpStream,
+    number: RawFd,
+}
+
+impl Counted {
+    async fn new() -> Counted {
+        let (ours, peer) = common::pair().await;
+        let number = ours.as_raw_fd();
+        ours.set_auto_cork(true).unwrap();
+        Counted { ours, peer, number }
+    }
+}
+
+/// Returns what the snapshot says about the socket `number`.
+fn info(number: RawFd) -> SocketInfo {
+    let snapshot = netpoll::rt::Inspect::new().tcp(true).take();
+    snapshot.sockets.into_iter().find(|socket| socket.fd == number).expect("an open socket")
+}
+
+/// Returns the number of segments with data that left the socket `number`: one per send of few bytes.
+fn sends(number: RawFd) -> u32 {
+    info(number).tcp.expect("a TCP socket").segments_sent
+}
+
+/// Reads until the end of the stream.
+async fn read_to_end(stream: &TcpStream) -> io::Result<Vec<u8>> {
+    let (mut all, mut buf) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        match stream.read(&mut buf).await? {
+            0 => return Ok(all),
+            count => all.extend_from_slice(&buf[..count]),
+        }
+    }
+}
+
+/// Returns `len` bytes of a sequence, from its place `from` on.
+fn pattern(from: usize, len: usize) -> Vec<u8> {
+    (from..from + len).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}

@@ -1,0 +1,198 @@
+//! Random programs against an oracle: what the peer receives is what the writes have returned, in
+//! order and without a tear, whatever happens in between.
+
+use std::io;
+use std::task::Poll;
+use std::time::Duration;
+
+use netpoll::io::WriteExt;
+use netpoll::net::TcpStream;
+use netpoll::task;
+
+use super::common::{poll_once, run};
+use super::{narrow_pair, pair, pattern};
+
+/// A generator of xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
+    }
+
+    fn size(&mut self) -> usize {
+        match self.below(20) {
+            0 => 16_000 + self.below(1000),
+            1 => self.below(100_000),
+            2..5 => self.below(3000),
+            _ => 1 + self.below(60),
+        }
+    }
+}
+
+/// Reads everything, with pauses and sizes that `random` draws, and compares it.
+async fn verify(peer: TcpStream, mut random: Random) -> usize {
+    let (mut at, mut buf) = (0, vec![0; 70_000]);
+    loop {
+        let most = if random.below(3) == 0 { 1 + random.below(200) } else { buf.len() };
+        match peer.read(&mut buf[..most]).await.unwrap() {
+            0 => return at,
+            count => {
+                let expected = pattern(at, count);
+                assert!(buf[..count] == expected, "byte {at} and the {count} from it on differ");
+                at += count;
+            }
+        }
+        match random.below(40) {
+            0 => task::sleep(Duration::from_millis(1)).await,
+            1 => task::yield_now().await,
+            _ => {}
+        }
+    }
+}
+
+/// One writer. `at` is the number of bytes that writes have accepted.
+async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
+    let mut streams = vec![ours];
+    let mut at = 0;
+    for _ in 0..400 {
+        let ours = &streams[random.below(streams.len())].clone();
+        let bytes = pattern(at, random.size());
+        match random.below(16) {
+            0..5 => {
+                ours.write_all(&bytes).await?;
+                at += bytes.len();
+            }
+            5 => at += ours.write(&bytes).await?,
+            6 => at += WriteExt::write(&mut &*ours, &bytes).await?,
+            7 => {
+                let middle = random.below(bytes.len() + 1);
+                let (one, two) = bytes.split_at(middle);
+                let pieces = [io::IoSlice::new(one), io::IoSlice::new(two)];
+                at += ours.write_vectored(&pieces).await?;
+            }
+            8 => {
+                let middle = random.below(bytes.len() + 1);
+                let (one, two) = bytes.split_at(middle);
+                ours.write_vectored_all(&mut [io::IoSlice::new(one), io::IoSlice::new(two)]).await?;
+                at += bytes.len();
+            }
+            9 => {
+                // Cancelled unless it is ready.
+                if let Poll::Ready(count) = poll_once(&mut ours.write(&bytes)).await {
+                    at += count?;
+                }
+            }
+            10 => ours.flush().await?,
+            11 => {
+                let mut flush = ours.flush();
+                if let Poll::Ready(flushed) = poll_once(&mut flush).await {
+                    flushed?;
+                }
+            }
+            12 => match random.below(4) {
+                0 => task::sleep(Duration::from_millis(1)).await,
+                _ => task::yield_now().await,
+            },
+            13 => {
+                at += ours.write_with(|fd| rustix::io::write(fd, &bytes).map_err(Into::into)).await?;
+            }
+            14 => match random.below(4) {
+                0 => ours.set_auto_cork(false)?,
+                1 => ours.set_auto_cork(true)?,
+                2 if streams.len() > 1 => drop(streams.swap_remove(random.below(streams.len()))),
+                _ => streams.push(ours.clone()),
+            },
+            _ => {
+                // Moves to another thread, perhaps.
+                let (clone, owned) = (ours.clone(), bytes.clone());
+                task::spawn(async move { clone.write_all(&owned).await }).await?;
+                at += bytes.len();
+            }
+        }
+    }
+    match random.below(3) {
+        0 => streams[0].close_write()?,
+        1 => WriteExt::close(&mut &streams[0]).await?,
+        _ => {}
+    }
+    Ok(at)
+}
+
+/// Returns the number of programs per kind of connection: `NETPOLL_CORK_RUNS`, or few.
+fn runs() -> u64 {
+    std::env::var("NETPOLL_CORK_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(12)
+}
+
+#[test]
+fn peer_receives_exactly_the_accepted_bytes() {
+    run(async {
+        let seed = std::env::var("NETPOLL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
+        for seed in seed..seed + runs() {
+            let (ours, peer) = if seed % 2 == 0 { pair().await } else { narrow_pair().await };
+            let random = |number: u64| Random((seed * 4 + number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let reader = task::spawn(verify(peer, random(1)));
+            let writer = task::spawn(write(ours, random(2)));
+            let written = writer.await.unwrap();
+            assert_eq!(reader.await, written, "seed {seed}");
+        }
+    });
+}
+
+/// The end of the connection comes at any time: what arrives is a prefix of what was written.
+#[test]
+fn closed_connection_delivers_a_prefix() {
+    run(async {
+        for seed in 1..=runs() {
+            let (ours, peer) = if seed % 2 == 0 { pair().await } else { narrow_pair().await };
+            let mut random = Random((seed + 77).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let aborts = random.below(3) == 0;
+            let pause = random.below(4) as u64;
+            let closer = task::spawn({
+                let ours = ours.clone();
+                async move {
+                    task::sleep(Duration::from_millis(pause)).await;
+                    if aborts {
+                        ours.set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                    ours.force_close().await.unwrap();
+                }
+            });
+            let writer = task::spawn(async move {
+                let mut at = 0;
+                loop {
+                    let bytes = pattern(at, random.size());
+                    match ours.write(&bytes).await {
+                        Ok(count) => at += count,
+                        Err(_) => return at,
+                    }
+                }
+            });
+            let reader = task::spawn(async move {
+                let (mut at, mut buf) = (0, vec![0; 70_000]);
+                loop {
+                    match peer.read(&mut buf).await {
+                        Ok(0) => return Ok(at),
+                        Ok(count) => {
+                            assert!(buf[..count] == pattern(at, count), "byte {at}");
+                            at += count;
+                        }
+                        Err(error) => return Err((at, error)),
+                    }
+                }
+            });
+            closer.await;
+            let written = writer.await;
+            match reader.await {
+                // Without an abort nothing that was accepted is lost.
+                Ok(received) => assert!(received == written || aborts, "seed {seed}: {received} of {written}"),
+                Err((received, error)) => {
+                    assert!(aborts && received <= written, "seed {seed}: {error}");
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,241 @@
+//! The socket is full: a task sends the rest, and writes wait as without the option.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::task::Poll;
+
+use netpoll::io::{ReadExt, WriteExt};
+use netpoll::net::TcpStream;
+use netpoll::task;
+
+use super::common::by_hand::{assert_timeout, in_ms, past};
+use super::common::{self, becomes, poll_once, read_exact, run};
+use super::{info, narrow_pair, pattern, read_to_end};
+
+/// Fills the socket and gathers 100 bytes that it does not take. Returns the number of bytes
+/// accepted.
+async fn block(ours: &TcpStream, number: i32) -> usize {
+    ours.set_auto_cork(false).unwrap();
+    let filled = common::fill(ours).await;
+    ours.set_auto_cork(true).unwrap();
+    ours.write_all(&[8; 100]).await.unwrap();
+    task::yield_now().await;
+    assert_eq!(info(number).gathered, 100, "the socket has taken them");
+    filled + 100
+}
+
+#[test]
+fn rest_is_sent_when_there_is_room() {
+    run(async {
+        let (ours, peer) = common::by_hand::narrow_pair().await;
+        let number = ours.as_raw_fd();
+        let total = block(&ours, number).await;
+        let mut buf = vec![0; total];
+        read_exact(&peer, &mut buf).await.unwrap();
+        assert!(buf[..total - 100].iter().all(|byte| *byte == 7) && buf[total - 100..] == [8; 100]);
+        becomes("empty", || info(number).gathered == 0).await;
+        ours.write_all(b"x").await.unwrap();
+        read_exact(&peer, &mut [0; 1]).await.unwrap();
+    });
+}
+
+#[test]
+fn full_socket_pushes_back_on_the_next_write() {
+    run(async {
+        let (ours, peer) = common::by_hand::narrow_pair().await;
+        let number = ours.as_raw_fd();
+        let total = block(&ours, number).await;
+        let mut write = ours.write(b"waits");
+        assert!(poll_once(&mut write).await.is_pending());
+        assert_eq!(info(number).gathered, 100);
+        // A write that is dropped has written nothing.
+        let mut dropped = ours.write(b"dropped");
+        assert!(poll_once(&mut dropped).await.is_pending());
+        drop(dropped);
+        let reader = task::spawn(async move {
+            let mut buf = vec![0; total + 5];
+            read_exact(&peer, &mut buf).await.unwrap();
+            (peer, buf)
+        });
+        assert_eq!(write.await.unwrap(), 5);
+        let (peer, buf) = reader.await;
+        assert_eq!(&buf[total - 1..], b"\x08waits");
+        drop(ours);
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn deadline_ends_writes_and_flushes_and_loses_no_byte() {
+    run(async {
+        let (ours, peer) = common::by_hand::narrow_pair().await;
+        let number = ours.as_raw_fd();
+        let total = block(&ours, number).await;
+        ours.set_write_deadline(in_ms(20)).unwrap();
+        assert_timeout(ours.flush().await);
+        assert_timeout(ours.write_all(b"late").await);
+        assert_timeout(WriteExt::flush(&mut &ours).await);
+        assert_eq!(info(number).gathered, 100);
+        // The deadline stays over: the gathered bytes do not depend on it.
+        let mut buf = vec![0; total];
+        read_exact(&peer, &mut buf).await.unwrap();
+        assert_eq!(buf[total - 100..], [8; 100]);
+        becomes("empty", || info(number).gathered == 0).await;
+        ours.set_write_deadline(None).unwrap();
+        ours.flush().await.unwrap();
+        ours.write_all(b"x").await.unwrap();
+        read_exact(&peer, &mut buf[..1]).await.unwrap();
+        assert_eq!(buf[0], b'x');
+    });
+}
+
+#[test]
+fn timeout_of_writes_does_not_end_the_sending() {
+    run(async {
+        let (ours, peer) = common::by_hand::narrow_pair().await;
+        let number = ours.as_raw_fd();
+        ours.set_write_timeout(Some(std::time::Duration::from_millis(10))).unwrap();
+        let total = block(&ours, number).await;
+        assert_timeout(ours.flush().await);
+        task::sleep(std::time::Duration::from_millis(50)).await;
+        let mut buf = vec![0; total];
+        read_exact(&peer, &mut buf).await.unwrap();
+        assert_eq!(buf[total - 100..], [8; 100]);
+    });
+}
+
+#[test]
+fn flush_waits_for_room_and_can_be_dropped() {
+    run(async {
+        let (ours, peer) = common::by_hand::narrow_pair().await;
+        let total = block(&ours, ours.as_raw_fd()).await;
+        let mut flush = ours.flush();
+        assert!(poll_once(&mut flush).await.is_pending());
+        drop(flush);
+        let mut flush = ours.flush();
+        assert!(poll_once(&mut flush).await.is_pending());
+        let reader = task::spawn(async move { read_exact(&peer, &mut vec![0; total]).await });
+        flush.await.unwrap();
+        reader.await.unwrap();
+        assert!(matches!(poll_once(&mut ours.flush()).await, Poll::Ready(Ok(()))));
+    });
+}
+
+#[test]
+fn writes_of_all_keep_their_order_through_a_full_socket() {
+    run(async {
+        let (ours, peer) = narrow_pair().await;
+        let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
+        let mut at = 0;
+        for size in [1, 100, 20_000, 7, 70_000, 3, 3, 300_000, 16_383, 16_384, 16_385, 1] {
+            ours.write_all(&pattern(at, size)).await.unwrap();
+            at += size;
+        }
+        drop(ours);
+        assert!(reader.await == pattern(0, at));
+    });
+}
+
+#[test]
+fn cancelled_write_of_all_leaves_the_stream_usable() {
+    run(async {
+        let (ours, peer) = narrow_pair().await;
+        ours.write_all(&pattern(0, 100)).await.unwrap();
+        let large = pattern(100, 4_000_000);
+        let mut write = ours.write_all(&large);
+        assert!(poll_once(&mut write).await.is_pending());
+        drop(write);
+        ours.write_all(b"end").await.unwrap();
+        let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
+        ours.flush().await.unwrap();
+        drop(ours);
+        let received = reader.await;
+        let (written, end) = received.split_at(received.len() - 3);
+        assert!(written == pattern(0, written.len()) && written.len() > 100);
+        assert_eq!(end, b"end");
+    });
+}
+
+#[test]
+fn other_calls_send_first() {
+    run(async {
+        let (ours, peer) = super::pair().await;
+        let mut expected = Vec::new();
+        let mut gather = async |text: &str| {
+            ours.write_all(text.as_bytes()).await.unwrap();
+            expected.extend_from_slice(text.as_bytes());
+        };
+        gather("one ").await;
+        ours.write_with(|fd| rustix::io::write(fd, b"raw ").map_err(Into::into)).await.unwrap();
+        expected.extend_from_slice(b"raw ");
+        let mut gather = async |text: &str| {
+            ours.write_all(text.as_bytes()).await.unwrap();
+            expected.extend_from_slice(text.as_bytes());
+        };
+        gather("two ").await;
+        rustix::io::write(ours.as_fd(), b"exposed ").unwrap();
+        expected.extend_from_slice(b"exposed ");
+        ours.write_all(b"three ").await.unwrap();
+        ours.control(|fd| rustix::io::write(fd, b"controlled ").map_err(Into::into)).unwrap();
+        expected.extend_from_slice(b"three controlled ");
+        ours.write_all(b"four ").await.unwrap();
+        ours.writable().await.unwrap();
+        expected.extend_from_slice(b"four ");
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        ours.write_all(b"five ").await.unwrap();
+        ours.send_file(&file, 0, 4).await.unwrap();
+        expected.extend_from_slice(b"five \x7fELF");
+        #[cfg(target_os = "linux")]
+        {
+            ours.write_all(b"six ").await.unwrap();
+            ours.send_zerocopy(&b"zero "[..]).await.unwrap();
+            expected.extend_from_slice(b"six zero ");
+        }
+        ours.write_all(b"seven ").await.unwrap();
+        netpoll::io::copy(&mut &b"copied "[..], &mut &ours).await.unwrap();
+        expected.extend_from_slice(b"seven copied ");
+        drop(ours);
+        assert_eq!(String::from_utf8_lossy(&read_to_end(&peer).await.unwrap()), String::from_utf8_lossy(&expected));
+    });
+}
+
+#[test]
+fn spliced_bytes_follow_gathered_ones() {
+    run(async {
+        let (ours, peer) = super::pair().await;
+        let (source, feeder) = super::pair().await;
+        feeder.write_all(&pattern(0, 10_000)).await.unwrap();
+        feeder.close_write().unwrap();
+        ours.write_all(b"first").await.unwrap();
+        netpoll::io::copy(&mut &source, &mut &ours).await.unwrap();
+        drop(ours);
+        let received = read_to_end(&peer).await.unwrap();
+        assert!(&received[..5] == b"first" && received[5..] == pattern(0, 10_000));
+    });
+}
+
+#[test]
+fn descriptors_follow_gathered_bytes() {
+    run(async {
+        let (ours, peer) = netpoll::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_auto_cork(true).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        ours.write_all(b"before").await.unwrap();
+        ours.send_with_fds(b"with", &[file.as_fd()]).await.unwrap();
+        drop(ours);
+        let (mut buf, mut fds) = ([0; 6], Vec::new());
+        ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"before");
+        assert_eq!(peer.recv_with_fds(&mut buf, &mut fds).await.unwrap(), 4);
+        assert_eq!((&buf[..4], fds.len()), (&b"with"[..], 1));
+    });
+}
+
+#[test]
+fn expired_deadline_precedes_gathering() {
+    run(async {
+        let (ours, _peer) = super::pair().await;
+        ours.set_write_deadline(past()).unwrap();
+        assert_timeout(ours.write_all(b"x").await);
+        assert_timeout(ours.write(b"x").await);
+    });
+}

@@ -1,0 +1,429 @@
+//! The turn ends, or its task waits: what was gathered is sent.
+
+use std::io::IoSlice;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use netpoll::io::{ReadExt, WriteExt};
+use netpoll::net::TcpStream;
+use netpoll::os::unix::net::UnixStream;
+use netpoll::task;
+
+use super::common::{self, becomes, bounded, read_exact, run};
+use super::{Counted, info, pair, pattern, sends};
+
+/// Serves requests of one byte from reads of up to `depth` of them, with one `write_all` each.
+async fn serve(server: &TcpStream, depth: usize) {
+    let mut buf = vec![0; depth];
+    loop {
+        let count = server.read(&mut buf).await.unwrap();
+        if count == 0 {
+            return;
+        }
+        for request in &buf[..count] {
+            server.write_all(&[*request; 16]).await.unwrap();
+        }
+    }
+}
+
+#[test]
+fn answers_to_a_batch_leave_as_one_send() {
+    run(async {
+        for depth in [10, 100] {
+            let Counted { ours, peer, number } = Counted::new().await;
+            let server = task::spawn(async move { serve(&ours, depth).await });
+            let before = sends(number);
+            let rounds = 20;
+            for round in 0..rounds {
+                let requests = vec![round as u8; depth];
+                peer.write_all(&requests).await.unwrap();
+                let mut answers = vec![0; 16 * depth];
+                ReadExt::read_exact(&mut &peer, &mut answers).await.unwrap();
+                assert!(answers.iter().all(|byte| *byte == round as u8));
+            }
+            assert_eq!(sends(number) - before, rounds, "depth {depth}");
+            drop(peer);
+            server.await;
+        }
+    });
+}
+
+#[test]
+fn all_ways_to_write_are_gathered_in_order() {
+    run(async {
+        let Counted { ours, peer, number } = Counted::new().await;
+        let turn = task::spawn(async move {
+            let other = ours.clone();
+            let before = sends(number);
+            ours.write_all(b"a").await.unwrap();
+            assert_eq!(other.write(b"bc").await.unwrap(), 2);
+            let pieces = [IoSlice::new(b"d"), IoSlice::new(b""), IoSlice::new(b"ef")];
+            assert_eq!(ours.write_vectored(&pieces).await.unwrap(), 3);
+            WriteExt::write_all(&mut &other, b"gh").await.unwrap();
+            assert_eq!(WriteExt::write_vectored(&mut &ours, &pieces).await.unwrap(), 3);
+            assert_eq!(sends(number), before);
+            assert_eq!(info(number).gathered, 11);
+            task::yield_now().await;
+            assert_eq!((sends(number), info(number).gathered), (before + 1, 0));
+        });
+        let mut buf = [0; 11];
+        ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"abcdefghdef");
+        turn.await;
+    });
+}
+
+#[test]
+fn vectored_writes_of_all_are_gathered() {
+    run(async {
+        let (ours, peer) = pair().await;
+        let turn = task::spawn(async move {
+            ours.write_all(b"1").await.unwrap();
+            let mut pieces = [IoSlice::new(b"23"), IoSlice::new(b"4")];
+            ours.write_vectored_all(&mut pieces).await.unwrap();
+            ours.write_all(b"5").await.unwrap();
+            task::sleep(Duration::from_millis(1)).await;
+            ours
+        });
+        let mut buf = [0; 5];
+        read_exact(&peer, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"12345");
+        turn.await;
+    });
+}
+
+/// Each of these waits within the turn for what follows from its own bytes.
+#[test]
+fn any_wait_sends_first() {
+    run(async {
+        for kind in 0..5 {
+            let (ours, peer) = pair().await;
+            let echo = task::spawn(async move { common::echo(&peer).await });
+            let turn = task::spawn(async move {
+                ours.write_all(b"x").await.unwrap();
+                let mut buf = [0; 1];
+                match kind {
+                    0 => read_exact(&ours, &mut buf).await.unwrap(),
+                    // Another executor in the turn.
+                    1 => common::park_on(read_exact(&ours, &mut buf)).unwrap(),
+                    // A nested call of our own.
+                    2 => task::block_on(read_exact(&ours, &mut buf)).unwrap(),
+                    3 => {
+                        let clone = ours.clone();
+                        let reader = task::spawn(async move { read_exact(&clone, &mut [0; 1]).await });
+                        common::park_on(reader).unwrap();
+                    }
+                    _ => {
+                        common::park_on(task::sleep(Duration::from_millis(1)));
+                        read_exact(&ours, &mut buf).await.unwrap();
+                    }
+                }
+            });
+            turn.await;
+            echo.cancel().await;
+        }
+    });
+}
+
+/// Nothing of this crate is asked in the turn any more.
+#[test]
+fn turn_that_blocks_its_thread_is_sent_by_the_watcher() {
+    run(async {
+        let (ours, peer) = pair().await;
+        let (got, wait) = mpsc::channel();
+        let reader = task::spawn(async move {
+            let mut buf = [0; 100];
+            read_exact(&peer, &mut buf).await.unwrap();
+            got.send(buf).unwrap();
+        });
+        let turn = task::spawn(async move {
+            ours.write_all(&pattern(0, 100)).await.unwrap();
+            assert_eq!(wait.recv_timeout(common::BOUND).unwrap()[..], pattern(0, 100));
+        });
+        turn.await;
+        reader.await;
+    });
+}
+
+#[test]
+fn root_future_that_blocks_its_thread_is_sent_by_the_watcher() {
+    run(async {
+        let (ours, peer) = pair().await;
+        let (got, wait) = mpsc::channel();
+        let reader = task::spawn(async move {
+            read_exact(&peer, &mut [0; 1]).await.unwrap();
+            got.send(()).unwrap();
+        });
+        ours.write_all(b"x").await.unwrap();
+        wait.recv_timeout(common::BOUND).unwrap();
+        reader.await;
+    });
+}
+
+#[test]
+fn endless_turn_sends_when_much_is_gathered() {
+    run(async {
+        let Counted { ours, peer, number } = Counted::new().await;
+        let reader = task::spawn(async move {
+            let mut all = Vec::new();
+            ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
+            all
+        });
+        let writer = task::spawn(async move {
+            let before = sends(number);
+            for at in 0..1000 {
+                // Operations that are always ready: the budget ends turns in between.
+                ours.write_all(&pattern(at * 1000, 1000)).await.unwrap();
+                assert!(info(number).gathered <= 64 << 10);
+            }
+            sends(number) - before
+        });
+        let count = writer.await;
+        assert!((15..=300).contains(&count), "{count}");
+        assert!(reader.await == pattern(0, 1_000_000));
+    });
+}
+
+#[test]
+fn writes_outside_of_a_turn_are_sent_at_once() {
+    bounded(|| {
+        let Counted { ours, peer, number } = task::block_on(Counted::new());
+        common::park_on(async {
+            for count in 1..=3 {
+                ours.write_all(b"abc").await.unwrap();
+                assert_eq!((sends(number), info(number).gathered), (count, 0));
+            }
+        });
+        task::block_on(task::spawn_blocking(move || {
+            common::park_on(async {
+                ours.write_all(b"d").await.unwrap();
+                assert_eq!(sends(number), 4);
+            });
+        }));
+        let mut all = Vec::new();
+        task::block_on(ReadExt::read_to_end(&mut &peer, &mut all)).unwrap();
+        assert_eq!(all, b"abcabcabcd");
+    });
+}
+
+#[test]
+fn block_on_sends_before_it_returns() {
+    bounded(|| {
+        let Counted { ours, peer, number } = task::block_on(Counted::new());
+        task::block_on(async {
+            ours.write_all(b"abc").await.unwrap();
+            ours.write_all(b"def").await.unwrap();
+            assert_eq!(sends(number), 0);
+        });
+        assert_eq!(sends(number), 1);
+        let mut buf = [0; 6];
+        task::block_on(ReadExt::read_exact(&mut &peer, &mut buf)).unwrap();
+        assert_eq!(&buf, b"abcdef");
+    });
+}
+
+#[test]
+fn local_task_sends_at_the_end_of_its_turn() {
+    run(async {
+        let Counted { ours, peer, number } = Counted::new().await;
+        let local = task::spawn_local(async move {
+            ours.write_all(b"abc").await.unwrap();
+            ours.write_all(b"def").await.unwrap();
+            assert_eq!(sends(number), 0);
+            std::future::pending::<()>().await;
+        });
+        let mut buf = [0; 6];
+        ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
+        assert_eq!((&buf, sends(number)), (b"abcdef", 1));
+        drop(local);
+    });
+}
+
+#[test]
+fn panic_in_the_turn_loses_nothing() {
+    run(async {
+        let (ours, peer) = pair().await;
+        let clone = ours.clone();
+        let turn = task::spawn(async move {
+            clone.write_all(b"before").await.unwrap();
+            panic!("injected");
+        });
+        let mut buf = [0; 6];
+        read_exact(&peer, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"before");
+        assert!(std::panic::AssertUnwindSafe(turn).catch().await);
+        drop(ours);
+    });
+}
+
+trait Catch {
+    /// Returns whether the future panics.
+    async fn catch(self) -> bool;
+}
+
+impl<F: Future + Unpin> Catch for std::panic::AssertUnwindSafe<F> {
+    async fn catch(mut self) -> bool {
+        std::future::poll_fn(|cx| {
+            let poll = std::panic::AssertUnwindSafe(|| std::pin::Pin::new(&mut self.0).poll(cx));
+            match std::panic::catch_unwind(poll) {
+                Ok(polled) => polled.map(|_| false),
+                Err(_) => std::task::Poll::Ready(true),
+            }
+        })
+        .await
+    }
+}
+
+#[test]
+fn panic_of_the_root_future_loses_nothing() {
+    bounded(|| {
+        let Counted { ours, peer, number } = task::block_on(Counted::new());
+        let root = std::panic::AssertUnwindSafe(|| {
+            task::block_on(async {
+                ours.write_all(b"before").await.unwrap();
+                panic!("injected");
+            })
+        });
+        assert!(std::panic::catch_unwind(root).is_err());
+        assert_eq!(sends(number), 1);
+        drop(peer);
+    });
+}
+
+#[test]
+fn two_threads_gather_on_clones_of_one_stream() {
+    run(async {
+        let (ours, peer) = pair().await;
+        let writers: Vec<_> = (0..4u8)
+            .map(|id| {
+                let ours = ours.clone();
+                task::spawn(async move {
+                    for number in 0..500u16 {
+                        let mut message = [id; 64];
+                        message[1..3].copy_from_slice(&number.to_le_bytes());
+                        ours.write_all(&message).await.unwrap();
+                        if number % 7 == u16::from(id) {
+                            task::yield_now().await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        drop(ours);
+        let mut next = [0u16; 4];
+        for _ in 0..4 * 500 {
+            let mut message = [0; 64];
+            read_exact(&peer, &mut message).await.unwrap();
+            let id = message[0];
+            assert!(message[3..].iter().all(|byte| *byte == id), "torn: {message:?}");
+            assert_eq!(u16::from_le_bytes([message[1], message[2]]), next[usize::from(id)]);
+            next[usize::from(id)] += 1;
+        }
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0);
+        for writer in writers {
+            writer.await;
+        }
+    });
+}
+
+#[test]
+fn unix_sockets_gather() {
+    run(async {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        ours.set_auto_cork(true).unwrap();
+        for part in [&b"abc"[..], b"d", b"ef"] {
+            ours.write_all(part).await.unwrap();
+        }
+        let mut buf = [0; 8];
+        assert!(common::poll_once(&mut peer.read(&mut buf)).await.is_pending() || buf[..6] == *b"abcdef");
+        ours.flush().await.unwrap();
+        drop(ours);
+        let mut all = Vec::new();
+        ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
+        all.splice(0..0, buf.into_iter().filter(|byte| *byte != 0));
+        assert_eq!(all, b"abcdef");
+    });
+}
+
+#[test]
+fn option_can_be_turned_off_and_on() {
+    run(async {
+        let Counted { ours, peer, number } = Counted::new().await;
+        assert!(ours.auto_cork());
+        ours.write_all(b"a").await.unwrap();
+        ours.set_auto_cork(false).unwrap();
+        assert!(!ours.clone().auto_cork());
+        assert_eq!(sends(number), 1);
+        ours.write_all(b"b").await.unwrap();
+        assert_eq!(sends(number), 2);
+        ours.set_auto_cork(true).unwrap();
+        ours.write_all(b"c").await.unwrap();
+        assert_eq!(sends(number), 2);
+        ours.flush().await.unwrap();
+        assert_eq!(sends(number), 3);
+        let mut buf = [0; 3];
+        ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"abc");
+    });
+}
+
+#[test]
+fn listeners_and_dialers_pass_the_option_on() {
+    use netpoll::net::{Dialer, ListenConfig};
+    run(async {
+        let listener = ListenConfig::new().auto_cork(true).listen("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let client = Dialer::new().auto_cork(true).dial(addr).await.unwrap();
+        let plain = Dialer::new().dial(addr).await.unwrap();
+        assert!(client.auto_cork() && !plain.auto_cork());
+        for _ in 0..2 {
+            assert!(listener.accept().await.unwrap().0.auto_cork());
+        }
+        drop(client);
+    });
+}
+
+#[test]
+fn deadline_change_sends() {
+    run(async {
+        let Counted { ours, peer, number } = Counted::new().await;
+        ours.write_all(b"abc").await.unwrap();
+        ours.set_write_deadline(common::by_hand::in_ms(100_000)).unwrap();
+        assert_eq!(sends(number), 1);
+        ours.write_all(b"def").await.unwrap();
+        ours.set_write_deadline(common::by_hand::past()).unwrap();
+        assert_eq!(sends(number), 2);
+        common::by_hand::assert_timeout(ours.write_all(b"g").await);
+        ours.set_write_deadline(None).unwrap();
+        drop(ours);
+        let mut all = Vec::new();
+        ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
+        assert_eq!(all, b"abcdef");
+    });
+}
+
+#[test]
+fn fan_out_of_one_turn_reaches_every_member() {
+    run(async {
+        let mut members = Vec::new();
+        while members.len() < 100 {
+            members.push(Counted::new().await);
+        }
+        let streams: Vec<_> = members.iter().map(|member| member.ours.clone()).collect();
+        let turn = task::spawn(async move {
+            for message in 0..5u8 {
+                for stream in &streams {
+                    stream.write_all(&[message; 10]).await.unwrap();
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+        for member in &members {
+            let mut buf = [0; 50];
+            ReadExt::read_exact(&mut &member.peer, &mut buf).await.unwrap();
+            assert!(buf.chunks(10).zip(0..).all(|(chunk, message)| chunk == [message; 10]));
+        }
+        becomes("few sends", || members.iter().map(|member| sends(member.number)).sum::<u32>() <= 500).await;
+        turn.cancel().await;
+    });
+}

@@ -1,0 +1,128 @@
+//! Gathering of writes (`set_auto_cork`) on simulated sockets (feature `sim`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use netpoll::net::{Dialer, ListenConfig, TcpListener, TcpStream};
+use netpoll::sim::{Sim, ms};
+use netpoll::task;
+
+/// Serves requests of one byte, with one `write_all` of ten bytes each.
+async fn serve(gather: bool) -> std::io::Result<()> {
+    let listener = ListenConfig::new().auto_cork(gather).listen("0.0.0.0:7").await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        task::spawn(async move {
+            let mut buf = [0; 100];
+            loop {
+                match stream.read(&mut buf).await? {
+                    0 => return std::io::Result::Ok(()),
+                    count => {
+                        for request in &buf[..count] {
+                            stream.write_all(&[*request; 10]).await?;
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Sends batches of requests and checks the answers.
+async fn ask(batches: u8, depth: usize) -> std::io::Result<()> {
+    let stream = Dialer::new().auto_cork(true).dial("server:7").await?;
+    for batch in 0..batches {
+        for _ in 0..depth {
+            stream.write_all(&[batch]).await?;
+        }
+        let mut answer = vec![0; 10 * depth];
+        let mut got = 0;
+        while got < answer.len() {
+            match stream.read(&mut answer[got..]).await? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                count => got += count,
+            }
+        }
+        assert!(answer.iter().all(|byte| *byte == batch));
+    }
+    Ok(())
+}
+
+/// Returns the number of packets of a run.
+fn packets(gather: bool) -> u64 {
+    let count = Arc::new(AtomicU64::new(0));
+    let result = count.clone();
+    Sim::run(7, async move |sim: Sim| {
+        sim.host("server").spawn(move || serve(gather));
+        task::sleep(ms(10)).await;
+        sim.host("client").run(ask(20, 50)).await.unwrap();
+        result.store(sim.counters().packets_sent, Ordering::SeqCst);
+    });
+    count.load(Ordering::SeqCst)
+}
+
+#[test]
+fn answers_to_a_batch_leave_as_one_packet() {
+    let (plain, gathered) = (packets(false), packets(true));
+    assert!(gathered * 5 < plain, "{gathered} of {plain}");
+}
+
+#[test]
+fn losses_delays_and_resets_do_not_change_the_bytes() {
+    for seed in 0..30 {
+        Sim::run(seed, async move |sim: Sim| {
+            sim.link("*", "*").loss(0.1);
+            sim.host("server").spawn(move || serve(true));
+            task::sleep(ms(10)).await;
+            let first = sim.host("client").run(ask(10, 20));
+            first.await.unwrap();
+        });
+    }
+}
+
+/// Waits for a second, then reads `total` bytes and the end. `done` tells that they were right.
+async fn read_late(total: usize, done: Arc<AtomicBool>) -> std::io::Result<()> {
+    let listener = TcpListener::bind("0.0.0.0:7").await?;
+    let (stream, _) = listener.accept().await?;
+    task::sleep(Duration::from_secs(1)).await;
+    let (mut at, mut buf) = (0, vec![0; 10_000]);
+    loop {
+        let count = stream.read(&mut buf).await?;
+        if count == 0 {
+            assert_eq!(at, total);
+            done.store(true, Ordering::SeqCst);
+            return Ok(());
+        }
+        let is_right = buf[..count].iter().zip(at..).all(|(byte, place)| *byte == (place % 251) as u8);
+        assert!(is_right, "the bytes from {at} on");
+        at += count;
+    }
+}
+
+/// The peer does not read: the bytes fill the socket and what may be gathered.
+#[test]
+fn full_socket_delivers_everything_after_the_close() {
+    for seed in 0..10 {
+        Sim::run(seed, async move |sim: Sim| {
+            let (total, done) = (1_000_000, Arc::new(AtomicBool::new(false)));
+            let set = done.clone();
+            sim.host("server").spawn(move || read_late(total, set.clone()));
+            task::sleep(ms(10)).await;
+            let write = async move {
+                let stream = TcpStream::connect("server:7").await.unwrap();
+                stream.set_auto_cork(true).unwrap();
+                let mut at = 0;
+                while at < total {
+                    let bytes: Vec<u8> = (at..total.min(at + 1 + at % 5000)).map(|place| (place % 251) as u8).collect();
+                    stream.write_all(&bytes).await.unwrap();
+                    at += bytes.len();
+                }
+            };
+            sim.host("client").run(write).await;
+            while !done.load(Ordering::SeqCst) {
+                task::sleep(ms(10)).await;
+            }
+        });
+    }
+}
