@@ -8,8 +8,8 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::io::{IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::mpsc;
-use std::task::Poll;
+use std::sync::{Mutex, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -235,6 +235,32 @@ fn adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed() {
                 },
             )
             .await;
+
+            let duplicates = Mutex::new(Vec::new());
+            let duplicate = |fd: BorrowedFd<'_>| {
+                duplicates.lock().unwrap().push(fd.try_clone_to_owned()?);
+                io::Result::<()>::Ok(())
+            };
+            type Call<'a> = &'a dyn Fn(&UdpSocket);
+            let calls: [(&str, Call<'_>); 3] = [
+                ("try_read_io", &|it| it.try_read_io(duplicate).unwrap()),
+                ("try_write_io", &|it| it.try_write_io(duplicate).unwrap()),
+                ("poll_read_io", &|it| {
+                    assert!(it.poll_read_io(&mut Context::from_waker(Waker::noop()), duplicate).is_ready())
+                }),
+            ];
+            for (what, call) in calls {
+                let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                let addr = socket.local_addr().unwrap();
+                let wait = async |it: &UdpSocket| {
+                    call(it);
+                    is_pending(it.recv_from(&mut [0])).await
+                };
+                assert_unregistered(what, socket, wait, || {
+                    assert_eq!(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", addr).unwrap(), 1);
+                })
+                .await;
+            }
 
             let (std, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
             let duplicate = std.try_clone().unwrap();

@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use common::*;
-use netpoll::net::{TcpStream, is_closed, is_timeout};
+use netpoll::net::{TcpStream, UdpSocket, is_closed, is_timeout};
 use netpoll::task;
 use socket2::SockRef;
 
@@ -181,6 +181,32 @@ fn panic_in_closure_releases_lock_and_reference() {
         assert_eq!(one.read(&mut [0; 1]).await.unwrap(), 1, "the lock is free");
         one.force_close().await.unwrap();
         assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 0, "and the reference");
+    });
+}
+
+/// Regression: the reference of `try_read_io` and its like was leaked, so the socket was never closed.
+#[test]
+fn panic_in_closure_of_a_datagram_socket_releases_reference() {
+    run(async {
+        fn panics(_: BorrowedFd<'_>) -> io::Result<()> {
+            panic!("in the closure")
+        }
+        type Call = fn(&UdpSocket);
+        let calls: [Call; 5] = [
+            |socket| socket.try_read_io(panics).unwrap(),
+            |socket| socket.try_write_io(panics).unwrap(),
+            |socket| drop(socket.poll_read_io(&mut Context::from_waker(Waker::noop()), panics)),
+            |socket| drop(poll_now(&mut socket.read_with(panics))),
+            |socket| drop(poll_now(&mut socket.write_with(panics))),
+        ];
+        for call in calls {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let addr = socket.local_addr().unwrap();
+            assert!(catch_unwind(AssertUnwindSafe(|| call(&socket))).is_err());
+            socket.send_to(b"x", addr).await.unwrap();
+            assert_eq!(socket.recv(&mut [0; 1]).await.unwrap(), 1);
+            socket.close().await.unwrap();
+        }
     });
 }
 

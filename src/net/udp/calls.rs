@@ -242,7 +242,12 @@ impl NetFd {
     ) -> io::Result<T> {
         let op = if direction == Direction::Read { "read" } else { "write" };
         let ticket = self.fd.poll.begin(direction).map_err(|error| self.error(op, Failure::from(error)))?;
-        let value = self.with(op, call)?;
+        self.expose();
+        let pinned = self.fd.pinned(|fd| {
+            self.fd.ensure_nonblocking();
+            call(fd)
+        });
+        let value = pinned.map_err(|failure| self.error(op, failure))?;
         self.fd.poll.pass_on(direction, ticket);
         Ok(value)
     }

@@ -17,6 +17,7 @@ use super::open::{bound_socket, multicast_socket};
 use super::targets::canonical;
 use crate::net::deadlines::deadline_methods;
 use crate::net::error::{Addr, Op};
+use crate::net::fd::operation::LockScope;
 use crate::net::futures::{Closed, Readable, Writable};
 use crate::net::net_fd::NetFd;
 use crate::net::raw::raw_access;
@@ -502,7 +503,9 @@ impl UdpSocket {
         cx: &mut Context<'_>,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        self.fd.poll_datagram(Direction::Read, None, cx, call)
+        self.fd.expose();
+        let polled = self.fd.fd.poll_pinned(Direction::Read, LockScope::None, None, cx, call);
+        polled.map_err(|failure| self.fd.error("read", failure))
     }
 
     /// Runs `call`, a system call of yours that writes, without waiting. If the call returns
