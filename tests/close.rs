@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use common::by_hand::{
     Wakes, assert_closed, between, both, connect_to, drive, fresh_pair, in_ms, narrow_pair, past, round_trip,
     trait_read, trait_write,
 };
-use common::{fill, own_address, poll_now, poll_with, read_exact, run};
+use common::{BOUND, child, fill, own_address, pair, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener, TcpStream};
 use netpoll::prelude::*;
-use netpoll::task;
+use netpoll::{rt, task};
 
 /// Returns the number of a socket's descriptor without marking the descriptor as exposed.
 fn number(socket: &impl Debug) -> i32 {
@@ -460,6 +461,28 @@ fn lingering_close_completes_when_fd_is_closed() {
         closed.unwrap();
         assert_ne!(target(number), Some(socket));
         assert_eq!(got, sent, "a close loses nothing that was written");
+    });
+}
+
+/// Regression: with all threads for blocking calls in use, the peer did not get the end of the stream.
+#[test]
+fn lingering_close_does_not_wait_for_blocking_calls() {
+    child("lingering_close_does_not_wait_for_blocking_calls", || {
+        rt::Builder::new().blocking_threads(1).start().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let call = task::spawn_blocking(move || held.recv().is_err());
+        task::block_on(async {
+            let (client, server) = pair().await;
+            client.set_linger(Some(BOUND)).unwrap();
+            client.write_all(b"x").await.unwrap();
+            let closed = client.force_close();
+            let mut all = Vec::new();
+            (&server).read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, b"x");
+            closed.await.unwrap();
+            drop(release);
+            assert!(call.await);
+        });
     });
 }
 

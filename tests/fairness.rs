@@ -297,7 +297,17 @@ async fn loops() -> Operations {
     echo.connect(echo.local_addr().unwrap()).await.unwrap();
     let pipe = Arc::new(net::pipe().unwrap());
     pipe.1.close_write().unwrap();
+    let closed = pair().await.0;
+    closed.force_close().await.unwrap();
+    let (named, unnamed) = (UnixDatagram::bind("").await.unwrap(), UnixDatagram::unbound().unwrap());
     forever! { all:
+        "a close that has ended" closed.force_close();
+        "a bind of a Unix listener" UnixListener::bind("");
+        "a Unix bind that fails" UnixListener::bind("/no/such/folder/socket");
+        "a bind of a Unix datagram socket" UnixDatagram::bind("");
+        "a connect of a Unix datagram socket" async { unnamed.connect_addr(&named.local_addr().unwrap()).await };
+        "connect_timeout(ZERO)" TcpStream::connect_timeout(&deaf, Duration::ZERO);
+        "connect_timeout(1 ns)" TcpStream::connect_timeout(&deaf, Duration::from_nanos(1));
         "a ready datagram" ready.0.readable();
         "a datagram that stays" peeked.0.peek(&mut [0; 1]);
         "an expired Unix accept" local.accept();

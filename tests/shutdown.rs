@@ -3,6 +3,7 @@
 mod common;
 
 use std::future::pending;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Watchdog, child, child_with, echo, eventually, fd_count, pair, park_on, ping, poll_now, thread_count};
+use netpoll::io::ReadExt;
 use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout, pipe};
 use netpoll::{rt, task};
 
@@ -546,20 +548,35 @@ fn shutdown_in_blocked_task_report_is_rejected() {
 fn queued_lingering_close_completes_at_shutdown() {
     child("queued_lingering_close_completes_at_shutdown", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
-        let (client, server) = park_on(pair());
-        let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
-        drop(task::spawn_blocking(move || {
-            begun.send(()).unwrap();
-            let _ = held.recv();
-        }));
-        wait.recv().unwrap();
+        let ((lingers, reader), (client, server)) = (park_on(pair()), park_on(pair()));
+        park_on(common::fill(&lingers));
+        lingers.set_linger(Some(common::BOUND)).unwrap();
+        let number = std::path::PathBuf::from(format!("/proc/self/fd/{}", lingers.as_raw_fd()));
+        assert!(poll_now(&mut lingers.force_close()).is_pending());
+        eventually("the thread is in close(2)", || !number.exists());
         client.set_linger(Some(Duration::from_secs(1))).unwrap();
         let mut closed = client.force_close();
         assert!(poll_now(&mut closed).is_pending());
         assert!(rt::shutdown(Duration::ZERO).is_err());
         assert!(poll_now(&mut closed).is_ready());
-        drop(release);
+        drop(reader);
         assert_eq!(park_on(server.read(&mut [0; 1])).unwrap(), 0);
+    });
+}
+
+/// Regression: the drop started the runtime again, with the default settings.
+#[test]
+fn drop_of_lingering_socket_after_shutdown_starts_no_runtime() {
+    child("drop_of_lingering_socket_after_shutdown_starts_no_runtime", || {
+        let (client, server) = park_on(pair());
+        let sent = park_on(common::fill(&client));
+        client.set_linger(Some(common::BOUND)).unwrap();
+        rt::shutdown(LONG).unwrap();
+        drop(client);
+        rt::Builder::new().workers(1).start().unwrap();
+        let mut all = Vec::new();
+        park_on((&server).read_to_end(&mut all)).unwrap();
+        assert_eq!(all.len(), sent);
     });
 }
 
@@ -727,15 +744,15 @@ fn shutdown_waits_for_turn_left_by_previous_shutdown() {
     });
 }
 
-/// The thread that watched the workers of the previous runtime is still in the user's report when the next one begins.
+/// The user's report of the previous runtime has not ended when the next one begins.
 #[test]
 fn report_of_previous_runtime_takes_no_task_of_the_next() {
-    let watchers = || {
+    let reporters = || {
         let names = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| {
             // A thread may end meanwhile.
             std::fs::read_to_string(entry.unwrap().path().join("comm")).unwrap_or_default()
         });
-        names.filter(|name| name.trim() == "netpoll-sysmon").count()
+        names.filter(|name| name.trim() == "netpoll-reports").count()
     };
     child("report_of_previous_runtime_takes_no_task_of_the_next", || {
         let (entered, enters) = mpsc::channel();
@@ -765,9 +782,9 @@ fn report_of_previous_runtime_takes_no_task_of_the_next() {
             let _ = second.recv_timeout(common::BOUND);
         });
         let second_report = enters.recv_timeout(common::BOUND).unwrap();
-        assert_eq!(watchers(), 2);
+        assert_eq!(reporters(), 2);
         drop(first_report);
-        eventually("the first watcher ends", || watchers() == 1);
+        eventually("the first thread ends", || reporters() == 1);
         drop(second_report);
         for (at, task) in queued.recv_timeout(common::BOUND).unwrap().into_iter().enumerate() {
             assert_eq!(park_on(task), at);

@@ -4,13 +4,16 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::rt::context;
+
 /// Returns the time at which a dial with this timeout ends; `None` if it is beyond the clock's
 /// range.
 ///
 /// # Errors
 /// Returns `InvalidInput` for a timeout of zero, as in std.
-pub(super) fn dial_ends(timeout: Duration) -> io::Result<Option<Instant>> {
+pub(super) async fn dial_ends(timeout: Duration) -> io::Result<Option<Instant>> {
     if timeout.is_zero() {
+        context::take_turn().await;
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "connect timeout must not be zero"));
     }
     Ok(Instant::now().checked_add(timeout))

@@ -272,7 +272,7 @@ pub fn metrics() -> Metrics {
     Metrics {
         workers: runtime.config().workers,
         worker_threads: runtime.worker_threads(),
-        blocking_threads: runtime.pool.threads() + runtime.lookups.threads(),
+        blocking_threads: runtime.pool.threads() + runtime.lookups.threads() + runtime.closes.threads(),
         tasks_alive: runtime.tasks_alive(),
         tasks_spawned: runtime.spawned.get() + sum(|p| &p.spawned),
         tasks_injected: runtime.injected(),

@@ -73,6 +73,7 @@ pub(crate) struct Runtime {
     pub(crate) sysmon: Sysmon,
     pub(crate) pool: Pool,
     pub(crate) lookups: Pool,
+    pub(crate) closes: Pool,
     pub(crate) threads: Threads,
     /// Tasks to be dropped by another thread, because this thread's stack has too many nested
     /// drops.
@@ -113,6 +114,7 @@ static RUNTIME: Runtime = Runtime {
     sysmon: Sysmon::new(),
     pool: Pool::new(),
     lookups: Pool::new(),
+    closes: Pool::new(),
     threads: Threads::new(),
     deferred: Mutex::new(VecDeque::new()),
     spawned: Counter::new(),

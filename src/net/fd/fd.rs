@@ -15,8 +15,8 @@
 //! * F1 — the generation changes before the number is closed, so an event of the next owner of the
 //!   number reaches the next owner. A lent number (`AsyncFd`) is not closed: it leaves the poller
 //!   explicitly, before its owner may close it.
-//! * F2 — close(2) does not block a worker. With SO_LINGER set it waits, so it runs on the blocking
-//!   pool. The socket is asked for the option if anyone may have set it: this handle, an owner of a
+//! * F2 — close(2) does not block a worker. With SO_LINGER set it waits, so it runs on a pool for
+//!   such closes. The socket is asked for the option if anyone may have set it: this handle, an owner of a
 //!   duplicate, or the listener from which the connection inherits it.
 //! * F3 — memory that the kernel still reads after its calls ([`Loans`]) is recalled before
 //!   close(2), after the last call.
@@ -45,7 +45,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, fence};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Type};
@@ -54,9 +54,11 @@ use super::cork::Gathering;
 use super::failure::Failure;
 use super::fast_open::FastOpen;
 use super::fd_mutex::FdMutex;
+use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::{self, Direction, PollHandle};
+use crate::rt::sched::task::spawn_close;
 use crate::rt::time::clock;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
@@ -443,8 +445,9 @@ impl Fd {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || outlives, self.may_linger());
         }
-        if closing.waits() {
-            drop(crate::task::spawn_blocking(move || closing.wait()));
+        // A drop does not start a runtime that was shut down: the kernel sends the rest then.
+        if closing.waits() && (closing.gone.is_some() || poller::is_running()) {
+            spawn_close(move || closing.wait());
         }
         if let Some(unfinished) = unfinished {
             Fd::close_later(unfinished);
@@ -539,18 +542,21 @@ impl Drop for Closing {
 #[must_use = "the close has begun; await this to know its end"]
 pub struct Closed {
     gone: Arc<Gone>,
+    refused: bool,
 }
 
 impl Closed {
     pub(crate) fn new(gone: Arc<Gone>) -> Closed {
-        Closed { gone }
+        Closed { gone, refused: false }
     }
 }
 
 impl Future for Closed {
     type Output = io::Result<()>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.gone.poll(cx).map(Ok)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.gone.poll(cx));
+        // A loop over closes that have ended must yield.
+        context::poll_budget(cx, &mut self.refused).map(Ok)
     }
 }

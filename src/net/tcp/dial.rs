@@ -137,6 +137,7 @@ pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe
 async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
     let op = || recipe.op(addr);
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        context::take_turn().await;
         return Err(op().timed_out());
     }
     let retries_max = if recipe.has_port() { 0 } else { RETRIES_MAX };

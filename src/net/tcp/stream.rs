@@ -147,7 +147,7 @@ impl TcpStream {
     /// ```
     #[doc(alias = "net.DialTimeout")]
     pub async fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-        dial_tcp(*addr, dial_ends(timeout)?, &Recipe::new()).await.map(TcpStream::from_net_fd)
+        dial_tcp(*addr, dial_ends(timeout).await?, &Recipe::new()).await.map(TcpStream::from_net_fd)
     }
 
     /// Wraps a connection that was dialled, and stores the host name for snapshots.
@@ -542,9 +542,9 @@ impl TcpStream {
 
     /// Sets how a close treats unsent data (SO_LINGER). With `None` the kernel sends it in the
     /// background. Zero discards it and resets the connection. With any other time, rounded up to
-    /// seconds, the close takes up to that long; it runs on a thread of the blocking pool. If
-    /// [`rt::shutdown`](crate::rt::shutdown) comes first, the kernel sends the data in the
-    /// background.
+    /// seconds, the close takes up to that long; it runs on a thread of its own pool. If
+    /// [`rt::shutdown`](crate::rt::shutdown) comes first, or the stream is dropped when the runtime
+    /// does not run, the kernel sends the data in the background.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

@@ -72,9 +72,9 @@ impl UnixDatagram {
     /// `InvalidInput` if the path is too long or contains a NUL.
     ///
     /// # Cancel safety
-    /// The future does not wait: its first poll completes it.
+    /// If the future is dropped, nothing was bound.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
-        bind(Type::DGRAM, Name::Path(path.as_ref())).map(|(fd, _)| UnixDatagram { fd })
+        bind(Type::DGRAM, Name::Path(path.as_ref())).await.map(|(fd, _)| UnixDatagram { fd })
     }
 
     /// Creates a socket with the address `addr`, which may be an abstract name.
@@ -83,9 +83,9 @@ impl UnixDatagram {
     /// Same as [`bind`](UnixDatagram::bind).
     ///
     /// # Cancel safety
-    /// The future does not wait: its first poll completes it.
+    /// If the future is dropped, nothing was bound.
     pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixDatagram> {
-        bind(Type::DGRAM, Name::Addr(addr)).map(|(fd, _)| UnixDatagram { fd })
+        bind(Type::DGRAM, Name::Addr(addr)).await.map(|(fd, _)| UnixDatagram { fd })
     }
 
     /// Creates a socket without a name. It can send, but receivers cannot answer.
@@ -117,9 +117,9 @@ impl UnixDatagram {
     /// [`bind`](UnixDatagram::bind) does.
     ///
     /// # Cancel safety
-    /// The future does not wait: its first poll completes it.
+    /// If the future is dropped, the peer is unchanged.
     pub async fn connect<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
-        connect_datagram(&self.fd, Name::Path(path.as_ref()))
+        connect_datagram(&self.fd, Name::Path(path.as_ref())).await
     }
 
     /// Makes the socket with the address `addr` the peer. The address may be an abstract name.
@@ -128,9 +128,9 @@ impl UnixDatagram {
     /// Same as [`connect`](UnixDatagram::connect).
     ///
     /// # Cancel safety
-    /// The future does not wait: its first poll completes it.
+    /// If the future is dropped, the peer is unchanged.
     pub async fn connect_addr(&self, addr: &SocketAddr) -> io::Result<()> {
-        connect_datagram(&self.fd, Name::Addr(addr))
+        connect_datagram(&self.fd, Name::Addr(addr)).await
     }
 
     // ---- receiving ----

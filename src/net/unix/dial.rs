@@ -55,7 +55,9 @@ pub(super) fn network(ty: Type) -> Network {
 
 /// Binds a socket to `name`, and listens unless it is a datagram socket. Also returns the file of a
 /// listener. The error is an `OpError` `listen NETWORK name: call: reason`; no file is left behind.
-pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
+pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
+    // It does not wait, so a loop over it yields here.
+    context::take_turn().await;
     let op = || Op::at("listen", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
     let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
@@ -98,7 +100,8 @@ pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) ->
 }
 
 /// Connects a datagram socket: `send` sends to the peer, and only its datagrams are received.
-pub(super) fn connect_datagram(fd: &NetFd, name: Name<'_>) -> io::Result<()> {
+pub(super) async fn connect_datagram(fd: &NetFd, name: Name<'_>) -> io::Result<()> {
+    context::take_turn().await;
     let op = || Op::at("dial", network(Type::DGRAM), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
     fd.fd.with(|fd| socket::connect(fd, &raw)).map_err(|failure| match failure {

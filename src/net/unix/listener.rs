@@ -73,8 +73,8 @@ macro_rules! listener {
     ($type:ident, $ty:expr, $accepted:ident) => {
         /// Binding, accepting, closing and addresses.
         impl $type {
-            fn bind_name(name: Name<'_>) -> io::Result<$type> {
-                bind($ty, name).map(|(fd, file)| $type { file, fd })
+            async fn bind_name(name: Name<'_>) -> io::Result<$type> {
+                bind($ty, name).await.map(|(fd, file)| $type { file, fd })
             }
 
             /// Listens at `path`. With an empty path the kernel chooses an abstract name, which
@@ -87,9 +87,9 @@ macro_rules! listener {
             /// NUL.
             ///
             /// # Cancel safety
-            /// The future does not wait: its first poll completes it.
+            /// If the future is dropped, nothing was bound.
             pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<$type> {
-                $type::bind_name(Name::Path(path.as_ref()))
+                $type::bind_name(Name::Path(path.as_ref())).await
             }
 
             /// Listens at the address `addr`, which may be an abstract name.
@@ -98,7 +98,7 @@ macro_rules! listener {
             /// Same as [`bind`](Self::bind).
             ///
             /// # Cancel safety
-            /// The future does not wait: its first poll completes it.
+            /// If the future is dropped, nothing was bound.
             ///
             /// # Examples
             /// ```
@@ -112,7 +112,7 @@ macro_rules! listener {
             /// # std::io::Result::Ok(()) }).unwrap();
             /// ```
             pub async fn bind_addr(addr: &SocketAddr) -> io::Result<$type> {
-                $type::bind_name(Name::Addr(addr))
+                $type::bind_name(Name::Addr(addr)).await
             }
 
             /// Waits for a connection and returns it with the peer's address, which is usually

@@ -123,7 +123,7 @@ impl UnixStream {
     /// # Cancel safety
     /// Dropping the future closes the socket.
     pub async fn connect_timeout<P: AsRef<Path>>(path: P, timeout: Duration) -> io::Result<UnixStream> {
-        dial(Type::STREAM, Name::Path(path.as_ref()), dial_ends(timeout)?).await.map(UnixStream::from_net_fd)
+        dial(Type::STREAM, Name::Path(path.as_ref()), dial_ends(timeout).await?).await.map(UnixStream::from_net_fd)
     }
 
     /// Connects to the listener at `path`, waiting until `deadline` at most.

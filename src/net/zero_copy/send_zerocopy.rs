@@ -5,7 +5,6 @@
 //! A completion produces an edge with only ERROR set. The edge wakes all waiters; those that wait
 //! for data or room find none and wait again. This future waits for edges after the one seen before
 //! it read the error queue, and for other futures that find its completion there.
-//! one's completion there.
 
 use std::fmt;
 use std::future::Future;

@@ -107,6 +107,11 @@ fn is_open(index: u32, generation: u32) -> bool {
     runtime().cache.get(index).is_some_and(|desc| desc.is_current(generation))
 }
 
+/// Returns whether the runtime is running.
+pub(crate) fn is_running() -> bool {
+    runtime().is_running()
+}
+
 /// Counts a closed descriptor.
 pub(crate) fn descriptor_closed() {
     runtime().closings.note();

@@ -1,9 +1,10 @@
-//! The thread pools for blocking calls: one for name look-ups, one for everything else (files,
-//! computations).
+//! The thread pools for blocking calls: one for name look-ups, one for closes that wait, and one for
+//! everything else (files, computations).
 //!
 //! Look-ups have separate threads, so that a program whose other calls occupy all their threads can
 //! still resolve names: a dial has a deadline and does not know of those calls. Go also limits
-//! look-ups separately from other blocked threads.
+//! look-ups separately from other blocked threads. For the same reason a close for which SO_LINGER
+//! is set does not wait for other calls: its peer waits for the FIN.
 //!
 //! Threads start on demand, up to a limit, and end after [`REST`] without work. A task here is an
 //! ordinary task whose single poll makes the call, so it is awaited, cancelled (before it starts)

@@ -80,6 +80,7 @@ impl Runtime {
         let mut tasks: Vec<_> = items.into_iter().map(take_item).collect();
         tasks.extend(self.pool.stop());
         tasks.extend(self.lookups.stop());
+        tasks.extend(self.closes.stop());
         tasks.extend(self.take_deferred());
         tasks
     }

@@ -144,6 +144,13 @@ where
     spawn_call(None, Location::caller(), f, |runnable| runtime().pool_push(&runtime().lookups, runnable))
 }
 
+/// Runs a close that waits on the pool for such closes.
+#[track_caller]
+pub(crate) fn spawn_close(close: impl FnOnce() + Send + 'static) {
+    let push = |runnable| runtime().pool_push(&runtime().closes, runnable);
+    spawn_call(None, Location::caller(), close, push).detach();
+}
+
 fn spawn_call<F, T, S>(name: Option<Name>, place: &'static Location<'static>, f: F, push: S) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,

@@ -57,7 +57,7 @@ impl UnixSeqpacket {
     /// Same as [`UnixSeqpacketListener::bind`].
     ///
     /// # Cancel safety
-    /// The future does not wait: its first poll completes it.
+    /// If the future is dropped, nothing was bound.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacketListener> {
         UnixSeqpacketListener::bind(path).await
     }

@@ -95,7 +95,9 @@ impl UnixSeqpacket {
     /// # Cancel safety
     /// Dropping the future closes the socket.
     pub async fn connect_timeout<P: AsRef<Path>>(path: P, timeout: Duration) -> io::Result<UnixSeqpacket> {
-        dial(Type::SEQPACKET, Name::Path(path.as_ref()), dial_ends(timeout)?).await.map(UnixSeqpacket::from_net_fd)
+        dial(Type::SEQPACKET, Name::Path(path.as_ref()), dial_ends(timeout).await?)
+            .await
+            .map(UnixSeqpacket::from_net_fd)
     }
 
     /// Connects to the listener at `path`, waiting until `deadline` at most.
