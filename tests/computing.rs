@@ -5,9 +5,10 @@ mod common;
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use common::{child, child_with, eventually, pair, park_on, ping, poll_once};
 use netpoll::net::{self, ListenConfig, TcpListener, TcpStream, UdpSocket, is_timeout};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacketListener, UnixStream};
 use netpoll::prelude::*;
+use netpoll::time::Sleep;
 use netpoll::{future, rt, stream, task};
 
 const MS: Duration = Duration::from_millis(1);
@@ -206,6 +208,63 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
             rt::shutdown(common::BOUND).unwrap();
         });
     }
+}
+
+/// Blocks in `wake` until the task has run.
+struct Waits(Mutex<mpsc::Receiver<()>>, mpsc::Sender<()>);
+
+impl Wake for Waits {
+    fn wake(self: Arc<Self>) {
+        self.0.lock().unwrap().recv_timeout(common::BOUND).expect("the task runs");
+        self.1.send(()).unwrap();
+    }
+}
+
+/// Regression: only a thread in a turn of a task counted as blocked, not one in a waker.
+#[test]
+fn tasks_run_beside_a_waker_that_blocks_its_worker() {
+    child("tasks_run_beside_a_waker_that_blocks_its_worker", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let ((ran, runs), (woke, wakes)) = (mpsc::channel(), mpsc::channel());
+        let waker = Waker::from(Arc::new(Waits(Mutex::new(runs), woke)));
+        let mut sleep = Sleep::new(20 * MS);
+        assert!(Pin::new(&mut sleep).poll(&mut Context::from_waker(&waker)).is_pending());
+        let task = task::spawn(async move {
+            task::sleep(40 * MS).await;
+            ran.send(()).unwrap();
+        });
+        wakes.recv_timeout(common::BOUND).unwrap();
+        park_on(task);
+        park_on(sleep);
+    });
+}
+
+/// Regression: reports were made on the thread that watches the workers, so it added none meanwhile.
+#[test]
+fn tasks_run_beside_a_report_that_blocks() {
+    child("tasks_run_beside_a_report_that_blocks", || {
+        let ((ran, runs), (reported, reports)) = (mpsc::channel::<()>(), mpsc::channel());
+        let runs = Mutex::new(runs);
+        let report = move |_: &rt::BlockedTask| {
+            runs.lock().unwrap().recv_timeout(common::BOUND).unwrap();
+            assert_eq!(task::block_on(async { task::spawn(async { 7 }).await }), 7);
+            reported.send(()).unwrap();
+        };
+        rt::Builder::new().workers(1).on_blocked_task(report).start().unwrap();
+        // Each blocks its thread until both are reported.
+        let release = Arc::new(Barrier::new(3));
+        let block = |release: Arc<Barrier>| task::spawn(async move { _ = release.wait() });
+        let blocked = [block(release.clone()), block(release.clone())];
+        for _ in 0..2 {
+            let ran = ran.clone();
+            park_on(task::spawn(async move { ran.send(()).unwrap() }));
+        }
+        for _ in 0..2 {
+            reports.recv_timeout(common::BOUND).expect("each is reported");
+        }
+        release.wait();
+        blocked.into_iter().for_each(park_on);
+    });
 }
 
 /// The thread that takes over from a blocked one never runs out of its own tasks.

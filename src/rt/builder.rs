@@ -70,8 +70,9 @@ impl Builder {
     }
 
     /// Sets the maximum number of threads for [`spawn_blocking`](crate::task::spawn_blocking), at
-    /// least 1. Further calls wait in a queue. Name look-ups have separate threads, up to the same
-    /// number, so that they do not wait for other calls.
+    /// least 1. Further calls wait in a queue. Name look-ups, and closes of sockets for which
+    /// SO_LINGER is set, have separate threads, up to the same number each, so that they do not wait
+    /// for other calls.
     #[doc(alias = "max_blocking_threads")]
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.config.blocking_threads = threads;
@@ -92,8 +93,8 @@ impl Builder {
     }
 
     /// Sets a function that is called once for each time that a task is found to block its thread.
-    /// It is called on the thread that watches the workers, which meanwhile adds no workers and finds
-    /// no other blocked task: it should return soon. A panic in it is contained.
+    /// It is called on a thread of its own, for one task after the other, and may block: further
+    /// reports wait, at most 256 of them. A panic in it is contained.
     pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
         self.config.on_blocked_task = Some(Arc::new(report));
         self

@@ -99,6 +99,17 @@ impl EventRing {
         self.end.store(end + 1, Ordering::Release);
     }
 
+    /// Returns the number of events ever appended, and whether the last one precedes calls of
+    /// wakers. Any thread.
+    pub(crate) fn is_waking(&self) -> (u64, bool) {
+        // ORDERING: Acquire pairs with the Release of `end`. The entry may be overwritten meanwhile;
+        // then the number that the caller sees next is another one.
+        let end = self.end.load(Ordering::Acquire);
+        let word = self.entries[end.wrapping_sub(1) as usize % ENTRIES][0].load(Ordering::Acquire);
+        let mark = MARKS.get((word & !(TICKS_MASK << MARK_BITS)) as usize);
+        (end, end > 0 && matches!(mark, Some(Mark::Rise | Mark::Poll | Mark::Timers)))
+    }
+
     /// Returns the events that are still there, oldest first, and whether these are all. Any thread.
     pub(crate) fn read(&self) -> (Vec<Event>, bool) {
         // ORDERING: Acquire pairs with the Release of `end`: the words that it covers are visible.

@@ -30,6 +30,7 @@ pub(crate) mod pool;
 pub(crate) mod processor;
 pub(crate) mod queue;
 pub(crate) mod record;
+mod reports;
 mod resting;
 pub(crate) mod root;
 mod shortage;

@@ -5,7 +5,8 @@
 //!   or sleeps in epoll.
 //! * A task that is in the same poll as at the previous check is *stuck*. It is asked to yield at
 //!   its next I/O operation, counted and reported. Other threads may take any task queued
-//!   behind it, also those that have tasks of their own.
+//!   behind it, also those that have tasks of their own. The same applies, except for the report,
+//!   to a thread that is still in the wakers of the same batch.
 //! * If all awake threads are stuck, threads with spare processors are added, so that tasks, timers
 //!   and the network make progress.
 //! * Gathered writes of a turn that has lasted since the previous check are sent (`rt/unsent.rs`).
@@ -18,7 +19,7 @@
 //! # States
 //! ticking → (five checks without a turn or a poll) asleep, without limit → (`notice_activity`, by
 //! a thread that ends the idleness) ticking. Each epoch has its own thread. That of an epoch that
-//! is over ends, or is still in the user's report. If the system refuses the thread, it is
+//! is over ends, or is still in a waker. If the system refuses the thread, it is
 //! *missing*; see `shortage.rs`.
 //!
 //! A poll on this thread calls wakers, which are user code and may call `block_on`. Another thread
@@ -27,7 +28,7 @@
 //! # Invariants
 //! * 10 — it sleeps when the process is idle. Waking it costs a system call once per stretch of at
 //!   least 50 ms of idleness.
-//! * 12 — the user's report runs on this thread without any lock.
+//! * 12 — the user's report runs on another thread, see [`reports`](super::reports).
 //!
 //! # Compared with Go (runtime/proc.go, sysmon)
 //! A future cannot be preempted, so a processor is not taken away from a stuck thread; another one
@@ -44,7 +45,7 @@ use super::pacing::correct_and_wake;
 use super::polling::Polling;
 use super::shortage::LASTS;
 use super::worker::Core;
-use crate::rt::config::{BlockedPolicy, BlockedTask};
+use crate::rt::config::{BlockedPolicy, BlockedTask, Config};
 use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
@@ -74,6 +75,8 @@ thread_local! {
 struct Seen {
     polls: u64,
     running: u64,
+    /// The number of events in its ring.
+    events: u64,
     since: Option<Instant>,
     reported: bool,
 }
@@ -267,6 +270,7 @@ impl Monitor {
         runtime.ensure_worker_after_leaving();
         runtime.ensure_pool_thread(&runtime.pool, lasts);
         runtime.ensure_pool_thread(&runtime.lookups, lasts);
+        runtime.ensure_pool_thread(&runtime.closes, lasts);
         if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
             // A task may block this thread: threads in `block_on` poll in the meantime.
             runtime.sysmon.stuck.store(1, Ordering::Relaxed);
@@ -297,6 +301,7 @@ impl Monitor {
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.turns.ended(), processor.running_id());
+            let (events, is_waking) = processor.events.is_waking();
             let turns = polls.saturating_sub(seen.polls);
             if let Some(record) = processor.running() {
                 record.add_cpu(gap.as_nanos() as u64);
@@ -306,10 +311,10 @@ impl Monitor {
             }
             let moved = !processor.owned.load(Ordering::Relaxed)
                 || processor.epoch.load(Ordering::Relaxed) != epoch
-                || running == 0
                 || running != seen.running
-                || polls != seen.polls;
-            (seen.polls, seen.running) = (polls, running);
+                || polls != seen.polls
+                || (running == 0 && (!is_waking || events != seen.events));
+            (seen.polls, seen.running, seen.events) = (polls, running, events);
             if moved {
                 (seen.since, seen.reported) = (Some(now), false);
                 processor.stuck.store(false, Ordering::Relaxed);
@@ -318,6 +323,10 @@ impl Monitor {
             stuck += 1;
             backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
+            if running == 0 {
+                // In a waker. There is no task to report or to ask.
+                continue;
+            }
             let blocked_for = seen.since.map_or(TICK, |since| now - since);
             if let Some(record) = processor.running().filter(|record| record.id() == running) {
                 record.poll_lasts(blocked_for);
@@ -332,32 +341,17 @@ impl Monitor {
             }
         }
         self.runtime.sysmon.stuck.store(stuck, Ordering::Relaxed);
-        self.report(reports);
+        self.report(reports, epoch);
         (stuck, backlog)
     }
 
-    fn report(&self, reports: Vec<(TaskId, Duration)>) {
+    fn report(&self, reports: Vec<(TaskId, Duration)>, epoch: u32) {
         self.runtime.sysmon.blocked.fetch_add(reports.len() as u64, Ordering::Relaxed);
-        let config = self.runtime.config();
         if !reports.is_empty() {
-            (config.on_stall)();
+            (self.runtime.config().on_stall)();
         }
-        if config.on_blocked_task.is_none() && cfg!(not(feature = "tracing")) {
-            return;
-        }
-        for (id, blocked_for) in reports {
-            let task = BlockedTask { id, name: identity::name_of(id), blocked_for };
-            // The function and the subscriber are user code: a panic in them is contained.
-            let report = || {
-                trace::task_blocks(id.number(), task.name.as_deref(), blocked_for);
-                if let Some(report) = &config.on_blocked_task {
-                    report(&task);
-                }
-            };
-            if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(report)) {
-                drop_payload(payload);
-            }
-        }
+        let task = |(id, blocked_for)| BlockedTask { id, name: identity::name_of(id), blocked_for };
+        self.runtime.report_blocked(epoch, reports.into_iter().map(task).collect());
     }
 
     /// Takes events and due timers on behalf of busy threads.
@@ -378,5 +372,50 @@ impl Monitor {
         self.run_user_code(epoch, |own| own.polling.wakers.wake_all());
         self.waits = runtime.driver.waits.get();
         self.activity += 1;
+    }
+}
+
+impl Runtime {
+    /// Reports tasks that sysmon found blocked in `epoch`.
+    fn report_blocked(&'static self, epoch: u32, tasks: Vec<BlockedTask>) {
+        let config = self.config();
+        if tasks.is_empty() || (config.on_blocked_task.is_none() && cfg!(not(feature = "tracing"))) {
+            return;
+        }
+        if !self.sysmon.reports.push(epoch, tasks) {
+            return;
+        }
+        let name = format!("{}-reports", config.thread_name);
+        let started = self.threads.start(name, move || {
+            self.make_reports(epoch);
+            if self.epoch() == epoch {
+                self.threads.leave();
+            }
+        });
+        if started.is_err() {
+            self.make_reports(epoch);
+        }
+    }
+
+    fn make_reports(&'static self, epoch: u32) {
+        let config = self.config();
+        while self.epoch() == epoch
+            && let Some(task) = self.sysmon.reports.pop(epoch)
+        {
+            report(&config, &task);
+        }
+    }
+}
+
+/// Makes one report. A panic in the function or the subscriber is contained.
+fn report(config: &Arc<Config>, task: &BlockedTask) {
+    let report = || {
+        trace::task_blocks(task.id.number(), task.name.as_deref(), task.blocked_for);
+        if let Some(report) = &config.on_blocked_task {
+            report(task);
+        }
+    };
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(report)) {
+        drop_payload(payload);
     }
 }

@@ -1,6 +1,7 @@
 //! [`Sysmon`]: the state of sysmon, the thread that watches all others.
 
 use super::event_ring::{Event, EventRing};
+use super::reports::Reports;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::parker::Parker;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
@@ -10,7 +11,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 pub(crate) struct Sysmon {
     /// Whether the thread ticks. If not, it sleeps, or does not exist.
     pub(super) ticks: AtomicBool,
-    /// The thread of the current epoch. One of an earlier epoch may still be in a report.
+    /// The thread of the current epoch. One of an earlier epoch may still be in a waker.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
     /// Whether the system refused the thread, so that the runtime runs without it.
     pub(super) is_missing: AtomicBool,
@@ -19,6 +20,7 @@ pub(crate) struct Sysmon {
     pub(super) stuck: AtomicUsize,
     /// The tasks that were found stuck lately, for the black box.
     pub(super) events: LazyBox<EventRing>,
+    pub(super) reports: Reports,
 }
 
 impl Sysmon {
@@ -30,6 +32,7 @@ impl Sysmon {
             blocked: AtomicU64::new(0),
             stuck: AtomicUsize::new(0),
             events: LazyBox::new(),
+            reports: Reports::new(),
         }
     }
 

@@ -1,0 +1,54 @@
+//! [`Reports`]: the queue of reports to the user's function, of tasks that block their threads.
+//!
+//! The function is user code and may block, so it runs on a thread of its own, and sysmon goes on
+//! watching. Reports are made one after the other, in order. The thread starts with the first report
+//! and ends when none is left. If the system refuses the thread, sysmon makes the reports.
+//!
+//! A thread that a shutdown left behind in a report ends after it; the next epoch has its own.
+
+use std::collections::VecDeque;
+
+use crate::rt::config::BlockedTask;
+use crate::sync::Mutex;
+
+/// The maximum number of reports that wait for one in progress. Further ones are dropped.
+const QUEUED_MAX: usize = 256;
+
+/// The reports that are to be made; see the [module documentation](self).
+#[derive(Debug)]
+pub(super) struct Reports(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    epoch: u32,
+    queue: VecDeque<BlockedTask>,
+    has_thread: bool,
+}
+
+impl Reports {
+    pub(super) const fn new() -> Reports {
+        Reports(Mutex::new(State { epoch: 0, queue: VecDeque::new(), has_thread: false }))
+    }
+
+    /// Queues `tasks`. Returns whether a thread must be started.
+    pub(super) fn push(&self, epoch: u32, tasks: Vec<BlockedTask>) -> bool {
+        let mut state = self.0.lock();
+        if state.epoch != epoch {
+            *state = State { epoch, queue: VecDeque::new(), has_thread: false };
+        }
+        let room = QUEUED_MAX - state.queue.len();
+        state.queue.extend(tasks.into_iter().take(room));
+        !std::mem::replace(&mut state.has_thread, true)
+    }
+
+    /// Takes the next report of `epoch`. If there is none, the calling thread no longer counts.
+    pub(super) fn pop(&self, epoch: u32) -> Option<BlockedTask> {
+        let mut state = self.0.lock();
+        if state.epoch != epoch {
+            return None;
+        }
+        let task = state.queue.pop_front();
+        state.has_thread = task.is_some();
+        task
+    }
+}
