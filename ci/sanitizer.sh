@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tests under a sanitizer. Needs a nightly toolchain; for thread and memory also its component rust-src, since std has to be instrumented
-# too. Without it, thread takes its lesser form, in which std's locks and channels give false reports; which form runs is printed.
+# The tests under a sanitizer. Thread and memory need the component rust-src, since std has to be instrumented too: that of the nightly
+# toolchain, or else of the stable one, which then accepts unstable options (RUSTC_BOOTSTRAP). Without it, thread takes its lesser form on
+# nightly, in which std's locks and channels give false reports; which form runs is printed.
 #   ci/sanitizer.sh address|thread|memory [--lib, --test NAME, …]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,17 +9,26 @@ exec </dev/null
 readonly sanitizer=${1:?address, thread or memory}
 shift
 
+# has_source TOOLCHAIN: whether it has the source of std.
+has_source() {
+    [[ -f $(rustc "+$1" --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/Cargo.lock ]]
+}
+toolchain=nightly
+if ! has_source nightly && has_source stable; then
+    toolchain=stable
+    export RUSTC_BOOTSTRAP=1
+fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 options=(--target "$host" --target-dir "target/$sanitizer")
 flags=-Zsanitizer=$sanitizer
 case $sanitizer in
 address) ;;
 thread | memory)
-    if [[ -f $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock ]]; then
+    if has_source "$toolchain"; then
         options+=(-Zbuild-std)
         # std makes a Vec byte by byte otherwise, which takes minutes under thread.
         export CARGO_PROFILE_DEV_OPT_LEVEL=1
-        printf 'std is instrumented\n'
+        printf 'std is instrumented (%s)\n' "$toolchain"
     elif [[ $sanitizer == thread ]]; then
         flags+=' -Cunsafe-allow-abi-mismatch=sanitizer'
         printf 'std is NOT instrumented (no rust-src): reports about its locks and channels are false\n'
@@ -46,7 +56,7 @@ export RUST_BACKTRACE=0
 export NETPOLL_SLOW=1
 if (($# == 0)); then
     # tests/examples.rs runs them.
-    cargo +nightly build "${options[@]}" --examples
+    cargo "+$toolchain" build "${options[@]}" --examples
     set -- --lib --tests
 fi
-cargo +nightly test "${options[@]}" "$@"
+cargo "+$toolchain" test "${options[@]}" "$@"
