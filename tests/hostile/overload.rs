@@ -245,7 +245,6 @@ fn million_tasks_complete() {
         let begin = live_bytes();
         let (each, spawned, took) = crowd_of_tasks(count);
         let first = live_bytes() - begin;
-        // The queues keep the room that they have grown to, and a second crowd uses it.
         crowd_of_tasks(count);
         rt::shutdown(Duration::from_secs(120)).unwrap();
         let second = live_bytes() - begin;
@@ -256,9 +255,10 @@ fn million_tasks_complete() {
                  {first} B kept after the first crowd, {second} B after another and a shutdown"
             ),
         );
-        // A pointer per task, rounded up to a power of two. The second crowd adds little (its
-        // queues may belong to other threads).
-        assert!(second < 64 * count as i64 && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
+        // A record per task, and on a busy machine the black boxes of some twenty spares. The second
+        // crowd adds little.
+        let most = 48 * count as i64 + (20 * 128 << 10);
+        assert!(second < most && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });
 }
 

@@ -3,7 +3,7 @@
 use async_task::Runnable;
 
 use super::processor::Processor;
-use super::queue::{Injected, Item};
+use super::queue::{Injected, Item, release_room};
 use super::task::{discard, take_item};
 use super::task_data::TaskData;
 use crate::rt::runtime::Runtime;
@@ -56,6 +56,7 @@ impl Runtime {
             processor.queue.push(item);
         }
         self.injector_len.store(injector.len(), Ordering::SeqCst);
+        release_room(&mut injector);
         drop(injector);
         first.map(|injected| injected.0)
     }

@@ -257,11 +257,11 @@ pub(crate) struct Injected(pub(crate) Item);
 #[allow(unsafe_code)]
 unsafe impl Send for Injected {}
 
-/// Frees the memory of an empty list that was long. Otherwise each processor keeps the memory of its
+/// Frees the memory of an empty list that was long. Otherwise each list keeps the memory of its
 /// longest backlog.
-fn release_room(overflow: &mut VecDeque<SendItem>) {
-    if overflow.is_empty() && overflow.capacity() > ROOM_MAX {
-        *overflow = VecDeque::new();
+pub(super) fn release_room<T>(list: &mut VecDeque<T>) {
+    if list.is_empty() && list.capacity() > ROOM_MAX {
+        *list = VecDeque::new();
     }
 }
 
