@@ -233,20 +233,6 @@ fn unix_sockets_and_blocking_calls_work_within_a_host() {
 }
 
 #[test]
-fn stalled_simulation_lists_waiting_tasks() {
-    let payload = catch_unwind(|| {
-        Sim::run(1, async |sim| {
-            sim.host("server").spawn(|| echo("0.0.0.0:7"));
-            let stream = TcpStream::connect("server:7").await.unwrap();
-            stream.read(&mut [0; 1]).await.unwrap();
-        });
-    });
-    let text = message(payload.unwrap_err());
-    assert!(text.contains("stands still") && text.contains("host `server`: 2 tasks wait (server)"), "{text}");
-    assert!(text.contains("listening, 0 to accept") && text.contains("Established"), "{text}");
-}
-
-#[test]
 fn misuse_is_told() {
     let cases: [(fn(), &str); 13] = [
         (|| Sim::run(1, async |sim| _ = sim.link("*", "*").loss(1.5)), "probability from 0 to 1, not 1.5"),

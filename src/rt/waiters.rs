@@ -270,6 +270,7 @@ impl Wakers {
 }
 
 /// Wakes a task and contains a panic of its waker.
+#[inline(always)]
 pub(crate) fn wake(waker: Waker) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
         drop_payload(payload);

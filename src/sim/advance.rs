@@ -1,12 +1,10 @@
 //! How a simulation goes on when no task can run: edges, packets, timers, and the clock.
 
-use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use super::edge;
 use super::machine::kernel::log::seconds;
-use super::machine::kernel::socket::HostId;
-use super::machine::real::Real;
-use super::report;
+use super::machine::real::{self, Real};
 use super::shared::lock;
 use super::world::World;
 use crate::rt::poll::poll_desc::Direction;
@@ -18,9 +16,6 @@ use crate::rt::waiters::Wakers;
 /// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. Longer
 /// than every timeout of TCP, of which TCP_KEEPIDLE has the longest: 9.1 hours.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
-
-/// The number of milliseconds for which a test with real sockets waits for an event without a timer.
-const SILENT_MS_MAX: u32 = 60_000;
 
 /// Reports edges to their descriptors.
 fn deliver(edges: &[(u64, u32)], wakers: &mut Wakers) {
@@ -55,16 +50,15 @@ impl World {
             let next = match (timer, event) {
                 (Some(timer), Some(event)) => timer.min(event),
                 (Some(at), None) | (None, Some(at)) => at,
-                (None, None) if self.machine.allows_threads.get() => {
-                    // Only another thread can make progress possible; wait for it.
-                    self.shared.wait();
+                (None, None) => {
+                    self.wait_for_threads();
                     break;
                 }
-                (None, None) => self.stop_as_quiet(),
             };
             let since = *quiet_since.get_or_insert(now);
             if timer.is_none() && next > since + QUIET_NANOS {
-                self.stop_as_quiet();
+                self.wait_for_threads();
+                break;
             }
             let next = next.max(now);
             assert!(next <= self.limit.get(), "the simulation has not ended after {} virtual seconds", seconds(now));
@@ -84,6 +78,20 @@ impl World {
             }
         }
         wakers.wake_all();
+    }
+
+    /// Waits until another thread wakes a task or closes a socket, which alone can make progress
+    /// possible. Fails if there are no such threads, or if they do nothing for the patience of the run.
+    fn wait_for_threads(&self) {
+        for _ in 0..if self.machine.allows_threads.get() { self.patience_ms.get() } else { 0 } {
+            if self.shared.take_poke() {
+                return;
+            }
+            real::sleep_1_ms();
+            // The watchdog does not take this for a task that does not yield.
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        }
+        self.stop_as_quiet()
     }
 
     /// Reports edges to the descriptors. Returns whether there were any.
@@ -139,7 +147,7 @@ impl World {
             if millis > 0 {
                 silent_ms += 1;
                 assert!(
-                    silent_ms < SILENT_MS_MAX,
+                    silent_ms < self.patience_ms.get(),
                     "the test waits without a timer, and no event has come for a minute of real time"
                 );
                 continue;
@@ -159,40 +167,5 @@ impl World {
         let slots = self.machine.slots.borrow();
         let described = slots.taken.iter().filter_map(|&index| runtime().cache.get(index)?.described());
         described.filter(|of| of.is_tcp).any(|of| Real::is_in_flight(of.number as i32))
-    }
-
-    /// Returns the failure of a simulation in which no task can run, and no event or timer will
-    /// change that.
-    #[cold]
-    fn stop_as_quiet(&self) -> ! {
-        panic!("{}", self.waits())
-    }
-
-    /// Describes what is waiting, host by host.
-    fn waits(&self) -> String {
-        let kernel = self.machine.kernel.borrow();
-        let schedule = self.schedule.borrow();
-        let at = seconds(kernel.now);
-        let mut text = format!(
-            "the simulation stands still at {at} s: no task can run, and no timer or packet will wake one (the test's own future waits, too)"
-        );
-        for (id, host) in kernel.hosts.iter().enumerate() {
-            let id = id as HostId;
-            let tasks: Vec<_> = schedule.members.values().filter(|member| member.host == id).collect();
-            let sockets: Vec<_> = kernel.open_descriptors().filter(|(_, socket)| socket.host == id).collect();
-            if tasks.is_empty() && sockets.is_empty() {
-                continue;
-            }
-            let state = if host.is_up { "" } else { " (down)" };
-            let _ = write!(text, "\n  host `{}`{state}: {} tasks wait", host.name, tasks.len());
-            let names: Vec<_> = tasks.iter().filter_map(|member| member.name.as_deref()).collect();
-            if !names.is_empty() {
-                let _ = write!(text, " ({})", names.join(", "));
-            }
-            for (fd, socket) in sockets {
-                let _ = write!(text, "\n    {}", report::describe(fd, socket));
-            }
-        }
-        text
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::machine::kernel::socket::HostId;
 use super::machine::kernel::{self, Kernel};
 use super::report;
+use super::rules::Change;
 use super::world::{self, World};
 
 /// A handle to a simulation, for its test and its tasks. Copies refer to the same simulation.
@@ -79,57 +80,52 @@ impl Sim {
     }
 
     #[track_caller]
-    fn each_link(self, from: &str, to: &str, both: bool, mut f: impl FnMut(&mut Kernel, HostId, HostId)) {
+    fn change_named(self, from: &str, to: &str, is_one_way: bool, change: Change) {
         let (from, to) = (self.find(from), self.find(to));
-        self.kernel(|kernel| {
-            let hosts = kernel.hosts.len() as HostId;
-            let is = |pattern: Option<HostId>, id: HostId| pattern.is_none_or(|of| of == id);
-            for a in 0..hosts {
-                for b in (0..hosts).filter(|&b| b != a) {
-                    if (is(from, a) && is(to, b)) || (both && is(from, b) && is(to, a)) {
-                        f(kernel, a, b);
-                    }
-                }
-            }
-        });
+        self.change_links(from, to, is_one_way, change);
     }
 
     /// Separates two hosts: packets between them are lost, including those in flight. Connections
-    /// stay open until they time out.
+    /// stay open until they time out. `*` stands for all hosts, including those added later.
+    ///
+    /// # Panics
+    /// Panics if there is no such host, as all methods that take host names do.
     #[track_caller]
     pub fn partition(&self, a: &str, b: &str) {
         self.note(&format!("partition {a} and {b}"));
-        self.each_link(a, b, true, |kernel, from, to| kernel.link_mut(from, to).is_partitioned = true);
+        self.change_named(a, b, false, Change::Partitioned(true));
     }
 
-    /// Separates two hosts in one direction.
+    /// Separates two hosts in one direction. `*` stands for all hosts, as in
+    /// [`partition`](Sim::partition).
     #[track_caller]
     pub fn partition_one_way(&self, from: &str, to: &str) {
         self.note(&format!("partition from {from} to {to}"));
-        self.each_link(from, to, false, |kernel, from, to| kernel.link_mut(from, to).is_partitioned = true);
+        self.change_named(from, to, true, Change::Partitioned(true));
     }
 
-    /// Ends partitions between two hosts, in both directions.
+    /// Ends partitions between two hosts, in both directions. `*` stands for all hosts, as in
+    /// [`partition`](Sim::partition).
     #[track_caller]
     pub fn heal(&self, a: &str, b: &str) {
         self.note(&format!("heal {a} and {b}"));
-        self.each_link(a, b, true, |kernel, from, to| kernel.link_mut(from, to).is_partitioned = false);
+        self.change_named(a, b, false, Change::Partitioned(false));
     }
 
-    /// Holds packets between two hosts back until [`release`](Sim::release).
+    /// Holds packets between two hosts back until [`release`](Sim::release). `*` stands for all hosts,
+    /// as in [`partition`](Sim::partition).
     #[track_caller]
     pub fn hold(&self, a: &str, b: &str) {
         self.note(&format!("hold {a} and {b}"));
-        self.each_link(a, b, true, |kernel, from, to| {
-            kernel.link_mut(from, to).held.get_or_insert_default();
-        });
+        self.change_named(a, b, false, Change::Held(true));
     }
 
-    /// Delivers the packets that were held back, in order.
+    /// Delivers the packets that were held back, in order. `*` stands for all hosts, as in
+    /// [`partition`](Sim::partition).
     #[track_caller]
     pub fn release(&self, a: &str, b: &str) {
         self.note(&format!("release {a} and {b}"));
-        self.each_link(a, b, true, Kernel::release);
+        self.change_named(a, b, false, Change::Held(false));
     }
 
     /// Returns the faults of system calls, to change them.

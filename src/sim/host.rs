@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +15,7 @@ use super::machine::kernel::socket::HostId;
 use super::outcome::Outcome;
 use super::rules::apply;
 use super::world::{self, Start};
+use crate::rt::sched;
 use crate::task::JoinHandle;
 
 impl Sim {
@@ -104,6 +105,7 @@ impl Host {
     /// [`restart`](Host::restart) calls `start` again.
     ///
     /// If the program panics or returns an error, the simulation ends.
+    #[track_caller]
     pub fn spawn<F, Fut>(&self, start: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -111,7 +113,7 @@ impl Host {
         Fut::Output: Outcome,
     {
         let name = self.name();
-        let start: Start = Arc::new(move || {
+        let program = Arc::new(move || {
             let (future, name) = (start(), name.clone());
             Box::pin(async move {
                 let failure = match (CatchUnwind { future }).await {
@@ -123,8 +125,9 @@ impl Host {
                 if let Some(payload) = failure {
                     world::with(|world| world.map(|world| world.fail(payload)));
                 }
-            })
+            }) as Pin<Box<dyn Future<Output = ()> + Send>>
         });
+        let start = Start { place: Location::caller(), program };
         self.sim.world(|world| world.starts.borrow_mut().push((self.id, start.clone())));
         self.start(&start);
     }
@@ -133,9 +136,8 @@ impl Host {
         let name = self.name();
         self.sim.world(|world| {
             world.on_host(self.id, || {
-                let future = start();
-                let task = crate::task::Builder::new().name(name).spawn(future);
-                drop(task);
+                let future = (start.program)();
+                sched::task::spawn(Some(Arc::new(name.into())), start.place, future).detach();
             });
         });
     }
@@ -143,12 +145,14 @@ impl Host {
     /// Spawns a task on the host. A crash of the host drops it, and it is not started again, unlike
     /// the program of [`spawn`](Host::spawn). Awaiting the handle panics if the task panicked or
     /// the host dropped it.
+    #[track_caller]
     pub fn spawn_task<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.sim.world(|world| world.on_host(self.id, || crate::task::spawn(future)))
+        let place = Location::caller();
+        self.sim.world(|world| world.on_host(self.id, || JoinHandle::new(sched::task::spawn(None, place, future))))
     }
 
     /// Runs `future` on this host within the current task: its sockets and the tasks that it spawns

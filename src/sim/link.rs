@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::api::Sim;
 use super::machine::kernel::socket::HostId;
-use super::rules::{Change, Latency, Rule, apply, nanos};
+use super::rules::{Change, Latency, Rule, add, apply, nanos};
 
 impl Sim {
     /// Returns the links between two hosts, in both directions, to change them. `*` stands for all
@@ -23,10 +23,11 @@ impl Sim {
         Link { sim: *self, from: self.find(from), to: self.find(to), is_one_way: true }
     }
 
-    fn change_links(self, link: &Link, change: Change) {
-        let mut rules = vec![Rule { from: link.from, to: link.to, change: change.clone() }];
-        if !link.is_one_way && link.from != link.to {
-            rules.push(Rule { from: link.to, to: link.from, change });
+    /// Changes links that exist and links of hosts added later. `None` stands for all hosts.
+    pub(super) fn change_links(self, from: Option<HostId>, to: Option<HostId>, is_one_way: bool, change: Change) {
+        let mut rules = vec![Rule { from, to, change: change.clone() }];
+        if !is_one_way && from != to {
+            rules.push(Rule { from: to, to: from, change });
         }
         self.world(|world| {
             world.kernel(|kernel| {
@@ -37,7 +38,8 @@ impl Sim {
                     }
                 }
             });
-            world.rules.borrow_mut().extend(rules);
+            let kept = &mut *world.rules.borrow_mut();
+            rules.into_iter().for_each(|rule| add(kept, rule));
         });
     }
 }
@@ -74,7 +76,7 @@ fn rate(what: &str, rate: f64) -> f64 {
 
 impl Link {
     fn change(self, change: Change) -> Link {
-        self.sim.change_links(&self, change);
+        self.sim.change_links(self.from, self.to, self.is_one_way, change);
         self
     }
 

@@ -58,6 +58,7 @@ mod report;
 mod rules;
 mod runner;
 mod shared;
+mod stall;
 mod world;
 
 pub use api::{Counters, Faults, Sim};
@@ -73,6 +74,8 @@ pub use runner::{Builder, Run};
 pub use world::Order;
 
 pub(crate) use machine::{
-    Tag, add, clock_base, delete, is_here, keep_slot, note_slot, recv, recv_uninit, registers, reuse_slot, send,
+    Tag, add, clock_base, delete, is_here, is_simulated, keep_slot, note_slot, recv, registers, reuse_slot, send,
     simulates, tag,
 };
+#[cfg(not(netpoll_no_interpose))]
+pub(crate) use machine::{find_system_call, system_call};

@@ -80,8 +80,8 @@ pub(super) fn diagram(kernel: &Kernel) -> String {
     text
 }
 
-/// Returns a description of a socket.
-pub(super) fn describe(fd: i32, socket: &Socket) -> String {
+/// Returns a description of the socket at `place` in the table of descriptors.
+pub(super) fn describe(place: i32, socket: &Socket) -> String {
     let addr = |addr: Option<SocketAddr>| addr.map_or_else(|| "-".to_owned(), |addr| addr.to_string());
     let kind = match (socket.family, socket.kind) {
         (Family::Unix, Kind::Stream) => "unix stream",
@@ -103,8 +103,8 @@ pub(super) fn describe(fd: i32, socket: &Socket) -> String {
         Role::Udp(datagrams) => format!("{} datagrams to read", datagrams.queue.len()),
         Role::Unix(end) => format!("{} bytes to read", end.bytes),
     };
-    let waits = if socket.watchers.is_empty() { "" } else { ", waited for" };
-    format!("{kind} {fd}: {} > {}, {state}{waits}", addr(socket.local), addr(socket.remote))
+    let peer = socket.remote.map_or_else(String::new, |remote| format!(" > {remote}"));
+    format!("{place}: {kind} {}{peer}, {state}", addr(socket.local))
 }
 
 fn checksum(parts: &[&[u8]]) -> u16 {

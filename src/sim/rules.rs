@@ -4,7 +4,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use super::machine::kernel::Kernel;
-use super::machine::kernel::link::{Latency as Travel, LinkConfig};
+use super::machine::kernel::link::Latency as Travel;
 use super::machine::kernel::socket::HostId;
 
 /// Returns a duration of `count` milliseconds.
@@ -106,6 +106,8 @@ impl From<Range<Duration>> for Latency {
 /// A change to one property of a link.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
+    Partitioned(bool),
+    Held(bool),
     Latency(Travel),
     Loss(f64),
     Duplicate(f64),
@@ -116,8 +118,13 @@ pub(super) enum Change {
 }
 
 impl Change {
-    pub(super) fn apply(&self, config: &mut LinkConfig) {
+    fn apply(&self, kernel: &mut Kernel, from: HostId, to: HostId) {
+        let link = kernel.link_mut(from, to);
+        let config = &mut link.config;
         match self {
+            Change::Partitioned(is_partitioned) => link.is_partitioned = *is_partitioned,
+            Change::Held(true) => drop(link.held.get_or_insert_default()),
+            Change::Held(false) => kernel.release(from, to),
             Change::Latency(latency) => config.latency = latency.clone(),
             Change::Loss(rate) => config.loss = *rate,
             Change::Duplicate(rate) => config.duplicate = *rate,
@@ -143,9 +150,41 @@ impl Rule {
     }
 }
 
+/// Adds a rule for hosts to come. Rules of which it leaves nothing are removed, so that a test may make any
+/// number of changes.
+pub(super) fn add(rules: &mut Vec<Rule>, rule: Rule) {
+    let covers = |of: Option<HostId>, other: Option<HostId>| of.is_none() || of == other;
+    rules.retain(|old| {
+        let is_same = std::mem::discriminant(&old.change) == std::mem::discriminant(&rule.change);
+        !(is_same && covers(rule.from, old.from) && covers(rule.to, old.to))
+    });
+    // Both hosts of a rule with two names exist already.
+    if rule.from.is_none() || rule.to.is_none() {
+        rules.push(rule);
+    }
+}
+
 /// Applies a rule to the link from one host to another, if it concerns it.
 pub(super) fn apply(kernel: &mut Kernel, rule: &Rule, from: HostId, to: HostId) {
     if rule.concerns(from, to) {
-        rule.change.apply(&mut kernel.link_mut(from, to).config);
+        rule.change.apply(kernel, from, to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_changes_keep_the_last_rule_only() {
+        let rule = |from, to, change| Rule { from, to, change };
+        let mut rules = Vec::new();
+        for _ in 0..100 {
+            add(&mut rules, rule(Some(1), None, Change::Partitioned(true)));
+            add(&mut rules, rule(None, None, Change::Loss(0.5)));
+            add(&mut rules, rule(None, None, Change::Partitioned(false)));
+            add(&mut rules, rule(Some(1), Some(2), Change::Partitioned(true)));
+        }
+        assert_eq!(rules.len(), 2, "{rules:?}");
     }
 }

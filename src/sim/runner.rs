@@ -136,8 +136,9 @@ impl Builder {
         self
     }
 
-    /// Sets the real time after which a task that has not yielded fails the simulation. The default
-    /// is a minute.
+    /// Sets the real time after which a task that has not yielded fails the simulation, and for which a
+    /// simulation with [threads](Sim::allow_threads) waits for them when nothing else can happen. The
+    /// default is a minute.
     pub fn stuck_after(mut self, bound: Duration) -> Builder {
         self.stuck_after = bound;
         self
@@ -183,6 +184,7 @@ impl Builder {
             let world = World::new(seed);
             world.order.set(settings.order);
             world.limit.set(u64::try_from(settings.limit.as_nanos()).unwrap_or(u64::MAX));
+            world.patience_ms.set(u64::try_from(settings.stuck_after.as_millis()).unwrap_or(u64::MAX));
             world.kernel(|kernel| {
                 kernel.faults.most = settings.plan.most.unwrap_or(u64::MAX);
                 kernel.faults.skipped = settings.plan.skipped.iter().copied().collect();

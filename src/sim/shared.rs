@@ -2,7 +2,7 @@
 //! and the state that a watchdog checks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use async_task::Runnable;
 
@@ -15,7 +15,6 @@ pub(super) struct Shared {
     pub(super) inbox: Mutex<Vec<Runnable<TaskData>>>,
     /// Something has arrived from another thread. Changed under the lock of `inbox`.
     is_poked: AtomicBool,
-    poke: Condvar,
     pub(super) is_over: AtomicBool,
     /// The names of the threads that woke a task.
     foreign: Mutex<Vec<String>>,
@@ -40,14 +39,6 @@ impl Shared {
         self.note_foreign();
     }
 
-    /// Waits until another thread wakes a task.
-    pub(super) fn wait(&self) {
-        let mut inbox = lock(&self.inbox);
-        while inbox.is_empty() && !self.is_poked.swap(false, Ordering::SeqCst) {
-            inbox = self.poke.wait(inbox).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
     /// Returns whether another thread has woken a task since the last call.
     pub(super) fn take_poke(&self) -> bool {
         let inbox = lock(&self.inbox);
@@ -59,7 +50,6 @@ impl Shared {
         let inbox = lock(&self.inbox);
         self.is_poked.store(true, Ordering::SeqCst);
         drop(inbox);
-        self.poke.notify_all();
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("a thread without a name").to_owned();
         let mut foreign = lock(&self.foreign);

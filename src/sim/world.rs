@@ -37,7 +37,7 @@ use super::machine::current::Machine;
 use super::machine::kernel::Kernel;
 use super::machine::kernel::random::Random;
 use super::machine::kernel::socket::HostId;
-use super::machine::{Tag, is_here};
+use super::machine::{Tag, is_here, slots};
 use super::rules::Rule;
 use super::shared::{Shared, lock};
 use crate::rt::context;
@@ -53,6 +53,9 @@ use crate::rt::waiters::{Wakers, drop_payload};
 /// The maximum number of I/O operations per turn before the task yields. It is smaller than
 /// outside, so that tasks are preempted in more places.
 const BUDGET_MAX: u64 = 32;
+
+/// The default of [`World::patience_ms`].
+const PATIENCE_MS: u64 = 60_000;
 
 thread_local! {
     static CURRENT: Cell<*const World> = const { Cell::new(ptr::null()) };
@@ -75,7 +78,12 @@ static WORLDS: Mutex<BTreeMap<u32, Arc<Shared>>> = Mutex::new(BTreeMap::new());
 static PROCESSORS: Mutex<Vec<&'static Processor>> = Mutex::new(Vec::new());
 
 /// The program of a host, which can be started again.
-pub(super) type Start = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+#[derive(Clone)]
+pub(super) struct Start {
+    /// Where [`Host::spawn`](super::Host::spawn) was called.
+    pub(super) place: &'static Location<'static>,
+    pub(super) program: Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
+}
 
 /// A task of the world.
 #[derive(Debug)]
@@ -139,6 +147,10 @@ pub(crate) struct World {
     failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
     /// The virtual time after which the simulation fails.
     pub(super) limit: Cell<u64>,
+    /// The real time for which it waits for other threads and for the real kernel.
+    pub(super) patience_ms: Cell<u64>,
+    /// The number of the test's own future.
+    pub(super) root: Cell<u64>,
     pub(super) rules: RefCell<Vec<Rule>>,
     /// The programs of the hosts.
     pub(super) starts: RefCell<Vec<(HostId, Start)>>,
@@ -204,22 +216,25 @@ impl Drop for Inside {
 
 impl World {
     pub(super) fn new(seed: u64) -> World {
-        World::with_machine(seed, Machine::new(seed))
+        let shared = Arc::<Shared>::default();
+        let notified = shared.clone();
+        World::with_machine(seed, Machine::new(seed, move || notified.note_foreign()), shared)
     }
 
     /// Creates a world of which only the clock is virtual.
     pub(super) fn with_real_sockets() -> io::Result<World> {
-        let world = World::with_machine(0, Machine::with_real_sockets()?);
+        let shared = Arc::<Shared>::default();
+        let notified = shared.clone();
+        let world = World::with_machine(0, Machine::with_real_sockets(move || notified.note_foreign())?, shared);
         world.order.set(Order::Fifo);
         Ok(world)
     }
 
-    fn with_machine(seed: u64, machine: Machine) -> World {
+    fn with_machine(seed: u64, machine: Machine, shared: Arc<Shared>) -> World {
         static LAST: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let processor = lock(&PROCESSORS).pop();
         let processor = processor.unwrap_or_else(|| Box::leak(Box::new(Processor::new(usize::MAX))));
-        let shared = Arc::<Shared>::default();
         lock(&WORLDS).insert(id, shared.clone());
         hooks::install(Hooks { schedule: schedule_member, task_ended });
         let world = World {
@@ -232,6 +247,8 @@ impl World {
             digest: Cell::new(0),
             failure: RefCell::new(None),
             limit: Cell::new(u64::MAX),
+            patience_ms: Cell::new(PATIENCE_MS),
+            root: Cell::new(0),
             rules: RefCell::default(),
             starts: RefCell::default(),
             shared,
@@ -275,6 +292,7 @@ impl World {
         Fut: Future,
     {
         let data = TaskData::new(Kind::Root, None, runtime().epoch(), Location::caller());
+        self.root.set(data.number());
         let thread = std::thread::current().id();
         let main = Arc::new(Main { woken: AtomicBool::new(true), shared: self.shared.clone(), thread });
         let waker = Waker::from(main.clone());
@@ -347,6 +365,7 @@ impl World {
 
     /// Collects the tasks that were woken by other threads, and the test's future if it was woken.
     fn collect(&self, main: &Main) {
+        self.machine.close_from_elsewhere();
         let inbox = std::mem::take(&mut *lock(&self.shared.inbox));
         inbox.into_iter().for_each(|runnable| self.add(runnable));
         if main.woken.swap(false, Ordering::Acquire) {
@@ -508,11 +527,11 @@ impl World {
 
     /// Gives the slots of the poll cache back. A socket that is still open keeps its slot.
     fn give_back_slots(&self) {
-        let slots = std::mem::take(&mut *self.machine.slots.borrow_mut());
         let cache = &runtime().cache;
-        slots.taken.iter().filter_map(|&index| cache.get(index)).for_each(|desc| desc.disarm());
-        // The first one taken is the first to be taken again.
-        slots.free.iter().rev().filter_map(|&index| cache.get(index)).for_each(|desc| cache.free(desc));
+        // While the slots are still the simulation's.
+        self.machine.slots.borrow().taken.iter().filter_map(|&index| cache.get(index)).for_each(|desc| desc.disarm());
+        let free = slots::release(&self.machine);
+        free.iter().filter_map(|&index| cache.get(index)).for_each(|desc| cache.free(desc));
     }
 }
 

@@ -62,30 +62,36 @@ pub(super) fn check_len(result: libc::ssize_t) -> io::Result<usize> {
 /// The flags of every call that sends: S2 and S4.
 pub(super) const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
+/// Calls recv(2), or the simulation's if the descriptor is simulated.
+///
+/// # Safety
+/// `buf` must be valid for writes of `length` bytes.
+#[inline]
+unsafe fn raw_recv(fd: BorrowedFd<'_>, buf: *mut u8, length: usize, flags: c_int) -> libc::ssize_t {
+    let (fd, buf, flags) = (fd.as_raw_fd(), buf.cast(), flags | libc::MSG_DONTWAIT);
+    #[cfg(feature = "sim")]
+    if crate::sim::is_simulated(fd) {
+        // SAFETY: the caller's contract.
+        return unsafe { crate::sim::recv(fd, buf, length, flags) };
+    }
+    // SAFETY: the caller's contract.
+    unsafe { calls::recv(fd, buf, length, flags) }
+}
+
 /// Calls recv(2) with `MSG_DONTWAIT` in addition to `flags`.
 #[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
     // initialised bytes.
-    let received = check_len(unsafe {
-        calls::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT)
-    });
-    #[cfg(feature = "sim")]
-    let received = crate::sim::recv(received, fd, buf, flags);
-    received
+    check_len(unsafe { raw_recv(fd, buf.as_mut_ptr(), buf.len(), flags) })
 }
 
 /// Calls recv(2) with uninitialised memory. Afterwards the returned number of bytes is initialised,
 /// from the first on.
 #[inline]
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
-    // initialised bytes.
-    let received =
-        check_len(unsafe { calls::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) });
-    #[cfg(feature = "sim")]
-    let received = crate::sim::recv_uninit(received, fd, buf);
-    received
+    // SAFETY: as above.
+    check_len(unsafe { raw_recv(fd, buf.as_mut_ptr().cast(), buf.len(), 0) })
 }
 
 /// Calls readv(2) with the first [`IOVECS_MAX`] buffers.
@@ -97,14 +103,22 @@ pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> 
     check_len(unsafe { libc::readv(fd.as_raw_fd(), bufs.as_mut_ptr().cast(), count) })
 }
 
+/// Calls send(2), or the simulation's if the descriptor is simulated.
+#[inline]
+fn raw_send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> libc::ssize_t {
+    let fd = fd.as_raw_fd();
+    #[cfg(feature = "sim")]
+    if crate::sim::is_simulated(fd) {
+        return crate::sim::send(fd, buf, flags);
+    }
+    // SAFETY: `buf` is valid for reads of its length during the call.
+    unsafe { calls::send(fd, buf.as_ptr().cast(), buf.len(), flags) }
+}
+
 /// Calls send(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> io::Result<usize> {
-    // SAFETY: `buf` is valid for reads of its length during the call.
-    let sent = check_len(unsafe { calls::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS) });
-    #[cfg(feature = "sim")]
-    let sent = crate::sim::send(sent, fd, buf, flags);
-    sent
+    check_len(raw_send(fd, buf, flags | SEND_FLAGS))
 }
 
 /// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` and the first [`IOVECS_MAX`] buffers.

@@ -26,7 +26,6 @@ pub(crate) fn install(hooks: Hooks) {
 }
 
 /// Queues a task that belongs to a simulation; gives back one that does not.
-#[inline]
 pub(crate) fn schedule(runnable: Runnable<TaskData>) -> Option<Runnable<TaskData>> {
     if runnable.metadata().tag().world == 0 {
         return Some(runnable);

@@ -178,8 +178,6 @@ where
 }
 
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
-    #[cfg(feature = "sim")]
-    let Some(runnable) = super::hooks::schedule(runnable) else { return };
     let runtime = runtime();
     let epoch = runtime.epoch();
     if runnable.metadata().epoch() != epoch {
@@ -210,10 +208,13 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
 }
 
-/// Cancels a task that is woken after the end of its epoch. In a process made by fork(2) that is
-/// every task of the parent, where it lives on: its destructors must not run here.
+/// Queues a task of a simulation there, and cancels one that is woken after the end of its epoch. In a
+/// process made by fork(2) that is every task of the parent, where it lives on: its destructors must
+/// not run here.
 #[cold]
 fn schedule_late(runnable: Runnable<TaskData>) {
+    #[cfg(feature = "sim")]
+    let Some(runnable) = super::hooks::schedule(runnable) else { return };
     if fork::is_child() {
         std::mem::forget(runnable);
         return;

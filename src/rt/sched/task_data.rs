@@ -24,6 +24,11 @@ pub(crate) enum LocalState {
     Dropped,
 }
 
+/// The epoch of a simulation's tasks. The runtime would need four billion starts to come to it, so the
+/// scheduler finds such tasks by the check that it makes anyway.
+#[cfg(feature = "sim")]
+const SIMULATED: u32 = u32::MAX;
+
 /// The scheduler's data about a task.
 #[derive(Debug)]
 pub(crate) struct TaskData {
@@ -45,6 +50,8 @@ struct Rare {
 
 impl TaskData {
     pub(crate) fn new(kind: Kind, name: Option<Name>, epoch: u32, place: &'static Location<'static>) -> TaskData {
+        #[cfg(feature = "sim")]
+        let (tag, epoch) = (crate::sim::tag(), if crate::sim::is_here() { SIMULATED } else { epoch });
         let record = Record::open(kind, epoch, place);
         let rare = match name {
             None => LazyBox::new(),
@@ -57,7 +64,7 @@ impl TaskData {
             record,
             rare,
             #[cfg(feature = "sim")]
-            tag: crate::sim::tag(),
+            tag,
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) const NEVER: u64 = u64::MAX;
 /// The start of the clock, which leaves room below for moments before the first call.
 const ORIGIN: u64 = 1 << 30;
 
+#[inline]
 fn base() -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
     #[cfg(feature = "sim")]

@@ -14,16 +14,28 @@ use std::{ptr, slice};
 use libc::{c_char, c_int, c_ulong, c_void, clockid_t, iovec, pollfd, sockaddr, socklen_t, timespec};
 
 use super::backend::is_simulated;
-use super::current::{self, Machine, WALL_START, is_here};
+use super::current::{self, Machine, WALL_START};
 use super::kernel::socket::{Family, Kind};
 use super::kernel::{Address, Kernel, Received, Wishes};
+use super::lane;
 
 /// The result of a call: its value, or an errno.
 pub(super) type Result<T> = std::result::Result<T, i32>;
 
 /// Calls the kernel of this thread's simulation.
 pub(super) fn kernel<T>(f: impl FnOnce(&mut Kernel) -> Result<T>) -> Result<T> {
-    current::with(|machine| machine.and_then(|machine| machine.try_kernel(f))).unwrap_or(Err(libc::EBADF))
+    current::with(|machine| {
+        let machine = machine?;
+        let result = machine.try_kernel(|kernel| (f(kernel), kernel.stranger.take()));
+        if let Some((_, Some(fd))) = result {
+            machine.refuse_once(format!(
+                "a task of a simulation uses the socket {fd} of another simulation: sockets do not outlive their \
+                 simulation, so a test cannot keep them in a static"
+            ));
+        }
+        result.map(|(result, _)| result)
+    })
+    .unwrap_or(Err(libc::EBADF))
 }
 
 fn ok<T>(result: Result<T>) -> Result<c_int> {
@@ -263,15 +275,23 @@ pub(super) fn setsockopt(
     ok(kernel(|kernel| kernel.set_option(fd, level, name, bytes)))
 }
 
+/// Returns whether the number is one of this thread's simulation.
+fn is_own(fd: c_int) -> bool {
+    kernel(|kernel| Ok(kernel.owns(fd))) == Ok(true)
+}
+
 pub(super) fn close(fd: c_int) -> Result<c_int> {
-    // The sockets of a finished simulation are gone.
-    if is_here() { ok(kernel(|kernel| kernel.close(fd))) } else { Ok(0) }
+    if is_own(fd) {
+        return ok(kernel(|kernel| kernel.close(fd)));
+    }
+    lane::close_elsewhere(fd);
+    Ok(0)
 }
 
 pub(super) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> Result<c_int> {
     match command {
         // In debug builds, std checks that a descriptor is open before it closes it.
-        libc::F_GETFD if !is_here() => Ok(libc::FD_CLOEXEC),
+        libc::F_GETFD if !is_own(fd) => Ok(libc::FD_CLOEXEC),
         libc::F_GETFD => kernel(|kernel| kernel.id(fd)).map(|_| libc::FD_CLOEXEC),
         libc::F_SETFD => kernel(|kernel| kernel.id(fd)).map(|_| 0),
         libc::F_GETFL => {

@@ -46,7 +46,8 @@ pub(crate) fn delete(fd: i32) {
             machine.and_then(|machine| machine.real.as_ref()).into_iter().for_each(|real| real.delete(fd));
         });
     }
-    current::with(|machine| machine.and_then(|machine| machine.try_kernel(|kernel| kernel.unwatch(fd).is_ok())));
+    let unwatch = |kernel: &mut Kernel| kernel.owns(fd) && kernel.unwatch(fd).is_ok();
+    current::with(|machine| machine.and_then(|machine| machine.try_kernel(unwatch)));
 }
 
 #[cfg(test)]

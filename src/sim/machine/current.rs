@@ -9,13 +9,16 @@
 //! * [`Inside`] sets the pointer and clears it before the machine is dropped.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Instant;
 use std::{io, ptr};
 
 use super::kernel::Kernel;
 use super::kernel::random::Random;
 use super::kernel::socket::HostId;
+use super::lane::Lane;
 use super::real::Real;
+use super::slots::Slots;
 use super::tag::Tag;
 
 /// CLOCK_MONOTONIC at the start of a simulation, in nanoseconds: 100 days after boot.
@@ -41,6 +44,7 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) kernel: RefCell<Kernel>,
+    lane: Lane,
     /// The random numbers that programs read: getrandom(2).
     entropy: RefCell<Random>,
     /// The host whose code is running.
@@ -58,15 +62,6 @@ pub(crate) struct Machine {
     pub(crate) on_long_block: Cell<Option<fn()>>,
     /// If only the clock is virtual: the real sockets.
     pub(crate) real: Option<Real>,
-}
-
-/// The slots of the poll cache that the simulation has taken. It keeps them until its end: a slot
-/// keeps the timer entry of its last descriptor for the next one, and the entry's time is on this
-/// simulation's clock.
-#[derive(Debug, Default)]
-pub(crate) struct Slots {
-    pub(crate) taken: Vec<u32>,
-    pub(crate) free: Vec<u32>,
 }
 
 /// Makes a machine the thread's until it is dropped.
@@ -101,21 +96,6 @@ pub(crate) fn simulates() -> bool {
     SIMULATES.with(Cell::get)
 }
 
-/// Returns a free slot of the poll cache that belongs to this thread's simulation.
-pub(crate) fn reuse_slot() -> Option<u32> {
-    with(|machine| machine?.slots.borrow_mut().free.pop())
-}
-
-/// A slot of the poll cache was allocated: it belongs to this thread's simulation, if there is one.
-pub(crate) fn note_slot(index: u32) {
-    with(|machine| machine.map(|machine| machine.slots.borrow_mut().taken.push(index)));
-}
-
-/// Keeps a slot that is freed for this thread's simulation. Returns false outside of simulations.
-pub(crate) fn keep_slot(index: u32) -> bool {
-    with(|machine| machine.map(|machine| machine.slots.borrow_mut().free.push(index))).is_some()
-}
-
 /// Returns the tag for a task spawned on this thread.
 pub(crate) fn tag() -> Tag {
     with(|machine| machine.map_or(Tag::default(), |machine| machine.tag.get()))
@@ -130,9 +110,11 @@ pub(crate) fn now() -> u64 {
 /// Returns the start of the crate's clock in a simulation, or `None` outside.
 #[inline]
 pub(crate) fn clock_base() -> Option<Instant> {
-    if now() == 0 {
-        return None;
-    }
+    if now() == 0 { None } else { simulated_base() }
+}
+
+#[cold]
+fn simulated_base() -> Option<Instant> {
     // Each simulation has its own thread, and asks first when it begins.
     BASE.with(|base| {
         if base.get().is_none() {
@@ -142,10 +124,23 @@ pub(crate) fn clock_base() -> Option<Instant> {
     })
 }
 
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let kernel = self.kernel.get_mut();
+        let first = kernel.first_descriptor;
+        self.lane.end(kernel.open_descriptors().map(|(place, _)| first + place).collect());
+    }
+}
+
 impl Machine {
-    pub(crate) fn new(seed: u64) -> Machine {
+    /// `notify` is called when another thread has closed a descriptor of this simulation.
+    pub(crate) fn new(seed: u64, notify: impl Fn() + Send + Sync + 'static) -> Machine {
+        let lane = Lane::take(seed, Arc::new(notify));
+        let mut kernel = Kernel::new(seed);
+        kernel.first_descriptor = lane.first_descriptor();
         Machine {
-            kernel: RefCell::new(Kernel::new(seed)),
+            kernel: RefCell::new(kernel),
+            lane,
             entropy: RefCell::new(Random::new(seed, 4)),
             host: Cell::new(0),
             tag: Cell::default(),
@@ -159,16 +154,36 @@ impl Machine {
     }
 
     /// Creates a machine of which only the clock is virtual.
-    pub(crate) fn with_real_sockets() -> io::Result<Machine> {
-        let machine = Machine { real: Some(Real::new()?), ..Machine::new(0) };
+    pub(crate) fn with_real_sockets(notify: impl Fn() + Send + Sync + 'static) -> io::Result<Machine> {
+        let mut machine = Machine::new(0, notify);
+        machine.real = Some(Real::new()?);
         machine.allows_threads.set(true);
         Ok(machine)
+    }
+
+    /// Returns the number of the simulation.
+    pub(crate) fn world(&self) -> u32 {
+        self.tag.get().world
+    }
+
+    /// Closes the descriptors that other threads have closed.
+    pub(crate) fn close_from_elsewhere(&self) {
+        for fd in self.lane.take_closed() {
+            let _ = self.kernel.borrow_mut().close(fd);
+        }
     }
 
     /// Records and prints that the simulation refuses something real.
     pub(crate) fn refuse(&self, text: String) {
         eprintln!("netpoll: {text}");
         self.refusals.borrow_mut().push(text);
+    }
+
+    /// Records and prints a refusal unless it was recorded before.
+    pub(crate) fn refuse_once(&self, text: String) {
+        if !self.refusals.borrow().contains(&text) {
+            self.refuse(text);
+        }
     }
 
     /// Makes this the thread's machine until the guard is dropped, which happens before the machine is

@@ -4,7 +4,7 @@
 //! A definition in the program takes precedence over one in a shared library. So this crate,
 //! `socket2` and std call these functions without changes to their source. Outside simulations each
 //! costs a comparison and a jump. `recv` and `send`, which are on the hot path, are not defined
-//! here: `sys::socket` checks the descriptor number after the kernel has failed with EBADF.
+//! here: `sys::socket` compares the number of the descriptor itself.
 //!
 //! # Requirements
 //! glibc on a 64-bit processor, linked dynamically, so that `dlsym(RTLD_NEXT)` finds the C
@@ -34,7 +34,7 @@ use super::{messages, names};
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
 compile_error!("the feature `sim` needs Linux with glibc on 64 bits: it defines functions of the C library");
 
-/// Returns the C library's function `name`, cached in `place`.
+/// Returns the C library's function `name` and stores it in `place`.
 #[cold]
 fn find(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     // SAFETY: the name is a NUL-terminated string.
@@ -70,20 +70,38 @@ macro_rules! interpose {
         /// Same as for the C library's function.
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name($($arg: $ty),*) -> $ret {
-            if $condition {
-                return answer::<$ret>($answer);
-            }
-            static REAL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
-            let mut real = REAL.load(Ordering::Relaxed);
-            if real.is_null() {
-                real = find(&REAL, const {
+            /// The C library's function, or `look_up` before the first call.
+            static REAL: AtomicPtr<c_void> = AtomicPtr::new(look_up as *mut c_void);
+
+            /// # Safety
+            /// Same as for the C library's function.
+            #[cold]
+            unsafe extern "C" fn look_up($($arg: $ty),*) -> $ret {
+                let real = find(&REAL, const {
                     match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
                         Ok(name) => name,
                         Err(_) => panic!("a name with a zero byte"),
                     }
                 });
+                // SAFETY: the C library's function of this name has this type.
+                let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> $ret>(real) };
+                // SAFETY: the caller keeps the function's contract.
+                unsafe { real($($arg),*) }
             }
-            // SAFETY: the C library's function of this name has this type.
+
+            /// The simulation's answer. It is apart, so that other calls only compare and jump.
+            #[cold]
+            #[inline(never)]
+            #[allow(unused_variables)]
+            fn simulated($($arg: $ty),*) -> $ret {
+                answer::<$ret>($answer)
+            }
+
+            if $condition {
+                return simulated($($arg),*);
+            }
+            let real = REAL.load(Ordering::Relaxed);
+            // SAFETY: the C library's function of this name has this type, and so has `look_up`.
             let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> $ret>(real) };
             // SAFETY: the caller keeps the function's contract.
             unsafe { real($($arg),*) }
@@ -210,6 +228,29 @@ interpose! {
         argument: *mut c_void
     ) -> c_int,
         if simulates() && !abi::allows_threads() => Ok(libc::EPERM);
+}
+
+/// The C library's own syscall(2), with the arguments of recvfrom(2) and sendto(2).
+#[cfg(not(netpoll_no_interpose))]
+pub(crate) type SystemCall =
+    unsafe extern "C" fn(c_long, c_int, *mut c_void, size_t, c_int, *mut c_void, size_t) -> c_long;
+
+/// The C library's function once [`find_system_call`] was called, and the definition below before.
+#[cfg(not(netpoll_no_interpose))]
+static SYSTEM_CALL: AtomicPtr<c_void> = AtomicPtr::new(syscall as *mut c_void);
+
+/// Finds the C library's own syscall(2) for [`system_call`], and returns its address.
+#[cfg(not(netpoll_no_interpose))]
+pub(crate) fn find_system_call() -> *const c_void {
+    find(&SYSTEM_CALL, c"syscall")
+}
+
+/// Returns the C library's own syscall(2), which the hot path calls past the definition below.
+#[cfg(not(netpoll_no_interpose))]
+#[inline]
+pub(crate) fn system_call() -> SystemCall {
+    // SAFETY: both functions take these arguments.
+    unsafe { std::mem::transmute::<*mut c_void, SystemCall>(SYSTEM_CALL.load(Ordering::Relaxed)) }
 }
 
 #[cfg(not(netpoll_no_interpose))]

@@ -3,21 +3,27 @@
 //!
 //! * `kernel`: hosts, links, sockets, events. `current`: the machine of a thread, its clock.
 //! * `interpose`: the C library functions that are defined in the program. `abi`, `messages`, `names`:
-//!   their results, in the terms of C. `route`: calls that check for a simulated descriptor after they have failed.
-//! * `backend`: registration with the poller. `real`: the real sockets of a test with a virtual clock. `tag`: the simulation and host that a task belongs to.
+//!   their results, in the terms of C. `route`: the calls of the hot path.
+//! * `backend`: registration with the poller. `lane`: the numbers of descriptors. `slots`: their slots in the poll
+//!   cache. `real`: the real sockets of a test with a virtual clock. `tag`: the simulation and host that a task belongs to.
 
 mod abi;
 mod backend;
 pub(super) mod current;
 mod interpose;
 pub(super) mod kernel;
+mod lane;
 mod messages;
 mod names;
 pub(super) mod real;
 mod route;
+pub(super) mod slots;
 mod tag;
 
-pub(crate) use backend::{add, delete, registers};
-pub(crate) use current::{clock_base, is_here, keep_slot, note_slot, reuse_slot, simulates, tag};
-pub(crate) use route::{recv, recv_uninit, send};
+pub(crate) use backend::{add, delete, is_simulated, registers};
+pub(crate) use current::{clock_base, is_here, simulates, tag};
+#[cfg(not(netpoll_no_interpose))]
+pub(crate) use interpose::{find_system_call, system_call};
+pub(crate) use route::{recv, send};
+pub(crate) use slots::{keep_slot, note_slot, reuse_slot};
 pub(crate) use tag::Tag;

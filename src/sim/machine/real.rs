@@ -74,6 +74,12 @@ impl Real {
     }
 }
 
+/// Waits for a millisecond of real time.
+pub(crate) fn sleep_1_ms() {
+    // SAFETY: no entries are passed.
+    unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,86 +1,34 @@
-//! Calls on the hot path that failed with EBADF: only a failed call checks for a simulated
-//! descriptor.
+//! recv(2) and send(2), which this crate calls on its hot path.
+//!
+//! They are not defined in the program as the other calls are: the caller compares the number of the
+//! descriptor itself, which costs a real socket two instructions, and calls the C library directly.
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::slice;
+
+use libc::{c_int, c_void};
 
 use super::abi;
-use super::backend::is_simulated;
+use super::interpose::answer;
 
-/// Returns whether a call on this descriptor has failed because its number is a simulation's.
-fn is_ours(error: &io::Error, fd: BorrowedFd<'_>) -> bool {
-    error.raw_os_error() == Some(libc::EBADF) && is_simulated(fd.as_raw_fd())
-}
-
-/// Returns the result of recv(2), or the simulation's if the descriptor is simulated.
-#[inline]
-pub(crate) fn recv(
-    result: io::Result<usize>,
-    fd: BorrowedFd<'_>,
-    buf: &mut [u8],
-    flags: libc::c_int,
-) -> io::Result<usize> {
-    match result {
-        Ok(count) => Ok(count),
-        Err(error) => recv_failed(error, fd, buf, flags),
-    }
-}
-
+/// Calls recv(2) on a simulated descriptor. The result is that of the C library's function.
+///
+/// # Safety
+/// `buf` must be valid for writes of `length` bytes.
 #[cold]
 #[inline(never)]
-fn recv_failed(error: io::Error, fd: BorrowedFd<'_>, buf: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
-    if !is_ours(&error, fd) {
-        return Err(error);
-    }
-    abi::recv(fd.as_raw_fd(), buf, flags).map_err(io::Error::from_raw_os_error)
+#[allow(unsafe_code)]
+pub(crate) unsafe fn recv(fd: c_int, buf: *mut c_void, length: usize, flags: c_int) -> isize {
+    // Its contents may be uninitialised.
+    // SAFETY: the caller's contract.
+    unsafe { buf.cast::<u8>().write_bytes(0, length) };
+    // SAFETY: valid, and all of it was just initialised.
+    let buf = unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), length) };
+    answer(abi::recv(fd, buf, flags).map(|count| count as isize))
 }
 
-/// Returns the result of send(2), or the simulation's if the descriptor is simulated.
-#[inline]
-pub(crate) fn send(result: io::Result<usize>, fd: BorrowedFd<'_>, buf: &[u8], flags: libc::c_int) -> io::Result<usize> {
-    match result {
-        Ok(count) => Ok(count),
-        Err(error) => send_failed(error, fd, buf, flags),
-    }
-}
-
+/// Calls send(2) on a simulated descriptor. The result is that of the C library's function.
 #[cold]
 #[inline(never)]
-fn send_failed(error: io::Error, fd: BorrowedFd<'_>, buf: &[u8], flags: libc::c_int) -> io::Result<usize> {
-    if !is_ours(&error, fd) {
-        return Err(error);
-    }
-    abi::send(fd.as_raw_fd(), buf, flags).map_err(io::Error::from_raw_os_error)
-}
-
-/// Calls [`recv`] with memory that need not be initialised.
-#[inline]
-pub(crate) fn recv_uninit(
-    result: io::Result<usize>,
-    fd: BorrowedFd<'_>,
-    buf: &mut [std::mem::MaybeUninit<u8>],
-) -> io::Result<usize> {
-    match result {
-        Ok(count) => Ok(count),
-        Err(error) => recv_uninit_failed(error, fd, buf),
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn recv_uninit_failed(
-    error: io::Error,
-    fd: BorrowedFd<'_>,
-    buf: &mut [std::mem::MaybeUninit<u8>],
-) -> io::Result<usize> {
-    if !is_ours(&error, fd) {
-        return Err(error);
-    }
-    for byte in &mut *buf {
-        byte.write(0);
-    }
-    // SAFETY: all of it was just initialised.
-    #[allow(unsafe_code)]
-    let buf = unsafe { std::slice::from_raw_parts_mut(buf.as_mut_ptr().cast::<u8>(), buf.len()) };
-    abi::recv(fd.as_raw_fd(), buf, 0).map_err(io::Error::from_raw_os_error)
+pub(crate) fn send(fd: c_int, buf: &[u8], flags: c_int) -> isize {
+    answer(abi::send(fd, buf, flags).map(|count| count as isize))
 }

@@ -14,7 +14,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -35,9 +35,8 @@ static CHOICE: AtomicU8 = AtomicU8::new(UNKNOWN);
 #[inline]
 pub(in crate::sys) unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     if CHOICE.load(Ordering::Relaxed) == BY_SYSCALL {
-        let none = ptr::null_mut::<c_void>();
-        // SAFETY: the caller's promise; no address is asked for. The result fits, as recv's does.
-        return unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, len, flags, none, none) as ssize_t };
+        // SAFETY: the caller's promise; no address is asked for.
+        return unsafe { call(libc::SYS_recvfrom, fd, buf, len, flags) };
     }
     // SAFETY: the caller's promise.
     unsafe { recv_by_choice(fd, buf, len, flags) }
@@ -50,12 +49,35 @@ pub(in crate::sys) unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flag
 #[inline]
 pub(in crate::sys) unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     if CHOICE.load(Ordering::Relaxed) == BY_SYSCALL {
-        let none = ptr::null::<c_void>();
-        // SAFETY: the caller's promise; no address is given. The result fits, as send's does.
-        return unsafe { libc::syscall(libc::SYS_sendto, fd, buf, len, flags, none, 0_usize) as ssize_t };
+        // SAFETY: the caller's promise; no address is given.
+        return unsafe { call(libc::SYS_sendto, fd, buf.cast_mut(), len, flags) };
     }
     // SAFETY: the caller's promise.
     unsafe { send_by_choice(fd, buf, len, flags) }
+}
+
+/// Calls syscall(2) with the arguments of recvfrom(2) or sendto(2) without an address. The result fits, as
+/// that of recv(2) does.
+///
+/// # Safety
+/// `buf` must be valid during the call for the `len` bytes that the call reads or writes.
+#[inline]
+unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    #[cfg(all(feature = "sim", not(netpoll_no_interpose)))]
+    // SAFETY: the caller's promise.
+    return unsafe { crate::sim::system_call()(number, fd, buf, len, flags, ptr::null_mut(), 0) } as ssize_t;
+    #[cfg(not(all(feature = "sim", not(netpoll_no_interpose))))]
+    // SAFETY: the caller's promise.
+    return unsafe { libc::syscall(number, fd, buf, len, flags, ptr::null_mut::<c_void>(), 0_usize) } as ssize_t;
+}
+
+/// Returns the address of the `syscall` that [`call`] calls. The feature `sim` defines one in the program,
+/// which is passed over.
+fn syscall() -> *const c_void {
+    #[cfg(all(feature = "sim", not(netpoll_no_interpose)))]
+    return crate::sim::find_system_call();
+    #[cfg(not(all(feature = "sim", not(netpoll_no_interpose))))]
+    return libc::syscall as *const c_void;
 }
 
 /// Calls recv(2), and makes the choice if it is not made yet.
@@ -83,7 +105,7 @@ unsafe fn send_by_choice(fd: c_int, buf: *const c_void, len: size_t, flags: c_in
 fn choose() {
     if CHOICE.load(Ordering::Relaxed) == UNKNOWN {
         let library = object(libc::gnu_get_libc_version as *const c_void);
-        let functions = [libc::recv as *const c_void, libc::send as *const c_void, libc::syscall as *const c_void];
+        let functions = [libc::recv as *const c_void, libc::send as *const c_void, syscall()];
         let is_own = library.is_some() && functions.into_iter().all(|function| object(function) == library);
         CHOICE.store(if is_own { BY_SYSCALL } else { BY_FUNCTION }, Ordering::Relaxed);
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::network::{Event, FD_BASE, Kernel};
+use super::network::{DESCRIPTORS_MAX, Event, Kernel};
 use super::packet::Protocol;
 use super::socket::{Family, HostId, Kind, Listener, Role, Socket, SocketId, canonical};
 use super::tcp::{Connection, State};
@@ -27,9 +27,18 @@ pub(crate) enum Address {
 impl Kernel {
     // ---- descriptors ----
 
+    /// Returns whether the number is one of this kernel's, and not of another's.
+    pub(crate) fn owns(&self, fd: i32) -> bool {
+        (0..DESCRIPTORS_MAX).contains(&fd.wrapping_sub(self.first_descriptor))
+    }
+
     /// Returns the socket of a descriptor.
     pub(crate) fn id(&self, fd: i32) -> Result<SocketId> {
-        let index = usize::try_from(fd.wrapping_sub(FD_BASE)).map_err(|_| libc::EBADF)?;
+        if !self.owns(fd) {
+            self.stranger.set(Some(fd));
+            return Err(libc::EBADF);
+        }
+        let index = (fd - self.first_descriptor) as usize;
         self.descriptors.get(index).copied().flatten().ok_or(libc::EBADF)
     }
 
@@ -53,28 +62,36 @@ impl Kernel {
         if self.faults.strikes(self.faults.no_descriptors, self.now, "EMFILE") {
             return Err(libc::EMFILE);
         }
-        let index = self.free_descriptors.pop().map_or_else(
-            || {
+        let index = match self.free_descriptors.pop() {
+            Some(lowest) => lowest.0,
+            None if self.descriptors.len() < DESCRIPTORS_MAX as usize => {
                 self.descriptors.push(None);
                 self.descriptors.len() as u32 - 1
-            },
-            |lowest| lowest.0,
-        );
+            }
+            None => return Err(libc::EMFILE),
+        };
         self.descriptors[index as usize] = Some(id);
         if let Some(socket) = self.socket_mut(id) {
             socket.descriptors += 1;
         }
-        Ok(FD_BASE + index as i32)
+        Ok(self.first_descriptor + index as i32)
     }
 
-    /// Returns the open descriptors, with the hosts of their sockets.
+    /// Returns the name of a descriptor in the log: it counts from 0, whatever simulations there are
+    /// beside this one. -1 stands for no descriptor.
+    fn place(&self, fd: i32) -> i32 {
+        if fd < 0 { -1 } else { fd - self.first_descriptor }
+    }
+
+    /// Returns the open descriptors as the log names them, and their sockets.
     pub(crate) fn open_descriptors(&self) -> impl Iterator<Item = (i32, &Socket)> {
-        let open = (FD_BASE..).zip(&self.descriptors);
+        let open = (0..).zip(&self.descriptors);
         open.filter_map(|(fd, id)| Some((fd, self.socket((*id)?)?)))
     }
 
     pub(crate) fn note(&mut self, host: HostId, name: &'static str, fd: i32, result: Result<i64>) {
-        self.log.call(self.now, host, name, fd, result);
+        let place = self.place(fd);
+        self.log.call(self.now, host, name, place, result);
     }
 
     /// socket(2) on `host`.
@@ -89,7 +106,7 @@ impl Kernel {
         if fd.is_err() {
             self.remove(id);
         }
-        self.note(host, "socket", fd.unwrap_or(-1), fd.map(i64::from));
+        self.note(host, "socket", fd.unwrap_or(-1), fd.map(|fd| self.place(fd).into()));
         fd
     }
 
@@ -105,7 +122,7 @@ impl Kernel {
         socket.watchers.retain(|&(watched, _)| watched != fd);
         socket.descriptors -= 1;
         let (host, is_last) = (socket.host, socket.descriptors == 0);
-        let index = (fd - FD_BASE) as u32;
+        let index = (fd - self.first_descriptor) as u32;
         self.descriptors[index as usize] = None;
         self.free_descriptors.push(std::cmp::Reverse(index));
         if is_last {
@@ -450,7 +467,8 @@ impl Kernel {
         let host = self.host_of(fd)?;
         let result = self.try_accept(fd, nonblocking);
         if !matches!(result, Err(libc::EAGAIN)) {
-            self.note(host, "accept", fd, result.as_ref().map(|accepted| i64::from(accepted.0)).map_err(|&e| e));
+            let accepted = result.as_ref().map(|accepted| self.place(accepted.0).into()).map_err(|&errno| errno);
+            self.note(host, "accept", fd, accepted);
         }
         result
     }

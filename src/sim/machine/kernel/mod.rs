@@ -42,4 +42,4 @@ mod unix;
 pub(crate) use calls::Address;
 pub(crate) use data::{Received, Wishes};
 pub(crate) use faults::Faults;
-pub(crate) use network::{FD_BASE, Kernel};
+pub(crate) use network::{DESCRIPTORS_MAX, FD_BASE, Kernel};

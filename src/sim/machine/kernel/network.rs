@@ -1,5 +1,6 @@
 //! `Kernel`: hosts, links, the table of sockets, and events.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,9 +15,12 @@ use super::socket;
 use super::socket::{Datagrams, HostId, Role, Socket, SocketId};
 use super::tcp::NEVER;
 
-/// The first number of simulated descriptors. The kernel's numbers stay below `fs.nr_open`, which
+/// All simulated descriptors are at least this number. The kernel's stay below `fs.nr_open`, which
 /// is below 2³⁰.
 pub(crate) const FD_BASE: i32 = 1 << 30;
+
+/// The number of descriptors that a simulation may have open.
+pub(crate) const DESCRIPTORS_MAX: i32 = 100_000;
 
 /// A host.
 #[derive(Debug)]
@@ -88,7 +92,11 @@ pub(crate) struct Kernel {
     pub(crate) default_link: LinkConfig,
     pub(super) places: Vec<Place>,
     pub(super) free: Vec<u32>,
+    /// The number of the first descriptor.
+    pub(crate) first_descriptor: i32,
     pub(super) descriptors: Vec<Option<SocketId>>,
+    /// A descriptor of another simulation that a call was made on.
+    pub(crate) stranger: Cell<Option<i32>>,
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
@@ -119,7 +127,9 @@ impl Kernel {
             default_link: LinkConfig::new(),
             places: Vec::new(),
             free: Vec::new(),
+            first_descriptor: FD_BASE,
             descriptors: Vec::new(),
+            stranger: Cell::new(None),
             free_descriptors: BinaryHeap::new(),
             connections: BTreeMap::new(),
             accepted: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::data::Wishes;
 use super::packet::Marks;
-use super::settings::Settings;
+use super::settings::{MSS_MAX, Settings};
 
 type Result<T> = std::result::Result<T, i32>;
 
@@ -179,6 +179,7 @@ impl Options {
             (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => seconds(tcp.keep_interval),
             (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => tcp.keep_count as i32,
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => (tcp.user_timeout / 1_000_000) as i32,
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) if tcp.mss == MSS_MAX => 1460,
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => tcp.mss as i32,
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => i32::from(self.only_v6),
             _ => {

@@ -2,6 +2,10 @@
 
 const SECOND: u64 = 1_000_000_000;
 
+/// The largest segment in the largest IPv4 packet. The link of a connection has a smaller one, unless its
+/// MTU is that large.
+pub(crate) const MSS_MAX: u64 = 65_495;
+
 /// Settings of a connection; see the [module documentation](self). Times are in nanoseconds; 0
 /// means "off".
 #[derive(Clone, Debug)]
@@ -21,7 +25,7 @@ impl Settings {
     /// Linux's defaults, and buffers of the usual size.
     pub(crate) const fn new() -> Settings {
         Settings {
-            mss: 1460,
+            mss: MSS_MAX,
             send_buffer: 256 << 10,
             receive_buffer: 128 << 10,
             no_delay: false,

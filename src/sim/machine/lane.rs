@@ -1,0 +1,182 @@
+//! `Lane`: the range of numbers that a simulation's descriptors have.
+//!
+//! The last five digits of a number are the descriptor's place, which only depends on what the simulation
+//! does. The digits before them are the lane. No two simulations that exist have the same lane, and a
+//! lane stays taken while a descriptor of its ended simulation is open. So a socket that was kept from
+//! another simulation is unknown in this one, and cannot read from, write to or close one of its sockets.
+//!
+//! The lane follows from the seed and the name of the thread, which is that of the test: a run that
+//! is repeated has the same numbers, unless another simulation has the lane.
+//!
+//! # Closing elsewhere
+//! A socket may be dropped on a thread that is not in its simulation. While the simulation runs, the
+//! number is put down in the lane, and the simulation closes the descriptor at its next step. After its
+//! end only the number is freed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::kernel::{DESCRIPTORS_MAX, FD_BASE};
+
+/// The number of lanes.
+const LANES: u32 = 10_000;
+
+/// The first number of lane 0: a round number above all of the kernel's.
+const FIRST: i32 = 1_100_000_000;
+
+const _: () = assert!(FIRST >= FD_BASE && FIRST.checked_add(LANES as i32 * DESCRIPTORS_MAX).is_some());
+
+/// Called when a descriptor was closed on another thread.
+type Notify = Arc<dyn Fn() + Send + Sync>;
+
+/// The state of a lane that is taken.
+enum Taken {
+    /// A simulation has it: its descriptors that were closed elsewhere.
+    Running(BTreeSet<i32>, Arc<AtomicBool>, Notify),
+    /// Its simulation has ended: the descriptors that are still open.
+    Ended(BTreeSet<i32>),
+}
+
+static TAKEN: Mutex<BTreeMap<u32, Taken>> = Mutex::new(BTreeMap::new());
+
+fn taken() -> MutexGuard<'static, BTreeMap<u32, Taken>> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The lane of a simulation; see the [module documentation](self).
+pub(crate) struct Lane {
+    number: u32,
+    /// Descriptors were closed elsewhere since the last look.
+    has_closed: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lane").field(&self.number).finish()
+    }
+}
+
+/// Returns the lane that a simulation takes if it is free.
+fn wanted(seed: u64, name: &str) -> u32 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = seed.to_le_bytes().into_iter().chain(name.bytes()).fold(0xcbf2_9ce4_8422_2325, mix);
+    ((hash ^ hash >> 32) % u64::from(LANES)) as u32
+}
+
+impl Lane {
+    /// Takes a lane. If all are taken, it shares one.
+    pub(crate) fn take(seed: u64, notify: Notify) -> Lane {
+        let first = wanted(seed, std::thread::current().name().unwrap_or_default());
+        let mut taken = taken();
+        let number = (0..LANES).map(|step| (first + step) % LANES).find(|lane| !taken.contains_key(lane));
+        let number = number.unwrap_or(first);
+        let has_closed = Arc::<AtomicBool>::default();
+        taken.insert(number, Taken::Running(BTreeSet::new(), has_closed.clone(), notify));
+        Lane { number, has_closed }
+    }
+
+    /// Returns the number of the lane's first descriptor.
+    pub(crate) fn first_descriptor(&self) -> i32 {
+        FIRST + self.number as i32 * DESCRIPTORS_MAX
+    }
+
+    /// Takes the descriptors that were closed elsewhere.
+    pub(crate) fn take_closed(&self) -> BTreeSet<i32> {
+        // ORDERING: Relaxed: the set is read under the lock under which the flag was set.
+        if !self.has_closed.swap(false, Ordering::Relaxed) {
+            return BTreeSet::new();
+        }
+        match taken().get_mut(&self.number) {
+            Some(Taken::Running(closed, ..)) => std::mem::take(closed),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Gives the lane back, or keeps it taken for the descriptors that are still open.
+    pub(crate) fn end(&self, mut open: BTreeSet<i32>) {
+        let mut taken = taken();
+        if let Some(Taken::Running(closed, ..)) = taken.remove(&self.number) {
+            open.retain(|fd| !closed.contains(fd));
+        }
+        if !open.is_empty() {
+            taken.insert(self.number, Taken::Ended(open));
+        }
+    }
+}
+
+/// Closes a descriptor of a simulation that this thread is not in.
+pub(crate) fn close_elsewhere(fd: i32) {
+    let number = fd.wrapping_sub(FIRST) / DESCRIPTORS_MAX;
+    let Ok(number) = u32::try_from(number) else { return };
+    let mut taken = taken();
+    let notify = match taken.get_mut(&number) {
+        Some(Taken::Running(closed, has_closed, notify)) => {
+            closed.insert(fd);
+            has_closed.store(true, Ordering::Relaxed);
+            notify.clone()
+        }
+        Some(Taken::Ended(open)) => {
+            open.remove(&fd);
+            if open.is_empty() {
+                taken.remove(&number);
+            }
+            return;
+        }
+        None => return,
+    };
+    drop(taken);
+    notify();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(seed: u64) -> Lane {
+        Lane::take(seed, Arc::new(|| ()))
+    }
+
+    #[test]
+    fn lane_follows_from_the_seed_and_is_never_shared() {
+        let one = lane(u64::MAX);
+        let same = lane(u64::MAX);
+        assert_ne!(one.first_descriptor(), same.first_descriptor());
+        same.end(BTreeSet::new());
+        let again = lane(u64::MAX);
+        assert_eq!(again.first_descriptor(), same.first_descriptor(), "the next one after a lane that is taken");
+        again.end(BTreeSet::new());
+        one.end(BTreeSet::new());
+    }
+
+    #[test]
+    fn lane_is_free_when_its_last_descriptor_is_closed() {
+        let ended = lane(u64::MAX - 1);
+        let fd = ended.first_descriptor() + 7;
+        ended.end(BTreeSet::from([fd]));
+        let other = lane(u64::MAX - 1);
+        assert_ne!(other.first_descriptor(), ended.first_descriptor());
+        other.end(BTreeSet::new());
+        close_elsewhere(fd);
+        let again = lane(u64::MAX - 1);
+        assert_eq!(again.first_descriptor(), ended.first_descriptor());
+        again.end(BTreeSet::new());
+    }
+
+    #[test]
+    fn running_simulation_is_told_of_descriptors_closed_elsewhere() {
+        let told = Arc::<AtomicBool>::default();
+        let notified = told.clone();
+        let lane = Lane::take(u64::MAX - 2, Arc::new(move || notified.store(true, Ordering::Relaxed)));
+        let fd = lane.first_descriptor();
+        assert!(lane.take_closed().is_empty());
+        close_elsewhere(fd);
+        assert!(told.load(Ordering::Relaxed));
+        assert_eq!(lane.take_closed(), BTreeSet::from([fd]));
+        assert!(lane.take_closed().is_empty());
+        close_elsewhere(fd);
+        lane.end(BTreeSet::from([fd]));
+        assert!(!taken().contains_key(&lane.number), "the last descriptor was closed before the end");
+    }
+}

@@ -1,0 +1,80 @@
+//! The slots of the runtime's poll cache that simulations have taken.
+//!
+//! A simulation keeps its slots until its end: a slot keeps the timer entry of its last descriptor for
+//! the next one, and the entry's time is on the simulation's clock. A descriptor that is dropped on
+//! another thread, or in another simulation, does not take its slot along.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::current::{Machine, with};
+
+/// The simulation that has a slot.
+#[derive(Debug)]
+struct Owner {
+    world: u32,
+    is_freed_elsewhere: bool,
+}
+
+static OWNERS: Mutex<BTreeMap<u32, Owner>> = Mutex::new(BTreeMap::new());
+
+/// The number of slots in `OWNERS`, so that programs without simulations take no lock.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+fn owners() -> MutexGuard<'static, BTreeMap<u32, Owner>> {
+    OWNERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The slots of one simulation.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    pub(crate) taken: Vec<u32>,
+    free: Vec<u32>,
+}
+
+/// Returns a free slot that belongs to this thread's simulation.
+pub(crate) fn reuse_slot() -> Option<u32> {
+    with(|machine| machine?.slots.borrow_mut().free.pop())
+}
+
+/// A slot was allocated: it belongs to this thread's simulation, if there is one.
+pub(crate) fn note_slot(index: u32) {
+    with(|machine| {
+        let Some(machine) = machine else { return };
+        let mut owners = owners();
+        owners.insert(index, Owner { world: machine.world(), is_freed_elsewhere: false });
+        COUNT.store(owners.len(), Ordering::Relaxed);
+        machine.slots.borrow_mut().taken.push(index);
+    });
+}
+
+/// Keeps a slot that is freed for its simulation. Returns false if it belongs to none that runs.
+pub(crate) fn keep_slot(index: u32) -> bool {
+    // Relaxed: a thread that frees a slot has its descriptor from the thread that counted the slot.
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
+    let mut owners = owners();
+    let Some(owner) = owners.get_mut(&index) else { return false };
+    with(|machine| match machine.filter(|machine| machine.world() == owner.world) {
+        Some(machine) => machine.slots.borrow_mut().free.push(index),
+        None => owner.is_freed_elsewhere = true,
+    });
+    true
+}
+
+/// Ends the ownership of all slots of a simulation. Returns those that are free, the one to be allocated
+/// next first. A descriptor that is still open keeps its slot.
+pub(crate) fn release(machine: &Machine) -> Vec<u32> {
+    let slots = std::mem::take(&mut *machine.slots.borrow_mut());
+    let mut free: Vec<u32> = slots.free.into_iter().rev().collect();
+    let mut owners = owners();
+    for index in slots.taken {
+        if owners.remove(&index).is_some_and(|owner| owner.is_freed_elsewhere) {
+            free.push(index);
+        }
+    }
+    COUNT.store(owners.len(), Ordering::Relaxed);
+    free
+}

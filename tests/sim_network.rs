@@ -1,0 +1,238 @@
+//! What the network of a simulation does to ordinary sockets (feature `sim`).
+
+use std::io;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use netpoll::io::ReadExt;
+use netpoll::net::{KeepAlive, ListenConfig, TcpListener, TcpStream, UdpSocket, is_timeout};
+use netpoll::sim::{Sim, mbit, ms};
+use netpoll::task;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Accepts connections and reads them to their end.
+async fn sink(addr: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        task::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+    }
+}
+
+/// Accepts one connection and keeps it open.
+async fn silent(addr: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    let _stream = listener.accept().await?;
+    std::future::pending().await
+}
+
+#[test]
+fn mtu_bounds_the_segments_of_tcp() {
+    let longest = |mtu| {
+        Sim::run(1, async move |sim| {
+            sim.keep_log();
+            sim.link("*", "*").mtu(mtu);
+            sim.host("server").spawn(|| sink("0.0.0.0:7"));
+            let stream = sim.host("client").run(TcpStream::connect("server:7")).await.unwrap();
+            stream.write_all(&[7; 20_000]).await.unwrap();
+            task::sleep(SECOND).await;
+            let log = sim.log();
+            let lengths =
+                log.lines().filter(|line| line.contains("send 10.")).filter_map(|line| line.split(" len ").nth(1));
+            lengths.map(|length| length.trim().parse::<u64>().unwrap()).max().unwrap()
+        })
+    };
+    assert_eq!((longest(576), longest(1500), longest(9000)), (536, 1460, 8960));
+}
+
+#[test]
+fn bandwidth_bounds_a_transfer() {
+    Sim::run(1, async |sim| {
+        sim.link("*", "*").bandwidth(mbit(1));
+        let server = sim.host("server");
+        let listener = server.run(TcpListener::bind("0.0.0.0:7")).await.unwrap();
+        let sender = sim.host("client").spawn_task(async {
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            stream.write_all(&[7; 125_000]).await.unwrap();
+        });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let begin = Instant::now();
+        let mut bytes = Vec::new();
+        assert_eq!(stream.read_to_end(&mut bytes).await.unwrap(), 125_000);
+        sender.await;
+        // A million bits, and the headers of the packets.
+        assert!((ms(1000)..ms(1200)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn keep_alive_notices_a_host_that_has_crashed() {
+    Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        server.spawn(|| silent("0.0.0.0:7"));
+        let stream = TcpStream::connect("server:7").await.unwrap();
+        let probes = KeepAlive::new().with_idle(10 * SECOND).with_interval(5 * SECOND).with_count(3);
+        stream.set_keepalive(probes).unwrap();
+        server.crash();
+        let begin = Instant::now();
+        let error = stream.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(110), "ETIMEDOUT");
+        assert_eq!(begin.elapsed().as_secs(), 25);
+    });
+}
+
+#[test]
+fn user_timeout_ends_a_connection_whose_data_is_not_acknowledged() {
+    Sim::run(1, async |sim| {
+        sim.host("server").spawn(|| silent("0.0.0.0:7"));
+        let stream = TcpStream::connect("server:7").await.unwrap();
+        stream.set_user_timeout(Some(20 * SECOND)).unwrap();
+        sim.partition("test", "server");
+        stream.write_all(b"lost").await.unwrap();
+        let begin = Instant::now();
+        let error = stream.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(110), "ETIMEDOUT");
+        assert!((19..40).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn clients_beyond_the_backlog_wait_until_others_are_accepted() {
+    Sim::run(1, async |sim| {
+        let listener = sim.host("server").run(ListenConfig::new().backlog(2).listen("0.0.0.0:7")).await.unwrap();
+        let clients: Vec<_> = (0..8)
+            .map(|number| sim.host(&format!("client{number}")).spawn_task(TcpStream::connect("server:7")))
+            .collect();
+        task::sleep(SECOND / 2).await;
+        let connected = clients.iter().filter(|client| client.is_finished()).count();
+        assert_eq!(connected, 3, "as on Linux, one more than the backlog");
+        let mut accepted = Vec::new();
+        for _ in 0..8 {
+            accepted.push(listener.accept().await.unwrap());
+        }
+        for client in clients {
+            client.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn connected_datagram_socket_is_told_of_a_closed_port() {
+    Sim::run(1, async |sim| {
+        sim.host("server");
+        for addr in ["0.0.0.0:0", "[::]:0"] {
+            let socket = UdpSocket::bind(addr).await.unwrap();
+            let of_family = sim.host("server").addrs().into_iter().find(|ip| ip.is_ipv4() == addr.starts_with('0'));
+            socket.connect((of_family.unwrap(), 9)).await.unwrap();
+            socket.send(b"x").await.unwrap();
+            let error = socket.recv(&mut [0; 1]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    });
+}
+
+#[test]
+fn datagrams_are_duplicated_and_overtaken() {
+    Sim::run(1, async |sim| {
+        sim.link("*", "*").duplicate(0.2).reorder(0.2, ms(10));
+        let receiver = sim.host("server").run(UdpSocket::bind("0.0.0.0:9")).await.unwrap();
+        let sender = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        sender.connect("server:9").await.unwrap();
+        let mut got = Vec::new();
+        for number in 0..200_u8 {
+            sender.send(&[number]).await.unwrap();
+            task::sleep(ms(1)).await;
+        }
+        let mut buf = [0; 1];
+        while let Ok(received) = netpoll::future::timeout(SECOND, receiver.recv_from(&mut buf)).await {
+            received.unwrap();
+            got.push(buf[0]);
+        }
+        assert!((220..260).contains(&got.len()), "{}", got.len());
+        assert!((0..200).all(|number| got.contains(&number)));
+        assert!(got.windows(2).filter(|pair| pair[0] > pair[1]).count() > 10);
+    });
+}
+
+#[test]
+fn calls_fail_for_want_of_descriptors_and_memory() {
+    Sim::run(1, async |sim| {
+        let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        sim.faults().no_buffers(1.0);
+        let error = socket.send_to(b"x", "127.0.0.1:9").await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(105), "ENOBUFS");
+        sim.faults().no_buffers(0.0).no_descriptors(1.0);
+        let error = UdpSocket::bind("0.0.0.0:0").await.unwrap_err();
+        assert_eq!(netpoll::net::raw_os_error(&error), Some(24), "EMFILE");
+        sim.faults().no_descriptors(0.0);
+        assert!(UdpSocket::bind("0.0.0.0:0").await.is_ok());
+    });
+}
+
+#[test]
+fn host_that_comes_back_resets_old_connections_and_serves_new_ones() {
+    Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        server.spawn(|| silent("0.0.0.0:7"));
+        let old = TcpStream::connect("server:7").await.unwrap();
+        old.set_read_timeout(Some(60 * SECOND)).unwrap();
+        server.crash();
+        assert!(!server.is_up() && server.tasks() == 0);
+        assert!(is_timeout(&old.read(&mut [0; 1]).await.unwrap_err()), "a host without power is silent");
+        server.restart();
+        old.write_all(b"x").await.unwrap();
+        assert_eq!(old.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(TcpStream::connect("server:7").await.is_ok());
+    });
+}
+
+/// Run by `failing_seed_is_printed_with_the_faults_that_it_needs`.
+#[netpoll::test(sim, seeds = 50)]
+async fn fails_if_the_fourth_datagram_is_lost(sim: Sim) {
+    if std::env::var_os("NETPOLL_TEST_FAILS").is_none() {
+        return;
+    }
+    sim.link("*", "*").loss(0.3);
+    let receiver = sim.host("server").run(UdpSocket::bind("0.0.0.0:9")).await.unwrap();
+    let sender = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+    sender.connect("server:9").await.unwrap();
+    let (mut got, mut buf) = (Vec::new(), [0; 1]);
+    for number in 0..20_u8 {
+        sender.send(&[number]).await.unwrap();
+        if netpoll::future::timeout(SECOND, receiver.recv_from(&mut buf)).await.is_ok() {
+            got.push(buf[0]);
+        }
+    }
+    assert!(got.contains(&3), "the fourth datagram was lost");
+}
+
+fn output(variables: &[(&str, &str)]) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "fails_if_the_fourth_datagram_is_lost", "--nocapture"])
+        .env("NETPOLL_TEST_FAILS", "1")
+        .env_remove("NETPOLL_SEED")
+        .env_remove("NETPOLL_SEEDS")
+        .env_remove("NETPOLL_SIM")
+        .env("RUST_BACKTRACE", "0")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+#[test]
+fn failing_seed_is_printed_with_the_faults_that_it_needs() {
+    let text = output(&[("NETPOLL_SIM", "minimize")]);
+    let again = "to repeat the run: NETPOLL_SEED=";
+    let from = text.find(again).unwrap_or_else(|| panic!("{text}")) + again.len();
+    let seed: String = text[from..].chars().take_while(char::is_ascii_digit).collect();
+    assert!(text[from..].contains("cargo test fails_if_the_fourth_datagram_is_lost"), "{text}");
+    assert!(text.contains("faults are needed:") && text.contains("1 of "), "{text}");
+    assert_eq!(text.matches("s: packet lost").count(), 1, "{text}");
+
+    let text = output(&[("NETPOLL_SEED", &seed), ("NETPOLL_SIM", "diagram")]);
+    assert!(text.contains("the fourth datagram was lost") && text.contains("lines of the log:"), "{text}");
+    assert!(text.contains("drop 10.0.0.1:") && text.contains("- lost: UDP len 1 (Loss) -"), "{text}");
+}

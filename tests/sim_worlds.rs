@@ -1,0 +1,187 @@
+//! Simulations beside each other and beside the real kernel: descriptors, slots and hosts that come later
+//! (feature `sim`).
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use netpoll::net::{TcpListener, TcpStream, UdpSocket, is_timeout};
+use netpoll::sim::{Builder, Sim, ms};
+use netpoll::task;
+
+/// Returns a connection within one host.
+async fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (client, listener.accept().await.unwrap().0)
+}
+
+#[test]
+fn socket_kept_from_another_simulation_closes_none_of_this_one() {
+    // The same test and seed: without more, the same numbers.
+    let kept = Sim::run(1, async |_| connection().await);
+    Sim::run(1, async move |_| {
+        let (client, server) = connection().await;
+        drop(kept);
+        client.write_all(b"open").await.unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(server.read(&mut buf).await.unwrap(), 4);
+    });
+}
+
+#[test]
+fn socket_of_another_simulation_is_unknown_and_named() {
+    let (kept, _peer) = Sim::run(1, async |_| connection().await);
+    Sim::run(1, async move |sim| {
+        let (_client, _server) = connection().await;
+        for _ in 0..2 {
+            assert_eq!(kept.write_all(b"x").await.unwrap_err().raw_os_error(), Some(9), "EBADF");
+        }
+        let refusals = sim.refusals();
+        assert!(refusals[0].contains("of another simulation") && refusals.len() == 1, "{refusals:?}");
+    });
+}
+
+#[test]
+fn descriptors_of_repeated_runs_have_the_same_numbers_in_the_log() {
+    let run = |kept: &mut Vec<TcpStream>| {
+        let (stream, log, digest) = Sim::run(7, async |sim| {
+            sim.keep_log();
+            let (client, _server) = connection().await;
+            (client, sim.log(), sim.digest())
+        });
+        kept.push(stream);
+        (log, digest)
+    };
+    let mut kept = Vec::new();
+    let first = run(&mut kept);
+    assert_eq!(run(&mut kept), first);
+    assert!(first.0.contains("socket(0) = 0"), "{}", first.0);
+    assert_ne!(kept[0].as_raw_fd(), kept[1].as_raw_fd(), "the first is still open");
+    let number = kept[0].as_raw_fd();
+    drop(kept);
+    let again = Sim::run(7, async |_| connection().await.0.as_raw_fd());
+    assert_eq!(again, number, "a run that is repeated has the same numbers");
+}
+
+#[test]
+fn peer_sees_the_end_when_another_thread_drops_a_socket() {
+    let run = Builder::new().run(async |sim| {
+        sim.allow_threads();
+        let (client, server) = connection().await;
+        // Nothing else happens: the simulation waits for the thread.
+        let thread = std::thread::Builder::new().name("dropper".to_owned()).spawn(move || drop(client)).unwrap();
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        thread.join().unwrap();
+    });
+    assert_eq!(run.foreign, ["dropper"]);
+}
+
+/// A slot of the runtime that a simulation has given away must not lose its deadline when that simulation ends.
+#[test]
+fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
+    let shared = Arc::new(Mutex::new(None));
+    let (taken, waits) = (shared.clone(), Arc::new(std::sync::Barrier::new(2)));
+    let ends = waits.clone();
+    let simulation = std::thread::spawn(move || {
+        Sim::run(1, async move |_| {
+            let mut sockets = Vec::new();
+            for _ in 0..50 {
+                sockets.push(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+            }
+            *taken.lock().unwrap() = Some(sockets);
+            waits.wait();
+            waits.wait();
+        });
+    });
+    ends.wait();
+    // Freed here, while their simulation runs.
+    drop(shared.lock().unwrap().take());
+    task::block_on(async {
+        let mut sockets = Vec::new();
+        for _ in 0..60 {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            socket.set_read_deadline(Instant::now() + ms(300)).unwrap();
+            sockets.push(socket);
+        }
+        let readers: Vec<_> = sockets
+            .into_iter()
+            .map(|socket| {
+                task::spawn(async move {
+                    netpoll::future::timeout(Duration::from_secs(60), socket.recv_from(&mut [0; 1])).await
+                })
+            })
+            .collect();
+        task::spawn_blocking(move || {
+            ends.wait();
+            simulation.join().unwrap();
+        })
+        .await;
+        for reader in readers {
+            let result = reader.await.expect("the deadline comes");
+            assert!(is_timeout(&result.unwrap_err()));
+        }
+    });
+}
+
+#[test]
+fn simulation_has_a_limit_of_open_descriptors() {
+    Sim::run(1, async |_| {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut copies: Vec<OwnedFd> = Vec::new();
+        let error = loop {
+            match one.try_clone() {
+                Ok(copy) => copies.push(copy.into()),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((error.raw_os_error(), copies.len()), (Some(24), 99_998), "EMFILE");
+        copies.pop();
+        assert!(one.try_clone().is_ok());
+    });
+}
+
+#[test]
+fn partition_of_all_hosts_holds_for_hosts_added_later() {
+    async fn reaches(sim: Sim, from: &str, to: &str) -> bool {
+        let asked = sim.host(from).run(TcpStream::connect((sim.host(to).addrs()[0], 7)));
+        netpoll::future::timeout(ms(900), asked).await.is_ok_and(|stream| stream.is_ok())
+    }
+    async fn serve() -> std::io::Result<()> {
+        let listener = TcpListener::bind("0.0.0.0:7").await?;
+        loop {
+            listener.accept().await?;
+        }
+    }
+    Sim::run(1, async |sim| {
+        sim.host("early").spawn(serve);
+        sim.partition("*", "*");
+        sim.host("late").spawn(serve);
+        assert!(!reaches(sim, "early", "late").await && !reaches(sim, "late", "early").await);
+        sim.heal("early", "*");
+        sim.host("last").spawn(serve);
+        assert!(reaches(sim, "early", "last").await && reaches(sim, "last", "early").await);
+        assert!(!reaches(sim, "late", "last").await);
+        sim.heal("*", "*");
+        sim.partition_one_way("*", "early");
+        sim.host("new").spawn(serve);
+        assert!(!reaches(sim, "new", "early").await);
+        assert!(reaches(sim, "new", "late").await);
+    });
+}
+
+#[test]
+fn traffic_of_all_hosts_is_held_for_hosts_added_later() {
+    Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        let socket = server.run(UdpSocket::bind("0.0.0.0:9")).await.unwrap();
+        sim.hold("*", "server");
+        let client = sim.host("client");
+        let sender = client.run(UdpSocket::bind("0.0.0.0:0")).await.unwrap();
+        client.run(sender.send_to(b"held", (server.addrs()[0], 9))).await.unwrap();
+        let mut buf = [0; 8];
+        assert!(netpoll::future::timeout(ms(5000), socket.recv_from(&mut buf)).await.is_err());
+        sim.release("*", "*");
+        assert_eq!(socket.recv_from(&mut buf).await.unwrap().0, 4);
+    });
+}
