@@ -98,8 +98,10 @@ impl Processor {
     /// Returns the record of the task that is being polled. The task may have ended already.
     #[allow(unsafe_code)]
     pub(crate) fn running(&self) -> Option<&'static Record> {
+        // ORDERING: Acquire pairs with the Release at the beginning of the turn.
+        let running = self.running.load(Ordering::Acquire);
         // SAFETY: null, or set from a reference to a record, which is never unmapped.
-        unsafe { self.running.load(Ordering::Relaxed).as_ref() }
+        unsafe { running.as_ref() }
     }
 
     /// Returns the id of the task that is being polled, or 0.

@@ -370,7 +370,8 @@ fn begin_turn(processor: &'static Processor, record: &'static Record) {
 #[inline]
 pub(crate) fn mark_turn(processor: &'static Processor, record: &'static Record, ticks: u64) {
     processor.budget.store(BUDGET, Ordering::Relaxed);
-    processor.running.store(std::ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
+    // ORDERING: Release publishes the record, which may be of a new block, to `Processor::running`.
+    processor.running.store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
     context::record_calls_at(processor.turns.begin(record.id(), ticks));
 }
 
