@@ -9,7 +9,8 @@
 //! # Effects on the process
 //! The first [`Signal`] of a kind installs a handler in place of the default action, for the life
 //! of the process: after the last one is dropped, the signal has no effect. Signal masks and other
-//! handlers are not changed, and child processes start with the default action.
+//! handlers are not changed. A child process has the default action after exec(2). In a child that
+//! does not call exec, the signal has no effect: install another handler there.
 //!
 //! Source: sigaction(2), signal(7), signal-safety(7).
 
@@ -25,6 +26,8 @@ use futures_io::AsyncRead;
 use signal_hook_registry::SigId;
 
 use crate::net::unix::UnixStream;
+use crate::rt::fork;
+use crate::rt::runtime::runtime;
 use crate::sys;
 
 /// A kind of signal, identified by its number.
@@ -152,10 +155,16 @@ impl Signal {
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
-        // If the socket is full, there is already a notification.
-        let action = move || drop(sys::socket::send(sender.as_fd(), &[0], 0));
-        // SAFETY: the action makes one call of send(2), which signal-safety(7) allows; it does not
-        // allocate, lock or panic.
+        // A child of fork(2) has the same socket: its signals must not be told to the parent.
+        fork::watch(|| runtime().disown());
+        let action = move || {
+            // If the socket is full, there is already a notification.
+            if !fork::is_child() {
+                let _ = sys::socket::send(sender.as_fd(), &[0], 0);
+            }
+        };
+        // SAFETY: the action loads an atomic and makes one call of send(2), which signal-safety(7)
+        // allows; it does not allocate, lock or panic.
         #[allow(unsafe_code)]
         let id = unsafe { signal_hook_registry::register(kind.0, action) }?;
         Ok(Signal { kind, id, received: UnixStream::from(receiver) })

@@ -351,3 +351,34 @@ fn handler_panic_ends_one_connection() {
         assert_eq!((report.accepted, report.panicked), (2, 1));
     });
 }
+
+/// A hot restart shares the listener: another owner of the socket may shut it down.
+#[test]
+fn listener_that_can_accept_no_more_ends_the_server_with_its_error() {
+    run(async {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = socket.try_clone().unwrap();
+        let addr = socket.local_addr().unwrap();
+        let errors = Arc::new(AtomicUsize::new(0));
+        let counter = errors.clone();
+        let count = move |_: &io::Error| _ = counter.fetch_add(1, Ordering::Relaxed);
+        let server = net::serve(TcpListener::from(socket), echo).on_error(count);
+        let server = task::spawn(server.into_future());
+        let client = TcpStream::connect(addr).await.unwrap();
+        ping(&client).await.unwrap();
+        drop(client);
+        socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Read).unwrap();
+        let error = server.await.unwrap_err();
+        assert_eq!((error.raw_os_error(), errors.load(Ordering::Relaxed)), (Some(libc::EINVAL), 1), "{error}");
+    });
+}
+
+#[test]
+fn deadline_of_the_listener_ends_the_server_with_timed_out() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.set_deadline(Instant::now() + Duration::from_millis(10)).unwrap();
+        let error = net::serve(listener, echo).await.unwrap_err();
+        assert!(is_timeout(&error), "{error}");
+    });
+}

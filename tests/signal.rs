@@ -129,3 +129,28 @@ fn uncatchable_signals_are_rejected() {
         assert!(error.to_string().contains(text), "{error}");
     }
 }
+
+/// The handler and its socket are copied to the child.
+#[test]
+fn signal_of_a_forked_child_is_not_received_by_its_parent() {
+    child("signal_of_a_forked_child_is_not_received_by_its_parent", || {
+        run(async {
+            let mut listener = Signal::new(SignalKind::USER_DEFINED1).unwrap();
+            // SAFETY: the child makes two system calls and ends.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                // SAFETY: raises a signal that has a handler.
+                unsafe { libc::raise(libc::SIGUSR1) };
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(0) };
+            }
+            let mut status = 0;
+            // SAFETY: `status` is valid for writes.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            assert_eq!(status, 0, "the signal had its default action");
+            assert!(poll_now(&mut Box::pin(listener.recv())).is_pending());
+            raise(SignalKind::USER_DEFINED1);
+            listener.recv().await.unwrap();
+        });
+    });
+}

@@ -29,7 +29,7 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 
 use super::conn::{Conn, Listener};
-use super::error::{Addr, is_closed};
+use super::error::{Addr, OpError, is_closed, is_timeout};
 use crate::future;
 use crate::rt::waiters::drop_payload;
 use crate::task::{TaskId, TaskSet};
@@ -49,6 +49,12 @@ const BATCH_MAX: usize = 64;
 /// Await the returned value. Its methods set limits, and when and how the server stops. Without
 /// [`until`](Serve::until) it serves until the listener is closed. A panic in a handler ends only
 /// its connection.
+///
+/// # Errors
+/// If the listener can accept no more, the server stops, drains its connections and returns the
+/// error: EINVAL if another owner of the socket has shut it down, EBADF, ENOTSOCK or EOPNOTSUPP;
+/// `TimedOut` if the listener has a deadline; the error of a shutdown of the runtime. After other
+/// errors it continues.
 ///
 /// # Examples
 /// ```
@@ -119,7 +125,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
 
     /// Limits the number of connections that are served at a time, at least 1. Further connections
     /// wait in the listener's queue. The default is no limit. Limits of the listener itself also
-    /// apply.
+    /// apply. When the server stops, it also serves the connections in the queue, beyond this limit,
+    /// up to 4,096.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self
@@ -370,9 +377,10 @@ where
     async fn run(self) -> io::Result<Report> {
         let Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error } = self;
         let mut serving = Serving { open: HashMap::new(), tasks: TaskSet::new(), report: Report::default() };
-        // `None` once it has ended: a stream must not be polled after its end.
+        // `None` once it has ended or failed for good: a stream must not be polled after its end.
         let mut incoming = Some(listener.incoming());
         let mut stop = pin!(stop);
+        let mut ended = None;
         let mut accept = |serving: &mut Serving<L::Conn>, cx: &mut Context<'_>| {
             let Some(stream) = &mut incoming else { return Poll::Ready(false) };
             match Pin::new(stream).poll_next(cx) {
@@ -386,10 +394,18 @@ where
                     Poll::Ready(true)
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    if let (Some(hook), false) = (&on_error, is_closed(&error)) {
+                    if is_closed(&error) {
+                        return Poll::Ready(false);
+                    }
+                    if let Some(hook) = &on_error {
                         hook(&error);
                     }
-                    Poll::Ready(!is_closed(&error))
+                    if !is_last(&error) {
+                        return Poll::Ready(true);
+                    }
+                    incoming = None;
+                    ended = Some(error);
+                    Poll::Ready(false)
                 }
             }
         };
@@ -437,9 +453,19 @@ where
         }
         serving.all_ended(drain).await;
         let report = serving.end().await;
-        match closed.await {
-            Err(error) if !is_closed(&error) => Err(error),
-            _ => Ok(report),
+        let closed = closed.await;
+        match ended.or_else(|| closed.err().filter(|error| !is_closed(error))) {
+            Some(error) => Err(error),
+            None => Ok(report),
         }
     }
+}
+
+/// Returns whether the next accept fails with the same error.
+fn is_last(error: &io::Error) -> bool {
+    let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>());
+    let number = error.raw_os_error().or_else(|| op?.raw_os_error());
+    is_timeout(error)
+        || op.is_some_and(OpError::is_shut_down)
+        || matches!(number, Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP))
 }

@@ -247,6 +247,8 @@ impl<T> TaskSet<T> {
     pub async fn cancel_all(&mut self) {
         // All tasks are requested to end first, and then awaited one by one.
         let cancelled: Vec<_> = std::mem::take(&mut self.tasks).into_values().map(JoinHandle::begin_cancel).collect();
+        // Nothing takes the ends of these tasks.
+        self.ended = Arc::default();
         for task in cancelled {
             task.await;
         }
@@ -255,6 +257,8 @@ impl<T> TaskSet<T> {
     /// Removes all tasks from the set. They run on.
     pub fn detach_all(&mut self) {
         self.tasks.clear();
+        // Nothing takes the ends of these tasks.
+        self.ended = Arc::default();
     }
 
     /// Returns the number of tasks in the set, including tasks that have ended and were not
@@ -331,5 +335,27 @@ impl<T> Default for TaskSet<T> {
 impl<T> fmt::Debug for TaskSet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskSet").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::block_on;
+
+    #[test]
+    fn ends_of_tasks_that_left_the_set_are_not_kept() {
+        block_on(async {
+            let mut set = TaskSet::new();
+            for _ in 0..10 {
+                set.spawn(async { 0 });
+                set.cancel_all().await;
+                set.spawn(async { 0 });
+                set.detach_all();
+            }
+            assert!(set.ended.0.lock().0.is_empty());
+            set.spawn(async { 7 });
+            assert_eq!(set.join_next().await, Some(7));
+        });
     }
 }

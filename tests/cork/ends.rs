@@ -2,9 +2,10 @@
 
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use netpoll::io::WriteExt;
+use netpoll::io::{ReadExt, WriteExt};
 use netpoll::net::{TcpStream, is_closed};
 use netpoll::task;
 
@@ -243,4 +244,39 @@ fn task_that_the_shutdown_drops_sends_its_bytes() {
         });
     });
     let _ = common::BOUND;
+}
+
+/// A shutdown sends the bytes of a write that succeeds beside it.
+#[test]
+fn shutdown_beside_writes_loses_no_byte() {
+    run(async {
+        for round in 0..400 {
+            let (ours, peer) = pair().await;
+            let begin = Arc::new(Barrier::new(2));
+            let (stream, begins) = (ours.clone(), begin.clone());
+            let writer = task::spawn(async move {
+                let mut written = 0;
+                begins.wait();
+                for _ in 0..40 {
+                    match stream.write(b"x").await {
+                        Ok(count) => written += count,
+                        Err(_) => break,
+                    }
+                }
+                written
+            });
+            let closer = std::thread::spawn(move || {
+                begin.wait();
+                for _ in 0..(round % 200) * 4 {
+                    std::hint::spin_loop();
+                }
+                ours.close_write()
+            });
+            let written = writer.await;
+            closer.join().unwrap().unwrap();
+            let mut received = Vec::new();
+            (&peer).read_to_end(&mut received).await.unwrap();
+            assert_eq!(received.len(), written, "round {round}");
+        }
+    });
 }

@@ -257,7 +257,7 @@ fn million_tasks_complete() {
         );
         // A record per task, and on a busy machine the black boxes of some twenty spares. The second
         // crowd adds little.
-        let most = 48 * count as i64 + (20 * 128 << 10);
+        let most = 48 * count as i64 + 20 * (128 << 10);
         assert!(second < most && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });
 }

@@ -293,12 +293,13 @@ impl Fd {
     /// Returns the error of bytes that could not be sent.
     pub(super) fn shut_gathered(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<Option<Shutdown>> {
         let Some(gathering) = self.gathering().filter(|_| how != Shutdown::Read) else { return Ok(Some(how)) };
-        let is_empty = self.send_to(gathering, fd);
+        self.send_to(gathering, fd);
         let mut state = gathering.cork.lock();
         let error = state.take_error();
-        // From here on writes fail. It may have become empty in between; then nothing shuts down.
+        // From here on writes fail. A write may have added bytes since; the thread that sends them
+        // shuts down afterwards. If there are none now, no thread does.
         state.set_shut();
-        let is_empty = is_empty || state.is_empty();
+        let is_empty = state.is_empty();
         drop(state);
         self.follow_up();
         error?;

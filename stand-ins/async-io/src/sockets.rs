@@ -136,7 +136,10 @@ impl Async<UnixStream> {
     /// Connects to `path`.
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixStream>> {
         let addr = SockAddr::unix(path)?;
-        connect(Domain::UNIX, None, &addr).await
+        let stream: Self = connect(Domain::UNIX, None, &addr).await?;
+        // EAGAIN means that the listener's queue is full; such a socket is not connected.
+        stream.get_ref().peer_addr()?;
+        Ok(stream)
     }
 
     /// Two streams that are connected to each other.

@@ -146,3 +146,26 @@ fn timer_fires_once_and_never_when_it_is_cleared() {
         assert!(!Timer::after(Duration::MAX).will_fire());
     });
 }
+
+/// connect(2) returns EAGAIN while the queue of a Unix listener is full.
+#[test]
+fn connect_to_a_unix_listener_with_a_full_queue_is_an_error() {
+    let path = std::env::temp_dir().join(format!("async-io-full-queue-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    socket2::SockRef::from(&listener).listen(0).unwrap();
+    let connected = block_on(async {
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(Async::<UnixStream>::connect(&path).await);
+        }
+        all
+    });
+    std::fs::remove_file(&path).unwrap();
+    assert!(connected[0].is_ok());
+    let error = connected.last().unwrap().as_ref().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+    for stream in connected.into_iter().flatten() {
+        stream.get_ref().peer_addr().unwrap();
+    }
+}
