@@ -3,13 +3,16 @@
 
 mod common;
 
-use std::sync::{Mutex, mpsc};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{child, context_switches, cpu_time, echo, eventually, listener, pair, park_on, ping};
 use netpoll::net::TcpStream;
-use netpoll::{rt, task};
+use netpoll::{rt, task, time};
 
 const QUIET: Duration = Duration::from_millis(1200);
 
@@ -183,22 +186,53 @@ fn idle_after_shutdown() {
     });
 }
 
-/// The user's report runs on sysmon's thread.
+/// A waker that blocks the thread of sysmon, until the sender is dropped.
+struct BlocksSysmon {
+    entered: AtomicBool,
+    open: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for BlocksSysmon {
+    fn wake(self: Arc<Self>) {
+        if std::thread::current().name() == Some("netpoll-sysmon") && !self.entered.swap(true, Ordering::SeqCst) {
+            let _ = self.open.lock().unwrap().recv_timeout(common::BOUND);
+        }
+    }
+}
+
 #[test]
-fn long_sleeps_are_idle_and_end_while_a_report_blocks() {
-    child("long_sleeps_are_idle_and_end_while_a_report_blocks", || {
+fn long_sleeps_are_idle_and_end_while_sysmon_is_blocked() {
+    child("long_sleeps_are_idle_and_end_while_sysmon_is_blocked", || {
         const LONG: Duration = Duration::from_secs(6);
-        let (release, wait) = mpsc::channel::<()>();
-        let (began, begins) = mpsc::channel();
-        let ends = Mutex::new((began, wait));
-        let report = move |_: &rt::BlockedTask| {
-            let ends = ends.lock().unwrap();
-            let _ = ends.0.send(());
-            assert!(ends.1.recv().is_err());
-        };
-        rt::Builder::new().workers(2).on_blocked_task(report).start().unwrap();
-        let blocker = task::spawn(async move { begins.recv().unwrap() });
-        park_on(blocker);
+        rt::Builder::new().workers(2).spare_workers(0).start().unwrap();
+        // While both workers are blocked, sysmon runs the timers.
+        let (ran, runs) = mpsc::channel();
+        let (ends, blockers): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| {
+                let (end, blocked) = mpsc::channel::<()>();
+                let ran = ran.clone();
+                (end, task::spawn(async move { (ran.send(()), blocked.recv_timeout(common::BOUND)) }))
+            })
+            .unzip();
+        for _ in 0..2 {
+            runs.recv_timeout(common::BOUND).unwrap();
+        }
+        let (release, open) = mpsc::channel();
+        let gate = Arc::new(BlocksSysmon { entered: AtomicBool::new(false), open: Mutex::new(open) });
+        let waker = Waker::from(gate.clone());
+        let mut sleeps = Vec::new();
+        eventually("sysmon is in the waker", || {
+            let mut sleep = Box::pin(time::Sleep::new(Duration::from_millis(1)));
+            let _ = sleep.as_mut().poll(&mut Context::from_waker(&waker));
+            sleeps.push(sleep);
+            gate.entered.load(Ordering::SeqCst)
+        });
+        drop(ends);
+        for blocker in blockers {
+            let (sent, _) = park_on(blocker);
+            sent.unwrap();
+        }
+        drop(sleeps);
         let (one, _other) = park_on(pair());
         let (start, cpu) = (Instant::now(), cpu_time());
         // The deadline is moved later, as a server does before each read.
