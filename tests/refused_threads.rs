@@ -477,7 +477,7 @@ fn waker_may_call_block_on_when_a_second_sysmon_is_refused() {
     child("waker_may_call_block_on_when_a_second_sysmon_is_refused", || {
         rt::Builder::new().workers(1).start().unwrap();
         let (sender, called) = mpsc::channel();
-        for count in [1, 2, 12] {
+        for count in [1, 2, 12, 100] {
             let waker = std::task::Waker::from(Arc::new(Waits(count, sender.clone())));
             let (client, server) = park_on(pair());
             let mut buf = [0; 1];
