@@ -29,7 +29,7 @@ use super::sched::awake::Awake;
 use super::sched::idle::Idle;
 use super::sched::pool::Pool;
 use super::sched::processor::Processor;
-use super::sched::queue::Injected;
+use super::sched::queue::SendItem;
 use super::sched::sysmon::Sysmon;
 use super::sched::task_data::TaskData;
 use super::still_running::StillRunning;
@@ -63,7 +63,7 @@ pub(crate) struct Runtime {
     processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
     /// Number of processors that were ever used.
     processors_len: AtomicUsize,
-    pub(crate) injector: Mutex<VecDeque<Injected>>,
+    pub(crate) injector: Mutex<VecDeque<SendItem>>,
     pub(crate) injector_len: AtomicUsize,
     pub(crate) idle: Mutex<Idle>,
     pub(crate) awake: Awake,

@@ -3,8 +3,9 @@
 //! Outside this module descriptors are `OwnedFd` and `BorrowedFd`, addresses are decoded, and
 //! results are `io::Result`. Calls go through libc's functions (or `socket2`, which does the same),
 //! so that sanitizers and preloaded libraries see them. recv and send go through syscall(2) where
-//! these functions are glibc's own ([`calls`]). Nothing here retries or waits: EINTR and EAGAIN are handled by `net::fd::operation`, which knows deadlines. The
-//! poller's calls are in its back ends (`rt/poll/epoll.rs` and its twins).
+//! these functions are glibc's own ([`calls`]). Nothing here retries or waits: EINTR and EAGAIN are
+//! handled by `net::fd::operation`, which knows deadlines. The poller's calls are in its back ends
+//! (`rt/poll/epoll.rs` and its twins).
 
 pub(crate) mod batch;
 mod calls;

@@ -1,8 +1,9 @@
 //! Socket calls as safe functions on borrowed descriptors.
 //!
 //! recv and send go through [`calls`](super::calls); their vectored forms are one inlined libc call
-//! each. accept4 is in `os`. Calls made once per socket go through `socket2`. In unit tests, `accept4`, `connect`,
-//! `take_error`, `peer_addr` and `close` first consult the test's script (`sys::seam`).
+//! each. accept4 is in `os`. Calls made once per socket go through `socket2`. In unit tests,
+//! `accept4`, `connect`, `take_error`, `peer_addr` and `close` first consult the test's script
+//! (`sys::seam`).
 //!
 //! # Invariants
 //! * S1 — every descriptor created here is close-on-exec and, except for `dup_cloexec`,

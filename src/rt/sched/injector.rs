@@ -3,7 +3,7 @@
 use async_task::Runnable;
 
 use super::processor::Processor;
-use super::queue::{Injected, Item, release_room};
+use super::queue::{Item, SendItem, release_room};
 use super::task::{discard, take_item};
 use super::task_data::TaskData;
 use crate::rt::runtime::Runtime;
@@ -29,7 +29,7 @@ impl Runtime {
             let epoch = self.epoch();
             for runnable in items.map(take_item) {
                 if runnable.metadata().epoch() == epoch {
-                    injector.push_back(Injected(runnable.into_raw()));
+                    injector.push_back(SendItem(runnable.into_raw()));
                 } else {
                     over.push(runnable);
                 }
@@ -52,7 +52,7 @@ impl Runtime {
         let mut injector = self.injector.lock();
         let first = injector.pop_front();
         let more = more.min(injector.len());
-        for Injected(item) in injector.drain(..more) {
+        for SendItem(item) in injector.drain(..more) {
             processor.queue.push(item);
         }
         self.injector_len.store(injector.len(), Ordering::SeqCst);

@@ -50,7 +50,7 @@ pub(crate) struct RunQueue {
 
 /// An [`Item`] in a list that is shared between threads.
 #[derive(Debug)]
-struct SendItem(Item);
+pub(crate) struct SendItem(pub(crate) Item);
 
 // SAFETY: an item is the ownership of a runnable task, which may be run on any thread (`spawn`
 // requires the future to be `Send`).
@@ -249,17 +249,9 @@ impl RunQueue {
     }
 }
 
-/// A task in the queue that all threads share.
-#[derive(Debug)]
-pub(crate) struct Injected(pub(crate) Item);
-
-// SAFETY: an item is the ownership of a runnable task, which may be run on any thread.
-#[allow(unsafe_code)]
-unsafe impl Send for Injected {}
-
 /// Frees the memory of an empty list that was long. Otherwise each list keeps the memory of its
 /// longest backlog.
-pub(super) fn release_room<T>(list: &mut VecDeque<T>) {
+pub(super) fn release_room(list: &mut VecDeque<SendItem>) {
     if list.is_empty() && list.capacity() > ROOM_MAX {
         *list = VecDeque::new();
     }
