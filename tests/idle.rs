@@ -3,16 +3,13 @@
 
 mod common;
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Wake, Waker};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{child, context_switches, cpu_time, echo, eventually, listener, pair, park_on, ping};
 use netpoll::net::TcpStream;
-use netpoll::{rt, task, time};
+use netpoll::{rt, task};
 
 const QUIET: Duration = Duration::from_millis(1200);
 
@@ -183,68 +180,5 @@ fn idle_after_shutdown() {
         task::block_on(async { task::spawn(async {}).await });
         rt::shutdown(common::BOUND).unwrap();
         assert_idle();
-    });
-}
-
-/// A waker that blocks the thread of sysmon, until the sender is dropped.
-struct BlocksSysmon {
-    entered: AtomicBool,
-    open: Mutex<mpsc::Receiver<()>>,
-}
-
-impl Wake for BlocksSysmon {
-    fn wake(self: Arc<Self>) {
-        if std::thread::current().name() == Some("netpoll-sysmon") && !self.entered.swap(true, Ordering::SeqCst) {
-            let _ = self.open.lock().unwrap().recv_timeout(common::BOUND);
-        }
-    }
-}
-
-#[test]
-fn long_sleeps_are_idle_and_end_while_sysmon_is_blocked() {
-    child("long_sleeps_are_idle_and_end_while_sysmon_is_blocked", || {
-        const LONG: Duration = Duration::from_secs(6);
-        rt::Builder::new().workers(2).spare_workers(0).start().unwrap();
-        // While both workers are blocked, sysmon runs the timers.
-        let (ran, runs) = mpsc::channel();
-        let (ends, blockers): (Vec<_>, Vec<_>) = (0..2)
-            .map(|_| {
-                let (end, blocked) = mpsc::channel::<()>();
-                let ran = ran.clone();
-                (end, task::spawn(async move { (ran.send(()), blocked.recv_timeout(common::BOUND)) }))
-            })
-            .unzip();
-        for _ in 0..2 {
-            runs.recv_timeout(common::BOUND).unwrap();
-        }
-        let (release, open) = mpsc::channel();
-        let gate = Arc::new(BlocksSysmon { entered: AtomicBool::new(false), open: Mutex::new(open) });
-        let waker = Waker::from(gate.clone());
-        let mut sleeps = Vec::new();
-        eventually("sysmon is in the waker", || {
-            let mut sleep = Box::pin(time::Sleep::new(Duration::from_millis(1)));
-            let _ = sleep.as_mut().poll(&mut Context::from_waker(&waker));
-            sleeps.push(sleep);
-            gate.entered.load(Ordering::SeqCst)
-        });
-        drop(ends);
-        for blocker in blockers {
-            let (sent, _) = park_on(blocker);
-            sent.unwrap();
-        }
-        drop(sleeps);
-        let (one, _other) = park_on(pair());
-        let (start, cpu) = (Instant::now(), cpu_time());
-        // The deadline is moved later, as a server does before each read.
-        one.set_read_deadline(start + LONG - Duration::from_millis(1)).unwrap();
-        one.set_read_deadline(start + LONG).unwrap();
-        let read = task::spawn(async move { one.read(&mut [0; 1]).await.unwrap_err() });
-        park_on(task::sleep(LONG));
-        assert!(start.elapsed() >= LONG);
-        let error = park_on(read);
-        assert!(netpoll::net::is_timeout(&error), "{error}");
-        let used = cpu_time() - cpu;
-        assert!(used < LONG / 4, "{used:?} of CPU time in {:?}", start.elapsed());
-        drop(release);
     });
 }

@@ -60,7 +60,7 @@ fn received_descriptors_are_cloexec_duplicates() {
         let packet = UnixSeqpacket::pair().unwrap();
         let datagram = UnixDatagram::pair().unwrap();
         for kind in 0..3 {
-            let (read, write) = pipe();
+            let (mut read, write) = pipe();
             let mut buf = [0; 16];
             let mut fds = vec![OwnedFd::from(File::open("/dev/null").unwrap())];
             let held = [write.as_fd(), write.as_fd()];

@@ -6,8 +6,9 @@
 //!   threads. [`injector`]: the queue that all threads share.
 //! * [`polling`] — a poll for events.
 //! * [`block_on`], [`root`], [`blocking`] and [`pool`]: the other threads that run user code.
-//! * [`monitor`] — the thread that watches all others. [`sysmon`]: its state. `shortage`: what
-//!   happens when no thread can be started.
+//! * [`monitor`] — the thread that watches all others. [`sysmon`]: its state. `reports` and
+//!   `wake_queue`: the user code that it has other threads run. `shortage`: what happens when no
+//!   thread can be started.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor and the events between them,
 //!   for the black box.
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`] and [`record`]: the data about
@@ -38,4 +39,5 @@ pub(crate) mod sysmon;
 pub(crate) mod task;
 pub(crate) mod task_data;
 pub(crate) mod turn_ring;
+mod wake_queue;
 pub(crate) mod worker;

@@ -22,13 +22,14 @@
 //! is over ends, or is still in a waker. If the system refuses the thread, it is
 //! *missing*; see `shortage.rs`.
 //!
-//! A poll on this thread calls wakers, which are user code and may call `block_on`. Another thread
-//! then takes over at once, and this one ends when the waker returns.
+//! User code may block, so it runs on other threads: see [`wake_queue`](super::wake_queue) and
+//! [`reports`](super::reports). If the system refuses threads, wakers, reports and tasks run here. If
+//! they call `block_on`, another thread takes over at once, and this one ends when they return.
 //!
 //! # Invariants
 //! * 10 — it sleeps when the process is idle. Waking it costs a system call once per stretch of at
 //!   least 50 ms of idleness.
-//! * 12 — the user's report runs on another thread, see [`reports`](super::reports).
+//! * 12 — no user code runs on it unless the system refuses threads.
 //!
 //! # Compared with Go (runtime/proc.go, sysmon)
 //! A future cannot be preempted, so a processor is not taken away from a stuck thread; another one
@@ -51,7 +52,7 @@ use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
-use crate::rt::waiters::drop_payload;
+use crate::rt::waiters::{Wakers, drop_payload, wake};
 use crate::sync::{Arc, Ordering};
 use crate::trace;
 
@@ -66,7 +67,7 @@ const QUIET_TICKS: u32 = 5;
 const ADD_MAX: usize = 4;
 
 thread_local! {
-    /// The epoch of sysmon, while it runs wakers or tasks on this thread.
+    /// The epoch of sysmon, while it runs user code on this thread.
     static WATCHED_EPOCH: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
@@ -222,7 +223,8 @@ impl Monitor {
         if runtime.injected() > 0 {
             runtime.ensure_worker();
         }
-        self.quiet = if busy { 0 } else { self.quiet + 1 };
+        let wakes = runtime.check_wake_queue(epoch);
+        self.quiet = if busy || wakes { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
         let waits = runtime.driver.waits.get();
@@ -369,9 +371,45 @@ impl Monitor {
             runtime.nudge_root();
         }
         self.polling.run_timers(runtime, now);
-        self.run_user_code(epoch, |own| own.polling.wakers.wake_all());
+        if !runtime.wake_elsewhere(epoch, &mut self.polling.wakers) {
+            self.run_user_code(epoch, |_| runtime.run_wake_queue(epoch));
+        }
         self.waits = runtime.driver.waits.get();
         self.activity += 1;
+    }
+}
+
+impl Runtime {
+    /// Calls `wakers` on another thread. Returns false if the system refuses it; then the caller takes
+    /// its place in `run_wake_queue`.
+    fn wake_elsewhere(&'static self, epoch: u32, wakers: &mut Wakers) -> bool {
+        wakers.len() == 0 || !self.sysmon.wakes.push(epoch, wakers) || self.start_waking(epoch).is_ok()
+    }
+
+    /// Starts a further thread if wakers block the others. Returns whether wakers are queued.
+    fn check_wake_queue(&'static self, epoch: u32) -> bool {
+        let (is_filled, starts) = self.sysmon.wakes.check(epoch);
+        if starts && self.start_waking(epoch).is_err() {
+            // The next check tries again.
+            self.sysmon.wakes.forget_thread(epoch);
+        }
+        is_filled
+    }
+
+    fn start_waking(&'static self, epoch: u32) -> io::Result<()> {
+        self.threads.start(format!("{}-wakers", self.config().thread_name), move || {
+            self.run_wake_queue(epoch);
+            if self.epoch() == epoch {
+                self.threads.leave();
+            }
+        })
+    }
+
+    /// Calls the queued wakers, on a thread that counts as one of the queue until it returns.
+    fn run_wake_queue(&'static self, epoch: u32) {
+        while let Some(waker) = self.sysmon.wakes.pop(epoch) {
+            wake(waker);
+        }
     }
 }
 

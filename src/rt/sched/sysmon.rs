@@ -2,6 +2,7 @@
 
 use super::event_ring::{Event, EventRing};
 use super::reports::Reports;
+use super::wake_queue::WakeQueue;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::parker::Parker;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
@@ -21,6 +22,7 @@ pub(crate) struct Sysmon {
     /// The tasks that were found stuck lately, for the black box.
     pub(super) events: LazyBox<EventRing>,
     pub(super) reports: Reports,
+    pub(super) wakes: WakeQueue,
 }
 
 impl Sysmon {
@@ -33,6 +35,7 @@ impl Sysmon {
             stuck: AtomicUsize::new(0),
             events: LazyBox::new(),
             reports: Reports::new(),
+            wakes: WakeQueue::new(),
         }
     }
 

@@ -1,0 +1,140 @@
+//! [`WakeQueue`]: the wakers that sysmon has collected, to be called on other threads.
+//!
+//! A waker is user code and may block, so sysmon calls none, and goes on watching. A thread starts
+//! with the first waker and ends when none is left. If the queue has not moved between two checks of
+//! sysmon, a waker blocks its thread, and another thread starts: at most [`THREADS_MAX`] per epoch.
+//! If the system refuses the first thread, sysmon calls the wakers.
+//!
+//! # Invariants
+//! * Q1 — each waker is called, in the order of arrival, also after the epoch has ended: the root
+//!   future of another executor outlives it.
+//! * Q2 — while a waker is queued and no thread of the queue is free, sysmon does not sleep.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crate::rt::waiters::Wakers;
+use crate::sync::Mutex;
+
+/// The maximum number of threads, so of wakers that block at the same time.
+const THREADS_MAX: usize = 64;
+
+/// A queue of wakers; see the [module documentation](self).
+#[derive(Debug)]
+pub(super) struct WakeQueue(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// The epoch of the threads that are counted.
+    epoch: u32,
+    queue: VecDeque<Waker>,
+    threads: usize,
+    /// Whether a waker was taken since the last check.
+    has_moved: bool,
+}
+
+impl State {
+    /// Returns whether threads of `epoch` are counted. Those of an earlier epoch are not.
+    fn counts(&mut self, epoch: u32) -> bool {
+        if epoch.wrapping_sub(self.epoch).cast_signed() > 0 {
+            (self.epoch, self.threads) = (epoch, 0);
+        }
+        self.epoch == epoch
+    }
+}
+
+impl WakeQueue {
+    pub(super) const fn new() -> WakeQueue {
+        WakeQueue(Mutex::new(State { epoch: 0, queue: VecDeque::new(), threads: 0, has_moved: false }))
+    }
+
+    /// Queues `wakers`. Returns whether a thread must be started, which then counts.
+    pub(super) fn push(&self, epoch: u32, wakers: &mut Wakers) -> bool {
+        let mut state = self.0.lock();
+        state.queue.extend(wakers.drain());
+        if !state.counts(epoch) {
+            return true;
+        }
+        let starts = state.threads == 0;
+        state.threads += usize::from(starts);
+        starts
+    }
+
+    /// Takes the next waker. If there is none, the calling thread of `epoch` no longer counts.
+    pub(super) fn pop(&self, epoch: u32) -> Option<Waker> {
+        let mut state = self.0.lock();
+        let waker = state.queue.pop_front();
+        state.has_moved = true;
+        if waker.is_none() && state.counts(epoch) {
+            state.threads -= 1;
+        }
+        waker
+    }
+
+    /// For a check of sysmon. Returns whether wakers are queued, and whether a thread must be started,
+    /// which then counts.
+    pub(super) fn check(&self, epoch: u32) -> (bool, bool) {
+        let mut state = self.0.lock();
+        let moved = std::mem::replace(&mut state.has_moved, false);
+        if state.queue.is_empty() || !state.counts(epoch) {
+            return (false, false);
+        }
+        let starts = !moved && state.threads < THREADS_MAX;
+        state.threads += usize::from(starts);
+        (true, starts)
+    }
+
+    /// Called when the thread that `check` asked for could not be started.
+    pub(super) fn forget_thread(&self, epoch: u32) {
+        let mut state = self.0.lock();
+        if state.counts(epoch) {
+            state.threads -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wakers(count: usize) -> Wakers {
+        let mut wakers = Wakers::new();
+        wakers.extend((0..count).map(|_| Waker::noop().clone()));
+        wakers
+    }
+
+    #[test]
+    fn further_thread_starts_if_the_queue_does_not_move_between_two_checks() {
+        let queue = WakeQueue::new();
+        assert!(queue.push(1, &mut wakers(3)), "the first");
+        assert!(!queue.push(1, &mut wakers(1)));
+        assert!(queue.pop(1).is_some());
+        assert_eq!(queue.check(1), (true, false), "it has moved");
+        assert_eq!(queue.check(1), (true, true));
+        queue.forget_thread(1);
+        assert_eq!(queue.check(1), (true, true), "the start failed");
+        for _ in 0..3 {
+            assert!(queue.pop(1).is_some());
+        }
+        assert_eq!(queue.check(1), (false, false));
+        // Both threads end, so the next waker needs one again.
+        assert!(queue.pop(1).is_none() && queue.pop(1).is_none());
+        assert!(queue.push(1, &mut wakers(1)));
+    }
+
+    #[test]
+    fn threads_are_bounded_and_those_of_an_earlier_epoch_do_not_count() {
+        let queue = WakeQueue::new();
+        assert!(queue.push(1, &mut wakers(2)));
+        let started = (0..2 * THREADS_MAX).filter(|_| queue.check(1).1).count();
+        assert_eq!(1 + started, THREADS_MAX);
+        assert_eq!(queue.check(2), (true, true), "the wakers of the last epoch are called in the next");
+        assert!(queue.pop(1).is_some() && queue.pop(1).is_some(), "by whichever thread is free");
+        assert!((0..THREADS_MAX).all(|_| queue.pop(1).is_none()));
+        assert!(!queue.push(2, &mut wakers(1)), "the thread of this epoch still counts");
+        assert!(queue.push(1, &mut wakers(1)), "a late sysmon has a thread of its own");
+        assert_eq!(queue.check(1), (false, false));
+        assert!(queue.pop(2).is_some() && queue.pop(1).is_some() && queue.pop(1).is_none() && queue.pop(2).is_none());
+        assert!(queue.push(2, &mut wakers(1)));
+    }
+}
