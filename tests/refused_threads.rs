@@ -21,12 +21,23 @@ const FOR_GOOD: usize = usize::MAX / 2;
 static REFUSALS: AtomicUsize = AtomicUsize::new(0);
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
-type Create = unsafe extern "C" fn(
-    *mut libc::pthread_t,
-    *const libc::pthread_attr_t,
-    extern "C" fn(*mut c_void) -> *mut c_void,
-    *mut c_void,
-) -> c_int;
+type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Main, *mut c_void) -> c_int;
+
+/// Whether new threads wait before they begin.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+type Main = extern "C" fn(*mut c_void) -> *mut c_void;
+
+/// The main function of a thread that waits before it begins. The argument is a boxed
+/// main function and its argument.
+extern "C" fn held_main(argument: *mut c_void) -> *mut c_void {
+    while HELD.load(Ordering::SeqCst) {
+        std::thread::sleep(MS);
+    }
+    // SAFETY: `pthread_create` below has made it so, for this thread alone.
+    let (main, argument) = *unsafe { Box::from_raw(argument.cast::<(Main, *mut c_void)>()) };
+    main(argument)
+}
 
 /// Replaces the C library's function: fails as long as refusals are due, and then calls the
 /// original.
@@ -34,7 +45,7 @@ type Create = unsafe extern "C" fn(
 unsafe extern "C" fn pthread_create(
     thread: *mut libc::pthread_t,
     attributes: *const libc::pthread_attr_t,
-    main: extern "C" fn(*mut c_void) -> *mut c_void,
+    main: Main,
     argument: *mut c_void,
 ) -> c_int {
     if REFUSALS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
@@ -45,8 +56,9 @@ unsafe extern "C" fn pthread_create(
     let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
     // SAFETY: the C library's function of that name has this signature.
     let real: Create = unsafe { std::mem::transmute(real) };
-    // SAFETY: the caller's promise.
-    unsafe { real(thread, attributes, main, argument) }
+    let held: *mut (Main, *mut c_void) = Box::into_raw(Box::new((main, argument)));
+    // SAFETY: the caller's promise, and the argument is what `held_main` expects.
+    unsafe { real(thread, attributes, held_main, held.cast()) }
 }
 
 /// Refuses the next `count` threads.
@@ -316,6 +328,27 @@ fn threads_start_when_refusals_end() {
             park_on(ticks);
             rt::shutdown(LONG).unwrap();
         }
+    });
+}
+
+/// Regression: a call for which a thread had been started was run as a task if the thread was late,
+/// and blocked the only thread that runs tasks.
+#[test]
+fn call_is_left_to_the_thread_that_was_started_for_it() {
+    child("call_is_left_to_the_thread_that_was_started_for_it", || {
+        fresh(2);
+        HELD.store(true, Ordering::SeqCst);
+        let (release, held) = mpsc::channel::<()>();
+        let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
+        assert_eq!(rt::metrics().blocking_threads, 1);
+        refuse(FOR_GOOD);
+        let calls: Vec<_> = (0..20).map(|n| task::spawn_blocking(move || n)).collect();
+        assert_eq!(calls.into_iter().map(park_on).sum::<i32>(), 190);
+        permit();
+        HELD.store(false, Ordering::SeqCst);
+        drop(release);
+        park_on(kept);
+        rt::shutdown(LONG).unwrap();
     });
 }
 

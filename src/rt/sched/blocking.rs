@@ -44,7 +44,7 @@ impl Runtime {
             return discard(runnable);
         }
         state.queue.push_back(runnable);
-        if state.resting >= state.queue.len() {
+        if state.free >= state.queue.len() {
             drop(state);
             pool.work.notify_one();
             return;
@@ -56,12 +56,17 @@ impl Runtime {
 
     fn start_pool_thread(&'static self, pool: &'static Pool, mut state: MutexGuard<'_, State>, epoch: u32) {
         state.threads += 1;
+        state.free += 1;
         drop(state);
         let name = format!("{}-blocking", self.config().thread_name);
         if self.find_sysmon().and_then(|()| self.threads.start(name, move || self.pool_thread(pool, epoch))).is_ok() {
             return;
         }
-        pool.state.lock().forget_thread(self.epoch() == epoch);
+        {
+            let mut state = pool.state.lock();
+            state.leave_free(self.epoch() == epoch);
+            state.forget_thread(self.epoch() == epoch);
+        }
         if self.sysmon.is_missing() {
             self.ensure_pool_thread(pool, true);
         }
@@ -75,20 +80,22 @@ impl Runtime {
         let mut state = pool.state.lock();
         // Checked under the lock: a thread of an epoch that is over would not be counted down.
         let epoch = self.epoch();
-        let stranded = state.queue.len().saturating_sub(state.resting);
-        if stranded == 0 || state.threads >= bound {
+        let free = state.free;
+        if state.queue.len() <= free || state.threads >= bound {
             return;
         }
         if !lasts {
             return self.start_pool_thread(pool, state, epoch);
         }
-        let calls: Vec<_> = state.queue.drain(..stranded).collect();
+        // The free threads take the first ones.
+        let calls = state.queue.split_off(free);
         drop(state);
         calls.into_iter().for_each(|call| self.inject(call));
     }
 
     fn pool_thread(&'static self, pool: &'static Pool, epoch: u32) {
         let mut state = pool.state.lock();
+        state.leave_free(self.epoch() == epoch);
         let mut until = Instant::now() + REST;
         while self.epoch() == epoch {
             if let Some(runnable) = state.queue.pop_front() {
@@ -102,12 +109,10 @@ impl Runtime {
             if left.is_zero() {
                 break;
             }
-            state.resting += 1;
+            state.free += 1;
             state = pool.work.wait_timeout(state, left);
             // After the epoch has advanced, `stop` resets the counts.
-            if self.epoch() == epoch {
-                state.resting -= 1;
-            }
+            state.leave_free(self.epoch() == epoch);
         }
         state.forget_thread(self.epoch() == epoch);
         drop(state);

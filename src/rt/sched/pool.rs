@@ -11,12 +11,20 @@ use crate::sync::{Condvar, Mutex};
 pub(super) struct State {
     pub(super) queue: VecDeque<Runnable<TaskData>>,
     pub(super) threads: usize,
-    pub(super) resting: usize,
+    /// The number of threads that are free: they rest, or were started and have not begun.
+    pub(super) free: usize,
 }
 
 impl State {
-    /// Called when a thread ends or could not be started. Threads of an epoch that is over are no
-    /// longer counted.
+    /// Called when a free thread looks for work, or could not be started. Threads of an epoch that is
+    /// over are no longer counted.
+    pub(super) fn leave_free(&mut self, is_current: bool) {
+        if is_current {
+            self.free -= 1;
+        }
+    }
+
+    /// Called when a thread ends or could not be started.
     pub(super) fn forget_thread(&mut self, is_current: bool) {
         if is_current {
             self.threads -= 1;
@@ -33,7 +41,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) const fn new() -> Pool {
-        Pool { state: Mutex::new(State { queue: VecDeque::new(), threads: 0, resting: 0 }), work: Condvar::new() }
+        Pool { state: Mutex::new(State { queue: VecDeque::new(), threads: 0, free: 0 }), work: Condvar::new() }
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -45,7 +53,7 @@ impl Pool {
         let mut state = self.state.lock();
         // Resting threads are told to end, and those in a call end after it: the next epoch has its
         // own threads.
-        (state.resting, state.threads) = (0, 0);
+        (state.free, state.threads) = (0, 0);
         let queue = std::mem::take(&mut state.queue);
         drop(state);
         self.work.notify_all();
