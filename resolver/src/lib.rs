@@ -7,7 +7,8 @@
 //! | which names are looked up, and which never are | `search` |
 //! | resolv.conf(5) | `config` |
 //! | when each server is queried, and which answer counts | `servers` |
-//! | the meaning of replies, aliases, the cache | `reply` |
+//! | the meaning of replies, aliases | `reply` |
+//! | answers that are kept, and their bounds | `cache` |
 //! | the order of addresses | `order` |
 //! | messages and transports: hickory's, over our sockets, timers and tasks | `provider` |
 //!
@@ -24,6 +25,7 @@
 
 #![deny(unsafe_code)]
 
+mod cache;
 mod config;
 mod hosts;
 mod order;
@@ -60,8 +62,8 @@ const LOOPBACK: [SocketAddr; 2] =
 /// A DNS resolver that occupies no thread: it queries servers over netpoll's sockets, and
 /// dropping a look-up cancels it.
 ///
-/// Clones share the resolver. Answers are cached for their TTL, and identical concurrent queries
-/// are merged.
+/// Clones share the resolver. Answers are cached for their TTL, up to 8,192 of them and about 8 MiB,
+/// and identical concurrent queries are merged.
 ///
 /// [`Dialer::resolver`](netpoll::net::Dialer::resolver) makes a dialer use it.
 ///

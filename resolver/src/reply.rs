@@ -16,9 +16,7 @@
 //! Replies are judged as `checkHeader` and `skipToAnswer` do, including lame referrals. Go accepts
 //! the addresses of every owner name.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{DnsResponse, Query, ResponseCode};
@@ -31,10 +29,7 @@ use netpoll::net::LookupError;
 pub(super) const ALIASES_MAX: usize = 16;
 
 /// The maximum time that an answer is cached: RFC 8767, section 4.
-const TTL_MAX: u32 = 7 * 24 * 3600;
-
-/// The maximum number of cached answers.
-const KEPT_MAX: usize = 8192;
+pub(super) const TTL_MAX: u32 = 7 * 24 * 3600;
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -147,43 +142,4 @@ fn nothing_at(owner: &Name, count: usize, ttl: u32, response: &DnsResponse) -> R
         return Ok((negative(response.response_code), ttl.min(response.negative_ttl().unwrap_or(0))));
     }
     Ok((Reply::Alias { target: owner.clone(), count }, ttl))
-}
-
-/// Cached answers.
-#[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<HashMap<Query, (Instant, Reply)>>);
-
-impl Cache {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Query, (Instant, Reply)>> {
-        // No code that may panic runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn get(&self, query: &Query) -> Option<Reply> {
-        let kept = self.lock();
-        let (until, reply) = kept.get(query)?;
-        (Instant::now() < *until).then(|| reply.clone())
-    }
-
-    /// Caches an answer for `ttl` seconds. RFC 2181, section 8: a TTL with the highest bit set
-    /// counts as 0.
-    pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
-        if ttl == 0 || i32::try_from(ttl).is_err() {
-            return;
-        }
-        let now = Instant::now();
-        let until = now + Duration::from_secs(ttl.min(TTL_MAX).into());
-        let mut kept = self.lock();
-        if kept.len() >= KEPT_MAX {
-            kept.retain(|_, (until, _)| now < *until);
-        }
-        if kept.len() >= KEPT_MAX {
-            kept.clear();
-        }
-        kept.insert(query, (until, reply));
-    }
-
-    pub(super) fn clear(&self) {
-        self.lock().clear();
-    }
 }

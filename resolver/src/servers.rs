@@ -28,9 +28,10 @@ use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
 use hickory_resolver::proto::op::{DnsRequestOptions, Query};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 
+use super::cache::Cache;
 use super::config::Config;
 use super::provider::Provider;
-use super::reply::{Cache, Failure, Reply, judge};
+use super::reply::{Failure, Reply, judge};
 use netpoll::future::timeout;
 use netpoll::time::Sleep;
 
