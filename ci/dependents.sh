@@ -10,9 +10,8 @@
 #
 # Fails if a crate that builds with the originals does not build on netpoll, or if fewer of its tests pass there.
 #
-# The crates are copied from cargo's registry into a temporary directory. A server that a crate's tests need must be installed
-# (Debian: redis-server, dbus, postgresql, with initdb and postgres in PATH); without it the crate is left out and named.
-# The tests start redis-server themselves. Those of zbus run in a session with a bus of its own, those of sqlx with a database of their own.
+# The crates are copied from cargo's registry into a temporary directory. The script starts the server that a crate's tests need
+# (ci/dependents/servers.sh), with data of its own. Where the server is not installed, the crate is left out, and the Debian package named.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -35,6 +34,7 @@ if ((${#names[@]} == 0)); then
 fi
 
 scratch=$(mktemp -d)
+source ci/dependents/servers.sh
 trap 'rm -rf "$scratch"' EXIT
 # Tests of standard input wait for a line that must not come, nor may the input end.
 mkfifo "$scratch/silence"
@@ -54,28 +54,6 @@ source_of() {
     rm -f "$scratch/source/Cargo.lock"
     dirname "$(cargo metadata --quiet --manifest-path "$scratch/source/Cargo.toml" --format-version 1 |
         grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 | grep "/$1-$2/Cargo.toml$")"
-}
-
-# start_postgres SETUP: a database of its own with the statements of SETUP, as DATABASE_URL. postgres refuses to run as root.
-start_postgres() {
-    local data=$scratch/postgres as=() port
-    rm -rf "$data"
-    mkdir "$data"
-    if ((EUID == 0)); then
-        chown postgres "$data"
-        as=(setpriv --reuid=postgres --regid=postgres --init-groups)
-    fi
-    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-    (cd / && "${as[@]}" initdb --auth=trust --username=postgres --no-sync "$data/data")
-    (cd / && exec "${as[@]}" postgres -D "$data/data" -h 127.0.0.1 -p "$port" -k "$data" -c fsync=off) &
-    postgres=$!
-    export DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres
-    local tries=0
-    until psql --quiet --command 'SELECT 1' "$DATABASE_URL" >/dev/null 2>&1; do
-        ((++tries < 300)) || return 1
-        sleep 0.1
-    done
-    psql --quiet --set ON_ERROR_STOP=1 --file "$1" "$DATABASE_URL"
 }
 
 # own_tests NAME VERSION ORIGINAL COPY SIDE: a package with the tests of async-std or async-io, which depends on it.
@@ -128,10 +106,11 @@ redis_tests() {
 }
 
 # run SIDE NAME VERSION FEATURES SKIP SERVER: tests of one crate. Prints PASSED ALL, or "- -" if it does not build.
-run() {
-    local side=$1 name=$2 version=$3 features=$4 skip=$5 server=$6 within=() postgres=
+run() (
+    trap stop_servers EXIT
+    local side=$1 name=$2 version=$3 features=$4 skip=$5 server=$6 within=()
     local copy=$scratch/$side/$name log=$target/logs/$name-$side.txt
-    local arguments=() filters=() patch=() targets=(--tests)
+    local arguments=() filters=() patch=() runner=() targets=(--tests)
     mkdir -p "$scratch/$side"
     local original
     original=$(source_of "$name" "$version")
@@ -149,6 +128,8 @@ run() {
         redis_tests "$copy"
         # The other tests are of connections that block.
         targets=(--lib --test=parser --test=test_async)
+        # A process prefers one runtime, once. Other tests are left out by their names, which end in the runtime's.
+        runner=(--config "target.'cfg(all())'.runner='$root/ci/dependents/one_by_one.sh'")
     fi
     if [[ $features != - ]]; then
         if [[ $features == no-default* ]]; then
@@ -164,7 +145,8 @@ run() {
     fi
     if [[ $side == netpoll ]]; then
         local stand_in
-        for stand_in in async-std async-io; do
+        for stand_in in async-std async-io async-io-1; do
+            patch+=(--config "patch.crates-io.$stand_in.package='${stand_in%-1}'")
             patch+=(--config "patch.crates-io.$stand_in.path='$root/stand-ins/$stand_in'")
         done
     fi
@@ -179,21 +161,18 @@ run() {
         printf -- '- -\n'
         return
     fi
-    case $server in
-        dbus-daemon) within=(dbus-run-session --) ;;
-        postgres) start_postgres "$copy/tests/postgres/setup.sql" >"$target/logs/postgres.txt" 2>&1 ;;
-    esac
-    timeout --kill-after=10 900 "${within[@]}" cargo test "${common[@]}" "${targets[@]}" --no-fail-fast "${arguments[@]}" -- "${filters[@]}" \
-        <&9 >>"$log" 2>&1 || true
-    if [[ -n $postgres ]]; then
-        kill -INT "$postgres"
-        wait "$postgres" || true
+    [[ $server != dbus-daemon ]] || within=(dbus-run-session --)
+    if ! start_server "$server" "$copy" >"$target/logs/$server.txt" 2>&1; then
+        printf '%s did not start: %s\n' "$server" "$target/logs/$server.txt" >&2
+        exit 1
     fi
+    timeout --kill-after=10 900 "${within[@]}" cargo test "${common[@]}" "${runner[@]}" "${targets[@]}" --no-fail-fast "${arguments[@]}" \
+        -- "${filters[@]}" <&9 >>"$log" 2>&1 || true
     # The tests' programs are as large as all that they depend on together.
     cargo clean --quiet --package "$(sed -n '/^\[package\]/,/^name/s/^name = "\(.*\)"/\1/p' "$copy/Cargo.toml")" "${common[@]}" 2>>"$log" || true
     sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" |
         awk '{ passed += $1; failed += $2 } END { print passed + 0, passed + failed }'
-}
+)
 
 rows=$scratch/rows
 : >"$rows"
@@ -201,10 +180,11 @@ worse=()
 for name in "${names[@]}"; do
     read -r _ version features skip server < <(awk -v name="$name" '$1 == name' "$list")
     if [[ $server != - ]] && ! command -v "$server" >/dev/null; then
-        printf '%-18s left out: %s is not installed\n' "$name" "$server"
+        printf '%-18s left out: install the Debian package %s, which has %s\n' "$name" "${debian_package[$server]}" "$server"
         continue
     fi
-    kept=$target/control-rows/$name-$version
+    # Named after all that is in the row of the list.
+    kept=$target/control-rows/$name-$version-$(cksum <<<"$features $skip" | cut -d' ' -f1)
     if [[ ! -e $kept ]]; then
         run control "$name" "$version" "$features" "$skip" "$server" >"$scratch/row"
         # A row that does not build is tried again the next time.

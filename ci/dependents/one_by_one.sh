@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# A runner for `cargo test` that gives each test a process of its own: for tests that set what a process can set once.
+#   one_by_one.sh PROGRAM [ARGUMENT]...
+set -euo pipefail
+readonly program=$1
+shift
+status=0
+while read -r name; do
+    "$program" --exact "$name" || status=$?
+done < <("$program" --list --format terse "$@" | sed -n 's/: test$//p')
+exit "$status"

@@ -1,0 +1,80 @@
+# The servers for ci/dependents.sh, which sources this file and sets `scratch`. A server is a child of the script, has its data in a directory
+# below `scratch`, listens on loopback and Unix sockets only, and is ended by its pid.
+
+# "SIGNAL PID" of each server that runs, the one to end first in front.
+servers=()
+
+# free_port: a TCP port of 127.0.0.1 that no socket uses.
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# The program that must be installed for each server, and the Debian package that has it. Debian keeps some out of PATH.
+PATH+=:/usr/sbin:/usr/lib/rabbitmq/bin
+for directory in /usr/lib/postgresql/*/bin; do
+    PATH+=:$directory
+done
+declare -A debian_package=([dbus-daemon]=dbus [postgres]=postgresql [rabbitmq-server]=rabbitmq-server [redis-server]=redis-server)
+
+# start_postgres COPY: a database with the statements of sqlx's tests, as DATABASE_URL. postgres refuses to run as root.
+start_postgres() {
+    local data=$scratch/postgres as=() port tries=0
+    rm -rf "$data"
+    mkdir "$data"
+    if ((EUID == 0)); then
+        chown postgres "$data"
+        as=(setpriv --reuid=postgres --regid=postgres --init-groups)
+    fi
+    port=$(free_port)
+    (cd / && "${as[@]}" initdb --auth=trust --username=postgres --no-sync "$data/data")
+    (cd / && exec "${as[@]}" postgres -D "$data/data" -h 127.0.0.1 -p "$port" -k "$data" -c fsync=off) &
+    # SIGTERM would wait for clients.
+    servers=("INT $!")
+    export DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres
+    until psql --quiet --command 'SELECT 1' "$DATABASE_URL" >/dev/null 2>&1; do
+        ((++tries < 600)) || return 1
+        sleep 0.1
+    done
+    psql --quiet --set ON_ERROR_STOP=1 --file "$1/tests/postgres/setup.sql" "$DATABASE_URL"
+}
+
+# start_rabbitmq: a broker, as AMQP_ADDR, and the daemon of Erlang that its nodes register with.
+start_rabbitmq() {
+    local data=$scratch/rabbitmq port epmd_port distribution tries=0
+    rm -rf "$data"
+    mkdir "$data"
+    epmd_port=$(free_port)
+    port=$(free_port)
+    distribution=$(free_port)
+    epmd -port "$epmd_port" -address 127.0.0.1 &
+    servers=("TERM $!")
+    env HOME="$data" ERL_EPMD_PORT="$epmd_port" ERL_EPMD_ADDRESS=127.0.0.1 \
+        RABBITMQ_NODENAME=dependents@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$port" \
+        RABBITMQ_DIST_PORT="$distribution" RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}' \
+        RABBITMQ_MNESIA_BASE="$data/data" RABBITMQ_LOG_BASE="$data/log" RABBITMQ_PID_FILE="$data/pid" \
+        RABBITMQ_CONFIG_FILE="$data/config" RABBITMQ_CONF_ENV_FILE="$data/env" RABBITMQ_ENABLED_PLUGINS_FILE="$data/plugins" \
+        /usr/lib/rabbitmq/bin/rabbitmq-server &
+    servers=("TERM $!" "${servers[@]}")
+    export AMQP_ADDR=amqp://127.0.0.1:$port/%2f
+    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        ((++tries < 600)) || return 1
+        sleep 0.1
+    done
+}
+
+# start_server PROGRAM COPY: starts the server for the tests in COPY. Tests start redis-server themselves, and dbus-run-session dbus-daemon.
+start_server() {
+    case $1 in
+        postgres) start_postgres "$2" ;;
+        rabbitmq-server) start_rabbitmq ;;
+    esac
+}
+
+stop_servers() {
+    local server
+    for server in "${servers[@]}"; do
+        kill -s "${server% *}" "${server#* }" 2>/dev/null || true
+        wait "${server#* }" || true
+    done
+    servers=()
+}
