@@ -155,6 +155,9 @@ impl Signal {
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
+        // Sends nothing. The first send of a process chooses its way with dladdr(3), which a handler must
+        // not call.
+        sys::socket::send(sender.as_fd(), &[], 0)?;
         // A child of fork(2) has the same socket: its signals must not be told to the parent.
         fork::watch(|| runtime().disown());
         let action = move || {

@@ -275,6 +275,81 @@ fn timers_fire_beside_wakers_that_block() {
     });
 }
 
+/// Waits in `wake` for the wakers of other tasks.
+struct Meets(Barrier);
+
+impl Wake for Meets {
+    fn wake(self: Arc<Self>) {
+        self.0.wait();
+    }
+}
+
+/// Regression: a batch belonged to the thread that polled. While one of its wakers blocked, no other
+/// thread could call the others, and neither a close nor a deadline found their waiters.
+#[test]
+fn wakers_of_one_batch_run_beside_one_that_blocks() {
+    for polled_by in ["worker", "block_on"] {
+        const NAME: &str = "wakers_of_one_batch_run_beside_one_that_blocks";
+        child_with(NAME, &[("POLLED_BY", polled_by)], || {
+            rt::Builder::new().workers(1).start().unwrap();
+            let (release, released) = futures::channel::oneshot::channel::<()>();
+            let root = (std::env::var("POLLED_BY").unwrap() == "block_on")
+                .then(|| thread::spawn(move || task::block_on(released).unwrap_err()));
+            for count in [2, 3, 8] {
+                let waker = Arc::new(Meets(Barrier::new(count)));
+                let pairs: Vec<_> = (0..count).map(|_| park_on(pair())).collect();
+                let mut reads: Vec<_> = pairs.iter().map(|(one, _)| (one, [0; 1])).collect();
+                let mut reads: Vec<_> = reads.iter_mut().map(|(one, buf)| Box::pin(one.read(buf))).collect();
+                for read in &mut reads {
+                    let waker = Waker::from(waker.clone());
+                    assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                }
+                let deadline = Instant::now() + 500 * MS;
+                pairs.iter().for_each(|(one, _)| one.set_read_deadline(deadline).unwrap());
+                eventually("all are called", || Arc::strong_count(&waker) == 1);
+                reads.into_iter().for_each(|read| times_out(park_on(read)));
+            }
+            drop(release);
+            root.into_iter().for_each(|root| assert!(root.join().is_ok()));
+            rt::shutdown(common::BOUND).unwrap();
+        });
+    }
+}
+
+/// Regression: a shutdown did not find waiters whose wakers were in a batch.
+#[test]
+fn shutdown_calls_the_wakers_behind_one_that_blocks() {
+    /// The first one called blocks.
+    struct Blocks(AtomicUsize, Mutex<mpsc::Receiver<()>>);
+    impl Wake for Blocks {
+        fn wake(self: Arc<Self>) {
+            if self.0.fetch_add(1, Ordering::SeqCst) == 0 {
+                let _ = self.1.lock().unwrap().recv_timeout(common::BOUND);
+            }
+        }
+    }
+    child("shutdown_calls_the_wakers_behind_one_that_blocks", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (release, released) = mpsc::channel();
+        let waker = Arc::new(Blocks(AtomicUsize::new(0), Mutex::new(released)));
+        let pairs: Vec<_> = (0..5).map(|_| park_on(pair())).collect();
+        let mut bufs = [[0; 1]; 5];
+        let mut reads: Vec<_> = pairs.iter().zip(&mut bufs).map(|(pair, buf)| Box::pin(pair.0.read(buf))).collect();
+        for read in &mut reads {
+            let waker = Waker::from(waker.clone());
+            assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let deadline = Instant::now() + 500 * MS;
+        pairs.iter().for_each(|(one, _)| one.set_read_deadline(deadline).unwrap());
+        eventually("one is called", || waker.0.load(Ordering::SeqCst) > 0);
+        assert!(rt::shutdown(100 * MS).is_err());
+        eventually("all are called", || waker.0.load(Ordering::SeqCst) >= 5);
+        drop(release);
+        drop(reads);
+        eventually("the blocked one returns", || Arc::strong_count(&waker) == 1);
+    });
+}
+
 /// Regression: reports were made on the thread that watches the workers, so it added none meanwhile.
 #[test]
 fn tasks_run_beside_a_report_that_blocks() {

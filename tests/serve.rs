@@ -6,12 +6,15 @@ use std::future::{Future, IntoFuture, pending};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BOUND, eventually, run};
+use common::{BOUND, child, eventually, run};
 use futures::channel::oneshot;
 use netpoll::net::{self, Conn, Listener, Pipe, Report, TcpListener, TcpStream, is_closed, is_timeout, pipe};
 use netpoll::prelude::*;
+use netpoll::rt;
 use netpoll::task::{self, JoinHandle};
 use netpoll::unix::{UnixListener, UnixStream};
 
@@ -380,5 +383,63 @@ fn deadline_of_the_listener_ends_the_server_with_timed_out() {
         listener.set_deadline(Instant::now() + Duration::from_millis(10)).unwrap();
         let error = net::serve(listener, echo).await.unwrap_err();
         assert!(is_timeout(&error), "{error}");
+    });
+}
+
+/// Regression: the server panicked if connections were open.
+#[test]
+fn shutdown_of_the_runtime_ends_the_server_with_its_error() {
+    child("shutdown_of_the_runtime_ends_the_server_with_its_error", || {
+        for connections in [0, 1, 3] {
+            let (begun, begins) = mpsc::channel();
+            let server = thread::spawn(move || {
+                task::block_on(async {
+                    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    begun.send(listener.local_addr().unwrap()).unwrap();
+                    net::serve(listener, echo).drain(Duration::ZERO).await
+                })
+            });
+            let addr = begins.recv_timeout(BOUND).unwrap();
+            let clients: Vec<_> = (0..connections)
+                .map(|_| {
+                    task::block_on(async {
+                        let client = TcpStream::connect(addr).await.unwrap();
+                        ping(&client).await.unwrap();
+                        client
+                    })
+                })
+                .collect();
+            rt::shutdown(BOUND).unwrap();
+            let error = server.join().expect("no panic").unwrap_err();
+            assert!(error.to_string().contains("runtime"), "{error}");
+            drop(clients);
+        }
+    });
+}
+
+/// Regression: the server kept a handle of the connection until the handler had ended.
+#[test]
+fn connection_is_closed_when_its_handler_drops_it() {
+    run(async {
+        let (release, released) = oneshot::channel::<()>();
+        let released = futures::future::FutureExt::shared(released);
+        let handler = move |stream: TcpStream| {
+            let released = released.clone();
+            async move {
+                stream.write_all(b"bye").await.unwrap();
+                let stream = std::net::TcpStream::try_from(stream).expect("it is the only handle");
+                drop(stream);
+                let _ = released.await;
+            }
+        };
+        let (addr, stop, server) = server(handler, Duration::ZERO).await;
+        let mut answer = Vec::new();
+        TcpStream::connect(addr).await.unwrap().read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"bye");
+        // The handler is open at the end of the drain time, and has no connection to close.
+        drop(stop);
+        let report = server.await.unwrap();
+        assert_eq!((report.accepted, report.stragglers.len()), (1, 1), "{report}");
+        drop(release);
     });
 }

@@ -154,3 +154,44 @@ fn signal_of_a_forked_child_is_not_received_by_its_parent() {
         });
     });
 }
+
+/// The number of calls of dladdr(3) while a handler may run.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod linker {
+    use std::ffi::{c_int, c_void};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    pub(super) static COUNTS: AtomicBool = AtomicBool::new(false);
+    pub(super) static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+    /// Replaces the C library's function: counts, and calls the original.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn dladdr(address: *const c_void, info: *mut libc::Dl_info) -> c_int {
+        if COUNTS.load(Ordering::SeqCst) {
+            CALLS.fetch_add(1, Ordering::SeqCst);
+        }
+        // SAFETY: the name is a C string, and the handle is always valid.
+        let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"dladdr".as_ptr()) };
+        // SAFETY: the C library's function of that name has this signature.
+        let real: unsafe extern "C" fn(*const c_void, *mut libc::Dl_info) -> c_int =
+            unsafe { std::mem::transmute(real) };
+        // SAFETY: the caller's promise.
+        unsafe { real(address, info) }
+    }
+}
+
+/// Regression: the handler's send was the first of the process, and asked the dynamic linker which
+/// function to call. That takes a lock.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn handler_does_not_call_the_dynamic_linker() {
+    use std::sync::atomic::Ordering;
+
+    child("handler_does_not_call_the_dynamic_linker", || {
+        let mut signal = Signal::new(SignalKind::USER_DEFINED1).unwrap();
+        linker::COUNTS.store(true, Ordering::SeqCst);
+        raise(SignalKind::USER_DEFINED1);
+        park_on(signal.recv()).unwrap();
+        assert_eq!(linker::CALLS.load(Ordering::SeqCst), 0);
+    });
+}

@@ -25,6 +25,7 @@ mod schedules;
 mod sync;
 mod sys;
 
+pub mod batch;
 pub mod deadlines;
 pub mod epochs;
 pub mod event_ring;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_core::Stream;
@@ -126,10 +127,24 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// [closed](crate::net::is_closed) error. The close begins at once; the future completes when
     /// the descriptor is closed.
     fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
+
+    /// Returns a function that makes a handle while another one exists. A server uses it, so that it
+    /// does not keep a connection open whose handler has dropped it.
+    #[doc(hidden)]
+    fn handles(&self) -> Handles<Self>
+    where
+        Self: Clone,
+    {
+        let conn = self.clone();
+        Box::new(move || Some(conn.clone()))
+    }
 }
 
+/// The result of [`Conn::handles`].
+type Handles<C> = Box<dyn Fn() -> Option<C> + Send + Sync>;
+
 macro_rules! conn {
-    ($type:ty, $local:expr, $peer:expr, $close_write:expr) => {
+    ($type:ty, $local:expr, $peer:expr, $close_write:expr $(, $fd:ident)?) => {
         impl Conn for $type {
             async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
                 <$type>::read(self, buf).await
@@ -170,6 +185,11 @@ macro_rules! conn {
             fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
                 <$type>::force_close(self)
             }
+
+            $(fn handles(&self) -> Handles<Self> {
+                let $fd = Arc::downgrade(&self.$fd);
+                Box::new(move || Some(Self { $fd: $fd.upgrade()? }))
+            })?
         }
     };
 }
@@ -178,13 +198,15 @@ conn!(
     TcpStream,
     |conn: &TcpStream| conn.local_addr().ok().map(Addr::from),
     |conn: &TcpStream| conn.peer_addr().ok().map(Addr::from),
-    |conn: &TcpStream| conn.shutdown(Shutdown::Write)
+    |conn: &TcpStream| conn.shutdown(Shutdown::Write),
+    fd
 );
 conn!(
     UnixStream,
     |conn: &UnixStream| conn.local_addr().ok().map(|addr| Addr::from(&addr)),
     |conn: &UnixStream| conn.peer_addr().ok().map(|addr| Addr::from(&addr)),
-    |conn: &UnixStream| conn.shutdown(Shutdown::Write)
+    |conn: &UnixStream| conn.shutdown(Shutdown::Write),
+    fd
 );
 conn!(Pipe, |_: &Pipe| None, |_: &Pipe| None, Pipe::close_write);
 

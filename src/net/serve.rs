@@ -48,7 +48,7 @@ const BATCH_MAX: usize = 64;
 ///
 /// Await the returned value. Its methods set limits, and when and how the server stops. Without
 /// [`until`](Serve::until) it serves until the listener is closed. A panic in a handler ends only
-/// its connection.
+/// its connection. A connection is closed when its handler drops the last handle.
 ///
 /// # Errors
 /// If the listener can accept no more, the server stops, drains its connections and returns the
@@ -140,7 +140,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
         self
     }
 
-    /// Calls `hook` for each open connection when the server begins to stop.
+    /// Calls `hook` for each connection that its handler has not dropped when the server begins to
+    /// stop.
     ///
     /// [`TcpStream::close_read`](super::TcpStream::close_read) in the hook loses no request: a
     /// handler reads the requests that have arrived, then the end of the stream, as if the client
@@ -249,7 +250,8 @@ impl fmt::Display for Straggler {
 
 /// A connection that is being served.
 struct Open<C> {
-    conn: C,
+    /// Makes a handle unless the handler has dropped its own.
+    conn: Box<dyn Fn() -> Option<C> + Send + Sync>,
     peer: Option<Addr>,
     since: Instant,
 }
@@ -257,7 +259,8 @@ struct Open<C> {
 /// The open connections, and the report so far.
 struct Serving<C> {
     open: HashMap<TaskId, Open<C>>,
-    tasks: TaskSet<(TaskId, bool)>,
+    /// The results tell whether the handler panicked.
+    tasks: TaskSet<bool>,
     report: Report,
 }
 
@@ -268,17 +271,14 @@ impl<C: Conn + Clone> Serving<C> {
         F::Output: Send,
     {
         self.report.accepted += 1;
-        let open = Open { peer: conn.peer(), conn: conn.clone(), since: Instant::now() };
+        let open = Open { peer: conn.peer(), conn: conn.handles(), since: Instant::now() };
         // The handler is user code and may panic before it returns a future.
         let future = match catch_unwind(AssertUnwindSafe(|| handler(conn))) {
             Ok(future) => future,
             Err(payload) => return self.panicked(payload),
         };
         let served = trace::in_connection(open.peer.as_ref().map(|addr| addr as _), Contained { future });
-        let id = self.tasks.spawn(async move {
-            let panicked = served.await;
-            (crate::task::current().id(), panicked)
-        });
+        let id = self.tasks.spawn(served);
         self.open.insert(id, open);
     }
 
@@ -290,12 +290,13 @@ impl<C: Conn + Clone> Serving<C> {
     /// Removes connections that have ended. Ready when none is left.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match self.tasks.poll_join_next(cx) {
+            match self.tasks.poll_end(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Poll::Ready(()),
+                // Without a result it was dropped by a shutdown, which also ends the accept loop.
                 Poll::Ready(Some((id, panicked))) => {
                     self.open.remove(&id);
-                    self.report.panicked += u64::from(panicked);
+                    self.report.panicked += u64::from(panicked == Some(true));
                 }
             }
         }
@@ -309,8 +310,8 @@ impl<C: Conn + Clone> Serving<C> {
     /// Closes the remaining connections by force and returns the report.
     async fn end(mut self) -> Report {
         let left: Vec<_> = self.open.iter().map(|(&id, open)| (id, open.peer.clone(), open.since)).collect();
-        for open in self.open.values() {
-            drop(open.conn.force_close());
+        for conn in self.open.values().filter_map(|open| (open.conn)()) {
+            drop(conn.force_close());
         }
         self.all_ended(FORCED).await;
         let stragglers = left.into_iter().map(|(task, peer, since)| {
@@ -449,7 +450,7 @@ where
         drop(incoming);
         let closed = listener.close();
         if let Some(hook) = when_stopping {
-            serving.open.values().for_each(|open| hook(&open.conn));
+            serving.open.values().filter_map(|open| (open.conn)()).for_each(|conn| hook(&conn));
         }
         serving.all_ended(drain).await;
         let report = serving.end().await;

@@ -208,10 +208,11 @@ fn has_turns_of_before(runtime: &'static Runtime) -> bool {
     })
 }
 
-/// Takes the wakers of all waiters and sleepers. A waiter gets an error, a sleeper checks its
-/// clock.
+/// Takes the wakers of all waiters and sleepers, and those that other threads were about to call. A
+/// waiter gets an error, a sleeper checks its clock.
 fn interrupt(runtime: &'static Runtime) -> Wakers {
     let mut wakers = Wakers::new();
+    runtime.sysmon.take_wakers(&mut wakers);
     runtime.run_timers(clock::now(), &mut Vec::new(), &mut wakers);
     runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
     runtime.clear_sleeps(&mut wakers);

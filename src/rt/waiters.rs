@@ -255,6 +255,11 @@ impl Wakers {
         self.one.take().into_iter().chain(self.rest.drain(..))
     }
 
+    /// Returns the first waker and the others, in order.
+    pub(crate) fn parts(&mut self) -> (&mut Option<Waker>, &mut Vec<Waker>) {
+        (&mut self.one, &mut self.rest)
+    }
+
     /// Wakes each, in the order in which they were taken, and keeps the allocation. A waker is
     /// foreign code: a panic in one is contained, and the others are still woken. Returns the
     /// number of wakers woken.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use async_task::FallibleTask;
 
@@ -88,29 +88,38 @@ impl<T> Future for JoinHandle<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Some(task) = &mut self.task else { return Poll::Pending };
-        match poll_contained(cx, |cx| Pin::new(task).poll(cx)) {
-            Poll::Pending => {
-                context::note(Waits::Task(self.identity.id().number()));
-                runtime().stand_in(cx);
-                Poll::Pending
-            }
-            Poll::Ready(Some(output)) => Poll::Ready(output.take()),
-            Poll::Ready(None) => {
-                #[cfg(feature = "sim")]
-                assert!(
-                    !crate::sim::is_here(),
-                    "awaited a task that its simulated host has dropped: the host crashed, was killed or restarted"
-                );
-                let epoch = runtime().epoch();
-                let ends_as_well = context::with_task(|task| task.is_some_and(|t| !t.stays() && t.epoch() != epoch));
-                assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
-                self.task = None;
-                // The next turn is where a task of an earlier epoch is dropped.
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
+        if self.task.is_none() {
+            return Poll::Pending;
         }
+        if let Some(output) = ready!(self.poll_end(cx)) {
+            return Poll::Ready(output);
+        }
+        #[cfg(feature = "sim")]
+        assert!(
+            !crate::sim::is_here(),
+            "awaited a task that its simulated host has dropped: the host crashed, was killed or restarted"
+        );
+        let epoch = runtime().epoch();
+        let ends_as_well = context::with_task(|task| task.is_some_and(|t| !t.stays() && t.epoch() != epoch));
+        assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
+        self.task = None;
+        // The next turn is where a task of an earlier epoch is dropped.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<T> JoinHandle<T> {
+    /// Polls for the end of the task, which must not have been seen before. Returns its result, or
+    /// `None` if a shutdown dropped it.
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let task = self.task.as_mut().expect("the end was not seen");
+        let polled = poll_contained(cx, |cx| Pin::new(task).poll(cx));
+        if polled.is_pending() {
+            context::note(Waits::Task(self.identity.id().number()));
+            runtime().stand_in(cx);
+        }
+        polled.map(|output| output.map(|output| output.take()))
     }
 }
 

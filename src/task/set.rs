@@ -196,6 +196,20 @@ impl<T> TaskSet<T> {
 
     /// Polls for the next task to end, like [`join_next`](TaskSet::join_next).
     pub fn poll_join_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.poll_next(cx, |handle, cx| Pin::new(handle).poll(cx))
+    }
+
+    /// Polls for the next task to end. Returns its number and its result, which is `None` if a
+    /// shutdown dropped it.
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<(TaskId, Option<T>)>> {
+        self.poll_next(cx, |handle, cx| handle.poll_end(cx).map(|result| (handle.task().id(), result)))
+    }
+
+    fn poll_next<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl Fn(&mut JoinHandle<T>, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<Option<R>> {
         loop {
             if self.tasks.is_empty() {
                 return Poll::Ready(None);
@@ -204,7 +218,7 @@ impl<T> TaskSet<T> {
             self.ended.pop_first();
             // Removed before its panic is resumed. `None` means that it was cancelled or detached.
             let Some(mut handle) = self.tasks.remove(&number) else { continue };
-            let polled = Pin::new(&mut handle).poll(cx);
+            let polled = poll(&mut handle, cx);
             if polled.is_pending() {
                 // The future is dropped, and another thread is about to store the result.
                 self.ended.push_first(number);

@@ -2,6 +2,8 @@
 
 #[path = "../../../src/rt/sched/awake.rs"]
 pub(crate) mod awake;
+#[path = "../../../src/rt/sched/batch.rs"]
+pub(crate) mod batch;
 #[path = "../../../src/rt/sched/event_ring.rs"]
 pub(crate) mod event_ring;
 #[path = "../../../src/rt/sched/queue.rs"]

@@ -236,7 +236,7 @@ impl Thread {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         polling.run_timers(self.runtime, now);
         polling.poll_now(self.runtime, epoch, now);
-        polling.wakers.wake_all();
+        polling.wake_all(self.runtime);
     }
 
     /// Sleeps in epoll if no other thread polls; otherwise parks.
@@ -267,7 +267,7 @@ impl Thread {
         if polling.sleep(runtime, By::Root, epoch, falls_asleep, rises) == Slept::NoPoller {
             root.park_until(clock::to_instant(runtime.next_timer().min(clock::now() + 10_000_000)));
         }
-        polling.wakers.wake_all();
+        polling.wake_all(runtime);
         if runtime.epoch() != epoch {
             polling.forget_instance();
             // A thread of the epoch that began may have relied on this one to poll.
@@ -281,7 +281,7 @@ impl Thread {
     fn wait_in_shutdown(&mut self) {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         polling.run_timers(self.runtime, clock::now());
-        polling.wakers.wake_all();
+        polling.wake_all(self.runtime);
         self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
     }
 
@@ -293,7 +293,7 @@ impl Thread {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         polling.run_timers(self.runtime, now);
         polling.poll_now(self.runtime, epoch, now);
-        polling.wakers.wake_all();
+        polling.wake_all(self.runtime);
         self.root.park_until(clock::to_instant(clock::now() + 10_000_000));
     }
 

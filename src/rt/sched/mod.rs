@@ -4,7 +4,7 @@
 //!   wakes a second worker. [`queue`] and [`processor`]: what it works on.
 //! * [`resting`] and [`idle`] — resting threads and free processors. [`awake`]: the number of awake
 //!   threads. [`injector`]: the queue that all threads share.
-//! * [`polling`] — a poll for events.
+//! * [`polling`] — a poll for events. `batch`: the wakers that it found.
 //! * [`block_on`], [`root`], [`blocking`] and [`pool`]: the other threads that run user code.
 //! * [`monitor`] — the thread that watches all others. [`sysmon`]: its state. `reports` and
 //!   `wake_queue`: the user code that it has other threads run. `shortage`: what happens when no
@@ -15,6 +15,7 @@
 //!   each. [`contained`]: the wakers of futures that await them.
 
 pub(crate) mod awake;
+mod batch;
 pub(crate) mod block_on;
 pub(crate) mod blocking;
 pub(crate) mod contained;

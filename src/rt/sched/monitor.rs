@@ -223,7 +223,10 @@ impl Monitor {
         if runtime.injected() > 0 {
             runtime.ensure_worker();
         }
-        let wakes = runtime.check_wake_queue(epoch);
+        let wakes = self.check_wakers(epoch);
+        if self.is_replaced {
+            return;
+        }
         self.quiet = if busy || wakes { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
@@ -356,6 +359,33 @@ impl Monitor {
         self.runtime.report_blocked(epoch, reports.into_iter().map(task).collect());
     }
 
+    /// Calls `wakers` on another thread; on this one if the system refuses it.
+    fn wake_elsewhere(&mut self, epoch: u32, wakers: &mut Wakers) {
+        let runtime = self.runtime;
+        if wakers.len() > 0 && runtime.sysmon.wakes.push(epoch, wakers) && runtime.start_waking(epoch).is_err() {
+            self.run_user_code(epoch, |_| runtime.run_wake_queue(epoch));
+        }
+    }
+
+    /// Takes over the wakers behind one that blocks its thread. Returns whether wakers are to be
+    /// called by any thread.
+    fn check_wakers(&mut self, epoch: u32) -> bool {
+        let (runtime, mut wakers) = (self.runtime, Wakers::new());
+        let are_left = runtime.sysmon.take_stuck_wakers(&mut wakers);
+        self.wake_elsewhere(epoch, &mut wakers);
+        let (is_filled, starts) = runtime.sysmon.wakes.check(epoch);
+        if starts && runtime.start_waking(epoch).is_err() {
+            runtime.refused();
+            if self.short_since.is_some_and(|since| since.elapsed() >= LASTS) {
+                self.run_user_code(epoch, |_| runtime.run_wake_queue(epoch));
+            } else {
+                // The next check tries again.
+                runtime.sysmon.wakes.forget_thread(epoch);
+            }
+        }
+        are_left || is_filled
+    }
+
     /// Takes events and due timers on behalf of busy threads.
     fn poll(&mut self, epoch: u32) {
         let runtime = self.runtime;
@@ -371,31 +401,15 @@ impl Monitor {
             runtime.nudge_root();
         }
         self.polling.run_timers(runtime, now);
-        if !runtime.wake_elsewhere(epoch, &mut self.polling.wakers) {
-            self.run_user_code(epoch, |_| runtime.run_wake_queue(epoch));
-        }
+        let mut wakers = std::mem::take(&mut self.polling.wakers);
+        self.wake_elsewhere(epoch, &mut wakers);
+        self.polling.wakers = wakers;
         self.waits = runtime.driver.waits.get();
         self.activity += 1;
     }
 }
 
 impl Runtime {
-    /// Calls `wakers` on another thread. Returns false if the system refuses it; then the caller takes
-    /// its place in `run_wake_queue`.
-    fn wake_elsewhere(&'static self, epoch: u32, wakers: &mut Wakers) -> bool {
-        wakers.len() == 0 || !self.sysmon.wakes.push(epoch, wakers) || self.start_waking(epoch).is_ok()
-    }
-
-    /// Starts a further thread if wakers block the others. Returns whether wakers are queued.
-    fn check_wake_queue(&'static self, epoch: u32) -> bool {
-        let (is_filled, starts) = self.sysmon.wakes.check(epoch);
-        if starts && self.start_waking(epoch).is_err() {
-            // The next check tries again.
-            self.sysmon.wakes.forget_thread(epoch);
-        }
-        is_filled
-    }
-
     fn start_waking(&'static self, epoch: u32) -> io::Result<()> {
         self.threads.start(format!("{}-wakers", self.config().thread_name), move || {
             self.run_wake_queue(epoch);

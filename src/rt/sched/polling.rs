@@ -9,6 +9,7 @@
 //! more. A thread that changes those checks the role afterwards. All these accesses are SeqCst
 //! (model `sleep_against_inject`).
 
+use super::batch::Batch;
 use crate::rt::poll::back_ends::{Events, Instance};
 use crate::rt::poll::backend::EVENTS_MAX;
 use crate::rt::poll::driver::ONE_STEP_NANOS;
@@ -35,6 +36,8 @@ pub(crate) struct Polling {
     events: Events,
     /// The wakers of the last batch that have not been called yet.
     pub(crate) wakers: Wakers,
+    /// The wakers while they are called. Registered with the runtime once there are several.
+    batch: Option<Arc<Batch>>,
     due: Vec<(u64, Target)>,
     /// The instance of the back end, and the epoch it belongs to.
     instance: Option<(u32, Arc<Instance>)>,
@@ -42,7 +45,7 @@ pub(crate) struct Polling {
 
 impl Polling {
     pub(crate) fn new() -> Polling {
-        Polling { events: Events::new(), wakers: Wakers::new(), due: Vec::new(), instance: None }
+        Polling { events: Events::new(), wakers: Wakers::new(), batch: None, due: Vec::new(), instance: None }
     }
 
     /// Drops the instance.
@@ -67,6 +70,16 @@ impl Polling {
             *kept = Some((of, instance));
         }
         kept.as_ref().map(|(_, instance)| &**instance)
+    }
+
+    /// Calls the wakers that were collected, except those that another thread takes over because one
+    /// blocks. Returns their number.
+    #[inline]
+    pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {
+        if self.wakers.len() <= 1 {
+            return self.wakers.wake_all();
+        }
+        self.batch.get_or_insert_with(|| runtime.sysmon.register_batch()).call(&mut self.wakers)
     }
 
     /// Collects the wakers of the timers that are due.

@@ -33,7 +33,12 @@ impl Reports {
     /// Queues `tasks`. Returns whether a thread must be started.
     pub(super) fn push(&self, epoch: u32, tasks: Vec<BlockedTask>) -> bool {
         let mut state = self.0.lock();
-        if state.epoch != epoch {
+        let age = epoch.wrapping_sub(state.epoch).cast_signed();
+        if age < 0 {
+            // A sysmon that is late for the end of its epoch.
+            return false;
+        }
+        if age > 0 {
             *state = State { epoch, queue: VecDeque::new(), has_thread: false };
         }
         let room = QUEUED_MAX - state.queue.len();
@@ -50,5 +55,26 @@ impl Reports {
         let task = state.queue.pop_front();
         state.has_thread = task.is_some();
         task
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::sched::identity::TaskId;
+    use std::time::Duration;
+
+    #[test]
+    fn late_reports_of_an_earlier_epoch_leave_those_of_the_next() {
+        let reports = Reports::new();
+        let task = |number| BlockedTask { id: TaskId::from_number(number), name: None, blocked_for: Duration::ZERO };
+        assert!(reports.push(1, vec![task(1)]));
+        assert!(reports.push(2, vec![task(2)]), "the next epoch has a thread of its own");
+        assert!(!reports.push(1, vec![task(3)]));
+        assert!(!reports.push(2, vec![task(4)]));
+        assert!(reports.pop(1).is_none());
+        let ids: Vec<_> = std::iter::from_fn(|| reports.pop(2)).map(|task| task.id).collect();
+        assert_eq!(ids, [TaskId::from_number(2), TaskId::from_number(4)]);
+        assert!(reports.push(2, vec![task(5)]), "its thread has ended");
     }
 }

@@ -117,7 +117,7 @@ impl Runtime {
         let mut polling = Polling::new();
         polling.poll_now(self, self.epoch(), clock::now());
         polling.run_timers(self, clock::now());
-        let woken = polling.wakers.wake_all();
+        let woken = polling.wake_all(self);
         if !self.run_queued(&mut Core::new()) && woken == 0 {
             thread::sleep(PAUSE);
         }

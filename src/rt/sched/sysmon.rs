@@ -1,10 +1,14 @@
 //! [`Sysmon`]: the state of sysmon, the thread that watches all others.
 
+use std::sync::Weak;
+
+use super::batch::Batch;
 use super::event_ring::{Event, EventRing};
 use super::reports::Reports;
 use super::wake_queue::WakeQueue;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::parker::Parker;
+use crate::rt::waiters::Wakers;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// The state of sysmon; see [`monitor`](super::monitor).
@@ -23,6 +27,8 @@ pub(crate) struct Sysmon {
     pub(super) events: LazyBox<EventRing>,
     pub(super) reports: Reports,
     pub(super) wakes: WakeQueue,
+    /// The batches of the threads that poll.
+    batches: Mutex<Vec<Weak<Batch>>>,
 }
 
 impl Sysmon {
@@ -36,12 +42,41 @@ impl Sysmon {
             events: LazyBox::new(),
             reports: Reports::new(),
             wakes: WakeQueue::new(),
+            batches: Mutex::new(Vec::new()),
         }
     }
 
     /// Returns the events that sysmon has recorded.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.get().map(|events| events.read().0).unwrap_or_default()
+    }
+
+    /// Returns a batch that sysmon watches.
+    pub(super) fn register_batch(&self) -> Arc<Batch> {
+        let batch = Arc::new(Batch::new());
+        let mut batches = self.batches.lock();
+        batches.retain(|batch| batch.strong_count() > 0);
+        batches.push(Arc::downgrade(&batch));
+        batch
+    }
+
+    /// Takes the wakers of the batches that have not moved since the last check. Returns whether
+    /// other batches have wakers.
+    pub(super) fn take_stuck_wakers(&self, wakers: &mut Wakers) -> bool {
+        let mut are_left = false;
+        for batch in self.batches.lock().iter().filter_map(Weak::upgrade) {
+            match batch.check() {
+                (_, true) => batch.take(wakers),
+                (is_filled, false) => are_left |= is_filled,
+            }
+        }
+        are_left
+    }
+
+    /// For a shutdown: takes the wakers that were collected and not called.
+    pub(crate) fn take_wakers(&self, wakers: &mut Wakers) {
+        self.wakes.take(wakers);
+        self.batches.lock().iter().filter_map(Weak::upgrade).for_each(|batch| batch.take(wakers));
     }
 
     /// Returns the number of workers that were stuck at the last check.

@@ -1,13 +1,13 @@
-//! [`WakeQueue`]: the wakers that sysmon has collected, to be called on other threads.
+//! [`WakeQueue`]: wakers that sysmon has collected or taken over, to be called on other threads.
 //!
 //! A waker is user code and may block, so sysmon calls none, and goes on watching. A thread starts
 //! with the first waker and ends when none is left. If the queue has not moved between two checks of
 //! sysmon, a waker blocks its thread, and another thread starts: at most [`THREADS_MAX`] per epoch.
-//! If the system refuses the first thread, sysmon calls the wakers.
+//! If the system refuses the first thread, or the others for longer, sysmon calls the wakers.
 //!
 //! # Invariants
-//! * Q1 — each waker is called, in the order of arrival, also after the epoch has ended: the root
-//!   future of another executor outlives it.
+//! * Q1 — each waker is called, in the order of arrival. A shutdown calls those that are left: the
+//!   root futures of other executors outlive it.
 //! * Q2 — while a waker is queued and no thread of the queue is free, sysmon does not sleep.
 
 use std::collections::VecDeque;
@@ -82,6 +82,11 @@ impl WakeQueue {
         let starts = !moved && state.threads < THREADS_MAX;
         state.threads += usize::from(starts);
         (true, starts)
+    }
+
+    /// Takes all.
+    pub(super) fn take(&self, wakers: &mut Wakers) {
+        wakers.extend(self.0.lock().queue.drain(..));
     }
 
     /// Called when the thread that `check` asked for could not be started.

@@ -242,7 +242,7 @@ impl Core {
         self.polling.run_timers(runtime, now);
         if self.polling.wakers.len() > 0 {
             processor.record(Mark::Timers, self.polling.wakers.len() as u64);
-            self.polling.wakers.wake_all();
+            self.polling.wake_all(runtime);
         }
         if self.pacing.is_poll_due(now, turn) {
             self.poll_now(runtime, processor, now);
@@ -267,7 +267,7 @@ impl Core {
         if self.polling.poll_now(runtime, processor.epoch.load(Ordering::Relaxed), now) {
             self.pacing.polled(now, self.polling.wakers.len() as u32);
             processor.record(Mark::Poll, self.polling.wakers.len() as u64);
-            self.polling.wakers.wake_all();
+            self.polling.wake_all(runtime);
             if owns_processor() {
                 self.pacing.probe(processor, now);
             }
@@ -317,7 +317,7 @@ impl Core {
                 let delivered = self.polling.wakers.len() as u32;
                 processor.record(Mark::Rise, delivered.into());
                 let is_sampled = self.pacing.begin_stretch(processor, self.tick, delivered);
-                self.polling.wakers.wake_all();
+                self.polling.wake_all(runtime);
                 if is_sampled && owns_processor() {
                     self.pacing.probe_some(processor);
                     if processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
@@ -327,7 +327,7 @@ impl Core {
             }
             Slept::TimersRan => {
                 processor.record(Mark::Timers, self.polling.wakers.len() as u64);
-                self.polling.wakers.wake_all();
+                self.polling.wake_all(runtime);
             }
             // Try again in a while: a descriptor may be free then.
             Slept::NoPoller => std::thread::sleep(NO_POLLER),

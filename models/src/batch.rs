@@ -1,0 +1,41 @@
+//! Models of `Batch`: its owner beside a thread that takes the rest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+
+use crate::engine::thread;
+use crate::rt::sched::batch::Batch;
+use crate::rt::waiters::Wakers;
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Count>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The owner calls two batches of three wakers while another thread takes the rest of one.
+pub fn wakers_of_a_batch_are_called_once() {
+    let batch = Arc::new(Batch::new());
+    let counts = [(); 6].map(|()| Arc::new(Count::default()));
+    let taker = thread::spawn({
+        let batch = batch.clone();
+        move || {
+            let mut taken = Wakers::new();
+            batch.take(&mut taken);
+            taken.wake_all();
+        }
+    });
+    let mut wakers = Wakers::new();
+    for round in counts.chunks(3) {
+        wakers.extend(round.iter().map(|count| Waker::from(count.clone())));
+        assert_eq!((batch.call(&mut wakers), wakers.len()), (3, 0));
+    }
+    taker.join().unwrap();
+    for count in counts {
+        assert_eq!((count.0.load(Ordering::SeqCst), Arc::strong_count(&count)), (1, 1), "the calls of a waker");
+    }
+}

@@ -1,0 +1,173 @@
+//! [`Batch`]: the wakers of one poll, which another thread can take over.
+//!
+//! A poll takes the wakers of all its events and due timers out of their slots. From then on only the
+//! batch has them: a close, a deadline and a shutdown find no waiter there. A waker is user code and
+//! may block, so the thread that calls them must not be the only one that can.
+//!
+//! # States
+//! empty → filled by its owner → the owner takes one waker after the other, in order → empty; or
+//! another thread takes the rest at once (sysmon, if the batch does not move between two checks, or
+//! a shutdown) → empty.
+//!
+//! # Invariants
+//! * T1 — each waker is called once, by the owner or by the thread that took the rest.
+//! * T2 — a batch of one is called directly: nothing waits behind it.
+//!
+//! # Memory ordering
+//! `left` decides which thread takes a waker. The owner's Release publishes the slots; the swap that
+//! takes the rest acquires them. The owner's decrements continue the release sequence. An owner that
+//! finds its wakers taken waits for `taking`, so that it does not fill the slots while they are read
+//! (model `wakers_of_a_batch_are_called_once`).
+
+#![allow(unsafe_code)]
+
+use std::task::Waker;
+
+use crate::rt::waiters::{Wakers, wake};
+use crate::sync::{AtomicUsize, Mutex, Ordering, UnsafeCell, injected_bug};
+
+/// The wakers of one poll; see the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The number of wakers that no thread has taken: those in the last slots.
+    left: AtomicUsize,
+    slots: UnsafeCell<Slots>,
+    /// Held by the thread that takes the rest.
+    taking: Mutex<()>,
+    /// The value of `left` at the last check of sysmon.
+    seen: AtomicUsize,
+}
+
+/// The room of the owner's vector.
+#[derive(Clone, Copy, Debug)]
+struct Slots {
+    first: *const Waker,
+    len: usize,
+}
+
+impl Slots {
+    /// Moves the waker `at` out of its slot. The caller must have taken it by `left`.
+    fn waker(self, at: usize) -> Waker {
+        // SAFETY: the slot is within the room.
+        let slot = unsafe { self.first.add(at) };
+        // SAFETY: it has a waker, which `left` gave to this thread alone.
+        unsafe { slot.read() }
+    }
+}
+
+// SAFETY: the slots are read by one thread at a time, see `Batch::call` and `Batch::take`, and wakers
+// may be called and dropped by any thread.
+unsafe impl Send for Batch {}
+// SAFETY: as above.
+unsafe impl Sync for Batch {}
+
+impl Batch {
+    pub(crate) fn new() -> Batch {
+        Batch {
+            left: AtomicUsize::new(0),
+            slots: UnsafeCell::new(Slots { first: std::ptr::null(), len: 0 }),
+            taking: Mutex::new(()),
+            seen: AtomicUsize::new(0),
+        }
+    }
+
+    /// Calls `wakers` in order, except those that another thread takes. For the owner, one call at a
+    /// time. Returns the number of wakers.
+    pub(crate) fn call(&self, wakers: &mut Wakers) -> usize {
+        let (first, rest) = wakers.parts();
+        let Some(first) = first.take() else { return 0 };
+        let (own, len) = (Slots { first: rest.as_ptr(), len: rest.len() }, rest.len());
+        // SAFETY: zero is within the capacity. The wakers are moved out of the slots, each once, by
+        // the loop below or by `take`. Until then nothing else uses the vector, so its room stays.
+        unsafe { rest.set_len(0) };
+        // SAFETY: no thread reads the slots: `left` is 0, and a `take` that found more has ended.
+        self.slots.with_mut(|slots| unsafe { *slots = own });
+        // ORDERING: Release publishes the slots; pairs with the swap of `take`. A store would do, but
+        // loom does not order it against that swap.
+        let order = if injected_bug!("batch_is_not_published") { Ordering::Relaxed } else { Ordering::Release };
+        self.left.swap(len, order);
+        wake(first);
+        for at in 0..len {
+            let left = len - at;
+            // ORDERING: Relaxed: the owner filled the slots itself, and its release sequence continues.
+            if self.left.compare_exchange(left, left - 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+                if !injected_bug!("batch_is_filled_while_it_is_read") {
+                    drop(self.taking.lock());
+                }
+                break;
+            }
+            // The exchange gave this slot to this thread.
+            wake(own.waker(at));
+        }
+        len + 1
+    }
+
+    /// Moves the wakers that are left to `wakers`.
+    pub(crate) fn take(&self, wakers: &mut Wakers) {
+        let _taking = self.taking.lock();
+        // ORDERING: Acquire; pairs with the swap of `call`.
+        let left = self.left.swap(0, Ordering::Acquire);
+        if left == 0 {
+            return;
+        }
+        // SAFETY: the owner fills the slots again only after it has locked `taking`.
+        let slots = self.slots.with(|slots| unsafe { *slots });
+        // The swap gave the last slots to this thread.
+        wakers.extend((slots.len - left..slots.len).map(|at| slots.waker(at)));
+    }
+
+    /// For a check of sysmon. Returns whether wakers are left, and whether it is the same number as at
+    /// the last check.
+    pub(crate) fn check(&self) -> (bool, bool) {
+        // ORDERING: Relaxed: a hint. The swap of `take` decides.
+        let left = self.left.load(Ordering::Relaxed);
+        let seen = self.seen.swap(left, Ordering::Relaxed);
+        (left > 0, left > 0 && left == seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    type Calls = std::sync::Mutex<Vec<usize>>;
+
+    /// Writes its number down, and takes the rest of the batch if told to.
+    struct Numbered {
+        number: usize,
+        takes: Option<Arc<std::sync::Mutex<Wakers>>>,
+        calls: Arc<(Batch, Calls)>,
+    }
+
+    impl Wake for Numbered {
+        fn wake(self: Arc<Numbered>) {
+            self.calls.1.lock().unwrap().push(self.number);
+            if let Some(taken) = &self.takes {
+                self.calls.0.take(&mut taken.lock().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn wakers_are_called_in_order_until_another_thread_takes_the_rest() {
+        let calls = Arc::new((Batch::new(), Calls::default()));
+        let (mut wakers, taken) = (Wakers::new(), Arc::new(std::sync::Mutex::new(Wakers::new())));
+        for taker in [None, Some(0), Some(3), Some(9), None] {
+            let numbered = |number| {
+                let takes = (taker == Some(number)).then(|| taken.clone());
+                Waker::from(Arc::new(Numbered { number, takes, calls: calls.clone() }))
+            };
+            wakers.extend((0..10).map(numbered));
+            assert_eq!((calls.0.call(&mut wakers), wakers.len(), calls.0.check()), (10, 0, (false, false)));
+            let until = taker.map_or(10, |taker| taker + 1);
+            assert_eq!(*calls.1.lock().unwrap(), (0..until).collect::<Vec<_>>());
+            let rest: Vec<_> = taken.lock().unwrap().drain().collect();
+            assert_eq!(rest.len(), 10 - until);
+            rest.into_iter().for_each(Waker::wake);
+            assert_eq!(std::mem::take(&mut *calls.1.lock().unwrap()), (0..10).collect::<Vec<_>>());
+        }
+        assert_eq!((calls.0.call(&mut wakers), Arc::strong_count(&calls)), (0, 1));
+    }
+}
