@@ -11,18 +11,6 @@ use super::fd::flusher::Gathers;
 use super::fd::operation::Caller;
 use super::net_fd::NetFd;
 use super::unix::UnixStream;
-use crate::rt::unsent::{Amount, Unsent};
-
-impl Unsent for NetFd {
-    fn flush(&self) {
-        self.fd.flush_gathered();
-    }
-
-    fn amount(&self) -> Amount {
-        let (index, generation) = self.fd.poll.slot();
-        Amount { index, generation, bytes: self.fd.gathered() }
-    }
-}
 
 impl Gathers for NetFd {
     fn fd(&self) -> &Fd {
@@ -92,7 +80,14 @@ macro_rules! auto_cork_methods {
             ///
             /// A task that computes for long between two writes delays the first one, by 20 ms at
             /// most; [`flush`](Self::flush) sends at once. Closing and shutting down send first, and
-            /// so does everything else that writes to the socket or hands out its descriptor.
+            /// so does everything else that writes to the socket or hands out its descriptor. A
+            /// conversion to another type also waits until the socket has taken the bytes, for five
+            /// seconds at most.
+            ///
+            /// A close does not wait: the bytes for which the socket has no room go to a larger send
+            /// buffer, or are sent by a task. If the system does not permit a larger buffer and the
+            /// peer takes nothing for a minute, or the runtime is shut down, a TCP connection is
+            /// reset, and the peer of a Unix stream finds the end of the stream without these bytes.
             ///
             /// # Errors
             /// Returns a [closed](crate::net::is_closed) error after `force_close`.

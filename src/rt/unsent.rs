@@ -15,26 +15,31 @@
 //!   apart: its turn is long, or waits for something outside of this crate.
 //!
 //! # Invariants
-//! * An entry is weak, so the list keeps no socket open. A socket that is dropped sends its bytes
-//!   itself.
-//! * Sockets are flushed with the list unlocked, because the end of a flush may drop the last handle
-//!   of a socket, which calls wakers.
+//! * An entry is not a handle of the socket: the list keeps no socket open, and neither a flush nor
+//!   the drop of an entry closes one. A socket that is dropped sends its bytes itself. So a flush
+//!   calls no code of the user, and sysmon may flush.
+//! * Sockets are flushed with the list unlocked, because a flush takes the lock of the socket's bytes,
+//!   with which the socket enters lists.
 //! * Only the thread itself adds to its list. If sysmon has emptied it, the flag of the thread stays
 //!   set, which costs a look at the empty list.
 //!
 //! # Cancellation
-//! A panic in a turn ends it like a return: the caller of the turn flushes.
+//! A panic in a turn ends it like a return: the caller of the turn flushes. A panic in a flush is
+//! contained, and the other sockets of the list are flushed.
 
 use std::cell::Cell;
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
+use crate::rt::waiters::drop_payload;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
-/// A socket that may have unsent bytes.
+/// The unsent bytes of a socket. It is not a handle of the socket.
 pub(crate) trait Unsent: Send + Sync + RefUnwindSafe + UnwindSafe {
-    /// Sends as much as the socket takes, and makes sure that the rest follows. Does not wait.
-    fn flush(&self);
+    /// Called by the thread that has taken the socket out of a list: sends as much as the socket
+    /// takes, and makes sure that the rest follows. Does not wait, and calls no code of the user.
+    fn flush(self: Arc<Self>);
 
     /// Returns the amount, for [`inspect`](crate::rt::inspect()).
     fn amount(&self) -> Amount;
@@ -52,7 +57,7 @@ pub(crate) struct Amount {
 /// The list of one thread.
 #[derive(Default)]
 struct List {
-    sockets: Mutex<Vec<Weak<dyn Unsent>>>,
+    sockets: Mutex<Vec<Arc<dyn Unsent>>>,
     /// The number of stretches of *some* that have begun.
     begun: AtomicU64,
     /// The value of `begun` at the last look of sysmon.
@@ -74,31 +79,32 @@ thread_local! {
 /// The lists of the threads that sysmon looks after.
 static LISTS: Mutex<Vec<Weak<List>>> = Mutex::new(Vec::new());
 
-/// The sockets that took less than they were given, and maybe others.
-static BLOCKED: Mutex<Vec<Weak<dyn Unsent>>> = Mutex::new(Vec::new());
+/// The sockets that took less than they were given, by an id that is unique among living ones, and
+/// maybe some that have sent the rest since.
+static BLOCKED: Mutex<BTreeMap<usize, Weak<dyn Unsent>>> = Mutex::new(BTreeMap::new());
 
-/// Enters a socket that took less than it was given, for [`amounts`].
-pub(crate) fn enter_blocked(socket: Weak<dyn Unsent>) {
-    BLOCKED.lock().push(socket);
-    // Removes those that have sent the rest. Outside of the lock, because the last handle of a
-    // socket may be dropped here.
-    if BLOCKED.lock().len().is_power_of_two() {
-        let all = std::mem::take(&mut *BLOCKED.lock());
-        let kept = all.into_iter().filter(|socket| socket.upgrade().is_some_and(|socket| socket.amount().bytes > 0));
-        let kept: Vec<_> = kept.collect();
-        BLOCKED.lock().extend(kept);
-    }
+/// Enters a socket that took less than it was given, for [`amounts`], unless it is entered. It must
+/// leave before it is dropped.
+pub(crate) fn enter_blocked(id: usize, socket: impl FnOnce() -> Weak<dyn Unsent>) {
+    BLOCKED.lock().entry(id).or_insert_with(socket);
+}
+
+/// Removes a socket that has sent the rest, or is gone, if it was entered.
+pub(crate) fn leave_blocked(id: usize) {
+    let removed = BLOCKED.lock().remove(&id);
+    drop(removed);
 }
 
 /// Returns the amounts of all sockets that have unsent bytes, in any order. A socket may be in the
 /// result several times.
 pub(crate) fn amounts() -> Vec<Amount> {
     let lists: Vec<_> = LISTS.lock().iter().filter_map(Weak::upgrade).collect();
-    let mut sockets = BLOCKED.lock().clone();
+    let blocked: Vec<_> = BLOCKED.lock().values().cloned().collect();
+    let mut sockets: Vec<_> = blocked.iter().filter_map(Weak::upgrade).collect();
     for list in lists.iter().filter(|list| !list.simulates.load(Ordering::Relaxed)) {
         sockets.extend(list.sockets.lock().iter().cloned());
     }
-    sockets.iter().filter_map(|socket| Some(socket.upgrade()?.amount())).filter(|amount| amount.bytes > 0).collect()
+    sockets.iter().map(|socket| socket.amount()).filter(|amount| amount.bytes > 0).collect()
 }
 
 /// Identifies the list of this thread among those of living threads.
@@ -113,7 +119,7 @@ pub(crate) fn has_list() -> bool {
 }
 
 /// Adds a socket to the list of this thread. Returns whether it is the first entry.
-pub(crate) fn push(socket: Weak<dyn Unsent>) -> bool {
+pub(crate) fn push(socket: Arc<dyn Unsent>) -> bool {
     let is_first = LIST.try_with(|list| {
         let mut sockets = list.sockets.lock();
         let is_first = sockets.is_empty();
@@ -166,8 +172,9 @@ pub(crate) fn flush_some() {
 fn flush_list(list: &List) {
     let mut sockets = std::mem::take(&mut *list.sockets.lock());
     for socket in sockets.drain(..) {
-        if let Some(socket) = socket.upgrade() {
-            socket.flush();
+        // No code of the user runs here, but a socket must not depend on that of others.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| socket.flush())) {
+            drop_payload(payload);
         }
     }
     // The memory is kept for the next turn.
@@ -232,7 +239,7 @@ mod tests {
     struct Counted(AtomicUsize);
 
     impl Unsent for Counted {
-        fn flush(&self) {
+        fn flush(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
 
@@ -241,30 +248,63 @@ mod tests {
         }
     }
 
+    struct Panicking;
+
+    impl Unsent for Panicking {
+        fn flush(self: Arc<Self>) {
+            panic!("a flush that panics");
+        }
+
+        fn amount(&self) -> Amount {
+            Amount { index: u32::MAX, generation: 0, bytes: 0 }
+        }
+    }
+
     #[test]
-    fn sockets_are_flushed_once_and_dropped_ones_are_skipped() {
-        let (kept, dropped) = (Arc::new(Counted::default()), Arc::new(Counted::default()));
-        let weak = |socket: &Arc<Counted>| -> Weak<dyn Unsent> { Arc::<Counted>::downgrade(socket) };
+    fn sockets_are_flushed_once_per_stretch() {
+        let socket = Arc::new(Counted::default());
         assert!(!is_some());
-        assert!(push(weak(&kept)));
-        assert!(!push(weak(&dropped)));
-        drop(dropped);
+        assert!(push(socket.clone()));
+        assert!(!push(Arc::new(Counted::default())));
         assert!(is_some());
         flush();
         assert!(!is_some());
         flush();
-        assert_eq!(kept.0.load(Ordering::Relaxed), 1);
-        assert!(push(weak(&kept)), "a new stretch");
+        assert_eq!(socket.0.load(Ordering::Relaxed), 1);
+        assert!(push(socket.clone()), "a new stretch");
         flush();
-        assert_eq!(kept.0.load(Ordering::Relaxed), 2);
+        assert_eq!(socket.0.load(Ordering::Relaxed), 2);
+        assert_eq!(Arc::strong_count(&socket), 1);
+    }
+
+    #[test]
+    fn panic_in_a_flush_does_not_keep_the_other_sockets() {
+        let socket = Arc::new(Counted::default());
+        push(Arc::new(Panicking));
+        push(socket.clone());
+        flush();
+        assert_eq!(socket.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn blocked_socket_has_one_entry() {
+        let socket = Arc::new(Counted::default());
+        let weak = || -> Weak<dyn Unsent> { Arc::<Counted>::downgrade(&socket) };
+        let id = Arc::as_ptr(&socket).addr();
+        for _ in 0..1000 {
+            enter_blocked(id, weak);
+        }
+        assert_eq!(Arc::weak_count(&socket), 1);
+        leave_blocked(id);
+        leave_blocked(id);
+        assert_eq!(Arc::weak_count(&socket), 0);
     }
 
     /// Sysmon, which runs beside this test, may look in between: at most it looks more often.
     #[test]
     fn second_look_flushes_for_a_thread_that_does_not() {
         let socket = Arc::new(Counted::default());
-        let weak: Weak<dyn Unsent> = Arc::<Counted>::downgrade(&socket);
-        push(weak);
+        push(socket.clone());
         flush_old();
         flush_old();
         assert_eq!(socket.0.load(Ordering::Relaxed), 1);

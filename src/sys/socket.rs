@@ -25,6 +25,7 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 use libc::c_int;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
@@ -204,6 +205,18 @@ pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<()> {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // SAFETY: one entry, valid for the call.
     match check(unsafe { libc::poll(&raw mut entry, 1, -1) }) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Blocks as [`wait_ready`] does, for at most `timeout`.
+pub(crate) fn wait_ready_for(fd: BorrowedFd<'_>, write: bool, timeout: Duration) -> io::Result<()> {
+    let events = if write { libc::POLLOUT } else { libc::POLLIN };
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    let millis = c_int::try_from(timeout.as_millis() + 1).unwrap_or(c_int::MAX);
+    // SAFETY: one entry, valid for the call.
+    match check(unsafe { libc::poll(&raw mut entry, 1, millis) }) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(()),
     }

@@ -13,7 +13,7 @@ use super::common::{self, becomes, bounded, child, poll_once, read_exact, run};
 use super::{Counted, info, narrow_pair, pair, pattern, read_to_end, sends};
 
 /// Writes until the socket and what may be gathered are full. Returns the number of bytes.
-async fn stuff(ours: &TcpStream) -> usize {
+pub(super) async fn stuff(ours: &TcpStream) -> usize {
     let (mut at, mut number) = (0, 0);
     while number < 2000 {
         match poll_once(&mut ours.write(&pattern(at, 1000))).await {

@@ -2,23 +2,29 @@
 //! errors, full sockets, deadlines and closes.
 //!
 //! `turns` has the ends of turns, which send. `room` has sockets that are full. `errors` and `ends`
-//! have what follows a failure, a shutdown and a close. `random` compares random programs with an
-//! oracle.
+//! have what follows a failure, a shutdown and a close. `converted` has conversions to other types.
+//! `full_ends` has closes and shutdowns of the runtime with a full socket. `random` compares random
+//! programs with an oracle.
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod converted;
 mod ends;
 mod errors;
+mod full_ends;
 mod random;
 mod room;
 mod turns;
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::task::Poll;
 
 use netpoll::net::TcpStream;
+use netpoll::os::unix::net::UnixStream;
 use netpoll::rt::SocketInfo;
+use netpoll::task;
 
 /// Returns a connected TCP pair; writes of the first one are gathered.
 async fn pair() -> (TcpStream, TcpStream) {
@@ -48,6 +54,27 @@ impl Counted {
         ours.set_auto_cork(true).unwrap();
         Counted { ours, peer, number }
     }
+}
+
+/// Fills a Unix stream with `a`, and gathers more that it does not take. Returns the number of
+/// bytes accepted, of which the kernel has the first `kernel` ones: (`total`, `kernel`).
+async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
+    let mut kernel = 0;
+    while let Poll::Ready(count) = common::poll_once(&mut ours.write(&[b'a'; 7000])).await {
+        kernel += count.unwrap();
+    }
+    ours.set_auto_cork(true).unwrap();
+    for _ in 0..6 {
+        ours.write_all(&[b'a'; 7000]).await.unwrap();
+    }
+    task::yield_now().await;
+    assert_eq!(gathered(ours), 42_000, "the socket has taken them");
+    (kernel + 42_000, kernel)
+}
+
+/// Returns the number of gathered bytes of a stream.
+fn gathered(stream: &impl AsRawFd) -> usize {
+    info(stream.as_raw_fd()).gathered
 }
 
 /// Returns what the snapshot says about the socket `number`.

@@ -239,3 +239,23 @@ fn expired_deadline_precedes_gathering() {
         assert_timeout(ours.write(b"x").await);
     });
 }
+
+/// The deadline passes after the write. The flush sends before it looks at the deadline.
+#[test]
+fn flush_after_the_deadline_succeeds_if_everything_is_sent() {
+    run(async {
+        let (ours, peer) = super::pair().await;
+        let mut sent = 0;
+        for _ in 0..50 {
+            ours.set_write_deadline(in_ms(2)).unwrap();
+            // A machine that is busy may be late for the write.
+            if ours.write(b"x").await.is_ok() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                ours.flush().await.unwrap();
+                sent += 1;
+            }
+            ours.set_write_deadline(None).unwrap();
+        }
+        read_exact(&peer, &mut vec![0; sent]).await.unwrap();
+    });
+}

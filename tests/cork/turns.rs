@@ -49,6 +49,23 @@ fn answers_to_a_batch_leave_as_one_send() {
 }
 
 #[test]
+fn write_that_does_not_fit_leaves_with_the_gathered_bytes() {
+    run(async {
+        let Counted { ours, peer, number } = Counted::new().await;
+        let before = sends(number);
+        ours.write_all(&[1; 100]).await.unwrap();
+        ours.write_all(&[2; 20_000]).await.unwrap();
+        ours.write_all(&[3; 100]).await.unwrap();
+        let mut all = vec![0; 20_100];
+        ReadExt::read_exact(&mut &peer, &mut all).await.unwrap();
+        assert!(all[..100] == [1; 100] && all[100..] == [2; 20_000]);
+        ReadExt::read_exact(&mut &peer, &mut all[..100]).await.unwrap();
+        assert_eq!(all[..100], [3; 100]);
+        assert_eq!(sends(number) - before, 2);
+    });
+}
+
+#[test]
 fn all_ways_to_write_are_gathered_in_order() {
     run(async {
         let Counted { ours, peer, number } = Counted::new().await;

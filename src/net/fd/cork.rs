@@ -39,7 +39,14 @@
 //!
 //! # Locks
 //! The state's lock is held during send(2), which does not wait, and never while wakers run. A
-//! thread that has it may take the lock of its list of unsent sockets.
+//! thread that has it may take the locks of [`unsent`](crate::rt::unsent).
+//!
+//! # Ownership
+//! The lists of threads, sysmon and snapshots use the [`Gathering`], which is not a handle of the
+//! socket: it keeps nothing open, and its flush runs no code of the user. The descriptor's number
+//! may be used with the state locked until the state is *gone*, which the last reference and a
+//! conversion set, under the lock, before the number is closed or given away. Only the flusher takes
+//! a handle, for each of its polls, and the state counts it ([`State::borrow`]).
 //!
 //! # Fork
 //! A child of fork(2) discards its copy of the bytes: the parent sends them.
@@ -48,14 +55,14 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Weak;
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::rt::context;
 use crate::rt::fork;
-use crate::rt::unsent::{self, Unsent};
+use crate::rt::unsent::{self, Amount, Unsent};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::socket;
 
@@ -82,21 +89,152 @@ pub(crate) struct Cork {
     state: Mutex<State>,
 }
 
-/// A descriptor's cork, and its ways to the owner of the descriptor.
+/// The cork of a descriptor, for threads that have no handle of it.
 pub(crate) struct Gathering {
     pub(super) cork: Cork,
-    /// For the lists of threads.
-    pub(super) owner: Weak<dyn Unsent>,
+    pub(super) number: RawFd,
+    /// The index and the generation of the slot.
+    slot: (u32, u32),
+    /// Whether a send may fail because the connection is not established yet.
+    may_be_early: bool,
     /// Starts the task that waits for room.
-    pub(super) start_flusher: Box<dyn Fn() + Send + Sync + RefUnwindSafe + UnwindSafe>,
+    start_flusher: Box<dyn Fn(Arc<Gathering>) + Send + Sync + RefUnwindSafe + UnwindSafe>,
 }
 
+#[allow(unsafe_code)]
 impl Gathering {
     pub(super) fn new(
-        owner: Weak<dyn Unsent>,
-        start_flusher: impl Fn() + Send + Sync + RefUnwindSafe + UnwindSafe + 'static,
+        number: RawFd,
+        slot: (u32, u32),
+        may_be_early: bool,
+        start_flusher: impl Fn(Arc<Gathering>) + Send + Sync + RefUnwindSafe + UnwindSafe + 'static,
     ) -> Gathering {
-        Gathering { cork: Cork::new(), owner, start_flusher: Box::new(start_flusher) }
+        Gathering { cork: Cork::new(), number, slot, may_be_early, start_flusher: Box::new(start_flusher) }
+    }
+
+    /// Sends what is gathered. Returns whether nothing is left. An error is kept. `is_listed` tells
+    /// whether the thread has taken the socket out of its list.
+    pub(super) fn send(&self, is_listed: bool) -> bool {
+        let (before, sent, left) = {
+            let mut state = self.cork.lock();
+            if is_listed {
+                state.list = 0;
+            }
+            if state.is_gone {
+                return true;
+            }
+            let before = state.unsent().len();
+            // SAFETY: the number is open: it is closed or given away after the state is gone, and the
+            // lock is held during the call.
+            let fd = unsafe { BorrowedFd::borrow_raw(self.number) };
+            let sent = state.send(fd, self.may_be_early);
+            (before, sent, state.unsent().len())
+        };
+        self.count(before.saturating_sub(left));
+        wake(sent.done);
+        sent.is_empty
+    }
+
+    /// Sends what is gathered and then `bufs`; see [`State::send_with`].
+    pub(super) fn send_with(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let (before, sent, done, left) = {
+            let mut state = self.cork.lock();
+            let before = state.unsent().len();
+            let (sent, done) = state.send_with(fd, bufs, self.may_be_early);
+            (before, sent, done, state.unsent().len())
+        };
+        self.count(before.saturating_sub(left));
+        wake(done);
+        sent
+    }
+
+    /// Counts gathered bytes that were sent: for a read that waits for the answer, and because their
+    /// writes were free.
+    fn count(&self, bytes: usize) {
+        if bytes > 0 {
+            context::record_call(true, self.number);
+            context::charge(bytes);
+        }
+    }
+
+    /// Called after a call that sent gathered bytes: makes sure that the rest is sent.
+    pub(super) fn follow_up(self: &Arc<Self>) {
+        let wants_flusher = {
+            let mut state = self.cork.lock();
+            let wants_flusher = state.wants_flusher();
+            if wants_flusher {
+                unsent::enter_blocked(self.id(), || Arc::downgrade(self) as _);
+                state.was_blocked = true;
+            }
+            wants_flusher
+        };
+        if wants_flusher {
+            (self.start_flusher)(self.clone());
+        }
+    }
+
+    /// Ends the flusher if nothing is left to send; otherwise keeps its waker.
+    pub(super) fn ends_flusher(&self, waker: &Waker) -> bool {
+        let waker = waker.clone();
+        let mut state = self.cork.lock();
+        let ends = state.is_empty();
+        // Dropped outside of the lock.
+        let _old = state.flusher.replace(Some(waker)).flatten();
+        if ends {
+            let _new = state.flusher.take();
+            unsent::leave_blocked(self.id());
+            drop(state);
+            return true;
+        }
+        drop(state);
+        false
+    }
+
+    /// Called when the flusher ends.
+    pub(super) fn forget_flusher(&self) {
+        let _old = self.cork.lock().flusher.take();
+    }
+
+    /// Ends the use of the number: it is about to be closed or given away. Returns what is left.
+    pub(super) fn retire(&self) -> (Vec<u8>, usize) {
+        let (rest, flusher) = {
+            let mut state = self.cork.lock();
+            state.is_gone = true;
+            (state.take(), state.flusher.as_mut().and_then(Option::take))
+        };
+        wake(flusher);
+        rest
+    }
+
+    /// Identifies it among those that live.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+impl Unsent for Gathering {
+    fn flush(self: Arc<Self>) {
+        self.send(true);
+        self.follow_up();
+    }
+
+    fn amount(&self) -> Amount {
+        Amount { index: self.slot.0, generation: self.slot.1, bytes: self.cork.len() }
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        if self.cork.lock().was_blocked {
+            unsent::leave_blocked(self.id());
+        }
+    }
+}
+
+/// Wakes the task that waits for room. It is of this crate, so no code of the user runs.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -113,9 +251,12 @@ pub(super) struct State {
     bytes: Vec<u8>,
     /// The number of `bytes` that are sent.
     sent: usize,
-    /// The thread list that the socket is in, or 0.
+    /// The thread list that the socket is in, or 0. Set when it enters, and cleared by the thread
+    /// that has taken it out and flushes: while it is set, a flush will follow.
     list: usize,
     is_blocked: bool,
+    /// Whether it was ever blocked.
+    was_blocked: bool,
     has_failed: bool,
     /// The error that the next operation returns.
     error: Option<io::Error>,
@@ -123,6 +264,10 @@ pub(super) struct State {
     is_shut: bool,
     /// Whether a task waits for room, and its waker.
     pub(super) flusher: Option<Option<Waker>>,
+    /// Whether the number must not be used any more.
+    is_gone: bool,
+    /// The number of handles of the socket that the crate has for a moment.
+    borrowed: usize,
 }
 
 /// What became of a write.
@@ -168,6 +313,23 @@ impl State {
         self.on = on;
     }
 
+    /// Counts a handle that the crate takes for a moment, with the lock held, if `take` returns one.
+    pub(super) fn borrow<T>(&mut self, take: impl FnOnce() -> Option<T>) -> Option<T> {
+        let taken = take()?;
+        self.borrowed += 1;
+        Some(taken)
+    }
+
+    /// Called when such a handle was dropped.
+    pub(super) fn give_back(&mut self) {
+        self.borrowed -= 1;
+    }
+
+    /// Returns whether the crate has a handle.
+    pub(super) fn is_borrowed(&self) -> bool {
+        self.borrowed > 0
+    }
+
     pub(super) fn unsent(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
@@ -178,7 +340,7 @@ impl State {
 
     /// Returns whether a task must be started that waits for room, and enters it.
     pub(super) fn wants_flusher(&mut self) -> bool {
-        let wants = self.is_blocked && self.flusher.is_none() && !fork::is_child();
+        let wants = self.is_blocked && self.flusher.is_none() && !self.is_gone && !fork::is_child();
         if wants {
             self.flusher = Some(None);
         }
@@ -208,10 +370,10 @@ impl State {
         &mut self,
         bufs: &[IoSlice<'_>],
         len: usize,
-        socket: impl FnOnce() -> Weak<dyn Unsent>,
+        socket: impl FnOnce() -> Arc<dyn Unsent>,
     ) -> io::Result<Appended> {
         self.take_error()?;
-        let gathers = self.on && !self.is_blocked && !self.has_failed && !self.is_shut;
+        let gathers = self.on && !self.is_blocked && !self.has_failed && !self.is_shut && !self.is_gone;
         if !gathers || len == 0 || len >= LARGE || self.unsent().len() + len > GATHERED_MAX {
             return Ok(Appended::Refused);
         }
@@ -238,7 +400,7 @@ impl State {
     }
 
     /// Sends the gathered bytes, as many as the socket takes. An error is kept.
-    pub(super) fn send(&mut self, fd: BorrowedFd<'_>, is_early: impl Fn(&io::Error) -> bool) -> Sent {
+    fn send(&mut self, fd: BorrowedFd<'_>, may_be_early: bool) -> Sent {
         if fork::is_child() {
             self.empty();
         }
@@ -246,9 +408,8 @@ impl State {
             match socket::send(fd, self.unsent(), 0) {
                 Ok(count) if count > 0 => self.sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_early(&error) => {
+                Err(error) if waits_for_room(&error, may_be_early) => {
                     self.is_blocked = true;
-                    self.list = 0;
                     return Sent { is_empty: false, done: None };
                 }
                 failed => self.fail(failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into())),
@@ -263,11 +424,11 @@ impl State {
     ///
     /// # Errors
     /// Returns `WouldBlock` if none was. Otherwise the error of the socket, or of earlier bytes.
-    pub(super) fn send_with(
+    fn send_with(
         &mut self,
         fd: BorrowedFd<'_>,
         bufs: &[IoSlice<'_>],
-        is_early: impl Fn(&io::Error) -> bool,
+        may_be_early: bool,
     ) -> (io::Result<usize>, Option<Waker>) {
         let is_ready = self.take_error().and_then(|()| match self.is_shut {
             true => Err(io::Error::from_raw_os_error(libc::EPIPE)),
@@ -300,11 +461,11 @@ impl State {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return (Err(error), None),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_early(&error) => {
+                Err(error) if waits_for_room(&error, may_be_early) => {
                     if self.is_empty() {
                         return (Err(error), self.end(fd).done);
                     }
-                    (self.is_blocked, self.list) = (true, 0);
+                    self.is_blocked = true;
                     return (Err(error), None);
                 }
                 Err(error) => {
@@ -324,12 +485,12 @@ impl State {
 
     /// Discards the gathered bytes.
     pub(super) fn empty(&mut self) {
-        (self.sent, self.list, self.is_blocked) = (0, 0, false);
+        (self.sent, self.is_blocked) = (0, false);
         give_back(std::mem::take(&mut self.bytes));
     }
 
     /// Takes the gathered bytes out.
-    pub(super) fn take(&mut self) -> (Vec<u8>, usize) {
+    fn take(&mut self) -> (Vec<u8>, usize) {
         let taken = (std::mem::take(&mut self.bytes), self.sent);
         self.empty();
         taken
@@ -338,12 +499,18 @@ impl State {
     /// Called when everything is sent.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
-        if self.is_shut {
+        // A child of fork(2) shares the socket with its parent, which may have bytes left.
+        if self.is_shut && !fork::is_child() {
             // If the connection has failed in the meantime, there is nothing to shut down.
             let _ = socket::shutdown(fd, Shutdown::Write);
         }
         Sent { is_empty: true, done: self.flusher.as_mut().and_then(Option::take) }
     }
+}
+
+/// Returns whether a send failed because it has to wait: for room, or for the connection.
+fn waits_for_room(error: &io::Error, may_be_early: bool) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || (may_be_early && error.raw_os_error() == Some(libc::EINPROGRESS))
 }
 
 /// Returns an empty buffer.

@@ -45,7 +45,7 @@ impl Fd {
         }
     }
 
-    fn used_fast_open(&self) -> Option<&FastOpen> {
+    pub(super) fn used_fast_open(&self) -> Option<&FastOpen> {
         self.fast_open().filter(|fast_open| fast_open.is_used())
     }
 
@@ -64,7 +64,11 @@ impl Fd {
         if let Some(fast_open) = self.used_fast_open() {
             fast_open.begin(self.borrow()).map_err(WaitError::Io)?;
         }
-        self.poll.register(self.borrow())
+        let registered = self.poll.register(self.borrow());
+        if registered.is_ok() {
+            self.send_rest_soon();
+        }
+        registered
     }
 
     /// Returns whether a call failed because the connection is not established yet, so that it has
@@ -77,7 +81,7 @@ impl Fd {
     /// Calls shutdown(2); if the connection is in progress, when it is established.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         self.with(|fd| {
-            let now = self.shut_gathered(fd, how);
+            let now = self.shut_gathered(how);
             let shut = match now.as_ref().map_or(Some(how), |now| *now) {
                 Some(how) => self.shut_now(fd, how),
                 None => Ok(()),

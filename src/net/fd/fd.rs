@@ -11,7 +11,8 @@
 //! # Invariants
 //! * 1 — the number is used only under a reference, and closed once, by whichever operation drops
 //!   the last reference. No reference is held during a wait, so a close never waits for a future
-//!   that is not polled.
+//!   that is not polled. Gathered writes are also sent with the lock of the [`Gathering`], which knows
+//!   when the number is gone.
 //! * F1 — the generation changes before the number is closed, so an event of the next owner of the
 //!   number reaches the next owner. A lent number (`AsyncFd`) is not closed: it leaves the poller
 //!   explicitly, before its owner may close it.
@@ -125,7 +126,7 @@ struct Rare {
     gone: OnceLock<Arc<Gone>>,
     fast_open: FastOpen,
     loans: OnceLock<Arc<dyn Loans>>,
-    gathering: OnceLock<Box<Gathering>>,
+    gathering: OnceLock<std::sync::Arc<Gathering>>,
 }
 
 /// The completion of a close.
@@ -183,8 +184,15 @@ impl Fd {
     /// # Errors
     /// Returns the error of [`PollHandle::open`]; the descriptor is then closed.
     pub(crate) fn new(fd: OwnedFd, is_plain_tcp: bool) -> io::Result<Fd> {
-        let poll = PollHandle::open()?;
-        Ok(Fd::around(poll, fd.into_raw_fd(), if is_plain_tcp { PLAIN_TCP } else { 0 }))
+        Fd::try_new(fd, is_plain_tcp).map_err(|(error, _fd)| error)
+    }
+
+    /// Takes over a non-blocking descriptor, or returns it with the error of [`new`](Fd::new).
+    pub(super) fn try_new(fd: OwnedFd, is_plain_tcp: bool) -> Result<Fd, (io::Error, OwnedFd)> {
+        match PollHandle::open() {
+            Ok(poll) => Ok(Fd::around(poll, fd.into_raw_fd(), if is_plain_tcp { PLAIN_TCP } else { 0 })),
+            Err(error) => Err((error, fd)),
+        }
     }
 
     /// Borrows a non-blocking descriptor, whose owner must keep it open for as long as this lives.
@@ -278,12 +286,12 @@ impl Fd {
 
     /// Returns the state of gathered writes, if they were ever gathered.
     #[inline]
-    pub(super) fn gathering(&self) -> Option<&Gathering> {
-        self.rare.get()?.gathering.get().map(|gathering| &**gathering)
+    pub(super) fn gathering(&self) -> Option<&std::sync::Arc<Gathering>> {
+        self.rare.get()?.gathering.get()
     }
 
-    pub(super) fn gathering_or_init(&self, make: impl FnOnce() -> Gathering) -> &Gathering {
-        self.rare.get_or_default().gathering.get_or_init(|| Box::new(make()))
+    pub(super) fn gathering_or_init(&self, make: impl FnOnce() -> Gathering) -> &std::sync::Arc<Gathering> {
+        self.rare.get_or_default().gathering.get_or_init(|| std::sync::Arc::new(make()))
     }
 
     /// Records that receiving was shut down.
@@ -416,13 +424,14 @@ impl Fd {
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
         let unfinished = self.unfinished();
-        let rest = self.take_gathered();
-        // Without a descriptor for it, the rest is lost with a reset.
-        let remainder = rest.as_ref().and_then(|_| socket::dup_cloexec(self.borrow()).ok());
-        if rest.is_some() && remainder.is_none() {
+        let mut rest = self.take_gathered();
+        // A drop does not start a runtime that was shut down.
+        let may_start = !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
+        if !may_start && rest.take().is_some() {
+            // The peer must not take the end for a regular one.
             let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
         }
-        let outlives = unfinished.is_some() || remainder.is_some();
+        let outlives = unfinished.is_some() || rest.is_some();
         if !is_lent {
             trace::closes(self.borrow(), self.rare.get().is_some_and(|rare| rare.gone.get().is_some()));
         }
@@ -437,24 +446,27 @@ impl Fd {
         }
         // SAFETY: it is closed and has no references: this runs once, and the number is not used
         // afterwards (invariant 1).
-        let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
+        let mut fd = Some(unsafe { OwnedFd::from_raw_fd(self.number) });
         let guard = rare.and_then(|rare| rare.guard.lock().take());
-        let mut closing = Closing { fd: Some(fd), lingers: false, loans: None, guard, gone };
+        if let (Some(rest), Some(own)) = (rest, &fd) {
+            // Without a descriptor to spare, the number itself stays open until the rest is sent.
+            if let Some(remainder) = socket::dup_cloexec(own.as_fd()).ok().or_else(|| fd.take()) {
+                Fd::finish_gathered(remainder, rest);
+            }
+        }
+        let mut closing = Closing { fd, lingers: false, loans: None, guard, gone };
         // A forked child has no pool, and its parent also has the socket.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || outlives, self.may_linger());
         }
-        // A drop does not start a runtime that was shut down: the kernel sends the rest then.
+        // Otherwise the kernel sends the rest.
         if closing.waits() && (closing.gone.is_some() || poller::is_running()) {
             spawn_close(move || closing.wait());
         }
-        if let Some(unfinished) = unfinished {
+        // Otherwise the close is an abort.
+        if let Some(unfinished) = unfinished.filter(|_| may_start) {
             Fd::close_later(unfinished);
-        }
-        if let (Some(rest), Some(remainder)) = (rest, remainder) {
-            // Without memory for another descriptor it is closed, and the connection ends early.
-            let _ = Fd::finish_gathered(remainder, rest);
         }
     }
 

@@ -3,36 +3,40 @@
 //!
 //! # Flusher
 //! One per socket, from the first short send until everything is sent. It refers to the socket
-//! weakly, so it keeps no socket open, and waits among the writers. Deadlines and timeouts of writes
-//! end its wait but not its work: after one it tries again at intervals, at first of
-//! [`PAUSE_MIN`] and at last of [`PAUSE_MAX`]. A shutdown of the runtime drops it; the next operation
-//! on the socket starts another one.
+//! weakly, so it keeps no socket open, and waits among the writers. It has a handle during a poll
+//! only ([`Borrowed`]). Deadlines and timeouts of writes end its wait but not its work: after one it
+//! tries again at intervals, at first of [`PAUSE_MIN`] and at last of [`PAUSE_MAX`]. When everything
+//! is sent, whoever sent it, it wakes all that wait in the direction, because a flush among them may
+//! have nothing left to wait for. A shutdown of the runtime drops it; the next operation on the
+//! socket that writes or waits starts another one.
 //!
 //! # Finisher
-//! It owns a duplicate and the bytes. When all are sent, it closes the duplicate, so the peer gets a
-//! FIN after the last byte, as after a close with bytes in the send buffer of the kernel. If the peer
-//! takes nothing for [`FINISH_MAX`], or the runtime shuts down, the connection is reset: the peer
-//! must not take the end for a regular one.
+//! It owns a descriptor of the socket and the bytes, which the kernel has refused even with a larger
+//! send buffer. When all are sent, it closes the descriptor, so the peer gets a FIN after the last
+//! byte, as after a close with bytes in the send buffer of the kernel. If the peer takes nothing for
+//! [`FINISH_MAX`], or the runtime shuts down, the connection is reset: the peer must not take the end
+//! for a regular one. A Unix stream cannot be reset; its peer finds the end of the stream.
 //!
 //! # Cancellation
 //! Nobody else has the futures. They are dropped by the end of their task.
 
 use std::future::Future;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::cork::Gathering;
 use super::failure::Failure;
 use super::fd::Fd;
 use super::operation::{LockScope, Operation, Remaining};
 use crate::rt::poll::poller::Direction;
+use crate::rt::sched::task::spawn_untraced;
 use crate::rt::time::sleep::Sleep;
-use crate::rt::unsent::Unsent;
 use crate::sys::{option, socket};
-use crate::task;
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(320);
@@ -40,19 +44,53 @@ const PAUSE_MAX: Duration = Duration::from_millis(320);
 const FINISH_MAX: Duration = Duration::from_secs(60);
 
 /// The owner of a descriptor that gathers writes.
-pub(crate) trait Gathers: Unsent + 'static {
+pub(crate) trait Gathers: Send + Sync + RefUnwindSafe + UnwindSafe + 'static {
     /// Returns the descriptor.
     fn fd(&self) -> &Fd;
 }
 
 /// Starts the task that sends gathered bytes. The caller has entered it in the state.
-pub(super) fn start<T: Gathers>(owner: Weak<T>) {
-    drop(task::spawn(Flusher { owner, operation: Operation::new(), pause: None, next: PAUSE_MIN, is_entered: true }));
+pub(super) fn start<T: Gathers>(owner: Weak<T>, gathering: Arc<Gathering>) {
+    let operation = Operation::new();
+    let flusher = Flusher { owner, gathering, operation, pause: None, next: PAUSE_MIN, is_entered: true };
+    spawn_untraced(Location::caller(), flusher).detach();
+}
+
+/// A handle of the socket for a moment, which does not count as one
+/// ([`unwrap_owner`](super::gather::unwrap_owner)).
+struct Borrowed<'a, T: Gathers> {
+    gathering: &'a Gathering,
+    owner: Option<Arc<T>>,
+}
+
+impl<'a, T: Gathers> Borrowed<'a, T> {
+    /// Returns `None` if the socket is gone.
+    fn new(owner: &Weak<T>, gathering: &'a Gathering) -> Option<Borrowed<'a, T>> {
+        let owner = gathering.cork.lock().borrow(|| owner.upgrade())?;
+        Some(Borrowed { gathering, owner: Some(owner) })
+    }
+}
+
+impl<T: Gathers> Deref for Borrowed<'_, T> {
+    type Target = Fd;
+
+    fn deref(&self) -> &Fd {
+        self.owner.as_ref().expect("present until the drop").fd()
+    }
+}
+
+impl<T: Gathers> Drop for Borrowed<'_, T> {
+    fn drop(&mut self) {
+        // It may be the last one by now, and then closes the socket.
+        drop(self.owner.take());
+        self.gathering.cork.lock().give_back();
+    }
 }
 
 /// Sends the gathered bytes of an open socket; see the [module documentation](self).
 struct Flusher<T: Gathers> {
     owner: Weak<T>,
+    gathering: Arc<Gathering>,
     operation: Operation,
     pause: Option<Sleep>,
     next: Duration,
@@ -64,27 +102,28 @@ impl<T: Gathers> Future for Flusher<T> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
+        let Flusher { owner, gathering, operation, pause, next, is_entered } = self.get_mut();
         // If it is gone, its close has sent the bytes.
-        let Some(owner) = this.owner.upgrade() else { return Poll::Ready(()) };
-        let fd = owner.fd();
+        let Some(fd) = Borrowed::new(owner, gathering) else { return Poll::Ready(()) };
         loop {
-            if let Some(pause) = &mut this.pause {
-                ready!(Pin::new(pause).poll(cx));
-                this.pause = None;
+            if let Some(sleep) = pause {
+                ready!(Pin::new(sleep).poll(cx));
+                *pause = None;
             }
-            if fd.ends_flusher(cx.waker()) {
-                this.is_entered = false;
+            if gathering.ends_flusher(cx.waker()) {
+                *is_entered = false;
+                fd.cancel(Direction::Write, operation);
+                fd.poll.wake_waiters(Direction::Write);
                 return Poll::Ready(());
             }
-            match fd.poll_drained(Some(&mut this.operation), cx) {
+            match fd.poll_drained(Some(operation), cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Failure::Closed | Failure::Stopped)) => return Poll::Ready(()),
                 Poll::Ready(Err(_)) => {
-                    fd.try_drain();
-                    this.pause = Some(Sleep::new(this.next));
-                    this.next = (this.next * 2).min(PAUSE_MAX);
+                    gathering.send(false);
+                    *pause = Some(Sleep::new(*next));
+                    *next = (*next * 2).min(PAUSE_MAX);
                 }
             }
         }
@@ -93,11 +132,11 @@ impl<T: Gathers> Future for Flusher<T> {
 
 impl<T: Gathers> Drop for Flusher<T> {
     fn drop(&mut self) {
-        if let Some(owner) = self.owner.upgrade() {
-            owner.fd().cancel(Direction::Write, &mut self.operation);
-            if self.is_entered {
-                owner.fd().forget_flusher();
-            }
+        if let Some(fd) = Borrowed::new(&self.owner, &self.gathering) {
+            fd.cancel(Direction::Write, &mut self.operation);
+        }
+        if self.is_entered {
+            self.gathering.forget_flusher();
         }
     }
 }
@@ -112,14 +151,20 @@ pub(super) struct Finisher {
 }
 
 impl Finisher {
-    /// Starts a task that sends `bytes` from `sent` on and closes `fd`.
-    pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize)) -> io::Result<()> {
-        let fd = Fd::new(fd, false)?;
+    /// Starts a task that sends `bytes` from `sent` on and closes `fd`. If there is no slot for it,
+    /// the connection is reset.
+    pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize)) {
+        let fd = match Fd::try_new(fd, false) {
+            Ok(fd) => fd,
+            Err((_, fd)) => {
+                let _ = option::socket::set_linger(fd.as_fd(), Some(Duration::ZERO));
+                return;
+            }
+        };
         // SO_LINGER may be set on the socket.
         fd.set_may_linger();
         let (operation, limit) = (Operation::new(), Sleep::new(FINISH_MAX));
-        drop(task::spawn(Finisher { fd, operation, bytes, sent, limit }));
-        Ok(())
+        spawn_untraced(Location::caller(), Finisher { fd, operation, bytes, sent, limit }).detach();
     }
 }
 

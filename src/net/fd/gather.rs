@@ -15,6 +15,7 @@
 //! * By `flush`, which waits for it.
 //! * By shutdown(2), by a close, and before the descriptor is handed out. These do not wait: a task
 //!   sends what the socket does not take at once. The FIN follows the last byte.
+//! * By a conversion, which waits for it, because the next write is that of the new owner.
 //! * When the write deadline changes.
 //!
 //! # How the usual case stays as it is
@@ -26,31 +27,51 @@
 //! whenever the socket does not take them, the [`Flusher`](super::flusher) waits too.
 //!
 //! # Close
-//! The last reference sends, in [`Fd::destroy`]: no write can follow. With a linger time of zero it
-//! discards, since the close is an abort.
+//! The last reference sends, in [`Fd::destroy`]: no write can follow. If the socket is full, it makes
+//! the send buffer larger, so that the bytes are in the kernel as they are without the option. If
+//! that is not permitted, a [`Finisher`] sends them. With a linger time of
+//! zero it discards, since the close is an abort.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::cork::{Appended, Gathering};
 use super::failure::Failure;
 use super::fd::Fd;
 use super::flusher::{self, Finisher, Gathers};
 use super::operation::{Caller, Gathered, LockScope, Remaining};
-use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::poller::Direction;
 use crate::rt::runtime::runtime;
 use crate::rt::unsent;
-use crate::sys::{option, socket};
+use crate::sys::{option, socket, zerocopy};
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
+/// How long a conversion waits until the socket has taken the gathered bytes.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+/// How long a conversion waits until the crate has given its handle back.
+const BORROWED_MAX: Duration = Duration::from_secs(5);
+
+/// Takes the owner of a descriptor out of its only handle. The flusher may have a handle during its
+/// poll, which does not count. Otherwise returns the handle.
+pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>) -> Result<T, Arc<T>> {
+    let Some(gathering) = owner.fd().gathering().cloned() else { return Arc::try_unwrap(owner) };
+    let begun = Instant::now();
+    loop {
+        let state = gathering.cork.lock();
+        // Under the lock no handle is taken.
+        if !state.is_borrowed() {
+            return Arc::try_unwrap(owner);
+        }
+        drop(state);
+        if begun.elapsed() > BORROWED_MAX {
+            return Err(owner);
+        }
+        thread::sleep(Duration::from_micros(50));
     }
 }
 
@@ -69,7 +90,8 @@ impl Fd {
         }
         let gathering = self.gathering_or_init(|| {
             let weak = Arc::downgrade(owner);
-            Gathering::new(weak.clone(), move || flusher::start(weak.clone()))
+            let start = move |gathering| flusher::start(weak.clone(), gathering);
+            Gathering::new(self.number(), self.poll.slot(), self.used_fast_open().is_some(), start)
         });
         let mut state = gathering.cork.lock();
         state.set_on(gathers);
@@ -146,7 +168,7 @@ impl Fd {
     ) -> io::Result<usize> {
         let Some(gathering) = self.gathering() else { return Err(io::ErrorKind::WouldBlock.into()) };
         if gathered == Gathered::Append {
-            let appended = gathering.cork.lock().append(bufs, bytes, || gathering.owner.clone())?;
+            let appended = gathering.cork.lock().append(bufs, bytes, || gathering.clone())?;
             return match appended {
                 Appended::Refused => Err(io::ErrorKind::WouldBlock.into()),
                 Appended::All(is_first) => {
@@ -157,12 +179,7 @@ impl Fd {
                 }
             };
         }
-        let (sent, done) = {
-            let mut state = gathering.cork.lock();
-            state.send_with(fd, bufs, |error| self.is_early(error))
-        };
-        wake(done);
-        sent
+        gathering.send_with(fd, bufs)
     }
 
     /// Sends what is gathered, before another call of an operation that has the write lock.
@@ -170,36 +187,30 @@ impl Fd {
     /// # Errors
     /// Returns `WouldBlock` if the socket does not take everything, or the error of the socket.
     #[cold]
-    pub(super) fn send_gathered(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn send_gathered(&self) -> io::Result<()> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
-        let is_empty = self.send_to(gathering, fd);
+        let is_empty = gathering.send(false);
         gathering.cork.lock().take_error()?;
         if is_empty { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-    }
-
-    /// Sends what is gathered. Returns whether nothing is left. An error is kept.
-    fn send_to(&self, gathering: &Gathering, fd: BorrowedFd<'_>) -> bool {
-        let (before, sent, left) = {
-            let mut state = gathering.cork.lock();
-            let before = state.unsent().len();
-            let sent = state.send(fd, |error| self.is_early(error));
-            (before, sent, state.unsent().len())
-        };
-        if before > left {
-            // For a read that waits for the answer; and the writes were free.
-            context::record_call(true, self.number());
-            context::charge(before - left);
-        }
-        wake(sent.done);
-        sent.is_empty
     }
 
     /// Sends what is gathered without waiting, and makes sure that the rest follows.
     pub(crate) fn flush_gathered(&self) {
         if let Some(gathering) = self.gathering() {
-            // If it is closed, whoever has the last reference sends.
-            let _ = self.with(|fd| Ok(self.send_to(gathering, fd)));
+            gathering.send(false);
             self.follow_up();
+        }
+    }
+
+    /// Called when the descriptor is registered anew, with a reference held: a shutdown of the runtime
+    /// has dropped the task that sends the rest. The thread flushes before the operation waits.
+    #[cold]
+    pub(super) fn send_rest_soon(&self) {
+        if let Some(gathering) = self.gathering()
+            && gathering.cork.len() > 0
+            && unsent::push(gathering.clone())
+        {
+            runtime().notice_activity();
         }
     }
 
@@ -207,16 +218,13 @@ impl Fd {
     /// writes go the usual way again if the option is off and there is no rest.
     pub(super) fn follow_up(&self) {
         let Some(gathering) = self.gathering() else { return };
-        let mut state = gathering.cork.lock();
-        let wants_flusher = state.wants_flusher();
-        if !state.is_on() && state.is_empty() && !state.is_shut() {
-            self.poll.set_corked(false);
+        {
+            let state = gathering.cork.lock();
+            if !state.is_on() && state.is_empty() && !state.is_shut() {
+                self.poll.set_corked(false);
+            }
         }
-        drop(state);
-        if wants_flusher {
-            unsent::enter_blocked(gathering.owner.clone());
-            (gathering.start_flusher)();
-        }
+        gathering.follow_up();
     }
 
     /// Waits until everything gathered is sent. Returns the error of bytes that could not be sent.
@@ -233,6 +241,10 @@ impl Fd {
         self.follow_up();
         match polled {
             Poll::Ready(Ok(())) => Poll::Ready(gathering.cork.lock().take_error().map_err(Failure::Io)),
+            // The poll may have sent everything before it looked at the deadline.
+            Poll::Ready(Err(Failure::TimedOut)) if gathering.cork.lock().is_empty() => {
+                Poll::Ready(gathering.cork.lock().take_error().map_err(Failure::Io))
+            }
             polled => polled,
         }
     }
@@ -240,40 +252,9 @@ impl Fd {
     /// Waits until nothing is gathered. An error of the socket is kept.
     pub(super) fn poll_drained(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
-        self.poll_call_now(Direction::Write, LockScope::None, caller, cx, |fd| {
-            if self.send_to(gathering, fd) { Ok(((), Remaining::Maybe)) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        self.poll_call_now(Direction::Write, LockScope::None, caller, cx, |_| {
+            if gathering.send(false) { Ok(((), Remaining::Maybe)) } else { Err(io::ErrorKind::WouldBlock.into()) }
         })
-    }
-
-    /// Ends the flusher if nothing is left to send; otherwise keeps its waker.
-    pub(super) fn ends_flusher(&self, waker: &Waker) -> bool {
-        let waker = waker.clone();
-        let Some(gathering) = self.gathering() else { return true };
-        let mut state = gathering.cork.lock();
-        let ends = state.is_empty();
-        // Dropped outside of the lock.
-        let _old = state.flusher.replace(Some(waker)).flatten();
-        if ends {
-            let _new = state.flusher.take();
-            drop(state);
-            return true;
-        }
-        drop(state);
-        false
-    }
-
-    /// Sends what the socket takes, for the flusher.
-    pub(super) fn try_drain(&self) {
-        if let Some(gathering) = self.gathering() {
-            let _ = self.with(|fd| Ok(self.send_to(gathering, fd)));
-        }
-    }
-
-    /// Called when the flusher ends.
-    pub(super) fn forget_flusher(&self) {
-        if let Some(gathering) = self.gathering() {
-            let _old = gathering.cork.lock().flusher.take();
-        }
     }
 
     /// Called by a read that found the end of the stream: returns the error of bytes that could not
@@ -291,9 +272,9 @@ impl Fd {
     ///
     /// # Errors
     /// Returns the error of bytes that could not be sent.
-    pub(super) fn shut_gathered(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<Option<Shutdown>> {
+    pub(super) fn shut_gathered(&self, how: Shutdown) -> io::Result<Option<Shutdown>> {
         let Some(gathering) = self.gathering().filter(|_| how != Shutdown::Read) else { return Ok(Some(how)) };
-        self.send_to(gathering, fd);
+        gathering.send(false);
         let mut state = gathering.cork.lock();
         let error = state.take_error();
         // From here on writes fail. A write may have added bytes since; the thread that sends them
@@ -314,41 +295,56 @@ impl Fd {
     /// gathered. Returns what the socket did not take.
     pub(super) fn take_gathered(&self) -> Option<(Vec<u8>, usize)> {
         let gathering = self.gathering()?;
-        if fork::is_child() {
-            return None;
+        if !fork::is_child() && !self.aborts() && !gathering.send(false) {
+            // The kernel then sends them as those of any closed socket, whatever becomes of this
+            // process. Where it does not permit that, a task of this crate does.
+            let _ = option::socket::make_room(self.borrow(), gathering.cork.len());
+            gathering.send(false);
+            let (bytes, sent) = gathering.retire();
+            return (sent < bytes.len()).then_some((bytes, sent));
         }
-        let is_abort = self.may_linger() && matches!(option::socket::linger(self.borrow()), Ok(Some(Duration::ZERO)));
-        if is_abort {
-            gathering.cork.lock().empty();
-            return None;
-        }
-        if self.send_to(gathering, self.borrow()) {
-            return None;
-        }
-        Some(gathering.cork.lock().take())
+        gathering.retire();
+        None
     }
 
-    /// Sends the rest on a duplicate, which is closed then.
-    pub(super) fn finish_gathered(fd: OwnedFd, rest: (Vec<u8>, usize)) -> io::Result<()> {
-        Finisher::start(fd, rest)
+    /// Sends what [`take_gathered`](Fd::take_gathered) has returned on `fd`, and closes it then.
+    pub(super) fn finish_gathered(fd: OwnedFd, rest: (Vec<u8>, usize)) {
+        Finisher::start(fd, rest);
     }
 
-    /// Sends what is gathered before the descriptor is given away. What the socket does not take, a
-    /// task sends on a duplicate.
-    pub(crate) fn release_gathered(&self) -> Result<(), Failure> {
-        if self.gathering().is_none() {
-            return Ok(());
-        }
-        self.with(|fd| {
-            if let Some(rest) = self.take_gathered() {
-                Fd::finish_gathered(socket::dup_cloexec(fd)?, rest)?;
+    /// Returns whether a close discards unsent bytes.
+    fn aborts(&self) -> bool {
+        self.may_linger() && matches!(option::socket::linger(self.borrow()), Ok(Some(Duration::ZERO)))
+    }
+
+    /// Blocks until everything gathered is sent, for at most [`RELEASE_MAX`].
+    ///
+    /// # Errors
+    /// Returns `WouldBlock` after this time.
+    pub(crate) fn drain_blocking(&self) -> Result<(), Failure> {
+        let Some(gathering) = self.gathering() else { return Ok(()) };
+        let end = Instant::now() + RELEASE_MAX;
+        while !gathering.send(false) {
+            let left = end.saturating_duration_since(Instant::now());
+            // A simulation makes no progress while its thread waits.
+            if left.is_zero() || unsent::is_simulating() {
+                return Err(Failure::Io(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "the socket does not take the gathered bytes: flush the stream before it is converted",
+                )));
             }
-            Ok(())
-        })
+            self.with(|fd| socket::wait_ready_for(fd, true, left))?;
+        }
+        Ok(())
     }
 
-    /// Returns the number of gathered bytes.
-    pub(crate) fn gathered(&self) -> usize {
-        self.gathering().map_or(0, |gathering| gathering.cork.len())
+    /// Ends gathering, because the descriptor is given away. If bytes are left, the connection is
+    /// reset: the new owner must not write after a gap.
+    pub(crate) fn retire_gathered(&self) {
+        let Some(gathering) = self.gathering() else { return };
+        let (bytes, sent) = gathering.retire();
+        if sent < bytes.len() && !fork::is_child() {
+            let _ = self.with(|fd| zerocopy::disconnect(fd).or_else(|_| socket::shutdown(fd, Shutdown::Both)));
+        }
     }
 }

@@ -158,7 +158,7 @@ impl Fd {
             match gathered {
                 Gathered::Nothing => {}
                 Gathered::Append => return Err(io::ErrorKind::WouldBlock.into()),
-                Gathered::First => self.send_gathered(fd)?,
+                Gathered::First => self.send_gathered()?,
             }
             call(fd)
         })
@@ -218,11 +218,12 @@ impl Fd {
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
-        // Not with the lock held, because a flush may call wakers.
-        if unsent::is_some() && called.is_none() {
+        // Not with the lock held, because a flush may wake a task. A call that is made now sends the
+        // bytes of its own socket itself. Whatever waits flushes.
+        if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // It may have to wait, and what it waits for may depend on these bytes.
             unsent::flush_some();
-            if begun.is_ok_and(|ticket| !ticket.is_ready()) {
+            if begun.is_ok() {
                 // What it has sent may be what a short count needs to replace the call.
                 match self.poll_idle(direction, scope, &mut caller, cx) {
                     Poll::Pending => return Poll::Pending,

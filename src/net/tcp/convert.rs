@@ -5,6 +5,13 @@
 //! descriptor that goes out is non-blocking and is removed from the poller. A stream with clones
 //! cannot give its descriptor away: `TryFrom` returns an error, and the infallible conversions
 //! return a duplicate.
+//!
+//! # Gathered writes
+//! A conversion of a stream first sends what `set_auto_cork` has gathered. If the socket is full, it
+//! blocks its thread until there is room, for five seconds at most. Then `TryFrom` fails, and the
+//! drop of the stream sends the bytes before the end. A conversion that cannot fail resets the
+//! connection, because the bytes of the new owner must not follow a gap. If it returns a duplicate,
+//! the socket's other handles still send the bytes.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -12,6 +19,7 @@ use std::sync::Arc;
 
 use super::{TcpListener, TcpStream};
 use crate::net::fd::failure::Failure;
+use crate::net::fd::gather::unwrap_owner;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller;
 use crate::sys::socket;
@@ -39,7 +47,7 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     if fd.fd.mutex.is_closed() {
         return Err(fd.error("file", Failure::Closed));
     }
-    fd.fd.release_gathered().map_err(|failure| fd.error("file", failure))?;
+    fd.fd.retire_gathered();
     if let Some(loans) = fd.fd.loans_if_any() {
         let _ = fd.fd.with(|fd| Ok(loans.recall(fd, true)));
     }
@@ -56,21 +64,35 @@ pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
     result.unwrap_or_else(|error| panic!("the socket has no descriptor to give: {error}"))
 }
 
-/// Releases the descriptor of the last clone of a stream.
+/// Releases the descriptor of the last clone of a stream, when gathered bytes are sent.
+///
+/// # Errors
+/// Returns `ResourceBusy` while other clones live, `WouldBlock` if the socket does not take the
+/// gathered bytes within some seconds, and the error of [`release`]. The stream is dropped.
 pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
-    let fd = Arc::try_unwrap(fd)
+    let fd = unwrap_owner(fd)
         .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
+    if !fd.fd.mutex.is_closed() {
+        fd.fd.drain_blocking().map_err(|failure| fd.error("file", failure))?;
+    }
     release(fd)
 }
 
-/// Releases the descriptor of the last clone of a stream, or duplicates it while other clones live.
+/// Releases the descriptor of the last clone of a stream, or duplicates it while other clones live,
+/// when gathered bytes are sent or the socket has not taken them within some seconds.
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
-    given(match Arc::try_unwrap(fd) {
-        Ok(fd) => release(fd),
+    given(match unwrap_owner(fd) {
+        Ok(fd) => {
+            // If this fails, `release` resets the connection.
+            let _ = fd.fd.drain_blocking();
+            release(fd)
+        }
         Err(shared) => {
             // Without this, the duplicate would keep the epoll registration of the closed number
             // alive.
             shared.expose();
+            // If this fails, the rest follows in time.
+            let _ = shared.fd.drain_blocking();
             shared.with("file", socket::dup_cloexec)
         }
     })
@@ -124,15 +146,28 @@ impl From<OwnedFd> for TcpStream {
 impl TryFrom<TcpStream> for std::net::TcpStream {
     type Error = io::Error;
 
-    /// Returns an error while other clones live, or if the stream was closed. The result is
-    /// non-blocking.
+    /// Releases the descriptor, which is non-blocking.
+    ///
+    /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
+    /// peer does not read, this blocks the thread for up to five seconds: await
+    /// [`flush`](TcpStream::flush) before, which does not block.
+    ///
+    /// # Errors
+    /// Returns `ResourceBusy` while other clones live, a [closed](crate::net::is_closed) error if the
+    /// stream was closed, and `WouldBlock` if the peer did not take the gathered writes. The stream is
+    /// dropped then, and its drop sends them.
     fn try_from(stream: TcpStream) -> io::Result<std::net::TcpStream> {
         release_shared(stream.fd).map(From::from)
     }
 }
 
 impl From<TcpStream> for OwnedFd {
-    /// Returns a duplicate while other clones live.
+    /// Releases the descriptor, or returns a duplicate while other clones live.
+    ///
+    /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
+    /// peer does not read, this blocks the thread for up to five seconds, and then resets the
+    /// connection. With a duplicate, the other clones then send the gathered writes when the peer
+    /// reads. Await [`flush`](TcpStream::flush) before to avoid both.
     ///
     /// # Panics
     /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor
@@ -152,6 +187,9 @@ macro_rules! descriptor {
             /// From then on the descriptor may have other users, which costs a few system calls: a
             /// read that empties the socket is followed by another one before the next wait, and a
             /// close reads SO_LINGER and removes the descriptor from epoll explicitly.
+            ///
+            /// Writes that `set_auto_cork` has gathered are sent first, as far as the socket takes
+            /// them without waiting. Await `flush` before you write to the descriptor.
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.fd.expose()
             }

@@ -72,8 +72,16 @@ impl TryFrom<UnixListener> for std_net::UnixListener {
 impl TryFrom<UnixStream> for std_net::UnixStream {
     type Error = io::Error;
 
-    /// Returns an error while other clones live, or if the stream was closed. The result is
-    /// non-blocking.
+    /// Releases the descriptor, which is non-blocking.
+    ///
+    /// Writes that [`set_auto_cork`](UnixStream::set_auto_cork) has gathered are sent first. If the
+    /// peer does not read, this blocks the thread for up to five seconds: await
+    /// [`flush`](UnixStream::flush) before, which does not block.
+    ///
+    /// # Errors
+    /// Returns `ResourceBusy` while other clones live, a [closed](crate::net::is_closed) error if the
+    /// stream was closed, and `WouldBlock` if the peer did not take the gathered writes. The stream is
+    /// dropped then, and its drop sends them.
     fn try_from(stream: UnixStream) -> io::Result<std_net::UnixStream> {
         release_shared(stream.fd).map(From::from)
     }
@@ -99,7 +107,12 @@ impl From<UnixListener> for OwnedFd {
 }
 
 impl From<UnixStream> for OwnedFd {
-    /// Returns a duplicate while other clones live.
+    /// Releases the descriptor, or returns a duplicate while other clones live.
+    ///
+    /// Writes that [`set_auto_cork`](UnixStream::set_auto_cork) has gathered are sent first. If the
+    /// peer does not read, this blocks the thread for up to five seconds, and then ends the
+    /// connection in both directions. With a duplicate, the other clones then send the gathered writes
+    /// when the peer reads. Await [`flush`](UnixStream::flush) before to avoid both.
     ///
     /// # Panics
     /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor

@@ -36,6 +36,7 @@ use crate::rt::poll::usage;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::record::{self, Waits};
 use crate::rt::time::{clock, ticks};
+use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Wakers};
 use crate::sync::Ordering;
 
@@ -110,6 +111,12 @@ fn is_open(index: u32, generation: u32) -> bool {
 /// Returns whether the runtime is running.
 pub(crate) fn is_running() -> bool {
     runtime().is_running()
+}
+
+/// Returns whether the runtime was shut down and not started since.
+pub(crate) fn was_shut_down() -> bool {
+    // A simulation runs without it.
+    !is_running() && runtime().epoch() > 0 && !unsent::is_simulating()
 }
 
 /// Counts a closed descriptor.

@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::poll_desc::registration;
-use crate::rt::poll::poller::{PollHandle, WaitError};
+use crate::rt::poll::poller::{Direction, PollHandle, WaitError};
 use crate::rt::runtime::{Runtime, runtime};
 use crate::sync::Ordering;
 
@@ -97,5 +97,12 @@ impl PollHandle {
     #[cold]
     pub(crate) fn registration_failed(&self) {
         self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
+    }
+
+    /// Wakes all operations that wait in a direction, because something other than an edge may have
+    /// ended their wait.
+    #[cold]
+    pub(crate) fn wake_waiters(&self, direction: Direction) {
+        self.wake(|wakers| self.desc.side(direction).interrupt(wakers));
     }
 }

@@ -115,6 +115,24 @@ where
     fork::refuse();
     let data = TaskData::new(Kind::Task, name, runtime().ensure_running(), place);
     let future = trace::in_task(data.number(), data.name(), place, future);
+    spawn_with(data, future)
+}
+
+/// Spawns a task of this crate on the workers. Calls no subscriber, so that any thread may do so.
+pub(crate) fn spawn_untraced<F>(place: &'static Location<'static>, future: F) -> RawTask<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fork::refuse();
+    spawn_with(TaskData::new(Kind::Task, None, runtime().ensure_running(), place), future)
+}
+
+fn spawn_with<F>(data: TaskData, future: F) -> RawTask<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
     runtime().task_begins();
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)

@@ -46,6 +46,13 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
     SockRef::from(&fd).set_send_buffer_size(bytes)
 }
 
+/// Raises SO_SNDBUF so that the socket takes at least `bytes` more, if the limit of the system
+/// (net.core.wmem_max) permits it.
+pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    // The kernel also counts its own structures.
+    set_send_buffer_size(fd, send_buffer_size(fd)?.saturating_add(2 * bytes))
+}
+
 /// Returns SO_LINGER, in whole seconds.
 pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).linger()

@@ -1,0 +1,164 @@
+//! Closes and shutdowns of the runtime while the socket is full.
+
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::net as std_net;
+use std::time::Duration;
+
+use netpoll::os::unix::net::UnixStream;
+use netpoll::{rt, task};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::common::{becomes, bounded, child, run};
+use super::ends::stuff;
+use super::{fill_unix, gathered, info, narrow_pair, pattern, read_to_end};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A limit of unsent bytes keeps the kernel from taking the rest into a larger buffer, so a task has
+/// to send it.
+#[cfg(target_os = "linux")]
+#[test]
+fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
+    run(async {
+        for explicit in [false, true] {
+            let (ours, peer) = narrow_pair().await;
+            let total = stuff(&ours).await;
+            ours.set_notsent_lowat(1).unwrap();
+            if explicit {
+                ours.force_close().await.unwrap();
+            }
+            drop(ours);
+            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+        }
+    });
+}
+
+/// Peers can use up the descriptors of a server.
+#[cfg(target_os = "linux")]
+#[test]
+fn rest_is_sent_after_the_close_without_a_descriptor_to_spare() {
+    let name = "full_ends::rest_is_sent_after_the_close_without_a_descriptor_to_spare";
+    child(name, || {
+        run(async {
+            let (ours, peer) = narrow_pair().await;
+            let total = stuff(&ours).await;
+            ours.set_notsent_lowat(1).unwrap();
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+            drop(ours);
+            setrlimit(Resource::Nofile, limit).unwrap();
+            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+        });
+    });
+}
+
+#[test]
+fn last_bytes_of_a_unix_stream_survive_a_shutdown_of_the_runtime() {
+    let name = "full_ends::last_bytes_of_a_unix_stream_survive_a_shutdown_of_the_runtime";
+    child(name, || {
+        bounded(|| {
+            let (mut peer, total) = task::block_on(async {
+                let (ours, peer) = UnixStream::pair().unwrap();
+                let (total, _) = fill_unix(&ours).await;
+                drop(ours);
+                (std_net::UnixStream::try_from(peer).unwrap(), total)
+            });
+            rt::shutdown(LONG).unwrap();
+            peer.set_nonblocking(false).unwrap();
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            assert_eq!(all.len(), total);
+        });
+    });
+}
+
+#[test]
+fn drop_of_a_full_stream_after_a_shutdown_starts_no_runtime() {
+    let name = "full_ends::drop_of_a_full_stream_after_a_shutdown_starts_no_runtime";
+    child(name, || {
+        bounded(|| {
+            let (unix, tcp) = task::block_on(async {
+                let unix = UnixStream::pair().unwrap();
+                fill_unix(&unix.0).await;
+                let tcp = narrow_pair().await;
+                stuff(&tcp.0).await;
+                #[cfg(target_os = "linux")]
+                tcp.0.set_notsent_lowat(1).unwrap();
+                (unix, tcp)
+            });
+            rt::shutdown(LONG).unwrap();
+            drop((unix.0, tcp.0));
+            // It fails if the runtime runs.
+            rt::Builder::new().workers(1).start().unwrap();
+            task::block_on(async {
+                #[cfg(target_os = "linux")]
+                assert_eq!(read_to_end(&tcp.1).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+                let mut buf = [0; 4096];
+                while unix.1.read(&mut buf).await.unwrap() > 0 {}
+            });
+        });
+    });
+}
+
+#[test]
+fn full_socket_that_only_reads_sends_the_rest_after_a_shutdown() {
+    let name = "full_ends::full_socket_that_only_reads_sends_the_rest_after_a_shutdown";
+    child(name, || {
+        bounded(|| {
+            let (ours, peer, total) = task::block_on(async {
+                let (ours, peer) = UnixStream::pair().unwrap();
+                let (total, _) = fill_unix(&ours).await;
+                (ours, peer, total)
+            });
+            rt::shutdown(LONG).unwrap();
+            assert_eq!(gathered(&ours), 42_000);
+            task::block_on(async move {
+                let reader = ours.clone();
+                let answer = task::spawn(async move {
+                    let mut buf = [0; 4];
+                    reader.read(&mut buf).await
+                });
+                let mut buf = vec![0; total];
+                netpoll::io::ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
+                peer.write_all(b"done").await.unwrap();
+                assert_eq!(answer.await.unwrap(), 4);
+                becomes("empty", || info(ours.as_raw_fd()).gathered == 0).await;
+            });
+        });
+    });
+}
+
+/// A child of fork(2) discards its copy of the bytes, and leaves the end of the stream to its parent.
+#[test]
+fn child_process_does_not_end_the_stream_before_the_rest_is_sent() {
+    let name = "full_ends::child_process_does_not_end_the_stream_before_the_rest_is_sent";
+    child(name, || {
+        bounded(|| {
+            let (ours, peer, total) = task::block_on(async {
+                let (ours, peer) = UnixStream::pair().unwrap();
+                let (total, _) = fill_unix(&ours).await;
+                ours.close_write().unwrap();
+                (ours, peer, total)
+            });
+            // SAFETY: the child only makes calls of this crate that use no thread, and ends.
+            match unsafe { libc::fork() } {
+                0 => {
+                    let _ = ours.set_auto_cork(false);
+                    // SAFETY: ends the child without running destructors.
+                    unsafe { libc::_exit(0) }
+                }
+                pid => {
+                    let mut status = 0;
+                    // SAFETY: waits for the child that was just made.
+                    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+                    assert_eq!(status, 0);
+                }
+            }
+            let mut all = Vec::new();
+            task::block_on(netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all)).unwrap();
+            assert_eq!(all.len(), total);
+            drop(ours);
+        });
+    });
+}
