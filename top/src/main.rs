@@ -23,6 +23,7 @@ SOCKET is the path that the program was given by NETPOLL_INSPECT or rt::InspectS
   --json      print one snapshot as JSON
   --metrics   print the program's metrics in the OpenMetrics format
   --trace     print the last events of the workers as a trace: open it with ui.perfetto.dev
+  --interval, --sort apply to the live view, --filter to the rows of the live view and of --once.
 ";
 
 #[derive(Debug)]
@@ -38,6 +39,8 @@ struct Arguments {
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String> {
     let (mut format, mut interval, mut order) = (None, Duration::from_secs(1), Order::Id);
     let (mut filter, mut path) = (String::new(), None);
+    // An option that has no meaning for JSON, metrics and traces, and one that has none for tables either.
+    let (mut rows_only, mut live_only) = (None, None);
     while let Some(argument) = arguments.next() {
         let mut value = |name: &str| {
             let value = arguments.next().ok_or(format!("{name} wants a value"))?;
@@ -49,6 +52,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Str
             Some("--metrics") => format = Some("metrics"),
             Some("--trace") => format = Some("trace"),
             Some("--interval") => {
+                live_only = Some("--interval");
                 let text = value("--interval")?;
                 let seconds = text.parse().ok().filter(|&seconds| (0.05..=3600.0).contains(&seconds));
                 let seconds =
@@ -56,6 +60,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Str
                 interval = Duration::from_secs_f64(seconds);
             }
             Some("--sort") => {
+                live_only = Some("--sort");
                 order = match value("--sort")?.as_str() {
                     "id" => Order::Id,
                     "cpu" => Order::Cpu,
@@ -64,12 +69,23 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Str
                     other => return Err(format!("--sort {other}: it is one of id, cpu, polls, since")),
                 };
             }
-            Some("--filter") => filter = value("--filter")?,
+            Some("--filter") => {
+                rows_only = Some("--filter");
+                filter = value("--filter")?;
+            }
             Some("--help" | "-h") => return Err(String::new()),
             Some(option) if option.starts_with('-') => return Err(format!("{option} is not an option")),
             _ if path.is_none() => path = Some(PathBuf::from(argument)),
             _ => return Err("more than one socket was given".to_owned()),
         }
+    }
+    let unused = match format {
+        None => None,
+        Some("text") => live_only,
+        Some(_) => live_only.or(rows_only),
+    };
+    if let Some(option) = unused {
+        return Err(format!("{option} has no meaning for a single answer of this kind"));
     }
     let path = path.ok_or("no socket was given")?;
     Ok(Arguments { format, interval, order, filter, path })
@@ -79,13 +95,19 @@ fn run(arguments: Arguments) -> io::Result<()> {
     let Some(format) = arguments.format else {
         return screen::View::new(arguments.path, arguments.order, arguments.filter).run(arguments.interval);
     };
-    let answer = snapshot::ask(&arguments.path, format)?;
+    let answer = filtered(&snapshot::ask(&arguments.path, format)?, &arguments.filter);
     let mut out = io::stdout().lock();
     out.write_all(answer.as_bytes())?;
     if !answer.ends_with('\n') {
         out.write_all(b"\n")?;
     }
     out.flush()
+}
+
+/// The tables of `answer` with the rows that contain `filter`. Rows begin with a number, other lines do not.
+fn filtered(answer: &str, filter: &str) -> String {
+    let is_shown = |line: &&str| line.contains(filter) || !line.starts_with(|c: char| c.is_ascii_digit());
+    answer.split_inclusive('\n').filter(is_shown).collect()
 }
 
 fn main() -> ExitCode {

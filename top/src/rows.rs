@@ -151,7 +151,7 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
                         format!("task {name}{since}{}", if worker.stuck { ": it blocks its thread" } else { "" })
                     }
                     None if worker.owned => "nothing".to_owned(),
-                    None => "no thread".to_owned(),
+                    None => "no thread has it".to_owned(),
                 };
                 let weight = if order == Order::Id { -(worker.id as f64) } else { polls };
                 let cells = vec![
@@ -225,7 +225,7 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     loop {
         match &current.waits_for {
             None if current.state == "waiting" => text.push_str("something foreign"),
-            None => text.push_str(&current.state),
+            None => {}
             Some(WaitsFor::Time { left }) => text.push_str(&format!("a timer, in {}", time(*left))),
             Some(WaitsFor::Socket { fd, operation }) => {
                 let peer = now.socket(*fd).and_then(|socket| socket.peer.clone().or_else(|| socket.local.clone()));
@@ -237,6 +237,10 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
                 if seen.contains(id) {
                     text.push_str(": a cycle");
                 } else if let Some(next) = now.task(*id) {
+                    if next.waits_for.is_none() && next.state != "waiting" {
+                        text.push_str(&format!(", which is {}", next.state));
+                        break;
+                    }
                     seen.push(*id);
                     current = next;
                     text.push_str(", which waits for ");
@@ -339,7 +343,7 @@ fn task_details(now: &Snapshot, task: &Task) -> Vec<String> {
         format!("task       {}", label(task)),
         format!("kind       {}", task.kind),
         format!("state      {}", task.state),
-        format!("waits for  {}", waits(now, task)),
+        format!("waits for  {}", Some(waits(now, task)).filter(|text| !text.is_empty()).as_deref().unwrap_or("-")),
         format!("woken by   {}", woken_by(now, task)),
         format!("last poll  {} ago", time(task.last_poll)),
         format!("age        {}", time(task.age)),

@@ -8,10 +8,10 @@ use netpoll::net::TcpListener;
 use netpoll::rt::InspectServer;
 use netpoll::task;
 
-use crate::parse;
 use crate::rows::{Key, Order, Table, details, follow, rows, waits};
 use crate::screen::View;
 use crate::snapshot::Snapshot;
+use crate::{filtered, parse};
 
 struct Served(InspectServer);
 
@@ -154,10 +154,39 @@ fn arguments_are_checked() {
         (&["--else", "s"], "is not an option"),
         (&[], "no socket"),
         (&["a", "b"], "more than one"),
+        (&["--once", "--sort", "cpu", "s"], "--sort has no meaning"),
+        (&["--json", "--filter", "x", "s"], "--filter has no meaning"),
     ] {
         let error = parse(wrong).unwrap_err();
         assert!(error.contains(expected), "{wrong:?}: {error}");
     }
+}
+
+#[test]
+fn filter_keeps_titles_and_matching_rows_of_the_tables() {
+    let answer = "2 tasks\nID  NAME\n7   reader\n8   writer\n\nsockets\n9   tcp\n";
+    assert_eq!(filtered(answer, ""), answer);
+    assert_eq!(filtered(answer, "writer"), "ID  NAME\n8   writer\n\nsockets\n");
+}
+
+#[test]
+fn running_task_waits_for_nothing() {
+    let served = Served::new("running");
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let runner = task::Builder::new().name("runner".into()).spawn(async move { held.recv().is_err() }).unwrap();
+    let joiner = task::Builder::new().name("joiner".into()).spawn(runner).unwrap();
+    let named = |snapshot: &Snapshot, name: &str| {
+        snapshot.tasks.iter().find(|task| task.name.as_deref() == Some(name)).cloned()
+    };
+    let snapshot = served.until(|snapshot| {
+        named(snapshot, "runner").is_some_and(|task| task.state == "running")
+            && named(snapshot, "joiner").is_some_and(|task| task.waits_for.is_some())
+    });
+    assert_eq!(waits(&snapshot, &named(&snapshot, "runner").unwrap()), "");
+    let text = waits(&snapshot, &named(&snapshot, "joiner").unwrap());
+    assert!(text.ends_with(" (runner), which is running"), "{text}");
+    drop(release);
+    assert!(task::block_on(joiner));
 }
 
 #[test]
