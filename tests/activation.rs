@@ -31,7 +31,7 @@ fn arguments(name: &str) -> [&str; 4] {
 
 #[track_caller]
 fn succeeds(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = common::output(command).unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("1 passed"), "{}\n{text}", output.status);
     text
@@ -88,7 +88,7 @@ fn successor_takes_passed_listeners() {
     // These copies are closed; the successor's stay open. Connections in the queue wait for the
     // successor.
     let mut early = StdStream::connect(addrs[0]).unwrap();
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = common::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
     drop((command, first, second, their_log));
     let mut late = StdStream::connect(addrs[1]).unwrap();
     for stream in [&mut early, &mut late] {
@@ -101,6 +101,7 @@ fn successor_takes_passed_listeners() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // Closing the last copy closes the port.
+    let _no_forks = common::no_forks();
     assert_eq!(StdStream::connect(addrs[0]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 

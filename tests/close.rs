@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
+use std::process::Command;
 use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use common::by_hand::{
     Wakes, assert_closed, between, both, connect_to, drive, fresh_pair, in_ms, narrow_pair, past, round_trip,
     trait_read, trait_write,
 };
-use common::{BOUND, child, fill, own_address, pair, poll_now, poll_with, read_exact, run};
+use common::{BOUND, child, fill, no_forks, own_address, pair, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{rt, task};
@@ -44,6 +45,20 @@ fn is_taken(addr: SocketAddr) -> bool {
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
             true
         }
+    }
+}
+
+/// For the tests that hold [`no_forks`]. (`Command::spawn` returns before the copies are closed.)
+#[test]
+fn started_process_has_closed_its_copies() {
+    for _ in 0..100 {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut process = common::spawn(&mut Command::new("true")).unwrap();
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        let _no_forks = no_forks();
+        drop(writer);
+        assert_eq!(io::Read::read(&mut reader, &mut [0]).unwrap(), 0);
+        process.wait().unwrap();
     }
 }
 
@@ -162,9 +177,11 @@ fn close_frees_address_despite_waiting_accepts() {
                 })
                 .collect();
             task::yield_now().await;
+            let no_forks = no_forks();
             listener.close().await.unwrap();
             let again = TcpListener::bind(addr).await.expect("the address is free as soon as the close has ended");
             again.close().await.unwrap();
+            drop(no_forks);
             for acceptor in acceptors {
                 assert_closed(acceptor.await);
             }
@@ -364,6 +381,7 @@ fn unpolled_accept_does_not_hold_port() {
         let mut next = incoming.next();
         assert!(poll_now(&mut next).is_pending());
         assert!(is_taken(addr));
+        let _no_forks = no_forks();
         listener.close().await.unwrap();
         assert!(!is_taken(addr));
         assert_closed(accept.await);
@@ -380,6 +398,7 @@ fn leaked_future_does_not_hold_port() {
         let mut accept = listener.accept();
         assert!(poll_now(&mut accept).is_pending());
         std::mem::forget(accept);
+        let _no_forks = no_forks();
         listener.close().await.unwrap();
         assert!(!is_taken(addr));
         // The same for a socket that is dropped instead of closed.

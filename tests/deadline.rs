@@ -400,12 +400,9 @@ fn various_deadlines_expire_in_time() {
 #[test]
 fn various_deadlines_with_one_and_four_workers() {
     for workers in ["1", "4"] {
-        let program = std::env::current_exe().unwrap();
-        let output = Command::new(program)
-            .args(["--exact", "various_deadlines_expire_in_time", "--test-threads=1"])
-            .env("NETPOLL_THREADS", workers)
-            .output()
-            .unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "various_deadlines_expire_in_time", "--test-threads=1"]);
+        let output = common::output(command.env("NETPOLL_THREADS", workers)).unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{workers} workers: {text}{}", String::from_utf8_lossy(&output.stderr));
         assert!(text.contains("1 passed"), "{text}");

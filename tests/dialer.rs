@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{becomes, fd_count, has_ipv6, listener, poll_once, run};
+use common::{becomes, fd_count, has_ipv6, listener, no_forks, own_address, poll_once, run};
 use netpoll::net::{
     AddrError, Dialer, KeepAlive, LookupError, OpError, TcpListener, TcpStream, ToSocketAddrs, ToSocketAddrsFuture,
     is_timeout,
@@ -459,10 +459,14 @@ fn local_port_gets_past_silent_addresses() {
         let (_socket, refusing) = refusing();
         let listener = listener().await;
         let good = listener.local_addr().unwrap();
+        let free_port = || {
+            let _no_forks = no_forks();
+            refusing_at(own_address().ip()).1
+        };
         let staggers = [Some(Duration::from_millis(10)), Some(Duration::ZERO)];
         for (stagger, defaults) in staggers.into_iter().flat_map(|stagger| [(stagger, true), (stagger, false)]) {
-            // A free port: its owner released it without a connection.
-            let port = refusing_at(Ipv4Addr::LOCALHOST.into()).1;
+            // Its owner released it without a connection.
+            let port = free_port();
             let dialer = Dialer::new().stagger(stagger).defaults(defaults).local_addr(port);
             let addrs = [holes[0].addr, refusing, holes[1].addr, good];
             let stream = dialer.dial(&addrs[..]).await.unwrap();
@@ -474,7 +478,7 @@ fn local_port_gets_past_silent_addresses() {
             drop((stream, peer));
         }
         // Sequential attempts, each within its share of the time.
-        let port = refusing_at(Ipv4Addr::LOCALHOST.into()).1;
+        let port = free_port();
         let dialer = Dialer::new().stagger(None).timeout(Duration::from_secs(6)).local_addr(port);
         let stream = dialer.dial(&[holes[0].addr, good][..]).await.unwrap();
         assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
@@ -492,9 +496,8 @@ fn local_port_gets_past_silent_addresses() {
 #[test]
 fn self_connection_is_redialled() {
     run(async {
-        // A socket that is bound to the address that it dials connects to itself. No other test
-        // binds this address.
-        let (reserved, addr) = refusing_at([127, 3, 2, 1].into());
+        // A socket that is bound to the address that it dials connects to itself.
+        let (reserved, addr) = refusing_at(own_address().ip());
         reserved.set_reuse_address(true).unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
         let count = calls.clone();
@@ -512,7 +515,8 @@ fn self_connection_is_redialled() {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert_eq!(calls.swap(0, Ordering::SeqCst), 3, "two more tries");
         // With a local port chosen by the caller, a self-connection is accepted.
-        let (other, addr) = refusing_at([127, 3, 2, 2].into());
+        let (other, addr) = refusing_at(own_address().ip());
+        let _no_forks = no_forks();
         drop((reserved, other));
         let stream = Dialer::new().local_addr(addr).dial(addr).await.unwrap();
         assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (addr, addr));
@@ -639,13 +643,14 @@ fn dial_of_literal_makes_few_system_calls() {
         });
     }
     let trace = std::env::temp_dir().join(format!("netpoll-dialer-{}.strace", std::process::id()));
-    let output = Command::new("strace")
+    let mut command = Command::new("strace");
+    command
         .args(["-f", "-qq", "-o"])
         .arg(&trace)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .envs([("NETPOLL_TEST_CHILD", name), common::ON_EPOLL])
-        .output();
+        .envs([("NETPOLL_TEST_CHILD", name), common::ON_EPOLL]);
+    let output = common::output(&mut command);
     let text = std::fs::read_to_string(&trace).unwrap_or_default();
     let _ = std::fs::remove_file(&trace);
     if output.is_err() || !text.contains(MARK) {

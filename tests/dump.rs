@@ -15,14 +15,9 @@ const ROLE: &str = "NETPOLL_TEST_DUMP_ROLE";
 
 /// Starts this test again as a process with a role.
 fn start(test: &str, role: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(ROLE, role)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(ROLE, role);
+    common::spawn(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped())).unwrap()
 }
 
 fn role() -> Option<String> {
@@ -85,7 +80,7 @@ fn handler_of_the_program_is_not_replaced() {
         let script = format!("trap '' USR1; exec \"$0\" --exact {NAME}");
         let mut shell = Command::new("sh");
         let shell = shell.args(["-c", &script]).arg(std::env::current_exe().unwrap()).env(ROLE, "child");
-        assert!(shell.stdout(Stdio::null()).status().unwrap().success());
+        assert!(common::spawn(shell.stdout(Stdio::null())).unwrap().wait().unwrap().success());
     });
 }
 

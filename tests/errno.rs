@@ -789,11 +789,13 @@ fn failing_epoll_wait_aborts_process() {
         return run(wait);
     }
     for errno in [EBADF, EFAULT, EINVAL] {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
-            .envs([("NETPOLL_TEST_CHILD", NAME), ("NETPOLL_ERRNO", &errno.to_string()), common::ON_EPOLL])
-            .output()
-            .unwrap();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME, "--nocapture", "--test-threads=1"]).envs([
+            ("NETPOLL_TEST_CHILD", NAME),
+            ("NETPOLL_ERRNO", &errno.to_string()),
+            common::ON_EPOLL,
+        ]);
+        let output = common::output(&mut command).unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(SIGABRT), "{errno}: {text}");
         assert!(text.contains("netpoll: waiting for events failed"), "{text}");

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Folder, bounded, child};
+use common::{Folder, bounded, child, eventually, fd_count, no_forks};
 use netpoll::rt::InspectServer;
 use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -81,8 +81,11 @@ fn stale_socket_is_replaced_and_other_files_are_not() {
     bounded(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
-        drop(UnixListener::bind(&path).unwrap());
-        let server = InspectServer::bind(&path).unwrap();
+        let server = {
+            let _no_forks = no_forks();
+            drop(UnixListener::bind(&path).unwrap());
+            InspectServer::bind(&path).unwrap()
+        };
         let error = InspectServer::bind(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains("listens there"), "{error}");
@@ -158,13 +161,17 @@ fn other_users_are_refused() {
         let path = folder.join("socket");
         let server = InspectServer::bind(&path).unwrap();
         let executable = folder.join("test");
-        std::fs::copy(std::env::current_exe().unwrap(), &executable).unwrap();
+        {
+            // A copy of the descriptor that writes the file would prevent its execution.
+            let _no_forks = no_forks();
+            std::fs::copy(std::env::current_exe().unwrap(), &executable).unwrap();
+        }
         std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(0o755)).unwrap();
         for (mode, code) in [(0o600, 13), (0o666, 14)] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let mut child = Command::new(&executable);
             let child = child.args(["--exact", NAME]).env(CHILD, &path).current_dir("/").uid(65_534);
-            let status = child.stdout(Stdio::null()).status().unwrap();
+            let status = common::spawn(child.stdout(Stdio::null())).unwrap().wait().unwrap();
             assert_eq!(status.code(), Some(code), "mode {mode:o}");
         }
         assert!(ask(&path, "text\n").contains("tasks"), "the same user goes on");
@@ -206,10 +213,10 @@ fn server_survives_a_lack_of_descriptors() {
         let server = InspectServer::bind(&path).unwrap();
         let limit = getrlimit(Resource::Nofile);
         for _ in 0..3 {
+            let before = fd_count();
             let mut client = UnixStream::connect(&path).unwrap();
             client.write_all(b"met").unwrap();
-            // Time for the server to accept it.
-            std::thread::sleep(Duration::from_millis(20));
+            eventually("the server accepts it", || fd_count() == before + 2);
             setrlimit(Resource::Nofile, Rlimit { current: Some(3), maximum: limit.maximum }).unwrap();
             client.write_all(b"rics\n").unwrap();
             client.read_to_string(&mut String::new()).unwrap();
@@ -250,14 +257,12 @@ fn environment_variable_starts_a_server_with_the_runtime() {
     bounded(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["--exact", "environment_variable_starts_a_server_with_the_runtime"])
             .env(CHILD, "1")
-            .env("NETPOLL_INSPECT", &path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+            .env("NETPOLL_INSPECT", &path);
+        let mut child = common::spawn(command.stdin(Stdio::piped()).stdout(Stdio::null())).unwrap();
         let begin = Instant::now();
         while UnixStream::connect(&path).is_err() {
             assert!(begin.elapsed() < Duration::from_secs(60), "no server at {}", path.display());

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{child, is_child, poll_once, run};
+use common::{child, is_child, no_forks, own_address, poll_once, run};
 use netpoll::net::{AddrError, ListenConfig, OpError, TcpListener, TcpStream, raw_os_error};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -80,14 +80,15 @@ fn port_is_shared_when_all_set_reuse_port() {
 }
 
 /// Returns a port with a connection in TIME_WAIT, closed by the listening side.
-async fn lingering(host: [u8; 4]) -> SocketAddr {
-    let listener = TcpListener::bind(SocketAddr::from((host, 0))).await.unwrap();
+async fn lingering() -> SocketAddr {
+    let listener = TcpListener::bind(own_address()).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let client = TcpStream::connect(addr).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
     server.force_close().await.unwrap();
     assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
     client.force_close().await.unwrap();
+    let _no_forks = no_forks();
     listener.close().await.unwrap();
     addr
 }
@@ -95,8 +96,7 @@ async fn lingering(host: [u8; 4]) -> SocketAddr {
 #[test]
 fn reuse_address_can_be_disabled() {
     run(async {
-        // Addresses used by this test only, so that no other test takes the port.
-        let addr = lingering([127, 77, 1, 1]).await;
+        let addr = lingering().await;
         let error = ListenConfig::new().reuse_address(false).listen(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         ListenConfig::new().listen(addr).await.unwrap();

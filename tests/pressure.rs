@@ -86,13 +86,9 @@ fn server_with_32_descriptors_serves_200_clients() {
         return serve();
     }
     let rest = Duration::from_millis(std::env::var("NETPOLL_PRESSURE_MS").map_or(2000, |text| text.parse().unwrap()));
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
-        .env("NETPOLL_TEST_CHILD", NAME)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", NAME, "--nocapture", "--test-threads=1"]).env("NETPOLL_TEST_CHILD", NAME);
+    let mut child = common::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
     let (mut commands, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
     let mut lines = output.lines().map(Result::unwrap);
     let addr = lines.find_map(|line| line.strip_prefix("at ").map(str::to_owned)).expect("an address");

@@ -60,14 +60,10 @@ fn standard_streams() {
     use std::io::{BufRead as _, Read as _, Write as _};
     use std::process::{Command, Stdio};
 
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "standard_streams_child", "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "standard_streams_child", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = common::spawn(&mut command).unwrap();
     let mut input = child.stdin.take().unwrap();
     let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut seen = String::new();
@@ -178,8 +174,9 @@ fn nonblocking_stdin_is_waited_for() {
     use std::process::Stdio;
     for way in ["stdin line", "stdin bytes", "stdin lines"] {
         let (reader, mut writer) = nonblocking_pipe(true);
-        let mut child =
-            nonblocking_child(way).stdin(reader).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = nonblocking_child(way);
+        let mut child = common::spawn(command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::piped())).unwrap();
+        drop(command);
         // The input comes in two pieces, usually after the child has begun to wait. An early piece
         // proves less but fails no test.
         std::thread::sleep(Duration::from_millis(200));
@@ -208,7 +205,7 @@ fn nonblocking_output_is_not_lost() {
         } else {
             command.stdout(writer).stderr(Stdio::null());
         }
-        let mut child = command.spawn().unwrap();
+        let mut child = common::spawn(&mut command).unwrap();
         drop(command);
         // The pipe is read when it is full, so that a write finds no room. Small writes leave gaps
         // in its pages.

@@ -390,8 +390,9 @@ fn nc_exchanges_data_with_unix_listener() {
         let folder = Folder::new();
         let path = folder.join("s");
         let listener = UnixListener::bind(&path).await.unwrap();
-        let spawned = Command::new("nc").arg("-UN").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let Ok(mut nc) = spawned else {
+        let mut command = Command::new("nc");
+        command.arg("-UN").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let Ok(mut nc) = common::spawn(&mut command) else {
             println!("no nc here");
             return;
         };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{Folder, park_on, poll_once, run};
+use common::{Folder, no_forks, park_on, poll_once, run};
 use netpoll::net::{is_closed, is_timeout, raw_os_error};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener};
 use netpoll::{io, task};
@@ -91,6 +91,7 @@ fn receivers_see_sender_names() {
         // Go: TestUnixgramAutobind. The kernel's choice is abstract, and is released with its
         // socket.
         let addr = chosen.local_addr().unwrap();
+        let _no_forks = no_forks();
         chosen.close().await.unwrap();
         assert_eq!(server.send_to_addr(b"x", &addr).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
         // Files remain, as with std.
@@ -141,6 +142,7 @@ fn connected_and_unconnected_senders() {
         assert_eq!(errno(client.send_to(&vec![0; 64 << 20], &path).await), Some(libc::EMSGSIZE));
         // The peer of a connected socket is closed.
         client.connect(&path).await.unwrap();
+        let _no_forks = no_forks();
         drop(server);
         assert_eq!(client.send(b"x").await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     });

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{Folder, child, poll_once, run};
+use common::{Folder, child, no_forks, poll_once, run};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
 use netpoll::prelude::*;
@@ -75,6 +75,7 @@ fn empty_name_is_autobound() {
         let path = [b"\0", name].concat();
         let path = Path::new(std::str::from_utf8(&path).unwrap());
         UnixStream::connect(path).await.unwrap();
+        let _no_forks = no_forks();
         listener.close().await.unwrap();
         let name = std::str::from_utf8(name).unwrap();
         let error = UnixStream::connect(path).await.unwrap_err();
@@ -467,12 +468,14 @@ fn unix_errors_name_operation_and_path() {
 
         // A file without a listener prevents a bind and refuses a dial.
         let stale = folder.join("stale");
+        let no_forks = no_forks();
         drop(std_net::UnixListener::bind(&stale).unwrap());
         let at = stale.display();
         let taken = UnixListener::bind(&stale).await.unwrap_err();
         assert_eq!(taken.to_string(), format!("listen unix {at}: bind: address already in use"));
         assert_eq!(taken.kind(), ErrorKind::AddrInUse);
         assert_eq!(text(UnixStream::connect(&stale).await), format!("dial unix {at}: connect: connection refused"));
+        drop(no_forks);
         assert!(stale.exists(), "what was not bound is not removed");
 
         // A file that is not a socket, and sockets of another kind.

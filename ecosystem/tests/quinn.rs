@@ -169,7 +169,8 @@ asyncio.run(main(*sys.argv[1:]))
 
 #[test]
 fn client_of_another_library_is_served() {
-    if !Command::new("python3").args(["-c", "import aioquic"]).output().is_ok_and(|import| import.status.success()) {
+    let mut import = Command::new("python3");
+    if !common::output(import.args(["-c", "import aioquic"])).is_ok_and(|import| import.status.success()) {
         return eprintln!("no aioquic here");
     }
     run(async {
@@ -177,7 +178,7 @@ fn client_of_another_library_is_served() {
         let server = endpoint(EndpointConfig::default(), Some(config), socket().await).unwrap();
         let port = server.local_addr().unwrap().port().to_string();
         let client = task::spawn_blocking(move || {
-            Command::new("python3").args(["-c", AIOQUIC, &port, &certificate]).output().unwrap()
+            common::output(Command::new("python3").args(["-c", AIOQUIC, &port, &certificate])).unwrap()
         });
         echo(server.accept().await.unwrap().await.unwrap()).await;
         let output = client.await;

@@ -204,7 +204,7 @@ fn openssl_client_gets_its_echo() {
         command.args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost", "-CAfile"]);
         command.arg(&file.0).args(["-connect", &addr.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = match command.spawn() {
+        let mut child = match common::spawn(&mut command) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return eprintln!("no openssl here"),
             child => child.unwrap(),
         };
@@ -259,7 +259,7 @@ fn curl_speaks_https_with_both_versions() {
             curl.args(["-sS", "--max-time", "60", option, "--cacert"]).arg(&file.0);
             curl.args(["--resolve", &format!("localhost:{}:127.0.0.1", addr.port())]);
             curl.arg(format!("https://localhost:{}/", addr.port()));
-            let output = match task::spawn_blocking(move || curl.output()).await {
+            let output = match task::spawn_blocking(move || common::output(&mut curl)).await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return eprintln!("no curl here"),
                 output => output.unwrap(),
             };

@@ -261,6 +261,7 @@ fn closing_listener_lets_requests_finish() {
         let busy2 = task::spawn(async move { sender.send_request(request).await });
         becomes("both wait", || server.seen.waiting.load(Ordering::SeqCst) == 2).await;
         let (addr, seen) = (server.addr, Arc::clone(&server.seen));
+        let no_forks = common::no_forks();
         let mut end = Box::pin(server.stop());
         assert!(poll_once(&mut end).await.is_pending());
         // Idle connections are closed at once, also one without any request.
@@ -268,6 +269,7 @@ fn closing_listener_lets_requests_finish() {
             assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
         }
         assert_eq!(TcpStream::connect(addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        drop(no_forks);
         assert!(poll_once(&mut end).await.is_pending());
         seen.let_go.store(2, Ordering::SeqCst);
         let (head, body) = receive(&busy).await.unwrap();

@@ -7,6 +7,7 @@
 
 pub mod by_hand;
 mod kernel;
+mod processes;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
@@ -14,7 +15,6 @@ use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -27,6 +27,9 @@ use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use kernel::{in_flight, own_address};
+pub use processes::{
+    NoForks, ON_EPOLL, child, child_on_epoll, child_on_host, child_with, is_child, is_on_epoll, no_forks, output, spawn,
+};
 
 /// The time after which a wait counts as a hang. It is generous, because tests run in parallel and
 /// on busy machines, and more so in a build that a sanitizer slows down (`ci/sanitizer.sh`).
@@ -95,6 +98,20 @@ pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < BOUND, "not within {BOUND:?}: {what}; {:?}", netpoll::rt::metrics());
         task::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Asserts that the events that `cause` causes are not counted as stale. An event of a closed
+/// socket is stale if a duplicate of its descriptor is left in epoll. A thread may have received an
+/// event before the close and count it later, so a single count is no failure, but one every time.
+pub async fn assert_no_stale_events(what: &str, mut cause: impl AsyncFnMut()) {
+    for _ in 0..20 {
+        let before = netpoll::rt::metrics().stale_events;
+        cause().await;
+        if netpoll::rt::metrics().stale_events == before {
+            return;
+        }
+    }
+    panic!("{what}: a closed socket is in epoll");
 }
 
 /// Polls `future` with `waker`. Pending means that the operation waits and has not called the
@@ -227,88 +244,6 @@ pub async fn fill(stream: &TcpStream) -> usize {
             }
         }
     }
-}
-
-const CHILD: &str = "NETPOLL_TEST_CHILD";
-
-/// Returns whether this is the child process of test `name`.
-pub fn is_child(name: &str) -> bool {
-    std::env::var(CHILD).is_ok_and(|child| child == name)
-}
-
-/// Runs `body` in a child process. `name` is the calling test's name.
-#[track_caller]
-pub fn child(name: &str, body: impl FnOnce()) {
-    child_with(name, &[], body);
-}
-
-/// Like [`child`], on epoll, for tests of its system calls.
-#[track_caller]
-pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
-    child_with(name, &[ON_EPOLL], body);
-}
-
-/// The environment variable that selects epoll.
-pub const ON_EPOLL: (&str, &str) = ("NETPOLL_BACKEND", "epoll");
-
-/// Returns whether this process uses epoll, the default on Linux.
-pub fn is_on_epoll() -> bool {
-    std::env::var_os(ON_EPOLL.0).is_none_or(|name| name.is_empty() || name == ON_EPOLL.1)
-}
-
-/// Like [`child`], with environment variables. Returns the child's output, or `None` in the child.
-#[track_caller]
-pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {
-    if is_child(name) {
-        let _watchdog = Watchdog::new();
-        body();
-        return None;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(CHILD, name)
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "child of {name}: {}\n{text}", output.status);
-    assert!(text.contains("1 passed"), "no test of the name {name}\n{text}");
-    Some(text)
-}
-
-/// Like [`child`], in its own namespaces, with a loopback interface and with these files in place
-/// of the host's, as (path, contents). Skips the test if that is not permitted.
-#[track_caller]
-pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
-    if is_child(name) {
-        let _watchdog = Watchdog::new();
-        return body();
-    }
-    let folder = std::env::temp_dir().join(format!("netpoll-{}-{name}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let mut script = "ip link set lo up".to_owned();
-    for (path, text) in files {
-        let own = folder.join(path.replace('/', "-"));
-        std::fs::write(&own, text).unwrap();
-        script += &format!(" && mount --bind {} {path}", own.display());
-    }
-    script += " || exit 77; exec \"$0\" \"$@\"";
-    let output = Command::new("unshare")
-        .args(["-m", "-n", "sh", "-c", &script])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(CHILD, name)
-        .stdin(Stdio::null())
-        .output();
-    std::fs::remove_dir_all(&folder).unwrap();
-    let Ok(output) = output else { return println!("skipped: no unshare(1) here") };
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let is_skipped = !output.status.success() && !text.contains("running 1 test");
-    if is_skipped {
-        return println!("skipped: no namespaces here: {text}");
-    }
-    assert!(output.status.success() && text.contains("1 passed"), "child of {name}: {}\n{text}", output.status);
 }
 
 /// Prints the lines of a child's output that contain figures.

@@ -89,6 +89,15 @@ impl Running {
     }
 }
 
+/// Tries with ever larger limits: on a busy machine a request does not come within a small one.
+pub async fn with_some_limit(mut attempt: impl AsyncFnMut(Duration) -> Option<()>) {
+    let mut limit = Duration::from_millis(100);
+    while attempt(limit).await.is_none() {
+        assert!(limit < common::BOUND);
+        limit *= 2;
+    }
+}
+
 pub async fn send(stream: &TcpStream, path: &str) {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
 }
@@ -140,7 +149,8 @@ pub async fn assert_hello(stream: &TcpStream) {
 /// Runs curl; `None` where there is none.
 pub async fn curl(args: Vec<String>) -> Option<Output> {
     let output = task::spawn_blocking(move || {
-        Command::new("curl").args(["--silent", "--show-error", "--max-time", "60"]).args(args).output()
+        let mut command = Command::new("curl");
+        common::output(command.args(["--silent", "--show-error", "--max-time", "60"]).args(args))
     });
     match output.await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -1,0 +1,124 @@
+//! Processes that tests start: the calling test again in a child process, and other programs.
+//!
+//! A new process has copies of all descriptors of this process from fork(2) until execve(2) closes
+//! them. A socket or pipe that another test closes meanwhile stays open until then: its peer sees no
+//! end, and its port or name stays taken. Tests run in parallel, so every test starts its processes
+//! with [`spawn`] or [`output`], and a test that needs a close to take effect at once holds a
+//! [`NoForks`] from the close to the assertion.
+
+use std::io::{self, Read};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use rustix::io::fcntl_dupfd_cloexec;
+
+use super::Watchdog;
+
+/// Locked for writing while a process starts, and for reading by [`NoForks`].
+static FORKS: RwLock<()> = RwLock::new(());
+
+/// While this value lives, no process starts, and no process has copies of this process's
+/// descriptors. The holder must not start one itself: it would wait for itself.
+#[derive(Debug)]
+pub struct NoForks(#[expect(dead_code, reason = "it is held")] RwLockReadGuard<'static, ()>);
+
+/// Waits until all processes that are being started have closed their copies of descriptors. Keeps
+/// others from starting while the returned value lives.
+pub fn no_forks() -> NoForks {
+    NoForks(FORKS.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Starts `command` when no [`NoForks`] lives. Returns when the new process has closed its copies
+/// of this process's descriptors.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let _alone = FORKS.write().unwrap_or_else(PoisonError::into_inner);
+    // `Command::spawn` may return before execve(2) closes the copies. It closes them in the order of
+    // their numbers, so the copy of a large number is closed last.
+    let (mut end, marker) = io::pipe()?;
+    let marker = fcntl_dupfd_cloexec(&marker, 1000).unwrap_or_else(|_| marker.into());
+    let spawned = command.spawn();
+    drop(marker);
+    // The end of the stream: no copy is open.
+    assert_eq!(end.read(&mut [0])?, 0);
+    spawned
+}
+
+/// Starts `command` like [`spawn`], with an empty standard input. Returns its output when it has
+/// ended.
+pub fn output(command: &mut Command) -> io::Result<Output> {
+    spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()
+}
+
+const CHILD: &str = "NETPOLL_TEST_CHILD";
+
+/// Returns whether this is the child process of test `name`.
+pub fn is_child(name: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|child| child == name)
+}
+
+/// Runs `body` in a child process. `name` is the calling test's name.
+#[track_caller]
+pub fn child(name: &str, body: impl FnOnce()) {
+    child_with(name, &[], body);
+}
+
+/// Like [`child`], on epoll, for tests of its system calls.
+#[track_caller]
+pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
+    child_with(name, &[ON_EPOLL], body);
+}
+
+/// The environment variable that selects epoll.
+pub const ON_EPOLL: (&str, &str) = ("NETPOLL_BACKEND", "epoll");
+
+/// Returns whether this process uses epoll, the default on Linux.
+pub fn is_on_epoll() -> bool {
+    std::env::var_os(ON_EPOLL.0).is_none_or(|name| name.is_empty() || name == ON_EPOLL.1)
+}
+
+/// Like [`child`], with environment variables. Returns the child's output, or `None` in the child.
+#[track_caller]
+pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {
+    if is_child(name) {
+        let _watchdog = Watchdog::new();
+        body();
+        return None;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(CHILD, name);
+    let output = output(command.envs(variables.iter().copied())).unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "child of {name}: {}\n{text}", output.status);
+    assert!(text.contains("1 passed"), "no test of the name {name}\n{text}");
+    Some(text)
+}
+
+/// Like [`child`], in its own namespaces, with a loopback interface and with these files in place
+/// of the host's, as (path, contents). Skips the test if that is not permitted.
+#[track_caller]
+pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
+    if is_child(name) {
+        let _watchdog = Watchdog::new();
+        return body();
+    }
+    let folder = std::env::temp_dir().join(format!("netpoll-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut script = "ip link set lo up".to_owned();
+    for (path, text) in files {
+        let own = folder.join(path.replace('/', "-"));
+        std::fs::write(&own, text).unwrap();
+        script += &format!(" && mount --bind {} {path}", own.display());
+    }
+    script += " || exit 77; exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "-n", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+    let output = output(command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(CHILD, name));
+    std::fs::remove_dir_all(&folder).unwrap();
+    let Ok(output) = output else { return println!("skipped: no unshare(1) here") };
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let is_skipped = !output.status.success() && !text.contains("running 1 test");
+    if is_skipped {
+        return println!("skipped: no namespaces here: {text}");
+    }
+    assert!(output.status.success() && text.contains("1 passed"), "child of {name}: {}\n{text}", output.status);
+}
