@@ -187,10 +187,12 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     };
     let threads = threads + wakers.kept() + droppers.kept();
     drop((wakers, droppers));
-    // Reapers without a job end now.
+    // Reapers without a job end now, after their thread-local destructors.
     let until = Instant::now().checked_add(LEAST);
-    while runtime.threads.join_ended() > threads && !is_over(until) {
-        std::thread::sleep(NAP_MIN);
+    nap = NAP_MIN;
+    while runtime.threads.join_ended() > threads && !(is_over(until) && is_over(deadline)) {
+        std::thread::sleep(nap);
+        nap = (nap * 2).min(NAP_MAX);
     }
     runtime.driver.close();
     let still = survey(runtime);
