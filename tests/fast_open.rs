@@ -557,3 +557,42 @@ fn deferred_closes_leak_no_descriptor() {
         });
     });
 }
+
+/// The first data may be gathered by [`Dialer::auto_cork`].
+#[test]
+fn gathered_data_begins_deferred_connect() {
+    run(async {
+        let listener = listener().await;
+        for flushes in [false, true] {
+            let stream = dialer().auto_cork(true).dial(listener.local_addr().unwrap()).await.unwrap();
+            let client = task::spawn(async move {
+                stream.write_all(b"all ").await.unwrap();
+                stream.write_all(b"of it").await.unwrap();
+                if flushes {
+                    stream.flush().await.unwrap();
+                }
+            });
+            let (server, _) = listener.accept().await.unwrap();
+            let mut all = Vec::new();
+            (&server).read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, b"all of it");
+            client.await;
+        }
+    });
+}
+
+/// The close of a connection in progress waits for it in a task, if there is a runtime.
+#[test]
+fn drop_of_connection_in_progress_after_shutdown_starts_no_runtime() {
+    common::child("drop_of_connection_in_progress_after_shutdown_starts_no_runtime", || {
+        let busy = Busy::new();
+        let stream = task::block_on(async {
+            let stream = dial(busy.addr).await;
+            assert_eq!(stream.write(b"x").await.unwrap(), 1);
+            stream
+        });
+        netpoll::rt::shutdown(BOUND).unwrap();
+        drop(stream);
+        netpoll::rt::Builder::new().workers(1).start().unwrap();
+    });
+}

@@ -1,7 +1,6 @@
 //! Closes and shutdowns of the runtime while the socket is full.
 
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsRawFd;
 use std::os::unix::net as std_net;
 use std::time::Duration;
 
@@ -9,9 +8,9 @@ use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::common::{becomes, bounded, child, run};
+use super::common::{bounded, child, run};
 use super::ends::stuff;
-use super::{fill_unix, gathered, info, narrow_pair, pattern, read_to_end};
+use super::{fill_unix, narrow_pair, pattern, read_to_end};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -112,18 +111,16 @@ fn full_socket_that_only_reads_sends_the_rest_after_a_shutdown() {
                 (ours, peer, total)
             });
             rt::shutdown(LONG).unwrap();
-            assert_eq!(gathered(&ours), 42_000);
+            // Not even the descriptor is asked for, which would flush.
             task::block_on(async move {
-                let reader = ours.clone();
                 let answer = task::spawn(async move {
                     let mut buf = [0; 4];
-                    reader.read(&mut buf).await
+                    ours.read(&mut buf).await
                 });
                 let mut buf = vec![0; total];
                 netpoll::io::ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
                 peer.write_all(b"done").await.unwrap();
                 assert_eq!(answer.await.unwrap(), 4);
-                becomes("empty", || info(ours.as_raw_fd()).gathered == 0).await;
             });
         });
     });

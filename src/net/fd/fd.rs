@@ -426,8 +426,9 @@ impl Fd {
         let unfinished = self.unfinished();
         let mut rest = self.take_gathered();
         // A drop does not start a runtime that was shut down.
-        let may_start = !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
-        if !may_start && rest.take().is_some() {
+        let may_start = || !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
+        if rest.is_some() && !may_start() {
+            rest = None;
             // The peer must not take the end for a regular one.
             let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
         }
@@ -465,7 +466,7 @@ impl Fd {
             spawn_close(move || closing.wait());
         }
         // Otherwise the close is an abort.
-        if let Some(unfinished) = unfinished.filter(|_| may_start) {
+        if let Some(unfinished) = unfinished.filter(|_| may_start()) {
             Fd::close_later(unfinished);
         }
     }
