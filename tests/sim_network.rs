@@ -236,3 +236,40 @@ fn failing_seed_is_printed_with_the_faults_that_it_needs() {
     assert!(text.contains("the fourth datagram was lost") && text.contains("lines of the log:"), "{text}");
     assert!(text.contains("drop 10.0.0.1:") && text.contains("- lost: UDP len 1 (Loss) -"), "{text}");
 }
+
+#[test]
+fn urgent_data_is_refused_with_an_error_that_says_so() {
+    Sim::run(1, async |sim| {
+        sim.host("server").spawn(|| silent("0.0.0.0:7"));
+        let stream = TcpStream::connect("server:7").await.unwrap();
+        for _ in 0..2 {
+            let error = stream.send_out_of_band(b'!').await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(95), "EOPNOTSUPP");
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        }
+        let refusals = sim.refusals();
+        assert!(refusals.len() == 1 && refusals[0].contains("urgent data"), "{refusals:?}");
+        assert!(refusals[0].contains("not simulated"), "{refusals:?}");
+        // The connection goes on.
+        stream.write_all(b"not urgent").await.unwrap();
+    });
+}
+
+#[test]
+fn socket_features_that_are_not_simulated_are_named() {
+    Sim::run(1, async |sim| {
+        let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        let joined = socket.join_multicast_v4("224.0.0.9".parse().unwrap(), "0.0.0.0".parse().unwrap());
+        assert_eq!(joined.unwrap_err().raw_os_error(), Some(92), "ENOPROTOOPT");
+        let error = socket.send_to(b"x", "255.255.255.255:9").await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(101), "ENETUNREACH");
+        let (one, _other) = netpoll::os::unix::net::UnixStream::pair().unwrap();
+        let passed = one.send_with_fds(b"x", &[std::os::fd::AsFd::as_fd(&socket)]).await;
+        assert_eq!(passed.unwrap_err().raw_os_error(), Some(22), "EINVAL");
+        let refusals = sim.refusals();
+        assert_eq!(refusals.len(), 3, "{refusals:?}");
+        for (refusal, part) in refusals.iter().zip(["option 35 of the level 0", "255.255.255.255", "SCM_RIGHTS"]) {
+            assert!(refusal.contains(part) && refusal.contains("not simulated"), "{refusal}");
+        }
+    });
+}

@@ -3,7 +3,7 @@
 use std::panic::catch_unwind;
 use std::time::Duration;
 
-use netpoll::net::{TcpListener, TcpStream};
+use netpoll::net::{KeepAlive, TcpListener, TcpStream};
 use netpoll::sim::{Builder, Sim, ms};
 use netpoll::task;
 
@@ -63,4 +63,68 @@ fn simulation_that_waits_for_threads_in_vain_fails_as_well() {
         std::future::pending::<()>().await;
     });
     assert!(text.contains("stands still") && text.contains("the test's own future waits"), "{text}");
+}
+
+/// Returns the virtual time in the message of a simulation that stands still.
+fn stood_still_at(text: &str) -> f64 {
+    let at = text.strip_prefix("the simulation stands still at ").and_then(|rest| rest.split(' ').next());
+    at.and_then(|at| at.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+}
+
+#[test]
+fn hang_on_idle_connections_is_reported_when_only_keep_alive_is_left() {
+    let text = failure(async |sim| {
+        sim.host("server").spawn(|| serve("0.0.0.0:7"));
+        sim.link("*", "*").latency(ms(5)..ms(40)).loss(0.01);
+        // Their probes are spread over time, so that one is always in flight.
+        let clients = (0..50).map(|number| {
+            sim.host("client").spawn_task(async move {
+                task::sleep(ms(number * 300)).await;
+                let stream = TcpStream::connect("server:7").await.unwrap();
+                stream.read(&mut [0; 1]).await.unwrap();
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await;
+        }
+    });
+    assert!((14.0..30.0).contains(&stood_still_at(&text)), "the last client connects after 14.7 s: {text}");
+    assert_eq!(text.matches("waits to read from socket").count(), 100, "{text}");
+}
+
+#[test]
+fn writers_that_wait_for_each_other_are_reported_at_once() {
+    let text = failure(async |sim| {
+        sim.host("server").spawn(|| async {
+            let listener = TcpListener::bind("0.0.0.0:7").await?;
+            let (stream, _) = listener.accept().await?;
+            stream.write_all(&[0; 1 << 20]).await
+        });
+        let stream = TcpStream::connect("server:7").await.unwrap();
+        stream.write_all(&[0; 1 << 20]).await.unwrap();
+    });
+    assert!(stood_still_at(&text) < 10.0, "{text}");
+    assert_eq!(text.matches("waits to write to socket").count(), 2, "{text}");
+}
+
+#[test]
+fn keep_alive_detects_a_dead_peer_although_all_tasks_wait() {
+    for dies in [0, 1] {
+        Sim::run(1, async move |sim| {
+            let server = sim.host("server");
+            server.spawn(|| serve("0.0.0.0:7"));
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            let probes = KeepAlive::new().with_idle(ms(10_000)).with_interval(ms(5000)).with_count(3);
+            stream.set_keepalive(probes).unwrap();
+            // Some probes are answered before.
+            task::sleep(ms(60_000)).await;
+            if dies == 0 {
+                server.crash()
+            } else {
+                sim.partition("test", "server")
+            }
+            let error = stream.read(&mut [0; 1]).await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(110), "ETIMEDOUT");
+        });
+    }
 }

@@ -211,8 +211,21 @@ impl Sim {
         self.world(|world| world.machine.allows_files.set(true));
     }
 
-    /// Returns what the simulation has refused: each real thread, file or socket that a task asked
-    /// for, by name.
+    /// Returns what the simulation has refused, by name: each real thread, file or socket that a task
+    /// asked for, and the features of sockets that are not simulated, such as urgent data and unknown
+    /// options, each once. The same is printed to standard error when it happens.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::net::UdpSocket;
+    /// use netpoll::sim::Sim;
+    ///
+    /// Sim::run(1, async |sim| {
+    ///     let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+    ///     assert!(socket.send_to(b"hello", "224.0.0.1:9").await.is_err());
+    ///     assert!(sim.refusals()[0].contains("multicast"));
+    /// });
+    /// ```
     pub fn refusals(&self) -> Vec<String> {
         self.world(|world| world.machine.refusals.borrow().clone())
     }

@@ -74,8 +74,8 @@ pub use runner::{Builder, Run};
 pub use world::Order;
 
 pub(crate) use machine::{
-    Tag, add, clock_base, delete, is_here, is_simulated, keep_slot, note_slot, recv, registers, reuse_slot, send,
-    simulates, tag,
+    Tag, add, clock_base, delete, is_here, is_simulated, keep_slot, note_slot, real_clock, recv, registers, reuse_slot,
+    send, simulates, tag,
 };
 #[cfg(not(netpoll_no_interpose))]
 pub(crate) use machine::{find_system_call, system_call};

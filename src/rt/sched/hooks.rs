@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 
 use async_task::Runnable;
 
+use super::record::Waits;
 use super::task_data::TaskData;
+use crate::rt::context;
 
 /// The functions of the simulation.
 #[derive(Debug)]
@@ -25,10 +27,17 @@ pub(crate) fn install(hooks: Hooks) {
     let _ = HOOKS.set(hooks);
 }
 
-/// Queues a task that belongs to a simulation; gives back one that does not.
-pub(crate) fn schedule(runnable: Runnable<TaskData>) -> Option<Runnable<TaskData>> {
+/// Queues a task that belongs to a simulation, and records what woke it; gives back one that does not.
+/// `while_running`: it was woken in its own turn.
+pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Option<Runnable<TaskData>> {
     if runnable.metadata().tag().world == 0 {
         return Some(runnable);
+    }
+    let record = runnable.metadata().record();
+    if while_running {
+        record.note_waker(Waits::Turn);
+    } else {
+        context::note_waker(record);
     }
     // Without hooks there is no simulation, and no task of one.
     (HOOKS.get()?.schedule)(runnable);

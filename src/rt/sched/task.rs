@@ -182,7 +182,7 @@ where
     // A simulation makes the call in a turn of the task.
     #[cfg(feature = "sim")]
     let push = move |runnable| {
-        if let Some(runnable) = super::hooks::schedule(runnable) {
+        if let Some(runnable) = super::hooks::schedule(runnable, false) {
             push(runnable);
         }
     };
@@ -199,7 +199,7 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
     let epoch = runtime.epoch();
     if runnable.metadata().epoch() != epoch {
-        return schedule_late(runnable);
+        return schedule_late(runnable, &info);
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
@@ -230,9 +230,10 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
 /// process made by fork(2) that is every task of the parent, where it lives on: its destructors must
 /// not run here.
 #[cold]
-fn schedule_late(runnable: Runnable<TaskData>) {
+#[cfg_attr(not(feature = "sim"), allow(unused_variables))]
+fn schedule_late(runnable: Runnable<TaskData>, info: &ScheduleInfo) {
     #[cfg(feature = "sim")]
-    let Some(runnable) = super::hooks::schedule(runnable) else { return };
+    let Some(runnable) = super::hooks::schedule(runnable, info.woken_while_running) else { return };
     if fork::is_child() {
         std::mem::forget(runnable);
         return;

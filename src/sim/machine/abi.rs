@@ -133,6 +133,14 @@ fn refused(what: String, errno: i32) -> i32 {
     errno
 }
 
+/// Records, once per simulation, that a task uses a socket in a way that is not simulated. Returns the
+/// errno.
+pub(super) fn unsupported(what: &str, errno: i32) -> i32 {
+    let text = format!("a task of a simulation {what}, which is not simulated");
+    current::with(|machine| machine.map(|machine| machine.refuse_once(text)));
+    errno
+}
+
 fn kind(domain: c_int, ty: c_int) -> Result<(Family, Kind, bool)> {
     let family = match domain {
         libc::AF_INET => Family::V4,
@@ -272,7 +280,11 @@ pub(super) fn setsockopt(
     }
     // SAFETY: the caller passes a value of `length` bytes.
     let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
-    ok(kernel(|kernel| kernel.set_option(fd, level, name, bytes)))
+    let result = kernel(|kernel| kernel.set_option(fd, level, name, bytes));
+    if result == Err(libc::ENOPROTOOPT) {
+        unsupported(&format!("sets the option {name} of the level {level} of a socket"), libc::ENOPROTOOPT);
+    }
+    ok(result)
 }
 
 /// Returns whether the number is one of this thread's simulation.
@@ -380,10 +392,19 @@ pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Resul
 }
 
 pub(super) fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int, wishes: Wishes) -> Result<isize> {
-    if flags & (libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN) != 0 {
+    if flags & libc::MSG_OOB != 0 {
+        return Err(unsupported("sends urgent data (MSG_OOB)", libc::EOPNOTSUPP));
+    }
+    if flags & (libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN) != 0 {
         return Err(libc::EOPNOTSUPP);
     }
-    kernel(|kernel| kernel.send(fd, bufs, to, wishes)).map(|count| count as isize)
+    let result = kernel(|kernel| kernel.send(fd, bufs, to, wishes)).map(|count| count as isize);
+    if let (Err(libc::ENETUNREACH), Some(Address::Inet(to))) = (&result, to)
+        && (to.ip().is_multicast() || to.ip() == Ipv4Addr::BROADCAST)
+    {
+        unsupported(&format!("sends to the multicast or broadcast address {}", to.ip()), libc::ENETUNREACH);
+    }
+    result
 }
 
 /// Calls recv(2) with a slice.

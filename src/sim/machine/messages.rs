@@ -8,7 +8,7 @@ use std::{ptr, slice};
 
 use libc::{c_int, c_uint, cmsghdr, mmsghdr, msghdr};
 
-use super::abi::{Result, buffers, kernel, read_address, received, sent, write_address};
+use super::abi::{Result, buffers, kernel, read_address, received, sent, unsupported, write_address};
 use super::kernel::Wishes;
 use super::kernel::packet::Marks;
 
@@ -103,7 +103,13 @@ fn wishes(message: &msghdr) -> Result<Wishes> {
                 let ip = Ipv6Addr::from(value::<libc::in6_pktinfo>(header)?.ipi6_addr.s6_addr);
                 wishes.source = (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical());
             }
-            _ => return Err(libc::EINVAL),
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                return Err(unsupported("passes descriptors over a Unix socket (SCM_RIGHTS)", libc::EINVAL));
+            }
+            (level, kind) => {
+                let what = format!("sends ancillary data of the level {level} and type {kind}");
+                return Err(unsupported(&what, libc::EINVAL));
+            }
         }
         // SAFETY: as above.
         next = unsafe { libc::CMSG_NXTHDR(message, next) };

@@ -24,6 +24,7 @@ pub(crate) use backend::{add, delete, is_simulated, registers};
 pub(crate) use current::{clock_base, is_here, simulates, tag};
 #[cfg(not(netpoll_no_interpose))]
 pub(crate) use interpose::{find_system_call, system_call};
+pub(crate) use real::clock as real_clock;
 pub(crate) use route::{recv, send};
 pub(crate) use slots::{keep_slot, note_slot, reuse_slot};
 pub(crate) use tag::Tag;

@@ -19,9 +19,7 @@ impl Kernel {
         if !self.hosts[host as usize].is_up {
             return;
         }
-        let ip = packet.dst.ip();
-        let to = if Kernel::is_loopback(ip) { Some(host) } else { self.by_addr.get(&ip).copied() };
-        match to {
+        match self.host_at(host, packet.dst) {
             Some(to) => self.send_on(host, to, packet),
             None => {
                 self.log.packet(self.now, host, &packet, Fate::Sent);
@@ -182,8 +180,7 @@ impl Kernel {
     /// Returns the largest segment between two addresses.
     pub(super) fn mss(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr) -> u64 {
         let header = if local.is_ipv4() { 40 } else { 60 };
-        let to = if Kernel::is_loopback(remote.ip()) { Some(host) } else { self.by_addr.get(&remote.ip()).copied() };
-        let Some(to) = to else { return 1460 };
+        let Some(to) = self.host_at(host, remote) else { return 1460 };
         let mtu = self.link_mut(host, to).config.mtu.min(self.link_mut(to, host).config.mtu);
         mtu.saturating_sub(header).max(1)
     }

@@ -9,6 +9,7 @@
 //! * [`network`]: hosts, tables, events. [`delivery`]: the way of a packet. [`calls`]: system calls on
 //!   sockets. [`data`]: calls that send and receive. [`state`]: options and readiness. [`unix`]: calls
 //!   on Unix sockets.
+//! * [`upkeep`]: events without an effect on programs.
 //! * [`log`]: digest, log and counters.
 //!
 //! # Invariants
@@ -38,6 +39,9 @@ pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;
 mod unix;
+mod upkeep;
+#[cfg(test)]
+mod upkeep_tests;
 
 pub(crate) use calls::Address;
 pub(crate) use data::{Received, Wishes};

@@ -47,9 +47,9 @@ pub(super) enum Event {
 
 #[derive(Debug)]
 pub(super) struct Scheduled {
-    at: u64,
+    pub(super) at: u64,
     sequence: u64,
-    event: Event,
+    pub(super) event: Event,
 }
 
 impl PartialEq for Scheduled {
@@ -86,6 +86,8 @@ pub(crate) struct Kernel {
     pub(super) random: Random,
     pub(super) events: BinaryHeap<Reverse<Scheduled>>,
     pub(super) sequence: u64,
+    /// The time of a pending event that is not upkeep, as far as is known.
+    pub(super) counts_until: u64,
     pub(crate) hosts: Vec<Host>,
     pub(super) by_addr: BTreeMap<IpAddr, HostId>,
     pub(super) links: BTreeMap<(HostId, HostId), Link>,
@@ -121,6 +123,7 @@ impl Kernel {
             random: Random::new(seed, 1),
             events: BinaryHeap::new(),
             sequence: 0,
+            counts_until: 0,
             hosts: Vec::new(),
             by_addr: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -172,6 +175,11 @@ impl Kernel {
         self.by_addr.extend(addrs.iter().map(|&addr| (addr, host)));
         self.hosts[host as usize].addrs = addrs.to_vec();
         true
+    }
+
+    /// Returns the host that a packet from `host` to `addr` goes to, if there is one.
+    pub(super) fn host_at(&self, host: HostId, addr: SocketAddr) -> Option<HostId> {
+        if Kernel::is_loopback(addr.ip()) { Some(host) } else { self.by_addr.get(&addr.ip()).copied() }
     }
 
     /// Returns the link from one host to another, and creates it if needed.

@@ -36,12 +36,12 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// Linux's bounds of the retransmission timeout, and its initial value.
 const RTO_MIN: u64 = 200 * MS;
-const RTO_MAX: u64 = 120 * SECOND;
+pub(super) const RTO_MAX: u64 = 120 * SECOND;
 const RTO_FIRST: u64 = SECOND;
 /// tcp_syn_retries, tcp_synack_retries, tcp_retries2 and tcp_orphan_retries of Linux.
 const SYN_RETRIES: u32 = 6;
 const SYN_ACK_RETRIES: u32 = 5;
-const RETRIES: u32 = 15;
+pub(super) const RETRIES: u32 = 15;
 const ORPHAN_RETRIES: u32 = 8;
 /// How long a closed connection stays in TIME-WAIT, and an orphan in FIN-WAIT-2.
 const LINGER: u64 = 60 * SECOND;
@@ -73,13 +73,13 @@ pub(crate) struct Connection {
     pub(crate) wants_room: bool,
 
     send: VecDeque<u8>,
-    una: u64,
+    pub(super) una: u64,
     nxt: u64,
     /// The sequence number after the last byte that was ever sent.
     sent: u64,
-    window: u64,
+    pub(super) window: u64,
     /// Sequence and acknowledgement number of the segment that set `window`.
-    window_from: (u64, u64),
+    pub(super) window_from: (u64, u64),
     pub(crate) fin: bool,
     fin_acked: bool,
     closes_first: bool,
@@ -90,14 +90,14 @@ pub(crate) struct Connection {
     /// In fast recovery: the sequence number at which it ends.
     recover: Option<u64>,
     round_trip: Option<(u64, u64)>,
-    rto: u64,
+    pub(super) rto: u64,
     /// The sequence number whose acknowledgement is timed, and the time at which it was sent.
     timed: Option<(u64, u64)>,
     retries: u32,
     unacked_since: u64,
 
     receive: VecDeque<u8>,
-    rcv_nxt: u64,
+    pub(super) rcv_nxt: u64,
     early: BTreeMap<u64, Box<[u8]>>,
     fin_at: Option<u64>,
     pub(crate) fin_received: bool,
@@ -107,9 +107,9 @@ pub(crate) struct Connection {
     right: u64,
     needs_ack: bool,
 
-    retransmit_at: u64,
-    keep_at: u64,
-    ends_at: u64,
+    pub(super) retransmit_at: u64,
+    pub(super) keep_at: u64,
+    pub(super) ends_at: u64,
     heard_at: u64,
     probes: u32,
 }
@@ -380,7 +380,7 @@ impl Connection {
     }
 
     /// Returns the end of the window that the receive buffer permits; it never moves back.
-    fn offer(&self) -> u64 {
+    pub(super) fn offer(&self) -> u64 {
         self.right.max(self.rcv_nxt + self.settings.receive_buffer.saturating_sub(self.receive.len() as u64))
     }
 

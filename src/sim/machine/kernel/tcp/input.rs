@@ -108,7 +108,7 @@ impl Connection {
     }
 
     /// Returns whether data waits for the peer's window to open, with none of it in flight.
-    fn is_probing(&self) -> bool {
+    pub(in super::super) fn is_probing(&self) -> bool {
         self.state == State::Established && self.nxt == self.una && self.data_end() > self.una.max(1)
     }
 
