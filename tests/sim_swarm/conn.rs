@@ -182,9 +182,9 @@ pub async fn read_flow(scene: &Arc<Scene>, conn: &Conn, flow: &Flow, mut draw: D
     let at = Arc::new(Mutex::new(0));
     let mut others = Vec::new();
     for _ in 1..flow.readers {
-        let (scene, conn, flow, at) = (scene.clone(), conn.clone(), flow.clone(), at.clone());
+        let (notes, conn, flow, at) = (scene.clone(), conn.clone(), flow.clone(), at.clone());
         let draw = Draw::new(draw.next(), 0);
-        others.push(task::spawn(async move { read_some(&scene, &conn, &flow, draw, &at).await }));
+        others.push(scene.spawn(async move { read_some(&notes, &conn, &flow, draw, &at).await }));
     }
     let mut result = read_some(scene, conn, flow, draw, &at).await;
     for other in others {

@@ -228,10 +228,11 @@ fn random_programs_keep_their_guarantees() {
 }
 
 /// Seeds that found a defect, each run twice: lost room edges (209, 223), polls woken by address (2104, 2122), a
-/// connection reopened by a late SYN, a duplicate (390405) or one sent again (107501).
+/// connection reopened by a late SYN, a duplicate (390405) or one sent again (107501), readers that outlived their
+/// session without the oracle's knowledge (178382).
 #[test]
 fn seeds_that_found_something_pass() {
-    for seed in [209, 223, 2104, 2122, 107_501, 390_405] {
+    for seed in [209, 223, 2104, 2122, 107_501, 178_382, 390_405] {
         let told = run_and_compare(seed, 1);
         assert!(told.is_ok(), "seed {seed}: {told:?}");
     }

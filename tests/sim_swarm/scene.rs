@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed};
 use netpoll::sim::Sim;
+use netpoll::task::{self, JoinHandle};
 
 use crate::draw::Draw;
 use crate::program::{Program, Trouble};
@@ -80,6 +81,15 @@ impl Scene {
     pub fn open(self: &Arc<Self>) -> Open {
         self.open.fetch_add(1, Ordering::Relaxed);
         Open(self.clone())
+    }
+
+    /// Spawns a task that must end before the program does, also if its handle is dropped.
+    pub fn spawn<F: Future<Output: Send> + Send + 'static>(self: &Arc<Self>, future: F) -> JoinHandle<F::Output> {
+        let open = self.open();
+        task::spawn(async move {
+            let _open = open;
+            future.await
+        })
     }
 
     pub fn still_open(&self) -> u64 {

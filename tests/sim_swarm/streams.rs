@@ -33,11 +33,8 @@ pub async fn serve(scene: Arc<Scene>) -> io::Result<()> {
         };
         match accepted {
             Ok((stream, _)) => {
-                let (scene, open) = (scene.clone(), scene.open());
-                task::spawn(async move {
-                    let _open = open;
-                    handle(&scene, stream).await;
-                });
+                let notes = scene.clone();
+                scene.spawn(async move { handle(&notes, stream).await });
             }
             Err(error) if lacks_descriptors(&error) => {}
             Err(error) => return Err(error),
@@ -68,11 +65,8 @@ async fn handle(scene: &Arc<Scene>, stream: TcpStream) {
 /// Opens the connection of a session. The far side of a local one runs as a task.
 async fn open(scene: &Arc<Scene>, number: u64, session: &Session, transport: Transport) -> io::Result<(Conn, Fate)> {
     let far = |conn: UnixStream| {
-        let (scene, session, open) = (scene.clone(), session.clone(), scene.open());
-        task::spawn(async move {
-            let _open = open;
-            far_side(&scene, number, &session, Conn::Unix(conn), Fate::Local).await;
-        });
+        let (notes, session) = (scene.clone(), session.clone());
+        scene.spawn(async move { far_side(&notes, number, &session, Conn::Unix(conn), Fate::Local).await });
     };
     match transport {
         Transport::Tcp => {
