@@ -6,6 +6,7 @@
 #                             with a hundred times as many; the simulated kernel's swarm; what tshark says about a capture, if it is installed
 #   ci/sim.sh own             the crate's own socket tests in simulations only
 #   ci/sim.sh capture         the capture only
+#   ci/sim.sh opt-out         a program that defines clock_gettime and getrandom itself, built with --cfg netpoll_no_interpose
 #   ci/sim.sh reintroduced [NAME...]   whether the swarm finds the defects of ci/reintroduced/NAME.patch; without names, those that it can find
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -50,6 +51,12 @@ capture() {
     ((packets > 20 && malformed == 0))
 }
 
+# The opt-out of a program that defines the clock itself. It needs a build of its own.
+opt_out() {
+    RUSTFLAGS="${RUSTFLAGS:-} --cfg netpoll_no_interpose" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/opt-out" \
+        cargo test --features sim --test sim_opt_out
+}
+
 # The defects of what a simulation runs: timers, slots, budgets, waiters. docs/SIMULATION.md says why the swarm cannot find the others.
 readonly findable=(A2 A3 B1 B2 C6)
 
@@ -90,6 +97,7 @@ quick)
     ;;
 own) own ;;
 capture) capture ;;
+opt-out) opt_out ;;
 reintroduced) reintroduced "${@:2}" ;;
 *)
     seeds="${1:-1000}"
@@ -101,5 +109,6 @@ reintroduced) reintroduced "${@:2}" ;;
     NETPOLL_SEEDS=$((seeds / 20)) NETPOLL_SIM=twice cargo test -p netpoll-ecosystem-sim
     NETPOLL_SWARM=$((seeds * 100)) cargo test --release --features sim --test sim_swarm
     capture
+    opt_out
     ;;
 esac

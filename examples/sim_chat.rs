@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --features sim --example sim_chat            # a thousand seeds
 //! cargo run --release --features sim --example sim_chat -- 17      # one, with a picture of its packets
+//! cargo run --release --features sim --example sim_chat -- 17 chat.svg   # the picture as SVG
 //! ```
 //!
 //! Each simulation has a server and three clients. Two clients talk; the network loses packets, and one client is cut off for a while. What
@@ -76,10 +77,14 @@ fn main() {
         let picture = Builder::new().seed(seed).run(async |sim: Sim| {
             sim.keep_log();
             let heard = chat(sim).await;
-            (heard, sim.diagram())
+            (heard, sim.diagram(), sim.diagram_svg())
         });
-        let (heard, diagram) = picture.output;
-        return println!("{diagram}\n{heard} lines were heard");
+        let (heard, diagram, svg) = picture.output;
+        match std::env::args().nth(2) {
+            Some(file) => std::fs::write(file, svg).expect("the file can be written"),
+            None => println!("{diagram}"),
+        }
+        return println!("{heard} lines were heard");
     }
     let begin = Instant::now();
     let (mut heard, mut packets) = (0, 0);

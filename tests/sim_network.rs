@@ -235,6 +235,13 @@ fn failing_seed_is_printed_with_the_faults_that_it_needs() {
     let text = output(&[("NETPOLL_SEED", &seed), ("NETPOLL_SIM", "diagram")]);
     assert!(text.contains("the fourth datagram was lost") && text.contains("lines of the log:"), "{text}");
     assert!(text.contains("drop 10.0.0.1:") && text.contains("- lost: UDP len 1 (Loss) -"), "{text}");
+
+    let picture = std::env::temp_dir().join(format!("netpoll-picture-{}.svg", std::process::id()));
+    let text = output(&[("NETPOLL_SEED", &seed), ("NETPOLL_DIAGRAM", picture.to_str().unwrap())]);
+    assert!(text.contains("a picture of the packets is in"), "{text}");
+    let svg = std::fs::read_to_string(&picture).unwrap();
+    std::fs::remove_file(picture).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("lost: UDP len 1 (Loss)"), "{svg}");
 }
 
 #[test]

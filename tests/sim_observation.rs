@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
-use netpoll::net::UdpSocket;
+use netpoll::net::{TcpListener, TcpStream, UdpSocket};
 use netpoll::rt::{Snapshot, WokenBy, inspect};
 use netpoll::sim::{Sim, ms};
 use netpoll::task::{self, JoinHandle};
@@ -87,4 +87,115 @@ fn snapshot_names_what_woke_each_task() {
         assert!(matches!(woken_by("received"), Some(WokenBy::Socket(_))), "{snapshot}");
         drop(tasks);
     });
+}
+
+/// Asserts that a picture is well-formed XML, as far as its elements go: they are closed in order.
+fn assert_well_formed(svg: &str) {
+    let mut open = Vec::new();
+    for tag in svg.split('<').skip(1) {
+        let (tag, text) = tag.split_once('>').unwrap_or_else(|| panic!("{tag}"));
+        assert!(!text.contains(['<', '>']), "{text}");
+        let entities = text.split('&').skip(1);
+        entities.for_each(|rest| assert!(["amp;", "lt;", "gt;"].iter().any(|name| rest.starts_with(name)), "{text}"));
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name)),
+            None if tag.ends_with('/') => {}
+            None => open.push(tag.split(' ').next().unwrap()),
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+/// Answers one request with 3,000 bytes.
+async fn answer(addr: &str) -> std::io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    let (stream, _) = listener.accept().await?;
+    stream.read(&mut [0; 16]).await?;
+    stream.write_all(&[0; 3000]).await
+}
+
+async fn ask() {
+    let stream = TcpStream::connect("server:80").await.unwrap();
+    stream.write_all(b"request").await.unwrap();
+    while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
+}
+
+/// With `NETPOLL_PICTURE=FILE` the picture of seed 13 is written there: docs/simulation.svg.
+#[test]
+fn picture_has_an_arrow_for_each_packet_and_a_cross_for_each_loss() {
+    let (mut lost, mut twice) = (0, 0);
+    for seed in 0..30 {
+        let (svg, counters) = Sim::run(seed, async |sim| {
+            sim.keep_log();
+            sim.host("server").spawn(|| answer("0.0.0.0:80"));
+            sim.host("idle");
+            sim.link("*", "*").latency(ms(1)..ms(30)).loss(0.15).duplicate(0.1).reorder(0.1, ms(20));
+            sim.host("client").run(ask()).await;
+            sim.note("the client is done");
+            task::sleep(ms(100_000)).await;
+            (sim.diagram_svg(), sim.counters())
+        });
+        assert_well_formed(&svg);
+        let count = |part: &str| svg.matches(part).count() as u64;
+        assert_eq!(count("marker-end"), counters.packets_arrived, "seed {seed}: {svg}");
+        assert_eq!(count("class=\"k\""), counters.packets_lost, "seed {seed}: {svg}");
+        assert_eq!(count(">lost: "), counters.packets_lost, "seed {seed}: {svg}");
+        assert_eq!(count("class=\"f\""), 0, "nothing is on its way, seed {seed}: {svg}");
+        // Two ends of the link, and the host of the note.
+        assert_eq!(count("class=\"h\""), 3, "{svg}");
+        assert!(svg.contains(">server<") && svg.contains(">the client is done<"), "{svg}");
+        (lost, twice) = (lost + counters.packets_lost, twice + count("class=\"d\""));
+        if let Some(file) = std::env::var_os("NETPOLL_PICTURE").filter(|_| seed == 13) {
+            std::fs::write(file, &svg).unwrap();
+        }
+    }
+    assert!(lost > 20 && twice > 10, "{lost} {twice}");
+}
+
+#[test]
+fn picture_shows_held_packets_crashes_and_unknown_addresses() {
+    let svg = Sim::run(1, async |sim| {
+        sim.keep_log();
+        let receiver = sim.host("R&D").run(UdpSocket::bind("0.0.0.0:9")).await.unwrap();
+        let sender = sim.host("sender").run(UdpSocket::bind("0.0.0.0:0")).await.unwrap();
+        sim.hold("sender", "R&D");
+        sender.send_to(b"held", "R&D:9").await.unwrap();
+        task::sleep(ms(10)).await;
+        sim.note("1 < 2");
+        sim.release("sender", "R&D");
+        task::sleep(ms(10)).await;
+        sender.send_to(b"unknown", "192.0.2.1:9").await.unwrap();
+        sender.send_to(b"never", "R&D:9").await.unwrap();
+        sim.host("R&D").crash();
+        task::sleep(ms(10)).await;
+        sim.hold("sender", "R&D");
+        sender.send_to(b"withheld", "R&D:9").await.unwrap();
+        drop(receiver);
+        sim.diagram_svg()
+    });
+    assert_well_formed(&svg);
+    let lines_with = |part: &str| svg.lines().filter(|line| line.contains(part)).collect::<Vec<_>>();
+    let [held] = lines_with("UDP len 4</title>")[..] else { panic!("{svg}") };
+    assert!(held.contains("marker-end"), "released, and arrived: {held}");
+    let [never] = lines_with("UDP len 5 (Down)</title>")[..] else { panic!("{svg}") };
+    assert!(never.contains("class=\"k\""), "{never}");
+    assert_eq!(lines_with(">lost: UDP len 5 (Down)<").len(), 1, "{svg}");
+    let [withheld] = lines_with("UDP len 8</title>")[..] else { panic!("{svg}") };
+    assert!(withheld.contains("class=\"f\""), "{withheld}");
+    assert_eq!(lines_with(">held: UDP len 8<").len(), 1, "{svg}");
+    assert_eq!(lines_with("ICMP host unreachable (Udp) from 192.0.2.1:9").len(), 1, "{svg}");
+    assert_eq!(lines_with(">crash<").len(), 1, "{svg}");
+    assert!(svg.contains(">R&amp;D<") && svg.contains(">1 &lt; 2<"), "{svg}");
+}
+
+#[test]
+fn picture_of_a_long_run_has_its_last_events() {
+    let svg = Sim::run(1, async |sim| {
+        sim.keep_log();
+        (0..3000).for_each(|number| sim.note(&format!("event {number}.")));
+        sim.diagram_svg()
+    });
+    assert_well_formed(&svg);
+    assert!(svg.contains("1000 earlier events are not shown"), "{svg}");
+    assert!(!svg.contains("event 999.") && svg.contains("event 1000.") && svg.contains("event 2999."));
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::rt::context;
+use crate::rt::time::clock;
 
 /// Returns the time at which a dial with this timeout ends; `None` if it is beyond the clock's
 /// range.
@@ -16,7 +17,7 @@ pub(super) async fn dial_ends(timeout: Duration) -> io::Result<Option<Instant>> 
         context::take_turn().await;
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "connect timeout must not be zero"));
     }
-    Ok(Instant::now().checked_add(timeout))
+    Ok(clock::instant().checked_add(timeout))
 }
 
 /// Implements the methods for a type with a field `fd`, where `io`, `Direction`, `Duration` and

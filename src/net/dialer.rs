@@ -32,6 +32,7 @@ use super::resolve::LookupError;
 use super::resolve::families::{HostAddrs, Oracle};
 use super::tcp::dial::{Control, Recipe, dial_tcp};
 use super::{AddrError, Resolve, TcpStream, ToSocketAddrs, ToSocketAddrsFuture};
+use crate::rt::time::clock;
 use crate::time::Sleep;
 
 /// Connects to TCP addresses with a timeout, a local address, socket options and racing of several
@@ -160,7 +161,7 @@ impl Dialer {
     /// Returns the time at which a dial that begins now ends.
     fn ends(&self) -> Option<Instant> {
         // A timeout beyond the clock's range is no timeout.
-        let timeout = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let timeout = self.timeout.and_then(|timeout| clock::instant().checked_add(timeout));
         [timeout, self.deadline].into_iter().flatten().min()
     }
 
@@ -168,7 +169,7 @@ impl Dialer {
     async fn dial_in_turn(&self, addrs: &[SocketAddr], deadline: Option<Instant>) -> Option<io::Result<NetFd>> {
         let mut first = None;
         for (addr, left) in addrs.iter().zip((1..=addrs.len()).rev()) {
-            let share = deadline.map(|deadline| share(Instant::now(), deadline, left));
+            let share = deadline.map(|deadline| share(clock::instant(), deadline, left));
             match dial_tcp(*addr, share, &self.recipe).await {
                 Ok(fd) => return Some(Ok(fd)),
                 Err(error) => first = first.or(Some(Err(error))),

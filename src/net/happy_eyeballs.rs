@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
+use crate::rt::time::clock;
 use crate::time::Sleep;
 
 /// The time between attempts: RFC 8305, section 8.
@@ -147,7 +148,7 @@ where
         let left = self.queue.len();
         let pause = match self.deadline {
             Some(deadline) if left > 0 => {
-                let share = deadline.saturating_duration_since(Instant::now()) / (left as u32).saturating_add(1);
+                let share = deadline.saturating_duration_since(clock::instant()) / (left as u32).saturating_add(1);
                 self.stagger.min(share.max(STAGGER_MIN))
             }
             _ => self.stagger,

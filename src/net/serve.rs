@@ -31,6 +31,7 @@ use pin_project_lite::pin_project;
 use super::conn::{Conn, Listener};
 use super::error::{Addr, OpError, is_closed, is_timeout};
 use crate::future;
+use crate::rt::time::clock;
 use crate::rt::waiters::drop_payload;
 use crate::task::{TaskId, TaskSet};
 use crate::trace;
@@ -271,7 +272,7 @@ impl<C: Conn + Clone> Serving<C> {
         F::Output: Send,
     {
         self.report.accepted += 1;
-        let open = Open { peer: conn.peer(), conn: conn.handles(), since: Instant::now() };
+        let open = Open { peer: conn.peer(), conn: conn.handles(), since: clock::instant() };
         // The handler is user code and may panic before it returns a future.
         let future = match catch_unwind(AssertUnwindSafe(|| handler(conn))) {
             Ok(future) => future,
@@ -316,7 +317,7 @@ impl<C: Conn + Clone> Serving<C> {
         self.all_ended(FORCED).await;
         let stragglers = left.into_iter().map(|(task, peer, since)| {
             let ended = !self.open.contains_key(&task);
-            Straggler { peer, task, age: since.elapsed(), ended }
+            Straggler { peer, task, age: clock::instant().saturating_duration_since(since), ended }
         });
         self.report.stragglers = stragglers.collect();
         // A task that blocks its thread ends when it returns.

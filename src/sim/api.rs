@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::machine::kernel::socket::HostId;
 use super::machine::kernel::{self, Kernel};
-use super::report;
 use super::rules::Change;
 use super::world::{self, World};
+use super::{picture, report};
 
 /// A handle to a simulation, for its test and its tasks. Copies refer to the same simulation.
 ///
@@ -173,9 +173,44 @@ impl Sim {
         self.kernel(|kernel| report::log(kernel))
     }
 
-    /// Returns a diagram of the packets in the log: one column per host, time downwards.
+    /// Returns a diagram of the packets in the log as text: one column per host, time downwards.
+    /// [`diagram_svg`](Sim::diagram_svg) draws them.
     pub fn diagram(&self) -> String {
         self.kernel(|kernel| report::diagram(kernel))
+    }
+
+    /// Returns a picture of the packets in the log, as an SVG image: one column per host, time
+    /// downwards.
+    ///
+    /// An arrow leads from the departure of a packet to its arrival. Those of lost packets are dashed
+    /// and end in a cross, copies are purple, and packets that are held or still on their way have half
+    /// an arrow. Pointing at an arrow shows the addresses. Notes ([`note`](Sim::note), crashes and
+    /// partitions) stand in the column of their host. Each event has a row of its own, so times are not
+    /// to scale. Hosts without an event have no column. The last 2,000 events are shown.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::net::UdpSocket;
+    /// use netpoll::sim::{Sim, ms};
+    ///
+    /// let picture = Sim::run(1, async |sim| {
+    ///     sim.keep_log();
+    ///     sim.link("*", "*").latency(ms(1)..ms(30)).loss(0.3);
+    ///     let receiver = sim.host("receiver").run(UdpSocket::bind("0.0.0.0:9")).await?;
+    ///     let sender = sim.host("sender").run(UdpSocket::bind("0.0.0.0:0")).await?;
+    ///     for _ in 0..10 {
+    ///         sender.send_to(b"hello", "receiver:9").await?;
+    ///     }
+    ///     netpoll::task::sleep(ms(100)).await;
+    ///     drop(receiver);
+    ///     std::io::Result::Ok(sim.diagram_svg())
+    /// });
+    /// let picture = picture.unwrap();
+    /// assert!(picture.starts_with("<svg") && picture.contains("lost: UDP len 5"));
+    /// // std::fs::write("run.svg", picture)?;
+    /// ```
+    pub fn diagram_svg(&self) -> String {
+        self.kernel(|kernel| picture::svg(kernel))
     }
 
     /// Starts to keep all packets for [`capture`](Sim::capture).

@@ -53,7 +53,9 @@ mod host;
 mod in_place;
 mod link;
 mod machine;
+mod opt_out;
 mod outcome;
+mod picture;
 mod report;
 mod rules;
 mod runner;
@@ -66,6 +68,7 @@ pub use host::{Host, HostRun};
 pub use in_place::paused;
 pub(crate) use in_place::{block_on, replaces_block_on};
 pub use link::Link;
+pub use opt_out::{clock_gettime, getrandom};
 pub use outcome::Outcome;
 pub use rules::{Latency, gbit, kbit, mbit, ms};
 #[doc(hidden)]
@@ -73,9 +76,11 @@ pub use runner::test;
 pub use runner::{Builder, Run};
 pub use world::Order;
 
+#[cfg(netpoll_no_interpose)]
+pub(crate) use machine::instant;
 pub(crate) use machine::{
-    Tag, add, clock_base, delete, is_here, is_simulated, keep_slot, note_slot, real_clock, recv, registers, reuse_slot,
-    send, simulates, tag,
+    Tag, add, clock_base, delete, in_real_time, is_here, is_simulated, keep_slot, note_slot, recv, registers,
+    reuse_slot, send, simulates, tag,
 };
 #[cfg(not(netpoll_no_interpose))]
 pub(crate) use machine::{find_system_call, system_call};

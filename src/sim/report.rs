@@ -22,19 +22,25 @@ pub(super) fn log(kernel: &Kernel) -> String {
 /// The width of the column of a host.
 const COLUMN: usize = 28;
 
-fn host_of(kernel: &Kernel, ip: IpAddr, here: u16) -> usize {
+/// Returns the host with an address, or `here`.
+pub(super) fn host_of(kernel: &Kernel, ip: IpAddr, here: u16) -> usize {
     let at = kernel.hosts.iter().position(|host| host.addrs.contains(&ip));
     at.unwrap_or(usize::from(here))
 }
 
-/// Returns the text of a packet without its addresses and window, shortened to fit a column.
-fn brief(text: &str) -> String {
+/// Returns the text of a packet without its addresses and window.
+pub(super) fn fields(text: &str) -> String {
     let words = text.split_whitespace().skip(3).filter(|word| *word != "TCP");
     let mut brief: Vec<&str> = words.collect();
     while let Some(at) = brief.windows(2).position(|pair| pair[0] == "win" || pair == ["len", "0"]) {
         brief.drain(at..at + 2);
     }
-    brief.join(" ").chars().take(COLUMN - 7).collect()
+    brief.join(" ")
+}
+
+/// Returns the fields of a packet, shortened to fit a column.
+fn brief(text: &str) -> String {
+    fields(text).chars().take(COLUMN - 7).collect()
 }
 
 /// Returns a diagram of the log: one column per host, one line per packet sent and per note.

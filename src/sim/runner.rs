@@ -13,6 +13,7 @@
 //! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
 //! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find those that are needed |
 //! | `NETPOLL_SIM=everywhere` | `block_on` runs its future in a simulation of one host |
+//! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets as SVG when a run with `NETPOLL_SEED` fails |
 //! | `NETPOLL_SIM=diagram` | print a diagram of the packets when a run with `NETPOLL_SEED` fails |
 
 use std::any::Any;
@@ -26,8 +27,8 @@ use std::time::Duration;
 use super::api::{self, Counters, Sim};
 use super::machine::is_here;
 use super::outcome::Outcome;
-use super::report;
 use super::world::{Order, World};
+use super::{picture, report};
 
 /// The real time after which a task that has not yielded is reported, by default.
 const STUCK: Duration = Duration::from_secs(60);
@@ -234,6 +235,8 @@ pub(super) fn prepare() {
 struct Notes {
     log: String,
     diagram: String,
+    /// A picture, if `NETPOLL_DIAGRAM` is set and there is a log.
+    picture: Option<String>,
     faults: u64,
     /// The faults that took place, with their numbers.
     struck: Vec<(u64, String)>,
@@ -246,9 +249,11 @@ fn summary<T>(world: &World, output: T) -> Run<T> {
 }
 
 fn notes(world: &World) -> Notes {
+    let draws = std::env::var_os("NETPOLL_DIAGRAM").is_some();
     world.kernel(|kernel| Notes {
         log: report::log(kernel),
         diagram: report::diagram(kernel),
+        picture: (draws && kernel.log.entries().next().is_some()).then(|| picture::svg(kernel)),
         faults: kernel.faults.count(),
         struck: kernel.faults.struck.clone(),
         foreign: world.shared.foreign(),
@@ -264,6 +269,13 @@ fn print(notes: &Notes) {
     }
     if std::env::var_os("NETPOLL_SIM").is_some_and(|mode| mode == "diagram") {
         eprintln!("{}", notes.diagram);
+    }
+    if let (Some(file), Some(picture)) = (std::env::var_os("NETPOLL_DIAGRAM"), &notes.picture) {
+        let file = std::path::Path::new(&file);
+        match std::fs::write(file, picture) {
+            Ok(()) => eprintln!("a picture of the packets is in {}", file.display()),
+            Err(error) => eprintln!("cannot write a picture of the packets to {}: {error}", file.display()),
+        }
     }
     if !notes.foreign.is_empty() {
         eprintln!(
@@ -286,7 +298,7 @@ pub(super) fn mode(name: &str) -> bool {
     std::env::var("NETPOLL_SIM").is_ok_and(|mode| mode == name)
 }
 
-type Failure = (Box<dyn Any + Send>, Notes);
+type Failure = (Box<dyn Any + Send>, Box<Notes>);
 
 /// Runs a test once. An error that it returns is a failure.
 fn attempt<F, Fut>(settings: &Builder, test: F) -> Result<u64, Failure>
@@ -297,9 +309,11 @@ where
 {
     let (run, notes) = settings.try_run(async move |sim| test(sim).await.failure());
     match run {
-        Ok(Run { output: Some(text), .. }) => Err((Box::new(format!("the test returned an error: {text}")), notes)),
+        Ok(Run { output: Some(text), .. }) => {
+            Err((Box::new(format!("the test returned an error: {text}")), Box::new(notes)))
+        }
         Ok(run) => Ok(run.digest),
-        Err(payload) => Err((payload, notes)),
+        Err(payload) => Err((payload, Box::new(notes))),
     }
 }
 
@@ -360,7 +374,7 @@ where
     while low < high {
         let middle = low + (high - low) / 2;
         match fails(&Plan { most: Some(middle), skipped: Vec::new() }) {
-            Some((_, of)) => (high, notes) = (middle, of),
+            Some((_, of)) => (high, notes) = (middle, *of),
             None => low = middle + 1,
         }
     }
@@ -370,7 +384,7 @@ where
         let mut fewer = plan.clone();
         fewer.skipped.push(number);
         if let Some((_, of)) = fails(&fewer) {
-            (plan, notes) = (fewer, of);
+            (plan, notes) = (fewer, *of);
         }
     }
     eprintln!("{1} of {0} faults are needed:", failed.faults, notes.struck.len());

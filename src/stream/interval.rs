@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
+use crate::rt::time::clock;
 use crate::time::Sleep;
 
 /// Returns a stream that yields `()` once per `period`, first after one period, and never ends.
@@ -41,7 +42,7 @@ use crate::time::Sleep;
 /// ```
 #[doc(alias = "time.Ticker")]
 pub fn interval(period: Duration) -> Interval {
-    let next = Instant::now().checked_add(period);
+    let next = clock::instant().checked_add(period);
     let sleep = match next {
         Some(next) => Sleep::until(next),
         None => Sleep::new(Duration::MAX),
@@ -66,7 +67,7 @@ impl Stream for Interval {
         let this = &mut *self;
         let Some(due) = this.next else { return Poll::Pending };
         ready!(Pin::new(&mut this.sleep).poll(cx));
-        this.next = following(due, this.period, Instant::now());
+        this.next = following(due, this.period, clock::instant());
         if let Some(next) = this.next {
             this.sleep.reset(next);
         }

@@ -6,16 +6,17 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
+use crate::rt::time::clock;
 use crate::time::Sleep;
 
 /// Sets `sleep` to `duration` from now; to never if that is beyond the clock's range.
 fn restart(sleep: &mut Sleep, duration: Duration) {
-    match Instant::now().checked_add(duration) {
+    match clock::instant().checked_add(duration) {
         Some(deadline) => sleep.reset(deadline),
         None => *sleep = Sleep::new(duration),
     }

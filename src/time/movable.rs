@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use crate::rt::time::clock;
 use crate::rt::time::sleep::Sleep;
 
 /// A sleep until `when` (`None` is forever). The inner sleep, until `armed`, may be earlier.
@@ -47,7 +48,7 @@ impl Future for Movable {
         loop {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             match self.when {
-                Some(when) if self.armed.is_some_and(|armed| armed < when) && Instant::now() < when => self.arm(when),
+                Some(when) if self.armed.is_some_and(|armed| armed < when) && clock::instant() < when => self.arm(when),
                 _ => return Poll::Ready(()),
             }
         }

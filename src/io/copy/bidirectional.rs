@@ -22,6 +22,7 @@ use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
 use super::buffer::{Buffer, Fault};
 use super::transfer::{End, Transfer};
+use crate::rt::time::clock;
 use crate::time::Sleep;
 
 /// Copies from `a` to `b` and from `b` to `a` concurrently, until both directions have ended.
@@ -237,18 +238,18 @@ struct Idle {
 
 impl Idle {
     fn new(limit: Duration) -> Idle {
-        Idle { limit, sleep: Sleep::new(limit), progress: 0, since: Instant::now() }
+        Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant() }
     }
 
     /// Ready when nothing was copied for too long.
     fn poll(&mut self, cx: &mut Context<'_>, progress: u64) -> Poll<io::Error> {
         if progress != self.progress {
-            (self.progress, self.since) = (progress, Instant::now());
+            (self.progress, self.since) = (progress, clock::instant());
         }
         loop {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             match self.since.checked_add(self.limit) {
-                Some(until) if until > Instant::now() => self.sleep.reset(until),
+                Some(until) if until > clock::instant() => self.sleep.reset(until),
                 Some(_) => {
                     return Poll::Ready(io::Error::new(
                         io::ErrorKind::TimedOut,

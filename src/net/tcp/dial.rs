@@ -29,6 +29,7 @@ use crate::net::net_fd::NetFd;
 use crate::net::options::system::DialExtras;
 use crate::net::options::tcp::TcpOptions;
 use crate::rt::context;
+use crate::rt::time::clock;
 use crate::sys::{option, socket};
 use crate::trace;
 
@@ -136,7 +137,7 @@ pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe
 
 async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
     let op = || recipe.op(addr);
-    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+    if deadline.is_some_and(|deadline| deadline <= clock::instant()) {
         context::take_turn().await;
         return Err(op().timed_out());
     }

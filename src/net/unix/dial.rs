@@ -22,6 +22,7 @@ use crate::net::fd::fd;
 use crate::net::net_fd::{NetFd, Network};
 use crate::net::options;
 use crate::rt::context;
+use crate::rt::time::clock;
 use crate::rt::time::sleep::Sleep;
 use crate::sys::socket;
 
@@ -84,14 +85,14 @@ pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) ->
     let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
     loop {
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if deadline.is_some_and(|deadline| deadline <= clock::instant()) {
             return Err(op().timed_out());
         }
         match socket::connect(fd.as_fd(), &raw) {
             Ok(()) => return NetFd::new(fd, network(ty)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let pause = Instant::now() + backoff.next();
+                let pause = clock::instant() + backoff.next();
                 Sleep::until(deadline.map_or(pause, |deadline| deadline.min(pause))).await;
             }
             Err(error) => return Err(op().call("connect", error)),

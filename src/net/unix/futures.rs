@@ -31,6 +31,7 @@ use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::futures::operation_future;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
+use crate::rt::time::clock;
 use crate::rt::time::sleep::Sleep;
 use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
@@ -136,7 +137,7 @@ impl Destination {
             }));
             match sent {
                 Ok(None) => {
-                    let now = Instant::now();
+                    let now = clock::instant();
                     let timeout = fd.fd.timeout(Direction::Write);
                     let until = *self.until.get_or_insert_with(|| timeout.and_then(|timeout| now.checked_add(timeout)));
                     if until.is_some_and(|until| until <= now) {

@@ -26,9 +26,20 @@ fn base() -> Instant {
     *BASE.get_or_init(Instant::now)
 }
 
+/// Returns the current time as an [`Instant`]: that of the crate's timers and deadlines.
+#[inline]
+pub(crate) fn instant() -> Instant {
+    // std's clock is real in a simulation of a program that defines `clock_gettime` itself.
+    #[cfg(all(feature = "sim", netpoll_no_interpose))]
+    if let Some(instant) = crate::sim::instant() {
+        return instant;
+    }
+    Instant::now()
+}
+
 /// Returns the current time.
 pub(crate) fn now() -> u64 {
-    from_instant(Instant::now())
+    from_instant(instant())
 }
 
 /// Returns a time at most a few milliseconds ago, from the kernel's coarse clock, which costs a

@@ -6,7 +6,7 @@
 //! deadlines and sleeps use `clock`. Simulations do not change it: in one, too, it counts real time.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A [`rough`] time has units of 2²² ticks: 1.4 ms at 3 GHz, so that 32 bits hold 70 days.
 const ROUGH_SHIFT: u32 = 22;
@@ -89,17 +89,17 @@ pub(crate) fn rough_now() -> u32 {
     rough(ticks())
 }
 
-/// Returns the monotonic clock in nanoseconds. The clock of a simulation would stand still.
-fn monotonic() -> u64 {
+/// Returns the time of the monotonic clock. That of a simulation would stand still.
+fn monotonic() -> Instant {
     #[cfg(feature = "sim")]
-    return crate::sim::real_clock();
+    return crate::sim::in_real_time(Instant::now);
     #[cfg(not(feature = "sim"))]
-    return super::clock::now();
+    return Instant::now();
 }
 
-/// Returns the point from which the rate is measured: ticks, and nanoseconds.
-fn base() -> (u64, u64) {
-    static BASE: OnceLock<(u64, u64)> = OnceLock::new();
+/// Returns the point from which the rate is measured.
+fn base() -> (u64, Instant) {
+    static BASE: OnceLock<(u64, Instant)> = OnceLock::new();
     *BASE.get_or_init(|| (ticks(), monotonic()))
 }
 
@@ -122,11 +122,11 @@ impl Scale {
     pub(crate) fn new() -> Scale {
         let (first, began) = base();
         loop {
-            let (now, elapsed) = (ticks(), monotonic().saturating_sub(began));
-            if elapsed >= 1_000_000 && now > first {
-                return Scale { now, nanos_per_tick: elapsed as f64 / (now - first) as f64 };
+            let (now, elapsed) = (ticks(), monotonic().saturating_duration_since(began));
+            if elapsed >= Duration::from_millis(1) && now > first {
+                return Scale { now, nanos_per_tick: elapsed.as_nanos() as f64 / (now - first) as f64 };
             }
-            if elapsed > 100_000_000 {
+            if elapsed > Duration::from_millis(100) {
                 // The counter stands still: all durations are 0.
                 return Scale { now, nanos_per_tick: 0.0 };
             }
@@ -150,8 +150,6 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]

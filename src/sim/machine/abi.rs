@@ -14,7 +14,7 @@ use std::{ptr, slice};
 use libc::{c_char, c_int, c_ulong, c_void, clockid_t, iovec, pollfd, sockaddr, socklen_t, timespec};
 
 use super::backend::is_simulated;
-use super::current::{self, Machine, WALL_START};
+use super::current;
 use super::kernel::socket::{Family, Kind};
 use super::kernel::{Address, Kernel, Received, Wishes};
 use super::lane;
@@ -475,17 +475,8 @@ pub(super) fn sendto(
 
 // ---- time, randomness, threads ----
 
-pub(super) fn is_virtual(clock: clockid_t) -> bool {
-    !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
-}
-
-#[cfg_attr(netpoll_no_interpose, allow(dead_code))]
 pub(super) fn clock_gettime(clock: clockid_t, time: *mut timespec) -> Result<c_int> {
-    let is_wall = matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI);
-    let nanos = match is_wall {
-        true => current::with(|machine| machine.map_or(WALL_START, Machine::wall_clock)),
-        false => current::now(),
-    };
+    let nanos = current::clock(clock).ok_or(libc::EINVAL)?;
     let value = timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 };
     // SAFETY: the caller passes a place for the time.
     unsafe { time.write(value) };
@@ -521,7 +512,7 @@ pub(super) fn getrandom(buf: *mut c_void, count: usize) -> Result<isize> {
     if count > 0 {
         // SAFETY: the caller passes a buffer of `count` bytes.
         let buf = unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), count) };
-        current::with(|machine| machine.map(|machine| machine.fill_random(buf)));
+        current::fill_random(buf);
     }
     Ok(count as isize)
 }

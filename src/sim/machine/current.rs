@@ -10,6 +10,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+#[cfg(netpoll_no_interpose)]
+use std::time::Duration;
 use std::time::Instant;
 use std::{io, ptr};
 
@@ -105,6 +107,41 @@ pub(crate) fn tag() -> Tag {
 #[inline]
 pub(crate) fn now() -> u64 {
     NOW.with(Cell::get)
+}
+
+/// Returns the virtual time of this thread's simulation, or `None` outside.
+#[cfg(netpoll_no_interpose)]
+pub(crate) fn instant() -> Option<Instant> {
+    let since = Duration::from_nanos(now().checked_sub(MONOTONIC_START)?);
+    clock_base()?.checked_add(since)
+}
+
+/// Returns whether simulations have a clock of this number.
+#[inline]
+pub(super) fn is_virtual(clock: i32) -> bool {
+    !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Returns the time of a clock in this thread's simulation in nanoseconds, or `None` outside.
+pub(crate) fn clock(clock: i32) -> Option<u64> {
+    if now() == 0 || !is_virtual(clock) {
+        return None;
+    }
+    let is_wall = matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI);
+    Some(if is_wall { with(|machine| machine.map_or(WALL_START, Machine::wall_clock)) } else { now() })
+}
+
+/// Fills `buf` from the seed of this thread's simulation. Returns false without one.
+pub(crate) fn fill_random(buf: &mut [u8]) -> bool {
+    simulates() && with(|machine| machine.map(|machine| machine.fill_random(buf))).is_some()
+}
+
+/// Calls `read` while this thread's clocks are the real ones.
+pub(crate) fn in_real_time<T>(read: impl FnOnce() -> T) -> T {
+    let before = NOW.replace(0);
+    let result = read();
+    NOW.set(before);
+    result
 }
 
 /// Returns the start of the crate's clock in a simulation, or `None` outside.

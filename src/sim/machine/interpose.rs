@@ -10,7 +10,7 @@
 //! glibc on a 64-bit processor, linked dynamically, so that `dlsym(RTLD_NEXT)` finds the C
 //! library's function and times have 64 bits. A program that itself defines `clock_gettime` and
 //! `getrandom` must be built with `--cfg netpoll_no_interpose`; in its simulations, std then uses
-//! the real clock.
+//! the real clock, unless the program's functions answer with [`opt_out`](crate::sim::clock_gettime).
 //!
 //! # Signal safety
 //! Outside simulations the functions read at most a thread-local and jump. The first call of each
@@ -21,13 +21,17 @@
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+#[cfg(not(netpoll_no_interpose))]
+use libc::c_long;
 use libc::{
-    addrinfo, c_char, c_int, c_long, c_uint, c_ulong, c_void, clockid_t, iovec, mmsghdr, msghdr, off64_t, pollfd,
-    size_t, sockaddr, socklen_t, ssize_t, timespec,
+    addrinfo, c_char, c_int, c_uint, c_ulong, c_void, clockid_t, iovec, mmsghdr, msghdr, off64_t, pollfd, size_t,
+    sockaddr, socklen_t, ssize_t, timespec,
 };
 
 use super::abi;
 use super::backend::is_simulated;
+#[cfg(not(netpoll_no_interpose))]
+use super::current::is_virtual;
 use super::current::{now, simulates};
 use super::{messages, names};
 
@@ -257,7 +261,7 @@ pub(crate) fn system_call() -> SystemCall {
 interpose! {
     /// clock_gettime(2)
     fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int,
-        if now() != 0 && abi::is_virtual(clock) => abi::clock_gettime(clock, time);
+        if now() != 0 && is_virtual(clock) => abi::clock_gettime(clock, time);
     /// getrandom(2)
     fn getrandom(buf: *mut c_void, count: size_t, flags: c_uint) -> ssize_t,
         if simulates() => abi::getrandom(buf, count);

@@ -21,10 +21,11 @@ pub(super) mod slots;
 mod tag;
 
 pub(crate) use backend::{add, delete, is_simulated, registers};
-pub(crate) use current::{clock_base, is_here, simulates, tag};
+#[cfg(netpoll_no_interpose)]
+pub(crate) use current::instant;
+pub(crate) use current::{clock_base, in_real_time, is_here, simulates, tag};
 #[cfg(not(netpoll_no_interpose))]
 pub(crate) use interpose::{find_system_call, system_call};
-pub(crate) use real::clock as real_clock;
 pub(crate) use route::{recv, send};
 pub(crate) use slots::{keep_slot, note_slot, reuse_slot};
 pub(crate) use tag::Tag;

@@ -74,15 +74,6 @@ impl Real {
     }
 }
 
-/// Returns the real CLOCK_MONOTONIC in nanoseconds.
-pub(crate) fn clock() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call writes a time of 64 bits, which the feature requires. `clock_gettime` itself
-    // returns the virtual time in a simulation.
-    let _ = unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
 /// Waits for a millisecond of real time.
 pub(crate) fn sleep_1_ms() {
     // SAFETY: no entries are passed.

@@ -1,0 +1,51 @@
+//! Clock and random numbers of a simulation, for a program that defines `clock_gettime` and
+//! `getrandom` itself.
+
+use std::time::Duration;
+
+use super::machine::current;
+
+/// Returns the time of the clock `clock` (`CLOCK_MONOTONIC`, `CLOCK_REALTIME` and so on) in the
+/// simulation of this thread. Returns `None` outside of simulations, and for clocks of CPU time.
+///
+/// A program that itself defines clock_gettime(2) is built with `--cfg netpoll_no_interpose`. In its
+/// simulations, std's `Instant` and `SystemTime` are real, unless its definition answers with this
+/// function. It takes no lock and makes no system call.
+///
+/// # Examples
+/// ```
+/// use netpoll::sim::{self, Sim, ms};
+///
+/// const CLOCK_MONOTONIC: i32 = 1;
+/// assert_eq!(sim::clock_gettime(CLOCK_MONOTONIC), None);
+/// Sim::run(1, async |_| {
+///     let begin = sim::clock_gettime(CLOCK_MONOTONIC).unwrap();
+///     netpoll::task::sleep(ms(3_600_000)).await;
+///     assert_eq!(sim::clock_gettime(CLOCK_MONOTONIC), Some(begin + ms(3_600_000)));
+/// });
+/// ```
+pub fn clock_gettime(clock: i32) -> Option<Duration> {
+    current::clock(clock).map(Duration::from_nanos)
+}
+
+/// Fills `buf` with random numbers from the seed of this thread's simulation. Returns false, and leaves
+/// `buf` as it is, outside of simulations and in tests of which only the clock is virtual.
+///
+/// A program that itself defines getrandom(2) is built with `--cfg netpoll_no_interpose`. In its
+/// simulations, the keys of `HashMap` are real, unless its definition answers with this function.
+///
+/// # Examples
+/// ```
+/// use netpoll::sim::{self, Sim};
+///
+/// let draw = |seed| Sim::run(seed, async |_| {
+///     let mut bytes = [0; 16];
+///     assert!(sim::getrandom(&mut bytes));
+///     bytes
+/// });
+/// assert_eq!(draw(1), draw(1));
+/// assert!(!sim::getrandom(&mut [0; 16]));
+/// ```
+pub fn getrandom(buf: &mut [u8]) -> bool {
+    current::fill_random(buf)
+}
