@@ -88,8 +88,8 @@ reintroduced() {
 
 case "${1:-1000}" in
 quick)
-    cargo test --features sim --test sim --test sim_network --test sim_worlds --test sim_stall --test sim_paused --test sim_examples \
-        --test sim_differential
+    cargo test --features sim --test sim --test sim_network --test sim_worlds --test sim_stall --test sim_paused --test sim_observation \
+        --test sim_first_run --test sim_examples --test sim_differential
     NETPOLL_SWARM=10000 cargo test --features sim --test sim_swarm
     cargo test -p netpoll-fuzz --features simulations --test replay sockets_in_simulations
     NETPOLL_SIM=twice cargo test -p netpoll-ecosystem-sim

@@ -52,6 +52,13 @@ fn lock() -> MutexGuard<'static, Option<Labels>> {
     LABELS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Creates the table, whose hashers take random numbers of the thread that creates it: not those of a
+/// simulation.
+#[cfg(feature = "sim")]
+pub(crate) fn prepare() {
+    lock().get_or_insert_default();
+}
+
 /// Stores the host name of the socket `generation` of the slot `index`. `is_open` tells whether a
 /// slot still belongs to a generation.
 pub(crate) fn set_host(index: u32, generation: u32, host: &str, is_open: impl Fn(u32, u32) -> bool) {
