@@ -151,6 +151,42 @@ fn server_death_after_last_byte_is_noticed() {
     });
 }
 
+/// Regression: the copy to a connection that was reset took the error, and the copy from it found a
+/// regular end.
+#[test]
+fn copy_from_a_reset_connection_fails_beside_a_copy_to_it() {
+    /// `to` and `from` are handles of one connection; `resets` resets it from the other side.
+    async fn fails<S>(to: S, from: S, is_foreign: bool, resets: impl AsyncFnOnce())
+    where
+        S: Read + Write + Unpin + 'static,
+    {
+        let (_silent, mut client) = pair().await;
+        let (mut to, mut from, mut client_too) = (to, Foreign(from), client.clone());
+        let mut watching = Box::pin(copy(&mut client, &mut to));
+        assert!(poll_once(&mut watching).await.is_pending());
+        let mut reading: Pin<Box<dyn Future<Output = io::Result<u64>>>> = match is_foreign {
+            true => Box::pin(copy(&mut from, &mut client_too)),
+            false => Box::pin(copy(&mut from.0, &mut client_too)),
+        };
+        assert!(poll_once(&mut reading).await.is_pending());
+        resets().await;
+        let error = watching.await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+        let error = reading.await.expect_err("the end is no regular one");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+    run(async {
+        for is_foreign in [false, true] {
+            let (outbound, server) = pair().await;
+            fails(outbound.clone(), outbound, is_foreign, async || reset(server)).await;
+            // A Unix stream is reset by a close with unread bytes.
+            let (outbound, server) = UnixStream::pair().unwrap();
+            outbound.write_all(b"unread").await.unwrap();
+            fails(outbound.clone(), outbound, is_foreign, async || drop(server)).await;
+        }
+    });
+}
+
 #[test]
 fn reset_of_either_side_ends_both_directions() {
     run(async {

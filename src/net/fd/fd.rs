@@ -127,6 +127,8 @@ struct Rare {
     fast_open: FastOpen,
     loans: OnceLock<Arc<dyn Loans>>,
     gathering: OnceLock<std::sync::Arc<Gathering>>,
+    /// The number of an error that was taken from the socket and that no read has returned.
+    taken_error: Mutex<Option<i32>>,
 }
 
 /// The completion of a close.
@@ -292,6 +294,29 @@ impl Fd {
 
     pub(super) fn gathering_or_init(&self, make: impl FnOnce() -> Gathering) -> &std::sync::Arc<Gathering> {
         self.rare.get_or_default().gathering.get_or_init(|| std::sync::Arc::new(make()))
+    }
+
+    /// Takes the error of the socket, which the kernel reports only once, for an operation that is not
+    /// a read. The next read that finds the end of the stream returns it too: the end is no regular
+    /// one.
+    pub(crate) fn take_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+        let mut taken = self.rare.get_or_default().taken_error.lock();
+        // Locked before the call: a read that finds the end because of it then waits for the error.
+        if let Some(errno) = socket::take_error(fd)?.and_then(|error| error.raw_os_error()) {
+            *taken = Some(errno);
+        }
+        Ok(taken.map(io::Error::from_raw_os_error))
+    }
+
+    /// Called by a read that found the end of the stream: returns the error that was taken before, or
+    /// that of bytes that could not be sent. The kernel reports each only once.
+    #[cold]
+    pub(crate) fn end_of_stream(&self) -> io::Result<()> {
+        let taken = self.rare.get().and_then(|rare| rare.taken_error.lock().take());
+        match taken.map(io::Error::from_raw_os_error) {
+            Some(error) => Err(error),
+            None => self.end_of_gathered(),
+        }
     }
 
     /// Records that receiving was shut down.

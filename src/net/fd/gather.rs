@@ -257,10 +257,8 @@ impl Fd {
         })
     }
 
-    /// Called by a read that found the end of the stream: returns the error of bytes that could not
-    /// be sent, which the kernel reports only once.
-    #[cold]
-    pub(crate) fn end_of_stream(&self) -> io::Result<()> {
+    /// Returns the error of bytes that could not be sent, if no operation has returned it.
+    pub(super) fn end_of_gathered(&self) -> io::Result<()> {
         match self.gathering() {
             Some(gathering) => gathering.cork.lock().take_error(),
             None => Ok(()),

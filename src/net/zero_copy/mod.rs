@@ -28,7 +28,6 @@ use crate::net::fd::failure::Failure;
 use crate::net::fd::operation::Operation;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
-use crate::sys::socket;
 
 /// The maximum number of bytes moved per call, with a pipe of [`pipes::PIPE_BYTES`]. More would
 /// occupy the thread for longer than one task should.
@@ -56,6 +55,6 @@ impl NetFd {
         if let Err(failure) = ready!(self.fd.poll_hang_up(Direction::Write, operation, cx)) {
             return Poll::Ready(Err(self.error("write", failure)));
         }
-        Poll::Ready(self.with("write", socket::take_error).and_then(|error| error.map_or(Ok(()), Err)))
+        Poll::Ready(self.with("write", |fd| self.fd.take_error(fd)).and_then(|error| error.map_or(Ok(()), Err)))
     }
 }

@@ -107,6 +107,9 @@ impl Splice {
                 }
                 Ok(0) => {
                     refused = !is_at_end(fd)?;
+                    if !refused {
+                        self.source.fd.end_of_stream()?;
+                    }
                     0
                 }
                 filled => filled?,
