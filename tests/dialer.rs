@@ -6,6 +6,7 @@ mod common;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use common::{becomes, fd_count, has_ipv6, listener, no_forks, own_address, poll_once, run};
 use netpoll::net::{
-    AddrError, Dialer, KeepAlive, LookupError, OpError, TcpListener, TcpStream, ToSocketAddrs, ToSocketAddrsFuture,
-    is_timeout,
+    AddrError, Dialer, Family, KeepAlive, LookupError, OpError, Resolve, TcpListener, TcpStream, ToSocketAddrs,
+    ToSocketAddrsFuture, is_timeout,
 };
 use netpoll::task;
 use socket2::SockRef;
@@ -719,5 +720,38 @@ fn options_of_streams_are_set_before_connect() {
         let error = Dialer::new().send_buffer_size(0).dial(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().starts_with(&format!("dial tcp {addr}: setsockopt: ")), "{error}");
+    });
+}
+
+/// Regression: with the name of a service as the port, the host's name service was asked.
+#[test]
+fn resolver_is_asked_for_a_host_with_a_named_service() {
+    /// Knows no name, and counts the questions.
+    #[derive(Clone, Debug, Default)]
+    struct Counts(Arc<AtomicUsize>);
+    type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
+    impl Resolve for Counts {
+        fn addrs(&self, host: &str, _: Family) -> Answer {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let error = LookupError::not_found(host);
+            Box::pin(async move { Err(error) })
+        }
+    }
+    run(async {
+        for staggers in [false, true] {
+            let counts = Counts::default();
+            let dialer = Dialer::new().resolver(counts.clone());
+            let dialer = if staggers { dialer } else { dialer.stagger(None) };
+            // The host's name service knows this name.
+            let error = dialer.dial("localhost:http").await.unwrap_err();
+            assert_eq!(error.to_string(), "dial tcp: lookup localhost: no such host");
+            let asked = counts.0.load(Ordering::SeqCst);
+            assert!(asked > 0);
+            // There is no name in these.
+            let error = dialer.dial("192.0.2.1:nonexistent-service").await.unwrap_err();
+            assert!(error.to_string().contains("nonexistent-service"), "{error}");
+            let _ = poll_once(&mut Box::pin(dialer.dial("192.0.2.1:http"))).await;
+            assert_eq!(counts.0.load(Ordering::SeqCst), asked);
+        }
     });
 }

@@ -79,6 +79,13 @@ pub trait ToSocketAddrs {
     fn host_and_port(&self) -> Option<(&str, u16)> {
         None
     }
+
+    /// Returns the host and the service if this is a text such as `localhost:http`. The host may be
+    /// empty or an address.
+    #[doc(hidden)]
+    fn host_and_service(&self) -> Option<(&str, &str)> {
+        None
+    }
 }
 
 /// The result of [`ToSocketAddrs::to_socket_addrs`].
@@ -200,6 +207,11 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
     }
 }
 
+/// Returns every address of this machine, with `port`.
+pub(super) fn everywhere(port: u16) -> [SocketAddr; 2] {
+    [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
+}
+
 impl<I> State<I> {
     /// Starts to resolve a parsed text, which is printed as `quoted`.
     fn of(
@@ -209,10 +221,7 @@ impl<I> State<I> {
     ) -> State<I> {
         match parsed {
             Ok(Parsed::Literal(addr)) => State::Ready(Ok(iter(vec![addr].into_iter()))),
-            Ok(Parsed::Everywhere(port)) => {
-                let addrs = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), (Ipv4Addr::UNSPECIFIED, port).into()];
-                State::Ready(Ok(iter(Vec::from(addrs).into_iter())))
-            }
+            Ok(Parsed::Everywhere(port)) => State::Ready(Ok(iter(Vec::from(everywhere(port)).into_iter()))),
             Ok(Parsed::Name(host, port)) => State::LookingUp { addrs: Addrs::new(host, port), quoted: quoted(), iter },
             Ok(Parsed::Service(host, service)) => {
                 let port = Lookup::new(Query::Port(service.to_owned(), Transport::Any));
@@ -281,6 +290,10 @@ impl ToSocketAddrs for str {
     fn host_and_port(&self) -> Option<(&str, u16)> {
         Parsed::text(self).ok()?.name()
     }
+
+    fn host_and_service(&self) -> Option<(&str, &str)> {
+        Parsed::text(self).ok()?.service()
+    }
 }
 
 impl ToSocketAddrs for String {
@@ -292,6 +305,10 @@ impl ToSocketAddrs for String {
 
     fn host_and_port(&self) -> Option<(&str, u16)> {
         self.as_str().host_and_port()
+    }
+
+    fn host_and_service(&self) -> Option<(&str, &str)> {
+        self.as_str().host_and_service()
     }
 }
 
@@ -312,6 +329,10 @@ impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
 
     fn host_and_port(&self) -> Option<(&str, u16)> {
         (**self).host_and_port()
+    }
+
+    fn host_and_service(&self) -> Option<(&str, &str)> {
+        (**self).host_and_service()
     }
 }
 

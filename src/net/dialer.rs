@@ -24,12 +24,16 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use futures_lite::StreamExt;
 
+use super::addr::everywhere;
 use super::error::Op;
 use super::happy_eyeballs::{Race, STAGGER};
+use super::host_port::Parsed;
 use super::net_fd::NetFd;
 use super::options::tcp::tcp_option_methods;
 use super::resolve::LookupError;
 use super::resolve::families::{HostAddrs, Oracle};
+use super::resolve::flight::Lookup;
+use super::resolve::query::{Answer, Query, Transport};
 use super::tcp::dial::{Control, Recipe, dial_tcp};
 use super::{AddrError, Resolve, TcpStream, ToSocketAddrs, ToSocketAddrsFuture};
 use crate::rt::time::clock;
@@ -294,6 +298,8 @@ fn share(now: Instant, deadline: Instant, left: usize) -> Instant {
 /// The addresses to dial, as they arrive.
 struct Source<I> {
     origin: Origin<I>,
+    oracle: Oracle,
+    as_they_come: bool,
     local: Option<SocketAddr>,
     end: Option<Sleep>,
 }
@@ -301,19 +307,23 @@ struct Source<I> {
 #[allow(clippy::large_enum_variant, reason = "there is one per dial")]
 enum Origin<I> {
     Host(String, HostAddrs),
+    /// The port is the name of a service, which is looked up before the host.
+    Service(Lookup, String),
     Addrs(ToSocketAddrsFuture<I>),
     Over,
 }
 
 impl<I: Iterator<Item = SocketAddr>> Source<I> {
     fn new<A: ToSocketAddrs<Iter = I>>(addrs: &A, dialer: &Dialer, deadline: Option<Instant>) -> Source<I> {
-        let origin = match addrs.host_and_port() {
-            Some((host, port)) => {
-                Origin::Host(host.to_owned(), dialer.oracle.addrs(host, port, dialer.stagger.is_some()))
-            }
-            None => Origin::Addrs(addrs.to_socket_addrs()),
+        let (oracle, as_they_come) = (dialer.oracle.clone(), dialer.stagger.is_some());
+        let origin = if let Some((host, port)) = addrs.host_and_port() {
+            Origin::Host(host.to_owned(), oracle.addrs(host, port, as_they_come))
+        } else if let Some((host, service)) = addrs.host_and_service() {
+            Origin::Service(Lookup::new(Query::Port(service.to_owned(), Transport::Any)), host.to_owned())
+        } else {
+            Origin::Addrs(addrs.to_socket_addrs())
         };
-        Source { origin, local: dialer.recipe.local, end: deadline.map(Sleep::until) }
+        Source { origin, oracle, as_they_come, local: dialer.recipe.local, end: deadline.map(Sleep::until) }
     }
 
     /// Returns the next addresses. The error is that of the dial.
@@ -324,6 +334,26 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
                 let addrs = ready!(Pin::new(addrs).poll(cx));
                 self.origin = Origin::Over;
                 Poll::Ready(Some(addrs.map(Iterator::collect).map_err(failed)))
+            }
+            Origin::Service(port, host) => {
+                let port = ready!(Pin::new(port).poll(cx)).map(Answer::into_port);
+                let host = std::mem::take(host);
+                self.origin = Origin::Over;
+                let port = match port {
+                    Ok(port) => port,
+                    Err(error) => return Poll::Ready(Some(Err(failed(error.into())))),
+                };
+                match Parsed::host(&host, port) {
+                    Ok(Parsed::Name(..)) => {
+                        let addrs = self.oracle.addrs(&host, port, self.as_they_come);
+                        self.origin = Origin::Host(host, addrs);
+                        self.poll_more(cx)
+                    }
+                    Ok(Parsed::Literal(addr)) => Poll::Ready(Some(Ok(vec![addr]))),
+                    // A host is never the name of a service.
+                    Ok(Parsed::Everywhere(_) | Parsed::Service(..)) => Poll::Ready(Some(Ok(everywhere(port).into()))),
+                    Err(error) => Poll::Ready(Some(Err(failed(error.into())))),
+                }
             }
             Origin::Over => Poll::Ready(None),
         }

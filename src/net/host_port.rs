@@ -130,6 +130,11 @@ pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddrV6::new(ip, port, 0, scope).into())
 }
 
+/// Returns whether `host` is a name.
+pub(super) fn is_name(host: &str) -> bool {
+    matches!(Parsed::host(host, 0), Ok(Parsed::Name(..)))
+}
+
 /// The result of parsing a text.
 pub(super) enum Parsed<'a> {
     Literal(SocketAddr),
@@ -172,6 +177,10 @@ impl<'a> Parsed<'a> {
             Parsed::Name(host, port) => Some((host, port)),
             Parsed::Literal(_) | Parsed::Everywhere(_) | Parsed::Service(..) => None,
         }
+    }
+
+    pub(super) fn service(self) -> Option<(&'a str, &'a str)> {
+        if let Parsed::Service(host, service) = self { Some((host, service)) } else { None }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::net::error::Op;
 use crate::net::futures::{
     Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
 };
+use crate::net::host_port::is_name;
 use crate::net::net_fd::NetFd;
 use crate::net::raw::raw_access;
 use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
@@ -152,7 +153,9 @@ impl TcpStream {
 
     /// Wraps a connection that was dialled, and stores the host name for snapshots.
     pub(in crate::net) fn dialled(fd: NetFd, addrs: &impl ToSocketAddrs) -> TcpStream {
-        if let Some((host, _)) = addrs.host_and_port() {
+        let host = addrs.host_and_port().map(|(host, _)| host);
+        let of_service = || addrs.host_and_service().map(|(host, _)| host).filter(|host| is_name(host));
+        if let Some(host) = host.or_else(of_service) {
             fd.fd.poll.set_host(host);
         }
         TcpStream::from_net_fd(fd)
