@@ -6,6 +6,9 @@
 //! * An attempt begins when the previous one has failed, or has not answered within the stagger
 //!   (section 5). Earlier attempts go on. Under a deadline the stagger shrinks, down to 10 ms, so
 //!   that every address gets its turn.
+//! * At most [`AT_ONCE_MAX`] attempts are in progress, so that a reply of the DNS does not choose how
+//!   many descriptors a dial uses. A further one takes the place of the oldest, and begins at least
+//!   10 ms after the last.
 //! * The first connection wins. If all attempts fail, the first error is returned, as in Go. An
 //!   error of the look-up is returned only if there was no address.
 //!
@@ -35,6 +38,9 @@ pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
 /// The minimum time between attempts under a deadline: RFC 8305, section 5.
 const STAGGER_MIN: Duration = Duration::from_millis(10);
+
+/// The maximum number of attempts at the same time. With pauses of 10 ms each has 640 ms.
+const AT_ONCE_MAX: usize = 64;
 
 /// Addresses that have not been tried yet.
 #[derive(Debug, Default)]
@@ -146,15 +152,21 @@ where
         }
         let Some(addr) = self.queue.pop() else { return false };
         let left = self.queue.len();
-        let pause = match self.deadline {
+        let mut pause = match self.deadline {
             Some(deadline) if left > 0 => {
                 let share = deadline.saturating_duration_since(clock::instant()) / (left as u32).saturating_add(1);
                 self.stagger.min(share.max(STAGGER_MIN))
             }
             _ => self.stagger,
         };
-        self.pause = Some(Sleep::new(pause));
+        if self.attempts.len() == AT_ONCE_MAX {
+            drop(self.attempts.remove(0));
+        }
         self.attempts.push(Box::pin((self.dial)(addr)));
+        if self.attempts.len() == AT_ONCE_MAX {
+            pause = pause.max(STAGGER_MIN);
+        }
+        self.pause = Some(Sleep::new(pause));
         true
     }
 }
@@ -318,11 +330,24 @@ mod tests {
         let (outcome, began) = race(of(&addrs), STAGGER, None, |_| Fate::Fails(0));
         assert_eq!(outcome, Some(Err(addrs[0].to_string())));
         assert_eq!(order(&began), addrs);
-        let (outcome, began) = race(of(&addrs), Duration::ZERO, None, |addr| match addr {
-            addr if addr == addrs[999] => Fate::Connects(0),
-            _ => Fate::Hangs,
+    }
+
+    #[test]
+    fn attempts_at_the_same_time_are_bounded() {
+        let addrs: Vec<_> = (0..100).map(v6).collect();
+        let live = Arc::new(());
+        let mut most = 0;
+        let race = Race::new(of(&addrs), Duration::ZERO, None, |addr| {
+            let own = live.clone();
+            most = most.max(Arc::strong_count(&live) - 1);
+            let last = addrs[99];
+            async move {
+                let _own = own;
+                if addr == last { Ok(addr) } else { future::pending().await }
+            }
         });
-        assert_eq!((outcome, began.len()), (Some(Ok(addrs[999])), 1000));
+        assert_eq!(future::block_on(race).map(Result::unwrap), Some(addrs[99]));
+        assert_eq!((most, Arc::strong_count(&live)), (AT_ONCE_MAX, 1));
     }
 
     #[test]
