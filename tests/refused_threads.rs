@@ -23,7 +23,7 @@ static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Main, *mut c_void) -> c_int;
 
-/// Whether new threads wait before they begin.
+/// Whether threads that are created now wait before they begin, until this is false.
 static HELD: AtomicBool = AtomicBool::new(false);
 
 type Main = extern "C" fn(*mut c_void) -> *mut c_void;
@@ -56,6 +56,10 @@ unsafe extern "C" fn pthread_create(
     let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
     // SAFETY: the C library's function of that name has this signature.
     let real: Create = unsafe { std::mem::transmute(real) };
+    if !HELD.load(Ordering::SeqCst) {
+        // SAFETY: the caller's promise.
+        return unsafe { real(thread, attributes, main, argument) };
+    }
     let held: *mut (Main, *mut c_void) = Box::into_raw(Box::new((main, argument)));
     // SAFETY: the caller's promise, and the argument is what `held_main` expects.
     unsafe { real(thread, attributes, held_main, held.cast()) }
