@@ -23,7 +23,7 @@ fn run(test: impl Future<Output = io::Result<()>>) {
 }
 
 async fn listen() -> io::Result<(TcpListener, std::net::SocketAddr)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = TcpListener::bind(common::own_address()).await?;
     let addr = listener.local_addr()?;
     Ok((listener, addr))
 }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use common::{eventually, fill, listener, pair, park_on, poll_once};
 use netpoll::net::{TcpListener, TcpStream, is_closed, pipe};
 use netpoll::{rt, task};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const OPERATIONS: [&str; 6] = ["read", "write", "accept", "connect", "deadline", "drop"];
 const EXECUTORS: [&str; 3] = ["task", "block_on", "another executor"];
@@ -50,7 +51,12 @@ fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     listener.listen(0).unwrap();
     let addr = listener.local_addr().unwrap();
-    let mut held = vec![listener];
+    // A backlog of 0 is one connection. It is in the queue when poll(2) says so.
+    let first = socket();
+    first.connect(&addr).unwrap();
+    let bound = Timespec { tv_sec: common::BOUND.as_secs() as i64, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&bound)).unwrap(), 1);
+    let mut held = vec![listener, first];
     for _ in 0..4 {
         let client = socket();
         client.set_nonblocking(true).unwrap();

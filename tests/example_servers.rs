@@ -5,6 +5,8 @@
 
 #[path = "common/example.rs"]
 mod example;
+#[path = "common/kernel.rs"]
+mod kernel;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -215,7 +217,7 @@ fn udp_echo_returns_every_datagram() {
 
 #[test]
 fn echo_deadline_drops_idle_client() {
-    let echo = Example::start("echo_deadline", &["127.0.0.1:0", "0.05"]);
+    let echo = Example::start("echo_deadline", &["127.0.0.1:0", "1"]);
     let mut stream = connect(echo.addr());
     stream.write_all(b"hi\n").expect("room");
     let mut answer = String::new();
@@ -275,7 +277,7 @@ fn proxy_drops_idle_connections() {
 /// Clients connect all the time. None is refused or cut off, and every process of the sequence has served.
 #[test]
 fn hot_restart_refuses_no_connection() {
-    let mut server = Example::start("hot_restart", &["127.0.0.1:0"]);
+    let mut server = Example::start("hot_restart", &[&kernel::own_address().to_string()]);
     let process_of = |line: &str| line.rsplit(' ').next().expect("a word").parse::<u32>().expect("a process");
     let line = server.line();
     let addr: SocketAddr = line

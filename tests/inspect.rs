@@ -291,8 +291,8 @@ fn task_that_blocks_its_thread_is_shown_running() {
         assert_eq!((task_info.waits_for, task_info.polls), (None, 1));
         release.send(()).unwrap();
         task.await.unwrap();
-        let snapshot = rt::inspect();
-        assert!(snapshot.task(id).is_none(), "it has ended:\n{snapshot}");
+        // The worker may still hold the task.
+        until(|snapshot| snapshot.task(id).is_none()).await;
     });
 }
 

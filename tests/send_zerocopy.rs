@@ -7,7 +7,7 @@ mod common;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, LazyLock, mpsc};
+use std::sync::{Arc, Barrier, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -169,6 +169,13 @@ fn completions_do_not_wake_readers_as_ready() {
     });
 }
 
+/// Held by the tests that abandon sends: a user who is not root may pin a limited number of pages,
+/// and beyond it the kernel copies.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Sends more than the peer, which does not read, can acknowledge, and drops the future.
 async fn abandon(to: &TcpStream, freed: &Arc<AtomicUsize>) -> usize {
     let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
@@ -182,6 +189,7 @@ async fn abandon(to: &TcpStream, freed: &Arc<AtomicUsize>) -> usize {
 
 #[test]
 fn dropped_send_keeps_buffer_until_acknowledged() {
+    let _alone = alone();
     run(async {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;
@@ -208,6 +216,7 @@ fn dropped_send_keeps_buffer_until_acknowledged() {
 
 #[test]
 fn close_before_completion_resets_connection() {
+    let _alone = alone();
     run(async {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;
@@ -233,6 +242,7 @@ fn close_before_completion_resets_connection() {
 /// Regression: with SO_LINGER the kernel continued after the close, and sent from the freed memory.
 #[test]
 fn linger_does_not_expose_freed_memory() {
+    let _alone = alone();
     child("linger_does_not_expose_freed_memory", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());

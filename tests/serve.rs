@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BOUND, child, eventually, run};
+use common::{BOUND, becomes, child, eventually, run};
 use futures::channel::oneshot;
 use netpoll::net::{self, Conn, Listener, Pipe, Report, TcpListener, TcpStream, is_closed, is_timeout, pipe};
 use netpoll::prelude::*;
@@ -142,7 +142,7 @@ fn active_and_queued_requests_are_answered() {
                     stream.write_all(b"answer").await
                 }
             };
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = TcpListener::bind(common::own_address()).await.unwrap();
             let addr = listener.local_addr().unwrap();
             let (stop, stopped) = oneshot::channel::<()>();
             // One connection at a time: the second waits in the queue of the listener.
@@ -197,7 +197,8 @@ fn whole_queue_is_served_at_stop() {
 
 #[test]
 fn drain_timeout_closes_and_reports_connections() {
-    run(async {
+    /// Returns whether the handler ended within the short time that a forced close leaves it.
+    async fn ends_in_time() -> bool {
         let (addr, stop, server) = server(echo, Duration::from_millis(30)).await;
         let client = TcpStream::connect(addr).await.unwrap();
         ping(&client).await.unwrap();
@@ -205,13 +206,21 @@ fn drain_timeout_closes_and_reports_connections() {
         let report = server.await.unwrap();
         let [straggler] = &report.stragglers[..] else { panic!("{report}") };
         assert_eq!(straggler.peer, Some(client.local_addr().unwrap().into()));
-        assert!(straggler.ended && straggler.age >= Duration::from_millis(30));
+        assert!(straggler.age >= Duration::from_millis(30));
         let text = report.to_string();
         assert!(
             text.contains(&format!("task {}, connection from {}", straggler.task, client.local_addr().unwrap())),
             "{text}"
         );
         assert!(!matches!(client.read(&mut [0; 1]).await, Ok(1..)));
+        straggler.ended
+    }
+    run(async {
+        // On a busy machine the handler may get no CPU in that time.
+        let begin = Instant::now();
+        while !ends_in_time().await {
+            assert!(begin.elapsed() < BOUND, "no handler ended in time");
+        }
     });
 }
 
@@ -240,7 +249,8 @@ fn handler_that_ignores_close_is_cancelled() {
         drop(stop);
         let report = serving.await.unwrap();
         assert!(report.stragglers.len() == 1 && !report.stragglers[0].ended, "{report}");
-        assert_eq!(gone.load(Ordering::SeqCst), 1);
+        // The server waits for the cancelled task, but not for long.
+        becomes("it is dropped", || gone.load(Ordering::SeqCst) == 1).await;
         // The same if the future of the server is dropped.
         let (addr, _stop, serving) = server(handler, BOUND).await;
         let client = TcpStream::connect(addr).await.unwrap();
@@ -409,6 +419,8 @@ fn shutdown_of_the_runtime_ends_the_server_with_its_error() {
                     })
                 })
                 .collect();
+            // What registers after the shutdown starts the next runtime.
+            eventually("all wait", || rt::metrics().waiters == 1 + connections);
             rt::shutdown(BOUND).unwrap();
             let error = server.join().expect("no panic").unwrap_err();
             assert!(error.to_string().contains("runtime"), "{error}");

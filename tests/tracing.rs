@@ -83,7 +83,7 @@ fn documented_events_and_spans_are_emitted() {
     tracing::subscriber::set_global_default(Collector(AtomicU64::new(0))).unwrap();
     rt::Builder::new().workers(1).start().unwrap();
     run(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(common::own_address()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let client = TcpStream::connect(address).await.unwrap();
         let (server, peer) = listener.accept().await.unwrap();

@@ -331,7 +331,7 @@ fn next_server_answers_for_silent_one() {
     let silent = Server::new(|_, _| Reply::Silence);
     let good = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
     // An unused port: the kernel reports it.
-    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = UdpSocket::bind(common::own_address()).unwrap().local_addr().unwrap();
     run(async {
         for bad in [silent.addr, closed] {
             let resolver = Resolver::builder([bad, good.addr]).hosts_file(false).build().unwrap();

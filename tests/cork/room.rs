@@ -14,13 +14,24 @@ use super::{info, narrow_pair, pattern, read_to_end};
 /// Fills the socket and gathers 100 bytes that it does not take. Returns the number of bytes
 /// accepted.
 async fn block(ours: &TcpStream, number: i32) -> usize {
+    let filled = fill(ours).await;
+    filled + gather(ours, number).await
+}
+
+/// Fills the socket. Returns the number of bytes accepted.
+async fn fill(ours: &TcpStream) -> usize {
     ours.set_auto_cork(false).unwrap();
     let filled = common::fill(ours).await;
     ours.set_auto_cork(true).unwrap();
+    filled
+}
+
+/// Gathers 100 bytes that the full socket does not take. Returns their number.
+async fn gather(ours: &TcpStream, number: i32) -> usize {
     ours.write_all(&[8; 100]).await.unwrap();
     task::yield_now().await;
     assert_eq!(info(number).gathered, 100, "the socket has taken them");
-    filled + 100
+    100
 }
 
 #[test]
@@ -93,8 +104,9 @@ fn timeout_of_writes_does_not_end_the_sending() {
     run(async {
         let (ours, peer) = common::by_hand::narrow_pair().await;
         let number = ours.as_raw_fd();
+        let filled = fill(&ours).await;
         ours.set_write_timeout(Some(std::time::Duration::from_millis(10))).unwrap();
-        let total = block(&ours, number).await;
+        let total = filled + gather(&ours, number).await;
         assert_timeout(ours.flush().await);
         task::sleep(std::time::Duration::from_millis(50)).await;
         let mut buf = vec![0; total];

@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoll::io::{ReadExt, WriteExt};
 use netpoll::net::TcpStream;
@@ -10,7 +10,7 @@ use netpoll::os::unix::net::UnixStream;
 use netpoll::task;
 
 use super::common::{self, becomes, bounded, read_exact, run};
-use super::{Counted, info, pair, pattern, sends};
+use super::{Counted, info, pair, pattern, sends, some_round_is_undisturbed};
 
 /// Serves requests of one byte from reads of up to `depth` of them, with one `write_all` each.
 async fn serve(server: &TcpStream, depth: usize) {
@@ -32,16 +32,18 @@ fn answers_to_a_batch_leave_as_one_send() {
         for depth in [10, 100] {
             let Counted { ours, peer, number } = Counted::new().await;
             let server = task::spawn(async move { serve(&ours, depth).await });
-            let before = sends(number);
-            let rounds = 20;
-            for round in 0..rounds {
-                let requests = vec![round as u8; depth];
-                peer.write_all(&requests).await.unwrap();
-                let mut answers = vec![0; 16 * depth];
-                ReadExt::read_exact(&mut &peer, &mut answers).await.unwrap();
-                assert!(answers.iter().all(|byte| *byte == round as u8));
+            for round in 0..20 {
+                some_round_is_undisturbed(async || {
+                    let before = sends(number);
+                    let requests = vec![round; depth];
+                    peer.write_all(&requests).await.unwrap();
+                    let mut answers = vec![0; 16 * depth];
+                    ReadExt::read_exact(&mut &peer, &mut answers).await.unwrap();
+                    assert!(answers.iter().all(|byte| *byte == round));
+                    sends(number) - before == 1
+                })
+                .await;
             }
-            assert_eq!(sends(number) - before, rounds, "depth {depth}");
             drop(peer);
             server.await;
         }
@@ -67,7 +69,7 @@ fn write_that_does_not_fit_leaves_with_the_gathered_bytes() {
 
 #[test]
 fn all_ways_to_write_are_gathered_in_order() {
-    run(async {
+    run(some_round_is_undisturbed(async || {
         let Counted { ours, peer, number } = Counted::new().await;
         let turn = task::spawn(async move {
             let other = ours.clone();
@@ -78,16 +80,15 @@ fn all_ways_to_write_are_gathered_in_order() {
             assert_eq!(ours.write_vectored(&pieces).await.unwrap(), 3);
             WriteExt::write_all(&mut &other, b"gh").await.unwrap();
             assert_eq!(WriteExt::write_vectored(&mut &ours, &pieces).await.unwrap(), 3);
-            assert_eq!(sends(number), before);
-            assert_eq!(info(number).gathered, 11);
+            let is_gathered = (sends(number), info(number).gathered) == (before, 11);
             task::yield_now().await;
-            assert_eq!((sends(number), info(number).gathered), (before + 1, 0));
+            is_gathered && (sends(number), info(number).gathered) == (before + 1, 0)
         });
         let mut buf = [0; 11];
         ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
         assert_eq!(&buf, b"abcdefghdef");
-        turn.await;
-    });
+        turn.await
+    }));
 }
 
 #[test]
@@ -187,16 +188,18 @@ fn endless_turn_sends_when_much_is_gathered() {
             all
         });
         let writer = task::spawn(async move {
-            let before = sends(number);
+            let (before, begin) = (sends(number), Instant::now());
             for at in 0..1000 {
                 // Operations that are always ready: the budget ends turns in between.
                 ours.write_all(&pattern(at * 1000, 1000)).await.unwrap();
                 assert!(info(number).gathered <= 64 << 10);
             }
-            sends(number) - before
+            (sends(number) - before, begin.elapsed())
         });
-        let count = writer.await;
-        assert!((15..=300).contains(&count), "{count}");
+        let (count, took) = writer.await;
+        // Sysmon sends as well, every 10 ms.
+        let most = 300 + took.as_millis() as u32 / 10;
+        assert!((15..=most).contains(&count), "{count} in {took:?}");
         assert!(reader.await == pattern(0, 1_000_000));
     });
 }
@@ -226,34 +229,40 @@ fn writes_outside_of_a_turn_are_sent_at_once() {
 #[test]
 fn block_on_sends_before_it_returns() {
     bounded(|| {
-        let Counted { ours, peer, number } = task::block_on(Counted::new());
-        task::block_on(async {
-            ours.write_all(b"abc").await.unwrap();
-            ours.write_all(b"def").await.unwrap();
-            assert_eq!(sends(number), 0);
-        });
-        assert_eq!(sends(number), 1);
-        let mut buf = [0; 6];
-        task::block_on(ReadExt::read_exact(&mut &peer, &mut buf)).unwrap();
-        assert_eq!(&buf, b"abcdef");
+        common::park_on(some_round_is_undisturbed(async || {
+            let Counted { ours, peer, number } = task::block_on(Counted::new());
+            let is_gathered = task::block_on(async {
+                ours.write_all(b"abc").await.unwrap();
+                ours.write_all(b"def").await.unwrap();
+                sends(number) == 0
+            });
+            let is_sent = sends(number) == 1;
+            let mut buf = [0; 6];
+            task::block_on(ReadExt::read_exact(&mut &peer, &mut buf)).unwrap();
+            assert_eq!(&buf, b"abcdef");
+            is_gathered && is_sent
+        }));
     });
 }
 
 #[test]
 fn local_task_sends_at_the_end_of_its_turn() {
-    run(async {
+    run(some_round_is_undisturbed(async || {
         let Counted { ours, peer, number } = Counted::new().await;
+        let (send, receive) = mpsc::channel();
         let local = task::spawn_local(async move {
             ours.write_all(b"abc").await.unwrap();
             ours.write_all(b"def").await.unwrap();
-            assert_eq!(sends(number), 0);
+            send.send(sends(number) == 0).unwrap();
             std::future::pending::<()>().await;
         });
         let mut buf = [0; 6];
         ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
-        assert_eq!((&buf, sends(number)), (b"abcdef", 1));
+        assert_eq!(&buf, b"abcdef");
+        let is_sent_once = sends(number) == 1;
         drop(local);
-    });
+        receive.recv_timeout(common::BOUND).unwrap() && is_sent_once
+    }));
 }
 
 #[test]
@@ -364,7 +373,7 @@ fn unix_sockets_gather() {
 
 #[test]
 fn option_can_be_turned_off_and_on() {
-    run(async {
+    run(some_round_is_undisturbed(async || {
         let Counted { ours, peer, number } = Counted::new().await;
         assert!(ours.auto_cork());
         ours.write_all(b"a").await.unwrap();
@@ -375,13 +384,14 @@ fn option_can_be_turned_off_and_on() {
         assert_eq!(sends(number), 2);
         ours.set_auto_cork(true).unwrap();
         ours.write_all(b"c").await.unwrap();
-        assert_eq!(sends(number), 2);
+        let is_gathered = sends(number) == 2;
         ours.flush().await.unwrap();
         assert_eq!(sends(number), 3);
         let mut buf = [0; 3];
         ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
         assert_eq!(&buf, b"abc");
-    });
+        is_gathered
+    }));
 }
 
 #[test]

@@ -119,8 +119,16 @@ fn silent_clients_do_not_delay_others() {
         let honest = connect(address);
         let mut alone: Vec<_> = (0..500).map(|_| round_trip(&honest)).collect();
         let (bytes, pages) = (live_bytes(), resident());
-        let crowd: Vec<_> = (0..silent).map(|_| connect(address)).collect();
-        eventually("all are accepted", || count(&served.accepted) == silent + 1);
+        // The honest client is never silent for long: the deadline would end it too.
+        let silent_client = |_| {
+            round_trip(&honest);
+            connect(address)
+        };
+        let crowd: Vec<_> = (0..silent).map(silent_client).collect();
+        eventually("all are accepted", || {
+            round_trip(&honest);
+            count(&served.accepted) == silent + 1
+        });
         let (bytes, pages) = (live_bytes() - bytes, resident() - pages);
         let begin = Instant::now();
         let stop = Arc::new(AtomicBool::new(false));
@@ -141,7 +149,10 @@ fn silent_clients_do_not_delay_others() {
             among.push(round_trip(&honest));
             thread::sleep(Duration::from_micros(500));
         }
-        eventually("the silent are shown out", || count(&served.timed_out) >= silent);
+        eventually("the silent are shown out", || {
+            round_trip(&honest);
+            count(&served.timed_out) >= silent
+        });
         stop.store(true, Ordering::Relaxed);
         let (crowd, sent) = trickle.join().unwrap();
         assert_eq!(count(&served.timed_out), silent);
@@ -181,10 +192,10 @@ fn clients_that_never_read_are_disconnected() {
                     return Ok(());
                 }
                 // Fills the kernel's buffers; then the window is zero.
-                stream.set_write_deadline(Instant::now() + patience)?;
                 let due = Instant::now() + patience;
+                stream.set_write_deadline(due)?;
                 let result = stream.write_all(&answer).await;
-                assert!(result.is_ok() || Instant::now() >= due - Duration::from_millis(1));
+                assert!(result.is_ok() || Instant::now() >= due);
                 result
             }
         });
@@ -203,13 +214,15 @@ fn clients_that_never_read_are_disconnected() {
         let took = begin.elapsed();
         assert_eq!(count(&served.timed_out), crowd);
         let left = live_bytes() - bytes;
+        let workers = rt::inspect().workers.len() as i64;
         figure(
             "10",
             format_args!(
                 "zero window: {crowd} of {crowd} timed out, all {took:.1?} after the first came ({made:.1?} to come)"
             ),
         );
-        assert!(left < 1 << 20, "{left} bytes are left");
+        // A busy machine has many workers, and each has a black box.
+        assert!(left < (1 << 20) + workers * (144 << 10), "{left} bytes are left, with {workers} workers");
         drop(streams);
         is_clean(fds, accepts);
     });

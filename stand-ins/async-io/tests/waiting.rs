@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::mpsc::{Sender, channel};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer, block_on};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future};
+use socket2::{Domain, Socket, Type};
 
 #[test]
 fn connection_carries_bytes_both_ways() -> io::Result<()> {
@@ -37,8 +38,11 @@ fn connection_carries_bytes_both_ways() -> io::Result<()> {
 
 #[test]
 fn refused_connection_is_an_error() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = block_on(Async::<TcpStream>::connect(port)).unwrap_err();
+    // A bound socket that does not listen: no other test gets its port.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let error = block_on(Async::<TcpStream>::connect(addr)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
 
