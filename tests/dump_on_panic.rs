@@ -12,7 +12,8 @@ fn child(role: &str) {
         let waiting = task::Builder::new().name("never answered".into()).spawn(std::future::pending::<()>());
         assert!(role != "main", "a panic for the test");
         drop(waiting);
-        task::spawn(async { panic!("a panic for the test") }).await
+        let panics = async { panic!("a panic for the test") };
+        task::Builder::new().name("panics".into()).spawn(panics).unwrap().await
     });
 }
 
@@ -28,7 +29,12 @@ fn main() -> ExitCode {
         assert!(!output.status.success() && text.contains("a panic for the test"), "{role}: {text}");
         assert_eq!(text.contains("(the main thread panicked)"), has_dump, "{role}: {text}");
         assert_eq!(text.contains("never answered"), has_dump, "{role}: {text}");
+        let line = text.lines().find(|line| line.starts_with("netpoll: the panic is of task "));
+        assert_eq!(line.is_some(), role == "task", "{role}: {text}");
+        if let Some(line) = line {
+            assert!(line.contains(" `panics`, spawned at ") && line.contains("dump_on_panic.rs:"), "{line}");
+        }
     }
-    println!("main_thread_panic_prints_a_snapshot_and_task_panic_does_not: ok");
+    println!("main_thread_panic_prints_a_snapshot_and_task_panic_names_the_task: ok");
     ExitCode::SUCCESS
 }

@@ -104,6 +104,8 @@ fn go_on_beside(busy: bool) {
     assert_eq!(reports.len(), 1, "reported once: {reports:?}");
     assert_eq!((reports[0].id, reports[0].name.as_deref()), (blocked.task().id(), Some("blocker")));
     assert!(reports[0].blocked_for >= Duration::from_millis(9), "{reports:?}");
+    assert!(reports[0].spawned_at.is_some_and(|place| place.file() == file!()), "{reports:?}");
+    assert_eq!(reports[0].spawned_at, blocked.task().spawned_at());
     drop(release);
     park_on(blocked);
 }

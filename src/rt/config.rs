@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::panic::Location;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -40,6 +41,9 @@ pub struct BlockedTask {
     pub id: TaskId,
     /// The task's name, if it has one.
     pub name: Option<String>,
+    /// The file and line of the call that spawned it. `None` if the task has ended since, or the call
+    /// is in a library that was loaded far from this crate.
+    pub spawned_at: Option<&'static Location<'static>>,
     /// The time that it has spent in the same poll, at least.
     pub blocked_for: Duration,
 }

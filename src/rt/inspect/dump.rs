@@ -6,6 +6,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use super::Inspect;
 use super::black_box::write_file;
 use crate::rt::context;
+use crate::rt::sched::identity::Task;
 use crate::rt::sched::task_data::TaskData;
 use crate::sys::signal;
 
@@ -49,8 +50,9 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics, after
 /// the message of the current panic hook.
 ///
-/// Panics of tasks are not included: they stay in their task. A second call does nothing. A hook
-/// that is set later replaces this one.
+/// Panics of tasks are not followed by a snapshot, because they stay in their task: a line says which
+/// task it was and where it was spawned. A second call does nothing. A hook that is set later replaces
+/// this one.
 ///
 /// # Examples
 /// ```
@@ -62,12 +64,22 @@ pub fn dump_on_panic() {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             before(info);
-            let is_main = std::thread::current().name() == Some("main");
-            if is_main && context::with_task(|task| task.is_none_or(TaskData::is_root)) {
+            let task = context::with_task(|task| task.filter(|task| !task.is_root()).map(TaskData::task));
+            if let Some(task) = task {
+                name_task(&task);
+            } else if std::thread::current().name() == Some("main") {
                 dump("the main thread panicked");
             }
         }));
     });
+}
+
+/// Prints which task has panicked.
+fn name_task(task: &Task) {
+    let name = task.name().map(|name| format!(" `{name}`")).unwrap_or_default();
+    let place = task.spawned_at().map(|place| format!(", spawned at {place}")).unwrap_or_default();
+    let text = format!("netpoll: the panic is of task {}{name}{place}\n", task.id());
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 fn dump(reason: &str) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -46,7 +47,7 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A handle to a task: its id and its name.
+/// A handle to a task: its id, its name and the place where it was spawned.
 ///
 /// # Examples
 /// ```
@@ -60,14 +61,15 @@ impl fmt::Display for TaskId {
 pub struct Task {
     id: TaskId,
     name: Option<Name>,
+    place: Option<&'static Location<'static>>,
 }
 
 /// A task's name in one word, because most tasks have none.
 pub(crate) type Name = Arc<Box<str>>;
 
 impl Task {
-    pub(crate) fn new(id: TaskId, name: Option<Name>) -> Task {
-        Task { id, name }
+    pub(crate) fn new(id: TaskId, name: Option<Name>, place: Option<&'static Location<'static>>) -> Task {
+        Task { id, name, place }
     }
 
     /// Returns the task's id.
@@ -78,6 +80,24 @@ impl Task {
     /// Returns the name given by [`Builder::name`](crate::task::Builder::name).
     pub fn name(&self) -> Option<&str> {
         self.name.as_ref().map(|name| &***name)
+    }
+
+    /// Returns the file and line of the call that spawned the task, for messages such as those of a
+    /// panic hook. `None` if the call is in a library that was loaded far from this crate.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task;
+    ///
+    /// std::panic::set_hook(Box::new(|info| {
+    ///     eprintln!("{info}");
+    ///     if let Some(place) = task::try_current().and_then(|task| task.spawned_at()) {
+    ///         eprintln!("in the task spawned at {place}");
+    ///     }
+    /// }));
+    /// ```
+    pub fn spawned_at(&self) -> Option<&'static Location<'static>> {
+        self.place
     }
 }
 

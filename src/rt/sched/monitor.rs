@@ -44,6 +44,7 @@ use super::event_ring::Mark;
 use super::identity::{self, TaskId};
 use super::pacing::correct_and_wake;
 use super::polling::Polling;
+use super::record::Record;
 use super::shortage::LASTS;
 use super::worker::Core;
 use crate::rt::config::{BlockedPolicy, BlockedTask, Config};
@@ -333,7 +334,8 @@ impl Monitor {
                 continue;
             }
             let blocked_for = seen.since.map_or(TICK, |since| now - since);
-            if let Some(record) = processor.running().filter(|record| record.id() == running) {
+            let record = processor.running().filter(|record| record.id() == running);
+            if let Some(record) = record {
                 record.poll_lasts(blocked_for);
             }
             if policy == BlockedPolicy::Off {
@@ -342,7 +344,11 @@ impl Monitor {
             context::ask_to_yield(processor);
             if !std::mem::replace(&mut seen.reported, true) {
                 self.runtime.sysmon.events.get_or_default().record(Mark::Stuck, ticks::ticks(), running);
-                reports.push((TaskId::from_number(running), blocked_for));
+                let place = record.and_then(Record::place);
+                // If another task has the record by now, the place is that task's.
+                let spawned_at = place.filter(|_| processor.running_id() == running);
+                let (id, name) = (TaskId::from_number(running), None);
+                reports.push(BlockedTask { id, name, spawned_at, blocked_for });
             }
         }
         self.runtime.sysmon.stuck.store(stuck, Ordering::Relaxed);
@@ -350,13 +356,13 @@ impl Monitor {
         (stuck, backlog)
     }
 
-    fn report(&self, reports: Vec<(TaskId, Duration)>, epoch: u32) {
+    fn report(&self, mut reports: Vec<BlockedTask>, epoch: u32) {
         self.runtime.sysmon.blocked.fetch_add(reports.len() as u64, Ordering::Relaxed);
         if !reports.is_empty() {
             (self.runtime.config().on_stall)();
         }
-        let task = |(id, blocked_for)| BlockedTask { id, name: identity::name_of(id), blocked_for };
-        self.runtime.report_blocked(epoch, reports.into_iter().map(task).collect());
+        reports.iter_mut().for_each(|task| task.name = identity::name_of(task.id));
+        self.runtime.report_blocked(epoch, reports);
     }
 
     /// Calls `wakers` on another thread; on this one if the system refuses it.

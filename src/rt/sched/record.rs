@@ -308,6 +308,11 @@ impl Record {
         self.epoch.load(Ordering::Relaxed)
     }
 
+    /// Returns the place where the task was spawned. The record must be in use.
+    pub(crate) fn place(&self) -> Option<&'static Location<'static>> {
+        unpack_place(self.place.load(Ordering::Relaxed) >> SLOT_BITS)
+    }
+
     /// Reports whether the future is that of a `block_on`.
     pub(crate) fn is_root(&self) -> bool {
         kind_of(self.born.load(Ordering::Relaxed)) == Kind::Root

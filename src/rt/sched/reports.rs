@@ -67,7 +67,12 @@ mod tests {
     #[test]
     fn late_reports_of_an_earlier_epoch_leave_those_of_the_next() {
         let reports = Reports::new();
-        let task = |number| BlockedTask { id: TaskId::from_number(number), name: None, blocked_for: Duration::ZERO };
+        let task = |number| BlockedTask {
+            id: TaskId::from_number(number),
+            name: None,
+            spawned_at: None,
+            blocked_for: Duration::ZERO,
+        };
         assert!(reports.push(1, vec![task(1)]));
         assert!(reports.push(2, vec![task(2)]), "the next epoch has a thread of its own");
         assert!(!reports.push(1, vec![task(3)]));

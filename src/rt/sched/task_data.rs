@@ -39,6 +39,9 @@ pub(crate) struct TaskData {
     tag: crate::sim::Tag,
 }
 
+// It is part of the cost of every task.
+const _: () = assert!(cfg!(feature = "sim") || size_of::<TaskData>() <= 16);
+
 /// Data that few tasks have.
 #[derive(Debug, Default)]
 struct Rare {
@@ -85,7 +88,8 @@ impl TaskData {
     }
 
     pub(crate) fn task(&self) -> Task {
-        Task::new(TaskId::from_number(self.number()), self.rare.get().and_then(|rare| rare.name.clone()))
+        let name = self.rare.get().and_then(|rare| rare.name.clone());
+        Task::new(TaskId::from_number(self.number()), name, self.record.place())
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
