@@ -19,7 +19,7 @@ use pin_project_lite::pin_project;
 
 use super::identity::Name;
 use super::queue::Item;
-use super::record::{Kind, Record, Waits};
+use super::record::{Kind, Waits};
 use super::task_data::TaskData;
 use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
@@ -30,19 +30,25 @@ use crate::trace;
 pin_project! {
     /// A task's future with the counting of its end. It is taken out when it is dropped, because
     /// its destructor may panic (11).
+    ///
+    /// It does not have the task's number: the task is the current one wherever its future is dropped,
+    /// by a poll or by [`discard`].
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
-        record: &'static Record,
     }
 
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
+            let number = context::with_task(|task| task.map(TaskData::number));
             let mut this = this.project();
             contain(|| this.future.set(None));
-            end_locals(this.record.id());
-            #[cfg(feature = "sim")]
-            super::hooks::task_ended(this.record.id());
+            debug_assert!(number.is_some(), "a future was dropped outside of its task");
+            if let Some(number) = number {
+                end_locals(number);
+                #[cfg(feature = "sim")]
+                super::hooks::task_ended(number);
+            }
             runtime().task_ended();
         }
     }
@@ -137,7 +143,7 @@ where
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |data| Tracked { future: Some(future), record: data.record() }, WithInfo(schedule));
+        .spawn(move |_| Tracked { future: Some(future) }, WithInfo(schedule));
     runnable.schedule();
     runtime().stand_in_once();
     task
@@ -189,7 +195,7 @@ where
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |data| Tracked { future: Some(future), record: data.record() }, push);
+        .spawn(move |_| Tracked { future: Some(future) }, push);
     runnable.schedule();
     runtime().stand_in_once();
     task
