@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead as _, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -76,6 +76,35 @@ fn answer_with_many_tasks_is_limited_and_continued() {
     });
 }
 
+/// Returns the memory of this process in bytes (proc_pid_status(5)).
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+/// The answer, not the number of tasks, bounds what a request costs.
+#[test]
+fn answer_for_a_million_tasks_is_limited() {
+    child("answer_for_a_million_tasks_is_limited", || {
+        const TASKS: usize = 1_000_000;
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let _server = InspectServer::bind(&path).unwrap();
+        let handles: Vec<_> = (0..TASKS).map(|_| task::spawn(std::future::pending::<()>())).collect();
+        let before = resident_bytes();
+        let (first, more) = tasks(&ask(&path, "json\n"));
+        assert_eq!((first.len(), more), (100_000, TASKS - 100_000));
+        let (rest, more) = tasks(&ask(&path, &format!("json {}\n", first[0] + TASKS as u64 - 10)));
+        assert_eq!((rest.len(), more), (9, 0));
+        // A snapshot of all and its JSON would take over 300 MB.
+        let grown = resident_bytes().saturating_sub(before) >> 20;
+        assert!(grown < 200, "{grown} MiB");
+        // Dropping the handles would cancel the tasks one by one.
+        std::mem::forget(handles);
+    });
+}
+
 #[test]
 fn stale_socket_is_replaced_and_other_files_are_not() {
     bounded(|| {
@@ -97,6 +126,75 @@ fn stale_socket_is_replaced_and_other_files_are_not() {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         let error = InspectServer::bind("/nonexistent/folder/socket").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
+    });
+}
+
+/// The second process runs without a server, and says why.
+#[test]
+fn second_process_at_the_same_path_says_so_and_goes_on() {
+    const CHILD: &str = "NETPOLL_TEST_INSPECT_SECOND";
+    if std::env::var_os(CHILD).is_some() {
+        assert_eq!(task::block_on(task::spawn(async { 7 })), 7);
+        return;
+    }
+    bounded(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = InspectServer::bind(&path).unwrap();
+        let second = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "second_process_at_the_same_path_says_so_and_goes_on", "--nocapture"])
+            .env(CHILD, "1")
+            .env("NETPOLL_INSPECT", &path)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&second.stderr);
+        assert!(second.status.success(), "{text}");
+        assert!(text.contains("netpoll: NETPOLL_INSPECT: cannot serve snapshots at "), "{text}");
+        assert!(text.contains("another process, or another server of this process, listens there"), "{text}");
+        assert!(path.exists(), "the second process has left the file");
+        assert!(ask(&path, "text\n").contains("tasks"), "the first goes on");
+        drop(server);
+    });
+}
+
+/// Such as the workers of a server that a supervisor starts again after a crash.
+#[test]
+fn one_of_many_processes_takes_over_a_stale_socket() {
+    const NAME: &str = "one_of_many_processes_takes_over_a_stale_socket";
+    const CHILD: &str = "NETPOLL_TEST_INSPECT_STALE";
+    if let Some(path) = std::env::var_os(CHILD) {
+        let server = InspectServer::bind(path);
+        println!("{}", if server.is_ok() { "serves" } else { "does not serve" });
+        // Waits until the parent closes standard input.
+        let _ = std::io::stdin().read(&mut [0]);
+        return drop(server);
+    }
+    bounded(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        for _ in 0..5 {
+            drop(UnixListener::bind(&path).unwrap());
+            let start = |_| {
+                let mut child = Command::new(std::env::current_exe().unwrap());
+                let child = child.args(["--exact", NAME, "--nocapture"]).env(CHILD, &path);
+                child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+            };
+            let mut children: Vec<_> = (0..4).map(start).collect();
+            let mut outputs = children.iter_mut().map(|child| child.stdout.take().unwrap()).collect::<Vec<_>>();
+            let mut serving = 0;
+            for output in &mut outputs {
+                let lines = std::io::BufReader::new(output).lines();
+                let line = lines.map(Result::unwrap).find(|line| line.ends_with("serves") || line.ends_with("serve"));
+                serving += usize::from(line.unwrap().ends_with("serves"));
+            }
+            assert_eq!(serving, 1, "processes that believe that they serve");
+            assert!(ask(&path, "text\n").contains("tasks"));
+            for mut child in children {
+                drop(child.stdin.take());
+                assert!(child.wait().unwrap().success());
+            }
+            assert!(!path.exists());
+        }
     });
 }
 

@@ -3,7 +3,7 @@
 //! Invariants S1 and S2 of [`socket`](super::socket) apply here as well.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
 
 use socket2::{SockAddr, Type};
@@ -29,6 +29,19 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
 pub(crate) fn user() -> libc::uid_t {
     // SAFETY: no arguments, cannot fail.
     unsafe { libc::geteuid() }
+}
+
+/// Locks a file or folder until it is closed (flock(2)).
+///
+/// # Errors
+/// Returns `WouldBlock` if it is locked.
+#[allow(unsafe_code)]
+pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers; the number is borrowed.
+    match unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Converts an address from the kernel. No address becomes the unnamed address.

@@ -24,6 +24,7 @@
 //! root) is refused by its credentials (SO_PEERCRED, unix(7)).
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -204,22 +205,47 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         let text = format!("cannot serve snapshots at {}: {what}", path.display());
         io::Error::new(io::ErrorKind::AddrInUse, text)
     };
+    // Of several processes that find the file of one that has ended, one replaces it. Without the
+    // right to open the folder, or if another program keeps it locked, this is left to chance.
+    let _lock = lock_folder(path);
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-            if !is_socket {
+            let is_other = std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket());
+            if is_other {
                 return Err(in_use("the file there is not a socket"));
             }
             if is_served(path)? {
                 return Err(in_use("another process, or another server of this process, listens there"));
             }
-            std::fs::remove_file(path)?;
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
             UnixListener::bind(path)?
         }
         bound => bound?,
     };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Locks the folder of `path` against other processes that bind a socket there, which takes them less
+/// than a millisecond.
+///
+/// # Errors
+/// Returns the error of open(2), or `WouldBlock` if the folder is locked for longer than `PATIENCE`.
+fn lock_folder(path: &Path) -> io::Result<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = File::open(folder)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match unix::try_lock(folder.as_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            locked => return locked.map(|()| folder),
+        }
+    }
 }
 
 /// Reports whether a process listens at `path`, without waiting for it: the queue of its listener
