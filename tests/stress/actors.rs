@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -65,7 +66,7 @@ pub fn run(program: Program) {
     endings::all_is_at_rest(unreaped, threads);
     // From here on, stopped threads would only delay the end.
     faults::end_stops();
-    endings::nothing_is_left(threads, unreaped, descriptors);
+    endings::nothing_is_left(threads, unreaped, &descriptors);
 }
 
 /// Applies the settings of `config`.
@@ -84,11 +85,11 @@ pub fn builder(config: &Config) -> rt::Builder {
     if report.is_zero() { builder } else { builder.on_blocked_task(move |_| oracle::keep(report, false)) }
 }
 
-/// Returns the number of open descriptors, without those of /proc, which the heartbeat thread opens at any time.
-pub fn open_descriptors() -> usize {
+/// Returns what the open descriptors refer to, without those of /proc, which the heartbeat thread opens at any time.
+pub fn open_descriptors() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    targets.filter(|target| !target.starts_with("/proc")).count()
+    targets.filter(|target| !target.starts_with("/proc")).collect()
 }
 
 /// An actor that was started.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -186,7 +187,7 @@ pub fn all_is_at_rest(unreaped: u64, threads: usize) {
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Checks after the last shutdown: no thread, descriptor, task or waker of the runtime is left.
-pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: usize) {
+pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: &[PathBuf]) {
     // The report of a blocked task may hold up sysmon. The watch detects whether it takes too long.
     let watch = watch_for(oracle::config().report.duration() * 2, "the last shutdown");
     let mut nap = Duration::from_millis(1);
@@ -203,7 +204,15 @@ pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: usize) {
     eventually("all tokens are dropped", || oracle::tokens_left().is_empty());
     eventually("all threads have ended", || faults::threads() == threads);
     eventually("all threads are joined or detached", || faults::unreaped() == unreaped);
-    eventually("all descriptors are closed", || open_descriptors() == descriptors);
+    let (begin, mut is_named) = (Instant::now(), false);
+    eventually("all descriptors are closed", || {
+        let open = open_descriptors();
+        if open.len() != descriptors.len() && begin.elapsed() > oracle::late() / 2 && !is_named {
+            is_named = true;
+            eprintln!("open descriptors: {open:?}; at the beginning: {descriptors:?}");
+        }
+        open.len() == descriptors.len()
+    });
     let metrics = rt::metrics();
     let left = (metrics.worker_threads, metrics.blocking_threads, metrics.tasks_alive, metrics.waiters);
     if left != (0, 0, 0, 0) || metrics.nested_block_on != 0 || metrics.descriptors != 0 {
