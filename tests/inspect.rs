@@ -560,6 +560,27 @@ fn kinds_of_tasks_are_told_apart() {
     });
 }
 
+#[test]
+fn blocking_calls_that_wait_for_a_thread_are_counted() {
+    common::child("blocking_calls_that_wait_for_a_thread_are_counted", || {
+        rt::Builder::new().blocking_threads(1).start().unwrap();
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let first = task::spawn_blocking(move || _ = blocked.recv());
+        common::eventually("the first call runs", || rt::metrics().blocking_queued == 0);
+        let others: Vec<_> = (0..3).map(|_| task::spawn_blocking(|| ())).collect();
+        assert_eq!((rt::metrics().blocking_queued, rt::metrics().blocking_threads), (3, 1));
+        assert!(rt::inspect().metrics.openmetrics().contains("\nnetpoll_blocking_queued 3\n"));
+        drop(release);
+        task::block_on(async {
+            first.await;
+            for other in others {
+                other.await;
+            }
+        });
+        assert_eq!(rt::metrics().blocking_queued, 0);
+    });
+}
+
 /// Each task is named after the local address of its only socket, so a wrong pair shows.
 #[test]
 fn pairs_are_right_beside_spawns_and_closes() {

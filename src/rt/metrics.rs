@@ -90,6 +90,8 @@ metrics! {
     Gauge worker_threads: usize,
     /// Current number of threads for blocking calls and name look-ups.
     Gauge blocking_threads: usize,
+    /// Current number of blocking calls and name look-ups that wait for a thread.
+    Gauge blocking_queued: usize,
     /// Current number of tasks: spawned and not ended.
     Gauge tasks_alive: u64,
     /// Total number of spawned tasks.
@@ -267,12 +269,14 @@ pub fn metrics() -> Metrics {
         runtime.processors().for_each(|processor| recorder(processor).add_to(&mut histogram));
         histogram
     };
+    let pools = [&runtime.pool, &runtime.lookups, &runtime.closes];
     let mut accept_queue = Histogram::new(Unit::Count);
     ACCEPT_QUEUE.add_to(&mut accept_queue);
     Metrics {
         workers: runtime.config().workers,
         worker_threads: runtime.worker_threads(),
-        blocking_threads: runtime.pool.threads() + runtime.lookups.threads() + runtime.closes.threads(),
+        blocking_threads: pools.iter().map(|pool| pool.threads()).sum(),
+        blocking_queued: pools.iter().map(|pool| pool.queued()).sum(),
         tasks_alive: runtime.tasks_alive(),
         tasks_spawned: runtime.spawned.get() + sum(|p| &p.spawned),
         tasks_injected: runtime.injected(),

@@ -48,6 +48,11 @@ impl Pool {
         self.state.lock().threads
     }
 
+    /// Returns the number of calls that wait for a thread.
+    pub(crate) fn queued(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
     /// For a shutdown: takes the queued calls and makes resting threads check the epoch.
     pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
         let mut state = self.state.lock();
