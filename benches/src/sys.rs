@@ -247,6 +247,15 @@ pub fn thread_cpu_ns() -> io::Result<u64> {
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
+/// The page faults of the calling thread that needed no disk.
+pub fn thread_faults() -> u64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the usage is written to a live place.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    // SAFETY: it is plain numbers, which were zeroed.
+    if result == 0 { unsafe { usage.assume_init() }.ru_minflt as u64 } else { 0 }
+}
+
 /// CPU time and context switches of the calling process, as getrusage(2) has them.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {

@@ -183,7 +183,7 @@ impl Admission {
                         reserve.turn_away(socket);
                         continue;
                     }
-                    return Ok(Outcome::Accepted(listener.accepted(socket)?, peer));
+                    return Ok(Outcome::Accepted(listener.accepted(socket, &peer)?, peer));
                 }
             }
         }

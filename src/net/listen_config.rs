@@ -221,6 +221,9 @@ impl ListenConfig {
     pub(super) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener = make(self.socket(addr)?)?;
+        // Without IPv6 it listens on another address: the kernel is asked when it is needed.
+        let may_differ = is_wildcard_v6(addr) && !self.only_v6;
+        listener.fd.poll.set_listener(if may_differ { SocketAddr::new(addr.ip(), 0) } else { addr });
         if self.auto_cork {
             listener.fd.set_wants_gathering();
         }

@@ -74,11 +74,13 @@ impl NetFd {
 
     /// Takes over a non-blocking socket of another kind.
     pub(crate) fn new(fd: OwnedFd, network: Network) -> io::Result<NetFd> {
-        Ok(NetFd { fd: Fd::new(fd, false)?, network, names: LazyBox::new() })
+        let fd = Fd::new(fd, false)?;
+        fd.poll.set_kind(network);
+        Ok(NetFd { fd, network, names: LazyBox::new() })
     }
 
-    /// Takes over a socket that accept4(2) returned for this listener.
-    pub(crate) fn accepted(&self, socket: OwnedFd) -> io::Result<NetFd> {
+    /// Takes over a socket that accept4(2) returned for this listener, and its peer's address.
+    pub(crate) fn accepted(&self, socket: OwnedFd, peer: &SockAddr) -> io::Result<NetFd> {
         let make = match () {
             () if self.fd.is_plain_tcp() => NetFd::tcp,
             () if *self.network == "tcp" => NetFd::tcp_or_multipath,
@@ -88,6 +90,12 @@ impl NetFd {
         if stream.fd.is_plain_tcp() {
             // Most connections are written without ever filling the send buffer.
             stream.fd.poll.skip_write_edges();
+            match peer.as_socket() {
+                // Its connections may have other addresses, such as with IP_TRANSPARENT.
+                Some(peer) if self.fd.is_exposed() => stream.fd.poll.set_connection(None, peer),
+                Some(peer) => stream.fd.poll.set_accepted(&self.fd.poll, peer),
+                None => {}
+            }
         }
         stream.keep_names();
         if self.fd.wants_gathering() {
@@ -188,7 +196,9 @@ impl NetFd {
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.with("local-addr", socket::local_addr)
+        let local = self.with("local-addr", socket::local_addr)?;
+        self.fd.poll.add_local(local);
+        Ok(local)
     }
 
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
@@ -453,7 +463,7 @@ impl NetFd {
                 }
                 accepted => accepted?,
             };
-            let stream = self.accepted(socket)?;
+            let stream = self.accepted(socket, &peer)?;
             self.fd.poll.count_accept();
             if trace::wants_accepts() {
                 traced = Some(Accepted::of(&stream, &peer));

@@ -261,9 +261,14 @@ pub(crate) fn kernel_copies() -> &'static Counter {
 /// assert!(rt::metrics().tasks_spawned > before);
 /// ```
 pub fn metrics() -> Metrics {
+    let sides = || runtime().cache.iter().flat_map(|desc| desc.sides());
+    metrics_with(|| sides().map(|side| side.waiting()).sum())
+}
+
+/// Returns the metrics with the number of waiters that `waiters` returns.
+pub(crate) fn metrics_with(waiters: impl FnOnce() -> usize) -> Metrics {
     let runtime = runtime();
     let sum = |counter: fn(&Processor) -> &Counter| runtime.processors().map(|p| counter(p).get()).sum::<u64>();
-    let sides = || runtime.cache.iter().flat_map(|desc| desc.sides());
     let add = |recorder: fn(&Processor) -> &Recorder| {
         let mut histogram = Histogram::new(Unit::Seconds);
         runtime.processors().for_each(|processor| recorder(processor).add_to(&mut histogram));
@@ -286,7 +291,7 @@ pub fn metrics() -> Metrics {
         poller_waits: runtime.driver.waits.get(),
         events: runtime.driver.events.get(),
         stale_events: runtime.driver.stale.get(),
-        waiters: sides().map(|side| side.waiting()).sum(),
+        waiters: waiters(),
         timers_armed: runtime.timers_armed(),
         timers_fired: runtime.timers_fired.get(),
         timer_entries: runtime.processors().map(|p| p.timers.len()).sum::<usize>() + runtime.shared_timers.len(),

@@ -38,8 +38,8 @@ pub use config::{BlockedPolicy, BlockedTask};
 pub use histogram::Histogram;
 pub use inspect::{
     BlackBox, Inspect, InspectServer, ListenerLimits, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState,
-    SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy, WorkerEvent, WorkerEventKind, WorkerInfo,
-    black_box, dump_on_panic, dump_on_sigusr1, inspect, openmetrics,
+    SocketWait, SocketWaits, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy, WorkerEvent,
+    WorkerEventKind, WorkerInfo, black_box, dump_on_panic, dump_on_sigusr1, inspect, openmetrics,
 };
 pub use metrics::{HistogramMetric, Metric, MetricKind, Metrics, metrics};
 pub(crate) use metrics::{accept_queue, kernel_copies};

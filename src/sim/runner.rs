@@ -227,6 +227,7 @@ impl Builder {
 /// Creates tables of the process, which take the hash keys of the thread that creates them: this one.
 pub(super) fn prepare() {
     crate::net::prepare_look_ups();
+    crate::rt::poll::addresses::prepare();
     crate::rt::poll::labels::prepare();
     crate::rt::sched::identity::prepare();
 }

@@ -10,7 +10,7 @@ use super::report;
 use super::world::World;
 use crate::rt::poll::poll_desc::{tag_index, tag_is_of};
 use crate::rt::runtime::runtime;
-use crate::rt::sched::record::{self, Reading, Waits};
+use crate::rt::sched::record::{self, Reading, Record, Waits};
 use crate::rt::time::clock;
 
 /// Returns the place of the socket with this tag in the kernel's table, if it is open.
@@ -69,7 +69,7 @@ impl World {
             members.insert(id, member.name.clone());
         }
         let is_here = |reading: &Reading| reading.id == self.root.get() || members.contains_key(&reading.id);
-        let readings = record::all().filter_map(|record| record.read(now)).filter(is_here);
+        let readings = record::all().filter_map(Record::read).filter(is_here);
         let readings: BTreeMap<u64, Reading> = readings.map(|reading| (reading.id, reading)).collect();
         let mut text =
             format!("the simulation stands still at {at} s: no task can run, and no timer or packet will wake one");
@@ -89,10 +89,10 @@ impl World {
                     Some(None) => drop(write!(text, "task {task}")),
                 }
                 let Some(reading) = readings.get(&task) else { continue };
-                if let Some(place) = reading.place.filter(|_| members.contains_key(&task)) {
+                if let Some(place) = reading.place().filter(|_| members.contains_key(&task)) {
                     let _ = write!(text, ", spawned at {place},");
                 }
-                let _ = write!(text, " {}", wait(&kernel, reading.waits, &members));
+                let _ = write!(text, " {}", wait(&kernel, reading.waits(now), &members));
             }
             for (place, socket) in sockets {
                 let _ = write!(text, "\n    socket {}", report::describe(place, socket));

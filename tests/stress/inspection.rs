@@ -73,7 +73,7 @@ fn check(owned: &Owned) {
     let snapshot = rt::inspect();
     let owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
     for socket in &snapshot.sockets {
-        for (id, operation) in &socket.waiting {
+        for (id, operation) in &*socket.waiting {
             if let Some(number) = owned.get(id)
                 && *number != socket.fd
             {

@@ -1,15 +1,19 @@
 //! Snapshots of many sockets and tasks, beside an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
 //!
+//! Half of the sockets are clients and half were accepted; a task waits to read from each. Prints the CPU time and the page faults of the
+//! first snapshot and of later ones, and how long an echo takes while another thread takes snapshots in a loop, while another thread only
+//! computes, and beside neither. The three take turns of 100 ms, so that each meets the same load of the machine. The client of the echo is
+//! a thread with a socket of the standard library. Each echo is measured twice: by the clock, and without the time for which the threads of
+//! the echo were ready and had no processor (schedstat), which is the share of the machine's other threads.
+//!
 //! `--tasks N` adds N tasks that are always pending, and prints the time and memory that snapshots of them and their JSON take, limited
 //! as the server's answers are, and without a limit.
-//! Half of the sockets are clients and half were accepted; a task waits to read from each. Prints the CPU time of the first snapshot
-//! and of later ones, with and without addresses, and how long an echo takes while another thread takes snapshots in a loop and while none
-//! does. The client of the echo is a thread with a socket of the standard library.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use netpoll::net::{TcpListener, TcpStream};
@@ -53,29 +57,102 @@ async fn echo() -> io::Result<std::net::SocketAddr> {
     Ok(address)
 }
 
+/// How long the threads that serve an echo were ready to run and had no processor.
+struct Waiting(Vec<File>);
+
+impl Waiting {
+    /// Watches this thread and those of the runtime.
+    fn new() -> io::Result<Waiting> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir("/proc/self/task")? {
+            files.push(File::open(entry?.path().join("schedstat"))?);
+        }
+        Ok(Waiting(files))
+    }
+
+    fn nanos(&self) -> u64 {
+        let of = |file: &File| {
+            let mut buf = [0; 96];
+            let count = file.read_at(&mut buf, 0).ok()?;
+            std::str::from_utf8(&buf[..count]).ok()?.split(' ').nth(1)?.parse::<u64>().ok()
+        };
+        self.0.iter().filter_map(of).sum()
+    }
+}
+
+/// The times of echoes: by the clock, and without the time for which a thread had no processor.
+#[derive(Default)]
+struct Times {
+    clock: Histogram,
+    own: Histogram,
+    /// How often the latter was over 1 ms.
+    late: u64,
+}
+
 /// Sends requests one after the other for as long as `time`, one every 200 us, and records how long each took.
-fn load(address: std::net::SocketAddr, time: Duration) -> io::Result<Histogram> {
-    let mut stream = std::net::TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    let (mut histogram, mut buf) = (Histogram::default(), [7; 64]);
+fn load(stream: &mut std::net::TcpStream, waiting: &Waiting, time: Duration, times: &mut Times) -> io::Result<()> {
+    let mut buf = [7; 64];
     let begin = Instant::now();
     while begin.elapsed() < time {
+        let waited = waiting.nanos();
         let sent = Instant::now();
         stream.write_all(&buf)?;
         stream.read_exact(&mut buf)?;
-        histogram.record(sent.elapsed().as_nanos() as u64);
+        let nanos = sent.elapsed().as_nanos() as u64;
+        let own = nanos.saturating_sub(waiting.nanos() - waited);
+        times.clock.record(nanos);
+        times.own.record(own);
+        times.late += u64::from(own > 1_000_000);
         std::thread::sleep(Duration::from_micros(200));
     }
-    Ok(histogram)
+    Ok(())
 }
 
-fn print(title: &str, histogram: &Histogram) {
-    let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|quantile| histogram.quantile(quantile) as f64 / 1e6);
-    println!(
-        "{title}: {} requests, p50 {p50:.3} ms, p99 {p99:.3} ms, p99.9 {p999:.3} ms, largest {:.3} ms",
-        histogram.len(),
-        histogram.largest() as f64 / 1e6
-    );
+fn print(title: &str, times: &Times) {
+    let figures = |histogram: &Histogram| {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|quantile| histogram.quantile(quantile) as f64 / 1e6);
+        format!("p50 {p50:.3} ms, p99 {p99:.3}, p99.9 {p999:.3}, largest {:.3}", histogram.largest() as f64 / 1e6)
+    };
+    println!("{title}: {} requests; {}", times.clock.len(), figures(&times.clock));
+    println!("    without the waits for a processor: {}; {} over 1 ms", figures(&times.own), times.late);
+}
+
+/// Beside what an echo runs.
+const BESIDE: [&str; 3] = ["snapshots", "a busy thread", "nothing"];
+
+/// Measures echoes beside each of [`BESIDE`], in turns.
+fn echoes(address: std::net::SocketAddr, time: Duration) -> io::Result<()> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let waiting = Waiting::new()?;
+    let (turn, stop, taken) = (AtomicUsize::new(2), AtomicBool::new(false), AtomicU64::new(0));
+    let mut times = [Times::default(), Times::default(), Times::default()];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                match turn.load(Ordering::Relaxed) {
+                    0 => {
+                        drop(rt::inspect());
+                        taken.fetch_add(1, Ordering::Relaxed);
+                    }
+                    1 => {}
+                    _ => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        });
+        let result = (0..3 * time.as_millis().div_ceil(100)).try_for_each(|round| {
+            let kind = (round % 3) as usize;
+            turn.store(kind, Ordering::Relaxed);
+            load(&mut stream, &waiting, Duration::from_millis(100), &mut times[kind])
+        });
+        stop.store(true, Ordering::Relaxed);
+        result
+    })?;
+    for (beside, times) in BESIDE.iter().zip(&times) {
+        print(&format!("echo beside {beside}"), times);
+    }
+    println!("{} snapshots", taken.load(Ordering::Relaxed));
+    Ok(())
 }
 
 /// Prints what a snapshot with `tasks` more tasks takes.
@@ -122,43 +199,21 @@ fn run(sockets: usize, tasks: usize, seconds: u64) -> io::Result<()> {
     task::block_on(open(sockets))?;
     let address = task::block_on(echo())?;
     let timed = |settings: rt::Inspect| {
-        let begin = sys::thread_cpu_ns().unwrap_or(0);
+        let (begin, faults) = (sys::thread_cpu_ns().unwrap_or(0), sys::thread_faults());
         let snapshot = settings.take();
-        ((sys::thread_cpu_ns().unwrap_or(0) - begin) as f64 / 1e6, snapshot)
+        let cpu = (sys::thread_cpu_ns().unwrap_or(0) - begin) as f64 / 1e6;
+        (cpu, sys::thread_faults() - faults, snapshot)
     };
-    let without = timed(rt::Inspect::new().addresses(false)).0;
-    let (first, snapshot) = timed(rt::Inspect::new());
+    let (cpu, faults, snapshot) = timed(rt::Inspect::new());
     println!("{} tasks, {} sockets", snapshot.tasks.len(), snapshot.sockets.len());
-    println!("CPU of the first snapshot: {without:.1} ms without addresses, {first:.1} ms with them");
+    let count = |has: fn(&rt::SocketInfo) -> bool| snapshot.sockets.iter().filter(|socket| has(socket)).count();
+    let (locals, peers) = (count(|socket| socket.local.is_some()), count(|socket| socket.peer.is_some()));
+    println!("CPU of the first snapshot: {cpu:.1} ms, {faults} page faults; {locals} local addresses, {peers} of peers");
     let mut later: Vec<f64> = (0..21).map(|_| timed(rt::Inspect::new()).0).collect();
     later.sort_by(f64::total_cmp);
     println!("CPU of later ones: median {:.1} ms, least {:.1}, most {:.1}", later[10], later[0], later[20]);
-    let time = Duration::from_secs(seconds);
-    print("echo alone", &load(address, time)?);
-    let stop = Arc::new(AtomicBool::new(false));
-    let looks = std::thread::spawn({
-        let stop = stop.clone();
-        move || {
-            let mut count = 0;
-            while !stop.load(Ordering::Relaxed) {
-                drop(rt::inspect());
-                count += 1;
-            }
-            count
-        }
-    });
-    print("echo beside snapshots", &load(address, time)?);
-    stop.store(true, Ordering::Relaxed);
-    println!("{} snapshots", looks.join().unwrap_or(0));
-    // The same load on the processor, without snapshots: what the machine adds.
-    let stop = Arc::new(AtomicBool::new(false));
-    let spins = std::thread::spawn({
-        let stop = stop.clone();
-        move || while !stop.load(Ordering::Relaxed) {}
-    });
-    print("echo beside a busy thread", &load(address, time)?);
-    stop.store(true, Ordering::Relaxed);
-    drop(spins.join());
+    drop(snapshot);
+    echoes(address, Duration::from_secs(seconds))?;
     if tasks > 0 {
         many(tasks);
     }

@@ -45,6 +45,11 @@ impl Fd {
         }
     }
 
+    /// Returns whether connect(2) may have been deferred.
+    pub(crate) fn uses_fast_open(&self) -> bool {
+        self.used_fast_open().is_some()
+    }
+
     pub(super) fn used_fast_open(&self) -> Option<&FastOpen> {
         self.fast_open().filter(|fast_open| fast_open.is_used())
     }

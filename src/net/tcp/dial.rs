@@ -146,11 +146,16 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
     loop {
         let stream = recipe.open(addr)?;
         let error = match connect(&stream.fd, addr, deadline).await {
-            Ok(()) if retries < retries_max && is_own_peer(&stream, addr) => None,
-            Ok(()) => {
-                stream.keep_names();
-                return Ok(stream);
-            }
+            Ok(()) => match local_unless_own_peer(&stream, addr, retries < retries_max) {
+                Ok(local) => {
+                    if !stream.fd.uses_fast_open() {
+                        stream.fd.poll.set_connection(local.or(recipe.local), addr);
+                    }
+                    stream.keep_names();
+                    return Ok(stream);
+                }
+                Err(OwnPeer) => None,
+            },
             Err(Failure::Io(error)) => {
                 // It may have failed at once; this makes a loop over it yield.
                 context::take_turn().await;
@@ -169,14 +174,27 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
     }
 }
 
-fn is_own_peer(stream: &NetFd, addr: SocketAddr) -> bool {
-    let own = stream.fd.with(|fd| {
+/// A connection to itself.
+struct OwnPeer;
+
+/// Returns the local address of a connection, if `asks` is set.
+///
+/// # Errors
+/// Returns an error if the connection is to itself, or has no address any more.
+fn local_unless_own_peer(stream: &NetFd, addr: SocketAddr, asks: bool) -> Result<Option<SocketAddr>, OwnPeer> {
+    if !asks {
+        return Ok(None);
+    }
+    let ask = |fd: BorrowedFd<'_>| {
         let local = socket::local_addr(fd)?;
         // With another port it is another socket's, whatever the address is (a wildcard means this
         // host).
-        Ok(local.port() == addr.port() && local == socket::peer_addr(fd)?)
-    });
-    own.unwrap_or(true)
+        Ok((local, local.port() == addr.port() && local == socket::peer_addr(fd)?))
+    };
+    match stream.fd.with(ask) {
+        Ok((local, false)) => Ok(Some(local)),
+        _ => Err(OwnPeer),
+    }
 }
 
 #[cfg(test)]

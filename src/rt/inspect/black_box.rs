@@ -17,9 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::rt::runtime::runtime;
 use crate::rt::sched::event_ring::{Event, Mark, ticks_since};
+use crate::rt::sched::identity;
+use crate::rt::sched::record::{self, Record};
 use crate::rt::sched::turn_ring::{Turn, unpack_word};
-use crate::rt::sched::{identity, record};
-use crate::rt::time::clock;
 use crate::rt::time::ticks::{Scale, ticks};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::task::TaskId;
@@ -239,14 +239,13 @@ fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
             _ => None,
         })
         .collect();
-    let now = clock::now();
     let mut labels: HashMap<_, _> = record::all()
-        .filter_map(|record| record.read(now))
+        .filter_map(Record::read)
         .filter(|reading| shown.contains(&reading.id))
-        .filter_map(|reading| Some((reading.id, reading.place?.to_string())))
+        .filter_map(|reading| Some((reading.id, reading.place()?.to_string())))
         .collect();
-    let names = identity::names().into_iter().filter(|(id, _)| shown.contains(id));
-    labels.extend(names.map(|(id, name)| (id, name.to_string())));
+    let names = identity::names(shown.iter().copied());
+    labels.extend(names.into_iter().map(|(id, name)| (id, name.to_string())));
     labels
 }
 

@@ -86,7 +86,7 @@ fn dump(reason: &str) {
     let text = format!(
         "netpoll: snapshot of process {} ({reason})\n{}\n",
         std::process::id(),
-        Inspect::new().tcp(true).take()
+        Inspect::new().addresses(true).tcp(true).take()
     );
     // An error cannot be reported: this is where errors go.
     let _ = io::stderr().write_all(text.as_bytes());

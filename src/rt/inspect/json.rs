@@ -175,7 +175,7 @@ fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
     if let Some(errno) = socket.last_errno {
         write!(out, ",\"last_errno\":{errno}")?;
     }
-    if let Some(limits) = socket.limits {
+    if let Some(limits) = &socket.limits {
         write!(out, ",\"limits\":{{\"connections\":{},\"refused\":{}", limits.connections, limits.refused)?;
         if let Some(most) = limits.max_connections {
             write!(out, ",\"max_connections\":{most}")?;

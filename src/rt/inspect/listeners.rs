@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{SocketInfo, TcpDetails, sockets};
+use super::sockets::{Asking, Reader};
+use super::{SocketInfo, TcpDetails};
 use crate::rt::metrics::metrics;
 use crate::rt::time::clock;
 use crate::rt::time::ticks::Scale;
@@ -24,17 +25,17 @@ const METRICS: [Gauge; 7] = [
         socket.reads.map(u64::from)
     }),
     ("connections", "gauge", "Current number of connections that hold a permit of the listener", |socket, _| {
-        let limits = socket.limits?;
+        let limits = socket.limits.as_ref()?;
         limits.max_connections.map(|_| limits.connections as u64)
     }),
     (
         "connections_max",
         "gauge",
         "Maximum number of connections that may hold a permit of the listener",
-        |socket, _| socket.limits?.max_connections.map(|most| most as u64),
+        |socket, _| socket.limits.as_ref()?.max_connections.map(|most| most as u64),
     ),
     ("refused", "counter", "Total number of connections refused for lack of descriptors", |socket, _| {
-        socket.limits.map(|limits| limits.refused)
+        socket.limits.as_ref().map(|limits| limits.refused)
     }),
 ];
 
@@ -51,8 +52,8 @@ const METRICS: [Gauge; 7] = [
 /// | `netpoll_listener_connections`, `netpoll_listener_connections_max` | those with [`max_connections`](crate::net::ListenConfig::max_connections) |
 /// | `netpoll_listener_refused_total` | those with limits |
 ///
-/// The call takes two system calls per TCP socket that no earlier call or snapshot has seen, and
-/// one per listener.
+/// The call takes a system call per listener, and a few per adopted TCP socket that no earlier call
+/// or snapshot has seen.
 ///
 /// # Examples
 /// ```
@@ -72,7 +73,7 @@ const METRICS: [Gauge; 7] = [
 #[must_use]
 pub fn openmetrics() -> String {
     let scale = Scale::new();
-    let listeners = sockets::Reader::new(true, false, clock::now(), &scale).listeners();
+    let listeners = Reader::new(Asking::Always, false, clock::now(), &scale).listeners();
     let mut text = metrics().openmetrics_without_end();
     for (name, kind, help, value) in METRICS {
         // Writing to a string does not fail.

@@ -27,6 +27,7 @@ mod black_box;
 mod dump;
 mod json;
 mod listeners;
+mod memory;
 #[cfg(feature = "serde")]
 mod serde;
 mod server;
@@ -41,13 +42,15 @@ pub use self::black_box::{BlackBox, WorkerEvent, WorkerEventKind, black_box};
 pub(crate) use self::black_box::{set_file as set_black_box_file, write_file_of_stall};
 pub use self::dump::{dump_on_panic, dump_on_sigusr1};
 pub use self::listeners::openmetrics;
+use self::memory::{AHEAD, Lists, fetch};
 pub use self::server::InspectServer;
 pub(crate) use self::server::{serve_at, serve_from_environment};
 pub use self::snapshot::{
-    ListenerLimits, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind,
-    TaskState, TcpDetails, WaitsFor, WokenBy, WorkerInfo,
+    ListenerLimits, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, SocketWaits, TaskInfo,
+    TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy, WorkerInfo,
 };
-use super::metrics::metrics;
+use self::sockets::{Asking, Reader};
+use super::metrics::metrics_with;
 use super::runtime::runtime;
 use super::sched::identity::{self, TaskId};
 use super::sched::processor::Processor;
@@ -57,13 +60,21 @@ use super::time::ticks::Scale;
 use crate::rt::poll::poll_desc::{NO_TAG, tag_index, tag_is_of};
 use crate::sync::Ordering;
 
+/// The maximum number of system calls for addresses of a snapshot without other settings.
+const CALLS_MAX: usize = 2000;
+
 /// Returns a snapshot of what every task, socket and worker is doing.
 ///
 /// Nothing is stopped, and no task is polled. The call takes a fraction of a microsecond per task
-/// and per socket, and two system calls per socket that no earlier snapshot has seen, on the calling
-/// thread. It does not start the runtime.
+/// and per socket, and at most 2,000 system calls, on the calling thread. It does not start the
+/// runtime.
 ///
-/// [`Inspect`] can also ask the kernel for the state of TCP connections.
+/// The addresses of TCP connections that were accepted or dialled are known without a system call,
+/// except for the local addresses of connections that a wildcard listener has accepted. For other
+/// sockets the kernel is asked. If more than 2,000 calls are necessary, some sockets have the state
+/// [`Unknown`](SocketState::Unknown) or no local address, and the next snapshot asks about them.
+/// [`Inspect::addresses`] removes this limit, and [`Inspect`] can also ask the kernel for the state of
+/// TCP connections.
 ///
 /// # Examples
 /// ```
@@ -97,7 +108,7 @@ pub fn inspect() -> Snapshot {
 /// ```
 /// let snapshot = netpoll::rt::Inspect::new().tcp(true).take();
 /// for socket in &snapshot.sockets {
-///     if let Some(tcp) = socket.tcp {
+///     if let Some(tcp) = &socket.tcp {
 ///         println!("{}: {:?} round trip, {} bytes unsent", socket.fd, tcp.rtt, tcp.unsent);
 ///     }
 /// }
@@ -106,7 +117,7 @@ pub fn inspect() -> Snapshot {
 #[must_use = "settings do nothing until `take`"]
 pub struct Inspect {
     tcp: bool,
-    addresses: bool,
+    asking: Asking,
     max_tasks: usize,
     /// Tasks up to this id are left out.
     after: u64,
@@ -120,17 +131,21 @@ impl Default for Inspect {
 
 impl Inspect {
     /// Creates settings that include tasks, workers, and sockets with their addresses, but no
-    /// details of TCP connections.
+    /// details of TCP connections. At most 2,000 system calls are made for addresses.
     pub fn new() -> Inspect {
-        Inspect { tcp: false, addresses: true, max_tasks: usize::MAX, after: 0 }
+        Inspect { tcp: false, asking: Asking::UpTo(CALLS_MAX), max_tasks: usize::MAX, after: 0 }
     }
 
-    /// Sets whether to ask the kernel for the addresses of each socket (default: yes). This takes
-    /// two system calls per socket.
+    /// Sets whether to ask the kernel for all addresses that are not known (default: for as many as
+    /// 2,000 system calls give).
     ///
-    /// The addresses of a connected or listening TCP socket are asked for once: later snapshots
-    /// have them at no cost, with or without this setting. A socket whose addresses are not known
-    /// has the state [`Unknown`](SocketState::Unknown).
+    /// The addresses of TCP connections that were accepted or dialled are known, and those of
+    /// listeners. The local address of a connection that a wildcard listener has accepted takes one
+    /// system call, the first time, and an adopted TCP socket up to four. A UDP or Unix socket takes
+    /// up to three each time. The answers for up to 4,096 adopted sockets are kept.
+    ///
+    /// If this is `false`, the kernel is not asked. A socket whose addresses are not known has the
+    /// state [`Unknown`](SocketState::Unknown).
     ///
     /// # Examples
     /// ```
@@ -139,7 +154,7 @@ impl Inspect {
     /// println!("{} sockets", snapshot.sockets.len());
     /// ```
     pub fn addresses(mut self, addresses: bool) -> Inspect {
-        self.addresses = addresses;
+        self.asking = if addresses { Asking::Always } else { Asking::Never };
         self
     }
 
@@ -186,54 +201,67 @@ impl Inspect {
         self
     }
 
-    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks, in order, and
-    /// the number of those that follow.
-    fn readings(self, now: u64) -> (Vec<Reading>, Vec<u64>, usize) {
+    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks, unless they
+    /// are those of the snapshot, and the number of those that follow.
+    fn readings(self) -> (Vec<Reading>, Option<Vec<u64>>, usize) {
         let is_limited = self.max_tasks < usize::MAX || self.after > 0;
         if !is_limited {
-            let mut readings: Vec<_> = record::all().filter_map(|record| record.read(now)).collect();
-            readings.sort_unstable_by_key(|reading| reading.id);
-            let ids = readings.iter().map(|reading| reading.id).collect();
-            return (readings, ids, 0);
+            // Room for those that are spawned meanwhile, so that the list is not moved.
+            static LISTS: Lists = Lists::new();
+            let mut readings = LISTS.with_room(runtime().tasks_alive() as usize + 64);
+            readings.extend(record::all().filter_map(Record::read));
+            readings.sort_unstable_by_key(|reading: &Reading| reading.id);
+            return (readings, None, 0);
         }
         let mut ids: Vec<_> = record::all().map(Record::id).filter(|&id| id != 0).collect();
         ids.sort_unstable();
         let first = ids.partition_point(|&id| id <= self.after);
         let end = ids.len().min(first.saturating_add(self.max_tasks));
         let shown = &ids[first..end];
-        let (Some(&least), Some(&greatest)) = (shown.first(), shown.last()) else { return (Vec::new(), ids, 0) };
+        let (Some(&least), Some(&greatest)) = (shown.first(), shown.last()) else { return (Vec::new(), Some(ids), 0) };
         let records = record::all().filter(|record| (least..=greatest).contains(&record.id()));
-        let mut readings: Vec<_> = records.filter_map(|record| record.read(now)).collect();
+        let mut readings: Vec<_> = records.filter_map(Record::read).collect();
         // Those of records that were reused in between are of later tasks.
         readings.retain(|reading| reading.id <= greatest);
         readings.sort_unstable_by_key(|reading| reading.id);
         let more = ids.len() - end;
-        (readings, ids, more)
+        (readings, Some(ids), more)
     }
 
     /// Takes the snapshot, as [`inspect`] does.
     #[must_use]
     pub fn take(self) -> Snapshot {
         let (now, scale) = (clock::now(), Scale::new());
-        let (readings, ids, more_tasks) = self.readings(now);
+        let (readings, ids, more_tasks) = self.readings();
+        let alive = match &ids {
+            Some(ids) => Alive::Ids(ids),
+            None => Alive::Shown(&readings),
+        };
         // Tasks were read before sockets: a socket that a task waits for may have been closed
         // since, but a socket that is found already existed.
-        let (mut sockets, places) = sockets::Reader::new(self.addresses, self.tcp, now, &scale).read();
+        let (mut sockets, places) = Reader::new(self.asking, self.tcp, now, &scale).read();
         let running: Vec<u64> = runtime().processors().map(Processor::running_id).collect();
-        let names = identity::names();
-        let mut tasks = Vec::with_capacity(readings.len());
-        for reading in &readings {
-            let is_running = reading.is_running || running.contains(&reading.id);
-            let found = if is_running { Found::Unknown } else { resolve(reading, now, &ids, &places, &mut sockets) };
+        let names = identity::names(readings.iter().map(|reading| reading.id));
+        static LISTS: Lists = Lists::new();
+        let mut tasks = LISTS.with_room(readings.len());
+        let mut wakers = Wakers { alive, last: None };
+        for (at, reading) in readings.iter().enumerate() {
+            if let Some(place) = readings.get(at + AHEAD).and_then(|next| place(next.waits(now).0, &places)) {
+                fetch(&sockets[place]);
+            }
+            let (waits, waits_for_more) = reading.waits(now);
+            let is_running = reading.is_running() || running.contains(&reading.id);
+            let found =
+                if is_running { Found::Unknown } else { resolve(reading.id, waits, now, alive, &places, &mut sockets) };
             let is_due =
                 matches!(found, Found::Due) || matches!(found, Found::WaitsFor(WaitsFor::Time(Duration::ZERO)));
-            let woken_by = waker(reading, &ids, &places, &sockets);
+            let woken_by = wakers.of(reading.id, reading.woken(now), &places, &sockets);
             tasks.push(TaskInfo {
                 id: TaskId::from_number(reading.id),
                 name: names.get(&reading.id).map(|name| name.to_string()),
-                kind: kind(reading.kind),
-                spawned_at: reading.place,
-                age: scale.since(reading.born),
+                kind: kind(reading.kind()),
+                spawned_at: reading.place(),
+                age: scale.since(reading.born()),
                 state: match () {
                     () if is_running => TaskState::Running,
                     () if is_due => TaskState::Ready,
@@ -243,12 +271,12 @@ impl Inspect {
                     Found::WaitsFor(waits_for) => Some(waits_for),
                     _ => None,
                 },
-                waits_for_more: reading.waits.1 && !is_running,
+                waits_for_more: waits_for_more && !is_running,
                 woken_by,
                 polls: reading.polls,
                 last_poll: scale.since(reading.polled),
-                cpu: Duration::from_nanos(reading.cpu_nanos),
-                longest_poll: reading.longest_poll,
+                cpu: reading.cpu(),
+                longest_poll: reading.longest_poll(),
             });
         }
         let workers = workers(&tasks);
@@ -256,10 +284,10 @@ impl Inspect {
             taken: SystemTime::now(),
             tasks,
             more_tasks,
-            by_id: snapshot::by_id(&sockets),
+            places,
+            metrics: metrics_with(|| sockets.iter().map(|socket| socket.readers + socket.writers).sum()),
             sockets,
             workers,
-            metrics: metrics(),
         }
     }
 }
@@ -272,10 +300,18 @@ enum Found {
     Unknown,
 }
 
-/// Decodes the wait word of a task. `alive` has the ids of all tasks, in order; `places` is that of
-/// [`Reader::read`](sockets::Reader::read).
-fn resolve(reading: &Reading, now: u64, alive: &[u64], places: &[usize], sockets: &mut [SocketInfo]) -> Found {
-    let (tag, operation) = match reading.waits.0 {
+/// Returns the place of the socket that a task waits for.
+fn place(waits: Waits, places: &[u32]) -> Option<usize> {
+    match waits {
+        Waits::Readable(tag) | Waits::Writable(tag) => Some(places.get(tag_index(tag))?.checked_sub(1)? as usize),
+        _ => None,
+    }
+}
+
+/// Decodes the wait of the task `id`. `alive` has the ids of all tasks, in order; `places` is that of
+/// [`Reader::read`].
+fn resolve(id: u64, waits: Waits, now: u64, alive: Alive<'_>, places: &[u32], sockets: &mut [SocketInfo]) -> Found {
+    let (tag, operation) = match waits {
         Waits::Nothing => return Found::Unknown,
         Waits::Turn | Waits::WokenByThread | Waits::WokenByTask(_) => return Found::Due,
         Waits::Time(time) => {
@@ -283,8 +319,7 @@ fn resolve(reading: &Reading, now: u64, alive: &[u64], places: &[usize], sockets
             return Found::WaitsFor(WaitsFor::Time(Duration::from_nanos(left)));
         }
         Waits::Task(bits) => {
-            let last = alive.last().copied().unwrap_or(0);
-            let mut found = ids(reading.waits.0.id_bits(), bits, last).filter(|id| alive.binary_search(id).is_ok());
+            let mut found = ids(waits.id_bits(), bits, alive.last()).filter(|&id| alive.has(id));
             return match (found.next(), found.next()) {
                 (Some(id), None) => Found::WaitsFor(WaitsFor::Task(TaskId::from_number(id))),
                 (None, _) => Found::Due,
@@ -301,7 +336,7 @@ fn resolve(reading: &Reading, now: u64, alive: &[u64], places: &[usize], sockets
         return Found::Unknown;
     }
     let place = places.get(tag_index(tag)).copied().unwrap_or(0);
-    let Some(socket) = place.checked_sub(1).map(|place| &mut sockets[place]) else { return Found::Due };
+    let Some(socket) = place.checked_sub(1).map(|place| &mut sockets[place as usize]) else { return Found::Due };
     if !tag_is_of(tag, socket.id.generation) {
         return Found::Due;
     }
@@ -313,7 +348,7 @@ fn resolve(reading: &Reading, now: u64, alive: &[u64], places: &[usize], sockets
     if waiters == 0 {
         return Found::Due;
     }
-    socket.waiting.push((TaskId::from_number(reading.id), operation));
+    socket.waiting.push((TaskId::from_number(id), operation));
     Found::WaitsFor(WaitsFor::Socket { socket: socket.id, operation })
 }
 
@@ -323,27 +358,72 @@ fn ids(count: u32, bits: u64, last: u64) -> impl DoubleEndedIterator<Item = u64>
     (0..highest).map(move |high| high << count | bits)
 }
 
-/// Decodes the word of what woke a task before its last poll.
-fn waker(reading: &Reading, alive: &[u64], places: &[usize], sockets: &[SocketInfo]) -> Option<WokenBy> {
-    match reading.woken {
-        Waits::Nothing => None,
-        Waits::Turn => Some(WokenBy::Itself),
-        Waits::WokenByThread => Some(WokenBy::Thread),
-        Waits::Time(_) => Some(WokenBy::Timer),
-        Waits::Task(bits) | Waits::WokenByTask(bits) => {
-            let possible = || ids(reading.woken.id_bits(), bits, TaskId::latest()).rev();
-            let id = possible().find(|id| alive.binary_search(id).is_ok()).or_else(|| possible().next())?;
-            Some(if id == reading.id { WokenBy::Itself } else { WokenBy::Task(TaskId::from_number(id)) })
+/// The ids of all tasks.
+#[derive(Clone, Copy)]
+enum Alive<'a> {
+    /// Those of the snapshot.
+    Shown(&'a [Reading]),
+    Ids(&'a [u64]),
+}
+
+impl Alive<'_> {
+    fn has(self, id: u64) -> bool {
+        match self {
+            Alive::Shown(readings) => readings.binary_search_by_key(&id, |reading| reading.id).is_ok(),
+            Alive::Ids(ids) => ids.binary_search(&id).is_ok(),
         }
-        Waits::Readable(tag)
-        | Waits::Writable(tag)
-        | Waits::ReadLock(tag)
-        | Waits::WriteLock(tag)
-        | Waits::HangUp(tag) => {
-            let place = places.get(tag_index(tag)).copied().filter(|_| tag != NO_TAG)?;
-            let socket = sockets.get(place.checked_sub(1)?)?;
-            tag_is_of(tag, socket.id.generation).then_some(WokenBy::Socket(socket.id))
+    }
+
+    fn last(self) -> u64 {
+        match self {
+            Alive::Shown(readings) => readings.last().map_or(0, |reading| reading.id),
+            Alive::Ids(ids) => ids.last().copied().unwrap_or(0),
         }
+    }
+}
+
+/// Finds what woke tasks.
+struct Wakers<'a> {
+    alive: Alive<'a>,
+    /// The last task that was looked for, and the one found: one task often spawns many.
+    last: Option<(Waits, Option<u64>)>,
+}
+
+impl Wakers<'_> {
+    /// Decodes what woke the task `id` before its last poll.
+    fn of(&mut self, id: u64, woken: Waits, places: &[u32], sockets: &[SocketInfo]) -> Option<WokenBy> {
+        match woken {
+            Waits::Nothing => None,
+            Waits::Turn => Some(WokenBy::Itself),
+            Waits::WokenByThread => Some(WokenBy::Thread),
+            Waits::Time(_) => Some(WokenBy::Timer),
+            Waits::Task(bits) | Waits::WokenByTask(bits) => {
+                let by = self.task(woken, bits)?;
+                Some(if by == id { WokenBy::Itself } else { WokenBy::Task(TaskId::from_number(by)) })
+            }
+            Waits::Readable(tag)
+            | Waits::Writable(tag)
+            | Waits::ReadLock(tag)
+            | Waits::WriteLock(tag)
+            | Waits::HangUp(tag) => {
+                let place = places.get(tag_index(tag)).copied().filter(|_| tag != NO_TAG)?;
+                let socket = sockets.get(place.checked_sub(1)? as usize)?;
+                tag_is_of(tag, socket.id.generation).then_some(WokenBy::Socket(socket.id))
+            }
+        }
+    }
+
+    /// Returns the task whose lowest bits are `bits`.
+    fn task(&mut self, woken: Waits, bits: u64) -> Option<u64> {
+        if let Some((of, found)) = self.last
+            && of == woken
+        {
+            return found;
+        }
+        let possible = || ids(woken.id_bits(), bits, TaskId::latest()).rev();
+        let found = possible().find(|&id| self.alive.has(id)).or_else(|| possible().next());
+        self.last = Some((woken, found));
+        found
     }
 }
 

@@ -264,7 +264,8 @@ fn serve(client: &UnixStream) -> io::Result<()> {
     }
     let line = read_line(client, Instant::now() + PATIENCE)?;
     let (format, after) = line.trim().split_once(' ').unwrap_or((line.trim(), "0"));
-    let snapshot = |after| Inspect::new().tcp(true).max_tasks(TASKS_MAX).after_task(after).take();
+    let inspect = Inspect::new().addresses(true).tcp(true).max_tasks(TASKS_MAX);
+    let snapshot = |after| inspect.after_task(after).take();
     let answer = match (format, after.parse()) {
         ("text", Ok(after)) => snapshot(after).to_string(),
         ("json", Ok(after)) => snapshot(after).to_json(),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,16 +34,9 @@ pub struct Snapshot {
     pub workers: Vec<WorkerInfo>,
     /// The runtime's counters.
     pub metrics: Metrics,
-    /// The position of each socket in `sockets`, ordered by id.
+    /// The position of each socket in `sockets`, plus one, by its slot; 0 for a slot without a socket.
     #[cfg_attr(feature = "serde", serde(skip))]
-    pub(super) by_id: Vec<(SocketId, u32)>,
-}
-
-/// Returns the position of each socket, ordered by id.
-pub(super) fn by_id(sockets: &[SocketInfo]) -> Vec<(SocketId, u32)> {
-    let mut by_id: Vec<_> = sockets.iter().zip(0..).map(|(socket, place)| (socket.id, place)).collect();
-    by_id.sort_unstable();
-    by_id
+    pub(super) places: Vec<u32>,
 }
 
 /// One task.
@@ -221,7 +215,7 @@ pub struct SocketInfo {
     /// The number of operations that wait in the writing direction.
     pub writers: usize,
     /// The tasks that are known to wait for the socket, each with what it waits for.
-    pub waiting: Vec<(TaskId, SocketWait)>,
+    pub waiting: SocketWaits,
     /// The time until the read deadline; zero if it has passed, `None` if there is none.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub read_deadline: Option<Duration>,
@@ -255,10 +249,58 @@ pub struct SocketInfo {
     /// The errno of the last of these errors, if it had one.
     pub last_errno: Option<i32>,
     /// The limits of a listener, if it has any.
-    pub limits: Option<ListenerLimits>,
+    pub limits: Option<Box<ListenerLimits>>,
     /// The kernel's state of a TCP connection, if [`Inspect::tcp`](super::Inspect::tcp) asked for
     /// it.
-    pub tcp: Option<TcpDetails>,
+    pub tcp: Option<Box<TcpDetails>>,
+}
+
+/// The tasks that wait for a socket, each with what it waits for: a slice. Most sockets have at most
+/// one, which takes no memory of its own.
+#[derive(Clone, Default)]
+pub struct SocketWaits(Waits);
+
+#[derive(Clone, Default)]
+enum Waits {
+    #[default]
+    None,
+    One((TaskId, SocketWait)),
+    Many(Vec<(TaskId, SocketWait)>),
+}
+
+impl SocketWaits {
+    pub(super) fn push(&mut self, wait: (TaskId, SocketWait)) {
+        match &mut self.0 {
+            Waits::None => self.0 = Waits::One(wait),
+            Waits::One(first) => self.0 = Waits::Many(vec![*first, wait]),
+            Waits::Many(all) => all.push(wait),
+        }
+    }
+}
+
+impl Deref for SocketWaits {
+    type Target = [(TaskId, SocketWait)];
+
+    fn deref(&self) -> &[(TaskId, SocketWait)] {
+        match &self.0 {
+            Waits::None => &[],
+            Waits::One(wait) => std::slice::from_ref(wait),
+            Waits::Many(all) => all,
+        }
+    }
+}
+
+impl fmt::Debug for SocketWaits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for SocketWaits {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
 }
 
 /// The limits of a listener, as set by a [`ListenConfig`](crate::net::ListenConfig). Listeners that
@@ -394,8 +436,8 @@ impl Snapshot {
 
     /// Returns the socket `id`, if it was open.
     pub fn socket(&self, id: SocketId) -> Option<&SocketInfo> {
-        let found = self.by_id.binary_search_by_key(&id, |entry| entry.0).ok();
-        let socket = found.and_then(|found| self.sockets.get(self.by_id[found].1 as usize));
+        let place = self.places.get(id.index as usize).and_then(|place| place.checked_sub(1));
+        let socket = place.and_then(|place| self.sockets.get(place as usize));
         // The vector is public: its owner may have changed it.
         socket.filter(|socket| socket.id == id).or_else(|| self.sockets.iter().find(|socket| socket.id == id))
     }

@@ -1,20 +1,24 @@
 //! Sockets in a snapshot: state from the poll cache, addresses and TCP state from the kernel.
 //!
 //! # Addresses
-//! Asking for the two addresses of a socket takes two system calls, which is most of the cost of a
-//! snapshot. The addresses of a connected or listening TCP socket do not change, so they are kept
-//! with the generation of its slot, and a later snapshot asks only for those of new sockets. The
-//! kept addresses take 72 bytes per slot, from the first snapshot on.
+//! Asking for the addresses of a socket takes up to four system calls, which would be most of the
+//! cost of a snapshot. Those of most TCP sockets are [known](addresses) since they were opened. Of
+//! other TCP sockets that are connected or listen, such as adopted ones, the answer of the kernel is
+//! kept, for [`ASKED_MAX`] sockets. A snapshot with a limit on the calls asks about the sockets that
+//! the one before it has left out.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use socket2::SockAddr;
 
-use super::{ListenerLimits, SocketAddress, SocketId, SocketInfo, SocketState, TcpDetails};
+use super::memory::{AHEAD, Lists, fetch};
+use super::{ListenerLimits, SocketAddress, SocketId, SocketInfo, SocketState, SocketWaits, TcpDetails};
+use crate::rt::poll::addresses::{self, Known};
 use crate::rt::poll::labels::{self, Label};
 use crate::rt::poll::poll_desc::{Description, Direction, PollDesc};
 use crate::rt::poll::usage::{self, Usage};
@@ -24,17 +28,29 @@ use crate::rt::time::ticks::Scale;
 use crate::rt::unsent;
 use crate::sys::{option, socket};
 
-/// The addresses of a TCP socket of which an earlier snapshot has asked.
+/// The addresses of a socket of which an earlier snapshot has asked.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct Asked {
     generation: u32,
-    local: SocketAddr,
-    /// None for a listener.
-    peer: Option<SocketAddr>,
+    known: Known,
 }
 
-/// The known addresses by slot. A snapshot that finds it locked by another one does without.
-static KNOWN: Mutex<Vec<Option<Known>>> = Mutex::new(Vec::new());
+/// The answers that are kept, by slot. A snapshot that finds it locked by another one does without.
+static ASKED: Mutex<Option<HashMap<u32, Asked>>> = Mutex::new(None);
+
+/// The maximum number of answers that are kept.
+const ASKED_MAX: usize = 4096;
+
+/// The number of the descriptor at which the next snapshot with a limit begins to ask.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// How many system calls a snapshot may make for addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    Never,
+    UpTo(usize),
+    Always,
+}
 
 /// The TCP states in which one side has ended its sending side.
 const HALF_CLOSED: [&str; 3] = ["CLOSE_WAIT", "FIN_WAIT1", "FIN_WAIT2"];
@@ -50,37 +66,103 @@ struct Identity {
 
 /// Reads the sockets of one snapshot.
 pub(super) struct Reader<'a> {
-    addresses: bool,
+    asking: Asking,
     tcp: bool,
     now: u64,
     scale: &'a Scale,
-    known: Option<MutexGuard<'static, Vec<Option<Known>>>>,
+    local_ips: Vec<IpAddr>,
+    asked: Option<MutexGuard<'static, Option<HashMap<u32, Asked>>>>,
+    /// Whether the answers about closed sockets were removed.
+    has_pruned: bool,
+    has_labels: bool,
     gathered: HashMap<(u32, u32), usize>,
 }
 
 impl<'a> Reader<'a> {
     /// Creates a reader that asks the kernel for addresses, and for details of TCP connections, as
     /// the two settings say.
-    pub(super) fn new(addresses: bool, tcp: bool, now: u64, scale: &'a Scale) -> Reader<'a> {
+    pub(super) fn new(asking: Asking, tcp: bool, now: u64, scale: &'a Scale) -> Reader<'a> {
         let gathered = unsent::amounts().into_iter().map(|amount| ((amount.index, amount.generation), amount.bytes));
-        Reader { addresses, tcp, now, scale, gathered: gathered.collect(), known: KNOWN.try_lock().ok() }
+        Reader {
+            asking,
+            tcp,
+            now,
+            scale,
+            local_ips: addresses::local_ips(),
+            asked: ASKED.try_lock().ok(),
+            has_pruned: false,
+            has_labels: labels::exist(),
+            gathered: gathered.collect(),
+        }
     }
 
     /// Returns all open sockets, ordered by descriptor number, and the places of sockets by slot:
     /// the position plus one, or 0 for a slot without a socket.
-    pub(super) fn read(mut self) -> (Vec<SocketInfo>, Vec<usize>) {
-        let all = runtime().cache.iter().filter_map(|desc| Some((desc.described()?, desc)));
-        let mut all: Vec<(Description, &'static PollDesc)> = all.collect();
-        all.sort_unstable_by_key(|(description, _)| description.number);
-        let mut sockets = Vec::with_capacity(all.len());
+    pub(super) fn read(mut self) -> (Vec<SocketInfo>, Vec<u32>) {
+        let descriptors = runtime().descriptors.load(Ordering::Relaxed);
+        static ALL: Lists = Lists::new();
+        static SOCKETS: Lists = Lists::new();
+        let mut all: Vec<(u32, &'static PollDesc)> = ALL.with_room(descriptors);
+        all.extend(runtime().cache.iter().filter_map(|desc| Some((desc.number()?, desc))));
+        all.sort_unstable_by_key(|&(number, _)| number);
+        let mut sockets = SOCKETS.with_room(all.len());
         let mut places = vec![0; all.iter().map(|(_, desc)| desc.index as usize + 1).max().unwrap_or(0)];
-        for (description, desc) in all {
-            if let Some(info) = self.socket(description, desc) {
+        // ORDERING: Relaxed, here and below: it is a hint.
+        let first = if self.has_limit() { NEXT.swap(0, Ordering::Relaxed) } else { 0 };
+        let mut skipped = Vec::new();
+        for (at, &(number, desc)) in all.iter().enumerate() {
+            if let Some((_, next)) = all.get(at + AHEAD) {
+                fetch(*next);
+                if let Some(words) = addresses::words(next.index) {
+                    fetch(words);
+                }
+            }
+            // Another number is that of a socket that was opened just now, which is out of order.
+            let Some(description) = desc.described().filter(|now| now.number == number) else { continue };
+            let known = self.known(description, desc);
+            let comes_later = description.number < first && calls(known) > 0;
+            let asks = !comes_later && self.may_ask(known, description.number);
+            if let Some(info) = self.socket(description, desc, known, asks) {
                 sockets.push(info);
-                places[desc.index as usize] = sockets.len();
+                places[desc.index as usize] = sockets.len() as u32;
+                if comes_later {
+                    skipped.push((sockets.len() - 1, description, desc));
+                }
+            }
+        }
+        // The snapshot before asked about these.
+        for (place, description, desc) in skipped {
+            let known = self.known(description, desc);
+            if !self.may_ask(known, description.number) {
+                break;
+            }
+            if let Some(info) = self.socket(description, desc, known, true) {
+                sockets[place] = info;
             }
         }
         (sockets, places)
+    }
+
+    fn has_limit(&self) -> bool {
+        matches!(self.asking, Asking::UpTo(_))
+    }
+
+    /// Takes the calls that the addresses of a socket need from those that may be made. Returns
+    /// whether there are enough.
+    fn may_ask(&mut self, known: Option<Known>, number: u32) -> bool {
+        match (&mut self.asking, calls(known)) {
+            (Asking::Never, _) => false,
+            (Asking::Always, _) | (_, 0) => true,
+            (Asking::UpTo(rest), calls) if calls <= *rest => {
+                *rest -= calls;
+                true
+            }
+            (Asking::UpTo(rest), _) => {
+                *rest = 0;
+                let _ = NEXT.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
+                false
+            }
+        }
     }
 
     /// Returns the TCP listeners, with their TCP_INFO.
@@ -88,36 +170,48 @@ impl<'a> Reader<'a> {
         let mut listeners = Vec::new();
         for desc in runtime().cache.iter() {
             let Some(description) = desc.described().filter(|description| description.is_tcp) else { continue };
+            let known = self.known(description, desc);
+            if matches!(known, Some(Known::Connection { .. })) {
+                continue;
+            }
             self.tcp = false;
-            if self.socket(description, desc).is_some_and(|socket| socket.state == SocketState::Listening) {
+            let found = self.socket(description, desc, known, true);
+            if found.is_some_and(|socket| socket.state == SocketState::Listening) {
                 self.tcp = true;
-                listeners.extend(self.socket(description, desc));
+                listeners.extend(self.socket(description, desc, known, true));
             }
         }
         listeners
     }
 
-    fn socket(&mut self, description: Description, desc: &'static PollDesc) -> Option<SocketInfo> {
+    /// Returns a socket, unless it was closed meanwhile. `known` has its addresses, as far as they are
+    /// known, and `asks` is whether the kernel is asked for the others.
+    fn socket(
+        &mut self,
+        description: Description,
+        desc: &'static PollDesc,
+        known: Option<Known>,
+        asks: bool,
+    ) -> Option<SocketInfo> {
         let number = description.number as i32;
         // SAFETY: the number is open while the generation is current. If the socket is closed
         // meanwhile and the number is reused, these calls only read state, and the result is
         // discarded below.
         #[allow(unsafe_code)]
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
-        let known = self.known(description.generation, desc);
-        let is_new = known.is_none();
         let identity = match known {
-            Some(known) => known,
-            None if self.addresses => identify(fd, description.is_tcp),
+            Some(known) => known_identity(known, fd, asks),
+            None if asks => identify(fd, &description, desc),
             None => Identity {
-                kind: if description.is_tcp { "tcp" } else { "socket" },
+                kind: kind(&description, desc).unwrap_or("socket"),
                 local: None,
                 peer: None,
                 state: SocketState::Unknown,
             },
         };
         let is_tcp = identity.kind == "tcp";
-        let tcp = if self.tcp && is_tcp { option::tcp_state(fd).ok().map(|state| details(&state)) } else { None };
+        let tcp =
+            if self.tcp && is_tcp { option::tcp_state(fd).ok().map(|state| Box::new(details(&state))) } else { None };
         let [read, write] = desc.sides();
         let deadline = |direction| match desc.deadline(direction) {
             clock::NONE => None,
@@ -149,13 +243,15 @@ impl<'a> Reader<'a> {
         };
         let (errors, errno) = desc.failures();
         let (mut host, mut limits) = (None, None);
-        match labels::get(desc.index, description.generation) {
+        match self.has_labels.then(|| labels::get(desc.index, description.generation)).flatten() {
             Some(Label::Host(name)) => host = Some(name),
             Some(Label::Limits(of)) => {
-                limits = of.upgrade().map(|of| ListenerLimits {
-                    connections: of.connections(),
-                    max_connections: of.most(),
-                    refused: of.refused(),
+                limits = of.upgrade().map(|of| {
+                    Box::new(ListenerLimits {
+                        connections: of.connections(),
+                        max_connections: of.most(),
+                        refused: of.refused(),
+                    })
                 });
             }
             None => {}
@@ -171,7 +267,7 @@ impl<'a> Reader<'a> {
             age: self.scale.since(description.opened),
             readers: read.waiting(),
             writers: write.waiting(),
-            waiting: Vec::new(),
+            waiting: SocketWaits::default(),
             read_deadline: deadline(Direction::Read),
             write_deadline: deadline(Direction::Write),
             reads: operations.map(|operations| operations[0]),
@@ -189,46 +285,85 @@ impl<'a> Reader<'a> {
         if !desc.is_current(description.generation) {
             return None;
         }
-        if is_new && is_tcp {
-            self.remember(&info, identity.state);
+        if is_tcp && asks {
+            self.remember(&info, known, identity.state);
         }
         Some(info)
     }
 
-    fn known(&self, generation: u32, desc: &PollDesc) -> Option<Identity> {
-        let known = (*self.known.as_ref()?.get(desc.index as usize)?)?;
-        (known.generation == generation).then(|| Identity {
-            kind: "tcp",
-            local: Some(SocketAddress::Ip(known.local)),
-            peer: known.peer.map(SocketAddress::Ip),
-            state: if known.peer.is_some() { SocketState::Open } else { SocketState::Listening },
+    /// Returns the addresses of a TCP socket, as far as they are known without asking the kernel.
+    fn known(&self, description: Description, desc: &PollDesc) -> Option<Known> {
+        if !description.is_tcp {
+            return None;
+        }
+        addresses::get((desc.index, description.generation), &self.local_ips).or_else(|| {
+            let asked = self.asked.as_ref()?.as_ref()?.get(&desc.index)?;
+            (asked.generation == description.generation).then_some(asked.known)
         })
     }
 
-    /// Keeps the addresses of a TCP socket that is connected or listens.
-    fn remember(&mut self, info: &SocketInfo, state: SocketState) {
+    /// Keeps the addresses of a TCP socket that is connected or listens, if they were not known.
+    fn remember(&mut self, info: &SocketInfo, known: Option<Known>, state: SocketState) {
         let Some(SocketAddress::Ip(local)) = info.local else { return };
-        let peer = match (&info.peer, state) {
-            (Some(SocketAddress::Ip(peer)), _) => Some(*peer),
-            (None, SocketState::Listening) => None,
-            _ => return,
-        };
-        let (Some(known), place) = (&mut self.known, info.id.index as usize) else { return };
-        if known.len() <= place {
-            known.resize(place + 1, None);
+        let SocketId { index, generation } = info.id;
+        match known {
+            Some(Known::Listener { local: None } | Known::Connection { local: None, .. }) => {
+                addresses::add_local((index, generation), local);
+            }
+            Some(_) => {}
+            None => {
+                let known = match (&info.peer, state) {
+                    (Some(SocketAddress::Ip(peer)), _) => Known::Connection { local: Some(local), peer: *peer },
+                    (None, SocketState::Listening) => Known::Listener { local: Some(local) },
+                    _ => return,
+                };
+                let Some(asked) = &mut self.asked else { return };
+                let asked = asked.get_or_insert_default();
+                if asked.len() >= ASKED_MAX && !std::mem::replace(&mut self.has_pruned, true) {
+                    let cache = &runtime().cache;
+                    asked
+                        .retain(|&index, asked| cache.get(index).is_some_and(|desc| desc.is_current(asked.generation)));
+                }
+                if asked.len() < ASKED_MAX {
+                    asked.insert(index, Asked { generation, known });
+                }
+            }
         }
-        known[place] = Some(Known { generation: info.id.generation, local, peer });
     }
 }
 
+/// Returns the identity of a TCP socket whose addresses are known. `asks` is whether the kernel is
+/// asked for a local address that is not.
+fn known_identity(known: Known, fd: BorrowedFd<'_>, asks: bool) -> Identity {
+    let (local, peer, state) = match known {
+        Known::Listener { local } => (local, None, SocketState::Listening),
+        Known::Connection { local, peer } => (local, Some(peer), SocketState::Open),
+    };
+    let local = local.or_else(|| asks.then(|| socket::local_addr(fd).ok()).flatten());
+    Identity { kind: "tcp", local: local.map(SocketAddress::Ip), peer: peer.map(SocketAddress::Ip), state }
+}
+
+/// Returns the maximum number of system calls for the addresses of a socket.
+fn calls(known: Option<Known>) -> usize {
+    match known {
+        Some(Known::Listener { local: Some(_) } | Known::Connection { local: Some(_), .. }) => 0,
+        Some(_) => 1,
+        None => 4,
+    }
+}
+
+/// Returns the kind of a socket, if it is known without asking the kernel.
+fn kind(description: &Description, desc: &PollDesc) -> Option<&'static str> {
+    if description.is_tcp { Some("tcp") } else { usage::get(desc.index).and_then(Usage::kind) }
+}
+
 /// Asks the kernel for a socket's kind and addresses.
-fn identify(fd: BorrowedFd<'_>, is_tcp: bool) -> Identity {
+fn identify(fd: BorrowedFd<'_>, description: &Description, desc: &PollDesc) -> Identity {
     let local = socket::local_addr_any(fd).ok();
     let peer = local.as_ref().and_then(|_| socket::peer_addr_any(fd).ok());
     let kind = match &local {
         None => "fd",
-        Some(_) if is_tcp => "tcp",
-        Some(local) => socket_kind(fd, local),
+        Some(local) => kind(description, desc).unwrap_or_else(|| socket_kind(fd, local)),
     };
     let listens = || option::is_on(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).unwrap_or(false);
     let state = match () {

@@ -7,8 +7,8 @@
 //! with a label, and 16. An entry takes 32 bytes and the table's slack; names are shared.
 //!
 //! # Invariants
-//! * The table's lock is taken when a socket gets a label, and by a snapshot for each socket, never
-//!   by an operation. No foreign code runs under it.
+//! * The table's lock is taken when a socket gets a label, and by a snapshot for each socket if there
+//!   are labels, never by an operation. No foreign code runs under it.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -68,6 +68,11 @@ pub(crate) fn set_host(index: u32, generation: u32, host: &str, is_open: impl Fn
 /// Stores the limits of a listener, as [`set_host`] does.
 pub(crate) fn set_limits(index: u32, generation: u32, limits: Weak<dyn Limits>, is_open: impl Fn(u32, u32) -> bool) {
     lock().get_or_insert_default().set(index, generation, Label::Limits(limits), is_open);
+}
+
+/// Returns whether there are labels.
+pub(crate) fn exist() -> bool {
+    lock().as_ref().is_some_and(|labels| !labels.entries.is_empty())
 }
 
 /// Returns the label of the socket `generation` of the slot `index`, if it has one.

@@ -214,6 +214,12 @@ impl PollDesc {
         self.number.store(number | if is_tcp { IS_TCP } else { 0 }, Ordering::Release);
     }
 
+    /// Returns the number of the descriptor of the slot, if it was described.
+    pub(crate) fn number(&self) -> Option<u32> {
+        let number = self.number.load(Ordering::Relaxed);
+        (number != NO_NUMBER).then_some(number & !IS_TCP)
+    }
+
     /// Returns the descriptor of the slot, if it was described.
     pub(crate) fn described(&self) -> Option<Description> {
         let generation = self.generation();

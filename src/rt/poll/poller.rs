@@ -19,22 +19,20 @@
 //! `poll_*` caller has no key: its waker may be woken once spuriously.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
-use std::sync::Weak;
+use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::backend::Token;
-use crate::rt::poll::labels::{self, Limits};
 pub(crate) use crate::rt::poll::poll_desc::Direction;
 use crate::rt::poll::poll_desc::{PollDesc, registration};
 pub(crate) use crate::rt::poll::side::{Hold, Stop, Ticket};
 use crate::rt::poll::side::{Side, Wait};
 use crate::rt::poll::usage;
 use crate::rt::runtime::runtime;
-use crate::rt::sched::record::{self, Waits};
+use crate::rt::sched::record::Waits;
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Wakers};
@@ -104,7 +102,7 @@ pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: u64) -> Poll<()
 }
 
 /// Returns whether a slot belongs to the descriptor `generation`.
-fn is_open(index: u32, generation: u32) -> bool {
+pub(super) fn is_open(index: u32, generation: u32) -> bool {
     runtime().cache.get(index).is_some_and(|desc| desc.is_current(generation))
 }
 
@@ -142,7 +140,7 @@ pub(crate) struct PollHandle {
     pub(super) generation: u32,
     /// The maximum number of bytes per operation that need no counting: those of plain TCP are
     /// counted by the kernel, and the budget is charged for large ones.
-    uncounted: u32,
+    pub(super) uncounted: u32,
 }
 
 impl PollHandle {
@@ -253,17 +251,6 @@ impl PollHandle {
         });
     }
 
-    /// Stores which descriptor the handle is for, for [`inspect`](crate::rt::inspect()).
-    pub(crate) fn describe(&mut self, number: RawFd, is_tcp: bool) {
-        let now = ticks::rough_now();
-        self.desc.describe(number as u32, is_tcp, now, record::edge_notes);
-        if is_tcp {
-            self.uncounted = context::BYTES_A_UNIT as u32;
-        } else {
-            usage::of(self.desc.index).reset(now);
-        }
-    }
-
     /// Charges the task's budget for an operation of a stream that moved `bytes`, at most
     /// [`MAX_RW`](crate::sys::socket::MAX_RW), and [counts](PollHandle::count) it.
     #[inline]
@@ -297,16 +284,6 @@ impl PollHandle {
     #[cold]
     pub(crate) fn count_failure(&self, error: &io::Error) {
         self.desc.count_failure(error.raw_os_error().unwrap_or(0));
-    }
-
-    /// Stores the host name that the socket was dialled by, for [`inspect`](crate::rt::inspect()).
-    pub(crate) fn set_host(&self, host: &str) {
-        labels::set_host(self.desc.index, self.generation, host, is_open);
-    }
-
-    /// Stores the limits of a listener, for [`inspect`](crate::rt::inspect()).
-    pub(crate) fn set_limits(&self, limits: Weak<dyn Limits>) {
-        labels::set_limits(self.desc.index, self.generation, limits, is_open);
     }
 
     /// Waits for an edge, with a descriptor that [`register`](PollHandle::register) has just

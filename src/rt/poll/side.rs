@@ -449,9 +449,11 @@ impl<'a> Side<'a> {
         self.word().load(Ordering::Acquire) & CLOSING != 0
     }
 
+    /// Returns the number of operations that wait.
     pub(crate) fn waiting(self) -> usize {
-        let placed = self.word().load(Ordering::Relaxed) & PLACED != 0;
-        usize::from(placed) + self.list().lock().as_ref().map_or(0, |waiters| waiters.len())
+        let word = self.word().load(Ordering::Relaxed);
+        let listed = if word & LISTED == 0 { 0 } else { self.list().lock().as_ref().map_or(0, |list| list.len()) };
+        usize::from(word & PLACED != 0) + listed
     }
 
     /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. After setting EXPIRED, the

@@ -2,90 +2,109 @@
 //! [`inspect`](crate::rt::inspect()).
 //!
 //! The kernel counts the bytes of a TCP connection (TCP_INFO), but not those of UDP and Unix
-//! sockets. They are counted here, in a table by the slot of the socket. Its memory is allocated in
-//! blocks of 16 slots when the first such socket gets a slot of the block, 24 bytes per slot, and is
-//! kept.
+//! sockets. They are counted here, in the [words](super::slot_words) of the slot.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::rt::slab::SLOTS_MAX;
+use super::slot_words::{self, Words};
 
-const BLOCK_SLOTS: usize = 16;
-const PAGE_BLOCKS: usize = 1024;
-const PAGES: usize = SLOTS_MAX.div_ceil(PAGE_BLOCKS * BLOCK_SLOTS);
-
-type Block = Box<[Usage; BLOCK_SLOTS]>;
-type Page = Box<[OnceLock<Block>; PAGE_BLOCKS]>;
-
-static TABLE: [OnceLock<Page>; PAGES] = [const { OnceLock::new() }; PAGES];
-
-/// The use of one socket. Arrays are in the order of
+/// The use of one socket. Directions are in the order of
 /// [`Direction`](crate::rt::poll::poll_desc::Direction).
 // ORDERING: Relaxed throughout: the counts guard nothing.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
-    bytes: [AtomicU64; 2],
-    /// The rough time of the last operation.
-    used: AtomicU32,
+    bytes: [&'static AtomicU64; 2],
+    /// The rough time of the last operation in the low half; the kind of the socket above it.
+    used: &'static AtomicU64,
 }
 
-const _: () = assert!(size_of::<Usage>() <= 24);
+/// The kinds of sockets. The number of a kind is its position plus one.
+const KINDS: [&str; 4] = ["udp", "unix", "unixgram", "unixpacket"];
 
 /// Returns the usage of a slot, and creates it if there is none.
-pub(crate) fn of(index: u32) -> &'static Usage {
-    let (page, block, slot) = place(index);
-    let page = TABLE[page].get_or_init(|| Box::new([const { OnceLock::new() }; PAGE_BLOCKS]));
-    &page[block].get_or_init(Block::default)[slot]
+pub(crate) fn of(index: u32) -> Usage {
+    slot_words::of(index).into()
 }
 
 /// Returns the usage of a slot, if there is one.
-pub(crate) fn get(index: u32) -> Option<&'static Usage> {
-    let (page, block, slot) = place(index);
-    Some(&TABLE.get(page)?.get()?[block].get()?[slot])
+pub(crate) fn get(index: u32) -> Option<Usage> {
+    slot_words::get(index).map(Usage::from)
 }
 
-fn place(index: u32) -> (usize, usize, usize) {
-    let index = index as usize;
-    (index / BLOCK_SLOTS / PAGE_BLOCKS, index / BLOCK_SLOTS % PAGE_BLOCKS, index % BLOCK_SLOTS)
+impl From<&'static Words> for Usage {
+    fn from([received, sent, used]: &'static Words) -> Usage {
+        Usage { bytes: [received, sent], used }
+    }
 }
 
 impl Usage {
-    /// Begins the use of the slot by a new socket.
-    pub(crate) fn reset(&self, now: u32) {
+    /// Begins the use of the slot by a new socket, whose kind is not known.
+    pub(crate) fn reset(self, now: u32) {
         self.bytes.iter().for_each(|bytes| bytes.store(0, Ordering::Relaxed));
-        self.used.store(now, Ordering::Relaxed);
+        self.used.store(u64::from(now), Ordering::Relaxed);
     }
 
     /// Counts an operation that moved `bytes`.
-    pub(crate) fn add(&self, direction: usize, bytes: usize, now: u32) {
+    pub(crate) fn add(self, direction: usize, bytes: usize, now: u32) {
         self.bytes[direction].fetch_add(bytes as u64, Ordering::Relaxed);
-        self.used.store(now, Ordering::Relaxed);
+        self.set_used(now);
+    }
+
+    fn set_used(self, now: u32) {
+        self.used.store(self.used.load(Ordering::Relaxed) >> 32 << 32 | u64::from(now), Ordering::Relaxed);
+    }
+
+    /// Stores the kind of a new socket, if it is one of [`KINDS`].
+    pub(crate) fn set_kind(self, kind: &str) {
+        let number = KINDS.iter().position(|&known| known == kind).map_or(0, |place| place as u64 + 1);
+        self.used.store(number << 32 | u64::from(self.used.load(Ordering::Relaxed) as u32), Ordering::Relaxed);
+    }
+
+    /// Returns the kind of the socket, if it is known.
+    pub(crate) fn kind(self) -> Option<&'static str> {
+        let number = (self.used.load(Ordering::Relaxed) >> 32) as usize;
+        KINDS.get(number.checked_sub(1)?).copied()
     }
 
     /// Returns the bytes moved, and the rough time of the last operation.
-    pub(crate) fn read(&self) -> ([u64; 2], u32) {
-        (self.bytes.each_ref().map(|bytes| bytes.load(Ordering::Relaxed)), self.used.load(Ordering::Relaxed))
+    pub(crate) fn read(self) -> ([u64; 2], u32) {
+        (self.bytes.map(|bytes| bytes.load(Ordering::Relaxed)), self.used.load(Ordering::Relaxed) as u32)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::slab::SLOTS_MAX;
 
     #[test]
     fn each_slot_has_its_own_usage() {
         // Far from the slots that other tests use.
-        let last = SLOTS_MAX as u32 - 1;
-        assert!(get(last).is_none());
-        let (one, other) = (of(last), of(last - 1));
+        let (one, other) = (of(SLOTS_MAX as u32 - 101), of(SLOTS_MAX as u32 - 102));
         one.reset(7);
         one.add(0, 5, 8);
         one.add(1, 6, 9);
         assert_eq!(one.read(), ([5, 6], 9));
         assert_eq!(other.read(), ([0, 0], 0));
-        assert!(std::ptr::eq(get(last).unwrap(), one));
+        assert_eq!(get(SLOTS_MAX as u32 - 101).unwrap().read(), ([5, 6], 9));
         one.reset(10);
         assert_eq!(one.read(), ([0, 0], 10));
+    }
+
+    #[test]
+    fn kind_stays_until_the_slot_has_another_socket() {
+        let usage = of(SLOTS_MAX as u32 - 103);
+        usage.reset(7);
+        assert_eq!(usage.kind(), None);
+        for kind in KINDS {
+            usage.set_kind(kind);
+            usage.add(1, 6, u32::MAX);
+            assert_eq!((usage.kind(), usage.read().1), (Some(kind), u32::MAX));
+        }
+        usage.set_kind("raw");
+        assert_eq!(usage.kind(), None);
+        usage.set_kind("udp");
+        usage.reset(8);
+        assert_eq!(usage.kind(), None);
     }
 }

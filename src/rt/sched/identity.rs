@@ -127,7 +127,23 @@ pub(crate) fn name_of(task: TaskId) -> Option<String> {
     NAMES.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
 }
 
-/// Returns all names.
-pub(crate) fn names() -> HashMap<u64, Name> {
-    NAMES.lock().clone().unwrap_or_default()
+/// The number of tasks whose names are copied in one critical section, so that it is short.
+const NAMES_BATCH: usize = 64;
+
+/// Returns the names of those of the tasks that have one.
+pub(crate) fn names(tasks: impl IntoIterator<Item = u64>) -> HashMap<u64, Name> {
+    let (mut names, mut tasks) = (HashMap::new(), tasks.into_iter());
+    loop {
+        let batch: Vec<u64> = tasks.by_ref().take(NAMES_BATCH).collect();
+        let mut found = Vec::with_capacity(NAMES_BATCH);
+        {
+            let all = NAMES.lock();
+            let Some(all) = all.as_ref().filter(|all| !all.is_empty()) else { return names };
+            found.extend(batch.iter().filter_map(|id| Some((*id, all.get(id)?.clone()))));
+        }
+        names.extend(found);
+        if batch.len() < NAMES_BATCH {
+            return names;
+        }
+    }
 }

@@ -194,22 +194,57 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.iter()
 }
 
-/// The fields of one task, read consistently.
+/// The fields of one task, read consistently. They are packed as in the record, because a snapshot
+/// has one per task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) id: u64,
-    pub(crate) kind: Kind,
-    pub(crate) waits: (Waits, bool),
-    /// What the task waited for before its last poll, or what woke it from there.
-    pub(crate) woken: Waits,
-    /// Whether a thread that is not a worker is polling the future.
-    pub(crate) is_running: bool,
+    waits: u32,
+    woken: u32,
     pub(crate) polls: u32,
     pub(crate) polled: u32,
-    pub(crate) cpu_nanos: u64,
-    pub(crate) longest_poll: Duration,
-    pub(crate) born: u32,
-    pub(crate) place: Option<&'static Location<'static>>,
+    cpu: u32,
+    born: u32,
+    place: u32,
+}
+
+impl Reading {
+    pub(crate) fn kind(&self) -> Kind {
+        kind_of(self.born)
+    }
+
+    /// Returns what the task waits for at the time `now`, and whether it also waits for something
+    /// else.
+    pub(crate) fn waits(&self, now: u64) -> (Waits, bool) {
+        Waits::unpack(self.waits, now)
+    }
+
+    /// Returns what the task waited for before its last poll, or what woke it from there.
+    pub(crate) fn woken(&self, now: u64) -> Waits {
+        Waits::unpack(self.woken, now).0
+    }
+
+    /// Returns whether a thread that is not a worker is polling the future.
+    pub(crate) fn is_running(&self) -> bool {
+        self.waits == RUNNING
+    }
+
+    pub(crate) fn cpu(&self) -> Duration {
+        Duration::from_nanos(u64::from(self.cpu & CPU_MASK) << CPU_SHIFT)
+    }
+
+    pub(crate) fn longest_poll(&self) -> Duration {
+        unpack_duration((self.cpu >> CPU_BITS) as u8)
+    }
+
+    /// Returns the rough time at which the task was spawned.
+    pub(crate) fn born(&self) -> u32 {
+        self.born & !3
+    }
+
+    pub(crate) fn place(&self) -> Option<&'static Location<'static>> {
+        unpack_place(self.place >> SLOT_BITS)
+    }
 }
 
 /// The number of the first record of a block.
@@ -388,27 +423,22 @@ impl Record {
         }
     }
 
-    /// Reads the task that has this record at the time `now`, if there is one.
-    pub(crate) fn read(&self, now: u64) -> Option<Reading> {
+    /// Reads the task that has this record, if there is one.
+    pub(crate) fn read(&self) -> Option<Reading> {
         // ORDERING: Acquire pairs with the Release in `open`.
         let id = self.id.load(Ordering::Acquire);
         if id == 0 {
             return None;
         }
-        let (born, waits) = (self.born.load(Ordering::Relaxed), self.waits.load(Ordering::Relaxed));
-        let cpu = self.cpu.load(Ordering::Relaxed);
         let reading = Reading {
             id,
-            kind: kind_of(born),
-            waits: Waits::unpack(waits, now),
-            woken: Waits::unpack(self.woken.load(Ordering::Relaxed), now).0,
-            is_running: waits == RUNNING,
+            waits: self.waits.load(Ordering::Relaxed),
+            woken: self.woken.load(Ordering::Relaxed),
             polls: self.polls.load(Ordering::Relaxed),
             polled: self.polled.load(Ordering::Relaxed),
-            cpu_nanos: u64::from(cpu & CPU_MASK) << CPU_SHIFT,
-            longest_poll: unpack_duration((cpu >> CPU_BITS) as u8),
-            born: born & !3,
-            place: unpack_place(self.place.load(Ordering::Relaxed) >> SLOT_BITS),
+            cpu: self.cpu.load(Ordering::Relaxed),
+            born: self.born.load(Ordering::Relaxed),
+            place: self.place.load(Ordering::Relaxed),
         };
         // ORDERING: Acquire pairs with the fence in `open`: if the id has not changed, all fields
         // read are this task's.
@@ -550,10 +580,10 @@ mod tests {
         record.poll_lasts(Duration::from_millis(80));
         record.poll_lasts(Duration::from_millis(20));
         record.id.store(7, Ordering::Relaxed);
-        let reading = record.read(0).unwrap();
-        let cpu = Duration::from_nanos(reading.cpu_nanos);
+        let reading = record.read().unwrap();
+        let cpu = reading.cpu();
         // Other tests of this process may take part of the rest.
         assert!(cpu.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{cpu:?}");
-        assert_eq!(reading.longest_poll, Duration::from_millis(80));
+        assert_eq!(reading.longest_poll(), Duration::from_millis(80));
     }
 }

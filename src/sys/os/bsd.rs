@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::SocketAddr;
 use std::os::unix::thread::JoinHandleExt;
@@ -143,3 +144,6 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     // SAFETY: the function has no preconditions.
     unsafe { libc::__error() }
 }
+
+/// Does nothing: each page of memory that is written next costs a fault.
+pub(crate) fn populate<T>(_memory: &mut [MaybeUninit<T>]) {}

@@ -1,0 +1,77 @@
+//! What a handle stores about its descriptor for [`inspect`](crate::rt::inspect()): its number, kind,
+//! addresses, host name and limits.
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::Weak;
+
+use super::addresses;
+use super::labels::{self, Limits};
+use super::poller::{PollHandle, is_open};
+use super::usage;
+use crate::rt::context;
+use crate::rt::sched::record;
+use crate::rt::time::ticks;
+
+impl PollHandle {
+    /// Stores which descriptor the handle is for, for [`inspect`](crate::rt::inspect()).
+    pub(crate) fn describe(&mut self, number: RawFd, is_tcp: bool) {
+        let now = ticks::rough_now();
+        self.desc.describe(number as u32, is_tcp, now, record::edge_notes);
+        if is_tcp {
+            self.uncounted = context::BYTES_A_UNIT as u32;
+            addresses::reset(self.desc.index);
+        } else {
+            usage::of(self.desc.index).reset(now);
+        }
+    }
+
+    /// Stores the kind of a new socket that is not TCP.
+    pub(crate) fn set_kind(&self, kind: &str) {
+        usage::of(self.desc.index).set_kind(kind);
+    }
+
+    /// Stores the host name that the socket was dialled by, for [`inspect`](crate::rt::inspect()).
+    pub(crate) fn set_host(&self, host: &str) {
+        labels::set_host(self.desc.index, self.generation, host, is_open);
+    }
+
+    /// Returns the slot and the generation of a TCP socket.
+    fn tcp_id(&self) -> Option<addresses::Id> {
+        (self.uncounted != 0).then_some((self.desc.index, self.generation))
+    }
+
+    /// Stores the addresses of a new TCP connection, as far as they are known, for
+    /// [`inspect`](crate::rt::inspect()).
+    pub(crate) fn set_connection(&self, local: Option<SocketAddr>, peer: SocketAddr) {
+        if let Some(id) = self.tcp_id() {
+            addresses::set_connection(id, local, peer);
+        }
+    }
+
+    /// Stores the addresses of a TCP connection that `listener` has accepted.
+    pub(crate) fn set_accepted(&self, listener: &PollHandle, peer: SocketAddr) {
+        if let (Some(id), Some(listener)) = (self.tcp_id(), listener.tcp_id()) {
+            addresses::set_accepted(id, listener, peer);
+        }
+    }
+
+    /// Stores the address of a new TCP listener. If the port is 0, it is not known yet.
+    pub(crate) fn set_listener(&self, local: SocketAddr) {
+        if let Some(id) = self.tcp_id() {
+            addresses::set_listener(id, local);
+        }
+    }
+
+    /// Adds the local address of a TCP socket, as the kernel has returned it.
+    pub(crate) fn add_local(&self, local: SocketAddr) {
+        if let Some(id) = self.tcp_id() {
+            addresses::add_local(id, local);
+        }
+    }
+
+    /// Stores the limits of a listener, for [`inspect`](crate::rt::inspect()).
+    pub(crate) fn set_limits(&self, limits: Weak<dyn Limits>) {
+        labels::set_limits(self.desc.index, self.generation, limits, is_open);
+    }
+}

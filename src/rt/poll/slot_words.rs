@@ -1,0 +1,57 @@
+//! Three words per descriptor beside its slot, for [`inspect`](crate::rt::inspect()).
+//!
+//! They hold the [addresses](super::addresses) of a TCP socket, or the [usage](super::usage) of
+//! another one. Memory is allocated in blocks of 16 slots when the first socket gets words in the
+//! block, 24 bytes per slot, and is kept.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+
+use crate::rt::slab::SLOTS_MAX;
+
+const BLOCK_SLOTS: usize = 16;
+const PAGE_BLOCKS: usize = 1024;
+const PAGES: usize = SLOTS_MAX.div_ceil(PAGE_BLOCKS * BLOCK_SLOTS);
+
+/// The words of one slot.
+pub(crate) type Words = [AtomicU64; 3];
+
+// The bound on the cost of a connection.
+const _: () = assert!(size_of::<Words>() <= 24);
+
+type Block = Box<[Words; BLOCK_SLOTS]>;
+type Page = Box<[OnceLock<Block>; PAGE_BLOCKS]>;
+
+static TABLE: [OnceLock<Page>; PAGES] = [const { OnceLock::new() }; PAGES];
+
+/// Returns the words of a slot, and creates them if there are none.
+pub(super) fn of(index: u32) -> &'static Words {
+    let (page, block, slot) = place(index);
+    let page = TABLE[page].get_or_init(|| Box::new([const { OnceLock::new() }; PAGE_BLOCKS]));
+    &page[block].get_or_init(Block::default)[slot]
+}
+
+/// Returns the words of a slot, if there are any.
+pub(super) fn get(index: u32) -> Option<&'static Words> {
+    let (page, block, slot) = place(index);
+    Some(&TABLE.get(page)?.get()?[block].get()?[slot])
+}
+
+fn place(index: u32) -> (usize, usize, usize) {
+    let index = index as usize;
+    (index / BLOCK_SLOTS / PAGE_BLOCKS, index / BLOCK_SLOTS % PAGE_BLOCKS, index % BLOCK_SLOTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_slot_has_its_own_words() {
+        // Far from the slots that other tests use.
+        let last = SLOTS_MAX as u32 - 1;
+        assert!(get(last).is_none());
+        assert!(std::ptr::eq(of(last), get(last).unwrap()));
+        assert!(!std::ptr::eq(of(last), of(last - 1)));
+    }
+}
