@@ -5,7 +5,8 @@
 //! *accepting* → (listener closed, `stop` completed, accept failed) → *draining* → (last connection
 //! ended, or grace over: the rest is cut off) → done. Dropping the future cuts all connections off.
 //! When `stop` completes, connections that the kernel has already accepted are served too: their
-//! clients may have sent requests.
+//! clients may have sent requests. The grace begins with *draining*, before these are accepted: a
+//! listener with a limit of its own accepts them only when others have ended.
 //!
 //! # Compared with Go (net/http.Server)
 //! Closing the listener and [`Server::grace`] correspond to `Shutdown` with a context's timeout.
@@ -29,9 +30,9 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
-use netpoll::future::timeout;
 use netpoll::net::is_closed;
 use netpoll::task;
+use netpoll::time::Sleep;
 
 use super::BoxError;
 use super::activity::Activity;
@@ -149,8 +150,9 @@ impl Server {
         self
     }
 
-    /// Sets how long requests in progress may take after the server has stopped accepting. Then
-    /// they are cut off.
+    /// Sets the time limit for the end of the server, counted from `stop` or the listener's close:
+    /// for connections in the listener's queue to be accepted, and for requests in progress. When
+    /// it is over, connections in the queue are reset, and requests in progress are cut off.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
         self
@@ -252,15 +254,19 @@ impl Server {
     {
         let group = CutOff(Arc::new(Group::default()));
         let settings = Arc::new(self.settings.clone());
-        let accepted = self.accept(&listener, &group.0, stop, |io| {
+        let mut grace = Sleep::never();
+        let accepted = self.accept(&listener, &group.0, stop, &mut grace, |io| {
             let activity = Activity::new(L::watch(&io));
             connection::serve(connect(io), activity, Arc::clone(&settings), group.0.join())
         });
         let result = accepted.await;
         // An owned listener is closed before the wait.
         drop(listener);
-        group.0.advance(DRAINING);
-        if timeout(self.grace, poll_fn(|cx| group.0.poll_fewer(1, cx))).await.is_ok() {
+        let all_ended = poll_fn(|cx| match group.0.poll_fewer(1, cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => Pin::new(&mut grace).poll(cx).map(|()| false),
+        });
+        if all_ended.await {
             return result;
         }
         group.0.advance(CUT);
@@ -269,12 +275,14 @@ impl Server {
     }
 
     /// Accepts until there is a reason to stop, and spawns the future that `begin` makes of each
-    /// connection. If the reason is `stop`, also accepts the connections in the listener's queue.
+    /// connection. Then the connections are draining and `grace` is set. If the reason is `stop`,
+    /// also accepts the connections in the listener's queue, until `grace` is over.
     async fn accept<L: Listener, F>(
         &self,
         listener: &L,
         group: &Group,
         stop: impl Future,
+        grace: &mut Sleep,
         mut begin: impl FnMut(L::Io) -> F,
     ) -> io::Result<()>
     where
@@ -284,7 +292,10 @@ impl Server {
         let mut stop = pin!(stop);
         let mut closed: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
         let mut is_stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
-        while !is_stopped {
+        let result = loop {
+            if is_stopped {
+                break Ok(true);
+            }
             let next = poll_fn(|cx| {
                 let next = if group.poll_fewer(self.max_connections, cx).is_ready() {
                     closed = None;
@@ -306,12 +317,16 @@ impl Server {
                     }
                     drop(task::spawn(connection));
                 }
-                Some(Some(Err(error))) if !is_closed(&error) => return Err(error),
-                Some(_) => return Ok(()),
+                Some(Some(Err(error))) if !is_closed(&error) => break Err(error),
+                Some(_) => break Ok(false),
                 None => is_stopped = true,
             }
-        }
+        };
         group.advance(DRAINING);
+        *grace = Sleep::new(self.grace);
+        if !result? {
+            return Ok(());
+        }
         for _ in 0..QUEUED {
             let next = poll_fn(|cx| {
                 if group.poll_fewer(self.max_connections, cx).is_pending() {
@@ -319,6 +334,9 @@ impl Server {
                 }
                 match connections.as_mut().poll_next(cx) {
                     Poll::Pending if !listener.is_queued() => Poll::Ready(None),
+                    // The listener may wait for a permit or a descriptor as long as connections
+                    // last.
+                    Poll::Pending => Pin::new(&mut *grace).poll(cx).map(|()| None),
                     next => next,
                 }
             });

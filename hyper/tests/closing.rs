@@ -7,6 +7,7 @@ mod common;
 mod serving;
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::future::{Future, pending, poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use netpoll::net::{TcpListener, TcpStream};
+use netpoll::net::{ListenConfig, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::task;
 use netpoll::unix::{UnixListener, UnixStream};
@@ -276,6 +277,81 @@ fn requests_in_the_queue_of_a_listener_are_answered_when_the_server_stops() {
             assert!(text.contains("connection: close") && text.ends_with("hello"), "{text}");
         }
         TcpStream::connect(addr).await.unwrap_err();
+    });
+}
+
+/// Serves with a listener that has a limit of one connection. Stops when one connection has a request in progress and another one
+/// is in the queue. Calls `then` with both and the handlers' state.
+async fn stop_at_limit_of_listener(
+    grace: Duration,
+    then: impl AsyncFnOnce(&TcpStream, &TcpStream, &Seen),
+) -> io::Result<()> {
+    let listener = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
+    let service = service_fn({
+        let seen = Arc::clone(&seen);
+        move |request| answer(Arc::clone(&seen), request)
+    });
+    let server = task::spawn({
+        let stop = Arc::clone(&stop);
+        async move {
+            let stop = becomes("a stop", || stop.load(Ordering::SeqCst));
+            Server::new().grace(grace).serve_until(listener, service, stop).await
+        }
+    });
+    let first = TcpStream::connect(addr).await.unwrap();
+    send(&first, "/wait").await;
+    becomes("it waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
+    let queued = TcpStream::connect(addr).await.unwrap();
+    queued.write_all(GET).await.unwrap();
+    stop.store(true, Ordering::SeqCst);
+    then(&first, &queued, &seen).await;
+    server.await
+}
+
+/// Regression: the grace began after the queue was empty, which a request that does not end can delay without limit.
+#[test]
+fn grace_ends_a_server_whose_listener_is_at_its_limit() {
+    run(async {
+        let ended = stop_at_limit_of_listener(Duration::from_millis(50), async |first, queued, _| {
+            assert_ends(first).await;
+            assert_ends(queued).await;
+        });
+        assert_eq!(ended.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    });
+}
+
+#[test]
+fn queued_request_is_answered_if_the_listener_has_room_within_the_grace() {
+    run(async {
+        let ended = stop_at_limit_of_listener(HOUR, async |first, queued, seen| {
+            seen.let_go.store(1, Ordering::SeqCst);
+            assert!(read_to_end(first).await.unwrap().ends_with("waited"));
+            let text = read_to_end(queued).await.unwrap();
+            assert!(text.contains("connection: close") && text.ends_with("hello"), "{text}");
+        });
+        ended.await.unwrap();
+    });
+}
+
+/// Regression: the server waited until the shortage was over.
+#[test]
+fn grace_ends_a_server_without_descriptors() {
+    common::child("grace_ends_a_server_without_descriptors", || {
+        task::block_on(async {
+            let listener = common::listener().await;
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            client.write_all(GET).await.unwrap();
+            // The sockets wait once, so that the poller has its descriptors.
+            assert!(common::poll_once(&mut Box::pin(client.read(&mut [0; 1]))).await.is_pending());
+            common::set_nofile(64);
+            let files: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            assert!(!files.is_empty());
+            let service = service_fn(|request| answer(Arc::new(Seen::default()), request));
+            Server::new().grace(Duration::from_millis(50)).serve_until(listener, service, ready(())).await.unwrap();
+            assert_ends(&client).await;
+        });
     });
 }
 
