@@ -78,9 +78,9 @@ const LOOPBACK: [SocketAddr; 2] =
 /// # Servers
 /// Servers are queried in order. The next server is queried if the previous one fails or is silent
 /// for a fifth of its time. An answer with records counts at once. An answer that the name does not
-/// exist counts only if the earlier servers have failed. A malformed reply, an error code such as
-/// SERVFAIL and a referral are failures. If all servers fail, the look-up fails with a temporary
-/// error, and the rest of the search list is not tried.
+/// exist, or has no records of the queried type, counts only if the earlier servers have failed. A
+/// malformed reply, an error code such as SERVFAIL and a referral are failures. If all servers fail,
+/// the look-up fails with a temporary error, and the rest of the search list is not tried.
 ///
 /// # Answers
 /// Only records at the end of a name's aliases count; up to 16 aliases are followed. Names in

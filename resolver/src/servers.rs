@@ -3,9 +3,10 @@
 //! # Order
 //! A round queries the servers in order. The next one is queried when the previous one has failed,
 //! or has been silent for a fifth of its time; the earlier query goes on. An answer with records
-//! ends the round. An answer that the name does *not* exist counts when no earlier server can still
-//! answer: if servers know different names, the first one that works decides, as with glibc. A
-//! failure (see [`reply`](super::reply)) never takes precedence over an answer.
+//! ends the round, also one with an alias. An answer that the name does *not* exist, or has no such
+//! record, counts when no earlier server can still answer: if servers know different names, the
+//! first one that works decides, as with glibc. A failure (see [`reply`](super::reply)) never takes
+//! precedence over an answer.
 //!
 //! Messages, ports, retransmission and the switch to TCP are hickory's. Each server has its own
 //! hickory pool, so hickory's ordering of servers and its judgement of replies are not used.
@@ -56,7 +57,8 @@ pub(super) struct Servers {
 enum Asked {
     Waiting(Pin<Box<dyn Future<Output = Answered> + Send>>),
     Failed,
-    NoName(u32),
+    /// It has answered that there is no such name or no such record.
+    Negative(Reply, u32),
 }
 
 impl Servers {
@@ -127,7 +129,7 @@ impl Servers {
                     let Asked::Waiting(answer) = server else { continue };
                     let Poll::Ready(answer) = answer.as_mut().poll(cx) else { continue };
                     *server = match answer {
-                        Ok((Reply::NoName, ttl)) => Asked::NoName(ttl),
+                        Ok((reply @ (Reply::NoName | Reply::NoRecords), ttl)) => Asked::Negative(reply, ttl),
                         Ok(reply) => return Poll::Ready(Ok(reply)),
                         Err(failed) => {
                             failure = Some(failed);
@@ -135,14 +137,14 @@ impl Servers {
                         }
                     };
                 }
-                if let Some(Asked::NoName(ttl)) = asked.iter().find(|asked| !matches!(asked, Asked::Failed)) {
-                    return Poll::Ready(Ok((Reply::NoName, *ttl)));
+                if let Some(Asked::Negative(reply, ttl)) = asked.iter().find(|asked| !matches!(asked, Asked::Failed)) {
+                    return Poll::Ready(Ok((reply.clone(), *ttl)));
                 }
                 let is_due = match asked.last() {
                     None | Some(Asked::Failed) => true,
                     Some(Asked::Waiting(_)) => left.len() > 0 && Pin::new(&mut patience).poll(cx).is_ready(),
                     // The earlier servers decide, and then this one.
-                    Some(Asked::NoName(_)) => false,
+                    Some(Asked::Negative(..)) => false,
                 };
                 if is_due && let Some(pool) = left.next() {
                     asked.push(Asked::Waiting(self.question(pool, query)));

@@ -447,6 +447,7 @@ fn malformed_reply_over_tcp_is_a_temporary_failure() {
 fn first_answering_server_decides() {
     let knows = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
     let does_not = Server::new(|_, _| Reply::Code(ResponseCode::NXDomain));
+    let has_none = Server::new(|_, _| Reply::Answer(Vec::new()));
     let fails = Server::new(|_, _| Reply::Code(ResponseCode::ServFail));
     let silent = Server::new(|_, _| Reply::Silence);
     run(async {
@@ -454,17 +455,48 @@ fn first_answering_server_decides() {
             let servers: Vec<_> = servers.iter().map(|server| server.addr).collect();
             Resolver::builder(servers).hosts_file(false).attempts(0).timeout(Duration::from_secs(2)).build().unwrap()
         };
-        let missing = resolver(&[&does_not, &knows]).lookup_txt("host.test.").await.unwrap_err();
-        assert!(error(&missing).is_not_found());
-        assert!(knows.asked().is_empty());
-        let missing = resolver(&[&fails, &does_not, &knows]).lookup_txt("host.test.").await.unwrap_err();
-        assert!(error(&missing).is_not_found());
+        for server in [&does_not, &has_none] {
+            let missing = resolver(&[server, &knows]).lookup_txt("host.test.").await.unwrap_err();
+            assert!(error(&missing).is_not_found());
+            assert!(knows.asked().is_empty());
+            let missing = resolver(&[&fails, server, &knows]).lookup_txt("host.test.").await.unwrap_err();
+            assert!(error(&missing).is_not_found());
+        }
         // One that is silent may have an answer until its time is over.
-        let missing = resolver(&[&silent, &does_not]).lookup_txt("host.test.").await.unwrap_err();
-        assert!(error(&missing).is_not_found());
+        for server in [&does_not, &has_none] {
+            let missing = resolver(&[&silent, server]).lookup_txt("host.test.").await.unwrap_err();
+            assert!(error(&missing).is_not_found());
+        }
         assert!(knows.asked().is_empty());
         assert!(resolver(&[&silent, &knows]).lookup_host("host.test.").await.is_ok());
     });
+}
+
+/// Regression: an answer without records counted at once, as if it had some.
+#[test]
+fn negative_answer_of_a_later_server_does_not_precede_records_of_an_earlier_one() {
+    let negatives: [fn() -> Reply; 2] = [|| Reply::Answer(Vec::new()), || Reply::Code(ResponseCode::NXDomain)];
+    for negative in negatives {
+        let later = Server::new(move |_, _| negative());
+        let later_asked = later.asked.clone();
+        let earlier = Server::new(move |_, _| {
+            // Until the answer of the later server has arrived.
+            while later_asked.lock().unwrap().is_empty() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(100));
+            Reply::Answer(vec![RData::TXT(TXT::new(vec!["text".into()]))])
+        });
+        run(async {
+            // The later server is asked after a fifth of the time.
+            let resolver = Resolver::builder([earlier.addr, later.addr]).hosts_file(false).attempts(0);
+            let resolver = resolver.timeout(Duration::from_secs(10)).search(["corp.test"]).build().unwrap();
+            assert_eq!(resolver.lookup_txt("host.test").await.unwrap(), ["text"]);
+            // The search list is not used either.
+            let asked = [earlier.asked(), later.asked()].concat();
+            assert!(asked.iter().all(|(name, _)| name == "host.test."), "{asked:?}");
+        });
+    }
 }
 
 /// The addresses of "host.test." in this answer to any question.
