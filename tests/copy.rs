@@ -492,6 +492,100 @@ fn reader_is_not_read_after_its_end_when_the_writer_fails() {
     });
 }
 
+/// Reads some bytes, then fails.
+struct Failing(bool);
+
+impl Read for Failing {
+    fn poll_read(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+        }
+        buf[..4].copy_from_slice(b"half");
+        Poll::Ready(Ok(4))
+    }
+}
+
+impl Write for Failing {
+    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A silent stream that gathers its bytes until it is flushed, as a TLS stream does.
+#[derive(Default)]
+struct Gathering {
+    gathered: Vec<u8>,
+    sent: Vec<u8>,
+    is_closed: bool,
+}
+
+impl Read for Gathering {
+    fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, _buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+}
+
+impl Write for Gathering {
+    fn poll_write(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.gathered.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.sent.extend(gathered);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_closed = true;
+        self.poll_flush(cx)
+    }
+}
+
+/// Closing a TLS stream sends close_notify: its peer would take the data for complete.
+#[test]
+fn failed_read_flushes_and_does_not_close_the_other_side() {
+    run(async {
+        for swapped in [false, true] {
+            let (mut failing, mut other) = (Failing(false), Gathering::default());
+            let copied = if swapped {
+                copy_bidirectional(&mut other, &mut failing).await
+            } else {
+                copy_bidirectional(&mut failing, &mut other).await
+            };
+            assert_eq!(copied.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            assert_eq!(other.sent, b"half");
+            assert!(!other.is_closed);
+        }
+    });
+}
+
+#[test]
+fn failed_read_ends_the_stream_of_a_socket_that_stays_open() {
+    run(async {
+        for swapped in [false, true] {
+            let (mut failing, (mut socket, peer)) = (Failing(false), pair().await);
+            let copied = if swapped {
+                copy_bidirectional(&mut socket, &mut failing).await
+            } else {
+                copy_bidirectional(&mut failing, &mut socket).await
+            };
+            assert_eq!(copied.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            assert_eq!(rest(&peer).await, b"half");
+            drop(socket);
+        }
+    });
+}
+
 /// Silence in both directions ends the copy. Data in either direction restarts the limit.
 #[test]
 fn idle_limit_ends_idle_copy() {

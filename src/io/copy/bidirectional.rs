@@ -3,8 +3,13 @@
 //! # States
 //! Each direction is *copying* → (its reader is at end of stream) *closing* the writer → *done*. If
 //! its writer fails, or the writer's peer is gone, it is *discarding*: it continues to read and
-//! drops the bytes. If its reader fails, the other direction can no longer write, and both end. The
-//! copy is complete when each direction is discarding or done.
+//! drops the bytes. If its reader fails, the other direction can no longer write, and both end
+//! without a wait. The copy is complete when each direction is discarding or done.
+//!
+//! # Why a failed read does not close
+//! `poll_close` of a writer may say that the stream is complete: close_notify of TLS, the trailer of
+//! a compressor. After a failed read it is not, so the writer is only flushed. A socket is closed
+//! for writing all the same, because its drop sends a FIN as well.
 //!
 //! # Why it discards
 //! A server may refuse an upload: it answers and closes while the client is still sending. The
@@ -36,7 +41,9 @@ use crate::time::Sleep;
 ///
 /// If writing to one side fails, the other direction runs to its end, so the last answer of a
 /// server that has closed is delivered. Bytes for the failed side are read and dropped in the
-/// meantime. If reading from one side fails, both directions end.
+/// meantime. If reading from one side fails, both directions end, and the other side is flushed. It
+/// is closed only if it is a socket: closing a TLS stream would tell its peer that the stream is
+/// complete.
 ///
 /// # Errors
 /// Returns the first error of either direction, as [`copy`](crate::io::copy()) does, most often
@@ -135,7 +142,7 @@ where
 #[derive(Debug)]
 enum State {
     Copying,
-    /// The reader is at end of stream, or has failed.
+    /// The reader is at end of stream.
     Closing,
     /// The writer accepts no more bytes. Bytes that are read are dropped.
     Discarding(Box<Buffer>),
@@ -170,7 +177,6 @@ impl Half {
         R: Read + Unpin + ?Sized,
         W: Write + Unpin + ?Sized,
     {
-        let mut reader_failed = false;
         if matches!(self.state, State::Copying) {
             self.state = match self.transfer.poll(cx, reader, writer) {
                 Poll::Pending => return false,
@@ -182,8 +188,8 @@ impl Half {
                 }
                 Poll::Ready(Err(Fault::Reader(error))) => {
                     failure.get_or_insert(error);
-                    reader_failed = true;
-                    State::Closing
+                    self.leave(cx, writer);
+                    return true;
                 }
             };
             self.transfer.stop();
@@ -195,12 +201,19 @@ impl Half {
                     failure.get_or_insert(error);
                     self.state = State::Done;
                 }
-                // After a failure it does not wait.
-                Poll::Pending if reader_failed => self.state = State::Done,
                 Poll::Pending => {}
             }
         }
-        reader_failed
+        false
+    }
+
+    /// The reader has failed. Sends the bytes that the writer holds, as far as that needs no wait.
+    fn leave<W: Write + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) {
+        self.transfer.stop();
+        self.state = State::Done;
+        let writer = Pin::new(writer);
+        // The reader's error is the one to report.
+        let _ = if self.transfer.writes_to_socket() { writer.poll_close(cx) } else { writer.poll_flush(cx) };
     }
 
     /// The writer has failed as a reader.

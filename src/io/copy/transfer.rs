@@ -71,6 +71,11 @@ impl Transfer {
         self.written
     }
 
+    /// Returns whether the writer is a socket.
+    pub(super) fn writes_to_socket(&self) -> bool {
+        self.target.is_some()
+    }
+
     /// Returns a number that changes whenever bytes have moved.
     pub(super) fn progress(&self) -> u64 {
         self.read.wrapping_add(self.written)
