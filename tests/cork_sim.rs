@@ -126,3 +126,63 @@ fn full_socket_delivers_everything_after_the_close() {
         });
     }
 }
+
+/// Writes until the socket takes nothing more.
+async fn fill(stream: &TcpStream) {
+    let mut refused = 0;
+    while refused < 3 {
+        let write = std::pin::pin!(stream.write(&[7; 10_000]));
+        if futures::poll!(write).is_pending() {
+            refused += 1;
+            task::sleep(ms(100)).await;
+        } else {
+            refused = 0;
+        }
+    }
+}
+
+/// The one edge wakes the task that sends the rest, and passes from it to a write that has nothing to
+/// send. The flush behind them gets none.
+#[test]
+fn flush_ends_when_others_have_used_the_edge() {
+    Sim::run(3, async move |sim: Sim| {
+        let ends = Arc::new(AtomicBool::new(false));
+        let end = ends.clone();
+        sim.host("server").spawn(async || {
+            let listener = TcpListener::bind("0.0.0.0:7").await?;
+            let (stream, _) = listener.accept().await?;
+            task::sleep(Duration::from_secs(5)).await;
+            let mut buf = vec![0; 10_000];
+            while stream.read(&mut buf).await? > 0 {}
+            std::io::Result::Ok(())
+        });
+        task::sleep(ms(10)).await;
+        let client = async move {
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            fill(&stream).await;
+            stream.set_auto_cork(true).unwrap();
+            stream.write_all(&[8; 100]).await.unwrap();
+            task::yield_now().await;
+            let raw = stream.clone();
+            let write = task::spawn(async move {
+                let call = |_: std::os::fd::BorrowedFd<'_>| -> std::io::Result<()> {
+                    Err(std::io::ErrorKind::WouldBlock.into())
+                };
+                raw.write_with(call).await
+            });
+            task::sleep(ms(10)).await;
+            let flushed = stream.clone();
+            let flush = task::spawn(async move {
+                flushed.flush().await.unwrap();
+                end.store(true, Ordering::SeqCst);
+            });
+            task::sleep(ms(10)).await;
+            assert!(!ends.load(Ordering::SeqCst), "the socket has taken the bytes");
+            task::sleep(Duration::from_secs(20)).await;
+            assert!(ends.load(Ordering::SeqCst));
+            flush.await;
+            drop(write);
+        };
+        sim.host("client").run(client).await;
+    });
+}

@@ -454,3 +454,20 @@ fn fan_out_of_one_turn_reaches_every_member() {
         turn.cancel().await;
     });
 }
+
+/// A write that waits, for room or for its turn, sends what other streams have gathered.
+#[test]
+fn write_that_waits_sends_what_another_stream_has_gathered() {
+    run(async {
+        let Counted { ours, peer, number } = Counted::new().await;
+        let bytes = vec![0; 64 << 20];
+        for _ in 0..5 {
+            let (large, _large_peer) = pair().await;
+            ours.write_all(b"x").await.unwrap();
+            // More than any send buffer.
+            assert!(common::poll_once(&mut large.write_all(&bytes)).await.is_pending());
+            assert_eq!(info(number).gathered, 0);
+            read_exact(&peer, &mut [0; 1]).await.unwrap();
+        }
+    });
+}

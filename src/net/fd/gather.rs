@@ -1,4 +1,4 @@
-//! Gathering the writes of a turn: the operations of a descriptor with a [`Cork`].
+//! Gathering the writes of a turn: the operations of a descriptor with a [`Gathering`].
 //!
 //! # Which writes are gathered
 //! A write that finds the write lock free appends to the gathered bytes, if the thread is in a turn
@@ -342,7 +342,9 @@ impl Fd {
         let Some(gathering) = self.gathering() else { return };
         let (bytes, sent) = gathering.retire();
         if sent < bytes.len() && !fork::is_child() {
-            let _ = self.with(|fd| zerocopy::disconnect(fd).or_else(|_| socket::shutdown(fd, Shutdown::Both)));
+            // Where the connection cannot be reset, it is shut down.
+            let _ = self.with(zerocopy::disconnect);
+            let _ = self.with(|fd| socket::shutdown(fd, Shutdown::Both));
         }
     }
 }
