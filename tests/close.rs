@@ -11,9 +11,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::process::Command;
-use std::sync::mpsc;
-use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use common::by_hand::{
     Wakes, assert_closed, between, both, connect_to, drive, fresh_pair, in_ms, narrow_pair, past, round_trip,
@@ -571,5 +571,43 @@ fn close_wakes_poll_callers() {
         assert_closed(result);
         let Poll::Ready(result) = Pin::new(&mut &client).poll_write(&mut cx, &[0; 1]) else { panic!("closed") };
         assert_closed(result);
+    });
+}
+
+/// Waits in `wake` until the descriptor is closed.
+struct WaitsForClose(i32, Mutex<Vec<bool>>);
+
+impl Wake for WaitsForClose {
+    fn wake(self: Arc<Self>) {
+        let is_open = || std::path::Path::new(&format!("/proc/self/fd/{}", self.0)).exists();
+        let begin = Instant::now();
+        while is_open() && begin.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.1.lock().unwrap().push(is_open());
+    }
+}
+
+/// Regression: the wakers of the lock's queue were called first, and one that blocked kept the
+/// descriptor open and the other waiters asleep.
+#[test]
+#[cfg(target_os = "linux")]
+fn wakers_are_called_when_the_descriptor_is_closed() {
+    child("wakers_are_called_when_the_descriptor_is_closed", || {
+        let (one, other) = task::block_on(pair());
+        task::block_on(fill(&one));
+        let closed = Arc::new(WaitsForClose(number(&one), Mutex::default()));
+        let waker = Waker::from(closed.clone());
+        // Each waits with a reference of its own: two for the lock or room, one for data.
+        let mut writes =
+            [one.clone(), one.clone()].map(|one| Box::pin(async move { one.write_all(&[0; 1 << 20]).await }));
+        let reader = one.clone();
+        let mut read = Box::pin(async move { reader.read(&mut [0; 1]).await });
+        assert!(writes.iter_mut().all(|write| poll_with(write, &waker).is_pending()));
+        assert!(poll_with(&mut read, &waker).is_pending());
+        drop(one.force_close());
+        let were_open = closed.1.lock().unwrap();
+        assert!(were_open.len() >= 3 && !were_open.contains(&true), "{were_open:?}");
+        drop(other);
     });
 }

@@ -137,7 +137,7 @@ where
 /// Spawned tasks run on the workers and do not delay `future`. While it waits, the thread polls the
 /// network and the timers if no worker does. Calls can be nested, also inside tasks: another thread
 /// takes over the tasks of this one. A waker may call `block_on` too, but must not wait for a task
-/// that the same event or close wakes, since it delays the other wakers until it returns. With
+/// that the same close wakes, since it delays the other wakers of that socket until it returns. With
 /// [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) the thread also
 /// runs tasks.
 ///

@@ -297,8 +297,7 @@ impl Fd {
     }
 
     /// Takes the error of the socket, which the kernel reports only once, for an operation that is not
-    /// a read. The next read that finds the end of the stream returns it too: the end is no regular
-    /// one.
+    /// a read. The next read that finds the end of the stream returns it too.
     pub(crate) fn take_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
         let mut taken = self.rare.get_or_default().taken_error.lock();
         // Locked before the call: a read that finds the end because of it then waits for the error.
@@ -435,12 +434,13 @@ impl Fd {
     }
 
     fn begin_close(&self) {
-        if let Ok(mut queued) = self.mutex.begin_close() {
-            queued.wake_all();
-            self.poll.evict();
+        if let Ok(mut wakers) = self.mutex.begin_close() {
+            self.poll.evict(&mut wakers);
             if self.mutex.decref() {
                 self.destroy();
             }
+            // Last: a waker may block, or wait for the end of this close.
+            wakers.wake_all();
         }
     }
 
@@ -499,11 +499,11 @@ impl Fd {
     /// Takes the descriptor out without closing it. The caller must have the only handle, so no
     /// operation is in progress.
     pub(crate) fn take(self) -> Result<OwnedFd, Failure> {
-        let mut queued = self.mutex.begin_close()?;
-        queued.wake_all();
-        self.poll.evict();
+        let mut wakers = self.mutex.begin_close()?;
+        self.poll.evict(&mut wakers);
         // The number stays in use elsewhere, so its registration must be removed explicitly.
         self.poll.retire(self.borrow(), true);
+        wakers.wake_all();
         // SAFETY: it is closed, and ours is the only reference, so this object no longer uses the
         // number.
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };

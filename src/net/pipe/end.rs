@@ -508,8 +508,8 @@ impl End {
             state.closed[self.side] = true;
             state.lanes.iter_mut().for_each(|lane| lane.interrupt(&mut wakers));
         }
+        self.poll.evict(&mut wakers);
         wakers.wake_all();
-        self.poll.evict();
     }
 }
 

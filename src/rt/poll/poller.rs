@@ -506,9 +506,9 @@ impl PollHandle {
         self.desc.side(Direction::Read).is_hung_up()
     }
 
-    /// Ends all current and later operations with [`WaitError::Closed`].
-    pub(crate) fn evict(&self) {
-        self.wake(|wakers| self.desc.evict(self.generation, wakers));
+    /// Ends all current and later operations with [`WaitError::Closed`]. The caller wakes `wakers`.
+    pub(crate) fn evict(&self, wakers: &mut Wakers) {
+        self.desc.evict(self.generation, wakers);
     }
 
     /// Called before the descriptor is closed or given away. `exposed` means that a duplicate may

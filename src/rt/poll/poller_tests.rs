@@ -24,7 +24,7 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
     handle.end_operation_keyless(Direction::Read);
     assert_eq!(side.keyless_until().load(Ordering::Relaxed), clock::NONE);
-    handle.evict();
+    handle.evict(&mut Wakers::new());
     handle.retire(socket.as_fd(), false);
     drop(socket::close(socket.into()));
 }
@@ -45,7 +45,7 @@ fn poll_that_has_ended_leaves_no_epoch() {
     assert_eq!(began(), epoch.wrapping_add(1), "that of the other direction");
     handle.end_operation_keyless(Direction::Read);
     assert_eq!(began(), 0);
-    handle.evict();
+    handle.evict(&mut Wakers::new());
     handle.retire(socket.as_fd(), false);
     drop(socket::close(socket.into()));
 }

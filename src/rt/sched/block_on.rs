@@ -264,7 +264,8 @@ impl Thread {
             root.leave_poll();
             runtime.root_begins();
         };
-        if polling.sleep(runtime, By::Root, epoch, falls_asleep, rises) == Slept::NoPoller {
+        let slept = polling.sleep(runtime, By::Root, epoch, falls_asleep, rises);
+        if slept == Slept::NoPoller {
             root.park_until(clock::to_instant(runtime.next_timer().min(clock::now() + 10_000_000)));
         }
         polling.wake_all(runtime);
@@ -272,6 +273,10 @@ impl Thread {
             polling.forget_instance();
             // A thread of the epoch that began may have relied on this one to poll.
             runtime.ensure_worker_after_leaving();
+        }
+        if slept == Slept::TimersRan {
+            // A root future whose timer is always due does not yield, and never sleeps.
+            self.poll_between_turns();
         }
     }
 

@@ -234,6 +234,9 @@ impl Monitor {
         let waits = runtime.driver.waits.get();
         let no_thread_polled = waits == std::mem::replace(&mut self.waits, waits);
         let (stuck, backlog) = self.find_stuck(policy, no_thread_polled);
+        if self.is_replaced {
+            return;
+        }
         if runtime.is_short_of_threads() {
             self.make_up(epoch);
         } else {
@@ -356,13 +359,16 @@ impl Monitor {
         (stuck, backlog)
     }
 
-    fn report(&self, mut reports: Vec<BlockedTask>, epoch: u32) {
+    fn report(&mut self, mut reports: Vec<BlockedTask>, epoch: u32) {
         self.runtime.sysmon.blocked.fetch_add(reports.len() as u64, Ordering::Relaxed);
         if !reports.is_empty() {
             (self.runtime.config().on_stall)();
         }
         reports.iter_mut().for_each(|task| task.name = identity::name_of(task.id));
-        self.runtime.report_blocked(epoch, reports);
+        let runtime = self.runtime;
+        if !runtime.report_blocked(epoch, reports) {
+            self.run_user_code(epoch, |_| runtime.make_reports(epoch));
+        }
     }
 
     /// Calls `wakers` on another thread; on this one if the system refuses it.
@@ -434,14 +440,15 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Reports tasks that sysmon found blocked in `epoch`.
-    fn report_blocked(&'static self, epoch: u32, tasks: Vec<BlockedTask>) {
+    /// Reports tasks that sysmon found blocked in `epoch`. Returns false if the system refuses the
+    /// thread that makes the reports; then the caller makes them.
+    fn report_blocked(&'static self, epoch: u32, tasks: Vec<BlockedTask>) -> bool {
         let config = self.config();
         if tasks.is_empty() || (config.on_blocked_task.is_none() && cfg!(not(feature = "tracing"))) {
-            return;
+            return true;
         }
         if !self.sysmon.reports.push(epoch, tasks) {
-            return;
+            return true;
         }
         let name = format!("{}-reports", config.thread_name);
         let started = self.threads.start(name, move || {
@@ -450,9 +457,7 @@ impl Runtime {
                 self.threads.leave();
             }
         });
-        if started.is_err() {
-            self.make_reports(epoch);
-        }
+        started.is_ok()
     }
 
     fn make_reports(&'static self, epoch: u32) {

@@ -244,7 +244,7 @@ impl Core {
             processor.record(Mark::Timers, self.polling.wakers.len() as u64);
             self.polling.wake_all(runtime);
         }
-        if self.pacing.is_poll_due(now, turn) {
+        if owns_processor() && self.pacing.is_poll_due(now, turn) {
             self.poll_now(runtime, processor, now);
         }
         let is_owned = owns_processor();
