@@ -64,12 +64,16 @@ async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
         kernel += count.unwrap();
     }
     ours.set_auto_cork(true).unwrap();
-    for _ in 0..6 {
-        ours.write_all(&[b'a'; 7000]).await.unwrap();
+    // Sysmon ends the gathering of a turn that a busy machine has delayed.
+    let mut rest = 0;
+    while rest < 42_000
+        && let Poll::Ready(count) = common::poll_once(&mut ours.write(&[b'a'; 7000])).await
+    {
+        rest += count.unwrap();
     }
     task::yield_now().await;
-    assert_eq!(gathered(ours), 42_000, "the socket has taken them");
-    (kernel + 42_000, kernel)
+    assert!(rest > 0 && gathered(ours) == rest, "the socket has taken them");
+    (kernel + rest, kernel)
 }
 
 /// Returns the number of gathered bytes of a stream.
