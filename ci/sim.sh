@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 exec </dev/null
 
 # The examples of README.md that need only sockets and time are tests of tests/sim_examples.rs, in this order.
-readonly examples=(echo "README's first program" echo_deadline udp_echo chat proxy port_scan happy_eyeballs)
+readonly examples=(echo "README's first program" echo_deadline udp_echo chat proxy port_scan happy_eyeballs redis_like)
 
 # The crate's own tests of ci/sim-own.txt, with one switch. docs/SIMULATION.md says why the others need the real kernel.
 own() {

@@ -23,6 +23,9 @@ mod port_scan;
 #[path = "../examples/proxy.rs"]
 mod proxy;
 #[allow(dead_code)]
+#[path = "../examples/redis_like.rs"]
+mod redis_like;
+#[allow(dead_code)]
 #[path = "../examples/udp_echo.rs"]
 mod udp_echo;
 
@@ -222,5 +225,36 @@ async fn happy_eyeballs_bypasses_dead_address(sim: Sim) {
         client.run(happy_eyeballs::race(&addrs[..], Dialer::new().stagger(stagger))).await.unwrap();
         let took = begin.elapsed();
         assert!(took >= ms(least) && took < ms(least + 100), "{took:?} with a stagger of {stagger:?}");
+    }
+}
+
+/// A command as a client of Redis sends it.
+fn redis_command(words: &[&str]) -> String {
+    let words = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    format!("*{}\r\n", words.len()) + &words.collect::<String>()
+}
+
+#[netpoll::test(sim, seeds = 20)]
+async fn redis_like_answers_pipelined_commands_in_order(sim: Sim) {
+    random_links(sim);
+    let gather = sim.random() % 2 == 0;
+    sim.host("server").spawn(move || redis_like::serve("0.0.0.0:7000", gather, pending::<()>()));
+    let clients = (0..3).map(|number| {
+        let (rounds, key) = (1 + sim.random() % 60, format!("key {number}"));
+        sim.host(&format!("client{number}")).spawn_task(async move {
+            let (mut commands, mut expected) = (String::new(), String::new());
+            for round in 1..=rounds {
+                let text = "x".repeat(round as usize * 20);
+                commands += &(redis_command(&["INCR", &key]) + &redis_command(&["ECHO", &text]) + "GET nothing\r\n");
+                expected += &format!(":{round}\r\n${}\r\n{text}\r\n$-1\r\n", text.len());
+            }
+            commands += &redis_command(&["QUIT"]);
+            expected += "+OK\r\n";
+            let answer = exchange("server:7000", commands.as_bytes()).await.unwrap();
+            assert_eq!(String::from_utf8(answer).unwrap(), expected);
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await;
     }
 }
