@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
     task::block_on(task::spawn(async move { serve(&addr, gather, signal::termination()?).await }))
 }
 
-pub async fn serve(addr: &str, gather: bool, stop: impl Future + Send + 'static) -> io::Result<()> {
+pub(crate) async fn serve(addr: &str, gather: bool, stop: impl Future + Send + 'static) -> io::Result<()> {
     let listener = ListenConfig::new().auto_cork(gather).listen(addr).await?;
     println!("listening on {}", listener.local_addr()?);
     let store = Store::default();

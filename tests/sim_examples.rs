@@ -237,7 +237,7 @@ fn redis_command(words: &[&str]) -> String {
 #[netpoll::test(sim, seeds = 20)]
 async fn redis_like_answers_pipelined_commands_in_order(sim: Sim) {
     random_links(sim);
-    let gather = sim.random() % 2 == 0;
+    let gather = sim.random().is_multiple_of(2);
     sim.host("server").spawn(move || redis_like::serve("0.0.0.0:7000", gather, pending::<()>()));
     let clients = (0..3).map(|number| {
         let (rounds, key) = (1 + sim.random() % 60, format!("key {number}"));
