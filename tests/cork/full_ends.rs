@@ -1,56 +1,17 @@
 //! Closes and shutdowns of the runtime while the socket is full.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::os::unix::net as std_net;
 use std::time::Duration;
 
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::common::{bounded, child, run};
+use super::common::{bounded, child};
 use super::ends::stuff;
-use super::{fill_unix, narrow_pair, pattern, read_to_end};
+use super::{fill_unix, narrow_pair};
 
 const LONG: Duration = Duration::from_secs(20);
-
-/// A limit of unsent bytes keeps the kernel from taking the rest into a larger buffer, so a task has
-/// to send it.
-#[cfg(target_os = "linux")]
-#[test]
-fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
-    run(async {
-        for explicit in [false, true] {
-            let (ours, peer) = narrow_pair().await;
-            let total = stuff(&ours).await;
-            ours.set_notsent_lowat(1).unwrap();
-            if explicit {
-                ours.force_close().await.unwrap();
-            }
-            drop(ours);
-            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
-        }
-    });
-}
-
-/// Peers can use up the descriptors of a server.
-#[cfg(target_os = "linux")]
-#[test]
-fn rest_is_sent_after_the_close_without_a_descriptor_to_spare() {
-    let name = "full_ends::rest_is_sent_after_the_close_without_a_descriptor_to_spare";
-    child(name, || {
-        run(async {
-            let (ours, peer) = narrow_pair().await;
-            let total = stuff(&ours).await;
-            ours.set_notsent_lowat(1).unwrap();
-            let limit = getrlimit(Resource::Nofile);
-            setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
-            drop(ours);
-            setrlimit(Resource::Nofile, limit).unwrap();
-            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
-        });
-    });
-}
 
 #[test]
 fn last_bytes_of_a_unix_stream_survive_a_shutdown_of_the_runtime() {
@@ -92,7 +53,7 @@ fn drop_of_a_full_stream_after_a_shutdown_starts_no_runtime() {
             rt::Builder::new().workers(1).start().unwrap();
             task::block_on(async {
                 #[cfg(target_os = "linux")]
-                assert_eq!(read_to_end(&tcp.1).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+                assert_eq!(super::read_to_end(&tcp.1).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
                 let mut buf = [0; 4096];
                 while unix.1.read(&mut buf).await.unwrap() > 0 {}
             });

@@ -3,7 +3,8 @@
 //!
 //! `turns` has the ends of turns, which send. `room` has sockets that are full. `errors` and `ends`
 //! have what follows a failure, a shutdown and a close. `converted` has conversions to other types.
-//! `full_ends` has closes and shutdowns of the runtime with a full socket. `random` compares random
+//! `full_ends` has closes and shutdowns of the runtime with a full socket, `rest` what a task sends
+//! after a close. `random` compares random
 //! programs with an oracle.
 
 #[path = "../common/mod.rs"]
@@ -14,6 +15,8 @@ mod ends;
 mod errors;
 mod full_ends;
 mod random;
+#[cfg(target_os = "linux")]
+mod rest;
 mod room;
 mod turns;
 

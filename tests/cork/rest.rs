@@ -1,0 +1,43 @@
+//! The rest of a close, which a task sends because the kernel does not take it.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::common::{child, run};
+use super::ends::stuff;
+use super::{narrow_pair, pattern, read_to_end};
+
+/// A limit of unsent bytes keeps the kernel from taking the rest into a larger buffer, so a task has
+/// to send it.
+#[test]
+fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
+    run(async {
+        for explicit in [false, true] {
+            let (ours, peer) = narrow_pair().await;
+            let total = stuff(&ours).await;
+            ours.set_notsent_lowat(1).unwrap();
+            if explicit {
+                ours.force_close().await.unwrap();
+            }
+            drop(ours);
+            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+        }
+    });
+}
+
+/// Peers can use up the descriptors of a server.
+#[test]
+fn rest_is_sent_after_the_close_without_a_descriptor_to_spare() {
+    let name = "rest::rest_is_sent_after_the_close_without_a_descriptor_to_spare";
+    child(name, || {
+        run(async {
+            let (ours, peer) = narrow_pair().await;
+            let total = stuff(&ours).await;
+            ours.set_notsent_lowat(1).unwrap();
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+            drop(ours);
+            setrlimit(Resource::Nofile, limit).unwrap();
+            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+        });
+    });
+}
