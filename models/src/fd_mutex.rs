@@ -9,6 +9,7 @@ use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::fd::fd_mutex::{FdMutex, LockError};
 use crate::rt::poll::poll_desc::Direction;
+use crate::sync::Mutex;
 
 /// A descriptor: the mutex, the data that it protects, and the number of times it was destroyed.
 struct Socket {
@@ -262,4 +263,28 @@ pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
     socket.mutex.unlock(Direction::Write);
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
+}
+
+/// An append to gathered bytes, without the lock, beside a `write_all` of two calls that has it: the append does not
+/// come in between the calls.
+pub fn appends_come_between_operations() {
+    let socket = Socket::new();
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let appending = thread::spawn({
+        let (socket, bytes) = (socket.clone(), bytes.clone());
+        move || {
+            if let Some(mut bytes) = socket.mutex.lock_while_free(Direction::Write, &bytes) {
+                bytes.push("append");
+            }
+        }
+    });
+    assert_eq!(socket.mutex.try_lock(Direction::Write), Ok(true));
+    for call in ["first", "second"] {
+        bytes.lock().push(call);
+    }
+    socket.mutex.unlock(Direction::Write);
+    appending.join().unwrap();
+    let bytes = bytes.lock();
+    let first = bytes.iter().position(|call| *call == "first").unwrap();
+    assert_eq!(bytes.get(first + 1), Some(&"second"), "the operation's bytes are not adjacent: {bytes:?}");
 }

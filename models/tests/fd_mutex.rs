@@ -44,6 +44,16 @@ fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
 }
 
 #[test]
+fn appends_come_between_operations() {
+    check(fd_mutex::appends_come_between_operations);
+}
+
+#[test]
+fn finds_an_append_that_looks_at_the_lock_too_early() {
+    finds("fd_mutex_looks_before_state_is_locked", "appends_come_between_operations", "not adjacent");
+}
+
+#[test]
 fn finds_a_cancel_that_keeps_the_wake_up() {
     finds("fd_mutex_cancel_keeps_wakeup", "a_dropped_waiter_passes_on", DEADLOCK);
 }

@@ -21,9 +21,10 @@ use std::time::{Duration, Instant};
 use socket2::SockAddr;
 
 use super::error::{Addr, Op};
+use super::fd::cork::Gathered;
 use super::fd::failure::Failure;
 use super::fd::fd::{Closed, Fd};
-use super::fd::operation::{Caller, Gathered, LockScope, Operation, Remaining};
+use super::fd::operation::{Caller, LockScope, Operation, Remaining};
 use crate::rt;
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
@@ -347,11 +348,12 @@ impl NetFd {
     ) -> Poll<io::Result<usize>> {
         let all = buf.len();
         let buf = &buf[..all.min(socket::MAX_RW)];
-        let polled = self.fd.poll_call_gathering(Direction::Write, scope, caller, cx, move |fd, gathered| {
+        // More than fits into one call is more than is gathered.
+        let append = || self.fd.append(&[IoSlice::new(buf)], all);
+        let polled = self.fd.poll_call_gathering(Direction::Write, scope, caller, cx, append, move |fd, gathered| {
             let count = match gathered {
                 Gathered::Nothing => socket::send(fd, buf, 0)?,
-                Gathered::Append if buf.len() < all => return Err(io::ErrorKind::WouldBlock.into()),
-                _ => self.fd.gather(fd, &[IoSlice::new(buf)], buf.len(), gathered)?,
+                Gathered::First => self.fd.send_after_gathered(fd, &[IoSlice::new(buf)])?,
             };
             let left = match count {
                 _ if count < buf.len() => Remaining::Nothing,
@@ -373,10 +375,12 @@ impl NetFd {
         let bufs = &bufs[socket::leading_empty(bufs)..];
         let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
         let (direction, scope) = (Direction::Write, LockScope::PerCall);
-        let polled = self.fd.poll_call_gathering(direction, scope, caller, cx, |fd, gathered| {
+        let batch = &bufs[..bufs.len().min(socket::IOVECS_MAX)];
+        let append = || self.fd.append(batch, most);
+        let polled = self.fd.poll_call_gathering(direction, scope, caller, cx, append, |fd, gathered| {
             let count = match gathered {
                 Gathered::Nothing => socket::send_vectored(fd, bufs)?,
-                _ => self.fd.gather(fd, &bufs[..bufs.len().min(socket::IOVECS_MAX)], most, gathered)?,
+                Gathered::First => self.fd.send_after_gathered(fd, batch)?,
             };
             Ok((count, if count < most { Remaining::Nothing } else { Remaining::Maybe }))
         });

@@ -21,8 +21,10 @@
 //! # Order
 //! * Gathered bytes precede everything that is written after them. A call that sends other bytes
 //!   first sends what is gathered, in the same critical section of the state's lock, and only an
-//!   operation that has the write lock of the descriptor makes such a call. Only such an operation
-//!   appends.
+//!   operation that has the write lock of the descriptor makes such a call.
+//! * A write appends only while no operation has the write lock: it looks at the lock with the state
+//!   locked ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)). So it comes
+//!   before the first call of the next owner, which locks the state after it, or finds the lock taken.
 //! * So any thread may send gathered bytes at any time, with a reference to the descriptor and the
 //!   state's lock, and without the write lock: they never come in between the pieces of a
 //!   `write_all`.
@@ -78,6 +80,17 @@ const SPARES: usize = 16;
 /// The capacity of a new buffer.
 const FIRST: usize = 1 << 10;
 
+/// The option is set.
+const ON: u8 = 1;
+/// The socket took less than everything.
+const BLOCKED: u8 = 1 << 1;
+/// A send failed.
+const FAILED: u8 = 1 << 2;
+/// The sending side was shut down, which happens once everything is sent.
+const SHUT: u8 = 1 << 3;
+/// The number must not be used any more.
+const GONE: u8 = 1 << 4;
+
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     /// The number of writes that this thread has gathered, for [`WRITES_A_UNIT`].
@@ -120,7 +133,7 @@ impl Gathering {
             if is_listed {
                 state.list = 0;
             }
-            if state.is_gone {
+            if state.has(GONE) {
                 return true;
             }
             let before = state.unsent().len();
@@ -199,7 +212,7 @@ impl Gathering {
     pub(super) fn retire(&self) -> (Vec<u8>, usize) {
         let (rest, flusher) = {
             let mut state = self.cork.lock();
-            state.is_gone = true;
+            state.flags |= GONE;
             (state.take(), state.flusher.as_mut().and_then(Option::take))
         };
         wake(flusher);
@@ -246,28 +259,31 @@ impl fmt::Debug for Gathering {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Whether writes are gathered.
-    on: bool,
+    /// [`ON`], and what speaks against it. Writes are gathered while it is exactly `ON`.
+    flags: u8,
     bytes: Vec<u8>,
     /// The number of `bytes` that are sent.
     sent: usize,
     /// The thread list that the socket is in, or 0. Set when it enters, and cleared by the thread
     /// that has taken it out and flushes: while it is set, a flush will follow.
     list: usize,
-    is_blocked: bool,
     /// Whether it was ever blocked.
     was_blocked: bool,
-    has_failed: bool,
-    /// The error that the next operation returns.
+    /// The error that the next operation returns. [`FAILED`] is set.
     error: Option<io::Error>,
-    /// Whether the sending side was shut down, which happens once everything is sent.
-    is_shut: bool,
     /// Whether a task waits for room, and its waker.
     pub(super) flusher: Option<Option<Waker>>,
-    /// Whether the number must not be used any more.
-    is_gone: bool,
     /// The number of handles of the socket that the crate has for a moment.
     borrowed: usize,
+}
+
+/// What a call that writes does with the bytes that its descriptor has gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gathered {
+    /// Nothing: there are none.
+    Nothing,
+    /// It sends them first.
+    First,
 }
 
 /// What became of a write.
@@ -298,6 +314,10 @@ impl Cork {
         self.state.lock()
     }
 
+    pub(super) fn mutex(&self) -> &Mutex<State> {
+        &self.state
+    }
+
     /// Returns the number of gathered bytes.
     pub(crate) fn len(&self) -> usize {
         self.lock().unsent().len()
@@ -305,12 +325,17 @@ impl Cork {
 }
 
 impl State {
+    #[inline]
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
     pub(super) fn is_on(&self) -> bool {
-        self.on
+        self.has(ON)
     }
 
     pub(super) fn set_on(&mut self, on: bool) {
-        self.on = on;
+        self.flags = self.flags & !ON | u8::from(on);
     }
 
     /// Counts a handle that the crate takes for a moment, with the lock held, if `take` returns one.
@@ -340,7 +365,7 @@ impl State {
 
     /// Returns whether a task must be started that waits for room, and enters it.
     pub(super) fn wants_flusher(&mut self) -> bool {
-        let wants = self.is_blocked && self.flusher.is_none() && !self.is_gone && !fork::is_child();
+        let wants = self.has(BLOCKED) && self.flusher.is_none() && !self.has(GONE) && !fork::is_child();
         if wants {
             self.flusher = Some(None);
         }
@@ -349,11 +374,11 @@ impl State {
 
     /// Returns whether the sending side is to be shut down, or is.
     pub(super) fn is_shut(&self) -> bool {
-        self.is_shut
+        self.has(SHUT)
     }
 
     pub(super) fn set_shut(&mut self) {
-        self.is_shut = true;
+        self.flags |= SHUT;
     }
 
     /// Returns the error of bytes that were gathered, once.
@@ -361,7 +386,7 @@ impl State {
         self.error.take().map_or(Ok(()), Err)
     }
 
-    /// Appends a write of `len` bytes, for an operation that has the write lock.
+    /// Appends a write of `len` bytes, while no operation has the write lock.
     ///
     /// # Errors
     /// Returns the error of earlier bytes.
@@ -372,9 +397,11 @@ impl State {
         len: usize,
         socket: impl FnOnce() -> Arc<dyn Unsent>,
     ) -> io::Result<Appended> {
-        self.take_error()?;
-        let gathers = self.on && !self.is_blocked && !self.has_failed && !self.is_shut && !self.is_gone;
-        if !gathers || len == 0 || len >= LARGE || self.unsent().len() + len > GATHERED_MAX {
+        if self.flags != ON {
+            self.take_error()?;
+            return Ok(Appended::Refused);
+        }
+        if len == 0 || len >= LARGE || self.bytes.len() - self.sent + len > GATHERED_MAX {
             return Ok(Appended::Refused);
         }
         let list = unsent::list();
@@ -409,7 +436,7 @@ impl State {
                 Ok(count) if count > 0 => self.sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if waits_for_room(&error, may_be_early) => {
-                    self.is_blocked = true;
+                    self.flags |= BLOCKED;
                     return Sent { is_empty: false, done: None };
                 }
                 failed => self.fail(failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into())),
@@ -430,7 +457,7 @@ impl State {
         bufs: &[IoSlice<'_>],
         may_be_early: bool,
     ) -> (io::Result<usize>, Option<Waker>) {
-        let is_ready = self.take_error().and_then(|()| match self.is_shut {
+        let is_ready = self.take_error().and_then(|()| match self.has(SHUT) {
             true => Err(io::Error::from_raw_os_error(libc::EPIPE)),
             false => Ok(()),
         });
@@ -465,11 +492,11 @@ impl State {
                     if self.is_empty() {
                         return (Err(error), self.end(fd).done);
                     }
-                    self.is_blocked = true;
+                    self.flags |= BLOCKED;
                     return (Err(error), None);
                 }
                 Err(error) => {
-                    self.has_failed = true;
+                    self.flags |= FAILED;
                     self.empty();
                     return (Err(error), self.end(fd).done);
                 }
@@ -478,14 +505,15 @@ impl State {
     }
 
     fn fail(&mut self, error: io::Error) {
-        self.has_failed = true;
+        self.flags |= FAILED;
         self.error = Some(error);
         self.empty();
     }
 
     /// Discards the gathered bytes.
     pub(super) fn empty(&mut self) {
-        (self.sent, self.is_blocked) = (0, false);
+        self.sent = 0;
+        self.flags &= !BLOCKED;
         give_back(std::mem::take(&mut self.bytes));
     }
 
@@ -500,7 +528,7 @@ impl State {
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
         // A child of fork(2) shares the socket with its parent, which may have bytes left.
-        if self.is_shut && !fork::is_child() {
+        if self.has(SHUT) && !fork::is_child() {
             // If the connection has failed in the meantime, there is nothing to shut down.
             let _ = socket::shutdown(fd, Shutdown::Write);
         }
@@ -536,6 +564,9 @@ fn give_back(mut buffer: Vec<u8>) {
 impl fmt::Debug for Cork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        f.debug_struct("Cork").field("on", &state.on).field("unsent", &state.unsent().len()).finish_non_exhaustive()
+        f.debug_struct("Cork")
+            .field("on", &state.is_on())
+            .field("unsent", &state.unsent().len())
+            .finish_non_exhaustive()
     }
 }

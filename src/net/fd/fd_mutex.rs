@@ -57,7 +57,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::rt::poll::poll_desc::Direction;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{AtomicU64, Mutex, Ordering, injected_bug};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, injected_bug};
 
 const CLOSED: u64 = 1;
 const READ_LOCKED: u64 = 1 << 1;
@@ -146,6 +146,25 @@ impl FdMutex {
     #[inline]
     pub(crate) fn is_locked(&self, direction: Direction) -> bool {
         self.word.load(Ordering::Relaxed) & bits(direction).locked != 0
+    }
+
+    /// Locks `state`, unless a direction is locked or the descriptor closed. While the guard lives, an
+    /// operation may take the direction's lock, but it has not locked `state` since.
+    #[inline]
+    pub(crate) fn lock_while_free<'a, T>(
+        &self,
+        direction: Direction,
+        state: &'a Mutex<T>,
+    ) -> Option<MutexGuard<'a, T>> {
+        let is_free = || self.word.load(Ordering::Relaxed) & (CLOSED | bits(direction).locked) == 0;
+        if injected_bug!("fd_mutex_looks_before_state_is_locked") {
+            return if is_free() { Some(state.lock()) } else { None };
+        }
+        let state = state.lock();
+        // ORDERING: Relaxed: an owner that has locked `state` before had taken its lock before that, so
+        // the lock of `state` makes it visible here. What an owner does to `state` later comes after
+        // what is done here (model `appends_come_between_operations`).
+        if is_free() { Some(state) } else { None }
     }
 
     /// Takes a reference for one system call.

@@ -1,11 +1,12 @@
 //! Gathering the writes of a turn: the operations of a descriptor with a [`Gathering`].
 //!
 //! # Which writes are gathered
-//! A write that finds the write lock free appends to the gathered bytes, if the thread is in a turn
-//! that flushes at its end, the socket takes bytes, and they fit. Any other write goes the way of a
-//! write without the option, with one difference: its call sends what is gathered first, in the same
-//! sendmsg(2). That is a large write, one outside of a turn, one that continues a `write_all`, and
-//! one to a socket that is full.
+//! A write that has not waited and finds the write lock free appends to the gathered bytes, if the
+//! thread is in a turn that flushes at its end, the socket takes bytes, and they fit. It takes neither
+//! the write lock nor a reference. Any other write goes the way of a write without the option, with
+//! one difference: its call sends what is gathered first, in the same sendmsg(2). That is a large
+//! write, one outside of a turn, one that has waited or continues a `write_all`, and one to a socket
+//! that is full.
 //!
 //! # When gathered bytes are sent
 //! * By the end of the turn, and before an operation of this crate returns `Pending`:
@@ -40,11 +41,11 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cork::{Appended, Gathering};
+use super::cork::{Appended, Gathered, Gathering};
 use super::failure::Failure;
 use super::fd::Fd;
 use super::flusher::{self, Finisher, Gathers};
-use super::operation::{Caller, Gathered, LockScope, Remaining};
+use super::operation::{Caller, LockScope, Remaining};
 use crate::rt::fork;
 use crate::rt::poll::poller::Direction;
 use crate::rt::runtime::runtime;
@@ -106,35 +107,17 @@ impl Fd {
         Ok(())
     }
 
-    /// Makes `call` on a descriptor that gathers writes: lets it append, if the lock is free, or else
-    /// send what is gathered first. An append is not charged to the budget.
+    /// Makes `call` on a descriptor that gathers writes: lets it send what is gathered first.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_call_corked<T>(
         &self,
         scope: LockScope,
-        mut caller: Caller<'_>,
+        caller: Caller<'_>,
         cx: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>, Gathered) -> io::Result<(T, Remaining)>,
     ) -> Poll<Result<T, Failure>> {
-        let direction = Direction::Write;
-        if self.poll.begin(direction).is_ok() && self.try_hold(direction, scope, &caller) {
-            let appended = call(self.borrow(), Gathered::Append);
-            self.give_back(direction, scope, &mut caller, false);
-            match appended {
-                Ok((value, _)) => {
-                    // If it has waited, it passes the wake-up that it did not need to the next waiter.
-                    match caller {
-                        Some(operation) => self.cancel(direction, operation),
-                        None => _ = self.poll.end_operation_keyless(direction),
-                    }
-                    return Poll::Ready(Ok(value));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(self.fail(direction, caller, Failure::Io(error)))),
-            }
-        }
-        let polled = self.poll_call_now(direction, scope, caller, cx, |fd| call(fd, Gathered::First));
+        let polled = self.poll_call_now(Direction::Write, scope, caller, cx, |fd| call(fd, Gathered::First));
         self.follow_up();
         polled
     }
@@ -151,35 +134,38 @@ impl Fd {
         self.poll_call_slow(direction, scope, caller, cx, call, self.poll.begin(direction), None)
     }
 
-    /// Makes the call of a write of `bufs`, with `bytes` bytes, on a descriptor that gathers: appends
-    /// them, or sends them after what is gathered. The operation has the write lock. Returns how many
-    /// were written.
+    /// Appends `bufs`, with `bytes` bytes, to what is gathered. An append uses neither the number nor
+    /// the lock of the descriptor, and is not charged to the budget. Returns `None` if the bytes must
+    /// be sent, or else `bytes`.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if they do not fit, or none was sent; otherwise the error of the socket,
-    /// or of earlier bytes.
-    #[cold]
-    pub(crate) fn gather(
-        &self,
-        fd: BorrowedFd<'_>,
-        bufs: &[IoSlice<'_>],
-        bytes: usize,
-        gathered: Gathered,
-    ) -> io::Result<usize> {
-        let Some(gathering) = self.gathering() else { return Err(io::ErrorKind::WouldBlock.into()) };
-        if gathered == Gathered::Append {
-            let appended = gathering.cork.lock().append(bufs, bytes, || gathering.clone())?;
-            return match appended {
-                Appended::Refused => Err(io::ErrorKind::WouldBlock.into()),
-                Appended::All(is_first) => {
-                    if is_first {
-                        runtime().notice_activity();
-                    }
-                    Ok(bytes)
-                }
-            };
+    /// Returns the error of earlier bytes.
+    #[inline(never)]
+    pub(crate) fn append(&self, bufs: &[IoSlice<'_>], bytes: usize) -> Option<io::Result<usize>> {
+        let gathering = self.gathering()?;
+        let mut state = self.mutex.lock_while_free(Direction::Write, gathering.cork.mutex())?;
+        let appended = state.append(bufs, bytes, || gathering.clone());
+        drop(state);
+        match appended {
+            Ok(Appended::Refused) => return None,
+            Ok(Appended::All(true)) => runtime().notice_activity(),
+            Ok(Appended::All(false)) => {}
+            Err(error) => return Some(Err(error)),
         }
-        gathering.send_with(fd, bufs)
+        Some(Ok(bytes))
+    }
+
+    /// Sends what is gathered and then `bufs`, for an operation that has the write lock. Returns how
+    /// many bytes of `bufs` were sent.
+    ///
+    /// # Errors
+    /// Returns `WouldBlock` if none was sent; otherwise the error of the socket, or of earlier bytes.
+    #[cold]
+    pub(crate) fn send_after_gathered(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.gathering() {
+            Some(gathering) => gathering.send_with(fd, bufs),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// Sends what is gathered, before another call of an operation that has the write lock.

@@ -13,7 +13,7 @@
 //! done at a close, they pass in as a [`Guard`](fd::Guard) or as [`Loans`](fd::Loans).
 
 pub(crate) mod connect;
-mod cork;
+pub(crate) mod cork;
 mod deferred;
 pub(crate) mod failure;
 mod fast_open;

@@ -42,6 +42,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll, ready};
 
+use super::cork::Gathered;
 use super::failure::Failure;
 use super::fd::Fd;
 use crate::rt::context;
@@ -110,20 +111,8 @@ pub(crate) enum LockScope {
     None,
 }
 
-/// The number of operations in a row that must have waited to the end before a short count
-/// replaces the call of the next one.
+/// The number of operations in a row that must have waited to the end before a short count counts.
 const WAITS_MIN: u8 = 16;
-
-/// The task of a call that writes, regarding the writes that the descriptor has gathered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gathered {
-    /// There are none.
-    Nothing,
-    /// Append to them, and make no system call. `WouldBlock` if that is not possible.
-    Append,
-    /// Send them first.
-    First,
-}
 
 /// Whether another call may succeed after a successful one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,10 +130,8 @@ impl Fd {
     /// nor is interrupted.
     ///
     /// This function handles the uncontended cases: a call, or a wait. All others are in
-    /// [`poll_call_slow`](Fd::poll_call_slow).
-    ///
-    /// If writes of the descriptor are gathered, these are sent before `call` is made in the
-    /// direction of writes.
+    /// [`poll_call_slow`](Fd::poll_call_slow). A `call` that writes is made after gathered writes are
+    /// sent.
     #[inline]
     pub(crate) fn poll_call<T>(
         &self,
@@ -154,18 +141,24 @@ impl Fd {
         cx: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Remaining)>,
     ) -> Poll<Result<T, Failure>> {
-        self.poll_call_gathering(direction, scope, caller, cx, move |fd, gathered| {
-            match gathered {
-                Gathered::Nothing => {}
-                Gathered::Append => return Err(io::ErrorKind::WouldBlock.into()),
-                Gathered::First => self.send_gathered()?,
-            }
-            call(fd)
-        })
+        self.poll_call_gathering(
+            direction,
+            scope,
+            caller,
+            cx,
+            || None,
+            move |fd, gathered| {
+                if gathered == Gathered::First {
+                    self.send_gathered()?;
+                }
+                call(fd)
+            },
+        )
     }
 
-    /// Makes `call` as [`poll_call`](Fd::poll_call) does, and leaves it to `call` what becomes of
-    /// gathered writes.
+    /// Makes `call` as [`poll_call`](Fd::poll_call) does, and leaves it to `call` to send gathered
+    /// writes first. If writes are gathered and the operation has not waited, `append` is tried
+    /// instead; `None` means that it did nothing.
     #[inline]
     pub(crate) fn poll_call_gathering<T>(
         &self,
@@ -173,12 +166,20 @@ impl Fd {
         scope: LockScope,
         mut caller: Caller<'_>,
         cx: &mut Context<'_>,
+        append: impl FnOnce() -> Option<io::Result<T>>,
         mut call: impl FnMut(BorrowedFd<'_>, Gathered) -> io::Result<(T, Remaining)>,
     ) -> Poll<Result<T, Failure>> {
         let mut begun = match self.poll.begin_call(direction) {
             Ok(ticket) => Ok(ticket),
             Err(Hold::Stop(stop)) => Err(stop),
-            Err(Hold::Corked) => return self.poll_call_corked(scope, caller, cx, call),
+            Err(Hold::Corked) => {
+                let is_new = caller.as_ref().is_none_or(|operation| operation.0.is_none());
+                let Some(appended) = is_new.then(append).flatten() else {
+                    return self.poll_call_corked(scope, caller, cx, call);
+                };
+                let _ = caller.is_none() && self.poll.end_operation_keyless(direction);
+                return Poll::Ready(appended.map_err(Failure::Io));
+            }
         };
         let mut called = None;
         if let Ok(ticket) = begun {
@@ -495,7 +496,7 @@ impl Fd {
     /// Takes lock and reference as `scope` says, for one call, in the simple case: no lock kept
     /// from before and no place in the queue.
     #[inline]
-    pub(super) fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
+    fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         match caller {
             _ if scope == LockScope::None => self.mutex.incref().is_ok(),
             Some(Operation(Some(state))) if state.holds || state.lock.is_some() => false,

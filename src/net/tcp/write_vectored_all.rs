@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::TcpStream;
-use crate::net::fd::operation::{Gathered, LockScope, Operation, Remaining};
+use crate::net::fd::cork::Gathered;
+use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
@@ -71,15 +72,15 @@ impl WriteVectoredAll<'_, '_> {
         };
         let more = bufs[count..].iter().any(|buf| !buf.is_empty());
         let (direction, scope, caller) = (Direction::Write, LockScope::WholeOperation, Some(&mut self.operation));
-        let polled = self.fd.fd.poll_call_gathering(direction, scope, caller, cx, |fd, gathered| {
+        let append = || if more { None } else { self.fd.fd.append(batch, bytes) };
+        let polled = self.fd.fd.poll_call_gathering(direction, scope, caller, cx, append, |fd, gathered| {
             let written = match gathered {
                 Gathered::Nothing => {
                     let written = socket::send_vectored(fd, batch)?;
                     self.fd.fd.poll.count(Direction::Write, written);
                     written
                 }
-                Gathered::Append if more => return Err(io::ErrorKind::WouldBlock.into()),
-                _ => self.fd.fd.gather(fd, batch, bytes, gathered)?,
+                Gathered::First => self.fd.fd.send_after_gathered(fd, batch)?,
             };
             let left = match written {
                 _ if written < bytes => Remaining::Nothing,
