@@ -1,8 +1,9 @@
-//! recv(2) and send(2) by syscall(2), on Linux with a dynamic glibc.
+//! recv(2) and send(2) without glibc's wrappers, on Linux with a dynamic glibc.
 //!
 //! glibc makes `recv` and `send` cancellation points of pthread_cancel(3). In a process of several
 //! threads that costs two calls and two atomic read-modify-writes per system call. A cancelled
-//! thread is undefined behaviour in Rust, so nothing needs them. `syscall` has none.
+//! thread is undefined behaviour in Rust, so nothing needs them. The calls are made by
+//! [`kernel`](super::kernel) instead.
 //!
 //! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names,
 //! and must see the calls. Before the first call, [`choose`] compares the objects in which the
@@ -16,6 +17,7 @@
 
 use std::ffi::{c_int, c_long, c_void};
 use std::mem::MaybeUninit;
+#[cfg(any(test, all(feature = "sim", not(netpoll_no_interpose))))]
 use std::ptr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -56,8 +58,8 @@ pub(in crate::sys) unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, fl
     unsafe { send_by_choice(fd, buf, len, flags) }
 }
 
-/// Calls syscall(2) with the arguments of recvfrom(2) or sendto(2) without an address. The result fits, as
-/// that of recv(2) does.
+/// Makes the call `number`, recvfrom(2) or sendto(2), without an address. The result fits, as that of
+/// recv(2) does.
 ///
 /// # Safety
 /// `buf` must be valid during the call for the `len` bytes that the call reads or writes.
@@ -68,10 +70,10 @@ unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: 
     return unsafe { crate::sim::system_call()(number, fd, buf, len, flags, ptr::null_mut(), 0) } as ssize_t;
     #[cfg(not(all(feature = "sim", not(netpoll_no_interpose))))]
     // SAFETY: the caller's promise.
-    return unsafe { libc::syscall(number, fd, buf, len, flags, ptr::null_mut::<c_void>(), 0_usize) } as ssize_t;
+    return unsafe { super::kernel::call(number, fd, buf, len, flags) };
 }
 
-/// Returns the address of the `syscall` that [`call`] calls. The feature `sim` defines one in the program,
+/// Returns the address of the `syscall` that [`call`] calls or replaces. The feature `sim` defines one in the program,
 /// which is passed over.
 fn syscall() -> *const c_void {
     #[cfg(all(feature = "sim", not(netpoll_no_interpose)))]

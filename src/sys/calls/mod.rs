@@ -9,6 +9,15 @@
     not(target_feature = "crt-static")
 ))]
 mod direct;
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_pointer_width = "64",
+    not(target_feature = "crt-static"),
+    not(all(feature = "sim", not(netpoll_no_interpose)))
+))]
+mod kernel;
 #[cfg(not(all(
     target_os = "linux",
     target_env = "gnu",

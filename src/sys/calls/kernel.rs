@@ -1,0 +1,66 @@
+//! The instruction of a system call, for [`direct`](super::direct).
+//!
+//! On x86-64 it is issued in place: 15 instructions less per call than syscall(2) takes, which moves
+//! each argument to another register. Elsewhere syscall(2) issues it.
+
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::asm;
+use std::ffi::{c_int, c_long, c_void};
+#[cfg(not(target_arch = "x86_64"))]
+use std::ptr;
+
+use libc::{size_t, ssize_t};
+
+/// Makes the call `number`, recvfrom(2) or sendto(2), without an address. The result and errno are those
+/// of recv(2) and send(2).
+///
+/// # Safety
+/// `buf` must be valid during the call for the `len` bytes that the call reads or writes.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    let result: ssize_t;
+    // SAFETY: the registers are those of the kernel's calling convention (syscall(2)): it changes rax,
+    // rcx and r11, and no stack of this thread. The caller promises that the memory is valid.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") fd as isize,
+            in("rsi") buf,
+            in("rdx") len,
+            in("r10") flags as isize,
+            in("r8") 0_usize,
+            in("r9") 0_usize,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    if result < 0 { fail(result) } else { result }
+}
+
+/// Sets errno for the `result` of a call that failed.
+#[cfg(target_arch = "x86_64")]
+#[cold]
+fn fail(result: ssize_t) -> ssize_t {
+    // SAFETY: the function has no preconditions.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the address is that of this thread's errno.
+    unsafe { *errno = -result as c_int };
+    -1
+}
+
+/// Makes the call `number`, recvfrom(2) or sendto(2), without an address. The result, which fits, and
+/// errno are those of recv(2) and send(2).
+///
+/// # Safety
+/// `buf` must be valid during the call for the `len` bytes that the call reads or writes.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(super) unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(number, fd, buf, len, flags, ptr::null_mut::<c_void>(), 0_usize) as ssize_t }
+}
