@@ -141,12 +141,12 @@ fn second_process_at_the_same_path_says_so_and_goes_on() {
         let folder = Folder::new();
         let path = folder.join("socket");
         let server = InspectServer::bind(&path).unwrap();
-        let second = Command::new(std::env::current_exe().unwrap())
+        let mut second = Command::new(std::env::current_exe().unwrap());
+        second
             .args(["--exact", "second_process_at_the_same_path_says_so_and_goes_on", "--nocapture"])
             .env(CHILD, "1")
-            .env("NETPOLL_INSPECT", &path)
-            .output()
-            .unwrap();
+            .env("NETPOLL_INSPECT", &path);
+        let second = common::output(&mut second).unwrap();
         let text = String::from_utf8_lossy(&second.stderr);
         assert!(second.status.success(), "{text}");
         assert!(text.contains("netpoll: NETPOLL_INSPECT: cannot serve snapshots at "), "{text}");
@@ -177,7 +177,7 @@ fn one_of_many_processes_takes_over_a_stale_socket() {
             let start = |_| {
                 let mut child = Command::new(std::env::current_exe().unwrap());
                 let child = child.args(["--exact", NAME, "--nocapture"]).env(CHILD, &path);
-                child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+                common::spawn(child.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap()
             };
             let mut children: Vec<_> = (0..4).map(start).collect();
             let mut outputs = children.iter_mut().map(|child| child.stdout.take().unwrap()).collect::<Vec<_>>();

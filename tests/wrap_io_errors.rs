@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::ErrorKind;
+use std::process::Command;
 use std::time::Duration;
 
 use common::run;
@@ -54,12 +55,10 @@ fn wrapped_lack_of_descriptors_makes_incoming_wait() {
         return child();
     }
     common::bounded(|| {
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "wrapped_lack_of_descriptors_makes_incoming_wait"])
-            .env(CHILD, "1")
-            .status()
-            .unwrap();
-        assert!(status.success());
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "wrapped_lack_of_descriptors_makes_incoming_wait"]).env(CHILD, "1");
+        let ended = common::output(&mut command).unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     });
 }
 

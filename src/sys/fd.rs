@@ -36,7 +36,7 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
                     // prevents a busy loop.
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                socket::wait_ready(fd, write)?;
+                socket::wait_ready(fd, write, None)?;
                 waited = true;
             }
             result => return result,

@@ -199,22 +199,12 @@ pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(entry.revents & (half_closed | libc::POLLHUP) != 0)
 }
 
-/// Blocks until a read, or a write, would not wait, or a signal interrupts it (poll(2)).
-pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<()> {
+/// Blocks until a read, or a write, would not wait, a signal interrupts it, or `timeout` has passed
+/// (poll(2)).
+pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool, timeout: Option<Duration>) -> io::Result<()> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // SAFETY: one entry, valid for the call.
-    match check(unsafe { libc::poll(&raw mut entry, 1, -1) }) {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Blocks as [`wait_ready`] does, for at most `timeout`.
-pub(crate) fn wait_ready_for(fd: BorrowedFd<'_>, write: bool, timeout: Duration) -> io::Result<()> {
-    let events = if write { libc::POLLOUT } else { libc::POLLIN };
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    let millis = c_int::try_from(timeout.as_millis() + 1).unwrap_or(c_int::MAX);
+    let millis = timeout.map_or(-1, |timeout| c_int::try_from(timeout.as_millis() + 1).unwrap_or(c_int::MAX));
     // SAFETY: one entry, valid for the call.
     match check(unsafe { libc::poll(&raw mut entry, 1, millis) }) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),

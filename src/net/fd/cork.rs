@@ -128,33 +128,32 @@ impl Gathering {
     /// Sends what is gathered. Returns whether nothing is left. An error is kept. `is_listed` tells
     /// whether the thread has taken the socket out of its list.
     pub(super) fn send(&self, is_listed: bool) -> bool {
-        let (before, sent, left) = {
-            let mut state = self.cork.lock();
+        self.sending(|state| {
             if is_listed {
                 state.list = 0;
             }
             if state.has(GONE) {
-                return true;
+                return (true, None);
             }
-            let before = state.unsent().len();
             // SAFETY: the number is open: it is closed or given away after the state is gone, and the
             // lock is held during the call.
             let fd = unsafe { BorrowedFd::borrow_raw(self.number) };
-            let sent = state.send(fd, self.may_be_early);
-            (before, sent, state.unsent().len())
-        };
-        self.count(before.saturating_sub(left));
-        wake(sent.done);
-        sent.is_empty
+            let Sent { is_empty, done } = state.send(fd, self.may_be_early);
+            (is_empty, done)
+        })
     }
 
     /// Sends what is gathered and then `bufs`; see [`State::send_with`].
     pub(super) fn send_with(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let (before, sent, done, left) = {
+        self.sending(|state| state.send_with(fd, bufs, self.may_be_early))
+    }
+
+    /// Calls `send` with the state locked, and then counts what it has sent and wakes the task that it
+    /// returns.
+    fn sending<T>(&self, send: impl FnOnce(&mut State) -> (T, Option<Waker>)) -> T {
+        let (before, (sent, done), left) = {
             let mut state = self.cork.lock();
-            let before = state.unsent().len();
-            let (sent, done) = state.send_with(fd, bufs, self.may_be_early);
-            (before, sent, done, state.unsent().len())
+            (state.unsent().len(), send(&mut state), state.unsent().len())
         };
         self.count(before.saturating_sub(left));
         wake(done);
@@ -193,14 +192,12 @@ impl Gathering {
         let ends = state.is_empty();
         // Dropped outside of the lock.
         let _old = state.flusher.replace(Some(waker)).flatten();
+        let _new = if ends { state.flusher.take() } else { None };
         if ends {
-            let _new = state.flusher.take();
             unsent::leave_blocked(self.id());
-            drop(state);
-            return true;
         }
         drop(state);
-        false
+        ends
     }
 
     /// Called when the flusher ends.

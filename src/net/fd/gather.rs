@@ -317,7 +317,7 @@ impl Fd {
                     "the socket does not take the gathered bytes: flush the stream before it is converted",
                 )));
             }
-            self.with(|fd| socket::wait_ready_for(fd, true, left))?;
+            self.with(|fd| socket::wait_ready(fd, true, Some(left)))?;
         }
         Ok(())
     }
