@@ -10,7 +10,7 @@ use crate::rt::poll::poll_desc::{Direction, PollDesc};
 use crate::rt::poll::side::{HANG_UP, Stop, Wait};
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::time::timer::{SleepKey, Target, TimerSet};
-use crate::rt::waiters::{Interest, Key, Wakers};
+use crate::rt::waiters::{Interest, Key, Waiter, Wakers};
 
 /// Counts wake-ups.
 #[derive(Debug, Default)]
@@ -124,7 +124,7 @@ pub fn timers(data: &[u8]) {
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct Listed {
     key: Option<Key>,
     bell: Arc<Bell>,
 }
@@ -134,7 +134,7 @@ struct Waiter {
 struct SideModel {
     ready: bool,
     deadline: u64,
-    listed: Vec<Waiter>,
+    listed: Vec<Listed>,
 }
 
 #[derive(Debug)]
@@ -151,7 +151,7 @@ static CACHE: PollCache = PollCache::new();
 const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
 
 /// Checks that exactly the first `count` listed waiters were woken, and removes them.
-fn woken(listed: &mut Vec<Waiter>, count: usize) -> Vec<Waiter> {
+fn woken(listed: &mut Vec<Listed>, count: usize) -> Vec<Listed> {
     let taken: Vec<_> = listed.drain(..count).collect();
     assert!(taken.iter().all(|waiter| waiter.bell.rung() == 1), "a waiter was not woken");
     assert!(listed.iter().all(|waiter| waiter.bell.rung() == 0), "a waiter was woken out of order");
@@ -181,11 +181,11 @@ pub fn poll_cache(data: &[u8]) {
         if command % 9 == 1 && !stale.is_empty() {
             // A stale event for a descriptor that is gone.
             let (desc, generation) = stale[input.below(stale.len())];
-            assert!(!desc.side(direction).set_ready(generation, HANG_UP, &mut wakers), "a stale event was accepted");
+            assert!(!desc.side(direction, generation).set_ready(HANG_UP, &mut wakers), "a stale event was accepted");
             // A timer entry that fires before anything is due: remaining deadlines are armed again.
             let at = desc.fire(u64::from(input.byte()), 99, &mut wakers);
             assert!(at.is_none_or(|at| desc.counts(at)));
-            assert_eq!(desc.side(direction).begin(generation).err(), Some(Stop::Closed));
+            assert_eq!(desc.side(direction, generation).begin().err(), Some(Stop::Closed));
             assert_eq!(wakers.wake_all(), 0);
             continue;
         }
@@ -194,9 +194,10 @@ pub fn poll_cache(data: &[u8]) {
         }
         let at = input.below(slots.len());
         let Slot { desc, generation, closing, sides } = &mut slots[at];
-        let (desc, generation, side) = (*desc, *generation, desc.side(direction));
+        let (desc, generation) = (*desc, *generation);
+        let side = desc.side(direction, generation);
         let model = &mut sides[side_number];
-        let begun = side.begin(generation);
+        let begun = side.begin();
         let expected = match (*closing, model.deadline) {
             (true, _) => Some(Stop::Closed),
             (false, EXPIRED) => Some(Stop::Expired),
@@ -206,7 +207,7 @@ pub fn poll_cache(data: &[u8]) {
         match command % 9 {
             2 => {
                 let reasons = if input.byte() % 8 == 0 { HANG_UP } else { 0 };
-                assert!(side.set_ready(generation, reasons, &mut wakers), "an event of its own was refused");
+                assert!(side.set_ready(reasons, &mut wakers), "an event of its own was refused");
                 model.ready = true;
                 let count = if reasons == 0 { model.listed.len().min(1) } else { model.listed.len() };
                 assert_eq!(wakers.wake_all(), count);
@@ -217,11 +218,11 @@ pub fn poll_cache(data: &[u8]) {
             3 | 4 => {
                 let (mut key, bell) = (None, Arc::new(Bell::default()));
                 let waker = Waker::from(bell.clone());
-                let wait = side.wait(generation, &mut key, Interest::Event, &waker, || true);
+                let wait = side.wait(Waiter::Future(&mut key), Interest::Event, &waker, || true);
                 let listed = !model.ready && !*closing && model.deadline != EXPIRED;
                 assert_eq!(wait, if listed { Wait::Listed } else { Wait::Retry });
                 if listed {
-                    model.listed.push(Waiter { key, bell });
+                    model.listed.push(Listed { key, bell });
                 } else {
                     side.end_wait(&mut key, true, &mut wakers);
                 }
@@ -231,7 +232,7 @@ pub fn poll_cache(data: &[u8]) {
                     // An edge in between makes the evidence stale.
                     let edge = input.byte() % 4 == 0;
                     if edge {
-                        side.set_ready(generation, 0, &mut wakers);
+                        side.set_ready(0, &mut wakers);
                         let count = model.listed.len().min(1);
                         assert_eq!(wakers.wake_all(), count);
                         for mut waiter in woken(&mut model.listed, count) {
@@ -251,7 +252,7 @@ pub fn poll_cache(data: &[u8]) {
             }
             7 => {
                 let to = [NONE, EXPIRED, 100 + u64::from(input.byte())][input.below(3)];
-                let armed = desc.set_deadline(direction, to, &mut wakers);
+                let armed = desc.side(direction, generation).set_deadline(to, &mut wakers);
                 model.deadline = to;
                 let count = if to == EXPIRED { model.listed.len() } else { 0 };
                 assert_eq!(wakers.wake_all(), count);

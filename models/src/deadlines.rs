@@ -5,10 +5,10 @@ use std::task::{Context, Wake, Waker};
 
 use crate::engine::thread;
 use crate::rt::poll::poll_desc::{Direction, PollDesc};
-use crate::rt::poll::side::{Stop, Wait};
+use crate::rt::poll::side::{Side, Stop, Wait};
 use crate::rt::time::clock::{NEVER, NONE};
 use crate::rt::time::timer::TimerSet;
-use crate::rt::waiters::{Interest, Wakers};
+use crate::rt::waiters::{Interest, Waiter, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, injected_bug};
 
 /// A descriptor with the timer entries of its slot.
@@ -31,9 +31,13 @@ impl Timed {
         timed
     }
 
+    fn side(&self, direction: Direction) -> Side<'_> {
+        self.desc.side(direction, self.generation)
+    }
+
     fn set(&self, direction: Direction, at: u64) {
         let mut wakers = Wakers::new();
-        self.arm(self.desc.set_deadline(direction, at, &mut wakers), self.generation);
+        self.arm(self.side(direction).set_deadline(at, &mut wakers), self.generation);
         wakers.wake_all();
     }
 
@@ -84,7 +88,7 @@ pub fn deadline_moves_against_fire() {
     let firing = spawn(&timed, |timed| timed.run(100));
     timed.set(Direction::Read, 200);
     firing.join().unwrap();
-    assert_eq!(timed.desc.deadline(Direction::Read), 200, "a deadline that was moved has fired");
+    assert_eq!(timed.side(Direction::Read).deadline(), 200, "a deadline that was moved has fired");
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
@@ -94,7 +98,7 @@ pub fn deadline_set_against_fire() {
     let firing = spawn(&timed, |timed| timed.run(100));
     timed.set(Direction::Write, 150);
     firing.join().unwrap();
-    assert_eq!(timed.desc.deadline(Direction::Write), 150);
+    assert_eq!(timed.side(Direction::Write).deadline(), 150);
     assert!(timed.fires_by(150), "no timer for the deadline");
 }
 
@@ -111,7 +115,7 @@ pub fn two_deadlines_move_against_fire() {
     moving.join().unwrap();
     assert!(timed.fires_by(200), "no timer for the deadline");
     timed.run(250);
-    assert_eq!([Direction::Read, Direction::Write].map(|direction| timed.desc.deadline(direction)), [1, 1]);
+    assert_eq!(timed.desc.sides().map(Side::deadline), [1, 1]);
 }
 
 struct Woken(std::sync::atomic::AtomicBool);
@@ -128,15 +132,15 @@ impl Wake for Woken {
 pub fn timeout_against_fire() {
     let timed = Timed::new(1000);
     timed.arm(timed.desc.wait_until(100), timed.generation);
-    let side = timed.desc.side(Direction::Read);
-    assert!(side.clear_ready(side.begin(timed.generation).unwrap()));
+    let side = timed.side(Direction::Read);
+    assert!(side.clear_ready(side.begin().unwrap()));
     let woken = Arc::new(Woken(false.into()));
     let wait = |timed: &Timed, waker: &Waker| {
         if injected_bug!("timeout_armed_before_the_wait") {
             timed.arm(timed.desc.wait_until(150), timed.generation);
         }
-        let side = timed.desc.side(Direction::Read);
-        let listed = side.wait(timed.generation, &mut None, Interest::Event, waker, || true);
+        let side = timed.side(Direction::Read);
+        let listed = side.wait(Waiter::Future(&mut None), Interest::Event, waker, || true);
         assert_eq!(listed, Wait::Listed);
         if !injected_bug!("timeout_armed_before_the_wait") {
             timed.arm(timed.desc.wait_until(150), timed.generation);
@@ -242,11 +246,11 @@ pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
         wakers.wake_all();
         timed.desc.retire(timed.generation);
     });
-    let side = timed.desc.side(Direction::Read);
-    if let Ok(ticket) = side.begin(timed.generation) {
+    let side = timed.side(Direction::Read);
+    if let Ok(ticket) = side.begin() {
         side.clear_ready(ticket);
         let mut key = None;
-        if side.wait(timed.generation, &mut key, Interest::Event, Waker::noop(), || true) == Wait::Listed {
+        if side.wait(Waiter::Future(&mut key), Interest::Event, Waker::noop(), || true) == Wait::Listed {
             timed.arm(timed.desc.wait_until(100), timed.generation);
         }
         let mut wakers = Wakers::new();
@@ -255,11 +259,12 @@ pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     }
     closing.join().unwrap();
     let generation = timed.desc.open();
-    timed.arm(timed.desc.set_deadline(Direction::Read, 200, &mut Wakers::new()), generation);
+    let side = timed.desc.side(Direction::Read, generation);
+    timed.arm(side.set_deadline(200, &mut Wakers::new()), generation);
     assert!(timed.fires_by(200), "no timer for the deadline");
     timed.run(200);
     timed.run(200);
-    assert_eq!(timed.desc.side(Direction::Read).begin(generation).err(), Some(Stop::Expired));
+    assert_eq!(side.begin().err(), Some(Stop::Expired));
 }
 
 /// A descriptor's timer fires while it is closed, its slot is reused, and a deadline is set for the next descriptor.
@@ -268,9 +273,10 @@ pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     let firing = spawn(&timed, |timed| timed.run(100));
     timed.desc.retire(timed.generation);
     let generation = timed.desc.open();
-    timed.arm(timed.desc.set_deadline(Direction::Read, 200, &mut Wakers::new()), generation);
+    let side = timed.desc.side(Direction::Read, generation);
+    timed.arm(side.set_deadline(200, &mut Wakers::new()), generation);
     firing.join().unwrap();
-    assert!(timed.desc.side(Direction::Read).begin(generation).is_ok(), "a deadline of before has expired the next");
+    assert!(side.begin().is_ok(), "a deadline of before has expired the next");
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
@@ -281,12 +287,12 @@ pub fn a_timer_that_fires_during_reuse_serves_the_next_timeout() {
     let firing = spawn(&timed, |timed| timed.run(100));
     timed.desc.retire(timed.generation);
     let generation = timed.desc.open();
-    let side = timed.desc.side(Direction::Read);
-    assert!(side.clear_ready(side.begin(generation).unwrap()));
+    let side = timed.desc.side(Direction::Read, generation);
+    assert!(side.clear_ready(side.begin().unwrap()));
     let woken = Arc::new(Woken(false.into()));
     let (waker, mut key) = (Waker::from(woken.clone()), None);
     let mut wait = || {
-        while side.wait(generation, &mut key, Interest::Event, &waker, || true) != Wait::Listed {}
+        while side.wait(Waiter::Future(&mut key), Interest::Event, &waker, || true) != Wait::Listed {}
         timed.arm(timed.desc.wait_until(150), generation);
     };
     wait();

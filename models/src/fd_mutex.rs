@@ -9,6 +9,7 @@ use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::fd::fd_mutex::{FdMutex, LockError};
 use crate::rt::poll::poll_desc::Direction;
+use crate::rt::waiters::Waiter;
 use crate::sync::Mutex;
 
 /// A descriptor: the mutex, the data that it protects, and the number of times it was destroyed.
@@ -83,12 +84,12 @@ impl Socket {
 
     fn locked(&self, direction: Direction) -> impl Future<Output = Result<(), LockError>> {
         let mut key = None;
-        poll_fn(move |cx| self.mutex.poll_lock(direction, true, cx, &mut key))
+        poll_fn(move |cx| self.mutex.poll_lock(direction, cx, Waiter::Future(&mut key)))
     }
 
     /// An operation of a `poll_*` method.
     fn poll(&self, direction: Direction) -> Result<(), LockError> {
-        block_on(poll_fn(|cx| self.mutex.poll_lock_keyless(direction, cx)))?;
+        block_on(poll_fn(|cx| self.mutex.poll_lock(direction, cx, Waiter::Poll)))?;
         self.operate(direction);
         Ok(())
     }
@@ -137,7 +138,8 @@ pub fn a_dropped_waiter_passes_on() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
     let mut key = None;
-    let polled = socket.mutex.poll_lock(Direction::Read, true, &mut Context::from_waker(Waker::noop()), &mut key);
+    let polled =
+        socket.mutex.poll_lock(Direction::Read, &mut Context::from_waker(Waker::noop()), Waiter::Future(&mut key));
     assert!(polled.is_pending());
     let waiting = thread::spawn({
         let socket = socket.clone();
@@ -241,7 +243,8 @@ pub fn two_sides_in_parallel() {
 /// `write_all`: a lock that is kept between calls, a reference per call, and a close that does not wait for the lock.
 pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     let socket = Socket::new();
-    assert_eq!(socket.mutex.try_lock(Direction::Write), Ok(true));
+    assert_eq!(socket.mutex.try_lock_ref(Direction::Write), Ok(true));
+    assert!(!socket.mutex.decref());
     let closing = thread::spawn({
         let socket = socket.clone();
         move || {
@@ -278,11 +281,11 @@ pub fn appends_come_between_operations() {
             }
         }
     });
-    assert_eq!(socket.mutex.try_lock(Direction::Write), Ok(true));
+    socket.lock(Direction::Write);
     for call in ["first", "second"] {
         bytes.lock().push(call);
     }
-    socket.mutex.unlock(Direction::Write);
+    socket.unlock_ref(Direction::Write);
     appending.join().unwrap();
     let bytes = bytes.lock();
     let first = bytes.iter().position(|call| *call == "first").unwrap();

@@ -9,9 +9,9 @@ use crate::harness::block_on;
 use crate::net::fd::fd_mutex::FdMutex;
 use crate::rt::poll::poll_desc::PollCache;
 use crate::rt::poll::poll_desc::{Direction, PollDesc};
-use crate::rt::poll::side::{HANG_UP, Stop, Wait};
+use crate::rt::poll::side::{HANG_UP, Side, Stop, Wait};
 use crate::rt::time::clock::EXPIRED;
-use crate::rt::waiters::{Interest, Key, POLLS_MAX, Wakers};
+use crate::rt::waiters::{Interest, Key, POLLS_MAX, Waiter, Wakers};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, injected_bug};
 
 /// A socket: the kernel's state of one direction, and the poller's state of it.
@@ -40,9 +40,13 @@ impl Socket {
     /// Creates a socket of which a call has already shown that no data is there.
     fn idle() -> Arc<Socket> {
         let socket = Socket::new();
-        let side = socket.desc.side(Direction::Read);
-        assert!(side.clear_ready(side.begin(socket.generation).unwrap()));
+        let side = socket.side();
+        assert!(side.clear_ready(side.begin().unwrap()));
         socket
+    }
+
+    fn side(&self) -> Side<'_> {
+        self.desc.side(Direction::Read, self.generation)
     }
 
     /// Data arrives, then its edge.
@@ -59,7 +63,7 @@ impl Socket {
 
     fn edge(&self, reasons: u64) {
         let mut wakers = Wakers::new();
-        assert!(self.desc.side(Direction::Read).set_ready(self.generation, reasons, &mut wakers));
+        assert!(self.side().set_ready(reasons, &mut wakers));
         wakers.wake_all();
     }
 
@@ -71,7 +75,7 @@ impl Socket {
 
     fn expire(&self) {
         let mut wakers = Wakers::new();
-        assert!(self.desc.set_deadline(Direction::Read, EXPIRED, &mut wakers).is_none());
+        assert!(self.side().set_deadline(EXPIRED, &mut wakers).is_none());
         wakers.wake_all();
     }
 
@@ -89,8 +93,8 @@ impl Socket {
 
     /// Mirrors `Fd::poll_call` without the lock. Returns `None` to wait.
     fn attempt(&self, most: usize) -> Option<Result<usize, Stop>> {
-        let side = self.desc.side(Direction::Read);
-        let ticket = match side.begin(self.generation) {
+        let side = self.side();
+        let ticket = match side.begin() {
             Ok(ticket) => ticket,
             Err(stop) => return Some(Err(stop)),
         };
@@ -117,8 +121,8 @@ impl Socket {
                 self.finish(key, ended.is_ok());
                 return Poll::Ready(ended);
             }
-            let side = self.desc.side(Direction::Read);
-            match side.wait(self.generation, key, Interest::Event, cx.waker(), || true) {
+            let side = self.side();
+            match side.wait(Waiter::Future(key), Interest::Event, cx.waker(), || true) {
                 Wait::Listed => return Poll::Pending,
                 Wait::Full => unreachable!("a model has few waiters"),
                 Wait::Retry => {}
@@ -128,7 +132,7 @@ impl Socket {
 
     fn finish(&self, key: &mut Option<Key>, acted: bool) {
         let mut wakers = Wakers::new();
-        self.desc.side(Direction::Read).end_wait(key, acted, &mut wakers);
+        self.side().end_wait(key, acted, &mut wakers);
         wakers.wake_all();
     }
 
@@ -143,13 +147,13 @@ impl Socket {
     }
 
     /// The operation of a `poll_*` method.
-    fn read_keyless(&self, most: usize) -> Result<usize, Stop> {
+    fn read_by_poll(&self, most: usize) -> Result<usize, Stop> {
         block_on(poll_fn(|cx| {
             loop {
                 if let Some(ended) = self.attempt(most) {
                     return Poll::Ready(ended);
                 }
-                match self.desc.side(Direction::Read).wait_keyless(self.generation, cx.waker(), || true) {
+                match self.side().wait(Waiter::Poll, Interest::Event, cx.waker(), || true) {
                     Wait::Listed => return Poll::Pending,
                     Wait::Full => unreachable!("a model has few waiters"),
                     Wait::Retry => {}
@@ -161,16 +165,16 @@ impl Socket {
     /// Mirrors `PollHandle::poll_interrupt` and `poll_hang_up`: an operation that queues for a lock, or waits for the
     /// end.
     fn interrupted(&self, by_hang_up: bool) -> Result<(), Stop> {
-        let (side, mut key) = (self.desc.side(Direction::Read), None);
+        let (side, mut key) = (self.side(), None);
         block_on(poll_fn(|cx| {
             loop {
-                match side.begin(self.generation) {
+                match side.begin() {
                     Err(stop) => return Poll::Ready(Err(stop)),
                     Ok(_) if by_hang_up && side.is_hung_up() => return Poll::Ready(Ok(())),
                     Ok(_) => {}
                 }
                 let still = || !(by_hang_up && side.is_hung_up());
-                match side.wait(self.generation, &mut key, Interest::Interrupt, cx.waker(), still) {
+                match side.wait(Waiter::Future(&mut key), Interest::Interrupt, cx.waker(), still) {
                     Wait::Listed => return Poll::Pending,
                     Wait::Full => unreachable!("a model has few waiters"),
                     Wait::Retry => {}
@@ -237,9 +241,9 @@ pub fn a_reader_dropped_while_polled_passes_on() {
     let mut key = None;
     assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
     let dropped = spawn(&socket, move |socket| {
-        let side = socket.desc.side(Direction::Read);
+        let side = socket.side();
         // A poll that only enters the list, because another operation has the lock when it tries again.
-        let _ = side.wait(socket.generation, &mut key, Interest::Event, Waker::noop(), || true);
+        let _ = side.wait(Waiter::Future(&mut key), Interest::Event, Waker::noop(), || true);
         socket.finish(&mut key, false);
     });
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
@@ -283,7 +287,7 @@ pub fn edge_close_and_expiry() {
 pub fn expiry_against_wait() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Expired)));
-    let poll = spawn(&socket, |socket| assert_eq!(socket.read_keyless(1), Err(Stop::Expired)));
+    let poll = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
     socket.expire();
     future.join().unwrap();
     poll.join().unwrap();
@@ -303,7 +307,7 @@ pub fn close_against_wait() {
 pub fn polls_beside_futures() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
-    let poll = spawn(&socket, |socket| assert_eq!(socket.read_keyless(1), Ok(1)));
+    let poll = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Ok(1)));
     socket.deliver(2);
     future.join().unwrap();
     poll.join().unwrap();
@@ -319,7 +323,7 @@ pub fn the_slot_changes_hands() {
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
     let mut wakers = Wakers::new();
     // As the timeout of another operation does.
-    socket.desc.side(Direction::Read).interrupt(&mut wakers);
+    socket.side().interrupt(&mut wakers);
     wakers.wake_all();
     leaving.join().unwrap();
     socket.deliver(1);
@@ -329,10 +333,10 @@ pub fn the_slot_changes_hands() {
 /// A poll checks whether the slot is its own while the waiter in the slot expires.
 pub fn a_poll_looks_into_the_slot() {
     let socket = Socket::idle();
-    let waiting = spawn(&socket, |socket| assert_eq!(socket.read_keyless(1), Err(Stop::Expired)));
+    let waiting = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
     let looking = spawn(&socket, |socket| {
-        let side = socket.desc.side(Direction::Read);
-        let _ = side.wait_keyless(socket.generation, Waker::noop(), || true);
+        let side = socket.side();
+        let _ = side.wait(Waiter::Poll, Interest::Event, Waker::noop(), || true);
     });
     socket.expire();
     waiting.join().unwrap();
@@ -343,7 +347,7 @@ pub fn a_poll_looks_into_the_slot() {
 fn ring(socket: &Socket, rung: &AtomicBool) {
     rung.store(true, Ordering::Release);
     let mut wakers = Wakers::new();
-    socket.desc.side(Direction::Read).interrupt(&mut wakers);
+    socket.side().interrupt(&mut wakers);
     wakers.wake_all();
 }
 
@@ -357,7 +361,7 @@ pub fn a_key_is_not_given_out_again() {
     assert!(socket.poll_read(1, &mut second, &mut noop).is_pending());
     // As the timeout of another operation does.
     let mut wakers = Wakers::new();
-    socket.desc.side(Direction::Read).interrupt(&mut wakers);
+    socket.side().interrupt(&mut wakers);
     assert_eq!(wakers.wake_all(), 2);
     assert!(socket.poll_read(1, &mut first, &mut noop).is_pending());
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
@@ -378,7 +382,7 @@ pub fn another_waiter_leaves_while_its_slot_is_inspected() {
     });
     let stranger = spawn(&socket, |socket| {
         let mut wakers = Wakers::new();
-        socket.desc.side(Direction::Read).interrupt(&mut wakers);
+        socket.side().interrupt(&mut wakers);
         wakers.wake_all();
         let mut key = None;
         let polled = socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop()));
@@ -397,16 +401,16 @@ pub fn a_timeout_against_a_look_into_the_slot() {
         let rung = rung.clone();
         move |socket| {
             block_on(poll_fn(|cx| {
-                let side = socket.desc.side(Direction::Read);
-                assert_eq!(side.wait_keyless(socket.generation, cx.waker(), || true), Wait::Listed);
+                let side = socket.side();
+                assert_eq!(side.wait(Waiter::Poll, Interest::Event, cx.waker(), || true), Wait::Listed);
                 // It is listed first and then checks the time, as in `PollHandle::arm_timeout`.
                 if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
         }
     });
     let looking = spawn(&socket, |socket| {
-        let side = socket.desc.side(Direction::Read);
-        let _ = side.wait_keyless(socket.generation, Waker::noop(), || true);
+        let side = socket.side();
+        let _ = side.wait(Waiter::Poll, Interest::Event, Waker::noop(), || true);
     });
     ring(&socket, &rung);
     waiting.join().unwrap();
@@ -419,18 +423,18 @@ pub fn a_timeout_against_a_look_for_another() {
     let mut old = None;
     assert!(socket.poll_read(1, &mut old, &mut Context::from_waker(Waker::noop())).is_pending());
     let looking = spawn(&socket, move |socket| {
-        let side = socket.desc.side(Direction::Read);
-        let _ = side.wait(socket.generation, &mut old, Interest::Event, Waker::noop(), || true);
+        let side = socket.side();
+        let _ = side.wait(Waiter::Future(&mut old), Interest::Event, Waker::noop(), || true);
     });
     let waiting = spawn(&socket, {
         let rung = rung.clone();
         move |socket| {
-            let (side, mut key) = (socket.desc.side(Direction::Read), None);
+            let (side, mut key) = (socket.side(), None);
             let mut wakers = Wakers::new();
             side.interrupt(&mut wakers);
             wakers.wake_all();
             block_on(poll_fn(|cx| {
-                let waits = side.wait(socket.generation, &mut key, Interest::Event, cx.waker(), || true);
+                let waits = side.wait(Waiter::Future(&mut key), Interest::Event, cx.waker(), || true);
                 assert_eq!(waits, Wait::Listed);
                 if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
@@ -443,9 +447,9 @@ pub fn a_timeout_against_a_look_for_another() {
 
 /// Mirrors `Fd::poll_call` with the order of `Fd::end`: evidence, then the list, then the remaining data.
 fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<usize> {
-    let side = socket.desc.side(Direction::Read);
+    let side = socket.side();
     loop {
-        let ticket = side.begin(socket.generation).unwrap();
+        let ticket = side.begin().unwrap();
         if ticket.is_ready() {
             if let Some(count) = socket.call(most) {
                 let spent = count < most && !ticket.distrusts_short_counts();
@@ -465,7 +469,7 @@ fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &
             }
             side.clear_ready(ticket);
         }
-        if side.wait(socket.generation, key, Interest::Event, cx.waker(), || true) == Wait::Listed {
+        if side.wait(Waiter::Future(key), Interest::Event, cx.waker(), || true) == Wait::Listed {
             return Poll::Pending;
         }
     }
@@ -526,7 +530,7 @@ pub fn stale_event_has_no_effect() {
         let cache = cache.clone();
         move || {
             let mut wakers = Wakers::new();
-            cache.get(index).unwrap().side(Direction::Read).set_ready(old, HANG_UP, &mut wakers);
+            cache.get(index).unwrap().side(Direction::Read, old).set_ready(HANG_UP, &mut wakers);
             wakers.wake_all();
         }
     });
@@ -538,13 +542,13 @@ pub fn stale_event_has_no_effect() {
     let again = cache.alloc().unwrap();
     assert_eq!(again.index, index, "last in, first out");
     let new = again.open();
-    let side = again.side(Direction::Read);
-    assert_eq!(side.begin(old).unwrap_err(), Stop::Closed);
-    let ticket = side.begin(new).unwrap();
+    let side = again.side(Direction::Read, new);
+    assert_eq!(again.side(Direction::Read, old).begin().unwrap_err(), Stop::Closed);
+    let ticket = side.begin().unwrap();
     assert!(ticket.is_ready() && !side.is_hung_up(), "a stale event was accepted");
     assert!(side.clear_ready(ticket), "a stale event counted as an edge");
     late.join().unwrap();
-    assert!(!side.begin(new).unwrap().is_ready() && !side.is_hung_up(), "a stale event was accepted");
+    assert!(!side.begin().unwrap().is_ready() && !side.is_hung_up(), "a stale event was accepted");
 }
 
 /// A woken write finds that a `write_all`, which waits for the same room, has the lock. Both make progress.
@@ -555,7 +559,8 @@ pub fn an_edge_reaches_the_owner() {
     let mut key = None;
     // The write waits for room, without the lock.
     assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
-    assert_eq!(socket.mutex.try_lock(Direction::Write), Ok(true));
+    assert_eq!(socket.mutex.try_lock_ref(Direction::Write), Ok(true));
+    assert!(!socket.mutex.decref());
     // `write_all` keeps the lock while it waits for room.
     let all = spawn(&socket, |socket| {
         assert_eq!(socket.read(1), Ok(1));
@@ -565,7 +570,7 @@ pub fn an_edge_reaches_the_owner() {
         let mut queued = None;
         let written = block_on(poll_fn(|cx| {
             loop {
-                match socket.mutex.poll_lock(Direction::Write, true, cx, &mut queued) {
+                match socket.mutex.poll_lock(Direction::Write, cx, Waiter::Future(&mut queued)) {
                     Poll::Ready(locked) => assert_eq!(locked, Ok(())),
                     Poll::Pending => {
                         if !injected_bug!("edge_kept_without_the_lock") {
@@ -580,8 +585,8 @@ pub fn an_edge_reaches_the_owner() {
                     socket.finish(&mut key, ended.is_ok());
                     return Poll::Ready(ended);
                 }
-                let side = socket.desc.side(Direction::Read);
-                match side.wait(socket.generation, &mut key, Interest::Event, cx.waker(), || true) {
+                let side = socket.side();
+                match side.wait(Waiter::Future(&mut key), Interest::Event, cx.waker(), || true) {
                     Wait::Listed => return Poll::Pending,
                     Wait::Full => unreachable!("a model has few waiters"),
                     Wait::Retry => {}
@@ -601,10 +606,10 @@ pub fn polls_beyond_the_bound_are_woken() {
     let socket = Socket::idle();
     let delivering = spawn(&socket, |socket| socket.deliver(1));
     let wakes = [(); 2 * POLLS_MAX + 1].map(|()| Arc::new(Woken::default()));
-    let side = socket.desc.side(Direction::Read);
+    let side = socket.side();
     let mut most = 0;
     for woken in &wakes {
-        let _ = side.wait_keyless(socket.generation, &Waker::from(woken.clone()), || true);
+        let _ = side.wait(Waiter::Poll, Interest::Event, &Waker::from(woken.clone()), || true);
         most = most.max(side.waiting());
     }
     delivering.join().unwrap();
@@ -627,23 +632,23 @@ impl Wake for Woken {
 pub fn skipped_edges_lose_no_room() {
     let desc = Arc::new(PollDesc::new(0));
     let generation = desc.open();
-    desc.side(Direction::Write).skip_edges();
+    desc.side(Direction::Write, generation).skip_edges();
     // The kernel orders the calls on one socket and the events that make room.
     let room = Arc::new(Mutex::new(false));
     let writing = {
         let (desc, room) = (desc.clone(), room.clone());
         thread::spawn(move || {
-            let (side, mut key) = (desc.side(Direction::Write), None);
+            let (side, mut key) = (desc.side(Direction::Write, generation), None);
             block_on(poll_fn(|cx| {
                 loop {
-                    let ticket = side.begin(generation).unwrap();
+                    let ticket = side.begin().unwrap();
                     if ticket.is_ready() {
                         if std::mem::take(&mut *room.lock()) {
                             return Poll::Ready(());
                         }
                         side.clear_ready(ticket);
                     }
-                    if side.wait(generation, &mut key, Interest::Event, cx.waker(), || true) == Wait::Listed {
+                    if side.wait(Waiter::Future(&mut key), Interest::Event, cx.waker(), || true) == Wait::Listed {
                         return Poll::Pending;
                     }
                 }
@@ -652,7 +657,7 @@ pub fn skipped_edges_lose_no_room() {
     };
     *room.lock() = true;
     let mut wakers = Wakers::new();
-    assert!(desc.side(Direction::Write).set_ready(generation, 0, &mut wakers));
+    assert!(desc.side(Direction::Write, generation).set_ready(0, &mut wakers));
     wakers.wake_all();
     writing.join().unwrap();
 }

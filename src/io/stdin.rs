@@ -130,7 +130,7 @@ impl Input {
         if let Some(result) = take(&mut state) {
             return Poll::Ready(result);
         }
-        let unused = state.waiters.insert_keyless(waker, &mut old);
+        let unused = state.waiters.insert_poll(waker, &mut old);
         let begin = !std::mem::replace(&mut state.reading, true);
         drop(state);
         drop(unused);

@@ -19,7 +19,7 @@ use super::fd::operation::{LockScope, Operation, Remaining};
 use super::limits::{Admission, Outcome};
 use super::net_fd::{Accepted, NetFd};
 use crate::rt::poll::poller::Direction;
-use crate::rt::waiters::Key;
+use crate::rt::waiters::{Key, Waiter};
 use crate::trace;
 
 /// Makes a stream of an accepted socket and its peer's address.
@@ -47,7 +47,7 @@ impl Accepting {
         adopt: Adopt<T>,
     ) -> Poll<io::Result<T>> {
         match admission {
-            None => listener.poll_accept(Some(&mut self.operation), cx, adopt),
+            None => listener.poll_accept(Waiter::Future(&mut self.operation), cx, adopt),
             Some(admission) => self.poll_admitted(listener, admission, cx, adopt),
         }
     }
@@ -67,9 +67,8 @@ impl Accepting {
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
                 }
-                if parks
-                    && let Err(failure) = ready!(listener.fd.poll_interrupt(Direction::Read, &mut self.operation, cx))
-                {
+                let waiter = Waiter::Future(&mut self.operation);
+                if parks && let Err(failure) = ready!(listener.fd.poll_interrupt(Direction::Read, waiter, cx)) {
                     self.cancel(listener, Some(admission));
                     return Poll::Ready(Err(listener.error("accept", failure)));
                 }
@@ -77,8 +76,12 @@ impl Accepting {
             // Outlives the call, so that wakers run by its return do not run under the listener's
             // lock.
             let mut permit = None;
-            let polled =
-                listener.fd.poll_call(Direction::Read, LockScope::PerCall, Some(&mut self.operation), cx, |fd| {
+            let polled = listener.fd.poll_call(
+                Direction::Read,
+                LockScope::PerCall,
+                Waiter::Future(&mut self.operation),
+                cx,
+                |fd| {
                     if let (Some(limit), None) = (&admission.limit, &permit) {
                         permit = limit.try_take();
                         if permit.is_none() {
@@ -91,7 +94,8 @@ impl Accepting {
                         listener.fd.poll.count_accept();
                     }
                     Ok((outcome, Remaining::Maybe))
-                });
+                },
+            );
             match polled {
                 Poll::Pending => {
                     // Passes the permit that it was woken for to the next accept: if several

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::TcpStream;
-use super::fd::failure::Failure;
 use super::fd::fd::Fd;
 use super::fd::flusher::Gathers;
 use super::fd::operation::Caller;
 use super::net_fd::NetFd;
 use super::unix::UnixStream;
+use crate::rt::poll::poller::Failure;
+use crate::rt::waiters::Waiter;
 
 impl Gathers for NetFd {
     fn fd(&self) -> &Fd {
@@ -29,7 +30,7 @@ impl NetFd {
     /// closed socket has nothing left to send.
     #[inline]
     pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.fd.poll_flush(None, cx) {
+        match self.fd.poll_flush(Waiter::Poll, cx) {
             Poll::Ready(Err(Failure::Closed)) => Poll::Ready(Ok(())),
             polled => polled.map_err(|failure| self.error("close", failure)),
         }

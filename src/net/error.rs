@@ -20,9 +20,9 @@ use std::path::PathBuf;
 use socket2::SockAddr;
 
 use super::errno_text::ErrnoText;
-use super::fd::failure::Failure;
 use super::host_port::reason;
 use super::resolve::lookup_error::LookupError;
+use crate::rt::poll::poller::Failure;
 use crate::sys;
 
 /// An address in an [`OpError`].

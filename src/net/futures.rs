@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use super::fd::operation::{LockScope, Operation};
 use super::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 
 pub use super::fd::fd::Closed;
 pub use super::pipe::{PipeRead, PipeWrite, PipeWriteAll};
@@ -71,56 +72,56 @@ operation_future! {
     /// Reads into a buffer; returned by [`TcpStream::read`](crate::net::TcpStream::read) and the `read` methods of other
     /// sockets.
     Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
-    |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, 0)
+    |this, cx| this.fd.poll_read(Waiter::Future(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
     /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`](crate::net::TcpStream::peek) and
     /// the `peek` methods of other sockets.
     Peek<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
-    |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
+    |this, cx| this.fd.poll_read(Waiter::Future(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
     /// Reads into several buffers; returned by [`TcpStream::read_vectored`](crate::net::TcpStream::read_vectored) and the same methods of
     /// other sockets.
     ReadVectored<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<usize>,
-    |this, cx| this.fd.poll_read_vectored(Some(&mut this.operation), cx, this.bufs)
+    |this, cx| this.fd.poll_read_vectored(Waiter::Future(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
     /// Writes from a buffer; returned by [`TcpStream::write`](crate::net::TcpStream::write) and the `write` methods of other
     /// sockets.
     Write<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
-    |this, cx| this.fd.poll_write(Some(&mut this.operation), cx, this.buf)
+    |this, cx| this.fd.poll_write(Waiter::Future(&mut this.operation), cx, this.buf)
 }
 
 operation_future! {
     /// Writes from several buffers; returned by [`TcpStream::write_vectored`](crate::net::TcpStream::write_vectored) and the same methods
     /// of other sockets.
     WriteVectored<'a> { bufs: &'a [IoSlice<'a>] }, Write -> io::Result<usize>,
-    |this, cx| this.fd.poll_write_vectored(Some(&mut this.operation), cx, this.bufs)
+    |this, cx| this.fd.poll_write_vectored(Waiter::Future(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
     /// Waits until gathered writes are sent; returned by [`TcpStream::flush`](crate::net::TcpStream::flush) and
     /// [`UnixStream::flush`](crate::os::unix::net::UnixStream::flush).
     Flush<'a> {}, Write -> io::Result<()>,
-    |this, cx| this.fd.poll_flush(Some(&mut this.operation), cx)
+    |this, cx| this.fd.poll_flush(Waiter::Future(&mut this.operation), cx)
 }
 
 operation_future! {
     /// Waits until a socket is readable; returned by [`TcpStream::readable`](crate::net::TcpStream::readable) and the `readable`
     /// methods of other sockets.
     Readable<'a> {}, Read -> io::Result<()>,
-    |this, cx| this.fd.poll_ready(Direction::Read, Some(&mut this.operation), cx)
+    |this, cx| this.fd.poll_ready(Direction::Read, Waiter::Future(&mut this.operation), cx)
 }
 
 operation_future! {
     /// Waits until a socket is writable; returned by [`TcpStream::writable`](crate::net::TcpStream::writable) and the `writable`
     /// methods of other sockets.
     Writable<'a> {}, Write -> io::Result<()>,
-    |this, cx| this.fd.poll_ready(Direction::Write, Some(&mut this.operation), cx)
+    |this, cx| this.fd.poll_ready(Direction::Write, Waiter::Future(&mut this.operation), cx)
 }
 
 operation_future! {
@@ -136,7 +137,8 @@ operation_future! {
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| loop {
         // The usual case: no other writer, and room for everything.
-        let written = ready!(this.fd.poll_send(LockScope::WholeOperation, Some(&mut this.operation), cx, this.buf))?;
+        let waiter = Waiter::Future(&mut this.operation);
+        let written = ready!(this.fd.poll_send(LockScope::WholeOperation, waiter, cx, this.buf))?;
         this.buf = &this.buf[written..];
         if this.buf.is_empty() {
             return Poll::Ready(Ok(()));

@@ -22,14 +22,14 @@ use socket2::SockAddr;
 
 use super::error::{Addr, Op};
 use super::fd::cork::Gathered;
-use super::fd::failure::Failure;
 use super::fd::fd::{Closed, Fd};
 use super::fd::operation::{Caller, LockScope, Operation, Remaining};
 use crate::rt;
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::time::ticks;
+use crate::rt::waiters::Waiter;
 use crate::sys::{option, socket};
 use crate::trace;
 
@@ -90,7 +90,7 @@ impl NetFd {
         let stream = make(socket)?;
         if stream.fd.is_plain_tcp() {
             // Most connections are written without ever filling the send buffer.
-            stream.fd.poll.skip_write_edges();
+            stream.fd.poll.side(Direction::Write).skip_edges();
             match peer.as_socket() {
                 // Its connections may have other addresses, such as with IP_TRANSPARENT.
                 Some(peer) if self.fd.is_exposed() => stream.fd.poll.set_connection(None, peer),
@@ -192,7 +192,7 @@ impl NetFd {
         op: &'static str,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        ready!(self.fd.poll.poll_turn(direction, cx));
+        ready!(self.fd.poll_turn(direction, cx));
         Poll::Ready(self.with(op, |_| Ok(0)))
     }
 
@@ -233,7 +233,9 @@ impl NetFd {
     fn moved(&self, direction: Direction, polled: Poll<Result<usize, Failure>>) -> Poll<io::Result<usize>> {
         match polled {
             Poll::Ready(Ok(count)) => {
-                self.fd.poll.charge(direction, count);
+                if count as u32 > self.fd.poll.uncounted {
+                    self.fd.poll.charge(direction, count);
+                }
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(failure)) => {
@@ -296,7 +298,7 @@ impl NetFd {
         if buf.is_empty() {
             return self.poll_empty(Direction::Read, "read", cx);
         }
-        let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, None, cx, move |fd| {
+        let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, Waiter::Poll, cx, move |fd| {
             let count = socket::recv_uninit(fd, buf)?;
             if count > 0 && count < most {
                 return Ok((count, Remaining::Nothing));
@@ -406,8 +408,7 @@ impl NetFd {
     ) -> Poll<io::Result<()>> {
         // An edge that comes while this operation waits needs no proof; older readiness may have
         // been used up.
-        let woken =
-            caller.as_ref().is_some_and(|operation| operation.has_waited()) && self.fd.is_marked_ready(direction);
+        let woken = caller.future().is_some_and(Operation::has_waited) && self.fd.is_marked_ready(direction);
         let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
             // A completion in the error queue also produces an edge, and is not readiness.
             if (woken && self.fd.loans_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
@@ -434,7 +435,7 @@ impl NetFd {
         let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
         if polled.is_pending() && !is_known && self.is_peer_closed() {
             // No thread has taken the event out of epoll yet, or one has done so just now.
-            ready!(self.fd.poll.poll_turn(Direction::Read, cx));
+            ready!(self.fd.poll_turn(Direction::Read, cx));
             self.fd.cancel(Direction::Read, operation);
             return Poll::Ready(Ok(()));
         }

@@ -17,7 +17,7 @@ fn pair(is_tcp: bool) -> (NetFd, UnixStream) {
 }
 
 fn is_ready(socket: &NetFd, direction: Direction) -> bool {
-    socket.fd.poll.begin(direction).unwrap().is_ready()
+    socket.fd.poll.side(direction).begin().unwrap().is_ready()
 }
 
 fn done<T: std::fmt::Debug>(polled: Poll<io::Result<T>>) -> T {
@@ -40,10 +40,10 @@ fn read(is_tcp: bool, there: usize, rooms: &[usize], flags: libc::c_int) -> bool
     let mut bufs: Vec<_> = rooms.iter().map(|&room| vec![0; room]).collect();
     let all: usize = rooms.iter().sum();
     let count = if let [buf] = &mut bufs[..] {
-        done(socket.poll_read(Some(&mut operation), &mut cx, buf, flags))
+        done(socket.poll_read(Waiter::Future(&mut operation), &mut cx, buf, flags))
     } else {
         let mut bufs: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
-        done(socket.poll_read_vectored(Some(&mut operation), &mut cx, &mut bufs))
+        done(socket.poll_read_vectored(Waiter::Future(&mut operation), &mut cx, &mut bufs))
     };
     assert_eq!(count, there.min(all));
     assert!(is_ready(&socket, Direction::Write));
@@ -68,10 +68,10 @@ fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     let (bufs, all): (Vec<_>, usize) = (sizes.iter().map(|&size| vec![7; size]).collect(), sizes.iter().sum());
     let count = if let [buf] = &bufs[..] {
-        done(socket.poll_write(None, &mut cx, buf))
+        done(socket.poll_write(Waiter::Poll, &mut cx, buf))
     } else {
         let bufs: Vec<_> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
-        done(socket.poll_write_vectored(None, &mut cx, &bufs))
+        done(socket.poll_write_vectored(Waiter::Poll, &mut cx, &bufs))
     };
     assert_eq!((count > 0, count < all), (true, is_short));
     peer.read_exact(&mut vec![0; count]).unwrap();
@@ -101,12 +101,12 @@ fn short_read_is_no_evidence_once_the_descriptor_was_handed_out() {
         }
         let mut cx = Context::from_waker(Waker::noop());
         let mut buf = [0; 8];
-        assert_eq!(done(socket.poll_read(Some(&mut Operation::new()), &mut cx, &mut buf, 0)), 3);
+        assert_eq!(done(socket.poll_read(Waiter::Future(&mut Operation::new()), &mut cx, &mut buf, 0)), 3);
         assert_eq!(is_ready(&socket, Direction::Read), exposes);
         if exposes {
-            assert_eq!(done(socket.poll_read(Some(&mut Operation::new()), &mut cx, &mut buf, 0)), 3);
+            assert_eq!(done(socket.poll_read(Waiter::Future(&mut Operation::new()), &mut cx, &mut buf, 0)), 3);
             assert_eq!(&buf[..3], b"two");
-            assert!(socket.poll_read(Some(&mut Operation::new()), &mut cx, &mut buf, 0).is_pending());
+            assert!(socket.poll_read(Waiter::Future(&mut Operation::new()), &mut cx, &mut buf, 0).is_pending());
         }
     }
 }

@@ -23,11 +23,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::fd::failure::Failure;
 use super::fd::fd::Fd;
 use super::fd::operation::{Caller, LockScope, Operation, Remaining};
 use super::net_fd::NetFd;
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
+use crate::rt::waiters::Waiter;
 
 impl Fd {
     /// Calls [`Fd::with`] with foreign code, which may panic.
@@ -96,7 +96,7 @@ macro_rules! raw_future {
 
             fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
                 let Self { fd, operation, scope, call } = &mut *self;
-                let polled = fd.fd.poll_pinned(Direction::$direction, *scope, Some(operation), cx, call);
+                let polled = fd.fd.poll_pinned(Direction::$direction, *scope, Waiter::Future(operation), cx, call);
                 polled.map_err(|failure| fd.error($op, failure))
             }
         }

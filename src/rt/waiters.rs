@@ -32,6 +32,42 @@ use crate::sync::{MODEL, injected_bug};
 /// A waiting future's place in a list; unique for the life of the list.
 pub(crate) type Key = NonZeroU64;
 
+/// A waiter: a future, or a task that called a `poll_*` method. `K` is what a future keeps between
+/// polls; here its place in the list, which is `None` at first.
+#[derive(Debug)]
+pub(crate) enum Waiter<'a, K = Option<Key>> {
+    Future(&'a mut K),
+    Poll,
+}
+
+impl<'a, K> Waiter<'a, K> {
+    #[inline]
+    pub(crate) fn reborrow(&mut self) -> Waiter<'_, K> {
+        match self {
+            Waiter::Future(kept) => Waiter::Future(kept),
+            Waiter::Poll => Waiter::Poll,
+        }
+    }
+
+    /// Returns the waiter with a part of what a future keeps.
+    #[inline]
+    pub(crate) fn map<T>(self, part: impl FnOnce(&'a mut K) -> &'a mut T) -> Waiter<'a, T> {
+        match self {
+            Waiter::Future(kept) => Waiter::Future(part(kept)),
+            Waiter::Poll => Waiter::Poll,
+        }
+    }
+
+    /// Returns what a future keeps; `None` for a poll.
+    #[inline]
+    pub(crate) fn future(&self) -> Option<&K> {
+        match self {
+            Waiter::Future(kept) => Some(kept),
+            Waiter::Poll => None,
+        }
+    }
+}
+
 /// The events that may take a waiting future out of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
@@ -184,7 +220,7 @@ impl Waiters {
     /// Stores the waker of a poll, unless one like it is stored; then it is returned, to be dropped
     /// outside the lock. If there are too many polls, they are moved to `wakers` (W2).
     #[must_use]
-    pub(crate) fn insert_keyless(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
+    pub(crate) fn insert_poll(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
         let identity = identity(&waker);
         if self.polls.contains_key(&identity) {
             return Some(waker);
@@ -274,6 +310,13 @@ impl Wakers {
     }
 }
 
+/// Wakes the wakers that `take` takes, after it has released its locks.
+pub(crate) fn wake_taken(take: impl FnOnce(&mut Wakers)) {
+    let mut wakers = Wakers::new();
+    take(&mut wakers);
+    wakers.wake_all();
+}
+
 /// Wakes a task and contains a panic of its waker.
 #[inline(always)]
 pub(crate) fn wake(waker: Waker) {
@@ -354,8 +397,8 @@ mod tests {
                 }
                 3 => {
                     let count = Arc::new(Count::default());
-                    assert!(list.insert_keyless(count.clone().into(), &mut wakers).is_none());
-                    assert!(list.insert_keyless(count.clone().into(), &mut wakers).is_some());
+                    assert!(list.insert_poll(count.clone().into(), &mut wakers).is_none());
+                    assert!(list.insert_poll(count.clone().into(), &mut wakers).is_some());
                     oracle.push((None, Interest::Event, count));
                 }
                 4 if !oracle.is_empty() => {
@@ -405,7 +448,7 @@ mod tests {
         let counts = [(); 4].map(|()| Arc::new(Count::default()));
         for round in 0..3 {
             for count in &counts {
-                let unused = waiters.insert_keyless(count.clone().into(), &mut wakers);
+                let unused = waiters.insert_poll(count.clone().into(), &mut wakers);
                 assert_eq!(unused.is_some(), round > 0);
             }
             assert_eq!((waiters.len(), wakers.len()), (counts.len(), 0));
@@ -427,7 +470,7 @@ mod tests {
         let mut all: Vec<Waker> = (0..20).map(|number| Arc::new(Tells(number, Arc::clone(&told))).into()).collect();
         // Neither order of addresses.
         all.sort_by_key(|waker| (waker.data().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        all.iter().for_each(|waker| assert!(waiters.insert_keyless(waker.clone(), &mut wakers).is_none()));
+        all.iter().for_each(|waker| assert!(waiters.insert_poll(waker.clone(), &mut wakers).is_none()));
         waiters.take_polls(&mut wakers);
         assert_eq!(wakers.wake_all(), 20);
         let woken = std::mem::take(&mut *told.lock().unwrap());
@@ -440,7 +483,7 @@ mod tests {
     fn polls_with_ever_new_wakers_do_not_pile_up() {
         let (mut waiters, mut wakers, mut woken) = (Waiters::new(), Wakers::new(), 0);
         for polls in 1..=10 * POLLS_MAX {
-            assert!(waiters.insert_keyless(Arc::new(Count::default()).into(), &mut wakers).is_none());
+            assert!(waiters.insert_poll(Arc::new(Count::default()).into(), &mut wakers).is_none());
             woken += wakers.wake_all();
             assert!(waiters.len() <= POLLS_MAX && waiters.len() + woken == polls);
         }
@@ -451,7 +494,7 @@ mod tests {
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
         let all: Vec<Waker> = (0..POLLS_MAX).map(|_| Arc::new(Count::default()).into()).collect();
         for _ in 0..3 {
-            all.iter().for_each(|waker| drop(waiters.insert_keyless(waker.clone(), &mut wakers)));
+            all.iter().for_each(|waker| drop(waiters.insert_poll(waker.clone(), &mut wakers)));
             assert_eq!((waiters.len(), wakers.len()), (POLLS_MAX, 0));
         }
     }

@@ -24,10 +24,10 @@ fn deliver(edges: &[(u64, u32)], wakers: &mut Wakers) {
         let event = edge::event(data, bits);
         let Some(desc) = runtime().cache.get(event.index) else { continue };
         if event.readable {
-            desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, wakers);
+            desc.side(Direction::Read, event.generation).set_ready(event.read_reasons, wakers);
         }
         if event.writable {
-            desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, wakers);
+            desc.side(Direction::Write, event.generation).set_ready(event.write_reasons, wakers);
         }
     }
 }

@@ -6,9 +6,9 @@ use std::task::{Context, Poll, ready};
 use super::futures::{AsyncFdReadWith, AsyncFdReadable, AsyncFdWritable, AsyncFdWriteWith};
 use super::guard::AsyncFdReadyGuard;
 use super::wrapper::{AsyncFd, op};
-use crate::net::fd::failure::Failure;
-use crate::net::fd::operation::{Caller, LockScope, Remaining};
-use crate::rt::poll::poller::{Direction, Ticket};
+use crate::net::fd::operation::{Caller, LockScope, Operation, Remaining};
+use crate::rt::poll::poller::{Direction, Failure, Ticket};
+use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
 use crate::sys;
 
@@ -68,7 +68,7 @@ impl<T> AsyncFd<T> {
     /// # Errors
     /// Same as [`readable`](AsyncFd::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
-        self.poll_ready(Direction::Read, None, cx)
+        self.poll_ready(Direction::Read, Waiter::Poll, cx)
     }
 
     /// Polls for writability like [`writable`](AsyncFd::writable), for use in your own `poll_*`
@@ -77,7 +77,7 @@ impl<T> AsyncFd<T> {
     /// # Errors
     /// Same as [`writable`](AsyncFd::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
-        self.poll_ready(Direction::Write, None, cx)
+        self.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
 
     /// Records that the user's call would have blocked. `ticket` was taken before the call.
@@ -86,8 +86,9 @@ impl<T> AsyncFd<T> {
             // Only poll(2) reports that the call would not block.
             self.refuted[direction as usize].store(ticket.edges(), Ordering::Relaxed);
         }
-        self.fd.poll.clear_ready(direction, ticket);
-        self.fd.poll.arm_for_waiters();
+        let side = self.fd.poll.side(direction);
+        side.clear_ready(ticket);
+        side.arm_for_waiters();
     }
 
     pub(super) fn poll_ready(
@@ -99,17 +100,17 @@ impl<T> AsyncFd<T> {
         // An edge that comes while this operation waits needs no proof; older readiness may have
         // been used up.
         let is_ready = self.fd.is_marked_ready(direction);
-        let woken = is_ready && caller.as_ref().is_some_and(|operation| operation.has_waited());
+        let woken = is_ready && caller.future().is_some_and(Operation::has_waited);
         let refuted = &self.refuted[direction as usize];
         let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
-            let may_be = is_ready || refuted.load(Ordering::Relaxed) != self.fd.poll.edges(direction);
+            let may_be = is_ready || refuted.load(Ordering::Relaxed) != self.fd.poll.side(direction).edges();
             if woken || (may_be && sys::socket::is_ready(fd, direction == Direction::Write)?) {
                 return Ok(((), Remaining::Maybe));
             }
             Err(io::ErrorKind::WouldBlock.into())
         });
         // The ticket is taken before the user's call, for which it is the evidence.
-        let ready = ready!(polled).and_then(|()| self.fd.poll.begin(direction).map_err(Failure::from));
+        let ready = ready!(polled).and_then(|()| self.fd.poll.side(direction).begin().map_err(Failure::from));
         Poll::Ready(match ready {
             Ok(ticket) => Ok(AsyncFdReadyGuard::new(self, direction, ticket)),
             Err(failure) => Err(self.error(op(direction), failure)),
@@ -172,7 +173,7 @@ impl<T> AsyncFd<T> {
         cx: &mut Context<'_>,
         call: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.poll_with(Direction::Read, None, cx, call)
+        self.poll_with(Direction::Read, Waiter::Poll, cx, call)
     }
 
     /// Polls a call that writes like [`write_with`](AsyncFd::write_with), for use in your own
@@ -185,7 +186,7 @@ impl<T> AsyncFd<T> {
         cx: &mut Context<'_>,
         call: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.poll_with(Direction::Write, None, cx, call)
+        self.poll_with(Direction::Write, Waiter::Poll, cx, call)
     }
 
     pub(super) fn poll_with<R>(

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use super::{AsyncFd, AsyncFdReadyGuard};
 use crate::net::fd::operation::Operation;
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 
 /// Declares the two futures of a direction.
 macro_rules! futures {
@@ -32,7 +33,7 @@ macro_rules! futures {
 
             fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
                 let fd = self.fd;
-                fd.poll_ready(Direction::$direction, Some(&mut self.operation), cx)
+                fd.poll_ready(Direction::$direction, Waiter::Future(&mut self.operation), cx)
             }
         }
 
@@ -70,7 +71,7 @@ macro_rules! futures {
 
             fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
                 let Self { fd, operation, call } = &mut *self;
-                fd.poll_with(Direction::$direction, Some(operation), cx, call)
+                fd.poll_with(Direction::$direction, Waiter::Future(operation), cx, call)
             }
         }
 

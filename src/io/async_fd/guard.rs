@@ -10,8 +10,7 @@ use std::os::fd::BorrowedFd;
 
 use super::AsyncFd;
 use super::wrapper::op;
-use crate::net::fd::failure::Failure;
-use crate::rt::poll::poller::{Direction, Ticket};
+use crate::rt::poll::poller::{Direction, Failure, Ticket};
 
 /// Proof that a descriptor was ready a moment ago.
 ///
@@ -81,7 +80,7 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
     pub fn try_io<R>(&mut self, call: impl FnOnce(&AsyncFd<T>) -> io::Result<R>) -> Result<io::Result<R>, TryIoError> {
         let fd = &self.fd.fd;
         // A new ticket, not the guard's: the call sees edges that came in between.
-        let result = fd.poll.begin(self.direction).map_err(Failure::from).and_then(|ticket| {
+        let result = fd.poll.side(self.direction).begin().map_err(Failure::from).and_then(|ticket| {
             let call = |_: BorrowedFd<'_>| {
                 fd.ensure_nonblocking();
                 call(self.fd)

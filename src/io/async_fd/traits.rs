@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use futures_io::{AsyncRead, AsyncWrite};
 
 use super::AsyncFd;
-use crate::net::fd::failure::Failure;
+use crate::rt::poll::poller::Failure;
 use crate::sys::socket::leading_empty;
 
 impl<T> AsyncRead for &AsyncFd<T>

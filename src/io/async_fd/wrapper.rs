@@ -25,10 +25,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use crate::net::error::Op;
-use crate::net::fd::failure::Failure;
 use crate::net::fd::fd::Fd;
 use crate::net::futures::Closed;
-use crate::rt::poll::poller::{Direction, WaitError};
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::sync::AtomicU64;
 use crate::sys;
 
@@ -129,10 +128,10 @@ impl<T: AsFd> AsyncFd<T> {
     /// ```
     pub fn new(inner: T) -> io::Result<AsyncFd<T>> {
         let was_blocking = sys::fd::make_nonblocking(inner.as_fd())?;
-        let registered = Fd::lent(inner.as_fd()).and_then(|fd| match fd.poll.register_first(fd.borrow()) {
+        let registered = Fd::lent(inner.as_fd()).and_then(|fd| match fd.poll.register(fd.borrow(), true) {
             Ok(_) => Ok(fd),
-            Err(WaitError::Io(error)) => Err(explain(inner.as_fd(), error)),
-            Err(error) => Err(Failure::from(error).into_error(Op::at("register", "fd", None))),
+            Err(Failure::Io(error)) => Err(explain(inner.as_fd(), error)),
+            Err(failure) => Err(failure.into_error(Op::at("register", "fd", None))),
         });
         match registered {
             Ok(fd) => Ok(AsyncFd { fd, was_blocking, refuted: [const { AtomicU64::new(NEVER_REFUTED) }; 2], inner }),

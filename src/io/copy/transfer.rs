@@ -24,6 +24,7 @@ use crate::net::net_fd::NetFd;
 use crate::net::zero_copy::endpoint;
 use crate::net::zero_copy::splice::{self, Splice};
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 
 #[derive(Debug)]
 enum Path {
@@ -170,7 +171,7 @@ impl Transfer {
                 let sent = endpoint::with_reader(reader, |known| {
                     let limit = known.limit();
                     match known.file() {
-                        Some(file) if limit > 0 => target.poll_send_from(Some(operation), cx, file, limit),
+                        Some(file) if limit > 0 => target.poll_send_from(Waiter::Future(operation), cx, file, limit),
                         _ => Poll::Ready(Ok(Some(0))),
                     }
                 });

@@ -52,13 +52,12 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Type};
 
 use super::cork::Gathering;
-use super::failure::Failure;
 use super::fast_open::FastOpen;
 use super::fd_mutex::FdMutex;
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
-use crate::rt::poll::poller::{self, Direction, PollHandle};
+use crate::rt::poll::poller::{self, Direction, Failure, PollHandle};
 use crate::rt::sched::task::spawn_close;
 use crate::rt::time::clock;
 use crate::rt::waiters::{Waiters, Wakers};
@@ -159,7 +158,7 @@ impl Gone {
             // ORDERING: `set` stores `done` under the same lock, so either `done` is seen here, or
             // the waker is seen there.
             let done = self.done.load(Ordering::Acquire);
-            (done, if done { Some(waker) } else { waiting.insert_keyless(waker, &mut old) })
+            (done, if done { Some(waker) } else { waiting.insert_poll(waker, &mut old) })
         };
         old.wake_all();
         if done { Poll::Ready(()) } else { Poll::Pending }
@@ -386,7 +385,7 @@ impl Fd {
     }
 
     pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> Result<(), Failure> {
-        self.poll.set_deadline(direction, deadline).map_err(Failure::from)
+        self.poll.set_deadline(direction, deadline)
     }
 
     /// Returns the relative timeout of operations in one direction.

@@ -13,7 +13,7 @@
 //! | bits | name | meaning | set by | cleared by |
 //! |---|---|---|---|---|
 //! | 0 | `CLOSED` | every later lock and reference is refused | `begin_close` | never |
-//! | 1 | `READ_LOCKED` | an operation owns the read side | `try_lock*`, `poll_lock*` | `unlock*` |
+//! | 1 | `READ_LOCKED` | an operation owns the read side | `try_lock_ref`, `poll_lock` | `unlock*` |
 //! | 2 | `WRITE_LOCKED` | an operation owns the write side | as above | as above |
 //! | 3 | `READ_WAITERS` | the read queue may hold waiters, so `unlock` must check it | a waiter, under the queues' lock | the operation that empties the queue, under that lock |
 //! | 4 | `WRITE_WAITERS` | the write queue may hold waiters | as above | as above |
@@ -56,7 +56,7 @@ use std::fmt;
 use std::task::{Context, Poll, Waker};
 
 use crate::rt::poll::poll_desc::Direction;
-use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
+use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake_taken};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, injected_bug};
 
 const CLOSED: u64 = 1;
@@ -224,21 +224,14 @@ impl FdMutex {
         Ok(wakers)
     }
 
-    /// Tries to take a direction's lock without a reference, to be kept across suspensions.
-    /// `Ok(false)` means that it is taken.
-    #[inline]
-    pub(crate) fn try_lock(&self, direction: Direction) -> Result<bool, LockError> {
-        self.acquire(bits(direction), false)
-    }
-
     /// Tries to take a direction's lock and a reference, for one system call. `Ok(false)` means
     /// that the lock is taken.
     #[inline]
     pub(crate) fn try_lock_ref(&self, direction: Direction) -> Result<bool, LockError> {
-        self.acquire(bits(direction), true)
+        self.acquire(bits(direction))
     }
 
-    /// Releases a lock that was taken without a reference, and wakes its waiters. Wakers run here,
+    /// Releases a lock whose reference was dropped before, and wakes its waiters. Wakers run here,
     /// so the caller must hold no lock.
     #[inline]
     pub(crate) fn unlock(&self, direction: Direction) {
@@ -262,38 +255,26 @@ impl FdMutex {
         last
     }
 
-    /// Takes a direction's lock (and a reference, if `with_ref`) for a named future, or queues it.
+    /// Takes a direction's lock and a reference, for one system call, or queues the waiter.
     ///
-    /// `key` is the future's place in the queue: `None` at first, kept by the future between polls,
-    /// and `None` again once this returns `Ready`. A future that is dropped or gives up while it
-    /// has a key must call [`cancel`](FdMutex::cancel).
+    /// A future's key is `None` again once this returns `Ready`. A future that is dropped or gives up
+    /// while it has a key must call [`cancel`](FdMutex::cancel). The waker of a poll is kept until the
+    /// next unlock.
     #[inline]
     pub(crate) fn poll_lock(
         &self,
         direction: Direction,
-        with_ref: bool,
         cx: &mut Context<'_>,
-        key: &mut Option<Key>,
+        waiter: Waiter<'_>,
     ) -> Poll<Result<(), LockError>> {
-        if key.is_none() {
-            match if with_ref { self.try_lock_ref(direction) } else { self.try_lock(direction) } {
+        if !is_queued(&waiter) {
+            match self.acquire(bits(direction)) {
                 Ok(true) => return Poll::Ready(Ok(())),
                 Ok(false) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        self.poll_lock_slow(direction, with_ref, cx, key)
-    }
-
-    /// Takes a direction's lock and a reference for a `poll_*` call, or keeps its waker until the
-    /// next unlock.
-    #[inline]
-    pub(crate) fn poll_lock_keyless(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
-        match self.try_lock_ref(direction) {
-            Ok(true) => Poll::Ready(Ok(())),
-            Ok(false) => self.poll_lock_poll_slow(direction, cx),
-            Err(error) => Poll::Ready(Err(error)),
-        }
+        self.poll_lock_slow(direction, cx, waiter)
     }
 
     /// Removes a future that no longer wants the lock from the queue. If it had been woken, the
@@ -320,8 +301,7 @@ impl FdMutex {
 
     /// Takes the lock if it is free. `Ok(false)` means that it is taken.
     #[inline]
-    fn acquire(&self, bits: Bits, with_ref: bool) -> Result<bool, LockError> {
-        let added = if with_ref { bits.locked + REF } else { bits.locked };
+    fn acquire(&self, bits: Bits) -> Result<bool, LockError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if word & CLOSED != 0 {
@@ -330,14 +310,14 @@ impl FdMutex {
             if word & bits.locked != 0 {
                 return Ok(false);
             }
-            if with_ref && word >> REFS_SHIFT >= REFS_MAX {
+            if word >> REFS_SHIFT >= REFS_MAX {
                 return Err(LockError::TooMany);
             }
             // ORDERING: Acquire pairs with the Release in `release`: the previous owner's work is
             // visible (model `one_owner_per_direction`).
             let ordering =
                 if injected_bug!("fd_mutex_lock_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-            match self.word.compare_exchange_weak(word, word + added, ordering, Ordering::Relaxed) {
+            match self.word.compare_exchange_weak(word, word + bits.locked + REF, ordering, Ordering::Relaxed) {
                 Ok(_) => return Ok(true),
                 Err(now) => word = now,
             }
@@ -346,9 +326,9 @@ impl FdMutex {
 
     /// Like [`acquire`](FdMutex::acquire), for the holder of the queues' lock: if the direction is
     /// taken, sets its waiters bit in the same step (M3).
-    fn acquire_or_announce(&self, bits: Bits, with_ref: bool) -> Result<bool, LockError> {
+    fn acquire_or_announce(&self, bits: Bits) -> Result<bool, LockError> {
         loop {
-            if self.acquire(bits, with_ref)? {
+            if self.acquire(bits)? {
                 return Ok(true);
             }
             let word = self.word.load(Ordering::Relaxed);
@@ -405,36 +385,34 @@ impl FdMutex {
 
     #[cold]
     fn wake_next(&self, direction: Direction) {
-        let mut wakers = Wakers::new();
-        {
+        wake_taken(|wakers| {
             let mut queues = self.queues.lock();
             let Some(queues) = queues.as_deref_mut() else { return };
             let queue = queues.of(direction);
-            queue.take_event(&mut wakers);
+            queue.take_event(wakers);
             self.settle(bits(direction), queue);
-        }
-        wakers.wake_all();
+        });
     }
 
     #[cold]
     fn poll_lock_slow(
         &self,
         direction: Direction,
-        with_ref: bool,
         cx: &mut Context<'_>,
-        key: &mut Option<Key>,
+        mut waiter: Waiter<'_>,
     ) -> Poll<Result<(), LockError>> {
         let bits = bits(direction);
-        let mut waker = if key.is_none() { Some(cx.waker().clone()) } else { None };
-        let mut passed_on = Wakers::new();
+        let mut waker = if is_queued(&waiter) { None } else { Some(cx.waker().clone()) };
+        // To be woken in the place of this one, or by an insertion (W2).
+        let mut others = Wakers::new();
         loop {
             let (outcome, discarded) = {
                 let mut queues = self.queues.lock();
                 let queue = queues.get_or_insert_with(new_queues).of(direction);
-                self.try_or_queue(bits, with_ref, queue, cx.waker(), &mut waker, key, &mut passed_on)
+                self.try_or_queue(bits, queue, cx.waker(), &mut waker, &mut waiter, &mut others)
             };
             drop(discarded);
-            passed_on.wake_all();
+            others.wake_all();
             match outcome {
                 Some(outcome) => return outcome,
                 None => waker = Some(cx.waker().clone()),
@@ -448,18 +426,22 @@ impl FdMutex {
     fn try_or_queue(
         &self,
         bits: Bits,
-        with_ref: bool,
         queue: &mut Waiters,
         current: &Waker,
         waker: &mut Option<Waker>,
-        key: &mut Option<Key>,
-        passed_on: &mut Wakers,
+        waiter: &mut Waiter<'_>,
+        others: &mut Wakers,
     ) -> (Option<Poll<Result<(), LockError>>>, Option<Waker>) {
-        let result = match self.acquire_or_announce(bits, with_ref) {
-            Ok(true) => Ok(()),
-            Ok(false) if key.is_some_and(|key| queue.holds(key, current)) => return (Some(Poll::Pending), None),
+        let result = match (self.acquire_or_announce(bits), waiter.reborrow()) {
+            (Ok(false), Waiter::Poll) => {
+                let unused = waker.take().and_then(|waker| queue.insert_poll(waker, others));
+                return (Some(Poll::Pending), unused);
+            }
+            (Ok(false), Waiter::Future(key)) if key.is_some_and(|key| queue.holds(key, current)) => {
+                return (Some(Poll::Pending), None);
+            }
             // A waiter that was admitted once is not refused when it returns after a wake-up.
-            Ok(false) if key.is_some() || queue.len() < WAITERS_MAX => match waker.take() {
+            (Ok(false), Waiter::Future(key)) if key.is_some() || queue.len() < WAITERS_MAX => match waker.take() {
                 Some(waker) => {
                     let (new_key, replaced) = queue.insert(*key, Interest::Event, waker);
                     *key = Some(new_key);
@@ -467,35 +449,22 @@ impl FdMutex {
                 }
                 None => return (None, None),
             },
-            Ok(false) => Err(LockError::TooMany),
-            Err(error) => Err(error),
+            (Ok(false), Waiter::Future(_)) => Err(LockError::TooMany),
+            (Ok(true), _) => Ok(()),
+            (Err(error), _) => Err(error),
         };
         let mut removed = None;
-        if let Some(key) = key.take() {
+        if let Waiter::Future(key) = waiter
+            && let Some(key) = key.take()
+        {
             removed = queue.remove(key);
             if removed.is_none() && result == Err(LockError::TooMany) {
                 // It was woken for a lock that it does not take.
-                queue.take_event(passed_on);
+                queue.take_event(others);
             }
         }
         self.settle(bits, queue);
         (Some(Poll::Ready(result)), removed)
-    }
-
-    #[cold]
-    fn poll_lock_poll_slow(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
-        let (waker, mut old) = (cx.waker().clone(), Wakers::new());
-        let (polled, _unused) = {
-            let mut queues = self.queues.lock();
-            let queue = queues.get_or_insert_with(new_queues).of(direction);
-            match self.acquire_or_announce(bits(direction), true) {
-                Ok(true) => (Poll::Ready(Ok(())), Some(waker)),
-                Ok(false) => (Poll::Pending, queue.insert_keyless(waker, &mut old)),
-                Err(error) => (Poll::Ready(Err(error)), Some(waker)),
-            }
-        };
-        old.wake_all();
-        polled
     }
 }
 
@@ -509,6 +478,12 @@ impl fmt::Debug for FdMutex {
             .field("refs", &(word >> REFS_SHIFT))
             .finish_non_exhaustive()
     }
+}
+
+/// Returns whether the waiter has a place in a queue, or had one until it was woken.
+#[inline]
+fn is_queued(waiter: &Waiter<'_>) -> bool {
+    waiter.future().is_some_and(Option::is_some)
 }
 
 #[cold]

@@ -33,12 +33,19 @@ fn woken(count: &Count) -> usize {
 
 /// Polls once for the lock with a reference.
 fn poll(mutex: &FdMutex, direction: Direction, waker: &Waker, key: &mut Option<Key>) -> Poll<Result<(), LockError>> {
-    mutex.poll_lock(direction, true, &mut Context::from_waker(waker), key)
+    mutex.poll_lock(direction, &mut Context::from_waker(waker), Waiter::Future(key))
+}
+
+/// Takes the lock and keeps it without a reference, as `write_all` does.
+fn keep_lock(mutex: &FdMutex, direction: Direction) -> Result<bool, LockError> {
+    let locked = mutex.try_lock_ref(direction)?;
+    assert!(!(locked && mutex.decref()));
+    Ok(locked)
 }
 
 fn lock(mutex: &FdMutex, direction: Direction) -> Result<(), LockError> {
     let mut key = None;
-    block_on(poll_fn(|cx| mutex.poll_lock(direction, true, cx, &mut key)))
+    block_on(poll_fn(|cx| mutex.poll_lock(direction, cx, Waiter::Future(&mut key))))
 }
 
 fn waiters_bits(mutex: &FdMutex) -> u64 {
@@ -56,9 +63,9 @@ fn open_descriptor_grants_locks_and_never_returns_last() {
         assert_eq!(mutex.try_lock_ref(direction), Ok(true));
         assert!(mutex.is_locked(direction));
         assert_eq!(mutex.try_lock_ref(direction), Ok(false));
-        assert_eq!(mutex.try_lock(direction), Ok(false));
+        assert_eq!(keep_lock(&mutex, direction), Ok(false));
         assert!(!mutex.unlock_ref(direction));
-        assert_eq!(mutex.try_lock(direction), Ok(true));
+        assert_eq!(keep_lock(&mutex, direction), Ok(true));
         mutex.unlock(direction);
     }
     assert_eq!(mutex.word.load(Ordering::SeqCst), 0);
@@ -72,10 +79,10 @@ fn closed_descriptor_refuses_locks_and_references() {
     assert!(mutex.is_closed());
     assert_eq!(mutex.incref(), Err(LockError::Closed));
     for direction in DIRECTIONS {
-        assert_eq!(mutex.try_lock(direction), Err(LockError::Closed));
+        assert_eq!(keep_lock(&mutex, direction), Err(LockError::Closed));
         assert_eq!(lock(&mutex, direction), Err(LockError::Closed));
         let waker = Waker::noop();
-        let poll = mutex.poll_lock_keyless(direction, &mut Context::from_waker(waker));
+        let poll = mutex.poll_lock(direction, &mut Context::from_waker(waker), Waiter::Poll);
         assert_eq!(poll, Poll::Ready(Err(LockError::Closed)));
     }
     assert!(mutex.begin_close().is_err());
@@ -123,7 +130,7 @@ fn unbalanced_release_panics_and_changes_nothing() {
             refused(&|| mutex.unlock(direction));
             refused(&|| assert!(mutex.unlock_ref(direction)));
             // A lock that was taken without a reference cannot release one.
-            assert_eq!(mutex.try_lock(direction), Ok(true));
+            assert_eq!(keep_lock(&mutex, direction), Ok(true));
             refused(&|| assert!(mutex.unlock_ref(direction)));
             mutex.unlock(direction);
         }
@@ -140,8 +147,6 @@ fn too_many_references_are_an_error_and_the_closer_still_gets_one() {
     assert_eq!(mutex.incref(), Err(LockError::TooMany));
     assert_eq!(mutex.try_lock_ref(Direction::Read), Err(LockError::TooMany));
     assert_eq!(lock(&mutex, Direction::Write), Err(LockError::TooMany));
-    assert_eq!(mutex.try_lock(Direction::Write), Ok(true));
-    mutex.unlock(Direction::Write);
     assert_eq!(mutex.begin_close().unwrap().len(), 0);
     assert!(!mutex.decref());
     assert_eq!(mutex.word.load(Ordering::SeqCst), (REFS_MAX << REFS_SHIFT) | CLOSED);
@@ -151,7 +156,7 @@ fn too_many_references_are_an_error_and_the_closer_still_gets_one() {
 #[test]
 fn too_many_waiters_are_an_error() {
     let mutex = FdMutex::new();
-    assert_eq!(mutex.try_lock(Direction::Write), Ok(true));
+    assert_eq!(keep_lock(&mutex, Direction::Write), Ok(true));
     let waker = Waker::noop();
     let mut last = None;
     for _ in 0..WAITERS_MAX {
@@ -166,7 +171,7 @@ fn too_many_waiters_are_an_error() {
     mutex.cancel(Direction::Write, last.unwrap());
     assert!(poll(&mutex, Direction::Write, waker, &mut key).is_pending());
     // Poll callers have a separate limit.
-    assert!(mutex.poll_lock_keyless(Direction::Write, &mut Context::from_waker(waker)).is_pending());
+    assert!(mutex.poll_lock(Direction::Write, &mut Context::from_waker(waker), Waiter::Poll).is_pending());
     mutex.unlock(Direction::Write);
 }
 
@@ -174,10 +179,10 @@ fn too_many_waiters_are_an_error() {
 #[test]
 fn polls_with_ever_new_wakers_do_not_pile_up() {
     let mutex = FdMutex::new();
-    assert_eq!(mutex.try_lock(Direction::Write), Ok(true));
+    assert_eq!(keep_lock(&mutex, Direction::Write), Ok(true));
     for _ in 0..3 * POLLS_MAX {
         let (_, waker) = counter();
-        assert!(mutex.poll_lock_keyless(Direction::Write, &mut Context::from_waker(&waker)).is_pending());
+        assert!(mutex.poll_lock(Direction::Write, &mut Context::from_waker(&waker), Waiter::Poll).is_pending());
     }
     let waiting = mutex.queues.lock().as_mut().map_or(0, |queues| queues.of(Direction::Write).len());
     assert!(waiting <= POLLS_MAX, "{waiting}");
@@ -188,7 +193,7 @@ fn polls_with_ever_new_wakers_do_not_pile_up() {
 fn unlock_wakes_the_oldest_future_and_every_poll() {
     let mutex = FdMutex::new();
     for direction in DIRECTIONS {
-        assert_eq!(mutex.try_lock(direction), Ok(true));
+        assert_eq!(keep_lock(&mutex, direction), Ok(true));
         let (first, first_waker) = counter();
         let (second, second_waker) = counter();
         let (polled, polled_waker) = counter();
@@ -196,7 +201,7 @@ fn unlock_wakes_the_oldest_future_and_every_poll() {
         assert!(poll(&mutex, direction, &first_waker, &mut first_key).is_pending());
         assert!(poll(&mutex, direction, &second_waker, &mut second_key).is_pending());
         for _ in 0..3 {
-            assert!(mutex.poll_lock_keyless(direction, &mut Context::from_waker(&polled_waker)).is_pending());
+            assert!(mutex.poll_lock(direction, &mut Context::from_waker(&polled_waker), Waiter::Poll).is_pending());
         }
         mutex.unlock(direction);
         assert_eq!((woken(&first), woken(&second), woken(&polled)), (1, 0, 1));
@@ -258,7 +263,7 @@ fn wakers_run_with_no_lock_held() {
         if !mutex.is_closed() {
             assert_eq!(mutex.try_lock_ref(Direction::Read), Ok(true));
             assert!(poll(&mutex, Direction::Read, &waker, &mut key).is_pending());
-            assert!(mutex.poll_lock_keyless(Direction::Read, &mut Context::from_waker(&waker)).is_pending());
+            assert!(mutex.poll_lock(Direction::Read, &mut Context::from_waker(&waker), Waiter::Poll).is_pending());
         }
         drop(waker);
         match round {
@@ -321,12 +326,12 @@ fn stress_keeps_one_owner_per_direction() {
                             assert!(!mutex.unlock_ref(direction));
                         }
                         2 => {
-                            block_on(poll_fn(|cx| mutex.poll_lock_keyless(direction, cx))).unwrap();
+                            block_on(poll_fn(|cx| mutex.poll_lock(direction, cx, Waiter::Poll))).unwrap();
                             torn[at].touch();
                             assert!(!mutex.unlock_ref(direction));
                         }
                         3 => {
-                            if mutex.try_lock(direction) == Ok(true) {
+                            if keep_lock(mutex, direction) == Ok(true) {
                                 torn[at].touch();
                                 mutex.unlock(direction);
                             }

@@ -30,12 +30,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::cork::Gathering;
-use super::failure::Failure;
 use super::fd::Fd;
 use super::operation::{LockScope, Operation, Remaining};
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::sched::task::spawn_untraced;
 use crate::rt::time::sleep::Sleep;
+use crate::rt::waiters::Waiter;
 use crate::sys::{option, socket};
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -113,10 +113,10 @@ impl<T: Gathers> Future for Flusher<T> {
             if gathering.ends_flusher(cx.waker()) {
                 *is_entered = false;
                 fd.cancel(Direction::Write, operation);
-                fd.poll.wake_waiters(Direction::Write);
+                fd.poll.side(Direction::Write).wake_waiters();
                 return Poll::Ready(());
             }
-            match fd.poll_drained(Some(operation), cx) {
+            match fd.poll_drained(Waiter::Future(operation), cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Failure::Closed | Failure::Stopped)) => return Poll::Ready(()),
@@ -174,7 +174,7 @@ impl Future for Finisher {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Finisher { fd, operation, bytes, sent, limit } = self.get_mut();
         while *sent < bytes.len() {
-            let polled = fd.poll_call(Direction::Write, LockScope::None, Some(operation), cx, |fd| {
+            let polled = fd.poll_call(Direction::Write, LockScope::None, Waiter::Future(operation), cx, |fd| {
                 Ok((socket::send(fd, &bytes[*sent..], 0)?, Remaining::Maybe))
             });
             match polled {

@@ -42,12 +42,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cork::{Appended, Gathered, Gathering};
-use super::failure::Failure;
 use super::fd::Fd;
 use super::flusher::{self, Finisher, Gathers};
 use super::operation::{Caller, LockScope, Remaining};
 use crate::rt::fork;
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::runtime::runtime;
 use crate::rt::unsent;
 use crate::sys::{option, socket, zerocopy};
@@ -97,7 +96,7 @@ impl Fd {
         let mut state = gathering.cork.lock();
         state.set_on(gathers);
         if gathers {
-            self.poll.set_corked(true);
+            self.poll.side(Direction::Write).set_corked(true);
             return Ok(());
         }
         drop(state);
@@ -131,7 +130,7 @@ impl Fd {
         cx: &mut Context<'_>,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Remaining)>,
     ) -> Poll<Result<T, Failure>> {
-        self.poll_call_slow(direction, scope, caller, cx, call, self.poll.begin(direction), None)
+        self.poll_call_slow(direction, scope, caller, cx, call, self.poll.side(direction).begin(), None)
     }
 
     /// Appends `bufs`, with `bytes` bytes, to what is gathered. An append uses neither the number nor
@@ -207,7 +206,7 @@ impl Fd {
         {
             let state = gathering.cork.lock();
             if !state.is_on() && state.is_empty() && !state.is_shut() {
-                self.poll.set_corked(false);
+                self.poll.side(Direction::Write).set_corked(false);
             }
         }
         gathering.follow_up();
@@ -217,10 +216,7 @@ impl Fd {
     pub(crate) fn poll_flush(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
         if gathering.cork.lock().is_empty() {
-            match caller {
-                Some(operation) => self.cancel(Direction::Write, operation),
-                None => _ = self.poll.end_operation_keyless(Direction::Write),
-            }
+            self.abandon(Direction::Write, caller);
             return Poll::Ready(gathering.cork.lock().take_error().map_err(Failure::Io));
         }
         let polled = self.poll_drained(caller, cx);

@@ -43,12 +43,12 @@ use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll, ready};
 
 use super::cork::Gathered;
-use super::failure::Failure;
 use super::fd::Fd;
+use super::fd_mutex::LockError;
 use crate::rt::context;
-use crate::rt::poll::poller::{Direction, Hold, Stop, Ticket, WaitError, WaitKey};
+use crate::rt::poll::poller::{Direction, Failure, Hold, Stop, Ticket, WaitKey};
 use crate::rt::unsent;
-use crate::rt::waiters::Key;
+use crate::rt::waiters::{Key, Waiter};
 use crate::sync::Ordering;
 use crate::sys::socket;
 
@@ -59,12 +59,10 @@ pub(crate) struct Operation(Option<WaitState>);
 /// The state of an operation that has waited, or that keeps a lock.
 #[derive(Debug)]
 pub(super) struct WaitState {
-    /// Its place, in the slot or the list, among the operations that wait for an edge.
+    /// Its wait for an edge, or for interruption.
     pub(super) wait: WaitKey,
     /// Its place in the lock's queue, while another operation has the lock.
-    lock: Option<Key>,
-    /// Its place among the operations that wait only for expiry and close.
-    pub(super) interrupt: Option<Key>,
+    pub(super) lock: Option<Key>,
     /// Whether it holds the direction's lock between calls: [`LockScope::WholeOperation`].
     holds: bool,
 }
@@ -79,6 +77,10 @@ impl Operation {
         self.0.as_ref().is_some_and(|state| state.wait.has_waited())
     }
 
+    pub(super) fn wait_key(&mut self) -> &mut WaitKey {
+        &mut self.wait_state().wait
+    }
+
     fn holds(&self) -> bool {
         self.0.as_ref().is_some_and(|state| state.holds)
     }
@@ -90,14 +92,22 @@ impl Operation {
     pub(super) fn wait_state(&mut self) -> &mut WaitState {
         match &mut self.0 {
             Some(state) => state,
-            none => none.insert(WaitState { wait: WaitKey::new(), lock: None, interrupt: None, holds: false }),
+            none => none.insert(WaitState { wait: WaitKey::new(), lock: None, holds: false }),
         }
     }
 }
 
-/// The caller of an operation: a future with an [`Operation`], or `None` for a `poll_*` method,
-/// which has no object.
-pub(crate) type Caller<'a> = Option<&'a mut Operation>;
+/// The caller of an operation: a future with its [`Operation`], or a `poll_*` method.
+pub(crate) type Caller<'a> = Waiter<'a, Operation>;
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Failure {
+        match error {
+            LockError::Closed => Failure::Closed,
+            LockError::TooMany => Failure::TooMany,
+        }
+    }
+}
 
 /// How long the direction's lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,15 +179,15 @@ impl Fd {
         append: impl FnOnce() -> Option<io::Result<T>>,
         mut call: impl FnMut(BorrowedFd<'_>, Gathered) -> io::Result<(T, Remaining)>,
     ) -> Poll<Result<T, Failure>> {
-        let mut begun = match self.poll.begin_call(direction) {
+        let mut begun = match self.poll.side(direction).begin_call() {
             Ok(ticket) => Ok(ticket),
             Err(Hold::Stop(stop)) => Err(stop),
             Err(Hold::Corked) => {
-                let is_new = caller.as_ref().is_none_or(|operation| operation.0.is_none());
+                let is_new = matches!(caller, Waiter::Poll | Waiter::Future(Operation(None)));
                 let Some(appended) = is_new.then(append).flatten() else {
                     return self.poll_call_corked(scope, caller, cx, call);
                 };
-                let _ = caller.is_none() && self.poll.end_operation_keyless(direction);
+                self.abandon(direction, caller);
                 return Poll::Ready(appended.map_err(Failure::Io));
             }
         };
@@ -189,9 +199,9 @@ impl Fd {
                     return Poll::Pending;
                 }
                 if let Poll::Ready(Err(error)) = waited {
-                    return Poll::Ready(Err(self.fail(direction, caller, error.into())));
+                    return Poll::Ready(Err(self.fail(direction, caller, error)));
                 }
-                begun = self.poll.begin(direction);
+                begun = self.poll.side(direction).begin();
             } else if context::take_budget() && self.try_hold(direction, scope, &caller) {
                 match call(self.borrow(), Gathered::Nothing) {
                     Ok((value, remaining)) => {
@@ -229,9 +239,9 @@ impl Fd {
                 match self.poll_idle(direction, scope, &mut caller, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(direction, caller, error.into()))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(direction, caller, error))),
                 }
-                begun = self.poll.begin(direction);
+                begun = self.poll.side(direction).begin();
             }
         }
         // Whether the kernel has answered in this poll.
@@ -240,7 +250,7 @@ impl Fd {
             let ticket = match begun {
                 Ok(ticket) => ticket,
                 Err(stop) => {
-                    ready!(self.poll.poll_turn(direction, cx));
+                    ready!(self.poll_turn(direction, cx));
                     return Poll::Ready(Err(self.fail(direction, caller, stop.into())));
                 }
             };
@@ -270,14 +280,16 @@ impl Fd {
                             return Poll::Ready(Ok(value));
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock || self.is_early(&error) => {
-                            let is_idle = self.poll.clear_ready(direction, ticket);
+                            let side = self.poll.side(direction);
+                            let is_idle = side.clear_ready(ticket);
                             if is_idle || !ticket.is_ready() {
-                                self.poll.end_run(direction, ticket);
+                                // In a direction that was idle the call only asked.
+                                context::end_run(side.turns(), !ticket.is_ready());
                             }
                             if !is_idle {
                                 // An edge has come since, so there is no reason to wait.
                                 self.give_back(direction, scope, &mut caller, true);
-                                begun = self.poll.begin(direction);
+                                begun = self.poll.side(direction).begin();
                                 continue;
                             }
                         }
@@ -298,15 +310,15 @@ impl Fd {
             if let Some(epoch) = registered {
                 match self.poll_edge(direction, epoch, &mut caller, cx) {
                     Poll::Pending => {
-                        self.poll.arm_for_waiters();
+                        self.poll.side(direction).arm_for_waiters();
                         unsent::flush();
                         return Poll::Pending;
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(direction, caller, error.into()))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(direction, caller, error))),
                     Poll::Ready(Ok(())) => {}
                 }
             }
-            begun = self.poll.begin(direction);
+            begun = self.poll.side(direction).begin();
         }
     }
 
@@ -316,25 +328,39 @@ impl Fd {
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
         if !ticket.is_ready()
-            && self.poll.is_spent(direction)
+            && context::is_spent(self.poll.side(direction).turns())
             && direction == Direction::Read
             && context::can_yield(cx)
             && !self.is_ready(direction)
         {
             return Poll::Ready(false);
         }
-        self.poll.poll_turn(direction, cx).map(|()| true)
+        self.poll_turn(direction, cx).map(|()| true)
+    }
+
+    /// Takes one unit of the task's budget for an operation that need not wait.
+    pub(crate) fn poll_turn(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        context::poll_turn(cx, self.poll.side(direction).turns())
     }
 
     /// Returns whether the direction is marked as ready. Makes no system call.
     pub(crate) fn is_marked_ready(&self, direction: Direction) -> bool {
-        self.poll.begin(direction).is_ok_and(Ticket::is_ready)
+        self.poll.side(direction).begin().is_ok_and(Ticket::is_ready)
     }
 
     /// Returns whether a call would not wait, or the descriptor is closed. Asks the kernel.
     #[cold]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
+    }
+
+    /// Registers the descriptor with the poller. The caller must hold a reference.
+    #[inline]
+    pub(super) fn register(&self) -> Result<u32, Failure> {
+        match self.poll.registered() {
+            Some(epoch) => Ok(epoch),
+            None => self.register_now(),
+        }
     }
 
     /// Returns whether a short count of this turn replaces the call, because the operation is going to
@@ -353,7 +379,7 @@ impl Fd {
         scope: LockScope,
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), WaitError>> {
+    ) -> Poll<Result<(), Failure>> {
         if self.awaits_edges(direction, cx)
             && self.waits_freely(direction, scope, caller)
             && let Some(epoch) = self.poll.registered()
@@ -371,12 +397,21 @@ impl Fd {
         epoch: u32,
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), WaitError>> {
-        let timeout = self.timeout(direction);
+    ) -> Poll<Result<(), Failure>> {
         match caller {
-            Some(operation) => self.poll.poll_wait(direction, epoch, cx, &mut operation.wait_state().wait, timeout),
-            None => self.poll.poll_wait_keyless(direction, epoch, cx, timeout),
+            Waiter::Future(operation) => {
+                let waiter = Waiter::Future(operation.wait_key());
+                self.poll.side(direction).poll_wait(epoch, cx, waiter, self.timeout(direction))
+            }
+            Waiter::Poll => self.poll_edge_of_poll(direction, epoch, cx),
         }
+    }
+
+    /// Waits as [`poll_edge`](Fd::poll_edge) does. With a copy of `poll_wait` per kind of waiter, each
+    /// takes fewer instructions.
+    #[inline(never)]
+    fn poll_edge_of_poll(&self, direction: Direction, epoch: u32, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.poll.side(direction).poll_wait(epoch, cx, Waiter::Poll, self.timeout(direction))
     }
 
     /// Ends the operation, or its turn, after a call: records evidence, releases what is held, and
@@ -391,7 +426,7 @@ impl Fd {
         remaining: Remaining,
     ) {
         if remaining == Remaining::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
-            self.poll.clear_ready(direction, ticket);
+            self.poll.side(direction).clear_ready(ticket);
             let waits = &self.waits[direction as usize];
             // An operation that keeps its lock makes its next call in the same poll.
             if waits.load(Ordering::Relaxed) >= WAITS_MIN || scope == LockScope::WholeOperation {
@@ -406,18 +441,16 @@ impl Fd {
             self.end_wait(direction, caller);
             // Whatever the evidence says: an edge that came since may have removed this operation
             // from the list instead of one that needs it.
-            self.poll.pass_on(direction, ticket);
+            self.poll.side(direction).wake_next(ticket);
         }
         let has_waited = match caller {
-            Some(Operation(None)) => false,
-            Some(Operation(Some(state))) if state.holds => {
-                std::mem::replace(&mut state.wait, WaitKey::new()).has_waited()
-            }
-            Some(operation) => {
+            Waiter::Future(Operation(None)) => false,
+            Waiter::Future(Operation(Some(state))) if state.holds => std::mem::take(&mut state.wait).has_waited(),
+            Waiter::Future(operation) => {
                 operation.0 = None;
                 true
             }
-            None => self.poll.end_operation_keyless(direction),
+            Waiter::Poll => self.poll.side(direction).end_poll(),
         };
         if has_waited || !ticket.is_ready() {
             self.count_wait(direction, ticket.is_ready());
@@ -454,28 +487,24 @@ impl Fd {
     /// it is in neither.)
     #[cold]
     pub(super) fn end_wait(&self, direction: Direction, caller: &mut Caller<'_>) {
-        if let Some(Operation(Some(state))) = caller {
-            self.poll.end_operation(direction, &mut state.wait, true);
+        if let Waiter::Future(Operation(Some(state))) = caller {
+            self.poll.side(direction).end_operation(&mut state.wait, true);
         }
     }
 
     /// Ends the operation without a call: undoes its wait and releases a kept lock.
     #[cold]
     pub(super) fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
-        match caller {
-            Some(operation) => self.cancel(direction, operation),
-            None => _ = self.poll.end_operation_keyless(direction),
-        }
+        self.abandon(direction, caller);
         failure
     }
 
-    /// Ends the operation because the descriptor cannot be registered. Nothing is held.
-    #[cold]
-    pub(super) fn fail_to_register(&self, direction: Direction, caller: Caller<'_>, error: WaitError) -> Failure {
-        if matches!(error, WaitError::Io(_)) {
-            self.poll.registration_failed();
+    /// Ends an operation that makes no call, or none that needed what it waited for.
+    pub(super) fn abandon(&self, direction: Direction, caller: Caller<'_>) {
+        match caller {
+            Waiter::Future(operation) => self.cancel(direction, operation),
+            Waiter::Poll => _ = self.poll.side(direction).end_poll(),
         }
-        self.fail(direction, caller, error.into())
     }
 
     /// Returns whether an operation in an idle direction may wait without the lock, because the
@@ -483,13 +512,11 @@ impl Fd {
     /// keep the lock takes it before it waits.
     #[inline]
     fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
-        let holds = || caller.as_ref().is_some_and(|operation| operation.holds());
+        let holds = || caller.future().is_some_and(Operation::holds);
         match scope {
             LockScope::None => true,
             LockScope::WholeOperation => holds(),
-            LockScope::PerCall => {
-                !self.mutex.is_locked(direction) && !caller.as_ref().is_some_and(|operation| operation.queues())
-            }
+            LockScope::PerCall => !self.mutex.is_locked(direction) && !caller.future().is_some_and(Operation::queues),
         }
     }
 
@@ -499,7 +526,7 @@ impl Fd {
     fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         match caller {
             _ if scope == LockScope::None => self.mutex.incref().is_ok(),
-            Some(Operation(Some(state))) if state.holds || state.lock.is_some() => false,
+            Waiter::Future(Operation(Some(state))) if state.holds || state.lock.is_some() => false,
             _ => self.mutex.try_lock_ref(direction) == Ok(true),
         }
     }
@@ -515,8 +542,8 @@ impl Fd {
     ) -> Poll<Result<(), Failure>> {
         let held = match caller {
             _ if scope == LockScope::None => self.mutex.incref().map(|()| true),
-            Some(operation) if operation.holds() => self.mutex.incref().map(|()| true),
-            Some(operation) if operation.queues() => Ok(false),
+            Waiter::Future(operation) if operation.holds() => self.mutex.incref().map(|()| true),
+            Waiter::Future(operation) if operation.queues() => Ok(false),
             _ => self.mutex.try_lock_ref(direction),
         };
         match held {
@@ -526,45 +553,18 @@ impl Fd {
         }
     }
 
-    /// Waits for the direction's lock, which another operation holds, and takes it with a
-    /// reference. The wait also ends on expiry and close.
-    #[cold]
-    fn poll_lock(
-        &self,
-        direction: Direction,
-        caller: &mut Caller<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        let Some(operation) = caller.as_deref_mut() else {
-            if let Poll::Ready(locked) = self.mutex.poll_lock_keyless(direction, cx) {
-                return Poll::Ready(locked.map_err(Failure::from));
-            }
-            let timeout = self.timeout(direction);
-            return self.poll.poll_interrupt_keyless(direction, cx, timeout).map_err(Failure::from);
-        };
-        let WaitState { wait, lock, interrupt, .. } = operation.wait_state();
-        if let Poll::Ready(locked) = self.mutex.poll_lock(direction, true, cx, lock) {
-            self.poll.end_wait(direction, interrupt, true);
-            return Poll::Ready(locked.map_err(Failure::from));
-        }
-        // The owner may be a `write_all` that waits for the very edge that woke this operation
-        // (model `an_edge_reaches_the_owner`).
-        self.poll.pass_edge_on(direction, wait);
-        self.poll_interrupt(direction, operation, cx)
-    }
-
     /// Releases the reference, and the lock as `scope` says. `goes_on` tells whether the operation
     /// continues.
     #[inline(always)]
     pub(super) fn give_back(&self, direction: Direction, scope: LockScope, caller: &mut Caller<'_>, goes_on: bool) {
         let last = match (scope, caller) {
             (LockScope::None, _) => self.mutex.decref(),
-            (LockScope::WholeOperation, Some(operation)) if goes_on => {
+            (LockScope::WholeOperation, Waiter::Future(operation)) if goes_on => {
                 operation.wait_state().holds = true;
                 self.mutex.decref()
             }
             (_, caller) => {
-                if let Some(Operation(Some(state))) = caller {
+                if let Waiter::Future(Operation(Some(state))) = caller {
                     state.holds = false;
                 }
                 self.mutex.unlock_ref(direction)
@@ -588,11 +588,10 @@ impl Fd {
         if let Some(key) = state.lock.take() {
             self.mutex.cancel(direction, key);
         }
-        self.poll.end_wait(direction, &mut state.interrupt, false);
         if state.wait.has_waited() {
             self.count_wait(direction, false);
         }
-        self.poll.end_operation(direction, &mut state.wait, false);
+        self.poll.side(direction).end_operation(&mut state.wait, false);
         if state.holds {
             self.mutex.unlock(direction);
         }

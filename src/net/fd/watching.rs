@@ -1,11 +1,13 @@
-//! Waits of an operation that makes no call: for a hang-up, an error, expiry or close.
+//! Waits of an operation for something other than its edge: a hang-up, an error, the lock of its
+//! direction, expiry or close.
 
 use std::task::{Context, Poll, ready};
 
-use super::failure::Failure;
 use super::fd::Fd;
-use super::operation::{LockScope, Operation, WaitState};
-use crate::rt::poll::poller::{Direction, WaitError, WaitKey};
+use super::operation::{Caller, LockScope, Operation};
+use crate::rt::poll::poller::{Direction, Failure};
+use crate::rt::poll::side::Side;
+use crate::rt::waiters::Waiter;
 
 impl Fd {
     /// Waits until the peer has hung up: its sending side, or (`Write`) both.
@@ -15,61 +17,36 @@ impl Fd {
         operation: &mut Operation,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        self.poll_registered(direction, operation, |epoch, wait| {
-            let polled = self.poll.poll_hang_up(direction, epoch, cx, wait);
-            if polled.is_ready() {
-                ready!(self.poll.poll_turn(direction, cx));
-            }
-            polled
-        })
+        let polled = self.poll_until(direction, operation, cx, |side| side.is_hung_up());
+        if polled.is_ready() {
+            ready!(self.poll_turn(direction, cx));
+        }
+        polled
     }
 
-    /// Waits for an edge with ERROR, or any edge after `seen`.
-    pub(crate) fn poll_error_edge(
+    /// Waits until edges have made `is_over` true, which reads the word of the direction. Registers the
+    /// descriptor, with a reference held meanwhile.
+    pub(crate) fn poll_until(
         &self,
         direction: Direction,
         operation: &mut Operation,
         cx: &mut Context<'_>,
-        seen: u64,
-    ) -> Poll<Result<(), Failure>> {
-        self.poll_registered(direction, operation, |epoch, wait| {
-            self.poll.poll_error_edge(direction, epoch, cx, wait, seen)
-        })
-    }
-
-    /// Registers the descriptor, with a reference held meanwhile, and calls `poll`, which waits.
-    fn poll_registered(
-        &self,
-        direction: Direction,
-        operation: &mut Operation,
-        poll: impl FnOnce(u32, &mut WaitKey) -> Poll<Result<(), WaitError>>,
+        is_over: impl Fn(Side<'_>) -> bool,
     ) -> Poll<Result<(), Failure>> {
         self.mutex.incref()?;
         let registered = self.register();
-        self.give_back(direction, LockScope::None, &mut None, false);
+        self.give_back(direction, LockScope::None, &mut Waiter::Poll, false);
         let epoch = match registered {
             Ok(epoch) => epoch,
-            Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, Some(operation), error))),
+            Err(failure) => {
+                return Poll::Ready(Err(self.fail_to_register(direction, Waiter::Future(operation), failure)));
+            }
         };
-        let polled = poll(epoch, &mut operation.wait_state().wait);
+        let polled = self.poll.side(direction).poll_until(epoch, cx, operation.wait_key(), is_over);
         if polled.is_ready() {
-            self.end_wait(direction, &mut Some(operation));
+            self.end_wait(direction, &mut Waiter::Future(operation));
         }
-        polled.map_err(Failure::from)
-    }
-
-    /// Waits only for expiry and close, in addition to a wait for something other than an edge.
-    /// [`cancel`](Fd::cancel) ends it.
-    #[cold]
-    pub(crate) fn poll_interrupt(
-        &self,
-        direction: Direction,
-        operation: &mut Operation,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        let WaitState { wait, interrupt, .. } = operation.wait_state();
-        let timeout = self.timeout(direction);
-        self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout).map_err(Failure::from)
+        polled
     }
 
     /// Waits only for expiry and close, for an operation that waits for something that no edge
@@ -80,14 +57,63 @@ impl Fd {
         operation: &mut Operation,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let WaitState { wait, interrupt, .. } = operation.wait_state();
-        self.poll.pass_edge_on(direction, wait);
-        let ended = ready!(self.poll.poll_interrupt(direction, cx, interrupt, wait, None));
-        Poll::Ready(ended.map_err(|error| self.fail(direction, Some(operation), error.into())))
+        let side = self.poll.side(direction);
+        side.pass_edge_on(operation.wait_key());
+        let ended = ready!(side.poll_interrupt(cx, Waiter::Future(operation.wait_key()), None));
+        Poll::Ready(ended.map_err(|failure| self.fail(direction, Waiter::Future(operation), failure)))
     }
 
     /// Prepares the operation to make its call again after its timer has fired.
     pub(crate) fn resume(&self, direction: Direction, operation: &mut Operation) {
-        self.poll.end_wait(direction, &mut operation.wait_state().interrupt, true);
+        self.poll.side(direction).end_interrupt(operation.wait_key());
+    }
+
+    /// Ends the operation because the descriptor cannot be registered. Nothing is held.
+    #[cold]
+    pub(super) fn fail_to_register(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
+        if matches!(failure, Failure::Io(_)) {
+            self.poll.registration_failed();
+        }
+        self.fail(direction, caller, failure)
+    }
+
+    /// Waits for the direction's lock, which another operation holds, and takes it with a
+    /// reference. The wait also ends on expiry and close.
+    #[cold]
+    pub(super) fn poll_lock(
+        &self,
+        direction: Direction,
+        caller: &mut Caller<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        let lock = caller.reborrow().map(|operation| &mut operation.wait_state().lock);
+        let locked = self.mutex.poll_lock(direction, cx, lock);
+        let side = self.poll.side(direction);
+        if let Waiter::Future(operation) = caller {
+            let wait = operation.wait_key();
+            if locked.is_ready() {
+                side.end_interrupt(wait);
+            } else {
+                // The owner may be a `write_all` that waits for the very edge that woke this operation
+                // (model `an_edge_reaches_the_owner`).
+                side.pass_edge_on(wait);
+            }
+        }
+        if let Poll::Ready(locked) = locked {
+            return Poll::Ready(locked.map_err(Failure::from));
+        }
+        self.poll_interrupt(direction, caller.reborrow(), cx)
+    }
+
+    /// Waits only for expiry and close, in addition to a wait for something other than an edge.
+    /// [`cancel`](Fd::cancel) ends it.
+    #[cold]
+    pub(crate) fn poll_interrupt(
+        &self,
+        direction: Direction,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        self.poll.side(direction).poll_interrupt(cx, caller.map(Operation::wait_key), self.timeout(direction))
     }
 }

@@ -38,9 +38,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use crate::net::error::Op;
-use crate::net::fd::failure::Failure;
-use crate::rt::poll::poller::{Direction, PollHandle, WaitKey};
-use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
+use crate::rt::context;
+use crate::rt::poll::poller::{Direction, Failure, PollHandle, WaitKey};
+use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// Larger allocations are freed after use.
@@ -168,22 +168,21 @@ impl Lane {
 pub(super) struct Waiting {
     /// Its place in a list of the lane.
     pub(super) key: Option<Key>,
-    pub(super) interrupt: Option<Key>,
-    /// Its own timeout.
-    limit: WaitKey,
+    /// Its wait for interruption, and its own timeout.
+    pub(super) wait: WaitKey,
 }
 
 /// Adds `waker` to a list. The caller must drop the result, and wake `wakers`, after it has
 /// unlocked the mutex.
 #[must_use]
-fn enlist(list: &mut Waiters, waiting: Option<&mut Waiting>, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
-    match waiting {
-        Some(waiting) => {
+fn enlist(list: &mut Waiters, waiter: Waiter<'_, Waiting>, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
+    match waiter {
+        Waiter::Future(waiting) => {
             let (key, replaced) = list.insert(waiting.key, Interest::Event, waker);
             waiting.key = Some(key);
             replaced
         }
-        None => list.insert_keyless(waker, wakers),
+        Waiter::Poll => list.insert_poll(waker, wakers),
     }
 }
 
@@ -221,16 +220,11 @@ impl End {
 
     /// Waits for close, expiry and the operation's timeout, in addition to the lane's list. Ready
     /// with the one that ended the operation.
-    fn poll_stop(&self, direction: Direction, waiting: Option<&mut Waiting>, cx: &mut Context<'_>) -> Poll<Failure> {
+    fn poll_stop(&self, direction: Direction, waiter: Waiter<'_, Waiting>, cx: &mut Context<'_>) -> Poll<Failure> {
         let timeout = self.timeout(direction);
-        let polled = match waiting {
-            Some(Waiting { interrupt, limit, .. }) => {
-                self.poll.poll_interrupt(direction, cx, interrupt, limit, timeout)
-            }
-            None => self.poll.poll_interrupt_keyless(direction, cx, timeout),
-        };
-        match polled {
-            Poll::Ready(Err(stop)) => Poll::Ready(stop.into()),
+        let wait = waiter.map(|waiting| &mut waiting.wait);
+        match self.poll.side(direction).poll_interrupt(cx, wait, timeout) {
+            Poll::Ready(Err(failure)) => Poll::Ready(failure),
             Poll::Ready(Ok(())) | Poll::Pending => {
                 self.poll.ensure_timers(direction, timeout, cx);
                 Poll::Pending
@@ -239,13 +233,11 @@ impl End {
     }
 
     /// Removes a completed operation from the end's lists.
-    fn finish(&self, direction: Direction, waiting: Option<&mut Waiting>) {
-        match waiting {
-            Some(waiting) => {
-                self.poll.end_wait(direction, &mut waiting.interrupt, true);
-                waiting.limit = WaitKey::new();
-            }
-            None => _ = self.poll.end_operation_keyless(direction),
+    fn finish(&self, direction: Direction, waiter: Waiter<'_, Waiting>) {
+        let side = self.poll.side(direction);
+        match waiter {
+            Waiter::Future(waiting) => side.end_operation(&mut waiting.wait, true),
+            Waiter::Poll => _ = side.end_poll(),
         }
     }
 
@@ -253,11 +245,11 @@ impl End {
 
     pub(super) fn poll_read(
         &self,
-        mut waiting: Option<&mut Waiting>,
+        mut waiter: Waiter<'_, Waiting>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll.poll_turn(Direction::Read, cx));
+        ready!(context::poll_turn(cx, self.poll.side(Direction::Read).turns()));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());
         let (attempt, unused);
         {
@@ -265,12 +257,13 @@ impl End {
             attempt = self.try_read(&mut state, buf);
             let lane = &mut state.lanes[1 - self.side];
             if attempt.is_some() {
-                let listed = waiting.as_mut().and_then(|waiting| lane.readers.remove(waiting.key.take()?));
+                let key = if let Waiter::Future(waiting) = &mut waiter { waiting.key.take() } else { None };
+                let listed = key.and_then(|key| lane.readers.remove(key));
                 unused = (listed, Some(waker));
                 lane.pass_on(&mut wakers);
                 lane.forget_wanted();
             } else {
-                unused = (enlist(&mut lane.readers, waiting.as_deref_mut(), waker, &mut wakers), None);
+                unused = (enlist(&mut lane.readers, waiter.reborrow(), waker, &mut wakers), None);
                 lane.wanted = lane.wanted.max(buf.len());
                 if lane.is_free() {
                     // A `poll_write` of the traits may wait for exactly this.
@@ -283,14 +276,14 @@ impl End {
         let result = match attempt {
             Some(result) => result,
             None => {
-                let failure = ready!(self.poll_stop(Direction::Read, waiting.as_deref_mut(), cx));
-                if let Some(waiting) = waiting.as_deref_mut() {
+                let failure = ready!(self.poll_stop(Direction::Read, waiter.reborrow(), cx));
+                if let Waiter::Future(waiting) = &mut waiter {
                     self.leave_readers(waiting);
                 }
                 Err(failure)
             }
         };
-        self.finish(Direction::Read, waiting);
+        self.finish(Direction::Read, waiter);
         Poll::Ready(result.map_err(|failure| self.error("read", failure)))
     }
 
@@ -306,7 +299,7 @@ impl End {
             Some(Err(Failure::Closed))
         } else if !has_bytes && (peers || lane.ended) {
             Some(Ok(0))
-        } else if let Err(stop) = self.poll.begin(Direction::Read) {
+        } else if let Err(stop) = self.poll.side(Direction::Read).begin() {
             Some(Err(stop.into()))
         } else if buf.is_empty() {
             Some(Ok(0))
@@ -339,7 +332,7 @@ impl End {
         } else if state.closed[1 - self.side] {
             Some(Failure::Io(io::Error::from_raw_os_error(libc::EPIPE)))
         } else {
-            self.poll.begin(Direction::Write).err().map(Failure::from)
+            self.poll.side(Direction::Write).begin().err().map(Failure::from)
         }
     }
 
@@ -356,7 +349,7 @@ impl End {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll.poll_turn(Direction::Write, cx));
+        ready!(context::poll_turn(cx, self.poll.side(Direction::Write).turns()));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());
         let (attempt, unused);
         {
@@ -364,7 +357,7 @@ impl End {
             attempt = self.try_write(&mut state, number, buf, &mut wakers);
             let lane = &mut state.lanes[self.side];
             if attempt.is_none() && *number == 0 {
-                unused = (enlist(&mut lane.writers, Some(waiting), waker, &mut wakers), None);
+                unused = (enlist(&mut lane.writers, Waiter::Future(waiting), waker, &mut wakers), None);
             } else {
                 let listed = waiting.key.take().and_then(|key| lane.writers.remove(key));
                 let other = if attempt.is_none() { lane.owner.replace(waker) } else { Some(waker) };
@@ -376,12 +369,12 @@ impl End {
         let result = match attempt {
             Some(result) => result,
             None => {
-                let failure = ready!(self.poll_stop(Direction::Write, Some(waiting), cx));
+                let failure = ready!(self.poll_stop(Direction::Write, Waiter::Future(waiting), cx));
                 self.leave_writers(waiting, number, buf.len(), failure)
             }
         };
         *number = 0;
-        self.finish(Direction::Write, Some(waiting));
+        self.finish(Direction::Write, Waiter::Future(waiting));
         Poll::Ready(result.map_err(|failure| self.error("write", failure)))
     }
 
@@ -442,22 +435,26 @@ impl End {
 
     /// Polls a write of the traits, or their flush (`None`).
     pub(super) fn poll_hand_over(&self, cx: &mut Context<'_>, buf: Option<&[u8]>) -> Poll<io::Result<usize>> {
-        ready!(self.poll.poll_turn(Direction::Write, cx));
+        ready!(context::poll_turn(cx, self.poll.side(Direction::Write).turns()));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());
         let (attempt, unused);
         {
             let mut state = self.state.lock();
             attempt = self.try_hand_over(&mut state, buf, &mut wakers);
             let lane = &mut state.lanes[self.side];
-            unused = if attempt.is_none() { enlist(&mut lane.writers, None, waker, &mut wakers) } else { Some(waker) };
+            unused = if attempt.is_none() {
+                enlist(&mut lane.writers, Waiter::Poll, waker, &mut wakers)
+            } else {
+                Some(waker)
+            };
         }
         drop(unused);
         wakers.wake_all();
         let result = match attempt {
             Some(result) => result,
-            None => Err(ready!(self.poll_stop(Direction::Write, None, cx))),
+            None => Err(ready!(self.poll_stop(Direction::Write, Waiter::Poll, cx))),
         };
-        self.finish(Direction::Write, None);
+        self.finish(Direction::Write, Waiter::Poll);
         Poll::Ready(result.map_err(|failure| self.error("write", failure)))
     }
 

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use futures_io::{AsyncRead, AsyncWrite};
 
 use super::end::{End, Waiting};
-use crate::net::fd::failure::Failure;
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::time::clock;
+use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
 
 /// Creates two connected ends in memory, for tests without sockets.
@@ -164,7 +164,7 @@ impl Pipe {
     #[doc(alias = "SetReadDeadline")]
     pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let set = self.end.poll.set_deadline(Direction::Read, deadline.into());
-        set.map_err(|stop| self.end.error("set", stop.into()))
+        set.map_err(|failure| self.end.error("set", failure))
     }
 
     /// Sets the deadline of writes only; see [`set_deadline`](Pipe::set_deadline).
@@ -174,7 +174,7 @@ impl Pipe {
     #[doc(alias = "SetWriteDeadline")]
     pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let set = self.end.poll.set_deadline(Direction::Write, deadline.into());
-        set.map_err(|stop| self.end.error("set", stop.into()))
+        set.map_err(|failure| self.end.error("set", failure))
     }
 
     /// Sets how long each read may wait; `None` removes the limit. The time is counted from when
@@ -267,14 +267,14 @@ impl Future for PipeRead<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self { end, waiting, buf } = &mut *self;
-        end.poll_read(Some(waiting), cx, buf)
+        end.poll_read(Waiter::Future(waiting), cx, buf)
     }
 }
 
 impl Drop for PipeRead<'_> {
     fn drop(&mut self) {
         self.end.leave_readers(&mut self.waiting);
-        self.end.poll.end_wait(Direction::Read, &mut self.waiting.interrupt, true);
+        self.end.poll.side(Direction::Read).end_operation(&mut self.waiting.wait, true);
     }
 }
 
@@ -302,7 +302,7 @@ impl Drop for PipeWrite<'_> {
         if self.number != 0 || self.waiting.key.is_some() {
             let _ = self.end.leave_writers(&mut self.waiting, &mut self.number, self.buf.len(), Failure::Closed);
         }
-        self.end.poll.end_wait(Direction::Write, &mut self.waiting.interrupt, true);
+        self.end.poll.side(Direction::Write).end_operation(&mut self.waiting.wait, true);
     }
 }
 
@@ -342,7 +342,7 @@ impl fmt::Debug for PipeWrite<'_> {
 
 impl AsyncRead for &Pipe {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.end.poll_read(None, cx, buf)
+        self.end.poll_read(Waiter::Poll, cx, buf)
     }
 }
 

@@ -18,10 +18,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::sync::Arc;
 
 use super::{TcpListener, TcpStream};
-use crate::net::fd::failure::Failure;
 use crate::net::fd::gather::unwrap_owner;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller;
+use crate::rt::poll::poller::Failure;
 use crate::sys::socket;
 
 /// Makes a socket from `fd` for an infallible conversion.

@@ -23,12 +23,12 @@ use socket2::{Domain, Protocol, SockAddr, Type};
 
 use crate::net::error::{Addr, Op};
 use crate::net::fd::connect::connect;
-use crate::net::fd::failure::Failure;
 use crate::net::fd::fd;
 use crate::net::net_fd::NetFd;
 use crate::net::options::system::DialExtras;
 use crate::net::options::tcp::TcpOptions;
 use crate::rt::context;
+use crate::rt::poll::poller::Failure;
 use crate::rt::time::clock;
 use crate::sys::{option, socket};
 use crate::trace;

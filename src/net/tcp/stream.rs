@@ -20,6 +20,7 @@ use crate::net::net_fd::NetFd;
 use crate::net::raw::raw_access;
 use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 use crate::sys::{option, socket};
 
 /// A TCP connection.
@@ -247,7 +248,7 @@ impl TcpStream {
     /// # Errors
     /// Same as [`readable`](TcpStream::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.fd.poll_ready(Direction::Read, None, cx)
+        self.fd.poll_ready(Direction::Read, Waiter::Poll, cx)
     }
 
     /// Waits until the peer has closed its side of the connection or the connection has failed,
@@ -356,7 +357,7 @@ impl TcpStream {
     /// # Errors
     /// Same as [`writable`](TcpStream::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.fd.poll_ready(Direction::Write, None, cx)
+        self.fd.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
 
     // ---- closing ----

@@ -18,7 +18,7 @@ macro_rules! stream_traits {
 
             impl AsyncRead for &$type {
                 fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-                    self.fd.poll_read(None, cx, buf, 0)
+                    self.fd.poll_read($crate::rt::waiters::Waiter::Poll, cx, buf, 0)
                 }
 
                 fn poll_read_vectored(
@@ -26,13 +26,13 @@ macro_rules! stream_traits {
                     cx: &mut Context<'_>,
                     bufs: &mut [IoSliceMut<'_>],
                 ) -> Poll<io::Result<usize>> {
-                    self.fd.poll_read_vectored(None, cx, bufs)
+                    self.fd.poll_read_vectored($crate::rt::waiters::Waiter::Poll, cx, bufs)
                 }
             }
 
             impl AsyncWrite for &$type {
                 fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-                    self.fd.poll_write(None, cx, buf)
+                    self.fd.poll_write($crate::rt::waiters::Waiter::Poll, cx, buf)
                 }
 
                 fn poll_write_vectored(
@@ -40,12 +40,12 @@ macro_rules! stream_traits {
                     cx: &mut Context<'_>,
                     bufs: &[IoSlice<'_>],
                 ) -> Poll<io::Result<usize>> {
-                    self.fd.poll_write_vectored(None, cx, bufs)
+                    self.fd.poll_write_vectored($crate::rt::waiters::Waiter::Poll, cx, bufs)
                 }
 
                 fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                     // Only gathered writes are buffered in user space.
-                    self.fd.poll_flush(None, cx)
+                    self.fd.poll_flush($crate::rt::waiters::Waiter::Poll, cx)
                 }
 
                 fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -10,6 +10,7 @@ use crate::net::fd::cork::Gathered;
 use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 use crate::sys::socket;
 
 impl TcpStream {
@@ -71,7 +72,8 @@ impl WriteVectoredAll<'_, '_> {
             (&bufs[..count], bytes)
         };
         let more = bufs[count..].iter().any(|buf| !buf.is_empty());
-        let (direction, scope, caller) = (Direction::Write, LockScope::WholeOperation, Some(&mut self.operation));
+        let (direction, scope, caller) =
+            (Direction::Write, LockScope::WholeOperation, Waiter::Future(&mut self.operation));
         let append = || if more { None } else { self.fd.fd.append(batch, bytes) };
         let polled = self.fd.fd.poll_call_gathering(direction, scope, caller, cx, append, |fd, gathered| {
             let written = match gathered {

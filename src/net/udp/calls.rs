@@ -19,7 +19,6 @@ use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, RecvInfo, SendBatch};
 use super::targets::{Targets, sends_to};
 use crate::net::AddrError;
-use crate::net::fd::failure::Failure;
 use crate::net::fd::operation::{Caller, LockScope, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
@@ -241,14 +240,14 @@ impl NetFd {
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         let op = if direction == Direction::Read { "read" } else { "write" };
-        let ticket = self.fd.poll.begin(direction).map_err(|error| self.error(op, Failure::from(error)))?;
+        let ticket = self.fd.poll.side(direction).begin().map_err(|stop| self.error(op, stop.into()))?;
         self.expose();
         let pinned = self.fd.pinned(|fd| {
             self.fd.ensure_nonblocking();
             call(fd)
         });
         let value = pinned.map_err(|failure| self.error(op, failure))?;
-        self.fd.poll.pass_on(direction, ticket);
+        self.fd.poll.side(direction).wake_next(ticket);
         Ok(value)
     }
 

@@ -23,60 +23,64 @@ use crate::net::fd::operation::Operation;
 use crate::net::futures::operation_future;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 
 operation_future! {
     /// Receives a datagram; returned by [`UdpSocket::recv`](super::UdpSocket::recv).
     RecvDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
-    |this, cx| this.fd.poll_recv(Some(&mut this.operation), cx, this.buf, 0)
+    |this, cx| this.fd.poll_recv(Waiter::Future(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
     /// Receives a datagram and leaves it in the socket; returned by [`UdpSocket::peek`](super::UdpSocket::peek).
     PeekDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
-    |this, cx| this.fd.poll_recv(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
+    |this, cx| this.fd.poll_recv(Waiter::Future(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
     /// Receives a datagram with its sender; returned by [`UdpSocket::recv_from`](super::UdpSocket::recv_from).
     RecvFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
-    |this, cx| this.fd.poll_recv_from(Some(&mut this.operation), cx, this.buf, 0)
+    |this, cx| this.fd.poll_recv_from(Waiter::Future(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
     /// Receives a datagram with its sender and leaves it in the socket; returned by
     /// [`UdpSocket::peek_from`](super::UdpSocket::peek_from).
     PeekFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
-    |this, cx| this.fd.poll_recv_from(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
+    |this, cx| this.fd.poll_recv_from(Waiter::Future(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
     /// Receives a datagram with its ancillary data; returned by [`UdpSocket::recv_msg`](super::UdpSocket::recv_msg).
     RecvMsg<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<RecvInfo>,
-    |this, cx| this.fd.poll_recv_msg(Some(&mut this.operation), cx, this.bufs)
+    |this, cx| this.fd.poll_recv_msg(Waiter::Future(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
     /// Receives many datagrams; returned by [`UdpSocket::recv_many`](super::UdpSocket::recv_many).
     RecvMany<'a> { batch: &'a mut RecvBatch }, Read -> io::Result<usize>,
-    |this, cx| this.fd.poll_recv_many(Some(&mut this.operation), cx, this.batch)
+    |this, cx| this.fd.poll_recv_many(Waiter::Future(&mut this.operation), cx, this.batch)
 }
 
 operation_future! {
     /// Sends a datagram to the peer; returned by [`UdpSocket::send`](super::UdpSocket::send).
     SendDatagram<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
-    |this, cx| this.fd.poll_send_datagram(Some(&mut this.operation), cx, this.buf)
+    |this, cx| this.fd.poll_send_datagram(Waiter::Future(&mut this.operation), cx, this.buf)
 }
 
 operation_future! {
     /// Sends a datagram with ancillary data; returned by [`UdpSocket::send_msg`](super::UdpSocket::send_msg).
     SendMsg<'a> { bufs: &'a [IoSlice<'a>], to: Option<SockAddr>, ancillary: Ancillary }, Write -> io::Result<usize>,
-    |this, cx| this.fd.poll_send_msg(Some(&mut this.operation), cx, this.bufs, this.to.as_ref(), &this.ancillary)
+    |this, cx| {
+        let waiter = Waiter::Future(&mut this.operation);
+        this.fd.poll_send_msg(waiter, cx, this.bufs, this.to.as_ref(), &this.ancillary)
+    }
 }
 
 operation_future! {
     /// Sends many datagrams; returned by [`UdpSocket::send_many`](super::UdpSocket::send_many).
     SendMany<'a> { segmentation: &'a Segmentation, batch: &'a mut SendBatch }, Write -> io::Result<usize>,
-    |this, cx| this.fd.poll_send_many(Some(&mut this.operation), cx, this.batch, this.segmentation)
+    |this, cx| this.fd.poll_send_many(Waiter::Future(&mut this.operation), cx, this.batch, this.segmentation)
 }
 
 /// Resolves an address and sends a datagram there; returned by [`UdpSocket::send_to`](super::UdpSocket::send_to).
@@ -119,7 +123,7 @@ impl<I: Iterator<Item = SocketAddr>> Future for SendTo<'_, I> {
             }
         };
         while let Some(to) = this.to {
-            match ready!(fd.poll_send_to(Some(&mut this.operation), cx, this.buf, &canonical(to))) {
+            match ready!(fd.poll_send_to(Waiter::Future(&mut this.operation), cx, this.buf, &canonical(to))) {
                 Err(error) if is_of_address(&error) => {
                     this.error.get_or_insert(error);
                     this.to = others.next();

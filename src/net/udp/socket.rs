@@ -23,6 +23,7 @@ use crate::net::net_fd::NetFd;
 use crate::net::raw::raw_access;
 use crate::net::{AddrError, ToSocketAddrs};
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 use crate::sys::socket;
 
 /// A UDP socket.
@@ -396,7 +397,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`recv`](UdpSocket::recv).
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.fd.poll_recv(None, cx, buf, 0)
+        self.fd.poll_recv(Waiter::Poll, cx, buf, 0)
     }
 
     /// Polls to receive a datagram with its sender like [`recv_from`](UdpSocket::recv_from).
@@ -404,7 +405,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`recv_from`](UdpSocket::recv_from).
     pub fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.fd.poll_recv_from(None, cx, buf, 0)
+        self.fd.poll_recv_from(Waiter::Poll, cx, buf, 0)
     }
 
     /// Polls to receive many datagrams like [`recv_many`](UdpSocket::recv_many).
@@ -412,7 +413,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`recv_many`](UdpSocket::recv_many).
     pub fn poll_recv_many(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
-        self.fd.poll_recv_many(None, cx, batch)
+        self.fd.poll_recv_many(Waiter::Poll, cx, batch)
     }
 
     /// Polls for readability like [`readable`](UdpSocket::readable).
@@ -420,7 +421,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`readable`](UdpSocket::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.fd.poll_ready(Direction::Read, None, cx)
+        self.fd.poll_ready(Direction::Read, Waiter::Poll, cx)
     }
 
     /// Polls to send a datagram to the peer like [`send`](UdpSocket::send).
@@ -428,7 +429,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`send`](UdpSocket::send).
     pub fn poll_send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.fd.poll_send_datagram(None, cx, buf)
+        self.fd.poll_send_datagram(Waiter::Poll, cx, buf)
     }
 
     /// Polls to send a datagram to `to` like [`send_to`](UdpSocket::send_to).
@@ -436,7 +437,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`send_to`](UdpSocket::send_to).
     pub fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
-        self.fd.poll_send_to(None, cx, buf, &canonical(to))
+        self.fd.poll_send_to(Waiter::Poll, cx, buf, &canonical(to))
     }
 
     /// Polls for writability like [`writable`](UdpSocket::writable).
@@ -444,7 +445,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`writable`](UdpSocket::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.fd.poll_ready(Direction::Write, None, cx)
+        self.fd.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
 
     /// Runs `call`, a system call of yours that reads, without waiting. The descriptor stays open
@@ -504,7 +505,7 @@ impl UdpSocket {
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         self.fd.expose();
-        let polled = self.fd.fd.poll_pinned(Direction::Read, LockScope::None, None, cx, call);
+        let polled = self.fd.fd.poll_pinned(Direction::Read, LockScope::None, Waiter::Poll, cx, call);
         polled.map_err(|failure| self.fd.error("read", failure))
     }
 

@@ -12,6 +12,7 @@ use crate::net::accept::Adopt;
 use crate::net::fd::operation::Operation;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 
 /// Accepts a connection; returned by [`UnixListener::accept`](super::UnixListener::accept) and
 /// [`UnixSeqpacketListener::accept`](super::UnixSeqpacketListener::accept).
@@ -33,7 +34,7 @@ impl<T> Future for Accept<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.fd.poll_accept(Some(&mut this.operation), cx, this.adopt)
+        this.fd.poll_accept(Waiter::Future(&mut this.operation), cx, this.adopt)
     }
 }
 

@@ -26,13 +26,13 @@ use socket2::SockAddr;
 use super::address::Name;
 use super::dial::Backoff;
 use super::fds;
-use crate::net::fd::failure::Failure;
 use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::futures::operation_future;
 use crate::net::net_fd::NetFd;
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::time::clock;
 use crate::rt::time::sleep::Sleep;
+use crate::rt::waiters::Waiter;
 use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
 
@@ -47,7 +47,7 @@ pub(super) fn poll_message<T>(
     end: impl Fn() -> io::Result<T>,
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
-    let polled = fd.fd.poll_call(Direction::Read, scope, Some(operation), cx, |socket| {
+    let polled = fd.fd.poll_call(Direction::Read, scope, Waiter::Future(operation), cx, |socket| {
         let mut result = call(socket);
         if is_would_block(&result) && fd.fd.is_receiving_shut() {
             // A message and the hang-up may have arrived since. Nothing arrives after the hang-up,
@@ -79,7 +79,8 @@ fn poll_send<T>(
     cx: &mut Context<'_>,
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
-    let polled = fd.fd.poll_call(Direction::Write, scope, Some(operation), cx, |fd| Ok((call(fd)?, Remaining::Maybe)));
+    let polled =
+        fd.fd.poll_call(Direction::Write, scope, Waiter::Future(operation), cx, |fd| Ok((call(fd)?, Remaining::Maybe)));
     polled.map_err(|failure| fd.error("write", failure))
 }
 

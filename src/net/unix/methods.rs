@@ -23,7 +23,7 @@ macro_rules! socket_methods {
             /// # Errors
             /// Same as [`readable`](Self::readable).
             pub fn poll_readable(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
-                self.fd.poll_ready(Direction::Read, None, cx)
+                self.fd.poll_ready(Direction::Read, $crate::rt::waiters::Waiter::Poll, cx)
             }
 
             /// Waits until the socket is writable: there is room, or a write would return an error.
@@ -41,7 +41,7 @@ macro_rules! socket_methods {
             /// # Errors
             /// Same as [`writable`](Self::writable).
             pub fn poll_writable(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
-                self.fd.poll_ready(Direction::Write, None, cx)
+                self.fd.poll_ready(Direction::Write, $crate::rt::waiters::Waiter::Poll, cx)
             }
 
             /// Shuts down reading, writing or both (shutdown(2)). Operations that wait on that side

@@ -24,7 +24,6 @@ pub(crate) mod splice;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use crate::net::fd::failure::Failure;
 use crate::net::fd::operation::Operation;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
@@ -43,10 +42,10 @@ impl NetFd {
     /// Returns the error that a write would return without a system call, before its bytes are
     /// taken from elsewhere.
     pub(crate) fn check_write(&self) -> io::Result<()> {
-        self.fd
-            .poll
-            .begin(Direction::Write)
-            .map_or_else(|error| Err(self.error("write", Failure::from(error))), |_| Ok(()))
+        match self.fd.poll.side(Direction::Write).begin() {
+            Ok(_) => Ok(()),
+            Err(stop) => Err(self.error("write", stop.into())),
+        }
     }
 
     /// Waits until the peer accepts no more data: it has closed both sides (`Ok`), or the

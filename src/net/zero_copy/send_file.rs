@@ -21,11 +21,11 @@ use std::task::{Context, Poll, ready};
 
 use super::{CHUNK_BYTES, is_refusal};
 use crate::net::TcpStream;
-use crate::net::fd::failure::Failure;
 use crate::net::fd::operation::{Caller, LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::kernel_copies;
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
+use crate::rt::waiters::Waiter;
 use crate::sys::{socket, splice};
 
 /// The maximum number of calls per poll.
@@ -137,25 +137,26 @@ impl<'a> SendFile<'a> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let SendFile { fd, operation, file, offset, left, buffer, .. } = self;
         let most = usize::try_from(*left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-        let polled = fd.fd.poll_call(Direction::Write, LockScope::WholeOperation, Some(operation), cx, |socket| {
-            if most == 0 {
-                return Ok((0, Remaining::Maybe));
-            }
-            fd.fd.ensure_nonblocking();
-            let count = match buffer {
-                Some(buffer) => buffer.send(socket, *file, offset, most)?,
-                None => match splice::sendfile(socket, *file, Some(offset), most) {
-                    Err(error) if is_refusal(&error) => {
-                        let buffer = buffer.insert(Buffer::new());
-                        buffer.send(socket, *file, offset, most)?
-                    }
-                    sent => sent.inspect(|&count| kernel_copies().add(u64::from(count > 0)))?,
-                },
-            };
-            fd.fd.poll.count(Direction::Write, count);
-            // The lock is released with the last byte.
-            Ok((count, if count > 0 && count as u64 != *left { Remaining::More } else { Remaining::Maybe }))
-        });
+        let polled =
+            fd.fd.poll_call(Direction::Write, LockScope::WholeOperation, Waiter::Future(operation), cx, |socket| {
+                if most == 0 {
+                    return Ok((0, Remaining::Maybe));
+                }
+                fd.fd.ensure_nonblocking();
+                let count = match buffer {
+                    Some(buffer) => buffer.send(socket, *file, offset, most)?,
+                    None => match splice::sendfile(socket, *file, Some(offset), most) {
+                        Err(error) if is_refusal(&error) => {
+                            let buffer = buffer.insert(Buffer::new());
+                            buffer.send(socket, *file, offset, most)?
+                        }
+                        sent => sent.inspect(|&count| kernel_copies().add(u64::from(count > 0)))?,
+                    },
+                };
+                fd.fd.poll.count(Direction::Write, count);
+                // The lock is released with the last byte.
+                Ok((count, if count > 0 && count as u64 != *left { Remaining::More } else { Remaining::Maybe }))
+            });
         polled.map_err(|failure| self.fd.error("write", failure))
     }
 }

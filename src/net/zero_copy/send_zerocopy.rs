@@ -17,6 +17,7 @@ use crate::net::TcpStream;
 use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 
 impl TcpStream {
     /// Sets whether [`send_zerocopy`](TcpStream::send_zerocopy) may send without a copy
@@ -114,7 +115,7 @@ impl<B: AsRef<[u8]> + Send + 'static> SendZerocopy<'_, B> {
             let polled = self.fd.fd.poll_call(
                 Direction::Write,
                 LockScope::WholeOperation,
-                Some(&mut self.operation),
+                Waiter::Future(&mut self.operation),
                 cx,
                 |fd| {
                     let count = sends.send(fd, key, rest)?;
@@ -137,12 +138,12 @@ impl<B: AsRef<[u8]> + Send + 'static> SendZerocopy<'_, B> {
 impl<B: Send + 'static> SendZerocopy<'_, B> {
     fn poll_done(&mut self, cx: &mut Context<'_>, key: u64) -> Poll<io::Result<bool>> {
         loop {
-            let seen = self.fd.fd.poll.edges(Direction::Write);
+            let seen = self.fd.fd.poll.side(Direction::Write).edges();
             self.fd.with("write", |fd| self.sends.reap(fd))?;
             if let Some(copied) = self.sends.take_done(key, cx.waker()) {
                 return Poll::Ready(Ok(copied));
             }
-            let polled = self.fd.fd.poll_error_edge(Direction::Write, &mut self.operation, cx, seen);
+            let polled = self.fd.fd.poll_until(Direction::Write, &mut self.operation, cx, |side| side.edges() != seen);
             ready!(polled).map_err(|failure| self.fd.error("write", failure))?;
         }
     }

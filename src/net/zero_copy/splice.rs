@@ -35,11 +35,11 @@ use std::task::{Context, Poll, ready};
 
 use super::pipes::{self, Copying};
 use super::{CHUNK_BYTES, is_refusal};
-use crate::net::fd::failure::Failure;
 use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::kernel_copies;
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
+use crate::rt::waiters::Waiter;
 use crate::sys::socket;
 use crate::sys::splice::Pipe;
 
@@ -88,37 +88,41 @@ impl Splice {
     fn poll_fill(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<io::Result<Step>> {
         let most = usize::try_from(limit).map_or(CHUNK_BYTES, |limit| limit.min(CHUNK_BYTES));
         let mut refused = false;
-        let polled = self.source.fd.poll_call(Direction::Read, LockScope::PerCall, Some(&mut self.read), cx, |fd| {
-            let pipe = match &self.pipe {
-                Some(pipe) => pipe,
-                None => match pipes::take() {
-                    Ok(pipe) => self.pipe.insert(pipe),
-                    Err(_) => {
+        let polled =
+            self.source.fd.poll_call(Direction::Read, LockScope::PerCall, Waiter::Future(&mut self.read), cx, |fd| {
+                let pipe = match &self.pipe {
+                    Some(pipe) => pipe,
+                    None => match pipes::take() {
+                        Ok(pipe) => self.pipe.insert(pipe),
+                        Err(_) => {
+                            refused = true;
+                            return Ok((0, Remaining::Maybe));
+                        }
+                    },
+                };
+                self.source.fd.ensure_nonblocking();
+                let count = match pipe.fill(fd, most) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_be_urgent(&self.source) => {
                         refused = true;
-                        return Ok((0, Remaining::Maybe));
+                        0
                     }
-                },
-            };
-            self.source.fd.ensure_nonblocking();
-            let count = match pipe.fill(fd, most) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_be_urgent(&self.source) => {
-                    refused = true;
-                    0
-                }
-                Ok(0) => {
-                    refused = !is_at_end(fd)?;
-                    if !refused {
-                        self.source.fd.end_of_stream()?;
+                    Ok(0) => {
+                        refused = !is_at_end(fd)?;
+                        if !refused {
+                            self.source.fd.end_of_stream()?;
+                        }
+                        0
                     }
-                    0
+                    filled => filled?,
+                };
+                if count > 0 {
+                    self.source.fd.poll.count(Direction::Read, count);
                 }
-                filled => filled?,
-            };
-            if count > 0 {
-                self.source.fd.poll.count(Direction::Read, count);
-            }
-            Ok((count, if count > 0 && count < pipe.slots.min(most) { Remaining::Nothing } else { Remaining::Maybe }))
-        });
+                Ok((
+                    count,
+                    if count > 0 && count < pipe.slots.min(most) { Remaining::Nothing } else { Remaining::Maybe },
+                ))
+            });
         if self.held == 0
             && !matches!(polled, Poll::Ready(Ok(1..)))
             && let Some(pipe) = self.pipe.take()
@@ -140,12 +144,13 @@ impl Splice {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Err(io::ErrorKind::WriteZero.into())) };
         let held = self.held;
-        let polled = self.target.fd.poll_call(Direction::Write, LockScope::PerCall, Some(&mut self.write), cx, |fd| {
-            self.target.fd.ensure_nonblocking();
-            let count = pipe.drain(fd, held)?;
-            self.target.fd.poll.count(Direction::Write, count);
-            Ok((count, Remaining::Maybe))
-        });
+        let polled =
+            self.target.fd.poll_call(Direction::Write, LockScope::PerCall, Waiter::Future(&mut self.write), cx, |fd| {
+                self.target.fd.ensure_nonblocking();
+                let count = pipe.drain(fd, held)?;
+                self.target.fd.poll.count(Direction::Write, count);
+                Ok((count, Remaining::Maybe))
+            });
         Poll::Ready(match ready!(polled) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
@@ -178,7 +183,7 @@ impl Splice {
 
 /// Returns whether an edge reported urgent data.
 fn may_be_urgent(source: &NetFd) -> bool {
-    source.fd.poll.begin(Direction::Read).is_ok_and(|ticket| ticket.distrusts_short_counts())
+    source.fd.poll.side(Direction::Read).begin().is_ok_and(|ticket| ticket.distrusts_short_counts())
 }
 
 /// Returns whether recv(2) finds the end of the stream.

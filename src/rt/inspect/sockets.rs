@@ -20,7 +20,8 @@ use super::memory::{AHEAD, Lists, fetch};
 use super::{ListenerLimits, SocketAddress, SocketId, SocketInfo, SocketState, SocketWaits, TcpDetails};
 use crate::rt::poll::addresses::{self, Known};
 use crate::rt::poll::labels::{self, Label};
-use crate::rt::poll::poll_desc::{Description, Direction, PollDesc};
+use crate::rt::poll::poll_desc::{Description, PollDesc};
+use crate::rt::poll::side::Side;
 use crate::rt::poll::usage::{self, Usage};
 use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
@@ -213,7 +214,7 @@ impl<'a> Reader<'a> {
         let tcp =
             if self.tcp && is_tcp { option::tcp_state(fd).ok().map(|state| Box::new(details(&state))) } else { None };
         let [read, write] = desc.sides();
-        let deadline = |direction| match desc.deadline(direction) {
+        let deadline = |side: Side<'_>| match side.deadline() {
             clock::NONE => None,
             clock::EXPIRED => Some(Duration::ZERO),
             at => Some(Duration::from_nanos(at.saturating_sub(self.now))),
@@ -268,8 +269,8 @@ impl<'a> Reader<'a> {
             readers: read.waiting(),
             writers: write.waiting(),
             waiting: SocketWaits::default(),
-            read_deadline: deadline(Direction::Read),
-            write_deadline: deadline(Direction::Write),
+            read_deadline: deadline(read),
+            write_deadline: deadline(write),
             reads: operations.map(|operations| operations[0]),
             writes: operations.map(|operations| operations[1]),
             bytes_received: bytes.map(|bytes| bytes[0]),

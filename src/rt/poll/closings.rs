@@ -64,7 +64,7 @@ impl Closings {
         let _unused = {
             let mut waiting = self.waiting.lock();
             self.has_waiters.store(true, Ordering::SeqCst);
-            waiting.insert_keyless(waker, &mut old)
+            waiting.insert_poll(waker, &mut old)
         };
         old.wake_all();
         // ORDERING: SeqCst; see the module documentation (model `a_closing_is_not_missed`).

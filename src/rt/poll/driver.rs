@@ -20,7 +20,7 @@ use std::sync::RwLock;
 use crate::rt::counter::Counter;
 use crate::rt::poll::back_ends::{Events, Instance};
 use crate::rt::poll::backend::{EVENTS_MAX, Event, Sink, Token};
-use crate::rt::poll::poll_desc::{Direction, PollCache};
+use crate::rt::poll::poll_desc::PollCache;
 use crate::rt::poll::role::{By, Role};
 use crate::rt::time::clock;
 use crate::rt::waiters::Wakers;
@@ -178,9 +178,9 @@ impl Sink for Recording<'_> {
     fn take(&mut self, event: Event) {
         self.count += 1;
         let Some(desc) = self.cache.get(event.index) else { return };
-        let (read, write) = (desc.side(Direction::Read), desc.side(Direction::Write));
-        if event.readable && !read.set_ready(event.generation, event.read_reasons, self.wakers)
-            || event.writable && !write.set_ready(event.generation, event.write_reasons, self.wakers)
+        let [read, write] = desc.sides_of(event.generation);
+        if event.readable && !read.set_ready(event.read_reasons, self.wakers)
+            || event.writable && !write.set_ready(event.write_reasons, self.wakers)
         {
             // Both directions have one generation, so an event that is stale for one is stale.
             self.note_stale();
@@ -198,6 +198,7 @@ impl Recording<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::poll::poll_desc::Direction;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
@@ -251,9 +252,9 @@ mod tests {
             (driver.events.get(), driver.stale.get())
         };
         assert_eq!(record(desc.index, generation), (2, 0));
-        let edges = |side: Direction| desc.side(side).edges();
+        let edges = |direction| desc.side(direction, generation).edges();
         let (read, write) = (edges(Direction::Read), edges(Direction::Write));
-        assert!(read != 0 && write != 0 && desc.side(Direction::Read).is_hung_up());
+        assert!(read != 0 && write != 0 && desc.side(Direction::Read, generation).is_hung_up());
         assert_eq!(record(desc.index, generation + 1), (4, 2));
         assert_eq!(record(u32::MAX, generation), (6, 2), "no slot has this index");
         assert_eq!((edges(Direction::Read), edges(Direction::Write)), (read, write));

@@ -15,51 +15,46 @@
 //! `armed`, and is SeqCst on both sides: models `deadline_moves_against_fire`,
 //! `deadline_set_against_fire`, `two_deadlines_move_against_fire`.
 
-use crate::rt::poll::poll_desc::{Direction, PollDesc};
-use crate::rt::poll::side::claim;
+use crate::rt::poll::poll_desc::PollDesc;
+use crate::rt::poll::side::{Side, claim};
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::waiters::Wakers;
 use crate::sync::{Ordering, injected_bug};
 
-impl PollDesc {
-    /// Moves the deadline of one direction to a later time; see
-    /// [`set_deadline`](PollDesc::set_deadline).
+impl Side<'_> {
+    /// Moves the deadline to a later time; see [`set_deadline`](Side::set_deadline).
     #[inline]
     #[must_use = "a deadline without its timer entry never fires"]
-    pub(crate) fn move_deadline(&self, direction: Direction, at: u64) -> Option<u64> {
-        self.side(direction).set_deadline(at);
-        self.arm(at)
+    pub(crate) fn move_deadline(self, at: u64) -> Option<u64> {
+        self.swap_deadline(at);
+        self.desc.arm(at)
     }
 
-    /// Sets the deadline of one direction: a future time, [`EXPIRED`] or [`NONE`]. Returns the time
-    /// of the timer entry that the caller must add, if there is none at or before the deadline.
+    /// Sets the deadline: a future time, [`EXPIRED`] or [`NONE`]. Returns the time of the timer entry
+    /// that the caller must add, if there is none at or before the deadline.
     #[must_use = "a deadline without its timer entry never fires"]
-    pub(crate) fn set_deadline(&self, direction: Direction, at: u64, wakers: &mut Wakers) -> Option<u64> {
-        let side = self.side(direction);
+    pub(crate) fn set_deadline(self, at: u64, wakers: &mut Wakers) -> Option<u64> {
         if injected_bug!("armed_before_deadline") && at > EXPIRED {
-            let arm = self.arm(at);
-            side.set_deadline(at);
+            let arm = self.desc.arm(at);
+            self.swap_deadline(at);
             return arm;
         }
-        side.set_deadline(at);
+        self.swap_deadline(at);
         match at {
             EXPIRED => {
-                side.expire(wakers);
+                self.expire(wakers);
                 None
             }
             NONE => None,
-            at => self.arm(at),
+            at => self.desc.arm(at),
         }
     }
+}
 
-    /// Returns the current deadline of one direction.
-    pub(crate) fn deadline(&self, direction: Direction) -> u64 {
-        self.side(direction).deadline()
-    }
-
+impl PollDesc {
     /// Called when an operation is about to wait until `at` at most, by its own relative timeout.
     /// Returns the time of the timer entry that the caller must add, as
-    /// [`set_deadline`](PollDesc::set_deadline) does.
+    /// [`set_deadline`](Side::set_deadline) does.
     #[must_use = "a timeout without its timer entry never fires"]
     pub(crate) fn wait_until(&self, at: u64) -> Option<u64> {
         let slot = &self.wait_until;

@@ -1,8 +1,7 @@
 //! The poller: reports which sockets are ready and wakes the operations that wait for them.
 //!
-//! `poller` is the interface used by descriptors; `registering` adds them to the back end, and
-//! `describing` stores what snapshots show of them.
-//! `poll_desc` is the state of one registered descriptor, in a slot of the `PollCache`. It has one
+//! `poller` is the interface used by descriptors, and adds them to the back end; `describing` stores
+//! what snapshots show of them. `poll_desc` is the state of one registered descriptor, in a slot of the `PollCache`. It has one
 //! `side` per direction, on which operations wait (`waiting`, `wait_slot`). `timeouts` and `expiry`
 //! end operations at their time. `driver` decides which thread polls, using `role`. `backend`
 //! defines the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists and
@@ -21,7 +20,6 @@ mod expiry;
 pub(crate) mod labels;
 pub(crate) mod poll_desc;
 pub(crate) mod poller;
-mod registering;
 pub(crate) mod role;
 pub(crate) mod side;
 mod slot_words;

@@ -53,11 +53,13 @@ pub(crate) struct PollDesc {
     /// The runtime's epoch above one of the [`registration`] states.
     pub(crate) registration: AtomicU64,
     pub(super) slots: [WaitSlot; 2],
-    // Second cache line: deadlines, and `poll_*` callers.
+    // Second cache line: deadlines, and polls.
     /// The time of the slot's timer entry that counts, or none.
     pub(super) armed: AtomicU64,
-    pub(super) keyless_untils: [AtomicU64; 2],
-    pub(super) keyless_epochs: [AtomicU32; 2],
+    /// The times at which the polls that wait time out, or none.
+    pub(super) poll_untils: [AtomicU64; 2],
+    /// The epochs, plus one, in which the polls that wait began, or 0.
+    pub(super) poll_epochs: [AtomicU32; 2],
     /// The earliest relative timeout of an operation that waits, or none.
     pub(super) wait_until: AtomicU64,
     // Third cache line.
@@ -154,8 +156,8 @@ impl PollDesc {
             registration: AtomicU64::new(registration::NONE),
             slots: [WaitSlot::new(), WaitSlot::new()],
             armed: AtomicU64::new(NONE),
-            keyless_untils: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
-            keyless_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
+            poll_untils: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
+            poll_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
             wait_until: AtomicU64::new(NONE),
             lists: [Mutex::new(None), Mutex::new(None)],
             turns: [AtomicU8::new(0), AtomicU8::new(0)],
@@ -177,7 +179,7 @@ impl PollDesc {
     pub(super) fn reset(&self) {
         // ORDERING: Relaxed; a swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
-        self.keyless_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
+        self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         self.turns.iter().for_each(|state| state.store(0, Ordering::Relaxed));
         self.operations.iter().for_each(|operations| operations.store(0, Ordering::Relaxed));
         self.failures.store(0, Ordering::Relaxed);

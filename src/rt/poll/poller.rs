@@ -1,24 +1,31 @@
-//! [`PollHandle`]: a socket's reference to its [`PollDesc`], through which operations wait.
+//! [`PollHandle`]: a socket's reference to its [`PollDesc`], and the waits of operations.
 //!
-//! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. An
-//! operation runs
+//! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. With the
+//! [`Side`] of its direction, an operation runs
 //!
 //! ```text
-//! loop { ticket = begin()?            closed? expired?
+//! loop { ticket = side.begin()?       closed? expired?
 //!        if ticket is ready { call; on EAGAIN or a short count clear_ready(ticket); on success leave }
 //!        register()?                  once, at the first evidence of idleness
-//!        poll_wait()? }
-//! end_operation()                     also when the future is dropped
+//!        side.poll_wait()? }
+//! side.end_operation()                also when the future is dropped
 //! ```
 //!
-//! [`registering`](super::registering) describes the registration, [`timeouts`](super::timeouts)
-//! how an operation gives up.
+//! [`side`](super::side) has the state of a direction, [`timeouts`](super::timeouts) how an operation
+//! gives up.
+//!
+//! # Registration
+//! *None* → *adding* → *added*, together with the runtime's epoch; a registration of another epoch
+//! counts as none. If two operations are the first to wait, only one adds the descriptor. The other
+//! one waits at once, and the edge that an ADD produces finds it. If the ADD fails, all waiters are
+//! woken and try themselves, so that each gets its own error.
 //!
 //! # Cancellation
-//! A future keeps a [`WaitKey`] while it waits; `end_operation` with the key undoes the wait. A
-//! `poll_*` caller has no key: its waker may be woken once spuriously.
+//! A future keeps a [`WaitKey`] while it waits; `end_operation` with the key undoes the wait. A poll
+//! has no key: its waker may be woken once spuriously. What it would keep is in the [`PollDesc`].
 
 use std::io;
+use std::mem;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,62 +38,67 @@ use crate::rt::poll::poll_desc::{PollDesc, registration};
 pub(crate) use crate::rt::poll::side::{Hold, Stop, Ticket};
 use crate::rt::poll::side::{Side, Wait};
 use crate::rt::poll::usage;
-use crate::rt::runtime::runtime;
+use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::sched::record::Waits;
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
-use crate::rt::waiters::{Interest, Key, Wakers};
+use crate::rt::waiters::{Interest, Key, Waiter, Wakers, wake_taken};
 use crate::sync::Ordering;
 
-/// Why an operation ends without its call.
+/// Why an operation on a descriptor failed. The layers above turn it into an `io::Error` that names
+/// the operation and the addresses.
 #[derive(Debug)]
-pub(crate) enum WaitError {
+pub(crate) enum Failure {
+    /// The error of the system call, or of the registration.
+    Io(io::Error),
     /// The socket was closed.
     Closed,
     /// A deadline or timeout has passed.
     TimedOut,
     /// The runtime was shut down while the operation waited.
     Stopped,
-    /// The maximum number of waiters is reached.
+    /// There are more operations on one socket than can wait, or than its lock can count.
     TooMany,
-    /// The descriptor cannot be registered.
-    Io(io::Error),
 }
 
-impl From<Stop> for WaitError {
-    fn from(stop: Stop) -> WaitError {
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Failure {
         match stop {
-            Stop::Closed => WaitError::Closed,
-            Stop::Expired => WaitError::TimedOut,
+            Stop::Closed => Failure::Closed,
+            Stop::Expired => Failure::TimedOut,
         }
     }
 }
 
-/// State that an operation keeps while it waits.
-#[derive(Debug, Default)]
+/// State that a future keeps while its operation waits. It waits for an edge or for interruption.
+#[derive(Debug)]
 pub(crate) struct WaitKey {
-    key: Option<Key>,
+    /// Its place, in the slot or the list, among the operations that wait for an edge.
+    edge: Option<Key>,
+    /// Its place among the operations that wait only for expiry and close.
+    interrupt: Option<Key>,
     /// The epoch, plus one, in which the wait began.
     epoch: u32,
     /// The end of the operation's own timeout, or none.
-    until: u64,
+    pub(super) until: u64,
 }
 
 impl WaitKey {
     pub(crate) const fn new() -> WaitKey {
-        WaitKey { key: None, epoch: 0, until: clock::NONE }
+        WaitKey { edge: None, interrupt: None, epoch: 0, until: clock::NONE }
     }
 
-    /// Returns whether the future is, or was until it was woken, in a slot or a list.
+    /// Returns whether the future waits for an edge, or did so until it was woken.
     #[inline]
     pub(crate) fn has_waited(&self) -> bool {
-        self.key.is_some()
+        self.edge.is_some()
     }
 }
 
-/// Returns whether a time is set and has passed.
-pub(super) fn is_over(until: u64) -> bool {
-    until != clock::NONE && until <= clock::now()
+impl Default for WaitKey {
+    fn default() -> WaitKey {
+        WaitKey::new()
+    }
 }
 
 /// Returns the number of our descriptors that were closed so far. Read it before a call that may
@@ -138,9 +150,9 @@ pub(crate) fn prepare() -> io::Result<()> {
 pub(crate) struct PollHandle {
     pub(super) desc: &'static PollDesc,
     pub(super) generation: u32,
-    /// The maximum number of bytes per operation that need no counting: those of plain TCP are
-    /// counted by the kernel, and the budget is charged for large ones.
-    pub(super) uncounted: u32,
+    /// The maximum number of bytes per operation that need no [`charge`](PollHandle::charge): those
+    /// of plain TCP are counted by the kernel, and the budget is charged for large ones.
+    pub(crate) uncounted: u32,
 }
 
 impl PollHandle {
@@ -155,60 +167,10 @@ impl PollHandle {
         Ok(PollHandle { desc, generation: desc.open(), uncounted: 0 })
     }
 
-    /// Lets the poller skip edges for writing until a call gives evidence; see
-    /// [`side`](crate::rt::poll::side). The descriptor is new.
-    pub(crate) fn skip_write_edges(&self) {
-        self.desc.side(Direction::Write).skip_edges();
-    }
-
-    /// Returns the state before a call: whether it may succeed, or why it must not be made.
+    /// Returns a direction of the descriptor.
     #[inline]
-    pub(crate) fn begin(&self, direction: Direction) -> Result<Ticket, Stop> {
-        self.desc.side(direction).begin(self.generation)
-    }
-
-    /// Returns [`begin`](PollHandle::begin), or that writes are gathered.
-    #[inline]
-    pub(crate) fn begin_call(&self, direction: Direction) -> Result<Ticket, Hold> {
-        if direction == Direction::Read {
-            return self.begin(direction).map_err(Hold::Stop);
-        }
-        self.desc.side(direction).begin_call(self.generation)
-    }
-
-    /// Sets whether [`begin_call`](PollHandle::begin_call) reports that writes are gathered.
-    pub(crate) fn set_corked(&self, corked: bool) {
-        self.desc.side(Direction::Write).set_corked(self.generation, corked);
-    }
-
-    /// Clears readiness, because a call that began at `ticket` has shown that nothing is left.
-    #[inline]
-    pub(crate) fn clear_ready(&self, direction: Direction, ticket: Ticket) -> bool {
-        self.desc.side(direction).clear_ready(ticket)
-    }
-
-    /// Called after a success that may leave something to do: wakes the next waiter, if any.
-    #[inline]
-    pub(crate) fn pass_on(&self, direction: Direction, ticket: Ticket) {
-        if ticket.has_waiters() {
-            self.wake(|wakers| self.desc.side(direction).pass_on(wakers));
-            self.arm_for_waiters();
-        }
-    }
-
-    /// Arms the directions that are idle, if the back end needs it. Called by an operation that is
-    /// listed: an event before that, and a call that used it up, would leave the back end unarmed.
-    /// Also called by an operation that found its direction idle but does not wait itself, for those
-    /// that do.
-    #[cold]
-    pub(crate) fn arm_for_waiters(&self) {
-        // While it is being added, the back end may know the descriptor already. If it does not yet,
-        // all levels are armed when it does.
-        let state = self.desc.registration.load(Ordering::Acquire) as u32 as u64;
-        if state == registration::ADDING || state == registration::ARMED {
-            let is_idle = |direction| self.desc.side(direction).is_idle(self.generation);
-            runtime().driver.arm(self.token(), is_idle(Direction::Read), is_idle(Direction::Write));
-        }
+    pub(crate) fn side(&self, direction: Direction) -> Side<'static> {
+        self.desc.side(direction, self.generation)
     }
 
     /// Returns the index and the generation of the slot.
@@ -216,52 +178,71 @@ impl PollHandle {
         (self.desc.index, self.generation)
     }
 
-    pub(super) fn token(&self) -> Token {
-        Token { index: self.desc.index, generation: self.generation }
-    }
-
-    /// Takes one unit of the task's budget for an operation that need not wait; see
-    /// [`context::poll_turn`].
-    pub(crate) fn poll_turn(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
-        context::poll_turn(cx, &self.desc.turns[direction as usize])
-    }
-
-    /// Returns whether [`poll_turn`](PollHandle::poll_turn) may refuse the next operation.
-    pub(crate) fn is_spent(&self, direction: Direction) -> bool {
-        context::is_spent(&self.desc.turns[direction as usize])
-    }
-
-    /// Ends a run of operations that need not wait, because the kernel has answered that this one
-    /// has to. If the direction was idle, the call only asked, and its unit is returned.
-    pub(crate) fn end_run(&self, direction: Direction, ticket: Ticket) {
-        context::end_run(&self.desc.turns[direction as usize], !ticket.is_ready());
-    }
-
-    pub(super) fn wake(&self, collect: impl FnOnce(&mut Wakers)) {
-        let mut wakers = Wakers::new();
-        collect(&mut wakers);
-        wakers.wake_all();
-    }
-
-    /// Notes that the current task waits for the lock of a direction.
-    fn note_lock(&self, direction: Direction) {
-        context::note(match direction {
-            Direction::Read => Waits::ReadLock(self.desc.tag()),
-            Direction::Write => Waits::WriteLock(self.desc.tag()),
-        });
-    }
-
-    /// Charges the task's budget for an operation of a stream that moved `bytes`, at most
-    /// [`MAX_RW`](crate::sys::socket::MAX_RW), and [counts](PollHandle::count) it.
-    #[inline]
-    pub(crate) fn charge(&self, direction: Direction, bytes: usize) {
-        if bytes as u32 > self.uncounted {
-            self.charge_many(direction, bytes);
+    /// Makes sure that the descriptor is registered, or being registered, with the runtime of the
+    /// returned epoch. The caller must keep `fd` open during the call. After [`Failure::Io`] it must
+    /// call [`registration_failed`](PollHandle::registration_failed) once it holds no lock. If
+    /// `is_first`, and the descriptor is already registered by another handle, the call fails with
+    /// EEXIST instead of taking it over.
+    #[cold]
+    pub(crate) fn register(&self, fd: BorrowedFd<'_>, is_first: bool) -> Result<u32, Failure> {
+        fork::check().map_err(Failure::Io)?;
+        let runtime: &'static Runtime = runtime();
+        let epoch = runtime.ensure_running();
+        if epoch != runtime.epoch() {
+            return Err(Failure::Stopped);
+        }
+        if !context::is_inside() {
+            runtime.find_sysmon().map_err(Failure::Io)?;
+        }
+        let state = |state: u64| u64::from(epoch) << 32 | state;
+        let mut seen = self.desc.registration.load(Ordering::Acquire);
+        loop {
+            if [registration::ADDED, registration::ADDING, registration::ARMED].map(state).contains(&seen) {
+                return Ok(epoch);
+            }
+            let adding = state(registration::ADDING);
+            match self.desc.registration.compare_exchange(seen, adding, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        let token = Token { index: self.desc.index, generation: self.generation };
+        match runtime.driver.add(fd, token, is_first) {
+            Ok(arms) => {
+                let added = if arms { registration::ARMED } else { registration::ADDED };
+                self.desc.registration.store(state(added), Ordering::Release);
+                if !runtime.polls_here() {
+                    runtime.ensure_poller();
+                }
+                Ok(epoch)
+            }
+            Err(error) => {
+                // ORDERING: Release, followed by a change of the words in `registration_failed`: a
+                // waiter sees that no registration is in progress, or is woken there.
+                self.desc.registration.store(registration::NONE, Ordering::Release);
+                Err(Failure::Io(error))
+            }
         }
     }
 
+    /// Wakes all operations that relied on a registration that failed: each tries itself.
+    #[cold]
+    pub(crate) fn registration_failed(&self) {
+        wake_taken(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
+    }
+
+    /// Returns the epoch, if the descriptor is registered with the current runtime.
+    #[inline]
+    pub(crate) fn registered(&self) -> Option<u32> {
+        let epoch = runtime().epoch();
+        let added = u64::from(epoch) << 32 | registration::ADDED;
+        (self.desc.registration.load(Ordering::Acquire) == added).then_some(epoch)
+    }
+
+    /// Charges the task's budget for an operation of a stream that moved more than `uncounted` bytes,
+    /// and at most [`MAX_RW`](crate::sys::socket::MAX_RW), and [counts](PollHandle::count) it.
     #[inline(never)]
-    fn charge_many(&self, direction: Direction, bytes: usize) {
+    pub(crate) fn charge(&self, direction: Direction, bytes: usize) {
         context::charge(bytes);
         self.count(direction, bytes);
     }
@@ -286,227 +267,13 @@ impl PollHandle {
         self.desc.count_failure(error.raw_os_error().unwrap_or(0));
     }
 
-    /// Waits for an edge, with a descriptor that [`register`](PollHandle::register) has just
-    /// registered in `epoch`. When it is ready, the operation must begin again.
-    #[inline]
-    pub(crate) fn poll_wait(
-        &self,
-        direction: Direction,
-        epoch: u32,
-        cx: &mut Context<'_>,
-        wait: &mut WaitKey,
-        timeout: Option<Duration>,
-    ) -> Poll<Result<(), WaitError>> {
-        if wait.epoch != epoch.wrapping_add(1) {
-            if wait.epoch != 0 {
-                return Poll::Ready(Err(WaitError::Stopped));
-            }
-            wait.epoch = epoch.wrapping_add(1);
-        } else if timeout.is_some() && is_over(wait.until) {
-            return Poll::Ready(Err(WaitError::TimedOut));
-        }
-        let side = self.desc.side(direction);
-        match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
-            Wait::Listed => {
-                context::note_edge(self.desc.note(direction));
-                if timeout.is_none() { Poll::Pending } else { self.arm_timeout(&mut wait.until, timeout) }
-            }
-            Wait::Retry => Poll::Ready(Ok(())),
-            Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
-        }
-    }
-
-    /// Waits for an edge on behalf of a `poll_*` caller.
-    #[inline(never)]
-    pub(crate) fn poll_wait_keyless(
-        &self,
-        direction: Direction,
-        epoch: u32,
-        cx: &mut Context<'_>,
-        timeout: Option<Duration>,
-    ) -> Poll<Result<(), WaitError>> {
-        let side = self.desc.side(direction);
-        let began = self.desc.side(direction).keyless_epoch().swap(0, Ordering::Relaxed);
-        if began != 0 && began != epoch.wrapping_add(1) {
-            return Poll::Ready(Err(WaitError::Stopped));
-        }
-        if timeout.is_some_and(|timeout| self.is_over_keyless(direction, timeout)) {
-            return Poll::Ready(Err(WaitError::TimedOut));
-        }
-        match side.wait_keyless(self.generation, cx.waker(), || self.is_registered(epoch)) {
-            Wait::Listed => {
-                context::note_edge(self.desc.note(direction));
-                self.desc.side(direction).keyless_epoch().store(epoch.wrapping_add(1), Ordering::Relaxed);
-                self.arm_timeout_keyless(direction, timeout)
-            }
-            Wait::Retry => Poll::Ready(Ok(())),
-            Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
-        }
-    }
-
-    /// Waits until an edge reports that the peer has hung up, with a descriptor registered in
-    /// `epoch`: for reading, that it sends no more; for writing, that it also accepts no more.
-    pub(crate) fn poll_hang_up(
-        &self,
-        direction: Direction,
-        epoch: u32,
-        cx: &mut Context<'_>,
-        wait: &mut WaitKey,
-    ) -> Poll<Result<(), WaitError>> {
-        self.poll_edges_until(direction, epoch, cx, wait, |side| side.is_hung_up())
-    }
-
-    /// Returns a value that changes with every edge in this direction.
-    pub(crate) fn edges(&self, direction: Direction) -> u64 {
-        self.desc.side(direction).edges()
-    }
-
-    /// Waits for an edge with ERROR, or any edge after `seen`, with a descriptor registered in
-    /// `epoch`.
-    pub(crate) fn poll_error_edge(
-        &self,
-        direction: Direction,
-        epoch: u32,
-        cx: &mut Context<'_>,
-        wait: &mut WaitKey,
-        seen: u64,
-    ) -> Poll<Result<(), WaitError>> {
-        self.poll_edges_until(direction, epoch, cx, wait, |side| side.edges() != seen)
-    }
-
-    /// Waits until edges have made `is_over` true, which reads the word of the direction.
-    fn poll_edges_until(
-        &self,
-        direction: Direction,
-        epoch: u32,
-        cx: &mut Context<'_>,
-        wait: &mut WaitKey,
-        is_over: impl Fn(Side<'_>) -> bool,
-    ) -> Poll<Result<(), WaitError>> {
-        let side = self.desc.side(direction);
-        loop {
-            if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
-                return Poll::Ready(Err(WaitError::Stopped));
-            }
-            side.begin(self.generation)?;
-            if is_over(side) {
-                return Poll::Ready(Ok(()));
-            }
-            wait.epoch = epoch.wrapping_add(1);
-            // ORDERING: read after LISTED is set in the word that an edge changes, so either the
-            // edge is seen here, or it takes the waiter out.
-            let still = || self.is_registered(epoch) && !is_over(side);
-            match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
-                Wait::Listed => {
-                    context::note(Waits::HangUp(self.desc.tag()));
-                    self.arm_for_waiters();
-                    return Poll::Pending;
-                }
-                Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
-                Wait::Retry => {}
-                Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
-            }
-        }
-    }
-
-    /// Ends a `poll_*` operation, so that its timeout does not apply to the next one. Returns whether
-    /// the operation waited.
-    #[inline]
-    pub(crate) fn end_operation_keyless(&self, direction: Direction) -> bool {
-        let has_waited = self.desc.side(direction).keyless_epoch().load(Ordering::Relaxed) != 0;
-        if has_waited {
-            self.desc.side(direction).keyless_epoch().store(0, Ordering::Relaxed);
-        }
-        // Checked separately: an edge between the call and the wait leaves the time set without the
-        // epoch.
-        let until = self.desc.side(direction).keyless_until();
-        if until.load(Ordering::Relaxed) != clock::NONE {
-            until.store(clock::NONE, Ordering::Relaxed);
-        }
-        has_waited
-    }
-
-    /// Ends an operation that may have waited, or that is dropped; see [`WaitKey`]. `acted` tells
-    /// whether it made its call after it was woken.
-    #[inline]
-    pub(crate) fn end_operation(&self, direction: Direction, wait: &mut WaitKey, acted: bool) {
-        self.end_wait(direction, &mut wait.key, acted);
-        *wait = WaitKey::new();
-    }
-
-    /// Ends the wait of a key without a timeout.
-    #[inline]
-    pub(crate) fn end_wait(&self, direction: Direction, key: &mut Option<Key>, acted: bool) {
-        let side = self.desc.side(direction);
-        if key.is_some() && side.has_waiters() {
-            self.wake(|wakers| side.end_wait(key, acted, wakers));
-        }
-        *key = None;
-    }
-
-    /// Called when an operation that waits for an edge, or got one, finds that another operation
-    /// has the lock: passes the edge to the next waiter, which may be the lock's owner. The
-    /// operation's time limit remains.
-    #[inline]
-    pub(crate) fn pass_edge_on(&self, direction: Direction, wait: &mut WaitKey) {
-        if wait.has_waited() {
-            self.wake(|wakers| self.desc.side(direction).end_wait(&mut wait.key, false, wakers));
-        }
-    }
-
-    /// Adds a waiter that only expiry and close wake, for an operation that queues for the lock of
-    /// this direction. The operation's own timeout, which `wait` stores, also applies. Ready if the
-    /// operation has already ended.
-    pub(crate) fn poll_interrupt(
-        &self,
-        direction: Direction,
-        cx: &mut Context<'_>,
-        interrupt: &mut Option<Key>,
-        wait: &mut WaitKey,
-        timeout: Option<Duration>,
-    ) -> Poll<Result<(), WaitError>> {
-        let side = self.desc.side(direction);
-        loop {
-            side.begin(self.generation)?;
-            if timeout.is_some() && is_over(wait.until) {
-                return Poll::Ready(Err(WaitError::TimedOut));
-            }
-            match side.wait(self.generation, interrupt, Interest::Interrupt, cx.waker(), || true) {
-                Wait::Listed => {
-                    self.note_lock(direction);
-                    return self.arm_timeout(&mut wait.until, timeout);
-                }
-                Wait::Retry => {}
-                Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
-            }
-        }
-    }
-
-    /// Adds such a waiter for a `poll_*` caller. Its waker may also be woken spuriously by an edge.
-    pub(crate) fn poll_interrupt_keyless(
-        &self,
-        direction: Direction,
-        cx: &mut Context<'_>,
-        timeout: Option<Duration>,
-    ) -> Poll<Result<(), WaitError>> {
-        let side = self.desc.side(direction);
-        if timeout.is_some_and(|timeout| self.is_over_keyless(direction, timeout)) {
-            return Poll::Ready(Err(WaitError::TimedOut));
-        }
-        let _ = side.wait_keyless(self.generation, cx.waker(), || true);
-        self.note_lock(direction);
-        // It is listed before the check, so that whatever ends the wait from here on wakes it.
-        side.begin(self.generation)?;
-        self.arm_timeout_keyless(direction, timeout)
-    }
-
     /// Returns whether an edge reported that the peer hung up. Before the descriptor is registered
     /// there are no edges.
     pub(crate) fn is_hung_up(&self) -> bool {
-        self.desc.side(Direction::Read).is_hung_up()
+        self.side(Direction::Read).is_hung_up()
     }
 
-    /// Ends all current and later operations with [`WaitError::Closed`]. The caller wakes `wakers`.
+    /// Ends all current and later operations with [`Failure::Closed`]. The caller wakes `wakers`.
     pub(crate) fn evict(&self, wakers: &mut Wakers) {
         self.desc.evict(self.generation, wakers);
     }
@@ -533,10 +300,211 @@ impl PollHandle {
     }
 }
 
+/// Waits of the operations of one direction.
+impl Side<'static> {
+    #[inline]
+    fn is_registered(self, epoch: u32) -> bool {
+        let registered = self.desc.registration.load(Ordering::Acquire);
+        // One comparison: the epoch's own states after NONE, which is 0, are 1 to ARMED.
+        let first = u64::from(epoch) << 32 | 1;
+        registered.wrapping_sub(first) < registration::ARMED && runtime().epoch() == epoch
+    }
+
+    /// Notes that the operation waits in `epoch`. Returns false if it began to wait in another one.
+    #[inline]
+    fn is_of(self, epoch: u32, waiter: &mut Waiter<'_, WaitKey>) -> bool {
+        let now = epoch.wrapping_add(1);
+        let began = match waiter {
+            Waiter::Future(wait) => mem::replace(&mut wait.epoch, now),
+            Waiter::Poll => self.epoch_of_poll().swap(now, Ordering::Relaxed),
+        };
+        began == 0 || began == now
+    }
+
+    /// Waits for an edge, with a descriptor that [`register`](PollHandle::register) has just
+    /// registered in `epoch`. When it is ready, the operation must begin again.
+    #[inline(always)]
+    pub(crate) fn poll_wait(
+        self,
+        epoch: u32,
+        cx: &mut Context<'_>,
+        mut waiter: Waiter<'_, WaitKey>,
+        timeout: Option<Duration>,
+    ) -> Poll<Result<(), Failure>> {
+        if !self.is_of(epoch, &mut waiter) {
+            return Poll::Ready(Err(Failure::Stopped));
+        }
+        if timeout.is_some_and(|timeout| self.has_timed_out(&waiter, timeout)) {
+            return Poll::Ready(Err(Failure::TimedOut));
+        }
+        let place = waiter.reborrow().map(|wait| &mut wait.edge);
+        match self.wait(place, Interest::Event, cx.waker(), move || self.is_registered(epoch)) {
+            Wait::Listed => {
+                context::note_edge(self.desc.note(self.direction));
+                match timeout {
+                    Some(timeout) => self.arm_timeout(waiter, timeout),
+                    None => Poll::Pending,
+                }
+            }
+            Wait::Retry => Poll::Ready(Ok(())),
+            Wait::Full => Poll::Ready(Err(Failure::TooMany)),
+        }
+    }
+
+    /// Waits until edges have made `is_over` true, which reads the word of the direction, with a
+    /// descriptor registered in `epoch`.
+    pub(crate) fn poll_until(
+        self,
+        epoch: u32,
+        cx: &mut Context<'_>,
+        wait: &mut WaitKey,
+        is_over: impl Fn(Side<'_>) -> bool,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
+                return Poll::Ready(Err(Failure::Stopped));
+            }
+            self.begin()?;
+            if is_over(self) {
+                return Poll::Ready(Ok(()));
+            }
+            wait.epoch = epoch.wrapping_add(1);
+            // ORDERING: read after LISTED is set in the word that an edge changes, so either the
+            // edge is seen here, or it takes the waiter out.
+            let still = || self.is_registered(epoch) && !is_over(self);
+            match self.wait(Waiter::Future(&mut wait.edge), Interest::Interrupt, cx.waker(), still) {
+                Wait::Listed => {
+                    context::note(Waits::HangUp(self.desc.tag()));
+                    self.arm_for_waiters();
+                    return Poll::Pending;
+                }
+                Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(Failure::Stopped)),
+                Wait::Retry => {}
+                Wait::Full => return Poll::Ready(Err(Failure::TooMany)),
+            }
+        }
+    }
+
+    /// Waits only for expiry and close, on behalf of an operation that queues for the lock of this
+    /// direction. The operation's own timeout also applies. Ready if the operation has already ended.
+    /// The waker of a poll may also be woken spuriously by an edge.
+    pub(crate) fn poll_interrupt(
+        self,
+        cx: &mut Context<'_>,
+        mut waiter: Waiter<'_, WaitKey>,
+        timeout: Option<Duration>,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            self.begin()?;
+            if timeout.is_some_and(|timeout| self.has_timed_out(&waiter, timeout)) {
+                return Poll::Ready(Err(Failure::TimedOut));
+            }
+            let place = waiter.reborrow().map(|wait| &mut wait.interrupt);
+            match self.wait(place, Interest::Interrupt, cx.waker(), || true) {
+                Wait::Listed => {
+                    context::note(match self.direction {
+                        Direction::Read => Waits::ReadLock(self.desc.tag()),
+                        Direction::Write => Waits::WriteLock(self.desc.tag()),
+                    });
+                    return match timeout {
+                        Some(timeout) => self.arm_timeout(waiter, timeout),
+                        None => Poll::Pending,
+                    };
+                }
+                Wait::Retry => {}
+                Wait::Full => return Poll::Ready(Err(Failure::TooMany)),
+            }
+        }
+    }
+
+    /// Ends a future's operation that may have waited, or that is dropped; see [`WaitKey`]. `acted`
+    /// tells whether it made its call after it was woken.
+    #[inline]
+    pub(crate) fn end_operation(self, wait: &mut WaitKey, acted: bool) {
+        self.end_interrupt(wait);
+        self.leave(&mut wait.edge, acted);
+        *wait = WaitKey::new();
+    }
+
+    /// Ends the operation of a poll, so that its timeout does not apply to the next one. Returns
+    /// whether the operation waited.
+    #[inline]
+    pub(crate) fn end_poll(self) -> bool {
+        let has_waited = self.epoch_of_poll().load(Ordering::Relaxed) != 0;
+        if has_waited {
+            self.epoch_of_poll().store(0, Ordering::Relaxed);
+        }
+        // Checked separately: a poll that waits for a lock has a time and no epoch.
+        if self.until_of_poll().load(Ordering::Relaxed) != clock::NONE {
+            self.until_of_poll().store(clock::NONE, Ordering::Relaxed);
+        }
+        has_waited
+    }
+
+    /// Ends a wait for interruption. The time limit remains. Whatever ends such a wait wakes all that
+    /// wait for it, so there is nothing to pass on.
+    #[inline]
+    pub(crate) fn end_interrupt(self, wait: &mut WaitKey) {
+        self.leave(&mut wait.interrupt, true);
+    }
+
+    /// Called when an operation that waits for an edge, or got one, finds that another operation
+    /// has the lock: passes the edge to the next waiter, which may be the lock's owner. The
+    /// operation's time limit remains.
+    #[inline]
+    pub(crate) fn pass_edge_on(self, wait: &mut WaitKey) {
+        self.leave(&mut wait.edge, false);
+    }
+
+    #[inline]
+    fn leave(self, place: &mut Option<Key>, acted: bool) {
+        if place.is_some() {
+            self.end_listed(place, acted);
+        }
+    }
+
+    #[cold]
+    fn end_listed(self, place: &mut Option<Key>, acted: bool) {
+        wake_taken(|wakers| self.end_wait(place, acted, wakers));
+    }
+
+    /// Called after a success that may leave something to do: wakes the next waiter, if any.
+    #[inline]
+    pub(crate) fn wake_next(self, ticket: Ticket) {
+        if ticket.has_waiters() {
+            wake_taken(|wakers| self.pass_on(wakers));
+            self.arm_for_waiters();
+        }
+    }
+
+    /// Wakes all operations that wait, because something other than an edge may have ended their
+    /// wait.
+    #[cold]
+    pub(crate) fn wake_waiters(self) {
+        wake_taken(|wakers| self.interrupt(wakers));
+    }
+
+    /// Arms the directions of the descriptor that are idle, if the back end needs it. Called by an
+    /// operation that is listed: an event before that, and a call that used it up, would leave the
+    /// back end unarmed. Also called by an operation that found its direction idle but does not wait
+    /// itself, for those that do.
+    #[cold]
+    pub(crate) fn arm_for_waiters(self) {
+        // While it is being added, the back end may know the descriptor already. If it does not yet,
+        // all levels are armed when it does.
+        let state = self.desc.registration.load(Ordering::Acquire) as u32 as u64;
+        if state == registration::ADDING || state == registration::ARMED {
+            let [read, write] = self.desc.sides_of(self.generation).map(Side::is_idle);
+            let token = Token { index: self.desc.index, generation: self.generation };
+            runtime().driver.arm(token, read, write);
+        }
+    }
+}
+
 impl Drop for PollHandle {
     fn drop(&mut self) {
         debug_assert!(!self.desc.is_current(self.generation), "a poll handle outlived its use without `retire`");
-        self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.take_leftovers(wakers)));
+        wake_taken(|wakers| self.desc.sides().iter().for_each(|side| side.take_leftovers(wakers)));
         free(self.desc);
     }
 }

@@ -52,7 +52,7 @@ use crate::rt::poll::poll_desc::{Direction, GENERATION_SHIFT, List, PollDesc, ge
 use crate::rt::poll::wait_slot::WaitSlot;
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::waiters::{Waiters, Wakers};
-use crate::sync::{AtomicU32, AtomicU64, Ordering, injected_bug};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, injected_bug};
 
 pub(super) const READY: u64 = 1 << 0;
 pub(super) const LISTED: u64 = 1 << 1;
@@ -133,6 +133,8 @@ pub(crate) enum Wait {
 pub(crate) struct Side<'a> {
     pub(super) desc: &'a PollDesc,
     pub(super) direction: Direction,
+    /// That of the descriptor for which the caller acts. If it is stale, nothing changes.
+    pub(super) generation: u32,
 }
 
 impl<'a> Side<'a> {
@@ -156,31 +158,33 @@ impl<'a> Side<'a> {
         &self.desc.lists[self.direction as usize]
     }
 
-    /// The time at which the waiting `poll_*` operation times out, or none.
+    /// The time at which the poll that waits times out, or none.
     #[inline]
-    pub(crate) fn keyless_until(self) -> &'a AtomicU64 {
-        &self.desc.keyless_untils[self.direction as usize]
+    pub(crate) fn until_of_poll(self) -> &'a AtomicU64 {
+        &self.desc.poll_untils[self.direction as usize]
     }
 
-    /// The epoch, plus one, in which the waiting `poll_*` operation began, or 0.
+    /// The epoch, plus one, in which the poll that waits began, or 0.
     #[inline]
-    pub(crate) fn keyless_epoch(self) -> &'a AtomicU32 {
-        &self.desc.keyless_epochs[self.direction as usize]
+    pub(crate) fn epoch_of_poll(self) -> &'a AtomicU32 {
+        &self.desc.poll_epochs[self.direction as usize]
     }
 
-    pub(super) fn generation(self) -> u32 {
-        generation_of(self.word().load(Ordering::Acquire))
+    /// The state of the budget, for [`poll_turn`](crate::rt::context::poll_turn).
+    #[inline]
+    pub(crate) fn turns(self) -> &'a AtomicU8 {
+        &self.desc.turns[self.direction as usize]
     }
 
     /// Assigns the direction to a new descriptor: a call may succeed, and no operation waits.
-    pub(super) fn open(self, generation: u32) {
-        self.keyless_until().store(NONE, Ordering::Relaxed);
+    fn open(self) {
+        self.until_of_poll().store(NONE, Ordering::Relaxed);
         // ORDERING: Relaxed. A swap, although a store would suffice, because loom allows a
         // compare-and-swap of `fire` to come after a store that it did not see.
         self.deadline_word().swap(NONE, Ordering::Relaxed);
         // ORDERING: Release: a stale event that reads this word with its own old generation is
         // ignored; see `set_ready`.
-        self.word().swap(u64::from(generation) << GENERATION_SHIFT | COUNTED | READY, Ordering::AcqRel);
+        self.word().swap(u64::from(self.generation) << GENERATION_SHIFT | COUNTED | READY, Ordering::AcqRel);
     }
 
     /// Lets the poller skip edges until a call gives evidence. For a new descriptor that no other
@@ -190,8 +194,8 @@ impl<'a> Side<'a> {
     }
 
     /// Ends all current and later operations with [`Stop::Closed`].
-    pub(super) fn evict(self, generation: u32, wakers: &mut Wakers) {
-        if self.generation() == generation {
+    fn evict(self, wakers: &mut Wakers) {
+        if generation_of(self.word().load(Ordering::Acquire)) == self.generation {
             // ORDERING: AcqRel: a waiter's own step in this word sees CLOSING, or `interrupt` sees
             // the waiter (invariant 2).
             self.word().fetch_or(CLOSING, Ordering::AcqRel);
@@ -204,11 +208,11 @@ impl<'a> Side<'a> {
     }
 
     /// Called when the descriptor is gone: from here on its events and timers are stale.
-    pub(super) fn retire(self, generation: u32) {
+    fn retire(self) {
         let mut word = self.word().load(Ordering::Acquire);
-        while generation_of(word) == generation {
+        while generation_of(word) == self.generation {
             let kept = word & (PLACED | LISTED | CLOSING);
-            let next = u64::from(generation.wrapping_add(1)) << GENERATION_SHIFT | kept;
+            let next = u64::from(self.generation.wrapping_add(1)) << GENERATION_SHIFT | kept;
             match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => word = now,
@@ -218,11 +222,11 @@ impl<'a> Side<'a> {
 
     /// Returns the state before a call, or why there must be none.
     #[inline]
-    pub(crate) fn begin(self, generation: u32) -> Result<Ticket, Stop> {
+    pub(crate) fn begin(self) -> Result<Ticket, Stop> {
         // ORDERING: Acquire pairs with the AcqRel of `set_ready`: a thread that sees the edge sees
         // what the poller wrote before it.
         let word = self.word().load(Ordering::Acquire);
-        if generation_of(word) != generation || word & CLOSING != 0 {
+        if generation_of(word) != self.generation || word & CLOSING != 0 {
             return Err(Stop::Closed);
         }
         // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. A slightly old value
@@ -233,14 +237,17 @@ impl<'a> Side<'a> {
         Ok(Ticket(word))
     }
 
-    /// Returns [`begin`](Side::begin) for an operation that makes a call that writes, which must know
-    /// whether writes are gathered. Both questions are one test.
+    /// Returns [`begin`](Side::begin), or that writes are gathered, which a call that writes must
+    /// know. Both questions are one test.
     #[inline]
-    pub(crate) fn begin_call(self, generation: u32) -> Result<Ticket, Hold> {
+    pub(crate) fn begin_call(self) -> Result<Ticket, Hold> {
+        if self.direction == Direction::Read {
+            return self.begin().map_err(Hold::Stop);
+        }
         // ORDERING: as in `begin`.
         let word = self.word().load(Ordering::Acquire);
-        if generation_of(word) != generation || word & (CLOSING | CORKED) != 0 {
-            return Err(self.hold(generation));
+        if generation_of(word) != self.generation || word & (CLOSING | CORKED) != 0 {
+            return Err(self.hold());
         }
         if self.deadline_word().load(Ordering::Acquire) == EXPIRED {
             return Err(Hold::Stop(Stop::Expired));
@@ -250,14 +257,15 @@ impl<'a> Side<'a> {
 
     /// Returns why [`begin_call`](Side::begin_call) refuses.
     #[cold]
-    fn hold(self, generation: u32) -> Hold {
-        self.begin(generation).map_or_else(Hold::Stop, |_| Hold::Corked)
+    fn hold(self) -> Hold {
+        self.begin().map_or_else(Hold::Stop, |_| Hold::Corked)
     }
 
-    /// Sets whether writes are gathered. For the direction of writes.
-    pub(crate) fn set_corked(self, generation: u32, corked: bool) {
+    /// Sets whether [`begin_call`](Side::begin_call) reports that writes are gathered. For the
+    /// direction of writes.
+    pub(crate) fn set_corked(self, corked: bool) {
         let mut word = self.word().load(Ordering::Acquire);
-        while generation_of(word) == generation {
+        while generation_of(word) == self.generation {
             let next = if corked { word | CORKED } else { word & !CORKED };
             // ORDERING: AcqRel, as every change of the word. The state of the gathering has its own
             // lock, under which this is called.
@@ -269,11 +277,11 @@ impl<'a> Side<'a> {
     }
 
     /// Returns whether READY is clear: as far as is known, a call would find nothing.
-    pub(crate) fn is_idle(self, generation: u32) -> bool {
+    pub(crate) fn is_idle(self) -> bool {
         // ORDERING: Acquire: an operation that waits has cleared READY, or found it clear, before it
         // arms.
         let word = self.word().load(Ordering::Acquire);
-        generation_of(word) == generation && word & READY == 0
+        generation_of(word) == self.generation && word & READY == 0
     }
 
     /// Clears READY on the evidence of a call that began at `ticket`. Returns false if an edge has
@@ -316,12 +324,12 @@ impl<'a> Side<'a> {
         false
     }
 
-    /// Records an edge for the descriptor `generation`. Returns false if that descriptor is gone.
+    /// Records an edge. Returns false if the descriptor that it was sent for is gone.
     #[inline(always)]
-    pub(crate) fn set_ready(self, generation: u32, reasons: u64, wakers: &mut Wakers) -> bool {
+    pub(crate) fn set_ready(self, reasons: u64, wakers: &mut Wakers) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
         loop {
-            if generation_of(word) != generation && !injected_bug!("stale_event_accepted") {
+            if generation_of(word) != self.generation && !injected_bug!("stale_event_accepted") {
                 return false;
             }
             if self.may_skip(word) && word & (READY | PLACED | LISTED) == READY && reasons == 0 {
@@ -459,13 +467,14 @@ impl<'a> Side<'a> {
     /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. After setting EXPIRED, the
     /// caller must wake the waiters.
     #[inline]
-    pub(super) fn set_deadline(self, at: u64) {
+    pub(super) fn swap_deadline(self, at: u64) {
         // ORDERING: SeqCst swap, then the load of `armed`: a Dekker pair with `PollDesc::fire`,
         // which takes `armed` and then loads this.
         self.deadline_word().swap(at, Ordering::SeqCst);
     }
 
-    pub(super) fn deadline(self) -> u64 {
+    /// Returns the current deadline.
+    pub(crate) fn deadline(self) -> u64 {
         self.deadline_word().load(Ordering::Acquire)
     }
 
@@ -488,27 +497,33 @@ impl<'a> Side<'a> {
 
 /// Both directions.
 impl PollDesc {
+    /// Returns a direction, for a caller that acts for the descriptor `generation`.
     #[inline]
-    pub(crate) fn side(&self, direction: Direction) -> Side<'_> {
-        Side { desc: self, direction }
+    pub(crate) fn side(&self, direction: Direction, generation: u32) -> Side<'_> {
+        Side { desc: self, direction, generation }
     }
 
+    /// Returns the directions of the descriptor that has the slot at this moment.
     pub(crate) fn sides(&self) -> [Side<'_>; 2] {
-        [self.side(Direction::Read), self.side(Direction::Write)]
+        self.sides_of(self.generation())
+    }
+
+    pub(crate) fn sides_of(&self, generation: u32) -> [Side<'_>; 2] {
+        [Direction::Read, Direction::Write].map(|direction| self.side(direction, generation))
     }
 
     /// Assigns a free slot to a new descriptor and returns its generation. Both directions begin
     /// ready: a call may succeed.
     pub(crate) fn open(&self) -> u32 {
         let generation = self.generation();
-        self.sides().iter().for_each(|side| side.open(generation));
+        self.sides_of(generation).iter().for_each(|side| side.open());
         self.reset();
         generation
     }
 
     /// Ends all current and later operations with [`Stop::Closed`].
     pub(crate) fn evict(&self, generation: u32, wakers: &mut Wakers) {
-        self.sides().iter().for_each(|side| side.evict(generation, wakers));
+        self.sides_of(generation).iter().for_each(|side| side.evict(wakers));
     }
 
     /// Called when the descriptor is gone: from here on its events are stale.
@@ -519,7 +534,7 @@ impl PollDesc {
         if !injected_bug!("number_outlives_generation") {
             self.forget_number();
         }
-        self.sides().iter().for_each(|side| side.retire(generation));
+        self.sides_of(generation).iter().for_each(|side| side.retire());
         self.registration.store(registration::NONE, Ordering::Release);
     }
 }

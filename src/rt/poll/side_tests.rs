@@ -6,7 +6,7 @@ use std::task::{Wake, Waker};
 
 use super::*;
 use crate::rt::poll::waiting::WAITERS_MAX;
-use crate::rt::waiters::{Interest, Key};
+use crate::rt::waiters::{Interest, Key, Waiter};
 
 struct Quiet;
 
@@ -29,7 +29,8 @@ pub(crate) fn desc() -> (PollDesc, u32) {
 /// Returns a descriptor whose reading direction is idle.
 pub(crate) fn idle() -> (PollDesc, u32) {
     let (desc, generation) = desc();
-    assert!(desc.side(Direction::Read).clear_ready(desc.side(Direction::Read).begin(generation).unwrap()));
+    let [read, _] = desc.sides();
+    assert!(read.clear_ready(read.begin().unwrap()));
     (desc, generation)
 }
 
@@ -39,9 +40,9 @@ pub(crate) fn woken(collect: impl FnOnce(&mut Wakers)) -> usize {
     wakers.wake_all()
 }
 
-pub(crate) fn wait(side: Side<'_>, generation: u32, interest: Interest) -> (Option<Key>, Wait) {
+pub(crate) fn wait(side: Side<'_>, interest: Interest) -> (Option<Key>, Wait) {
     let mut key = None;
-    let outcome = side.wait(generation, &mut key, interest, &waker(), || true);
+    let outcome = side.wait(Waiter::Future(&mut key), interest, &waker(), || true);
     (key, outcome)
 }
 
@@ -71,81 +72,82 @@ fn ticket_bits_are_distinct() {
 #[test]
 fn call_begins_unless_closed_or_expired() {
     let (desc, generation) = desc();
+    let [read, write] = desc.sides();
     assert_eq!(generation, 41);
     assert!(desc.is_current(41) && !desc.is_current(40) && !desc.is_current(42));
     for side in desc.sides() {
-        assert!(side.begin(41).unwrap().is_ready());
-        assert_eq!(side.begin(42).unwrap_err(), Stop::Closed);
+        assert!(side.begin().unwrap().is_ready());
+        assert_eq!(desc.side(side.direction, 42).begin().unwrap_err(), Stop::Closed);
     }
-    assert_eq!(desc.set_deadline(Direction::Write, EXPIRED, &mut Wakers::new()), None);
-    assert_eq!(desc.side(Direction::Write).begin(41).unwrap_err(), Stop::Expired);
-    assert!(desc.side(Direction::Read).begin(41).is_ok(), "the other direction's");
+    assert_eq!(write.set_deadline(EXPIRED, &mut Wakers::new()), None);
+    assert_eq!(write.begin().unwrap_err(), Stop::Expired);
+    assert!(read.begin().is_ok(), "the other direction's");
     desc.evict(42, &mut Wakers::new());
-    assert!(desc.side(Direction::Read).begin(41).is_ok(), "another descriptor's");
+    assert!(read.begin().is_ok(), "another descriptor's");
     desc.evict(41, &mut Wakers::new());
-    assert_eq!(desc.sides().map(|side| side.begin(41).unwrap_err()), [Stop::Closed; 2], "closing beats expiry");
+    assert_eq!(desc.sides().map(|side| side.begin().unwrap_err()), [Stop::Closed; 2], "closing beats expiry");
 }
 
 #[test]
 fn evidence_counts_only_for_its_ticket() {
     let (desc, generation) = desc();
-    let (side, other) = (desc.side(Direction::Read), desc.side(Direction::Write));
-    let ticket = side.begin(generation).unwrap();
+    let (side, other) = (desc.side(Direction::Read, generation), desc.side(Direction::Write, generation));
+    let ticket = side.begin().unwrap();
     // A waiter that enters in the meantime is not an edge.
-    assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed);
+    assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed);
     assert!(side.clear_ready(ticket));
-    let now = side.begin(generation).unwrap();
-    assert!(!now.is_ready() && now.has_waiters() && other.begin(generation).unwrap().is_ready());
+    let now = side.begin().unwrap();
+    assert!(!now.is_ready() && now.has_waiters() && other.begin().unwrap().is_ready());
     assert!(side.clear_ready(ticket), "it is clear already");
-    assert!(side.set_ready(generation, 0, &mut Wakers::new()));
+    assert!(side.set_ready(0, &mut Wakers::new()));
     assert!(!side.clear_ready(ticket), "an edge came since");
-    assert!(side.begin(generation).unwrap().is_ready());
-    assert!(side.clear_ready(side.begin(generation).unwrap()));
-    assert!(!side.begin(generation).unwrap().is_ready());
+    assert!(side.begin().unwrap().is_ready());
+    assert!(side.clear_ready(side.begin().unwrap()));
+    assert!(!side.begin().unwrap().is_ready());
 }
 
 /// Skips edges for writing that say nothing new, until the first evidence, which does not count.
 #[test]
 fn needless_write_edges_are_skipped_until_a_call_gives_evidence() {
     let (desc, generation) = desc();
-    let side = desc.side(Direction::Write);
+    let side = desc.side(Direction::Write, generation);
     side.skip_edges();
     let edge = |reasons| {
         let before = side.edges();
-        assert!(side.set_ready(generation, reasons, &mut Wakers::new()));
+        assert!(side.set_ready(reasons, &mut Wakers::new()));
         side.edges() != before
     };
     assert!(!edge(0) && edge(ERROR) && !edge(0), "a reason is not skipped");
-    assert!(!side.set_ready(generation + 1, 0, &mut Wakers::new()), "a stale one");
+    assert!(!desc.side(Direction::Write, generation + 1).set_ready(0, &mut Wakers::new()), "a stale one");
     // An operation that waits for a reason only, although the direction is ready.
-    assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed);
+    assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed);
     assert!(edge(0), "one that finds a waiter");
     assert_eq!(woken(|wakers| side.interrupt(wakers)), 1);
     assert!(!edge(0));
-    let ticket = side.begin(generation).unwrap();
+    let ticket = side.begin().unwrap();
     assert!(!side.clear_ready(ticket), "edges may have been skipped since");
     assert!(!side.clear_ready(ticket), "the old ticket never counts");
-    assert!(side.begin(generation).unwrap().is_ready() && edge(0));
-    assert!(side.clear_ready(side.begin(generation).unwrap()));
-    assert!(!side.begin(generation).unwrap().is_ready() && edge(0));
+    assert!(side.begin().unwrap().is_ready() && edge(0));
+    assert!(side.clear_ready(side.begin().unwrap()));
+    assert!(!side.begin().unwrap().is_ready() && edge(0));
 }
 
 #[test]
 fn edge_advances_the_tick_and_its_reasons_persist() {
     let (desc, generation) = idle();
-    let side = desc.side(Direction::Read);
-    assert!(!side.set_ready(generation + 1, HANG_UP, &mut Wakers::new()), "a stale one");
-    assert!(side.edges() == 0 && !side.is_hung_up() && !side.begin(generation).unwrap().is_ready());
+    let side = desc.side(Direction::Read, generation);
+    assert!(!desc.side(Direction::Read, generation + 1).set_ready(HANG_UP, &mut Wakers::new()), "a stale one");
+    assert!(side.edges() == 0 && !side.is_hung_up() && !side.begin().unwrap().is_ready());
     for (edges, reasons) in [(1, PRIORITY), (2, HANG_UP), (3, 0)] {
-        assert!(side.set_ready(generation, reasons, &mut Wakers::new()));
-        let ticket = side.begin(generation).unwrap();
+        assert!(side.set_ready(reasons, &mut Wakers::new()));
+        let ticket = side.begin().unwrap();
         assert_eq!(side.edges(), edges << TICK_SHIFT);
         assert!(ticket.is_ready() && ticket.distrusts_short_counts() && !ticket.has_waiters());
         assert_eq!(side.is_hung_up(), edges >= 2);
     }
     // The tick wraps into nothing.
     side.word().fetch_or(TICK_MASK, Ordering::Relaxed);
-    assert!(side.set_ready(generation, 0, &mut Wakers::new()));
+    assert!(side.set_ready(0, &mut Wakers::new()));
     assert!(side.edges() == 0 && side.is_hung_up());
 }
 
@@ -153,16 +155,16 @@ fn edge_advances_the_tick_and_its_reasons_persist() {
 fn data_wakes_one_waiter_and_hang_up_wakes_all() {
     for reasons in [0, PRIORITY, HANG_UP, ERROR] {
         let (desc, generation) = idle();
-        let side = desc.side(Direction::Read);
-        assert_eq!(woken(|wakers| assert!(side.set_ready(generation, reasons, wakers))), 0);
-        assert!(side.clear_ready(side.begin(generation).unwrap()));
-        assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed);
+        let side = desc.side(Direction::Read, generation);
+        assert_eq!(woken(|wakers| assert!(side.set_ready(reasons, wakers))), 0);
+        assert!(side.clear_ready(side.begin().unwrap()));
+        assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed);
         for _ in 0..2 {
-            assert_eq!(wait(side, generation, Interest::Event).1, Wait::Listed);
+            assert_eq!(wait(side, Interest::Event).1, Wait::Listed);
         }
         assert_eq!((side.waiting(), side.has_waiters()), (3, true));
         let is_end = reasons & (HANG_UP | ERROR) != 0;
-        assert_eq!(woken(|wakers| assert!(side.set_ready(generation, reasons, wakers))), if is_end { 3 } else { 1 });
+        assert_eq!(woken(|wakers| assert!(side.set_ready(reasons, wakers))), if is_end { 3 } else { 1 });
         assert_eq!((side.waiting(), side.has_waiters()), if is_end { (0, false) } else { (2, true) });
         // A success that leaves data wakes the next waiter, but none that waits only for the end.
         assert_eq!(woken(|wakers| side.pass_on(wakers)), usize::from(!is_end));
@@ -175,35 +177,37 @@ fn data_wakes_one_waiter_and_hang_up_wakes_all() {
 #[test]
 fn no_wake_up_is_passed_on_while_idle() {
     let (desc, generation) = idle();
-    assert_eq!(wait(desc.side(Direction::Read), generation, Interest::Event).1, Wait::Listed);
-    assert_eq!(woken(|wakers| desc.side(Direction::Read).pass_on(wakers)), 0);
-    assert_eq!(woken(|wakers| desc.side(Direction::Read).take_leftovers(wakers)), 1);
-    assert!(!desc.side(Direction::Read).has_waiters());
+    assert_eq!(wait(desc.side(Direction::Read, generation), Interest::Event).1, Wait::Listed);
+    assert_eq!(woken(|wakers| desc.side(Direction::Read, generation).pass_on(wakers)), 0);
+    assert_eq!(woken(|wakers| desc.side(Direction::Read, generation).take_leftovers(wakers)), 1);
+    assert!(!desc.side(Direction::Read, generation).has_waiters());
 }
 
 #[test]
 fn wait_is_refused_for_each_reason() {
     let (desc, generation) = idle();
-    let side = desc.side(Direction::Read);
+    let side = desc.side(Direction::Read, generation);
     let refused = |interest, still: bool, generation| {
+        let side = desc.side(Direction::Read, generation);
         let mut key = None;
-        let outcome = side.wait(generation, &mut key, interest, &waker(), || still);
+        let outcome = side.wait(Waiter::Future(&mut key), interest, &waker(), || still);
         assert!(key.is_some(), "like that of a future that was woken");
         assert_eq!((side.waiting(), side.has_waiters()), (0, false));
-        assert_eq!(side.wait_keyless(generation, &waker(), || still), Wait::Retry);
+        assert_eq!(side.wait(Waiter::Poll, interest, &waker(), || still), Wait::Retry);
         assert_eq!(woken(|wakers| side.interrupt(wakers)), 1, "a poll's waker stays");
         outcome == Wait::Retry
     };
     assert!(refused(Interest::Event, false, generation));
     assert!(refused(Interest::Interrupt, true, generation + 1));
-    assert!(side.set_ready(generation, 0, &mut Wakers::new()));
+    assert!(side.set_ready(0, &mut Wakers::new()));
     assert!(refused(Interest::Event, true, generation));
-    assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed, "ready is no reason for this one");
-    assert!(side.clear_ready(side.begin(generation).unwrap()));
-    assert_eq!(woken(|wakers| assert_eq!(desc.set_deadline(Direction::Read, EXPIRED, wakers), None)), 1);
+    assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed, "ready is no reason for this one");
+    assert_eq!(side.wait(Waiter::Poll, Interest::Interrupt, &waker(), || true), Wait::Listed, "nor for a poll");
+    assert!(side.clear_ready(side.begin().unwrap()));
+    assert_eq!(woken(|wakers| assert_eq!(side.set_deadline(EXPIRED, wakers), None)), 2);
     assert!(refused(Interest::Event, true, generation) && refused(Interest::Interrupt, true, generation));
-    assert_eq!(desc.set_deadline(Direction::Read, NONE, &mut Wakers::new()), None);
-    assert_eq!(side.wait_keyless(generation, &waker(), || true), Wait::Listed);
+    assert_eq!(side.set_deadline(NONE, &mut Wakers::new()), None);
+    assert_eq!(side.wait(Waiter::Poll, Interest::Event, &waker(), || true), Wait::Listed);
     assert_eq!(woken(|wakers| desc.evict(generation, wakers)), 1);
     assert!(refused(Interest::Event, true, generation) && refused(Interest::Interrupt, true, generation));
 }
@@ -211,24 +215,24 @@ fn wait_is_refused_for_each_reason() {
 #[test]
 fn future_waits_in_one_place() {
     let (desc, generation) = idle();
-    let (side, task) = (desc.side(Direction::Read), waker());
+    let (side, task) = (desc.side(Direction::Read, generation), waker());
     let mut key = None;
-    let mut wait = |waker: &Waker| side.wait(generation, &mut key, Interest::Event, waker, || true);
+    let mut wait = |waker: &Waker| side.wait(Waiter::Future(&mut key), Interest::Event, waker, || true);
     assert_eq!([wait(&task), wait(&task), wait(&waker())], [Wait::Listed; 3]);
     assert_eq!(side.waiting(), 1);
-    assert_eq!([1, 1].map(|_| side.wait_keyless(generation, &task, || true)), [Wait::Listed; 2]);
+    assert_eq!([1, 1].map(|_| side.wait(Waiter::Poll, Interest::Event, &task, || true)), [Wait::Listed; 2]);
     assert_eq!(side.waiting(), 2);
-    assert_eq!(woken(|wakers| assert!(side.set_ready(generation, 0, wakers))), 2);
+    assert_eq!(woken(|wakers| assert!(side.set_ready(0, wakers))), 2);
 }
 
 #[test]
 fn woken_waiter_that_does_not_act_passes_on() {
     for acted in [true, false] {
         let (desc, generation) = idle();
-        let side = desc.side(Direction::Read);
-        let (mut first, _) = wait(side, generation, Interest::Event);
-        let (mut second, _) = wait(side, generation, Interest::Event);
-        assert_eq!(woken(|wakers| assert!(side.set_ready(generation, 0, wakers))), 1);
+        let side = desc.side(Direction::Read, generation);
+        let (mut first, _) = wait(side, Interest::Event);
+        let (mut second, _) = wait(side, Interest::Event);
+        assert_eq!(woken(|wakers| assert!(side.set_ready(0, wakers))), 1);
         assert_eq!(woken(|wakers| side.end_wait(&mut first, acted, wakers)), usize::from(!acted));
         assert!(first.is_none());
         assert_eq!(
@@ -240,22 +244,25 @@ fn woken_waiter_that_does_not_act_passes_on() {
         assert_eq!((side.waiting(), side.has_waiters()), (0, false));
     }
     let (desc, generation) = idle();
-    let (mut first, _) = wait(desc.side(Direction::Read), generation, Interest::Event);
-    let (mut second, _) = wait(desc.side(Direction::Read), generation, Interest::Event);
+    let (mut first, _) = wait(desc.side(Direction::Read, generation), Interest::Event);
+    let (mut second, _) = wait(desc.side(Direction::Read, generation), Interest::Event);
     assert_eq!(
-        woken(|wakers| desc.side(Direction::Read).end_wait(&mut first, false, wakers)),
+        woken(|wakers| desc.side(Direction::Read, generation).end_wait(&mut first, false, wakers)),
         0,
         "it had not been woken"
     );
-    assert_eq!((desc.side(Direction::Read).waiting(), desc.side(Direction::Read).has_waiters()), (1, true));
-    assert_eq!(woken(|wakers| desc.side(Direction::Read).end_wait(&mut second, false, wakers)), 0);
+    assert_eq!(
+        (desc.side(Direction::Read, generation).waiting(), desc.side(Direction::Read, generation).has_waiters()),
+        (1, true)
+    );
+    assert_eq!(woken(|wakers| desc.side(Direction::Read, generation).end_wait(&mut second, false, wakers)), 0);
 }
 
 /// 13: the maximum length of a direction's list.
 #[test]
 fn full_list_refuses_waiters() {
     let (desc, generation) = idle();
-    let (side, task) = (desc.side(Direction::Read), waker());
+    let (side, task) = (desc.side(Direction::Read, generation), waker());
     {
         let mut list = side.list().lock();
         let waiters = list.get_or_insert_default();
@@ -265,10 +272,13 @@ fn full_list_refuses_waiters() {
     }
     side.word().fetch_or(LISTED, Ordering::Relaxed);
     let mut key = None;
-    assert_eq!(side.wait(generation, &mut key, Interest::Event, &task, || true), Wait::Full);
+    assert_eq!(side.wait(Waiter::Future(&mut key), Interest::Event, &task, || true), Wait::Full);
     assert_eq!((key, side.waiting()), (None, WAITERS_MAX));
     side.end_wait(&mut Key::new(1), true, &mut Wakers::new());
-    assert_eq!(side.wait(generation, &mut key, Interest::Event, &task, || true), Wait::Listed);
+    assert_eq!(side.wait(Waiter::Future(&mut key), Interest::Event, &task, || true), Wait::Listed);
     // Poll callers have a separate limit.
-    assert_eq!((side.wait_keyless(generation, &waker(), || true), side.waiting()), (Wait::Listed, WAITERS_MAX + 1));
+    assert_eq!(
+        (side.wait(Waiter::Poll, Interest::Event, &waker(), || true), side.waiting()),
+        (Wait::Listed, WAITERS_MAX + 1)
+    );
 }

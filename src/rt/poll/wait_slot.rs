@@ -103,7 +103,7 @@ impl WaitSlot {
 
     /// Returns whether a poll has the slot at this moment.
     #[inline]
-    pub(crate) fn is_keyless(&self) -> bool {
+    pub(crate) fn is_poll(&self) -> bool {
         self.tag.load(Ordering::Relaxed) & (TAKEN.get() | POLL) == TAKEN.get() | POLL
     }
 
@@ -112,8 +112,8 @@ impl WaitSlot {
     /// # Safety
     /// The slot must be taken, and the caller must have it exclusively.
     #[inline]
-    pub(crate) unsafe fn holds_keyless(&self, waker: &Waker) -> bool {
-        self.is_keyless()
+    pub(crate) unsafe fn holds_poll(&self, waker: &Waker) -> bool {
+        self.is_poll()
             && self.waker.with(|place| {
                 // SAFETY: the caller guarantees exclusive access.
                 let place = unsafe { &*place };

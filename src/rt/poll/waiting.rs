@@ -28,37 +28,30 @@ use crate::rt::poll::poll_desc::generation_of;
 use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Wait};
 use crate::rt::poll::wait_slot::is_of_slot;
 use crate::rt::time::clock::EXPIRED;
-use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
+use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
 /// The maximum number of waiters in one direction, about as many as for a lock of the socket (13).
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
-    /// Puts a future's waker into the slot or the list. Once that is announced, `still` tells
+    /// Puts the waker of `waiter` into the slot or the list. Once that is announced, `still` tells
     /// whether the wait makes sense: code that changes its answer to no must call
     /// [`interrupt`](Side::interrupt) afterwards.
-    #[inline]
-    pub(crate) fn wait(
-        self,
-        generation: u32,
-        key: &mut Option<Key>,
-        interest: Interest,
-        waker: &Waker,
-        still: impl Fn() -> bool,
-    ) -> Wait {
-        if key.is_none() && interest == Interest::Event {
+    #[inline(always)]
+    pub(crate) fn wait(self, waiter: Waiter<'_>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+        match waiter {
             // Cloning is foreign code, so it is done before the slot is taken, and outside the lock
             // (W1).
-            self.wait_anew(generation, key, waker.clone(), still)
-        } else {
-            self.wait_again(generation, key, interest, waker, still)
+            Waiter::Future(key @ None) if interest == Interest::Event => self.wait_anew(key, waker.clone(), still),
+            Waiter::Future(key) => self.wait_again(key, interest, waker, still),
+            Waiter::Poll => self.wait_poll(reasons(interest), waker, still),
         }
     }
 
     /// Starts the wait of a future that is neither in the slot nor in the list.
     #[inline]
-    fn wait_anew(self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
+    fn wait_anew(self, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let claimed = if self.word().load(Ordering::Relaxed) & LISTED == 0 {
             self.slot().claim(false, waker)
         } else {
@@ -67,33 +60,33 @@ impl Side<'_> {
         match claimed {
             Ok(placed) => {
                 *key = Some(placed);
-                if self.publish(generation, &still) {
+                if self.publish(READY, &still) {
                     return Wait::Listed;
                 }
                 self.withdraw(key, placed)
             }
-            Err(waker) => self.wait_listed(generation, key, waker, still),
+            Err(waker) => self.wait_listed(key, waker, still),
         }
     }
 
     /// Starts the wait of such a future in the list.
     #[cold]
-    fn wait_listed(self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
+    fn wait_listed(self, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let mut list = self.list().lock();
         *key = Some(list.get_or_insert_default().push(Interest::Event, waker));
-        self.look_again(generation, key, READY, list, still)
+        self.look_again(key, READY, list, still)
     }
 
     /// Announces the waiter in the slot, which the caller has exclusively. Returns whether the wait
     /// makes sense.
     #[inline]
-    fn publish(self, generation: u32, still: &impl Fn() -> bool) -> bool {
+    fn publish(self, reasons: u64, still: &impl Fn() -> bool) -> bool {
         // ORDERING: AcqRel: the step that announces the waiter reads READY and CLOSING, and
         // everything stored before an earlier `interrupt`. It also publishes the waker. The bit is
         // clear before, because only the exclusive owner of the slot sets it.
         let word = self.word().fetch_add(PLACED, Ordering::AcqRel);
         debug_assert_eq!(word & PLACED, 0, "published by another");
-        injected_bug!("wait_without_recheck") || (!self.forbids(word, generation, READY) && still())
+        injected_bug!("wait_without_recheck") || (!self.forbids(word, reasons) && still())
     }
 
     /// Ends the wait of the future `placed`, which must not wait. It keeps its key, like a future
@@ -117,7 +110,7 @@ impl Side<'_> {
         }
         // It was taken out between the checks, and another future moved in, which is woken
         // spuriously; see `turn_out`.
-        wake_now(waker);
+        wake(waker);
         None
     }
 
@@ -139,18 +132,11 @@ impl Side<'_> {
     /// Continues [`wait`](Side::wait) for a future that has waited before (it may still be waiting,
     /// with this waker or another one), or that waits for interruption only.
     #[cold]
-    fn wait_again(
-        self,
-        generation: u32,
-        key: &mut Option<Key>,
-        interest: Interest,
-        waker: &Waker,
-        still: impl Fn() -> bool,
-    ) -> Wait {
+    fn wait_again(self, key: &mut Option<Key>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if let Some(placed) = key.filter(|&key| is_of_slot(key)) {
-            return self.wait_on(generation, key, placed, waker.clone(), still);
+            return self.wait_on(key, placed, waker.clone(), still);
         }
-        let reasons = if interest == Interest::Event { READY } else { 0 };
+        let reasons = reasons(interest);
         let interest = if injected_bug!("interrupt_takes_events") { Interest::Event } else { interest };
         // Declared before the guard, so that it is dropped after it.
         let mut _replaced = None;
@@ -162,30 +148,23 @@ impl Side<'_> {
             let (new, old) = list.get_or_insert_default().insert(*key, interest, fresh);
             (*key, _replaced) = (Some(new), old);
         }
-        self.look_again(generation, key, reasons, list, still)
+        self.look_again(key, reasons, list, still)
     }
 
     /// Continues the wait of a future that had the slot, as `placed`. If it still has it, it keeps
     /// its turn.
-    fn wait_on(
-        self,
-        generation: u32,
-        key: &mut Option<Key>,
-        placed: Key,
-        waker: Waker,
-        still: impl Fn() -> bool,
-    ) -> Wait {
+    fn wait_on(self, key: &mut Option<Key>, placed: Key, waker: Waker, still: impl Fn() -> bool) -> Wait {
         if self.take_slot(|| self.slot().is_of(placed)).is_some() {
             if self.slot().is_of(placed) {
                 // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
                 let held = unsafe { self.slot().replace(waker) };
-                let waits = self.publish(generation, &still);
+                let waits = self.publish(READY, &still);
                 drop(held);
                 return if waits { Wait::Listed } else { self.withdraw(key, placed) };
             }
             self.turn_out();
         }
-        self.wait_anew(generation, key, waker, still)
+        self.wait_anew(key, waker, still)
     }
 
     /// Evicts another waiter, whose slot the caller has inspected, and wakes it spuriously. It is
@@ -199,21 +178,20 @@ impl Side<'_> {
         }
         // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
         let (_, waker) = unsafe { self.slot().vacate() };
-        wake_now(waker);
+        wake(waker);
     }
 
     /// The second half of a wait in the list, which is locked: announces the waiter and checks once
     /// more whether something forbids the wait.
     fn look_again(
         self,
-        generation: u32,
         key: &mut Option<Key>,
         reasons: u64,
         mut list: MutexGuard<'_, Option<Box<Waiters>>>,
         still: impl Fn() -> bool,
     ) -> Wait {
         let full = list.as_ref().is_some_and(|waiters| waiters.len() > WAITERS_MAX);
-        if !full && !self.announce(generation, reasons) && still() {
+        if !full && !self.announce(reasons) && still() {
             return Wait::Listed;
         }
         // The key is kept, as in `withdraw`.
@@ -225,26 +203,26 @@ impl Side<'_> {
         if full { Wait::Full } else { Wait::Retry }
     }
 
-    /// Waits for a `poll_*` caller, which has no key. If it must not wait, its waker may stay and
-    /// is woken spuriously by the next edge, which polls must expect anyway.
-    pub(crate) fn wait_keyless(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
-        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.keyless_has_slot(waker) {
-            return if self.publish(generation, &still) { Wait::Listed } else { Wait::Retry };
+    /// Waits for a poll, which has no key. If it must not wait, its waker may stay and is woken
+    /// spuriously by the next edge, which polls must expect anyway.
+    fn wait_poll(self, reasons: u64, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
+            return if self.publish(reasons, &still) { Wait::Listed } else { Wait::Retry };
         }
-        self.wait_keyless_listed(generation, waker.clone(), still)
+        self.wait_poll_listed(reasons, waker.clone(), still)
     }
 
     /// Returns whether the slot is the caller's, for its `waker`, because it was free or has an
     /// equivalent waker. It must then be published.
-    fn keyless_has_slot(self, waker: &Waker) -> bool {
+    fn poll_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             return self.slot().claim(true, waker.clone()).is_ok();
         }
-        if self.take_slot(|| self.slot().is_keyless()).is_none() {
+        if self.take_slot(|| self.slot().is_poll()).is_none() {
             return false;
         }
         // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
-        if unsafe { self.slot().holds_keyless(waker) } {
+        if unsafe { self.slot().holds_poll(waker) } {
             return true;
         }
         self.turn_out();
@@ -252,11 +230,11 @@ impl Side<'_> {
     }
 
     #[cold]
-    fn wait_keyless_listed(self, generation: u32, waker: Waker, still: impl Fn() -> bool) -> Wait {
+    fn wait_poll_listed(self, reasons: u64, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let mut old = Wakers::new();
         let mut list = self.list().lock();
-        let unused = list.get_or_insert_default().insert_keyless(waker, &mut old);
-        let waits = !self.announce(generation, READY) && still();
+        let unused = list.get_or_insert_default().insert_poll(waker, &mut old);
+        let waits = !self.announce(reasons) && still();
         drop(list);
         drop(unused);
         old.wake_all();
@@ -265,17 +243,17 @@ impl Side<'_> {
 
     /// Announces a waiter in the list, which the caller has locked. Returns whether something
     /// forbids the wait.
-    fn announce(self, generation: u32, reasons: u64) -> bool {
+    fn announce(self, reasons: u64) -> bool {
         // ORDERING: AcqRel, as in `publish`.
         let word = self.word().fetch_or(LISTED, Ordering::AcqRel);
-        !injected_bug!("wait_without_recheck") && self.forbids(word, generation, reasons)
+        !injected_bug!("wait_without_recheck") && self.forbids(word, reasons)
     }
 
     /// Returns whether a waiter that was announced in `word` must not wait.
     #[inline]
-    fn forbids(self, word: u64, generation: u32, reasons: u64) -> bool {
+    fn forbids(self, word: u64, reasons: u64) -> bool {
         word & (reasons | CLOSING) != 0
-            || generation_of(word) != generation
+            || generation_of(word) != self.generation
             // ORDERING: Acquire, after the announcement: `fire` and `set_deadline` store EXPIRED
             // and then call `interrupt`.
             || self.deadline_word().load(Ordering::Acquire) == EXPIRED
@@ -302,9 +280,8 @@ impl Side<'_> {
     }
 }
 
-/// Wakes a waker when no lock is held.
-fn wake_now(waker: Waker) {
-    let mut wakers = Wakers::new();
-    wakers.push(waker);
-    wakers.wake_all();
+/// Returns the bits that forbid a wait with this interest, besides those that forbid every wait.
+#[inline]
+fn reasons(interest: Interest) -> u64 {
+    if interest == Interest::Event { READY } else { 0 }
 }
