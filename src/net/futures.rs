@@ -19,7 +19,7 @@ use crate::rt::waiters::Waiter;
 pub use super::fd::fd::Closed;
 pub use super::pipe::{PipeRead, PipeWrite, PipeWriteAll};
 pub use super::raw::{RawRead, RawWrite};
-pub use super::tcp::accept::Accept;
+pub use super::tcp::listener::Accept;
 pub use super::tcp::write_vectored_all::WriteVectoredAll;
 pub use super::udp::futures::{
     PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,

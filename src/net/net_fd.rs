@@ -259,15 +259,9 @@ impl NetFd {
             return self.poll_empty(Direction::Read, "read", cx);
         }
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, move |fd| {
-            let count = socket::recv(fd, buf, flags)?;
             // Peeking leaves the bytes in the socket.
-            let left = if count > 0 && count < most && flags & libc::MSG_PEEK == 0 {
-                Remaining::Nothing
-            } else {
-                self.check_end(count)?;
-                Remaining::Maybe
-            };
-            Ok((count, left))
+            let spent = if flags & libc::MSG_PEEK == 0 { most } else { 0 };
+            self.after_read(socket::recv(fd, buf, flags)?, spent)
         });
         if flags & libc::MSG_PEEK != 0 {
             if let Poll::Ready(Ok(count)) = &polled {
@@ -278,11 +272,18 @@ impl NetFd {
         self.moved(Direction::Read, polled)
     }
 
-    /// Called for a read that filled its buffer or found the end of the stream. At the end, returns
-    /// the error of gathered writes that no write has returned yet.
+    /// Returns the result of a read of `count` bytes. A shorter count than `most` means that nothing is
+    /// left. At the end of the stream, returns the error of gathered writes that no write has returned
+    /// yet.
     #[inline]
-    fn check_end(&self, count: usize) -> io::Result<()> {
-        if count == 0 { self.fd.end_of_stream() } else { Ok(()) }
+    fn after_read(&self, count: usize, most: usize) -> io::Result<(usize, Remaining)> {
+        if count > 0 && count < most {
+            return Ok((count, Remaining::Nothing));
+        }
+        if count == 0 {
+            self.fd.end_of_stream()?;
+        }
+        Ok((count, Remaining::Maybe))
     }
 
     /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. Afterwards the
@@ -299,12 +300,7 @@ impl NetFd {
             return self.poll_empty(Direction::Read, "read", cx);
         }
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, Waiter::Poll, cx, move |fd| {
-            let count = socket::recv_uninit(fd, buf)?;
-            if count > 0 && count < most {
-                return Ok((count, Remaining::Nothing));
-            }
-            self.check_end(count)?;
-            Ok((count, Remaining::Maybe))
+            self.after_read(socket::recv_uninit(fd, buf)?, most)
         });
         self.moved(Direction::Read, polled)
     }
@@ -324,12 +320,7 @@ impl NetFd {
         }
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
-            let count = socket::recv_vectored(fd, bufs)?;
-            if count > 0 && count < most {
-                return Ok((count, Remaining::Nothing));
-            }
-            self.check_end(count)?;
-            Ok((count, Remaining::Maybe))
+            self.after_read(socket::recv_vectored(fd, bufs)?, most)
         });
         self.moved(Direction::Read, polled)
     }

@@ -1,12 +1,16 @@
-//! [`TcpListener`]: binding, accepting and closing.
+//! [`TcpListener`]: binding, accepting and closing, and the future [`Accept`].
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::accept::Accept;
+use super::TcpStream;
+use crate::net::accept::Accepting;
 use crate::net::futures::Closed;
 use crate::net::limits::Admission;
 use crate::net::listen_config::open_first;
@@ -223,5 +227,35 @@ impl fmt::Debug for TcpListener {
             debug.field("addr", &addr);
         }
         debug.field("fd", &self.fd.fd.number()).finish()
+    }
+}
+
+/// Accepts a connection; returned by [`TcpListener::accept`](crate::net::TcpListener::accept).
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Accept<'a> {
+    listener: &'a NetFd,
+    admission: Option<&'a Admission>,
+    accepting: Accepting,
+}
+
+impl<'a> Accept<'a> {
+    fn new(listener: &'a NetFd, admission: Option<&'a Admission>) -> Accept<'a> {
+        Accept { listener, admission, accepting: Accepting::default() }
+    }
+}
+
+impl Future for Accept<'_> {
+    type Output = io::Result<(TcpStream, SocketAddr)>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Accept { listener, admission, accepting } = &mut *self;
+        accepting.poll(listener, *admission, cx, TcpStream::adopt)
+    }
+}
+
+impl Drop for Accept<'_> {
+    fn drop(&mut self) {
+        self.accepting.cancel(self.listener, self.admission);
     }
 }

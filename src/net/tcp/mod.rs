@@ -1,7 +1,7 @@
 //! TCP sockets.
 //!
-//! * [`listener`] and [`incoming`]: accepting. `accept`, `dial`, `listen`: the futures of accepting
-//!   and dialling, and opening a listener.
+//! * [`listener`] and [`incoming`]: accepting. `dial`, `listen`: the future of dialling, and opening a
+//!   listener.
 //! * [`stream`]: the connection; [`traits`]: futures-io's traits for it.
 //! * [`options`]: the less common socket options; `linux`: those that only Linux has.
 //! * [`convert`]: conversions from and to std's types and descriptors.
@@ -10,10 +10,9 @@
 //! splice(2), sendfile(2) and MSG_ZEROCOPY are in `net::zero_copy`.
 
 // rustdoc lists inherent impls in module order, so the modules with the main methods come first.
-mod listener;
+pub(crate) mod listener;
 mod stream;
 
-pub(crate) mod accept;
 pub(crate) mod convert;
 pub(in crate::net) mod dial;
 pub(super) mod incoming;

@@ -1,10 +1,11 @@
-//! [`UnixListener`], the methods of all listeners, and connections as a stream.
+//! [`UnixListener`], the methods of all listeners, the future [`Accept`], and connections as a stream.
 //!
 //! A listener has a descriptor and a [`SocketFile`]. The file is the first field, so it is dropped
 //! before the descriptor, and the name never refers to a socket that no longer listens. If no
 //! descriptor is available, the streams back off as those of TCP do ([`Accepts`]).
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
@@ -16,15 +17,16 @@ use futures_core::Stream;
 use socket2::Type;
 
 use super::UnixStream;
-use super::accept::Accept;
 use super::address::Name;
 use super::dial::bind;
 use super::file::SocketFile;
 use crate::net::accept::Adopt;
+use crate::net::fd::operation::Operation;
 use crate::net::futures::Closed;
 use crate::net::net_fd::NetFd;
 use crate::net::tcp::incoming::Accepts;
 use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Waiter;
 use crate::sys::socket;
 use crate::sys::unix::from_kernel;
 
@@ -306,3 +308,39 @@ impl<L: fmt::Debug, T> fmt::Debug for IntoIncoming<L, T> {
 }
 
 crate::net::raw::raw_access!(UnixListener);
+
+/// Accepts a connection; returned by [`UnixListener::accept`](super::UnixListener::accept) and
+/// [`UnixSeqpacketListener::accept`](super::UnixSeqpacketListener::accept).
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Accept<'a, T = UnixStream> {
+    fd: &'a NetFd,
+    operation: Operation,
+    adopt: Adopt<(T, SocketAddr)>,
+}
+
+impl<'a, T> Accept<'a, T> {
+    pub(in crate::net) fn new(fd: &'a NetFd, adopt: Adopt<(T, SocketAddr)>) -> Accept<'a, T> {
+        Accept { fd, operation: Operation::new(), adopt }
+    }
+}
+
+impl<T> Future for Accept<'_, T> {
+    type Output = io::Result<(T, SocketAddr)>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.fd.poll_accept(Waiter::Future(&mut this.operation), cx, this.adopt)
+    }
+}
+
+impl<T> Drop for Accept<'_, T> {
+    fn drop(&mut self) {
+        self.fd.fd.cancel(Direction::Read, &mut self.operation);
+    }
+}
+
+impl<T> fmt::Debug for Accept<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accept").field("listener", self.fd).finish_non_exhaustive()
+    }
+}

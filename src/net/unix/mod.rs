@@ -7,7 +7,6 @@
 //! * [`dial`]: binding and connecting. [`address`]: socket names. [`fds`]: passing descriptors.
 //! * [`futures`]: the futures of the methods. [`convert`]: conversions.
 
-pub(crate) mod accept;
 mod address;
 mod convert;
 mod credentials;
@@ -16,7 +15,7 @@ mod dial;
 mod fds;
 mod file;
 pub(crate) mod futures;
-mod listener;
+pub(crate) mod listener;
 mod methods;
 #[cfg(not(target_os = "macos"))]
 mod seqpacket;

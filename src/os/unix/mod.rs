@@ -34,10 +34,10 @@ pub mod net {
         pub use crate::net::futures::{
             Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
         };
-        pub use crate::net::unix::accept::Accept;
         pub use crate::net::unix::futures::{
             Recv, RecvFrom, RecvFromWithFds, RecvWithFds, Send, SendTo, SendToWithFds, SendWithFds,
         };
+        pub use crate::net::unix::listener::Accept;
     }
 }
 

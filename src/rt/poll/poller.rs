@@ -1,4 +1,4 @@
-//! [`PollHandle`]: a socket's reference to its [`PollDesc`], and the waits of operations.
+//! The use of a [`PollHandle`]: opening, registration, the waits of operations, and the end.
 //!
 //! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. With the
 //! [`Side`] of its direction, an operation runs
@@ -35,7 +35,7 @@ use crate::rt::fork;
 use crate::rt::poll::backend::Token;
 pub(crate) use crate::rt::poll::poll_desc::Direction;
 use crate::rt::poll::poll_desc::{PollDesc, registration};
-pub(crate) use crate::rt::poll::side::{Hold, Stop, Ticket};
+pub(crate) use crate::rt::poll::side::{Hold, PollHandle, Stop, Ticket};
 use crate::rt::poll::side::{Side, Wait};
 use crate::rt::poll::usage;
 use crate::rt::runtime::{Runtime, runtime};
@@ -145,16 +145,6 @@ pub(crate) fn prepare() -> io::Result<()> {
     if runtime.is_running() { runtime.driver.ensure() } else { Ok(()) }
 }
 
-/// A socket's reference to its poll descriptor; see the [module documentation](self).
-#[derive(Debug)]
-pub(crate) struct PollHandle {
-    pub(super) desc: &'static PollDesc,
-    pub(super) generation: u32,
-    /// The maximum number of bytes per operation that need no [`charge`](PollHandle::charge): those
-    /// of plain TCP are counted by the kernel, and the budget is charged for large ones.
-    pub(crate) uncounted: u32,
-}
-
 impl PollHandle {
     /// Creates a handle for a new descriptor, which is not registered yet.
     ///
@@ -165,12 +155,6 @@ impl PollHandle {
         let desc = alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
         runtime().descriptors.fetch_add(1, Ordering::Relaxed);
         Ok(PollHandle { desc, generation: desc.open(), uncounted: 0 })
-    }
-
-    /// Returns a direction of the descriptor.
-    #[inline]
-    pub(crate) fn side(&self, direction: Direction) -> Side<'static> {
-        self.desc.side(direction, self.generation)
     }
 
     /// Returns the index and the generation of the slot.

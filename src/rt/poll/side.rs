@@ -1,5 +1,6 @@
 //! [`Side`]: one direction of a [`PollDesc`]: whether a call may succeed, and the operations that
-//! wait until it may.
+//! wait until it may. A socket gets it from its [`PollHandle`]. It carries the generation of the
+//! descriptor for which the caller acts.
 //!
 //! # States
 //! One word, changed by read-modify-write only:
@@ -135,6 +136,24 @@ pub(crate) struct Side<'a> {
     pub(super) direction: Direction,
     /// That of the descriptor for which the caller acts. If it is stale, nothing changes.
     pub(super) generation: u32,
+}
+
+/// A socket's reference to its descriptor; see [`poller`](crate::rt::poll::poller).
+#[derive(Debug)]
+pub(crate) struct PollHandle {
+    pub(super) desc: &'static PollDesc,
+    pub(super) generation: u32,
+    /// The maximum number of bytes per operation that need no `charge`: those of plain TCP are counted
+    /// by the kernel, and the budget is charged for large ones.
+    pub(crate) uncounted: u32,
+}
+
+impl PollHandle {
+    /// Returns a direction of the descriptor.
+    #[inline]
+    pub(crate) fn side(&self, direction: Direction) -> Side<'static> {
+        self.desc.side(direction, self.generation)
+    }
 }
 
 impl<'a> Side<'a> {
