@@ -128,7 +128,7 @@ impl Wake for Woken {
 
 /// An operation arms its own timeout while the timer fires for another one's: it is still woken in time.
 ///
-/// Mirrors `PollHandle::poll_wait`, which lists the waiter and then arms.
+/// Mirrors `Side::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
     let timed = Timed::new(1000);
     timed.arm(timed.desc.wait_until(100), timed.generation);
@@ -236,7 +236,7 @@ pub fn a_sleep_fires_while_it_is_polled() {
 /// An operation arms its timeout while its descriptor is closed. The next descriptor of the slot sets a later
 /// deadline.
 ///
-/// Mirrors `PollHandle::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows the last use
+/// Mirrors `Side::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows the last use
 /// of the handle.
 pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     let timed = Timed::new(NONE);

@@ -162,10 +162,13 @@ impl Socket {
         }))
     }
 
-    /// Mirrors `PollHandle::poll_interrupt` and `poll_hang_up`: an operation that queues for a lock, or waits for the
-    /// end.
+    /// Mirrors `Side::poll_interrupt` and `Side::poll_until`: an operation that queues for a lock, or waits for the end.
     fn interrupted(&self, by_hang_up: bool) -> Result<(), Stop> {
-        let (side, mut key) = (self.side(), None);
+        self.interrupted_as(Waiter::Future(&mut None), by_hang_up)
+    }
+
+    fn interrupted_as(&self, mut waiter: Waiter<'_>, by_hang_up: bool) -> Result<(), Stop> {
+        let side = self.side();
         block_on(poll_fn(|cx| {
             loop {
                 match side.begin() {
@@ -174,7 +177,7 @@ impl Socket {
                     Ok(_) => {}
                 }
                 let still = || !(by_hang_up && side.is_hung_up());
-                match side.wait(Waiter::Future(&mut key), Interest::Interrupt, cx.waker(), still) {
+                match side.wait(waiter.reborrow(), Interest::Interrupt, cx.waker(), still) {
                     Wait::Listed => return Poll::Pending,
                     Wait::Full => unreachable!("a model has few waiters"),
                     Wait::Retry => {}
@@ -303,6 +306,18 @@ pub fn close_against_wait() {
     queued.join().unwrap();
 }
 
+/// A poll queues for the lock of a direction that is ready, beside a future that waits in the slot or the list: a close
+/// ends both, and an edge before it goes to the future.
+pub fn a_poll_that_queues_takes_no_edge_and_is_closed() {
+    let socket = Socket::idle();
+    let queued = spawn(&socket, |socket| assert_eq!(socket.interrupted_as(Waiter::Poll, false), Err(Stop::Closed)));
+    let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    socket.deliver(1);
+    reader.join().unwrap();
+    socket.close();
+    queued.join().unwrap();
+}
+
 /// A `poll_*` caller and a future wait for the same edge.
 pub fn polls_beside_futures() {
     let socket = Socket::idle();
@@ -403,7 +418,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
             block_on(poll_fn(|cx| {
                 let side = socket.side();
                 assert_eq!(side.wait(Waiter::Poll, Interest::Event, cx.waker(), || true), Wait::Listed);
-                // It is listed first and then checks the time, as in `PollHandle::arm_timeout`.
+                // It is listed first and then checks the time, as in `Side::arm_timeout`.
                 if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
         }

@@ -12,6 +12,7 @@ models! { wait_state:
     a_reader_is_polled_again_with_another_waker
     expiry_against_wait
     close_against_wait
+    a_poll_that_queues_takes_no_edge_and_is_closed
     polls_beside_futures
     the_slot_changes_hands
     a_poll_looks_into_the_slot
@@ -45,6 +46,7 @@ injected_bugs! {
     finds_a_success_that_keeps_the_rest: "success_keeps_the_rest" by two_readers_share_an_edge, DEADLOCK;
     finds_a_drop_that_keeps_the_wake_up: "drop_keeps_wakeup" by a_dropped_reader_passes_on, DEADLOCK;
     finds_a_retry_that_forgets_the_edge: "retry_forgets_the_edge" by a_reader_dropped_while_polled_passes_on, DEADLOCK;
+    finds_a_poll_without_another_look: "wait_without_recheck" by a_poll_that_queues_takes_no_edge_and_is_closed, DEADLOCK;
     finds_an_expiry_that_trusts_the_bit: "expiry_looks_at_the_bit" by expiry_against_wait, DEADLOCK;
     finds_a_close_that_wakes_one: "close_wakes_one" by close_against_wait, DEADLOCK;
     finds_a_hang_up_that_wakes_one: "hang_up_wakes_one" by a_hang_up_wakes_all, DEADLOCK;
