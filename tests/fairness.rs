@@ -460,3 +460,104 @@ fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
         }));
     });
 }
+
+// ---- beside a connection that always has data ----
+
+/// Spins for `micros`, as an operation on a saturated connection takes its time.
+fn spin(micros: u64) {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_micros(micros) {}
+}
+
+/// Counts its turns in `turns`, and uses each up with operations that need not wait. Calls `step` in each operation.
+async fn saturating(turns: Arc<AtomicUsize>, step: impl Fn(usize)) {
+    let (stream, _peer) = filled(1).await;
+    let mut operations = pin!(async {
+        loop {
+            stream.readable().await.unwrap();
+            spin(5);
+            step(turns.load(Ordering::SeqCst));
+        }
+    });
+    poll_fn(|cx| {
+        turns.fetch_add(1, Ordering::SeqCst);
+        operations.as_mut().poll(cx)
+    })
+    .await
+}
+
+fn one_worker() {
+    rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
+}
+
+/// An event that arrives in a turn of a saturating task waits for the end of that turn, and for no other turn of it.
+#[test]
+fn event_goes_before_a_task_that_used_up_its_turn() {
+    const ROUNDS: usize = 200;
+    child("event_goes_before_a_task_that_used_up_its_turn", || {
+        one_worker();
+        let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let (sent_in, seen) = (Arc::new(AtomicUsize::new(0)), turns.clone());
+        let quiet = task::spawn({
+            let sent_in = sent_in.clone();
+            async move {
+                let reader = UnixStream::try_from(reader).unwrap();
+                for round in 0..ROUNDS {
+                    assert_eq!(reader.read(&mut [0; 1]).await.unwrap(), 1);
+                    let sent_in = sent_in.swap(0, Ordering::SeqCst);
+                    assert_eq!(seen.load(Ordering::SeqCst), sent_in, "round {round}: turns of the other task");
+                }
+            }
+        });
+        drop(task::spawn(saturating(turns, move |turn| {
+            // Once per turn that the quiet task has preceded.
+            if turn > 2 && sent_in.load(Ordering::SeqCst) == 0 {
+                sent_in.store(turn, Ordering::SeqCst);
+                std::io::Write::write_all(&mut &writer, b"x").unwrap();
+            }
+        })));
+        park_on(quiet);
+    });
+}
+
+/// Tasks whose events never end overtake a saturating task once per turn.
+#[test]
+fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
+    const OTHERS: usize = 64;
+    const TURNS: usize = 100;
+    child("endless_events_do_not_starve_a_task_that_uses_up_its_turns", || {
+        one_worker();
+        let (turns, others) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..OTHERS {
+            let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+            std::io::Write::write_all(&mut &writer, b"x").unwrap();
+            let others = others.clone();
+            drop(task::spawn(async move {
+                let reader = UnixStream::try_from(reader).unwrap();
+                while reader.read(&mut [0; 8]).await.unwrap() > 0 {
+                    others.fetch_add(1, Ordering::SeqCst);
+                    std::io::Write::write_all(&mut &writer, b"x").unwrap();
+                    // The event that this makes is one of the next poll.
+                    task::yield_now().await;
+                }
+            }));
+        }
+        let most = Arc::new(AtomicUsize::new(0));
+        let (last, longest) = ((AtomicUsize::new(0), AtomicUsize::new(0)), most.clone());
+        let task = task::spawn(saturating(turns.clone(), move |turn| {
+            let before = last.0.swap(turn, Ordering::SeqCst);
+            if before != turn {
+                let now = others.load(Ordering::SeqCst);
+                let reads = now - last.1.swap(now, Ordering::SeqCst);
+                // Not those before its first turn.
+                longest.fetch_max(if before == 0 { 0 } else { reads }, Ordering::SeqCst);
+            }
+        }));
+        common::eventually("it has its turns", || turns.load(Ordering::SeqCst) >= TURNS);
+        let most = most.load(Ordering::SeqCst);
+        assert!(most > 0, "the others have turns too");
+        assert!(most <= 2 * OTHERS, "{most} reads between two turns");
+        drop(task);
+    });
+}

@@ -124,3 +124,17 @@ pub fn next_slot_against_thief() {
     thief.join().unwrap();
     tasks.each_ran_once(2);
 }
+
+/// The owner sets items aside and settles them while another thread, which finds it stuck, empties the slot.
+pub fn aside_slot_against_thief() {
+    let tasks = Tasks::new();
+    let thief = thread::spawn({
+        let tasks = tasks.clone();
+        move || tasks.queue.pop_aside().into_iter().for_each(|item| tasks.run(item))
+    });
+    (0..2).for_each(|at| tasks.queue.push_aside(tasks.item(at)));
+    tasks.queue.settle();
+    tasks.drain();
+    thief.join().unwrap();
+    tasks.each_ran_once(2);
+}

@@ -9,10 +9,12 @@ models! { run_queue:
     ring_slots_are_used_again
     ring_overflow_list
     next_slot_against_thief
+    aside_slot_against_thief
 }
 
 injected_bugs! {
     finds_a_tail_that_publishes_nothing: "ring_relaxed_tail" by ring_owner_against_thief, "lost or doubled";
     finds_a_theft_without_a_claim: "steal_without_claim" by ring_two_thieves, RACE;
     finds_a_next_slot_taken_twice: "next_taken_twice" by next_slot_against_thief, RACE;
+    finds_an_aside_slot_taken_twice: "aside_taken_twice" by aside_slot_against_thief, RACE;
 }

@@ -2,12 +2,19 @@
 //!
 //! It consists of a ring of [`RING`] items that its owner pushes to and all threads take from; a
 //! *next* slot in front of it for the task that the running one has woken (its data is in the
-//! cache); and an unbounded FIFO overflow list behind it. Only the owner pushes.
+//! cache); an unbounded FIFO overflow list behind it; and, behind all, an *aside* slot for a task
+//! that has used up its turn. Only the owner pushes.
+//!
+//! # The aside slot
+//! A task that used up its turn stays there until the poll that follows has woken others, which are
+//! pushed in front of it; then [`settle`](RunQueue::settle) appends it. So a connection that always
+//! has data does not go before one whose event arrived during its turn. It is overtaken by the tasks
+//! of one poll only, because it is in the ring by the time of the next one.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,
-//!   `next_slot_against_thief`).
-//! * Q2 — except for the next slot and for theft, the order is FIFO: while the overflow list is not
+//!   `next_slot_against_thief`, `aside_slot_against_thief`).
+//! * Q2 — except for the slots and for theft, the order is FIFO: while the overflow list is not
 //!   empty, new items go to its end. No item goes to another queue because this one is full.
 //! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief's copy
 //!   counts only if `head` has not moved since the copy was made.
@@ -43,6 +50,7 @@ pub(crate) struct RunQueue {
     head: AtomicU32,
     tail: AtomicU32,
     next: AtomicPtr<()>,
+    aside: AtomicPtr<()>,
     overflow_len: AtomicUsize,
     overflow: Mutex<VecDeque<SendItem>>,
     ring: [AtomicPtr<()>; RING],
@@ -63,6 +71,7 @@ impl RunQueue {
             head: AtomicU32::new(0),
             tail: AtomicU32::new(0),
             next: AtomicPtr::new(ptr::null_mut()),
+            aside: AtomicPtr::new(ptr::null_mut()),
             overflow_len: AtomicUsize::new(0),
             overflow: Mutex::new(VecDeque::new()),
             ring: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
@@ -75,7 +84,8 @@ impl RunQueue {
         let ring = self.tail.load(Ordering::Relaxed).wrapping_sub(self.head.load(Ordering::Relaxed));
         // A thief may move `head` between the loads; a huge count means an empty ring.
         let ring = if ring as usize > RING { 0 } else { ring as usize };
-        ring + self.overflow_len.load(Ordering::Relaxed) + usize::from(!self.next.load(Ordering::Relaxed).is_null())
+        let slots = [&self.next, &self.aside].map(|slot| usize::from(!slot.load(Ordering::Relaxed).is_null()));
+        ring + self.overflow_len.load(Ordering::Relaxed) + slots[0] + slots[1]
     }
 
     /// Returns the place at which the next item is appended, for [`has_passed`](RunQueue::has_passed).
@@ -136,6 +146,41 @@ impl RunQueue {
             return item;
         }
         NonNull::new(self.next.swap(ptr::null_mut(), Ordering::AcqRel))
+    }
+
+    /// Puts an item into the aside slot; the previous item of the slot is appended. Owner only.
+    pub(crate) fn push_aside(&self, item: Item) {
+        // ORDERING: AcqRel, as in `push_next`.
+        let old = self.aside.swap(item.as_ptr(), Ordering::AcqRel);
+        if let Some(old) = NonNull::new(old) {
+            self.push(old);
+        }
+    }
+
+    /// Returns whether the aside slot has an item.
+    pub(crate) fn has_aside(&self) -> bool {
+        !self.aside.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Takes the item of the aside slot. Any thread.
+    pub(crate) fn pop_aside(&self) -> Option<Item> {
+        if !self.has_aside() {
+            return None;
+        }
+        if injected_bug!("aside_taken_twice") {
+            let item = NonNull::new(self.aside.load(Ordering::Acquire));
+            self.aside.store(ptr::null_mut(), Ordering::Release);
+            return item;
+        }
+        // ORDERING: AcqRel, as in `pop_next`.
+        NonNull::new(self.aside.swap(ptr::null_mut(), Ordering::AcqRel))
+    }
+
+    /// Appends the item of the aside slot. Owner only.
+    pub(crate) fn settle(&self) {
+        if let Some(item) = self.pop_aside() {
+            self.push(item);
+        }
     }
 
     /// Takes the oldest item. Owner only.
@@ -235,7 +280,7 @@ impl RunQueue {
     pub(crate) fn take(&self, least: usize) -> Vec<Item> {
         let (thief, mut taken) = (RunQueue::new(), Vec::new());
         while taken.len() < least
-            && let Some(item) = self.steal(&thief).or_else(|| self.pop_next())
+            && let Some(item) = self.steal(&thief).or_else(|| self.pop_slots())
         {
             taken.extend(thief.drain());
             taken.push(item);
@@ -243,9 +288,14 @@ impl RunQueue {
         taken
     }
 
+    /// Takes the item of a slot: what is left of a queue whose owner is stuck. Any thread.
+    pub(crate) fn pop_slots(&self) -> Option<Item> {
+        self.pop_next().or_else(|| self.pop_aside())
+    }
+
     /// Takes all items. Owner only.
     pub(crate) fn drain(&self) -> impl Iterator<Item = Item> + '_ {
-        std::iter::from_fn(|| self.pop_next().or_else(|| self.pop()))
+        std::iter::from_fn(|| self.pop_next().or_else(|| self.pop()).or_else(|| self.pop_aside()))
     }
 }
 
@@ -333,6 +383,29 @@ mod tests {
         assert_eq!(first, (0..RING / 2).map(item).collect::<Vec<_>>(), "a theft takes half of the ring");
         assert_eq!(queue.take(usize::MAX), (RING / 2..=RING + 40).map(item).collect::<Vec<_>>());
         assert!(queue.take(usize::MAX).is_empty() && queue.len() == 0);
+    }
+
+    #[test]
+    fn item_set_aside_is_overtaken_by_the_items_pushed_before_it_settles() {
+        let queue = RunQueue::new();
+        // Both with an empty overflow list and behind a full ring.
+        for older in [0, 1, RING - 1, RING, RING + 1, 1000, 10_000] {
+            (0..older).for_each(|number| queue.push(item(number)));
+            queue.push_aside(item(older + 2));
+            assert_eq!((queue.len(), queue.has_aside()), (older + 1, true));
+            (older..older + 2).for_each(|number| queue.push(item(number)));
+            queue.settle();
+            assert!(!queue.has_aside());
+            queue.settle();
+            queue.push(item(older + 3));
+            assert_eq!(queue.drain().collect::<Vec<_>>(), (0..older + 4).map(item).collect::<Vec<_>>());
+            assert_eq!(queue.len(), 0);
+        }
+        // A second one takes the place of the first, which is appended.
+        [0, 1].map(|number| queue.push_aside(item(number)));
+        assert_eq!((queue.pop(), queue.pop(), queue.pop_slots()), (Some(item(0)), None, Some(item(1))));
+        queue.push_aside(item(2));
+        assert_eq!(queue.take(usize::MAX), [item(2)]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::rt::waiters::drop_payload;
+use crate::sync::Ordering;
 use crate::trace;
 
 pin_project! {
@@ -219,7 +220,14 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
         }
         (Some(processor), true) => {
             record.note_waker(Waits::Turn);
-            processor.queue.push(runnable.into_raw());
+            // After a turn that was used up the worker reads the clock and may poll: tasks that are
+            // woken then go first.
+            // ORDERING: Relaxed, as in `context::poll_budget`.
+            if processor.budget.load(Ordering::Relaxed) <= context::REFILL {
+                processor.queue.push_aside(runnable.into_raw());
+            } else {
+                processor.queue.push(runnable.into_raw());
+            }
         }
         (None, _) => {
             if info.woken_while_running {

@@ -103,6 +103,7 @@ impl Core {
                 return Exit::Stopped;
             }
             if owed == 0 && root.is_some_and(Root::is_woken) {
+                processor.queue.settle();
                 return Exit::Root;
             }
             self.tick = self.tick.wrapping_add(1);
@@ -187,7 +188,7 @@ impl Core {
                     return None;
                 }
                 let stolen =
-                    victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_next())?)?;
+                    victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_slots())?)?;
                 processor.steals.add_owned(1);
                 processor.record(Mark::Steal, victim.id as u64);
                 processor.turn_nanos.store(turn, Ordering::Relaxed);
@@ -244,11 +245,13 @@ impl Core {
             processor.record(Mark::Timers, self.polling.wakers.len() as u64);
             self.polling.wake_all(runtime);
         }
-        if owns_processor() && self.pacing.is_poll_due(now, turn) {
+        if owns_processor() && self.pacing.is_poll_due(now, turn, processor.queue.has_aside()) {
             self.poll_now(runtime, processor, now);
         }
         let is_owned = owns_processor();
         if is_owned {
+            // Behind the tasks that timers and the poll have woken.
+            processor.queue.settle();
             // One of them is this thread's own.
             maybe_wake_helper(runtime, processor, (processor.queue.len() + runtime.injected()).saturating_sub(1));
             if turn > LONG_NANOS && !runtime.driver.role.is_taken() {
@@ -262,7 +265,8 @@ impl Core {
         is_owned
     }
 
-    /// Takes available events, without waiting. Tasks that they wake go behind all queued ones.
+    /// Takes available events, without waiting. Tasks that they wake go behind all queued ones, but
+    /// before one that has just used up its turn.
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
         if self.polling.poll_now(runtime, processor.epoch.load(Ordering::Relaxed), now) {
             self.pacing.polled(now, self.polling.wakers.len() as u32);
