@@ -502,7 +502,7 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
         let quiet = task::spawn({
             let sent_in = sent_in.clone();
             async move {
-                let reader = UnixStream::try_from(reader).unwrap();
+                let reader = UnixStream::from(reader);
                 for round in 0..ROUNDS {
                     assert_eq!(reader.read(&mut [0; 1]).await.unwrap(), 1);
                     let sent_in = sent_in.swap(0, Ordering::SeqCst);
@@ -534,7 +534,7 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
             std::io::Write::write_all(&mut &writer, b"x").unwrap();
             let others = others.clone();
             drop(task::spawn(async move {
-                let reader = UnixStream::try_from(reader).unwrap();
+                let reader = UnixStream::from(reader);
                 while reader.read(&mut [0; 8]).await.unwrap() > 0 {
                     others.fetch_add(1, Ordering::SeqCst);
                     std::io::Write::write_all(&mut &writer, b"x").unwrap();

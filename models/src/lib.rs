@@ -34,6 +34,7 @@ pub mod harness;
 pub mod parking;
 pub mod permits;
 pub mod run_queue;
+pub mod shared_queue;
 pub mod sleep;
 pub mod slots;
 pub mod wait_state;

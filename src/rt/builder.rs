@@ -148,6 +148,24 @@ impl Builder {
         self
     }
 
+    /// Sets the share of each worker's time, in per cent, that tasks of the lane
+    /// [`Control`](crate::rt::Lane::Control) may take before others. The default is 5, at most 100.
+    ///
+    /// What the lane does not use is saved up for 50 ms, so that at 5 % a burst of control tasks takes
+    /// 2.5 ms. Beyond that one of 20 turns is theirs, or they queue with the other tasks if those are
+    /// fewer. With 0 they always queue with the others; with 100 they always go first, and other tasks
+    /// run only while no control task can.
+    ///
+    /// # Examples
+    /// ```
+    /// netpoll::rt::Builder::new().control_share(10).start()?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn control_share(mut self, percent: u32) -> Builder {
+        self.config.control_share = percent;
+        self
+    }
+
     /// Serves snapshots on a Unix socket at `path`, as an
     /// [`InspectServer`](crate::rt::InspectServer) does, from [`start`](Builder::start) until the
     /// process ends.
@@ -233,6 +251,9 @@ impl Builder {
                 "{} workers and {} spare ones are more than {PROCESSORS_MAX}",
                 config.workers, config.spares
             )));
+        }
+        if config.control_share > 100 {
+            return Err(invalid(format!("a share of {} % is more than 100 %", config.control_share)));
         }
         if config.thread_name.contains('\0') {
             return Err(invalid("thread name must not contain a NUL byte".to_owned()));

@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::sched::identity::TaskId;
+use super::sched::lanes;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// How the runtime handles tasks that block their thread.
@@ -64,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) on_blocked_task: Option<Arc<Report>>,
     pub(crate) block_on_runs_tasks: bool,
     pub(crate) wrap_io_errors: bool,
+    /// The share of the control lane, in per cent.
+    pub(crate) control_share: u32,
     /// Called by sysmon when a task is found to block. It must return soon.
     pub(crate) on_stall: fn(),
 }
@@ -79,6 +82,7 @@ impl fmt::Debug for Config {
             .field("on_blocked_task", &self.on_blocked_task.is_some())
             .field("block_on_runs_tasks", &self.block_on_runs_tasks)
             .field("wrap_io_errors", &self.wrap_io_errors)
+            .field("control_share", &self.control_share)
             .finish()
     }
 }
@@ -114,6 +118,7 @@ impl Config {
             on_blocked_task: None,
             block_on_runs_tasks: false,
             wrap_io_errors: false,
+            control_share: lanes::SHARE,
             on_stall: || (),
         }
     }
@@ -121,6 +126,7 @@ impl Config {
     /// Makes the settings that are read without a lock those of this configuration.
     pub(crate) fn publish(&self) {
         WRAPS_IO_ERRORS.store(self.wrap_io_errors, Ordering::Relaxed);
+        lanes::set_share(self.control_share);
     }
 
     /// Returns the defaults with the values from the environment. A first use cannot return an

@@ -98,6 +98,13 @@ metrics! {
     Counter tasks_spawned: u64,
     /// Current number of tasks in the queue that all threads share.
     Gauge tasks_injected: usize,
+    /// Current number of tasks of the lane `Control`.
+    Gauge control_tasks: usize,
+    /// Total number of turns that tasks of the lane `Control` had before others.
+    Counter control_turns: u64,
+    /// Total number of times that a task of the lane `Control` queued with the others, because the
+    /// lane had used up its share.
+    Counter control_queued: u64,
     /// Total number of polls of tasks.
     Counter polls: u64,
     /// Total number of times that a thread took tasks from another thread's queue.
@@ -285,6 +292,9 @@ pub(crate) fn metrics_with(waiters: impl FnOnce() -> usize) -> Metrics {
         tasks_alive: runtime.tasks_alive(),
         tasks_spawned: runtime.spawned.get() + sum(|p| &p.spawned),
         tasks_injected: runtime.injected(),
+        control_tasks: runtime.control.alive(),
+        control_turns: sum(|p| &p.control_turns),
+        control_queued: sum(|p| &p.control_queued),
         polls: runtime.processors().map(|p| p.turns.ended()).sum(),
         steals: sum(|p| &p.steals),
         parks: sum(|p| &p.parks),

@@ -43,5 +43,6 @@ pub use inspect::{
 };
 pub use metrics::{HistogramMetric, Metric, MetricKind, Metrics, metrics};
 pub(crate) use metrics::{accept_queue, kernel_copies};
+pub use sched::lanes::Lane;
 pub use shutdown::shutdown;
 pub use still_running::StillRunning;

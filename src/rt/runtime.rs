@@ -27,9 +27,10 @@ use super::context;
 use super::counter::Counter;
 use super::sched::awake::Awake;
 use super::sched::idle::Idle;
+use super::sched::lanes::ControlLane;
 use super::sched::pool::Pool;
 use super::sched::processor::Processor;
-use super::sched::queue::SendItem;
+use super::sched::shared_queue::SharedQueue;
 use super::sched::sysmon::Sysmon;
 use super::sched::task_data::TaskData;
 use super::still_running::StillRunning;
@@ -63,8 +64,8 @@ pub(crate) struct Runtime {
     processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
     /// Number of processors that were ever used.
     processors_len: AtomicUsize,
-    pub(crate) injector: Mutex<VecDeque<SendItem>>,
-    pub(crate) injector_len: AtomicUsize,
+    pub(crate) injector: SharedQueue,
+    pub(crate) control: ControlLane,
     pub(crate) idle: Mutex<Idle>,
     pub(crate) awake: Awake,
     pub(crate) driver: Driver,
@@ -105,8 +106,8 @@ static RUNTIME: Runtime = Runtime {
     cache: PollCache::new(),
     processors: [const { OnceLock::new() }; PROCESSORS_MAX],
     processors_len: AtomicUsize::new(0),
-    injector: Mutex::new(VecDeque::new()),
-    injector_len: AtomicUsize::new(0),
+    injector: SharedQueue::new(),
+    control: ControlLane::new(),
     idle: Mutex::new(Idle::new()),
     awake: Awake::new(),
     driver: Driver::new(),
@@ -409,6 +410,7 @@ impl Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::sched::lanes::Lane;
     use crate::rt::sched::record::Kind;
     use std::future::Future;
     use std::panic::Location;
@@ -429,7 +431,7 @@ mod tests {
         ];
         for queue in queues {
             let (runnable, task) = async_task::Builder::new()
-                .metadata(TaskData::new(Kind::Task, None, over, Location::caller()))
+                .metadata(TaskData::new(Kind::Task, None, Lane::Normal, over, Location::caller()))
                 .spawn(|_| async { panic!("it ran") }, |_| panic!("it was woken"));
             queue(runnable);
             let polled: Poll<Option<()>> = pin!(task.fallible()).poll(&mut Context::from_waker(Waker::noop()));

@@ -137,7 +137,7 @@ impl Host {
         self.sim.world(|world| {
             world.on_host(self.id, || {
                 let future = (start.program)();
-                sched::task::spawn(Some(Arc::new(name.into())), start.place, future).detach();
+                sched::task::spawn(Some(Arc::new(name.into())), None, start.place, future).detach();
             });
         });
     }
@@ -152,7 +152,8 @@ impl Host {
         F::Output: Send + 'static,
     {
         let place = Location::caller();
-        self.sim.world(|world| world.on_host(self.id, || JoinHandle::new(sched::task::spawn(None, place, future))))
+        self.sim
+            .world(|world| world.on_host(self.id, || JoinHandle::new(sched::task::spawn(None, None, place, future))))
     }
 
     /// Runs `future` on this host within the current task: its sockets and the tasks that it spawns

@@ -43,6 +43,7 @@ use super::shared::{Shared, lock};
 use crate::rt::context;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::hooks::{self, Hooks};
+use crate::rt::sched::lanes::Lane;
 use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Kind;
 use crate::rt::sched::task::discard;
@@ -53,6 +54,10 @@ use crate::rt::waiters::{Wakers, drop_payload};
 /// The maximum number of I/O operations per turn before the task yields. It is smaller than
 /// outside, so that tasks are preempted in more places.
 const BUDGET_MAX: u64 = 32;
+
+/// Of this many draws, one may choose any task while control tasks are runnable. The others choose a
+/// control task.
+const CONTROL_DRAWS: u64 = 20;
 
 /// The default of [`World::patience_ms`].
 const PATIENCE_MS: u64 = 60_000;
@@ -106,6 +111,8 @@ pub(super) struct Schedule {
     pub(super) members: BTreeMap<u64, Member>,
     /// The number of times that each host's tasks were ended.
     lives: Vec<u16>,
+    /// The number of draws in a row that chose a control task, in the order [`Order::Fifo`].
+    control_draws: u64,
 }
 
 /// Returns whether the tasks spawned with this tag still exist.
@@ -291,7 +298,7 @@ impl World {
         F: FnOnce() -> Fut,
         Fut: Future,
     {
-        let data = TaskData::new(Kind::Root, None, runtime().epoch(), Location::caller());
+        let data = TaskData::new(Kind::Root, None, Lane::Normal, runtime().epoch(), Location::caller());
         self.root.set(data.number());
         let thread = std::thread::current().id();
         let main = Arc::new(Main { woken: AtomicBool::new(true), shared: self.shared.clone(), thread });
@@ -373,8 +380,29 @@ impl World {
         }
     }
 
+    /// Takes the next task to be polled. Control tasks go first most of the time: a program can rely
+    /// neither on their order nor on the others'.
     fn draw(&self) -> Option<Ready> {
-        let ready = &mut self.schedule.borrow_mut().ready;
+        let Schedule { ready, control_draws, .. } = &mut *self.schedule.borrow_mut();
+        let is_control = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().lane() == Lane::Control);
+        let has_both = ready.iter().any(is_control) && !ready.iter().all(is_control);
+        if has_both {
+            let control: Vec<usize> = (0..ready.len()).filter(|&at| is_control(&ready[at])).collect();
+            let (is_first, at) = match self.order.get() {
+                Order::Fifo => {
+                    *control_draws += 1;
+                    (!control_draws.is_multiple_of(CONTROL_DRAWS), 0)
+                }
+                Order::Random => {
+                    let mut random = self.random.borrow_mut();
+                    (random.below(CONTROL_DRAWS) > 0, random.below(control.len() as u64) as usize)
+                }
+            };
+            if is_first {
+                // In the order of wake-ups for `Fifo`, where no `swap_remove` has changed it.
+                return Some(ready.remove(control[at]));
+            }
+        }
         match ready.len() {
             0 => None,
             1 => ready.pop(),

@@ -1,4 +1,4 @@
-//! [`Builder`]: spawning a task with a name.
+//! [`Builder`]: spawning a task with a name or a lane.
 
 use std::future::Future;
 use std::io;
@@ -9,6 +9,7 @@ use super::{JoinHandle, local_tasks};
 use crate::rt::fork;
 use crate::rt::sched;
 use crate::rt::sched::identity::Name;
+use crate::rt::sched::lanes::Lane;
 
 /// Settings for a new task.
 ///
@@ -25,10 +26,11 @@ use crate::rt::sched::identity::Name;
 #[must_use = "settings do nothing until `spawn`"]
 pub struct Builder {
     name: Option<Name>,
+    lane: Option<Lane>,
 }
 
 impl Builder {
-    /// Creates settings for a task without a name.
+    /// Creates settings for a task without a name, in the lane of the task that spawns it.
     pub fn new() -> Builder {
         Builder::default()
     }
@@ -37,6 +39,29 @@ impl Builder {
     /// thread show.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(Name::new(name.into_boxed_str()));
+        self
+    }
+
+    /// Sets the lane: whether the task's turns come before those of other tasks. By default a task
+    /// has the lane of the task that spawns it, and [`Lane::Normal`] if no task does. The lane of a
+    /// [local](Builder::local) or [blocking](Builder::blocking) future has no effect: its thread runs
+    /// no other tasks.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::{rt::Lane, task};
+    ///
+    /// let heartbeat = task::Builder::new().lane(Lane::Control).spawn(async {
+    ///     let inherits = task::spawn(async { task::current().lane() }).await;
+    ///     let ordinary = task::Builder::new().lane(Lane::Normal).spawn(async { task::current().lane() })?.await;
+    ///     std::io::Result::Ok((inherits, ordinary))
+    /// })?;
+    /// assert_eq!(task::block_on(heartbeat)?, (Lane::Control, Lane::Normal));
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[doc(alias = "priority")]
+    pub fn lane(mut self, lane: Lane) -> Builder {
+        self.lane = Some(lane);
         self
     }
 
@@ -51,7 +76,7 @@ impl Builder {
         T: Send + 'static,
     {
         fork::check()?;
-        Ok(JoinHandle::new(sched::task::spawn(self.name, Location::caller(), future)))
+        Ok(JoinHandle::new(sched::task::spawn(self.name, self.lane, Location::caller(), future)))
     }
 
     /// Spawns `future` on the calling thread; see [`spawn_local`](super::spawn_local).

@@ -31,6 +31,7 @@ use pin_project_lite::pin_project;
 
 use crate::rt::context;
 use crate::rt::sched::identity::Name;
+use crate::rt::sched::lanes::Lane;
 use crate::rt::sched::record::{Kind, Record};
 use crate::rt::sched::task::{Output, RawTask, contain, discard, end_locals};
 use crate::rt::sched::task_data::TaskData;
@@ -144,7 +145,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let data = TaskData::new(Kind::Local, name, 0, Location::caller());
+    let data = TaskData::new(Kind::Local, name, Lane::Normal, 0, Location::caller());
     let record = data.record();
     THREAD.with(|thread| {
         let queue = thread.queue.clone();

@@ -53,7 +53,7 @@ where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,
 {
-    JoinHandle::new(sched::task::spawn(None, Location::caller(), future))
+    JoinHandle::new(sched::task::spawn(None, None, Location::caller(), future))
 }
 
 /// Spawns `future`, which need not be `Send`, as a task on the calling thread.

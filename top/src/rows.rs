@@ -341,7 +341,11 @@ pub(crate) fn details(now: &Snapshot, key: Key) -> Vec<String> {
 fn task_details(now: &Snapshot, task: &Task) -> Vec<String> {
     let mut lines = vec![
         format!("task       {}", label(task)),
-        format!("kind       {}", task.kind),
+        format!(
+            "kind       {}{}",
+            task.kind,
+            task.lane.as_ref().map_or(String::new(), |lane| format!(", lane {lane}"))
+        ),
         format!("state      {}", task.state),
         format!("waits for  {}", Some(waits(now, task)).filter(|text| !text.is_empty()).as_deref().unwrap_or("-")),
         format!("woken by   {}", woken_by(now, task)),

@@ -55,6 +55,8 @@ impl Histogram {
 pub(crate) struct Task {
     pub(crate) id: u64,
     pub(crate) kind: String,
+    /// Absent for ordinary tasks.
+    pub(crate) lane: Option<String>,
     pub(crate) state: String,
     pub(crate) name: Option<String>,
     pub(crate) spawned_at: Option<String>,

@@ -10,5 +10,7 @@ pub(crate) mod event_ring;
 pub(crate) mod queue;
 #[path = "../../../src/rt/sched/root.rs"]
 pub(crate) mod root;
+#[path = "../../../src/rt/sched/shared_queue.rs"]
+pub(crate) mod shared_queue;
 #[path = "../../../src/rt/sched/turn_ring.rs"]
 pub(crate) mod turn_ring;

@@ -8,6 +8,7 @@ use super::{
     Snapshot, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy,
     WorkerInfo,
 };
+use crate::rt::sched::lanes::Lane;
 
 impl Snapshot {
     /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`,
@@ -16,7 +17,7 @@ impl Snapshot {
     /// The keys are the names of the fields, without [`SocketInfo::id`]. States and kinds are in
     /// `snake_case`. `waits_for` is an object: `kind`, and depending on it the time `left`, the
     /// `id` of a task, or the `fd` of a socket (−1 if it is unknown) and the `operation`.
-    /// `waiting` is a list of objects with `task` and `operation`.
+    /// `lane` is omitted for ordinary tasks. `waiting` is a list of objects with `task` and `operation`.
     /// A histogram has `count`, `sum` and `buckets`: pairs of an upper bound and the number of
     /// values up to it.
     ///
@@ -76,6 +77,9 @@ impl Snapshot {
             TaskState::Waiting => "waiting",
         };
         write!(out, "{{\"id\":{},\"kind\":\"{kind}\",\"state\":\"{state}\"", task.id)?;
+        if task.lane == Lane::Control {
+            out.push_str(",\"lane\":\"control\"");
+        }
         if let Some(name) = &task.name {
             out.push_str(",\"name\":");
             string(out, name)?;

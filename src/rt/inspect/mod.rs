@@ -260,6 +260,7 @@ impl Inspect {
                 id: TaskId::from_number(reading.id),
                 name: names.get(&reading.id).map(|name| name.to_string()),
                 kind: kind(reading.kind()),
+                lane: reading.lane,
                 spawned_at: reading.place(),
                 age: scale.since(reading.born()),
                 state: match () {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::rt::metrics::Metrics;
+use crate::rt::sched::lanes::Lane;
 use crate::task::TaskId;
 
 /// A snapshot of the tasks, sockets and workers of the process; returned by
@@ -50,6 +51,8 @@ pub struct TaskInfo {
     pub name: Option<String>,
     /// The kind of the task.
     pub kind: TaskKind,
+    /// The lane of the task.
+    pub lane: Lane,
     /// The file and line of the call that spawned the task. `None` if the call is in a library that
     /// was loaded far from this crate.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::place"))]

@@ -7,6 +7,7 @@ use super::{
     Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails,
     WaitsFor, WokenBy, WorkerInfo,
 };
+use crate::rt::sched::lanes::Lane;
 
 impl fmt::Display for Snapshot {
     /// Prints the tables. `{:#}` omits the sockets that no task waits for.
@@ -65,7 +66,7 @@ impl Snapshot {
             waits.push_str(", and more");
         }
         vec![
-            format!("{}{kind}", task.id),
+            format!("{}{kind}{}", task.id, if task.lane == Lane::Control { " (control)" } else { "" }),
             task.name.clone().unwrap_or_else(|| "-".to_owned()),
             state.to_owned(),
             short(task.last_poll),

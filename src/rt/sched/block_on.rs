@@ -37,6 +37,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::identity::Name;
+use super::lanes::Lane;
 use super::polling::{Polling, Slept};
 use super::processor::Processor;
 use super::record::{Kind, Record};
@@ -83,7 +84,7 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
     if crate::sim::replaces_block_on() {
         return crate::sim::block_on(future);
     }
-    let data = TaskData::new(Kind::Root, name, runtime().ensure_running(), Location::caller());
+    let data = TaskData::new(Kind::Root, name, Lane::Normal, runtime().ensure_running(), Location::caller());
     // The turn that this call is in waits.
     unsent::flush();
     let mut thread = Thread::enter(data.record());

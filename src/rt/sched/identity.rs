@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
+use super::lanes::Lane;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// The id of a task: unique in the process and never reused.
@@ -57,24 +58,40 @@ impl fmt::Display for TaskId {
 /// assert_eq!(task::block_on(named).as_deref(), Some("greeter"));
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Task {
-    id: TaskId,
+    /// The id, and [`CONTROL`] for a control task: handles of tasks are as small as they can be.
+    word: u64,
     name: Option<Name>,
     place: Option<&'static Location<'static>>,
+}
+
+/// The bit of control tasks in the word of a [`Task`]. Ids would need three hundred years to come to
+/// it, at a billion tasks per second.
+const CONTROL: u64 = 1 << 63;
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id())
+            .field("name", &self.name)
+            .field("place", &self.place)
+            .field("lane", &self.lane())
+            .finish()
+    }
 }
 
 /// A task's name in one word, because most tasks have none.
 pub(crate) type Name = Arc<Box<str>>;
 
 impl Task {
-    pub(crate) fn new(id: TaskId, name: Option<Name>, place: Option<&'static Location<'static>>) -> Task {
-        Task { id, name, place }
+    pub(crate) fn new(id: TaskId, name: Option<Name>, place: Option<&'static Location<'static>>, lane: Lane) -> Task {
+        Task { word: id.0 | if lane == Lane::Control { CONTROL } else { 0 }, name, place }
     }
 
     /// Returns the task's id.
     pub fn id(&self) -> TaskId {
-        self.id
+        TaskId(self.word & !CONTROL)
     }
 
     /// Returns the name given by [`Builder::name`](crate::task::Builder::name).
@@ -98,6 +115,18 @@ impl Task {
     /// ```
     pub fn spawned_at(&self) -> Option<&'static Location<'static>> {
         self.place
+    }
+
+    /// Returns the task's lane, set by [`Builder::lane`](crate::task::Builder::lane) or inherited.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::{rt::Lane, task};
+    ///
+    /// assert_eq!(task::block_on(async { task::current().lane() }), Lane::Normal);
+    /// ```
+    pub fn lane(&self) -> Lane {
+        if self.word & CONTROL == 0 { Lane::Normal } else { Lane::Control }
     }
 }
 

@@ -1,11 +1,14 @@
-//! The queue that all threads share, and taking every queued task at the end of an epoch.
+//! Tasks in the queues that all threads share, and taking every queued task at the end of an epoch.
 
 use async_task::Runnable;
 
+use super::lanes::Lane;
 use super::processor::Processor;
-use super::queue::{Item, SendItem, release_room};
+use super::queue::{Item, SendItem};
+use super::record::Waits;
 use super::task::{discard, take_item};
 use super::task_data::TaskData;
+use crate::rt::context;
 use crate::rt::runtime::Runtime;
 use crate::sync::Ordering;
 
@@ -17,58 +20,71 @@ impl Runtime {
         self.ensure_worker();
     }
 
-    /// Queues many tasks without waking a worker. Tasks whose epoch is over are dropped. Each task
-    /// is queued by its own epoch: a thread that is late for the end of an epoch may have taken
-    /// tasks of the next one.
+    /// Queues many tasks, each by its lane, without waking a worker. Tasks whose epoch is over are
+    /// dropped. Each task is queued by its own epoch: a thread that is late for the end of an epoch
+    /// may have taken tasks of the next one.
     pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>) {
-        let mut over = Vec::new();
-        {
-            let mut injector = self.injector.lock();
-            // Read under the lock: a shutdown advances the epoch before it empties the queue, and
-            // would miss tasks queued later.
-            let epoch = self.epoch();
-            for runnable in items.map(take_item) {
-                if runnable.metadata().epoch() == epoch {
-                    injector.push_back(SendItem(runnable.into_raw()));
-                } else {
-                    over.push(runnable);
+        let mut items = items.map(take_item).peekable();
+        while let Some(first) = items.peek() {
+            let lane = first.metadata().lane();
+            let queue = if lane == Lane::Control { &self.control.queue } else { &self.injector };
+            let mut over = Vec::new();
+            queue.change(|queue| {
+                // Read under the lock: a shutdown advances the epoch before it empties the queue, and
+                // would miss tasks queued later.
+                let epoch = self.epoch();
+                while let Some(runnable) = items.next_if(|next| next.metadata().lane() == lane) {
+                    if runnable.metadata().epoch() == epoch {
+                        queue.push_back(SendItem(runnable.into_raw()));
+                    } else {
+                        over.push(runnable);
+                    }
+                }
+            });
+            over.into_iter().for_each(discard);
+        }
+    }
+
+    /// Queues a control task of the current epoch that was woken; `while_running`: in its own turn.
+    pub(super) fn schedule_control(&'static self, runnable: Runnable<TaskData>, while_running: bool) {
+        let (processor, is_in_task) = context::processor_and_task(self.epoch());
+        let record = runnable.metadata().record();
+        if !while_running {
+            // An event of the poller or a timer leaves the record as it is.
+            context::note_waker(record);
+        } else if processor.is_none() || is_in_task {
+            record.note_waker(Waits::Turn);
+        }
+        self.inject_quietly(std::iter::once(runnable.into_raw()));
+        match processor {
+            // This thread looks at the lane before its next turn. The turn that it is in may be long.
+            Some(processor) if is_in_task && processor.is_in_long_turn() => self.wake_helper(true),
+            Some(_) => {}
+            None => {
+                self.ensure_worker();
+                if self.needs_poller() {
+                    self.wake_helper(true);
                 }
             }
-            self.injector_len.store(injector.len(), Ordering::SeqCst);
         }
-        over.into_iter().for_each(discard);
     }
 
+    /// Returns the number of tasks in the queues that all threads share.
     #[inline]
     pub(crate) fn injected(&self) -> usize {
-        self.injector_len.load(Ordering::SeqCst)
+        self.injector.len() + self.control.queue.len()
     }
 
-    /// Takes one task from the shared queue, and up to `more` into `processor`'s own queue.
+    /// Takes one task from the injector, and up to `more` into `processor`'s own queue.
     pub(crate) fn take_injected(&'static self, processor: &Processor, more: usize) -> Option<Item> {
-        if self.injected() == 0 {
-            return None;
-        }
-        let mut injector = self.injector.lock();
-        let first = injector.pop_front();
-        let more = more.min(injector.len());
-        for SendItem(item) in injector.drain(..more) {
-            processor.queue.push(item);
-        }
-        self.injector_len.store(injector.len(), Ordering::SeqCst);
-        release_room(&mut injector);
-        drop(injector);
-        first.map(|injected| injected.0)
+        self.injector.pop(more, |item| processor.queue.push(item))
     }
 
     /// Takes every queued task. For the thread that shuts down, because a start would take the
     /// processors in the meantime.
     pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
-        let mut items: Vec<Item> = {
-            let mut injector = self.injector.lock();
-            self.injector_len.store(0, Ordering::SeqCst);
-            injector.drain(..).map(|injected| injected.0).collect()
-        };
+        let mut items = self.injector.take();
+        items.extend(self.control.queue.take());
         for processor in self.processors() {
             if !processor.owned.swap(true, Ordering::SeqCst) {
                 items.extend(processor.queue.drain());

@@ -3,7 +3,8 @@
 //! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls and
 //!   wakes a second worker. [`queue`] and [`processor`]: what it works on.
 //! * [`resting`] and [`idle`] — resting threads and free processors. [`awake`]: the number of awake
-//!   threads. [`injector`]: the queue that all threads share.
+//!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share.
+//! * [`lanes`] — tasks that precede others, and their share of the time.
 //! * [`polling`] — a poll for events. `batch`: the wakers that it found.
 //! * [`block_on`], [`root`], [`blocking`] and [`pool`]: the other threads that run user code.
 //! * [`monitor`] — the thread that watches all others. [`sysmon`]: its state. `reports` and
@@ -25,6 +26,7 @@ pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod idle;
 mod injector;
+pub(crate) mod lanes;
 mod monitor;
 mod pacing;
 pub(crate) mod polling;
@@ -35,6 +37,7 @@ pub(crate) mod record;
 mod reports;
 mod resting;
 pub(crate) mod root;
+pub(crate) mod shared_queue;
 mod shortage;
 pub(crate) mod sysmon;
 pub(crate) mod task;

@@ -19,7 +19,9 @@
 //! after 50 µs behind a turn that was used up, or after 1 ms. So a busy thread does not delay events
 //! by 10 ms, as in Go, and a request needs no fourth system call. Beside a connection that always has
 //! data, an event waits for the rest of one turn of it: the poll follows that turn, and what it wakes
-//! goes before that task (the aside slot of the [`queue`](super::queue)).
+//! goes before that task (the aside slot of the [`queue`](super::queue)). While there are control
+//! tasks, a busy thread polls after 50 µs, and reads the clock every 4 turns, or fewer that take
+//! 100 µs.
 //!
 //! # Waking a second worker
 //! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
@@ -53,6 +55,10 @@ const PROBE_EVERY: u32 = 32;
 const POLL_MIN_NANOS: u64 = 100_000;
 /// The maximum time between two polls of a busy thread, in nanoseconds.
 const POLL_MAX_NANOS: u64 = 1_000_000;
+/// The maximum number of turns between two readings of the clock while there are control tasks, and
+/// the time that they are to take.
+const CONTROL_CLOCK_EVERY: u32 = 4;
+const CONTROL_CLOCK_NANOS: u64 = 100_000;
 /// The number of turns beyond the delivered wake-ups after which a busy thread polls.
 const POLL_MARGIN: u32 = 32;
 /// A backlog worth less than this is done before a woken thread has warmed up.
@@ -165,6 +171,14 @@ impl Pacing {
         (now, turn)
     }
 
+    /// Plans an earlier reading, because there are control tasks. `turn` is the mean length of a turn.
+    #[cold]
+    pub(crate) fn read_soon(&mut self, tick: u32, turn: u64) {
+        let most = (CONTROL_CLOCK_NANOS / turn.max(1)).clamp(1, u64::from(CONTROL_CLOCK_EVERY));
+        self.spacing = self.spacing.min(most as u32);
+        self.clock_at = tick.wrapping_add(self.spacing);
+    }
+
     /// Measures the turns since the last reading. Returns their mean length.
     fn measure(&mut self, processor: &Processor, now: u64) -> u64 {
         let mut mean = processor.turn_nanos.load(Ordering::Relaxed);
@@ -199,9 +213,15 @@ impl Pacing {
     /// Called after a sleep that delivered `delivered` wake-ups. Returns whether the turns that follow
     /// are measured from the first on.
     #[inline]
-    pub(crate) fn begin_stretch(&mut self, processor: &Processor, tick: u32, delivered: u32) -> bool {
+    pub(crate) fn begin_stretch(
+        &mut self,
+        processor: &Processor,
+        tick: u32,
+        delivered: u32,
+        has_control: bool,
+    ) -> bool {
         let is_long = processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS;
-        self.sampled = is_long || delivered >= SAMPLE_FROM || self.sleeps.is_multiple_of(SAMPLE_EVERY);
+        self.sampled = is_long || has_control || delivered >= SAMPLE_FROM || self.sleeps.is_multiple_of(SAMPLE_EVERY);
         self.sleeps = self.sleeps.wrapping_add(1);
         (self.clock, self.spacing) = if self.sampled { (clock::now(), 1) } else { (0, CLOCK_EVERY) };
         self.polled(self.clock, delivered);
@@ -210,12 +230,12 @@ impl Pacing {
         self.sampled
     }
 
-    /// Returns whether a busy thread is to poll, at a reading of the clock. `used_up`: a task waits
-    /// aside, because it has used up its turn.
-    pub(crate) fn is_poll_due(&self, now: u64, turn: u64, used_up: bool) -> bool {
+    /// Returns whether a busy thread is to poll, at a reading of the clock. `is_urgent`: a task waits
+    /// aside, because it has used up its turn, or there are control tasks.
+    pub(crate) fn is_poll_due(&self, now: u64, turn: u64, is_urgent: bool) -> bool {
         let since = now.saturating_sub(self.polled_at);
         let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;
-        since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays) || (since > LONG_NANOS && used_up)
+        since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays) || (since > LONG_NANOS && is_urgent)
     }
 
     /// Notes a poll that delivered `delivered` wake-ups.
@@ -314,7 +334,7 @@ mod tests {
         let mut pacing = Pacing::new();
         let mut begin = |sleeps, delivered, turn_nanos| {
             (pacing.sleeps, pacing.since_poll, pacing.clock_turns) = (sleeps, 5, 5);
-            let is_sampled = pacing.begin_stretch(&processor(turn_nanos), 100, delivered);
+            let is_sampled = pacing.begin_stretch(&processor(turn_nanos), 100, delivered, false);
             assert_eq!((pacing.since_poll, pacing.clock_turns, pacing.delivered), (0, 0, delivered));
             assert_eq!((pacing.sleeps, pacing.polled_at), (sleeps + 1, pacing.clock));
             assert_eq!((pacing.clock != 0, pacing.clock_at), (is_sampled, 101 + pacing.spacing));

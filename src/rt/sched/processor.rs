@@ -56,6 +56,9 @@ pub(crate) struct Processor {
     pub(crate) ended: Counter,
     pub(crate) steals: Counter,
     pub(crate) parks: Counter,
+    /// The turns of control tasks before others, and the times that one queued with the others.
+    pub(crate) control_turns: Counter,
+    pub(crate) control_queued: Counter,
     /// Samples of the duration of polls.
     pub(crate) poll_times: Recorder,
     /// Samples of the time that woken tasks waited for their poll.
@@ -82,6 +85,8 @@ impl Processor {
             ended: Counter::new(),
             steals: Counter::new(),
             parks: Counter::new(),
+            control_turns: Counter::new(),
+            control_queued: Counter::new(),
             poll_times: Recorder::new(Unit::Seconds),
             wake_delays: Recorder::new(Unit::Seconds),
             turns: TurnRing::new(),

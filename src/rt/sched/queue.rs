@@ -402,7 +402,7 @@ mod tests {
             assert_eq!(queue.len(), 0);
         }
         // A second one takes the place of the first, which is appended.
-        [0, 1].map(|number| queue.push_aside(item(number)));
+        (0..2).for_each(|number| queue.push_aside(item(number)));
         assert_eq!((queue.pop(), queue.pop(), queue.pop_slots()), (Some(item(0)), None, Some(item(1))));
         queue.push_aside(item(2));
         assert_eq!(queue.take(usize::MAX), [item(2)]);

@@ -24,6 +24,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::identity::TaskId;
+use super::lanes::Lane;
 use crate::rt::slab::{self, First, Slab, Slot, place_in_block};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
@@ -32,6 +33,7 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 #[derive(Debug)]
 pub(crate) struct Record {
     id: AtomicU64,
+    /// The epoch and the lane: a word of [`Lane::word`].
     epoch: AtomicU32,
     /// What woke the task before its last poll: a packed [`Waits`].
     woken: AtomicU32,
@@ -206,6 +208,7 @@ pub(crate) struct Reading {
     cpu: u32,
     born: u32,
     place: u32,
+    pub(crate) lane: Lane,
 }
 
 impl Reading {
@@ -290,11 +293,11 @@ impl Slot for Record {
 
 impl Record {
     /// Takes a record for a new task of `epoch`, spawned at `place`.
-    pub(crate) fn open(kind: Kind, epoch: u32, place: &'static Location<'static>) -> &'static Record {
+    pub(crate) fn open(kind: Kind, lane: Lane, epoch: u32, place: &'static Location<'static>) -> &'static Record {
         let record = RECORDS.alloc().unwrap_or_else(Record::unlisted);
         // ORDERING: Release, after `close` has cleared the id: see the module documentation.
         fence(Ordering::Release);
-        record.epoch.store(epoch, Ordering::Relaxed);
+        record.epoch.store(lane.word(epoch), Ordering::Relaxed);
         record.waits.store(0, Ordering::Relaxed);
         record.woken.store(0, Ordering::Relaxed);
         record.polls.store(0, Ordering::Relaxed);
@@ -338,8 +341,9 @@ impl Record {
         self.id.load(Ordering::Relaxed)
     }
 
+    /// Returns the word of the task's epoch and lane: the epoch itself for a task of the lane `Normal`.
     #[inline]
-    pub(crate) fn epoch(&self) -> u32 {
+    pub(crate) fn epoch_word(&self) -> u32 {
         self.epoch.load(Ordering::Relaxed)
     }
 
@@ -439,6 +443,7 @@ impl Record {
             cpu: self.cpu.load(Ordering::Relaxed),
             born: self.born.load(Ordering::Relaxed),
             place: self.place.load(Ordering::Relaxed),
+            lane: Lane::of_word(self.epoch_word()),
         };
         // ORDERING: Acquire pairs with the fence in `open`: if the id has not changed, all fields
         // read are this task's.
@@ -550,7 +555,8 @@ mod tests {
     /// More than a block, so that numbers within blocks repeat.
     #[test]
     fn records_are_freed_to_the_slab_under_their_own_numbers() {
-        let open = || (0..100).map(|_| Record::open(Kind::Task, 0, Location::caller())).collect::<Vec<_>>();
+        let open =
+            || (0..100).map(|_| Record::open(Kind::Task, Lane::Normal, 0, Location::caller())).collect::<Vec<_>>();
         for _ in 0..10 {
             let records = open();
             let mut numbers: Vec<_> = records.iter().map(|record| record.index()).collect();

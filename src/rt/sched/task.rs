@@ -18,6 +18,7 @@ use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project_lite::pin_project;
 
 use super::identity::Name;
+use super::lanes::Lane;
 use super::queue::Item;
 use super::record::{Kind, Waits};
 use super::task_data::TaskData;
@@ -41,12 +42,15 @@ pin_project! {
 
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
-            let number = context::with_task(|task| task.map(TaskData::number));
+            let task = context::with_task(|task| task.map(|task| (task.number(), task.lane())));
             let mut this = this.project();
             contain(|| this.future.set(None));
-            debug_assert!(number.is_some(), "a future was dropped outside of its task");
-            if let Some(number) = number {
+            debug_assert!(task.is_some(), "a future was dropped outside of its task");
+            if let Some((number, lane)) = task {
                 end_locals(number);
+                if lane == Lane::Control {
+                    runtime().control.task_ended();
+                }
                 #[cfg(feature = "sim")]
                 super::hooks::task_ended(number);
             }
@@ -113,14 +117,25 @@ pub(crate) fn contain(destructor: impl FnOnce()) {
 /// A task of `async-task`.
 pub(crate) type RawTask<T> = async_task::Task<Output<T>, TaskData>;
 
-/// Spawns a task on the workers.
-pub(crate) fn spawn<F>(name: Option<Name>, place: &'static Location<'static>, future: F) -> RawTask<F::Output>
+/// Returns the lane of the current task, which the tasks that it spawns inherit.
+fn current_lane() -> Lane {
+    context::with_task(|task| task.map_or(Lane::Normal, TaskData::lane))
+}
+
+/// Spawns a task on the workers, in the lane of the current one if `lane` is `None`.
+pub(crate) fn spawn<F>(
+    name: Option<Name>,
+    lane: Option<Lane>,
+    place: &'static Location<'static>,
+    future: F,
+) -> RawTask<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     fork::refuse();
-    let data = TaskData::new(Kind::Task, name, runtime().ensure_running(), place);
+    let lane = lane.unwrap_or_else(current_lane);
+    let data = TaskData::new(Kind::Task, name, lane, runtime().ensure_running(), place);
     let future = trace::in_task(data.number(), data.name(), place, future);
     spawn_with(data, future)
 }
@@ -132,7 +147,7 @@ where
     F::Output: Send + 'static,
 {
     fork::refuse();
-    spawn_with(TaskData::new(Kind::Task, None, runtime().ensure_running(), place), future)
+    spawn_with(TaskData::new(Kind::Task, None, current_lane(), runtime().ensure_running(), place), future)
 }
 
 fn spawn_with<F>(data: TaskData, future: F) -> RawTask<F::Output>
@@ -141,6 +156,9 @@ where
     F::Output: Send + 'static,
 {
     runtime().task_begins();
+    if data.lane() == Lane::Control {
+        runtime().control.task_begins();
+    }
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
@@ -183,7 +201,7 @@ where
     S: Fn(Runnable<TaskData>) + Send + Sync + 'static,
 {
     fork::refuse();
-    let data = TaskData::new(Kind::Call, name, runtime().ensure_running(), place);
+    let data = TaskData::new(Kind::Call, name, Lane::Normal, runtime().ensure_running(), place);
     let future = trace::in_task(data.number(), data.name(), place, async move { f() });
     runtime().task_begins();
     // A simulation makes the call in a turn of the task.
@@ -205,8 +223,8 @@ where
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
     let epoch = runtime.epoch();
-    if runnable.metadata().epoch() != epoch {
-        return schedule_late(runnable, &info);
+    if runnable.metadata().epoch_word() != epoch {
+        return schedule_other(runnable, info.woken_while_running);
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
@@ -240,14 +258,16 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
 }
 
-/// Queues a task of a simulation there, and cancels one that is woken after the end of its epoch. In a
-/// process made by fork(2) that is every task of the parent, where it lives on: its destructors must
-/// not run here.
+/// Queues a control task in its lane and a task of a simulation there, and cancels one that is woken
+/// after the end of its epoch. In a process made by fork(2) that is every task of the parent, where it
+/// lives on: its destructors must not run here.
 #[cold]
-#[cfg_attr(not(feature = "sim"), allow(unused_variables))]
-fn schedule_late(runnable: Runnable<TaskData>, info: &ScheduleInfo) {
+fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
+    if runnable.metadata().epoch() == runtime().epoch() {
+        return runtime().schedule_control(runnable, while_running);
+    }
     #[cfg(feature = "sim")]
-    let Some(runnable) = super::hooks::schedule(runnable, info.woken_while_running) else { return };
+    let Some(runnable) = super::hooks::schedule(runnable, while_running) else { return };
     if fork::is_child() {
         std::mem::forget(runnable);
         return;

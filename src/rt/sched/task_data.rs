@@ -6,6 +6,7 @@ use std::any::Any;
 use std::panic::Location;
 
 use super::identity::{self, Name, Task, TaskId};
+use super::lanes::{CONTROL, Lane};
 use super::record::{Kind, Record};
 use crate::rt::lazy_box::LazyBox;
 use crate::sync::Mutex;
@@ -24,10 +25,10 @@ pub(crate) enum LocalState {
     Dropped,
 }
 
-/// The epoch of a simulation's tasks. The runtime would need four billion starts to come to it, so the
+/// The epoch of a simulation's tasks. The runtime would need two billion starts to come to it, so the
 /// scheduler finds such tasks by the check that it makes anyway.
 #[cfg(feature = "sim")]
-const SIMULATED: u32 = u32::MAX;
+const SIMULATED: u32 = CONTROL - 1;
 
 /// The scheduler's data about a task.
 #[derive(Debug)]
@@ -52,10 +53,16 @@ struct Rare {
 }
 
 impl TaskData {
-    pub(crate) fn new(kind: Kind, name: Option<Name>, epoch: u32, place: &'static Location<'static>) -> TaskData {
+    pub(crate) fn new(
+        kind: Kind,
+        name: Option<Name>,
+        lane: Lane,
+        epoch: u32,
+        place: &'static Location<'static>,
+    ) -> TaskData {
         #[cfg(feature = "sim")]
         let (tag, epoch) = (crate::sim::tag(), if crate::sim::is_here() { SIMULATED } else { epoch });
-        let record = Record::open(kind, epoch, place);
+        let record = Record::open(kind, lane, epoch, place);
         let rare = match name {
             None => LazyBox::new(),
             Some(name) => {
@@ -89,7 +96,7 @@ impl TaskData {
 
     pub(crate) fn task(&self) -> Task {
         let name = self.rare.get().and_then(|rare| rare.name.clone());
-        Task::new(TaskId::from_number(self.number()), name, self.record.place())
+        Task::new(TaskId::from_number(self.number()), name, self.record.place(), self.lane())
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
@@ -109,7 +116,18 @@ impl TaskData {
     /// Returns the epoch of the task.
     #[inline]
     pub(crate) fn epoch(&self) -> u32 {
-        self.record.epoch()
+        self.record.epoch_word() & !CONTROL
+    }
+
+    /// Returns the word of the task's epoch and lane, for a comparison of both at once.
+    #[inline]
+    pub(super) fn epoch_word(&self) -> u32 {
+        self.record.epoch_word()
+    }
+
+    #[inline]
+    pub(crate) fn lane(&self) -> Lane {
+        Lane::of_word(self.record.epoch_word())
     }
 
     /// Returns the state of the local value of `key`.

@@ -1,10 +1,11 @@
 //! The loop of a thread that owns a processor.
 //!
-//! Sources of work, in order: the root future of `block_on`, if it was woken; the next slot (a few
-//! turns in a row at most); the processor's own queue; the shared queue (it comes first at every 61st
-//! turn and after each reading of the clock); tasks of other processors, if they are worth the move.
-//! Timers run when the clock is read and before a sleep. Without work the thread sleeps: in epoll if
-//! no other thread does, otherwise at rest.
+//! Sources of work, in order: the root future of `block_on`, if it was woken; the control lane
+//! ([`lanes`](super::lanes)), within its share; the next slot (a few turns in a row at most); the
+//! processor's own queue; the shared queue (it comes first after each reading of the clock, so at
+//! least every 17th turn); tasks of other processors, if they are worth the move. Timers run when the
+//! clock is read and before a sleep. Without work the thread sleeps: in epoll if no other thread
+//! does, otherwise at rest.
 //!
 //! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second one.
 //!
@@ -16,8 +17,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use async_task::Runnable;
+
 use super::event_ring::Mark;
 use super::idle::Sleeper;
+use super::lanes::{Account, share, turns_per_control_turn};
 use super::pacing::{Pacing, is_worth_stealing, maybe_wake_helper};
 use super::polling::{Polling, Slept};
 use super::processor::{LONG_NANOS, Processor};
@@ -28,9 +32,10 @@ use super::task::{from_item, take_item};
 use super::task_data::TaskData;
 use super::turn_ring::CallPlace;
 use crate::rt::context::{self, BUDGET, REFILL};
+use crate::rt::poll::backend::EVENTS_MAX;
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
-use crate::rt::time::ticks;
+use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
 use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, Ordering};
@@ -38,12 +43,11 @@ use crate::sync::{Arc, Ordering};
 /// The maximum number of consecutive turns for tasks that the running one woke, before older ones
 /// run.
 const NEXT_MAX: u32 = 3;
-/// Every this many turns, and after each reading of the clock, the shared queue comes first (a
-/// prime, as in Go, so that it does not match a rhythm of the tasks).
-const SHARED_EVERY: u32 = 61;
 /// After this many consecutive sleeps whose events woke no task, a thread in `block_on` may have
 /// the role.
 const LONELY: u32 = 4;
+/// The maximum number of polls in a row while batches are full, with control tasks.
+const POLLS_MAX: u32 = 8;
 /// The pause of a worker without work in a process that has no descriptor left for an epoll
 /// instance.
 const NO_POLLER: Duration = Duration::from_millis(10);
@@ -67,6 +71,7 @@ pub(crate) struct Core {
     tick: u32,
     next_run: u32,
     pacing: Pacing,
+    account: Account,
     /// The processor's polls at the last sleep, and the number of consecutive sleeps that ended
     /// without a turn.
     slept_at: u64,
@@ -81,7 +86,15 @@ impl std::fmt::Debug for Core {
 
 impl Core {
     pub(crate) fn new() -> Core {
-        Core { polling: Polling::new(), tick: 0, next_run: 0, pacing: Pacing::new(), slept_at: 0, lonely: 0 }
+        Core {
+            polling: Polling::new(),
+            tick: 0,
+            next_run: 0,
+            pacing: Pacing::new(),
+            account: Account::new(),
+            slept_at: 0,
+            lonely: 0,
+        }
     }
 
     /// Runs tasks until there is a reason to leave. `sleeper` is that of a worker; `root` is that
@@ -106,15 +119,21 @@ impl Core {
                 processor.queue.settle();
                 return Exit::Root;
             }
+            if runtime.control.queue.len() > 0
+                && let Some(kept) = self.control_turn(runtime, processor, epoch)
+            {
+                if !kept {
+                    return Exit::Lost;
+                }
+                owed = owed.saturating_sub(1);
+                continue;
+            }
             self.tick = self.tick.wrapping_add(1);
             let is_due = self.pacing.is_due(self.tick);
-            let is_shared_first = is_due || self.tick.is_multiple_of(SHARED_EVERY);
             if is_due && !self.maintain(runtime, processor) {
                 return Exit::Lost;
             }
-            if let Some(item) =
-                self.next(runtime, processor, is_shared_first).or_else(|| self.search(runtime, processor))
-            {
+            if let Some(item) = self.next(runtime, processor, is_due).or_else(|| self.search(runtime, processor)) {
                 if !self.turn(runtime, processor, item, epoch) {
                     return Exit::Lost;
                 }
@@ -197,12 +216,45 @@ impl Core {
             })
     }
 
+    /// Runs one turn of a control task, unless others precede it, and then returns `None`. Returns false
+    /// if the turn gave the processor away.
+    #[cold]
+    #[inline(never)]
+    fn control_turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, epoch: u32) -> Option<bool> {
+        self.tick = self.tick.wrapping_add(1);
+        if self.pacing.is_due(self.tick) && !self.maintain(runtime, processor) {
+            return Some(false);
+        }
+        let queued = processor.queue.len() + runtime.injector.len();
+        let (precedes, now, share) = (queued > 0, clock::now(), share());
+        if precedes && !self.account.has_credit(now, share) && !self.account.has_turn(self.tick, share) {
+            if queued < turns_per_control_turn(share)
+                && let Some(item) = runtime.control.queue.pop(0, |_| ())
+            {
+                processor.control_queued.add_owned(1);
+                processor.queue.push(item);
+            }
+            return None;
+        }
+        let item = runtime.control.queue.pop(0, |_| ())?;
+        let kept = self.turn(runtime, processor, item, epoch);
+        if precedes {
+            self.account.charge(now, clock::now().saturating_sub(now), share);
+            self.account.take_turn(self.tick);
+            if kept {
+                processor.control_turns.add_owned(1);
+            }
+        }
+        Some(kept)
+    }
+
     /// Runs one turn of one task. Returns false if it gave the processor away.
     #[allow(unsafe_code)]
+    #[inline(always)]
     fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) -> bool {
         // SAFETY: the item was just taken out of a queue and is used once, here.
         let runnable = unsafe { from_item(item) };
-        if runnable.metadata().epoch() != epoch {
+        if runnable.metadata().epoch_word() != epoch && !is_control_of(&runnable, epoch) {
             // Its epoch is over, or this thread is late and has taken a task of the next one.
             runtime.inject(runnable);
             return owns_processor();
@@ -237,6 +289,10 @@ impl Core {
     #[cold]
     fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> bool {
         let (now, turn) = self.pacing.read(processor, self.tick);
+        let has_control = runtime.control.alive() > 0;
+        if has_control {
+            self.pacing.read_soon(self.tick, turn);
+        }
         if processor.stuck.load(Ordering::Relaxed) {
             processor.stuck.store(false, Ordering::Relaxed);
         }
@@ -245,8 +301,13 @@ impl Core {
             processor.record(Mark::Timers, self.polling.wakers.len() as u64);
             self.polling.wake_all(runtime);
         }
-        if owns_processor() && self.pacing.is_poll_due(now, turn, processor.queue.has_aside()) {
-            self.poll_now(runtime, processor, now);
+        let is_urgent = has_control || processor.queue.has_aside();
+        if owns_processor() && self.pacing.is_poll_due(now, turn, is_urgent) {
+            if has_control {
+                self.poll_all(runtime, processor, now);
+            } else {
+                self.poll_now(runtime, processor, now);
+            }
         }
         let is_owned = owns_processor();
         if is_owned {
@@ -274,6 +335,20 @@ impl Core {
             self.polling.wake_all(runtime);
             if owns_processor() {
                 self.pacing.probe(processor, now);
+            }
+        }
+    }
+
+    /// Polls until a batch is not full: the event of a control task may be behind many others.
+    #[cold]
+    fn poll_all(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
+        for _ in 0..POLLS_MAX {
+            let before = runtime.driver.events.get();
+            self.poll_now(runtime, processor, now);
+            // Another thread may have polled, so this is a hint.
+            let is_full = runtime.driver.events.get() - before >= EVENTS_MAX as u64;
+            if !owns_processor() || !is_full {
+                return;
             }
         }
     }
@@ -320,7 +395,8 @@ impl Core {
             Slept::Polled => {
                 let delivered = self.polling.wakers.len() as u32;
                 processor.record(Mark::Rise, delivered.into());
-                let is_sampled = self.pacing.begin_stretch(processor, self.tick, delivered);
+                let is_sampled =
+                    self.pacing.begin_stretch(processor, self.tick, delivered, runtime.control.alive() > 0);
                 self.polling.wake_all(runtime);
                 if is_sampled && owns_processor() {
                     self.pacing.probe_some(processor);
@@ -338,6 +414,12 @@ impl Core {
         }
         (!owns_processor()).then_some(Exit::Lost)
     }
+}
+
+/// Returns whether the task is a control task of `epoch`.
+#[cold]
+fn is_control_of(runnable: &Runnable<TaskData>, epoch: u32) -> bool {
+    runnable.metadata().epoch() == epoch
 }
 
 /// Takes half of the tasks that are queued behind each stuck one. A thread without work steals them;

@@ -1,0 +1,178 @@
+//! The delay of a health check with and without the control lane: `lanes [--rounds 10] [--checks 300] [--connections 1000] [--hogs 4]
+//! [--turn-us 300] [--workers 1]`.
+//!
+//! The process serves `connections` connections that always have data: a task writes to one end of a pair of sockets and reads from the
+//! other, so that each of its turns is used up. `hogs` tasks beside them have turns of `turn-us`. A thread makes health checks over TCP,
+//! half of them over a connection of their own, one per millisecond. The checks are served by tasks of the lane `Normal` and of the lane
+//! `Control`, which alternate within a round, after a time without checks. The output is the delay of a check, and what the saturating
+//! connections carry meanwhile.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream as Blocking};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netpoll::net::{self, TcpListener, TcpStream};
+use netpoll::os::unix::net::UnixStream;
+use netpoll::rt::{self, Lane};
+use netpoll::task;
+use netpoll_bench::arguments::Arguments;
+use netpoll_bench::histogram::Histogram;
+use netpoll_bench::sys;
+
+const MESSAGE: usize = 1024;
+
+fn main() -> ExitCode {
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The checks of one kind, and the load beside them.
+#[derive(Default)]
+struct Kind {
+    delays: Histogram,
+    messages: u64,
+    seconds: f64,
+}
+
+impl Kind {
+    fn print(&self, name: &str) {
+        let rate = self.messages as f64 / self.seconds / 1e3;
+        let ms = |quantile| self.delays.quantile(quantile) as f64 / 1e6;
+        if self.delays.is_empty() {
+            println!("| {name} | – | – | – | {rate:.0} |");
+        } else {
+            let largest = self.delays.largest() as f64 / 1e6;
+            println!("| {name} | {:.3} | {:.3} | {largest:.3} | {rate:.0} |", ms(0.5), ms(0.99));
+        }
+    }
+}
+
+fn measure() -> Result<(), String> {
+    let mut arguments = Arguments::from_env(&[])?;
+    let rounds: usize = arguments.value("rounds", 10)?;
+    let checks: usize = arguments.value("checks", 300)?;
+    let connections: usize = arguments.value("connections", 1000)?;
+    let hogs: usize = arguments.value("hogs", 4)?;
+    let turn = Duration::from_micros(arguments.value("turn-us", 300)?);
+    let workers: usize = arguments.value("workers", 1)?;
+    arguments.finish()?;
+    let text = |error: io::Error| error.to_string();
+    sys::raise_descriptor_limit().map_err(text)?;
+    rt::Builder::new().workers(workers).spare_workers(0).start().map_err(text)?;
+    let carried = Arc::new(AtomicU64::new(0));
+    for _ in 0..connections {
+        drop(task::spawn(saturate(carried.clone())));
+    }
+    for _ in 0..hogs {
+        drop(task::spawn(async move {
+            loop {
+                let begun = Instant::now();
+                while begun.elapsed() < turn {}
+                task::yield_now().await;
+            }
+        }));
+    }
+    thread::sleep(Duration::from_millis(200));
+    let mut kinds = [Kind::default(), Kind::default(), Kind::default()];
+    for _ in 0..rounds {
+        let [none, normal, control] = &mut kinds;
+        observe(none, &carried, |_| {
+            thread::sleep(Duration::from_millis(checks as u64));
+            Ok(())
+        })
+        .map_err(text)?;
+        for (kind, lane) in [(normal, Lane::Normal), (control, Lane::Control)] {
+            let (address, server) = serve(lane).map_err(text)?;
+            observe(kind, &carried, |delays| visit(address, checks, delays)).map_err(text)?;
+            task::block_on(server.cancel());
+        }
+    }
+    println!(
+        "{workers} workers, {connections} saturating connections, {hogs} hogs of {turn:?}, {rounds} rounds of {checks} checks"
+    );
+    println!("| checks | p50 ms | p99 ms | max ms | saturating, 1,000 messages/s |\n|---|---:|---:|---:|---:|");
+    for (kind, name) in kinds.iter().zip(["none", "lane Normal", "lane Control"]) {
+        kind.print(name);
+    }
+    let metrics = rt::metrics();
+    println!(
+        "{} control turns before others, {} queued with the others",
+        metrics.control_turns, metrics.control_queued
+    );
+    Ok(())
+}
+
+/// A connection that always has data.
+async fn saturate(carried: Arc<AtomicU64>) -> io::Result<()> {
+    let (one, other) = UnixStream::pair()?;
+    let (message, mut buffer) = ([7; MESSAGE], [0; MESSAGE]);
+    loop {
+        one.write_all(&message).await?;
+        let mut count = 0;
+        while count < MESSAGE {
+            count += other.read(&mut buffer).await?;
+        }
+        carried.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn serve(lane: Lane) -> io::Result<(SocketAddr, task::JoinHandle<()>)> {
+    let listener = task::block_on(TcpListener::bind("127.0.0.1:0"))?;
+    let address = listener.local_addr()?;
+    let server = task::Builder::new().lane(lane).spawn(async move {
+        let answered = net::serve(listener, |stream: TcpStream| async move {
+            let mut request = [0; 64];
+            while stream.read(&mut request).await.is_ok_and(|count| count > 0) {
+                if stream.write_all(b"ok").await.is_err() {
+                    break;
+                }
+            }
+        });
+        drop(answered.await);
+    })?;
+    Ok((address, server))
+}
+
+fn observe(
+    kind: &mut Kind,
+    carried: &AtomicU64,
+    checks: impl FnOnce(&mut Histogram) -> io::Result<()>,
+) -> io::Result<()> {
+    let (begun, before) = (Instant::now(), carried.load(Ordering::Relaxed));
+    checks(&mut kind.delays)?;
+    kind.messages += carried.load(Ordering::Relaxed) - before;
+    kind.seconds += begun.elapsed().as_secs_f64();
+    Ok(())
+}
+
+/// Makes `checks` checks, every second one over a connection of its own.
+fn visit(address: SocketAddr, checks: usize, delays: &mut Histogram) -> io::Result<()> {
+    let mut kept = Blocking::connect(address)?;
+    kept.set_nodelay(true)?;
+    ask(&mut kept)?;
+    for check in 0..checks {
+        thread::sleep(Duration::from_millis(1));
+        let begun = Instant::now();
+        if check % 2 == 0 {
+            ask(&mut kept)?;
+        } else {
+            ask(&mut Blocking::connect(address)?)?;
+        }
+        delays.record(begun.elapsed().as_nanos() as u64);
+    }
+    Ok(())
+}
+
+fn ask(stream: &mut Blocking) -> io::Result<()> {
+    stream.write_all(b"health?")?;
+    stream.read_exact(&mut [0; 2])
+}

@@ -1,0 +1,265 @@
+//! [`Lane`]: tasks whose turns come before those of others, within a share of the time.
+//!
+//! A task of the lane [`Control`](Lane::Control) answers health checks and heartbeats, or sheds load,
+//! while ordinary tasks saturate the workers. When it is woken it goes to one queue of the runtime,
+//! the control lane, which each worker checks before each turn. So it waits for the shortest of the
+//! turns in progress, and for no queue.
+//!
+//! # The lane belongs to the task
+//! A socket has none: an event wakes a task, and the turn is the task's. A task that a control task
+//! spawns is one as well, unless [`Builder::lane`](crate::task::Builder::lane) says otherwise. So the
+//! connections that a control task accepts are served in the control lane. The lane is a bit of the
+//! word that has the task's epoch: the comparisons of epochs that are made anyway tell control tasks
+//! apart, and other tasks pay for the check of an empty lane only.
+//!
+//! # States of a woken control task
+//! ```text
+//! lane ── the worker has nothing else, or the lane has a part of its share left ──→ runs
+//!   └──── the share is used up, and few tasks are queued ──→ queue of that worker ──→ runs in its turn
+//! ```
+//!
+//! # The share
+//! Each worker gives the lane a share of its time or of its turns, whichever is more; 5 % by default.
+//! * Time: a turn of length *t* that precedes others is paid for by *t* / share of time, and the lane
+//!   has credit while it is at most [`WINDOW`] ahead: at 5 %, a burst of 2.5 ms.
+//! * Turns: without credit, one of 20 turns is the lane's. If fewer tasks than that are queued, a
+//!   control task is queued behind them.
+//!
+//! Therefore neither lane starves:
+//! * Between two turns of ordinary tasks, the lane has at most its burst and one turn, and over longer
+//!   times its share.
+//! * A control task waits for at most 20 turns of others, and never longer than an ordinary one would.
+//!
+//! # Events
+//! While a control task is alive, a busy worker polls after 50 µs, whatever its turns are, reads the
+//! clock at least every fourth turn, and goes on to poll while batches are full
+//! ([`pacing`](super::pacing)). If all awake workers are in long turns, a wake-up of a control task
+//! wakes a resting one.
+//!
+//! # Locks
+//! Locks of this crate are FIFO and know no lanes. A control task that waits for a lock of a socket
+//! waits for the operations before it, and so for turns of ordinary tasks. Because these always get
+//! their share, the wait is bounded; a priority without a bound would make it endless.
+//!
+//! # Memory ordering
+//! That of [`SharedQueue`]. A wake-up checks the epoch under the queue's lock, as for the injector: a
+//! shutdown advances the epoch and then empties the lane (model `epoch_ends_against_scheduling`).
+
+use super::shared_queue::SharedQueue;
+use crate::sync::{AtomicU32, AtomicUsize, Ordering};
+
+/// Which tasks go first; see [`task::Builder::lane`](crate::task::Builder::lane).
+///
+/// # Examples
+/// A health check that answers while other tasks saturate the workers:
+/// ```
+/// use netpoll::{io, net::{self, TcpListener, TcpStream}, prelude::*, rt::Lane, task};
+///
+/// # fn main() -> io::Result<()> {
+/// task::block_on(async {
+///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+///     let addr = listener.local_addr()?;
+///     task::Builder::new().name("health".into()).lane(Lane::Control).spawn(async {
+///         // The tasks of its connections inherit the lane.
+///         net::serve(listener, |stream: TcpStream| async move { stream.write_all(b"ok").await }).await
+///     })?;
+///     let mut answer = String::new();
+///     TcpStream::connect(addr).await?.read_to_string(&mut answer).await?;
+///     assert_eq!(answer, "ok");
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Lane {
+    /// Tasks run in the order in which they are woken.
+    #[default]
+    Normal,
+    /// The task's turns come before those of other tasks, as long as control tasks use no more than
+    /// their [share](crate::rt::Builder::control_share) of the time.
+    Control,
+}
+
+/// The bit of control tasks in the word of an epoch. The runtime would need two billion starts to
+/// come to it.
+pub(super) const CONTROL: u32 = 1 << 31;
+
+impl Lane {
+    /// Returns the word of a task of this lane and `epoch`.
+    #[inline]
+    pub(super) fn word(self, epoch: u32) -> u32 {
+        match self {
+            Lane::Normal => epoch,
+            Lane::Control => epoch | CONTROL,
+        }
+    }
+
+    #[inline]
+    pub(super) fn of_word(word: u32) -> Lane {
+        if word & CONTROL == 0 { Lane::Normal } else { Lane::Control }
+    }
+}
+
+/// The default of [`Builder::control_share`](crate::rt::Builder::control_share), in per cent.
+pub(crate) const SHARE: u32 = 5;
+
+/// The time that the lane may be ahead of its share on a worker, in nanoseconds.
+const WINDOW: u64 = 50_000_000;
+
+/// The queue of the runnable control tasks, and the number of those that exist.
+#[derive(Debug)]
+pub(crate) struct ControlLane {
+    pub(crate) queue: SharedQueue,
+    alive: AtomicUsize,
+}
+
+/// The share of the current or last runtime, in per cent.
+static CURRENT_SHARE: AtomicU32 = AtomicU32::new(SHARE);
+
+/// Returns the share of the runtime, in per cent.
+pub(super) fn share() -> u32 {
+    CURRENT_SHARE.load(Ordering::Relaxed)
+}
+
+/// Sets the share of the runtime, in per cent.
+pub(crate) fn set_share(percent: u32) {
+    CURRENT_SHARE.store(percent, Ordering::Relaxed);
+}
+
+impl ControlLane {
+    pub(crate) const fn new() -> ControlLane {
+        ControlLane { queue: SharedQueue::new(), alive: AtomicUsize::new(0) }
+    }
+
+    /// Returns the number of control tasks that have begun and not ended.
+    #[inline]
+    pub(crate) fn alive(&self) -> usize {
+        // ORDERING: Relaxed: a hint for the times of polls.
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn task_begins(&self) {
+        self.alive.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn task_ended(&self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The account of one worker's control turns; see "The share" in the [module documentation](self).
+#[derive(Debug)]
+pub(super) struct Account {
+    /// The time until which the lane's turns so far use the share up.
+    paid_until: u64,
+    /// The worker's tick at the last turn that preceded others.
+    turn_at: u32,
+}
+
+/// Returns the number of turns of which one is the lane's, with a share of `percent`.
+pub(super) fn turns_per_control_turn(percent: u32) -> usize {
+    100_usize.checked_div(percent as usize).unwrap_or(usize::MAX)
+}
+
+impl Account {
+    pub(super) const fn new() -> Account {
+        Account { paid_until: 0, turn_at: 0 }
+    }
+
+    /// Returns whether a control task may precede others at `now`, with a share of `percent`.
+    pub(super) fn has_credit(&self, now: u64, percent: u32) -> bool {
+        percent > 0 && self.paid_until <= now.saturating_add(WINDOW)
+    }
+
+    /// Returns whether a control task may precede others in the turn `tick`, because the lane has had
+    /// less than its share of the turns.
+    pub(super) fn has_turn(&self, tick: u32, percent: u32) -> bool {
+        tick.wrapping_sub(self.turn_at) as usize >= turns_per_control_turn(percent)
+    }
+
+    /// Counts a turn that precedes others.
+    pub(super) fn take_turn(&mut self, tick: u32) {
+        self.turn_at = tick;
+    }
+
+    /// Charges a turn that began at `now` and took `length`.
+    pub(super) fn charge(&mut self, now: u64, length: u64, percent: u32) {
+        let price = length.saturating_mul(100) / u64::from(percent.max(1));
+        self.paid_until = self.paid_until.max(now).saturating_add(price);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn lane_is_a_bit_beside_the_epoch() {
+        for epoch in [0, 1, 77, CONTROL - 1] {
+            for lane in [Lane::Normal, Lane::Control] {
+                let word = lane.word(epoch);
+                assert_eq!((Lane::of_word(word), word & !CONTROL), (lane, epoch));
+            }
+        }
+    }
+
+    /// Turns of 100 µs at 5 %: a burst of a little more than 2.5 ms, then one turn per 2 ms.
+    #[test]
+    fn control_turns_have_their_share_and_no_more() {
+        let (mut account, mut now) = (Account::new(), 1_000 * MS);
+        let mut turns_until = |end: u64| {
+            let mut turns = 0;
+            while now < end {
+                if account.has_credit(now, 5) {
+                    account.charge(now, MS / 10, 5);
+                    turns += 1;
+                }
+                // A turn of the lane, or one of another task.
+                now += MS / 10;
+            }
+            turns
+        };
+        assert_eq!(turns_until(1_004 * MS), 27, "the burst");
+        assert_eq!(turns_until(1_104 * MS), 50, "5 % of 100 ms");
+        assert_eq!(turns_until(2_104 * MS), 500, "5 % of a second");
+        // The time in which it asks for nothing saves up no more than the burst.
+        account.charge(9_000 * MS, 0, 5);
+        now = 9_000 * MS;
+        let mut burst = 0;
+        while account.has_credit(now, 5) {
+            account.charge(now, MS / 10, 5);
+            burst += 1;
+        }
+        assert_eq!(burst, 26);
+    }
+
+    #[test]
+    fn control_task_without_credit_has_one_of_twenty_turns() {
+        let mut account = Account::new();
+        account.take_turn(u32::MAX - 3);
+        let first = (1..100).find(|turns| account.has_turn((u32::MAX - 3).wrapping_add(*turns), 5));
+        assert_eq!(first, Some(20));
+        assert_eq!([0, 1, 5, 10, 100].map(turns_per_control_turn), [usize::MAX, 100, 20, 10, 1]);
+        assert!(!account.has_turn(u32::MAX / 2, 0));
+    }
+
+    #[test]
+    fn share_of_zero_gives_no_priority_and_all_of_it_always() {
+        let mut account = Account::new();
+        assert!(!account.has_credit(MS, 0));
+        let mut now = MS;
+        for _ in 0..10_000 {
+            assert!(account.has_credit(now, 100));
+            account.charge(now, MS, 100);
+            now += MS;
+        }
+        // A turn of a second at 5 %: no credit for almost 20 s.
+        account.charge(now, 1000 * MS, 5);
+        assert!(!account.has_credit(now + 19_000 * MS, 5) && account.has_credit(now + 20_000 * MS, 5));
+    }
+}

@@ -1,0 +1,110 @@
+//! [`SharedQueue`]: a FIFO of runnable tasks that every thread pushes to and takes from.
+//!
+//! The runtime has two: the injector, for tasks that are woken by threads without a processor, and
+//! the control lane ([`lanes`](super::lanes)).
+//!
+//! # Invariants
+//! * Q1 (`queue.rs`) — every pushed item is taken exactly once.
+//! * R1 (`runtime.rs`) — an item that is in the queue when the last awake thread goes to sleep keeps
+//!   that thread awake, or the thread that pushed it wakes another.
+//!
+//! # Memory ordering
+//! The items are under the lock. `len` is their number, stored before the lock is released, so that
+//! threads find an empty queue without the lock. It is SeqCst: a thread that brings work pushes it
+//! and then reads the number of awake threads; a thread that goes to sleep decrements that number
+//! and then reads `len` (model `shared_queue_against_sleep`). Pushes and takes store `len` in the
+//! order of the lock (model `shared_queue_two_pushers`).
+
+use std::collections::VecDeque;
+
+use super::queue::{Item, SendItem, release_room};
+use crate::sync::{AtomicUsize, Mutex, Ordering, const_fn, injected_bug};
+
+/// A FIFO that all threads share; see the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct SharedQueue {
+    len: AtomicUsize,
+    items: Mutex<VecDeque<SendItem>>,
+}
+
+impl SharedQueue {
+    const_fn! {
+        pub(crate) fn new() -> SharedQueue {
+            SharedQueue { len: AtomicUsize::new(0), items: Mutex::new(VecDeque::new()) }
+        }
+    }
+
+    /// Returns the number of items.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        // ORDERING: SeqCst; see the module documentation.
+        self.len.load(Ordering::SeqCst)
+    }
+
+    /// Calls `push` with the items, and publishes their number.
+    pub(crate) fn change<T>(&self, push: impl FnOnce(&mut VecDeque<SendItem>) -> T) -> T {
+        let mut items = self.items.lock();
+        let result = push(&mut items);
+        let len = items.len();
+        release_room(&mut items);
+        if injected_bug!("shared_len_after_the_lock") {
+            drop(items);
+            self.len.store(len, Ordering::SeqCst);
+            return result;
+        }
+        // ORDERING: SeqCst; see the module documentation.
+        self.len.store(len, Ordering::SeqCst);
+        result
+    }
+
+    /// Takes the oldest item, and passes up to `more` further ones to `rest`.
+    pub(crate) fn pop(&self, more: usize, rest: impl FnMut(Item)) -> Option<Item> {
+        if self.len() == 0 {
+            return None;
+        }
+        self.change(|items| {
+            let first = items.pop_front();
+            let more = more.min(items.len());
+            items.drain(..more).map(|SendItem(item)| item).for_each(rest);
+            first.map(|SendItem(item)| item)
+        })
+    }
+
+    /// Takes all items.
+    pub(crate) fn take(&self) -> Vec<Item> {
+        self.change(|items| items.drain(..).map(|SendItem(item)| item).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(number: usize) -> Item {
+        Item::new(std::ptr::without_provenance_mut(number)).unwrap()
+    }
+
+    fn push(queue: &SharedQueue, numbers: impl Iterator<Item = usize>) {
+        queue.change(|items| items.extend(numbers.map(item).map(SendItem)));
+    }
+
+    #[test]
+    fn items_come_out_in_order_one_or_several_at_a_time() {
+        let queue = SharedQueue::new();
+        assert_eq!(queue.pop(9, |_| panic!("it is empty")), None);
+        push(&queue, 1..=10);
+        assert_eq!((queue.pop(0, |_| panic!("one only")), queue.len()), (Some(item(1)), 9));
+        let mut rest = Vec::new();
+        assert_eq!(queue.pop(3, |item| rest.push(item)), Some(item(2)));
+        assert_eq!((rest, queue.len()), ((3..=5).map(item).collect(), 5));
+        assert_eq!((queue.take(), queue.len()), ((6..=10).map(item).collect(), 0));
+    }
+
+    #[test]
+    fn room_of_a_long_backlog_is_freed() {
+        let queue = SharedQueue::new();
+        push(&queue, 1..=100_000);
+        assert_eq!(queue.take().len(), 100_000);
+        assert_eq!(queue.items.lock().capacity(), 0);
+    }
+}
