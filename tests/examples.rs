@@ -37,6 +37,18 @@ fn quickstart_adapts_to_descriptor_limit() {
 }
 
 #[test]
+fn health_checks_are_answered_in_both_lanes() {
+    let (status, output) = Example::start("health", &["20", "5"]).end();
+    assert!(status.success(), "{status}: {output}");
+    assert!(output.starts_with("5 health checks beside 20 busy tasks"), "{output}");
+    for lane in ["lane Normal: p50 ", "lane Control: p50 "] {
+        assert!(output.contains(lane), "{output}");
+    }
+    let turns = output.lines().last().and_then(|line| line.split(' ').next()?.parse::<u64>().ok());
+    assert!(turns.is_some_and(|turns| turns > 0), "{output}");
+}
+
+#[test]
 fn happy_eyeballs_reports_winner() {
     let (status, output) = Example::start("happy_eyeballs", &[]).end();
     assert!(status.success(), "{status}: {output}");

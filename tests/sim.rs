@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use netpoll::net::{TcpListener, TcpStream, UdpSocket};
+use netpoll::rt::Lane;
 use netpoll::sim::{Builder, Order, Sim, mbit, ms};
 use netpoll::task;
 
@@ -389,6 +392,35 @@ fn fifo_order_runs_tasks_as_they_were_woken() {
     let sorted: Vec<_> = (0..20).collect();
     assert_eq!(order(Order::Fifo).output, sorted);
     assert_ne!(order(Order::Random).output, sorted);
+}
+
+/// In either order control tasks go first, and ordinary tasks that are runnable have one of 20 turns.
+#[test]
+fn control_tasks_go_first_and_starve_no_one() {
+    const OTHERS: usize = 5;
+    for order in [Order::Fifo, Order::Random] {
+        let run = Builder::new().order(order).seed(7).run(|_sim| async {
+            let turns = Arc::new([const { AtomicUsize::new(0) }; 2]);
+            for lane in [Lane::Normal, Lane::Control] {
+                for _ in 0..OTHERS {
+                    let turns = turns.clone();
+                    let endless = async move {
+                        loop {
+                            turns[usize::from(lane == Lane::Control)].fetch_add(1, Ordering::SeqCst);
+                            task::yield_now().await;
+                        }
+                    };
+                    drop(task::Builder::new().lane(lane).spawn(endless));
+                }
+            }
+            while turns[0].load(Ordering::SeqCst) < 100 {
+                task::yield_now().await;
+            }
+            turns[1].load(Ordering::SeqCst)
+        });
+        // The test's own future has some of the turns of ordinary tasks.
+        assert!((1000..20_000).contains(&run.output), "{} control turns, {order:?}", run.output);
+    }
 }
 
 #[test]
