@@ -675,7 +675,7 @@ fn every_call_reports_every_errno() {
 
 #[test]
 fn every_call_of_epoll_reports_every_errno() {
-    check_matrix("every_call_of_epoll_reports_every_errno", &[common::ON_EPOLL], EPOLL_MATRIX);
+    check_matrix("every_call_of_epoll_reports_every_errno", &common::ON_ONE_EPOLL, EPOLL_MATRIX);
 }
 
 /// ADD → EPERM: epoll does not support this kind of file.

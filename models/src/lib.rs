@@ -9,8 +9,8 @@
 //! the source and that it must find ([`harness::finds`]). To add a model: mirror the file, write the model beside the
 //! others, put `injected_bug!("name")` into the source, and add two lines to `tests/`.
 //!
-//! A protocol that is spread over files that make system calls is modelled in miniature ([`sleep`], and parts of
-//! [`wait_state`] and [`deadlines`]), with the names of the functions that it mirrors.
+//! A protocol that is spread over files that make system calls is modelled in miniature ([`sleep`] and [`shards`], and
+//! parts of [`wait_state`] and [`deadlines`]), with the names of the functions that it mirrors.
 
 // The unit tests of the mirrored files run in the crate, over the standard library's types.
 #![cfg(not(test))]
@@ -18,6 +18,7 @@
 #![allow(dead_code, unused_imports, clippy::all)]
 
 mod engine;
+mod miniature;
 mod net;
 mod rt;
 #[cfg(feature = "shuttle")]
@@ -34,6 +35,7 @@ pub mod harness;
 pub mod parking;
 pub mod permits;
 pub mod run_queue;
+pub mod shards;
 pub mod shared_queue;
 pub mod sleep;
 pub mod slots;

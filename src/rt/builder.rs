@@ -4,9 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use super::config::{
-    BlockedPolicy, BlockedTask, Config, PROCESSORS_MAX, invalid, thread_name_from_environment, workers_from_environment,
+    BlockedPolicy, BlockedTask, Config, PROCESSORS_MAX, invalid, shards_from_environment, thread_name_from_environment,
+    workers_from_environment,
 };
 use super::context;
+use super::poll::roles::SHARDS_MAX;
 use super::runtime::runtime;
 use crate::sync::Arc;
 
@@ -46,11 +48,12 @@ impl Default for Builder {
 
 impl Builder {
     /// Creates settings with the defaults: one worker per CPU, 64 spare workers, 256 threads for
-    /// blocking calls.
+    /// blocking calls, one shard of the poller per 8 workers.
     ///
     /// If [`workers`](Builder::workers) or [`thread_name`](Builder::thread_name) is not called, the
     /// environment variable `NETPOLL_THREADS` or `NETPOLL_THREAD_NAME` applies, and if it is not
-    /// set, async-std's `ASYNC_STD_THREAD_COUNT` or `ASYNC_STD_THREAD_NAME`.
+    /// set, async-std's `ASYNC_STD_THREAD_COUNT` or `ASYNC_STD_THREAD_NAME`. If
+    /// [`poller_shards`](Builder::poller_shards) is not called, `NETPOLL_POLLER_SHARDS` applies.
     pub fn new() -> Builder {
         Builder { config: Config::new(), workers: None, thread_name: None, inspect_socket: None, black_box_file: None }
     }
@@ -66,6 +69,32 @@ impl Builder {
     /// Sets the number of workers that may be added while tasks block their threads. 0 adds none.
     pub fn spare_workers(mut self, spares: usize) -> Builder {
         self.config.spares = spares;
+        self
+    }
+
+    /// Sets the number of shards of the poller, from 1 to 64. The default is one per 8 workers, and
+    /// one for fewer than 16 workers. This is for tests and tuning.
+    ///
+    /// A shard is an epoll instance, which one thread at a time waits in. A descriptor is registered
+    /// in one shard and stays there, preferably in that of the worker that registers it. More shards
+    /// let more threads take events at the same time, and contend less for the kernel's lock of an
+    /// instance. But a thread that waits while no other one is awake waits in all shards, which costs
+    /// a system call more. An instance, with two descriptors, is opened when it is first used.
+    ///
+    /// On other back ends than epoll there is one shard, whatever this is set to.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::rt;
+    ///
+    /// rt::Builder::new().workers(2).poller_shards(2).start()?;
+    /// # if cfg!(target_os = "linux") && std::env::var_os("NETPOLL_BACKEND").is_none() {
+    /// assert_eq!(rt::metrics().poller_shards, 2);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn poller_shards(mut self, shards: usize) -> Builder {
+        self.config.shards = Some(shards);
         self
     }
 
@@ -235,6 +264,11 @@ impl Builder {
             Some(workers) => workers,
             None => workers_from_environment()?.unwrap_or(config.workers),
         };
+        match config.shards {
+            None => config.shards = shards_from_environment()?,
+            Some(1..=SHARDS_MAX) => {}
+            Some(shards) => return Err(invalid(format!("the poller has 1 to {SHARDS_MAX} shards, not {shards}"))),
+        }
         if let Some(name) = thread_name.or_else(thread_name_from_environment) {
             config.thread_name = name;
         }

@@ -7,6 +7,8 @@ use std::panic::Location;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use super::poll::back_ends::Instance;
+use super::poll::roles::SHARDS_MAX;
 use super::sched::identity::TaskId;
 use super::sched::lanes;
 use crate::sync::{Arc, AtomicBool, Ordering};
@@ -58,6 +60,8 @@ pub(crate) type Report = dyn Fn(&BlockedTask) + Send + Sync;
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) workers: usize,
+    /// The number of shards of the poller, or `None` for one per [`WORKERS_PER_SHARD`].
+    pub(super) shards: Option<usize>,
     pub(crate) spares: usize,
     pub(crate) blocking_threads: usize,
     pub(crate) thread_name: String,
@@ -75,6 +79,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("workers", &self.workers)
+            .field("shards", &self.shards)
             .field("spares", &self.spares)
             .field("blocking_threads", &self.blocking_threads)
             .field("thread_name", &self.thread_name)
@@ -97,12 +102,15 @@ pub(crate) fn wraps_io_errors() -> bool {
     WRAPS_IO_ERRORS.load(Ordering::Relaxed)
 }
 
+/// By the model of docs/SCALING.md one poller is busy two thirds of the time with 16 busy workers.
+const WORKERS_PER_SHARD: usize = 8;
 pub(super) const SPARES: usize = 64;
 /// Without the spare workers, whose number the environment cannot set.
 pub(super) const WORKERS_MAX: usize = PROCESSORS_MAX - SPARES;
 const BLOCKING_THREADS: usize = 256;
 const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
 const NAME_VARIABLE: &str = "NETPOLL_THREAD_NAME";
+const SHARDS_VARIABLE: &str = "NETPOLL_POLLER_SHARDS";
 /// async-std's variables, which are read if ours are not set.
 const THREADS_FALLBACK: &str = "ASYNC_STD_THREAD_COUNT";
 const NAME_FALLBACK: &str = "ASYNC_STD_THREAD_NAME";
@@ -111,6 +119,7 @@ impl Config {
     pub(super) fn new() -> Config {
         Config {
             workers: available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
+            shards: None,
             spares: SPARES,
             blocking_threads: BLOCKING_THREADS,
             thread_name: "netpoll".to_owned(),
@@ -139,10 +148,23 @@ impl Config {
             Ok(None) => {}
             Err(error) => eprintln!("netpoll: {error}; using {} workers", config.workers),
         }
+        match shards_from_environment() {
+            Ok(shards) => config.shards = shards,
+            Err(error) => eprintln!("netpoll: {error}; using {} shards", config.poller_shards()),
+        }
         if let Some(name) = thread_name_from_environment() {
             config.thread_name = name;
         }
         config
+    }
+
+    /// Returns the number of shards of the poller: 1 for a back end that cannot have several.
+    pub(crate) fn poller_shards(&self) -> usize {
+        match self.shards {
+            _ if !Instance::shards_by_environment() => 1,
+            Some(shards) => shards,
+            None => (self.workers / WORKERS_PER_SHARD).clamp(1, SHARDS_MAX),
+        }
     }
 }
 
@@ -159,6 +181,17 @@ pub(super) fn workers_from_environment() -> io::Result<Option<usize>> {
         Some(workers @ 1..=WORKERS_MAX) => Ok(Some(workers)),
         _ if name == THREADS_FALLBACK => Ok(None),
         _ => Err(invalid(format!("{name}={} is not a number of threads from 1 to {}", value.display(), WORKERS_MAX))),
+    }
+}
+
+pub(super) fn shards_from_environment() -> io::Result<Option<usize>> {
+    let Some(value) = std::env::var_os(SHARDS_VARIABLE) else { return Ok(None) };
+    match value.to_str().and_then(|value| value.trim().parse().ok()) {
+        Some(shards @ 1..=SHARDS_MAX) => Ok(Some(shards)),
+        _ => Err(invalid(format!(
+            "{SHARDS_VARIABLE}={} is not a number of shards from 1 to {SHARDS_MAX}",
+            value.display()
+        ))),
     }
 }
 

@@ -111,7 +111,10 @@ metrics! {
     Counter steals: u64,
     /// Total number of times that a thread parked.
     Counter parks: u64,
-    /// Total number of calls that waited for events or checked for them.
+    /// Number of shards of the poller.
+    Gauge poller_shards: usize,
+    /// Total number of calls that waited for events or checked for them. A wait in several shards of
+    /// the poller counts once for each.
     Counter poller_waits: u64,
     /// Total number of events that these calls returned.
     Counter events: u64,
@@ -298,9 +301,10 @@ pub(crate) fn metrics_with(waiters: impl FnOnce() -> usize) -> Metrics {
         polls: runtime.processors().map(|p| p.turns.ended()).sum(),
         steals: sum(|p| &p.steals),
         parks: sum(|p| &p.parks),
-        poller_waits: runtime.driver.waits.get(),
-        events: runtime.driver.events.get(),
-        stale_events: runtime.driver.stale.get(),
+        poller_shards: runtime.driver.roles.count(),
+        poller_waits: runtime.driver.sum(|counts| &counts.waits),
+        events: runtime.driver.sum(|counts| &counts.events),
+        stale_events: runtime.driver.sum(|counts| &counts.stale),
         waiters: waiters(),
         timers_armed: runtime.timers_armed(),
         timers_fired: runtime.timers_fired.get(),

@@ -14,8 +14,8 @@
 //! * 10 — nothing here runs by itself: with no traffic and no timer due, every thread sleeps
 //!   without limit.
 //! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in
-//!   epoll. If it is 0, either a thread sleeps in epoll, or the next work wakes a resting thread or
-//!   starts one.
+//!   epoll. If it is 0, either threads sleep in epoll, in all open shards of the poller, or the next
+//!   work wakes a resting thread or starts one.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -39,6 +39,7 @@ use super::waiters::Wakers;
 use crate::rt::poll::closings::Closings;
 use crate::rt::poll::driver::Driver;
 use crate::rt::poll::poll_desc::{PollCache, PollDesc};
+use crate::rt::poll::roles::Shards;
 use crate::rt::time::clock;
 use crate::rt::time::timer::{Target, TimerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
@@ -229,18 +230,50 @@ impl Runtime {
         fence(Ordering::SeqCst);
         let awake = self.awake.count();
         // Threads that are stuck find no work.
-        if awake <= self.sysmon.stuck() && !self.driver.wake_worker() {
+        if awake <= self.sysmon.stuck() && !self.wake_worker() {
             self.wake_one(awake == 0 || self.config().blocked_tasks == BlockedPolicy::AddWorkers);
         }
     }
 
-    /// Makes sure that another thread polls, because this thread registered or armed something and
-    /// will not poll.
+    /// Makes sure that other threads poll all shards, because this thread registered or armed
+    /// something and will not poll.
     pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
-        if self.awake.count() == 0 && !self.driver.role.is_taken() && !self.nudge_root() {
+        // A thread that sleeps in some shards then sleeps in all.
+        if self.leaves_a_shard() && !self.driver.wake_sleeper() && !self.nudge_root() {
             self.wake_one(true);
         }
+    }
+
+    /// Returns whether no thread is awake and there is a shard that no thread polls (R1).
+    #[inline]
+    pub(crate) fn leaves_a_shard(&self) -> bool {
+        self.awake.count() == 0 && !self.driver.roles.are_taken()
+    }
+
+    /// Breaks the sleep of a worker, preferably one in this thread's shard. Reports whether one was
+    /// sleeping in the back end.
+    pub(crate) fn wake_worker(&'static self) -> bool {
+        self.driver.wake_worker(self.home_shard())
+    }
+
+    // ---- shards of the poller ----
+
+    /// Returns the shard in which this thread registers descriptors.
+    pub(crate) fn own_shard(&'static self) -> usize {
+        context::processor_in(self.epoch()).map_or(0, |processor| self.driver.roles.own(processor.id))
+    }
+
+    /// Returns the shards to which the timers that this thread has just armed may belong.
+    fn timer_shards(&'static self) -> Shards {
+        let is_of_before = context::processor().is_some_and(|it| it.epoch.load(Ordering::Relaxed) != self.epoch());
+        // Its epoch may have ended between the choice of the set and now.
+        if is_of_before { self.driver.roles.open() } else { Shards::one(self.home_shard()) }
+    }
+
+    /// Returns the home of this thread's processor, or shard 0.
+    fn home_shard(&'static self) -> usize {
+        context::processor_in(self.epoch()).map_or(0, |processor| self.driver.roles.home(processor.id))
     }
 
     // ---- threads in `block_on` ----
@@ -328,21 +361,38 @@ impl Runtime {
 
     /// Returns the number of timers ever armed.
     pub(crate) fn timers_armed(&'static self) -> u64 {
-        self.timer_sets().map(TimerSet::armed).sum()
+        self.all_timer_sets().map(TimerSet::armed).sum()
     }
 
-    fn timer_sets(&'static self) -> impl Iterator<Item = &'static TimerSet> {
+    fn all_timer_sets(&'static self) -> impl Iterator<Item = &'static TimerSet> {
         self.processors().map(|processor| &processor.timers).chain(std::iter::once(&self.shared_timers))
+    }
+
+    /// Returns the timer sets of some shards.
+    fn timer_sets(&'static self, shards: Shards) -> impl Iterator<Item = &'static TimerSet> {
+        let len = self.processors_len.load(Ordering::SeqCst);
+        let processors = self.driver.roles.processors_of(shards, len).flat_map(|ids| &self.processors[ids]);
+        let sets = processors.filter_map(|slot| slot.get().map(|processor| &processor.timers));
+        sets.chain(shards.contains(0).then_some(&self.shared_timers))
     }
 
     /// For a shutdown: takes all sleepers, to be woken.
     pub(crate) fn clear_sleeps(&'static self, wakers: &mut Wakers) {
-        self.timer_sets().for_each(|set| set.clear_sleeps(wakers, |target, when| self.entry_counts(target, when)));
+        self.all_timer_sets().for_each(|set| set.clear_sleeps(wakers, |target, when| self.entry_counts(target, when)));
     }
 
-    /// Returns the time at which the first timer is due.
-    pub(crate) fn next_timer(&'static self) -> u64 {
-        self.timer_sets().map(TimerSet::next).min().unwrap_or(clock::NEVER)
+    /// Returns the time at which the first timer of some shards is due.
+    #[inline]
+    pub(crate) fn next_timer(&'static self, shards: Shards) -> u64 {
+        if !self.driver.roles.is_single() {
+            return self.next_timer_of(shards);
+        }
+        self.all_timer_sets().map(TimerSet::next).min().unwrap_or(clock::NEVER)
+    }
+
+    #[cold]
+    fn next_timer_of(&'static self, shards: Shards) -> u64 {
+        self.timer_sets(shards).map(TimerSet::next).min().unwrap_or(clock::NEVER)
     }
 
     /// Returns whether an entry of a poll descriptor still counts, when entries are swept.
@@ -370,7 +420,8 @@ impl Runtime {
         if crate::sim::is_here() {
             return;
         }
-        if self.driver.wake_if_later(at) || self.polls_here() {
+        let wake = |is_asleep, shard| self.driver.wake_if_later(shard, at) | is_asleep;
+        if self.timer_shards().into_iter().fold(false, wake) || self.polls_here() {
             return;
         }
         // ORDERING: SeqCst: the timer is armed before the state is read; `start` does it the other
@@ -381,9 +432,15 @@ impl Runtime {
         }
     }
 
-    /// Runs all timers of all sets that are due at `now`.
-    pub(crate) fn run_timers(&'static self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) {
-        for set in self.timer_sets() {
+    /// Runs all timers of some shards that are due at `now`.
+    pub(crate) fn run_timers(
+        &'static self,
+        shards: Shards,
+        now: u64,
+        due: &mut Vec<(u64, Target)>,
+        wakers: &mut Wakers,
+    ) {
+        for set in self.timer_sets(shards) {
             if set.next() > now {
                 continue;
             }

@@ -9,7 +9,7 @@
 //!    clock again, queued tasks are dropped, and timers run. This repeats until nothing is queued,
 //!    because a destructor may wake other tasks, and may itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
-//!    epoll instance is closed.
+//!    epoll instances are closed.
 //!
 //! # The time limit
 //! The calling thread runs no user code and takes no lock under which user code runs: destructors
@@ -32,6 +32,7 @@ use super::still_running::StillRunning;
 use super::waiters::Wakers;
 use crate::rt::context;
 use crate::rt::fork;
+use crate::rt::poll::roles::Shards;
 use crate::rt::time::clock;
 use crate::sync::{MutexGuard, Ordering};
 use crate::trace;
@@ -173,7 +174,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
         // Threads in `block_on` that run a task or poll, and threads that an earlier shutdown left
         // behind in a turn.
         let is_used = runtime.visitors.load(Ordering::SeqCst) > 0
-            || runtime.driver.role.is_taken()
+            || runtime.driver.roles.is_any_taken()
             || (runtime.tasks_alive() > 0 && has_turns_of_before(runtime));
         let is_done = is_idle && !found && threads == 0 && !is_used;
         if is_done || is_over(deadline) && (is_idle || is_over(least)) {
@@ -215,7 +216,7 @@ fn has_turns_of_before(runtime: &'static Runtime) -> bool {
 fn interrupt(runtime: &'static Runtime) -> Wakers {
     let mut wakers = Wakers::new();
     runtime.sysmon.take_wakers(&mut wakers);
-    runtime.run_timers(clock::now(), &mut Vec::new(), &mut wakers);
+    runtime.run_timers(Shards::ALL, clock::now(), &mut Vec::new(), &mut wakers);
     runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
     runtime.clear_sleeps(&mut wakers);
     wakers

@@ -6,6 +6,7 @@ use std::io;
 use super::config::Config;
 use super::fork;
 use super::inspect;
+use super::poll::roles::Shards;
 use super::runtime::{Runtime, runtime};
 use super::time::{clock, ticks};
 use crate::sync::{Arc, Ordering, fence};
@@ -55,6 +56,7 @@ impl Runtime {
         let (config, epoch) = (self.config(), self.epoch());
         ticks::calibrate();
         self.awake.begin(epoch);
+        self.driver.configure(config.poller_shards(), config.workers);
         self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
         self.begin_run(epoch);
         // ORDERING: SeqCst: the state is stored before the timers are read; `timer_moved` does it
@@ -62,7 +64,7 @@ impl Runtime {
         fence(Ordering::SeqCst);
         // Deadlines survive a shutdown. A timer that is armed later and is not the first of its set
         // relies on a thread that sleeps until the first.
-        if self.next_timer() != clock::NEVER {
+        if self.next_timer(Shards::ALL) != clock::NEVER {
             self.ensure_poller();
         }
     }

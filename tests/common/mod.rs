@@ -28,7 +28,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use kernel::{in_flight, own_address};
 pub use processes::{
-    NoForks, ON_EPOLL, child, child_on_epoll, child_on_host, child_with, is_child, is_on_epoll, no_forks, output, spawn,
+    NoForks, ON_EPOLL, ON_ONE_EPOLL, child, child_on_epoll, child_on_host, child_with, is_child, is_on_epoll, no_forks,
+    output, spawn,
 };
 
 /// The time after which a wait counts as a hang. It is generous, because tests run in parallel and
@@ -168,9 +169,18 @@ pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<
 /// Creates what a process creates once: the poller's descriptors. For tests that count or exhaust
 /// descriptors.
 pub async fn warm_up() {
-    let (client, _server) = pair().await;
-    assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending());
-    client.force_close().await.unwrap();
+    let mut pairs = Vec::new();
+    // Each shard of the poller is opened by its first registration.
+    let metrics = netpoll::rt::metrics();
+    let (shards, workers) = (metrics.poller_shards, metrics.workers);
+    for _ in 0..if shards > 1 { shards + workers.div_ceil(shards) } else { 1 } {
+        let (client, server) = pair().await;
+        assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending());
+        pairs.push((client, server));
+    }
+    for (client, _server) in pairs {
+        client.force_close().await.unwrap();
+    }
 }
 
 pub async fn listener() -> TcpListener {

@@ -62,14 +62,17 @@ pub fn child(name: &str, body: impl FnOnce()) {
     child_with(name, &[], body);
 }
 
-/// Like [`child`], on epoll, for tests of its system calls.
+/// Like [`child`], on one epoll instance, for tests of its system calls.
 #[track_caller]
 pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
-    child_with(name, &[ON_EPOLL], body);
+    child_with(name, &ON_ONE_EPOLL, body);
 }
 
 /// The environment variable that selects epoll.
 pub const ON_EPOLL: (&str, &str) = ("NETPOLL_BACKEND", "epoll");
+
+/// The environment variables that select epoll and one shard of the poller.
+pub const ON_ONE_EPOLL: [(&str, &str); 2] = [ON_EPOLL, ("NETPOLL_POLLER_SHARDS", "1")];
 
 /// Returns whether this process uses epoll, the default on Linux.
 pub fn is_on_epoll() -> bool {

@@ -8,6 +8,8 @@ mod expiry;
 pub(crate) mod poll_desc;
 #[path = "../../../src/rt/poll/role.rs"]
 pub(crate) mod role;
+#[path = "../../../src/rt/poll/roles.rs"]
+pub(crate) mod roles;
 #[path = "../../../src/rt/poll/side.rs"]
 pub(crate) mod side;
 #[path = "../../../src/rt/poll/wait_slot.rs"]

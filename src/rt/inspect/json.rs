@@ -5,14 +5,15 @@ use std::fmt::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{
-    Snapshot, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy,
-    WorkerInfo,
+    PollerShard, Snapshot, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor,
+    WokenBy, WorkerInfo,
 };
 use crate::rt::sched::lanes::Lane;
 
 impl Snapshot {
     /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`,
-    /// `more_tasks`, `sockets`, `workers`, `metrics` and `histograms`.
+    /// `more_tasks`, `sockets`, `workers`, `metrics` and `histograms`, and `shards` if the poller has
+    /// several.
     ///
     /// The keys are the names of the fields, without [`SocketInfo::id`]. States and kinds are in
     /// `snake_case`. `waits_for` is an object: `kind`, and depending on it the time `left`, the
@@ -41,6 +42,13 @@ impl Snapshot {
         array(out, &self.sockets, write_socket)?;
         out.push_str(",\"workers\":");
         array(out, &self.workers, write_worker)?;
+        if self.shards.len() > 1 {
+            out.push_str(",\"shards\":");
+            array(out, &self.shards, |out, shard| {
+                let PollerShard { sockets, waits, events } = shard;
+                write!(out, "{{\"sockets\":{sockets},\"waits\":{waits},\"events\":{events}}}")
+            })?;
+        }
         out.push_str(",\"metrics\":{");
         for (at, metric) in self.metrics.iter().enumerate() {
             write!(out, "{}\"{}\":{}", if at == 0 { "" } else { "," }, metric.name, metric.value)?;
@@ -157,6 +165,9 @@ fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
     if let Some(host) = &socket.host {
         out.push_str(",\"host\":");
         string(out, host)?;
+    }
+    if let Some(shard) = socket.poller_shard {
+        write!(out, ",\"poller_shard\":{shard}")?;
     }
     seconds(out, "age", socket.age)?;
     write!(out, ",\"errors\":{}", socket.errors)?;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::shards;
 use super::sockets::{Asking, Reader};
 use super::{SocketInfo, TcpDetails};
 use crate::rt::metrics::metrics;
@@ -52,6 +53,9 @@ const METRICS: [Gauge; 7] = [
 /// | `netpoll_listener_connections`, `netpoll_listener_connections_max` | those with [`max_connections`](crate::net::ListenConfig::max_connections) |
 /// | `netpoll_listener_refused_total` | those with limits |
 ///
+/// If the poller has several [shards](crate::rt::Builder::poller_shards), there are also
+/// `netpoll_poller_shard_waits_total` and `netpoll_poller_shard_events_total`, with the label `shard`.
+///
 /// The call takes a system call per listener, and a few per adopted TCP socket that no earlier call
 /// or snapshot has seen.
 ///
@@ -75,6 +79,7 @@ pub fn openmetrics() -> String {
     let scale = Scale::new();
     let listeners = Reader::new(Asking::Always, false, clock::now(), &scale).listeners();
     let mut text = metrics().openmetrics_without_end();
+    shards::write_openmetrics(&mut text);
     for (name, kind, help, value) in METRICS {
         // Writing to a string does not fail.
         let _ = writeln!(text, "# HELP netpoll_listener_{name} {help}");

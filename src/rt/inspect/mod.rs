@@ -31,6 +31,7 @@ mod memory;
 #[cfg(feature = "serde")]
 mod serde;
 mod server;
+mod shards;
 mod snapshot;
 mod sockets;
 mod table;
@@ -46,8 +47,8 @@ use self::memory::{AHEAD, Lists, fetch};
 pub use self::server::InspectServer;
 pub(crate) use self::server::{serve_at, serve_from_environment};
 pub use self::snapshot::{
-    ListenerLimits, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, SocketWaits, TaskInfo,
-    TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy, WorkerInfo,
+    ListenerLimits, PollerShard, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, SocketWaits,
+    TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy, WorkerInfo,
 };
 use self::sockets::{Asking, Reader};
 use super::metrics::metrics_with;
@@ -286,6 +287,7 @@ impl Inspect {
             tasks,
             more_tasks,
             places,
+            shards: shards::shards(&sockets),
             metrics: metrics_with(|| sockets.iter().map(|socket| socket.readers + socket.writers).sum()),
             sockets,
             workers,

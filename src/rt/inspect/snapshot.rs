@@ -33,6 +33,8 @@ pub struct Snapshot {
     /// The processors. A processor is the right to run tasks, which a worker thread owns while it
     /// runs them.
     pub workers: Vec<WorkerInfo>,
+    /// The shards of the poller.
+    pub shards: Vec<PollerShard>,
     /// The runtime's counters.
     pub metrics: Metrics,
     /// The position of each socket in `sockets`, plus one, by its slot; 0 for a slot without a socket.
@@ -209,6 +211,9 @@ pub struct SocketInfo {
     pub host: Option<Arc<str>>,
     /// The state of the socket.
     pub state: SocketState,
+    /// The shard of the poller in which the socket is registered: a position in
+    /// [`Snapshot::shards`]. `None` if it has not been registered yet, or there is only one shard.
+    pub poller_shard: Option<u8>,
     /// How long ago the socket was opened or accepted. Precise to a few milliseconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub age: Duration,
@@ -429,6 +434,20 @@ pub struct WorkerInfo {
     pub polls: u64,
     /// The total number of tasks taken from the queues of other processors.
     pub steals: u64,
+}
+
+/// A shard of the poller: an instance of epoll, with its own descriptors; see
+/// [`Builder::poller_shards`](crate::rt::Builder::poller_shards).
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PollerShard {
+    /// The number of sockets of the snapshot that are registered in the shard.
+    pub sockets: usize,
+    /// The total number of calls that waited for events of the shard or checked for them.
+    pub waits: u64,
+    /// The total number of events that these calls returned.
+    pub events: u64,
 }
 
 impl Snapshot {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use socket2::SockAddr;
 
 use super::memory::{AHEAD, Lists, fetch};
+use super::shards;
 use super::{ListenerLimits, SocketAddress, SocketId, SocketInfo, SocketState, SocketWaits, TcpDetails};
 use crate::rt::poll::addresses::{self, Known};
 use crate::rt::poll::labels::{self, Label};
@@ -265,6 +266,7 @@ impl<'a> Reader<'a> {
             peer: identity.peer,
             host,
             state,
+            poller_shard: shards::of(desc),
             age: self.scale.since(description.opened),
             readers: read.waiting(),
             writers: write.waiting(),

@@ -46,6 +46,27 @@ macro_rules! back_ends {
                 match self { $($(#[$cfg])* Instance::$type(_) => <$module::$type as BackEnd>::ARMS,)* }
             }
 
+            /// Returns whether the poller may have several instances of the back end `name`; see
+            /// [`open`](Instance::open).
+            fn shards(name: Option<&str>) -> bool {
+                $($(#[$cfg])* {
+                    if name.is_none_or(|name| name == <$module::$type as BackEnd>::NAME) {
+                        return <$module::$type as BackEnd>::SHARDS;
+                    }
+                })*
+                false
+            }
+
+            /// See [`BackEnd::descriptor`].
+            pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+                match self { $($(#[$cfg])* Instance::$type(it) => it.descriptor(),)* }
+            }
+
+            /// See [`BackEnd::knows`].
+            pub(crate) fn knows(&self, fd: BorrowedFd<'_>) -> bool {
+                match self { $($(#[$cfg])* Instance::$type(it) => it.knows(fd),)* }
+            }
+
             /// See [`BackEnd::add`]. Refuses descriptors of the instance itself.
             pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
                 match self { $($(#[$cfg])* Instance::$type(it) => add(it, fd, token, is_first),)* }
@@ -147,9 +168,19 @@ impl Instance {
     /// # Errors
     /// Returns the errors of [`open`](Instance::open).
     pub(crate) fn from_environment() -> io::Result<Instance> {
-        let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
-        Instance::open(name.as_ref().map(|name| name.to_string_lossy()).as_deref())
+        Instance::open(selected().as_deref())
     }
+
+    /// Returns whether the poller may have several instances of that back end.
+    pub(crate) fn shards_by_environment() -> bool {
+        Instance::shards(selected().as_deref())
+    }
+}
+
+/// Returns the name of the back end that the environment selects.
+fn selected() -> Option<String> {
+    let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
+    name.map(|name| name.to_string_lossy().into_owned())
 }
 
 impl Events {

@@ -34,6 +34,10 @@
 //! that there are. Without an event, a break or a signal it does not return earlier. One thread
 //! waits at a time.
 //!
+//! **Shards.** The poller may have several instances of a back end with [`SHARDS`](BackEnd::SHARDS).
+//! Each has its own descriptors. A thread that waits for several instances polls their
+//! [`descriptor`](BackEnd::descriptor)s.
+//!
 //! **Breaks.** [`wake`](BackEnd::wake), called from any thread, makes the current or the next
 //! `wait` return. Any number of breaks before that return cost one system call in total.
 //!
@@ -156,6 +160,10 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// registration outlives its descriptor.
     const ARMS: bool;
 
+    /// Whether the poller may have several instances. Then [`descriptor`](BackEnd::descriptor)
+    /// returns one.
+    const SHARDS: bool = false;
+
     type Batch: Batch;
 
     /// Opens an instance.
@@ -188,6 +196,17 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
 
     /// Reports whether `fd` is a descriptor of the instance itself.
     fn owns(&self, fd: RawFd) -> bool;
+
+    /// Returns a descriptor that poll(2) reports as readable while a wait would return without
+    /// waiting, if there is one. Without it the poller has one shard.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Reports whether `fd` is registered. Asked only if there are several shards.
+    fn knows(&self, _: BorrowedFd<'_>) -> bool {
+        false
+    }
 }
 
 /// Returns the error for a file that is always ready.

@@ -1,39 +1,100 @@
-//! The driver: owns the instance of the back end, decides which thread polls it and for how long,
-//! and records the events.
+//! The driver: owns the instances of the back end, one per shard, and records their events.
 //!
-//! One thread at a time has the [`Role`] of polling: a worker without work, a thread in `block_on`
-//! whose future is pending, or sysmon. Sharding the poller would change only this type.
+//! A descriptor is registered in one shard and stays there. At first that is the own shard of the
+//! registering thread's processor, shard 0 for threads without one; if it has many more descriptors
+//! than the emptiest shard, it is that one ([`Driver::choose`]). So the sockets of one task are
+//! usually in one shard, and the connections of one accepting task are spread over all. An instance
+//! is opened by the first registration in its shard. A shard that cannot be opened for lack of
+//! descriptors is not used.
+//!
+//! One thread at a time has the [`Role`](super::role::Role) of polling a shard: a worker without
+//! work, a thread in `block_on` whose future is pending, or sysmon. [`Roles`] decides which thread
+//! polls which shards.
+//!
+//! A thread that sleeps in one shard waits in its instance. One that sleeps in several waits in
+//! poll(2) for their descriptors, and then takes the events of those that have some. This costs a
+//! system call more. An outer epoll instance with all others in it would cost more than that: the
+//! kernel takes the lock of the outer one at each event of an inner one, also when no thread waits,
+//! so that all cores would contend for it again. poll(2) attaches to the instances for the sleep
+//! only.
 //!
 //! # Invariants
-//! * D1 — while a thread sleeps in the back end, its announced end is not later than any timer.
-//!   Arming an earlier timer, injecting a task and shutting down break the sleep.
-//! * D2 — a thread holds the role from just before a poll until its batch is recorded, and never
-//!   while user code runs.
-//! * 12 — wakers are called after the whole batch is recorded and the role is released.
+//! * D1 — while a thread sleeps in a shard, its announced end is not later than any timer of the
+//!   shard. Arming an earlier timer, injecting a task and shutting down break the sleep.
+//! * D2 — a thread holds roles from just before a poll until its batch is recorded, and never while
+//!   user code runs.
+//! * 12 — wakers are called after the whole batch is recorded and the roles are released.
 
 use std::io;
 #[cfg(feature = "sim")]
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
-use std::sync::RwLock;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use crate::rt::counter::Counter;
 use crate::rt::poll::back_ends::{Events, Instance};
-use crate::rt::poll::backend::{EVENTS_MAX, Event, Sink, Token};
+use crate::rt::poll::backend::{Event, Sink, Token};
 use crate::rt::poll::poll_desc::PollCache;
-use crate::rt::poll::role::{By, Role};
+use crate::rt::poll::role::By;
+use crate::rt::poll::roles::{Roles, SHARDS_MAX, Shards};
 use crate::rt::time::clock;
 use crate::rt::waiters::Wakers;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering, array_of};
+use crate::sys;
+
+/// An instance of the back end, and what is counted of it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard {
+    instance: RwLock<Option<Arc<Instance>>>,
+    /// The number of descriptors that are registered, modulo 2⁶⁴. A shutdown resets it while threads
+    /// retire descriptors, so it may be a little less than 0. Not counted while there is one shard.
+    registered: AtomicU64,
+    counts: Counts,
+}
+
+/// The counters that the holder of the role writes, on a cache line of their own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Counts {
+    /// The number of sleeps and looks. A sleep in several shards counts in each.
+    pub(crate) waits: Counter,
+    pub(crate) events: Counter,
+    pub(crate) stale: Counter,
+}
+
+impl Shard {
+    const fn new() -> Shard {
+        Shard {
+            instance: RwLock::new(None),
+            registered: AtomicU64::new(0),
+            counts: Counts { waits: Counter::new(), events: Counter::new(), stale: Counter::new() },
+        }
+    }
+
+    fn slot(&self) -> RwLockReadGuard<'_, Option<Arc<Instance>>> {
+        self.instance.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot_mut(&self) -> RwLockWriteGuard<'_, Option<Arc<Instance>>> {
+        self.instance.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The driver; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Driver {
-    pub(crate) role: Role,
-    instance: RwLock<Option<Arc<Instance>>>,
-    pub(crate) waits: Counter,
-    pub(crate) events: Counter,
-    pub(crate) stale: Counter,
+    pub(crate) roles: Roles,
+    shards: [Shard; SHARDS_MAX],
+}
+
+/// A registration; returned by [`Driver::add`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    pub(crate) shard: usize,
+    /// Whether the back end must be armed before each wait.
+    pub(crate) arms: bool,
 }
 
 /// Longer sleeps are split into two steps. The kernel may exceed a timeout by 50 µs plus a
@@ -41,131 +102,258 @@ pub(crate) struct Driver {
 /// begins.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
+/// The pause after poll(2) was refused.
+const REFUSED_PAUSE: Duration = Duration::from_millis(1);
+
+/// Returns the timeout of a wait that begins at `now` and ends at `until`. If it is
+/// [`ONE_STEP_NANOS`] or longer, `now` may come from the coarse clock.
+fn timeout(now: u64, until: u64) -> Option<u64> {
+    match until.saturating_sub(now) {
+        _ if until == clock::NEVER => None,
+        nanos if nanos >= ONE_STEP_NANOS => Some(nanos - (nanos / 256).max(clock::COARSE_BEHIND_NANOS)),
+        nanos => Some(nanos),
+    }
+}
+
 impl Driver {
     pub(crate) const fn new() -> Driver {
-        Driver {
-            role: Role::new(),
-            instance: RwLock::new(None),
-            waits: Counter::new(),
-            events: Counter::new(),
-            stale: Counter::new(),
-        }
+        Driver { roles: Roles::new(), shards: array_of![Shard::new(); SHARDS_MAX] }
     }
 
-    fn slot(&self) -> std::sync::RwLockReadGuard<'_, Option<Arc<Instance>>> {
-        self.instance.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// For a start: sets the number of shards for `workers`.
+    pub(crate) fn configure(&self, shards: usize, workers: usize) {
+        // A thread that the last shutdown left behind may have opened one since.
+        self.close();
+        self.roles.configure(shards, workers);
     }
 
-    fn slot_mut(&self) -> std::sync::RwLockWriteGuard<'_, Option<Arc<Instance>>> {
-        self.instance.write().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Returns the instance. The first call opens it.
-    pub(crate) fn instance(&self) -> io::Result<Arc<Instance>> {
-        if let Some(instance) = &*self.slot() {
+    /// Returns the instance of a shard. The first call opens it.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Instance::from_environment`].
+    pub(crate) fn instance(&self, shard: usize) -> io::Result<Arc<Instance>> {
+        if let Some(instance) = &*self.shards[shard].slot() {
             return Ok(instance.clone());
         }
-        let mut slot = self.slot_mut();
-        match &*slot {
-            Some(instance) => Ok(instance.clone()),
-            None => Ok(slot.insert(Arc::new(Instance::from_environment()?)).clone()),
+        let mut slot = self.shards[shard].slot_mut();
+        if let Some(instance) = &*slot {
+            return Ok(instance.clone());
         }
+        let instance = slot.insert(Arc::new(Instance::from_environment()?)).clone();
+        self.roles.set_open(shard);
+        Ok(instance)
     }
 
-    /// Opens the instance if there is none.
+    /// Opens the instance of shard 0 if there is none.
     pub(crate) fn ensure(&self) -> io::Result<()> {
-        if self.slot().is_some() {
+        if self.shards[0].slot().is_some() {
             return Ok(());
         }
-        self.instance().map(drop)
+        self.instance(0).map(drop)
     }
 
-    /// Registers a descriptor. Reports whether the back end must be armed before each wait.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<bool> {
+    /// Returns the shard for a registration by a thread whose own shard is `own`: this one, unless
+    /// it has half as many descriptors more than the emptiest shard, and one more per worker.
+    fn choose(&self, own: usize) -> usize {
+        if self.roles.is_single() {
+            return 0;
+        }
+        // ORDERING: Relaxed; the counts guard nothing.
+        let count = |shard: usize| (self.shards[shard].registered.load(Ordering::Relaxed) as i64).max(0);
+        let shards = (0..self.roles.count()).map(|shard| (count(shard), shard));
+        let (least, emptiest) = shards.min().unwrap_or((0, own));
+        let most = least + least / 2 + self.roles.processors_each() as i64;
+        if count(own) > most { emptiest } else { own }
+    }
+
+    /// Registers a descriptor for a thread whose own shard is `own`. If it opens a shard, the caller
+    /// must own a processor, or make sure that a thread polls.
+    pub(crate) fn add(&self, own: usize, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<Added> {
         #[cfg(feature = "sim")]
         if crate::sim::registers(fd.as_raw_fd()) {
-            return crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first).map(|()| false);
+            let added = Added { shard: 0, arms: false };
+            return crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first).map(|()| added);
         }
-        loop {
-            if let Some(instance) = &*self.slot() {
-                return instance.add(fd, token, is_first).map(|()| instance.arms());
+        let mut shard = self.choose(own);
+        let arms = loop {
+            if let Some(instance) = &*self.shards[shard].slot() {
+                instance.add(fd, token, is_first)?;
+                break instance.arms();
             }
-            self.instance()?;
+            if let Err(error) = self.instance(shard) {
+                if shard == 0 {
+                    return Err(error);
+                }
+                shard = 0;
+            }
+        };
+        if !self.roles.is_single() {
+            if is_first && self.is_elsewhere(shard, fd) {
+                self.delete(shard, fd);
+                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+            }
+            self.shards[shard].registered.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Added { shard, arms })
+    }
+
+    /// Returns whether a descriptor is registered in another open shard than `shard`.
+    fn is_elsewhere(&self, shard: usize, fd: BorrowedFd<'_>) -> bool {
+        let knows = |instance: &Arc<Instance>| instance.knows(fd);
+        let mut others = self.roles.open().without(Shards::one(shard)).into_iter();
+        others.any(|other| self.shards[other].slot().as_ref().is_some_and(knows))
+    }
+
+    /// Counts a descriptor that is no longer registered in a shard.
+    pub(crate) fn retired(&self, shard: usize) {
+        if !self.roles.is_single() {
+            self.shards[shard].registered.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Arms the directions that are true, if there is an instance.
-    pub(crate) fn arm(&self, token: Token, read: bool, write: bool) {
-        if let Some(instance) = &*self.slot() {
+    pub(crate) fn arm(&self, shard: usize, token: Token, read: bool, write: bool) {
+        if let Some(instance) = &*self.shards[shard].slot() {
             instance.arm(token, read, write);
         }
     }
 
-    /// Removes a descriptor, if there is an instance.
-    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
+    /// Removes a descriptor from its shard, if there is an instance.
+    pub(crate) fn delete(&self, shard: usize, fd: BorrowedFd<'_>) {
         #[cfg(feature = "sim")]
         if crate::sim::registers(fd.as_raw_fd()) {
             return crate::sim::delete(fd.as_raw_fd());
         }
-        if let Some(instance) = &*self.slot() {
+        if let Some(instance) = &*self.shards[shard].slot() {
             instance.delete(fd);
         }
     }
 
-    /// Drops the instance. The shutdown calls this while it holds the role.
+    /// Drops all instances. The shutdown calls this when no thread polls.
     pub(crate) fn close(&self) {
-        let instance = self.slot_mut().take();
-        drop(instance);
-    }
-
-    /// Takes events, waiting until `until` at most. The caller holds the role. `now` is the current
-    /// time; if the wait is [`ONE_STEP_NANOS`] or longer, it may come from the coarse clock.
-    pub(crate) fn poll(&self, instance: &Instance, events: &mut Events, most: usize, now: u64, until: u64) {
-        let timeout = match until.saturating_sub(now) {
-            _ if until == clock::NEVER => None,
-            nanos if nanos >= ONE_STEP_NANOS => Some(nanos - (nanos / 256).max(clock::COARSE_BEHIND_NANOS)),
-            nanos => Some(nanos),
-        };
-        self.waits.add_owned(1);
-        instance.wait(events, most.min(EVENTS_MAX), timeout);
-    }
-
-    /// Breaks the sleep of the thread that sleeps in the back end, if there is one.
-    pub(crate) fn wake(&self) {
-        self.wake_if_later(0);
-    }
-
-    /// Breaks the sleep of a worker. Reports whether one was sleeping in the back end.
-    pub(crate) fn wake_worker(&self) -> bool {
-        let is_worker = self.role.asleep() == Some(By::Worker);
-        if is_worker {
-            self.wake();
+        for shard in &self.shards {
+            let instance = shard.slot_mut().take();
+            drop(instance);
+            shard.registered.store(0, Ordering::Relaxed);
         }
-        is_worker
+        self.roles.set_closed();
     }
 
-    /// Breaks a sleep that would end after `at`. Reports whether a thread was sleeping.
-    pub(crate) fn wake_if_later(&self, at: u64) -> bool {
-        let (is_asleep, is_later) = self.role.asleep_beyond(at);
-        if is_later && let Some(instance) = &*self.slot() {
+    /// Takes up to `most` events of a shard, waiting until `until` at most. The caller holds the role. `now`
+    /// is the current time; if the wait is [`ONE_STEP_NANOS`] or longer, it may come from the coarse
+    /// clock.
+    #[inline]
+    pub(crate) fn poll(
+        &self,
+        shard: usize,
+        instance: &Instance,
+        events: &mut Events,
+        most: usize,
+        now: u64,
+        until: u64,
+    ) {
+        self.shards[shard].counts.waits.add_owned(1);
+        instance.wait(events, most, timeout(now, until));
+    }
+
+    /// Waits until one of several shards has events, until `until` at most. `descriptors` has those
+    /// of their instances, in the same order. Returns the shards that have events or a break. The
+    /// caller holds the roles.
+    pub(crate) fn wait_for_any(
+        &self,
+        shards: Shards,
+        descriptors: &mut [libc::pollfd],
+        now: u64,
+        until: u64,
+    ) -> Shards {
+        shards.into_iter().for_each(|shard| self.shards[shard].counts.waits.add_owned(1));
+        match sys::os::poll(descriptors, timeout(now, until)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Shards::NONE,
+            // There is no memory, or RLIMIT_NOFILE is less than the number of shards.
+            Err(_) => {
+                std::thread::sleep(REFUSED_PAUSE);
+                return shards;
+            }
+        }
+        shards.into_iter().zip(descriptors).filter(|(_, polled)| polled.revents != 0).map(|(shard, _)| shard).collect()
+    }
+
+    /// Breaks the sleeps of all threads that sleep in the back end.
+    pub(crate) fn wake(&self) {
+        self.roles.open().into_iter().for_each(|shard| _ = self.wake_if_later(shard, 0));
+    }
+
+    /// Breaks the sleep of a thread of the kind `by`, of any if that is `None`. Looks at shard
+    /// `first` first. Reports whether one was sleeping in the back end.
+    fn wake_one(&self, first: usize, by: Option<By>) -> bool {
+        let shard = self.roles.asleep(first, by);
+        if let Some(shard) = shard {
+            self.break_sleep(shard);
+        }
+        shard.is_some()
+    }
+
+    /// Breaks the sleep of a worker, of one in shard `first` if there is one. Reports whether one
+    /// was sleeping in the back end.
+    pub(crate) fn wake_worker(&self, first: usize) -> bool {
+        self.wake_one(first, Some(By::Worker))
+    }
+
+    /// Breaks the sleep of a thread, so that it sleeps in all open shards. Reports whether one was
+    /// sleeping in the back end.
+    pub(crate) fn wake_sleeper(&self) -> bool {
+        self.wake_one(0, None)
+    }
+
+    fn break_sleep(&self, shard: usize) {
+        if let Some(instance) = &*self.shards[shard].slot() {
             instance.wake();
+        }
+    }
+
+    /// Breaks a sleep in a shard that would end after `at`. Reports whether a thread was sleeping in
+    /// it.
+    pub(crate) fn wake_if_later(&self, shard: usize, at: u64) -> bool {
+        let (is_asleep, is_later) = self.roles.role(shard).asleep_beyond(at);
+        if is_later {
+            self.break_sleep(shard);
         }
         is_asleep
     }
 
-    /// Records a batch and collects the wakers to call. The caller holds the role.
-    pub(crate) fn record(&self, cache: &PollCache, events: &Events, wakers: &mut Wakers) {
-        let mut recording = Recording { cache, wakers, count: 0, stale: 0 };
-        events.show(&mut recording);
-        let Recording { count, stale, .. } = recording;
-        self.events.add_owned(count);
+    /// Records a batch of a shard and collects the wakers to call. The caller holds the role. Returns
+    /// the number of events.
+    pub(crate) fn record(&self, shard: usize, cache: &PollCache, events: &Events, wakers: &mut Wakers) -> usize {
+        let (count, stale) = record(cache, events, wakers);
+        let counts = &self.shards[shard].counts;
+        counts.events.add_owned(count);
         if stale > 0 {
-            self.stale.add_owned(stale);
+            counts.stale.add_owned(stale);
         }
+        count as usize
+    }
+
+    /// Returns the counters of a shard.
+    pub(crate) fn counts(&self, shard: usize) -> &Counts {
+        &self.shards[shard].counts
+    }
+
+    /// Returns the sum of a counter over all shards.
+    pub(crate) fn sum(&self, counter: impl Fn(&Counts) -> &Counter) -> u64 {
+        self.shards.iter().map(|shard| counter(&shard.counts).get()).sum()
     }
 }
 
-/// A call of [`Driver::record`].
+/// Records a batch. Returns the number of events, and how many of them were stale.
+#[inline(never)]
+fn record(cache: &PollCache, events: &Events, wakers: &mut Wakers) -> (u64, u64) {
+    let mut recording = Recording { cache, wakers, count: 0, stale: 0 };
+    events.show(&mut recording);
+    (recording.count, recording.stale)
+}
+
+/// A call of [`record`].
 struct Recording<'a> {
     cache: &'a PollCache,
     wakers: &'a mut Wakers,
@@ -196,67 +384,5 @@ impl Recording<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rt::poll::poll_desc::Direction;
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
-
-    #[test]
-    fn wake_if_later_breaks_only_longer_sleeps() {
-        let driver = Driver::new();
-        let instance = driver.instance().unwrap();
-        assert!(Arc::ptr_eq(&instance, &driver.instance().unwrap()), "all callers share one instance");
-        let mut events = Events::new();
-        let now = clock::now();
-        let mut is_broken = |until| {
-            driver.poll(&instance, &mut events, 8, now, until);
-            !events.is_empty()
-        };
-        assert!(!driver.wake_worker() && !driver.wake_if_later(0) && !is_broken(now));
-        driver.role.sleep(100, By::Worker);
-        assert!(driver.wake_if_later(104) && !is_broken(now), "the sleep ends at that time anyway");
-        assert!(driver.wake_if_later(99) && is_broken(clock::NEVER));
-        assert!(driver.wake_worker() && is_broken(clock::NEVER));
-        driver.role.sleep(100, By::Root);
-        assert!(!driver.wake_worker() && !is_broken(now) && driver.wake_if_later(99) && is_broken(clock::NEVER));
-        driver.role.rise();
-        assert!(!driver.wake_worker() && !driver.wake_if_later(0) && !is_broken(now));
-        assert_eq!(driver.waits.get(), 7);
-        driver.close();
-        assert!(!Arc::ptr_eq(&instance, &driver.instance().unwrap()), "a new instance is opened after close");
-    }
-
-    #[test]
-    fn record_stores_events_and_counts_stale_ones() {
-        let (driver, cache) = (Driver::new(), PollCache::new());
-        let desc = cache.alloc().unwrap();
-        let generation = desc.open();
-        let record = |index, generation| {
-            let (socket, peer) = UnixStream::pair().unwrap();
-            let token = Token { index, generation };
-            if driver.add(socket.as_fd(), token, true).unwrap() {
-                driver.arm(token, true, true);
-            }
-            let instance = driver.instance().unwrap();
-            let mut events = Events::new();
-            let mut poll = || {
-                let now = clock::now();
-                driver.poll(&instance, &mut events, 8, now, now);
-                driver.record(&cache, &events, &mut Wakers::new());
-            };
-            poll();
-            drop(peer);
-            poll();
-            driver.delete(socket.as_fd());
-            (driver.events.get(), driver.stale.get())
-        };
-        assert_eq!(record(desc.index, generation), (2, 0));
-        let edges = |direction| desc.side(direction, generation).edges();
-        let (read, write) = (edges(Direction::Read), edges(Direction::Write));
-        assert!(read != 0 && write != 0 && desc.side(Direction::Read, generation).is_hung_up());
-        assert_eq!(record(desc.index, generation + 1), (4, 2));
-        assert_eq!(record(u32::MAX, generation), (6, 2), "no slot has this index");
-        assert_eq!((edges(Direction::Read), edges(Direction::Write)), (read, write));
-    }
-}
+#[path = "driver_tests.rs"]
+mod tests;

@@ -24,7 +24,7 @@
 //! precision.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -96,6 +96,7 @@ impl Epoll {
 impl BackEnd for Epoll {
     const NAME: &'static str = "epoll";
     const ARMS: bool = false;
+    const SHARDS: bool = true;
     type Batch = Batch;
 
     fn open() -> io::Result<Epoll> {
@@ -196,6 +197,21 @@ impl BackEnd for Epoll {
 
     fn owns(&self, fd: RawFd) -> bool {
         fd == self.epoll.as_raw_fd() || fd == self.breaker.as_raw_fd()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.as_fd())
+    }
+
+    /// Tries to add it. If that succeeds, a hang-up may be reported before it is removed again, for
+    /// a slot that does not exist.
+    fn knows(&self, fd: BorrowedFd<'_>) -> bool {
+        let no_slot = Token { index: u32::MAX, generation: 0 };
+        let added = self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), libc::EPOLLET, no_slot.pack());
+        if added.is_ok() {
+            self.delete(fd);
+        }
+        added.is_err_and(|error| error.raw_os_error() == Some(libc::EEXIST))
     }
 }
 

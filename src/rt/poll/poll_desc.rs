@@ -50,7 +50,7 @@ pub(crate) struct PollDesc {
     // does not wait.
     pub(super) words: [AtomicU64; 2],
     pub(super) deadlines: [AtomicU64; 2],
-    /// The runtime's epoch above one of the [`registration`] states.
+    /// The runtime's epoch above one of the [`registration`] states and the shard.
     pub(crate) registration: AtomicU64,
     pub(super) slots: [WaitSlot; 2],
     // Second cache line: deadlines, and polls.
@@ -135,17 +135,31 @@ pub(crate) fn tag_is_of(tag: u32, generation: u32) -> bool {
 /// The `number` of a slot without a descriptor, or with one that is not shown.
 const NO_NUMBER: u32 = u32::MAX;
 
-/// Values of the low half of [`PollDesc::registration`]; the high half is the runtime's epoch.
+/// Values of the low half of [`PollDesc::registration`]; the high half is the runtime's epoch. The
+/// lowest [`SHARD_BITS`](registration::SHARD_BITS) of a registered descriptor are its shard.
 pub(crate) mod registration {
+    pub(crate) const SHARD_BITS: u32 = 6;
+    /// The number of values per state.
+    pub(crate) const SHARDS: u64 = 1 << SHARD_BITS;
     /// Not registered with any instance.
     pub(crate) const NONE: u64 = 0;
     /// Being added by another operation: wait for the edge that follows, or for the wake-up after a
     /// failure.
-    pub(crate) const ADDING: u64 = 1;
+    pub(crate) const ADDING: u64 = SHARDS;
     /// Registered.
-    pub(crate) const ADDED: u64 = 2;
+    pub(crate) const ADDED: u64 = 2 * SHARDS;
     /// Registered with a back end that is armed before each wait, so no wait takes the short path.
-    pub(crate) const ARMED: u64 = 3;
+    pub(crate) const ARMED: u64 = 3 * SHARDS;
+
+    /// Returns the state without the shard.
+    pub(crate) fn state(word: u64) -> u64 {
+        (word as u32 as u64) & !(SHARDS - 1)
+    }
+
+    /// Returns the shard of a registered descriptor.
+    pub(crate) fn shard(word: u64) -> usize {
+        (word & (SHARDS - 1)) as usize
+    }
 }
 
 impl PollDesc {

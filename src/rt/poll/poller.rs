@@ -15,7 +15,8 @@
 //! gives up.
 //!
 //! # Registration
-//! *None* → *adding* → *added*, together with the runtime's epoch; a registration of another epoch
+//! *None* → *adding* → *added*, together with the runtime's epoch and the poller's shard, which does
+//! not change; a registration of another epoch
 //! counts as none. If two operations are the first to wait, only one adds the descriptor. The other
 //! one waits at once, and the edge that an ADD produces finds it. If the ADD fails, all waiters are
 //! woken and try themselves, so that each gets its own error.
@@ -33,6 +34,7 @@ use std::time::Duration;
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::backend::Token;
+use crate::rt::poll::driver::Added;
 pub(crate) use crate::rt::poll::poll_desc::Direction;
 use crate::rt::poll::poll_desc::{PollDesc, registration};
 pub(crate) use crate::rt::poll::side::{Hold, PollHandle, Stop, Ticket};
@@ -181,7 +183,7 @@ impl PollHandle {
         let state = |state: u64| u64::from(epoch) << 32 | state;
         let mut seen = self.desc.registration.load(Ordering::Acquire);
         loop {
-            if [registration::ADDED, registration::ADDING, registration::ARMED].map(state).contains(&seen) {
+            if seen.wrapping_sub(state(registration::ADDING)) < registration::ARMED {
                 return Ok(epoch);
             }
             let adding = state(registration::ADDING);
@@ -191,10 +193,10 @@ impl PollHandle {
             }
         }
         let token = Token { index: self.desc.index, generation: self.generation };
-        match runtime.driver.add(fd, token, is_first) {
-            Ok(arms) => {
+        match runtime.driver.add(runtime.own_shard(), fd, token, is_first) {
+            Ok(Added { shard, arms }) => {
                 let added = if arms { registration::ARMED } else { registration::ADDED };
-                self.desc.registration.store(state(added), Ordering::Release);
+                self.desc.registration.store(state(added) | shard as u64, Ordering::Release);
                 if !runtime.polls_here() {
                     runtime.ensure_poller();
                 }
@@ -220,7 +222,9 @@ impl PollHandle {
     pub(crate) fn registered(&self) -> Option<u32> {
         let epoch = runtime().epoch();
         let added = u64::from(epoch) << 32 | registration::ADDED;
-        (self.desc.registration.load(Ordering::Acquire) == added).then_some(epoch)
+        // One comparison, for any shard.
+        let registered = self.desc.registration.load(Ordering::Acquire);
+        (registered.wrapping_sub(added) < registration::SHARDS).then_some(epoch)
     }
 
     /// Charges the task's budget for an operation of a stream that moved more than `uncounted` bytes,
@@ -268,11 +272,15 @@ impl PollHandle {
         if !self.desc.is_current(self.generation) {
             return;
         }
-        let state = self.desc.registration.load(Ordering::Acquire) as u32 as u64;
+        let registered = self.desc.registration.load(Ordering::Acquire);
+        let (state, shard) = (registration::state(registered), registration::shard(registered));
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
-        // A forked child shares the instance: it would take the parent's out.
+        // A forked child shares the instances: it would take the parent's out.
         if outlives && state != registration::NONE && !fork::is_child() {
-            runtime().driver.delete(fd);
+            runtime().driver.delete(shard, fd);
+        }
+        if state >= registration::ADDED && (registered >> 32) as u32 == runtime().epoch() {
+            runtime().driver.retired(shard);
         }
         self.retire_bare();
     }
@@ -289,8 +297,8 @@ impl Side<'static> {
     #[inline]
     fn is_registered(self, epoch: u32) -> bool {
         let registered = self.desc.registration.load(Ordering::Acquire);
-        // One comparison: the epoch's own states after NONE, which is 0, are 1 to ARMED.
-        let first = u64::from(epoch) << 32 | 1;
+        // One comparison: the epoch's own states after NONE are ADDING to ARMED, with any shard.
+        let first = u64::from(epoch) << 32 | registration::ADDING;
         registered.wrapping_sub(first) < registration::ARMED && runtime().epoch() == epoch
     }
 
@@ -476,11 +484,13 @@ impl Side<'static> {
     pub(crate) fn arm_for_waiters(self) {
         // While it is being added, the back end may know the descriptor already. If it does not yet,
         // all levels are armed when it does.
-        let state = self.desc.registration.load(Ordering::Acquire) as u32 as u64;
+        let registered = self.desc.registration.load(Ordering::Acquire);
+        let state = registration::state(registered);
         if state == registration::ADDING || state == registration::ARMED {
             let [read, write] = self.desc.sides_of(self.generation).map(Side::is_idle);
             let token = Token { index: self.desc.index, generation: self.generation };
-            runtime().driver.arm(token, read, write);
+            // A back end that is armed has one shard.
+            runtime().driver.arm(registration::shard(registered), token, read, write);
         }
     }
 }

@@ -8,8 +8,8 @@
 //! task wakes a worker, which polls from then on.
 //!
 //! # Which thread polls
-//! * If no worker is awake and the role is free, this thread takes the role, right before it sleeps
-//!   (D2 of `driver.rs`).
+//! * If no worker is awake, this thread takes the roles of all shards of the poller that are free,
+//!   right before it sleeps (D2 of `driver.rs`).
 //! * If a worker polls and its events no longer wake tasks ([`Runtime::is_lonely`]), this thread
 //!   asks for the role; the worker releases it and rests.
 //! * If all awake workers are stuck in a turn, sysmon nudges this thread, which polls instead of
@@ -47,6 +47,7 @@ use super::worker::{Core, Exit, end_turn, mark_turn};
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::role::By;
+use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
@@ -61,7 +62,7 @@ impl Wake for Root {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        Root::wake(self, || runtime().driver.wake());
+        Root::wake(self, |shard| _ = runtime().driver.wake_if_later(shard, 0));
     }
 }
 
@@ -235,8 +236,8 @@ impl Thread {
         }
         self.polled_at = now;
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
-        polling.run_timers(self.runtime, now);
-        polling.poll_now(self.runtime, epoch, now);
+        polling.run_timers(self.runtime, Shards::ALL, now);
+        polling.poll_free(self.runtime, epoch, now);
         polling.wake_all(self.runtime);
     }
 
@@ -251,7 +252,9 @@ impl Thread {
         let (runtime, root) = (self.runtime, &self.root);
         let epoch = runtime.epoch();
         let was_granted = std::mem::take(&mut self.has_asked) && runtime.withdraw_wish(root);
-        if !runtime.is_running() || !(was_granted || runtime.needs_poller()) || !runtime.driver.role.try_take() {
+        let polls = runtime.is_running() && (was_granted || runtime.needs_poller());
+        let shards = if polls { runtime.driver.roles.take_free() } else { Shards::NONE };
+        if shards.is_empty() {
             self.has_asked = runtime.is_lonely() && runtime.ask_for_role(root);
             return runtime.park_root(root);
         }
@@ -259,19 +262,19 @@ impl Thread {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         let falls_asleep = || {
             runtime.root_ends();
-            !root.enter_poll() || (!is_nested && runtime.sysmon.is_missing() && runtime.injected() > 0)
+            !root.enter_poll(shards.first()) || (!is_nested && runtime.sysmon.is_missing() && runtime.injected() > 0)
         };
         let rises = || {
             root.leave_poll();
             runtime.root_begins();
         };
-        let slept = polling.sleep(runtime, By::Root, epoch, falls_asleep, rises);
+        let slept = polling.sleep(runtime, shards, By::Root, epoch, falls_asleep, rises);
         if slept == Slept::NoPoller {
-            root.park_until(clock::to_instant(runtime.next_timer().min(clock::now() + 10_000_000)));
+            root.park_until(clock::to_instant(runtime.next_timer(Shards::ALL).min(clock::now() + 10_000_000)));
         }
         polling.wake_all(runtime);
         if runtime.epoch() != epoch {
-            polling.forget_instance();
+            polling.forget_instances();
             // A thread of the epoch that began may have relied on this one to poll.
             runtime.ensure_worker_after_leaving();
         }
@@ -286,7 +289,7 @@ impl Thread {
     #[cold]
     fn wait_in_shutdown(&mut self) {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
-        polling.run_timers(self.runtime, clock::now());
+        polling.run_timers(self.runtime, Shards::ALL, clock::now());
         polling.wake_all(self.runtime);
         self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
     }
@@ -297,8 +300,8 @@ impl Thread {
     fn wait_without_sysmon(&mut self) {
         let (epoch, now) = (self.runtime.epoch(), clock::now());
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
-        polling.run_timers(self.runtime, now);
-        polling.poll_now(self.runtime, epoch, now);
+        polling.run_timers(self.runtime, Shards::ALL, now);
+        polling.poll_free(self.runtime, epoch, now);
         polling.wake_all(self.runtime);
         self.root.park_until(clock::to_instant(clock::now() + 10_000_000));
     }

@@ -10,8 +10,10 @@
 //! * If all awake threads are stuck, threads with spare processors are added, so that tasks, timers
 //!   and the network make progress.
 //! * Gathered writes of a turn that has lasted since the previous check are sent (`rt/unsent.rs`).
-//! * If no thread has polled since the previous check, sysmon polls, and hands the task of polling
-//!   to another thread: one that is parked in `block_on`, or a resting worker.
+//! * If no thread has polled a shard of the poller since the previous check, sysmon wakes a thread
+//!   that sleeps in other shards, which then also sleeps in that one. If there is none, sysmon polls,
+//!   and hands the task of polling to another thread: one that is parked in `block_on`, or a resting
+//!   worker.
 //!
 //! A late check judges nothing: in a process that was stopped (SIGSTOP, a paused virtual machine)
 //! all tasks are where they were. The next check does, even if it is late too.
@@ -50,6 +52,7 @@ use super::worker::Core;
 use crate::rt::config::{BlockedPolicy, BlockedTask, Config};
 use crate::rt::context;
 use crate::rt::parker::Parker;
+use crate::rt::poll::roles::{SHARDS_MAX, Shards};
 use crate::rt::runtime::Runtime;
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
@@ -90,7 +93,11 @@ struct Monitor {
     looked_at: Option<Instant>,
     was_late: bool,
     seen: HashMap<usize, Seen>,
-    waits: u64,
+    /// The waits of each shard of the poller at the last check.
+    waits: [u64; SHARDS_MAX],
+    /// The shards that were not polled before the last check, so that a sleeping thread was woken to
+    /// poll them.
+    handed_over: Shards,
     activity: u64,
     quiet: u32,
     polling: Polling,
@@ -133,7 +140,8 @@ impl Runtime {
             looked_at: None,
             was_late: false,
             seen: HashMap::new(),
-            waits: 0,
+            waits: [0; SHARDS_MAX],
+            handed_over: Shards::NONE,
             activity: 0,
             quiet: 0,
             polling: Polling::new(),
@@ -210,7 +218,9 @@ impl Monitor {
     /// Returns a number that changes whenever a task runs or a thread polls.
     fn activity(&self) -> u64 {
         let polls: u64 = self.runtime.processors().map(|processor| processor.turns.ended()).sum();
-        polls + self.runtime.driver.waits.get()
+        let driver = &self.runtime.driver;
+        let waits = |shard: usize| driver.counts(shard).waits.get();
+        polls + driver.roles.open().into_iter().map(waits).sum::<u64>()
     }
 
     fn look(&mut self, epoch: u32) {
@@ -231,8 +241,9 @@ impl Monitor {
         self.quiet = if busy || wakes { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
-        let waits = runtime.driver.waits.get();
-        let no_thread_polled = waits == std::mem::replace(&mut self.waits, waits);
+        let open = runtime.driver.roles.open();
+        let unpolled = self.unpolled(open);
+        let no_thread_polled = unpolled == open;
         let (stuck, backlog) = self.find_stuck(policy, no_thread_polled);
         if self.is_replaced {
             return;
@@ -245,9 +256,9 @@ impl Monitor {
         if self.is_replaced {
             return;
         }
-        let is_asleep = runtime.driver.role.asleep().is_some();
-        if no_thread_polled && (busy || self.short_since.is_some()) && !is_asleep {
-            self.poll(epoch);
+        let is_asleep = runtime.driver.roles.asleep(0, None).is_some();
+        if busy || self.short_since.is_some() {
+            self.poll_unpolled(unpolled, is_asleep, epoch);
         }
         if stuck == 0 {
             return;
@@ -259,7 +270,7 @@ impl Monitor {
             if work > 0 {
                 runtime.wake_one(false);
             }
-        } else if (work > 0 && !runtime.driver.wake_worker()) || (adds && !is_asleep) {
+        } else if (work > 0 && !runtime.wake_worker()) || (adds && !is_asleep) {
             // Whatever the policy is, a worker that is free takes the work.
             for _ in 0..work.clamp(1, ADD_MAX) {
                 runtime.wake_one(adds);
@@ -398,13 +409,37 @@ impl Monitor {
         are_left || is_filled
     }
 
-    /// Takes events and due timers on behalf of busy threads.
-    fn poll(&mut self, epoch: u32) {
+    /// Returns those of `shards` that were not polled since the last check.
+    fn unpolled(&mut self, shards: Shards) -> Shards {
+        let is_unpolled = |&shard: &usize| {
+            let waits = self.runtime.driver.counts(shard).waits.get();
+            waits == std::mem::replace(&mut self.waits[shard], waits)
+        };
+        shards.into_iter().filter(is_unpolled).collect()
+    }
+
+    /// Called with the shards that were not polled since the last check, of which threads sleep in
+    /// some. If threads sleep in other shards, wakes one, which then sleeps in these shards too;
+    /// otherwise, or if that did not help, polls.
+    fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {
+        let roles = &self.runtime.driver.roles;
+        let free: Shards = unpolled.into_iter().filter(|&shard| roles.role(shard).asleep().is_none()).collect();
+        let again = free.without(std::mem::replace(&mut self.handed_over, free)) != free;
+        if !free.is_empty() && (!is_asleep || again || !self.runtime.driver.wake_sleeper()) {
+            self.poll(free, epoch);
+        }
+    }
+
+    /// Takes events and due timers of some shards on behalf of busy threads.
+    fn poll(&mut self, shards: Shards, epoch: u32) {
         let runtime = self.runtime;
         let now = clock::now();
-        if !self.polling.poll_now(runtime, epoch, now) {
+        // Not noted as polled: whichever thread is next to sleep takes these shards.
+        let shards = runtime.driver.roles.take_each(shards.into_iter());
+        if shards.is_empty() {
             return;
         }
+        self.polling.poll_now(runtime, shards, epoch, now);
         // A worker may have gone to rest in the meantime because the role was taken (model
         // `sysmon_gives_the_role_back`), and a thread in `block_on` may have to poll while all
         // workers are stuck.
@@ -412,12 +447,12 @@ impl Monitor {
         if runtime.needs_poller() {
             runtime.nudge_root();
         }
-        self.polling.run_timers(runtime, now);
+        self.polling.run_timers(runtime, shards, now);
         let mut wakers = std::mem::take(&mut self.polling.wakers);
         self.wake_elsewhere(epoch, &mut wakers);
         self.polling.wakers = wakers;
-        self.waits = runtime.driver.waits.get();
-        self.activity += 1;
+        let _own = self.unpolled(shards);
+        self.activity += shards.len() as u64;
     }
 }
 

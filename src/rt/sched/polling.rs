@@ -1,19 +1,24 @@
 //! `Polling`: what a thread needs to poll, and the poll itself.
 //!
-//! Workers, threads in `block_on` and sysmon each own one. A poll takes the role, takes events or
-//! sleeps until there are some, records the batch, and releases the role. The caller then calls the
-//! wakers that were collected (D2 and 12 of `driver.rs`).
+//! Workers, threads in `block_on` and sysmon each own one. A poll takes the roles of some shards
+//! ([`Roles`](crate::rt::poll::roles::Roles)), takes events or sleeps until there are some, records
+//! the batches, and releases the roles. The caller then calls the wakers that were collected (D2 and
+//! 12 of `driver.rs`).
 //!
 //! # Memory ordering
-//! The poller announces a sleep in the role, then checks the timers and its caller's condition once
-//! more. A thread that changes those checks the role afterwards. All these accesses are SeqCst
-//! (model `sleep_against_inject`).
+//! The poller announces a sleep in its roles, then checks the timers, its caller's condition and
+//! whether it leaves a shard that no other thread polls. A thread that changes those checks the roles
+//! afterwards. All these accesses are SeqCst (models `sleep_against_inject` and those of
+//! `rt/poll/roles.rs`).
+
+use std::os::fd::AsRawFd;
 
 use super::batch::Batch;
 use crate::rt::poll::back_ends::{Events, Instance};
 use crate::rt::poll::backend::EVENTS_MAX;
 use crate::rt::poll::driver::ONE_STEP_NANOS;
 use crate::rt::poll::role::By;
+use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::Runtime;
 use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
@@ -39,37 +44,68 @@ pub(crate) struct Polling {
     /// The wakers while they are called. Registered with the runtime once there are several.
     batch: Option<Arc<Batch>>,
     due: Vec<(u64, Target)>,
-    /// The instance of the back end, and the epoch it belongs to.
-    instance: Option<(u32, Arc<Instance>)>,
+    /// The instances of the back end by shard, each with the epoch it belongs to.
+    instances: Vec<Option<(u32, Arc<Instance>)>>,
+    /// Their descriptors, for a sleep in several shards.
+    descriptors: Vec<libc::pollfd>,
 }
 
 impl Polling {
     pub(crate) fn new() -> Polling {
-        Polling { events: Events::new(), wakers: Wakers::new(), batch: None, due: Vec::new(), instance: None }
+        Polling {
+            events: Events::new(),
+            wakers: Wakers::new(),
+            batch: None,
+            due: Vec::new(),
+            instances: Vec::new(),
+            descriptors: Vec::new(),
+        }
     }
 
-    /// Drops the instance.
-    pub(crate) fn forget_instance(&mut self) {
-        self.instance = None;
+    /// Drops the instances.
+    pub(crate) fn forget_instances(&mut self) {
+        self.instances.clear();
     }
 
-    /// Returns the instance of `epoch`, in which the caller saw the runtime running, and keeps it
-    /// in `kept`. Returns `None` if no descriptor is available for an instance.
+    /// Returns the instance of a shard in `epoch`, in which the caller saw the runtime running, and
+    /// keeps it in `kept`. Returns `None` if no descriptor is available for an instance.
     #[inline]
     fn instance<'a>(
-        kept: &'a mut Option<(u32, Arc<Instance>)>,
+        kept: &'a mut Vec<Option<(u32, Arc<Instance>)>>,
         runtime: &'static Runtime,
+        shard: usize,
         epoch: u32,
     ) -> Option<&'a Instance> {
-        if !matches!(kept, Some((of, _)) if *of == epoch) {
-            let instance = runtime.driver.instance().ok()?;
-            // A shutdown changes the epoch before it closes the instance. If the epoch has changed,
+        if !matches!(kept.get(shard), Some(Some((of, _))) if *of == epoch) {
+            let instance = runtime.driver.instance(shard).ok()?;
+            // A shutdown changes the epoch before it closes the instances. If the epoch has changed,
             // this may be an instance that no thread can break any more. It is used once, and
             // stored under an epoch that the next call does not ask for.
             let of = if runtime.epoch() == epoch { epoch } else { epoch.wrapping_sub(1) };
-            *kept = Some((of, instance));
+            if kept.len() <= shard {
+                kept.resize_with(shard + 1, || None);
+            }
+            kept[shard] = Some((of, instance));
         }
-        kept.as_ref().map(|(_, instance)| &**instance)
+        Polling::kept(kept, shard)
+    }
+
+    /// Returns the instance of a shard that is kept.
+    #[inline]
+    fn kept(kept: &[Option<(u32, Arc<Instance>)>], shard: usize) -> Option<&Instance> {
+        kept.get(shard)?.as_ref().map(|(_, instance)| &**instance)
+    }
+
+    /// Keeps the instances of several shards, and stores their descriptors for poll(2). Returns
+    /// false if no descriptor is available for an instance.
+    fn keep_all(&mut self, runtime: &'static Runtime, shards: Shards, epoch: u32) -> bool {
+        self.descriptors.clear();
+        shards.into_iter().all(|shard| {
+            let instance = Polling::instance(&mut self.instances, runtime, shard, epoch);
+            let fd = instance.and_then(Instance::descriptor).map(|fd| fd.as_raw_fd());
+            self.descriptors.extend(fd.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }));
+            fd.is_some()
+        })
     }
 
     /// Calls the wakers that were collected, except those that another thread takes over because one
@@ -82,41 +118,52 @@ impl Polling {
         self.batch.get_or_insert_with(|| runtime.sysmon.register_batch()).call(&mut self.wakers)
     }
 
-    /// Collects the wakers of the timers that are due.
-    pub(crate) fn run_timers(&mut self, runtime: &'static Runtime, now: u64) {
-        if runtime.next_timer() <= now {
-            runtime.run_timers(now, &mut self.due, &mut self.wakers);
+    /// Collects the wakers of the timers of some shards that are due.
+    pub(crate) fn run_timers(&mut self, runtime: &'static Runtime, shards: Shards, now: u64) {
+        if runtime.next_timer(shards) <= now {
+            runtime.run_timers(shards, now, &mut self.due, &mut self.wakers);
         }
     }
 
-    /// Takes the events that are available, without waiting. `epoch` is the caller's. Returns false
-    /// if another thread has the role.
-    pub(crate) fn poll_now(&mut self, runtime: &'static Runtime, epoch: u32, now: u64) -> bool {
-        if !runtime.driver.role.try_take() {
-            return false;
+    /// Takes the events that are available in some shards, without waiting, and releases their
+    /// roles, which the caller holds. `epoch` is the caller's. Returns whether a batch was full, so that
+    /// there may be more.
+    pub(crate) fn poll_now(&mut self, runtime: &'static Runtime, shards: Shards, epoch: u32, now: u64) -> bool {
+        let driver = &runtime.driver;
+        let most = EVENTS_MAX / shards.len().max(1);
+        let mut is_full = false;
+        for shard in shards {
+            if let Some(instance) = Polling::instance(&mut self.instances, runtime, shard, epoch) {
+                driver.poll(shard, instance, &mut self.events, most, now, now);
+                is_full |= driver.record(shard, &runtime.cache, &self.events, &mut self.wakers) >= most;
+            }
         }
-        if let Some(instance) = Polling::instance(&mut self.instance, runtime, epoch) {
-            runtime.driver.poll(instance, &mut self.events, EVENTS_MAX, now, now);
-            runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
-        }
-        runtime.driver.role.release();
-        true
+        driver.roles.release(shards);
+        is_full
     }
 
-    /// Sleeps in the back end until the earliest timer, then releases the role, which the caller
+    /// Takes the events that are available in all shards that no thread polls, without waiting.
+    pub(crate) fn poll_free(&mut self, runtime: &'static Runtime, epoch: u32, now: u64) {
+        let shards = runtime.driver.roles.take_free();
+        runtime.driver.roles.note_polled(shards, now);
+        self.poll_now(runtime, shards, epoch, now);
+    }
+
+    /// Sleeps in some shards until their earliest timer, then releases their roles, which the caller
     /// holds. `epoch` is the caller's: if the epoch has changed, no thread may be able to break a
-    /// sleep in this instance. `falls_asleep` is called once the sleep is announced; if it returns
+    /// sleep in these instances. `falls_asleep` is called once the sleep is announced; if it returns
     /// true, the sleep is cancelled. `rises` is called when the sleep ends.
     pub(crate) fn sleep(
         &mut self,
         runtime: &'static Runtime,
+        shards: Shards,
         by: By,
         epoch: u32,
         falls_asleep: impl FnOnce() -> bool,
         rises: impl FnOnce(),
     ) -> Slept {
         let driver = &runtime.driver;
-        let until = runtime.next_timer();
+        let until = runtime.next_timer(shards);
         let mut now = 0;
         if until != clock::NEVER {
             now = clock::coarse();
@@ -126,25 +173,74 @@ impl Polling {
                 now = clock::now();
             }
             if until <= now {
-                driver.role.release();
-                runtime.run_timers(now, &mut self.due, &mut self.wakers);
+                driver.roles.release(shards);
+                runtime.run_timers(shards, now, &mut self.due, &mut self.wakers);
                 return Slept::TimersRan;
             }
         }
-        let Some(instance) = Polling::instance(&mut self.instance, runtime, epoch) else {
-            driver.role.release();
-            return Slept::NoPoller;
+        let has_instances = match shards.only() {
+            Some(shard) => Polling::instance(&mut self.instances, runtime, shard, epoch).is_some(),
+            None => self.keep_all(runtime, shards, epoch),
         };
-        driver.role.sleep(until, by);
+        if !has_instances {
+            driver.roles.release(shards);
+            return Slept::NoPoller;
+        }
+        driver.roles.sleep(shards, until, by);
         // ORDERING: SeqCst: after the announcement, check once more; a shutdown changes the epoch,
-        // then checks the role.
-        let called_off = falls_asleep() | (runtime.next_timer() < until) | (runtime.epoch() != epoch);
-        driver.poll(instance, &mut self.events, EVENTS_MAX, now, if called_off { now } else { until });
-        rises();
-        driver.role.rise();
-        driver.record(&runtime.cache, &self.events, &mut self.wakers);
-        driver.role.release();
+        // then checks the roles.
+        let called_off = falls_asleep()
+            | (runtime.next_timer(shards) < until)
+            | (runtime.epoch() != epoch)
+            | runtime.leaves_a_shard();
+        let until = if called_off { now } else { until };
+        if let Some(shard) = shards.only() {
+            self.sleep_in(runtime, shard, now, until, rises);
+        } else {
+            self.sleep_in_several(runtime, shards, now, until, rises);
+        }
+        driver.roles.release(shards);
         runtime.notice_activity();
         Slept::Polled
+    }
+
+    /// Sleeps in one shard and records the batch.
+    #[inline]
+    fn sleep_in(&mut self, runtime: &'static Runtime, shard: usize, now: u64, until: u64, rises: impl FnOnce()) {
+        let driver = &runtime.driver;
+        if let Some(instance) = Polling::kept(&self.instances, shard) {
+            driver.poll(shard, instance, &mut self.events, EVENTS_MAX, now, until);
+        }
+        rises();
+        driver.roles.role(shard).rise();
+        driver.record(shard, &runtime.cache, &self.events, &mut self.wakers);
+        if !driver.roles.is_single() {
+            driver.roles.note_polled(Shards::one(shard), clock::now());
+        }
+    }
+
+    /// Sleeps in several shards and records their batches.
+    #[cold]
+    fn sleep_in_several(
+        &mut self,
+        runtime: &'static Runtime,
+        shards: Shards,
+        now: u64,
+        until: u64,
+        rises: impl FnOnce(),
+    ) {
+        let driver = &runtime.driver;
+        let ready = driver.wait_for_any(shards, &mut self.descriptors, now, until);
+        rises();
+        driver.roles.rise(shards);
+        // What exceeds the part of a shard is left for the next poll.
+        let most = EVENTS_MAX / ready.len().max(1);
+        for shard in ready {
+            if let Some(instance) = Polling::kept(&self.instances, shard) {
+                instance.wait(&mut self.events, most, Some(0));
+                driver.record(shard, &runtime.cache, &self.events, &mut self.wakers);
+            }
+        }
+        driver.roles.note_polled(shards, clock::now());
     }
 }

@@ -31,6 +31,7 @@ use super::processor::Processor;
 use super::root::Root;
 use super::worker;
 use crate::rt::context;
+use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::Runtime;
 use crate::sync::{Arc, Ordering};
 use crate::trace;
@@ -84,7 +85,7 @@ impl Runtime {
     /// processor. (With short turns, the next event wakes that one soon enough.)
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
         if !self.wake_one(false) && is_long {
-            self.driver.wake_worker();
+            self.wake_worker();
         }
     }
 
@@ -140,7 +141,10 @@ impl Runtime {
     /// of a worker.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
-        if self.is_running() && (self.injected() > 0 || !self.driver.role.is_taken()) {
+        let roles = &self.driver.roles;
+        let may_poll =
+            || !roles.role(roles.home(processor.id)).is_taken() || (self.awake.count() <= 1 && !roles.are_taken());
+        if self.is_running() && (self.injected() > 0 || may_poll()) {
             return false;
         }
         self.list(&mut idle, processor, sleeper);
@@ -148,7 +152,8 @@ impl Runtime {
         drop(idle);
         // ORDERING: SeqCst. The holder of the role at the check above may have released it since,
         // and blocks or leaves. It decrements and then reads `awake`; this thread decrements and
-        // then checks the role (model `some_thread_polls_when_all_rest`).
+        // then checks the roles (models `some_thread_polls_when_all_rest` and
+        // `last_awake_thread_polls_both_shards`).
         self.ensure_worker_after_listing();
         if is_spare {
             trace::spare_ended(processor.id);
@@ -185,7 +190,7 @@ impl Runtime {
     fn ensure_worker_after_listing(&'static self) {
         if self.injected() > 0 {
             self.ensure_worker();
-        } else if self.is_running() && !self.driver.role.is_taken() {
+        } else if self.is_running() && !self.driver.roles.are_taken() {
             self.ensure_poller();
         }
     }
@@ -218,7 +223,7 @@ impl Runtime {
             self.ensure_worker();
         } else if !self.polls_here()
             && (self.descriptors.load(Ordering::Relaxed) > 0
-                || self.next_timer() != crate::rt::time::clock::NEVER
+                || self.next_timer(Shards::ALL) != crate::rt::time::clock::NEVER
                 || self.tasks_alive() > 0)
         {
             self.ensure_poller();
@@ -266,10 +271,15 @@ impl Runtime {
         }
     }
 
-    /// Called by a worker that has the role and is about to sleep in epoll: leaves the role to the
-    /// thread in `block_on` that asked for it, and rests. That thread then polls itself, which
+    /// Called by a worker that has the roles of `shards` and is about to sleep in epoll: leaves them
+    /// to the thread in `block_on` that asked for the role, and rests. That thread then polls itself, which
     /// saves a hop between threads per request. Returns false if no thread asks.
-    pub(crate) fn grant_role(&'static self, processor: &'static Processor, sleeper: &Arc<Sleeper>) -> bool {
+    pub(crate) fn grant_role(
+        &'static self,
+        shards: Shards,
+        processor: &'static Processor,
+        sleeper: &Arc<Sleeper>,
+    ) -> bool {
         if !self.is_role_wished() {
             return false;
         }
@@ -277,7 +287,7 @@ impl Runtime {
         let mut idle = self.idle.lock();
         let Wish::Asked(root) = std::mem::take(&mut idle.wish) else { return false };
         idle.wish = Wish::Granted(root.clone());
-        self.driver.role.release();
+        self.driver.roles.release(shards);
         self.list(&mut idle, processor, Some(sleeper));
         drop(idle);
         root.nudge();
@@ -299,7 +309,7 @@ impl Runtime {
         // announces its sleep and then checks for a wish.
         self.role_wished.store(true, Ordering::SeqCst);
         drop(idle);
-        self.driver.wake_worker();
+        self.wake_worker();
         true
     }
 
@@ -322,7 +332,7 @@ impl Runtime {
         self.root_ends();
         // ORDERING: SeqCst: listed, then one more check of the role; `ensure_poller` checks the
         // list after the role was released.
-        if !self.is_running() || self.driver.role.is_taken() || !self.needs_poller() {
+        if !self.is_running() || self.driver.roles.are_taken() || !self.needs_poller() {
             root.park();
         }
         self.root_begins();

@@ -17,7 +17,7 @@
 use std::time::Instant;
 
 use crate::rt::parker::Parker;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
 const WOKEN: u32 = 0;
 const RUNNING: u32 = 1;
@@ -28,20 +28,23 @@ const PARKED: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Root {
     state: AtomicU32,
+    /// A shard of the poller in which the thread sleeps, while it is POLLING.
+    shard: AtomicUsize,
     parker: Parker,
 }
 
 impl Root {
     pub(crate) fn new() -> Root {
-        Root { state: AtomicU32::new(WOKEN), parker: Parker::new() }
+        Root { state: AtomicU32::new(WOKEN), shard: AtomicUsize::new(0), parker: Parker::new() }
     }
 
-    /// Wakes the root future. `break_poll` interrupts the thread's sleep in epoll.
+    /// Wakes the root future. `break_poll` interrupts the thread's sleep in a shard of the poller.
     #[inline]
-    pub(crate) fn wake(&self, break_poll: impl FnOnce()) {
+    pub(crate) fn wake(&self, break_poll: impl FnOnce(usize)) {
         // ORDERING: SeqCst; see the module documentation.
         match self.state.swap(WOKEN, Ordering::SeqCst) {
-            POLLING => break_poll(),
+            // ORDERING: Relaxed; published by the step to POLLING.
+            POLLING => break_poll(self.shard.load(Ordering::Relaxed)),
             PARKED => self.parker.unpark(),
             _ => {}
         }
@@ -61,9 +64,10 @@ impl Root {
         self.is_woken() && self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
     }
 
-    /// Announces that the thread goes to sleep in epoll. Returns false if the root future was
-    /// woken.
-    pub(crate) fn enter_poll(&self) -> bool {
+    /// Announces that the thread goes to sleep in epoll, in `shard` and perhaps others. Returns false
+    /// if the root future was woken.
+    pub(crate) fn enter_poll(&self, shard: usize) -> bool {
+        self.shard.store(shard, Ordering::Relaxed);
         self.leave(RUNNING, POLLING)
     }
 
@@ -98,16 +102,16 @@ mod tests {
     #[test]
     fn wake_interrupts_only_a_polling_thread() {
         let (root, broken) = (Root::new(), Cell::new(0));
-        let wake = || root.wake(|| broken.set(broken.get() + 1));
+        let wake = || root.wake(|shard| broken.set(broken.get() + shard));
         assert!(root.is_woken() && root.begin_turn() && !root.begin_turn());
         wake();
         wake();
-        assert!(!root.enter_poll() && root.begin_turn() && root.enter_poll());
+        assert!(!root.enter_poll(5) && root.begin_turn() && root.enter_poll(6));
         root.leave_poll();
-        assert!(!root.is_woken() && root.enter_poll());
+        assert!(!root.is_woken() && root.enter_poll(7));
         wake();
         root.leave_poll();
-        assert!(root.is_woken() && broken.get() == 1 && root.begin_turn());
+        assert!(root.is_woken() && broken.get() == 7 && root.begin_turn());
     }
 
     #[test]
@@ -119,7 +123,7 @@ mod tests {
         root.park();
         assert!(!root.is_woken());
         std::thread::scope(|scope| {
-            scope.spawn(|| root.wake(|| ()));
+            scope.spawn(|| root.wake(|_| ()));
             while !root.is_woken() {
                 root.park();
             }

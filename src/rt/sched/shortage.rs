@@ -27,6 +27,7 @@ use super::polling::Polling;
 use super::root::Root;
 use super::worker::{Core, Exit};
 use crate::rt::context;
+use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::Runtime;
 use crate::rt::time::clock;
 use crate::sync::Ordering;
@@ -115,8 +116,8 @@ impl Runtime {
         }
         context::enter();
         let mut polling = Polling::new();
-        polling.poll_now(self, self.epoch(), clock::now());
-        polling.run_timers(self, clock::now());
+        polling.poll_free(self, self.epoch(), clock::now());
+        polling.run_timers(self, Shards::ALL, clock::now());
         let woken = polling.wake_all(self);
         if !self.run_queued(&mut Core::new()) && woken == 0 {
             thread::sleep(PAUSE);

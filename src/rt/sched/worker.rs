@@ -4,8 +4,8 @@
 //! ([`lanes`](super::lanes)), within its share; the next slot (a few turns in a row at most); the
 //! processor's own queue; the shared queue (it comes first after each reading of the clock, so at
 //! least every 17th turn); tasks of other processors, if they are worth the move. Timers run when the
-//! clock is read and before a sleep. Without work the thread sleeps: in epoll if no other thread
-//! does, otherwise at rest.
+//! clock is read and before a sleep. Without work the thread sleeps: in epoll if its shard of the
+//! poller is free, otherwise at rest.
 //!
 //! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second one.
 //!
@@ -32,7 +32,6 @@ use super::task::{from_item, take_item};
 use super::task_data::TaskData;
 use super::turn_ring::CallPlace;
 use crate::rt::context::{self, BUDGET, REFILL};
-use crate::rt::poll::backend::EVENTS_MAX;
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::{clock, ticks};
@@ -149,7 +148,7 @@ impl Core {
     /// Ends the epoch of the processor: cancels its tasks and frees the processor for the next epoch.
     fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
-        self.polling.forget_instance();
+        self.polling.forget_instances();
         // From here on a scheduled task is queued by its own epoch: one of the new epoch is queued
         // there, others are cancelled.
         context::set_processor(None);
@@ -296,7 +295,8 @@ impl Core {
         if processor.stuck.load(Ordering::Relaxed) {
             processor.stuck.store(false, Ordering::Relaxed);
         }
-        self.polling.run_timers(runtime, now);
+        let home = runtime.driver.roles.home(processor.id);
+        self.polling.run_timers(runtime, runtime.driver.roles.looked_at(home, now), now);
         if self.polling.wakers.len() > 0 {
             processor.record(Mark::Timers, self.polling.wakers.len() as u64);
             self.polling.wake_all(runtime);
@@ -304,9 +304,9 @@ impl Core {
         let is_urgent = has_control || processor.queue.has_aside();
         if owns_processor() && self.pacing.is_poll_due(now, turn, is_urgent) {
             if has_control {
-                self.poll_all(runtime, processor, now);
+                self.poll_all(runtime, processor, home, now);
             } else {
-                self.poll_now(runtime, processor, now);
+                self.poll_now(runtime, processor, home, now);
             }
         }
         let is_owned = owns_processor();
@@ -315,7 +315,7 @@ impl Core {
             processor.queue.settle();
             // One of them is this thread's own.
             maybe_wake_helper(runtime, processor, (processor.queue.len() + runtime.injected()).saturating_sub(1));
-            if turn > LONG_NANOS && !runtime.driver.role.is_taken() {
+            if turn > LONG_NANOS && !runtime.driver.roles.are_taken() {
                 // A thread in `block_on` need not wait for the end of such turns.
                 let others = runtime.processors().filter(|other| other.id != processor.id && other.is_in_long_turn());
                 if runtime.awake.count() <= others.count() + 1 {
@@ -327,9 +327,12 @@ impl Core {
     }
 
     /// Takes available events, without waiting. Tasks that they wake go behind all queued ones, but
-    /// before one that has just used up its turn.
-    fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
-        if self.polling.poll_now(runtime, processor.epoch.load(Ordering::Relaxed), now) {
+    /// before one that has just used up its turn. Returns whether there may be more events.
+    fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) -> bool {
+        let shards = runtime.driver.roles.take_to_look(home, now);
+        let mut is_full = false;
+        if !shards.is_empty() {
+            is_full = self.polling.poll_now(runtime, shards, processor.epoch.load(Ordering::Relaxed), now);
             self.pacing.polled(now, self.polling.wakers.len() as u32);
             processor.record(Mark::Poll, self.polling.wakers.len() as u64);
             self.polling.wake_all(runtime);
@@ -337,17 +340,14 @@ impl Core {
                 self.pacing.probe(processor, now);
             }
         }
+        is_full
     }
 
     /// Polls until a batch is not full: the event of a control task may be behind many others.
     #[cold]
-    fn poll_all(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
+    fn poll_all(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) {
         for _ in 0..POLLS_MAX {
-            let before = runtime.driver.events.get();
-            self.poll_now(runtime, processor, now);
-            // Another thread may have polled, so this is a hint.
-            let is_full = runtime.driver.events.get() - before >= EVENTS_MAX as u64;
-            if !owns_processor() || !is_full {
+            if !self.poll_now(runtime, processor, home, now) || !owns_processor() {
                 return;
             }
         }
@@ -368,11 +368,13 @@ impl Core {
         self.lonely = if polls == self.slept_at { self.lonely.saturating_add(1) } else { 0 };
         self.slept_at = polls;
         runtime.set_lonely(self.lonely >= LONELY);
-        if !runtime.driver.role.try_take() {
+        let roles = &runtime.driver.roles;
+        let shards = roles.take(roles.home(processor.id), || runtime.awake.count() <= 1, clock::now);
+        if shards.is_empty() {
             return runtime.give_back(processor, sleeper).then_some(Exit::Resting);
         }
         if let Some(sleeper) = sleeper
-            && runtime.grant_role(processor, sleeper)
+            && runtime.grant_role(shards, processor, sleeper)
         {
             return Some(Exit::Resting);
         }
@@ -381,7 +383,7 @@ impl Core {
         let falls_asleep = || {
             runtime.awake.down(epoch);
             runtime.injected() > 0
-                || root.is_some_and(|root| !root.enter_poll())
+                || root.is_some_and(|root| !root.enter_poll(shards.first()))
                 || (sleeper.is_some() && runtime.is_role_wished())
         };
         let rises = || {
@@ -391,7 +393,7 @@ impl Core {
             }
         };
         processor.record(Mark::Sleep, 0);
-        match self.polling.sleep(runtime, By::Worker, epoch, falls_asleep, rises) {
+        match self.polling.sleep(runtime, shards, By::Worker, epoch, falls_asleep, rises) {
             Slept::Polled => {
                 let delivered = self.polling.wakers.len() as u32;
                 processor.record(Mark::Rise, delivered.into());

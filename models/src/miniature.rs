@@ -1,0 +1,494 @@
+//! The miniature of the runtime that the models of [`sleep`](crate::sleep) and [`shards`](crate::shards) play.
+//!
+//! `Role`, `Roles`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is spread over files that
+//! make system calls (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/resting.rs`,
+//! `rt/sched/polling.rs`, `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which cannot be compiled here. So that part
+//! is a miniature: the same words in the same order, function by function, under the same names. A change of one of
+//! those files must be made here too.
+
+use std::sync::Arc;
+
+use crate::engine::thread;
+use crate::rt::parker::Parker;
+use crate::rt::poll::role::By;
+use crate::rt::poll::roles::{Roles, SHARDS_MAX, Shards};
+use crate::rt::sched::awake::Awake;
+use crate::rt::sched::root::Root;
+use crate::rt::time::clock::NEVER;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, fence, injected_bug};
+
+/// What the kernel has for an instance: edges that were not reported yet.
+#[derive(Clone, Copy, Default)]
+struct Edges {
+    /// Of the eventfd, which is edge-triggered and never drained.
+    broken: bool,
+    /// Of a socket.
+    event: bool,
+}
+
+impl Edges {
+    fn is_any(self) -> bool {
+        self.broken || self.event
+    }
+}
+
+/// The kernel's state of all instances: those of two epochs.
+struct Kernel {
+    edges: Mutex<[Edges; 2 * SHARDS_MAX]>,
+    changed: Condvar,
+}
+
+impl Kernel {
+    fn set(&self, number: usize, set: impl FnOnce(&mut Edges)) {
+        set(&mut self.edges.lock()[number]);
+        self.changed.notify_all();
+    }
+
+    /// Mirrors epoll_wait(2) and poll(2) without a timeout, or without waiting if `block` is false. Returns which of
+    /// the instances have something.
+    fn wait(&self, numbers: &[usize], block: bool) -> Vec<usize> {
+        let mut edges = self.edges.lock();
+        loop {
+            let ready: Vec<usize> = numbers.iter().copied().filter(|&number| edges[number].is_any()).collect();
+            if !block || !ready.is_empty() {
+                return ready;
+            }
+            edges = self.changed.wait(edges);
+        }
+    }
+}
+
+/// `Epoll`: an instance with its eventfd, and the flag that spares the writes of it.
+pub(crate) struct Epoll {
+    kernel: Arc<Kernel>,
+    number: usize,
+    breaking: AtomicBool,
+}
+
+impl Epoll {
+    /// Takes what there is. Returns whether that has an event.
+    fn take(&self) -> bool {
+        let edges = std::mem::take(&mut self.kernel.edges.lock()[self.number]);
+        if edges.broken && !injected_bug!("break_seen_and_kept") {
+            self.breaking.swap(false, Ordering::SeqCst);
+        }
+        edges.event
+    }
+
+    /// Waits for events, or only looks if `block` is false. Returns whether there was one.
+    pub(crate) fn wait(&self, block: bool) -> bool {
+        self.kernel.wait(&[self.number], block);
+        self.take()
+    }
+
+    fn wake(&self) {
+        if self.breaking.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.kernel.set(self.number, |edges| edges.broken = true);
+    }
+}
+
+/// `Wish`, for the one thread in `block_on` that a model has.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Wish {
+    #[default]
+    None,
+    Asked,
+    Granted,
+}
+
+/// `Idle`, for one worker.
+#[derive(Default)]
+struct Idle {
+    free: usize,
+    /// Whether the worker rests.
+    resting: bool,
+    /// Whether it was assigned a processor.
+    assigned: bool,
+    wish: Wish,
+    /// Whether the thread in `block_on` is listed as parked.
+    root_parked: bool,
+}
+
+/// `Runtime` with its `Driver`, one worker that may rest, one thread in `block_on`, and the threads that the model adds.
+pub(crate) struct Runtime {
+    pub(crate) epoch: AtomicU32,
+    injected: AtomicUsize,
+    pub(crate) awake: Awake,
+    pub(crate) roles: Roles,
+    kernel: Arc<Kernel>,
+    epolls: [Mutex<Option<Arc<Epoll>>>; SHARDS_MAX],
+    /// The time of the first timer of each shard.
+    next: [AtomicU64; SHARDS_MAX],
+    idle: Mutex<Idle>,
+    parker: Parker,
+    pub(crate) root: Root,
+    role_wished: AtomicBool,
+}
+
+pub(crate) const EPOCH: u32 = 0;
+
+impl Runtime {
+    /// Creates a runtime with one shard, of which `awake` threads own a processor.
+    pub(crate) fn new(awake: usize) -> Arc<Runtime> {
+        Runtime::with_open(1, awake)
+    }
+
+    /// Creates a runtime with two shards, of which `open` are open.
+    pub(crate) fn with_open(open: usize, awake: usize) -> Arc<Runtime> {
+        let runtime = Runtime {
+            epoch: AtomicU32::new(EPOCH),
+            injected: AtomicUsize::new(0),
+            awake: Awake::new(),
+            roles: Roles::new(),
+            kernel: Arc::new(Kernel { edges: Mutex::new(Default::default()), changed: Condvar::new() }),
+            epolls: std::array::from_fn(|_| Mutex::new(None)),
+            next: std::array::from_fn(|_| AtomicU64::new(NEVER)),
+            idle: Mutex::new(Idle::default()),
+            parker: Parker::new(),
+            root: Root::new(),
+            role_wished: AtomicBool::new(false),
+        };
+        runtime.awake.begin(EPOCH);
+        (0..awake).for_each(|_| runtime.awake.up(EPOCH));
+        (1..open).for_each(|shard| runtime.roles.set_open(shard));
+        Arc::new(runtime)
+    }
+
+    // ---- Driver ----
+
+    pub(crate) fn epoll(&self, shard: usize) -> Arc<Epoll> {
+        let open = || {
+            // One of the next epoch is another one.
+            let number = shard + self.epoch.load(Ordering::SeqCst) as usize * SHARDS_MAX;
+            Arc::new(Epoll { kernel: self.kernel.clone(), number, breaking: AtomicBool::new(false) })
+        };
+        self.epolls[shard].lock().get_or_insert_with(open).clone()
+    }
+
+    /// Drops the instances.
+    pub(crate) fn close(&self) {
+        self.epolls.iter().for_each(|epoll| drop(epoll.lock().take()));
+    }
+
+    fn break_sleep(&self, shard: usize) {
+        let epoll = self.epolls[shard].lock().clone();
+        if let Some(epoll) = epoll {
+            epoll.wake();
+        }
+    }
+
+    /// Returns whether a thread sleeps in a shard, after breaking a sleep that ends after `at`.
+    fn wake_if_later(&self, shard: usize, at: u64) -> bool {
+        let (is_asleep, is_later) = self.roles.role(shard).asleep_beyond(at);
+        if is_later {
+            self.break_sleep(shard);
+        }
+        is_asleep
+    }
+
+    pub(crate) fn wake(&self) {
+        for shard in self.roles.open() {
+            self.wake_if_later(shard, 0);
+            if injected_bug!("wakes_one_sleeper") {
+                break;
+            }
+        }
+    }
+
+    fn wake_one_of(&self, first: usize, by: Option<By>) -> bool {
+        let shard = self.roles.asleep(first, by);
+        if let Some(shard) = shard {
+            self.break_sleep(shard);
+        }
+        shard.is_some()
+    }
+
+    fn wake_worker(&self, first: usize) -> bool {
+        let by = if injected_bug!("root_taken_for_a_worker") { None } else { Some(By::Worker) };
+        self.wake_one_of(first, by)
+    }
+
+    /// An event of a socket that is registered in a shard.
+    pub(crate) fn event(&self, shard: usize) {
+        let epoll = self.epoll(shard);
+        self.kernel.set(epoll.number, |edges| edges.event = true);
+    }
+
+    // ---- timers ----
+
+    fn next_timer(&self, shards: Shards) -> u64 {
+        let looks = if injected_bug!("next_timer_of_one_shard") { Shards::one(shards.first()) } else { shards };
+        looks.into_iter().map(|shard| self.next[shard].load(Ordering::SeqCst)).min().unwrap_or(NEVER)
+    }
+
+    /// Mirrors `timer_moved`, on a thread that does not poll: arms the first timer of a shard.
+    pub(crate) fn arm(&self, shard: usize, at: u64) {
+        self.next[shard].store(at, Ordering::SeqCst);
+        if !self.wake_if_later(shard, at) {
+            self.ensure_poller();
+        }
+    }
+
+    // ---- Runtime, Idle ----
+
+    pub(crate) fn inject(&self) {
+        self.inject_in(0);
+    }
+
+    /// Mirrors `inject` on a thread whose shard is `own`.
+    pub(crate) fn inject_in(&self, own: usize) {
+        self.injected.fetch_add(1, Ordering::SeqCst);
+        self.ensure_worker(own);
+    }
+
+    /// Takes one task.
+    pub(crate) fn take_injected(&self) -> bool {
+        let less = |count: usize| count.checked_sub(1);
+        self.injected.load(Ordering::SeqCst) > 0
+            && self.injected.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+    }
+
+    fn ensure_worker(&self, own: usize) {
+        fence(Ordering::SeqCst);
+        if self.awake.count() == 0 && !self.wake_worker(own) {
+            self.wake_one();
+        }
+    }
+
+    pub(crate) fn leaves_a_shard(&self) -> bool {
+        self.awake.count() == 0 && !self.roles.are_taken()
+    }
+
+    pub(crate) fn ensure_poller(&self) {
+        fence(Ordering::SeqCst);
+        let wakes_sleeper = !injected_bug!("sleeper_is_left_in_its_shard");
+        if self.leaves_a_shard() && !(wakes_sleeper && self.wake_one_of(0, None)) && !self.nudge_root() {
+            self.wake_one();
+        }
+    }
+
+    fn wake_one(&self) {
+        let mut idle = self.idle.lock();
+        if idle.free == 0 || !idle.resting {
+            return;
+        }
+        idle.free -= 1;
+        self.awake.up(EPOCH);
+        (idle.resting, idle.assigned) = (false, true);
+        drop(idle);
+        self.parker.unpark();
+    }
+
+    fn list(&self, idle: &mut Idle) {
+        idle.free += 1;
+        idle.resting = true;
+        self.awake.down(EPOCH);
+    }
+
+    pub(crate) fn give_back(&self, home: usize) -> bool {
+        let mut idle = self.idle.lock();
+        let may_poll = || !self.roles.role(home).is_taken() || (self.awake.count() <= 1 && !self.roles.are_taken());
+        if self.injected.load(Ordering::SeqCst) > 0 || may_poll() {
+            return false;
+        }
+        self.list(&mut idle);
+        drop(idle);
+        if self.injected.load(Ordering::SeqCst) > 0 {
+            self.ensure_worker(home);
+        } else if !injected_bug!("rest_without_another_look") && !self.roles.are_taken() {
+            self.ensure_poller();
+        }
+        true
+    }
+
+    pub(crate) fn rest(&self) {
+        while !std::mem::take(&mut self.idle.lock().assigned) {
+            self.parker.park();
+        }
+    }
+
+    /// Mirrors `leave`: a thread gives its processor away for good.
+    pub(crate) fn leave(&self) {
+        self.idle.lock().free += 1;
+        self.awake.down(EPOCH);
+        if self.injected.load(Ordering::SeqCst) > 0 {
+            self.ensure_worker(0);
+        } else if !injected_bug!("leave_ensures_no_worker") {
+            self.ensure_poller();
+        }
+    }
+
+    pub(crate) fn grant_role(&self, shards: Shards) -> bool {
+        if !self.role_wished.load(Ordering::SeqCst) {
+            return false;
+        }
+        self.role_wished.store(false, Ordering::SeqCst);
+        let mut idle = self.idle.lock();
+        if idle.wish != Wish::Asked {
+            return false;
+        }
+        idle.wish = Wish::Granted;
+        let kept = if injected_bug!("grant_keeps_a_shard") { Shards::one(1) } else { Shards::NONE };
+        self.roles.release(shards.without(kept));
+        self.list(&mut idle);
+        drop(idle);
+        self.root.nudge();
+        if self.injected.load(Ordering::SeqCst) > 0 && !injected_bug!("grant_looks_at_nothing") {
+            self.ensure_worker(0);
+        }
+        true
+    }
+
+    pub(crate) fn ask_for_role(&self) -> bool {
+        let mut idle = self.idle.lock();
+        if idle.wish != Wish::None {
+            return false;
+        }
+        idle.wish = Wish::Asked;
+        self.role_wished.store(true, Ordering::SeqCst);
+        drop(idle);
+        self.wake_worker(0);
+        true
+    }
+
+    pub(crate) fn withdraw_wish(&self) -> bool {
+        let mut idle = self.idle.lock();
+        let was_granted = std::mem::take(&mut idle.wish) == Wish::Granted;
+        self.role_wished.store(false, Ordering::SeqCst);
+        was_granted && !injected_bug!("granted_wish_is_forgotten")
+    }
+
+    /// Mirrors `needs_poller`, where no worker is stuck.
+    pub(crate) fn needs_poller(&self) -> bool {
+        self.awake.count() == 0
+    }
+
+    pub(crate) fn park_root(&self) {
+        self.idle.lock().root_parked = true;
+        if injected_bug!("root_parks_without_another_look") || self.roles.are_taken() || !self.needs_poller() {
+            self.root.park();
+        }
+        self.idle.lock().root_parked = false;
+    }
+
+    pub(crate) fn nudge_root(&self) -> bool {
+        let is_parked = self.idle.lock().root_parked;
+        if is_parked {
+            self.root.nudge();
+        }
+        is_parked
+    }
+
+    // ---- Polling, Core, Thread ----
+
+    /// Mirrors `Polling::sleep` of a thread with the roles. Returns whether it took an event or a timer was due.
+    fn sleep(&self, shards: Shards, by: By, falls_asleep: impl FnOnce() -> bool, rises: impl FnOnce()) -> bool {
+        let epoch = if injected_bug!("sleep_in_any_epoch") { self.epoch.load(Ordering::SeqCst) } else { EPOCH };
+        let until = self.next_timer(shards);
+        if until != NEVER {
+            self.roles.release(shards);
+            return true;
+        }
+        let epolls: Vec<Arc<Epoll>> = shards.into_iter().map(|shard| self.epoll(shard)).collect();
+        self.roles.sleep(shards, until, by);
+        let early = injected_bug!("sleep_looks_for_a_shard_too_early") && !self.leaves_a_shard();
+        let called_off = falls_asleep()
+            | (self.next_timer(shards) < until)
+            | (self.epoch.load(Ordering::SeqCst) != epoch)
+            | (!early && self.leaves_a_shard());
+        let mut numbers: Vec<usize> = epolls.iter().map(|epoll| epoll.number).collect();
+        if injected_bug!("waits_in_one_shard") {
+            numbers.truncate(1);
+        }
+        let ready = self.kernel.wait(&numbers, !called_off);
+        rises();
+        self.roles.rise(shards);
+        let has_event =
+            epolls.iter().filter(|epoll| ready.contains(&epoll.number)).fold(false, |any, epoll| epoll.take() | any);
+        self.roles.release(shards);
+        has_event
+    }
+
+    /// Mirrors the worker's sleep.
+    pub(crate) fn sleep_as_worker(&self, shards: Shards) -> bool {
+        let has_work = || self.injected.load(Ordering::SeqCst) > 0;
+        let early = injected_bug!("look_before_the_count") && !has_work();
+        let falls_asleep = || {
+            self.awake.down(EPOCH);
+            !early && (has_work() || self.role_wished.load(Ordering::SeqCst))
+        };
+        self.sleep(shards, By::Worker, falls_asleep, || self.awake.up(EPOCH))
+    }
+
+    /// Takes the roles that a worker sleeps with. No shard is stale.
+    pub(crate) fn take(&self, home: usize) -> Shards {
+        self.roles.take(home, || self.awake.count() <= 1, || 0)
+    }
+
+    /// Mirrors `Core::idle`. Returns whether the worker took an event or a timer was due.
+    pub(crate) fn idle(&self, home: usize) -> bool {
+        let shards = self.take(home);
+        if shards.is_empty() {
+            if self.give_back(home) {
+                self.rest();
+            }
+        } else if self.grant_role(shards) {
+            self.rest();
+        } else {
+            return self.sleep_as_worker(shards);
+        }
+        false
+    }
+
+    /// Mirrors a worker that runs `tasks` tasks and ends.
+    pub(crate) fn work(&self, tasks: usize) {
+        let mut run = 0;
+        while run < tasks {
+            if self.take_injected() {
+                run += 1;
+            } else {
+                self.idle(0);
+            }
+        }
+    }
+
+    /// Mirrors `Thread::wait`. Returns whether the thread took an event or a timer was due.
+    pub(crate) fn wait_as_root(&self, was_granted: bool) -> bool {
+        let polls = was_granted || self.needs_poller();
+        let shards = if polls { self.roles.take_free() } else { Shards::NONE };
+        if shards.is_empty() {
+            self.park_root();
+            return false;
+        }
+        let (root, shard) = (&self.root, shards.first());
+        let early = injected_bug!("root_looks_too_early") && !root.is_woken();
+        let falls_asleep = || if early { root.enter_poll(shard) && false } else { !root.enter_poll(shard) };
+        self.sleep(shards, By::Root, falls_asleep, || root.leave_poll())
+    }
+
+    /// Waits until the root future is woken.
+    pub(crate) fn block_on(&self) {
+        while !self.root.begin_turn() {
+            self.wait_as_root(false);
+        }
+    }
+
+    pub(crate) fn wake_root(&self) {
+        self.root.wake(|shard| {
+            self.wake_if_later(if injected_bug!("root_is_woken_in_shard_0") { 0 } else { shard }, 0);
+        });
+    }
+
+    /// Makes the worker one that rests.
+    pub(crate) fn set_resting(&self) {
+        let mut idle = self.idle.lock();
+        (idle.free, idle.resting) = (1, true);
+    }
+}
+
+pub(crate) fn spawn(runtime: &Arc<Runtime>, run: impl FnOnce(&Runtime) + Send + 'static) -> thread::JoinHandle<()> {
+    let runtime = runtime.clone();
+    thread::spawn(move || run(&runtime))
+}

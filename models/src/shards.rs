@@ -1,0 +1,181 @@
+//! Models of the poller with two shards: which thread sleeps in which, and how each is reached.
+//!
+//! A model posts events to a shard, and ends only if a thread takes them. The rules for taking shards are in
+//! `rt/poll/roles.rs`, which is compiled here. No shard is ever stale, so that only the last rule leads a thread to a
+//! shard that is not its home.
+
+use std::sync::Arc;
+
+use crate::miniature::{EPOCH, Runtime, spawn};
+use crate::rt::poll::role::By;
+use crate::rt::poll::roles::Shards;
+use crate::sync::{Ordering, injected_bug};
+
+/// Runs a worker until it takes an event, or the task of the worker that did.
+fn until_an_event(runtime: &Runtime, home: usize) {
+    while !runtime.take_injected() {
+        if runtime.idle(home) {
+            runtime.inject_in(home);
+            break;
+        }
+    }
+    runtime.leave();
+}
+
+/// Tasks are injected while the only worker goes to sleep in both shards, by a thread that looks at the other shard
+/// first: it runs them.
+pub fn sleep_in_two_shards_against_inject() {
+    let runtime = Runtime::with_open(2, 1);
+    let worker = spawn(&runtime, |runtime| runtime.work(2));
+    runtime.inject_in(1);
+    runtime.inject_in(1);
+    worker.join().unwrap();
+}
+
+/// An event arrives in shard 1 while the only worker, at home in shard 0, goes to sleep.
+pub fn only_thread_polls_both_shards() {
+    let runtime = Runtime::with_open(2, 1);
+    let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
+    runtime.event(1);
+    worker.join().unwrap();
+}
+
+/// A worker of shard 1 leaves while that of shard 0 goes to sleep: this one takes the event of shard 1.
+pub fn some_thread_polls_both_shards() {
+    let runtime = Runtime::with_open(2, 2);
+    let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
+    if runtime.roles.role(1).try_take() {
+        runtime.roles.role(1).release();
+    }
+    runtime.leave();
+    runtime.event(1);
+    worker.join().unwrap();
+}
+
+/// Two workers of shard 0 go to sleep and to rest, and an event arrives in shard 1: one of them takes it.
+pub fn last_awake_thread_polls_both_shards() {
+    let runtime = Runtime::with_open(2, 2);
+    let other = spawn(&runtime, |runtime| until_an_event(runtime, 0));
+    runtime.event(1);
+    until_an_event(&runtime, 0);
+    other.join().unwrap();
+}
+
+/// Workers of both shards go to sleep, and an event arrives in shard 1.
+pub fn workers_of_both_shards_sleep() {
+    let runtime = Runtime::with_open(2, 2);
+    let other = spawn(&runtime, |runtime| until_an_event(runtime, 1));
+    runtime.event(1);
+    until_an_event(&runtime, 0);
+    other.join().unwrap();
+}
+
+/// A thread without a processor registers a descriptor that is ready in a shard that was not open, while the only
+/// worker goes to sleep.
+///
+/// Mirrors `Driver::add` and `register_now`.
+pub fn shard_opened_against_sleep() {
+    let runtime = Runtime::with_open(1, 1);
+    let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
+    drop(runtime.epoll(1));
+    runtime.roles.set_open(1);
+    runtime.event(1);
+    if !injected_bug!("shard_is_opened_quietly") {
+        runtime.ensure_poller();
+    }
+    worker.join().unwrap();
+}
+
+/// A thread without a processor arms a timer of shard 1 while the only worker, at home in shard 0, goes to sleep.
+pub fn timer_against_sleep_in_two_shards() {
+    let runtime = Runtime::with_open(2, 1);
+    let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
+    runtime.arm(1, 5);
+    worker.join().unwrap();
+}
+
+/// A thread without a processor arms a timer, of shard 0, while the last two workers, of shard 1, sleep and rest.
+pub fn timer_without_processor_against_sleep() {
+    let runtime = Runtime::with_open(2, 2);
+    let other = spawn(&runtime, |runtime| until_an_event(runtime, 1));
+    runtime.leave();
+    runtime.arm(0, 5);
+    other.join().unwrap();
+}
+
+/// A shutdown advances the epoch and closes the instances while a worker of each shard goes to sleep: both notice.
+///
+/// Mirrors `shutdown` and `Core::run`.
+pub fn an_epoch_ends_against_two_sleeps() {
+    let runtime = Runtime::with_open(2, 2);
+    let workers = [0, 1].map(|home| {
+        spawn(&runtime, move |runtime| {
+            while runtime.epoch.load(Ordering::SeqCst) == EPOCH {
+                if runtime.roles.role(home).try_take() {
+                    runtime.sleep_as_worker(Shards::one(home));
+                }
+            }
+        })
+    });
+    runtime.epoch.store(EPOCH + 1, Ordering::SeqCst);
+    runtime.wake();
+    runtime.close();
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+}
+
+/// The last worker, of shard 0, goes to sleep while sysmon polls shard 1, in which an event arrives afterwards.
+///
+/// Mirrors `Monitor::poll`.
+pub fn sysmon_gives_the_second_shard_back() {
+    let runtime = Runtime::with_open(2, 1);
+    let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
+    let taken = runtime.roles.take_each(std::iter::once(1));
+    runtime.roles.release(taken);
+    if !taken.is_empty() && !injected_bug!("sysmon_leaves_no_poller") {
+        runtime.ensure_poller();
+    }
+    runtime.event(1);
+    worker.join().unwrap();
+}
+
+/// The root future is woken while its thread goes to sleep in shard 1, because another thread has shard 0.
+pub fn root_waker_against_sleep_in_second_shard() {
+    let runtime = Runtime::with_open(2, 0);
+    runtime.root.begin_turn();
+    assert!(runtime.roles.role(0).try_take());
+    runtime.roles.sleep(Shards::one(0), 7, By::Worker);
+    let waiting = spawn(&runtime, Runtime::block_on);
+    runtime.wake_root();
+    waiting.join().unwrap();
+}
+
+/// The thread in `block_on` sleeps in both shards, and takes an event of shard 1.
+pub fn root_polls_both_shards() {
+    let runtime = Runtime::with_open(2, 0);
+    runtime.root.begin_turn();
+    let waiting = spawn(&runtime, |runtime| while !runtime.wait_as_root(false) {});
+    runtime.event(1);
+    waiting.join().unwrap();
+}
+
+/// The last worker grants both shards to the thread in `block_on`; one of the two takes the event of shard 1.
+///
+/// Mirrors `Thread::wait`.
+pub fn granted_role_is_that_of_both_shards() {
+    let runtime = Runtime::with_open(2, 1);
+    runtime.root.begin_turn();
+    let worker = spawn(&runtime, |runtime| {
+        until_an_event(runtime, 0);
+        runtime.wake_root();
+    });
+    let mut has_asked = runtime.ask_for_role();
+    runtime.event(1);
+    while !runtime.root.begin_turn() {
+        let was_granted = std::mem::take(&mut has_asked) && runtime.withdraw_wish();
+        if runtime.wait_as_root(was_granted) {
+            runtime.inject();
+            break;
+        }
+    }
+    worker.join().unwrap();
+}

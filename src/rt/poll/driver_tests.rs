@@ -1,0 +1,144 @@
+//! Tests of the driver: breaks, batches, and which shard a descriptor is registered in.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+use crate::rt::poll::backend::EVENTS_MAX;
+use crate::rt::poll::poll_desc::Direction;
+
+#[test]
+fn wake_if_later_breaks_only_longer_sleeps() {
+    let driver = Driver::new();
+    let instance = driver.instance(0).unwrap();
+    assert!(Arc::ptr_eq(&instance, &driver.instance(0).unwrap()), "all callers share one instance");
+    let mut events = Events::new();
+    let now = clock::now();
+    let mut is_broken = |until| {
+        driver.poll(0, &instance, &mut events, EVENTS_MAX, now, until);
+        !events.is_empty()
+    };
+    assert!(!driver.wake_worker(0) && !driver.wake_if_later(0, 0) && !is_broken(now));
+    driver.roles.role(0).sleep(100, By::Worker);
+    assert!(driver.wake_if_later(0, 104) && !is_broken(now), "the sleep ends at that time anyway");
+    assert!(driver.wake_if_later(0, 99) && is_broken(clock::NEVER));
+    assert!(driver.wake_worker(0) && is_broken(clock::NEVER));
+    driver.roles.role(0).sleep(100, By::Root);
+    assert!(!driver.wake_worker(0) && !is_broken(now) && driver.wake_if_later(0, 99) && is_broken(clock::NEVER));
+    assert!(driver.wake_sleeper() && is_broken(clock::NEVER));
+    driver.roles.role(0).rise();
+    assert!(!driver.wake_worker(0) && !driver.wake_sleeper() && !driver.wake_if_later(0, 0) && !is_broken(now));
+    assert_eq!((driver.counts(0).waits.get(), driver.sum(|counts| &counts.waits)), (8, 8));
+    driver.close();
+    assert!(!Arc::ptr_eq(&instance, &driver.instance(0).unwrap()), "a new instance is opened after close");
+}
+
+#[test]
+fn record_stores_events_and_counts_stale_ones() {
+    let (driver, cache) = (Driver::new(), PollCache::new());
+    let desc = cache.alloc().unwrap();
+    let generation = desc.open();
+    let record = |index, generation| {
+        let (socket, peer) = UnixStream::pair().unwrap();
+        let token = Token { index, generation };
+        if driver.add(0, socket.as_fd(), token, true).unwrap().arms {
+            driver.arm(0, token, true, true);
+        }
+        let instance = driver.instance(0).unwrap();
+        let mut events = Events::new();
+        let mut poll = || {
+            let now = clock::now();
+            driver.poll(0, &instance, &mut events, EVENTS_MAX, now, now);
+            driver.record(0, &cache, &events, &mut Wakers::new());
+        };
+        poll();
+        drop(peer);
+        poll();
+        driver.delete(0, socket.as_fd());
+        (driver.sum(|counts| &counts.events), driver.sum(|counts| &counts.stale))
+    };
+    assert_eq!(record(desc.index, generation), (2, 0));
+    let edges = |direction| desc.side(direction, generation).edges();
+    let (read, write) = (edges(Direction::Read), edges(Direction::Write));
+    assert!(read != 0 && write != 0 && desc.side(Direction::Read, generation).is_hung_up());
+    assert_eq!(record(desc.index, generation + 1), (4, 2));
+    assert_eq!(record(u32::MAX, generation), (6, 2), "no slot has this index");
+    assert_eq!((edges(Direction::Read), edges(Direction::Write)), (read, write));
+}
+
+/// Returns a driver with `shards` shards for two workers, or `None` if the back end has only one.
+fn sharded(shards: usize) -> Option<Driver> {
+    let driver = Driver::new();
+    driver.configure(shards, 2);
+    driver.instance(0).unwrap().descriptor().is_some().then_some(driver)
+}
+
+fn token(index: u32) -> Token {
+    Token { index, generation: 1 }
+}
+
+#[test]
+fn descriptors_are_registered_in_the_own_shard_until_it_has_many_more() {
+    let Some(driver) = sharded(3) else { return };
+    let pairs: Vec<_> = (0..32).map(|_| UnixStream::pair().unwrap()).collect();
+    let mut counts = [0; 3];
+    for (index, (socket, _)) in pairs.iter().enumerate() {
+        counts[driver.add(2, socket.as_fd(), token(index as u32), false).unwrap().shard] += 1;
+    }
+    assert!(counts[2] >= counts[0] && counts[0] >= 8 && counts[1] >= 8, "{counts:?}");
+    assert_eq!(driver.roles.open().into_iter().collect::<Vec<_>>(), [0, 1, 2]);
+    (0..counts[2]).for_each(|_| driver.retired(2));
+    assert_eq!(driver.choose(0), 2, "the emptiest");
+    driver.close();
+    assert_eq!((driver.roles.open(), driver.choose(1)), (Shards::one(0), 1));
+}
+
+/// In one instance epoll_ctl(2) reports this; other instances have to be asked.
+#[test]
+fn first_registration_is_refused_for_a_descriptor_of_any_shard() {
+    let Some(driver) = sharded(2) else { return };
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    let (other, _peer) = UnixStream::pair().unwrap();
+    assert_eq!(driver.add(1, socket.as_fd(), token(1), true).unwrap().shard, 1);
+    assert_eq!(driver.add(0, other.as_fd(), token(2), true).unwrap().shard, 0);
+    for (own, fd) in [(0, &socket), (1, &socket), (0, &other), (1, &other)] {
+        let error = driver.add(own, fd.as_fd(), token(3), true).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+    }
+    assert_eq!([0, 1].map(|shard| driver.shards[shard].registered.load(Ordering::Relaxed)), [1, 1]);
+    driver.delete(1, socket.as_fd());
+    assert_eq!(driver.add(0, socket.as_fd(), token(3), true).unwrap().shard, 0);
+}
+
+#[test]
+fn wait_for_several_shards_returns_those_with_events_or_a_break() {
+    let Some(driver) = sharded(3) else { return };
+    let instances = [0, 1, 2].map(|shard| driver.instance(shard).unwrap());
+    let shards: Shards = (0..3).collect();
+    let mut descriptors: Vec<_> = instances
+        .iter()
+        .filter_map(|instance| instance.descriptor())
+        .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .collect();
+    let (socket, mut peer) = UnixStream::pair().unwrap();
+    driver.add(1, socket.as_fd(), token(7), true).unwrap();
+    let mut events = Events::new();
+    let mut wait = |until| {
+        let ready = driver.wait_for_any(shards, &mut descriptors, clock::now(), until);
+        ready.into_iter().for_each(|shard| instances[shard].wait(&mut events, EVENTS_MAX, Some(0)));
+        ready
+    };
+    assert_eq!(wait(clock::NEVER), Shards::one(1), "the first state of the socket");
+    assert_eq!(wait(0), Shards::NONE);
+    peer.write_all(&[1]).unwrap();
+    assert_eq!(wait(clock::NEVER), Shards::one(1));
+    driver.roles.sleep(shards, clock::NEVER, By::Root);
+    assert!(driver.wake_if_later(2, 5) && driver.wake_if_later(0, 5));
+    assert_eq!(wait(clock::NEVER), [0, 2].into_iter().collect());
+    driver.wake();
+    assert_eq!(wait(clock::NEVER), shards);
+    let begun = clock::now();
+    assert_eq!((wait(begun + 2_000_000), clock::now() >= begun + 2_000_000), (Shards::NONE, true));
+    assert_eq!([0, 1, 2].map(|shard| driver.counts(shard).waits.get()), [6; 3]);
+}
