@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The tests with several shards of the poller on two workers: all of them and random programs, with 2 and with 4 shards; or with `quick`,
+# with 4 shards, those of sleeping, waking, closing and ending, and random programs for 20 s.
+#
+# usage: ci/shards.sh [quick|full]
+# Tests of epoll's own system calls select one shard themselves. The models of several shards are in models/src/shards.rs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+export NETPOLL_THREADS=2
+
+if [[ ${1-} == quick ]]; then
+    export NETPOLL_POLLER_SHARDS=4
+    cargo test --lib --test shards --test runtime --test scheduler --test block_on --test foreign_executors --test idle --test timers \
+        --test edges --test deadline --test close --test cancel --test shutdown --test fork
+    ci/runtime-stress.sh 20
+else
+    # Some tests run the examples.
+    cargo build --examples
+    for NETPOLL_POLLER_SHARDS in 2 4; do
+        export NETPOLL_POLLER_SHARDS
+        printf '%s shards\n' "$NETPOLL_POLLER_SHARDS"
+        cargo test --no-fail-fast --lib --tests
+        ci/runtime-stress.sh 120
+    done
+fi
