@@ -141,7 +141,7 @@ pub(crate) fn in_task<F: Future>(
         target: "netpoll::task", "task", task, name = Empty, spawned_at = %format_args!("{}:{}", place.file(), place.line()),
     );
     if let Some(name) = name {
-        span.record("name", name);
+        span.record("name", &name);
     }
     future.instrument(span)
 }
