@@ -140,8 +140,9 @@ pub(crate) fn in_task<F: Future>(
     let span = tracing::info_span!(
         target: "netpoll::task", "task", task, name = Empty, spawned_at = %format_args!("{}:{}", place.file(), place.line()),
     );
-    if let Some(name) = name {
-        span.record("name", &name);
+    // A sized value: tracing 0.1.35 takes no other.
+    if let Some(name) = &name {
+        span.record("name", name);
     }
     future.instrument(span)
 }
