@@ -132,6 +132,19 @@ run() (
         # A process prefers one runtime, once. Other tests are left out by their names, which end in the runtime's.
         runner=(--config "target.'cfg(all())'.runner='$root/ci/dependents/one_by_one.sh'")
     fi
+    case $name in
+        surf)
+            cp "$root/ci/dependents/surf_nginx.rs" "$copy/tests/nginx.rs"
+            printf '[dev-dependencies.async-h1]\nversion = "2"\n' >>"$copy/Cargo.toml"
+            ;;
+        suppaftp)
+            # Containers are all that it needs testcontainers for.
+            cp "$root/ci/dependents/suppaftp_container.rs" "$copy/src/test_container.rs"
+            sed -i '/^\[dev-dependencies.testcontainers\]/,/^$/d' "$copy/Cargo.toml"
+            ;;
+        # Published without the archives. Another descendant of the crate tar is published with them.
+        async-tar) cp -r "$(source_of astral-tokio-tar 0.5.6)/tests/archives" "$copy/tests/" ;;
+    esac
     # Published without it, because its repository has it in a directory beside.
     [[ $name != zbus ]] || printf '[dev-dependencies.zbus_xml]\nversion = "5"\n' >>"$copy/Cargo.toml"
     if [[ $features != - ]]; then
@@ -195,8 +208,10 @@ for name in "${names[@]}"; do
         printf '%-18s left out: install the Debian package %s, which has %s\n' "$name" "${debian_package[$server]}" "$server"
         continue
     fi
-    # Named after all that is in the row of the list.
-    kept=$target/control-rows/$name-$version-$(cksum <<<"$features $skip" | cut -d' ' -f1)
+    # Named after all that is in the row of the list, and the crate's files in ci/dependents.
+    kept=$target/control-rows/$name-$version-$(
+        { printf '%s\n' "$features $skip $server"; cat ci/dependents/"$name"_* 2>/dev/null || true; } | cksum | cut -d' ' -f1
+    )
     if [[ ! -e $kept ]]; then
         run control "$name" "$version" "$features" "$skip" "$server" >"$scratch/row"
         # A row that does not build is tried again the next time.

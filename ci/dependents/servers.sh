@@ -14,7 +14,35 @@ PATH+=:/usr/sbin:/usr/lib/rabbitmq/bin
 for directory in /usr/lib/postgresql/*/bin; do
     PATH+=:$directory
 done
-declare -A debian_package=([dbus-daemon]=dbus [postgres]=postgresql [rabbitmq-server]=rabbitmq-server [redis-server]=redis-server)
+declare -A debian_package=([dbus-daemon]=dbus [nginx]=nginx-light [postgres]=postgresql [pure-ftpd]=pure-ftpd
+    [rabbitmq-server]=rabbitmq-server [redis-server]=redis-server)
+
+# start_nginx: files and a gateway to a server of the tests, with the address NGINX_ADDR. The gateway expects the server at the Unix socket
+# NGINX_UPSTREAM.
+start_nginx() {
+    local data=$scratch/nginx port tries=0
+    rm -rf "$data"
+    mkdir -p "$data/files"
+    port=$(free_port)
+    export NGINX_ADDR=127.0.0.1:$port NGINX_FILES=$data/files NGINX_UPSTREAM=$data/upstream
+    # Only root can name the workers' user.
+    ((EUID != 0)) || printf 'user root;\n' >"$data/conf"
+    sed "s|DATA|$data|; s|PORT|$port|" "$root/ci/dependents/nginx.conf" >>"$data/conf"
+    nginx -p "$data" -c "$data/conf" -e stderr &
+    servers=("TERM $!")
+    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        ((++tries < 600)) || return 1
+        sleep 0.1
+    done
+}
+
+# start_pure_ftpd: a directory for the servers that suppaftp's tests start.
+start_pure_ftpd() {
+    ((EUID == 0)) || { printf 'pure-ftpd runs as root only\n'; return 1; }
+    export PURE_FTPD_DIRECTORY=$scratch/pure-ftpd
+    rm -rf "$PURE_FTPD_DIRECTORY"
+    mkdir "$PURE_FTPD_DIRECTORY"
+}
 
 # start_postgres COPY: a database with the statements of sqlx's tests, as DATABASE_URL. postgres refuses to run as root.
 start_postgres() {
@@ -65,6 +93,8 @@ start_rabbitmq() {
 # start_server PROGRAM COPY: starts the server for the tests in COPY. Tests start redis-server themselves, and dbus-run-session dbus-daemon.
 start_server() {
     case $1 in
+        nginx) start_nginx ;;
+        pure-ftpd) start_pure_ftpd ;;
         postgres) start_postgres "$2" ;;
         rabbitmq-server) start_rabbitmq ;;
     esac
