@@ -4,19 +4,21 @@ mod common;
 
 use std::fmt::{Debug, Write as _};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use common::run;
 use netpoll::net::{self, TcpListener, TcpStream};
+use netpoll::prelude::*;
 use netpoll::{rt, task};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// The recorded lines. An event is its target, its fields and its message. A span begins with `span`, an update of a
-/// span with `record`.
+/// The recorded lines. An event is its target, its level, its fields and its message. A span begins with `span`, an
+/// update of a span with `record`.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Collector(AtomicU64);
@@ -39,7 +41,8 @@ impl Subscriber for Collector {
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let mut line = Line(format!("span {} {}", span.metadata().target(), span.metadata().name()));
+        let mut line =
+            Line(format!("span {} {} {}", span.metadata().target(), span.metadata().level(), span.metadata().name()));
         span.record(&mut line);
         SEEN.lock().unwrap().push(line.0);
         Id::from_u64(self.0.fetch_add(1, Ordering::Relaxed) + 1)
@@ -54,7 +57,7 @@ impl Subscriber for Collector {
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(event.metadata().target().to_owned());
+        let mut line = Line(format!("{} {}", event.metadata().target(), event.metadata().level()));
         event.record(&mut line);
         SEEN.lock().unwrap().push(line.0);
     }
@@ -77,6 +80,42 @@ fn seen(parts: &[&str]) -> String {
     }
 }
 
+/// Returns a listener with a full queue: connecting to it never completes.
+fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(300)) {
+        queued.push(stream);
+    }
+    (socket, queued, addr)
+}
+
+/// In a process of its own, because it takes all descriptors.
+#[test]
+fn pause_of_accepts_and_abandoned_dial_are_reported() {
+    common::child("pause_of_accepts_and_abandoned_dial_are_reported", || {
+        tracing::subscriber::set_global_default(Collector(AtomicU64::new(0))).unwrap();
+        common::set_nofile(128);
+        run(async {
+            let (_socket, _queued, addr) = black_hole();
+            assert!(common::poll_once(&mut Box::pin(TcpStream::connect(addr))).await.is_pending());
+            let line = seen(&["netpoll::dial DEBUG ", &format!("addr={addr} "), "outcome=abandoned", "message=dialed"]);
+            assert!(line.contains("elapsed_us=") && !line.contains("error="), "{line}");
+
+            let listener = TcpListener::bind(common::own_address()).await.unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let _held = common::exhaust_descriptors();
+            assert!(common::poll_once(&mut listener.incoming().next()).await.is_pending());
+            let line =
+                seen(&["netpoll::accept WARN ", "pause_ms=5 ", "message=accept backs off for lack of resources"]);
+            assert!(line.contains("error=") && line.contains("(os error 24)"), "{line}");
+        });
+    });
+}
+
 /// This is a single test because the subscriber and the shutdown affect the whole process.
 #[test]
 fn documented_events_and_spans_are_emitted() {
@@ -87,39 +126,54 @@ fn documented_events_and_spans_are_emitted() {
         let address = listener.local_addr().unwrap();
         let client = TcpStream::connect(address).await.unwrap();
         let (server, peer) = listener.accept().await.unwrap();
-        seen(&["netpoll::dial ", &format!("addr={address}"), "elapsed_us=", "outcome=connected", "message=dialed"]);
-        seen(&["netpoll::accept ", "fd=", &format!("local={address} peer={peer}"), "message=accepted"]);
+        seen(&[
+            "netpoll::dial DEBUG ",
+            &format!("addr={address}"),
+            "elapsed_us=",
+            "outcome=connected",
+            "message=dialed",
+        ]);
+        seen(&["netpoll::accept DEBUG ", "fd=", &format!("local={address} peer={peer}"), "message=accepted"]);
 
         client.set_read_deadline(Some(Instant::now())).unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::TimedOut);
         seen(&[
-            "netpoll::deadline ",
+            "netpoll::deadline DEBUG ",
             "op=read network=tcp",
             &format!("local={peer} peer={address}"),
             "deadline expired",
         ]);
         listener.set_deadline(Some(Instant::now())).unwrap();
         assert_eq!(listener.accept().await.unwrap_err().kind(), ErrorKind::TimedOut);
-        seen(&["netpoll::deadline ", "op=accept network=tcp", &format!("local={address}")]);
+        seen(&["netpoll::deadline DEBUG ", "op=accept network=tcp", &format!("local={address}")]);
 
         server.write_all(b"hello").await.unwrap();
         client.set_read_deadline(None).unwrap();
         client.read(&mut [0; 8]).await.unwrap();
         drop(client);
-        let line =
-            seen(&["netpoll::close ", &format!("local={peer} peer={address}"), "reason=drop", "bytes_received=5"]);
+        let line = seen(&[
+            "netpoll::close DEBUG ",
+            &format!("local={peer} peer={address}"),
+            "reason=drop",
+            "bytes_received=5",
+        ]);
         assert!(line.contains("bytes_sent=") && line.contains("tcp_state=ESTABLISHED"), "{line}");
         server.force_close().await.unwrap();
-        seen(&["netpoll::close ", &format!("local={address} peer={peer}"), "reason=close", "tcp_state=CLOSE_WAIT"]);
+        seen(&[
+            "netpoll::close DEBUG ",
+            &format!("local={address} peer={peer}"),
+            "reason=close",
+            "tcp_state=CLOSE_WAIT",
+        ]);
         listener.close().await.unwrap();
-        seen(&["netpoll::close ", &format!("local={address}"), "reason=close", "tcp_state=LISTEN"]);
+        seen(&["netpoll::close DEBUG ", &format!("local={address}"), "reason=close", "tcp_state=LISTEN"]);
         assert!(TcpStream::connect(address).await.is_err());
-        seen(&["netpoll::dial ", &format!("addr={address}"), "outcome=failed", "connection refused"]);
+        seen(&["netpoll::dial DEBUG ", &format!("addr={address}"), "outcome=failed", "connection refused"]);
 
         let task = task::Builder::new().name("named task".into()).spawn(async {}).unwrap();
         let id = task.task().id();
         task.await;
-        seen(&["span netpoll::task task", &format!("task={id} "), "spawned_at=tests/tracing.rs:"]);
+        seen(&["span netpoll::task INFO task ", &format!("task={id} "), "spawned_at=tests/tracing.rs:"]);
         seen(&["record", "name=named task"]);
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,7 +188,7 @@ fn documented_events_and_spans_are_emitted() {
             net::serve(listener, |_: TcpStream| async {}).until(stopped).await.unwrap();
         });
         let local = client.await;
-        seen(&["span netpoll::connection connection", &format!("peer={local}")]);
+        seen(&["span netpoll::connection INFO connection ", &format!("peer={local}")]);
         stop();
         server.await;
 
@@ -142,17 +196,17 @@ fn documented_events_and_spans_are_emitted() {
         let (release, blocked) = mpsc::channel::<()>();
         let blocker = task::Builder::new().name("blocker".into()).spawn(async move { blocked.recv() }).unwrap();
         task::spawn(async {}).await;
-        let line = seen(&["netpoll::task ", "name=blocker", "blocked_ms=", "message=task blocks its thread"]);
+        let line = seen(&["netpoll::task WARN ", "name=blocker", "blocked_ms=", "message=task blocks its thread"]);
         assert!(line.contains(&format!("task={} ", blocker.task().id())), "{line}");
-        seen(&["netpoll::worker ", "worker=", "message=spare worker started"]);
+        seen(&["netpoll::worker INFO ", "worker=", "message=spare worker started"]);
         release.send(()).unwrap();
         let _ = blocker.await;
     });
     rt::shutdown(Duration::from_secs(60)).unwrap();
     // The spare worker ends when it has nothing to do, or with the runtime.
-    seen(&["netpoll::worker ", "worker=", "message=spare worker ended"]);
-    seen(&["netpoll::shutdown ", "timeout_ms=60000", "message=shutdown begins"]);
-    seen(&["netpoll::shutdown ", "threads=0 tasks=0", "message=shutdown ended"]);
+    seen(&["netpoll::worker INFO ", "worker=", "message=spare worker ended"]);
+    seen(&["netpoll::shutdown INFO ", "timeout_ms=60000", "message=shutdown begins"]);
+    seen(&["netpoll::shutdown INFO ", "threads=0 tasks=0", "message=shutdown ended"]);
 }
 
 /// A future, and a function that completes it.
