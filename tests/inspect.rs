@@ -37,13 +37,13 @@ fn named<T: Send + 'static>(name: &str, future: impl Future<Output = T> + Send +
 }
 
 fn by_name<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a TaskInfo> {
-    snapshot.tasks.iter().find(|task| task.name.as_deref() == Some(name))
+    snapshot.tasks.iter().find(|task| task.name() == Some(name))
 }
 
 /// Returns the descriptor and the operation that task `name` waits for, if it waits for a socket.
 fn waits_on(snapshot: &Snapshot, name: &str) -> Option<(i32, SocketWait)> {
-    match by_name(snapshot, name)?.waits_for? {
-        WaitsFor::Socket { socket, operation } => Some((snapshot.socket(socket)?.fd, operation)),
+    match by_name(snapshot, name)?.waits_for()? {
+        WaitsFor::Socket { socket, operation } => Some((snapshot.socket(socket)?.fd(), operation)),
         _ => None,
     }
 }
@@ -80,21 +80,21 @@ fn reads_writes_accepts_and_datagrams_are_shown_with_their_sockets() {
                 .await;
         for (name, fd, wait) in expected {
             let task = by_name(&snapshot, name).unwrap();
-            assert_eq!((task.kind, task.state), (TaskKind::Task, TaskState::Waiting), "{name}");
-            assert!(task.polls >= 1 && task.age >= task.last_poll, "{task:?}");
-            assert!(task.spawned_at.as_ref().is_some_and(|place| place.file() == file!()), "{task:?}");
-            let socket = snapshot.sockets.iter().find(|socket| socket.fd == fd).unwrap();
-            assert_eq!(*socket.waiting, [(task.id, wait)], "{name}");
+            assert_eq!((task.kind(), task.state()), (TaskKind::Task, TaskState::Waiting), "{name}");
+            assert!(task.polls() >= 1 && task.age() >= task.last_poll(), "{task:?}");
+            assert!(task.spawned_at().as_ref().is_some_and(|place| place.file() == file!()), "{task:?}");
+            let socket = snapshot.sockets.iter().find(|socket| socket.fd() == fd).unwrap();
+            assert_eq!(*socket.waiting(), [(task.id(), wait)], "{name}");
         }
-        let listening = snapshot.sockets.iter().find(|socket| socket.fd == fds[0]).unwrap();
-        assert_eq!((listening.kind, listening.state), ("tcp", SocketState::Listening));
-        assert_eq!(listening.local, Some(SocketAddress::Ip(address)));
-        let writing = snapshot.sockets.iter().find(|socket| socket.fd == fds[1]).unwrap();
-        assert_eq!((writing.kind, writing.state, writing.writers), ("tcp", SocketState::Open, 1));
-        assert_eq!(writing.peer, Some(SocketAddress::Ip(address)));
+        let listening = snapshot.sockets.iter().find(|socket| socket.fd() == fds[0]).unwrap();
+        assert_eq!((listening.kind(), listening.state()), ("tcp", SocketState::Listening));
+        assert_eq!(listening.local(), Some(SocketAddress::Ip(address)));
+        let writing = snapshot.sockets.iter().find(|socket| socket.fd() == fds[1]).unwrap();
+        assert_eq!((writing.kind(), writing.state(), writing.writers()), ("tcp", SocketState::Open, 1));
+        assert_eq!(writing.peer(), Some(SocketAddress::Ip(address)));
         let kinds: Vec<&str> = [fds[2], fds[3], unix_fd]
             .iter()
-            .map(|&fd| snapshot.sockets.iter().find(|socket| socket.fd == fd).unwrap().kind)
+            .map(|&fd| snapshot.sockets.iter().find(|socket| socket.fd() == fd).unwrap().kind())
             .collect();
         assert_eq!(kinds, ["udp", "unixgram", "unix"]);
         for task in tasks {
@@ -112,7 +112,7 @@ fn waits_for_timers_and_joins_name_time_and_task() {
         let joiner = named("i2 joiner", sleeper);
         let joiner_id = joiner.task().id();
         let last = named("i2 last", joiner);
-        let joined = |snapshot: &Snapshot, name: &str| by_name(snapshot, name).and_then(|task| task.waits_for);
+        let joined = |snapshot: &Snapshot, name: &str| by_name(snapshot, name).and_then(|task| task.waits_for());
         let snapshot = until(|snapshot| {
             joined(snapshot, "i2 last") == Some(WaitsFor::Task(joiner_id))
                 && joined(snapshot, "i2 joiner") == Some(WaitsFor::Task(id))
@@ -201,7 +201,7 @@ fn task_is_shown_with_what_woke_it_last() {
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.send_to(b"1", address).unwrap();
         let socket =
-            |snapshot: &Snapshot| snapshot.sockets.iter().find(|socket| socket.fd == fd).map(|socket| socket.id);
+            |snapshot: &Snapshot| snapshot.sockets.iter().find(|socket| socket.fd() == fd).map(|socket| socket.id());
         let expected = |snapshot: &Snapshot| {
             [
                 ("i4 spawned", Some(WokenBy::Task(spawner))),
@@ -214,7 +214,9 @@ fn task_is_shown_with_what_woke_it_last() {
             ]
         };
         let snapshot = until(|snapshot| {
-            expected(snapshot).iter().all(|&(name, by)| by_name(snapshot, name).is_some_and(|task| task.woken_by == by))
+            expected(snapshot)
+                .iter()
+                .all(|&(name, by)| by_name(snapshot, name).is_some_and(|task| task.woken_by() == by))
         })
         .await;
         let text = snapshot.to_string();
@@ -264,7 +266,7 @@ fn tasks_that_join_each_other_are_named_as_a_cycle() {
         to_first.send(second).unwrap();
         to_second.send(first).unwrap();
         let snapshot = until(|snapshot| {
-            ids.iter().all(|&id| matches!(snapshot.task(id).and_then(|task| task.waits_for), Some(WaitsFor::Task(_))))
+            ids.iter().all(|&id| matches!(snapshot.task(id).and_then(|task| task.waits_for()), Some(WaitsFor::Task(_))))
         })
         .await;
         assert_eq!(snapshot.chain(ids[0]), [ids[0], ids[1], ids[0]]);
@@ -281,14 +283,14 @@ fn task_that_blocks_its_thread_is_shown_running() {
         let task = named("i4 blocks", async move { blocked.recv() });
         let id = task.task().id();
         let snapshot = until(|snapshot| {
-            by_name(snapshot, "i4 blocks").is_some_and(|task| task.state == TaskState::Running)
+            by_name(snapshot, "i4 blocks").is_some_and(|task| task.state() == TaskState::Running)
                 && snapshot.workers.iter().any(|worker| worker.running == Some(id) && worker.stuck)
         })
         .await;
         let worker = snapshot.workers.iter().find(|worker| worker.running == Some(id)).unwrap();
         assert!(worker.owned && worker.running_for.is_some(), "{worker:?}");
         let task_info = by_name(&snapshot, "i4 blocks").unwrap();
-        assert_eq!((task_info.waits_for, task_info.polls), (None, 1));
+        assert_eq!((task_info.waits_for(), task_info.polls()), (None, 1));
         release.send(()).unwrap();
         task.await.unwrap();
         // The worker may still hold the task.
@@ -306,16 +308,16 @@ fn longest_poll_stays_after_its_end() {
         });
         let long = Duration::from_millis(50);
         let lasts = |snapshot: &Snapshot| {
-            by_name(snapshot, "i16 blocks once").is_some_and(|task| task.longest_poll >= long && task.cpu >= long)
+            by_name(snapshot, "i16 blocks once").is_some_and(|task| task.longest_poll() >= long && task.cpu() >= long)
         };
         until(|snapshot| lasts(snapshot) && snapshot.workers.iter().any(|worker| worker.stuck)).await;
         release.send(()).unwrap();
-        let waits = |snapshot: &Snapshot| by_name(snapshot, "i16 blocks once").unwrap().state == TaskState::Waiting;
+        let waits = |snapshot: &Snapshot| by_name(snapshot, "i16 blocks once").unwrap().state() == TaskState::Waiting;
         let snapshot = until(waits).await;
         assert!(lasts(&snapshot), "{snapshot}");
         let other = named("i16 other", std::future::pending::<()>());
         let snapshot = until(|snapshot| by_name(snapshot, "i16 other").is_some()).await;
-        assert_eq!(by_name(&snapshot, "i16 other").unwrap().longest_poll, Duration::ZERO);
+        assert_eq!(by_name(&snapshot, "i16 other").unwrap().longest_poll(), Duration::ZERO);
         other.cancel().await;
         task.cancel().await;
     });
@@ -336,13 +338,13 @@ fn deadlines_and_tcp_details_are_shown() {
         let begin = Instant::now();
         loop {
             let snapshot = Inspect::new().tcp(true).take();
-            let find = |fd: i32| snapshot.sockets.iter().find(|socket| socket.fd == fd).unwrap();
+            let find = |fd: i32| snapshot.sockets.iter().find(|socket| socket.fd() == fd).unwrap();
             let (client, listener) = (find(client.as_raw_fd()), find(listener.as_raw_fd()));
-            assert!(client.read_deadline.is_some_and(|left| left > Duration::from_secs(900)), "{client:?}");
-            assert_eq!(client.write_deadline, Some(Duration::ZERO));
-            let tcp = client.tcp.as_ref().expect("it was asked for");
+            assert!(client.read_deadline().is_some_and(|left| left > Duration::from_secs(900)), "{client:?}");
+            assert_eq!(client.write_deadline(), Some(Duration::ZERO));
+            let tcp = client.tcp().expect("it was asked for");
             assert_eq!((tcp.state, tcp.bytes_received, tcp.unsent), ("ESTABLISHED", 5, 0));
-            let tcp = listener.tcp.as_ref().expect("it was asked for");
+            let tcp = listener.tcp().expect("it was asked for");
             assert_eq!((tcp.state, tcp.accept_queue_max > 0), ("LISTEN", true));
             if tcp.accept_queue == 1 {
                 break;
@@ -350,7 +352,7 @@ fn deadlines_and_tcp_details_are_shown() {
             assert!(begin.elapsed() < BOUND, "one connection is to be accepted: {tcp:?}");
             task::sleep(Duration::from_millis(1)).await;
         }
-        assert!(rt::inspect().sockets.iter().all(|socket| socket.tcp.is_none()), "TCP_INFO was not asked for");
+        assert!(rt::inspect().sockets.iter().all(|socket| socket.tcp().is_none()), "TCP_INFO was not asked for");
         drop(waiting);
     });
 }
@@ -360,11 +362,11 @@ fn socket_is_found_by_id_also_after_sockets_were_sorted() {
     run(async {
         let sockets = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
         let mut snapshot = rt::inspect();
-        let ids: Vec<_> = snapshot.sockets.iter().map(|socket| (socket.id, socket.fd)).collect();
+        let ids: Vec<_> = snapshot.sockets.iter().map(|socket| (socket.id(), socket.fd())).collect();
         assert!(ids.len() >= sockets.len());
         for _ in 0..2 {
             for &(id, fd) in &ids {
-                assert_eq!(snapshot.socket(id).map(|socket| socket.fd), Some(fd));
+                assert_eq!(snapshot.socket(id).map(|socket| socket.fd()), Some(fd));
             }
             snapshot.sockets.reverse();
         }
@@ -379,19 +381,20 @@ fn tasks_are_taken_in_pages() {
             let awaited = last.task().id();
             let joiner = task::spawn(last);
             let tasks: Vec<_> = (0..25).map(|_| task::spawn(std::future::pending::<()>())).collect();
-            let joins =
-                |snapshot: &Snapshot| snapshot.tasks.iter().any(|task| task.waits_for == Some(WaitsFor::Task(awaited)));
+            let joins = |snapshot: &Snapshot| {
+                snapshot.tasks.iter().any(|task| task.waits_for() == Some(WaitsFor::Task(awaited)))
+            };
             let all = until(joins).await;
             assert_eq!(all.more_tasks, 0);
             let inspect = Inspect::new().max_tasks(10);
             let (mut page, mut seen) = (inspect.take(), Vec::new());
             while !page.tasks.is_empty() {
                 assert_eq!(page.tasks.len(), 10.min(all.tasks.len() - seen.len()));
-                seen.extend(page.tasks.iter().map(|task| task.id));
+                seen.extend(page.tasks.iter().map(|task| task.id()));
                 assert_eq!(page.more_tasks, all.tasks.len() - seen.len());
                 page = inspect.after(&page).take();
             }
-            assert_eq!(seen, all.tasks.iter().map(|task| task.id).collect::<Vec<_>>());
+            assert_eq!(seen, all.tasks.iter().map(|task| task.id()).collect::<Vec<_>>());
             // The awaited task is not in the page, and lives.
             let before = Inspect::new().max_tasks(seen.iter().position(|&id| id == awaited).unwrap() + 1).take();
             let page = Inspect::new().max_tasks(1).after(&before).take();
@@ -497,8 +500,9 @@ fn task_that_yields_is_shown_ready() {
             }
         });
         let snapshot =
-            until(|snapshot| by_name(snapshot, "i12 yields").is_some_and(|task| task.state == TaskState::Ready)).await;
-        assert_eq!(by_name(&snapshot, "i12 yields").unwrap().waits_for, None);
+            until(|snapshot| by_name(snapshot, "i12 yields").is_some_and(|task| task.state() == TaskState::Ready))
+                .await;
+        assert_eq!(by_name(&snapshot, "i12 yields").unwrap().waits_for(), None);
         yielder.cancel().await;
     });
 }
@@ -510,11 +514,11 @@ fn kinds_of_tasks_are_told_apart() {
         let call = task::spawn_blocking(move || blocked.recv());
         let local = task::Builder::new().name("i6 local".into()).local(std::future::pending::<()>()).unwrap();
         let snapshot = until(|snapshot| {
-            by_name(snapshot, "i6 local").is_some_and(|task| task.polls > 0)
-                && snapshot.task(call.task().id()).is_some_and(|task| task.polls > 0)
+            by_name(snapshot, "i6 local").is_some_and(|task| task.polls() > 0)
+                && snapshot.task(call.task().id()).is_some_and(|task| task.polls() > 0)
         })
         .await;
-        let kind = |id| snapshot.task(id).map(|task| task.kind);
+        let kind = |id| snapshot.task(id).map(|task| task.kind());
         assert_eq!(kind(call.task().id()), Some(TaskKind::Blocking));
         assert_eq!(kind(local.task().id()), Some(TaskKind::Local));
         assert_eq!(kind(task::current().id()), Some(TaskKind::BlockOn));
@@ -557,11 +561,11 @@ fn pairs_are_right_beside_spawns_and_closes() {
         while (snapshots < 300 || pairs < 300) && begin.elapsed() < BOUND {
             let snapshot = rt::inspect();
             snapshots += 1;
-            let names: HashMap<_, _> = snapshot.tasks.iter().map(|task| (task.id, task.name.as_deref())).collect();
+            let names: HashMap<_, _> = snapshot.tasks.iter().map(|task| (task.id(), task.name())).collect();
             for socket in &snapshot.sockets {
-                for (task, _) in &*socket.waiting {
+                for (task, _) in socket.waiting() {
                     let Some(name) = names[task].and_then(|name| name.strip_prefix("i7 ")) else { continue };
-                    let local = socket.local.as_ref().map(|local| local.to_string());
+                    let local = socket.local().as_ref().map(|local| local.to_string());
                     assert_eq!(Some(name), local.as_deref(), "a wrong pair in\n{snapshot}");
                     pairs += 1;
                 }

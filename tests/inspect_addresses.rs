@@ -18,7 +18,7 @@ fn without() -> Snapshot {
 
 fn of<'a>(snapshot: &'a Snapshot, fd: &impl AsRawFd) -> &'a SocketInfo {
     let number = fd.as_raw_fd();
-    snapshot.sockets.iter().find(|socket| socket.fd == number).expect("an open socket")
+    snapshot.sockets.iter().find(|socket| socket.fd() == number).expect("an open socket")
 }
 
 fn addresses(socket: &SocketInfo) -> (Option<SocketAddr>, Option<SocketAddr>, SocketState) {
@@ -26,7 +26,7 @@ fn addresses(socket: &SocketInfo) -> (Option<SocketAddr>, Option<SocketAddr>, So
         Some(SocketAddress::Ip(address)) => Some(*address),
         _ => None,
     };
-    (ip(&socket.local), ip(&socket.peer), socket.state)
+    (ip(&socket.local()), ip(&socket.peer()), socket.state())
 }
 
 async fn pair(to: &str) -> (TcpListener, TcpStream, TcpStream) {
@@ -54,7 +54,7 @@ fn addresses_of_dialled_and_accepted_connections_take_no_system_call() {
                 let asked = Inspect::new().addresses(true).take();
                 for fd in [client.as_raw_fd(), server.as_raw_fd(), listener.as_raw_fd()] {
                     let find = |snapshot: &Snapshot| {
-                        addresses(snapshot.sockets.iter().find(|socket| socket.fd == fd).unwrap())
+                        addresses(snapshot.sockets.iter().find(|socket| socket.fd() == fd).unwrap())
                     };
                     assert_eq!(find(&snapshot), find(&asked));
                 }
@@ -92,7 +92,7 @@ fn addresses_of_an_adopted_connection_are_asked_for_once() {
             let client = TcpStream::from(client);
             let unknown = without();
             assert_eq!(addresses(of(&unknown, &client)), (None, None, SocketState::Unknown));
-            assert_eq!(of(&unknown, &client).kind, "tcp");
+            assert_eq!(of(&unknown, &client).kind(), "tcp");
             assert_eq!(addresses(of(&rt::inspect(), &client)), (Some(local), Some(peer), SocketState::Open));
             assert_eq!(addresses(of(&without(), &client)), (Some(local), Some(peer), SocketState::Open));
         });
@@ -119,7 +119,7 @@ fn addresses_are_not_those_of_an_earlier_socket_of_the_slot() {
                     assert_eq!(addresses(of(&snapshot, listener)), (None, None, SocketState::Unknown));
                 }
                 assert_eq!(addresses(of(&snapshot, &udp)), (None, None, SocketState::Unknown));
-                assert_eq!(of(&snapshot, &udp).kind, "udp");
+                assert_eq!(of(&snapshot, &udp).kind(), "udp");
             }
         });
     });
@@ -137,9 +137,9 @@ fn snapshot_asks_about_the_sockets_that_the_one_before_left_out() {
             }
             let known = |snapshot: Snapshot| -> Vec<i32> {
                 assert_eq!(snapshot.sockets.len(), SOCKETS);
-                assert!(snapshot.sockets.iter().all(|socket| socket.kind == "udp"));
-                let known = snapshot.sockets.iter().filter(|socket| socket.local.is_some());
-                known.map(|socket| socket.fd).collect()
+                assert!(snapshot.sockets.iter().all(|socket| socket.kind() == "udp"));
+                let known = snapshot.sockets.iter().filter(|socket| socket.local().is_some());
+                known.map(|socket| socket.fd()).collect()
             };
             assert_eq!(known(without()), []);
             let mut all = Vec::new();

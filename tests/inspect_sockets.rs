@@ -17,14 +17,14 @@ const BOUND: Duration = Duration::from_secs(30);
 fn by_fd(fd: &impl AsRawFd) -> SocketInfo {
     let fd = fd.as_raw_fd();
     let sockets = Inspect::new().tcp(true).take().sockets;
-    sockets.into_iter().find(|socket| socket.fd == fd).expect("it is open")
+    sockets.into_iter().find(|socket| socket.fd() == fd).expect("it is open")
 }
 
 /// Returns the operations and the bytes of a socket, received and sent.
 fn counts(fd: &impl AsRawFd) -> ([u32; 2], [Option<u64>; 2]) {
     let socket = by_fd(fd);
-    assert!(socket.last_use.is_some_and(|last| last <= socket.age + Duration::from_millis(10)), "{socket:?}");
-    ([socket.reads.unwrap(), socket.writes.unwrap()], [socket.bytes_received, socket.bytes_sent])
+    assert!(socket.last_use().is_some_and(|last| last <= socket.age() + Duration::from_millis(10)), "{socket:?}");
+    ([socket.reads().unwrap(), socket.writes().unwrap()], [socket.bytes_received(), socket.bytes_sent()])
 }
 
 async fn tcp_pair() -> (TcpStream, TcpStream) {
@@ -122,16 +122,16 @@ fn tcp_bytes_and_segments_are_those_of_the_kernel() {
         assert!(segments[0] >= 3 && segments[1] == 0, "{segments:?}");
         assert_eq!(bytes[0], Some(3000));
         assert!(counts(&client).0[1] >= 3);
-        assert_eq!(by_fd(&listener).reads, Some(1), "one accept");
+        assert_eq!(by_fd(&listener).reads(), Some(1), "one accept");
         // The acknowledgement may come later.
         let begin = Instant::now();
-        while by_fd(&client).bytes_sent < Some(3000) {
+        while by_fd(&client).bytes_sent() < Some(3000) {
             assert!(begin.elapsed() < BOUND, "{:?}", by_fd(&client));
             task::sleep(Duration::from_millis(1)).await;
         }
         let plain = rt::inspect();
-        let plain = plain.sockets.iter().find(|socket| socket.fd == client.as_raw_fd()).unwrap();
-        assert_eq!((plain.bytes_sent, plain.writes, plain.last_use), (None, None, None), "it is asked on demand");
+        let plain = plain.sockets.iter().find(|socket| socket.fd() == client.as_raw_fd()).unwrap();
+        assert_eq!((plain.bytes_sent(), plain.writes(), plain.last_use()), (None, None, None), "it is asked on demand");
     });
 }
 
@@ -147,10 +147,10 @@ fn host_name_that_was_dialled_is_shown() {
         let by_address = TcpStream::connect(address).await.unwrap();
         let literal = TcpStream::connect(address.to_string()).await.unwrap();
         for stream in [&by_name, &by_dialer, &one_by_one] {
-            assert_eq!(by_fd(stream).host.as_deref(), Some("localhost"));
+            assert_eq!(by_fd(stream).host(), Some("localhost"));
         }
         for stream in [&by_address, &literal] {
-            assert_eq!(by_fd(stream).host, None);
+            assert_eq!(by_fd(stream).host(), None);
         }
         let snapshot = rt::inspect();
         assert!(snapshot.to_string().contains(&format!("{address} (localhost)")), "{snapshot}");
@@ -158,7 +158,7 @@ fn host_name_that_was_dialled_is_shown() {
         // The next socket of the slot was not dialled.
         drop((by_name, by_dialer, one_by_one));
         let (client, server) = tcp_pair().await;
-        assert_eq!((by_fd(&client).host, by_fd(&server).host), (None, None));
+        assert_eq!((by_fd(&client).host(), by_fd(&server).host()), (None, None));
     });
 }
 
@@ -166,15 +166,15 @@ fn host_name_that_was_dialled_is_shown() {
 fn errors_are_counted_with_the_last_errno() {
     run(async {
         let (client, server) = tcp_pair().await;
-        assert_eq!((by_fd(&client).errors, by_fd(&client).last_errno), (0, None));
+        assert_eq!((by_fd(&client).errors(), by_fd(&client).last_errno()), (0, None));
         server.set_linger(Some(Duration::ZERO)).unwrap();
         drop(server);
         client.read(&mut [0; 8]).await.unwrap_err();
         let socket = by_fd(&client);
-        assert_eq!((socket.errors, socket.last_errno), (1, Some(libc::ECONNRESET)));
+        assert_eq!((socket.errors(), socket.last_errno()), (1, Some(libc::ECONNRESET)));
         assert_eq!(client.write(b"x").await.unwrap_err().raw_os_error(), Some(libc::EPIPE));
         let socket = by_fd(&client);
-        assert_eq!((socket.errors, socket.last_errno), (2, Some(libc::EPIPE)));
+        assert_eq!((socket.errors(), socket.last_errno()), (2, Some(libc::EPIPE)));
         let text = rt::inspect().to_string();
         assert!(text.contains(&format!("errors 2 (errno {})", libc::EPIPE)), "{text}");
     });
@@ -188,10 +188,10 @@ fn limits_of_a_listener_are_shown_and_among_its_metrics() {
         let address = listener.local_addr().unwrap();
         let clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
         let (stream, _) = listener.accept().await.unwrap();
-        let limits = by_fd(&listener).limits.unwrap();
+        let limits = *by_fd(&listener).limits().unwrap();
         assert_eq!((limits.connections, limits.max_connections, limits.refused), (1, Some(2), 0));
         let other = listener.accept().await.unwrap();
-        assert_eq!(by_fd(&listener).limits.unwrap().connections, 2);
+        assert_eq!(by_fd(&listener).limits().unwrap().connections, 2);
         let text = rt::openmetrics();
         for (name, value) in [("accepted_total", 2), ("connections", 2), ("connections_max", 2), ("refused_total", 0)] {
             let line =
@@ -201,7 +201,7 @@ fn limits_of_a_listener_are_shown_and_among_its_metrics() {
         assert!(rt::inspect().to_string().contains("accepted 2, 2 of 2 permits"));
         drop((stream, other, clients));
         let without = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        assert_eq!(by_fd(&without).limits, None);
+        assert_eq!(by_fd(&without).limits(), None);
     });
 }
 
@@ -212,7 +212,7 @@ fn half_closed_connections_are_shown() {
         client.close_write().unwrap();
         assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
         let begin = Instant::now();
-        while [by_fd(&client).state, by_fd(&server).state] != [SocketState::HalfClosed; 2] {
+        while [by_fd(&client).state(), by_fd(&server).state()] != [SocketState::HalfClosed; 2] {
             assert!(begin.elapsed() < BOUND, "{:?} {:?}", by_fd(&client), by_fd(&server));
             task::sleep(Duration::from_millis(1)).await;
         }
@@ -226,8 +226,9 @@ fn connections_in_progress_are_shown() {
         let listener = ListenConfig::new().backlog(1).listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dials: Vec<_> = (0..8).map(|_| task::spawn(TcpStream::connect(address))).collect();
-        let is_connecting =
-            |socket: &SocketInfo| socket.state == SocketState::Connecting && socket.kind == "tcp" && socket.writers > 0;
+        let is_connecting = |socket: &SocketInfo| {
+            socket.state() == SocketState::Connecting && socket.kind() == "tcp" && socket.writers() > 0
+        };
         let begin = Instant::now();
         loop {
             let snapshot = rt::inspect();

@@ -196,9 +196,9 @@ fn connections_of_a_control_listener_are_control_tasks() {
             let client = TcpStream::connect(addr).await.unwrap();
             common::ping(&client, b"ping").await.unwrap();
             let snapshot = rt::inspect();
-            let lane = |id| snapshot.task(id).unwrap().lane;
+            let lane = |id| snapshot.task(id).unwrap().lane();
             assert_eq!((lane(server.task().id()), lane(ordinary.task().id())), (Lane::Control, Lane::Normal));
-            let control = snapshot.tasks.iter().filter(|task| task.lane == Lane::Control);
+            let control = snapshot.tasks.iter().filter(|task| task.lane() == Lane::Control);
             assert_eq!(control.count(), 2, "the server and the task of its connection: {snapshot}");
             assert_eq!(snapshot.metrics.control_tasks, 2);
             assert_eq!(snapshot.to_json().matches("\"lane\":\"control\"").count(), 2);
@@ -228,7 +228,7 @@ fn lock_held_by_an_ordinary_task_delays_a_control_task_by_a_bounded_time() {
             });
             becomes("it waits with the lock", || {
                 let snapshot = rt::inspect();
-                snapshot.task(holder.task().id()).is_some_and(|task| task.waits_for.is_some())
+                snapshot.task(holder.task().id()).is_some_and(|task| task.waits_for().is_some())
             })
             .await;
             let control = spawn(Lane::Control, {

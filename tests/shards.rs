@@ -91,16 +91,16 @@ fn snapshot_and_metrics_show_the_shards() {
         let (by_instance, snapshot) = (registered(), rt::inspect());
         assert_eq!((snapshot.shards.len(), by_instance.len()), (2, 2));
         for (shard, fds) in by_instance.iter().enumerate() {
-            let shown = snapshot.sockets.iter().filter(|socket| socket.poller_shard == Some(shard as u8));
-            let mut shown: Vec<i32> = shown.map(|socket| socket.fd).collect();
+            let shown = snapshot.sockets.iter().filter(|socket| socket.poller_shard() == Some(shard as u8));
+            let mut shown: Vec<i32> = shown.map(|socket| socket.fd()).collect();
             let mut fds = fds.clone();
             fds.sort_unstable();
             shown.sort_unstable();
             assert_eq!((&shown, snapshot.shards[shard].sockets), (&fds, fds.len()));
             assert!(snapshot.shards[shard].waits > 0 && snapshot.shards[shard].events > 0);
         }
-        let fresh = snapshot.sockets.iter().find(|socket| socket.fd == fresh.as_raw_fd()).unwrap();
-        assert_eq!(fresh.poller_shard, None, "it never had to wait");
+        let fresh = snapshot.sockets.iter().find(|socket| socket.fd() == fresh.as_raw_fd()).unwrap();
+        assert_eq!(fresh.poller_shard(), None, "it never had to wait");
         let metrics = &snapshot.metrics;
         assert!(snapshot.shards.iter().map(|shard| shard.events).sum::<u64>() <= metrics.events);
         assert!(snapshot.to_json().contains(",\"shards\":[{\"sockets\":"));
@@ -113,7 +113,7 @@ fn snapshot_and_metrics_show_the_shards() {
         let (one, other) = park_on(pair());
         park_on(common::ping_pong(&one, &other));
         let snapshot = rt::inspect();
-        assert!(snapshot.shards.len() == 1 && snapshot.sockets.iter().all(|socket| socket.poller_shard.is_none()));
+        assert!(snapshot.shards.len() == 1 && snapshot.sockets.iter().all(|socket| socket.poller_shard().is_none()));
         assert!(!snapshot.to_json().contains("\"shards\":[") && !rt::openmetrics().contains("poller_shard_"));
     });
 }

@@ -71,8 +71,8 @@ fn snapshot_names_what_woke_each_task() {
         task::sleep(ms(5)).await;
         let snapshot: Snapshot = inspect();
         let woken_by = |name: &str| {
-            let task = snapshot.tasks.iter().find(|task| task.name.as_deref() == Some(name));
-            task.unwrap_or_else(|| panic!("{name} is not in {snapshot}")).woken_by
+            let task = snapshot.tasks.iter().find(|task| task.name() == Some(name));
+            task.unwrap_or_else(|| panic!("{name} is not in {snapshot}")).woken_by()
         };
         for (name, expected) in [
             ("spawned", Some(WokenBy::Task(spawner))),

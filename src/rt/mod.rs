@@ -38,7 +38,7 @@ pub use config::{BlockedPolicy, BlockedTask};
 pub use histogram::Histogram;
 pub use inspect::{
     BlackBox, Inspect, InspectServer, ListenerLimits, PollerShard, Snapshot, SocketAddress, SocketId, SocketInfo,
-    SocketState, SocketWait, SocketWaits, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy, WorkerEvent,
+    SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy, WorkerEvent,
     WorkerEventKind, WorkerInfo, black_box, dump_on_panic, dump_on_sigusr1, inspect, openmetrics,
 };
 pub use metrics::{HistogramMetric, Metric, MetricKind, Metrics, metrics};

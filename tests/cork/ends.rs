@@ -35,8 +35,8 @@ fn info_of(ours: &TcpStream) -> Option<usize> {
     let socket = snapshot
         .sockets
         .iter()
-        .find(|socket| matches!(&socket.local, Some(netpoll::rt::SocketAddress::Ip(addr)) if *addr == local))?;
-    Some(socket.gathered)
+        .find(|socket| matches!(socket.local(), Some(netpoll::rt::SocketAddress::Ip(addr)) if addr == local))?;
+    Some(socket.gathered())
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn clone_keeps_the_bytes_of_a_dropped_one() {
         let clone = ours.clone();
         clone.write_all(b"abc").await.unwrap();
         drop(clone);
-        let is_kept = (sends(number), info(number).gathered) == (0, 3);
+        let is_kept = (sends(number), info(number).gathered()) == (0, 3);
         drop(ours);
         let mut all = Vec::new();
         netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
@@ -217,10 +217,10 @@ fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
             netpoll::rt::shutdown(Duration::from_secs(10)).unwrap();
             task::block_on(async move {
                 let number = ours.as_raw_fd();
-                assert!(info(number).gathered > 0);
+                assert!(info(number).gathered() > 0);
                 let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
                 ours.write_all(&pattern(total, 10)).await.unwrap();
-                becomes("sent", || info(number).gathered == 0).await;
+                becomes("sent", || info(number).gathered() == 0).await;
                 drop(ours);
                 assert!(reader.await == pattern(0, total + 10));
             });

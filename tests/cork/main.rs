@@ -81,18 +81,18 @@ async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
 
 /// Returns the number of gathered bytes of a stream.
 fn gathered(stream: &impl AsRawFd) -> usize {
-    info(stream.as_raw_fd()).gathered
+    info(stream.as_raw_fd()).gathered()
 }
 
 /// Returns what the snapshot says about the socket `number`.
 fn info(number: RawFd) -> SocketInfo {
     let snapshot = netpoll::rt::Inspect::new().tcp(true).take();
-    snapshot.sockets.into_iter().find(|socket| socket.fd == number).expect("an open socket")
+    snapshot.sockets.into_iter().find(|socket| socket.fd() == number).expect("an open socket")
 }
 
 /// Returns the number of segments with data that left the socket `number`: one per send of few bytes.
 fn sends(number: RawFd) -> u32 {
-    info(number).tcp.expect("a TCP socket").segments_sent
+    info(number).tcp().expect("a TCP socket").segments_sent
 }
 
 /// Runs `round` until it returns true, up to 20 times. Sysmon sends the bytes of a turn that lasts

@@ -30,7 +30,7 @@ async fn fill(ours: &TcpStream) -> usize {
 async fn gather(ours: &TcpStream, number: i32) -> usize {
     ours.write_all(&[8; 100]).await.unwrap();
     task::yield_now().await;
-    assert_eq!(info(number).gathered, 100, "the socket has taken them");
+    assert_eq!(info(number).gathered(), 100, "the socket has taken them");
     100
 }
 
@@ -43,7 +43,7 @@ fn rest_is_sent_when_there_is_room() {
         let mut buf = vec![0; total];
         read_exact(&peer, &mut buf).await.unwrap();
         assert!(buf[..total - 100].iter().all(|byte| *byte == 7) && buf[total - 100..] == [8; 100]);
-        becomes("empty", || info(number).gathered == 0).await;
+        becomes("empty", || info(number).gathered() == 0).await;
         ours.write_all(b"x").await.unwrap();
         read_exact(&peer, &mut [0; 1]).await.unwrap();
     });
@@ -57,7 +57,7 @@ fn full_socket_pushes_back_on_the_next_write() {
         let total = block(&ours, number).await;
         let mut write = ours.write(b"waits");
         assert!(poll_once(&mut write).await.is_pending());
-        assert_eq!(info(number).gathered, 100);
+        assert_eq!(info(number).gathered(), 100);
         // A write that is dropped has written nothing.
         let mut dropped = ours.write(b"dropped");
         assert!(poll_once(&mut dropped).await.is_pending());
@@ -85,12 +85,12 @@ fn deadline_ends_writes_and_flushes_and_loses_no_byte() {
         assert_timeout(ours.flush().await);
         assert_timeout(ours.write_all(b"late").await);
         assert_timeout(WriteExt::flush(&mut &ours).await);
-        assert_eq!(info(number).gathered, 100);
+        assert_eq!(info(number).gathered(), 100);
         // The deadline stays over: the gathered bytes do not depend on it.
         let mut buf = vec![0; total];
         read_exact(&peer, &mut buf).await.unwrap();
         assert_eq!(buf[total - 100..], [8; 100]);
-        becomes("empty", || info(number).gathered == 0).await;
+        becomes("empty", || info(number).gathered() == 0).await;
         ours.set_write_deadline(None).unwrap();
         ours.flush().await.unwrap();
         ours.write_all(b"x").await.unwrap();

@@ -80,9 +80,9 @@ fn all_ways_to_write_are_gathered_in_order() {
             assert_eq!(ours.write_vectored(&pieces).await.unwrap(), 3);
             WriteExt::write_all(&mut &other, b"gh").await.unwrap();
             assert_eq!(WriteExt::write_vectored(&mut &ours, &pieces).await.unwrap(), 3);
-            let is_gathered = (sends(number), info(number).gathered) == (before, 11);
+            let is_gathered = (sends(number), info(number).gathered()) == (before, 11);
             task::yield_now().await;
-            is_gathered && (sends(number), info(number).gathered) == (before + 1, 0)
+            is_gathered && (sends(number), info(number).gathered()) == (before + 1, 0)
         });
         let mut buf = [0; 11];
         ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
@@ -193,7 +193,7 @@ fn endless_turn_sends_when_much_is_gathered() {
             for at in 0..1000 {
                 // Operations that are always ready: the budget ends turns in between.
                 ours.write_all(&pattern(at * 1000, 1000)).await.unwrap();
-                assert!(info(number).gathered <= 64 << 10);
+                assert!(info(number).gathered() <= 64 << 10);
             }
             (ours, begin.elapsed())
         });
@@ -213,7 +213,7 @@ fn writes_outside_of_a_turn_are_sent_at_once() {
         common::park_on(async {
             for count in 1..=3 {
                 ours.write_all(b"abc").await.unwrap();
-                assert_eq!((sends(number), info(number).gathered), (count, 0));
+                assert_eq!((sends(number), info(number).gathered()), (count, 0));
             }
         });
         task::block_on(task::spawn_blocking(move || {
@@ -468,7 +468,7 @@ fn write_that_waits_sends_what_another_stream_has_gathered() {
             ours.write_all(b"x").await.unwrap();
             // More than any send buffer.
             assert!(common::poll_once(&mut large.write_all(&bytes)).await.is_pending());
-            assert_eq!(info(number).gathered, 0);
+            assert_eq!(info(number).gathered(), 0);
             read_exact(&peer, &mut [0; 1]).await.unwrap();
         }
     });

@@ -73,29 +73,29 @@ fn check(owned: &Owned) {
     let snapshot = rt::inspect();
     let owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
     for socket in &snapshot.sockets {
-        for (id, operation) in &*socket.waiting {
+        for (id, operation) in socket.waiting() {
             if let Some(number) = owned.get(id)
-                && *number != socket.fd
+                && *number != socket.fd()
             {
-                wrong(&snapshot, format!("task {id}, which reads from fd {number}, is paired with fd {}", socket.fd));
+                wrong(&snapshot, format!("task {id}, which reads from fd {number}, is paired with fd {}", socket.fd()));
             }
-            let waits_for = snapshot.task(*id).and_then(|task| task.waits_for);
-            if waits_for != Some(WaitsFor::Socket { socket: socket.id, operation: *operation }) {
-                wrong(&snapshot, format!("fd {} has task {id}, whose own row says {waits_for:?}", socket.fd));
+            let waits_for = snapshot.task(*id).and_then(|task| task.waits_for());
+            if waits_for != Some(WaitsFor::Socket { socket: socket.id(), operation: *operation }) {
+                wrong(&snapshot, format!("fd {} has task {id}, whose own row says {waits_for:?}", socket.fd()));
             }
         }
     }
     for task in &snapshot.tasks {
         // Nothing but its own socket, its spawner and a shutdown wakes it.
-        if let (Some(number), Some(WokenBy::Socket(by))) = (owned.get(&task.id), task.woken_by)
-            && snapshot.socket(by).map(|socket| socket.fd) != Some(*number)
+        if let (Some(number), Some(WokenBy::Socket(by))) = (owned.get(&task.id()), task.woken_by())
+            && snapshot.socket(by).map(|socket| socket.fd()) != Some(*number)
         {
-            wrong(&snapshot, format!("task {}, which reads from fd {number}, was woken by {by:?}", task.id));
+            wrong(&snapshot, format!("task {}, which reads from fd {number}, was woken by {by:?}", task.id()));
         }
-        let Some(WaitsFor::Socket { socket, operation }) = task.waits_for else { continue };
-        let listed = snapshot.socket(socket).is_some_and(|socket| socket.waiting.contains(&(task.id, operation)));
+        let Some(WaitsFor::Socket { socket, operation }) = task.waits_for() else { continue };
+        let listed = snapshot.socket(socket).is_some_and(|socket| socket.waiting().contains(&(task.id(), operation)));
         if !listed {
-            wrong(&snapshot, format!("task {} waits for a socket whose row does not have it", task.id));
+            wrong(&snapshot, format!("task {} waits for a socket whose row does not have it", task.id()));
         }
     }
 }

@@ -207,10 +207,8 @@ fn run(sockets: usize, tasks: usize, seconds: u64) -> io::Result<()> {
     let (cpu, faults, snapshot) = timed(rt::Inspect::new());
     println!("{} tasks, {} sockets", snapshot.tasks.len(), snapshot.sockets.len());
     let count = |has: fn(&rt::SocketInfo) -> bool| snapshot.sockets.iter().filter(|socket| has(socket)).count();
-    let (locals, peers) = (count(|socket| socket.local.is_some()), count(|socket| socket.peer.is_some()));
-    println!(
-        "CPU of the first snapshot: {cpu:.1} ms, {faults} page faults; {locals} local addresses, {peers} of peers"
-    );
+    let (locals, peers) = (count(|socket| socket.local().is_some()), count(|socket| socket.peer().is_some()));
+    println!("CPU of the first snapshot: {cpu:.1} ms, {faults} page faults; {locals} local addresses, {peers} of peers");
     let mut later: Vec<f64> = (0..21).map(|_| timed(rt::Inspect::new()).0).collect();
     later.sort_by(f64::total_cmp);
     println!("CPU of later ones: median {:.1} ms, least {:.1}, most {:.1}", later[10], later[0], later[20]);

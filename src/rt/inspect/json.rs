@@ -73,38 +73,38 @@ impl Snapshot {
     }
 
     fn write_task(&self, out: &mut String, task: &TaskInfo) -> fmt::Result {
-        let kind = match task.kind {
+        let kind = match task.kind() {
             TaskKind::Task => "task",
             TaskKind::Local => "local",
             TaskKind::BlockOn => "block_on",
             TaskKind::Blocking => "blocking",
         };
-        let state = match task.state {
+        let state = match task.state() {
             TaskState::Running => "running",
             TaskState::Ready => "ready",
             TaskState::Waiting => "waiting",
         };
-        write!(out, "{{\"id\":{},\"kind\":\"{kind}\",\"state\":\"{state}\"", task.id)?;
-        if task.lane == Lane::Control {
+        write!(out, "{{\"id\":{},\"kind\":\"{kind}\",\"state\":\"{state}\"", task.id())?;
+        if task.lane() == Lane::Control {
             out.push_str(",\"lane\":\"control\"");
         }
-        if let Some(name) = &task.name {
+        if let Some(name) = task.name() {
             out.push_str(",\"name\":");
             string(out, name)?;
         }
-        if let Some(place) = task.spawned_at {
+        if let Some(place) = task.spawned_at() {
             out.push_str(",\"spawned_at\":");
             string(out, &format!("{}:{}", place.file(), place.line()))?;
         }
-        seconds(out, "age", task.age)?;
-        seconds(out, "last_poll", task.last_poll)?;
-        seconds(out, "cpu", task.cpu)?;
-        seconds(out, "longest_poll", task.longest_poll)?;
-        write!(out, ",\"polls\":{},\"waits_for_more\":{}", task.polls, task.waits_for_more)?;
-        match task.woken_by {
+        seconds(out, "age", task.age())?;
+        seconds(out, "last_poll", task.last_poll())?;
+        seconds(out, "cpu", task.cpu())?;
+        seconds(out, "longest_poll", task.longest_poll())?;
+        write!(out, ",\"polls\":{},\"waits_for_more\":{}", task.polls(), task.waits_for_more())?;
+        match task.woken_by() {
             None => {}
             Some(WokenBy::Socket(socket)) => {
-                let fd = self.socket(socket).map_or(-1, |socket| socket.fd);
+                let fd = self.socket(socket).map_or(-1, |socket| socket.fd());
                 write!(out, ",\"woken_by\":{{\"kind\":\"socket\",\"fd\":{fd}}}")?;
             }
             Some(WokenBy::Timer) => out.push_str(",\"woken_by\":{\"kind\":\"timer\"}"),
@@ -112,7 +112,7 @@ impl Snapshot {
             Some(WokenBy::Thread) => out.push_str(",\"woken_by\":{\"kind\":\"thread\"}"),
             Some(WokenBy::Itself) => out.push_str(",\"woken_by\":{\"kind\":\"itself\"}"),
         }
-        match task.waits_for {
+        match task.waits_for() {
             None => {}
             Some(WaitsFor::Time(left)) => {
                 out.push_str(",\"waits_for\":{\"kind\":\"time\"");
@@ -121,7 +121,7 @@ impl Snapshot {
             }
             Some(WaitsFor::Task(id)) => write!(out, ",\"waits_for\":{{\"kind\":\"task\",\"id\":{id}}}")?,
             Some(WaitsFor::Socket { socket, operation }) => {
-                let fd = self.socket(socket).map_or(-1, |socket| socket.fd);
+                let fd = self.socket(socket).map_or(-1, |socket| socket.fd());
                 write!(
                     out,
                     ",\"waits_for\":{{\"kind\":\"socket\",\"fd\":{fd},\"operation\":\"{}\"}}",
@@ -145,7 +145,7 @@ fn word(operation: SocketWait) -> &'static str {
 }
 
 fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
-    let state = match socket.state {
+    let state = match socket.state() {
         SocketState::Listening => "listening",
         SocketState::Unconnected => "unconnected",
         SocketState::Connecting => "connecting",
@@ -155,58 +155,58 @@ fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
         SocketState::Closing => "closing",
         SocketState::Unknown => "unknown",
     };
-    write!(out, "{{\"fd\":{},\"kind\":\"{}\",\"state\":\"{state}\"", socket.fd, socket.kind)?;
-    for (name, address) in [("local", &socket.local), ("peer", &socket.peer)] {
+    write!(out, "{{\"fd\":{},\"kind\":\"{}\",\"state\":\"{state}\"", socket.fd(), socket.kind())?;
+    for (name, address) in [("local", socket.local()), ("peer", socket.peer())] {
         if let Some(address) = address {
             write!(out, ",\"{name}\":")?;
             string(out, &address.to_string())?;
         }
     }
-    if let Some(host) = &socket.host {
+    if let Some(host) = socket.host() {
         out.push_str(",\"host\":");
         string(out, host)?;
     }
-    if let Some(shard) = socket.poller_shard {
+    if let Some(shard) = socket.poller_shard() {
         write!(out, ",\"poller_shard\":{shard}")?;
     }
-    seconds(out, "age", socket.age)?;
-    write!(out, ",\"errors\":{}", socket.errors)?;
+    seconds(out, "age", socket.age())?;
+    write!(out, ",\"errors\":{}", socket.errors())?;
     for (name, count) in [
-        ("reads", socket.reads.map(u64::from)),
-        ("writes", socket.writes.map(u64::from)),
-        ("bytes_received", socket.bytes_received),
-        ("bytes_sent", socket.bytes_sent),
+        ("reads", socket.reads().map(u64::from)),
+        ("writes", socket.writes().map(u64::from)),
+        ("bytes_received", socket.bytes_received()),
+        ("bytes_sent", socket.bytes_sent()),
     ] {
         if let Some(count) = count {
             write!(out, ",\"{name}\":{count}")?;
         }
     }
-    if let Some(last_use) = socket.last_use {
+    if let Some(last_use) = socket.last_use() {
         seconds(out, "last_use", last_use)?;
     }
-    if socket.gathered > 0 {
-        write!(out, ",\"gathered\":{}", socket.gathered)?;
+    if socket.gathered() > 0 {
+        write!(out, ",\"gathered\":{}", socket.gathered())?;
     }
-    if let Some(errno) = socket.last_errno {
+    if let Some(errno) = socket.last_errno() {
         write!(out, ",\"last_errno\":{errno}")?;
     }
-    if let Some(limits) = &socket.limits {
+    if let Some(limits) = socket.limits() {
         write!(out, ",\"limits\":{{\"connections\":{},\"refused\":{}", limits.connections, limits.refused)?;
         if let Some(most) = limits.max_connections {
             write!(out, ",\"max_connections\":{most}")?;
         }
         out.push('}');
     }
-    write!(out, ",\"readers\":{},\"writers\":{},\"waiting\":", socket.readers, socket.writers)?;
-    array(out, &socket.waiting, |out, (task, operation)| {
+    write!(out, ",\"readers\":{},\"writers\":{},\"waiting\":", socket.readers(), socket.writers())?;
+    array(out, socket.waiting(), |out, (task, operation)| {
         write!(out, "{{\"task\":{task},\"operation\":\"{}\"}}", word(*operation))
     })?;
-    for (name, left) in [("read_deadline", socket.read_deadline), ("write_deadline", socket.write_deadline)] {
+    for (name, left) in [("read_deadline", socket.read_deadline()), ("write_deadline", socket.write_deadline())] {
         if let Some(left) = left {
             seconds(out, name, left)?;
         }
     }
-    if let Some(tcp) = &socket.tcp {
+    if let Some(tcp) = socket.tcp() {
         write_tcp(out, tcp)?;
     }
     out.push('}');

@@ -20,23 +20,23 @@ const METRICS: [Gauge; 7] = [
         Some(u64::from(tcp.accept_queue_max))
     }),
     ("accepts", "gauge", "Current number of operations that wait for a connection", |socket, _| {
-        Some(socket.readers as u64)
+        Some(socket.readers() as u64)
     }),
     ("accepted", "counter", "Total number of accepted connections, modulo 2^32", |socket, _| {
-        socket.reads.map(u64::from)
+        socket.reads().map(u64::from)
     }),
     ("connections", "gauge", "Current number of connections that hold a permit of the listener", |socket, _| {
-        let limits = socket.limits.as_ref()?;
+        let limits = socket.limits()?;
         limits.max_connections.map(|_| limits.connections as u64)
     }),
     (
         "connections_max",
         "gauge",
         "Maximum number of connections that may hold a permit of the listener",
-        |socket, _| socket.limits.as_ref()?.max_connections.map(|most| most as u64),
+        |socket, _| socket.limits()?.max_connections.map(|most| most as u64),
     ),
     ("refused", "counter", "Total number of connections refused for lack of descriptors", |socket, _| {
-        socket.limits.as_ref().map(|limits| limits.refused)
+        socket.limits().as_ref().map(|limits| limits.refused)
     }),
 ];
 
@@ -86,9 +86,9 @@ pub fn openmetrics() -> String {
         let _ = writeln!(text, "# TYPE netpoll_listener_{name} {kind}");
         let suffix = if kind == "counter" { "_total" } else { "" };
         for listener in &listeners {
-            let (Some(local), Some(tcp)) = (&listener.local, &listener.tcp) else { continue };
+            let (Some(local), Some(tcp)) = (listener.local(), listener.tcp()) else { continue };
             if let Some(value) = value(listener, tcp) {
-                let fd = listener.fd;
+                let fd = listener.fd();
                 let _ = writeln!(text, "netpoll_listener_{name}{suffix}{{local=\"{local}\",fd=\"{fd}\"}} {value}");
             }
         }

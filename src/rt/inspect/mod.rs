@@ -28,29 +28,36 @@ mod dump;
 mod json;
 mod listeners;
 mod memory;
+mod row_data;
 #[cfg(feature = "serde")]
 mod serde;
 mod server;
 mod shards;
 mod snapshot;
+mod socket_info;
 mod sockets;
 mod table;
+mod task_info;
 mod trace_json;
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 pub use self::black_box::{BlackBox, WorkerEvent, WorkerEventKind, black_box};
 pub(crate) use self::black_box::{set_file as set_black_box_file, write_file_of_stall};
 pub use self::dump::{dump_on_panic, dump_on_sigusr1};
 pub use self::listeners::openmetrics;
-use self::memory::{AHEAD, Lists, fetch};
+use self::memory::{AHEAD, fetch, with_room};
+pub use self::row_data::{
+    ListenerLimits, PollerShard, SocketAddress, SocketId, SocketState, SocketWait, TaskKind, TaskState, TcpDetails,
+    WaitsFor, WokenBy, WorkerInfo,
+};
 pub use self::server::InspectServer;
 pub(crate) use self::server::{serve_at, serve_from_environment};
-pub use self::snapshot::{
-    ListenerLimits, PollerShard, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, SocketWaits,
-    TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WokenBy, WorkerInfo,
-};
+pub use self::snapshot::Snapshot;
+pub use self::socket_info::SocketInfo;
 use self::sockets::{Asking, Reader};
+pub use self::task_info::TaskInfo;
+use self::task_info::Wait;
 use super::metrics::metrics_with;
 use super::runtime::runtime;
 use super::sched::identity::{self, TaskId};
@@ -88,12 +95,12 @@ const CALLS_MAX: usize = 2000;
 ///     let task = task::Builder::new().name("reader".into()).spawn(async move {
 ///         socket.recv(&mut [0; 64]).await
 ///     })?;
-/// #   while !rt::inspect().tasks.iter().any(|task| task.waits_for.is_some()) { task::yield_now().await }
+/// #   while !rt::inspect().tasks.iter().any(|task| task.waits_for().is_some()) { task::yield_now().await }
 ///     let snapshot = rt::inspect();
 ///     println!("{snapshot}");
 ///     let reader = snapshot.task(task.task().id()).expect("it waits");
-/// #   assert!(matches!(reader.waits_for, Some(WaitsFor::Socket { operation: SocketWait::Readable, .. })), "{reader:?}");
-///     assert_eq!(reader.name.as_deref(), Some("reader"));
+/// #   assert!(matches!(reader.waits_for(), Some(WaitsFor::Socket { operation: SocketWait::Readable, .. })), "{reader:?}");
+///     assert_eq!(reader.name(), Some("reader"));
 ///     Ok(())
 /// })
 /// # }
@@ -109,8 +116,8 @@ pub fn inspect() -> Snapshot {
 /// ```
 /// let snapshot = netpoll::rt::Inspect::new().tcp(true).take();
 /// for socket in &snapshot.sockets {
-///     if let Some(tcp) = &socket.tcp {
-///         println!("{}: {:?} round trip, {} bytes unsent", socket.fd, tcp.rtt, tcp.unsent);
+///     if let Some(tcp) = socket.tcp() {
+///         println!("{}: {:?} round trip, {} bytes unsent", socket.fd(), tcp.rtt, tcp.unsent);
 ///     }
 /// }
 /// ```
@@ -169,7 +176,7 @@ impl Inspect {
     /// Sets the maximum number of tasks in the snapshot (default: no limit). The tasks with the lowest
     /// ids are in it; [`Snapshot::more_tasks`] is the number of the others.
     ///
-    /// A task takes some 130 bytes in a snapshot. Sockets are not limited. Of the tasks that wait for
+    /// A task takes some 90 bytes in a snapshot. Sockets are not limited. Of the tasks that wait for
     /// one, only those in the snapshot are known.
     ///
     /// # Examples
@@ -208,8 +215,7 @@ impl Inspect {
         let is_limited = self.max_tasks < usize::MAX || self.after > 0;
         if !is_limited {
             // Room for those that are spawned meanwhile, so that the list is not moved.
-            static LISTS: Lists = Lists::new();
-            let mut readings = LISTS.with_room(runtime().tasks_alive() as usize + 64);
+            let mut readings = with_room(runtime().tasks_alive() as usize + 64);
             readings.extend(record::all().filter_map(Record::read));
             readings.sort_unstable_by_key(|reading: &Reading| reading.id);
             return (readings, None, 0);
@@ -243,8 +249,7 @@ impl Inspect {
         let (mut sockets, places) = Reader::new(self.asking, self.tcp, now, &scale).read();
         let running: Vec<u64> = runtime().processors().map(Processor::running_id).collect();
         let names = identity::names(readings.iter().map(|reading| reading.id));
-        static LISTS: Lists = Lists::new();
-        let mut tasks = LISTS.with_room(readings.len());
+        let mut tasks = with_room(readings.len());
         let mut wakers = Wakers { alive, last: None };
         for (at, reading) in readings.iter().enumerate() {
             if let Some(place) = readings.get(at + AHEAD).and_then(|next| place(next.waits(now).0, &places)) {
@@ -254,16 +259,15 @@ impl Inspect {
             let is_running = reading.is_running() || running.contains(&reading.id);
             let found =
                 if is_running { Found::Unknown } else { resolve(reading.id, waits, now, alive, &places, &mut sockets) };
-            let is_due =
-                matches!(found, Found::Due) || matches!(found, Found::WaitsFor(WaitsFor::Time(Duration::ZERO)));
+            let is_due = matches!(found, Found::Due | Found::WaitsFor(Wait::Time(0)));
             let woken_by = wakers.of(reading.id, reading.woken(now), &places, &sockets);
             tasks.push(TaskInfo {
                 id: TaskId::from_number(reading.id),
-                name: names.get(&reading.id).map(|name| name.to_string()),
+                name: names.get(&reading.id).cloned(),
                 kind: kind(reading.kind()),
                 lane: reading.lane,
                 spawned_at: reading.place(),
-                age: scale.since(reading.born()),
+                age_nanos: scale.nanos_since(reading.born()),
                 state: match () {
                     () if is_running => TaskState::Running,
                     () if is_due => TaskState::Ready,
@@ -276,9 +280,8 @@ impl Inspect {
                 waits_for_more: waits_for_more && !is_running,
                 woken_by,
                 polls: reading.polls,
-                last_poll: scale.since(reading.polled),
-                cpu: reading.cpu(),
-                longest_poll: reading.longest_poll(),
+                last_poll_nanos: scale.nanos_since(reading.polled),
+                cpu: reading.cpu,
             });
         }
         let workers = workers(&tasks);
@@ -288,7 +291,7 @@ impl Inspect {
             more_tasks,
             places,
             shards: shards::shards(&sockets),
-            metrics: metrics_with(|| sockets.iter().map(|socket| socket.readers + socket.writers).sum()),
+            metrics: metrics_with(|| sockets.iter().map(|socket| socket.readers() + socket.writers()).sum()),
             sockets,
             workers,
         }
@@ -297,7 +300,7 @@ impl Inspect {
 
 /// The meaning of a task's wait word.
 enum Found {
-    WaitsFor(WaitsFor),
+    WaitsFor(Wait),
     /// The event that the task waited for has happened.
     Due,
     Unknown,
@@ -318,13 +321,12 @@ fn resolve(id: u64, waits: Waits, now: u64, alive: Alive<'_>, places: &[u32], so
         Waits::Nothing => return Found::Unknown,
         Waits::Turn | Waits::WokenByThread | Waits::WokenByTask(_) => return Found::Due,
         Waits::Time(time) => {
-            let left = time.saturating_sub(now);
-            return Found::WaitsFor(WaitsFor::Time(Duration::from_nanos(left)));
+            return Found::WaitsFor(Wait::Time(time.saturating_sub(now)));
         }
         Waits::Task(bits) => {
             let mut found = ids(waits.id_bits(), bits, alive.last()).filter(|&id| alive.has(id));
             return match (found.next(), found.next()) {
-                (Some(id), None) => Found::WaitsFor(WaitsFor::Task(TaskId::from_number(id))),
+                (Some(id), None) => Found::WaitsFor(Wait::Task(TaskId::from_number(id))),
                 (None, _) => Found::Due,
                 _ => Found::Unknown,
             };
@@ -352,7 +354,7 @@ fn resolve(id: u64, waits: Waits, now: u64, alive: Alive<'_>, places: &[u32], so
         return Found::Due;
     }
     socket.waiting.push((TaskId::from_number(id), operation));
-    Found::WaitsFor(WaitsFor::Socket { socket: socket.id, operation })
+    Found::WaitsFor(Wait::Socket { socket: socket.id, operation })
 }
 
 /// Returns the ids up to `last` whose lowest `count` bits are `bits`.
@@ -442,7 +444,7 @@ fn kind(kind: Kind) -> TaskKind {
 fn workers(tasks: &[TaskInfo]) -> Vec<WorkerInfo> {
     let last_poll = |id: TaskId| {
         let index = tasks.binary_search_by_key(&id, |task| task.id).ok()?;
-        Some(tasks[index].last_poll)
+        Some(tasks[index].last_poll())
     };
     let info = |processor: &'static Processor| {
         let running = processor.running_id();

@@ -19,9 +19,10 @@
 //!
 //! # Limits
 //! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded: the client asks for the others
-//! with the last id that it has seen. Clients are served one at a time. A client that sends no line or does not read its answer is
-//! dropped after [`PATIENCE`] or [`ANSWER_PATIENCE`]. The socket file has mode 0600, and a client of another user (except
-//! root) is refused by its credentials (SO_PEERCRED, unix(7)).
+//! with the last id that it has seen. Clients are served one at a time. A client that sends no line or
+//! does not read its answer is dropped after [`PATIENCE`] or [`ANSWER_PATIENCE`]. The socket file has
+//! mode 0600, and a client of another user (except root) is refused by its credentials (SO_PEERCRED,
+//! unix(7)).
 
 use std::fmt;
 use std::fs::File;

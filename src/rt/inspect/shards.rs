@@ -16,7 +16,7 @@ pub(super) fn shards(sockets: &[SocketInfo]) -> Vec<PollerShard> {
     };
     let mut shards: Vec<_> = (0..driver.roles.count()).map(info).collect();
     for socket in sockets {
-        if let Some(shard) = socket.poller_shard.and_then(|shard| shards.get_mut(usize::from(shard))) {
+        if let Some(shard) = socket.poller_shard().and_then(|shard| shards.get_mut(usize::from(shard))) {
             shard.sockets += 1;
         }
     }

@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use socket2::SockAddr;
 
-use super::memory::{AHEAD, Lists, fetch};
+use super::memory::{AHEAD, fetch, with_room};
 use super::shards;
-use super::{ListenerLimits, SocketAddress, SocketId, SocketInfo, SocketState, SocketWaits, TcpDetails};
+use super::socket_info::{Addresses, Extras, NO_DEADLINE, NO_SHARD, SocketKind, SocketWaits};
+use super::{ListenerLimits, SocketAddress, SocketId, SocketInfo, SocketState, TcpDetails};
 use crate::rt::poll::addresses::{self, Known};
 use crate::rt::poll::labels::{self, Label};
 use crate::rt::poll::poll_desc::{Description, PollDesc};
@@ -60,7 +61,7 @@ const HALF_CLOSED: [&str; 3] = ["CLOSE_WAIT", "FIN_WAIT1", "FIN_WAIT2"];
 /// The kind of a socket, its addresses and whether it listens.
 #[derive(Debug)]
 struct Identity {
-    kind: &'static str,
+    kind: SocketKind,
     local: Option<SocketAddress>,
     peer: Option<SocketAddress>,
     state: SocketState,
@@ -102,23 +103,23 @@ impl<'a> Reader<'a> {
     /// the position plus one, or 0 for a slot without a socket.
     pub(super) fn read(mut self) -> (Vec<SocketInfo>, Vec<u32>) {
         let descriptors = runtime().descriptors.load(Ordering::Relaxed);
-        static ALL: Lists = Lists::new();
-        static SOCKETS: Lists = Lists::new();
-        let mut all: Vec<(u32, &'static PollDesc)> = ALL.with_room(descriptors);
-        all.extend(runtime().cache.iter().filter_map(|desc| Some((desc.number()?, desc))));
-        all.sort_unstable_by_key(|&(number, _)| number);
-        let mut sockets = SOCKETS.with_room(all.len());
-        let mut places = vec![0; all.iter().map(|(_, desc)| desc.index as usize + 1).max().unwrap_or(0)];
+        let cache = &runtime().cache;
+        let mut all: Vec<(u32, u32)> = with_room(descriptors);
+        all.extend(cache.iter().filter_map(|desc| Some((desc.number()?, desc.index))));
+        all.sort_unstable();
+        let mut sockets = with_room(all.len());
+        let mut places = vec![0; all.iter().map(|&(_, index)| index as usize + 1).max().unwrap_or(0)];
         // ORDERING: Relaxed, here and below: it is a hint.
         let first = if self.has_limit() { NEXT.swap(0, Ordering::Relaxed) } else { 0 };
         let mut skipped = Vec::new();
-        for (at, &(number, desc)) in all.iter().enumerate() {
-            if let Some((_, next)) = all.get(at + AHEAD) {
-                fetch(*next);
+        for (at, &(number, index)) in all.iter().enumerate() {
+            if let Some(next) = all.get(at + AHEAD).and_then(|&(_, next)| cache.get(next)) {
+                fetch(next);
                 if let Some(words) = addresses::words(next.index) {
                     fetch(words);
                 }
             }
+            let Some(desc) = cache.get(index) else { continue };
             // Another number is that of a socket that was opened just now, which is out of order.
             let Some(description) = desc.described().filter(|now| now.number == number) else { continue };
             let known = self.known(description, desc);
@@ -205,20 +206,20 @@ impl<'a> Reader<'a> {
             Some(known) => known_identity(known, fd, asks),
             None if asks => identify(fd, &description, desc),
             None => Identity {
-                kind: kind(&description, desc).unwrap_or("socket"),
+                kind: kind(&description, desc).unwrap_or(SocketKind::Socket),
                 local: None,
                 peer: None,
                 state: SocketState::Unknown,
             },
         };
-        let is_tcp = identity.kind == "tcp";
+        let is_tcp = identity.kind == SocketKind::Tcp;
         let tcp =
             if self.tcp && is_tcp { option::tcp_state(fd).ok().map(|state| Box::new(details(&state))) } else { None };
         let [read, write] = desc.sides();
         let deadline = |side: Side<'_>| match side.deadline() {
-            clock::NONE => None,
-            clock::EXPIRED => Some(Duration::ZERO),
-            at => Some(Duration::from_nanos(at.saturating_sub(self.now))),
+            clock::NONE => NO_DEADLINE,
+            clock::EXPIRED => 0,
+            at => at.saturating_sub(self.now),
         };
         let is_half_closed = tcp.as_ref().is_some_and(|tcp| HALF_CLOSED.contains(&tcp.state));
         let state = match identity.state {
@@ -229,60 +230,22 @@ impl<'a> Reader<'a> {
             _ if read.is_hung_up() => SocketState::HungUp,
             state => state,
         };
-        let usage = if description.is_tcp { None } else { usage::get(desc.index).map(Usage::read) };
-        let (bytes, last_use) = match (usage, &tcp) {
-            (Some((bytes, used)), _) => (Some(bytes), Some(self.scale.since(used))),
-            (None, Some(tcp)) if identity.state != SocketState::Listening => {
-                let last_use = tcp.last_sent.min(tcp.last_received).min(self.scale.since(description.opened));
-                (Some([tcp.bytes_received, tcp.bytes_sent]), Some(last_use))
-            }
-            _ => (None, None),
-        };
-        let operations = match &tcp {
-            _ if !is_tcp || identity.state == SocketState::Listening => Some(desc.operations()),
-            Some(tcp) => Some([tcp.segments_received, tcp.segments_sent]),
-            None => None,
-        };
-        let (errors, errno) = desc.failures();
-        let (mut host, mut limits) = (None, None);
-        match self.has_labels.then(|| labels::get(desc.index, description.generation)).flatten() {
-            Some(Label::Host(name)) => host = Some(name),
-            Some(Label::Limits(of)) => {
-                limits = of.upgrade().map(|of| {
-                    Box::new(ListenerLimits {
-                        connections: of.connections(),
-                        max_connections: of.most(),
-                        refused: of.refused(),
-                    })
-                });
-            }
-            None => {}
-        }
+        let extras = self.extras(&description, desc, is_tcp, identity.state);
         let info = SocketInfo {
             id: SocketId { index: desc.index, generation: description.generation },
             fd: number,
-            kind: identity.kind,
-            local: identity.local,
-            peer: identity.peer,
-            host,
             state,
-            poller_shard: shards::of(desc),
-            age: self.scale.since(description.opened),
-            readers: read.waiting(),
-            writers: write.waiting(),
+            kind: identity.kind,
+            poller_shard: shards::of(desc).unwrap_or(NO_SHARD),
+            errors: desc.failures().0,
+            addresses: Addresses::new(identity.local, identity.peer),
+            age_nanos: self.scale.nanos_since(description.opened),
+            readers: read.waiting() as u32,
+            writers: write.waiting() as u32,
             waiting: SocketWaits::default(),
-            read_deadline: deadline(read),
-            write_deadline: deadline(write),
-            reads: operations.map(|operations| operations[0]),
-            writes: operations.map(|operations| operations[1]),
-            bytes_received: bytes.map(|bytes| bytes[0]),
-            bytes_sent: bytes.map(|bytes| bytes[1]),
-            last_use,
-            gathered: self.gathered.get(&(desc.index, description.generation)).copied().unwrap_or(0),
-            errors,
-            last_errno: (errno != 0).then_some(i32::from(errno)),
-            limits,
+            deadlines_nanos: [deadline(read), deadline(write)],
             tcp,
+            extras,
         };
         // Checked last: if it is current, the number belonged to this socket throughout.
         if !desc.is_current(description.generation) {
@@ -292,6 +255,44 @@ impl<'a> Reader<'a> {
             self.remember(&info, known, identity.state);
         }
         Some(info)
+    }
+
+    /// Returns what a plain TCP connection lacks, if the socket has any of it.
+    fn extras(
+        &self,
+        description: &Description,
+        desc: &PollDesc,
+        is_tcp: bool,
+        state: SocketState,
+    ) -> Option<Box<Extras>> {
+        let id = (desc.index, description.generation);
+        let mut extras = Extras::default();
+        if !description.is_tcp
+            && let Some(usage) = usage::get(desc.index)
+        {
+            let (bytes, used) = usage.read();
+            (extras.bytes, extras.last_use) = (Some(bytes), Some(self.scale.since(used)));
+        }
+        if !is_tcp || state == SocketState::Listening {
+            extras.operations = Some(desc.operations());
+        }
+        let errno = desc.failures().1;
+        extras.last_errno = (errno != 0).then_some(i32::from(errno));
+        if !self.gathered.is_empty() {
+            extras.gathered = self.gathered.get(&id).copied().unwrap_or(0);
+        }
+        match self.has_labels.then(|| labels::get(id.0, id.1)).flatten() {
+            Some(Label::Host(name)) => extras.host = Some(name),
+            Some(Label::Limits(of)) => {
+                extras.limits = of.upgrade().map(|of| ListenerLimits {
+                    connections: of.connections(),
+                    max_connections: of.most(),
+                    refused: of.refused(),
+                });
+            }
+            None => {}
+        }
+        (extras != Extras::default()).then(|| Box::new(extras))
     }
 
     /// Returns the addresses of a TCP socket, as far as they are known without asking the kernel.
@@ -307,7 +308,7 @@ impl<'a> Reader<'a> {
 
     /// Keeps the addresses of a TCP socket that is connected or listens, if they were not known.
     fn remember(&mut self, info: &SocketInfo, known: Option<Known>, state: SocketState) {
-        let Some(SocketAddress::Ip(local)) = info.local else { return };
+        let Some(SocketAddress::Ip(local)) = info.local() else { return };
         let SocketId { index, generation } = info.id;
         match known {
             Some(Known::Listener { local: None } | Known::Connection { local: None, .. }) => {
@@ -315,8 +316,8 @@ impl<'a> Reader<'a> {
             }
             Some(_) => {}
             None => {
-                let known = match (&info.peer, state) {
-                    (Some(SocketAddress::Ip(peer)), _) => Known::Connection { local: Some(local), peer: *peer },
+                let known = match (info.peer(), state) {
+                    (Some(SocketAddress::Ip(peer)), _) => Known::Connection { local: Some(local), peer },
                     (None, SocketState::Listening) => Known::Listener { local: Some(local) },
                     _ => return,
                 };
@@ -343,7 +344,7 @@ fn known_identity(known: Known, fd: BorrowedFd<'_>, asks: bool) -> Identity {
         Known::Connection { local, peer } => (local, Some(peer), SocketState::Open),
     };
     let local = local.or_else(|| asks.then(|| socket::local_addr(fd).ok()).flatten());
-    Identity { kind: "tcp", local: local.map(SocketAddress::Ip), peer: peer.map(SocketAddress::Ip), state }
+    Identity { kind: SocketKind::Tcp, local: local.map(SocketAddress::Ip), peer: peer.map(SocketAddress::Ip), state }
 }
 
 /// Returns the maximum number of system calls for the addresses of a socket.
@@ -356,8 +357,12 @@ fn calls(known: Option<Known>) -> usize {
 }
 
 /// Returns the kind of a socket, if it is known without asking the kernel.
-fn kind(description: &Description, desc: &PollDesc) -> Option<&'static str> {
-    if description.is_tcp { Some("tcp") } else { usage::get(desc.index).and_then(Usage::kind) }
+fn kind(description: &Description, desc: &PollDesc) -> Option<SocketKind> {
+    if description.is_tcp {
+        Some(SocketKind::Tcp)
+    } else {
+        usage::get(desc.index).and_then(Usage::kind).map(SocketKind::of)
+    }
 }
 
 /// Asks the kernel for a socket's kind and addresses.
@@ -365,7 +370,7 @@ fn identify(fd: BorrowedFd<'_>, description: &Description, desc: &PollDesc) -> I
     let local = socket::local_addr_any(fd).ok();
     let peer = local.as_ref().and_then(|_| socket::peer_addr_any(fd).ok());
     let kind = match &local {
-        None => "fd",
+        None => SocketKind::Fd,
         Some(local) => kind(description, desc).unwrap_or_else(|| socket_kind(fd, local)),
     };
     let listens = || option::is_on(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).unwrap_or(false);
@@ -377,16 +382,16 @@ fn identify(fd: BorrowedFd<'_>, description: &Description, desc: &PollDesc) -> I
     Identity { kind, local: local.as_ref().and_then(address), peer: peer.as_ref().and_then(address), state }
 }
 
-fn socket_kind(fd: BorrowedFd<'_>, local: &SockAddr) -> &'static str {
+fn socket_kind(fd: BorrowedFd<'_>, local: &SockAddr) -> SocketKind {
     let ty = option::get::<libc::c_int>(fd, libc::SOL_SOCKET, libc::SO_TYPE).unwrap_or(0);
     let is_unix = i32::from(local.family()) == libc::AF_UNIX;
     match ty {
-        libc::SOCK_STREAM if is_unix => "unix",
-        libc::SOCK_DGRAM if is_unix => "unixgram",
-        libc::SOCK_SEQPACKET => "unixpacket",
-        libc::SOCK_STREAM => "tcp",
-        libc::SOCK_DGRAM => "udp",
-        _ => "socket",
+        libc::SOCK_STREAM if is_unix => SocketKind::Unix,
+        libc::SOCK_DGRAM if is_unix => SocketKind::Unixgram,
+        libc::SOCK_SEQPACKET => SocketKind::Unixpacket,
+        libc::SOCK_STREAM => SocketKind::Tcp,
+        libc::SOCK_DGRAM => SocketKind::Udp,
+        _ => SocketKind::Socket,
     }
 }
 

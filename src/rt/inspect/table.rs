@@ -33,7 +33,7 @@ impl fmt::Display for Snapshot {
             ],
             rows,
         )?;
-        let sockets = self.sockets.iter().filter(|socket| !f.alternate() || !socket.waiting.is_empty());
+        let sockets = self.sockets.iter().filter(|socket| !f.alternate() || !socket.waiting().is_empty());
         let rows = sockets.map(socket_row).collect();
         write_table(f, &["FD", "KIND", "STATE", "AGE", "LOCAL", "PEER", "WAITING", "DEADLINES", "TCP", "USE"], rows)?;
         let rows = self.workers.iter().map(worker_row).chain([self.shared_row()]).collect();
@@ -50,41 +50,41 @@ impl Snapshot {
     }
 
     fn task_row(&self, task: &TaskInfo) -> Vec<String> {
-        let kind = match task.kind {
+        let kind = match task.kind() {
             TaskKind::Task => "",
             TaskKind::Local => " (local)",
             TaskKind::BlockOn => " (block_on)",
             TaskKind::Blocking => " (blocking)",
         };
-        let state = match task.state {
+        let state = match task.state() {
             TaskState::Running => "running",
             TaskState::Ready => "ready",
             TaskState::Waiting => "waiting",
         };
         let mut waits = self.waits_for(task);
-        if task.waits_for_more {
+        if task.waits_for_more() {
             waits.push_str(", and more");
         }
         vec![
-            format!("{}{kind}{}", task.id, if task.lane == Lane::Control { " (control)" } else { "" }),
-            task.name.clone().unwrap_or_else(|| "-".to_owned()),
+            format!("{}{kind}{}", task.id(), if task.lane() == Lane::Control { " (control)" } else { "" }),
+            task.name().unwrap_or("-").to_owned(),
             state.to_owned(),
-            short(task.last_poll),
-            short(task.age),
-            task.polls.to_string(),
-            short(task.cpu),
-            if task.longest_poll.is_zero() { "-".to_owned() } else { short(task.longest_poll) },
+            short(task.last_poll()),
+            short(task.age()),
+            task.polls().to_string(),
+            short(task.cpu()),
+            if task.longest_poll().is_zero() { "-".to_owned() } else { short(task.longest_poll()) },
             self.woken_by(task),
             waits,
-            task.spawned_at.map_or_else(|| "-".to_owned(), |place| format!("{}:{}", place.file(), place.line())),
+            task.spawned_at().map_or_else(|| "-".to_owned(), |place| format!("{}:{}", place.file(), place.line())),
         ]
     }
 
     fn woken_by(&self, task: &TaskInfo) -> String {
-        match task.woken_by {
+        match task.woken_by() {
             None => "-".to_owned(),
             Some(WokenBy::Socket(socket)) => {
-                self.socket(socket).map_or_else(|| "-".to_owned(), |socket| format!("fd {}", socket.fd))
+                self.socket(socket).map_or_else(|| "-".to_owned(), |socket| format!("fd {}", socket.fd()))
             }
             Some(WokenBy::Timer) => "a timer".to_owned(),
             Some(WokenBy::Task(id)) => format!("task {id}"),
@@ -96,15 +96,15 @@ impl Snapshot {
     /// Describes what a task waits for. If it waits for another task, the description follows the
     /// chain.
     fn waits_for(&self, task: &TaskInfo) -> String {
-        match task.waits_for {
-            None if task.state == TaskState::Waiting => "something foreign".to_owned(),
+        match task.waits_for() {
+            None if task.state() == TaskState::Waiting => "something foreign".to_owned(),
             None => "-".to_owned(),
             Some(WaitsFor::Time(left)) => format!("a timer, in {}", short(left)),
             Some(WaitsFor::Socket { socket, operation }) => {
                 format!("{} {} {}", noun(operation), preposition(operation), self.socket_name(socket))
             }
             Some(WaitsFor::Task(_)) => {
-                let chain = self.chain_up_to(task.id, CHAIN_MAX);
+                let chain = self.chain_up_to(task.id(), CHAIN_MAX);
                 let (last, before) = chain.split_last().expect("a chain begins with its task");
                 let names: Vec<String> = chain[1..].iter().map(|id| format!("task {id}")).collect();
                 let mut text = names.join(", which waits for ");
@@ -113,7 +113,7 @@ impl Snapshot {
                 } else if chain.len() == CHAIN_MAX {
                     text.push_str(", and so on");
                 } else if let Some(end) = self.task(*last)
-                    && end.waits_for.is_some()
+                    && end.waits_for().is_some()
                 {
                     text = format!("{text}, which waits for {}", self.waits_for(end));
                 }
@@ -124,10 +124,10 @@ impl Snapshot {
 
     fn socket_name(&self, id: SocketId) -> String {
         let Some(socket) = self.socket(id) else { return "a socket that is closed".to_owned() };
-        match (&socket.peer, &socket.local) {
-            (Some(peer), _) => format!("fd {} (peer {peer})", socket.fd),
-            (None, Some(local)) => format!("fd {} ({} {local})", socket.fd, socket.kind),
-            _ => format!("fd {} ({})", socket.fd, socket.kind),
+        match (socket.peer(), socket.local()) {
+            (Some(peer), _) => format!("fd {} (peer {peer})", socket.fd()),
+            (None, Some(local)) => format!("fd {} ({} {local})", socket.fd(), socket.kind()),
+            _ => format!("fd {} ({})", socket.fd(), socket.kind()),
         }
     }
 }
@@ -152,7 +152,7 @@ fn preposition(operation: SocketWait) -> &'static str {
 }
 
 fn socket_row(socket: &SocketInfo) -> Vec<String> {
-    let state = match socket.state {
+    let state = match socket.state() {
         SocketState::Listening => "listening",
         SocketState::Unconnected => "unconnected",
         SocketState::Connecting => "connecting",
@@ -162,26 +162,26 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
         SocketState::Closing => "closing",
         SocketState::Unknown => "-",
     };
-    let dash = |address: &Option<SocketAddress>| address.as_ref().map_or_else(|| "-".to_owned(), |a| a.to_string());
+    let dash = |address: Option<SocketAddress>| address.map_or_else(|| "-".to_owned(), |a| a.to_string());
     let mut waiting: Vec<String> =
-        socket.waiting.iter().map(|(id, wait)| format!("{} task {id}", noun(*wait))).collect();
-    let known = socket.waiting.len();
-    let all = socket.readers + socket.writers;
+        socket.waiting().iter().map(|(id, wait)| format!("{} task {id}", noun(*wait))).collect();
+    let known = socket.waiting().len();
+    let all = socket.readers() + socket.writers();
     if all > known {
         waiting.push(format!("{} unknown", all - known));
     }
     let deadline = |name, left: Option<Duration>| left.map(|left| format!("{name} {}", short(left)));
-    let deadlines = [deadline("read", socket.read_deadline), deadline("write", socket.write_deadline)];
+    let deadlines = [deadline("read", socket.read_deadline()), deadline("write", socket.write_deadline())];
     let deadlines: Vec<String> = deadlines.into_iter().flatten().collect();
     let mut row = vec![
-        socket.fd.to_string(),
-        socket.kind.to_owned(),
+        socket.fd().to_string(),
+        socket.kind().to_owned(),
         state.to_owned(),
-        short(socket.age),
-        dash(&socket.local),
-        match &socket.host {
-            Some(host) => format!("{} ({host})", dash(&socket.peer)),
-            None => dash(&socket.peer),
+        short(socket.age()),
+        dash(socket.local()),
+        match socket.host() {
+            Some(host) => format!("{} ({host})", dash(socket.peer())),
+            None => dash(socket.peer()),
         },
         list(&waiting),
         // An operation waits, and nothing limits the wait.
@@ -189,7 +189,7 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
         "-".to_owned(),
         usage_cell(socket),
     ];
-    if let Some(tcp) = &socket.tcp {
+    if let Some(tcp) = socket.tcp() {
         row[2] = tcp.state.to_owned();
         row[8] = tcp_cell(tcp);
     }
@@ -203,16 +203,16 @@ fn usage_cell(socket: &SocketInfo) -> String {
         Some(bytes) => format!("{name} {operations} ({})", size(bytes)),
         None => format!("{name} {operations}"),
     };
-    let is_listener = socket.state == SocketState::Listening;
+    let is_listener = socket.state() == SocketState::Listening;
     if is_listener {
-        parts.push(format!("accepted {}", socket.reads.unwrap_or(0)));
-    } else if let (Some(reads), Some(writes)) = (socket.reads, socket.writes)
+        parts.push(format!("accepted {}", socket.reads().unwrap_or(0)));
+    } else if let (Some(reads), Some(writes)) = (socket.reads(), socket.writes())
         && reads | writes != 0
     {
-        parts.push(way("in", reads, socket.bytes_received));
-        parts.push(way("out", writes, socket.bytes_sent));
+        parts.push(way("in", reads, socket.bytes_received()));
+        parts.push(way("out", writes, socket.bytes_sent()));
     }
-    if let Some(limits) = &socket.limits {
+    if let Some(limits) = socket.limits() {
         if let Some(most) = limits.max_connections {
             parts.push(format!("{} of {most} permits", limits.connections));
         }
@@ -220,15 +220,15 @@ fn usage_cell(socket: &SocketInfo) -> String {
             parts.push(format!("refused {}", limits.refused));
         }
     }
-    if let Some(last_use) = socket.last_use.filter(|_| !is_listener) {
+    if let Some(last_use) = socket.last_use().filter(|_| !is_listener) {
         parts.push(format!("used {} ago", short(last_use)));
     }
-    if socket.gathered > 0 {
-        parts.push(format!("gathered {}", size(socket.gathered as u64)));
+    if socket.gathered() > 0 {
+        parts.push(format!("gathered {}", size(socket.gathered() as u64)));
     }
-    if socket.errors > 0 {
-        let errno = socket.last_errno.map(|errno| format!(" (errno {errno})")).unwrap_or_default();
-        parts.push(format!("errors {}{errno}", socket.errors));
+    if socket.errors() > 0 {
+        let errno = socket.last_errno().map(|errno| format!(" (errno {errno})")).unwrap_or_default();
+        parts.push(format!("errors {}{errno}", socket.errors()));
     }
     list(&parts)
 }

@@ -12,14 +12,15 @@
 //!   thread can be started.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor and the events between them,
 //!   for the black box.
-//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`] and [`record`]: the data about
-//!   each. [`contained`]: the wakers of futures that await them.
+//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`] and [`cpu_time`]: the data
+//!   about each. [`contained`]: the wakers of futures that await them.
 
 pub(crate) mod awake;
 mod batch;
 pub(crate) mod block_on;
 pub(crate) mod blocking;
 pub(crate) mod contained;
+pub(crate) mod cpu_time;
 pub(crate) mod event_ring;
 #[cfg(feature = "sim")]
 pub(crate) mod hooks;

@@ -23,6 +23,7 @@
 use std::panic::Location;
 use std::time::Duration;
 
+use super::cpu_time::CpuTime;
 use super::identity::TaskId;
 use super::lanes::Lane;
 use crate::rt::slab::{self, First, Slab, Slot, place_in_block};
@@ -42,8 +43,7 @@ pub(crate) struct Record {
     polls: AtomicU32,
     /// The approximate time at which the last poll began.
     polled: AtomicU32,
-    /// Time spent in polls, in units of 2^[`CPU_SHIFT`] ns, in the lowest [`CPU_BITS`]; above it the
-    /// longest poll, [packed](pack_duration). Both are estimated from samples and written by sysmon.
+    /// A [`CpuTime`], written by sysmon.
     cpu: AtomicU32,
     /// The approximate time at which the task was spawned; the lowest two bits are the kind of task.
     born: AtomicU32,
@@ -55,21 +55,14 @@ pub(crate) struct Record {
 // The record is part of the cost of every task.
 const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 
+/// Set by `--cfg netpoll_no_records`, with which `ci/regression.sh` measures what the records cost.
+const NO_RECORDS: bool = cfg!(netpoll_no_records);
+
 const SLOT_BITS: u32 = 5;
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
 /// The slot's number of a record outside the slab, used when there are more live tasks than slots in
 /// the slab. Snapshots do not include these records.
 const UNLISTED: u32 = SLOT_MASK;
-
-/// The binary logarithm of the unit of `cpu` in nanoseconds: 4.2 ms, so that it holds 19 hours.
-/// Samples are 10 ms apart.
-const CPU_SHIFT: u32 = 22;
-const CPU_BITS: u32 = 24;
-const CPU_MASK: u32 = (1 << CPU_BITS) - 1;
-
-/// What was left of the samples of all tasks when they were rounded to units of `cpu`, so that the
-/// rounding errors do not add up.
-static CPU_REST: AtomicU32 = AtomicU32::new(0);
 
 /// The kind of future that a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,7 +198,7 @@ pub(crate) struct Reading {
     woken: u32,
     pub(crate) polls: u32,
     pub(crate) polled: u32,
-    cpu: u32,
+    pub(crate) cpu: CpuTime,
     born: u32,
     place: u32,
     pub(crate) lane: Lane,
@@ -230,14 +223,6 @@ impl Reading {
     /// Returns whether a thread that is not a worker is polling the future.
     pub(crate) fn is_running(&self) -> bool {
         self.waits == RUNNING
-    }
-
-    pub(crate) fn cpu(&self) -> Duration {
-        Duration::from_nanos(u64::from(self.cpu & CPU_MASK) << CPU_SHIFT)
-    }
-
-    pub(crate) fn longest_poll(&self) -> Duration {
-        unpack_duration((self.cpu >> CPU_BITS) as u8)
     }
 
     /// Returns the rough time at which the task was spawned.
@@ -376,6 +361,9 @@ impl Record {
     /// Replaces the word of what the task waits for.
     #[inline]
     pub(crate) fn note_edge(&self, word: u32) {
+        if NO_RECORDS {
+            return;
+        }
         self.waits.store(word, Ordering::Relaxed);
     }
 
@@ -383,12 +371,18 @@ impl Record {
     /// the task waits for leaves the word as it is.
     #[inline]
     pub(crate) fn note_waker(&self, waker: Waits) {
+        if NO_RECORDS {
+            return;
+        }
         self.waits.store(waker.pack(), Ordering::Relaxed);
     }
 
     /// Records that a poll begins.
     #[inline]
     pub(crate) fn begin_poll(&self, ticks: u64) {
+        if NO_RECORDS {
+            return;
+        }
         self.woken.store(self.waits.load(Ordering::Relaxed), Ordering::Relaxed);
         self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.waits.store(0, Ordering::Relaxed);
@@ -412,19 +406,12 @@ impl Record {
     /// Adds `nanos` to the time spent in polls: the period of the sample that found the task in a
     /// poll.
     pub(crate) fn add_cpu(&self, nanos: u64) {
-        let nanos = nanos + u64::from(CPU_REST.load(Ordering::Relaxed));
-        CPU_REST.store((nanos & ((1 << CPU_SHIFT) - 1)) as u32, Ordering::Relaxed);
-        let seen = self.cpu.load(Ordering::Relaxed);
-        let units = u64::from(seen & CPU_MASK) + (nanos >> CPU_SHIFT);
-        self.cpu.store(seen & !CPU_MASK | units.min(u64::from(CPU_MASK)) as u32, Ordering::Relaxed);
+        self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).plus(nanos).0, Ordering::Relaxed);
     }
 
     /// Records that the current poll has lasted for `duration` so far.
     pub(crate) fn poll_lasts(&self, duration: Duration) {
-        let (seen, packed) = (self.cpu.load(Ordering::Relaxed), u32::from(pack_duration(duration)));
-        if packed > seen >> CPU_BITS {
-            self.cpu.store(packed << CPU_BITS | seen & CPU_MASK, Ordering::Relaxed);
-        }
+        self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).with_poll(duration).0, Ordering::Relaxed);
     }
 
     /// Reads the task that has this record, if there is one.
@@ -440,7 +427,7 @@ impl Record {
             woken: self.woken.load(Ordering::Relaxed),
             polls: self.polls.load(Ordering::Relaxed),
             polled: self.polled.load(Ordering::Relaxed),
-            cpu: self.cpu.load(Ordering::Relaxed),
+            cpu: CpuTime(self.cpu.load(Ordering::Relaxed)),
             born: self.born.load(Ordering::Relaxed),
             place: self.place.load(Ordering::Relaxed),
             lane: Lane::of_word(self.epoch_word()),
@@ -459,20 +446,6 @@ fn kind_of(born: u32) -> Kind {
         2 => Kind::Root,
         _ => Kind::Call,
     }
-}
-
-/// Packs a duration into 8 bits with an error of at most an eighth: in milliseconds, three bits below
-/// the highest one, and the exponent above. Longer ones than 2³¹ ms are packed as that.
-fn pack_duration(duration: Duration) -> u8 {
-    let millis = duration.as_millis().min(1 << 31) as u32;
-    let exponent = millis.max(1).ilog2();
-    if exponent < 3 { millis as u8 } else { ((exponent - 2) << 3 | (millis >> (exponent - 3)) & 7) as u8 }
-}
-
-/// Returns the least duration that is packed as `packed`.
-fn unpack_duration(packed: u8) -> Duration {
-    let (exponent, low) = (u32::from(packed >> 3), u64::from(packed & 7));
-    Duration::from_millis(if exponent == 0 { low } else { (8 + low) << (exponent - 1) })
 }
 
 /// Locations are constants in the program image. Their addresses are stored as distances from this
@@ -517,16 +490,6 @@ fn unpack_place(packed: u32) -> Option<&'static Location<'static>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn packed_durations_are_rounded_down_by_at_most_an_eighth() {
-        for millis in (0..3000).chain([65_535, 1 << 20, (1 << 31) - 1, 1 << 31]) {
-            let unpacked = unpack_duration(pack_duration(Duration::from_millis(millis))).as_millis() as u64;
-            assert!(unpacked <= millis && unpacked >= millis - millis / 8, "{millis} ms as {unpacked} ms");
-        }
-        assert_eq!(unpack_duration(pack_duration(Duration::MAX)), Duration::from_millis(1 << 31));
-        assert!((0..pack_duration(Duration::MAX)).all(|packed| unpack_duration(packed) < unpack_duration(packed + 1)));
-    }
 
     #[test]
     fn wakers_and_waits_survive_packing() {
@@ -587,9 +550,9 @@ mod tests {
         record.poll_lasts(Duration::from_millis(20));
         record.id.store(7, Ordering::Relaxed);
         let reading = record.read().unwrap();
-        let cpu = reading.cpu();
+        let cpu = reading.cpu.total();
         // Other tests of this process may take part of the rest.
         assert!(cpu.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{cpu:?}");
-        assert_eq!(reading.longest_poll(), Duration::from_millis(80));
+        assert_eq!(reading.cpu.longest_poll(), Duration::from_millis(80));
     }
 }

@@ -141,14 +141,23 @@ impl Scale {
 
     /// Returns the duration of `ticks`.
     pub(crate) fn duration(&self, ticks: u64) -> Duration {
-        Duration::from_nanos((ticks as f64 * self.nanos_per_tick) as u64)
+        Duration::from_nanos(self.nanos(ticks))
+    }
+
+    fn nanos(&self, ticks: u64) -> u64 {
+        (ticks as f64 * self.nanos_per_tick) as u64
     }
 
     /// Returns how long ago the rough time `then` was.
     pub(crate) fn since(&self, then: u32) -> Duration {
+        Duration::from_nanos(self.nanos_since(then))
+    }
+
+    /// Returns the same in nanoseconds.
+    pub(crate) fn nanos_since(&self, then: u32) -> u64 {
         let rough_ticks = rough(self.now).wrapping_sub(then);
         let rough_ticks = if rough_ticks > u32::MAX - AHEAD_MAX { 0 } else { rough_ticks };
-        self.duration(u64::from(rough_ticks) << ROUGH_SHIFT)
+        self.nanos(u64::from(rough_ticks) << ROUGH_SHIFT)
     }
 }
 

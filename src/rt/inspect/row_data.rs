@@ -1,0 +1,248 @@
+//! The data in the rows of a [`Snapshot`](super::Snapshot): kinds, states, ids, and details that only
+//! some sockets have.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::task::TaskId;
+
+/// The kind of a task.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskKind {
+    /// Spawned by [`task::spawn`](crate::task::spawn()).
+    Task,
+    /// Spawned by [`task::spawn_local`](crate::task::spawn_local()).
+    Local,
+    /// The future given to [`task::block_on`](crate::task::block_on()).
+    BlockOn,
+    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), or a name lookup.
+    Blocking,
+}
+
+/// The state of a task.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskState {
+    /// A thread is polling the task now.
+    Running,
+    /// The task is about to run: its socket is ready, its time has come, or the task it awaits has
+    /// ended.
+    Ready,
+    /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`, the task waits for something
+    /// outside this crate, or is about to run.
+    Waiting,
+}
+
+/// The thing that a task waits for.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitsFor {
+    /// A socket.
+    Socket {
+        /// The socket, as in [`SocketInfo::id`](super::SocketInfo::id).
+        socket: SocketId,
+        /// The event or lock of the socket that the task waits for.
+        operation: SocketWait,
+    },
+    /// A point in time, given as the time until then; zero if it has passed.
+    Time(#[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))] Duration),
+    /// The end of another task, whose [`JoinHandle`](crate::task::JoinHandle) the task awaits.
+    Task(TaskId),
+}
+
+/// What woke a task.
+///
+/// Of a task that waited for several things, only that one is known which
+/// [`TaskInfo::waits_for`](super::TaskInfo::waits_for) showed. A socket, timer or task of this crate wakes the task for what it
+/// waited for.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WokenBy {
+    /// A socket that became ready, was closed, or was unlocked, or whose deadline passed.
+    Socket(SocketId),
+    /// A timer.
+    Timer,
+    /// A task: one that called the waker, such as the sender of a message, or one whose end the task
+    /// awaited. It may have ended. The lowest 27 bits of its id are known; the others are those of a
+    /// task that is alive, or else of the last one with these bits.
+    Task(TaskId),
+    /// A thread that runs no task.
+    Thread,
+    /// The task itself: it yielded, or was woken while it ran.
+    Itself,
+}
+
+/// The event that an operation waits for on a socket.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SocketWait {
+    /// Data to read, or a connection to accept.
+    Readable,
+    /// Room in the send buffer, or the end of connect(2).
+    Writable,
+    /// The end of a read by another task.
+    ReadLock,
+    /// The end of a write by another task.
+    WriteLock,
+    /// The peer closing the connection.
+    HangUp,
+}
+
+/// A shard of the poller: an instance of epoll, with its own descriptors; see
+/// [`Builder::poller_shards`](crate::rt::Builder::poller_shards).
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PollerShard {
+    /// The number of sockets of the snapshot that are registered in the shard.
+    pub sockets: usize,
+    /// The total number of calls that waited for events of the shard or checked for them.
+    pub waits: u64,
+    /// The total number of events that these calls returned.
+    pub events: u64,
+}
+
+/// Identifies a socket in the process. An id is not reused for many millions of sockets.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+/// The limits of a listener, as set by a [`ListenConfig`](crate::net::ListenConfig). Listeners that
+/// were opened together share them.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerLimits {
+    /// The number of open connections that hold a permit.
+    pub connections: usize,
+    /// The number of permits
+    /// ([`max_connections`](crate::net::ListenConfig::max_connections)), if it is limited.
+    pub max_connections: Option<usize>,
+    /// The total number of connections refused for lack of descriptors
+    /// ([`reserve_descriptors`](crate::net::ListenConfig::reserve_descriptors)).
+    pub refused: u64,
+}
+
+/// The address of a socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SocketAddress {
+    /// The address of an IP socket.
+    Ip(SocketAddr),
+    /// The address of a Unix socket: its path, or `@` and its abstract name.
+    Unix(String),
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketAddress::Ip(address) => address.fmt(f),
+            SocketAddress::Unix(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The state of a socket.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SocketState {
+    /// The socket accepts connections.
+    Listening,
+    /// The socket is not connected.
+    Unconnected,
+    /// A TCP socket is connecting: an operation waits for the end of connect(2).
+    Connecting,
+    /// The socket is connected.
+    Open,
+    /// One side of a TCP connection has ended its sending side. The kernel is asked for it only with
+    /// [`Inspect::tcp`](super::Inspect::tcp); otherwise the state is `HungUp` if the peer has, and
+    /// `Open` if this process has.
+    HalfClosed,
+    /// The kernel has reported that the peer has closed the connection, or its sending side, or that
+    /// there is an error.
+    HungUp,
+    /// The socket was closed by this process, and an operation on it has not ended yet.
+    Closing,
+    /// The kernel was not asked; see [`Inspect::addresses`](super::Inspect::addresses).
+    Unknown,
+}
+
+/// The state of a TCP connection, from TCP_INFO (tcp(7)).
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TcpDetails {
+    /// The state of the connection, such as `ESTABLISHED`.
+    pub state: &'static str,
+    /// The smoothed round-trip time.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
+    pub rtt: Duration,
+    /// The congestion window, in segments.
+    pub congestion_window: u32,
+    /// The total number of retransmitted segments.
+    pub retransmits: u32,
+    /// The number of bytes in the send buffer that have not been sent.
+    pub unsent: u32,
+    /// The total number of bytes that the peer has acknowledged.
+    pub bytes_sent: u64,
+    /// The total number of bytes received.
+    pub bytes_received: u64,
+    /// The total number of segments with data received, modulo 2³².
+    pub segments_received: u32,
+    /// The total number of segments with data sent, modulo 2³², with retransmitted ones.
+    pub segments_sent: u32,
+    /// How long ago data was last sent.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
+    pub last_sent: Duration,
+    /// How long ago data was last received.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
+    pub last_received: Duration,
+    /// Listeners: the number of connections waiting to be accepted.
+    pub accept_queue: u32,
+    /// Listeners: the maximum number of connections that may wait.
+    pub accept_queue_max: u32,
+}
+
+/// A processor: the right to run tasks, with its own queue of tasks.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// The number of the processor.
+    pub id: usize,
+    /// Whether a worker thread owns the processor. A processor without one has no work.
+    pub owned: bool,
+    /// The task that is being polled.
+    pub running: Option<TaskId>,
+    /// How long the current poll has taken so far. Precise to a few milliseconds. `None` if the task
+    /// is not in the snapshot.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
+    pub running_for: Option<Duration>,
+    /// Whether the current poll has taken so long that other workers take over the queue.
+    pub stuck: bool,
+    /// The number of tasks in the queue.
+    pub queued: usize,
+    /// The number of timers in the heap, including cancelled ones.
+    pub timers: usize,
+    /// The total number of polls of tasks.
+    pub polls: u64,
+    /// The total number of tasks taken from the queues of other processors.
+    pub steals: u64,
+}

@@ -1,0 +1,383 @@
+//! [`SocketInfo`]: one socket of a snapshot.
+//!
+//! A row has 120 bytes, because a snapshot has one per socket, and the first one of a process takes
+//! new memory for all of them. Durations are stored in nanoseconds, IP addresses without what few
+//! have, and the figures that a plain TCP connection lacks in memory of their own.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::row_data::{ListenerLimits, SocketAddress, SocketId, SocketState, SocketWait, TcpDetails};
+use crate::task::TaskId;
+
+/// A socket, or another descriptor in an [`AsyncFd`](crate::io::AsyncFd).
+///
+/// # Examples
+/// ```
+/// for socket in &netpoll::rt::inspect().sockets {
+///     println!("{}: {} {:?}, {} waiting", socket.fd(), socket.kind(), socket.state(), socket.waiting().len());
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SocketInfo {
+    pub(super) id: SocketId,
+    pub(super) fd: i32,
+    pub(super) state: SocketState,
+    pub(super) kind: SocketKind,
+    /// The shard of the poller, or [`NO_SHARD`].
+    pub(super) poller_shard: u8,
+    pub(super) errors: u8,
+    pub(super) addresses: Addresses,
+    pub(super) age_nanos: u64,
+    pub(super) readers: u32,
+    pub(super) writers: u32,
+    pub(super) waiting: SocketWaits,
+    /// The time until each deadline, or [`NO_DEADLINE`].
+    pub(super) deadlines_nanos: [u64; 2],
+    pub(super) tcp: Option<Box<TcpDetails>>,
+    pub(super) extras: Option<Box<Extras>>,
+}
+
+// The memory of a snapshot; see the module documentation.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<SocketInfo>() <= 120);
+
+pub(super) const NO_SHARD: u8 = u8::MAX;
+pub(super) const NO_DEADLINE: u64 = u64::MAX;
+
+/// What a plain TCP connection lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extras {
+    pub(super) host: Option<Arc<str>>,
+    pub(super) limits: Option<ListenerLimits>,
+    /// The operations of a socket that is no TCP connection, and the bytes that it has moved, each
+    /// way.
+    pub(super) operations: Option<[u32; 2]>,
+    pub(super) bytes: Option<[u64; 2]>,
+    pub(super) last_use: Option<Duration>,
+    pub(super) gathered: usize,
+    pub(super) last_errno: Option<i32>,
+}
+
+/// The kind of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SocketKind {
+    Tcp,
+    Udp,
+    Unix,
+    Unixgram,
+    Unixpacket,
+    /// A descriptor that is not a socket.
+    Fd,
+    /// Another socket, or one of which the kernel was not asked.
+    Socket,
+}
+
+impl SocketKind {
+    const ALL: [SocketKind; 5] =
+        [SocketKind::Tcp, SocketKind::Udp, SocketKind::Unix, SocketKind::Unixgram, SocketKind::Unixpacket];
+
+    fn name(self) -> &'static str {
+        match self {
+            SocketKind::Tcp => "tcp",
+            SocketKind::Udp => "udp",
+            SocketKind::Unix => "unix",
+            SocketKind::Unixgram => "unixgram",
+            SocketKind::Unixpacket => "unixpacket",
+            SocketKind::Fd => "fd",
+            SocketKind::Socket => "socket",
+        }
+    }
+
+    /// Returns the kind of sockets with this name.
+    pub(super) fn of(name: &str) -> SocketKind {
+        SocketKind::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(SocketKind::Socket)
+    }
+}
+
+/// The addresses of a socket: the local one and the peer's.
+#[derive(Clone, Debug)]
+pub(super) enum Addresses {
+    Ip([Option<PackedAddress>; 2]),
+    /// Of Unix sockets, and of IPv6 with a scope or flow information.
+    Other(Box<[Option<SocketAddress>; 2]>),
+}
+
+/// An IP address and a port, without padding.
+type PackedAddress = (IpAddr, [u8; 2]);
+
+impl Addresses {
+    pub(super) fn new(local: Option<SocketAddress>, peer: Option<SocketAddress>) -> Addresses {
+        let both = [local, peer];
+        let packed = both.each_ref().map(|address| address.as_ref().map(pack));
+        match packed {
+            [None | Some(Some(_)), None | Some(Some(_))] => Addresses::Ip(packed.map(Option::flatten)),
+            _ => Addresses::Other(Box::new(both)),
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<SocketAddress> {
+        match self {
+            Addresses::Ip(both) => {
+                both[index].map(|(ip, port)| SocketAddress::Ip(SocketAddr::new(ip, u16::from_ne_bytes(port))))
+            }
+            Addresses::Other(both) => both[index].clone(),
+        }
+    }
+}
+
+/// Packs an address, unless it has more than an IP address and a port.
+fn pack(address: &SocketAddress) -> Option<PackedAddress> {
+    match address {
+        SocketAddress::Ip(SocketAddr::V6(address)) if address.flowinfo() != 0 || address.scope_id() != 0 => None,
+        SocketAddress::Ip(address) => Some((address.ip(), address.port().to_ne_bytes())),
+        SocketAddress::Unix(_) => None,
+    }
+}
+
+impl SocketInfo {
+    /// Returns the identity of the socket.
+    pub fn id(&self) -> SocketId {
+        self.id
+    }
+
+    /// Returns the descriptor number.
+    pub fn fd(&self) -> i32 {
+        self.fd
+    }
+
+    /// Returns `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`; `fd` for a descriptor that is not a
+    /// socket; `socket` if the kernel was not asked.
+    pub fn kind(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    /// Returns the local address, as the kernel reports it.
+    pub fn local(&self) -> Option<SocketAddress> {
+        self.addresses.get(0)
+    }
+
+    /// Returns the peer's address, if the socket is connected.
+    pub fn peer(&self) -> Option<SocketAddress> {
+        self.addresses.get(1)
+    }
+
+    /// Returns the host name that the connection was dialled by, with
+    /// [`TcpStream::connect`](crate::net::TcpStream::connect) or a [`Dialer`](crate::net::Dialer).
+    /// `None` if it was dialled by address.
+    pub fn host(&self) -> Option<&str> {
+        self.extras.as_ref()?.host.as_deref()
+    }
+
+    /// Returns the state of the socket.
+    pub fn state(&self) -> SocketState {
+        self.state
+    }
+
+    /// Returns the shard of the poller in which the socket is registered: a position in
+    /// [`Snapshot::shards`](super::Snapshot::shards). `None` if it has not been registered yet, or
+    /// there is only one shard.
+    pub fn poller_shard(&self) -> Option<u8> {
+        (self.poller_shard != NO_SHARD).then_some(self.poller_shard)
+    }
+
+    /// Returns how long ago the socket was opened or accepted. Precise to a few milliseconds.
+    pub fn age(&self) -> Duration {
+        Duration::from_nanos(self.age_nanos)
+    }
+
+    /// Returns the number of operations that wait in the reading direction: reads, accepts, waits for
+    /// readability.
+    pub fn readers(&self) -> usize {
+        self.readers as usize
+    }
+
+    /// Returns the number of operations that wait in the writing direction.
+    pub fn writers(&self) -> usize {
+        self.writers as usize
+    }
+
+    /// Returns the tasks that are known to wait for the socket, each with what it waits for.
+    pub fn waiting(&self) -> &[(TaskId, SocketWait)] {
+        &self.waiting
+    }
+
+    /// Returns the time until the read deadline; zero if it has passed, `None` if there is none.
+    pub fn read_deadline(&self) -> Option<Duration> {
+        self.deadline(0)
+    }
+
+    /// Returns the time until the write deadline; zero if it has passed, `None` if there is none.
+    pub fn write_deadline(&self) -> Option<Duration> {
+        self.deadline(1)
+    }
+
+    fn deadline(&self, direction: usize) -> Option<Duration> {
+        let nanos = self.deadlines_nanos[direction];
+        (nanos != NO_DEADLINE).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// Returns the kernel's state of a TCP connection, if its figures are those of the socket.
+    fn connection(&self) -> Option<&TcpDetails> {
+        self.tcp.as_deref().filter(|tcp| tcp.state != "LISTEN")
+    }
+
+    fn operations(&self) -> Option<[u32; 2]> {
+        let counted = self.extras.as_ref().and_then(|extras| extras.operations);
+        counted.or_else(|| self.connection().map(|tcp| [tcp.segments_received, tcp.segments_sent]))
+    }
+
+    /// Returns the number of operations that received something, modulo 2³²: reads, datagrams or
+    /// batches of datagrams, accepted connections. Calls made by a closure of the program, such as
+    /// those of an `AsyncFd`, are not counted.
+    ///
+    /// Of a TCP connection, whose operations are not counted, it is the kernel's number of segments
+    /// with data, and `None` if [`Inspect::tcp`](super::Inspect::tcp) did not ask for it.
+    pub fn reads(&self) -> Option<u32> {
+        self.operations().map(|operations| operations[0])
+    }
+
+    /// Returns the number of operations that sent something, modulo 2³², or of TCP segments as for
+    /// [`reads`](SocketInfo::reads).
+    pub fn writes(&self) -> Option<u32> {
+        self.operations().map(|operations| operations[1])
+    }
+
+    fn bytes(&self) -> Option<[u64; 2]> {
+        let counted = self.extras.as_ref().and_then(|extras| extras.bytes);
+        counted.or_else(|| self.connection().map(|tcp| [tcp.bytes_received, tcp.bytes_sent]))
+    }
+
+    /// Returns the total number of bytes received. For TCP it is the kernel's count, and `None` if
+    /// [`Inspect::tcp`](super::Inspect::tcp) did not ask for it.
+    pub fn bytes_received(&self) -> Option<u64> {
+        self.bytes().map(|bytes| bytes[0])
+    }
+
+    /// Returns the total number of bytes sent; for TCP, those that the peer has acknowledged. `None`
+    /// as for [`bytes_received`](SocketInfo::bytes_received).
+    pub fn bytes_sent(&self) -> Option<u64> {
+        self.bytes().map(|bytes| bytes[1])
+    }
+
+    /// Returns how long ago bytes were last received or sent, or since the socket was opened if none
+    /// were. Precise to a few milliseconds. `None` as for
+    /// [`bytes_received`](SocketInfo::bytes_received).
+    pub fn last_use(&self) -> Option<Duration> {
+        let counted = self.extras.as_ref().and_then(|extras| extras.last_use);
+        counted.or_else(|| self.connection().map(|tcp| tcp.last_sent.min(tcp.last_received).min(self.age())))
+    }
+
+    /// Returns the number of bytes that writes have gathered and that are not sent yet; see
+    /// [`TcpStream::set_auto_cork`](crate::net::TcpStream::set_auto_cork).
+    pub fn gathered(&self) -> usize {
+        self.extras.as_ref().map_or(0, |extras| extras.gathered)
+    }
+
+    /// Returns the number of operations that failed with an error of the operating system, up to 255.
+    pub fn errors(&self) -> u8 {
+        self.errors
+    }
+
+    /// Returns the errno of the last of these errors, if it had one.
+    pub fn last_errno(&self) -> Option<i32> {
+        self.extras.as_ref()?.last_errno
+    }
+
+    /// Returns the limits of a listener, if it has any.
+    pub fn limits(&self) -> Option<&ListenerLimits> {
+        self.extras.as_ref()?.limits.as_ref()
+    }
+
+    /// Returns the kernel's state of a TCP connection, if [`Inspect::tcp`](super::Inspect::tcp) asked
+    /// for it.
+    pub fn tcp(&self) -> Option<&TcpDetails> {
+        self.tcp.as_deref()
+    }
+}
+
+/// The tasks that wait for a socket, each with what it waits for. Most sockets have at most one, which
+/// takes no memory of its own.
+#[derive(Clone, Default)]
+pub(super) enum SocketWaits {
+    #[default]
+    None,
+    One((TaskId, SocketWait)),
+    // One word, so that a row is small.
+    #[allow(clippy::box_collection)]
+    Many(Box<Vec<(TaskId, SocketWait)>>),
+}
+
+impl SocketWaits {
+    pub(super) fn push(&mut self, wait: (TaskId, SocketWait)) {
+        match self {
+            SocketWaits::None => *self = SocketWaits::One(wait),
+            SocketWaits::One(first) => *self = SocketWaits::Many(Box::new(vec![*first, wait])),
+            SocketWaits::Many(all) => all.push(wait),
+        }
+    }
+}
+
+impl Deref for SocketWaits {
+    type Target = [(TaskId, SocketWait)];
+
+    fn deref(&self) -> &[(TaskId, SocketWait)] {
+        match self {
+            SocketWaits::None => &[],
+            SocketWaits::One(wait) => std::slice::from_ref(wait),
+            SocketWaits::Many(all) => all,
+        }
+    }
+}
+
+impl fmt::Debug for SocketWaits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_packing() {
+        let ip = |text: &str| Some(SocketAddress::Ip(text.parse().unwrap()));
+        let unix = || Some(SocketAddress::Unix("@name".to_owned()));
+        for (local, peer, is_packed) in [
+            (None, None, true),
+            (ip("127.0.0.1:80"), None, true),
+            (None, ip("[2001:db8::1]:65535"), true),
+            (ip("[::1]:1"), ip("[::ffff:10.0.0.1]:2"), true),
+            (ip("[fe80::1%3]:1"), ip("[fe80::2%3]:2"), false),
+            (unix(), None, false),
+            (None, unix(), false),
+        ] {
+            let addresses = Addresses::new(local.clone(), peer.clone());
+            assert_eq!(matches!(addresses, Addresses::Ip(_)), is_packed, "{addresses:?}");
+            assert_eq!([addresses.get(0), addresses.get(1)], [local, peer]);
+        }
+    }
+
+    #[test]
+    fn kinds_have_names() {
+        for kind in SocketKind::ALL {
+            assert_eq!(SocketKind::of(kind.name()), kind);
+        }
+        assert_eq!(SocketKind::of("raw"), SocketKind::Socket);
+    }
+
+    #[test]
+    fn waits_are_kept_in_order() {
+        let mut waits = SocketWaits::default();
+        let all: Vec<_> = (1..4).map(|id| (TaskId::from_number(id), SocketWait::Readable)).collect();
+        for (at, &wait) in all.iter().enumerate() {
+            assert_eq!(*waits, all[..at]);
+            waits.push(wait);
+        }
+        assert_eq!(*waits, all);
+    }
+}

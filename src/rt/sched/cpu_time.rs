@@ -1,0 +1,80 @@
+//! [`CpuTime`]: the time that the polls of a task have taken, and the longest of them, in 32 bits.
+//!
+//! Both are estimated from samples that sysmon takes every 10 ms. The low bits have the time in units of
+//! 4.2 ms, so that they hold 19 hours; the high bits have the longest poll with an error of at most an
+//! eighth.
+
+use std::time::Duration;
+
+use crate::sync::{AtomicU32, Ordering};
+
+/// See the [module documentation](self).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CpuTime(pub(super) u32);
+
+/// The binary logarithm of the unit of the time in nanoseconds.
+const SHIFT: u32 = 22;
+const BITS: u32 = 24;
+const MASK: u32 = (1 << BITS) - 1;
+
+/// What was left of the samples of all tasks when they were rounded to units, so that the rounding
+/// errors do not add up.
+static REST: AtomicU32 = AtomicU32::new(0);
+
+impl CpuTime {
+    /// Returns the time spent in polls.
+    pub(crate) fn total(self) -> Duration {
+        Duration::from_nanos(u64::from(self.0 & MASK) << SHIFT)
+    }
+
+    /// Returns the longest poll.
+    pub(crate) fn longest_poll(self) -> Duration {
+        unpack((self.0 >> BITS) as u8)
+    }
+
+    /// Adds `nanos` to the time. Sysmon only.
+    #[must_use]
+    pub(super) fn plus(self, nanos: u64) -> CpuTime {
+        // ORDERING: Relaxed: one thread uses it.
+        let nanos = nanos + u64::from(REST.load(Ordering::Relaxed));
+        REST.store((nanos & ((1 << SHIFT) - 1)) as u32, Ordering::Relaxed);
+        let units = u64::from(self.0 & MASK) + (nanos >> SHIFT);
+        CpuTime(self.0 & !MASK | units.min(u64::from(MASK)) as u32)
+    }
+
+    /// Adds a poll that has lasted for `duration`.
+    #[must_use]
+    pub(super) fn with_poll(self, duration: Duration) -> CpuTime {
+        let longest = u32::from(pack(duration)).max(self.0 >> BITS);
+        CpuTime(longest << BITS | self.0 & MASK)
+    }
+}
+
+/// Packs a duration into 8 bits: in milliseconds, three bits below the highest one, and the exponent
+/// above. Longer ones than 2³¹ ms are packed as that.
+fn pack(duration: Duration) -> u8 {
+    let millis = duration.as_millis().min(1 << 31) as u32;
+    let exponent = millis.max(1).ilog2();
+    if exponent < 3 { millis as u8 } else { ((exponent - 2) << 3 | (millis >> (exponent - 3)) & 7) as u8 }
+}
+
+/// Returns the least duration that is packed as `packed`.
+fn unpack(packed: u8) -> Duration {
+    let (exponent, low) = (u32::from(packed >> 3), u64::from(packed & 7));
+    Duration::from_millis(if exponent == 0 { low } else { (8 + low) << (exponent - 1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_durations_are_rounded_down_by_at_most_an_eighth() {
+        for millis in (0..3000).chain([65_535, 1 << 20, (1 << 31) - 1, 1 << 31]) {
+            let unpacked = unpack(pack(Duration::from_millis(millis))).as_millis() as u64;
+            assert!(unpacked <= millis && unpacked >= millis - millis / 8, "{millis} ms as {unpacked} ms");
+        }
+        assert_eq!(unpack(pack(Duration::MAX)), Duration::from_millis(1 << 31));
+        assert!((0..pack(Duration::MAX)).all(|packed| unpack(packed) < unpack(packed + 1)));
+    }
+}
