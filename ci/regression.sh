@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Holds system calls, user instructions and idleness of an echo server to limits: figures that come out the same on every run. Times
-# are not looked at. Needs valgrind, and perf or strace; installs the missing ones where apt-get and the rights are there.
+# are not looked at. Also holds what the black box and the records of tasks add to an echo, against servers built without them. Needs
+# valgrind, and perf or strace; installs the missing ones where apt-get and the rights are there.
 set -euo pipefail
 cd "$(dirname "$0")/../benches"
 exec </dev/null
@@ -14,5 +15,40 @@ if ((${#missing[@]})); then
         exit 1
     }
 fi
-cargo build --release --no-default-features --features netpoll
+readonly flags=${RUSTFLAGS:-} options=(--release --no-default-features --features netpoll)
+cargo build "${options[@]}"
 target/release/compare --check
+
+# server NAME FLAGS: builds the server with the flags, beside copies of the programs that measure it.
+server() {
+    RUSTFLAGS="$flags $2" cargo build "${options[@]}" --bin server --target-dir "target/$1"
+    cp target/release/compare target/release/load "target/$1/release/"
+}
+server no-black-box '--cfg netpoll_no_black_box'
+server no-inspection '--cfg netpoll_no_black_box --cfg netpoll_no_records'
+
+# instructions FOLDER: those of an echo in the functions that run once per echo. How often the server polls depends on the load of the
+# machine, so the other functions do not count. Events between turns are among those: less than one instruction per echo.
+instructions() {
+    for _ in 1 2 3; do
+        "$1/release/compare" --case profile --only netpoll |
+            awk -F '|' '/^. function/ { functions = 1 }
+                functions && $2 ~ /futures::(Read|WriteAll)|Core::run|RawTask::run|poll_edge|task::schedule|LocalKey|context::/ { sum += $3 }
+                END { print sum }'
+    done | sort -n | head -n 1
+}
+all=$(instructions target)
+no_black_box=$(instructions target/no-black-box)
+no_inspection=$(instructions target/no-inspection)
+
+# hold NAME MORE LESS LIMIT: fails if the difference is above the limit.
+hold() {
+    awk -v name="$1" -v more="$2" -v less="$3" -v limit="$4" 'BEGIN {
+        if (more + 0 == 0 || less + 0 == 0) { print name ": not measured"; exit 1 }
+        holds = more - less <= limit
+        printf "%s %s: %.1f instructions per echo, limit %s\n", holds ? "holds " : "BROKEN", name, more - less, limit
+        exit !holds
+    }'
+}
+hold "black box" "$all" "$no_black_box" 29
+hold "records of tasks" "$no_black_box" "$no_inspection" 15

@@ -195,13 +195,13 @@ fn short_count_counts_for_its_turn_and_its_task_alone() {
     let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
     let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
     let set_short_and_write = |state| {
-        set_short(state);
+        set_short(false, state);
         record_call(true, 3);
     };
     run_turn(ptr::null(), own.data(), || {
         record_call(true, 3);
         assert!(!take_short(&one, &own));
-        set_short(&one);
+        set_short(false, &one);
         assert!(!take_short(&one, &own), "nothing was written since");
         record_call(true, 3);
         assert!(!take_short(&one, &foreign) && !take_short(&one, Waker::noop()) && !take_short(&other, &own));

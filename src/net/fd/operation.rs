@@ -425,17 +425,16 @@ impl Fd {
         ticket: Ticket,
         remaining: Remaining,
     ) {
+        // Here, and called from one place: elsewhere it takes more instructions.
+        context::record_call(direction == Direction::Write, self.number());
         if remaining == Remaining::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
             self.poll.side(direction).clear_ready(ticket);
             let waits = &self.waits[direction as usize];
             // An operation that keeps its lock makes its next call in the same poll.
             if waits.load(Ordering::Relaxed) >= WAITS_MIN || scope == LockScope::WholeOperation {
-                context::set_short(waits);
+                context::set_short(direction == Direction::Write, waits);
             }
         }
-        // After the above: a write that leaves some waits for room next, and its own count is the
-        // evidence.
-        context::record_call(direction == Direction::Write, self.number());
         self.give_back(direction, scope, caller, remaining != Remaining::Maybe);
         if ticket.has_waiters() {
             self.end_wait(direction, caller);

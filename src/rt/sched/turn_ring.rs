@@ -25,18 +25,23 @@ const TURNS: usize = if MODEL { 2 } else { 2048 };
 /// The number of calls in an entry.
 const CALLS: usize = if MODEL { 1 } else { 2 };
 const ENTRY_BYTES: usize = 32;
+/// Turns are counted in this unit, so that the address of an entry is that of the first one and eight
+/// times the count, which takes no instruction of its own on x86.
+const UNITS: u64 = ENTRY_BYTES as u64 / 8;
+/// The offset of an entry's calls.
+const OFFSET: usize = std::mem::offset_of!(Entry, calls);
+/// The bit that is set in the address of a [`CallPlace`] without room.
+const FULL: usize = CALLS * size_of::<AtomicU32>();
 
 /// The last turns of one processor; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct TurnRing {
-    /// The number of turns that have ended. The entry of the next one, or of the one in progress, has
-    /// this number modulo [`TURNS`].
+    /// The number of turns that have ended, times [`UNITS`]. The entry of the next one, or of the one
+    /// in progress, has the number of ended turns modulo [`TURNS`].
     ended: AtomicU64,
     entries: Box<[Entry; TURNS]>,
 }
 
-// The calls are at the end, so that the address after the last one is a multiple of the size:
-// `CallPlace` depends on it.
 #[derive(Debug)]
 #[repr(C, align(32))]
 struct Entry {
@@ -50,18 +55,18 @@ struct Entry {
 }
 
 const _: () = assert!(MODEL || (size_of::<Entry>() == ENTRY_BYTES && align_of::<Entry>() == ENTRY_BYTES));
-const _: () = assert!(MODEL || std::mem::offset_of!(Entry, calls) + CALLS * 4 == ENTRY_BYTES);
+const _: () = assert!(MODEL || (FULL.is_power_of_two() && OFFSET + FULL <= ENTRY_BYTES));
 
-/// The place for the next call of a turn: a null pointer if calls are not recorded, an address in
-/// `Entry::calls`, or the one after it if there is no room.
+/// The place for the next call of a turn, less [`OFFSET`]: the address of the entry for the first
+/// call. The bit [`FULL`] is set if there is no room, or if calls are not recorded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct CallPlace<'a>(*const AtomicU32, PhantomData<&'a AtomicU32>);
+pub(crate) struct CallPlace<'a>(*const AtomicU32, PhantomData<&'a Entry>);
 
 impl<'a> CallPlace<'a> {
-    pub(crate) const NONE: CallPlace<'a> = CallPlace(ptr::null(), PhantomData);
+    pub(crate) const NONE: CallPlace<'a> = CallPlace(ptr::without_provenance(FULL), PhantomData);
 
     pub(crate) fn is_none(self) -> bool {
-        self.0.is_null()
+        ptr::eq(self.0, Self::NONE.0)
     }
 
     /// Stores a call on the descriptor `fd`. Returns the next place, or None if there is no room. For
@@ -69,15 +74,16 @@ impl<'a> CallPlace<'a> {
     #[inline]
     #[allow(unsafe_code)]
     pub(crate) fn store(self, writes: bool, fd: i32) -> Option<CallPlace<'a>> {
-        if self.0.addr().is_multiple_of(ENTRY_BYTES) {
+        if self.0.addr() & FULL != 0 {
             return None;
         }
-        // SAFETY: neither null nor the address after the array, so an element of it, which lives
-        // for 'a.
-        let call = unsafe { &*self.0 };
+        // SAFETY: within the entry: it has room, and its address is a multiple of its size.
+        let place = unsafe { self.0.byte_add(OFFSET) };
+        // SAFETY: an element of the entry's calls. The entry lives for 'a.
+        let call = unsafe { &*place };
         // ORDERING: Release; see the module documentation.
         call.store(pack(writes, fd), Ordering::Release);
-        // SAFETY: at most the address after the array.
+        // SAFETY: within the entry.
         Some(CallPlace(unsafe { self.0.add(1) }, PhantomData))
     }
 }
@@ -124,52 +130,62 @@ impl TurnRing {
         &self.entries[number as usize % TURNS]
     }
 
+    /// Returns the entry of the turn in progress, or of the next one.
+    #[inline]
+    fn current(&self) -> &Entry {
+        self.entry(self.ended())
+    }
+
     /// Records that a turn of `task` begins at `ticks`. Returns the place for its first call. Owner
     /// only.
     #[inline]
     pub(crate) fn begin(&self, task: u64, ticks: u64) -> CallPlace<'_> {
-        let entry = self.entry(self.ended.load(Ordering::Relaxed));
+        if cfg!(netpoll_no_black_box) {
+            return CallPlace::NONE;
+        }
+        let entry = self.current();
         // ORDERING: Release, the time stamp last; see the module documentation.
         entry.calls.iter().for_each(|call| call.store(0, Ordering::Release));
         let task_order = if injected_bug!("turn_without_its_end") { Ordering::Relaxed } else { Ordering::Release };
         entry.task.store(task, task_order);
         let order = if injected_bug!("turn_without_its_task") { Ordering::Relaxed } else { Ordering::Release };
         entry.ticks.store(ticks, order);
-        CallPlace(entry.calls.as_ptr(), PhantomData)
+        entry.place(0)
     }
 
     /// Replaces the calls of the turn in progress by a first one. Returns the calls as the value of a
     /// [`Mark::Calls`](super::event_ring::Mark::Calls), and the place for the next call. Owner only.
     pub(crate) fn replace_calls(&self, writes: bool, fd: i32) -> (u64, CallPlace<'_>) {
-        let calls = &self.entry(self.ended.load(Ordering::Relaxed)).calls;
+        let entry = self.current();
+        let calls = &entry.calls;
         let word = calls.iter().rev().fold(0, |word, call| word << 32 | u64::from(call.load(Ordering::Relaxed)));
         // ORDERING: Release; see the module documentation.
         calls[1..].iter().for_each(|call| call.store(0, Ordering::Release));
         calls[0].store(pack(writes, fd), Ordering::Release);
-        (word, CallPlace(calls[1..].as_ptr(), PhantomData))
+        (word, entry.place(1))
     }
 
     /// Records that the turn ends. Owner only.
     #[inline]
     pub(crate) fn end(&self) {
         // ORDERING: Release publishes the turn.
-        self.ended.store(self.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.ended.store(self.ended.load(Ordering::Relaxed) + UNITS, Ordering::Release);
     }
 
     /// Returns the number of turns that have ended.
     #[inline]
     pub(crate) fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
+        self.ended.load(Ordering::Relaxed) / UNITS
     }
 
     /// Returns the turns that are still there, oldest first, and whether these are all. The last one
     /// may be in progress. Any thread.
     pub(crate) fn read(&self) -> (Vec<Turn>, bool) {
         // ORDERING: Acquire pairs with `end`: the turns that have ended are visible.
-        let end = self.ended.load(Ordering::Acquire);
+        let end = self.ended.load(Ordering::Acquire) / UNITS;
         let first = end.saturating_sub(TURNS as u64 - 1);
         let mut turns: Vec<_> = (first..=end).map(|number| self.entry(number).read()).collect();
-        let now = self.ended.load(Ordering::Relaxed);
+        let now = self.ended();
         // The entry of the last number is that of an old turn until the new one has begun.
         if let Some((last, before)) = turns.split_last()
             && before.last().map_or(last.ticks == 0, |before| last.ticks <= before.ticks)
@@ -185,6 +201,12 @@ impl TurnRing {
 }
 
 impl Entry {
+    /// Returns the place of the call `index`.
+    #[inline]
+    fn place(&self, index: usize) -> CallPlace<'_> {
+        CallPlace(ptr::from_ref(self).cast::<AtomicU32>().wrapping_add(index), PhantomData)
+    }
+
     fn read(&self) -> Turn {
         // ORDERING: Acquire, the time stamp first; see the module documentation.
         let ticks = self.ticks.load(Ordering::Acquire);
