@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use common::{becomes, child, eventually, pair, park_on};
 use futures::FutureExt as _;
 use netpoll::net::{self, TcpListener, TcpStream};
+use netpoll::os::unix::net::UnixStream;
 use netpoll::rt::{self, BlockedPolicy, Lane};
 use netpoll::task::{self, TaskSet};
 
@@ -311,4 +312,48 @@ fn block_on_that_runs_tasks_runs_the_control_lane() {
 fn shares_above_one_hundred_are_refused() {
     let error = rt::Builder::new().control_share(101).start().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+/// A task that another thread wakes gets its turn, although the lane is beyond its share and every other turn is used up.
+#[test]
+fn tasks_of_other_threads_run_beside_an_endless_control_task() {
+    child("tasks_of_other_threads_run_beside_an_endless_control_task", || {
+        start(5);
+        drop(spawn(Lane::Control, async {
+            loop {
+                task::yield_now().await;
+            }
+        }));
+        for _ in 0..32 {
+            drop(task::spawn(async {
+                let (reader, writer) = UnixStream::pair().unwrap();
+                writer.write_all(b"x").await.unwrap();
+                loop {
+                    // Always ready, so the budget ends the turn.
+                    reader.readable().await.unwrap();
+                }
+            }));
+        }
+        park_on(task::spawn(async {
+            for _ in 0..50 {
+                task::spawn_blocking(|| ()).await;
+            }
+        }));
+    });
+}
+
+/// Without credit the lane has one of 20 turns.
+#[test]
+fn lane_without_credit_has_one_of_twenty_turns() {
+    child("lane_without_credit_has_one_of_twenty_turns", || {
+        start(5);
+        let (control, normal) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        drop(spawn(Lane::Control, hog(control.clone(), 100)));
+        for _ in 0..32 {
+            drop(task::spawn(hog(normal.clone(), 0)));
+        }
+        eventually("turns of ordinary tasks", || count(&normal) >= 10_000);
+        let (control, normal) = (count(&control), count(&normal));
+        assert!(control <= normal / 16 + 60, "{control} turns of the lane, {normal} of others");
+    });
 }

@@ -118,19 +118,19 @@ impl Core {
                 processor.queue.settle();
                 return Exit::Root;
             }
+            self.tick = self.tick.wrapping_add(1);
+            let is_due = self.pacing.is_due(self.tick);
+            if is_due && !self.maintain(runtime, processor) {
+                return Exit::Lost;
+            }
             if runtime.control.queue.len() > 0
-                && let Some(kept) = self.control_turn(runtime, processor, epoch)
+                && let Some(kept) = self.control_turn(runtime, processor, epoch, is_due)
             {
                 if !kept {
                     return Exit::Lost;
                 }
                 owed = owed.saturating_sub(1);
                 continue;
-            }
-            self.tick = self.tick.wrapping_add(1);
-            let is_due = self.pacing.is_due(self.tick);
-            if is_due && !self.maintain(runtime, processor) {
-                return Exit::Lost;
             }
             if let Some(item) = self.next(runtime, processor, is_due).or_else(|| self.search(runtime, processor)) {
                 if !self.turn(runtime, processor, item, epoch) {
@@ -170,13 +170,8 @@ impl Core {
         processor: &'static Processor,
         is_shared_first: bool,
     ) -> Option<Item> {
-        if is_shared_first {
-            if runtime.sysmon.stuck() > 0 {
-                take_from_stuck(runtime, processor);
-            }
-            if let Some(item) = runtime.take_injected(processor, 0) {
-                return Some(item);
-            }
+        if is_shared_first && let Some(item) = self.next_shared(runtime, processor) {
+            return Some(item);
         }
         if let Some(item) = processor.queue.pop_next() {
             if self.next_run < NEXT_MAX {
@@ -187,6 +182,14 @@ impl Core {
         }
         self.next_run = 0;
         processor.queue.pop()
+    }
+
+    /// Returns a task of the shared queue, and takes those that are queued behind stuck ones.
+    fn next_shared(&self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
+        if runtime.sysmon.stuck() > 0 {
+            take_from_stuck(runtime, processor);
+        }
+        runtime.take_injected(processor, 0)
     }
 
     fn search(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
@@ -216,14 +219,17 @@ impl Core {
     }
 
     /// Runs one turn of a control task, unless others precede it, and then returns `None`. Returns false
-    /// if the turn gave the processor away.
+    /// if the turn gave the processor away. `is_due` tells whether the turn takes the place of one that
+    /// would check the shared queue first.
     #[cold]
     #[inline(never)]
-    fn control_turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, epoch: u32) -> Option<bool> {
-        self.tick = self.tick.wrapping_add(1);
-        if self.pacing.is_due(self.tick) && !self.maintain(runtime, processor) {
-            return Some(false);
-        }
+    fn control_turn(
+        &mut self,
+        runtime: &'static Runtime,
+        processor: &'static Processor,
+        epoch: u32,
+        is_due: bool,
+    ) -> Option<bool> {
         let queued = processor.queue.len() + runtime.injector.len();
         let (precedes, now, share) = (queued > 0, clock::now(), share());
         if precedes && !self.account.has_credit(now, share) && !self.account.has_turn(self.tick, share) {
@@ -236,6 +242,9 @@ impl Core {
             return None;
         }
         let item = runtime.control.queue.pop(0, |_| ())?;
+        if is_due && let Some(shared) = self.next_shared(runtime, processor) {
+            processor.queue.push(shared);
+        }
         let kept = self.turn(runtime, processor, item, epoch);
         if precedes {
             self.account.charge(now, clock::now().saturating_sub(now), share);
