@@ -177,11 +177,12 @@ impl Builder {
         self
     }
 
-    /// Sets the share of each worker's time, in per cent, that tasks of the lane
+    /// Sets the share of each worker's time or turns, in per cent, that tasks of the lane
     /// [`Control`](crate::rt::Lane::Control) may take before others. The default is 5, at most 100.
     ///
     /// What the lane does not use is saved up for 50 ms, so that at 5 % a burst of control tasks takes
-    /// 2.5 ms. Beyond that one of 20 turns is theirs, or they queue with the other tasks if those are
+    /// 2.5 ms. Beyond that, at 5 %, one of 20 turns is theirs, or they queue with the other tasks
+    /// if those are
     /// fewer. With 0 they always queue with the others; with 100 they always go first, and other tasks
     /// run only while no control task can.
     ///

@@ -133,8 +133,9 @@ impl Fd {
         self.poll_call_slow(direction, scope, caller, cx, call, self.poll.side(direction).begin(), None)
     }
 
-    /// Appends `bufs`, with `bytes` bytes, to what is gathered. An append uses neither the number nor
-    /// the lock of the descriptor, and is not charged to the budget. Returns `None` if the bytes must
+    /// Appends `bufs`, with `bytes` bytes, to what is gathered. An append uses neither the number
+    /// nor the lock of the descriptor. Every 256th append of a thread takes a unit of the budget,
+    /// and is refused if none is left. Returns `None` if the bytes must
     /// be sent, or else `bytes`.
     ///
     /// # Errors
@@ -300,7 +301,7 @@ impl Fd {
     /// Blocks until everything gathered is sent, for at most [`RELEASE_MAX`].
     ///
     /// # Errors
-    /// Returns `WouldBlock` after this time.
+    /// Returns `WouldBlock` after this time, and at once in a simulation.
     pub(crate) fn drain_blocking(&self) -> Result<(), Failure> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
         let end = Instant::now() + RELEASE_MAX;

@@ -150,7 +150,7 @@ impl SocketInfo {
     }
 
     /// Returns `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`; `fd` for a descriptor that is not a
-    /// socket; `socket` if the kernel was not asked.
+    /// socket; `socket` for another kind of socket, or if the kernel was not asked.
     pub fn kind(&self) -> &'static str {
         self.kind.name()
     }
@@ -178,8 +178,8 @@ impl SocketInfo {
     }
 
     /// Returns the shard of the poller in which the socket is registered: a position in
-    /// [`Snapshot::shards`](super::Snapshot::shards). `None` if it has not been registered yet, or
-    /// there is only one shard.
+    /// [`Snapshot::shards`](super::Snapshot::shards). `None` if it is not registered with the
+    /// current runtime, or there is only one shard.
     pub fn poller_shard(&self) -> Option<u8> {
         (self.poller_shard != NO_SHARD).then_some(self.poller_shard)
     }

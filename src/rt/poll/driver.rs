@@ -3,12 +3,13 @@
 //! A descriptor is registered in one shard and stays there. At first that is the own shard of the
 //! registering thread's processor, shard 0 for threads without one; if it has many more descriptors
 //! than the emptiest shard, it is that one ([`Driver::choose`]). So the sockets of one task are
-//! usually in one shard, and the connections of one accepting task are spread over all. An instance
-//! is opened by the first registration in its shard. A shard that cannot be opened for lack of
+//! usually in one shard, and the connections of one accepting task are spread over all. The first
+//! registration in a shard opens its instance. That of shard 0 is also opened by the first sleep. A
+//! shard that cannot be opened for lack of
 //! descriptors is not used.
 //!
-//! One thread at a time has the [`Role`](super::role::Role) of polling a shard: a worker without
-//! work, a thread in `block_on` whose future is pending, or sysmon. [`Roles`] decides which thread
+//! One thread at a time has the [`Role`](super::role::Role) of polling a shard: a worker, a thread
+//! in `block_on`, or sysmon. [`Roles`] decides which thread
 //! polls which shards.
 //!
 //! A thread that sleeps in one shard waits in its instance. One that sleeps in several waits in
@@ -300,7 +301,7 @@ impl Driver {
         self.wake_one(first, Some(By::Worker))
     }
 
-    /// Breaks the sleep of a thread, so that it sleeps in all open shards. Reports whether one was
+    /// Interrupts the sleep of a thread, so that it takes roles again. Reports whether one was
     /// sleeping in the back end.
     pub(crate) fn wake_sleeper(&self) -> bool {
         self.wake_one(0, None)

@@ -14,7 +14,8 @@
 //! 2. the free shards that were not polled for [`STALE_NANOS`]: their workers are in long turns;
 //! 3. all free shards, if no other thread is awake.
 //!
-//! A thread that gets no role rests. A busy worker polls its home and the shards of rule 2. Sysmon
+//! A worker that gets no role rests. A thread in `block_on` that polls takes all free shards. A
+//! busy worker polls the shards of rules 1 and 2. Sysmon
 //! looks at each shard, and interrupts a sleeping worker if a shard is not polled, so that rule 2
 //! applies. In a process with one open shard, all rules are: take the role, or rest.
 //!

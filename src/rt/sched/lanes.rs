@@ -2,8 +2,8 @@
 //!
 //! A task of the lane [`Control`](Lane::Control) answers health checks and heartbeats, or sheds load,
 //! while ordinary tasks saturate the workers. When it is woken it goes to one queue of the runtime,
-//! the control lane, which each worker checks before each turn. So it waits for the shortest of the
-//! turns in progress, and for no queue.
+//! the control lane, which each worker checks before each turn. So it waits until one worker ends
+//! its turn, and for control tasks that were woken before it.
 //!
 //! # The lane belongs to the task
 //! A socket has none: an event wakes a task, and the turn is the task's. A task that a control task
@@ -22,17 +22,17 @@
 //! Each worker gives the lane a share of its time or of its turns, whichever is more; 5 % by default.
 //! * Time: a turn of length *t* that precedes others is paid for by *t* / share of time, and the lane
 //!   has credit while it is at most [`WINDOW`] ahead: at 5 %, a burst of 2.5 ms.
-//! * Turns: without credit, one of 20 turns is the lane's. If fewer tasks than that are queued, a
-//!   control task is queued behind them.
+//! * Turns: without credit, the lane has one of 20 turns (at 5 %). If fewer tasks than that are
+//!   queued, a control task is queued behind them.
 //!
 //! Therefore neither lane starves:
 //! * Between two turns of ordinary tasks, the lane has at most its burst and one turn, and over longer
 //!   times its share.
-//! * A control task waits for at most 20 turns of others, and never longer than an ordinary one would.
+//! * The first task of the lane waits for at most 20 turns of others (at 5 %).
 //!
 //! # Events
 //! While a control task is alive, a busy worker polls after 50 µs, whatever its turns are, reads the
-//! clock at least every fourth turn, and goes on to poll while batches are full
+//! clock at least every fourth turn, and polls up to eight times in a row while batches are full
 //! ([`pacing`](super::pacing)). If all awake workers are in long turns, a wake-up of a control task
 //! wakes a resting one.
 //!

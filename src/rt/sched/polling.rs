@@ -32,7 +32,7 @@ pub(crate) enum Slept {
     Polled,
     /// Timers were due and their wakers are collected. The back end was not polled.
     TimersRan,
-    /// No descriptor was available for an instance, so no descriptor is registered either.
+    /// No descriptor was available for an instance. With one shard none is registered then.
     NoPoller,
 }
 

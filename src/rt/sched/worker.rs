@@ -352,7 +352,8 @@ impl Core {
         is_full
     }
 
-    /// Polls until a batch is not full: the event of a control task may be behind many others.
+    /// Polls until a batch is not full, [`POLLS_MAX`] times at most: the event of a control task may be
+    /// behind many others.
     #[cold]
     fn poll_all(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) {
         for _ in 0..POLLS_MAX {
