@@ -182,9 +182,8 @@ impl Builder {
     ///
     /// What the lane does not use is saved up for 50 ms, so that at 5 % a burst of control tasks takes
     /// 2.5 ms. Beyond that, at 5 %, one of 20 turns is theirs, or they queue with the other tasks
-    /// if those are
-    /// fewer. With 0 they always queue with the others; with 100 they always go first, and other tasks
-    /// run only while no control task can.
+    /// if those are fewer. With 0 they always queue with the others; with 100 they always go first,
+    /// and other tasks run only while no control task can.
     ///
     /// # Examples
     /// ```

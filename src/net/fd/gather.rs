@@ -135,8 +135,7 @@ impl Fd {
 
     /// Appends `bufs`, with `bytes` bytes, to what is gathered. An append uses neither the number
     /// nor the lock of the descriptor. Every 256th append of a thread takes a unit of the budget,
-    /// and is refused if none is left. Returns `None` if the bytes must
-    /// be sent, or else `bytes`.
+    /// and is refused if none is left. Returns `None` if the bytes must be sent, or else `bytes`.
     ///
     /// # Errors
     /// Returns the error of earlier bytes.

@@ -5,12 +5,10 @@
 //! than the emptiest shard, it is that one ([`Driver::choose`]). So the sockets of one task are
 //! usually in one shard, and the connections of one accepting task are spread over all. The first
 //! registration in a shard opens its instance. That of shard 0 is also opened by the first sleep. A
-//! shard that cannot be opened for lack of
-//! descriptors is not used.
+//! shard that cannot be opened for lack of descriptors is not used.
 //!
 //! One thread at a time has the [`Role`](super::role::Role) of polling a shard: a worker, a thread
-//! in `block_on`, or sysmon. [`Roles`] decides which thread
-//! polls which shards.
+//! in `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
 //!
 //! A thread that sleeps in one shard waits in its instance. One that sleeps in several waits in
 //! poll(2) for their descriptors, and then takes the events of those that have some. This costs a

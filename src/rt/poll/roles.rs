@@ -15,9 +15,9 @@
 //! 3. all free shards, if no other thread is awake.
 //!
 //! A worker that gets no role rests. A thread in `block_on` that polls takes all free shards. A
-//! busy worker polls the shards of rules 1 and 2. Sysmon
-//! looks at each shard, and interrupts a sleeping worker if a shard is not polled, so that rule 2
-//! applies. In a process with one open shard, all rules are: take the role, or rest.
+//! busy worker polls the shards of rules 1 and 2. Sysmon looks at each shard, and interrupts a
+//! sleeping worker if a shard is not polled, so that rule 2 applies. In a process with one open
+//! shard, all rules are: take the role, or rest.
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or will be: some thread is

@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(turns_until(1_004 * MS), 27, "the burst");
         assert_eq!(turns_until(1_104 * MS), 50, "5 % of 100 ms");
         assert_eq!(turns_until(2_104 * MS), 500, "5 % of a second");
-        // The time in which it asks for nothing saves up no more than the burst.
+        // A time without control turns saves up at most the burst.
         account.charge(9_000 * MS, 0, 5);
         now = 9_000 * MS;
         let mut burst = 0;
