@@ -1,9 +1,8 @@
 //! Names of Unix sockets: conversion between paths, std's addresses and the kernel's.
 //!
-//! std's address holds every path of up to 107 bytes and every abstract name. The kernel also
-//! accepts a path of exactly 108 bytes, which C programs can bind. It does not fit into std's
-//! address; such a peer is reported as unnamed, because std's type could not express its address
-//! for an answer either.
+//! std's address type holds every path of up to 107 bytes and every abstract name. The kernel also
+//! accepts a path of exactly 108 bytes, which C programs can bind. It does not fit into std's type,
+//! so a peer with such a path is reported as unnamed.
 //!
 //! # Compared with Go (net/unixsock.go, syscall/syscall_linux.go)
 //! In Go, `@` at the beginning of a name means an abstract name, and names are cut at a NUL. Here,
@@ -28,7 +27,7 @@ const NAME_MAX: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockad
 
 const NUL_IN_PATH: &str = "socket path must not contain a NUL byte, except at the beginning of an abstract name";
 
-/// A name as the user wrote it.
+/// A socket name as the user gave it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Name<'a> {
     Path(&'a Path),
@@ -44,11 +43,11 @@ fn too_long(kind: &str) -> io::Error {
 }
 
 impl<'a> Name<'a> {
-    /// Converts the name for the kernel.
+    /// Converts the name to the kernel's form.
     ///
     /// # Errors
     /// Returns `InvalidInput` if the name is too long or a path contains a NUL, and `Unsupported`
-    /// for an abstract name on a system that has none.
+    /// for an abstract name on a system that has no abstract names.
     pub(super) fn raw(self) -> io::Result<SockAddr> {
         let path = match self {
             Name::Path(path) => path,

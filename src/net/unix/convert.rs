@@ -1,9 +1,9 @@
-//! Conversions from and to std's types, owned descriptors and raw descriptors. They work as for
-//! TCP.
+//! Conversions from and to std's types, owned descriptors and raw descriptors. They work as those
+//! of TCP.
 //!
-//! A descriptor that comes in is made non-blocking, and the file of a listener is not removed. A
-//! descriptor that goes out is non-blocking, and its file remains. std has no type for packet
-//! sockets.
+//! A descriptor that is converted into a socket of this crate is made non-blocking. A listener that
+//! was converted does not remove its file. A descriptor that a socket releases is non-blocking, and
+//! its file remains. std has no type for packet sockets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -62,8 +62,10 @@ impl From<std_net::UnixDatagram> for UnixDatagram {
 impl TryFrom<UnixListener> for std_net::UnixListener {
     type Error = io::Error;
 
-    /// Returns an error if the listener was closed. The result is non-blocking, and its file
-    /// remains.
+    /// Releases the descriptor, which is non-blocking. The listener's file remains.
+    ///
+    /// # Errors
+    /// Returns a [closed](crate::net::is_closed) error if the listener was closed.
     fn try_from(listener: UnixListener) -> io::Result<std_net::UnixListener> {
         listener.release().map(From::from)
     }
@@ -75,13 +77,13 @@ impl TryFrom<UnixStream> for std_net::UnixStream {
     /// Releases the descriptor, which is non-blocking.
     ///
     /// Writes that [`set_auto_cork`](UnixStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, this blocks the thread for up to five seconds: await
-    /// [`flush`](UnixStream::flush) before, which does not block.
+    /// peer does not read, this blocks the thread for up to five seconds. Await
+    /// [`flush`](UnixStream::flush) first to avoid that.
     ///
     /// # Errors
-    /// Returns `ResourceBusy` while other clones live, a [closed](crate::net::is_closed) error if the
-    /// stream was closed, and `WouldBlock` if the peer did not take the gathered writes. The stream is
-    /// dropped then, and its drop sends them.
+    /// Returns `ResourceBusy` while other clones exist, a [closed](crate::net::is_closed) error if
+    /// the stream was closed, and `WouldBlock` if the gathered writes could not be sent in time. On
+    /// error the stream is dropped, and the drop sends the gathered writes.
     fn try_from(stream: UnixStream) -> io::Result<std_net::UnixStream> {
         release_shared(stream.fd).map(From::from)
     }
@@ -90,14 +92,17 @@ impl TryFrom<UnixStream> for std_net::UnixStream {
 impl TryFrom<UnixDatagram> for std_net::UnixDatagram {
     type Error = io::Error;
 
-    /// Returns an error if the socket was closed. The result is non-blocking.
+    /// Releases the descriptor, which is non-blocking.
+    ///
+    /// # Errors
+    /// Returns a [closed](crate::net::is_closed) error if the socket was closed.
     fn try_from(socket: UnixDatagram) -> io::Result<std_net::UnixDatagram> {
         release(socket.fd).map(From::from)
     }
 }
 
 impl From<UnixListener> for OwnedFd {
-    /// The listener's file remains.
+    /// Releases the descriptor. The listener's file remains.
     ///
     /// # Panics
     /// Panics if the listener was closed explicitly.
@@ -107,12 +112,13 @@ impl From<UnixListener> for OwnedFd {
 }
 
 impl From<UnixStream> for OwnedFd {
-    /// Releases the descriptor, or returns a duplicate while other clones live.
+    /// Releases the descriptor, or returns a duplicate while other clones exist.
     ///
     /// Writes that [`set_auto_cork`](UnixStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, this blocks the thread for up to five seconds, and then ends the
-    /// connection in both directions. With a duplicate, the other clones then send the gathered writes
-    /// when the peer reads. Await [`flush`](UnixStream::flush) before to avoid both.
+    /// peer does not read, this blocks the thread for up to five seconds and then shuts down the
+    /// connection in both directions. If a duplicate is returned, the connection stays open: the
+    /// other clones send the gathered writes when the peer reads. Await
+    /// [`flush`](UnixStream::flush) first to avoid both.
     ///
     /// # Panics
     /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor
@@ -123,6 +129,8 @@ impl From<UnixStream> for OwnedFd {
 }
 
 impl From<UnixDatagram> for OwnedFd {
+    /// Releases the descriptor.
+    ///
     /// # Panics
     /// Panics if the socket was closed explicitly.
     fn from(socket: UnixDatagram) -> OwnedFd {

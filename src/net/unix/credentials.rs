@@ -7,9 +7,9 @@ use crate::sys::unix;
 
 /// The process, user and group at the other end of a connection.
 ///
-/// They are those of the process that connected, listened or made the pair, at that moment. The
-/// kernel guarantees them. The process id may have been reused since; the user and the group cannot
-/// change.
+/// The kernel records them when the peer calls connect(2), listen(2) or socketpair(2), and a
+/// process cannot forge them. They do not change afterwards, but the process id may have been
+/// reused since.
 ///
 /// Source: `SO_PEERCRED` in unix(7).
 ///

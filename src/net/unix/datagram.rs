@@ -29,9 +29,10 @@ use crate::sys::unix::from_kernel;
 /// The kernel delivers datagrams whole and in order. It drops none for lack of room: a sender waits
 /// for room in the receiver's queue.
 ///
-/// Every method takes `&self`: any number of tasks send and receive in parallel, without a lock.
-/// Socket names are described in [`os::unix::net`](crate::os::unix::net). The file of a bound path
-/// remains when the socket is closed; remove it when it is no longer needed, as for std's type.
+/// Every method takes `&self`: any number of tasks can send and receive in parallel, without a
+/// lock. Socket names are described in [`os::unix::net`](crate::os::unix::net). As with std's type,
+/// the file of a bound path remains when the socket is closed; remove it when it is no longer
+/// needed.
 ///
 /// Source: `net.UnixConn` of Go with network `unixgram`, `async_std::os::unix::net::UnixDatagram`,
 /// unix(7).
@@ -63,27 +64,28 @@ impl UnixDatagram {
         NetFd::new(fd, network(Type::DGRAM))
     }
 
-    /// Creates a socket with the name `path`. With an empty path the kernel chooses an abstract
+    /// Creates a socket that is bound to `path`. With an empty path the kernel chooses an abstract
     /// name.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) `listen unixgram PATH: bind: …`: `AddrInUse` if
-    /// a file of that name exists, even if it is unused; `NotFound`; `PermissionDenied`. Returns
-    /// `InvalidInput` if the path is too long or contains a NUL.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: bind: …`.
+    /// Its kind is `AddrInUse` if a file of that name exists, even if it is unused, `NotFound` if
+    /// the directory does not exist, or `PermissionDenied`. Returns `InvalidInput` if the path is
+    /// too long or contains a NUL.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was bound.
+    /// If the future is dropped before it completes, the name is not bound.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
         bind(Type::DGRAM, Name::Path(path.as_ref())).await.map(|(fd, _)| UnixDatagram { fd })
     }
 
-    /// Creates a socket with the address `addr`, which may be an abstract name.
+    /// Creates a socket that is bound to `addr`, which may be an abstract name.
     ///
     /// # Errors
-    /// Same as [`bind`](UnixDatagram::bind).
+    /// Returns the same errors as [`bind`](UnixDatagram::bind).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was bound.
+    /// If the future is dropped before it completes, the name is not bound.
     pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixDatagram> {
         bind(Type::DGRAM, Name::Addr(addr)).await.map(|(fd, _)| UnixDatagram { fd })
     }
@@ -108,42 +110,42 @@ impl UnixDatagram {
     }
 
     /// Makes the socket at `path` the peer: [`send`](UnixDatagram::send) sends to it, and only its
-    /// datagrams are received. The peer can be changed by another call.
+    /// datagrams are received. Another call changes the peer.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) `dial unixgram PATH: connect: …`: `NotFound`;
-    /// `ConnectionRefused` if the file exists but no socket has it open; `PermissionDenied`;
-    /// EPROTOTYPE if it is not a datagram socket. Returns `InvalidInput` as
-    /// [`bind`](UnixDatagram::bind) does.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …`.
+    /// Its kind is `NotFound` if the file does not exist, `ConnectionRefused` if the file exists
+    /// but no socket is bound to it, or `PermissionDenied`; the OS error is EPROTOTYPE if it is not
+    /// a datagram socket. Returns `InvalidInput` if the path is too long or contains a NUL.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the peer is unchanged.
+    /// If the future is dropped before it completes, the peer is unchanged.
     pub async fn connect<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         connect_datagram(&self.fd, Name::Path(path.as_ref())).await
     }
 
-    /// Makes the socket with the address `addr` the peer. The address may be an abstract name.
+    /// Makes the socket at the address `addr` the peer. The address may be an abstract name.
     ///
     /// # Errors
-    /// Same as [`connect`](UnixDatagram::connect).
+    /// Returns the same errors as [`connect`](UnixDatagram::connect).
     ///
     /// # Cancel safety
-    /// If the future is dropped, the peer is unchanged.
+    /// If the future is dropped before it completes, the peer is unchanged.
     pub async fn connect_addr(&self, addr: &SocketAddr) -> io::Result<()> {
         connect_datagram(&self.fd, Name::Addr(addr)).await
     }
 
     // ---- receiving ----
 
-    /// Receives a datagram. Returns its number of bytes; 0 means an empty datagram, or that this
-    /// side was shut down. Bytes that do not fit into `buf` are lost.
+    /// Receives a datagram into `buf`. Returns the number of bytes; 0 means an empty datagram, or
+    /// that receiving was shut down. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
     /// after `close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, no datagram is taken.
+    /// A future that is dropped before it completes has taken no datagram.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, 0)
     }
@@ -172,33 +174,34 @@ impl UnixDatagram {
     /// its queue. Returns the number of bytes, which is always `buf.len()`.
     ///
     /// # Errors
-    /// Returns `NotConnected`; `ConnectionRefused` if the peer is gone; EMSGSIZE if `buf` is larger
-    /// than the send buffer; `BrokenPipe` if either side was shut down (no SIGPIPE is raised);
-    /// `TimedOut` after the write deadline; a [closed](crate::net::is_closed) error after `close`.
+    /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone;
+    /// EMSGSIZE if `buf` is larger than the send buffer; `BrokenPipe` if this socket's sending or
+    /// the peer's receiving was shut down (no SIGPIPE is raised); `TimedOut` after the write
+    /// deadline; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing is sent.
+    /// A future that is dropped before it completes has sent nothing.
     pub fn send<'a>(&'a self, buf: &'a [u8]) -> Send<'a> {
         Send::new(&self.fd, buf)
     }
 
     /// Sends a datagram to the socket at `path`, waiting for room in its queue. The kernel reports
-    /// room only to connected senders, so this method retries at intervals that grow to 20 ms.
-    /// A connected socket can also send to others.
+    /// room only to connected senders, so this method retries at intervals that grow to 20 ms. A
+    /// connected socket can also send to other sockets.
     ///
     /// # Errors
-    /// Returns `NotFound`; `ConnectionRefused` if the file exists but no socket has it open;
-    /// `PermissionDenied`; `InvalidInput` if the path is too long or contains a NUL; otherwise the
-    /// same as [`send`](UnixDatagram::send).
+    /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if the file exists but no
+    /// socket is bound to it; `PermissionDenied`; `InvalidInput` if the path is too long or
+    /// contains a NUL. Otherwise returns the same errors as [`send`](UnixDatagram::send).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing is sent.
+    /// A future that is dropped before it completes has sent nothing.
     pub fn send_to<'a, P: AsRef<Path>>(&'a self, buf: &'a [u8], path: P) -> SendTo<'a> {
         SendTo::new(&self.fd, buf, Destination::new(Name::Path(path.as_ref())))
     }
 
-    /// Sends a datagram to the address `addr`, which may be an abstract name; otherwise like
-    /// [`send_to`](UnixDatagram::send_to). Use it to answer a datagram from
+    /// Sends a datagram like [`send_to`](UnixDatagram::send_to), to the address `addr`, which may
+    /// be an abstract name. Use it to answer a datagram from
     /// [`recv_from`](UnixDatagram::recv_from).
     pub fn send_to_addr<'a>(&'a self, buf: &'a [u8], addr: &SocketAddr) -> SendTo<'a> {
         SendTo::new(&self.fd, buf, Destination::new(Name::Addr(addr)))
@@ -206,11 +209,11 @@ impl UnixDatagram {
 
     // ---- descriptors ----
 
-    /// Sends a datagram, which may be empty, with descriptors to the peer; see
+    /// Sends a datagram, which may be empty, with descriptors to the peer. See
     /// [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds).
     ///
     /// # Errors
-    /// Returns `InvalidInput` for more than 253 descriptors; otherwise the same as
+    /// Returns `InvalidInput` for more than 253 descriptors. Otherwise returns the same errors as
     /// [`send`](UnixDatagram::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, LockScope::None)
@@ -219,7 +222,7 @@ impl UnixDatagram {
     /// Sends a datagram with descriptors to the socket at `path`.
     ///
     /// # Errors
-    /// Same as [`send_with_fds`](UnixDatagram::send_with_fds) and
+    /// Returns the same errors as [`send_with_fds`](UnixDatagram::send_with_fds) and
     /// [`send_to`](UnixDatagram::send_to).
     pub fn send_to_with_fds<'a, P: AsRef<Path>>(
         &'a self,
@@ -230,12 +233,12 @@ impl UnixDatagram {
         SendToWithFds::new(&self.fd, buf, fds, Destination::new(Name::Path(path.as_ref())))
     }
 
-    /// Receives a datagram and appends its descriptors to `fds`; see
+    /// Receives a datagram and appends its descriptors to `fds`. See
     /// [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](super::TruncatedFds) if this process cannot have that many
-    /// descriptors; otherwise the same as [`recv`](UnixDatagram::recv).
+    /// Returns [`TruncatedFds`](super::TruncatedFds) if this process cannot open that many
+    /// descriptors. Otherwise returns the same errors as [`recv`](UnixDatagram::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
@@ -244,14 +247,14 @@ impl UnixDatagram {
     /// and also returns the sender's address.
     ///
     /// # Errors
-    /// Same as [`recv_with_fds`](UnixDatagram::recv_with_fds).
+    /// Returns the same errors as [`recv_with_fds`](UnixDatagram::recv_with_fds).
     pub fn recv_from_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvFromWithFds<'a> {
         RecvFromWithFds::new(&self.fd, buf, fds)
     }
 
-    /// Closes the socket. Operations that wait return a [closed](crate::net::is_closed) error. The
-    /// close begins at once; the future completes when the descriptor is closed. Closing twice is
-    /// not an error.
+    /// Closes the socket. Pending operations return a [closed](crate::net::is_closed) error. The
+    /// close begins immediately; the future completes when the descriptor is closed. Closing twice
+    /// is not an error.
     pub fn close(&self) -> Closed {
         self.fd.close()
     }

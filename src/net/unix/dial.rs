@@ -1,9 +1,10 @@
-//! Binding, listening and connecting of Unix sockets.
+//! Binding, listening on and connecting Unix sockets.
 //!
-//! # Busy listeners
-//! connect(2) to a stream or packet socket whose backlog is full returns EAGAIN at once, and no
-//! event reports when there is room. The dial therefore tries again after 1 ms, then after twice as
-//! long each time, at most 50 ms, until it succeeds or its deadline has passed. (Go fails.)
+//! # Full backlogs
+//! connect(2) to a stream or packet socket whose backlog is full returns EAGAIN immediately, and no
+//! event reports when there is room. The dial therefore retries after 1 ms, then after twice as
+//! long each time, up to 50 ms, until it succeeds or its deadline has passed. (In Go, the dial
+//! fails.)
 //!
 //! # Cancellation
 //! Dropping the future closes the socket.
@@ -26,7 +27,8 @@ use crate::rt::time::clock;
 use crate::rt::time::sleep::Sleep;
 use crate::sys::socket;
 
-/// Pauses between retries that no event announces; each is twice as long as the last.
+/// The pauses between retries when no event reports progress. Each pause is twice as long as the
+/// previous one.
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -45,7 +47,7 @@ impl Backoff {
     }
 }
 
-/// Returns the network's name, which is Go's.
+/// Returns Go's name of the network.
 pub(super) fn network(ty: Type) -> Network {
     match ty {
         Type::STREAM => &"unix",
@@ -55,15 +57,18 @@ pub(super) fn network(ty: Type) -> Network {
 }
 
 /// Binds a socket to `name`, and listens unless it is a datagram socket. Also returns the file of a
-/// listener. The error is an `OpError` `listen NETWORK name: call: reason`; no file is left behind.
+/// listener.
+///
+/// # Errors
+/// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`. No file is left behind.
 pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
-    // It does not wait, so a loop over it yields here.
+    // Nothing below waits, so a loop of binds must yield here.
     context::take_turn().await;
     let op = || Op::at("listen", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
     let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     socket::bind(fd.as_fd(), &raw).map_err(|error| op().call("bind", error))?;
-    // On a later failure this is dropped, and the file removed, before the descriptor is closed.
+    // If a later call fails, dropping this removes the file before the descriptor is closed.
     let file = name.file().map(SocketFile::bound).unwrap_or_default();
     if ty != Type::DGRAM {
         socket::listen(fd.as_fd(), options::BACKLOG).map_err(|error| op().call("listen", error))?;
@@ -75,8 +80,10 @@ pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketF
     Ok((fd, file))
 }
 
-/// Connects a socket to `name`, waiting until `deadline` at most. The error is an `OpError` `dial
-/// NETWORK name: call: reason`.
+/// Connects a socket to `name`, waiting until `deadline` at most.
+///
+/// # Errors
+/// Returns an `OpError` with the text `dial NETWORK NAME: CALL: …`.
 pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
     // Most dials do not wait, so the budget is charged here.
     context::take_turn().await;

@@ -1,14 +1,14 @@
-//! Descriptors in messages (SCM_RIGHTS, unix(7)).
+//! Passing descriptors in messages (SCM_RIGHTS, unix(7)).
 //!
 //! # Rules
-//! * The receiver gets duplicates, which are close-on-exec. The sender may close its own as soon as
-//!   the message is sent.
-//! * On a stream, descriptors travel with the first byte, and a read ends before the next byte that
-//!   carries descriptors. A read that does not ask for descriptors takes the bytes, and the kernel
-//!   closes the descriptors.
-//! * If this process cannot have all of them (its descriptor limit is reached), those that arrived
-//!   are closed and the read returns [`TruncatedFds`]: part of a message's descriptors is useless,
-//!   and open ones would leak.
+//! * The receiver gets duplicates, which are close-on-exec. The sender may close its descriptors as
+//!   soon as the message is sent.
+//! * On a stream, descriptors travel with the first byte of their message, and a read that receives
+//!   descriptors ends with that message. If a read does not ask for descriptors, it takes the
+//!   bytes, and the kernel closes the descriptors.
+//! * If this process cannot open all of them (its descriptor limit is reached), those that arrived
+//!   are closed, and the read returns [`TruncatedFds`]. Part of a message's descriptors is useless
+//!   to the caller.
 
 use std::error::Error;
 use std::fmt;
@@ -20,14 +20,14 @@ use socket2::SockAddr;
 use crate::sys::control::{ControlWriter, RIGHTS_WORDS, Word};
 use crate::sys::message;
 
-/// Includes room for credentials and labels, which come first if the host program enabled them and
-/// must not displace the descriptors.
+/// The size of the control buffer. It includes room for credentials and security labels, which come
+/// first if the program enabled them, and which must not displace the descriptors.
 const CONTROL_WORDS: usize = RIGHTS_WORDS + 64;
 
-/// Descriptors of a message could not all be received. All of them were closed; the message's bytes
-/// are in the buffer.
+/// The error of a message whose descriptors could not all be received. All of them were closed; the
+/// message's bytes are in the buffer.
 ///
-/// The usual cause is the limit of open files. It is contained in an [`io::Error`] of kind
+/// The usual cause is the limit on open files. The error is contained in an [`io::Error`] of kind
 /// [`InvalidData`](io::ErrorKind::InvalidData); `downcast_ref` extracts it.
 ///
 /// # Examples
@@ -79,8 +79,8 @@ impl From<TruncatedFds> for io::Error {
     }
 }
 
-/// Sends one message with bytes and descriptors. On a stream, descriptors need a byte to travel
-/// with.
+/// Sends one message with bytes and descriptors. On a stream, `buf` must not be empty if there are
+/// descriptors.
 pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8], fds: &[BorrowedFd<'_>], to: Option<&SockAddr>) -> io::Result<usize> {
     let mut words: [Word; RIGHTS_WORDS] = [0; RIGHTS_WORDS];
     let mut control = ControlWriter::new(&mut words);
@@ -89,8 +89,8 @@ pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8], fds: &[BorrowedFd<'_>], to: O
     message::sendmsg(fd, &[IoSlice::new(buf)], to, control, 0)
 }
 
-/// Receives one message: its bytes into `buf`, its descriptors appended to `fds`. Returns the
-/// number of bytes and the sender.
+/// Receives one message into `buf` and appends its descriptors to `fds`. Returns the number of
+/// bytes and the sender.
 pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, SockAddr)> {
     let mut words: [Word; CONTROL_WORDS] = [0; CONTROL_WORDS];
     let mut received = message::recvmsg(fd, &mut [IoSliceMut::new(buf)], &mut words, 0)?;
@@ -101,7 +101,7 @@ pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -
     Ok((received.bytes, received.address))
 }
 
-/// Returns the error of descriptors without a byte on a stream.
+/// Returns the error for descriptors without a byte on a stream.
 #[cold]
 pub(super) fn need_a_byte() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "descriptors need at least one byte to travel with")

@@ -1,14 +1,16 @@
 //! [`SocketFile`]: the file of a listener, and when it is removed.
 //!
-//! # Rules (Go's, and three more)
+//! # Rules
+//! The first three rules are Go's.
+//!
 //! * A listener that bound a path removes the file once, when it is closed or dropped, before the
-//!   descriptor is closed. A bind that fails later, in listen(2), removes it too.
-//! * A listener that came from elsewhere, or that has an abstract name, removes nothing, unless
-//!   `set_unlink_on_close` says otherwise.
+//!   descriptor is closed. If listen(2) fails after a successful bind, the file is removed too.
+//! * A listener that was opened elsewhere, or that has an abstract name, removes nothing, unless
+//!   `set_unlink_on_close` requests it.
 //! * A listener that is converted into another type is not closed and keeps its file.
-//! * Only the file that was bound is removed, not another one that has taken its name since, such
-//!   as a successor's. The file is identified by device and inode. No other file can get them while
-//!   the socket is open, because the socket holds the inode.
+//! * Only the file that was bound is removed, not another file that has since taken its name, such
+//!   as a new server's. The file is identified by device and inode. No other file can get them
+//!   while the socket is open, because the socket holds the inode.
 //! * A relative path is resolved against the working directory at the time of the bind.
 //! * A forked child leaves the file to its parent.
 
@@ -22,9 +24,10 @@ use crate::sync::Mutex;
 /// The file of a listener; see the [module documentation](self).
 #[derive(Debug, Default)]
 pub(super) struct SocketFile {
-    /// The file that was bound here; `None` if the listener came from elsewhere.
+    /// The file that this crate bound; `None` if the listener was opened elsewhere or has an
+    /// abstract name.
     bound: Option<Bound>,
-    /// The file to remove at the end.
+    /// The file to remove when the listener is closed.
     file: Mutex<Option<Bound>>,
 }
 
@@ -65,8 +68,8 @@ impl SocketFile {
         SocketFile { file: Mutex::new(bound.clone()), bound }
     }
 
-    /// Makes the file be removed at the end: the one that was bound here, or else the socket that
-    /// has the name `path` now.
+    /// Arranges that the file is removed on close: the file that was bound here, or else the socket
+    /// that is now at `path`.
     ///
     /// # Errors
     /// Returns the error of lstat(2), or `InvalidInput` if the file is not a socket.
@@ -76,7 +79,7 @@ impl SocketFile {
         Ok(())
     }
 
-    /// Removes the file, the first time it is called.
+    /// Removes the file. Only the first call has an effect.
     pub(super) fn remove(&self) {
         let file = self.file.lock().take();
         if let Some(file) = file
@@ -86,7 +89,7 @@ impl SocketFile {
         }
     }
 
-    /// Makes the file remain.
+    /// Arranges that the file is not removed on close.
     pub(super) fn keep(&self) {
         *self.file.lock() = None;
     }

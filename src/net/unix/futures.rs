@@ -1,17 +1,17 @@
-//! Futures that only Unix sockets have. They are named and `Unpin`, as those of
-//! [`net::futures`](crate::net::futures).
+//! The futures that only Unix sockets have. Like those of [`net::futures`](crate::net::futures),
+//! they are named types and `Unpin`.
 //!
-//! # Full queues of other sockets
+//! # Full queues of receivers
 //! A datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
-//! when there is room. A sender that names the receiver gets events only when its own datagrams
-//! have been consumed, and also for the attempt that failed, so waiting for events would hang or
-//! spin. [`SendTo`] therefore finds out what is full. For its own send buffer it waits for events.
-//! For a receiver's queue it tries again on a timer, after 0.1 ms and then after twice as long each
-//! time, at most 20 ms. (Go waits for events.)
+//! when there is room. A sender that names the receiver gets events only when its own datagrams are
+//! consumed, and also for its failed attempt, so waiting for events would hang or spin. [`SendTo`]
+//! therefore determines which queue is full. If it is the send buffer, it waits for events. If it
+//! is the receiver's queue, it retries on a timer: after 0.1 ms, then after twice as long each
+//! time, up to 20 ms. (Go waits for events.)
 //!
 //! # Cancellation
-//! Dropping a future leaves the socket as it was: a message is sent or received whole, or not at
-//! all.
+//! A message is sent or received whole or not at all. A future that is dropped before it completes
+//! leaves the socket unchanged.
 
 use std::future::Future;
 use std::io;
@@ -36,9 +36,9 @@ use crate::rt::waiters::Waiter;
 use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
 
-/// Receives one message; the kernel keeps messages of concurrent readers apart. `end` is the result
-/// for a side that was shut down. A non-blocking datagram socket returns EAGAIN then, as for an
-/// empty queue, where a blocking one returns 0.
+/// Polls to receive one message. No lock is needed, because the kernel gives each message to one
+/// reader. `end` returns the result after receiving was shut down: a non-blocking datagram socket
+/// then returns EAGAIN, as for an empty queue, where a blocking socket returns 0.
 pub(super) fn poll_message<T>(
     fd: &NetFd,
     scope: LockScope,
@@ -50,8 +50,8 @@ pub(super) fn poll_message<T>(
     let polled = fd.fd.poll_call(Direction::Read, scope, Waiter::Future(operation), cx, |socket| {
         let mut result = call(socket);
         if is_would_block(&result) && fd.fd.is_receiving_shut() {
-            // A message and the hang-up may have arrived since. Nothing arrives after the hang-up,
-            // so an empty queue is the end now.
+            // A message and the hang-up may have arrived since the call. Nothing arrives after the
+            // hang-up, so if the queue is still empty, this is the end.
             result = call(socket);
             if is_would_block(&result) {
                 result = end();
@@ -66,12 +66,12 @@ fn is_would_block<T>(result: &io::Result<T>) -> bool {
     matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// The end of a datagram socket that was shut down: no bytes, from an unnamed sender.
+/// Returns the result of a receive after a shutdown: no bytes, from an unnamed sender.
 fn end_from() -> io::Result<(usize, SocketAddr)> {
     Ok((0, SocketAddr::from_pathname("")?))
 }
 
-/// Sends one message.
+/// Polls to send one message.
 fn poll_send<T>(
     fd: &NetFd,
     scope: LockScope,
@@ -88,9 +88,9 @@ fn with_sender((count, from): (usize, SockAddr)) -> io::Result<(usize, SocketAdd
     Ok((count, from_kernel(&from)?))
 }
 
-/// Returns whether a send that names its receiver failed because the receiver's queue is full, as
-/// far as can be known: poll(2) reports room in the own send buffer, or, if the socket has a peer,
-/// in the peer's queue.
+/// Returns whether a send that names its receiver may have failed because the receiver's queue is
+/// full. That is the case if poll(2) reports room in the send buffer. If the socket has a peer,
+/// poll(2) also depends on the peer's queue, so the answer is true.
 fn is_about_receiver(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket::is_ready(fd, true)? || socket::peer_addr_any(fd).is_ok())
 }
@@ -101,7 +101,8 @@ pub(crate) struct Destination {
     to: io::Result<SockAddr>,
     backoff: Backoff,
     pause: Option<Sleep>,
-    /// The end of the write timeout, which began with the first pause.
+    /// The end of the write timeout, which starts with the first pause. The outer option is `None`
+    /// before it.
     until: Option<Option<Instant>>,
 }
 
@@ -111,7 +112,7 @@ impl Destination {
         Destination { to: name.raw(), backoff, pause: None, until: None }
     }
 
-    /// Sends one message, waiting as the module documentation describes.
+    /// Polls to send one message, waiting as the module documentation describes.
     fn poll_send(
         &mut self,
         fd: &NetFd,

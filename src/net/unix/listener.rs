@@ -1,8 +1,9 @@
-//! [`UnixListener`], the methods of all listeners, the future [`Accept`], and connections as a stream.
+//! [`UnixListener`], the methods of all Unix listeners, the future [`Accept`], and streams of
+//! connections.
 //!
 //! A listener has a descriptor and a [`SocketFile`]. The file is the first field, so it is dropped
 //! before the descriptor, and the name never refers to a socket that no longer listens. If no
-//! descriptor is available, the streams back off as those of TCP do ([`Accepts`]).
+//! descriptor is available, streams of connections back off as those of TCP do ([`Accepts`]).
 
 use std::fmt;
 use std::future::Future;
@@ -30,15 +31,15 @@ use crate::rt::waiters::Waiter;
 use crate::sys::socket;
 use crate::sys::unix::from_kernel;
 
-/// A Unix-domain socket that listens for streams.
+/// A Unix-domain socket that listens for stream connections.
 ///
 /// Every method takes `&self`: any number of tasks may accept from one listener, and each
 /// connection wakes one of them. The backlog is the host's maximum (`net.core.somaxconn`). Socket
 /// names are described in [`os::unix::net`](crate::os::unix::net).
 ///
 /// A listener that bound a path removes the file when it is closed or dropped; see
-/// [`set_unlink_on_close`](UnixListener::set_unlink_on_close). A file left behind by a process that
-/// was killed makes the next `bind` fail: this crate removes only files that it created.
+/// [`set_unlink_on_close`](UnixListener::set_unlink_on_close). If a process is killed, its file
+/// remains and makes the next `bind` fail, because this crate removes only files that it created.
 ///
 /// Source: `net.UnixListener` of Go, `async_std::os::unix::net::UnixListener`.
 ///
@@ -83,13 +84,14 @@ macro_rules! listener {
             /// [`local_addr`](Self::local_addr) returns.
             ///
             /// # Errors
-            /// Returns an [`OpError`](crate::net::OpError) `listen NETWORK PATH: bind: …`:
-            /// `AddrInUse` if a file of that name exists, even if no socket listens; `NotFound`;
-            /// `PermissionDenied`. Returns `InvalidInput` if the path is too long or contains a
+            /// Returns an [`OpError`](crate::net::OpError) with the text
+            /// `listen NETWORK PATH: bind: …`. Its kind is `AddrInUse` if a file of that name
+            /// exists, even if no socket listens on it, `NotFound` if the directory does not exist,
+            /// or `PermissionDenied`. Returns `InvalidInput` if the path is too long or contains a
             /// NUL.
             ///
             /// # Cancel safety
-            /// If the future is dropped, nothing was bound.
+            /// If the future is dropped before it completes, the name is not bound.
             pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<$type> {
                 $type::bind_name(Name::Path(path.as_ref())).await
             }
@@ -97,10 +99,10 @@ macro_rules! listener {
             /// Listens at the address `addr`, which may be an abstract name.
             ///
             /// # Errors
-            /// Same as [`bind`](Self::bind).
+            /// Returns the same errors as [`bind`](Self::bind).
             ///
             /// # Cancel safety
-            /// If the future is dropped, nothing was bound.
+            /// If the future is dropped before it completes, the name is not bound.
             ///
             /// # Examples
             /// ```
@@ -124,7 +126,7 @@ macro_rules! listener {
             /// Returns `TimedOut` after the deadline and a [closed](crate::net::is_closed) error
             /// after [`close`](Self::close). Returns the OS error if no descriptor (EMFILE, ENFILE)
             /// or memory (ENOBUFS, ENOMEM) is available; the connection stays in the queue, so a
-            /// loop that retries at once burns a CPU. [`incoming`](Self::incoming) waits instead.
+            /// loop that retries immediately spins. [`incoming`](Self::incoming) waits instead.
             ///
             /// # Cancel safety
             /// A connection is either returned or stays in the queue.
@@ -132,14 +134,14 @@ macro_rules! listener {
                 Accept::new(&self.fd, $accepted::adopt)
             }
 
-            /// Returns a stream of connections. It waits while no descriptor or memory is
+            /// Returns a stream of accepted connections. It waits while no descriptor or memory is
             /// available. After [`close`](Self::close) it yields one error and then `None`;
             /// otherwise it never ends.
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
                 Incoming::new(&self.fd, $accepted::adopt)
             }
 
-            /// Returns a stream of connections that owns the listener; otherwise like
+            /// Returns a stream of accepted connections that owns the listener. It behaves like
             /// [`incoming`](Self::incoming).
             pub fn into_incoming(self) -> IntoIncoming<$type, $accepted> {
                 IntoIncoming::new(self, |listener| &listener.fd, $accepted::adopt)
@@ -154,26 +156,27 @@ macro_rules! listener {
                 self.fd.with("local-addr", |fd| from_kernel(&socket::local_addr_any(fd)?))
             }
 
-            /// Sets the time at which accepting times out; `None` removes it. The deadline applies
-            /// to calls that already wait and stays until it is changed: after it has passed, every
-            /// accept fails, even with connections in the queue.
+            /// Sets the time at which accepts time out; `None` removes it. The deadline also
+            /// applies to calls that are already waiting. Once it has passed, every accept fails,
+            /// even with connections in the queue, until the deadline is changed.
             ///
             /// # Errors
-            /// Returns a [closed](crate::net::is_closed) error after `close`.
+            /// Returns a [closed](crate::net::is_closed) error after [`close`](Self::close).
             #[doc(alias = "SetDeadline")]
             pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
                 self.fd.set_deadline(Direction::Read, deadline.into())
             }
 
             /// Sets whether the file at the listener's path is removed when the listener is closed
-            /// or dropped. The default is true for a listener that bound a path here, and false for
-            /// one that was converted from another type. Converting the listener into another type
-            /// keeps the file. A different file that has taken the name in the meantime is kept.
-            /// Abstract names disappear by themselves.
+            /// or dropped. The default is true for a listener that this crate bound to a path, and
+            /// false for one that was converted from another type. Converting the listener into
+            /// another type keeps the file. If a different file has taken the name in the meantime,
+            /// it is kept. The kernel removes abstract names itself.
             ///
             /// A relative path is resolved against the working directory at the time of the bind,
             /// or, for a converted listener, at the time of this call. For a converted listener,
-            /// the file is the socket that has its name at the time of this call.
+            /// the file to remove is the socket that has the listener's path at the time of this
+            /// call.
             ///
             /// # Errors
             /// For a converted listener, returns the error of looking up the file, or
@@ -191,11 +194,11 @@ macro_rules! listener {
                 }
             }
 
-            /// Closes the listener. Its file is removed first, tasks that accept get a
+            /// Closes the listener. Its file is removed first, pending accepts return a
             /// [closed](crate::net::is_closed) error, and connections in the queue are reset. The
-            /// close begins at once; the future completes when the descriptor is closed. Closing
-            /// twice is not an error, and the second close does not remove a file that was created
-            /// since.
+            /// close begins immediately; the future completes when the descriptor is closed.
+            /// Closing twice is not an error, and the second close does not remove a file that was
+            /// created in between.
             ///
             /// Dropping the listener also closes it.
             pub fn close(&self) -> Closed {
@@ -229,7 +232,7 @@ pub(super) use listener;
 
 listener!(UnixListener, Type::STREAM, UnixStream);
 
-/// A stream of connections, returned by the method `incoming` of a listener.
+/// A stream of connections, returned by a listener's `incoming` method.
 pub struct Incoming<'a, T = UnixStream> {
     fd: &'a NetFd,
     accepts: Accepts,
@@ -265,7 +268,7 @@ impl<T> fmt::Debug for Incoming<'_, T> {
     }
 }
 
-/// A stream of connections that owns its listener, returned by the method `into_incoming`.
+/// A stream of connections that owns its listener, returned by a listener's `into_incoming` method.
 pub struct IntoIncoming<L = UnixListener, T = UnixStream> {
     listener: L,
     fd: fn(&L) -> &NetFd,

@@ -1,13 +1,14 @@
-//! Methods that all Unix sockets except listeners have: readiness, shutdown, addresses.
+//! The methods that all Unix sockets except listeners have: readiness, shutdown, addresses and
+//! deadlines.
 
 /// Implements the methods for a type with a field `fd`.
 macro_rules! socket_methods {
     ($type:ident) => {
         /// Readiness, shutting down, addresses and pending errors.
         impl $type {
-            /// Waits until the socket is readable: data, the end or an error is available.
+            /// Waits until the socket is readable: data, end of stream or an error is available.
             ///
-            /// Another task may read first; the next read then waits again.
+            /// Another task may read the data first; the next read then waits again.
             ///
             /// # Errors
             /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed)
@@ -21,12 +22,13 @@ macro_rules! socket_methods {
             /// may wait this way.
             ///
             /// # Errors
-            /// Same as [`readable`](Self::readable).
+            /// Returns the same errors as [`readable`](Self::readable).
             pub fn poll_readable(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
                 self.fd.poll_ready(Direction::Read, $crate::rt::waiters::Waiter::Poll, cx)
             }
 
-            /// Waits until the socket is writable: there is room, or a write would return an error.
+            /// Waits until the socket is writable: the send buffer has room, or a write would
+            /// return an error.
             ///
             /// # Errors
             /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed)
@@ -39,16 +41,16 @@ macro_rules! socket_methods {
             /// `poll_*` methods.
             ///
             /// # Errors
-            /// Same as [`writable`](Self::writable).
+            /// Returns the same errors as [`writable`](Self::writable).
             pub fn poll_writable(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
                 self.fd.poll_ready(Direction::Write, $crate::rt::waiters::Waiter::Poll, cx)
             }
 
-            /// Shuts down reading, writing or both (shutdown(2)). Operations that wait on that side
-            /// complete: reads with 0, writes with `BrokenPipe`.
+            /// Shuts down reading, writing or both (shutdown(2)). Pending operations on a side that
+            /// is shut down complete: reads with 0, writes with `BrokenPipe`.
             ///
             /// # Errors
-            /// Returns `NotConnected`, or a [closed](crate::net::is_closed) error after an explicit
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
             /// close.
             pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
                 self.fd.shutdown(how)
@@ -66,8 +68,8 @@ macro_rules! socket_methods {
             /// Returns the name of the peer, which may be unnamed.
             ///
             /// # Errors
-            /// Returns `NotConnected`; EAFNOSUPPORT if the descriptor is not a Unix socket; a
-            /// [closed](crate::net::is_closed) error after an explicit close.
+            /// Returns `NotConnected` if there is no peer; EAFNOSUPPORT if the descriptor is not a
+            /// Unix socket; a [closed](crate::net::is_closed) error after an explicit close.
             pub fn peer_addr(&self) -> io::Result<SocketAddr> {
                 self.fd.with("peer-addr", |fd| from_kernel(&socket::peer_addr_any(fd)?))
             }

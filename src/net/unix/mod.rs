@@ -1,11 +1,11 @@
 //! Unix-domain sockets.
 //!
-//! * [`stream`], [`seqpacket`], [`datagram`]: the socket types. [`methods`]: methods that all of
-//!   them have.
-//! * [`listener`]: accepting. [`file`](mod@file): when a listener's file is
-//!   removed.
+//! * [`stream`], [`seqpacket`], [`datagram`]: the socket types. [`methods`]: the methods that all
+//!   of them have.
+//! * [`listener`]: accepting connections. [`file`](mod@file): when a listener's file is removed.
 //! * [`dial`]: binding and connecting. [`address`]: socket names. [`fds`]: passing descriptors.
-//! * [`futures`]: the futures of the methods. [`convert`]: conversions.
+//! * [`futures`]: the futures that the methods return. [`convert`]: conversions from and to other
+//!   types.
 
 mod address;
 mod convert;

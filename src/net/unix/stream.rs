@@ -26,12 +26,12 @@ use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 use crate::sys::unix::from_kernel;
 
-/// A byte stream between two processes of one machine.
+/// A Unix-domain byte stream: a connection between two processes on one machine.
 ///
 /// Clones, concurrent reads and writes, deadlines and closing work as for
 /// [`TcpStream`](crate::net::TcpStream). In addition, a Unix stream can pass
-/// [descriptors](UnixStream::send_with_fds), and the kernel knows the [peer's
-/// credentials](UnixStream::peer_cred). Socket names are described in
+/// [descriptors](UnixStream::send_with_fds), and the kernel reports the
+/// [peer's credentials](UnixStream::peer_cred). Socket names are described in
 /// [`os::unix::net`](crate::os::unix::net).
 ///
 /// Source: `net.UnixConn` of Go with network `unix`, `async_std::os::unix::net::UnixStream`,
@@ -77,22 +77,22 @@ impl UnixStream {
         NetFd::new(fd, network(Type::STREAM))
     }
 
-    /// Wraps an accepted socket and the peer's address.
+    /// Creates a stream from an accepted socket, and converts the peer's address.
     pub(super) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(UnixStream, SocketAddr)> {
         Ok((UnixStream::from_net_fd(fd), from_kernel(&peer)?))
     }
 
     /// Connects to the listener at `path`.
     ///
-    /// If the listener's backlog is full, tries again until it succeeds, at intervals that grow to
-    /// 50 ms: the kernel reports no event when there is room.
+    /// If the listener's backlog is full, retries until it succeeds, at intervals that grow to 50
+    /// ms, because the kernel reports no event when there is room.
     /// [`connect_timeout`](UnixStream::connect_timeout) limits the time.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) `dial unix PATH: connect: …`: `NotFound`;
-    /// `ConnectionRefused` if the file exists but no socket listens; `PermissionDenied`; EPROTOTYPE
-    /// if the listener is of another type. Returns `InvalidInput` if the path is too long or
-    /// contains a NUL.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unix PATH: connect: …`. Its
+    /// kind is `NotFound` if the file does not exist, `ConnectionRefused` if the file exists but no
+    /// socket listens on it, or `PermissionDenied`; the OS error is EPROTOTYPE if the listener is
+    /// of another type. Returns `InvalidInput` if the path is too long or contains a NUL.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -118,7 +118,8 @@ impl UnixStream {
     ///
     /// # Errors
     /// Returns `TimedOut` (`dial unix PATH: i/o timeout`) after `timeout`, and `InvalidInput` if
-    /// `timeout` is zero, as in std; otherwise the same as [`connect`](UnixStream::connect).
+    /// `timeout` is zero, as in std. Otherwise returns the same errors as
+    /// [`connect`](UnixStream::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -129,7 +130,8 @@ impl UnixStream {
     /// Connects to the listener at `path`, waiting until `deadline` at most.
     ///
     /// # Errors
-    /// Same as [`connect_timeout`](UnixStream::connect_timeout).
+    /// Returns `TimedOut` after `deadline`. Otherwise returns the same errors as
+    /// [`connect`](UnixStream::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -137,10 +139,10 @@ impl UnixStream {
         dial(Type::STREAM, Name::Path(path.as_ref()), Some(deadline)).await.map(UnixStream::from_net_fd)
     }
 
-    /// Connects to the listener with the address `addr`, which may be an abstract name.
+    /// Connects to the listener at the address `addr`, which may be an abstract name.
     ///
     /// # Errors
-    /// Same as [`connect`](UnixStream::connect).
+    /// Returns the same errors as [`connect`](UnixStream::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -184,7 +186,7 @@ impl UnixStream {
     /// deadline; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was read.
+    /// A future that is dropped before it completes has read nothing.
     pub fn read<'a>(&'a self, buf: &'a mut [u8]) -> Read<'a> {
         Read::new(&self.fd, buf)
     }
@@ -202,7 +204,7 @@ impl UnixStream {
     }
 
     /// Waits until the peer has closed its side of the connection, without reading. Data received
-    /// before can still be read.
+    /// before the close can still be read.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
@@ -212,7 +214,7 @@ impl UnixStream {
     }
 
     /// Returns whether the peer has closed its side of the connection. Asks the kernel (poll(2))
-    /// unless that is known already. Never waits.
+    /// unless the answer is already known. Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
@@ -228,7 +230,7 @@ impl UnixStream {
     /// `force_close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was written.
+    /// A future that is dropped before it completes has written nothing.
     pub fn write<'a>(&'a self, buf: &'a [u8]) -> Write<'a> {
         Write::new(&self.fd, buf)
     }
@@ -242,7 +244,8 @@ impl UnixStream {
     /// Writes all of `buf`. Concurrent calls do not interleave.
     ///
     /// # Errors
-    /// Same as [`write`](UnixStream::write). Part of `buf` may have been written.
+    /// Returns the same errors as [`write`](UnixStream::write). Part of `buf` may have been
+    /// written.
     ///
     /// # Cancel safety
     /// Not cancel safe: part of `buf` may have been written, and the amount is unknown. The stream
@@ -254,17 +257,17 @@ impl UnixStream {
     // ---- descriptors ----
 
     /// Writes up to `buf.len()` bytes and passes `fds` with the first of them. Returns the number
-    /// of bytes written. The peer receives duplicates; you can close your descriptors as soon as
+    /// of bytes written. The peer receives duplicates, so you can close your descriptors as soon as
     /// the future completes. Write the rest of `buf` with [`write_all`](UnixStream::write_all).
     ///
     /// # Errors
-    /// Returns `InvalidInput` if `buf` is empty (descriptors need a byte to travel with) or `fds`
-    /// has more than 253 descriptors; ETOOMANYREFS if more descriptors are in flight than this
-    /// process may have open; otherwise the same as [`write`](UnixStream::write).
+    /// Returns `InvalidInput` if `buf` is empty (descriptors must accompany at least one byte) or
+    /// `fds` has more than 253 descriptors; ETOOMANYREFS if more descriptors are in flight than
+    /// this process may have open. Otherwise returns the same errors as
+    /// [`write`](UnixStream::write).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was written or passed.
-    /// Nothing was written or passed if the future is dropped.
+    /// A future that is dropped before it completes has written and passed nothing.
     ///
     /// # Examples
     /// ```
@@ -289,16 +292,15 @@ impl UnixStream {
     }
 
     /// Reads like [`read`](UnixStream::read), and appends the descriptors that arrived with the
-    /// bytes to `fds`. They are owned and close-on-exec. Bytes that carry descriptors are not read
-    /// together with earlier bytes that carry others.
+    /// bytes to `fds`. They are close-on-exec. One read never returns the descriptors of two sends.
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot have
-    /// that many descriptors: all of them are closed, and the bytes are in `buf`. Otherwise the
-    /// same as [`read`](UnixStream::read).
+    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot open
+    /// that many descriptors. All of them are closed, and the bytes are in `buf`. Otherwise returns
+    /// the same errors as [`read`](UnixStream::read).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was read.
+    /// A future that is dropped before it completes has read nothing.
     #[doc(alias = "ReadMsgUnix")]
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, LockScope::PerCall)
@@ -307,7 +309,8 @@ impl UnixStream {
     /// Returns the credentials of the peer; see [`PeerCred`].
     ///
     /// # Errors
-    /// Returns `NotConnected`, or a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `NotConnected` if there is no connection, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     #[doc(alias = "SO_PEERCRED")]
     pub fn peer_cred(&self) -> io::Result<PeerCred> {
         self.fd.with("get", PeerCred::of)
@@ -315,25 +318,25 @@ impl UnixStream {
 
     // ---- closing ----
 
-    /// Shuts down the reading side: reads return 0, and the peer's writes fail with `BrokenPipe`.
+    /// Shuts down the reading side. Reads return 0, and the peer's writes fail with `BrokenPipe`.
     ///
     /// # Errors
-    /// Same as [`shutdown`](UnixStream::shutdown).
+    /// Returns the same errors as [`shutdown`](UnixStream::shutdown).
     pub fn close_read(&self) -> io::Result<()> {
         self.fd.shutdown(Shutdown::Read)
     }
 
-    /// Shuts down the writing side: the peer reads the data sent so far, then end of stream.
+    /// Shuts down the writing side. The peer reads the data written so far, then end of stream.
     ///
     /// # Errors
-    /// Same as [`shutdown`](UnixStream::shutdown).
+    /// Returns the same errors as [`shutdown`](UnixStream::shutdown).
     pub fn close_write(&self) -> io::Result<()> {
         self.fd.shutdown(Shutdown::Write)
     }
 
-    /// Closes the connection for all clones. Operations that wait return a
-    /// [closed](crate::net::is_closed) error. The close begins at once; the future completes when
-    /// the descriptor is closed. Closing twice is not an error.
+    /// Closes the connection for all clones. Pending operations return a
+    /// [closed](crate::net::is_closed) error. The close begins immediately; the future completes
+    /// when the descriptor is closed. Closing twice is not an error.
     #[doc(alias = "Close")]
     pub fn force_close(&self) -> Closed {
         self.fd.close()

@@ -29,7 +29,7 @@ impl From<OwnedFd> for UnixSeqpacket {
 }
 
 impl From<UnixSeqpacketListener> for OwnedFd {
-    /// The listener's file remains.
+    /// Releases the descriptor. The listener's file remains.
     ///
     /// # Panics
     /// Panics if the listener was closed explicitly.
@@ -39,7 +39,7 @@ impl From<UnixSeqpacketListener> for OwnedFd {
 }
 
 impl From<UnixSeqpacket> for OwnedFd {
-    /// Returns a duplicate while other clones live.
+    /// Releases the descriptor, or returns a duplicate while other clones exist.
     ///
     /// # Panics
     /// Panics if the socket was closed explicitly, or if a duplicate is needed and the descriptor

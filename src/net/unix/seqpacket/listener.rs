@@ -1,4 +1,4 @@
-//! [`UnixSeqpacketListener`].
+//! [`UnixSeqpacketListener`]: listening for connections that preserve message boundaries.
 
 use std::fmt;
 use std::io;
@@ -22,7 +22,8 @@ use crate::sys::unix::from_kernel;
 
 /// A Unix-domain socket that listens for connections that preserve message boundaries.
 ///
-/// It works like [`UnixListener`](crate::os::unix::net::UnixListener). Not on macOS.
+/// It works like [`UnixListener`](crate::os::unix::net::UnixListener). It is not available on
+/// macOS.
 ///
 /// Source: `net.UnixListener` of Go with network `unixpacket`.
 ///
@@ -51,13 +52,13 @@ listener!(UnixSeqpacketListener, Type::SEQPACKET, UnixSeqpacket);
 
 /// Binding.
 impl UnixSeqpacket {
-    /// Listens at `path`; the same as [`UnixSeqpacketListener::bind`].
+    /// Listens at `path`, like [`UnixSeqpacketListener::bind`].
     ///
     /// # Errors
-    /// Same as [`UnixSeqpacketListener::bind`].
+    /// Returns the same errors as [`UnixSeqpacketListener::bind`].
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was bound.
+    /// If the future is dropped before it completes, the name is not bound.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacketListener> {
         UnixSeqpacketListener::bind(path).await
     }

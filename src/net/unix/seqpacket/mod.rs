@@ -1,6 +1,7 @@
-//! Packet sockets (SOCK_SEQPACKET). macOS has none, so the module is absent there.
+//! Unix-domain packet sockets (SOCK_SEQPACKET). macOS has none, so the module is absent there.
 //!
-//! * [`socket`]: the connection. [`listener`]: accepting. [`convert`]: conversions.
+//! * [`socket`]: the connection. [`listener`]: accepting connections. [`convert`]: conversions from
+//!   and to other types.
 
 mod convert;
 mod listener;

@@ -25,12 +25,13 @@ use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 use crate::sys::unix::from_kernel;
 
-/// A connection between two processes of one machine that preserves message boundaries.
+/// A Unix-domain connection that preserves message boundaries, between two processes on one
+/// machine.
 ///
 /// Each `send` is received by one `recv`, in order, and no message is lost. Clones share the
-/// connection, and every method takes `&self`: any number of tasks send and receive concurrently,
-/// and messages stay whole. Socket names are described in [`os::unix::net`](crate::os::unix::net).
-/// Not on macOS.
+/// connection, and every method takes `&self`: any number of tasks can send and receive
+/// concurrently, and messages stay whole. Socket names are described in
+/// [`os::unix::net`](crate::os::unix::net). The type is not available on macOS.
 ///
 /// Source: `net.UnixConn` of Go with network `unixpacket`, SOCK_SEQPACKET in unix(7).
 ///
@@ -69,7 +70,7 @@ impl UnixSeqpacket {
         NetFd::new(fd, network(Type::SEQPACKET))
     }
 
-    /// Wraps an accepted socket and the peer's address.
+    /// Creates a connection from an accepted socket, and converts the peer's address.
     pub(super) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(UnixSeqpacket, SocketAddr)> {
         Ok((UnixSeqpacket::from_net_fd(fd), from_kernel(&peer)?))
     }
@@ -78,7 +79,9 @@ impl UnixSeqpacket {
     /// [`UnixStream::connect`](crate::os::unix::net::UnixStream::connect) does.
     ///
     /// # Errors
-    /// Same as [`UnixStream::connect`](crate::os::unix::net::UnixStream::connect), with the network `unixpacket`.
+    /// Returns the same errors as
+    /// [`UnixStream::connect`](crate::os::unix::net::UnixStream::connect), with the network
+    /// `unixpacket` in their texts.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -89,8 +92,8 @@ impl UnixSeqpacket {
     /// Connects to the listener at `path`, waiting at most `timeout`.
     ///
     /// # Errors
-    /// Returns `TimedOut` after `timeout`, and `InvalidInput` if `timeout` is zero; otherwise the
-    /// same as [`connect`](UnixSeqpacket::connect).
+    /// Returns `TimedOut` after `timeout`, and `InvalidInput` if `timeout` is zero. Otherwise
+    /// returns the same errors as [`connect`](UnixSeqpacket::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -103,7 +106,8 @@ impl UnixSeqpacket {
     /// Connects to the listener at `path`, waiting until `deadline` at most.
     ///
     /// # Errors
-    /// Same as [`connect_timeout`](UnixSeqpacket::connect_timeout).
+    /// Returns `TimedOut` after `deadline`. Otherwise returns the same errors as
+    /// [`connect`](UnixSeqpacket::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -111,10 +115,10 @@ impl UnixSeqpacket {
         dial(Type::SEQPACKET, Name::Path(path.as_ref()), Some(deadline)).await.map(UnixSeqpacket::from_net_fd)
     }
 
-    /// Connects to the listener with the address `addr`, which may be an abstract name.
+    /// Connects to the listener at the address `addr`, which may be an abstract name.
     ///
     /// # Errors
-    /// Same as [`connect`](UnixSeqpacket::connect).
+    /// Returns the same errors as [`connect`](UnixSeqpacket::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -132,15 +136,15 @@ impl UnixSeqpacket {
         Ok((packets(one)?, packets(other)?))
     }
 
-    /// Receives a message. Returns its number of bytes; 0 means end of stream, or an empty message.
-    /// Bytes that do not fit into `buf` are lost.
+    /// Receives a message into `buf`. Returns the number of bytes; 0 means end of stream or an
+    /// empty message. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
     /// Returns `ConnectionReset` if the peer closed with unread messages; `TimedOut` after the read
     /// deadline; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, no message was taken.
+    /// A future that is dropped before it completes has taken no message.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, 0)
     }
@@ -159,27 +163,27 @@ impl UnixSeqpacket {
     /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was sent.
+    /// A future that is dropped before it completes has sent nothing.
     pub fn send<'a>(&'a self, buf: &'a [u8]) -> Send<'a> {
         Send::new(&self.fd, buf)
     }
 
-    /// Sends a message, which may be empty, with descriptors; see
+    /// Sends a message, which may be empty, with descriptors. See
     /// [`UnixStream::send_with_fds`](crate::os::unix::net::UnixStream::send_with_fds).
     ///
     /// # Errors
-    /// Returns `InvalidInput` for more than 253 descriptors; otherwise the same as
+    /// Returns `InvalidInput` for more than 253 descriptors. Otherwise returns the same errors as
     /// [`send`](UnixSeqpacket::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
 
-    /// Receives a message and appends its descriptors to `fds`; see
+    /// Receives a message and appends its descriptors to `fds`. See
     /// [`UnixStream::recv_with_fds`](crate::os::unix::net::UnixStream::recv_with_fds).
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot have that many
-    /// descriptors; otherwise the same as [`recv`](UnixSeqpacket::recv).
+    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot have
+    /// that many descriptors. Otherwise returns the same errors as [`recv`](UnixSeqpacket::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
@@ -187,13 +191,14 @@ impl UnixSeqpacket {
     /// Returns the credentials of the peer; see [`PeerCred`].
     ///
     /// # Errors
-    /// Returns `NotConnected`, or a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `NotConnected` if there is no connection, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     pub fn peer_cred(&self) -> io::Result<PeerCred> {
         self.fd.with("get", PeerCred::of)
     }
 
     /// Waits until the peer has closed its side of the connection, without receiving. Messages that
-    /// arrived before can still be received.
+    /// arrived before the close can still be received.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
@@ -203,14 +208,14 @@ impl UnixSeqpacket {
     }
 
     /// Returns whether the peer has closed its side of the connection. Asks the kernel (poll(2))
-    /// unless that is known already. Never waits.
+    /// unless the answer is already known. Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
 
-    /// Closes the connection for all clones. Operations that wait return a
-    /// [closed](crate::net::is_closed) error. The close begins at once; the future completes when
-    /// the descriptor is closed. Closing twice is not an error.
+    /// Closes the connection for all clones. Pending operations return a
+    /// [closed](crate::net::is_closed) error. The close begins immediately; the future completes
+    /// when the descriptor is closed. Closing twice is not an error.
     pub fn force_close(&self) -> Closed {
         self.fd.close()
     }
@@ -250,7 +255,7 @@ mod tests {
             let mut waited = false;
             let (mut buf, mut fds) = ([0; 16], Vec::new());
             let mut call = |fd: BorrowedFd<'_>| {
-                // On the second poll something had arrived, which another receiver has taken.
+                // On the second poll a message has arrived, and another receiver takes it.
                 if std::mem::replace(&mut waited, true)
                     && let Some(theirs) = theirs.take()
                 {
