@@ -1,12 +1,12 @@
 //! Conversion of user-supplied addresses to socket addresses.
 //!
-//! [`ToSocketAddrs`] is async-std's trait: it can be implemented by users, and its future has a
-//! name. Literal addresses are answered immediately. Names go to `net::resolve`, so they follow the
-//! host's configuration (hosts file, search list, address order).
+//! [`ToSocketAddrs`] is async-std's trait: users can implement it, and its future is a named type.
+//! Literal addresses need no look-up. Names go to `net::resolve`, which follows the host's
+//! configuration (hosts file, search list, address order).
 //!
 //! # Cancellation
-//! Dropping the future abandons the look-up. getaddrinfo(3) cannot be interrupted, so its thread
-//! runs to the end.
+//! Dropping the future abandons the look-up. getaddrinfo(3) cannot be interrupted, so a thread that
+//! is inside it runs until it returns.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -23,24 +23,24 @@ use super::resolve::query::{Query, Transport};
 use crate::rt::context;
 use crate::task::{JoinHandle, spawn_lookup};
 
-/// Converts a value to socket addresses, possibly by a name look-up: the asynchronous
-/// [`std::net::ToSocketAddrs`].
+/// Converts a value to socket addresses, with a name look-up if necessary. The asynchronous
+/// counterpart of [`std::net::ToSocketAddrs`].
 ///
 /// Implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses.
-/// An IPv6 address before a port is in brackets: `"[::1]:80"`. As in Go:
+/// In a string, an IPv6 address before a port is in brackets: `"[::1]:80"`. As in Go:
 ///
-/// * A text without a host, `":7000"`, is every address of this machine: `[::]:7000`, which takes
-///   IPv4 as well, and then `0.0.0.0:7000` for a machine without IPv6. A connection to it goes to
-///   this machine.
-/// * The port may be the name of a service of services(5): `"localhost:http"`.
+/// * A string without a host, such as `":7000"`, stands for every address of this machine:
+///   `[::]:7000`, which also accepts IPv4, and then `0.0.0.0:7000`, for a machine without IPv6.
+///   Connecting to it reaches this machine.
+/// * The port may be the name of a service in services(5): `"localhost:http"`.
 ///
 /// # Errors
-/// * Returns [`InvalidInput`](std::io::ErrorKind::InvalidInput) with an [`AddrError`] inside if the text is
-///   not an address and cannot become one.
+/// * Returns [`InvalidInput`](std::io::ErrorKind::InvalidInput) with an [`AddrError`] inside if the
+///   string is malformed.
 /// * Returns [`NotFound`](std::io::ErrorKind::NotFound) with a [`LookupError`](crate::net::LookupError)
 ///   inside if there is no such service.
-/// * Otherwise returns the resolver's error: could not resolve address `"host:port"`, with the
-///   reason as its source.
+/// * Otherwise returns an error of the resolver. Its text is ``could not resolve address
+///   `"host:port"` ``, and its source is the reason.
 ///
 /// # Examples
 /// ```
@@ -73,25 +73,26 @@ pub trait ToSocketAddrs {
     /// Starts the conversion. The iterator may be empty.
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter>;
 
-    /// Returns the host name and the port if this is a name for the host's resolver. A
-    /// [`Dialer`](crate::net::Dialer) then starts with the first addresses that arrive. With
-    /// `None`, the default, it awaits [`to_socket_addrs`](ToSocketAddrs::to_socket_addrs).
+    /// Returns the name and the port if the value is a host name that must be looked up. A
+    /// [`Dialer`](crate::net::Dialer) then looks the name up itself and starts with the first
+    /// addresses that arrive. With `None`, the default, it awaits
+    /// [`to_socket_addrs`](ToSocketAddrs::to_socket_addrs).
     fn host_and_port(&self) -> Option<(&str, u16)> {
         None
     }
 
-    /// Returns the host and the service if this is a text such as `localhost:http`. The host may be
-    /// empty or an address.
+    /// Returns the host and the service if the value is a string such as `localhost:http`. The host
+    /// may be empty or an address.
     #[doc(hidden)]
     fn host_and_service(&self) -> Option<(&str, &str)> {
         None
     }
 }
 
-/// The result of [`ToSocketAddrs::to_socket_addrs`].
+/// The future returned by [`ToSocketAddrs::to_socket_addrs`].
 ///
 /// # Cancel safety
-/// Dropping it abandons the look-up. A thread that has begun runs to the end.
+/// Dropping the future abandons the look-up. A thread that has begun the look-up finishes it.
 #[must_use = "futures do nothing unless awaited"]
 pub struct ToSocketAddrsFuture<I> {
     state: State<I>,
@@ -111,7 +112,7 @@ enum State<I> {
     },
     LookingUp {
         addrs: Addrs,
-        /// The address as it is printed.
+        /// The address in the form that errors print.
         quoted: String,
         iter: fn(vec::IntoIter<SocketAddr>) -> I,
     },
@@ -131,7 +132,7 @@ impl<I> ToSocketAddrsFuture<I> {
         ToSocketAddrsFuture { state, refused: false }
     }
 
-    /// Creates a future that runs `resolve` on a thread for name look-ups.
+    /// Creates a future that runs `resolve` on one of the threads for name look-ups.
     pub fn blocking(resolve: impl FnOnce() -> io::Result<I> + Send + 'static) -> ToSocketAddrsFuture<I>
     where
         I: Send + 'static,
@@ -144,7 +145,7 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
     type Output = io::Result<I>;
 
     /// # Panics
-    /// Panics if it is polled again after it was ready.
+    /// Panics if it is polled again after it has completed.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
         if matches!(self.state, State::Ready(_)) {
             ready!(context::poll_budget(cx, &mut self.refused));
@@ -154,13 +155,13 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
 }
 
 impl<I: Iterator<Item = SocketAddr>> ToSocketAddrsFuture<I> {
-    /// Returns the answer without taking from the task's budget, for an operation that does so
+    /// Returns the answer without charging the task's budget, for an operation that charges it
     /// itself.
     pub(super) async fn answer(mut self) -> io::Result<I> {
         poll_fn(|cx| self.poll_answer(cx)).await
     }
 
-    /// Polls for the answer like [`answer`](ToSocketAddrsFuture::answer).
+    /// Polls for the answer without charging the task's budget.
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Ready(result) => Poll::Ready(result),
@@ -207,13 +208,13 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
     }
 }
 
-/// Returns every address of this machine, with `port`.
+/// Returns the wildcard addresses of both families, with `port`.
 pub(super) fn everywhere(port: u16) -> [SocketAddr; 2] {
     [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
 }
 
 impl<I> State<I> {
-    /// Starts to resolve a parsed text, which is printed as `quoted`.
+    /// Starts to resolve a parsed address, which errors print as `quoted`.
     fn of(
         parsed: Result<Parsed<'_>, AddrError>,
         quoted: impl FnOnce() -> String,

@@ -1,16 +1,17 @@
-//! [`Dialer`]: connecting with a timeout, options and several addresses at once.
+//! [`Dialer`]: connecting with a timeout, with socket options, and to several addresses concurrently.
 //!
-//! [`Recipe`] says how each socket is set up. The dialer decides which addresses are dialled, in
-//! which order and until when. One address is dialled as `TcpStream::connect` does. Several are
-//! raced ([`happy_eyeballs`](super::happy_eyeballs)) as they arrive from the look-up, or tried one
-//! after the other.
+//! A [`Recipe`] describes how each socket is set up. The dialer decides which addresses to dial, in
+//! which order, and when to give up. A single address is dialed as by `TcpStream::connect`. Several
+//! addresses are raced ([`happy_eyeballs`](super::happy_eyeballs)) as they arrive from the look-up,
+//! or tried one at a time.
 //!
 //! # Cancellation
-//! Dropping the future closes every socket that has begun to connect and abandons the look-ups.
+//! Dropping the future closes every connecting socket and abandons the look-ups.
 //!
 //! # Compared with Go (net/dial.go)
-//! This is `net.Dialer`, with RFC 8305 where Go follows RFC 6555. As in Go, the timeout covers the
-//! look-up. Deadline and cancellation do not affect a connection that has been established.
+//! This is `net.Dialer`, except that the race follows RFC 8305, and Go's follows RFC 6555. As in
+//! Go, the timeout covers the look-up, and neither the deadline nor cancellation affects an
+//! established connection.
 
 use std::future::Future;
 use std::io;
@@ -47,8 +48,8 @@ use crate::time::Sleep;
 /// timeout          none                 limit for the whole dial: name lookup and all addresses
 /// deadline         none                 end of the dial; the earlier of timeout and deadline applies
 /// local_addr       the kernel's choice  source address; addresses of the other family are skipped
-/// stagger          250 ms               delay before the next address is also tried; None: in turn
-/// defaults         true                 Go's options for new sockets: no delay, keep-alive
+/// stagger          250 ms               delay before the next address is also tried; None: one at a time
+/// defaults         true                 Go's options for new sockets: TCP_NODELAY and keep-alive
 /// nodelay          true                 send small writes immediately
 /// keepalive        15 s, 15 s, 9        idle time, interval and number of keep-alive probes
 /// user_timeout     the kernel's         how long sent data may stay unacknowledged
@@ -56,21 +57,23 @@ use crate::time::Sleep;
 /// send_buffer_size the kernel's         send buffer in bytes
 /// multipath        false                multipath TCP, if both hosts support it
 /// fast_open        false                send data with the SYN (RFC 7413)
+/// auto_cork        false                gather the writes of one turn of a task
+/// resolver         the host's           how names are looked up
 /// control          none                 function called with each socket before it connects
 /// ```
 ///
-/// A `Dialer` is a value: cheap to clone, and usable for any number of concurrent dials.
+/// A `Dialer` is cheap to clone and can be used for any number of concurrent dials.
 ///
 /// # Several addresses
-/// A name with several addresses is dialled by Happy Eyeballs version 2 (RFC 8305). Addresses are
+/// A name with several addresses is dialed with Happy Eyeballs version 2 (RFC 8305). Addresses are
 /// tried in the host's order with the families alternating. The next attempt begins when one has
-/// failed or after the stagger, while earlier attempts go on. The first connection wins and the
+/// failed or after the stagger, while earlier attempts continue. The first connection wins, and the
 /// others are closed. Addresses are used as they arrive, so a DNS server that does not answer for
-/// one family delays the dial by at most 50 ms. (`TcpStream::connect` tries one address after the
-/// other, as std does.)
+/// one family delays the dial by at most 50 ms. (`TcpStream::connect` tries addresses one at a
+/// time, as std does.)
 ///
-/// With [`stagger(None)`](Dialer::stagger) addresses are tried one after the other. Each gets an
-/// equal share of the remaining time, and at least 2 s while that much is left.
+/// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. Each gets an equal
+/// share of the remaining time, and at least 2 s while that much remains.
 ///
 /// Source: `net.Dialer` of Go.
 ///
@@ -112,14 +115,16 @@ impl Dialer {
     /// Connects to one of `addrs`.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) `dial tcp …`:
-    /// * if all attempts failed, the error of the first: `dial tcp ADDR: connect: connection
-    ///   refused`;
-    /// * after the timeout or deadline, of kind `TimedOut`: `dial tcp ADDR: i/o timeout`, or `dial
-    ///   tcp: lookup HOST: i/o timeout` if there was no address yet;
-    /// * if there is no address, with a [`LookupError`] or an [`AddrError`] inside: `dial tcp:
-    ///   lookup HOST: no such host`, `dial tcp: missing address`, or `dial tcp: address LOCAL: no
-    ///   suitable address found` if no address is of the local address's family.
+    /// Returns an [`OpError`](crate::net::OpError) whose text begins with `dial tcp`:
+    /// * If all attempts failed, returns the error of the first to fail:
+    ///   `dial tcp ADDR: connect: connection refused`.
+    /// * After the timeout or deadline, returns an error of kind `TimedOut`:
+    ///   `dial tcp ADDR: i/o timeout`, or `dial tcp: lookup HOST: i/o timeout` if no address had
+    ///   arrived.
+    /// * If there is no address, returns an error that contains a [`LookupError`] or an
+    ///   [`AddrError`]: `dial tcp: lookup HOST: no such host`, `dial tcp: missing address`, or
+    ///   `dial tcp: address LOCAL: no suitable address found` if no address belongs to the family
+    ///   of the local address.
     ///
     /// # Cancel safety
     /// Dropping the future closes its sockets and abandons its look-ups.
@@ -154,7 +159,8 @@ impl Dialer {
             }
         };
         let no_address = || match self.recipe.local {
-            // The list alone does not tell an empty list from one that was filtered to nothing.
+            // The result does not tell an empty list from one whose addresses were all filtered
+            // out.
             Some(local) => AddrError::new(&local.to_string(), "no suitable address found").into(),
             None => AddrError::missing(),
         };
@@ -162,14 +168,14 @@ impl Dialer {
         Ok(TcpStream::dialled(fd, &addrs))
     }
 
-    /// Returns the time at which a dial that begins now ends.
+    /// Returns the time at which a dial that begins now times out.
     fn ends(&self) -> Option<Instant> {
-        // A timeout beyond the clock's range is no timeout.
+        // A timeout beyond the clock's range counts as no timeout.
         let timeout = self.timeout.and_then(|timeout| clock::instant().checked_add(timeout));
         [timeout, self.deadline].into_iter().flatten().min()
     }
 
-    /// Dials one address after the other. Returns `None` if there is no address.
+    /// Dials the addresses one at a time. Returns `None` if there is no address.
     async fn dial_in_turn(&self, addrs: &[SocketAddr], deadline: Option<Instant>) -> Option<io::Result<NetFd>> {
         let mut first = None;
         for (addr, left) in addrs.iter().zip((1..=addrs.len()).rev()) {
@@ -185,15 +191,15 @@ impl Dialer {
 
 /// Options.
 impl Dialer {
-    /// Sets the time limit of each dial, counted from the call of [`dial`](Dialer::dial). It covers
-    /// the look-up and all addresses. With zero every dial times out.
+    /// Sets the time limit of each dial, which starts with the call of [`dial`](Dialer::dial). It
+    /// covers the look-up and all addresses. With zero, every dial times out.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Dialer {
         self.timeout = timeout.into();
         self
     }
 
-    /// Sets the time at which dials end. If a timeout is set as well, the earlier one applies. With
-    /// a time in the past every dial times out.
+    /// Sets the time at which dials time out. If a timeout is also set, the earlier one applies.
+    /// With a time in the past, every dial times out.
     pub fn deadline(mut self, deadline: impl Into<Option<Instant>>) -> Dialer {
         self.deadline = deadline.into();
         self
@@ -204,43 +210,47 @@ impl Dialer {
     /// Remote addresses of the other family are skipped. With a fixed port, each remote address is
     /// tried only once: errors that a port chosen by the kernel can cause (a connection to itself,
     /// EADDRNOTAVAIL) are not retried. Sockets with a fixed port have SO_REUSEADDR set, so that the
-    /// attempts of one dial can share it. Connections to different addresses can share it too. A
-    /// socket that listens at the port, or that uses it without the option, causes `AddrInUse`.
+    /// attempts of one dial can share the port. Connections to different addresses can share it
+    /// too. If another socket listens on the port, or uses it without SO_REUSEADDR, the dial fails
+    /// with `AddrInUse`.
     #[doc(alias = "bind")]
     pub fn local_addr(mut self, addr: impl Into<Option<SocketAddr>>) -> Dialer {
         self.recipe.local = addr.into();
         self
     }
 
-    /// Sets whether sockets begin with Go's options, TCP_NODELAY and keep-alive. Without them,
-    /// sockets have the kernel's defaults and the options set here, and a dial makes five system
-    /// calls less.
+    /// Sets whether sockets start with Go's options, TCP_NODELAY and keep-alive. Without them,
+    /// sockets have the kernel's defaults and the options set here, and a dial makes five fewer
+    /// system calls.
     pub fn defaults(mut self, defaults: bool) -> Dialer {
         self.recipe.tcp.defaults = defaults;
         self
     }
 
-    /// Sets whether the connection gathers the writes of a turn; see [`TcpStream::set_auto_cork`]. The
-    /// default is false.
+    /// Sets whether the connection gathers the writes of one turn of a task; see
+    /// [`TcpStream::set_auto_cork`]. The default is false.
     pub fn auto_cork(mut self, gather: bool) -> Dialer {
         self.recipe.auto_cork = gather;
         self
     }
 
     /// Sets how long an attempt may go unanswered before the next address is tried in parallel.
-    /// `None` tries addresses one after the other.
+    /// With `None`, addresses are tried one at a time.
     ///
-    /// If a deadline would leave some addresses untried, the stagger is reduced, down to 10 ms.
+    /// If the deadline would leave some addresses untried, the stagger is reduced, to no less than
+    /// 10 ms.
     pub fn stagger(mut self, stagger: impl Into<Option<Duration>>) -> Dialer {
         self.stagger = stagger.into();
         self
     }
 
-    /// Calls `control` with each socket after the other options are set and before it is bound and
-    /// connected. Its arguments are the network (`tcp4` or `tcp6`), the remote address and the
-    /// descriptor. An error ends the attempt and becomes the error of the dial.
+    /// Sets a function that is called with each socket, after the other options are set and before
+    /// the socket is bound and connected. Its arguments are the network (`tcp4` or `tcp6`), the
+    /// remote address and the descriptor. If it returns an error, the attempt fails with that
+    /// error.
     ///
-    /// The hook runs on the thread that polls the dial and must not block. (Go: `Dialer.Control`.)
+    /// The function runs on the thread that polls the dial and must not block. (Go:
+    /// `Dialer.Control`.)
     ///
     /// # Examples
     /// ```
@@ -264,7 +274,7 @@ impl Dialer {
         self
     }
 
-    /// Looks names up with `resolver` instead of the host's name service.
+    /// Sets the resolver that looks names up, instead of the host's name service.
     pub fn resolver(mut self, resolver: impl Resolve + 'static) -> Dialer {
         self.oracle = Oracle::Other(Arc::new(resolver));
         self
@@ -279,19 +289,19 @@ impl Default for Dialer {
     }
 }
 
-/// Returns the error of a dial that has no address.
+/// Returns the error of a dial that fails before it has an address.
 fn failed(error: io::Error) -> io::Error {
     Op::at("dial", "tcp", None).other(error)
 }
 
 /// Returns the deadline of the attempt at the first of `left` addresses, like Go's
-/// `partialDeadline`. Each address gets an equal share of the remaining time, but at least 2 s or
-/// all that remains.
+/// `partialDeadline`. Each address gets an equal share of the remaining time, but at least 2 s, or
+/// all of it if less remains.
 fn share(now: Instant, deadline: Instant, left: usize) -> Instant {
     const LEAST: Duration = Duration::from_secs(2);
     let remaining = deadline.saturating_duration_since(now);
     let equal = remaining / u32::try_from(left).unwrap_or(u32::MAX).max(1);
-    // After the deadline nothing remains; the result is the deadline itself.
+    // After the deadline no time remains, and the result is the deadline itself.
     deadline.min(now + equal.max(LEAST.min(remaining)))
 }
 
@@ -326,7 +336,7 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
         Source { origin, oracle, as_they_come, local: dialer.recipe.local, end: deadline.map(Sleep::until) }
     }
 
-    /// Returns the next addresses. The error is that of the dial.
+    /// Polls for the next addresses. An error is the error of the dial.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Vec<SocketAddr>>>> {
         match &mut self.origin {
             Origin::Host(_, addrs) => Pin::new(addrs).poll_next(cx).map_err(|error| failed(error.into())),
@@ -359,7 +369,7 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
         }
     }
 
-    /// Returns the error of a dial that times out in this state.
+    /// Returns the error of a dial that times out before it has an address, and ends the stream.
     fn timed_out(&mut self) -> io::Error {
         match std::mem::replace(&mut self.origin, Origin::Over) {
             Origin::Host(host, _) => failed(LookupError::timed_out(host).into()),
@@ -390,8 +400,8 @@ impl<I: Iterator<Item = SocketAddr>> Stream for Source<I> {
     }
 }
 
-/// Returns `addr` in the form that a socket bound to `local` can use, if there is one. An
-/// IPv4-mapped IPv6 address counts as IPv4.
+/// Returns `addr` in the form that a socket bound to `local` can use, or `None` if it is of the
+/// other family. An IPv4-mapped IPv6 address counts as IPv4.
 fn of_family(local: SocketAddr, addr: SocketAddr) -> Option<SocketAddr> {
     let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     if plain.is_ipv4() == local.is_ipv4() { Some(if plain.is_ipv4() { plain } else { addr }) } else { None }

@@ -1,6 +1,7 @@
-//! Hosts and ports as text: IP addresses, `host:port`, and the errors of texts that are neither.
+//! Parsing of hosts and ports: IP addresses, `host:port` strings, and the errors of malformed
+//! strings.
 //!
-//! Text that cannot be an address is rejected here, with Go's error texts, before a name is looked up.
+//! A malformed string is rejected here, with Go's error texts, before a name is looked up.
 
 use std::error::Error;
 use std::fmt;
@@ -9,10 +10,10 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::sys::names;
 
-/// A text that is not an address, with the reason.
+/// The error of a string that is not an address.
 ///
-/// It is printed as Go's `net.AddrError`: `address 127.0.0.1: missing port in address`. It is found
-/// inside an [`io::Error`] of kind [`InvalidInput`](ErrorKind::InvalidInput).
+/// It prints like Go's `net.AddrError`: `address 127.0.0.1: missing port in address`. Functions
+/// return it inside an [`io::Error`] of kind [`InvalidInput`](ErrorKind::InvalidInput).
 ///
 /// # Examples
 /// ```
@@ -33,7 +34,7 @@ pub struct AddrError {
 }
 
 impl AddrError {
-    /// Returns the part of the text that is wrong.
+    /// Returns the part of the string that is wrong.
     pub fn addr(&self) -> &str {
         &self.addr
     }
@@ -43,7 +44,7 @@ impl AddrError {
         self.why
     }
 
-    /// Returns the error of an empty address.
+    /// Creates the error for an empty address.
     #[cold]
     pub(crate) fn missing() -> io::Error {
         AddrError::new("", "missing address").into()
@@ -76,9 +77,9 @@ impl From<AddrError> for io::Error {
     }
 }
 
-/// A name for which the resolver has no addresses. Its text is async-std's.
+/// The error of a name that could not be resolved. Its text is async-std's.
 pub(super) struct ResolveError {
-    /// The address, quoted as it is printed.
+    /// The address in the form that the error prints.
     pub(super) quoted: String,
     pub(super) error: io::Error,
 }
@@ -109,16 +110,16 @@ impl From<ResolveError> for io::Error {
     }
 }
 
-/// Extracts the reason for an error that names the address itself; async-std's text has the address
-/// and hides the reason.
+/// Extracts the reason from a [`ResolveError`], for callers whose own error names the address.
+/// Returns other errors unchanged.
 #[cold]
 pub(super) fn reason(error: io::Error) -> io::Error {
     error.downcast::<ResolveError>().map_or_else(|error| error, |resolve| resolve.error)
 }
 
-/// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11): the
-/// name or the number of an interface. Returns `None` for anything else and for an interface that
-/// this host does not have.
+/// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11), which
+/// is the name or the number of an interface. Returns `None` for anything else, and for the name of
+/// an interface that this host does not have.
 pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     if let Ok(ip) = host.parse() {
         return Some(SocketAddr::new(ip, port));
@@ -130,12 +131,12 @@ pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddrV6::new(ip, port, 0, scope).into())
 }
 
-/// Returns whether `host` is a name.
+/// Returns whether `host` is a name rather than an address.
 pub(super) fn is_name(host: &str) -> bool {
     matches!(Parsed::host(host, 0), Ok(Parsed::Name(..)))
 }
 
-/// The result of parsing a text.
+/// A parsed host and port.
 pub(super) enum Parsed<'a> {
     Literal(SocketAddr),
     Name(&'a str, u16),
@@ -159,7 +160,7 @@ impl<'a> Parsed<'a> {
             return Ok(Parsed::Literal(addr));
         }
         let (host, port) = split_host_port(text)?;
-        // A text with a sign is a number, as in Go.
+        // A sign may precede the digits of a number, as in Go.
         let digits = port.strip_prefix(['+', '-']).unwrap_or(port);
         if digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Parsed::host(host, port.parse().map_err(|_| AddrError::new(port, "invalid port"))?);
@@ -167,7 +168,7 @@ impl<'a> Parsed<'a> {
         Ok(Parsed::Service(host, port))
     }
 
-    /// Parses the host of a text, which may be empty.
+    /// Parses the host of a `host:port` string. The host may be empty.
     pub(super) fn host(host: &'a str, port: u16) -> Result<Parsed<'a>, AddrError> {
         if host.is_empty() { Ok(Parsed::Everywhere(port)) } else { Parsed::parts(host, port) }
     }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{Dialer, ListenConfig};
 
-/// Declares the method of a configuration that has [`TcpExtras`] in a field.
+/// Declares the `user_timeout` method of a configuration type whose field holds `TcpOptions`.
 macro_rules! user_timeout_method {
     ($type:ident, $($field:ident).+) => {
         /// Options of the streams that only Linux has.
         impl $type {
             /// Sets how long sent data may stay unacknowledged before the connection fails with
             /// ETIMEDOUT (TCP_USER_TIMEOUT), rounded up to milliseconds. Keep-alive probes only a
-            /// silent connection; this option also detects a peer that died while data was in
+            /// silent connection; this option also detects a peer that disappears while data is in
             /// flight.
             ///
             /// Linux only.
@@ -28,9 +28,10 @@ user_timeout_method!(Dialer, recipe.tcp);
 
 /// Options that only Linux has.
 impl ListenConfig {
-    /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413) from up to `queue` clients at a time whose
-    /// address is not validated yet. Such data may arrive twice. The host must set bit 1 of
-    /// `net.ipv4.tcp_fastopen`; otherwise connections are made the usual way.
+    /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413). At most `queue` such connections may be
+    /// pending, that is, before the handshake is complete. Data in a SYN may arrive twice. The
+    /// option has an effect only if bit 1 (value 2) of `net.ipv4.tcp_fastopen` is set; otherwise
+    /// connections are established the usual way.
     ///
     /// Linux only.
     pub fn fast_open(mut self, queue: u32) -> ListenConfig {
@@ -39,8 +40,8 @@ impl ListenConfig {
     }
 
     /// Delays accepting a connection until its first data has arrived, or about `most` has passed
-    /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. For
-    /// protocols in which the client speaks first. The time is rounded up to seconds.
+    /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. Use
+    /// this for protocols in which the client speaks first. The time is rounded up to seconds.
     ///
     /// Linux only.
     pub fn defer_accept(mut self, most: Duration) -> ListenConfig {
@@ -57,8 +58,8 @@ impl ListenConfig {
     }
 
     /// Opens a multipath TCP socket (RFC 8684) if the kernel supports it, otherwise a TCP socket.
-    /// Clients that know only TCP are served either way.
-    /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) tells which one a
+    /// Clients without multipath TCP can connect either way.
+    /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) tells which protocol a
     /// connection uses.
     ///
     /// Linux only.
@@ -71,7 +72,7 @@ impl ListenConfig {
 /// Options that only Linux has.
 impl Dialer {
     /// Requests multipath TCP (RFC 8684, Linux 5.6). If this host does not support it, the socket
-    /// is a TCP socket; if the peer does not, the connection falls back to TCP.
+    /// is a TCP socket; if the peer does not support it, the connection falls back to TCP.
     ///
     /// Linux only.
     pub fn multipath(mut self, multipath: bool) -> Dialer {
@@ -82,12 +83,13 @@ impl Dialer {
     /// Sends the first data in the SYN to peers that agreed to it in an earlier connection (TCP
     /// Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
     ///
-    /// For such a peer a dial returns immediately without contacting it, and a race ends at its
-    /// first address. The connection begins with the first write, which carries its data, or with
-    /// the first operation that waits, without data. A server that speaks first is therefore heard,
-    /// but data written after such a wait is not sent early. Whether the peer answers is known only
-    /// then; until then [`peer_addr`](crate::net::TcpStream::peer_addr) returns `NotConnected`. The
-    /// data may arrive twice, so it must be safe to process twice.
+    /// For such a peer, a dial returns immediately without contacting it, and a race ends at its
+    /// first address. The handshake begins with the first write, whose data the SYN carries, or
+    /// with the first operation that waits, without data. Reading from a server that speaks first
+    /// therefore works, but data written after such a wait is not sent in the SYN. Only the
+    /// handshake shows whether the peer answers; until it is complete,
+    /// [`peer_addr`](crate::net::TcpStream::peer_addr) returns `NotConnected`. The data may arrive
+    /// twice, so it must be safe to process twice.
     ///
     /// Linux only.
     pub fn fast_open(mut self, fast_open: bool) -> Dialer {

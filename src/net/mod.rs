@@ -1,8 +1,8 @@
 //! Networking: TCP, UDP and Unix-domain sockets, dialing, listening and name resolution.
 //!
-//! The types and signatures are async-std's, the semantics are Go's: deadlines on the socket, a
-//! close that wakes every waiter, and any number of concurrent readers and writers per handle.
-//! Sockets work under any executor.
+//! The types and signatures follow async-std; the semantics follow Go. Deadlines belong to the
+//! socket, closing wakes every waiter, and a handle supports any number of concurrent readers and
+//! writers. Sockets work under any executor.
 //!
 //! | to | use |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | send and receive datagrams | [`UdpSocket`] |
 //! | test without a network | [`pipe()`] |
 //! | tell errors apart | [`is_timeout`], [`is_closed`], [`OpError`] |
-//! | take over listeners from systemd or from a predecessor | [`activation`] |
+//! | take over listeners from systemd or from an earlier process | [`activation`] |
 
 mod accept;
 pub mod activation;
@@ -48,7 +48,7 @@ mod auto_cork;
 #[cfg(target_os = "linux")]
 mod linux;
 
-/// For `netpoll-resolver`, which looks at names as this crate does.
+/// Items for `netpoll-resolver`, which must classify names exactly as this crate does.
 pub(crate) mod for_resolver {
     pub use super::errno_text::errno_text;
     pub use super::host_port::literal;

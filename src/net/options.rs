@@ -1,11 +1,11 @@
-//! Socket options of TCP.
+//! TCP socket options.
 //!
-//! If the kernel refuses a default option, the socket goes without it, as in Go. If it refuses an
-//! option that the user set, the error is returned.
+//! If the kernel refuses a default option, the socket is used without it, as in Go. If it refuses
+//! an option that the user set, the error is returned.
 //!
 //! # Compared with Go (net/sock_posix.go, sockopt_linux.go, tcpsockopt_unix.go)
-//! The defaults are the same: no delay, keep-alive 15 s/15 s/9, the host's maximum backlog.
-//! IPV6_V6ONLY is cleared only where it matters: on listeners and for mapped destinations.
+//! The defaults are the same: TCP_NODELAY, keep-alive 15 s/15 s/9, the host's maximum backlog.
+//! IPV6_V6ONLY is cleared only where it matters: on listeners, and for IPv4-mapped destinations.
 
 pub(crate) mod socket;
 pub(crate) mod system;
@@ -18,15 +18,15 @@ use std::time::Duration;
 use crate::sys::option;
 use crate::sys::option::socket::seconds;
 
-/// Keep-alive settings: when TCP probes a silent peer, and when it gives the connection up.
+/// Keep-alive settings: when TCP probes a silent peer, and when it gives up the connection.
 ///
 /// After `idle` without traffic the kernel sends a probe, then one every `interval`. After `count`
 /// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. TCP
-/// sockets made by this crate begin with it, unless the configuration says `defaults(false)`.
-/// Sockets made elsewhere keep their settings.
+/// sockets opened by this crate start with it, unless the configuration has `defaults(false)`.
+/// Sockets opened elsewhere keep their settings.
 ///
-/// Times are rounded up to seconds. The kernel accepts 1 to 32,767 s and 1 to 127 probes. If one
-/// value is outside, nothing is set and the error is `InvalidInput`. (tcp(7): TCP_KEEPIDLE,
+/// Times are rounded up to seconds. The kernel accepts 1 to 32,767 s and 1 to 127 probes. If any
+/// value is out of range, nothing is set and the error is `InvalidInput`. (tcp(7): TCP_KEEPIDLE,
 /// TCP_KEEPINTVL, TCP_KEEPCNT.)
 ///
 /// # Examples
@@ -57,7 +57,7 @@ impl KeepAlive {
         KeepAlive { idle: TIME, interval: TIME, count: Some(9) }
     }
 
-    /// Creates settings that turn keep-alive on and leave all three values as they are: the host's,
+    /// Creates settings that turn keep-alive on and leave all three values unchanged: the host's,
     /// or those set before. (In Go: negative fields.)
     pub const fn unchanged() -> KeepAlive {
         KeepAlive { idle: None, interval: None, count: None }
@@ -103,7 +103,8 @@ impl Default for KeepAlive {
     }
 }
 
-/// Sets keep-alive, or turns it off. Sets nothing if the kernel would refuse one of the values.
+/// Sets keep-alive, or turns it off. If the kernel would refuse one of the values, sets none of
+/// them.
 pub(crate) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<&KeepAlive>) -> io::Result<()> {
     let Some(&KeepAlive { idle, interval, count }) = keepalive else { return option::tcp::clear_keepalive(fd) };
     // The kernel's MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT.

@@ -10,7 +10,7 @@ use libc::c_int;
 
 use crate::sys::option;
 
-/// Returns the error of a value that is refused without a system call.
+/// Returns the error for a value that is refused without a system call.
 #[cold]
 pub(in crate::net) fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)

@@ -1,6 +1,6 @@
-//! Options of TCP that every system has; [`TcpOptions`] of new sockets.
+//! TCP options that every system has, and [`TcpOptions`], the options of new sockets.
 //!
-//! Values that do not fit are refused.
+//! A value that does not fit the kernel's type is refused before the call.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -22,7 +22,7 @@ pub(crate) fn set_out_of_band_inline(fd: BorrowedFd<'_>, inline: bool) -> io::Re
 
 /// Sets TCP_MAXSEG.
 pub(crate) fn set_mss(fd: BorrowedFd<'_>, mss: u32) -> io::Result<()> {
-    // The kernel takes zero for "no limit", and returns EINVAL above 32,767.
+    // The kernel treats zero as "no limit". It refuses other values out of range with EINVAL.
     if mss == 0 {
         return Err(invalid("MSS must be at least 1"));
     }
@@ -34,11 +34,11 @@ pub(crate) fn mss(fd: BorrowedFd<'_>) -> io::Result<u32> {
     option::tcp::mss(fd)
 }
 
-/// Options that new TCP sockets are given, by [`ListenConfig`](crate::net::ListenConfig) and
-/// [`Dialer`](crate::net::Dialer) alike. Accepted sockets inherit those of their listener.
+/// The options that [`ListenConfig`](crate::net::ListenConfig) and [`Dialer`](crate::net::Dialer)
+/// set on new TCP sockets. Accepted sockets inherit the options of their listener.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::net) struct TcpOptions {
-    /// Whether options that were not asked for are Go's instead of the kernel's.
+    /// Whether options that the user did not set have Go's defaults instead of the kernel's.
     pub(in crate::net) defaults: bool,
     pub(in crate::net) nodelay: Option<bool>,
     pub(in crate::net) keepalive: Option<Option<KeepAlive>>,
@@ -49,7 +49,7 @@ pub(in crate::net) struct TcpOptions {
 }
 
 impl TcpOptions {
-    /// Creates options with Go's defaults: no delay, and keep-alive.
+    /// Creates options with Go's defaults: TCP_NODELAY and keep-alive.
     pub(in crate::net) const fn new() -> TcpOptions {
         TcpOptions {
             defaults: true,
@@ -61,18 +61,21 @@ impl TcpOptions {
         }
     }
 
-    /// Sets the options on a new socket. If the kernel refuses a default, the socket goes without
-    /// it, as in Go; if it refuses an option that was asked for, its error is returned.
+    /// Sets the options on a new socket. If the kernel refuses a default, the socket is used
+    /// without it, as in Go.
+    ///
+    /// # Errors
+    /// Returns the error of an option that the user set and the kernel refuses.
     pub(in crate::net) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         match self.nodelay {
             None if self.defaults => drop(set_nodelay(fd, true)),
-            // A new socket delays.
+            // A new socket has TCP_NODELAY off.
             None | Some(false) => {}
             Some(true) => set_nodelay(fd, true)?,
         }
         match &self.keepalive {
             None if self.defaults => drop(set_keepalive(fd, Some(&KeepAlive::new()))),
-            // A new socket has no keep-alive.
+            // A new socket has keep-alive off.
             None | Some(None) => {}
             Some(keepalive) => set_keepalive(fd, keepalive.as_ref())?,
         }
@@ -93,7 +96,7 @@ impl Default for TcpOptions {
     }
 }
 
-/// Declares the methods of a configuration that has [`TcpOptions`] in a field.
+/// Declares the option methods of a configuration type whose field holds [`TcpOptions`].
 macro_rules! tcp_option_methods {
     ($type:ident, $($field:ident).+) => {
         /// Options of the streams.
@@ -105,22 +108,22 @@ macro_rules! tcp_option_methods {
                 self
             }
 
-            /// Sets keep-alive: how a silent peer is probed. `None` turns it off. The default is
+            /// Sets keep-alive, which probes a silent peer. `None` turns it off. The default is
             /// [`KeepAlive::new`](crate::net::KeepAlive::new).
             pub fn keepalive(mut self, keepalive: impl Into<Option<$crate::net::KeepAlive>>) -> $type {
                 self.$($field).+.keepalive = Some(keepalive.into());
                 self
             }
 
-            /// Sets the receive buffer of streams in bytes (SO_RCVBUF). The kernel doubles it,
-            /// limits it to `net.core.rmem_max` and no longer adapts it.
+            /// Sets the size of the streams' receive buffer in bytes (SO_RCVBUF). The kernel
+            /// doubles it, limits it to `net.core.rmem_max` and no longer adapts it.
             pub fn recv_buffer_size(mut self, bytes: usize) -> $type {
                 self.$($field).+.recv_buffer_size = Some(bytes);
                 self
             }
 
-            /// Sets the send buffer of streams in bytes (SO_SNDBUF). The kernel doubles it, limits
-            /// it to `net.core.wmem_max` and no longer adapts it.
+            /// Sets the size of the streams' send buffer in bytes (SO_SNDBUF). The kernel doubles
+            /// it, limits it to `net.core.wmem_max` and no longer adapts it.
             pub fn send_buffer_size(mut self, bytes: usize) -> $type {
                 self.$($field).+.send_buffer_size = Some(bytes);
                 self

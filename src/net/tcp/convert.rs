@@ -1,17 +1,17 @@
 //! Conversions from and to std's types, owned descriptors and raw descriptors.
 //!
-//! A descriptor that comes in is made non-blocking and keeps its options. It is treated as exposed,
-//! because its former owner may have kept a duplicate (see [`fd`](crate::net::fd::fd)). A
-//! descriptor that goes out is non-blocking and is removed from the poller. A stream with clones
-//! cannot give its descriptor away: `TryFrom` returns an error, and the infallible conversions
-//! return a duplicate.
+//! A descriptor that is converted into a socket of this crate is made non-blocking and keeps its
+//! options. It is treated as exposed, because its former owner may have kept a duplicate (see
+//! [`fd`](crate::net::fd::fd)). A descriptor that a socket releases is non-blocking and is removed
+//! from the poller. A stream with clones cannot release its descriptor: `TryFrom` returns an error,
+//! and the infallible conversions return a duplicate.
 //!
 //! # Gathered writes
-//! A conversion of a stream first sends what `set_auto_cork` has gathered. If the socket is full, it
-//! blocks its thread until there is room, for five seconds at most. Then `TryFrom` fails, and the
-//! drop of the stream sends the bytes before the end. A conversion that cannot fail resets the
-//! connection, because the bytes of the new owner must not follow a gap. If it returns a duplicate,
-//! the socket's other handles still send the bytes.
+//! Converting a stream first sends the writes that `set_auto_cork` has gathered. If the send buffer
+//! is full, the conversion blocks its thread until there is room, for at most five seconds. After
+//! that, `TryFrom` fails, and dropping the stream sends the bytes before FIN. An infallible
+//! conversion resets the connection, because the bytes of the new owner must not follow a gap. If
+//! it returns a duplicate, the socket's other handles still send the bytes.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -24,13 +24,13 @@ use crate::rt::poll::poller;
 use crate::rt::poll::poller::Failure;
 use crate::sys::socket;
 
-/// Makes a socket from `fd` for an infallible conversion.
+/// Creates a socket from `fd` for an infallible conversion.
 ///
 /// # Panics
 /// Panics if the process has 2²⁴ sockets already.
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
-    // This fails only for a number that is not open, which an `OwnedFd` rules out. The first
-    // operation would report it.
+    // This fails only if the descriptor is not open, which an `OwnedFd` rules out. The first
+    // operation would report such an error.
     let _ = socket::set_nonblocking(fd.as_fd(), true);
     // If the poller cannot be prepared now, the first wait tries again or fails.
     let _ = poller::prepare();
@@ -40,8 +40,8 @@ pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Resul
 }
 
 /// Releases the descriptor of the only handle without closing it. Buffers of
-/// [`send_zerocopy`](TcpStream::send_zerocopy) that the kernel still reads are never freed: their
-/// completions go to the new owner.
+/// [`send_zerocopy`](TcpStream::send_zerocopy) that the kernel is still reading are leaked, because
+/// their completions go to the new owner.
 pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     // After an explicit close there is no descriptor to release.
     if fd.fd.mutex.is_closed() {
@@ -51,7 +51,7 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     if let Some(loans) = fd.fd.loans_if_any() {
         let _ = fd.fd.with(|fd| Ok(loans.recall(fd, true)));
     }
-    // This is the only handle, and it was not closed.
+    // Cannot fail: this is the only handle, and it was not closed.
     fd.fd.take().map_err(|_| io::ErrorKind::NotConnected.into())
 }
 
@@ -64,11 +64,12 @@ pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
     result.unwrap_or_else(|error| panic!("the socket has no descriptor to give: {error}"))
 }
 
-/// Releases the descriptor of the last clone of a stream, when gathered bytes are sent.
+/// Sends the gathered bytes of the last clone of a stream and releases its descriptor.
 ///
 /// # Errors
-/// Returns `ResourceBusy` while other clones live, `WouldBlock` if the socket does not take the
-/// gathered bytes within some seconds, and the error of [`release`]. The stream is dropped.
+/// Returns `ResourceBusy` while other clones exist, `WouldBlock` if the socket does not accept the
+/// gathered bytes within five seconds, and the error of [`release`]. On error the stream is
+/// dropped.
 pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
     let fd = unwrap_owner(fd)
         .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
@@ -78,8 +79,8 @@ pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
     release(fd)
 }
 
-/// Releases the descriptor of the last clone of a stream, or duplicates it while other clones live,
-/// when gathered bytes are sent or the socket has not taken them within some seconds.
+/// Releases the descriptor of the last clone of a stream, or duplicates it while other clones
+/// exist. First waits up to five seconds for the gathered bytes to be sent.
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
     given(match unwrap_owner(fd) {
         Ok(fd) => {
@@ -91,7 +92,7 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
             // Without this, the duplicate would keep the epoll registration of the closed number
             // alive.
             shared.expose();
-            // If this fails, the rest follows in time.
+            // If this fails, the other clones send the rest later.
             let _ = shared.fd.drain_blocking();
             shared.with("file", socket::dup_cloexec)
         }
@@ -114,13 +115,18 @@ impl From<OwnedFd> for TcpListener {
 impl TryFrom<TcpListener> for std::net::TcpListener {
     type Error = io::Error;
 
-    /// Returns an error if the listener was closed. The result is non-blocking.
+    /// Releases the descriptor, which is non-blocking.
+    ///
+    /// # Errors
+    /// Returns a [closed](crate::net::is_closed) error if the listener was closed.
     fn try_from(listener: TcpListener) -> io::Result<std::net::TcpListener> {
         release(listener.fd).map(From::from)
     }
 }
 
 impl From<TcpListener> for OwnedFd {
+    /// Releases the descriptor.
+    ///
     /// # Panics
     /// Panics if the listener was closed explicitly.
     fn from(listener: TcpListener) -> OwnedFd {
@@ -149,25 +155,25 @@ impl TryFrom<TcpStream> for std::net::TcpStream {
     /// Releases the descriptor, which is non-blocking.
     ///
     /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, this blocks the thread for up to five seconds: await
-    /// [`flush`](TcpStream::flush) before, which does not block.
+    /// peer does not read, this blocks the thread for up to five seconds. Await
+    /// [`flush`](TcpStream::flush) first to avoid that.
     ///
     /// # Errors
-    /// Returns `ResourceBusy` while other clones live, a [closed](crate::net::is_closed) error if the
-    /// stream was closed, and `WouldBlock` if the peer did not take the gathered writes. The stream is
-    /// dropped then, and its drop sends them.
+    /// Returns `ResourceBusy` while other clones exist, a [closed](crate::net::is_closed) error if
+    /// the stream was closed, and `WouldBlock` if the gathered writes could not be sent in time. On
+    /// error the stream is dropped, and the drop sends the gathered writes.
     fn try_from(stream: TcpStream) -> io::Result<std::net::TcpStream> {
         release_shared(stream.fd).map(From::from)
     }
 }
 
 impl From<TcpStream> for OwnedFd {
-    /// Releases the descriptor, or returns a duplicate while other clones live.
+    /// Releases the descriptor, or returns a duplicate while other clones exist.
     ///
     /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, this blocks the thread for up to five seconds, and then resets the
-    /// connection. With a duplicate, the other clones then send the gathered writes when the peer
-    /// reads. Await [`flush`](TcpStream::flush) before to avoid both.
+    /// peer does not read, this blocks the thread for up to five seconds and then resets the
+    /// connection. If a duplicate is returned, there is no reset: the other clones send the
+    /// gathered writes when the peer reads. Await [`flush`](TcpStream::flush) first to avoid both.
     ///
     /// # Panics
     /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor
@@ -188,8 +194,8 @@ macro_rules! descriptor {
             /// read that empties the socket is followed by another one before the next wait, and a
             /// close reads SO_LINGER and removes the descriptor from epoll explicitly.
             ///
-            /// Writes that `set_auto_cork` has gathered are sent first, as far as the socket takes
-            /// them without waiting. Await `flush` before you write to the descriptor.
+            /// Writes that `set_auto_cork` has gathered are sent first, as far as the socket
+            /// accepts them without waiting. Await `flush` before you write to the descriptor.
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.fd.expose()
             }

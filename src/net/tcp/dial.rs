@@ -1,13 +1,14 @@
-//! A TCP connection to one address: [`Recipe`] makes the socket, and [`dial_tcp`] connects it.
+//! Connecting to one TCP address: [`Recipe`] opens the socket, and [`dial_tcp`] connects it.
 //!
 //! # Rules
-//! * A socket with an ephemeral port may connect to itself if the destination is an unused port of
-//!   this host. Such a connection is closed and the dial retried, at most twice; the same applies
-//!   to EADDRNOTAVAIL (Go issue 2690). There is no retry if the user chose the port.
-//! * [`connect`] waits.
+//! A socket with an ephemeral port may connect to itself if the destination is an unused port of
+//! this host (Go issue 2690). Such a connection is closed, and the dial is retried at most twice.
+//! EADDRNOTAVAIL is retried in the same way. There is no retry if the user chose the local port.
 //!
-//! A dial without retries makes socket(2), five setsockopt(2), connect(2), epoll_ctl(2) and the
-//! wait, getpeername(2) and getsockname(2); on loopback two calls fewer.
+//! # Cost
+//! A dial without retries takes these system calls: socket(2), five setsockopt(2), connect(2),
+//! epoll_ctl(2), the wait, getpeername(2) and getsockname(2). On loopback it needs neither
+//! epoll_ctl(2) nor the wait.
 //!
 //! # Cancellation
 //! Dropping the future closes the socket.
@@ -58,7 +59,7 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// Creates the recipe of `TcpStream::connect`.
+    /// Creates the recipe that `TcpStream::connect` uses.
     pub(crate) const fn new() -> Recipe {
         Recipe { local: None, tcp: TcpOptions::new(), extras: DialExtras::new(), control: None, auto_cork: false }
     }
@@ -73,7 +74,7 @@ impl Recipe {
         self.local.is_some_and(|local| local.port() != 0)
     }
 
-    /// Opens a socket that is ready to connect to `addr`. The error is that of a dial.
+    /// Opens a socket that is ready to connect to `addr`. An error is the `OpError` of a dial.
     pub(crate) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let (socket, is_tcp) = self.socket(addr)?;
         let fd = socket.as_fd();
@@ -81,13 +82,13 @@ impl Recipe {
         self.tcp.apply(fd).map_err(set)?;
         self.extras.apply(fd).map_err(set)?;
         if self.has_port() {
-            // An attempt without an answer still holds the port while the next one begins.
+            // An unanswered attempt still holds the port when the next attempt begins.
             option::socket::set_reuse_address(fd, true).map_err(set)?;
         }
         if let Some(Control(control)) = &self.control {
             let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
             control(network, addr, fd).map_err(|error| self.op(addr).other(error))?;
-            // In blocking mode connect(2) would block this thread.
+            // The hook may have made the socket blocking, and connect(2) would block this thread.
             socket::set_nonblocking(fd, true).map_err(|error| self.op(addr).call("fcntl", error))?;
         }
         if let Some(local) = self.local {
@@ -107,7 +108,7 @@ impl Recipe {
     /// Opens the socket. Returns whether it is a plain TCP socket.
     fn socket(&self, addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
         let domain = Domain::for_address(addr);
-        // If MPTCP fails for any reason (no support, a sandbox, a policy), TCP is used.
+        // If an MPTCP socket cannot be opened (no support, a sandbox, a policy), uses TCP.
         let multipath = self.extras.open(domain);
         let is_tcp = multipath.is_none();
         let socket = match multipath {
@@ -127,7 +128,7 @@ impl Recipe {
 /// The maximum number of retries after a connection to itself or a spurious EADDRNOTAVAIL.
 const RETRIES_MAX: u32 = 2;
 
-/// Connects to `addr`, until `deadline` at most, with a socket made by `recipe`.
+/// Connects to `addr` with a socket opened by `recipe`, waiting until `deadline` at most.
 pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
     let attempt = trace::Attempt::begin(addr);
     let dialed = dial(addr, deadline, recipe).await;
@@ -157,7 +158,7 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
                 Err(OwnPeer) => None,
             },
             Err(Failure::Io(error)) => {
-                // It may have failed at once; this makes a loop over it yield.
+                // The connect may have failed without waiting, so a loop of dials must yield here.
                 context::take_turn().await;
                 Some(error)
             }
@@ -174,21 +175,22 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
     }
 }
 
-/// A connection to itself.
+/// The error of a socket that is connected to itself, or has lost its address.
 struct OwnPeer;
 
-/// Returns the local address of a connection, if `asks` is set.
+/// Returns the local address of the connection to `addr`. If `asks` is false, returns `None`
+/// without asking the kernel.
 ///
 /// # Errors
-/// Returns an error if the connection is to itself, or has no address any more.
+/// Returns an error if the socket is connected to itself or no longer has an address.
 fn local_unless_own_peer(stream: &NetFd, addr: SocketAddr, asks: bool) -> Result<Option<SocketAddr>, OwnPeer> {
     if !asks {
         return Ok(None);
     }
     let ask = |fd: BorrowedFd<'_>| {
         let local = socket::local_addr(fd)?;
-        // With another port it is another socket's, whatever the address is (a wildcard means this
-        // host).
+        // If the ports differ, the peer is another socket. Otherwise the kernel is asked for the
+        // peer's address, because `addr` may be a wildcard address, which means this host.
         Ok((local, local.port() == addr.port() && local == socket::peer_addr(fd)?))
     };
     match stream.fd.with(ask) {

@@ -2,8 +2,9 @@
 //! out of descriptors.
 //!
 //! # States
-//! *accepting* → (EMFILE, ENFILE, ENOBUFS, ENOMEM) *backing off*, until a timer fires or a socket
-//! of this process is closed → accepting; accepting → (closed) *ended*, after one error.
+//! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
+//!   closed, the stream yields one error and is *ended*.
+//! * *backing off*: returns to *accepting* when the timer fires or this process closes a socket.
 //!
 //! A persistent error therefore costs one accept4(2) per pause instead of a busy loop. Pauses
 //! double from 5 ms to 1 s and start over after a success, as in Go's net/http.
@@ -29,7 +30,7 @@ use crate::trace;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The state of an accept loop.
+/// The state of a stream of connections.
 #[derive(Debug, Default)]
 pub(in crate::net) struct Accepts {
     pub(in crate::net) accepting: Accepting,
@@ -42,12 +43,12 @@ pub(in crate::net) struct Accepts {
 #[derive(Debug)]
 struct Pause {
     sleep: Sleep,
-    /// The number of descriptors closed before the call that failed.
+    /// The number of descriptors that this process had closed before the accept that failed.
     closings: u64,
 }
 
 impl Accepts {
-    /// Returns the next connection from `accept`.
+    /// Polls for the next connection, which `accept` returns.
     pub(in crate::net) fn poll_next<T>(
         &mut self,
         fd: &NetFd,
@@ -69,7 +70,7 @@ impl Accepts {
                 }
                 self.pause = None;
             }
-            // Read before the call, so that descriptors closed while it fails count.
+            // Read before the accept, so that a descriptor closed while it fails ends the pause.
             let closings = poller::descriptors_closed();
             return match accept(&mut self.accepting, cx) {
                 Poll::Pending => Poll::Pending,
@@ -110,15 +111,15 @@ fn is_want_of_resources(error: &io::Error) -> bool {
 
 /// Connections as a stream.
 impl TcpListener {
-    /// Returns a stream of connections. It borrows the listener.
+    /// Returns a stream of accepted connections. It borrows the listener.
     ///
-    /// If [`accept`](TcpListener::accept) fails for lack of descriptors or memory, the stream
-    /// waits: 5 ms at first, doubling up to 1 s, and less if a socket of this process is closed.
-    /// After [`close`](TcpListener::close) it yields one error and then `None`; otherwise it never
-    /// ends.
+    /// If an accept fails for lack of descriptors or memory, the stream waits before it tries
+    /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early if this
+    /// process closes a socket. After [`close`](TcpListener::close) the stream yields one error and
+    /// then `None`; otherwise it never ends.
     ///
     /// # Cancel safety
-    /// Dropping `next()` or the stream loses no connection.
+    /// Dropping the future of `next()`, or the stream, loses no connection.
     ///
     /// # Examples
     /// ```no_run
@@ -137,7 +138,7 @@ impl TcpListener {
         Incoming { listener: self, accepts: Accepts::default() }
     }
 
-    /// Returns a stream of connections that owns the listener; otherwise like
+    /// Returns a stream of accepted connections that owns the listener. It behaves like
     /// [`incoming`](TcpListener::incoming).
     pub fn into_incoming(self) -> IntoIncoming {
         IntoIncoming { listener: self, accepts: Accepts::default() }

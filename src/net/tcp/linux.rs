@@ -1,4 +1,4 @@
-//! Socket options of streams and listeners that only Linux has.
+//! Socket options of TCP streams and listeners that only Linux has.
 
 use std::io;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::sys::option;
 /// Implements the options that streams have and that accepted streams inherit from listeners.
 macro_rules! shared_options {
     ($type:ident) => {
-        /// Socket options of Linux that accepted streams inherit from their listener.
+        /// Linux socket options that accepted streams inherit from their listener.
         impl $type {
             /// Returns how long sent data may stay unacknowledged before the connection fails with
-            /// ETIMEDOUT (TCP_USER_TIMEOUT). `None` means as long as the host keeps retransmitting,
-            /// about 15 minutes.
+            /// ETIMEDOUT (TCP_USER_TIMEOUT). `None` means until the host stops retransmitting,
+            /// after about 15 minutes.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -25,8 +25,9 @@ macro_rules! shared_options {
                 self.fd.with("get", tcp::user_timeout)
             }
 
-            /// Sets how long sent data may stay unacknowledged, rounded up to milliseconds. With
-            /// keep-alive on, this time takes precedence over the number of probes.
+            /// Sets how long sent data may stay unacknowledged, rounded up to milliseconds. `None`
+            /// restores the host's default. With keep-alive on, this time takes precedence over the
+            /// number of probes.
             ///
             /// # Errors
             /// Returns `InvalidInput` for zero and for 2³¹ ms or more, and a
@@ -53,16 +54,16 @@ macro_rules! shared_options {
             /// `net.ipv4.tcp_available_congestion_control`.
             ///
             /// # Errors
-            /// Returns `InvalidInput` if `name` is not 1 to 15 bytes without NUL, `NotFound` if the
-            /// kernel does not have it, `PermissionDenied` if it is restricted to administrators,
-            /// and a [closed](crate::net::is_closed) error after an explicit close.
+            /// Returns `InvalidInput` unless `name` has 1 to 15 bytes and no NUL, `NotFound` if the
+            /// kernel does not have the algorithm, `PermissionDenied` if it is restricted to
+            /// administrators, and a [closed](crate::net::is_closed) error after an explicit close.
             ///
             /// Linux only.
             pub fn set_congestion_control(&self, name: &str) -> io::Result<()> {
                 self.fd.with("set", |fd| tcp::set_congestion_control(fd, name))
             }
 
-            /// Returns how many unsent bytes the socket holds before it stops being writable
+            /// Returns the number of unsent bytes at which the socket stops being writable
             /// (TCP_NOTSENT_LOWAT).
             ///
             /// # Errors
@@ -74,7 +75,7 @@ macro_rules! shared_options {
                 self.fd.with("get", tcp::notsent_lowat)
             }
 
-            /// Sets how many unsent bytes the socket holds before it stops being writable. A small
+            /// Sets the number of unsent bytes at which the socket stops being writable. A small
             /// value bounds how long data written later, such as an urgent frame, waits behind data
             /// written earlier.
             ///
@@ -101,9 +102,9 @@ macro_rules! shared_options {
             /// Binds the socket to the network device `name`; `None` removes the binding.
             ///
             /// # Errors
-            /// Returns `InvalidInput` if `name` is not 1 to 15 bytes without NUL, ENODEV if there
-            /// is no such device, `PermissionDenied`, and a [closed](crate::net::is_closed) error
-            /// after an explicit close.
+            /// Returns `InvalidInput` unless `name` has 1 to 15 bytes and no NUL, ENODEV if there
+            /// is no such device, `PermissionDenied` if the process may not change the binding, and
+            /// a [closed](crate::net::is_closed) error after an explicit close.
             ///
             /// Linux only.
             pub fn bind_device(&self, name: Option<&str>) -> io::Result<()> {
@@ -118,8 +119,8 @@ shared_options!(TcpListener);
 
 /// Socket options of a connection that only Linux has.
 impl TcpStream {
-    /// Returns whether acknowledgements are sent immediately (TCP_QUICKACK). The kernel changes
-    /// this by itself.
+    /// Returns whether acknowledgements are sent immediately (TCP_QUICKACK). The kernel also
+    /// changes this setting on its own.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -130,7 +131,7 @@ impl TcpStream {
     }
 
     /// Sets whether acknowledgements are sent immediately. The effect is temporary: the kernel
-    /// returns to its own judgement as data flows.
+    /// changes the setting again as data flows.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -151,7 +152,7 @@ impl TcpStream {
     }
 
     /// Sets whether partial segments are held back until they are full, the option is cleared, or
-    /// 200 ms have passed. Useful for a header that is followed by a file.
+    /// 200 ms have passed. This is useful for a header that is followed by a file.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -172,8 +173,8 @@ impl TcpStream {
         self.fd.with("get", tcp::incoming_cpu)
     }
 
-    /// Returns the kernel's statistics about the connection: round-trip time, retransmissions,
-    /// window (TCP_INFO).
+    /// Returns the kernel's statistics about the connection (TCP_INFO), such as the round-trip
+    /// time, retransmissions and the congestion window.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -208,8 +209,8 @@ impl TcpStream {
 
 /// Socket options of a listener that only Linux has.
 impl TcpListener {
-    /// Returns the CPU whose connections this listener prefers among those that share its port
-    /// (SO_INCOMING_CPU); `None` if there is no preference.
+    /// Returns the CPU whose connections the kernel prefers to give to this listener, among the
+    /// listeners that share its port (SO_INCOMING_CPU); `None` if there is no preference.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
@@ -219,8 +220,8 @@ impl TcpListener {
         self.fd.with("get", tcp::incoming_cpu)
     }
 
-    /// Sets the CPU whose connections this listener prefers. Use it with one listener per worker
-    /// thread that is pinned to a CPU.
+    /// Sets the CPU whose connections the kernel prefers to give to this listener. Use it with one
+    /// listener per worker thread, each pinned to a CPU.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a number above 2³¹ - 1, and a [closed](crate::net::is_closed)

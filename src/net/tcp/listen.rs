@@ -1,4 +1,4 @@
-//! `ListenConfig`'s listeners.
+//! Opening TCP listeners with a [`ListenConfig`].
 
 use std::io;
 
@@ -11,27 +11,29 @@ impl ListenConfig {
     /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free port.
     ///
     /// # Errors
-    /// Returns the [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: CALL:
-    /// …`: of kind `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`; `InvalidInput` for an
-    /// option value that is never valid; the OS error for a value that the kernel refuses. If there
-    /// is no address, returns the same errors as [`TcpListener::bind`].
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
+    /// text is `listen tcp ADDR: CALL: …`. Its kind is, for example, `AddrInUse`,
+    /// `AddrNotAvailable` or `PermissionDenied`; `InvalidInput` for an option value that is never
+    /// valid; or that of the OS error for a value that the kernel refuses. If there is no address,
+    /// returns the same errors as [`TcpListener::bind`].
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing listens.
+    /// If the future is dropped before it completes, no listener stays open.
     pub async fn listen<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpListener> {
         let admission = self.admission()?;
         open_first(addrs, |addr| Ok(TcpListener::from_net_fd(self.open(addr)?, admission.clone()))).await
     }
 
-    /// Opens `count` listeners on one address, for example one per worker thread. SO_REUSEPORT is
-    /// set, and the kernel spreads connections over them. All have the same port, even if `addrs`
-    /// says 0, and share one connection limit and one reserve.
+    /// Opens `count` listeners on one address, for example one per worker thread. The sockets have
+    /// SO_REUSEPORT set, and the kernel distributes connections among them. All listen on the same
+    /// port, even if `addrs` has port 0, and share one connection limit and one descriptor reserve.
     ///
     /// # Errors
-    /// Same as [`listen`](ListenConfig::listen); `InvalidInput` if `count` is 0.
+    /// Returns the same errors as [`listen`](ListenConfig::listen), and `InvalidInput` if `count`
+    /// is 0.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing listens.
+    /// If the future is dropped before it completes, no listener stays open.
     ///
     /// # Examples
     /// ```
@@ -64,8 +66,8 @@ impl ListenConfig {
 
     /// Applies this configuration's limits ([`max_connections`](ListenConfig::max_connections),
     /// [`reserve_descriptors`](ListenConfig::reserve_descriptors)) to a listener that was opened
-    /// elsewhere, such as by [socket activation](crate::net::activation). Permits of an earlier
-    /// limit stay with that limit.
+    /// elsewhere, such as by [socket activation](crate::net::activation). Open connections that
+    /// hold permits of an earlier limit do not count against the new one.
     ///
     /// # Errors
     /// Returns the OS error if the reserve cannot be opened.

@@ -22,10 +22,10 @@ use crate::rt::poll::poller::Direction;
 /// A TCP socket that listens for connections.
 ///
 /// Every method takes `&self`: any number of tasks may accept from one listener, and each
-/// connection wakes one of them. Accepted streams inherit Go's defaults from the listener: no delay
-/// (TCP_NODELAY) and keep-alive (first probe after 15 s of silence, then every 15 s, nine probes).
-/// The backlog is the host's maximum (`net.core.somaxconn`). Use [`ListenConfig`] for other options
-/// and for limits.
+/// connection wakes one of them. Accepted streams inherit Go's defaults from the listener:
+/// TCP_NODELAY and keep-alive (first probe after 15 s of silence, then one every 15 s, nine
+/// probes). The backlog is the host's maximum (`net.core.somaxconn`). Use [`ListenConfig`] for
+/// other options and for limits.
 ///
 /// Dropping the listener closes it.
 ///
@@ -58,17 +58,18 @@ impl TcpListener {
     /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free port;
     /// [`local_addr`](TcpListener::local_addr) returns it.
     ///
-    /// `[::]` also accepts IPv4, whatever the host's default is.
+    /// A listener on `[::]` also accepts IPv4 connections, whatever the host's default is.
     ///
     /// # Errors
-    /// Returns the [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: bind:
-    /// …`, of kind `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address,
-    /// returns `listen tcp: REASON`, such as `listen tcp: address 80: missing port in address`,
-    /// with an [`AddrError`](crate::net::AddrError) or a [`LookupError`](crate::net::LookupError)
-    /// inside.
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
+    /// text is `listen tcp ADDR: bind: …`, and its kind is, for example, `AddrInUse`,
+    /// `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns an `OpError` with
+    /// the text `listen tcp: REASON`, such as `listen tcp: address 80: missing port in address`,
+    /// which contains an [`AddrError`](crate::net::AddrError) or a
+    /// [`LookupError`](crate::net::LookupError).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing listens.
+    /// If the future is dropped before it completes, no listener stays open.
     ///
     /// # Examples
     /// ```
@@ -103,15 +104,16 @@ impl TcpListener {
 
     /// Waits for a connection and returns its stream and the peer's address.
     ///
-    /// Connections that failed in the queue are skipped (ECONNABORTED and the network errors listed
-    /// in accept(2)).
+    /// Connections that failed while they were queued are skipped (ECONNABORTED and the network
+    /// errors listed in accept(2)).
     ///
     /// # Errors
     /// Returns `TimedOut` after the deadline and a [closed](crate::net::is_closed) error after
     /// [`close`](TcpListener::close). Returns the OS error if no descriptor (EMFILE, ENFILE) or
     /// memory (ENOBUFS, ENOMEM) is available; the connection stays in the queue, so a loop that
-    /// retries at once burns a CPU. [`incoming`](TcpListener::incoming) waits instead, and with
-    /// [reserved descriptors](ListenConfig::reserve_descriptors) the connection is refused.
+    /// retries immediately spins. [`incoming`](TcpListener::incoming) waits instead. With
+    /// [reserved descriptors](ListenConfig::reserve_descriptors) the connection is accepted and
+    /// closed instead.
     ///
     /// # Cancel safety
     /// A connection is either returned or stays in the queue.
@@ -140,7 +142,7 @@ impl TcpListener {
     }
 
     /// Returns the number of connections refused so far because no descriptor was available; see
-    /// [`ListenConfig::reserve_descriptors`].
+    /// [`ListenConfig::reserve_descriptors`]. Always 0 without reserved descriptors.
     pub fn turned_away(&self) -> u64 {
         self.admission.as_ref().map_or(0, |admission| admission.shed())
     }
@@ -153,9 +155,9 @@ impl TcpListener {
         self.fd.local_addr()
     }
 
-    /// Sets the time at which accepting times out; `None` removes it. The deadline applies to calls
-    /// that already wait and stays until it is changed: after it has passed, every accept fails,
-    /// even with connections in the queue.
+    /// Sets the time at which accepts time out; `None` removes it. The deadline also applies to
+    /// calls that are already waiting. Once it has passed, every accept fails, even with
+    /// connections in the queue, until the deadline is changed.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after [`close`](TcpListener::close).
@@ -176,11 +178,11 @@ impl TcpListener {
         self.fd.set_deadline(Direction::Read, deadline.into())
     }
 
-    /// Closes the listener. Tasks that accept get a [closed](crate::net::is_closed) error, and
+    /// Closes the listener. Pending accepts return a [closed](crate::net::is_closed) error, and
     /// connections in the queue are reset.
     ///
-    /// The close begins at once, also if the future is dropped. The future completes when the
-    /// descriptor, and so the port, is free. Closing twice is not an error.
+    /// The close begins immediately, even if the future is dropped. The future completes when the
+    /// descriptor is closed and the port is free. Closing twice is not an error.
     ///
     /// # Examples
     /// ```

@@ -1,11 +1,12 @@
 //! TCP sockets.
 //!
-//! * [`listener`] and [`incoming`]: accepting. `dial`, `listen`: the future of dialling, and opening a
-//!   listener.
+//! * [`listener`], [`incoming`]: accepting connections, one by one or as a stream.
+//! * [`listen`]: opening listeners with a `ListenConfig`.
+//! * [`dial`]: connecting to one address.
 //! * [`stream`]: the connection; [`traits`]: futures-io's traits for it.
-//! * [`options`]: the less common socket options; `linux`: those that only Linux has.
+//! * [`options`]: the less common socket options; `linux`: options that only Linux has.
 //! * [`convert`]: conversions from and to std's types and descriptors.
-//! * [`write_vectored_all`]: writing many buffers at once.
+//! * [`write_vectored_all`]: writing several buffers completely.
 //!
 //! splice(2), sendfile(2) and MSG_ZEROCOPY are in `net::zero_copy`.
 

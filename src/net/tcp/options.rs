@@ -63,8 +63,8 @@ macro_rules! shared_options {
                 self.fd.with("get", socket::tos)
             }
 
-            /// Sets the traffic class of sent packets. TCP controls the ECN bits itself: the kernel
-            /// ignores them here.
+            /// Sets the traffic class of sent packets. TCP controls the ECN bits itself, so the
+            /// kernel ignores them here.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -84,7 +84,7 @@ macro_rules! shared_options {
             }
 
             /// Limits the maximum segment size. On an established connection the kernel stores the
-            /// value but keeps sending segments of the agreed size: set it on the listener.
+            /// value but keeps sending segments of the negotiated size, so set it on the listener.
             ///
             /// # Errors
             /// Returns `InvalidInput` outside the kernel's range of 88 to 32,767, and a
@@ -96,7 +96,7 @@ macro_rules! shared_options {
             /// Returns whether the socket is restricted to IPv6 (IPV6_V6ONLY).
             ///
             /// # Errors
-            /// Returns the OS error, which is always the case for an IPv4 socket, or a
+            /// Returns the OS error, always for an IPv4 socket, or a
             /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn only_v6(&self) -> io::Result<bool> {
                 self.fd.with("get", socket::only_v6)
@@ -118,8 +118,8 @@ impl TcpStream {
         self.fd.with("get", tcp::out_of_band_inline)
     }
 
-    /// Sets whether urgent bytes are delivered in the normal data stream. By default they are not:
-    /// recv(2) with `MSG_OOB` receives them, see [`read_with`](TcpStream::read_with).
+    /// Sets whether urgent bytes are delivered in the normal data stream. By default they are not,
+    /// and recv(2) with `MSG_OOB` receives them; see [`read_with`](TcpStream::read_with).
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -127,10 +127,10 @@ impl TcpStream {
         self.fd.with("set", |fd| tcp::set_out_of_band_inline(fd, inline))
     }
 
-    /// Sends one byte as urgent data (`MSG_OOB`), after the data written before.
+    /// Sends one byte as urgent data (`MSG_OOB`), after the data already written.
     ///
     /// # Errors
-    /// Same as [`write`](TcpStream::write).
+    /// Returns the same errors as [`write`](TcpStream::write).
     ///
     /// # Cancel safety
     /// The byte is either sent or not sent.
@@ -188,7 +188,7 @@ impl TcpListener {
         self.fd.with("get", options::keepalive)
     }
 
-    /// Sets keep-alive of streams accepted from now on; `None` turns it off. Settings that
+    /// Sets keep-alive of streams accepted from now on; `None` turns it off. Values that
     /// `keepalive` leaves out do not change.
     ///
     /// # Errors

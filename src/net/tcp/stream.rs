@@ -26,23 +26,24 @@ use crate::sys::{option, socket};
 /// A TCP connection.
 ///
 /// `TcpStream` is a handle. Clones share the connection, and every method takes `&self`, so any
-/// number of tasks can read and write at once. Concurrent reads are served one after the other, and
-/// so are concurrent writes; a read and a write run in parallel. The connection is closed when the
-/// last clone is dropped, or by [`force_close`](TcpStream::force_close).
+/// number of tasks can read and write concurrently. Reads run one at a time, and so do writes; a
+/// read and a write run in parallel. The connection is closed when the last clone is dropped, or by
+/// [`force_close`](TcpStream::force_close).
 ///
 /// Use the inherent methods, or futures-io's traits, which are implemented for both `TcpStream` and
-/// `&TcpStream`. Streams made by this crate have TCP_NODELAY and keep-alive (15 s, then every 15 s,
-/// nine probes) set. Streams converted from other types keep their options.
+/// `&TcpStream`. By default, streams opened or accepted by this crate have TCP_NODELAY and
+/// keep-alive set (first probe after 15 s, then one every 15 s, nine probes). Streams converted
+/// from other types keep their options.
 ///
 /// # Deadlines
 /// [`set_deadline`](TcpStream::set_deadline), [`set_read_deadline`](TcpStream::set_read_deadline)
 /// and [`set_write_deadline`](TcpStream::set_write_deadline) set the time at which operations fail
-/// with `TimedOut`, including operations that already wait. A deadline therefore also applies
-/// inside TLS, a buffer or an HTTP library that holds the stream. Moving a deadline later costs one
-/// atomic swap, so it is cheap to set one before every read.
+/// with `TimedOut`, including operations that are already waiting. A deadline therefore also takes
+/// effect inside a TLS or HTTP library, or a buffer, that holds the stream. Moving a deadline later
+/// costs one atomic swap, so setting one before every read is cheap.
 ///
 /// # Closing
-/// `close()` of the traits flushes and sends FIN; other clones can go on reading.
+/// The traits' `close()` flushes and sends FIN; other clones can still read.
 /// [`force_close`](TcpStream::force_close) closes the connection for all clones.
 ///
 /// Source: `net.TCPConn` of Go, `async_std::net::TcpStream`.
@@ -81,20 +82,21 @@ impl TcpStream {
         TcpStream { fd: fd.shared() }
     }
 
-    /// Wraps an accepted socket and the peer's address.
+    /// Creates a stream from an accepted socket, and converts the peer's address.
     pub(in crate::net) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
         Ok((TcpStream::from_net_fd(fd), ip_of(&peer)?))
     }
 
-    /// Connects to the first of `addrs` that accepts the connection. Addresses are tried one after
-    /// the other; [`Dialer`](crate::net::Dialer) races them.
+    /// Connects to the first of `addrs` that accepts the connection. Addresses are tried one at a
+    /// time; a [`Dialer`](crate::net::Dialer) races them.
     ///
     /// # Errors
-    /// Returns the [`OpError`](crate::net::OpError) of the last address, `dial tcp ADDR: connect:
-    /// …`, of kind `ConnectionRefused`, `TimedOut` (from the kernel, after about two minutes),
-    /// `NetworkUnreachable` and others. If there is no address, returns `dial tcp: REASON`, such as
-    /// `dial tcp: lookup HOST: no such host`, with a [`LookupError`](crate::net::LookupError) or an
-    /// [`AddrError`] inside.
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
+    /// text is `dial tcp ADDR: connect: …`, and its kind is, for example, `ConnectionRefused`,
+    /// `NetworkUnreachable` or `TimedOut` (from the kernel, after about two minutes). If there is
+    /// no address, returns an `OpError` with the text `dial tcp: REASON`, such as
+    /// `dial tcp: lookup HOST: no such host`, which contains a
+    /// [`LookupError`](crate::net::LookupError) or an [`AddrError`].
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -132,7 +134,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// Returns `TimedOut` after `timeout`, and `InvalidInput` if `timeout` is zero, as in std.
-    /// Otherwise the same as [`connect`](TcpStream::connect).
+    /// Otherwise returns the same errors as [`connect`](TcpStream::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -152,7 +154,7 @@ impl TcpStream {
         dial_tcp(*addr, dial_ends(timeout).await?, &Recipe::new()).await.map(TcpStream::from_net_fd)
     }
 
-    /// Wraps a connection that was dialled, and stores the host name for snapshots.
+    /// Creates a stream from a dialed connection, and records the host name for snapshots.
     pub(in crate::net) fn dialled(fd: NetFd, addrs: &impl ToSocketAddrs) -> TcpStream {
         let host = addrs.host_and_port().map(|(host, _)| host);
         let of_service = || addrs.host_and_service().map(|(host, _)| host).filter(|host| is_name(host));
@@ -172,7 +174,7 @@ impl TcpStream {
     /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was read.
+    /// A future that is dropped before it completes has read nothing.
     ///
     /// # Examples
     /// ```
@@ -228,9 +230,9 @@ impl TcpStream {
     }
 
     /// Waits until the socket is readable: data, end of stream or an error is available. A server
-    /// with many idle connections awaits this before it allocates a buffer.
+    /// with many idle connections can await this before it allocates a buffer.
     ///
-    /// Another task may read first; the next read then waits again.
+    /// Another task may read the data first; the next read then waits again.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
@@ -246,14 +248,14 @@ impl TcpStream {
     /// methods. The waker is kept until the next event, and any number of tasks may wait this way.
     ///
     /// # Errors
-    /// Same as [`readable`](TcpStream::readable).
+    /// Returns the same errors as [`readable`](TcpStream::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Read, Waiter::Poll, cx)
     }
 
     /// Waits until the peer has closed its side of the connection or the connection has failed,
-    /// without reading. Lets a handler abandon expensive work when the client has gone away. Data
-    /// that was received before can still be read.
+    /// without reading. A handler can use this to abandon expensive work when the client has gone
+    /// away. Data received before the close can still be read.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
@@ -278,8 +280,8 @@ impl TcpStream {
         PeerClosed::new(&self.fd)
     }
 
-    /// Returns whether the peer has closed its side of the connection, or the connection has failed.
-    /// Asks the kernel (poll(2)) unless that is known already. Never waits.
+    /// Returns whether the peer has closed its side of the connection, or the connection has
+    /// failed. Asks the kernel (poll(2)) unless the answer is already known. Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
@@ -295,7 +297,7 @@ impl TcpStream {
     /// error after `force_close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was written.
+    /// A future that is dropped before it completes has written nothing.
     pub fn write<'a>(&'a self, buf: &'a [u8]) -> Write<'a> {
         Write::new(&self.fd, buf)
     }
@@ -306,12 +308,12 @@ impl TcpStream {
         WriteVectored::new(&self.fd, bufs)
     }
 
-    /// Writes all of `buf`. Concurrent calls do not interleave: tasks that share the stream can
-    /// each write whole messages. (Through the traits only a single `poll_write` is atomic in this
+    /// Writes all of `buf`. Concurrent calls do not interleave, so tasks that share the stream can
+    /// each write whole messages. (With the traits, only a single `poll_write` is atomic in this
     /// sense.)
     ///
     /// # Errors
-    /// Same as [`write`](TcpStream::write). Part of `buf` may have been written.
+    /// Returns the same errors as [`write`](TcpStream::write). Part of `buf` may have been written.
     ///
     /// # Cancel safety
     /// Not cancel safe: part of `buf` may have been written, and the amount is unknown. The stream
@@ -338,8 +340,8 @@ impl TcpStream {
         WriteAll::new(&self.fd, buf)
     }
 
-    /// Waits until the socket is writable: there is room in the send buffer, or a write would
-    /// return an error.
+    /// Waits until the socket is writable: the send buffer has room, or a write would return an
+    /// error.
     ///
     /// # Errors
     /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
@@ -355,15 +357,15 @@ impl TcpStream {
     /// methods.
     ///
     /// # Errors
-    /// Same as [`writable`](TcpStream::writable).
+    /// Returns the same errors as [`writable`](TcpStream::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
 
     // ---- closing ----
 
-    /// Shuts down reading, writing or both (shutdown(2)). Operations that wait on that side
-    /// complete: reads with 0, writes with `BrokenPipe`.
+    /// Shuts down reading, writing or both (shutdown(2)). Pending operations on a side that is shut
+    /// down complete: reads with 0, writes with `BrokenPipe`.
     ///
     /// # Errors
     /// Returns `NotConnected` if the connection is gone, and a [closed](crate::net::is_closed)
@@ -372,20 +374,20 @@ impl TcpStream {
         self.fd.shutdown(how)
     }
 
-    /// Shuts down the reading side. Data received so far can be read, then reads return 0. The
-    /// kernel still accepts and delivers data that arrives later.
+    /// Shuts down the reading side. Data already received can still be read, then reads return 0.
+    /// The kernel still accepts and delivers data that arrives later.
     ///
     /// # Errors
-    /// Same as [`shutdown`](TcpStream::shutdown).
+    /// Returns the same errors as [`shutdown`](TcpStream::shutdown).
     #[doc(alias = "CloseRead")]
     pub fn close_read(&self) -> io::Result<()> {
         self.fd.shutdown(Shutdown::Read)
     }
 
-    /// Shuts down the writing side: the peer reads the data sent so far, then end of stream.
+    /// Shuts down the writing side. The peer reads the data written so far, then end of stream.
     ///
     /// # Errors
-    /// Same as [`shutdown`](TcpStream::shutdown).
+    /// Returns the same errors as [`shutdown`](TcpStream::shutdown).
     ///
     /// # Examples
     /// ```
@@ -394,7 +396,7 @@ impl TcpStream {
     /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
     /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
     /// # let (peer, _) = listener.accept().await?;
-    /// // A request without a length: its end is the end of the stream. The answer can still be read.
+    /// // The end of the stream marks the end of the request. The answer can still be read.
     /// stream.write_all(b"request").await?;
     /// stream.close_write()?;
     ///
@@ -410,15 +412,16 @@ impl TcpStream {
         self.fd.shutdown(Shutdown::Write)
     }
 
-    /// Closes the connection for all clones. Operations that wait return a
+    /// Closes the connection for all clones. Pending operations return a
     /// [closed](crate::net::is_closed) error.
     ///
-    /// The close begins at once, also if the future is dropped. The future completes when the
-    /// descriptor is closed. Closing twice is not an error. Data written before is still sent; use
-    /// [`set_linger`](TcpStream::set_linger) for a reset instead. This is Go's `Close`.
+    /// The close begins immediately, even if the future is dropped. The future completes when the
+    /// descriptor is closed. Closing twice is not an error. The kernel still sends data written
+    /// before; to reset the connection instead, call [`set_linger`](TcpStream::set_linger) first.
+    /// This is Go's `Close`.
     ///
     /// # Errors
-    /// None: an error from close(2) would come too late to act on.
+    /// Never returns an error. An error from close(2) would come too late to act on.
     ///
     /// # Examples
     /// ```
@@ -483,7 +486,7 @@ deadline_methods! {
 
 /// Socket options.
 impl TcpStream {
-    /// Returns whether small writes are sent immediately (TCP_NODELAY). True unless it was changed.
+    /// Returns whether small writes are sent immediately (TCP_NODELAY).
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -525,7 +528,8 @@ impl TcpStream {
         self.fd.with("get", options::keepalive)
     }
 
-    /// Sets keep-alive: how a silent connection is probed. `None` turns it off.
+    /// Sets keep-alive, which probes a silent connection. `None` turns it off. Values that
+    /// `keepalive` leaves out do not change.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a value that the kernel does not accept (see [`KeepAlive`]), and
@@ -546,9 +550,9 @@ impl TcpStream {
 
     /// Sets how a close treats unsent data (SO_LINGER). With `None` the kernel sends it in the
     /// background. Zero discards it and resets the connection. With any other time, rounded up to
-    /// seconds, the close takes up to that long; it runs on a thread of its own pool. If
-    /// [`rt::shutdown`](crate::rt::shutdown) comes first, or the stream is dropped when the runtime
-    /// does not run, the kernel sends the data in the background.
+    /// seconds, the close waits up to that long for the data to be sent. The wait runs on a thread
+    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) comes first, or the stream is
+    /// dropped while the runtime is not running, the kernel sends the data in the background.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

@@ -1,8 +1,8 @@
 //! futures-io's traits for TCP and Unix streams and for references to them.
 //!
-//! No object lives between the `poll_*` call that waits and the one that completes, so the waker is
-//! kept in the socket until the next event. Any number of tasks may wait this way, and all of them
-//! are woken.
+//! No object lives from the `poll_*` call that returns `Pending` to the one that completes, so the
+//! socket keeps the waker until the next event. Any number of tasks may wait this way, and the
+//! event wakes all of them.
 
 use super::TcpStream;
 

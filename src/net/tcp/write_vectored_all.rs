@@ -1,4 +1,4 @@
-//! Writing all of several buffers: [`WriteVectoredAll`], Go's `net.Buffers`.
+//! Writing several buffers completely: [`WriteVectoredAll`], like Go's `net.Buffers`.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -17,15 +17,15 @@ impl TcpStream {
     /// Writes all of `bufs`, up to 1,024 of them per sendmsg(2). Concurrent calls do not
     /// interleave, as with [`write_all`](TcpStream::write_all).
     ///
-    /// Empty buffers are skipped. The slices are advanced as bytes are written; their contents
-    /// afterwards, also after an error, are unspecified.
+    /// Empty buffers are skipped. The slices are advanced as bytes are written; afterwards, even
+    /// after an error, their contents are unspecified.
     ///
     /// # Errors
-    /// Same as [`write`](TcpStream::write). Part of the data may have been written.
+    /// Returns the same errors as [`write`](TcpStream::write). Part of the data may have been
+    /// written.
     ///
     /// # Cancel safety
-    /// Not cancel safe: part of the data may have been written, as with
-    /// [`write_all`](TcpStream::write_all).
+    /// Not cancel safe: part of the data may have been written, and the amount is unknown.
     ///
     /// Source: `net.Buffers` of Go, `Write::write_all_vectored` of std.
     ///
@@ -50,7 +50,7 @@ impl TcpStream {
     }
 }
 
-/// Writes all of several buffers; returned by [`TcpStream::write_vectored_all`].
+/// Writes several buffers completely; returned by [`TcpStream::write_vectored_all`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct WriteVectoredAll<'a, 'b> {
@@ -114,8 +114,8 @@ impl Future for WriteVectoredAll<'_, '_> {
         let this = &mut *self;
         IoSlice::advance_slices(&mut this.bufs, 0);
         loop {
-            // Calls the kernel layer also when there is nothing to write, so that a closed socket
-            // or an expired deadline is reported.
+            // Polls even if there is nothing to write, so that a closed socket or an expired
+            // deadline is reported.
             let written = ready!(this.poll_step(cx))?;
             if this.bufs.is_empty() {
                 return Poll::Ready(Ok(()));

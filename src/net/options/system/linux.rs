@@ -1,8 +1,8 @@
-//! TCP socket options that only Linux has. The methods of the configurations that set them are in
+//! TCP socket options that only Linux has. The configuration methods that set them are in
 //! `net/linux.rs`.
 //!
 //! Times are rounded up to the kernel's unit. Zero, which the kernel treats as the default, is
-//! refused: `None` requests the default. Values that do not fit are also refused.
+//! refused; `None` requests the default. Values that do not fit the kernel's type are also refused.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -145,7 +145,7 @@ pub(crate) fn congestion_control(fd: BorrowedFd<'_>) -> io::Result<String> {
     Ok(name_from(&option::congestion(fd)?))
 }
 
-/// Sets TCP_FASTOPEN: how many connections may be queued whose SYN carried data.
+/// Sets TCP_FASTOPEN: the maximum number of pending connections whose SYN carried data.
 pub(crate) fn set_fast_open(fd: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, number(queue)?)
 }
@@ -232,14 +232,14 @@ pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()>
     option::set_incoming_cpu(fd, cpu)
 }
 
-/// Returns SO_INCOMING_CPU; `None` before anything was received.
+/// Returns SO_INCOMING_CPU; `None` if it is not set and nothing was received.
 pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
-    // The kernel's -1 arrives as a number above all CPUs.
+    // The kernel's -1 becomes a number above every CPU's.
     let cpu = option::incoming_cpu(fd)?;
     Ok((cpu <= c_int::MAX as usize).then_some(cpu))
 }
 
-/// `duration` in units of `unit`, rounded up.
+/// Returns `duration` in units of `unit`, rounded up.
 fn units(duration: Duration, unit: Duration) -> io::Result<c_int> {
     if duration.is_zero() {
         return Err(invalid("time must not be zero; use None for the system's default"));
@@ -248,8 +248,8 @@ fn units(duration: Duration, unit: Duration) -> io::Result<c_int> {
     c_int::try_from(count).map_err(|_| invalid("time is longer than the kernel accepts"))
 }
 
-/// Returns `name` as bytes if it has 1 to `most` bytes and no NUL; the kernel would truncate
-/// others.
+/// Returns `name` as bytes if it has 1 to `most` bytes and no NUL. The kernel would truncate a
+/// longer name, and a name with a NUL.
 fn short_name(name: &str, most: usize) -> Option<&[u8]> {
     let fits = !name.is_empty() && name.len() <= most && !name.bytes().any(|byte| byte == 0);
     fits.then_some(name.as_bytes())

@@ -1,4 +1,4 @@
-//! Systems that have none of these options.
+//! Empty option types for systems that have none of these options.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
