@@ -74,17 +74,17 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// number of bytes written.
     ///
     /// # Errors
-    /// Same as [`read`](Conn::read), with the write deadline; `BrokenPipe` or `ConnectionReset` if
-    /// the peer is gone.
+    /// Returns the same errors as [`read`](Conn::read), with the write deadline; `BrokenPipe` or
+    /// `ConnectionReset` if the peer is gone.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was written.
+    /// A future that is dropped before it completes has written nothing.
     fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
     /// Writes all of `buf`. Concurrent calls do not interleave.
     ///
     /// # Errors
-    /// Same as [`write`](Conn::write). Part of `buf` may have been written.
+    /// Returns the same errors as [`write`](Conn::write). Part of `buf` may have been written.
     ///
     /// # Cancel safety
     /// Not cancel safe: part of `buf` may have been written.
@@ -123,9 +123,9 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     #[doc(alias = "CloseWrite")]
     fn close_write(&self) -> io::Result<()>;
 
-    /// Closes the connection for all its handles. Operations that wait return a
-    /// [closed](crate::net::is_closed) error. The close begins at once; the future completes when
-    /// the descriptor is closed.
+    /// Closes the connection for all its handles. Pending operations return a
+    /// [closed](crate::net::is_closed) error. The close begins immediately; the future completes
+    /// when the descriptor is closed.
     fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 
     /// Returns a function that makes a handle while another one exists. A server uses it, so that it

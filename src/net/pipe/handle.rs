@@ -100,7 +100,7 @@ impl Pipe {
     /// after the read deadline, unless the peer has closed.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was read.
+    /// A future that is dropped before it completes has read nothing.
     pub fn read<'a>(&'a self, buf: &'a mut [u8]) -> PipeRead<'a> {
         PipeRead { end: &self.end, waiting: Waiting::default(), buf }
     }
@@ -123,7 +123,7 @@ impl Pipe {
     /// Writes all of `buf`, waiting until reads have taken it.
     ///
     /// # Errors
-    /// Same as [`write`](Pipe::write). Part of `buf` may have been taken.
+    /// Returns the same errors as [`write`](Pipe::write). Part of `buf` may have been taken.
     ///
     /// # Cancel safety
     /// Not cancel safe: part of `buf` may have been taken, and the amount is unknown.

@@ -35,7 +35,7 @@ pub use crate::sys::names::Family;
 /// Resolves `addrs` to socket addresses, in the order in which they should be tried.
 ///
 /// # Errors
-/// Same as [`ToSocketAddrs`].
+/// Returns the same errors as [`ToSocketAddrs`].
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up.
@@ -114,7 +114,7 @@ pub async fn lookup_addr(ip: IpAddr) -> io::Result<Vec<String>> {
 /// Looks up the canonical name of `host`: the name at the end of its aliases.
 ///
 /// # Errors
-/// Same as [`lookup_host`].
+/// Returns the same errors as [`lookup_host`].
 ///
 /// # Cancel safety
 /// Same as [`lookup_host`].

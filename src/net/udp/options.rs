@@ -206,7 +206,7 @@ impl UdpSocket {
     /// chooses.
     ///
     /// # Errors
-    /// Same as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
+    /// Returns the same errors as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
     pub fn join_multicast_v4_by_index(&self, group: Ipv4Addr, interface: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v4_by_index(fd, group, interface))
     }
@@ -214,7 +214,7 @@ impl UdpSocket {
     /// Leaves an IPv4 group that was joined by index with the same arguments.
     ///
     /// # Errors
-    /// Same as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
+    /// Returns the same errors as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
     pub fn leave_multicast_v4_by_index(&self, group: Ipv4Addr, interface: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::leave_multicast_v4_by_index(fd, group, interface))
     }
@@ -233,7 +233,7 @@ impl UdpSocket {
     /// 0 the routing table chooses.
     ///
     /// # Errors
-    /// Same as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
+    /// Returns the same errors as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v6(fd, group, interface))
     }
@@ -241,7 +241,7 @@ impl UdpSocket {
     /// Leaves an IPv6 group that was joined with the same arguments (IPV6_DROP_MEMBERSHIP).
     ///
     /// # Errors
-    /// Same as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
+    /// Returns the same errors as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::leave_multicast_v6(fd, group, interface))
     }

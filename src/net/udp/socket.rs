@@ -134,9 +134,9 @@ impl UdpSocket {
     /// (In Go, `net.ListenMulticastUDP` also receives groups joined by other sockets of the host.)
     ///
     /// # Errors
-    /// Returns `InvalidInput` if `group` is not a multicast address; otherwise the same as
-    /// [`bind`](UdpSocket::bind), with `setsockopt` in place of `bind` if the interface does not
-    /// support multicast.
+    /// Returns `InvalidInput` if `group` is not a multicast address. Otherwise returns the same
+    /// errors as [`bind`](UdpSocket::bind), with `setsockopt` in place of `bind` if the interface
+    /// does not support multicast.
     ///
     /// # Examples
     /// ```no_run
@@ -237,7 +237,7 @@ impl UdpSocket {
     /// 0 means an empty datagram. With an empty `buf` nothing is received.
     ///
     /// # Errors
-    /// Same as [`recv_from`](UdpSocket::recv_from).
+    /// Returns the same errors as [`recv_from`](UdpSocket::recv_from).
     ///
     /// # Cancel safety
     /// If the future is dropped, no datagram is lost.
@@ -255,8 +255,9 @@ impl UdpSocket {
     /// [`Ancillary`] has an example.
     ///
     /// # Errors
-    /// Same as [`recv_from`](UdpSocket::recv_from). Lost bytes and lost control data are not
-    /// errors: see [`is_truncated`](super::RecvInfo::is_truncated) and [`Ancillary::is_truncated`].
+    /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). Lost bytes and lost control
+    /// data are not errors: see [`is_truncated`](super::RecvInfo::is_truncated) and
+    /// [`Ancillary::is_truncated`].
     ///
     /// # Cancel safety
     /// If the future is dropped, no datagram is lost.
@@ -269,8 +270,8 @@ impl UdpSocket {
     /// [`RecvBatch`] has an example.
     ///
     /// # Errors
-    /// Same as [`recv_from`](UdpSocket::recv_from). An error that occurs after the first datagram
-    /// is returned by the next call.
+    /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). An error that occurs after
+    /// the first datagram is returned by the next call.
     ///
     /// # Cancel safety
     /// If the future is dropped, no datagram is lost.
@@ -310,7 +311,7 @@ impl UdpSocket {
     /// If several addresses were tried, returns the error of the first.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was sent.
+    /// A future that is dropped before it completes has sent nothing.
     ///
     /// # Examples
     /// ```
@@ -332,10 +333,11 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Returns EDESTADDRREQ if the socket is not connected, and `ConnectionRefused` if the peer
-    /// refused an earlier datagram; otherwise the same as [`send_to`](UdpSocket::send_to).
+    /// refused an earlier datagram. Otherwise returns the same errors as
+    /// [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was sent.
+    /// A future that is dropped before it completes has sent nothing.
     pub fn send<'a>(&'a self, buf: &'a [u8]) -> SendDatagram<'a> {
         SendDatagram::new(&self.fd, buf)
     }
@@ -345,11 +347,11 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Returns `InvalidInput` if there is no address on an unconnected socket, or if the local
-    /// address is of another family; EINVAL if the ancillary data is invalid; otherwise the same as
-    /// [`send_to`](UdpSocket::send_to).
+    /// address is of another family; EINVAL if the ancillary data is invalid. Otherwise returns the
+    /// same errors as [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was sent.
+    /// A future that is dropped before it completes has sent nothing.
     pub fn send_msg<'a>(
         &'a self,
         bufs: &'a [IoSlice<'a>],
@@ -369,9 +371,9 @@ impl UdpSocket {
     /// datagrams.
     ///
     /// # Errors
-    /// Same as [`send_msg`](UdpSocket::send_msg). An OS error concerns the first datagram, which
-    /// stays in the batch ([`skip`](SendBatch::skip) removes it). An error that occurs after the
-    /// first datagram is returned by the next call.
+    /// Returns the same errors as [`send_msg`](UdpSocket::send_msg). An OS error concerns the first
+    /// datagram, which stays in the batch ([`skip`](SendBatch::skip) removes it). An error that
+    /// occurs after the first datagram is returned by the next call.
     ///
     /// # Cancel safety
     /// Datagrams that were sent are removed from the batch, also if the future is dropped.
@@ -395,7 +397,7 @@ impl UdpSocket {
     /// when a datagram arrives.
     ///
     /// # Errors
-    /// Same as [`recv`](UdpSocket::recv).
+    /// Returns the same errors as [`recv`](UdpSocket::recv).
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.fd.poll_recv(Waiter::Poll, cx, buf, 0)
     }
@@ -403,7 +405,7 @@ impl UdpSocket {
     /// Polls to receive a datagram with its sender like [`recv_from`](UdpSocket::recv_from).
     ///
     /// # Errors
-    /// Same as [`recv_from`](UdpSocket::recv_from).
+    /// Returns the same errors as [`recv_from`](UdpSocket::recv_from).
     pub fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
         self.fd.poll_recv_from(Waiter::Poll, cx, buf, 0)
     }
@@ -411,7 +413,7 @@ impl UdpSocket {
     /// Polls to receive many datagrams like [`recv_many`](UdpSocket::recv_many).
     ///
     /// # Errors
-    /// Same as [`recv_many`](UdpSocket::recv_many).
+    /// Returns the same errors as [`recv_many`](UdpSocket::recv_many).
     pub fn poll_recv_many(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
         self.fd.poll_recv_many(Waiter::Poll, cx, batch)
     }
@@ -419,7 +421,7 @@ impl UdpSocket {
     /// Polls for readability like [`readable`](UdpSocket::readable).
     ///
     /// # Errors
-    /// Same as [`readable`](UdpSocket::readable).
+    /// Returns the same errors as [`readable`](UdpSocket::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Read, Waiter::Poll, cx)
     }
@@ -427,7 +429,7 @@ impl UdpSocket {
     /// Polls to send a datagram to the peer like [`send`](UdpSocket::send).
     ///
     /// # Errors
-    /// Same as [`send`](UdpSocket::send).
+    /// Returns the same errors as [`send`](UdpSocket::send).
     pub fn poll_send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.fd.poll_send_datagram(Waiter::Poll, cx, buf)
     }
@@ -435,7 +437,7 @@ impl UdpSocket {
     /// Polls to send a datagram to `to` like [`send_to`](UdpSocket::send_to).
     ///
     /// # Errors
-    /// Same as [`send_to`](UdpSocket::send_to).
+    /// Returns the same errors as [`send_to`](UdpSocket::send_to).
     pub fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
         self.fd.poll_send_to(Waiter::Poll, cx, buf, &canonical(to))
     }
@@ -443,7 +445,7 @@ impl UdpSocket {
     /// Polls for writability like [`writable`](UdpSocket::writable).
     ///
     /// # Errors
-    /// Same as [`writable`](UdpSocket::writable).
+    /// Returns the same errors as [`writable`](UdpSocket::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
@@ -538,9 +540,9 @@ impl UdpSocket {
         self.fd.peer_addr()
     }
 
-    /// Closes the socket. Operations that wait return a [closed](crate::net::is_closed) error.
+    /// Closes the socket. Pending operations return a [closed](crate::net::is_closed) error.
     ///
-    /// The close begins at once, also if the future is dropped. The future completes when the
+    /// The close begins immediately, even if the future is dropped. The future completes when the
     /// descriptor is closed and the port is free. Closing twice is not an error.
     ///
     /// # Examples

@@ -44,10 +44,10 @@ impl TcpStream {
     /// for up to 1 MiB at a time.
     ///
     /// # Errors
-    /// Same as [`write`](TcpStream::write); no SIGPIPE is raised, even in a program that does not
-    /// ignore it. Reading may return EIO, or ESPIPE for a file without offsets (for a pipe use
-    /// [`io::copy`](crate::io::copy())). [`SendFile::sent`] returns how much was sent before the
-    /// error.
+    /// Returns the same errors as [`write`](TcpStream::write); no SIGPIPE is raised, even in a
+    /// program that does not ignore it. Reading may return EIO, or ESPIPE for a file without
+    /// offsets (for a pipe use [`io::copy`](crate::io::copy())). [`SendFile::sent`] returns how
+    /// much was sent before the error.
     ///
     /// # Cancel safety
     /// A part may have been sent when the future is dropped. To resume, keep the future and call

@@ -49,8 +49,8 @@ impl TcpStream {
     /// stream. `buf.as_ref()` must always return the same bytes.
     ///
     /// # Errors
-    /// Same as [`write`](TcpStream::write). The write deadline also applies to the completion. The
-    /// buffer is not returned with an error.
+    /// Returns the same errors as [`write`](TcpStream::write). The write deadline also applies to
+    /// the completion. The buffer is not returned with an error.
     ///
     /// # Cancel safety
     /// Not cancel safe: a part may have been sent. The stream keeps the buffer as long as the
