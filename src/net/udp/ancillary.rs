@@ -1,11 +1,11 @@
-//! [`Ancillary`]: the ancillary data of a datagram, as values.
+//! [`Ancillary`]: the decoded ancillary data of a datagram.
 //!
-//! One type serves both directions: data of a received datagram is read from it, data of a datagram
-//! to send is put into it. On the wire these are control messages
+//! One type serves both directions: it holds the data of a received datagram, or the data for a
+//! datagram to send. The kernel passes ancillary data as control messages
 //! ([`control`](crate::sys::control)). Unknown kinds are skipped.
 //!
 //! # Compared with Go
-//! `ReadMsgUDP` returns raw bytes; x/net decodes them, for one family at a time.
+//! `ReadMsgUDP` returns raw bytes; x/net decodes them, with a separate package per family.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -65,7 +65,7 @@ impl Ecn {
 /// Ancillary data of a datagram: local address, interface, hop limit, TOS, timestamp and segment
 /// size.
 ///
-/// A received datagram has the data that the socket was asked to report (see
+/// A received datagram carries the data that was enabled on the socket (see
 /// [`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info) and the other `set_recv_*`
 /// methods). For a datagram to send, the `with_*` methods override the socket's settings. (ip(7),
 /// ipv6(7), udp(7), socket(7).)
@@ -103,7 +103,7 @@ pub struct Ancillary {
 }
 
 impl Ancillary {
-    /// Creates an empty value: the socket's settings apply.
+    /// Creates an empty value, with which the socket's settings apply.
     pub const fn new() -> Ancillary {
         Ancillary {
             local: None,
@@ -151,21 +151,21 @@ impl Ancillary {
         Ancillary { tos: Some(tos & !3 | ecn.bits()), ..self }
     }
 
-    /// Returns the ancillary data for an answer to this datagram: from the address that it was sent
-    /// to, in segments of the size in which it arrived.
+    /// Returns the ancillary data for an answer to this datagram: the answer is sent from the
+    /// address that the datagram was sent to, in segments of the same size.
     #[must_use]
     pub const fn reply(&self) -> Ancillary {
         Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
     }
 
-    /// Returns the local address that an answer should come from. `None` also for an IPv6
-    /// multicast.
+    /// Returns the local address that an answer should come from. It is `None` for an IPv6
+    /// multicast, and if the socket does not report it.
     pub const fn local(&self) -> Option<IpAddr> {
         self.local
     }
 
-    /// Returns the destination address of the datagram: of this host, of a group, or a broadcast
-    /// address.
+    /// Returns the destination address of the datagram: an address of this host, a multicast group
+    /// or a broadcast address.
     pub const fn destination(&self) -> Option<IpAddr> {
         self.destination
     }
@@ -196,8 +196,8 @@ impl Ancillary {
         self.timestamp
     }
 
-    /// Returns whether control data was truncated. This happens if options that this crate does not
-    /// know are set on the descriptor.
+    /// Returns whether control data was truncated. This happens only if options that this crate
+    /// does not know are set on the descriptor.
     pub const fn is_truncated(&self) -> bool {
         self.is_truncated
     }
@@ -211,7 +211,7 @@ impl Ancillary {
     }
 
     fn take(&mut self, message: Message<'_>) {
-        // An int, or (the TTL on some systems) a byte.
+        // The value is an int, or on some systems, for the TTL, a byte.
         let byte = || match message.data {
             [byte] => Some(*byte),
             _ => message.value::<c_int>().and_then(|value| u8::try_from(value).ok()),
@@ -231,7 +231,7 @@ impl Ancillary {
                 self.interface = Some(info.ipi6_ifindex);
             }
             (libc::IPPROTO_IP, os::TTL_KIND) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => self.hop_limit = byte(),
-            // It is received as one byte and sent as an int.
+            // IP_TOS is received as one byte and sent as an int.
             (libc::IPPROTO_IP, os::TOS_KIND) => self.tos = message.data.first().copied(),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => self.tos = byte(),
             (libc::SOL_SOCKET, os::TIMESTAMP_KIND) => self.timestamp = time(message.data),
@@ -242,9 +242,8 @@ impl Ancillary {
         }
     }
 
-    /// Encodes the data for a datagram to `to`. If the destination is not known, on a connected
-    /// socket, the messages of both families are written: the kernel skips those of the other
-    /// family.
+    /// Encodes the data for a datagram to `to`. If `to` is `None`, on a connected socket, the
+    /// messages of both families are written, and the kernel skips those of the other family.
     pub(crate) fn encode(&self, to: Option<&SockAddr>, control: &mut ControlWriter<'_>) -> io::Result<()> {
         let (v4, v6) = to.map_or((true, true), |to| (to.is_ipv4(), !to.is_ipv4()));
         let local = self.local.map(|local| local.to_canonical());
@@ -293,7 +292,7 @@ fn other_family() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "local address and destination must be of the same family")
 }
 
-/// Decodes a timespec, or a timeval, with fields of 32 or 64 bits.
+/// Decodes a timespec or timeval with fields of 32 or 64 bits.
 fn time(data: &[u8]) -> Option<SystemTime> {
     let (seconds, nanos) = match data.len() {
         16 => (i64::from_ne_bytes(data[..8].try_into().ok()?), i64::from_ne_bytes(data[8..].try_into().ok()?)),
@@ -303,7 +302,7 @@ fn time(data: &[u8]) -> Option<SystemTime> {
         ),
         _ => return None,
     };
-    // If the fraction has 32 bits, the bytes after it are undefined.
+    // A timeval's fraction may have only 32 bits, followed by undefined padding.
     let fraction: i64 = if os::TIMESTAMP_UNIT == 1 { nanos } else { nanos & 0xffff_ffff };
     let nanos = u32::try_from(fraction).ok()?.checked_mul(os::TIMESTAMP_UNIT)?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanos))

@@ -1,10 +1,10 @@
 //! [`RecvBatch`] and [`SendBatch`]: many datagrams per system call.
 //!
-//! The batches own the memory that the kernel writes to and reads from, and are reused: no datagram
-//! causes an allocation.
+//! A batch owns the memory that the kernel writes to or reads from. It is reused, so datagrams
+//! cause no allocations.
 //!
 //! # Compared with Go
-//! Go's net has neither batches nor offload (Go issue 45886).
+//! Go's net package has neither batches nor offload (Go issue 45886).
 
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ use crate::sys::control::ControlWriter;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecvInfo {
-    /// Number of bytes in the buffers.
+    /// The number of bytes received.
     pub len: usize,
     /// The sender's address.
     pub from: SocketAddr,
@@ -31,7 +31,7 @@ pub struct RecvInfo {
     pub ancillary: Ancillary,
 }
 
-/// Buffers for many received datagrams, for [`UdpSocket::recv_many`](super::UdpSocket::recv_many).
+/// Buffers into which [`UdpSocket::recv_many`](super::UdpSocket::recv_many) receives datagrams.
 ///
 /// # Examples
 /// ```
@@ -65,9 +65,9 @@ pub struct RecvBatch {
 }
 
 impl RecvBatch {
-    /// Creates a batch for `packets` datagrams (1 to 1,024) of up to `bytes` each. All memory is
-    /// allocated here. Longer datagrams are truncated. With receive offload a "datagram" has up to
-    /// 65,535 bytes.
+    /// Creates a batch for `packets` datagrams (1 to 1,024) of up to `bytes` bytes each. All memory
+    /// is allocated here. Longer datagrams are truncated. With receive offload, several datagrams
+    /// are received as one of up to 65,535 bytes.
     ///
     /// # Panics
     /// Panics if the memory cannot be allocated.
@@ -75,7 +75,7 @@ impl RecvBatch {
         RecvBatch { inbox: Inbox::new(packets, bytes.min(usize::from(u16::MAX))) }
     }
 
-    /// Returns the number of datagrams that fit.
+    /// Returns the number of datagrams that fit into the batch.
     pub fn capacity(&self) -> usize {
         self.inbox.capacity()
     }
@@ -185,8 +185,8 @@ impl fmt::Debug for Datagram<'_> {
     }
 }
 
-/// Datagrams to send, for [`UdpSocket::send_many`](super::UdpSocket::send_many), which removes
-/// those that it sent. [`RecvBatch`] has an example.
+/// Datagrams for [`UdpSocket::send_many`](super::UdpSocket::send_many), which removes the ones that
+/// it has sent. [`RecvBatch`] has an example.
 #[derive(Debug)]
 #[doc(alias = "sendmmsg")]
 pub struct SendBatch {
@@ -194,21 +194,22 @@ pub struct SendBatch {
 }
 
 impl SendBatch {
-    /// Creates an empty batch. Its memory grows as datagrams are pushed, and is kept.
+    /// Creates an empty batch. Its memory grows as datagrams are added, and is kept for reuse.
     pub const fn new() -> SendBatch {
         SendBatch { outbox: Outbox::new() }
     }
 
-    /// Adds a datagram; `to` is `None` on a connected socket. The bytes are copied.
+    /// Adds a datagram to `to`, or to the peer of a connected socket if `to` is `None`. The bytes
+    /// are copied.
     pub fn push(&mut self, bytes: &[u8], to: impl Into<Option<SocketAddr>>) {
         self.outbox.push(bytes, to.into().map(canonical), &ControlWriter::new(&mut []));
     }
 
-    /// Adds a datagram with ancillary data; with segmentation offload
-    /// ([`Ancillary::with_segment_size`]) several datagrams.
+    /// Adds a datagram with ancillary data. With a segment size ([`Ancillary::with_segment_size`]),
+    /// the bytes are sent as several datagrams.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if the local address is of another family than `to`.
+    /// Returns `InvalidInput` if the local address in `ancillary` is of another family than `to`.
     pub fn push_with(
         &mut self,
         bytes: &[u8],
@@ -223,7 +224,7 @@ impl SendBatch {
         Ok(())
     }
 
-    /// Returns the number of datagrams that are not sent yet.
+    /// Returns the number of datagrams that have not been sent yet.
     pub fn len(&self) -> usize {
         self.outbox.len()
     }
@@ -233,8 +234,8 @@ impl SendBatch {
         self.len() == 0
     }
 
-    /// Removes the first datagram without sending it. Use it if the kernel refuses one, which
-    /// blocks those behind it.
+    /// Removes the first datagram without sending it. Use this if the kernel refuses a datagram,
+    /// because it blocks the ones behind it.
     pub fn skip(&mut self) {
         self.outbox.advance(1);
     }

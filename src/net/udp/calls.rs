@@ -1,8 +1,9 @@
-//! System calls of datagram sockets, in the loop of [`operation`](crate::net::fd::operation).
+//! The system calls of datagram sockets, run by the loop of
+//! [`operation`](crate::net::fd::operation).
 //!
-//! All of them use [`LockScope::None`]: a reference and no lock. All report [`Remaining::Maybe`]:
-//! one edge may stand for many datagrams and a short count proves nothing, so only EAGAIN clears
-//! readiness.
+//! All calls use [`LockScope::None`]: they hold a reference and no lock. All report
+//! [`Remaining::Maybe`]: one edge may stand for many datagrams, and a short count proves nothing,
+//! so only EAGAIN clears readiness.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
 //! Go takes the read or write lock around each call, and refuses an address on a connected socket,
@@ -29,8 +30,9 @@ use crate::sys::{message, option, os, socket};
 
 /// Whether `send_many` may let the kernel split one large datagram (UDP_SEGMENT, Linux 4.18).
 ///
-/// The socket is asked on first use. It must not be used if the socket has a segment size of its
-/// own, because then datagrams would be split differently from how they were pushed.
+/// The answer is read from the socket on first use. If the user has set a segment size on the
+/// socket, `send_many` must not use segmentation, because datagrams would be split differently from
+/// how they were added.
 #[derive(Debug, Default)]
 pub(crate) struct Segmentation(pub(super) AtomicU32);
 
@@ -39,7 +41,7 @@ const USABLE: u32 = 1;
 pub(super) const NOT_USABLE: u32 = 2;
 
 // ORDERING: the value caches an answer of the kernel and guards nothing else. A stale value causes
-// another query, or sending one by one.
+// another query, or sending datagrams one by one.
 impl Segmentation {
     fn is_usable(&self, fd: BorrowedFd<'_>) -> bool {
         match self.0.load(Ordering::Relaxed) {
@@ -55,8 +57,9 @@ impl Segmentation {
         }
     }
 
-    /// Returns whether an error may come from segmentation: EIO if the device cannot do it, which
-    /// is permanent; or segments that would need fragmentation, which depends on the peer.
+    /// Returns whether an error may be caused by segmentation: EIO if the device does not support
+    /// it, which is permanent; EMSGSIZE or EINVAL if the segments would need fragmentation, which
+    /// depends on the peer.
     fn is_refused(&self, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(libc::EIO) {
             self.0.store(NOT_USABLE, Ordering::Relaxed);
@@ -85,7 +88,7 @@ impl NetFd {
         polled.map_err(|failure| self.error(op, failure))
     }
 
-    /// An empty buffer receives nothing (Go: `Read` with an empty buffer).
+    /// Polls to receive a datagram. With an empty buffer, receives nothing, like Go's `Read`.
     #[inline]
     pub(super) fn poll_recv(
         &self,
@@ -220,20 +223,21 @@ impl NetFd {
     }
 
     /// Returns `addrs` in order, except that those of a family that the socket cannot send to come
-    /// last. A single address is not checked: the kernel decides, without a query or an allocation.
+    /// last. A single address is returned without a query or an allocation; the kernel checks it.
     pub(super) fn targets(&self, mut addrs: impl Iterator<Item = SocketAddr>) -> Targets {
         let (first, second) = (addrs.next(), addrs.next());
         let Some(second) = second else { return first.into_iter().chain(Vec::new()) };
         let mut all: Vec<_> = first.into_iter().chain([second]).chain(addrs).collect();
         let own = self.fd.with(|fd| Ok((socket::local_addr(fd)?.ip(), option::ip::only_v6(fd).unwrap_or(false))));
-        // Without an answer the socket is closed or not UDP; the call itself reports that.
+        // If this fails, the socket is closed or not a UDP socket; the send or connect reports
+        // that.
         if let Ok((local, only_v6)) = own {
             all.sort_by_key(|addr| !sends_to(local, only_v6, *addr));
         }
         None.into_iter().chain(all)
     }
 
-    /// Runs a user's call if the socket is open and its deadline has not passed.
+    /// Runs the user's `call` if the socket is open and its deadline has not passed.
     pub(super) fn try_call<T>(
         &self,
         direction: Direction,
@@ -251,14 +255,14 @@ impl NetFd {
         Ok(value)
     }
 
-    /// Returns the error of a failed send; for an unconnected socket without an address, one that
-    /// says so.
+    /// Returns the error of a failed send. If the send had no address and the socket has no peer,
+    /// returns an error that says so.
     #[cold]
     fn explained(&self, error: io::Error, has_address: bool) -> io::Error {
         if error.raw_os_error() == Some(libc::EDESTADDRREQ) && !has_address { self.missing_error() } else { error }
     }
 
-    /// Returns the error of a datagram that has neither an address nor a peer.
+    /// Returns the error of a send that has neither an address nor a peer.
     #[cold]
     pub(super) fn missing_error(&self) -> io::Error {
         self.op("write").other(AddrError::missing())

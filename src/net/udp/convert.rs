@@ -27,13 +27,18 @@ impl From<OwnedFd> for UdpSocket {
 impl TryFrom<UdpSocket> for std::net::UdpSocket {
     type Error = io::Error;
 
-    /// Returns an error if the socket was closed. The result is non-blocking.
+    /// Releases the descriptor, which is non-blocking.
+    ///
+    /// # Errors
+    /// Returns a [closed](crate::net::is_closed) error if the socket was closed.
     fn try_from(socket: UdpSocket) -> io::Result<std::net::UdpSocket> {
         release(socket.into_net_fd()).map(From::from)
     }
 }
 
 impl From<UdpSocket> for OwnedFd {
+    /// Releases the descriptor.
+    ///
     /// # Panics
     /// Panics if the socket was closed explicitly.
     fn from(socket: UdpSocket) -> OwnedFd {

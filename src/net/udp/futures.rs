@@ -1,9 +1,9 @@
-//! Futures returned by the methods of UDP sockets. They are named and `Unpin`, so they can be
-//! stored and polled in place.
+//! The futures that the methods of UDP sockets return. They are named types and `Unpin`, so they
+//! can be stored and polled in place.
 //!
 //! # Cancel safety
 //! Only the poll that returns `Ready` receives or sends a datagram, so dropping a future loses
-//! none. If the future was woken and did not use the wake-up, the next waiter gets it.
+//! none. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
 
 use std::fmt;
 use std::future::Future;
@@ -83,7 +83,8 @@ operation_future! {
     |this, cx| this.fd.poll_send_many(Waiter::Future(&mut this.operation), cx, this.batch, this.segmentation)
 }
 
-/// Resolves an address and sends a datagram there; returned by [`UdpSocket::send_to`](super::UdpSocket::send_to).
+/// Resolves an address and sends a datagram to it; returned by
+/// [`UdpSocket::send_to`](super::UdpSocket::send_to).
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct SendTo<'a, I> {
     fd: &'a NetFd,
@@ -93,7 +94,7 @@ pub struct SendTo<'a, I> {
     /// The address that is being tried, once it is known.
     to: Option<SocketAddr>,
     others: Option<Targets>,
-    /// The error of the first address, if others were tried after it.
+    /// The error of the first address, once that address has failed.
     error: Option<io::Error>,
 }
 

@@ -1,4 +1,4 @@
-//! Socket options of UDP that only Linux has: segmentation, receive offload, devices.
+//! UDP socket options that only Linux has: segmentation, receive offload, devices.
 
 use std::io;
 
@@ -53,8 +53,8 @@ impl UdpSocket {
     /// receives only there. `None` removes the binding.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if `name` is not 1 to 15 bytes without NUL, ENODEV if there is no
-    /// such device, `PermissionDenied` if the socket is bound to another device, and a
+    /// Returns `InvalidInput` unless `name` has 1 to 15 bytes and no NUL, ENODEV if there is no
+    /// such device, `PermissionDenied` if the process may not change the binding, and a
     /// [closed](crate::net::is_closed) error after `close`.
     ///
     /// Linux only.
@@ -83,9 +83,9 @@ impl UdpSocket {
         self.net_fd().with("get", |fd| option::is_on(fd, libc::IPPROTO_UDP, libc::UDP_GRO))
     }
 
-    /// Sets receive offload. When it is on, datagrams of equal size from one sender that arrive
-    /// together are received as one of up to 65,535 bytes.
-    /// [`Ancillary::segment_size`](super::Ancillary::segment_size) is their size, and
+    /// Sets whether receive offload is on (UDP_GRO). When it is on, datagrams of equal size from
+    /// one sender that arrive together are received as one of up to 65,535 bytes.
+    /// [`Ancillary::segment_size`](super::Ancillary::segment_size) returns their size, and
     /// [`Datagram::segments`](super::Datagram::segments) splits them.
     ///
     /// # Errors
@@ -98,10 +98,10 @@ impl UdpSocket {
     }
 }
 
-/// The size of segments, which only Linux has.
+/// The segment size, which only Linux has.
 impl Ancillary {
-    /// Sends the bytes as datagrams of `bytes` each; the last may be shorter (UDP_SEGMENT, Linux
-    /// 4.18). At most 64 datagrams and 65,507 bytes in total.
+    /// Splits the send into datagrams of `bytes` bytes each (UDP_SEGMENT, Linux 4.18). The last one
+    /// may be shorter. One send can have at most 64 datagrams and 65,507 bytes in total.
     ///
     /// Linux only.
     #[must_use]
@@ -110,8 +110,8 @@ impl Ancillary {
         self
     }
 
-    /// Returns the size of the segments that the bytes consist of; the last may be shorter
-    /// (UDP_GRO). `None` means one datagram.
+    /// Returns the size of the datagrams that receive offload combined (UDP_GRO); the last one may
+    /// be shorter. `None` means that the bytes are one datagram.
     ///
     /// Linux only.
     pub const fn segment_size(&self) -> Option<u16> {
@@ -120,8 +120,8 @@ impl Ancillary {
 }
 
 impl Segmentation {
-    /// Records that the socket has a segment size of its own (called before it is set), or has none
-    /// (called after it is cleared).
+    /// Records whether the user has set a segment size on the socket. Call it with true before the
+    /// option is set, and with false after it is cleared.
     fn set_by_socket(&self, cuts: bool) {
         self.0.store(if cuts { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
     }

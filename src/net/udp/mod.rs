@@ -1,14 +1,15 @@
 //! UDP sockets.
 //!
-//! * [`socket`]: the socket. [`open`]: opening it. [`options`]: its options.
-//! * [`ancillary`]: data beside a datagram's bytes. [`batch`]: many datagrams per system call.
-//! * [`calls`]: the system calls. [`targets`]: addresses to send to. [`futures`]: the futures of the methods. [`convert`]:
-//!   conversions.
+//! * [`socket`]: the socket. [`open`]: opening it. [`options`]: its options; `linux`: options that
+//!   only Linux has.
+//! * [`ancillary`]: the ancillary data of datagrams. [`batch`]: many datagrams per system call.
+//! * [`calls`]: the system calls. [`targets`]: addresses to send to. [`futures`]: the futures that
+//!   the methods return. [`convert`]: conversions from and to other types.
 //!
 //! # Invariant 8
-//! A call holds a reference and no lock: the kernel keeps datagrams apart, so receivers and senders
-//! run in parallel. Datagrams that arrive together produce one edge, which wakes one receiver. Each
-//! receiver that succeeds wakes the next.
+//! A call holds a reference and no lock: the kernel handles each datagram as a whole, so receivers
+//! and senders run in parallel. Datagrams that arrive together produce one edge, which wakes one
+//! receiver. Each receiver that succeeds wakes the next.
 
 // rustdoc lists inherent impls in module order, so the modules with the main methods come first.
 mod socket;

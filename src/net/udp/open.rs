@@ -1,9 +1,10 @@
-//! The sockets that `UdpSocket::bind` and `bind_multicast` open.
+//! Opening the sockets for `UdpSocket::bind` and `bind_multicast`.
 //!
 //! # Compared with Go (net/sock_posix.go)
-//! As in Go, SO_REUSEADDR is set only for multicast, and SO_BROADCAST only on request. As in Go, a
-//! multicast listener binds to the wildcard address, but it does not receive groups that other
-//! sockets of the host have joined (IP_MULTICAST_ALL).
+//! SO_REUSEADDR is set only for multicast, as in Go. SO_BROADCAST is set only on request; Go sets
+//! it on every UDP socket. As in Go, a multicast listener binds to the wildcard address. Unlike in
+//! Go, it does not receive datagrams to groups that only other sockets of the host have joined
+//! (IP_MULTICAST_ALL).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,7 +18,10 @@ use crate::sys::{option, socket};
 
 type CallResult<T> = Result<T, (&'static str, io::Error)>;
 
-/// Opens a UDP socket bound to `addr`. The error is an `OpError` `listen udp addr: call: reason`.
+/// Opens a UDP socket that is bound to `addr`.
+///
+/// # Errors
+/// Returns an `OpError` with the text `listen udp ADDR: CALL: …`.
 pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     let bound = match try_bind(addr, |_| Ok(())) {
         // A host without IPv6 falls back to the IPv4 wildcard.
@@ -31,7 +35,10 @@ pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     bound.map_err(|(call, error)| Op::at("listen", "udp", Some(Addr::Ip(addr))).call(call, error))
 }
 
-/// Opens a UDP socket that has joined `group`. Errors are those of [`bound_socket`].
+/// Opens a UDP socket that has joined `group`.
+///
+/// # Errors
+/// Returns an `OpError` with the text `listen udp GROUP: CALL: …`.
 pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<OwnedFd> {
     let op = || Op::at("listen", "udp", Some(Addr::Ip(group)));
     if !group.ip().is_multicast() {
@@ -48,7 +55,7 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
                 if interface != 0 {
                     option::ip::set_multicast_interface_v4_index(fd, interface)?;
                 }
-                // Linux 2.6.31.
+                // Exists since Linux 2.6.31.
                 let _ = option::set_multicast_all_v4(fd, false);
                 option::ip::set_multicast_loop_v4(fd, false)?;
                 option::ip::join_multicast_v4_by_index(fd, group, interface)
@@ -57,7 +64,7 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
                 if interface != 0 {
                     option::ip::set_multicast_interface_v6(fd, interface)?;
                 }
-                // Linux 4.20.
+                // Exists since Linux 4.20.
                 let _ = option::set_multicast_all_v6(fd, false);
                 option::ip::set_multicast_loop_v6(fd, false)?;
                 option::ip::join_multicast_v6(fd, &group, interface)
@@ -72,7 +79,7 @@ fn try_bind(addr: SocketAddr, prepare: impl FnOnce(BorrowedFd<'_>) -> io::Result
         fd::open(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP)).map_err(|error| ("socket", error))?;
     let fd = bound.as_fd();
     if addr.is_ipv6() {
-        // A kernel without IPv4 refuses this, and then has nothing to map.
+        // A kernel without IPv4 refuses this, and there is nothing to map then.
         let _ = option::ip::set_only_v6(fd, false);
     }
     prepare(fd).map_err(|error| ("setsockopt", error))?;

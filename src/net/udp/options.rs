@@ -1,8 +1,8 @@
-//! Options of UDP sockets.
+//! UDP socket options.
 //!
-//! An IPv6 socket may carry both families, so options that exist for both are set for both, and
-//! read from the socket's own family. If the kernel lacks IPv4, the failure of the IPv4 half is
-//! ignored.
+//! An IPv6 socket may carry both families, so an option that exists for both is set for both, and
+//! read from the socket's own family. The failure to set the IPv4 option on an IPv6 socket is
+//! ignored, because the kernel may lack IPv4.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -14,7 +14,7 @@ use super::UdpSocket;
 use crate::net::options;
 use crate::sys::{option, os, socket};
 
-/// An option that exists for both families, by its number in each.
+/// An option that exists for both families, with its number in each.
 #[derive(Clone, Copy)]
 struct Both {
     v4: c_int,
@@ -45,7 +45,7 @@ impl Both {
     }
 }
 
-/// Declares socket options: name and documentation, getter, setter.
+/// Declares the getter and the setter of socket options, with their documentation.
 macro_rules! socket_options {
     ($(
         $(#[$get_doc:meta])* $get:ident -> $type:ty, |$get_fd:ident| $getter:expr;
@@ -126,42 +126,44 @@ socket_options! {
     /// Returns the size of the receive buffer in bytes (SO_RCVBUF). It includes the kernel's
     /// overhead and is twice the value that was set.
     recv_buffer_size -> usize, |fd| option::socket::recv_buffer_size(fd);
-    /// Sets the size of the receive buffer in bytes, up to `net.core.rmem_max`. Datagrams that
-    /// arrive while it is full are dropped.
+    /// Sets the size of the receive buffer in bytes. The kernel doubles it and limits it to
+    /// `net.core.rmem_max`. Datagrams that arrive while the buffer is full are dropped.
     set_recv_buffer_size, |fd, bytes| option::socket::set_recv_buffer_size(fd, bytes);
 
     /// Returns the size of the send buffer in bytes (SO_SNDBUF). It includes the kernel's overhead
     /// and is twice the value that was set.
     send_buffer_size -> usize, |fd| option::socket::send_buffer_size(fd);
-    /// Sets the size of the send buffer in bytes, up to `net.core.wmem_max`. Sends wait while it is
-    /// full.
+    /// Sets the size of the send buffer in bytes. The kernel doubles it and limits it to
+    /// `net.core.wmem_max`. Sends wait while the buffer is full.
     set_send_buffer_size, |fd, bytes| option::socket::set_send_buffer_size(fd, bytes);
 
-    /// Returns whether received datagrams carry addresses and interface (IP_PKTINFO,
+    /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO,
     /// IPV6_RECVPKTINFO). The default is false.
     recv_packet_info -> bool, |fd| PACKET_INFO.get(fd);
     /// Sets whether received datagrams carry their destination, the address to answer from, and the
-    /// interface: see [`Ancillary::local`](super::Ancillary::local), `destination` and `interface`.
+    /// interface. See [`Ancillary::destination`](super::Ancillary::destination),
+    /// [`Ancillary::local`](super::Ancillary::local) and
+    /// [`Ancillary::interface`](super::Ancillary::interface).
     set_recv_packet_info, |fd, on| PACKET_INFO.set(fd, on);
 
     /// Returns whether received datagrams carry their time-to-live or hop limit (IP_RECVTTL,
     /// IPV6_RECVHOPLIMIT). The default is false.
     recv_hop_limit -> bool, |fd| HOP_LIMIT.get(fd);
-    /// Sets whether received datagrams carry their time-to-live or hop limit:
+    /// Sets whether received datagrams carry their time-to-live or hop limit. See
     /// [`Ancillary::hop_limit`](super::Ancillary::hop_limit).
     set_recv_hop_limit, |fd, on| HOP_LIMIT.set(fd, on);
 
     /// Returns whether received datagrams carry their TOS or traffic class (IP_RECVTOS,
     /// IPV6_RECVTCLASS). The default is false.
     recv_tos -> bool, |fd| TOS.get(fd);
-    /// Sets whether received datagrams carry their TOS or traffic class, which includes ECN:
-    /// [`Ancillary::tos`](super::Ancillary::tos), [`Ancillary::ecn`](super::Ancillary::ecn).
+    /// Sets whether received datagrams carry their TOS or traffic class, which includes ECN. See
+    /// [`Ancillary::tos`](super::Ancillary::tos) and [`Ancillary::ecn`](super::Ancillary::ecn).
     set_recv_tos, |fd, on| TOS.set(fd, on);
 
     /// Returns whether received datagrams carry the time at which the kernel received them
     /// (SO_TIMESTAMPNS). The default is false.
     recv_timestamp -> bool, |fd| option::is_on(fd, libc::SOL_SOCKET, os::RECV_TIMESTAMP);
-    /// Sets whether received datagrams carry the time at which the kernel received them:
+    /// Sets whether received datagrams carry the time at which the kernel received them. See
     /// [`Ancillary::timestamp`](super::Ancillary::timestamp).
     set_recv_timestamp, |fd, on| option::switch(fd, libc::SOL_SOCKET, os::RECV_TIMESTAMP, on);
 }
@@ -180,30 +182,30 @@ fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
     Ok(())
 }
 
-/// Multicast groups, segmentation, devices and pending errors.
+/// Multicast groups and pending errors.
 impl UdpSocket {
     /// Joins an IPv4 multicast group on the interface with the address `interface`
     /// (IP_ADD_MEMBERSHIP). With the unspecified address the routing table chooses the interface.
     ///
     /// # Errors
     /// Returns EINVAL if `group` is not a multicast address, ENODEV if there is no such interface,
-    /// EADDRINUSE if the group is joined already, and a [closed](crate::net::is_closed) error after
-    /// `close`.
+    /// EADDRINUSE if the socket has already joined the group, and a [closed](crate::net::is_closed)
+    /// error after `close`.
     pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v4(fd, group, interface))
     }
 
-    /// Leaves an IPv4 group that was joined with the same arguments (IP_DROP_MEMBERSHIP).
+    /// Leaves an IPv4 multicast group that was joined with the same arguments (IP_DROP_MEMBERSHIP).
     ///
     /// # Errors
-    /// Returns EADDRNOTAVAIL if it was not joined, and a [closed](crate::net::is_closed) error
-    /// after `close`.
+    /// Returns EADDRNOTAVAIL if the socket has not joined the group, and a
+    /// [closed](crate::net::is_closed) error after `close`.
     pub fn leave_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::leave_multicast_v4(fd, group, interface))
     }
 
-    /// Joins an IPv4 group on the interface with the index `interface`. With 0 the routing table
-    /// chooses.
+    /// Joins an IPv4 multicast group on the interface with the index `interface`. With 0 the
+    /// routing table chooses the interface.
     ///
     /// # Errors
     /// Returns the same errors as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
@@ -211,7 +213,7 @@ impl UdpSocket {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v4_by_index(fd, group, interface))
     }
 
-    /// Leaves an IPv4 group that was joined by index with the same arguments.
+    /// Leaves an IPv4 multicast group that was joined by index with the same arguments.
     ///
     /// # Errors
     /// Returns the same errors as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
@@ -220,7 +222,7 @@ impl UdpSocket {
     }
 
     /// Sets the interface for sent IPv4 multicasts by its index (IP_MULTICAST_IF). With 0 the
-    /// routing table chooses. The kernel does not report the index back.
+    /// routing table chooses. There is no getter, because the kernel does not report the index.
     ///
     /// # Errors
     /// Returns EADDRNOTAVAIL if there is no such interface, and a [closed](crate::net::is_closed)
@@ -229,8 +231,8 @@ impl UdpSocket {
         self.net_fd().with("set", |fd| option::ip::set_multicast_interface_v4_index(fd, index))
     }
 
-    /// Joins an IPv6 group on the interface with the index `interface` (IPV6_ADD_MEMBERSHIP). With
-    /// 0 the routing table chooses.
+    /// Joins an IPv6 multicast group on the interface with the index `interface`
+    /// (IPV6_ADD_MEMBERSHIP). With 0 the routing table chooses the interface.
     ///
     /// # Errors
     /// Returns the same errors as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
@@ -238,7 +240,8 @@ impl UdpSocket {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v6(fd, group, interface))
     }
 
-    /// Leaves an IPv6 group that was joined with the same arguments (IPV6_DROP_MEMBERSHIP).
+    /// Leaves an IPv6 multicast group that was joined with the same arguments
+    /// (IPV6_DROP_MEMBERSHIP).
     ///
     /// # Errors
     /// Returns the same errors as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).

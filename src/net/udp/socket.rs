@@ -28,27 +28,26 @@ use crate::sys::socket;
 
 /// A UDP socket.
 ///
-/// Every method takes `&self`: any number of tasks send and receive in parallel, through a
+/// Every method takes `&self`: any number of tasks can send and receive in parallel, through a
 /// reference or an `Arc`. Each datagram goes to one receiver as a whole; bytes that do not fit into
 /// the buffer are lost.
 ///
 /// # Connected and unconnected sockets
 /// [`send_to`](UdpSocket::send_to) takes the destination, and [`recv_from`](UdpSocket::recv_from)
-/// returns the sender. After [`connect`](UdpSocket::connect) the socket receives datagrams of the
-/// peer only, [`send`](UdpSocket::send) sends to the peer, and an ICMP error (`ConnectionRefused`)
-/// becomes the error of the next operation. On a connected socket, `send_to` sends to the given
-/// address and the peer does not change, as in std. (Go returns an error.)
+/// returns the sender. After [`connect`](UdpSocket::connect) the socket receives only datagrams
+/// from the peer, [`send`](UdpSocket::send) sends to the peer, and the next operation returns an
+/// ICMP error (`ConnectionRefused`). On a connected socket, `send_to` sends to the given address
+/// and the peer does not change, as in std. (Go returns an error.)
 ///
-/// # Speed
-/// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) move many datagrams
-/// per system call. With offload, up to 64 datagrams pass through the network stack at once.
-/// `send_many` uses send offload by itself where it can. To use it explicitly, see
+/// # Performance
+/// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) transfer many
+/// datagrams per system call. With offload, up to 64 datagrams pass through the network stack
+/// together. `send_many` uses send offload automatically where it can. To use it explicitly, see
 /// [`Ancillary::with_segment_size`] and [`set_segment_size`](UdpSocket::set_segment_size); for
 /// receiving, see [`set_gro`](UdpSocket::set_gro).
 ///
 /// Deadlines and closing work as for [`TcpStream`](crate::net::TcpStream). Sends wait while the
-/// send buffer is full. ENOBUFS, which reports a full queue of the network device, is returned as
-/// an error.
+/// send buffer is full. If the queue of the network device is full, they return the error ENOBUFS.
 ///
 /// Source: `net.UDPConn` of Go, `async_std::net::UdpSocket`, udp(7).
 ///
@@ -89,17 +88,17 @@ impl UdpSocket {
         self.fd
     }
 
-    /// Binds to the first of `addrs` that is available. Port 0 asks the kernel for a free port.
-    /// `[::]` takes both families, `0.0.0.0` only IPv4.
+    /// Creates a socket that is bound to the first of `addrs` that is available. Port 0 asks the
+    /// kernel for a free port. `[::]` accepts both families, `0.0.0.0` only IPv4.
     ///
     /// # Errors
-    /// Returns the [`OpError`](crate::net::OpError) of the last address, `listen udp ADDR: bind:
-    /// …`, of kind `AddrInUse`, `AddrNotAvailable`, `PermissionDenied` and others. If there is no
-    /// address, returns `listen udp: …` as [`TcpListener::bind`](crate::net::TcpListener::bind)
-    /// does.
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
+    /// text is `listen udp ADDR: bind: …`, and its kind is, for example, `AddrInUse`,
+    /// `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns the same errors as
+    /// [`TcpListener::bind`](crate::net::TcpListener::bind), with `listen udp` in their texts.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing is bound.
+    /// If the future is dropped before it completes, no socket stays open.
     ///
     /// # Examples
     /// ```
@@ -125,13 +124,14 @@ impl UdpSocket {
         Err(last.unwrap_or_else(|| op().other(AddrError::missing())))
     }
 
-    /// Joins the multicast group `group` and binds to its port on all addresses of its family.
-    /// `interface` is the index of the network interface; 0 lets the routing table choose. Any
-    /// number of sockets can use the same group and port, and each receives every datagram. The
-    /// socket does not receive other groups, and datagrams that it sends to the group do not loop
-    /// back to this host.
+    /// Creates a socket that has joined the multicast group `group` and is bound to its port on all
+    /// addresses of its family. `interface` is the index of the network interface; 0 lets the
+    /// routing table choose. Any number of sockets can use the same group and port, and each
+    /// receives every datagram. The socket does not receive datagrams to other groups, and
+    /// datagrams that it sends to the group do not loop back to this host.
     ///
-    /// (In Go, `net.ListenMulticastUDP` also receives groups joined by other sockets of the host.)
+    /// (In Go, `net.ListenMulticastUDP` also receives datagrams to groups that other sockets of the
+    /// host have joined.)
     ///
     /// # Errors
     /// Returns `InvalidInput` if `group` is not a multicast address. Otherwise returns the same
@@ -151,21 +151,22 @@ impl UdpSocket {
         Ok(UdpSocket::from_net_fd(NetFd::udp(multicast_socket(group, interface)?)?))
     }
 
-    /// Connects to the first of `addrs` that the socket can reach. No packet is sent. A socket can
-    /// be connected again, to another peer.
+    /// Connects to the first of `addrs` that the socket can reach. No packet is sent. Another call
+    /// changes the peer.
     ///
-    /// Addresses of a family that the socket cannot send to are tried last: IPv6 for an IPv4
-    /// socket; IPv4 for an IPv6 socket that is bound to an address other than `::` or restricted to
-    /// IPv6.
+    /// Addresses of a family that the socket cannot send to are tried last. These are IPv6
+    /// addresses for an IPv4 socket, and IPv4 addresses for an IPv6 socket that is bound to an
+    /// address other than `::` or restricted to IPv6.
     ///
     /// # Errors
-    /// Returns the [`OpError`](crate::net::OpError) of the last address that was tried, `dial udp
-    /// ADDR: connect: …`: `NetworkUnreachable`, EAFNOSUPPORT for another family, and others. If
-    /// there is no address, returns `dial udp: …` as
-    /// [`TcpStream::connect`](crate::net::TcpStream::connect) does.
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one, with
+    /// the text `dial udp ADDR: connect: …`. Its cause is, for example, `NetworkUnreachable`, or
+    /// EAFNOSUPPORT for an address of another family. If there is no address, returns the same
+    /// errors as [`TcpStream::connect`](crate::net::TcpStream::connect), with `dial udp` in their
+    /// texts.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the socket is unchanged.
+    /// If the future is dropped before it completes, the peer is unchanged.
     ///
     /// # Examples
     /// ```
@@ -199,7 +200,7 @@ impl UdpSocket {
 
     // ---- receiving ----
 
-    /// Receives a datagram from any sender. Returns its number of bytes and the sender's address; 0
+    /// Receives a datagram into `buf`. Returns the number of bytes and the sender's address; 0
     /// bytes means an empty datagram. With an empty `buf`, one datagram is received and lost.
     ///
     /// # Errors
@@ -207,7 +208,7 @@ impl UdpSocket {
     /// the read deadline; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, no datagram is lost.
+    /// Dropping the future loses no datagram.
     ///
     /// # Examples
     /// ```
@@ -233,14 +234,14 @@ impl UdpSocket {
         PeekFrom::new(&self.fd, buf)
     }
 
-    /// Receives a datagram; on a connected socket, one from its peer. Returns its number of bytes;
-    /// 0 means an empty datagram. With an empty `buf` nothing is received.
+    /// Receives a datagram into `buf`. Returns the number of bytes; 0 means an empty datagram. With
+    /// an empty `buf`, returns 0 and receives nothing.
     ///
     /// # Errors
     /// Returns the same errors as [`recv_from`](UdpSocket::recv_from).
     ///
     /// # Cancel safety
-    /// If the future is dropped, no datagram is lost.
+    /// Dropping the future loses no datagram.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> RecvDatagram<'a> {
         RecvDatagram::new(&self.fd, buf)
     }
@@ -260,21 +261,21 @@ impl UdpSocket {
     /// [`Ancillary::is_truncated`].
     ///
     /// # Cancel safety
-    /// If the future is dropped, no datagram is lost.
+    /// Dropping the future loses no datagram.
     pub fn recv_msg<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> RecvMsg<'a> {
         RecvMsg::new(&self.fd, bufs)
     }
 
-    /// Receives all available datagrams that fit into `batch`, at least one, with one system call
-    /// (recvmmsg(2)). Returns their number. The previous contents of the batch are discarded.
-    /// [`RecvBatch`] has an example.
+    /// Receives as many available datagrams as fit into `batch`, waiting until there is at least
+    /// one, with one system call (recvmmsg(2)). Returns their number. The previous contents of the
+    /// batch are discarded. [`RecvBatch`] has an example.
     ///
     /// # Errors
     /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). An error that occurs after
     /// the first datagram is returned by the next call.
     ///
     /// # Cancel safety
-    /// If the future is dropped, no datagram is lost.
+    /// Dropping the future loses no datagram.
     pub fn recv_many<'a>(&'a self, batch: &'a mut RecvBatch) -> RecvMany<'a> {
         RecvMany::new(&self.fd, batch)
     }
@@ -296,17 +297,17 @@ impl UdpSocket {
     ///
     /// If `to` has several addresses, those of a family that the socket cannot send to are tried
     /// last, as in [`connect`](UdpSocket::connect). If the kernel has no route to an address or
-    /// refuses it, the next one is tried. Exactly one datagram is sent. (std tries only the first
+    /// refuses it, the next one is tried. At most one datagram is sent. (std tries only the first
     /// address.)
     ///
     /// # Errors
-    /// * `InvalidInput` if `to` has no address;
-    /// * EMSGSIZE if `buf` is larger than a datagram (65,507 bytes over IPv4), or than the path
-    ///   allows if fragmentation is forbidden;
-    /// * EAFNOSUPPORT for an IPv6 address on an IPv4 socket; `PermissionDenied` for a broadcast
-    ///   without that option;
-    /// * another OS error; `TimedOut` after the write deadline; a [closed](crate::net::is_closed)
-    ///   error after `close`; an error of name resolution.
+    /// * Returns `InvalidInput` if `to` has no address.
+    /// * Returns EMSGSIZE if `buf` is too large for a datagram (65,507 bytes over IPv4), or for the
+    ///   path if fragmentation is forbidden.
+    /// * Returns EAFNOSUPPORT for an IPv6 address on an IPv4 socket, and `PermissionDenied` for a
+    ///   broadcast address if [broadcasts](UdpSocket::set_broadcast) are off.
+    /// * Returns other OS errors, `TimedOut` after the write deadline, a
+    ///   [closed](crate::net::is_closed) error after `close`, and errors of name resolution.
     ///
     /// If several addresses were tried, returns the error of the first.
     ///
@@ -342,13 +343,14 @@ impl UdpSocket {
         SendDatagram::new(&self.fd, buf)
     }
 
-    /// Sends a datagram from several buffers with ancillary data (sendmsg(2)). With `None` as its
-    /// address it goes to the peer of a connected socket. [`Ancillary`] has an example.
+    /// Sends a datagram from several buffers with ancillary data (sendmsg(2)). If `to` is `None`,
+    /// the datagram goes to the peer of a connected socket. Returns the number of bytes sent.
+    /// [`Ancillary`] has an example.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if there is no address on an unconnected socket, or if the local
-    /// address is of another family; EINVAL if the ancillary data is invalid. Otherwise returns the
-    /// same errors as [`send_to`](UdpSocket::send_to).
+    /// Returns `InvalidInput` if `to` is `None` on an unconnected socket, or if the local address
+    /// in `ancillary` is of another family; EINVAL if the ancillary data is invalid. Otherwise
+    /// returns the same errors as [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -361,14 +363,15 @@ impl UdpSocket {
         SendMsg::new(&self.fd, bufs, to.into().map(canonical), *ancillary)
     }
 
-    /// Sends as many datagrams of `batch` as there is room for, at least one, with one system call
-    /// (sendmmsg(2)), and removes them from the batch. Returns their number; 0 at once if the batch
-    /// is empty. [`RecvBatch`] has an example.
+    /// Sends as many datagrams of `batch` as the send buffer has room for, waiting until there is
+    /// room for at least one, with one system call (sendmmsg(2)), and removes them from the batch.
+    /// Returns their number. If the batch is empty, returns 0 immediately. [`RecvBatch`] has an
+    /// example.
     ///
     /// Consecutive datagrams of equal size to one peer without ancillary data pass through the
     /// network stack together (segmentation offload) if the kernel and the device support it and
     /// [`set_segment_size`](UdpSocket::set_segment_size) was not called. The peer receives the same
-    /// datagrams.
+    /// datagrams either way.
     ///
     /// # Errors
     /// Returns the same errors as [`send_msg`](UdpSocket::send_msg). An OS error concerns the first
@@ -376,13 +379,13 @@ impl UdpSocket {
     /// occurs after the first datagram is returned by the next call.
     ///
     /// # Cancel safety
-    /// Datagrams that were sent are removed from the batch, also if the future is dropped.
+    /// A future that is dropped before it completes has sent nothing, and the batch is unchanged.
     pub fn send_many<'a>(&'a self, batch: &'a mut SendBatch) -> SendMany<'a> {
         SendMany::new(&self.fd, &self.segmentation, batch)
     }
 
-    /// Waits until there is room for a datagram, or an error is pending. Any number of tasks may
-    /// wait.
+    /// Waits until the socket is writable: the send buffer has room, or a send would return an
+    /// error. Any number of tasks may wait.
     ///
     /// # Errors
     /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
@@ -391,10 +394,10 @@ impl UdpSocket {
         Writable::new(&self.fd)
     }
 
-    // ---- polling and own system calls ----
+    // ---- polling and the caller's own system calls ----
 
-    /// Polls to receive a datagram like [`recv`](UdpSocket::recv). All tasks that poll are woken
-    /// when a datagram arrives.
+    /// Polls to receive a datagram like [`recv`](UdpSocket::recv). When a datagram arrives, all
+    /// tasks that wait this way are woken.
     ///
     /// # Errors
     /// Returns the same errors as [`recv`](UdpSocket::recv).
@@ -450,8 +453,8 @@ impl UdpSocket {
         self.fd.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
 
-    /// Runs `call`, a system call of yours that reads, without waiting. The descriptor stays open
-    /// during the call. If the call returns `WouldBlock`, wait with
+    /// Runs `call`, which makes a system call that reads, without waiting. The descriptor stays
+    /// open during the call. If the call returns `WouldBlock`, wait with
     /// [`readable`](UdpSocket::readable) and try again.
     ///
     /// # Errors
@@ -482,9 +485,10 @@ impl UdpSocket {
         self.fd.try_call(Direction::Read, call)
     }
 
-    /// Runs `call`, a system call of yours that reads, until it returns something other than
-    /// `WouldBlock`, and waits in between until the socket is readable. The descriptor stays open
-    /// during each call. Any number of tasks may wait; the waker is kept until the next event.
+    /// Polls until `call`, which makes a system call that reads, returns something other than
+    /// `WouldBlock`, waiting in between until the socket is readable. The descriptor stays open
+    /// during each call. Any number of tasks may wait; the socket keeps their wakers until the next
+    /// event.
     ///
     /// # Errors
     /// Returns the error of `call`; `TimedOut` after the read deadline; a
@@ -511,8 +515,9 @@ impl UdpSocket {
         polled.map_err(|failure| self.fd.error("read", failure))
     }
 
-    /// Runs `call`, a system call of yours that writes, without waiting. If the call returns
-    /// `WouldBlock`, wait with [`writable`](UdpSocket::writable) and try again.
+    /// Runs `call`, which makes a system call that writes, without waiting. The descriptor stays
+    /// open during the call. If the call returns `WouldBlock`, wait with
+    /// [`writable`](UdpSocket::writable) and try again.
     ///
     /// # Errors
     /// Returns the error of `call`; `TimedOut` after the write deadline; a
@@ -534,8 +539,8 @@ impl UdpSocket {
     /// Returns the peer's address.
     ///
     /// # Errors
-    /// Returns `NotConnected` (ENOTCONN) if the socket is not connected, and a
-    /// [closed](crate::net::is_closed) error after `close`.
+    /// Returns `NotConnected` if the socket is not connected, and a [closed](crate::net::is_closed)
+    /// error after `close`.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.fd.peer_addr()
     }

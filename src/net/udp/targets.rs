@@ -1,4 +1,4 @@
-//! Addresses that datagrams go to.
+//! Choosing the destination address of datagrams.
 
 use std::io;
 use std::iter::Chain;
@@ -7,8 +7,8 @@ use std::vec;
 
 use socket2::SockAddr;
 
-/// Returns `addr` in the form that sockets of both families accept: a mapped IPv4 address becomes
-/// IPv4.
+/// Returns `addr` in the form that sockets of both families accept: an IPv4-mapped IPv6 address
+/// becomes an IPv4 address.
 pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
     match addr.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())).into(),
@@ -41,5 +41,5 @@ pub(super) fn sends_to(local: IpAddr, only_v6: bool, to: SocketAddr) -> bool {
     }
 }
 
-/// Addresses to try, best first.
+/// The addresses to try, in order.
 pub(super) type Targets = Chain<std::option::IntoIter<SocketAddr>, vec::IntoIter<SocketAddr>>;
