@@ -1,14 +1,15 @@
-//! An accept: one call, within the limits of its listener.
+//! [`Accepting`]: accepting one connection within the limits of its listener.
 //!
 //! # Permits
 //! With a [`Limit`](super::permits::Limit), an accept takes a permit before accept4(2) and returns
-//! it if there is no connection. The permit is stored in the connection's `Fd` and is returned when
-//! close(2) has returned, or when the descriptor is given away. An accept that finds no permit
-//! *parks*: it leaves the list of operations that wait for an edge, joins the limit's list, and
-//! stays registered for expiry and close.
+//! it if there is no connection. The permit is stored in the connection's `Fd`. It is returned
+//! after close(2), or when the descriptor is released. An accept that finds no permit *parks*: it
+//! leaves the list of operations that wait for an edge and joins the limit's list. It stays
+//! registered for the listener's deadline and close.
 //!
 //! # Cancellation
-//! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next.
+//! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next parked
+//! accept.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -22,22 +23,22 @@ use crate::rt::poll::poller::Direction;
 use crate::rt::waiters::{Key, Waiter};
 use crate::trace;
 
-/// Makes a stream of an accepted socket and its peer's address.
+/// Creates a stream from an accepted socket and its peer's address.
 pub(crate) type Adopt<T> = fn(NetFd, SockAddr) -> io::Result<T>;
 
-/// State of an accept between polls.
+/// The state of an accept between polls.
 #[derive(Debug, Default)]
 pub(crate) struct Accepting {
     operation: Operation,
     /// Its place among the parked accepts, or the place from which it was woken.
     place: Option<Key>,
-    /// Whether the operation waits only for expiry and close.
+    /// Whether the operation waits only for the deadline and close.
     parked: bool,
 }
 
 impl Accepting {
-    /// Accepts a connection within the limits of `admission`, if there are any. `adopt` makes a
-    /// stream of it.
+    /// Polls to accept a connection within the limits of `admission`, if there are any. `adopt`
+    /// creates the stream.
     #[inline]
     pub(crate) fn poll<T>(
         &mut self,
@@ -63,7 +64,8 @@ impl Accepting {
             if let Some(limit) = &admission.limit {
                 let parks = limit.poll_free(&mut self.place, cx).is_pending();
                 if self.parked != parks {
-                    // Moves from one list to the other: edges are for accepts that can use them.
+                    // Moves from one list to the other, so that edges wake only accepts that can
+                    // use them.
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
                 }
@@ -73,8 +75,8 @@ impl Accepting {
                     return Poll::Ready(Err(listener.error("accept", failure)));
                 }
             }
-            // Outlives the call, so that wakers run by its return do not run under the listener's
-            // lock.
+            // Declared outside the call. Returning a permit runs wakers, which must not run under
+            // the listener's lock.
             let mut permit = None;
             let polled = listener.fd.poll_call(
                 Direction::Read,
@@ -98,8 +100,9 @@ impl Accepting {
             );
             match polled {
                 Poll::Pending => {
-                    // Passes the permit that it was woken for to the next accept: if several
-                    // listeners share the limit, that accept's listener may have a connection.
+                    // If this accept was woken for a permit, wakes the next parked accept: if
+                    // several listeners share the limit, that accept's listener may have a
+                    // connection.
                     if let Some(limit) = &admission.limit {
                         limit.leave(&mut self.place);
                     }
@@ -114,7 +117,7 @@ impl Accepting {
                     if let Some(permit) = permit {
                         stream.fd.hold(permit);
                     }
-                    // The permit that it was woken for is used.
+                    // The permit that this accept was woken for is in use.
                     self.place = None;
                     if trace::wants_accepts() {
                         Accepted::of(&stream, &peer).trace();
@@ -173,12 +176,12 @@ mod tests {
             let busy = TcpListener::bind("127.0.0.1:0").await.unwrap().admitting(idle.admission.clone());
             let addr = busy.local_addr().unwrap();
             let (counts, noop) = (std::sync::Arc::new(Count::default()), Waker::noop());
-            // It waits for a connection and knows that there is none.
+            // The first accept waits for a connection of its listener.
             let mut first = idle.accept();
             assert!(waits(&mut first, noop));
             let _clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
             let (stream, _) = busy.accept().await.unwrap();
-            // Polled for another reason, it parks, as the first.
+            // Polled for another reason, it parks as the first in the list.
             assert!(waits(&mut first, noop));
             let mut second = busy.accept();
             assert!(waits(&mut second, &counts.clone().into()));

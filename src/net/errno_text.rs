@@ -1,10 +1,10 @@
-//! The texts of OS errors.
+//! Formatting of OS errors in Go's style.
 
 use std::fmt;
 use std::io;
 
-/// Prints an OS error as Go does, in lower case and without the number. Prints other errors
-/// unchanged.
+/// Displays an OS error as Go does: its first letter in lower case, and without the errno. Displays
+/// other errors unchanged.
 pub(super) struct ErrnoText<'a>(pub(super) &'a io::Error);
 
 impl fmt::Display for ErrnoText<'_> {
@@ -20,7 +20,7 @@ impl fmt::Display for ErrnoText<'_> {
     }
 }
 
-/// The text of an OS error, for `netpoll-resolver`.
+/// Returns the text of an OS error in Go's style, for `netpoll-resolver`.
 pub fn errno_text(error: &io::Error) -> String {
     ErrnoText(error).to_string()
 }

@@ -1,20 +1,22 @@
-//! Connecting to the first of several addresses that answers: Happy Eyeballs version 2 (RFC 8305).
+//! [`Race`]: connecting to the first of several addresses that accepts the connection, with Happy Eyeballs version 2 (RFC 8305).
 //!
 //! # Rules
 //! * Addresses keep their order within a family, and the families alternate, starting with the
-//!   family of the first address (section 4). Addresses that arrive later are inserted accordingly.
-//! * An attempt begins when the previous one has failed, or has not answered within the stagger
-//!   (section 5). Earlier attempts go on. Under a deadline the stagger shrinks, down to 10 ms, so
-//!   that every address gets its turn.
-//! * At most [`AT_ONCE_MAX`] attempts are in progress, so that a reply of the DNS does not choose how
-//!   many descriptors a dial uses. A further one takes the place of the oldest, and begins at least
-//!   10 ms after the last.
+//!   family of the first address (section 4). Addresses that arrive later are inserted in the same
+//!   way.
+//! * The next attempt begins when an attempt has failed, or when the stagger has passed since the
+//!   previous attempt began (section 5). Earlier attempts continue. Under a deadline the stagger is
+//!   reduced, to no less than 10 ms, so that every address is tried.
+//! * At most [`AT_ONCE_MAX`] attempts are in progress at a time, so that a DNS reply does not
+//!   determine how many descriptors a dial uses. A further attempt replaces the oldest one, and
+//!   begins at least 10 ms after the previous one.
 //! * The first connection wins. If all attempts fail, the first error is returned, as in Go. An
 //!   error of the look-up is returned only if there was no address.
 //!
 //! # Cancellation
-//! Attempts are futures. Those that lose, or are dropped with the race, close their sockets. If two
-//! have connected by the time they are polled, the earlier one wins and the other is closed.
+//! Attempts are futures. An attempt that loses, or is dropped with the race, closes its socket. If
+//! two attempts have connected by the time they are polled, the one that began earlier wins and the
+//! other is closed.
 //!
 //! # Compared with Go (net/dial.go)
 //! Go races the two families, one address of each at a time (RFC 6555), 300 ms apart, after all
@@ -33,13 +35,14 @@ use futures_core::Stream;
 use crate::rt::time::clock;
 use crate::time::Sleep;
 
-/// The time between attempts: RFC 8305, section 8.
+/// The time between attempts (RFC 8305, section 8).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
-/// The minimum time between attempts under a deadline: RFC 8305, section 5.
+/// The minimum time between attempts under a deadline (RFC 8305, section 5).
 const STAGGER_MIN: Duration = Duration::from_millis(10);
 
-/// The maximum number of attempts at the same time. With pauses of 10 ms each has 640 ms.
+/// The maximum number of concurrent attempts. With attempts 10 ms apart, each gets 640 ms before it
+/// is replaced.
 const AT_ONCE_MAX: usize = 64;
 
 /// Addresses that have not been tried yet.
@@ -71,23 +74,23 @@ impl Queue {
     }
 }
 
-/// The first connection that `dial` makes to an address from `source`; see the [module
-/// documentation](self).
+/// A future of the first connection that `dial` establishes to an address from `source`. See the
+/// [module documentation](self).
 pub(crate) struct Race<S, D, F> {
     source: Option<S>,
     dial: D,
     stagger: Duration,
     deadline: Option<Instant>,
     queue: Queue,
-    /// Oldest first.
+    /// The attempts in progress, oldest first.
     attempts: Vec<Pin<Box<F>>>,
-    /// The time until the next attempt; `None` if it may begin at once.
+    /// The time until the next attempt; `None` if it may begin immediately.
     pause: Option<Sleep>,
     error: Option<io::Error>,
     lookup_error: Option<io::Error>,
 }
 
-// Neither field is pinned.
+// No field is pinned.
 impl<S, D, F> Unpin for Race<S, D, F> {}
 
 impl<S, D, F, T> Race<S, D, F>
@@ -122,7 +125,7 @@ where
         }
     }
 
-    /// Polls the attempts. Returns the connection if one has been made.
+    /// Polls the attempts. Returns the connection of the first that has succeeded.
     fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Option<T> {
         let mut at = 0;
         while at < self.attempts.len() {
@@ -177,7 +180,7 @@ where
     D: FnMut(SocketAddr) -> F,
     F: Future<Output = io::Result<T>>,
 {
-    /// `None` if there was no address.
+    /// `None` if there was neither an address nor an error of the look-up.
     type Output = Option<io::Result<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -219,7 +222,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// The fate of an attempt, after a number of milliseconds.
+    /// The outcome of an attempt, after a number of milliseconds.
     #[derive(Clone, Copy)]
     enum Fate {
         Connects(u64),
@@ -229,7 +232,7 @@ mod tests {
 
     type Outcome = (Option<Result<SocketAddr, String>>, Vec<(SocketAddr, Duration)>);
 
-    /// Runs a race. Returns its outcome, and which attempts began when.
+    /// Runs a race. Returns its outcome, and each attempt with the time at which it began.
     fn race(
         source: impl Stream<Item = io::Result<Vec<SocketAddr>>> + Unpin,
         stagger: Duration,
@@ -283,7 +286,7 @@ mod tests {
         queue.extend(vec![v4(1), v4(2), v6(1)]);
         order = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(order, [v4(1), v6(1), v4(2)]);
-        // A late address of the other family is not put behind the whole list.
+        // A late address of the other family is not put at the end of the whole list.
         queue = Queue::default();
         queue.extend(vec![v4(1), v4(2), v4(3)]);
         assert_eq!(queue.pop(), Some(v4(1)));
@@ -297,8 +300,9 @@ mod tests {
     fn outcomes_of_a_race() {
         use Fate::{Connects, Fails, Hangs};
         let refused = |addr: SocketAddr| Some(Err(addr.to_string()));
-        // First and second address, the outcome, and whether the second attempt begins after the
-        // stagger or at once. Where it must not wait, the stagger is longer than any test.
+        // The fates of the first and the second address, the outcome, and whether the second
+        // attempt begins after the stagger or immediately (`None`: it does not begin). Where it
+        // must not wait, the stagger is longer than any test.
         let cases = [
             (Connects(0), Connects(0), Some(Ok(v6(1))), None),
             (Connects(5), Hangs, Some(Ok(v6(1))), None),
@@ -309,7 +313,7 @@ mod tests {
             (Connects(400), Connects(5000), Some(Ok(v6(1))), Some(true)),
             (Connects(400), Fails(0), Some(Ok(v6(1))), Some(true)),
             (Fails(0), Fails(0), refused(v6(1)), Some(false)),
-            // The first to fail, not the first to begin.
+            // The error of the first attempt to fail, not of the first to begin.
             (Fails(400), Fails(0), refused(v4(1)), Some(true)),
         ];
         for (number, (first, second, outcome, staggered)) in cases.into_iter().enumerate() {

@@ -1,15 +1,15 @@
-//! Connection limits of a listener, and refusing connections when the process has no descriptor
-//! left.
+//! The limits of a listener: how many connections it admits, and how it refuses connections when
+//! the process has no descriptor left.
 //!
 //! # The reserve
-//! The reserve holds descriptor numbers by keeping files open. When accept4(2) fails for lack of a
-//! number (EMFILE, ENFILE), a spare is closed, the oldest connection is accepted in its place,
-//! answered and closed, and the spare is opened again. A client thus learns at once that the server
-//! is full, and the loop neither spins nor leaves the queue full. Another thread may take the
-//! number first; then the next spare is tried, and with none left the caller gets the error.
-//! Numbers that become free go to the reserve first: a connection is admitted only while the
-//! reserve is whole, and otherwise refused and its number kept. Each spare is a file of its own,
-//! because ENFILE counts files.
+//! The reserve holds descriptor numbers by keeping files open, the *spares*. When accept4(2) fails
+//! for lack of a number (EMFILE, ENFILE), a spare is closed, the oldest connection is accepted in
+//! its place, answered and closed, and the spare is opened again. A client thus learns immediately
+//! that the server is full, and the accept loop neither spins nor leaves the queue full. If another
+//! thread takes the number first, the next spare is tried; if none is left, the caller gets the
+//! error. Numbers that become free refill the reserve first: a connection is admitted only while
+//! the reserve is full. Otherwise it is refused, and its number refills the reserve. Each spare is
+//! a separate open file, because ENFILE counts open files.
 
 use std::fs::File;
 use std::io;
@@ -28,11 +28,11 @@ use crate::sys::{option, socket};
 /// The maximum number of connections refused in one poll, so that other tasks get their turn.
 const SHED_BATCH_MAX: u32 = 64;
 
-/// The maximum number of bytes read before a refused connection is closed. Closing with unread data
-/// resets the connection, and the reset may overtake the answer.
+/// The maximum number of bytes that are read and discarded before a refused connection is closed.
+/// Closing with unread data resets the connection, and the client may then lose the answer.
 const DRAIN_MAX: usize = 64 << 10;
 
-/// Descriptors held back for when no others are left.
+/// Descriptors that are held back for refusing connections.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     most: usize,
@@ -42,6 +42,8 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
+    /// Creates a reserve of `most` descriptors. Refused connections receive `answer`.
+    ///
     /// # Errors
     /// Returns the error of open(2).
     pub(crate) fn new(most: usize, answer: Box<[u8]>) -> io::Result<Reserve> {
@@ -49,7 +51,7 @@ impl Reserve {
         Ok(Reserve { most, spares: Mutex::new(spares), answer, shed: AtomicU64::new(0) })
     }
 
-    /// Reopens missing spares. Returns false if the process has too few descriptors.
+    /// Reopens the missing spares. Returns false if the process has too few descriptors.
     fn refill(&self) -> bool {
         let mut spares = self.spares.lock();
         while spares.len() < self.most {
@@ -61,7 +63,7 @@ impl Reserve {
         true
     }
 
-    /// Answers and closes a connection, and keeps its number.
+    /// Answers and closes a connection, and refills the reserve with its number.
     fn turn_away(&self, socket: OwnedFd) {
         turn_away(socket.as_fd(), &self.answer);
         drop(socket);
@@ -72,8 +74,8 @@ impl Reserve {
     /// Accepts the oldest connection in place of a spare, answers it and closes it.
     ///
     /// # Errors
-    /// Returns the error of accept4(2), including that there is no connection; `want` if no spare
-    /// is left.
+    /// Returns the error of accept4(2), including `WouldBlock` if there is no connection. Returns
+    /// `want` if no spare is left.
     fn shed(&self, listener: BorrowedFd<'_>, want: io::Error) -> io::Result<()> {
         loop {
             let Some(spare) = self.spares.lock().pop() else { return Err(want) };
@@ -102,10 +104,10 @@ fn is_want_of_numbers(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Sends `answer` to a peer whose connection is closed next. Bytes that do not fit into the buffer,
-/// or arrive too late, are lost.
+/// Sends `answer` on a connection that is about to be closed. Bytes that do not fit into the send
+/// buffer are lost, and so is an answer that a reset overtakes.
 fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
-    // The listener may have passed SO_LINGER on, and this close must not wait.
+    // The socket may have inherited SO_LINGER from the listener, and this close must not wait.
     let _ = option::socket::set_linger(socket, None);
     if answer.is_empty() || socket::send(socket, answer, 0).is_err() {
         return;
@@ -121,7 +123,7 @@ fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
     }
 }
 
-/// The admission policy of a listener; listeners that were opened together share one.
+/// The limits of a listener. Listeners that were opened together share one value.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) limit: Option<Arc<Limit>>,
@@ -129,7 +131,7 @@ pub(crate) struct Admission {
 }
 
 /// The result of an accept within limits.
-// It is returned once per poll and not kept.
+// Returned once per poll and not stored.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Outcome {
     Accepted(NetFd, SockAddr),
@@ -164,7 +166,7 @@ impl Admission {
         self.reserve.as_ref().map_or(0, |reserve| reserve.shed.load(Ordering::Relaxed))
     }
 
-    /// Shows the limits of `listener` in snapshots.
+    /// Makes snapshots show these limits for `listener`.
     pub(crate) fn show(self: &Arc<Admission>, listener: &NetFd) {
         let weak: Weak<Admission> = Arc::downgrade(self);
         listener.fd.poll.set_limits(weak);

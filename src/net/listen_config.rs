@@ -1,15 +1,15 @@
 //! [`ListenConfig`]: options and limits of a listener.
 //!
 //! Options are set before bind(2) and listen(2). Accepted sockets inherit them, so an accept costs
-//! one system call, and the TCP window scale, which follows from the receive buffer, is right from
-//! the first SYN. An option that the user asked for and the kernel refuses is an error. The
-//! defaults (no delay, keep-alive) are dropped where the kernel refuses them, as in Go.
+//! one system call, and the TCP window scale, which depends on the receive buffer, is right from
+//! the first SYN. If the kernel refuses an option that the user set, the error is returned. If it
+//! refuses one of the defaults (TCP_NODELAY, keep-alive), the socket is used without it, as in Go.
 //!
 //! # Compared with Go (net/dial.go `ListenConfig`, sock_posix.go, mptcpsock_linux.go)
-//! The defaults are the same except for the wildcard: `0.0.0.0:80` is IPv4 only, as everywhere in
-//! Rust; `[::]:80` takes both families. Multipath TCP is off unless asked for (in Go it is on), and
-//! falls back to TCP where it is unavailable. Go leaves everything except keep-alive to its
-//! `Control` hook; here the options that servers use have methods.
+//! The defaults are the same except for two. The address `0.0.0.0:80` is IPv4 only, as in std;
+//! `[::]:80` accepts both families. Multipath TCP is off by default (in Go it is on), and falls
+//! back to TCP where it is unavailable. Go leaves all options except keep-alive and multipath TCP
+//! to its `Control` hook; here the options that servers use have methods.
 
 use std::fmt;
 use std::io;
@@ -34,8 +34,8 @@ type Control = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send
 
 /// Options and limits of a TCP listener and of the streams that it accepts.
 ///
-/// A new configuration has the defaults of [`TcpListener::bind`](crate::net::TcpListener::bind). Each method sets one option. One
-/// configuration can open any number of listeners.
+/// A new configuration has the defaults of [`TcpListener::bind`](crate::net::TcpListener::bind).
+/// Each method sets one option. A configuration can open any number of listeners.
 ///
 /// Source: `net.ListenConfig` of Go; socket(7), tcp(7), ipv6(7).
 ///
@@ -75,44 +75,44 @@ pub struct ListenConfig {
 }
 
 impl ListenConfig {
-    /// Creates a configuration with Go's defaults: no delay, keep-alive (15 s, 15 s, 9 probes),
+    /// Creates a configuration with Go's defaults: TCP_NODELAY, keep-alive (15 s, 15 s, 9 probes),
     /// SO_REUSEADDR, the host's maximum backlog, and both address families on `[::]`.
     pub fn new() -> ListenConfig {
         ListenConfig::default()
     }
 
-    /// Sets how many connections the kernel completes ahead of accept. The maximum, which is also
-    /// the default, is the host's `net.core.somaxconn`.
+    /// Sets how many established connections the kernel queues until they are accepted. The
+    /// maximum, which is also the default, is the host's `net.core.somaxconn`.
     pub fn backlog(mut self, connections: u32) -> ListenConfig {
         self.backlog = Some(connections);
         self
     }
 
-    /// Sets whether the port can be bound while connections of an earlier listener linger on it
-    /// (SO_REUSEADDR). The default is true.
+    /// Sets whether the port can be bound while connections of an earlier listener still use it,
+    /// for example in TIME_WAIT (SO_REUSEADDR). The default is true.
     pub fn reuse_address(mut self, reuse: bool) -> ListenConfig {
         self.exclusive = !reuse;
         self
     }
 
     /// Sets whether other listeners of the same user can bind the same port (SO_REUSEPORT). The
-    /// kernel spreads connections over them. Closing one of them resets the connections in its
-    /// queue.
+    /// kernel distributes connections among them. Closing one of them resets the connections in its
+    /// queue. The default is false.
     pub fn reuse_port(mut self, reuse: bool) -> ListenConfig {
         self.reuse_port = reuse;
         self
     }
 
-    /// Sets whether a listener on an IPv6 wildcard refuses IPv4 (IPV6_V6ONLY). The default is
+    /// Sets whether a listener on `[::]` refuses IPv4 connections (IPV6_V6ONLY). The default is
     /// false, whatever the host's default is.
     pub fn only_v6(mut self, only: bool) -> ListenConfig {
         self.only_v6 = only;
         self
     }
 
-    /// Calls `control` with each socket after all other options are set and before it is bound. Its
-    /// arguments are the network (`tcp4` or `tcp6`), the address and the descriptor. An error ends
-    /// the attempt at this address.
+    /// Sets a function that is called with each socket, after all other options are set and before
+    /// the socket is bound. Its arguments are the network (`tcp4` or `tcp6`), the address and the
+    /// descriptor. If it returns an error, the attempt at this address fails with that error.
     ///
     /// # Examples
     /// ```
@@ -135,7 +135,7 @@ impl ListenConfig {
         self
     }
 
-    /// Sets whether accepted connections gather the writes of a turn; see
+    /// Sets whether accepted connections gather the writes of one turn of a task; see
     /// [`TcpStream::set_auto_cork`](crate::net::TcpStream::set_auto_cork). The default is false.
     ///
     /// # Examples
@@ -153,29 +153,29 @@ impl ListenConfig {
         self
     }
 
-    /// Limits the number of accepted connections that are open at a time. At the limit, accepting
-    /// waits and new connections queue in the kernel, up to the [backlog](ListenConfig::backlog). A
+    /// Limits the number of accepted connections that are open at a time. At the limit, accepts
+    /// wait and new connections queue in the kernel, up to the [backlog](ListenConfig::backlog). A
     /// waiting accept still ends at the listener's deadline or close.
     ///
-    /// The permit belongs to the stream. It is released when the descriptor is closed (by the drop
-    /// of the last clone or by `force_close`) or converted into another type.
+    /// Each stream holds a permit. The permit is released when the descriptor is closed (when the
+    /// last clone is dropped, or by `force_close`) or converted into another type.
     pub fn max_connections(mut self, connections: usize) -> ListenConfig {
         self.max_connections = Some(connections);
         self
     }
 
-    /// Reserves descriptors for refusing connections when the process runs out of them (EMFILE,
-    /// ENFILE). The listener then closes a reserved descriptor, accepts the oldest connection in
-    /// its place, sends it the [`refuse_with`](ListenConfig::refuse_with) answer, closes it and
-    /// opens the reserve again. Clients learn at once that the server is full, and accepting never
-    /// fails for lack of descriptors while the reserve holds.
+    /// Reserves descriptors for refusing connections when the process runs out of descriptors
+    /// (EMFILE, ENFILE). The listener then closes a reserved descriptor, accepts the oldest
+    /// connection in its place, sends it the [`refuse_with`](ListenConfig::refuse_with) answer,
+    /// closes it and refills the reserve. Clients learn immediately that the server is full, and
+    /// accepts do not fail for lack of descriptors while a reserved one is left.
     ///
-    /// One descriptor is enough unless other threads open files at the same time: they may take the
-    /// number first. Descriptors that become free restore the reserve before another connection is
-    /// accepted.
+    /// One descriptor is enough unless other threads open files at the same time, because they may
+    /// take the freed descriptor first. Descriptors that become free refill the reserve before
+    /// another connection is accepted.
     ///
     /// Without a reserve, [`accept`](crate::net::TcpListener::accept) returns the error and
-    /// [`incoming`](crate::net::TcpListener::incoming) pauses; connections wait.
+    /// [`incoming`](crate::net::TcpListener::incoming) pauses, while connections stay in the queue.
     ///
     /// # Examples
     /// ```no_run
@@ -194,14 +194,14 @@ impl ListenConfig {
         self
     }
 
-    /// Sets the bytes that refused connections receive, as far as they fit into the socket's
-    /// buffer. The default is none.
+    /// Sets the answer that refused connections receive, as far as it fits into the socket's send
+    /// buffer. The default is no answer.
     pub fn refuse_with(mut self, answer: impl Into<Vec<u8>>) -> ListenConfig {
         self.answer = answer.into();
         self
     }
 
-    /// The limits of a new listener, or of several together.
+    /// Creates the limits of a new listener, or of several listeners that share them.
     pub(super) fn admission(&self) -> io::Result<Option<Arc<Admission>>> {
         if self.max_connections.is_none() && self.reserve == 0 {
             return Ok(None);
@@ -217,11 +217,12 @@ impl ListenConfig {
         Ok(Some(Arc::new(Admission { limit, reserve })))
     }
 
-    /// A socket that listens on `addr`.
+    /// Opens a listener on `addr`.
     pub(super) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener = make(self.socket(addr)?)?;
-        // Without IPv6 it listens on another address: the kernel is asked when it is needed.
+        // On a host without IPv6 it listens on another address, so the kernel is asked for the
+        // address when it is needed.
         let may_differ = is_wildcard_v6(addr) && !self.only_v6;
         listener.fd.poll.set_listener(if may_differ { SocketAddr::new(addr.ip(), 0) } else { addr });
         if self.auto_cork {
@@ -234,8 +235,10 @@ impl ListenConfig {
         Ok(listener)
     }
 
-    /// Opens a socket that listens on `addr`. The error is an `OpError` `listen tcp addr: call:
-    /// reason`.
+    /// Opens a socket that listens on `addr`.
+    ///
+    /// # Errors
+    /// Returns an `OpError` with the text `listen tcp ADDR: CALL: …`.
     fn socket(&self, addr: SocketAddr) -> io::Result<OwnedFd> {
         match self.try_socket(addr) {
             // A host without IPv6 falls back to the IPv4 wildcard.
@@ -254,7 +257,7 @@ impl ListenConfig {
 
     fn try_socket(&self, addr: SocketAddr) -> Result<OwnedFd, (&'static str, io::Error)> {
         let domain = Domain::for_address(addr);
-        // If MPTCP is unavailable for any reason, a TCP socket is opened.
+        // If an MPTCP socket cannot be opened for any reason, opens a TCP socket.
         let listener = match self.extras.open(domain) {
             Some(listener) => listener,
             None => fd::open(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| ("socket", error))?,
@@ -262,7 +265,7 @@ impl ListenConfig {
         let fd = listener.as_fd();
         if addr.is_ipv6() {
             let set = option::ip::set_only_v6(fd, self.only_v6);
-            // A kernel without IPv4 refuses to clear the option; then there is no IPv4 to map.
+            // A kernel without IPv4 refuses to clear the option, and there is nothing to map then.
             if self.only_v6 {
                 set.map_err(|error| ("setsockopt", error))?;
             }
@@ -289,7 +292,8 @@ impl ListenConfig {
     }
 }
 
-/// Calls `open` with each of `addrs` and returns its first success.
+/// Calls `open` with each of `addrs` until it succeeds. If no call succeeds, returns the last
+/// error.
 pub(super) async fn open_first<A: ToSocketAddrs, T>(
     addrs: A,
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,
@@ -304,7 +308,7 @@ pub(super) async fn open_first<A: ToSocketAddrs, T>(
     Err(last.unwrap_or_else(|| failed(AddrError::missing())))
 }
 
-/// Returns the error of a listen call that has no address.
+/// Returns the error of a listen operation that fails before it has an address.
 fn failed(error: io::Error) -> io::Error {
     Op::at("listen", "tcp", None).other(error)
 }

@@ -1,14 +1,14 @@
-//! A limited number of permits, and the list of accepts that are parked until one is returned.
+//! A limited number of permits, and the list of accepts that are parked until a permit is returned.
 //!
 //! # Invariants
 //! * L1 — no more permits are in use than the limit allows, and each is returned once.
-//! * L2 — while a permit is free and an accept is parked, some accept that was woken for it has not
-//!   acted yet. It takes the permit, returns it, or leaves (also to wait for a connection); the
-//!   last two wake the next (models `parked_accepts_get_their_turn`,
-//!   `dropped_waiter_passes_the_permit_on`).
+//! * L2 — while a permit is free and an accept is parked, some accept that was woken for the permit
+//!   has not acted on it yet. It takes the permit, takes it and returns it, or leaves without it
+//!   (possibly to wait for a connection). In the last two cases it wakes the next parked accept
+//!   (models `parked_accepts_get_their_turn`, `dropped_waiter_passes_the_permit_on`).
 //!
-//! Count and list change under one lock; wakers run outside it. A snapshot reads the count without
-//! the lock.
+//! The count and the list change under one lock; wakers run outside it. A snapshot reads the count
+//! without the lock.
 
 use std::task::{Context, Poll};
 
@@ -20,7 +20,8 @@ use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, injected_bug};
 pub(crate) struct Limit {
     most: usize,
     /// The number of permits in use.
-    // ORDERING: Relaxed: it is changed, and compared with `most`, under the lock of `parked` only.
+    // ORDERING: Relaxed, because it is changed, and compared with `most`, only under the lock of
+    // `parked`.
     out: AtomicUsize,
     parked: Mutex<Waiters>,
 }
@@ -53,15 +54,16 @@ impl Limit {
         self.taken() < self.most
     }
 
-    /// Ready while a permit is free; does not take it. A parked caller keeps its `place`.
+    /// Polls until a permit is free, without taking it. `place` is the caller's place among the
+    /// parked accepts.
     pub(crate) fn poll_free(&self, place: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<()> {
-        // Cloned and dropped outside the lock, because it is foreign code.
+        // The waker is cloned and dropped outside the lock, because it is foreign code.
         let waker = cx.waker().clone();
         let (polled, _removed) = {
             let mut parked = self.parked.lock();
             if self.is_free() {
-                // Still listed if something other than a permit woke it; the place is kept as if a
-                // permit had.
+                // If something other than a permit woke the caller, it is still in the list and is
+                // removed. It keeps its place as if a permit had woken it.
                 (Poll::Ready(()), place.and_then(|key| parked.remove(key)))
             } else {
                 let (key, replaced) = parked.insert(*place, Interest::Event, waker);
@@ -72,7 +74,8 @@ impl Limit {
         polled
     }
 
-    /// Gives up a place. An accept that was woken and took no permit passes it to the next.
+    /// Gives up a place. If the accept was woken for a permit and did not take it, wakes the next
+    /// parked accept.
     pub(crate) fn leave(&self, place: &mut Option<Key>) {
         let Some(key) = place.take() else { return };
         let mut wakers = Wakers::new();
@@ -100,7 +103,7 @@ impl Limit {
     }
 }
 
-/// The right to be one of a limited number of connections.
+/// One of a limited number of permits, held by a connection. Returned on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
     limit: Arc<Limit>,
@@ -127,7 +130,7 @@ mod tests {
         }
     }
 
-    /// A parked accept, as the limit sees it.
+    /// A parked accept, reduced to its waker and its place.
     #[derive(Default)]
     struct Parked {
         count: std::sync::Arc<Count>,
@@ -165,10 +168,10 @@ mod tests {
         }
         drop(permit);
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 0, 0]);
-        // It is dropped before it acts.
+        // The first waiter is dropped before it acts.
         limit.leave(&mut parked[0].place);
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 1, 0]);
-        // It acts: no other is woken until the permit is returned.
+        // The second waiter takes the permit. No other is woken until it is returned.
         assert!(parked[1].poll(&limit).is_ready());
         let permit = limit.try_take().unwrap();
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 1, 0]);

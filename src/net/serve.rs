@@ -2,13 +2,12 @@
 //!
 //! # States
 //! ```text
-//! serving ── the stop future ends, or the listener is closed ──→ draining ── no connection is left, or the drain time is over ──→ done
+//! serving ── the stop future completes, or the listener is closed ──→ draining ── no connection is left, or the drain time is over ──→ done
 //! ```
-//! *Serving*: connections are accepted, and each is handled in its own task. *Draining*:
-//! connections that wait in the listener's queue are accepted too, then the listener is closed and
-//! `when_stopping` is called for each connection. When the drain time is over, the
-//! remaining connections are closed by force. Their tasks get [`FORCED`] to end and are then
-//! cancelled.
+//! *Serving*: connections are accepted, and each is handled in its own task. *Draining*: the
+//! connections in the listener's queue are also accepted, then the listener is closed and
+//! `when_stopping` is called for each connection. When the drain time is over, the remaining
+//! connections are closed by force. Their tasks have [`FORCED`] to end and are then cancelled.
 //!
 //! # Cancellation
 //! Dropping the future cancels the tasks of all connections.
@@ -48,14 +47,14 @@ const BATCH_MAX: usize = 64;
 /// Serves each connection that `listener` accepts with `handler`, in its own task.
 ///
 /// Await the returned value. Its methods set limits, and when and how the server stops. Without
-/// [`until`](Serve::until) it serves until the listener is closed. A panic in a handler ends only
-/// its connection. A connection is closed when its handler drops the last handle.
+/// [`until`](Serve::until), the server runs until the listener is closed. A panic in a handler ends
+/// only its connection. A connection is closed when its handler drops the last handle.
 ///
 /// # Errors
-/// If the listener can accept no more, the server stops, drains its connections and returns the
-/// error: EINVAL if another owner of the socket has shut it down, EBADF, ENOTSOCK or EOPNOTSUPP;
-/// `TimedOut` if the listener has a deadline; the error of a shutdown of the runtime. After other
-/// errors it continues.
+/// If an accept fails with an error that would persist, the server stops, drains its connections
+/// and returns the error. Such errors are EINVAL (another owner of the socket has shut it down),
+/// EBADF, ENOTSOCK and EOPNOTSUPP; `TimedOut` after the listener's deadline; and the error of a
+/// runtime that was shut down. After other errors the server continues.
 ///
 /// # Examples
 /// ```
@@ -105,7 +104,7 @@ where
 
 type Hook<T> = Option<Arc<dyn Fn(&T) + Send + Sync>>;
 
-/// A server, to be awaited; returned by [`serve`].
+/// A server that runs when it is awaited; returned by [`serve`].
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct Serve<L: Listener, H, S = Pending<()>> {
     listener: L,
@@ -118,42 +117,44 @@ pub struct Serve<L: Listener, H, S = Pending<()>> {
 }
 
 impl<L: Listener, H, S> Serve<L, H, S> {
-    /// Stops the server gracefully when `stop` completes, whatever it returns.
+    /// Stops the server gracefully when `stop` completes. Its output is ignored.
     pub fn until<T: Future>(self, stop: T) -> Serve<L, H, T> {
         let Serve { listener, handler, max_connections, drain, when_stopping, on_error, .. } = self;
         Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error }
     }
 
-    /// Limits the number of connections that are served at a time, at least 1. Further connections
-    /// wait in the listener's queue. The default is no limit. Limits of the listener itself also
-    /// apply. When the server stops, it also serves the connections in the queue, beyond this limit,
-    /// up to 4,096.
+    /// Limits the number of connections that are served at a time. A limit of 0 counts as 1.
+    /// Further connections wait in the listener's queue. The default is no limit. The listener's
+    /// own limits also apply. When the server stops, it also serves up to 4,096 connections from
+    /// the queue, even beyond this limit.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self
     }
 
     /// Sets how long connections may take to end after the server has begun to stop. The default is
-    /// 10 seconds. The server returns at most 50 ms after that, unless handlers block their
+    /// 10 seconds. The server returns at most 50 ms after this time, unless handlers block their
     /// threads.
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;
         self
     }
 
-    /// Calls `hook` for each connection that its handler has not dropped when the server begins to
-    /// stop.
+    /// Sets a function that is called for each connection that is still open when the server begins
+    /// to stop.
     ///
-    /// [`TcpStream::close_read`](super::TcpStream::close_read) in the hook loses no request: a
-    /// handler reads the requests that have arrived, then the end of the stream, as if the client
-    /// had closed its sending side. A read deadline in the past ends a handler that waits for a
-    /// request too, but also one that has not read a request that has arrived.
+    /// Calling [`TcpStream::close_read`](super::TcpStream::close_read) in the hook loses no
+    /// request: the handler reads the requests that have arrived, then end of stream, as if the
+    /// client had closed its sending side. Setting a read deadline in the past also ends a handler
+    /// that is waiting for a request, but it loses a request that has arrived and has not been read
+    /// yet.
     pub fn when_stopping(mut self, hook: impl Fn(&L::Conn) + Send + Sync + 'static) -> Self {
         self.when_stopping = Some(Arc::new(hook));
         self
     }
 
-    /// Calls `hook` with each error of accepting a connection. The server goes on.
+    /// Sets a function that is called with each error of accepting a connection, whether or not it
+    /// stops the server. It is not called when the listener is closed.
     pub fn on_error(mut self, hook: impl Fn(&io::Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(hook));
         self
@@ -185,7 +186,7 @@ where
     }
 }
 
-/// The result of a server; returned by [`serve`]'s future.
+/// Statistics about a server's connections; the output of [`serve`]'s future.
 ///
 /// # Examples
 /// ```
@@ -209,11 +210,11 @@ where
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Number of accepted connections.
+    /// The number of accepted connections.
     pub accepted: u64,
-    /// Number of handlers that panicked.
+    /// The number of handlers that panicked.
     pub panicked: u64,
-    /// Connections that were still open at the end of the drain time and were closed by force.
+    /// The connections that were still open at the end of the drain time and were closed by force.
     pub stragglers: Vec<Straggler>,
 }
 
@@ -251,7 +252,7 @@ impl fmt::Display for Straggler {
 
 /// A connection that is being served.
 struct Open<C> {
-    /// Makes a handle unless the handler has dropped its own.
+    /// Returns a handle, or `None` if the handler has dropped the last one.
     conn: Box<dyn Fn() -> Option<C> + Send + Sync>,
     peer: Option<Addr>,
     since: Instant,
@@ -260,7 +261,7 @@ struct Open<C> {
 /// The open connections, and the report so far.
 struct Serving<C> {
     open: HashMap<TaskId, Open<C>>,
-    /// The results tell whether the handler panicked.
+    /// The handlers' tasks. Each returns whether its handler panicked.
     tasks: TaskSet<bool>,
     report: Report,
 }
@@ -288,13 +289,14 @@ impl<C: Conn + Clone> Serving<C> {
         self.report.panicked += 1;
     }
 
-    /// Removes connections that have ended. Ready when none is left.
+    /// Removes the connections that have ended. Ready when no connection is left.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.tasks.poll_end(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Poll::Ready(()),
-                // Without a result it was dropped by a shutdown, which also ends the accept loop.
+                // A task without a result was dropped by a shutdown of the runtime, which also ends
+                // the accept loop.
                 Poll::Ready(Some((id, panicked))) => {
                     self.open.remove(&id);
                     self.report.panicked += u64::from(panicked == Some(true));
@@ -303,7 +305,7 @@ impl<C: Conn + Clone> Serving<C> {
         }
     }
 
-    /// Waits until no connection is left, at most for `time`.
+    /// Waits until no connection is left, for at most `time`.
     async fn all_ended(&mut self, time: Duration) {
         let _ = future::timeout(time, poll_fn(|cx| self.poll_ended(cx))).await;
     }
@@ -320,15 +322,15 @@ impl<C: Conn + Clone> Serving<C> {
             Straggler { peer, task, age: clock::instant().saturating_duration_since(since), ended }
         });
         self.report.stragglers = stragglers.collect();
-        // A task that blocks its thread ends when it returns.
+        // A task that blocks its thread is cancelled only when its poll returns.
         let _ = future::timeout(FORCED, self.tasks.cancel_all()).await;
         self.report
     }
 }
 
-/// The waker of one look at the listener's queue. A listener that returns `Pending` and has woken
-/// its task is not at the end of its queue: the turn's budget is used up, or a connection has just
-/// come.
+/// The waker for one attempt to empty the listener's queue. If a listener returns `Pending` and has
+/// woken its task, its queue may not be empty: the task's budget is used up, or a connection has
+/// just arrived.
 struct Attempt {
     task: Waker,
     woken: AtomicBool,
@@ -379,7 +381,8 @@ where
     async fn run(self) -> io::Result<Report> {
         let Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error } = self;
         let mut serving = Serving { open: HashMap::new(), tasks: TaskSet::new(), report: Report::default() };
-        // `None` once it has ended or failed for good: a stream must not be polled after its end.
+        // `None` once the stream has ended or an error would persist: a stream must not be polled
+        // after its end.
         let mut incoming = Some(listener.incoming());
         let mut stop = pin!(stop);
         let mut ended = None;
@@ -416,8 +419,8 @@ where
                 return Poll::Ready(());
             }
             for _ in 0..BATCH_MAX {
-                // Polled after each spawn, so that the waker is registered with the task that was
-                // spawned last.
+                // Polled after each spawn, so that the waker is also registered with the task that
+                // was spawned last.
                 let _ = serving.poll_ended(cx);
                 if serving.open.len() >= max_connections {
                     return Poll::Pending;
@@ -463,7 +466,7 @@ where
     }
 }
 
-/// Returns whether the next accept fails with the same error.
+/// Returns whether the next accept would fail with the same error.
 fn is_last(error: &io::Error) -> bool {
     let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>());
     let number = error.raw_os_error().or_else(|| op?.raw_os_error());
