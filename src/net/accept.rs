@@ -186,7 +186,11 @@ mod tests {
             let mut second = busy.accept();
             assert!(waits(&mut second, &counts.clone().into()));
             drop(stream);
-            assert_eq!(counts.0.load(Ordering::SeqCst), 0, "it is not first in the list");
+            assert_eq!(
+                counts.0.load(Ordering::SeqCst),
+                0,
+                "the second accept was woken although it is not first in the list"
+            );
             assert!(waits(&mut first, noop));
             assert_eq!(counts.0.load(Ordering::SeqCst), 1, "the permit woke no accept");
             second.await.unwrap();

@@ -1,36 +1,37 @@
-//! Socket activation: listeners inherited from the process that started this one, and passed to its
-//! successor.
+//! Socket activation: taking listeners from the process that started this one, and passing
+//! listeners to a successor process.
 //!
 //! The protocol is systemd's, sd_listen_fds(3). The descriptors are numbered from 3. `LISTEN_FDS`
-//! is their count, `LISTEN_FDNAMES` lists their names, and `LISTEN_PID` is the process that they
-//! are for, so that children that inherit the environment do not take them.
+//! is their count, `LISTEN_FDNAMES` lists their names, and `LISTEN_PID` is the id of the process
+//! that they are for, so that children that inherit the environment do not take them.
 //!
 //! # Without `LISTEN_PID`
-//! A process does not know the process id of a child before fork(2), and between fork and exec(2)
-//! it cannot safely write the environment. So [`pass`] omits `LISTEN_PID` and sets two variables of
-//! its own, which [`take`] checks:
+//! A process does not know the process id of a child before fork(2), and between fork(2) and
+//! exec(2) it cannot safely change the environment. So [`pass`] omits `LISTEN_PID` and sets two
+//! other variables, which [`take`] checks:
 //!
 //! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
-//!   the time of the call. The descriptors are for its child, not for children of that child. If it
-//!   has ended, they are for a process that was adopted by an older one.
-//! * `NETPOLL_LISTEN_FDS`: device and inode of each descriptor, and the number under which it is
-//!   open if it could not have its own.
+//!   the time of the call. The descriptors are for a child of this process, not for children of
+//!   that child. If the process has ended, they are for a process that was reparented to an older
+//!   one.
+//! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
+//!   is open if the intended number was taken.
 //!
-//! A successor that reads the environment with sd_listen_fds(3) itself needs `LISTEN_PID`: start it
-//! as `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
+//! A successor that calls sd_listen_fds(3) needs `LISTEN_PID`. Start it as
+//! `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
 //!
 //! # The environment
-//! The environment is not changed, because that is not safe in a process with threads. It is not
-//! necessary either: descriptors that were taken are close-on-exec, and `LISTEN_PID` or the check
-//! of the parent keeps children from taking them, even children that were started before [`take`]
-//! was called.
+//! [`take`] does not change the environment, because that is not safe in a process with threads. It
+//! is not necessary either: descriptors that were taken are close-on-exec, and `LISTEN_PID` or the
+//! check of the parent keeps children from taking them, even children that were started before
+//! [`take`] was called.
 //!
 //! # Examples
 //! ```no_run
 //! use netpoll::net::{TcpListener, activation};
 //!
 //! # async fn open() -> std::io::Result<()> {
-//! // The socket that the service manager opened, or one of our own.
+//! // Use the socket that the service manager opened, or open one.
 //! let listener = match activation::take()?.into_iter().find(|socket| socket.name() == "web") {
 //!     Some(socket) => socket.into_tcp_listener()?,
 //!     None => TcpListener::bind("[::]:8080").await?,
@@ -54,16 +55,16 @@ use crate::sync::Mutex;
 use crate::sys::inherit::{self, Identity, Process};
 use crate::sys::option;
 
-/// SD_LISTEN_FDS_START.
+/// The number of the first descriptor (SD_LISTEN_FDS_START).
 const FIRST: RawFd = 3;
 
-/// A larger `LISTEN_FDS` is an error.
+/// The maximum number of descriptors.
 const COUNT_MAX: usize = 1 << 16;
 
 const PASSED: &str = "NETPOLL_LISTEN_FDS";
 const PARENT: &str = "NETPOLL_LISTEN_PARENT";
 
-/// A descriptor that this process was started with.
+/// A descriptor that was passed to this process.
 #[derive(Debug)]
 pub struct Activated {
     name: String,
@@ -84,11 +85,11 @@ impl Activated {
             && option::socket::is_listener(fd).is_ok_and(|listens| listens)
     }
 
-    /// Converts the descriptor to a listener. Socket options stay as they were set by the process that opened
-    /// it. Use [`ListenConfig::limit`](super::ListenConfig::limit) to add limits.
+    /// Converts the descriptor to a listener. The socket keeps the options that the process that
+    /// opened it has set. Use [`ListenConfig::limit`](super::ListenConfig::limit) to add limits.
     ///
     /// # Errors
-    /// Returns `InvalidInput` and closes the descriptor if it is something else.
+    /// Returns `InvalidInput` and closes the descriptor if it is not a listening TCP socket.
     pub fn into_tcp_listener(self) -> io::Result<TcpListener> {
         if self.is_tcp_listener() {
             Ok(TcpListener::from(self.fd))
@@ -112,7 +113,7 @@ impl From<Activated> for OwnedFd {
     }
 }
 
-/// The contents of the environment variables.
+/// The parsed environment variables.
 #[derive(Debug, PartialEq)]
 struct Announced {
     names: Vec<String>,
@@ -138,7 +139,8 @@ impl Passed {
         Some(Passed { identity: Identity::parse(identity)?, otherwise })
     }
 
-    /// Returns the number under which it is open, preferably `number`.
+    /// Returns the number under which the descriptor is open, preferably `number`. Returns `None`
+    /// if it is not open or was not inherited.
     fn find(&self, number: RawFd) -> Option<RawFd> {
         [Some(number), self.otherwise].into_iter().flatten().find(|&number| {
             Identity::of(number).is_ok_and(|found| found == self.identity)
@@ -151,11 +153,13 @@ fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
+/// Parses the environment variables. Returns `None` if they announce no descriptors for the process
+/// `pid`.
 fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Result<Option<Announced>> {
     let text = |name: &str| match variable(name).map(OsString::into_string) {
         None => Ok(None),
         Some(Ok(text)) => Ok(Some(text)),
-        Some(Err(text)) => Err(invalid(format!("{name} is not text: {text:?}"))),
+        Some(Err(text)) => Err(invalid(format!("{name} is not valid UTF-8: {text:?}"))),
     };
     let Some(count) = text("LISTEN_FDS")? else { return Ok(None) };
     let passed = match text("LISTEN_PID")? {
@@ -170,7 +174,7 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
         },
     };
     let count = count.parse().ok().filter(|&count: &usize| count <= COUNT_MAX);
-    let count = count.ok_or_else(|| invalid("LISTEN_FDS is not a number".to_owned()))?;
+    let count = count.ok_or_else(|| invalid("LISTEN_FDS is not a number from 0 to 65536".to_owned()))?;
     let passed = match passed {
         None => None,
         Some((passed, parent)) => {
@@ -194,15 +198,16 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
     Ok(Some(Announced { names, passed }))
 }
 
-/// Takes the descriptors that this process was started with, in order. Returns an empty list if
-/// there are none, and on every call after one that returned some.
+/// Takes the descriptors that were passed to this process, in order. Returns an empty list if there
+/// are none, and on every call after one that has taken them.
 ///
-/// Call it early: until then, processes that this one starts inherit the descriptors too, although
-/// they do not take them. The descriptors are made close-on-exec.
+/// Call this early: until then, processes that this one starts also inherit the descriptors,
+/// although they do not take them. The descriptors are made close-on-exec.
 ///
 /// # Errors
-/// Returns `InvalidData` if the variables are inconsistent, or a number announced by `LISTEN_PID`
-/// was not inherited (it is close-on-exec); EBADF if it is not open. Nothing is taken then.
+/// Returns `InvalidData` if the variables are inconsistent. If `LISTEN_PID` is set, also returns
+/// `InvalidData` if a descriptor was not inherited (it is close-on-exec), and EBADF if a descriptor
+/// is not open. In these cases, nothing is taken.
 ///
 /// Source: sd_listen_fds(3), sd_listen_fds_with_names(3).
 #[doc(alias = "sd_listen_fds")]
@@ -218,7 +223,7 @@ pub fn take() -> io::Result<Vec<Activated>> {
     let numbers = match passed {
         Some((mark, parent, passed)) => {
             let found = (FIRST..).zip(&passed).map(|(number, passed)| passed.find(number)).collect::<Option<Vec<_>>>();
-            // Each number has one owner, whatever the variable says.
+            // Each number must be taken only once, even if the variable lists it twice.
             let is_distinct = |found: &Vec<RawFd>| found.iter().collect::<BTreeSet<_>>().len() == found.len();
             let found = found.filter(is_distinct).filter(|_| parent.started_this_one((PARENT, &mark)));
             let Some(found) = found else { return Ok(Vec::new()) };
@@ -239,22 +244,23 @@ pub fn take() -> io::Result<Vec<Activated>> {
         .collect()
 }
 
-/// Makes the processes that `command` starts inherit `fds`, each under a name, where [`take`] finds
-/// them.
+/// Passes `fds`, each with a name, to the process that `command` starts. The process calls [`take`]
+/// to get them.
 ///
-/// The command holds duplicates, which keep a listener's port open: drop it when the successor
-/// runs. The caller may close its own listener: connections in the queue belong to both. Only a
-/// process that this one starts takes the descriptors.
+/// The command holds duplicates, which keep a listener's port open, so drop it when the successor
+/// runs. The caller may then close its listener, because the successor shares the queue of
+/// connections. Only a process that this one starts takes the descriptors.
 ///
-/// The numbers begin at 3. If this process closes one of them between this call and the spawn,
-/// another number may be used in its place. [`take`] finds it; a successor that reads the
-/// environment itself does not.
+/// The numbers begin at 3. If this process closes a descriptor with one of these numbers between
+/// this call and the spawn, a descriptor may be passed under another number. [`take`] finds it; a
+/// successor that calls sd_listen_fds(3) does not.
 ///
 /// # Errors
 /// Returns `InvalidInput` if a name contains `:` or a control character or is longer than 255
-/// bytes, if there are more than 65,536 descriptors, or if the command passes descriptors already.
-/// Returns EMFILE at the descriptor limit: the call needs as many more descriptors as it passes,
-/// and up to as many again.
+/// bytes, if there are more than 65,536 descriptors, or if the command already passes descriptors.
+/// Returns EMFILE at the descriptor limit. The call needs one more descriptor for each descriptor
+/// that it passes, and up to as many again.
+///
 /// # Examples
 /// ```no_run
 /// use netpoll::net::{TcpListener, activation};
@@ -269,7 +275,7 @@ pub fn take() -> io::Result<Vec<Activated>> {
 pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, BorrowedFd<'a>)>) -> io::Result<()> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
     if command.get_envs().any(|(name, value)| name == PASSED && value.is_some()) {
-        return Err(refused("command passes descriptors already"));
+        return Err(refused("the command already passes descriptors"));
     }
     let (names, fds): (Vec<_>, Vec<_>) = fds.into_iter().unzip();
     if names.iter().any(|name| name.len() > 255 || name.contains(|c: char| c == ':' || c.is_control())) {
@@ -278,9 +284,9 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
     if fds.len() > COUNT_MAX {
         return Err(refused("too many descriptors"));
     }
-    // Duplicates above all targets, so that no dup2(2) replaces a source that is still needed. No
-    // number below is left free, so that the channel by which `Command` learns of a failed exec(2)
-    // gets none of them, unless one is closed before the spawn.
+    // The duplicates have numbers above all targets, so that no dup2(2) replaces a source that is
+    // still needed. All numbers below are filled, so that the channel by which `Command` learns of
+    // a failed exec(2) does not get one of them, unless one is closed before the spawn.
     let beyond = FIRST + fds.len() as RawFd;
     let sources = fds.iter().map(|fd| inherit::dup_above(*fd, beyond)).collect::<io::Result<Vec<_>>>()?;
     let mut kept = Vec::new();
@@ -293,7 +299,8 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
             kept.push(filler);
         }
     }
-    // No two calls have the same mark, even if the process replaced itself with exec(2) in between.
+    // The time makes the mark of each call unique, even if the process replaces itself with exec(2)
+    // in between.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut passed = String::new();
     for source in &sources {

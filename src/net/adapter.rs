@@ -1,5 +1,5 @@
-//! Items for crates that put these sockets under another crate's traits: [`poll_read_uninit`] for
-//! buffers that are not initialised, and views of sockets for `netpoll-hyper`.
+//! Items for crates that implement another crate's traits for these sockets: [`poll_read_uninit`]
+//! for uninitialised buffers, and views of sockets for `netpoll-hyper`.
 //!
 //! [`poll_read_uninit`]: TcpStream::poll_read_uninit
 
@@ -19,20 +19,20 @@ use crate::net::unix::{UnixListener, UnixStream};
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// Reads into uninitialised memory.
+/// Implements `poll_read_uninit` for stream types.
 macro_rules! read_uninit {
     ($($stream:ident),*) => {$(
         /// Reading, for adapters.
         impl $stream {
-            /// Reads like `AsyncRead::poll_read`, into memory that need not be initialised. Returns
-            /// the number of bytes read; that many bytes are then initialised, from the first on,
-            /// which `unsafe` code may rely on. 0 means end of stream.
+            /// Polls to read like `AsyncRead::poll_read`, into memory that need not be initialised.
+            /// Returns the number of bytes read; 0 means end of stream. `unsafe` code may rely on
+            /// that many bytes at the start of `buf` being initialised.
             ///
-            /// Use it to implement another crate's reading trait. The waker is kept until the next
-            /// event, and any number of tasks may wait this way.
+            /// Use it to implement another crate's reading trait. The socket keeps the waker until
+            /// the next event, and any number of tasks may wait this way.
             ///
             /// # Errors
-            #[doc = concat!("Same as [`read`](", stringify!($stream), "::read).")]
+            #[doc = concat!("Returns the same errors as [`read`](", stringify!($stream), "::read).")]
             ///
             /// # Examples
             /// ```
@@ -43,7 +43,7 @@ macro_rules! read_uninit {
             #[doc = concat!("async fn append(stream: &", stringify!($stream), ", to: &mut Vec<u8>) -> std::io::Result<usize> {")]
             ///     to.reserve(1);
             ///     let count = poll_fn(|cx| stream.poll_read_uninit(cx, to.spare_capacity_mut())).await?;
-            ///     // SAFETY: this many bytes behind the length are initialised.
+            ///     // SAFETY: this many bytes after the length are initialised.
             ///     unsafe { to.set_len(to.len() + count) };
             ///     Ok(count)
             /// }
@@ -70,7 +70,7 @@ macro_rules! read_uninit {
 
 read_uninit!(TcpStream, UnixStream);
 
-/// A view of a stream's socket that does not keep it open, for `netpoll-hyper`.
+/// A weak reference to a stream's socket, which does not keep it open, for `netpoll-hyper`.
 #[derive(Debug)]
 pub struct SocketView(Weak<NetFd>);
 
@@ -87,13 +87,13 @@ impl From<&UnixStream> for SocketView {
 }
 
 impl SocketView {
-    /// Asks the kernel whether bytes, end of stream or an error can be read.
+    /// Asks the kernel whether data, end of stream or an error is available.
     pub fn is_readable(&self) -> bool {
         self.0.upgrade().is_some_and(|fd| is_readable(&fd))
     }
 
-    /// Waits until the connection is reset or closed by force. A write deadline does not end the
-    /// wait. Keeps the socket open from the first poll on.
+    /// Waits until the connection is reset, closed in both directions or closed by force. A write
+    /// deadline does not end the wait. From its first poll, the future keeps the socket open.
     pub async fn aborted(&self) {
         let Some(fd) = self.0.upgrade() else { return pending().await };
         match Aborted::new(&fd).await {
@@ -108,13 +108,13 @@ fn is_readable(fd: &NetFd) -> bool {
 }
 
 operation_future! {
-    /// Waits until neither side can send any more.
+    /// Waits until neither side can send.
     #[expect(unreachable_pub, reason = "most futures of this macro are public")]
     Aborted<'a> {}, Write -> io::Result<()>,
     |this, cx| this.fd.poll_gone(&mut this.operation, cx)
 }
 
-/// A listener as a server for `netpoll-hyper` sees it.
+/// The view of a listener that the server of `netpoll-hyper` needs.
 pub trait ListenerView {
     /// Asks the kernel whether a connection is in the queue.
     fn is_queued(&self) -> bool;
@@ -131,7 +131,7 @@ macro_rules! listener_view {
             }
 
             async fn until_closed(&self) {
-                // A listener has no peer, so only a close can end this.
+                // A listener has no peer, so only a close or its deadline ends this.
                 let _ = PeerClosed::new(&self.fd).await;
             }
         }

@@ -1,4 +1,5 @@
-//! The methods of streams that gather the writes of a turn; see [`gather`](super::fd::gather).
+//! The stream methods for gathering the writes of one turn of a task. The mechanism is in
+//! [`gather`](super::fd::gather).
 
 use std::io;
 use std::sync::Arc;
@@ -20,14 +21,14 @@ impl Gathers for NetFd {
 }
 
 impl NetFd {
-    /// Waits until everything that was gathered is sent.
+    /// Waits until all gathered bytes are sent.
     #[inline]
     pub(crate) fn poll_flush(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_flush(caller, cx).map_err(|failure| self.error("write", failure))
     }
 
-    /// Waits, before the sending side is shut down, until everything that was gathered is sent. A
-    /// closed socket has nothing left to send.
+    /// Waits until all gathered bytes are sent, before the writing side is shut down. Ready
+    /// immediately if the socket is closed, because it has nothing left to send.
     #[inline]
     pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.fd.poll_flush(Waiter::Poll, cx) {
@@ -36,29 +37,31 @@ impl NetFd {
         }
     }
 
-    /// Returns whether writes of a turn are gathered.
+    /// Returns whether the writes of a turn are gathered.
     pub(crate) fn auto_cork(&self) -> bool {
         self.fd.gathers()
     }
 
-    /// Sets whether writes of a turn are gathered.
+    /// Sets whether the writes of a turn are gathered.
     pub(crate) fn set_auto_cork(self: &Arc<Self>, gathers: bool) -> io::Result<()> {
         self.fd.set_gathers(self, gathers).map_err(|failure| self.error("set", failure))
     }
 
-    /// Shares a new connection, which begins to gather writes if its listener or dialer says so.
+    /// Shares a new connection. It starts to gather writes if its listener or dialer is configured
+    /// to.
     #[inline]
     pub(crate) fn shared(self) -> Arc<NetFd> {
         let shared = Arc::new(self);
         if shared.fd.wants_gathering() {
-            // A new descriptor is not closed.
+            // Cannot fail: a new descriptor is not closed.
             let _ = shared.set_auto_cork(true);
         }
         shared
     }
 }
 
-/// Implements the methods for a stream type with a field `fd`.
+/// Implements the methods for a stream type with a field `fd`. Attributes after the name, such as
+/// an example, are added to the documentation of `set_auto_cork`.
 macro_rules! auto_cork_methods {
     ($type:ident $(; $(#[$example:meta])*)?) => {
         /// Gathering of writes.
@@ -68,51 +71,53 @@ macro_rules! auto_cork_methods {
                 self.fd.auto_cork()
             }
 
-            /// Sets whether the writes that a task makes in one turn leave as one send. The default is
-            /// false. The setting is that of the connection, with all its clones.
+            /// Sets whether the writes that a task makes in one turn are gathered and sent
+            /// together. The default is false. The setting applies to the connection and thus to
+            /// all clones. A turn is one poll of the task by the runtime.
             ///
-            /// A server that answers several requests per read then makes one system call instead of
-            /// one per answer, and so does one that sends many small messages to a client. A write
-            /// copies its bytes and returns; they are sent when the task waits for anything or its
-            /// turn ends. So a peer gets them as early as the task could do anything else. Writes of
-            /// 16 KiB and more, and those outside of a turn (on a thread of another executor, in
-            /// `spawn_blocking`), are sent at once, together with the gathered bytes. At most 64 KiB
-            /// are gathered. If the socket is full, writes wait as without this option.
+            /// With this option, a server that answers several requests per read makes one system
+            /// call instead of one per answer. A write copies its bytes and returns; they are sent
+            /// when the task waits for anything or its turn ends. Writes of 16 KiB or more, and
+            /// writes outside of a turn (on a thread of another executor, or in `spawn_blocking`),
+            /// are sent immediately, after the gathered bytes. At most 64 KiB are gathered. While
+            /// the send buffer is full, writes wait as without this option.
             ///
-            /// A task that computes for long between two writes delays the first one, by 20 ms at
-            /// most; [`flush`](Self::flush) sends at once. Closing and shutting down send first, and
-            /// so does everything else that writes to the socket or hands out its descriptor. A
-            /// conversion to another type also waits until the socket has taken the bytes, for five
-            /// seconds at most.
+            /// If a task computes for a long time between two writes, the first one is delayed by
+            /// at most 20 ms; [`flush`](Self::flush) sends it immediately. Closing and shutting
+            /// down send the gathered bytes first, and so does every other operation that writes to
+            /// the socket or hands out its descriptor. A conversion to another type also waits, for
+            /// at most five seconds, until the send buffer has room for the bytes.
             ///
-            /// A close does not wait: the bytes for which the socket has no room go to a larger send
-            /// buffer, or are sent by a task. If the system does not permit a larger buffer and the
-            /// peer takes nothing for a minute, or the runtime is shut down, a TCP connection is
-            /// reset, and the peer of a Unix stream finds the end of the stream without these bytes.
+            /// A close does not wait. If the send buffer has no room for the gathered bytes, the
+            /// buffer is enlarged, or a task sends them later. If the system does not permit a
+            /// larger buffer and the peer reads nothing for a minute, or the runtime is shut down,
+            /// a TCP connection is reset, and the peer of a Unix stream reads end of stream without
+            /// these bytes.
             ///
             /// # Errors
             /// Returns a [closed](crate::net::is_closed) error after `force_close`.
             ///
-            /// A write that was gathered has returned `Ok`. If the connection turns out to have
-            /// failed, the next write, `flush`, shutdown or `close`, or a read at the end of the
-            /// stream, returns the error. If there is no next operation, the error is lost, as it is
-            /// for bytes in the send buffer of the kernel. Deadlines do not take gathered bytes back.
-            /// Bytes for which the socket has no room are in this process: flush before it ends.
+            /// A gathered write returns `Ok` before its bytes are sent. If sending them fails
+            /// later, the error is returned by the next write, `flush`, shutdown or `close`, or by
+            /// a read at the end of the stream. If there is no such operation, the error is lost,
+            /// as it is for bytes in the kernel's send buffer. A deadline does not withdraw
+            /// gathered bytes. Bytes that have not been sent are lost when the process exits, so
+            /// flush before that.
             $($(#[$example])*)?
             pub fn set_auto_cork(&self, gather: bool) -> io::Result<()> {
                 self.fd.set_auto_cork(gather)
             }
 
             /// Waits until all gathered bytes are sent; see [`set_auto_cork`](Self::set_auto_cork).
-            /// Without gathered bytes it is ready at once.
+            /// Completes immediately if there are none.
             ///
             /// # Errors
-            /// Returns the error of a write that was gathered; `TimedOut` after the write deadline,
-            /// which loses no byte; a [closed](crate::net::is_closed) error if the connection is
-            /// closed meanwhile.
+            /// Returns the error of a gathered write; `TimedOut` after the write deadline, in which
+            /// case the bytes are still sent later; a [closed](crate::net::is_closed) error if the
+            /// connection is closed.
             ///
             /// # Cancel safety
-            /// Cancel safe. The bytes are sent whether or not it is awaited to its end.
+            /// Cancel safe. The gathered bytes are sent even if the future is dropped.
             pub fn flush(&self) -> $crate::net::futures::Flush<'_> {
                 $crate::net::futures::Flush::new(&self.fd)
             }

@@ -1,8 +1,8 @@
-//! [`Conn`] and [`Listener`]: traits over all connection and listener types, for generic handlers
-//! and servers.
+//! [`Conn`] and [`Listener`]: traits of all connection and listener types, for generic handlers and
+//! servers.
 //!
-//! They correspond to Go's `net.Conn` and `net.Listener`. Each method calls the method of the same
-//! name of the type.
+//! They correspond to Go's `net.Conn` and `net.Listener`. Each method calls the type's method of
+//! the same name.
 
 use std::fmt;
 use std::future::Future;
@@ -21,11 +21,11 @@ use crate::net::unix::{self, UnixListener, UnixStream};
 
 /// A connection: a bidirectional byte stream with deadlines and a close that wakes waiters.
 ///
-/// [`TcpStream`], [`UnixStream`] and [`Pipe`] implement it. A handler that takes any `Conn` can be
-/// tested in memory and serves both kinds of sockets. To implement it for a wrapper type, forward
-/// each call; the crate `netpoll-nettest` has tests for it.
+/// [`TcpStream`], [`UnixStream`] and [`Pipe`] implement it. A handler that takes any `Conn` works
+/// with both kinds of sockets and can be tested in memory. To implement it for a wrapper type,
+/// forward each call; the crate `netpoll-nettest` has tests for implementations.
 ///
-/// Any number of tasks may call these methods at the same time.
+/// Any number of tasks may call these methods concurrently.
 ///
 /// Source: Go's net.Conn.
 ///
@@ -67,15 +67,16 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// [closed](crate::net::is_closed) error after [`force_close`](Conn::force_close).
     ///
     /// # Cancel safety
-    /// If the future is dropped, no data is lost.
+    /// Dropping the future loses no data.
     fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
     /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
     /// number of bytes written.
     ///
     /// # Errors
-    /// Returns the same errors as [`read`](Conn::read), with the write deadline; `BrokenPipe` or
-    /// `ConnectionReset` if the peer is gone.
+    /// Returns the OS error, such as `BrokenPipe` or `ConnectionReset` if the peer is gone;
+    /// `TimedOut` after the write deadline; a [closed](crate::net::is_closed) error after
+    /// [`force_close`](Conn::force_close).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has written nothing.
@@ -90,8 +91,8 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// Not cancel safe: part of `buf` may have been written.
     fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Sets the time after which reads and writes fail with `TimedOut`, including those that
-    /// already wait; `None` removes it.
+    /// Sets the time at which reads and writes fail with `TimedOut`, including those that are
+    /// already waiting; `None` removes it.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after [`force_close`](Conn::force_close).
@@ -115,7 +116,7 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// Returns the peer's address, if there is one.
     fn peer(&self) -> Option<Addr>;
 
-    /// Shuts down the writing side: the peer reads the data written before, then end of stream.
+    /// Shuts down the writing side. The peer reads the data written so far, then end of stream.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after
@@ -128,8 +129,8 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// when the descriptor is closed.
     fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 
-    /// Returns a function that makes a handle while another one exists. A server uses it, so that it
-    /// does not keep a connection open whose handler has dropped it.
+    /// Returns a function that creates another handle of the connection, or returns `None` if all
+    /// handles were dropped. A server uses it to reach a connection without keeping it open.
     #[doc(hidden)]
     fn handles(&self) -> Handles<Self>
     where
@@ -140,7 +141,7 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     }
 }
 
-/// The result of [`Conn::handles`].
+/// The function returned by [`Conn::handles`].
 type Handles<C> = Box<dyn Fn() -> Option<C> + Send + Sync>;
 
 macro_rules! conn {
@@ -210,7 +211,7 @@ conn!(
 );
 conn!(Pipe, |_: &Pipe| None, |_: &Pipe| None, Pipe::close_write);
 
-/// A listener that [`serve`](crate::net::serve()) accepts connections from.
+/// A listener from which [`serve`](crate::net::serve()) accepts connections.
 ///
 /// [`TcpListener`] and [`UnixListener`] implement it.
 ///
@@ -244,11 +245,11 @@ pub trait Listener: Send + Sync + 'static {
     where
         Self: 'a;
 
-    /// Returns a stream of connections. It waits while no descriptor is available, and ends after
-    /// [`close`](Listener::close).
+    /// Returns a stream of accepted connections. It waits while no descriptor is available, and
+    /// ends after [`close`](Listener::close).
     fn incoming(&self) -> Self::Incoming<'_>;
 
-    /// Stops listening. The future completes when the address is free.
+    /// Closes the listener. The future completes when the address is free.
     fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 }
 

@@ -1,5 +1,4 @@
-//! Deadline and timeout methods shared by all socket types, over
-//! [`NetFd`](super::net_fd::NetFd).
+//! The deadline and timeout methods of all socket types.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::rt::context;
 use crate::rt::time::clock;
 
-/// Returns the time at which a dial with this timeout ends; `None` if it is beyond the clock's
+/// Returns the time at which a dial with `timeout` times out; `None` if it is beyond the clock's
 /// range.
 ///
 /// # Errors
@@ -30,9 +29,9 @@ macro_rules! deadline_methods {
             /// Sets the time at which reads and writes (or receives and sends) fail with
             /// `TimedOut`; `None` removes it.
             ///
-            /// The deadline applies to operations that already wait and stays until it is changed.
-            /// A deadline in the past fails waiting operations at once. An expired deadline takes
-            /// precedence over available data, which is kept.
+            /// The deadline also applies to operations that are already waiting, and stays set
+            /// until it is changed. A deadline in the past fails waiting operations immediately. An
+            /// expired deadline takes precedence over available data, which stays in the socket.
             /// [`is_timeout`](crate::net::is_timeout) recognises the error.
             ///
             /// # Errors
@@ -64,24 +63,24 @@ macro_rules! deadline_methods {
                 self.fd.set_deadline(Direction::Write, deadline.into())
             }
 
-            /// Sets how long each read may wait; `None` removes the limit. The time is counted from
-            /// when the read begins to wait. If a deadline is set as well, the earlier one applies.
+            /// Sets how long each read may wait; `None` removes the limit. The time starts when the
+            /// read begins to wait. If a deadline is also set, the earlier one applies.
             ///
             /// With the stream traits, where a read is a series of polls, the time runs from the
-            /// first poll that waits to the one that completes.
+            /// first poll that waits to the poll that completes.
             ///
             /// # Errors
-            /// Returns `InvalidInput` for zero, as in std.
+            /// Returns `InvalidInput` if `timeout` is zero, as in std.
             #[doc(alias = "SO_RCVTIMEO")]
             pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
                 self.fd.set_timeout(Direction::Read, timeout)
             }
 
-            /// Sets how long each write may wait; otherwise like
+            /// Sets how long each write may wait. It works like
             /// [`set_read_timeout`](Self::set_read_timeout).
             ///
             /// # Errors
-            /// Returns `InvalidInput` for zero, as in std.
+            /// Returns `InvalidInput` if `timeout` is zero, as in std.
             #[doc(alias = "SO_SNDTIMEO")]
             pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
                 self.fd.set_timeout(Direction::Write, timeout)
@@ -90,7 +89,7 @@ macro_rules! deadline_methods {
             /// Returns the timeout set by [`set_read_timeout`](Self::set_read_timeout).
             ///
             /// # Errors
-            /// None; the signature is std's.
+            /// Never returns an error. The signature is std's.
             pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
                 Ok(self.fd.fd.timeout(Direction::Read))
             }
@@ -98,7 +97,7 @@ macro_rules! deadline_methods {
             /// Returns the timeout set by [`set_write_timeout`](Self::set_write_timeout).
             ///
             /// # Errors
-            /// None; the signature is std's.
+            /// Never returns an error. The signature is std's.
             pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
                 Ok(self.fd.fd.timeout(Direction::Write))
             }

@@ -1,9 +1,9 @@
 //! [`Dialer`]: connecting with a timeout, with socket options, and to several addresses concurrently.
 //!
 //! A [`Recipe`] describes how each socket is set up. The dialer decides which addresses to dial, in
-//! which order, and when to give up. A single address is dialed as by `TcpStream::connect`. Several
-//! addresses are raced ([`happy_eyeballs`](super::happy_eyeballs)) as they arrive from the look-up,
-//! or tried one at a time.
+//! which order, and when to give up. A single address is dialled as by `TcpStream::connect`.
+//! Several addresses are raced ([`happy_eyeballs`](super::happy_eyeballs)) as they arrive from the
+//! look-up, or tried one at a time.
 //!
 //! # Cancellation
 //! Dropping the future closes every connecting socket and abandons the look-ups.
@@ -65,7 +65,7 @@ use crate::time::Sleep;
 /// A `Dialer` is cheap to clone and can be used for any number of concurrent dials.
 ///
 /// # Several addresses
-/// A name with several addresses is dialed with Happy Eyeballs version 2 (RFC 8305). Addresses are
+/// A name with several addresses is dialled with Happy Eyeballs version 2 (RFC 8305). Addresses are
 /// tried in the host's order with the families alternating. The next attempt begins when one has
 /// failed or after the stagger, while earlier attempts continue. The first connection wins, and the
 /// others are closed. Addresses are used as they arrive, so a DNS server that does not answer for
@@ -104,7 +104,7 @@ pub struct Dialer {
     pub(in crate::net) recipe: Recipe,
 }
 
-/// Dialing.
+/// Dialling.
 impl Dialer {
     /// Creates a dialer with the defaults: no timeout except the kernel's (about two minutes per
     /// address), Go's socket options, and a stagger of 250 ms.
@@ -433,13 +433,13 @@ mod tests {
             assert_eq!(share(now, after(remaining), left), after(expected), "{remaining} s, {left} left");
         }
         let past = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-        assert_eq!(share(now, past, 2), past, "a deadline in the past is returned as it is");
+        assert_eq!(share(now, past, 2), past, "a deadline in the past is returned unchanged");
         let far = now + Duration::from_secs(1 << 40);
         assert_eq!(share(now, far, 1), far);
     }
 
     #[test]
-    fn the_earlier_of_timeout_and_deadline_counts() {
+    fn earlier_of_timeout_and_deadline_applies() {
         let soon = Instant::now() + Duration::from_secs(5);
         assert_eq!(Dialer::new().ends(), None);
         assert_eq!(Dialer::new().timeout(Duration::MAX).ends(), None);

@@ -1,14 +1,15 @@
-//! Errors of network operations.
+//! [`OpError`]: the errors of network operations.
 //!
 //! Kernel errors of accept, read and write are returned unchanged, so `io::Error::raw_os_error`
-//! works on them. Errors of binding, dialing and resolving, and errors that this crate makes
+//! works on them. Errors of binding, dialling and resolving, and errors that this crate creates
 //! (closed, deadline, shutdown, too many operations), contain an [`OpError`], which names the
 //! operation and the addresses and prints like Go's `net.OpError`.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
-//! The texts are Go's. Go also wraps `read` errors; here only errors without an errno are wrapped,
-//! because Rust programs match on `ErrorKind` and `raw_os_error`. A wrapped error has no errno of
-//! its own: [`raw_os_error`] looks through the wrapper.
+//! The texts are Go's. Go also wraps kernel errors of reads and writes. Here they are not wrapped
+//! by default, because Rust programs match on `ErrorKind` and `raw_os_error`.
+//! `io::Error::raw_os_error` returns `None` for a wrapped error; [`raw_os_error`] looks through the
+//! wrapper.
 
 use std::error::Error;
 use std::fmt;
@@ -48,14 +49,14 @@ pub enum Addr {
     Ip(SocketAddr),
     /// A Unix socket's path. An abstract name begins with `@`; an unnamed socket is `@` alone.
     Unix(PathBuf),
-    /// An address that was not resolved, as the user wrote it.
+    /// An address that was not resolved, as the user gave it.
     Name(String),
 }
 
 impl Addr {
-    /// Converts a kernel address; `None` if it is of a family that this crate does not use.
+    /// Converts a kernel address. Returns `None` if it is of a family that this crate does not use.
     ///
-    /// Not for users: `netpoll-fuzz` passes addresses as a hostile kernel might write them.
+    /// Public only for `netpoll-fuzz`, which passes arbitrary addresses.
     #[doc(hidden)]
     pub fn of(address: &SockAddr) -> Option<Addr> {
         if let Some(address) = address.as_socket() {
@@ -93,12 +94,12 @@ impl From<&std::os::unix::net::SocketAddr> for Addr {
     }
 }
 
-/// The reason for a failure.
+/// The cause of a failure.
 #[derive(Debug)]
 enum Cause {
-    /// A system call failed; its name and its error.
+    /// A failed system call: its name and its error.
     Call(&'static str, io::Error),
-    /// Another error, printed unchanged.
+    /// Another error.
     Other(io::Error),
     Closed,
     Deadline,
@@ -121,7 +122,7 @@ enum Cause {
 /// | the socket was closed by this process | `read tcp 127.0.0.1:2->127.0.0.1:1: use of closed network connection` | [`NotConnected`](ErrorKind::NotConnected) |
 /// | a deadline passed | `read tcp 127.0.0.1:2->127.0.0.1:1: i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
 /// | the runtime was shut down while an operation waited | `accept tcp 127.0.0.1:1: runtime shut down` | [`Other`](ErrorKind::Other) |
-/// | 2³² operations on one socket at a time, or 2²⁰ waiting | `write tcp …: too many concurrent operations on a single file or socket` | [`ResourceBusy`](ErrorKind::ResourceBusy) |
+/// | 2³² concurrent operations on one socket, or 2²⁰ waiting | `write tcp …: too many concurrent operations on a single file or socket` | [`ResourceBusy`](ErrorKind::ResourceBusy) |
 ///
 /// # Examples
 /// ```
@@ -154,12 +155,13 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    /// Creates `op network addr`, for listeners and for dials.
+    /// Creates the operation `op network addr`, for listeners and dials.
     pub(crate) fn at(op: &'static str, network: &'static str, addr: Option<Addr>) -> Op {
         Op { op, network, source: None, addr }
     }
 
-    /// Creates `op network source->addr`, for connections and for dials from a chosen local address.
+    /// Creates the operation `op network source->addr`, for connections and for dials from a chosen
+    /// local address.
     pub(crate) fn between(op: &'static str, network: &'static str, source: Option<Addr>, addr: Option<Addr>) -> Op {
         Op { op, network, source, addr }
     }
@@ -175,7 +177,7 @@ impl Op {
         self.failed(Cause::Call(call, error))
     }
 
-    /// Returns an error with another reason, such as an invalid address.
+    /// Returns the error for another cause, such as an invalid address.
     #[cold]
     pub(crate) fn other(self, error: io::Error) -> io::Error {
         self.failed(Cause::Other(reason(error)))
@@ -207,8 +209,8 @@ impl Op {
 }
 
 impl Failure {
-    /// Converts the failure to the error of `op`: a system call's error unchanged, our own with
-    /// operation and addresses.
+    /// Converts the failure to an error of `op`. The error of a system call stays unchanged; an
+    /// error of this crate gets the operation and the addresses.
     #[cold]
     pub(crate) fn into_error(self, op: Op) -> io::Error {
         match self {
@@ -223,8 +225,8 @@ impl Failure {
 
 impl OpError {
     /// Returns the operation: `dial`, `listen`, `accept`, `read`, `write` or `close`; `set` and
-    /// `get` for options and kernel statistics; `local-addr` and `peer-addr`; `file` for taking the
-    /// descriptor out; `raw-control`, `raw-read`, `raw-write`; `register` for
+    /// `get` for options and kernel statistics; `local-addr` and `peer-addr`; `file` for releasing
+    /// the descriptor; `raw-control`, `raw-read` and `raw-write`; `register` for
     /// [`AsyncFd::new`](crate::io::AsyncFd::new).
     pub fn op(&self) -> &str {
         self.op
@@ -237,8 +239,8 @@ impl OpError {
         self.network
     }
 
-    /// Returns the local address of a connection, or the one that a dial was configured with; `None`
-    /// for listeners and other dials.
+    /// Returns the local address of a connection, or the local address that a dial was configured
+    /// with; `None` for listeners and other dials.
     pub fn source_addr(&self) -> Option<&Addr> {
         self.source.as_ref()
     }
@@ -248,8 +250,8 @@ impl OpError {
         self.addr.as_ref()
     }
 
-    /// Returns the underlying error, of a system call or of the resolver. `None` if this crate made
-    /// the error (closed, deadline and so on).
+    /// Returns the underlying error, such as that of a system call or of the resolver. `None` if
+    /// this crate created the error (closed, deadline and so on).
     pub fn io_error(&self) -> Option<&io::Error> {
         match &self.cause {
             Cause::Call(_, error) | Cause::Other(error) => Some(error),
@@ -257,7 +259,7 @@ impl OpError {
         }
     }
 
-    /// Returns the kind, which is also the kind of the [`io::Error`] around it.
+    /// Returns the kind, which is also the kind of the [`io::Error`] that contains this error.
     pub fn kind(&self) -> ErrorKind {
         match &self.cause {
             Cause::Call(_, error) | Cause::Other(error) => error.kind(),
@@ -278,8 +280,8 @@ impl OpError {
         matches!(self.cause, Cause::Closed)
     }
 
-    /// Returns whether a deadline of the socket passed. False for a timeout that the kernel reports
-    /// (ETIMEDOUT).
+    /// Returns whether a deadline or timeout of this crate has passed. It is false for a timeout
+    /// that the kernel reports (ETIMEDOUT).
     pub fn is_deadline(&self) -> bool {
         matches!(self.cause, Cause::Deadline)
     }
@@ -337,8 +339,8 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
     error.get_ref()?.downcast_ref()
 }
 
-/// Returns whether `error` means that this process closed the socket, before the operation or while
-/// it waited.
+/// Returns whether `error` means that this process closed the socket before or during the
+/// operation.
 ///
 /// The kind of such an error is [`NotConnected`](ErrorKind::NotConnected), which is also the kind
 /// of the kernel's ENOTCONN; this function tells them apart. (Go: `errors.Is(err, net.ErrClosed)`.)
@@ -360,8 +362,8 @@ pub fn is_closed(error: &io::Error) -> bool {
 
 /// Returns whether `error` is a timeout: a deadline or timeout of a socket, a timeout of
 /// `io::timeout` or of connecting, or the kernel's ETIMEDOUT. These are the errors of kind
-/// [`TimedOut`](ErrorKind::TimedOut). [`OpError::is_deadline`] tells whether it was a socket's
-/// deadline. (Go: `net.Error.Timeout`.)
+/// [`TimedOut`](ErrorKind::TimedOut). [`OpError::is_deadline`] distinguishes a deadline of this
+/// crate from the kernel's timeout. (Go: `net.Error.Timeout`.)
 ///
 /// # Examples
 /// ```
@@ -378,9 +380,9 @@ pub fn is_timeout(error: &io::Error) -> bool {
     error.kind() == ErrorKind::TimedOut
 }
 
-/// Returns the errno in `error`, at any depth of wrapping. `io::Error::raw_os_error` works only for
-/// errors that come directly from a system call; this function looks through [`OpError`] and other
-/// wrappers that have a source.
+/// Returns the errno in `error`, even if the error is wrapped. `io::Error::raw_os_error` works only
+/// for errors that come directly from a system call; this function also looks through [`OpError`]
+/// and other wrappers that have a source.
 ///
 /// # Examples
 /// ```
@@ -395,7 +397,7 @@ pub fn is_timeout(error: &io::Error) -> bool {
 /// ```
 pub fn raw_os_error(error: &io::Error) -> Option<i32> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    // The bound protects against a cyclic chain of sources.
+    // The limit protects against a cyclic chain of sources.
     for _ in 0..16 {
         let error = next?;
         if let Some(error) = error.downcast_ref::<io::Error>() {

@@ -1,10 +1,10 @@
-//! Futures returned by the methods of sockets. They are named and `Unpin`, so they can be stored
+//! The futures that socket methods return. They are named types and `Unpin`, so they can be stored
 //! and polled in place.
 //!
 //! # Cancel safety
-//! Dropping a future leaves the socket as it was. If the future was woken and did not use the
-//! wake-up, the next waiter gets it. A [`WriteAll`] that is dropped may have written part of its
-//! buffer; the amount is unknown.
+//! A future that is dropped before it completes has read or written nothing, except for futures
+//! that write all of a buffer, such as [`WriteAll`] and [`SendFile`]: these may have written part
+//! of it. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -27,7 +27,8 @@ pub use super::udp::futures::{
 pub use super::zero_copy::send_file::SendFile;
 pub use super::zero_copy::send_zerocopy::SendZerocopy;
 
-/// Declares a future over a [`NetFd`]: its extra fields, its direction and the body of its `poll`.
+/// Declares a future of an operation on a [`NetFd`]: its extra fields, its direction and the body
+/// of its `poll`.
 macro_rules! operation_future {
     (
         $(#[$doc:meta])*
@@ -136,7 +137,7 @@ operation_future! {
     /// the `write_all` methods of other sockets.
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| loop {
-        // The usual case: no other writer, and room for everything.
+        // In the usual case there is no other writer, and one call writes everything.
         let waiter = Waiter::Future(&mut this.operation);
         let written = ready!(this.fd.poll_send(LockScope::WholeOperation, waiter, cx, this.buf))?;
         this.buf = &this.buf[written..];

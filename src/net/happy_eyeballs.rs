@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_at_the_same_time_are_bounded() {
+    fn concurrent_attempts_are_bounded() {
         let addrs: Vec<_> = (0..100).map(v6).collect();
         let live = Arc::new(());
         let mut most = 0;

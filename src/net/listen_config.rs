@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_wildcard_is_ipv4_only_and_ipv6_wildcard_takes_both() {
+    fn ipv4_wildcard_is_ipv4_only_and_ipv6_wildcard_accepts_both() {
         let listener = listen_socket((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
         assert_eq!(socket::local_addr(listener.as_fd()).unwrap().ip(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let listener = listen_socket((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();

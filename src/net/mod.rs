@@ -1,4 +1,4 @@
-//! Networking: TCP, UDP and Unix-domain sockets, dialing, listening and name resolution.
+//! Networking: TCP, UDP and Unix-domain sockets, dialling, listening and name resolution.
 //!
 //! The types and signatures follow async-std; the semantics follow Go. Deadlines belong to the
 //! socket, closing wakes every waiter, and a handle supports any number of concurrent readers and

@@ -1,13 +1,13 @@
-//! [`NetFd`]: a socket with its network's name and its addresses, and the calls of streams and
+//! [`NetFd`]: a socket with its network's name and its addresses, and the system calls of streams and
 //! listeners.
 //!
-//! This is the counterpart of Go's `net.netFD`. The layers below return a [`Failure`]; here it
-//! becomes an `io::Error`: the error of a system call is unchanged (unless
-//! `Builder::wrap_io_errors` is set), our own errors (closed,
-//! deadline, shutdown) become an [`OpError`](crate::net::OpError) with operation and addresses.
+//! This is the counterpart of Go's `net.netFD`. The layers below return a [`Failure`], which is
+//! converted to an `io::Error` here. The error of a system call stays unchanged, unless
+//! `Builder::wrap_io_errors` is set. An error of this crate (closed, deadline, shutdown) becomes an
+//! [`OpError`](crate::net::OpError) with the operation and the addresses.
 //!
-//! Addresses are queried from the kernel on demand. An explicit close queries them once before the
-//! number is closed, for later errors.
+//! Addresses are queried from the kernel on demand. An explicit close stores them before the
+//! descriptor is closed, for later errors.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -44,15 +44,15 @@ struct Names {
 pub(crate) struct NetFd {
     pub(crate) fd: Fd,
     network: Network,
-    /// Stored by an explicit close.
+    /// The addresses, stored by an explicit close and by [`keep_names`](NetFd::keep_names).
     names: LazyBox<OnceLock<Names>>,
 }
 
-/// The name of a network. A double reference, because a socket has 8 bytes for it.
+/// The name of a network. The double reference keeps it at 8 bytes per socket.
 pub(crate) type Network = &'static &'static str;
 
-// With the counts of an `Arc` and malloc's own word it takes 112 bytes.
-// A lock has 8 bytes where std makes it of a futex.
+// With the counters of an `Arc` and malloc's header, a socket takes 112 bytes. A mutex has 8 bytes
+// where std implements it with a futex.
 const _: () = assert!(size_of::<NetFd>() <= 80 + size_of::<std::sync::Mutex<()>>());
 
 impl NetFd {
@@ -62,7 +62,8 @@ impl NetFd {
     }
 
     /// Takes over a non-blocking stream socket that may be TCP or multipath TCP. The subflows of a
-    /// multipath connection deliver independently, so a short count is evidence only for TCP.
+    /// multipath connection deliver independently, so a short count proves that the socket is empty
+    /// or full only for TCP.
     pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
         let is_tcp = option::is_plain_tcp(fd.as_fd()).is_ok_and(|is| is);
         Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", names: LazyBox::new() })
@@ -92,7 +93,8 @@ impl NetFd {
             // Most connections are written without ever filling the send buffer.
             stream.fd.poll.side(Direction::Write).skip_edges();
             match peer.as_socket() {
-                // Its connections may have other addresses, such as with IP_TRANSPARENT.
+                // The connections of an exposed listener may have other local addresses, for
+                // example with IP_TRANSPARENT.
                 Some(peer) if self.fd.is_exposed() => stream.fd.poll.set_connection(None, peer),
                 Some(peer) => stream.fd.poll.set_accepted(&self.fd.poll, peer),
                 None => {}
@@ -102,14 +104,14 @@ impl NetFd {
         if self.fd.wants_gathering() {
             stream.fd.set_wants_gathering();
         }
-        // The kernel passes SO_LINGER on.
+        // The connection inherits SO_LINGER from the listener.
         if self.fd.may_linger() {
             stream.fd.set_may_linger();
         }
         Ok(stream)
     }
 
-    /// Lends the number to code that may do anything with it ([`Fd::expose`]).
+    /// Hands the descriptor out to code that may do anything with it ([`Fd::expose`]).
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
         self.fd.expose()
     }
@@ -126,8 +128,8 @@ impl NetFd {
         }
     }
 
-    /// Keeps the addresses of a connection if errors are to name them: the kernel forgets the peer's
-    /// with a reset.
+    /// Stores the addresses of a connection if kernel errors are wrapped, because after a reset the
+    /// kernel no longer knows the peer's address.
     #[inline]
     pub(crate) fn keep_names(&self) {
         if rt::wraps_io_errors() {
@@ -138,7 +140,7 @@ impl NetFd {
         }
     }
 
-    /// Returns the operation `op` on this socket, for its error.
+    /// Returns the operation `op` on this socket, for an error.
     #[cold]
     pub(crate) fn op(&self, op: &'static str) -> Op {
         let Names { local, peer } = self.names();
@@ -152,7 +154,8 @@ impl NetFd {
     #[cold]
     pub(crate) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         if let Failure::Io(error) = failure {
-            // An error that names them already stays as it is, also that of a hook.
+            // An error that already names the operation stays unchanged, and so does the error of a
+            // hook.
             let wraps = error.raw_os_error().is_some() && rt::wraps_io_errors();
             return if wraps { self.op(op).call(op, error) } else { error };
         }
@@ -160,14 +163,14 @@ impl NetFd {
         let op = self.op(op);
         if is_timeout {
             let (local, peer) = (op.source.as_ref().map(|addr| addr as _), op.addr.as_ref().map(|addr| addr as _));
-            // Of a listener the address is its own.
+            // The address of a listener is its local address.
             let (local, peer) = if op.source.is_none() { (peer, None) } else { (local, peer) };
             trace::deadline_expired(op.op, op.network, local, peer);
         }
         failure.into_error(op)
     }
 
-    /// Makes a call that concerns no direction.
+    /// Makes a call that is neither a read nor a write.
     pub(crate) fn with<T>(
         &self,
         op: &'static str,
@@ -176,7 +179,7 @@ impl NetFd {
         self.fd.with(call).map_err(|failure| self.error(op, failure))
     }
 
-    /// Counts a message of `bytes` for snapshots. One that is only peeked at is not counted.
+    /// Counts a message of `bytes` bytes for snapshots, unless `flags` contains MSG_PEEK.
     #[inline]
     pub(crate) fn count_message(&self, direction: Direction, bytes: usize, flags: libc::c_int) {
         if flags & libc::MSG_PEEK == 0 {
@@ -184,7 +187,8 @@ impl NetFd {
         }
     }
 
-    /// Polls a read or write of no bytes: it moves nothing, and fails if the socket is closed.
+    /// Polls a read or write of zero bytes. It transfers nothing, and fails if the socket is
+    /// closed.
     #[cold]
     pub(crate) fn poll_empty(
         &self,
@@ -227,8 +231,8 @@ impl NetFd {
 
     // ---- one call each ----
 
-    /// Ends a call of a stream that moved bytes: charges the budget of the task for them, and counts
-    /// them if the kernel does not.
+    /// Finishes a poll of a stream that may have transferred bytes. Charges the task's budget for
+    /// them, and counts them if the kernel does not.
     #[inline]
     fn moved(&self, direction: Direction, polled: Poll<Result<usize, Failure>>) -> Poll<io::Result<usize>> {
         match polled {
@@ -259,7 +263,7 @@ impl NetFd {
             return self.poll_empty(Direction::Read, "read", cx);
         }
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, move |fd| {
-            // Peeking leaves the bytes in the socket.
+            // Peeking leaves the bytes in the socket, so a short count proves nothing.
             let spent = if flags & libc::MSG_PEEK == 0 { most } else { 0 };
             self.after_read(socket::recv(fd, buf, flags)?, spent)
         });
@@ -272,9 +276,9 @@ impl NetFd {
         self.moved(Direction::Read, polled)
     }
 
-    /// Returns the result of a read of `count` bytes. A shorter count than `most` means that nothing is
-    /// left. At the end of the stream, returns the error of gathered writes that no write has returned
-    /// yet.
+    /// Returns the result of a read of `count` bytes. A count smaller than `most` means that no
+    /// data is left. At the end of the stream, returns the error of gathered writes that has not
+    /// been returned yet.
     #[inline]
     fn after_read(&self, count: usize, most: usize) -> io::Result<(usize, Remaining)> {
         if count > 0 && count < most {
@@ -287,7 +291,7 @@ impl NetFd {
     }
 
     /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. Afterwards the
-    /// returned number of bytes is initialised, from the first on.
+    /// returned number of bytes at the start of `buf` is initialised.
     #[inline]
     pub(crate) fn poll_read_uninit(
         &self,
@@ -330,7 +334,7 @@ impl NetFd {
         self.poll_send(LockScope::PerCall, caller, cx, buf)
     }
 
-    /// Polls one write, with the write lock held as `hold` says.
+    /// Polls one write, with the write lock held for `scope`.
     #[inline]
     pub(crate) fn poll_send(
         &self,
@@ -341,7 +345,8 @@ impl NetFd {
     ) -> Poll<io::Result<usize>> {
         let all = buf.len();
         let buf = &buf[..all.min(socket::MAX_RW)];
-        // More than fits into one call is more than is gathered.
+        // If `buf` is larger than one call can send, it is also larger than the buffer for gathered
+        // writes.
         let append = || self.fd.append(&[IoSlice::new(buf)], all);
         let polled = self.fd.poll_call_gathering(Direction::Write, scope, caller, cx, append, move |fd, gathered| {
             let count = match gathered {
@@ -380,8 +385,8 @@ impl NetFd {
         self.moved(Direction::Write, polled)
     }
 
-    /// Shuts down writing with a FIN. It can be called again; if the peer is already gone, that is
-    /// not an error.
+    /// Shuts down the writing side, which sends a FIN. Repeated calls and a peer that is already
+    /// gone are not errors.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
         match self.fd.shutdown(Shutdown::Write) {
             Ok(()) | Err(Failure::Closed) => Ok(()),
@@ -390,18 +395,18 @@ impl NetFd {
         }
     }
 
-    /// Waits until a call in this direction would not wait.
+    /// Polls until the socket is ready in `direction`.
     pub(crate) fn poll_ready(
         &self,
         direction: Direction,
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        // An edge that comes while this operation waits needs no proof; older readiness may have
-        // been used up.
+        // An edge that arrives while this operation waits is sufficient evidence. Older readiness
+        // may have been used up, so the kernel is asked.
         let woken = caller.future().is_some_and(Operation::has_waited) && self.fd.is_marked_ready(direction);
         let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
-            // A completion in the error queue also produces an edge, and is not readiness.
+            // A completion in the error queue also produces an edge, but does not mean readiness.
             if (woken && self.fd.loans_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
                 return Ok(((), Remaining::Maybe));
             }
@@ -419,13 +424,13 @@ impl NetFd {
         }
     }
 
-    /// Waits until the peer has closed its side, or the connection has failed.
+    /// Polls until the peer has closed its side or the connection has failed.
     pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // If it is known already, Pending means that the budget is used up.
+        // If the hang-up is already known, Pending means that the budget is used up.
         let is_known = self.fd.poll.is_hung_up();
         let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
         if polled.is_pending() && !is_known && self.is_peer_closed() {
-            // No thread has taken the event out of epoll yet, or one has done so just now.
+            // The event is still in epoll, or a thread has just taken it out.
             ready!(self.fd.poll_turn(Direction::Read, cx));
             self.fd.cancel(Direction::Read, operation);
             return Poll::Ready(Ok(()));
@@ -473,15 +478,16 @@ impl NetFd {
     }
 
     /// Returns whether another user of this Unix listener has shut it down. A non-blocking
-    /// accept(2) answers EAGAIN then, as for an empty queue, where a blocking one answers EINVAL. A
-    /// TCP listener answers EINVAL in both cases.
+    /// accept(2) then returns EAGAIN, as for an empty queue, and a blocking one EINVAL. For a TCP
+    /// listener, both return EINVAL.
     #[cold]
     fn is_shut_listener(&self) -> bool {
         self.network.starts_with("unix") && self.fd.is_receiving_shut()
     }
 }
 
-/// An accepted connection, for its event: a subscriber is called outside of the listener's lock.
+/// The data of an accepted connection for its trace event. It is stored, because subscribers must
+/// be called outside of the listener's lock.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     fd: RawFd,
@@ -501,7 +507,7 @@ impl Accepted {
     }
 }
 
-/// Calls accept4(2), skipping errors of connections that failed in the queue.
+/// Calls accept4(2), skipping connections that failed while they were queued.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     let mut retries = 0;
     loop {
@@ -516,32 +522,33 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)
     }
 }
 
-/// One of this many accepted connections has the length of the queue recorded.
+/// The length of the accept queue is recorded for one in this many accepted connections.
 const QUEUE_SAMPLE: u64 = 64;
 
-/// Records the length of the accept queue of a TCP listener for some of the accepted connections,
-/// drawn by the time.
+/// Records the length of the accept queue of a TCP listener for some of the accepted connections.
+/// The clock selects them.
 fn sample_queue(listener: BorrowedFd<'_>) {
     if !ticks::draws(QUEUE_SAMPLE) {
         return;
     }
-    // A simulation repeats a run exactly, so it makes no calls at random.
+    // A simulation must repeat a run exactly, so it makes no random calls.
     #[cfg(feature = "sim")]
     if crate::sim::is_here() {
         return;
     }
     if let Ok(length) = option::accept_queue(listener) {
-        // With the connection that was just taken.
+        // Includes the connection that was just accepted.
         rt::accept_queue().record(u64::from(length) + 1);
     }
 }
 
-/// Each retry removes a failed connection from the queue. After this many in a row the socket
-/// itself must be at fault (EOPNOTSUPP can mean either), so the error is returned to the user.
+/// The maximum number of retries of an accept. Each retry removes a failed connection from the
+/// queue. After this many failures in a row, the listener itself must be at fault (EOPNOTSUPP can
+/// mean either), so the error is returned to the caller.
 const ACCEPT_RETRIES_MAX: u32 = 64;
 
-/// Returns whether an error of accept(2) is a pending network error of the new connection. The man
-/// page says to treat these like EAGAIN and retry.
+/// Returns whether an error of accept(2) is a pending network error of the new connection.
+/// According to the man page, these should be treated like EAGAIN by retrying.
 fn is_of_dead_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,5 +1,5 @@
-//! Whether a short count predicts the next call: on TCP it does, elsewhere it does not. (Any stream
-//! socket is used as TCP here.)
+//! Tests that a short count clears readiness on TCP sockets only. (Unix stream sockets take the
+//! place of TCP sockets here.)
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,12 +23,12 @@ fn is_ready(socket: &NetFd, direction: Direction) -> bool {
 fn done<T: std::fmt::Debug>(polled: Poll<io::Result<T>>) -> T {
     match polled {
         Poll::Ready(result) => result.unwrap(),
-        Poll::Pending => panic!("the call waits"),
+        Poll::Pending => panic!("the call is pending"),
     }
 }
 
-/// Reads once with buffers of `rooms` bytes while `there` bytes are available. Returns whether
-/// another call is worthwhile.
+/// Reads once into buffers of `rooms` bytes while `there` bytes are available. Returns whether the
+/// socket is still marked readable.
 fn read(is_tcp: bool, there: usize, rooms: &[usize], flags: libc::c_int) -> bool {
     let (socket, mut peer) = pair(is_tcp);
     let mut cx = Context::from_waker(Waker::noop());
@@ -56,13 +56,13 @@ fn short_read_clears_readiness_on_tcp_only() {
     assert!(read(true, 4, &[4], 0) && read(true, 5, &[4], 0), "a full read");
     assert!(read(true, 4, &[2, 2], 0) && read(true, 5, &[2, 2], 0));
     assert!(read(true, 3, &[8], libc::MSG_PEEK), "peeked bytes remain");
-    assert!(read(true, 0, &[8], 0) && read(true, 0, &[4, 4], 0), "the end stays");
+    assert!(read(true, 0, &[8], 0) && read(true, 0, &[4, 4], 0), "end of stream stays readable");
     assert!(read(true, 3, &[0], 0) && read(true, 3, &[0, 0], 0), "an empty buffer proves nothing");
-    assert!(read(false, 3, &[8], 0) && read(false, 3, &[2, 2], 0), "elsewhere it proves nothing");
+    assert!(read(false, 3, &[8], 0) && read(false, 3, &[2, 2], 0), "a short count proves nothing on other sockets");
 }
 
-/// Writes `sizes` at once, more than there is room for if `is_short`. Returns whether another call
-/// is worthwhile.
+/// Writes buffers of `sizes` bytes with one call, more than there is room for if `is_short`.
+/// Returns whether the socket is still marked writable.
 fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
     let (socket, mut peer) = pair(is_tcp);
     let mut cx = Context::from_waker(Waker::noop());
@@ -83,13 +83,16 @@ fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
 fn short_write_clears_readiness_on_tcp_only() {
     assert!(!write(true, &[64 << 20], true) && !write(true, &[32 << 20; 2], true));
     assert!(write(true, &[100], false) && write(true, &[50; 2], false), "a full write");
-    assert!(write(false, &[64 << 20], true) && write(false, &[32 << 20; 2], true), "elsewhere it proves nothing");
+    assert!(
+        write(false, &[64 << 20], true) && write(false, &[32 << 20; 2], true),
+        "a short count proves nothing on other sockets"
+    );
 }
 
-/// As with kTLS enabled by another user of the descriptor: each call stops at a record, and no edge
-/// announces the next one.
+/// Simulates kTLS that was enabled by another user of the descriptor: each call ends at a record,
+/// and no edge reports the next one.
 #[test]
-fn short_read_is_no_evidence_once_the_descriptor_was_handed_out() {
+fn short_read_proves_nothing_after_descriptor_was_exposed() {
     for exposes in [false, true] {
         let (socket, peer) = sys::unix::pair(socket2::Type::DGRAM).unwrap();
         let socket = NetFd::tcp(socket).unwrap();

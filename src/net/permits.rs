@@ -164,7 +164,7 @@ mod tests {
         let mut parked = [Parked::default(), Parked::default(), Parked::default()];
         for parked in &mut parked {
             assert!(parked.poll(&limit).is_pending());
-            assert!(parked.poll(&limit).is_pending(), "it is listed only once");
+            assert!(parked.poll(&limit).is_pending(), "a second poll was ready");
         }
         drop(permit);
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 0, 0]);

@@ -1,20 +1,22 @@
-//! Raw access: closures that run with the descriptor pinned.
+//! Raw access to descriptors: `control`, `read_with` and `write_with`.
 //!
-//! For system calls that this crate has no method for. `control` makes any call, such as an option
-//! or an ioctl. `read_with` and `write_with` make a call that may have to wait, and repeat it when
-//! the descriptor is ready. The closure runs under the reference that every operation takes around
-//! its system call: a close waits for it, so the number never belongs to another file. A socket
-//! type gets the methods with one line: `raw_access!(TcpStream, PerCall);`.
+//! These methods are for system calls that have no method in this crate. They run a closure with
+//! the descriptor. `control` is for calls that do not wait, such as a socket option or an ioctl.
+//! `read_with` and `write_with` are for calls that may have to wait, and repeat the closure when
+//! the descriptor is ready. The closure runs under the reference that every operation holds during
+//! its system call. The number is closed only after the reference is dropped, so it never belongs
+//! to another file. A socket type gets the methods with one line:
+//! `raw_access!(TcpStream, PerCall);`.
 //!
 //! # Foreign code
-//! The closures are user code. They run outside all mutexes. For a stream they hold the lock of
-//! their direction, as any read or write does. A panic propagates to the caller after lock and
-//! reference are released.
+//! The closures are user code. They run outside all mutexes. For a stream, they hold the lock of
+//! their direction, as every read and write does. A panic propagates to the caller after the lock
+//! and the reference are released.
 //!
 //! # Compared with Go (net/rawconn.go, internal/poll/fd_unix.go)
 //! This is `SyscallConn` with `Control`, `Read` and `Write`. In Go the callback returns a bool that
-//! says whether it is done; here EAGAIN (`WouldBlock`) says that it is not. Go refuses `Read` and
-//! `Write` of a listener at run time; here a listener does not have them.
+//! tells whether it is done; here it returns `WouldBlock` if it is not. Go refuses `Read` and
+//! `Write` on a listener at run time; here a listener does not have these methods.
 
 use std::future::Future;
 use std::io;
@@ -30,13 +32,13 @@ use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::waiters::Waiter;
 
 impl Fd {
-    /// Calls [`Fd::with`] with foreign code, which may panic.
+    /// Runs foreign code, which may panic, under a reference, like [`Fd::with`].
     pub(crate) fn pinned<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> Result<R, Failure> {
         let result = self.with(|fd| Ok(catch_unwind(AssertUnwindSafe(|| call(fd)))))?;
         result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Failure::Io)
     }
 
-    /// Calls [`Fd::poll_call`] with foreign code, which may panic.
+    /// Polls an operation whose call is foreign code, which may panic, like [`Fd::poll_call`].
     pub(crate) fn poll_pinned<R>(
         &self,
         direction: Direction,
@@ -64,12 +66,13 @@ impl NetFd {
     }
 }
 
-/// Declares the future of one direction.
+/// Declares the future for one direction.
 macro_rules! raw_future {
     ($name:ident, $method:literal, $direction:ident, $op:literal) => {
-        #[doc = concat!("Repeats a closure until it need not wait; returned by `", $method, "` of the socket types.")]
+        #[doc = concat!("Repeats a closure until it returns something other than `WouldBlock`; returned by the socket types' `", $method, "`.")]
+        ///
         /// # Cancel safety
-        /// Dropping it leaves the socket as it was.
+        /// Dropping the future leaves the socket unchanged.
         #[must_use = "futures do nothing unless they are awaited"]
         pub struct $name<'a, F> {
             fd: &'a NetFd,
@@ -119,7 +122,7 @@ raw_future!(RawRead, "read_with", Read, "raw-read");
 raw_future!(RawWrite, "write_with", Write, "raw-write");
 
 /// Implements the three methods for a socket type whose field `fd` is a [`NetFd`] or derefs to one,
-/// in the module of that type. Without a [`LockScope`] it implements only `control`.
+/// in the module of that type. Without a [`LockScope`], implements only `control`.
 macro_rules! raw_access {
     ($type:ident) => {
         /// Access to the descriptor.
@@ -128,11 +131,11 @@ macro_rules! raw_access {
             /// options and ioctls that have no method here.
             ///
             /// `call` may duplicate the descriptor. It must not block, because it runs on the
-            /// calling thread. From here on the descriptor may have other users; see `as_fd`.
+            /// calling thread. From then on the descriptor may have other users; see `as_fd`.
             ///
             /// # Errors
-            /// Returns the error of `call` unchanged, or a [closed](crate::net::is_closed) error
-            /// without calling it.
+            /// Returns the error of `call` unchanged. Returns a [closed](crate::net::is_closed)
+            /// error after an explicit close, without calling it.
             ///
             /// Source: `syscall.RawConn.Control` of Go.
             ///
@@ -157,24 +160,23 @@ macro_rules! raw_access {
     ($type:ident, $scope:ident) => {
         $crate::net::raw::raw_access!($type);
 
-        /// System calls of your own.
+        /// The caller's own system calls.
         impl $type {
             /// Calls `call` with the descriptor until it returns something other than `WouldBlock`,
-            /// and waits for readability in between. Use it for system calls that receive and have
-            /// no method here.
+            /// waiting for readability in between. Use it for system calls that receive and have no
+            /// method here.
             ///
-            /// The descriptor stays open during a call, and nothing is held while this waits.
-            /// `call` must not block (use `MSG_DONTWAIT` or the descriptor's O_NONBLOCK, which is
-            /// set before each call), and must either complete or return `WouldBlock`. After
-            /// `Interrupted` it is called again at once.
+            /// The descriptor stays open during each call. No lock is held while the future waits.
+            /// `call` must not block: O_NONBLOCK is set before each call. It must either complete
+            /// or return `WouldBlock`. After `Interrupted` it is called again immediately.
             ///
             /// # Errors
             /// Returns the error of `call` unchanged; `TimedOut` after the read deadline or
             /// timeout; a [closed](crate::net::is_closed) error after an explicit close.
             ///
             /// # Cancel safety
-            /// The result has everything that a completed `call` did. A call that returned
-            /// `WouldBlock` is expected to have done nothing.
+            /// Cancel safe, provided that a `call` that returns `WouldBlock` has done nothing. A
+            /// `call` that completes also completes the future.
             ///
             /// Source: `syscall.RawConn.Read` of Go, `async_io::Async::read_with`.
             ///

@@ -1,5 +1,5 @@
-//! Faults that a kernel does not produce on demand: scripted results of accept4, connect, SO_ERROR,
-//! getpeername and close.
+//! Tests of faults that the kernel does not produce on demand, with scripted results of accept4,
+//! connect, SO_ERROR, getpeername and close.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -23,7 +23,7 @@ use crate::task;
 fn run<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || drop(send.send(task::block_on(future))));
-    receive.recv_timeout(Duration::from_secs(180)).expect("it panicked, or hangs")
+    receive.recv_timeout(Duration::from_secs(180)).expect("the test panicked or timed out")
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -42,7 +42,7 @@ async fn next(incoming: &mut crate::net::Incoming<'_>) -> Option<io::Result<TcpS
     std::future::poll_fn(|cx| Pin::new(&mut *incoming).poll_next(cx)).await
 }
 
-/// Go: TestAcceptIgnoreAbortedConnRequest, for every error that accept(2) says to retry.
+/// Go: TestAcceptIgnoreAbortedConnRequest. Covers every error that accept(2) says to retry.
 #[test]
 fn accept_skips_connections_that_died() {
     const DEAD: [i32; 10] = [
@@ -73,14 +73,15 @@ fn accept_skips_connections_that_died() {
         fail(&script, Call::Accept4, &[libc::EINTR, libc::ECONNABORTED, libc::EINTR]);
         let _client = TcpStream::connect(addr).await.unwrap();
         listener.accept().await.unwrap();
-        // After this many in a row the socket itself is at fault, and the loop ends.
+        // After this many errors in a row, the listener itself is at fault, and the error is
+        // returned.
         fail(&script, Call::Accept4, &[libc::EOPNOTSUPP; 100]);
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     });
 }
 
 #[test]
-fn interrupted_and_empty_accepts_are_not_seen() {
+fn interrupted_and_empty_accepts_are_retried() {
     run(async {
         let (listener, addr) = listener().await;
         let script = seam::descriptor(listener.as_fd());
@@ -103,7 +104,7 @@ fn accept_returns_resource_errors_and_loses_no_connection() {
         for errno in WANT {
             assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(errno));
         }
-        // No edge comes in between.
+        // The connection is still in the queue, although no new edge has arrived.
         assert_eq!(listener.accept().await.unwrap().1, client.local_addr().unwrap());
     });
 }
@@ -115,14 +116,14 @@ fn incoming_backs_off_doubling_from_5_ms() {
         let script = seam::descriptor(listener.as_fd());
         let _clients = (TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap());
         let mut incoming = listener.incoming();
-        // Sockets closed by concurrent tests may end a pause early, so only an upper bound is
+        // Sockets that concurrent tests close may end a pause early, so only an upper bound is
         // checked.
         fail(&script, Call::Accept4, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]);
         let start = Instant::now();
         next(&mut incoming).await.unwrap().unwrap();
         assert_eq!(script.calls(Call::Accept4), 5, "one call per pause");
         assert!(start.elapsed() < Duration::from_secs(60), "{:?} for 5 + 10 + 20 + 40 ms", start.elapsed());
-        // Other errors are returned at once.
+        // Other errors are returned immediately.
         fail(&script, Call::Accept4, &[libc::EBADF]);
         assert_eq!(next(&mut incoming).await.unwrap().unwrap_err().raw_os_error(), Some(libc::EBADF));
         next(&mut incoming).await.unwrap().unwrap();
@@ -192,7 +193,7 @@ fn so_error_decides_the_outcome_of_a_dial() {
             let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).unwrap();
             assert_eq!((op.op(), script.calls(Call::Connect)), ("dial", 1));
             assert!(error.to_string().starts_with(&format!("dial tcp {addr}: connect: ")), "{error}");
-            assert_eq!(script.calls(Call::Close), 1, "and the socket is closed");
+            assert_eq!(script.calls(Call::Close), 1, "the socket was not closed");
         });
     }
 }
@@ -203,8 +204,8 @@ fn dial_waits_after_in_progress_codes() {
         run(async move {
             let (listener, addr) = listener().await;
             let script = seam::destination(addr);
-            // The kernel connects. The script reports that the connect is in progress, so the dial
-            // continues to wait, for an edge that the peer causes.
+            // The kernel connects, but the script reports that the connect is in progress. The dial
+            // continues to wait, and the peer's data causes the next edge.
             script.then(Call::Connect, Outcome::Real).then(Call::TakeError, Outcome::Pending(errno));
             fail(&script, Call::PeerAddr, &[libc::ENOTCONN]);
             drop(task::spawn(async move {
@@ -233,8 +234,8 @@ fn eisconn_means_connected() {
     });
 }
 
-/// A socket that never connects: an edge without an error proves nothing (Go issues 14548 and
-/// 19289).
+/// The socket never connects. An edge without an error does not mean that it has (Go issues 14548
+/// and 19289).
 #[test]
 fn spurious_wake_up_does_not_end_a_dial() {
     run(async {
@@ -243,12 +244,12 @@ fn spurious_wake_up_does_not_end_a_dial() {
         let error = TcpStream::connect_timeout(&addr, Duration::from_millis(50)).await.unwrap_err();
         assert!(is_timeout(&error), "{error}");
         assert_eq!(script.calls(Call::Connect), 1);
-        assert!(script.calls(Call::TakeError) <= 3, "it waits instead of asking");
+        assert!(script.calls(Call::TakeError) <= 3, "the dial polls instead of waiting");
     });
 }
 
 #[test]
-fn getpeername_must_succeed() {
+fn dial_waits_until_getpeername_succeeds() {
     run(async {
         let (_listener, addr) = listener().await;
         let script = seam::destination(addr);
@@ -287,10 +288,10 @@ fn eaddrnotavail_is_retried_twice() {
     });
 }
 
-/// Dialing an unused port of this host from the ports around it sometimes connects to itself.
-/// (tests/dialer.rs forces it.)
+/// A dial to an unused port of this host sometimes gets that port as its local port and connects to
+/// itself. (tests/dialer.rs forces this.)
 #[test]
-fn no_dial_ends_at_itself() {
+fn dial_never_connects_to_itself() {
     run(async {
         let (listener, addr) = listener().await;
         drop(listener);
@@ -314,7 +315,7 @@ fn error_of_close_is_ignored_and_the_number_is_free() {
             listener.close().await.unwrap();
             listener.close().await.unwrap();
             assert_eq!(script.calls(Call::Close), 1, "never repeated: the number may be reused");
-            // A process that another test starts may have a copy of the listener for a moment.
+            // A process that another test starts may briefly hold a duplicate of the listener.
             let start = Instant::now();
             while let Err(error) = TcpListener::bind(addr).await {
                 assert!(error.kind() == ErrorKind::AddrInUse && start.elapsed() < Duration::from_secs(60), "{error}");
@@ -351,13 +352,13 @@ impl Loans for Slow {
     fn end(&self) {}
 
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool {
-        socket::local_addr(fd).expect("it is open");
+        socket::local_addr(fd).expect("the descriptor is closed");
         self.recalls.lock().unwrap().push(may_be_shared);
         true
     }
 
     fn wait(&self, fd: BorrowedFd<'_>) {
-        socket::local_addr(fd).expect("it is open");
+        socket::local_addr(fd).expect("the descriptor is closed");
         self.waited.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -1,36 +1,37 @@
-//! One end of a pipe, and the lanes between both ends: how bytes are transferred, and how
-//! operations wait.
+//! [`End`]: one end of a pipe, and the lanes between the two ends.
 //!
 //! # How bytes are transferred
-//! Nothing is buffered ahead of a reader. Each direction has one *lane*, which holds the bytes of
-//! one write at a time. Reads take bytes from it; bytes that a read leaves are for the next read. A
+//! Each direction has one *lane*, which holds the bytes of one write at a time. Reads take bytes
+//! from the lane; bytes that a read leaves stay for the next read. A
 //! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
-//! future's buffer) and completes when reads have taken all of them. A `poll_write` of the traits
-//! has no object that could wait for that. It hands bytes over to reads that wait, at most as many
-//! as they asked for, and these bytes stay in the lane; `poll_flush` waits until they are taken.
+//! future's buffer) and completes when reads have taken all of them. The traits' `poll_write` has
+//! no object that could wait for that. It fills the lane only while a read waits, with at most as
+//! many bytes as the read asked for. These bytes stay in the lane after the write; `poll_flush`
+//! waits until they are taken.
 //!
 //! # Invariants
-//! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: a number for
-//!   a future that waits, 0 for a write that has completed.
-//! * An operation that makes another one possible wakes it: filling a lane wakes a reader, freeing
-//!   it wakes a writer. A reader that leaves bytes, and a future that was woken and is dropped,
-//!   pass the wake-up on. Closing and expiry wake all.
-//! * Wakers are cloned, woken and dropped outside the state's mutex (12).
+//! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: it is a
+//!   number for a future that waits, and 0 for a write that has completed.
+//! * An operation that makes another one possible wakes it: filling a lane wakes a reader, and
+//!   freeing it wakes a writer. A read that leaves bytes wakes the next reader. A future that was
+//!   woken and is dropped wakes the next waiter. Closing wakes all waiters, and so does the expiry
+//!   of a deadline.
+//! * Wakers are cloned, woken and dropped outside the state's mutex (invariant 12).
 //!
 //! # Waiting
-//! Operations wait for data in the lane's lists, and for close, deadline and timeout in the end's
+//! Operations wait for the lane in its lists, and for close, deadline and timeout in the end's
 //! [`PollHandle`], which never has a descriptor.
 //!
 //! # Cancellation
-//! A dropped read took nothing. A dropped write withdraws the bytes that were not taken; the number
-//! taken is lost.
+//! A dropped read has taken nothing. A dropped write withdraws the bytes that were not taken; the
+//! number of bytes taken is lost.
 //!
 //! # Compared with Go (net/pipe.go)
-//! An end closes when its last clone is dropped. A write after the *peer's* close returns EPIPE, as
-//! on a socket, and setting a deadline then is not an error (Go returns `io.ErrClosedPipe` for
-//! both), so that a loop that sets a deadline before each read sees the end of stream. An empty
-//! write completes at once instead of waking a reader with no bytes, which in Rust would mean end
-//! of stream.
+//! An end is closed when its last clone is dropped. After the *peer* was closed, a write returns
+//! EPIPE, as on a socket, and setting a deadline is not an error, so a loop that sets a deadline
+//! before each read sees the end of stream. (Go returns `io.ErrClosedPipe` in both cases.) An empty
+//! write completes immediately. In Go it wakes a reader, which reads 0 bytes; in Rust that would
+//! mean end of stream.
 
 use std::io;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use crate::rt::poll::poller::{Direction, Failure, PollHandle, WaitKey};
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// Larger allocations are freed after use.
+/// The maximum size of a buffer, in bytes, that a free lane keeps.
 const KEPT_MAX: usize = 64 << 10;
 
 /// One end of a pipe; see the [module documentation](self).
@@ -66,14 +67,15 @@ struct Lane {
     bytes: Vec<u8>,
     /// The number of bytes that reads have taken.
     taken: usize,
-    /// The write whose bytes these are.
+    /// The number of the write whose bytes these are; 0 for a write that has completed.
     writer: u64,
-    /// Wakes the future of that write.
+    /// The waker of the future of that write.
     owner: Option<Waker>,
+    /// The number of the last write of a future.
     last_writer: u64,
     /// The largest number of bytes that a waiting read asks for; 0 if none waits.
     wanted: usize,
-    /// No more bytes will be written.
+    /// Whether the writing side was shut down.
     ended: bool,
     readers: Waiters,
     writers: Waiters,
@@ -124,7 +126,8 @@ impl Lane {
         count
     }
 
-    /// Wakes the next reader or writer, after a read that has left the list.
+    /// Wakes the next reader if bytes are left, or frees the lane and wakes the next writer. Called
+    /// after a read.
     fn pass_on(&mut self, wakers: &mut Wakers) {
         if !self.is_free() {
             self.wake_reader(wakers);
@@ -163,17 +166,17 @@ impl Lane {
     }
 }
 
-/// State of a future that waits.
+/// The state of a future that waits.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// Its place in a list of the lane.
     pub(super) key: Option<Key>,
-    /// Its wait for interruption, and its own timeout.
+    /// Its wait for close, deadline and timeout.
     pub(super) wait: WaitKey,
 }
 
-/// Adds `waker` to a list. The caller must drop the result, and wake `wakers`, after it has
-/// unlocked the mutex.
+/// Adds `waker` to `list`. The caller must drop the result, and wake `wakers`, after unlocking the
+/// mutex.
 #[must_use]
 fn enlist(list: &mut Waiters, waiter: Waiter<'_, Waiting>, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
     match waiter {
@@ -212,14 +215,14 @@ impl End {
     #[cold]
     pub(super) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         match failure {
-            // Here this is always a broken pipe.
+            // The only such error is EPIPE.
             Failure::Io(error) => Op::at(op, "pipe", None).other(error),
             failure => failure.into_error(Op::at(op, "pipe", None)),
         }
     }
 
-    /// Waits for close, expiry and the operation's timeout, in addition to the lane's list. Ready
-    /// with the one that ended the operation.
+    /// Polls for close, deadline and the operation's timeout, in addition to the wait in the lane's
+    /// list. Returns the failure that ends the operation.
     fn poll_stop(&self, direction: Direction, waiter: Waiter<'_, Waiting>, cx: &mut Context<'_>) -> Poll<Failure> {
         let timeout = self.timeout(direction);
         let wait = waiter.map(|waiting| &mut waiting.wait);
@@ -266,7 +269,7 @@ impl End {
                 unused = (enlist(&mut lane.readers, waiter.reborrow(), waker, &mut wakers), None);
                 lane.wanted = lane.wanted.max(buf.len());
                 if lane.is_free() {
-                    // A `poll_write` of the traits may wait for exactly this.
+                    // A `poll_write` of the traits may be waiting for a read.
                     lane.writers.take_event(&mut wakers);
                 }
             }
@@ -287,13 +290,14 @@ impl End {
         Poll::Ready(result.map_err(|failure| self.error("read", failure)))
     }
 
-    /// Returns `None` if the read must wait. This end's close takes precedence over the peer's
-    /// close, that over expiry, and that over data.
+    /// Tries to read. Returns `None` if the read must wait. A close of this end takes precedence
+    /// over the end of the stream, which takes precedence over an expired deadline, which takes
+    /// precedence over data.
     fn try_read(&self, state: &mut State, buf: &mut [u8]) -> Option<Result<usize, Failure>> {
         let (ours, peers) = (state.closed[self.side], state.closed[1 - self.side]);
         let lane = &mut state.lanes[1 - self.side];
-        // Bytes of a waiting write belong to it until they are taken and disappear when its end
-        // closes; bytes that were handed over remain.
+        // The bytes of a waiting write disappear when its end is closed. The bytes of a completed
+        // write stay.
         let has_bytes = !lane.is_free() && (!peers || lane.writer == 0);
         if ours {
             Some(Err(Failure::Closed))
@@ -308,6 +312,8 @@ impl End {
         }
     }
 
+    /// Removes a read that ends early from the list. If it was woken for bytes, wakes the next
+    /// reader.
     pub(super) fn leave_readers(&self, waiting: &mut Waiting) {
         let Some(key) = waiting.key.take() else { return };
         let mut wakers = Wakers::new();
@@ -325,7 +331,8 @@ impl End {
 
     // ---- writing ----
 
-    /// Returns why nothing can be written, if that is so.
+    /// Returns the reason if a write cannot continue: a close of either end, or an expired
+    /// deadline.
     fn stopped(&self, state: &State) -> Option<Failure> {
         if state.closed[self.side] {
             Some(Failure::Closed)
@@ -336,12 +343,15 @@ impl End {
         }
     }
 
+    /// Returns the reason if a write cannot begin: one of [`stopped`](End::stopped), or a shutdown
+    /// of the writing side.
     fn stopped_before(&self, state: &State) -> Option<Failure> {
         let has_ended = state.lanes[self.side].ended && !state.closed[self.side];
         if has_ended { Some(Failure::Io(io::Error::from_raw_os_error(libc::EPIPE))) } else { self.stopped(state) }
     }
 
-    /// Polls a write of a future. Its bytes are in the lane as write `number`, unless that is 0.
+    /// Polls the write of a future. If `number` is not 0, its bytes are in the lane, as the write
+    /// with that number.
     pub(super) fn poll_write(
         &self,
         waiting: &mut Waiting,
@@ -378,7 +388,8 @@ impl End {
         Poll::Ready(result.map_err(|failure| self.error("write", failure)))
     }
 
-    /// Returns `None` if the write must wait, for the lane or for reads.
+    /// Tries to complete a write. Returns `None` if it must wait, for the lane to become free or
+    /// for reads.
     fn try_write(
         &self,
         state: &mut State,
@@ -408,7 +419,7 @@ impl End {
         None
     }
 
-    /// Removes a write that ends early, or its bytes.
+    /// Removes a write that ends early from the list, and its bytes from the lane.
     pub(super) fn leave_writers(
         &self,
         waiting: &mut Waiting,
@@ -433,7 +444,7 @@ impl End {
         result
     }
 
-    /// Polls a write of the traits, or their flush (`None`).
+    /// Polls `poll_write` of the traits, or `poll_flush` if `buf` is `None`.
     pub(super) fn poll_hand_over(&self, cx: &mut Context<'_>, buf: Option<&[u8]>) -> Poll<io::Result<usize>> {
         ready!(context::poll_turn(cx, self.poll.side(Direction::Write).turns()));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());

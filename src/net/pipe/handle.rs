@@ -16,13 +16,13 @@ use crate::rt::time::clock;
 use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
 
-/// Creates two connected ends in memory, for tests without sockets.
+/// Creates two connected in-memory ends, for tests without sockets.
 ///
-/// The pipe is synchronous: a write completes when reads have taken all of it.
+/// The pipe is synchronous: a write completes when reads have taken all of its bytes.
 ///
 /// # Errors
-/// Returns ENFILE if the process has 2²⁴ sockets and pipe ends already, and an error in a child of
-/// fork(2).
+/// Returns ENFILE if the process already has 2²⁴ sockets and pipe ends. Returns an error in a child
+/// of fork(2).
 ///
 /// Source: `net.Pipe` of Go.
 ///
@@ -56,13 +56,13 @@ pub fn pipe() -> io::Result<(Pipe, Pipe)> {
 
 /// One end of a [`pipe()`].
 ///
-/// `Pipe` is a handle, as [`TcpStream`](crate::net::TcpStream) is: clones share the end, every
-/// method takes `&self`, and any number of tasks read and write. The end closes when the last clone
-/// is dropped, or by [`force_close`](Pipe::force_close).
+/// Like [`TcpStream`](crate::net::TcpStream), `Pipe` is a handle: clones share the end, every
+/// method takes `&self`, and any number of tasks can read and write concurrently. The end is closed
+/// when the last clone is dropped, or by [`force_close`](Pipe::force_close).
 ///
 /// # With the traits
-/// A `poll_write` waits for a read on the other side and hands over at most as many bytes as that
-/// read asked for. `poll_flush` waits until they are taken. `poll_close` ends writing: the peer
+/// `poll_write` waits for a read on the other end and hands over at most as many bytes as that read
+/// asked for. `poll_flush` waits until the read has taken them. `poll_close` ends writing: the peer
 /// reads the bytes handed over, then end of stream.
 ///
 /// # Examples
@@ -71,7 +71,7 @@ pub fn pipe() -> io::Result<(Pipe, Pipe)> {
 /// use netpoll::net::{Conn, pipe};
 /// use netpoll::task;
 ///
-/// // A handler that takes any connection is tested without a socket.
+/// // A handler that takes any connection can be tested without a socket.
 /// async fn answer(conn: impl Conn) -> std::io::Result<()> {
 ///     let mut buf = [0; 16];
 ///     let count = conn.read(&mut buf).await?;
@@ -91,13 +91,13 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Reads up to `buf.len()` bytes from the current write, waiting for one. Returns the number of
-    /// bytes read; 0 means that the peer has closed (or that `buf` is empty). Bytes that do not fit
-    /// are for the next read.
+    /// Reads up to `buf.len()` bytes of one write, waiting until there is one. Returns the number
+    /// of bytes read; 0 means end of stream (or that `buf` is empty). Bytes that do not fit into
+    /// `buf` stay for the next read.
     ///
     /// # Errors
-    /// Returns a [closed](crate::net::is_closed) error after this end was closed, and `TimedOut`
-    /// after the read deadline, unless the peer has closed.
+    /// Returns a [closed](crate::net::is_closed) error after this end was closed. Returns
+    /// `TimedOut` after the read deadline, unless the end of the stream was reached.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has read nothing.
@@ -106,16 +106,18 @@ impl Pipe {
     }
 
     /// Writes `buf`, waiting until reads have taken all of it. Returns the number of bytes taken.
-    /// It is smaller than `buf.len()` only if the end was closed or the deadline passed after a
-    /// part was taken; the next write returns the reason. Concurrent writes do not interleave.
+    /// The number is smaller than `buf.len()` only if either end was closed or the deadline passed
+    /// after a part was taken; the next write returns the error. Concurrent writes do not
+    /// interleave.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after this end was closed, `BrokenPipe`
-    /// after the peer's close, and `TimedOut` after the write deadline.
+    /// after the peer was closed or [`close_write`](Pipe::close_write) was called, and `TimedOut`
+    /// after the write deadline.
     ///
     /// # Cancel safety
-    /// If the future is dropped, bytes that were not taken are withdrawn; the number of those taken
-    /// is lost.
+    /// Not cancel safe: part of `buf` may have been taken, and the amount is unknown. Bytes that
+    /// were not taken are withdrawn.
     pub fn write<'a>(&'a self, buf: &'a [u8]) -> PipeWrite<'a> {
         PipeWrite { end: &self.end, waiting: Waiting::default(), number: 0, buf }
     }
@@ -132,7 +134,8 @@ impl Pipe {
     }
 
     /// Sets the time at which reads and writes fail with `TimedOut`; `None` removes it. The
-    /// deadline applies to operations that already wait and stays until it is changed.
+    /// deadline also applies to operations that are already waiting, and stays set until it is
+    /// changed.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after `force_close`.
@@ -177,20 +180,20 @@ impl Pipe {
         set.map_err(|failure| self.end.error("set", failure))
     }
 
-    /// Sets how long each read may wait; `None` removes the limit. The time is counted from when
-    /// the read begins to wait.
+    /// Sets how long each read may wait; `None` removes the limit. The time starts when the read
+    /// begins to wait.
     ///
     /// # Errors
-    /// Returns `InvalidInput` for zero, as in std.
+    /// Returns `InvalidInput` if `timeout` is zero, as in std.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.set_timeout(Direction::Read, timeout)
     }
 
-    /// Sets how long each write may wait; otherwise like
+    /// Sets how long each write may wait. It works like
     /// [`set_read_timeout`](Pipe::set_read_timeout).
     ///
     /// # Errors
-    /// Returns `InvalidInput` for zero, as in std.
+    /// Returns `InvalidInput` if `timeout` is zero, as in std.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.set_timeout(Direction::Write, timeout)
     }
@@ -198,7 +201,7 @@ impl Pipe {
     /// Returns the timeout set by [`set_read_timeout`](Pipe::set_read_timeout).
     ///
     /// # Errors
-    /// None; the signature is std's.
+    /// Never returns an error. The signature is std's.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.end.timeout(Direction::Read))
     }
@@ -206,7 +209,7 @@ impl Pipe {
     /// Returns the timeout set by [`set_write_timeout`](Pipe::set_write_timeout).
     ///
     /// # Errors
-    /// None; the signature is std's.
+    /// Never returns an error. The signature is std's.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.end.timeout(Direction::Write))
     }
@@ -222,8 +225,8 @@ impl Pipe {
         Ok(())
     }
 
-    /// Shuts down the writing side: the peer reads the bytes handed over, then end of stream.
-    /// Reading goes on.
+    /// Shuts down the writing side. The peer reads the bytes already in the pipe, then end of
+    /// stream. This end can still read.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after `force_close`.
@@ -236,11 +239,11 @@ impl Pipe {
         Ok(())
     }
 
-    /// Closes this end for all clones. Operations that wait here return a
+    /// Closes this end for all clones. Pending operations of this end return a
     /// [closed](crate::net::is_closed) error; the peer reads end of stream, and its writes fail
-    /// with `BrokenPipe`. The close happens during the call; the future is ready and exists to
-    /// match [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is not
-    /// an error.
+    /// with `BrokenPipe`. The end is closed when this method returns. The future is ready; it
+    /// exists to match [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing
+    /// twice is not an error.
     #[doc(alias = "Close")]
     pub fn force_close(&self) -> Ready<io::Result<()>> {
         self.end.close();
@@ -283,7 +286,7 @@ impl Drop for PipeRead<'_> {
 pub struct PipeWrite<'a> {
     end: &'a End,
     waiting: Waiting,
-    /// The number of the write whose bytes are in the lane; 0 if they are not.
+    /// The number of this write if its bytes are in the lane; 0 if they are not.
     number: u64,
     buf: &'a [u8],
 }
@@ -319,7 +322,7 @@ impl Future for PipeWriteAll<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let written = ready!(Pin::new(&mut self.write).poll(cx))?;
-            // After a partial write, the next write returns the reason.
+            // After a short write, the next write returns the error.
             self.write.buf = &self.write.buf[written..];
             if self.write.buf.is_empty() {
                 return Poll::Ready(Ok(()));

@@ -1,4 +1,4 @@
-//! Connections in memory. [`handle`] is the public API, [`end`] moves the bytes and keeps the
+//! In-memory connections. [`handle`] has the public API; [`end`] transfers the bytes and keeps the
 //! waiters.
 
 mod end;

@@ -1,15 +1,15 @@
-//! The addresses of a host as they arrive, for callers that need not wait for all of them.
+//! [`Families`]: a stream of a host's addresses as they arrive, for callers that need not wait for all of them.
 //!
 //! # Rules
-//! One query for both families comes first, because only it has the host's order across families
-//! (RFC 6724, gai.conf). Usually it is the only one. If it has not answered within the *resolution
-//! delay* of RFC 8305, 50 ms, each family is also queried separately. A server that answers one
-//! family and is silent or slow about the other (RFC 4074) then causes no further delay, whereas
-//! the query for both waits for its timeouts. Addresses that were returned are not returned again.
+//! A query for both families comes first, because only its answer has the host's order across
+//! families (RFC 6724, gai.conf(5)). Usually it is the only query. If it is not answered within the
+//! *resolution delay* of RFC 8305, 50 ms, each family is also queried separately. A server that
+//! answers for one family but not, or slowly, for the other (RFC 4074) then causes no further
+//! delay, whereas the query for both waits for its timeouts. Each address is returned once.
 //!
-//! RFC 8305 queries both families at once and waits 50 ms after the first answer for the second.
-//! Here connecting begins at the same time; the delay is spent before the answer instead of after
-//! it.
+//! RFC 8305 queries the two families in parallel and, after the first answer, waits 50 ms for the
+//! second. Here the delay comes before the separate queries instead, so connecting begins at about
+//! the same time.
 //!
 //! # Compared with Go
 //! Go waits for both families (issue 23841).
@@ -30,7 +30,8 @@ use super::source::Resolve;
 use crate::sys::names::Family;
 use crate::time::Sleep;
 
-/// RFC 8305, section 8.
+/// How long to wait for the query for both families before each family is queried separately (RFC
+/// 8305, section 8).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 /// A stream of the addresses of a host, best first. It yields an error only if there is no address.
@@ -45,10 +46,10 @@ pub(crate) struct Families<A, L> {
     error: Option<LookupError>,
 }
 
-// Neither field is pinned.
+// No field is pinned.
 impl<A, L> Unpin for Families<A, L> {}
 
-/// [`Families`] of one host.
+/// The [`Families`] of a host whose addresses come from an [`Oracle`].
 pub(crate) type HostAddrs = Families<Box<dyn FnMut(Family) -> Addrs + Send>, Addrs>;
 
 /// The source of addresses.
@@ -60,8 +61,8 @@ pub(crate) enum Oracle {
 }
 
 impl Oracle {
-    /// Returns the addresses of `host` with `port`: as they arrive, or all at once in the right
-    /// order.
+    /// Returns the addresses of `host` with `port`: as they arrive if `as_they_come` is true,
+    /// otherwise all together in the right order.
     pub(crate) fn addrs(&self, host: &str, port: u16, as_they_come: bool) -> HostAddrs {
         let (oracle, host) = (self.clone(), host.to_owned());
         let ask = move |family| match &oracle {
@@ -72,7 +73,7 @@ impl Oracle {
     }
 }
 
-/// A look-up of addresses that adds a port to them.
+/// A look-up of addresses that sets their port.
 pub(crate) struct Addrs {
     answer: Asked,
     port: u16,
@@ -82,7 +83,8 @@ type Boxed = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> +
 
 enum Asked {
     Host(Lookup),
-    /// A resolver's future need not be `Sync`; inside a lock that is never taken it is.
+    /// The future of another resolver. It need not be `Sync`, so it is in a mutex, which is never
+    /// locked.
     Other(Mutex<Boxed>),
 }
 
@@ -124,7 +126,8 @@ where
         Families { ask, both, single: [None, None], delay: delay.map(Sleep::new), given: Vec::new(), error: None }
     }
 
-    /// Returns those of `addrs` that were not returned before.
+    /// Returns the addresses in `addrs` that have not been returned before, or `None` if there are
+    /// none.
     fn fresh(&mut self, addrs: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
         let fresh: Vec<_> = addrs.into_iter().filter(|addr| !self.given.contains(addr)).collect();
         self.given.extend(&fresh);
@@ -140,7 +143,7 @@ where
     }
 }
 
-/// Polls the look-up if there is one, and clears it when it has answered.
+/// Polls the future if there is one, and clears it when it is ready.
 fn poll_some<L: Future + Unpin>(lookup: &mut Option<L>, cx: &mut Context<'_>) -> Poll<L::Output> {
     let Some(future) = lookup else { return Poll::Pending };
     let polled = Pin::new(future).poll(cx);
@@ -162,13 +165,13 @@ where
         if let Poll::Ready(answer) = poll_some(&mut this.both, cx) {
             match answer {
                 Ok(addrs) => {
-                    // The query for both families has all addresses.
+                    // The answer for both families has all addresses.
                     this.end();
                     if let Some(fresh) = this.fresh(addrs) {
                         return Poll::Ready(Some(Ok(fresh)));
                     }
                 }
-                // Queries for single families, if they were made, may still succeed.
+                // The queries for single families, if they were started, may still succeed.
                 Err(error) => (this.error, this.delay) = (Some(error), None),
             }
         }
@@ -187,7 +190,7 @@ where
             }
         }
         if this.delay.is_none() && !this.given.is_empty() && this.single.iter().all(Option::is_none) {
-            // Both single-family queries have answered: the query for both has nothing to add.
+            // Both single-family queries are answered, so the query for both has nothing to add.
             this.end();
         }
         if !this.is_over() {
@@ -222,8 +225,9 @@ mod tests {
         Query::Addrs("x".to_owned(), Family::Any).shut_down()
     }
 
-    /// Runs a script of answers by family and milliseconds (`None` is never). Returns the items of
-    /// the stream with their times, and the families that were queried.
+    /// Runs a stream whose queries are answered by `script`: after a number of milliseconds, or
+    /// never (`None`). Returns the items of the stream with their times, and the families that were
+    /// queried.
     fn given(
         script: impl Fn(Family) -> Option<(u64, Answered)> + Send + Sync + 'static,
     ) -> (Vec<(Answered, Duration)>, Vec<Family>) {
@@ -264,13 +268,13 @@ mod tests {
             Family::Any => Some((1500, Ok(vec![v4(1), v4(2)]))),
             Family::V6 => None,
         };
-        // If the machine stalls for so long, all answers arrive at once.
+        // If the machine stalls for that long, all answers arrive together, so the run is repeated.
         let in_time = |(given, _): &(Vec<(Answered, Duration)>, _)| given[0].1 < Duration::from_millis(1500);
-        let (given, asked) = (0..10).map(|_| given(script)).find(in_time).expect("in time, once in ten times");
+        let (given, asked) = (0..10).map(|_| given(script)).find(in_time).expect("no run out of ten was in time");
         assert_eq!(asked, [Family::Any, Family::V6, Family::V4]);
         assert_eq!(given[0].0, Ok(vec![v4(1)]));
         assert!(given[0].1 >= Duration::from_millis(60), "{given:?}");
-        // The query for both is still awaited, and nothing is returned twice.
+        // The stream still waits for the query for both, and returns no address twice.
         assert_eq!(given[1].0, Ok(vec![v4(2)]));
         assert_eq!(given.len(), 2);
     }

@@ -1,24 +1,24 @@
-//! Look-ups in progress and their waiters. Identical look-ups share one query.
+//! [`Lookup`]: look-ups in progress. Identical look-ups share one query, a *flight*.
 //!
 //! # States
 //! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
-//! runs the query removes it, when it has the answer or when its turn comes and no look-up waits
-//! any more. A later look-up starts a new query, so nothing is cached.
+//! runs the query removes the flight when it has the answer, or before the query if no look-up
+//! waits any longer. A later look-up starts a new query, so nothing is cached.
 //!
 //! # Invariants
-//! * Every flight gets a reply: the job that holds it replies when it is dropped, also if a
-//!   shutdown empties the pool's queue.
-//! * Joining a flight and giving it up before the query are mutually exclusive by the table's lock,
-//!   which is taken before a flight's lock.
+//! * Every flight gets a reply. Its job replies when it is dropped, even if a shutdown empties the
+//!   pool's queue.
+//! * Joining a flight and abandoning it before the query exclude each other through the table's
+//!   lock, which is taken before a flight's lock.
 //! * Wakers are cloned, woken and dropped outside both locks.
 //!
 //! # Cancellation
-//! A dropped [`Lookup`] removes its waker; the others go on. A query that has begun runs to the end
-//! on its thread.
+//! A dropped [`Lookup`] removes its waker; the others continue. A query that has begun runs to
+//! completion on its thread.
 //!
 //! # Compared with Go (internal/singleflight)
-//! The rule is the same. In Go a merged query is run even if the contexts of all its callers have
-//! ended; here a query that has not begun is not run.
+//! The rule is the same, with one exception: Go runs a merged query even if the contexts of all its
+//! callers have ended; here such a query is not run if it has not begun.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,7 +35,8 @@ use crate::task::spawn_lookup;
 
 static TABLE: LazyLock<Table> = LazyLock::new(Table::default);
 
-/// Makes the table, whose hasher takes random numbers of the thread that asks for it first: not those of a simulation.
+/// Creates the table outside of a simulation, because its hasher takes random numbers from the
+/// thread that first uses it.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     LazyLock::force(&TABLE);
@@ -56,12 +57,12 @@ struct Flight {
 #[derive(Debug)]
 struct State {
     reply: Option<Reply>,
-    /// The number of look-ups that wait for it, polled yet or not.
+    /// The number of look-ups that wait for the reply, whether or not they have been polled.
     joined: usize,
     waiters: Waiters,
 }
 
-/// A future of the answer to a query.
+/// A future that returns the answer to a query.
 pub(crate) struct Lookup {
     flight: Arc<Flight>,
     key: Option<Key>,
@@ -72,7 +73,8 @@ impl Lookup {
     pub(crate) fn new(query: Query) -> Lookup {
         #[cfg(feature = "sim")]
         if crate::sim::is_here() {
-            // Another simulation, or another host of this one, has other answers.
+            // Not shared, because another simulation, or another host of this one, gets other
+            // answers.
             let (lookup, job) = TABLE.alone(query);
             drop(spawn_lookup(move || job.run(Query::ask)));
             return lookup;
@@ -136,7 +138,7 @@ impl fmt::Debug for Lookup {
 }
 
 impl Table {
-    /// Creates a look-up; also returns the job to run if it is the first.
+    /// Creates a look-up. Also returns the job to run if the look-up starts a new flight.
     fn join(&'static self, query: Query) -> (Lookup, Option<Job>) {
         let mut open = self.0.lock();
         if let Some(flight) = open.get(&query) {
@@ -153,7 +155,7 @@ impl Table {
 
 #[cfg(feature = "sim")]
 impl Table {
-    /// Creates a look-up that no other joins, and its job.
+    /// Creates a look-up that is not shared, and its job.
     fn alone(&'static self, query: Query) -> (Lookup, Job) {
         let state = State { reply: None, joined: 1, waiters: Waiters::new() };
         let flight = Arc::new(Flight { query, state: Mutex::new(state) });
@@ -161,7 +163,7 @@ impl Table {
     }
 }
 
-/// The obligation to answer a flight.
+/// The job that runs a flight's query. It answers the flight even if it is dropped without running.
 struct Job {
     table: &'static Table,
     flight: Arc<Flight>,
@@ -172,7 +174,7 @@ impl Job {
         let open = self.table.0.lock();
         let abandoned = self.flight.state.lock().joined == 0;
         if abandoned {
-            // The lock is held, so no look-up can join between the check and the end.
+            // The table stays locked, so no look-up can join between the check and the removal.
             return self.end(open, None);
         }
         drop(open);
@@ -200,7 +202,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // After `run` there is nothing left to do.
+        // After `run`, this does nothing.
         self.end(self.table.0.lock(), None);
     }
 }
@@ -312,7 +314,8 @@ mod tests {
         }
     }
 
-    /// Invariant 12: a waker that starts a look-up when it is woken or dropped finds no lock held.
+    /// Invariant 12: wakers are woken and dropped while no lock is held, so they may start
+    /// look-ups.
     #[test]
     fn wakers_run_under_no_lock() {
         struct Nosy(&'static Table);

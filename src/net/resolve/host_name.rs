@@ -1,16 +1,16 @@
 //! Validation of host names.
 //!
 //! Names in DNS replies are arbitrary bytes chosen by the owner of a zone. Programs put them into
-//! logs, shells, pages and further look-ups. A name from outside is therefore returned only if it
-//! is a host name.
+//! logs, shell commands, web pages and further look-ups. A name from a name service is therefore
+//! returned only if it is a valid host name: it consists of letters, digits, hyphens and
+//! underscores, in labels of 1 to 63 bytes that neither begin nor end with a hyphen. It has at most
+//! 253 bytes without the final dot. It does not consist only of digits and dots, because such a
+//! name would be taken for an address.
 //!
 //! # Compared with Go (`isDomainName`, net/dnsclient.go)
-//! The rule is the same, except that the root is excluded. A host name consists of letters, digits,
-//! hyphens and underscores, in labels of 1 to 63 bytes that neither begin nor end with a hyphen. It
-//! has at most 253 bytes without the final dot. It does not consist only of digits and dots, which
-//! would be taken for an address.
+//! The rule is the same, except that Go also accepts the root (`.`).
 
-/// Returns whether `name` is a host name, with or without a final dot.
+/// Returns whether `name` is a valid host name, with or without a final dot.
 pub fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_label = |label: &str| {

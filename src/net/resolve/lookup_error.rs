@@ -1,4 +1,4 @@
-//! `LookupError`: why a name could not be looked up.
+//! [`LookupError`]: the error of a failed name look-up.
 
 use std::error::Error;
 use std::fmt;
@@ -7,18 +7,18 @@ use std::io::{self, ErrorKind};
 use crate::net::errno_text::ErrnoText;
 use crate::sys::names::NameFailure;
 
-/// A failed name look-up, with the reason. It prints like Go's `net.DNSError`: `lookup
-/// example.invalid: no such host`.
+/// A failed name look-up, with the reason. It prints like Go's `net.DNSError`:
+/// `lookup example.invalid: no such host`.
 ///
 /// It is contained in an [`io::Error`]; `downcast_ref` extracts it.
 ///
 /// | situation | reason in the text | kind |
 /// |---|---|---|
-/// | no such name, or none of the family asked for | `no such host` | [`NotFound`](ErrorKind::NotFound) |
+/// | no such name, or no address of the requested family | `no such host` | [`NotFound`](ErrorKind::NotFound) |
 /// | no such service | `unknown port` | [`NotFound`](ErrorKind::NotFound) |
 /// | a network that [`lookup_port`](crate::net::lookup_port) does not know | `unknown network` | [`InvalidInput`](ErrorKind::InvalidInput) |
-/// | no server answered, or it has a problem now | the C library's | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
-/// | a system call failed; EMFILE or ENFILE with no descriptor left to ask with | `too many open files`, … | of the errno, [`raw_os_error`](LookupError::raw_os_error) |
+/// | no server answered, or a server has a temporary failure | the C library's | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
+/// | a system call failed, such as EMFILE if no descriptor was available for the query | `too many open files`, … | of the errno, [`raw_os_error`](LookupError::raw_os_error) |
 /// | the deadline of a dial passed | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
 /// | the runtime was shut down before the query began | `runtime shut down` | [`Other`](ErrorKind::Other) |
 ///
@@ -46,8 +46,8 @@ pub(super) enum Reason {
 }
 
 impl LookupError {
-    /// Creates the error of a [`Resolve`](crate::net::Resolve) for a name that does not exist, or
-    /// has no address of the family.
+    /// Creates the error that a [`Resolve`](crate::net::Resolve) returns for a name that does not
+    /// exist or has no address of the family.
     pub fn not_found(name: impl Into<String>) -> LookupError {
         LookupError { name: name.into(), reason: Reason::Failure(NameFailure::NotFound) }
     }
@@ -57,14 +57,14 @@ impl LookupError {
         LookupError { name: name.into(), reason: Reason::TimedOut }
     }
 
-    /// Creates the error of a [`Resolve`](crate::net::Resolve) for a failure that a later look-up
-    /// may not have, such as one of a server.
+    /// Creates the error that a [`Resolve`](crate::net::Resolve) returns for a temporary failure,
+    /// such as that of a server. A later look-up may succeed.
     pub fn temporary(name: impl Into<String>, reason: impl Into<String>) -> LookupError {
         LookupError { name: name.into(), reason: Reason::Failure(NameFailure::Temporary(reason.into())) }
     }
 
-    /// Creates the error of a [`Resolve`](crate::net::Resolve) for a system call that failed with
-    /// `errno`.
+    /// Creates the error that a [`Resolve`](crate::net::Resolve) returns for a system call that
+    /// failed with `errno`.
     pub fn os(name: impl Into<String>, errno: i32) -> LookupError {
         LookupError { name: name.into(), reason: Reason::Failure(NameFailure::Errno(errno)) }
     }
@@ -83,8 +83,8 @@ impl LookupError {
         matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
     }
 
-    /// Returns whether a later look-up may succeed: no server answered, a server has a temporary
-    /// failure, or no descriptor was available for the query.
+    /// Returns whether a later look-up may succeed: no server answered in time, a server has a
+    /// temporary failure, or no descriptor was available for the query.
     pub fn is_temporary(&self) -> bool {
         matches!(
             self.reason,
@@ -93,13 +93,13 @@ impl LookupError {
         )
     }
 
-    /// Returns whether the caller's time limit was reached.
+    /// Returns whether the look-up did not finish in time.
     pub fn is_timeout(&self) -> bool {
         matches!(self.reason, Reason::TimedOut)
     }
 
-    /// Returns the errno of a failed system call, if there is one: EMFILE if no descriptor was
-    /// available for the query.
+    /// Returns the errno of a failed system call, if there is one, such as EMFILE if no descriptor
+    /// was available for the query.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self.reason {
             Reason::Failure(NameFailure::Errno(errno)) => Some(errno),

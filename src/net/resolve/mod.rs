@@ -1,16 +1,17 @@
 //! Name resolution.
 //!
-//! * [`query`]: queries to the host's name service, and its errors.
-//! * [`flight`]: identical queries in progress share one call.
-//! * [`families`]: both address families separately, if one is slow.
-//!
-//! The crate `netpoll-resolver` queries DNS servers instead; it is a [`Resolve`].
+//! * [`query`]: queries to the host's name service, and their answers. [`lookup_error`]: their
+//!   errors.
+//! * [`flight`]: sharing one query among identical look-ups.
+//! * [`families`]: querying each address family separately if the query for both is slow.
+//! * [`host_name`]: validation of host names. [`source`]: the trait [`Resolve`] for other
+//!   resolvers, such as the crate `netpoll-resolver`, which queries DNS servers.
 //!
 //! The functions here are for direct use; `ToSocketAddrs` and `Dialer` use the same modules.
 //!
 //! # Compared with Go (net/lookup.go, cgo_unix.go)
-//! This works like Go's cgo resolver: getaddrinfo(3) on a bounded pool of threads, so that hosts
-//! file, search list, timeouts, nsswitch and address order are the host's. Go also merges
+//! This works like Go's cgo resolver: it calls getaddrinfo(3) on a bounded pool of threads, so the
+//! hosts file, search list, timeouts, nsswitch and address order are the host's. Go also merges
 //! concurrent identical look-ups.
 
 pub(crate) mod families;
@@ -52,18 +53,18 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 }
 
 /// Looks up the addresses of `host`, in the order in which they should be tried (RFC 6724,
-/// gai.conf(5)). A literal address is returned as it is.
+/// gai.conf(5)). A literal address is returned unchanged.
 ///
-/// The answer follows the host's configuration: hosts(5), search list and timeouts of
+/// The answer follows this machine's configuration: hosts(5), the search list and timeouts of
 /// resolv.conf(5), and nsswitch.conf(5). Concurrent look-ups of the same name share one query.
 ///
 /// # Errors
-/// Returns a [`LookupError`]: `NotFound` if the name does not exist, otherwise the error of the
-/// name service.
+/// Returns a [`LookupError`] of kind `NotFound` if the name does not exist. Otherwise returns a
+/// [`LookupError`] with the error of the name service.
 ///
 /// # Cancel safety
-/// Dropping the future abandons the look-up. A query that has begun runs to the end on its thread;
-/// one that has not begun and is no longer needed is not run.
+/// Dropping the future abandons the look-up. A query that has begun runs to completion on its
+/// thread; a query that has not begun and that no look-up waits for is not run.
 ///
 /// Source: getaddrinfo(3); Go's `net.LookupIP`.
 ///
@@ -93,10 +94,11 @@ pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
 /// Looks up the names of `ip`. The host's name service returns at most one.
 ///
 /// # Errors
-/// Returns a [`LookupError`]: `NotFound` if the address has no name.
+/// Returns a [`LookupError`] of kind `NotFound` if the address has no name. Otherwise returns a
+/// [`LookupError`] with the error of the name service.
 ///
 /// # Cancel safety
-/// Same as [`lookup_host`].
+/// Dropping the future abandons the look-up, as with [`lookup_host`].
 ///
 /// Source: getnameinfo(3); Go's `net.LookupAddr`.
 ///
@@ -111,13 +113,13 @@ pub async fn lookup_addr(ip: IpAddr) -> io::Result<Vec<String>> {
     Ok(vec![Lookup::new(Query::Name(ip)).await?.into_name()])
 }
 
-/// Looks up the canonical name of `host`: the name at the end of its aliases.
+/// Looks up the canonical name of `host`: the name at the end of its chain of aliases.
 ///
 /// # Errors
 /// Returns the same errors as [`lookup_host`].
 ///
 /// # Cancel safety
-/// Same as [`lookup_host`].
+/// Dropping the future abandons the look-up, as with [`lookup_host`].
 ///
 /// Source: getaddrinfo(3) with AI_CANONNAME; Go's `net.LookupCNAME`.
 ///
@@ -132,16 +134,16 @@ pub async fn lookup_cname(host: &str) -> io::Result<String> {
 }
 
 /// Looks up the port of `service` in `network`, which is `tcp` or `udp` (optionally followed by 4
-/// or 6), or `ip` or empty for either. A number is returned as it is; an empty `service` is 0.
+/// or 6), or `ip` or empty for either. A number is returned unchanged. An empty `service` is port 0.
 ///
 /// # Errors
-/// * Returns a [`LookupError`]: `NotFound` for a service that is not in services(5) (`lookup tcp/x:
-///   unknown port`), `InvalidInput` for another network.
-/// * Returns an [`AddrError`] (`InvalidInput`) for a number that is not a port: `address 65536:
-///   invalid port`.
+/// * Returns a [`LookupError`] of kind `NotFound` for a service that is not in services(5)
+///   (`lookup tcp/x: unknown port`), and of kind `InvalidInput` for another network.
+/// * Returns an [`AddrError`] (`InvalidInput`) for a number that is not a port:
+///   `address 65536: invalid port`.
 ///
 /// # Cancel safety
-/// Same as [`lookup_host`].
+/// Dropping the future abandons the look-up, as with [`lookup_host`].
 ///
 /// Source: services(5), getaddrinfo(3); Go's `net.LookupPort`.
 ///
@@ -165,7 +167,7 @@ pub async fn lookup_port(network: &str, service: &str) -> io::Result<u16> {
     if service.is_empty() {
         return Ok(0);
     }
-    // As in Go, a sign makes it a number.
+    // A sign may precede the digits of a number, as in Go.
     let digits = service.strip_prefix(['+', '-']).unwrap_or(service);
     if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
         let port = service.parse::<i64>().ok().and_then(|port| u16::try_from(port).ok());

@@ -8,12 +8,12 @@ use super::lookup_error::{LookupError, Reason};
 use crate::net::host_port::literal;
 use crate::sys::names::{self, Family, NameFailure};
 
-/// A query. Identical concurrent queries share one answer.
+/// A query to the host's name service. Identical concurrent queries share one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Query {
     /// The addresses of a host.
     Addrs(String, Family),
-    /// The name at the end of a host's aliases.
+    /// The name at the end of a host's chain of aliases.
     CanonicalName(String),
     /// The name of an address.
     Name(IpAddr),
@@ -32,7 +32,7 @@ pub(crate) enum Transport {
 /// The answer to a [`Query`] of the same kind.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    /// Best first, with port 0.
+    /// The addresses of a host, best first, with port 0.
     Addrs(Arc<[SocketAddr]>),
     Name(String),
     Port(u16),
@@ -59,7 +59,7 @@ fn host_name(name: String) -> Result<Answer, NameFailure> {
 }
 
 impl Query {
-    /// Queries the host's name service. Blocks.
+    /// Queries the host's name service. Blocks the thread.
     pub(crate) fn ask(&self) -> Result<Answer, LookupError> {
         let answer = match self {
             Query::Addrs(host, family) => names::addrs(host, *family).map(|addrs| Answer::Addrs(addrs.into())),

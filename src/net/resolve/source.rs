@@ -1,4 +1,4 @@
-//! [`Resolve`]: a resolver of another kind than the host's.
+//! [`Resolve`]: the trait of resolvers that replace the host's name service.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ use crate::sys::names::Family;
 /// use netpoll::net::{Dialer, Family, LookupError, Resolve, SocketAddr, TcpListener};
 /// use std::{future::Future, pin::Pin};
 ///
-/// /// Knows one name.
+/// /// A resolver that knows one name.
 /// #[derive(Debug)]
 /// struct Fixed;
 ///
@@ -47,7 +47,7 @@ pub trait Resolve: fmt::Debug + Send + Sync {
     /// tried. The ports are ignored. Dropping the future abandons the look-up.
     ///
     /// # Errors
-    /// A [`LookupError`], which also says that there is no address.
+    /// Returns a [`LookupError`]. If there is no address, returns [`LookupError::not_found`].
     fn addrs(
         &self,
         host: &str,

@@ -34,7 +34,7 @@ pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Resul
     let _ = socket::set_nonblocking(fd.as_fd(), true);
     // If the poller cannot be prepared now, the first wait tries again or fails.
     let _ = poller::prepare();
-    let fd = make(fd).expect("2^24 sockets are open already");
+    let fd = make(fd).expect("the process already has 2^24 open sockets");
     fd.expose();
     fd
 }
@@ -72,7 +72,7 @@ pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
 /// dropped.
 pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
     let fd = unwrap_owner(fd)
-        .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
+        .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream exist"))?;
     if !fd.fd.mutex.is_closed() {
         fd.fd.drain_blocking().map_err(|failure| fd.error("file", failure))?;
     }

@@ -154,7 +154,7 @@ impl TcpStream {
         dial_tcp(*addr, dial_ends(timeout).await?, &Recipe::new()).await.map(TcpStream::from_net_fd)
     }
 
-    /// Creates a stream from a dialed connection, and records the host name for snapshots.
+    /// Creates a stream from a dialled connection, and records the host name for snapshots.
     pub(in crate::net) fn dialled(fd: NetFd, addrs: &impl ToSocketAddrs) -> TcpStream {
         let host = addrs.host_and_port().map(|(host, _)| host);
         let of_service = || addrs.host_and_service().map(|(host, _)| host).filter(|host| is_name(host));

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn names_print_and_know_their_file() {
+    fn names_print_and_return_their_file() {
         let hidden = os::from_abstract_name(b"x").ok();
         let names = [
             (path("/tmp/x"), "/tmp/x", true),

@@ -104,5 +104,5 @@ pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -
 /// Returns the error for descriptors without a byte on a stream.
 #[cold]
 pub(super) fn need_a_byte() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "descriptors need at least one byte to travel with")
+    io::Error::new(io::ErrorKind::InvalidInput, "descriptors must be sent with at least one byte")
 }

@@ -1,8 +1,8 @@
-//! Determines whether a reader or writer of any type is one whose bytes the kernel can move.
+//! [`Endpoint`]: the socket or file under a reader or writer, whose bytes the kernel can move.
 //!
-//! Known types are the streams of this crate, files in [`AssertAsync`], references to both, and, as
-//! readers, [`Take`] around any of these. A new stream type implements [`Endpoint`] and [`Plain`]
-//! here and joins the list of [`streams`].
+//! Known types are the streams of this crate, references to them, files in [`AssertAsync`], and
+//! [`Take`] readers around any of these. To add a stream type, implement [`Endpoint`] and [`Plain`]
+//! for it here and add it to [`streams`].
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,17 +17,17 @@ use crate::sys::identity::{self, Asserted, Limited, Own, Plain, Shared, Unique};
 
 /// The socket or file under a reader or writer.
 pub(crate) trait Endpoint {
-    /// Returns the stream socket.
+    /// Returns the stream socket, if it is one.
     fn socket(&self) -> Option<Arc<NetFd>> {
         None
     }
 
-    /// Returns the file.
+    /// Returns the file, if it is one.
     fn file(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Returns how many bytes may be taken from it.
+    /// Returns the maximum number of bytes that may be taken from it.
     fn limit(&self) -> u64 {
         u64::MAX
     }
@@ -92,7 +92,7 @@ impl<E: Endpoint> Endpoint for Take<E> {
     }
 }
 
-/// Expands `$try!(family)` for each family of stream types.
+/// Expands `$try!(family)` for each stream type and the references to it.
 macro_rules! streams {
     ($try:ident) => {
         $try!(Own<TcpStream>);
@@ -104,7 +104,7 @@ macro_rules! streams {
     };
 }
 
-/// Calls `look` with a reader of a known type.
+/// Calls `look` with the reader if its type is known. Otherwise returns `None`.
 pub(crate) fn with_reader<R: ?Sized, T>(reader: &mut R, look: impl FnOnce(&mut dyn Endpoint) -> T) -> Option<T> {
     macro_rules! either {
         ($family:ty) => {
@@ -123,7 +123,7 @@ pub(crate) fn with_reader<R: ?Sized, T>(reader: &mut R, look: impl FnOnce(&mut d
     None
 }
 
-/// Returns the socket of a writer of a known type.
+/// Returns the socket of a writer if its type is known.
 pub(crate) fn socket_of<W: ?Sized>(writer: &mut W) -> Option<Arc<NetFd>> {
     macro_rules! either {
         ($family:ty) => {
@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(kind(&mut stream.clone().take(5)), Some((true, false, 5)));
             assert!(socket_of(&mut stream).is_some() && socket_of(&mut &stream).is_some());
             assert!(socket_of(&mut &mut stream).is_some());
-            // Bytes may be in the buffer.
+            // The buffer may have bytes.
             assert_eq!(kind(&mut BufReader::new(&stream)), None);
             let mut boxed: Box<dyn futures_io::AsyncRead> = Box::new(stream.clone());
             assert_eq!((kind(&mut boxed), kind(&mut *boxed)), (None, None));

@@ -1,18 +1,19 @@
-//! Zero-copy transfers: bytes that the kernel moves without a copy through this process.
+//! Zero-copy transfers, in which the kernel moves the bytes.
 //!
 //! * [`endpoint`] determines whether a reader or writer is a socket or a file.
-//! * [`splice`] moves bytes from one socket to another through a pipe; [`pipes`] keeps the pipes.
+//! * [`splice`] moves bytes from one socket to another through a pipe; [`pipes`] keeps a pool of
+//!   pipes.
 //! * [`send_file`] sends from a file.
 //! * [`send_zerocopy`] and [`sends`] send from this process's memory without a copy (MSG_ZEROCOPY).
 //!
-//! `io::copy` chooses between these and its buffer.
+//! `io::copy` uses [`splice`] and [`send_file`] where it can, and otherwise a buffer.
 //!
 //! # Compared with Go (net/splice_linux.go, net/sendfile.go, internal/poll)
 //! * A target that is closed or past its deadline is detected before anything is taken from the
 //!   source. Go falls back to its buffer, reads from the source, and then fails.
-//! * A pipe is held only while it has bytes in it, not while a copy waits: ten thousand idle
-//!   proxied connections hold none.
-//! * If the target's peer is gone, a wait for a silent source ends (in `io::copy`).
+//! * A copy holds a pipe only while the pipe has bytes in it, not while the copy waits for its
+//!   source. Ten thousand idle proxied connections hold no pipes.
+//! * In `io::copy`, the wait for an idle source ends if the target's peer is gone.
 
 pub(crate) mod endpoint;
 pub(crate) mod pipes;
@@ -28,19 +29,18 @@ use crate::net::fd::operation::Operation;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 
-/// The maximum number of bytes moved per call, with a pipe of [`pipes::PIPE_BYTES`]. More would
-/// occupy the thread for longer than one task should.
+/// The maximum number of bytes moved per call. A larger call would occupy the thread for too long.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 
-/// Returns whether the kernel cannot move bytes between these two. Nothing was moved; use a buffer.
-/// Sandboxes return ENOSYS and EPERM.
+/// Returns whether `error` means that the kernel cannot move bytes between these two descriptors.
+/// Nothing was moved, and the caller continues with a buffer. Sandboxes return ENOSYS and EPERM.
 pub(crate) fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP | libc::EACCES))
 }
 
 impl NetFd {
-    /// Returns the error that a write would return without a system call, before its bytes are
-    /// taken from elsewhere.
+    /// Returns an error if a write would fail without a system call: the socket is closed or its
+    /// deadline has passed. Called before bytes are taken from the source.
     pub(crate) fn check_write(&self) -> io::Result<()> {
         match self.fd.poll.side(Direction::Write).begin() {
             Ok(_) => Ok(()),
@@ -48,8 +48,8 @@ impl NetFd {
         }
     }
 
-    /// Waits until the peer accepts no more data: it has closed both sides (`Ok`), or the
-    /// connection is gone.
+    /// Polls until the peer accepts no more data: both sides are closed (`Ok`), or the connection
+    /// has failed.
     pub(crate) fn poll_gone(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Err(failure) = ready!(self.fd.poll_hang_up(Direction::Write, operation, cx)) {
             return Poll::Ready(Err(self.error("write", failure)));

@@ -1,9 +1,9 @@
 //! A pool of pipes for [`Splice`](super::splice::Splice).
 //!
-//! Creating a pipe costs as much as moving a few packets. The pool keeps at most [`KEPT_MAX`] pipes
-//! and no more than there are active copies, except for [`KEPT_AT_REST`], so a process that has
-//! stopped copying gives its descriptors back. Only empty pipes are kept: a pipe with bytes in it
-//! (its copy failed or was dropped) is closed.
+//! Creating a pipe costs as much as moving a few packets. The pool keeps up to one pipe per active
+//! copy, with a limit between [`KEPT_AT_REST`] and [`KEPT_MAX`], so a process that has stopped
+//! copying closes most of its pipes. Only empty pipes are kept: a pipe with bytes in it, whose copy
+//! has failed or was dropped, is closed.
 //!
 //! # Compared with Go (internal/poll/splice_linux.go)
 //! Go uses a `sync.Pool`, which the garbage collector empties.
@@ -14,20 +14,22 @@ use crate::rt::fork;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::sys::splice::Pipe;
 
-/// 64 buffers, each of a page or a larger part of a packet. Not Go's 1 MiB: an unprivileged user
-/// may have 64 MiB for all pipes by default, and beyond that gets pipes with two buffers.
+/// The capacity of a pipe in bytes. It gives 64 buffers, each for a page or a larger fragment of a
+/// packet. It is smaller than Go's 1 MiB, because by default an unprivileged user may have 64 MiB
+/// for all pipes, and beyond that gets pipes with two buffers.
 pub(crate) const PIPE_BYTES: usize = 256 << 10;
 
-/// Enough for one pipe per CPU on common machines. A pipe is in use while it has bytes, also while
-/// its copy waits for room.
+/// The maximum number of pipes in the pool: enough for one pipe per CPU on common machines. A pipe
+/// is in use while it has bytes, even while its copy waits for the target.
 const KEPT_MAX: usize = 64;
 
+/// The number of pipes that the pool may keep without an active copy.
 const KEPT_AT_REST: usize = 4;
 
 static KEPT: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 static COPIES: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts an active copy, which may ask for pipes.
+/// Counts an active copy until it is dropped. Each active copy may use a pipe.
 #[derive(Debug)]
 pub(crate) struct Copying(());
 
@@ -51,30 +53,30 @@ impl Drop for Copying {
     }
 }
 
-/// Returns how many pipes may be kept. If a copy begins or ends concurrently, this is off by one
-/// until the next call.
+/// Returns the maximum number of pipes that the pool may keep now. If a copy begins or ends
+/// concurrently, the number may be off by one.
 fn room() -> usize {
     COPIES.load(Ordering::Relaxed).clamp(KEPT_AT_REST, KEPT_MAX)
 }
 
-/// Takes an empty pipe from the pool or creates one.
+/// Takes an empty pipe from the pool, or creates one.
 ///
 /// # Errors
-/// Returns the error of pipe2(2), usually EMFILE; also an error in a forked child, which would
-/// share the parent's pipes.
+/// Returns the error of pipe2(2), usually EMFILE. Returns an error in a forked child, which would
+/// otherwise share the parent's pipes.
 pub(crate) fn take() -> io::Result<Pipe> {
     fork::check()?;
     let kept = KEPT.lock().pop();
     kept.map_or_else(|| Pipe::new(PIPE_BYTES), Ok)
 }
 
-/// Returns an empty pipe to the pool.
+/// Returns an empty pipe to the pool, or closes it if the pool is full.
 pub(crate) fn give(pipe: Pipe) {
     let mut kept = KEPT.lock();
     if kept.len() < room() {
         kept.push(pipe);
     } else {
-        // Closed outside the lock.
+        // The pipe is closed after the lock is released.
         drop(kept);
     }
 }
@@ -84,8 +86,7 @@ mod tests {
     use super::*;
     use crate::sys::fd::has_descriptors;
 
-    /// Go: TestSplicePipePool. Other tests of this process also copy, so only bounds can be
-    /// checked.
+    /// Go: TestSplicePipePool. Concurrent tests also copy, so only bounds can be checked.
     #[test]
     fn pipes_are_kept_up_to_a_limit() {
         if !has_descriptors(4 * KEPT_MAX as u64 + 500) {

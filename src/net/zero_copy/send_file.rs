@@ -1,16 +1,16 @@
 //! [`SendFile`]: sending from a file to a socket with sendfile(2).
 //!
-//! If the kernel refuses the file (pipes, some of /proc), the bytes are read with pread(2) and
-//! sent, under the same lock.
+//! If the kernel refuses the file (such as some files in /proc), the bytes are read with pread(2)
+//! and sent, under the same lock.
 //!
 //! # Blocking
-//! Pages that are not in memory are read from disk during the call, on the polling thread: a file
-//! has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk takes long, the
-//! watcher of blocked threads (`rt/sched/monitor`) starts another thread for the other tasks. Go
-//! does the same.
+//! Pages that are not in memory are read from disk during the call, on the polling thread, because
+//! a file has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk is slow,
+//! the monitor of blocked threads (`rt/sched/monitor`) starts another thread for the other tasks.
+//! Go does the same.
 //!
 //! # Cancellation
-//! [`SendFile::sent`] returns how many bytes were sent before it failed or is dropped.
+//! Dropping the future stops sending. [`SendFile::sent`] returns the number of bytes sent so far.
 
 use std::fmt;
 use std::future::Future;
@@ -36,22 +36,22 @@ const BUFFER_BYTES: usize = 64 << 10;
 impl TcpStream {
     /// Sends `len` bytes of `file`, starting at `offset`, with sendfile(2). The bytes do not pass
     /// through this process. Returns the number of bytes sent, which is smaller than `len` if the
-    /// file ends first; `u64::MAX` sends to the end. The file's own position is neither used nor
-    /// changed.
+    /// file ends first. With `u64::MAX`, sends to the end of the file. The file's own position is
+    /// neither used nor changed.
     ///
-    /// Concurrent writes do not interleave, as with [`write_all`](TcpStream::write_all). A file
-    /// that the kernel cannot send from is read and written. Reading from a disk blocks the thread,
-    /// for up to 1 MiB at a time.
+    /// Concurrent writes do not interleave, as with [`write_all`](TcpStream::write_all). If the
+    /// kernel cannot send from the file, its bytes are read into a buffer and written. Reading from
+    /// a disk blocks the thread, for up to 1 MiB at a time.
     ///
     /// # Errors
-    /// Returns the same errors as [`write`](TcpStream::write); no SIGPIPE is raised, even in a
-    /// program that does not ignore it. Reading may return EIO, or ESPIPE for a file without
-    /// offsets (for a pipe use [`io::copy`](crate::io::copy())). [`SendFile::sent`] returns how
-    /// much was sent before the error.
+    /// Returns the same errors as [`write`](TcpStream::write). No SIGPIPE is raised, even in a
+    /// program that does not ignore it. Reading the file may return EIO, or ESPIPE for a file
+    /// without offsets (for a pipe use [`io::copy`](crate::io::copy())). [`SendFile::sent`] returns
+    /// the number of bytes sent before the error.
     ///
     /// # Cancel safety
-    /// A part may have been sent when the future is dropped. To resume, keep the future and call
-    /// [`sent`](SendFile::sent).
+    /// Not cancel safe: part of the file may have been sent. [`sent`](SendFile::sent) returns the
+    /// number of bytes sent before the future is dropped.
     ///
     /// Source: sendfile(2), `internal/poll.SendFile` of Go.
     ///
@@ -76,8 +76,8 @@ impl TcpStream {
 }
 
 impl NetFd {
-    /// Makes one sendfile(2) of at most `most` bytes from the file's own position, which advances.
-    /// Returns `None` if the kernel refuses.
+    /// Polls one sendfile(2) of at most `most` bytes from the file's own position, which advances.
+    /// Returns `None` if the kernel refuses the file.
     pub(crate) fn poll_send_from(
         &self,
         caller: Caller<'_>,
@@ -113,13 +113,13 @@ pub struct SendFile<'a> {
     /// The number of bytes that are still to be sent.
     left: u64,
     sent: u64,
-    /// Used once the kernel has refused.
+    /// The buffer, once the kernel has refused the file.
     buffer: Option<Buffer>,
 }
 
 struct Buffer {
     bytes: Box<[u8]>,
-    /// `bytes[start..end]` was read and is not sent yet.
+    /// `bytes[start..end]` was read and has not been sent yet.
     start: usize,
     end: usize,
 }
@@ -129,7 +129,7 @@ impl<'a> SendFile<'a> {
         SendFile { fd, operation: Operation::new(), file, offset, left: len, sent: 0, buffer: None }
     }
 
-    /// Returns the number of bytes sent so far, also after an error.
+    /// Returns the number of bytes sent so far. It is also valid after an error.
     pub fn sent(&self) -> u64 {
         self.sent
     }

@@ -1,10 +1,11 @@
 //! [`SendZerocopy`]: a MSG_ZEROCOPY send, from the first call to the last completion. The state of
-//! the socket is in [`sends`](super::sends).
+//! the socket's sends is in [`sends`](super::sends).
 //!
 //! # Waiting
-//! A completion produces an edge with only ERROR set. The edge wakes all waiters; those that wait
-//! for data or room find none and wait again. This future waits for edges after the one seen before
-//! it read the error queue, and for other futures that find its completion there.
+//! A completion produces an edge with only ERROR set. The edge wakes all waiters; waiters for data
+//! or room find none and wait again. To wait for its completions, this future notes the count of
+//! edges, reads the error queue, and waits for the next edge. It is also woken if another future
+//! finds its completion in the error queue.
 
 use std::fmt;
 use std::future::Future;
@@ -24,9 +25,9 @@ impl TcpStream {
     /// (SO_ZEROCOPY). The default is false.
     ///
     /// It has no effect on a stream whose descriptor may have other users, because two users cannot
-    /// tell their completions apart: one that was converted from std or from a descriptor, and one
-    /// whose descriptor was handed out by `as_fd`, `as_raw_fd`, `control`, `read_with` or
-    /// `write_with`.
+    /// tell their completions apart. This is a stream that was converted from std or from a
+    /// descriptor, or whose descriptor was handed out by `as_fd`, `as_raw_fd`, `control`,
+    /// `read_with` or `write_with`.
     ///
     /// # Errors
     /// Returns the OS error, for example on a kernel before 4.14, or a
@@ -37,28 +38,28 @@ impl TcpStream {
     }
 
     /// Sends all of `buf` without copying it (MSG_ZEROCOPY). Returns the buffer when the kernel no
-    /// longer needs it, which is when the peer has acknowledged the data. This pays off from about
-    /// 10 KiB.
+    /// longer needs it, which is when the peer has acknowledged the data. This is faster than a
+    /// copy from about 10 KiB.
     ///
     /// The bytes are copied if [`set_zerocopy`](TcpStream::set_zerocopy) was not called or has no
     /// effect, and where the kernel needs a copy (always on loopback). [`ZerocopySent::copied`]
-    /// tells.
+    /// reports this.
     ///
-    /// Concurrent writes do not interleave, as with [`write_all`](TcpStream::write_all); any number
-    /// of sends may wait for completion at once. Completions do not disturb other operations of the
-    /// stream. `buf.as_ref()` must always return the same bytes.
+    /// Concurrent writes do not interleave, as with [`write_all`](TcpStream::write_all), but any
+    /// number of sends may wait for completion concurrently. Completions do not disturb other
+    /// operations of the stream. `buf.as_ref()` must always return the same bytes.
     ///
     /// # Errors
     /// Returns the same errors as [`write`](TcpStream::write). The write deadline also applies to
-    /// the completion. The buffer is not returned with an error.
+    /// the wait for completion. The buffer is not returned with an error.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a part may have been sent. The stream keeps the buffer as long as the
-    /// kernel reads it, and frees it during a later `send_zerocopy` or when the stream is closed.
-    /// Closing the stream while the kernel still reads a buffer resets the connection, because
-    /// there is no other way to make the kernel stop. If the descriptor was handed out in the
-    /// meantime, another user may rely on the connection: it is not reset, and the buffer is never
-    /// freed.
+    /// Not cancel safe: part of `buf` may have been sent. The stream keeps the buffer as long as
+    /// the kernel reads it, and frees it during a later `send_zerocopy` or when the stream is
+    /// closed. Closing the stream while the kernel still reads a buffer resets the connection,
+    /// because there is no other way to make the kernel stop. If the descriptor was handed out in
+    /// the meantime, another user may rely on the connection, so it is not reset and the buffer is
+    /// never freed.
     ///
     /// Source: Documentation/networking/msg_zerocopy.rst of Linux.
     ///
@@ -83,13 +84,14 @@ impl TcpStream {
     }
 }
 
-/// A buffer that was sent by [`TcpStream::send_zerocopy`].
+/// The result of [`TcpStream::send_zerocopy`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ZerocopySent<B> {
     /// The buffer.
     pub buf: B,
-    /// Whether the kernel copied at least a part. If so, MSG_ZEROCOPY has no benefit for this peer.
+    /// Whether at least a part was copied. If zero-copy sends were enabled, MSG_ZEROCOPY then has
+    /// no benefit for this peer.
     pub copied: bool,
 }
 

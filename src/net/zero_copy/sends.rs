@@ -2,32 +2,32 @@
 //!
 //! # States of an entry
 //! *sending* (its future makes calls and owns the buffer) → *waiting* for the completions of its
-//! calls → *done*: the future takes the buffer back. The future may be dropped or fail earlier. It
-//! then leaves its buffer in the entry (*abandoned*), which is freed when the completions have
-//! come.
+//! calls → *done* (the future takes the buffer back). If the future fails or is dropped earlier, it
+//! leaves its buffer in the entry (*abandoned*). The buffer is freed when all completions have
+//! arrived.
 //!
 //! # Invariants
-//! * Z1 — a buffer that the kernel may read is freed on the evidence of its completions only. A
-//!   buffer whose completions can no longer arrive (the socket was given away, or closed while it
-//!   may be shared) is never freed: the memory leaks.
-//! * Z2 — the kernel numbers the calls of a socket, and `next` repeats that count. So no other user
-//!   of the socket may make such calls. A socket that may be shared (an exposed descriptor, a
-//!   forked child) makes none: its bytes are copied. An exposed descriptor stays exposed, so the
-//!   calls before are numbered right.
-//! * Z3 — a call is made, counted and entered under one lock. [`end`](Loans::end) takes the
-//!   same lock, so it returns after the last call.
-//! * Completions may belong to any entry. Whoever reads the error queue wakes their futures, and
-//!   drops abandoned buffers, outside the lock.
+//! * Z1 — a buffer that the kernel may read is freed only after its completions have arrived. A
+//!   buffer whose completions can no longer arrive (the descriptor was released, or the socket was
+//!   closed while it may have been shared) is never freed: the memory leaks.
+//! * Z2 — the kernel numbers the calls of a socket, and `next` repeats that count. Therefore no
+//!   other user of the socket may make such calls. A socket that may be shared (an exposed
+//!   descriptor, a forked child) makes no such calls: its bytes are copied. An exposed descriptor
+//!   stays exposed, so the numbers of its earlier calls stay right.
+//! * Z3 — a call is made, counted and recorded in its entry under one lock. [`end`](Loans::end)
+//!   takes the same lock, so no call follows its return.
+//! * Completions may belong to any entry. The thread that reads the error queue wakes their futures
+//!   and drops abandoned buffers, outside the lock.
 //!
 //! # Close
-//! [`recall`](Loans::recall) runs when no call is under way and none can follow. connect(2) with
-//! AF_UNSPEC disconnects the socket itself, whatever other descriptors it has at that moment (a
-//! child between fork and exec has one): the peer gets a reset, and the kernel drops its queue.
-//! What is in a device's queue then completes a moment later, and [`wait`](Loans::wait) waits for
-//! that.
+//! [`recall`](Loans::recall) runs when no call is in progress and none can follow. connect(2) with
+//! AF_UNSPEC disconnects the socket, even if other descriptors refer to it at that moment (a child
+//! between fork and exec has one): the peer gets a reset, and the kernel drops the send queue.
+//! Packets in a device's queue complete a moment later, and [`wait`](Loans::wait) waits for them.
 //!
 //! # Compared with Go
-//! Go has no MSG_ZEROCOPY, and its poller mistakes the edge of a completion for "not pollable".
+//! Go does not use MSG_ZEROCOPY, and its poller mistakes the edge of a completion for "not
+//! pollable".
 
 use std::any::Any;
 use std::io;
@@ -41,8 +41,8 @@ use crate::rt::waiters::Wakers;
 use crate::sync::Mutex;
 use crate::sys::{option, socket, zerocopy};
 
-/// How long a close waits for devices that are still sending. Packets stay in a device's queue for
-/// milliseconds.
+/// The maximum time that a close waits for devices that are still sending. Packets usually stay in
+/// a device's queue for milliseconds.
 const RECALL_MAX: Duration = Duration::from_secs(1);
 
 /// The MSG_ZEROCOPY sends of one socket; see the [module documentation](self).
@@ -63,8 +63,8 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     key: u64,
-    /// The number of its first call. The write lock is held across its calls, so their numbers are
-    /// consecutive.
+    /// The number of the entry's first call. The write lock is held across its calls, so their
+    /// numbers are consecutive.
     first: u32,
     calls: u32,
     done: u32,
@@ -82,7 +82,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if !self.is_done() {
-            // Z1.
+            // Invariant Z1: the kernel may still read the buffer.
             std::mem::forget(self.abandoned.take());
         }
     }
@@ -106,8 +106,8 @@ impl Sends {
         key
     }
 
-    /// Makes one call for `key`. The bytes are copied if a call without a copy is not allowed or
-    /// not possible.
+    /// Makes one call for the entry `key`. The bytes are copied if a call without a copy is not
+    /// allowed or not possible.
     pub(crate) fn send(&self, fd: BorrowedFd<'_>, key: u64, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(socket::MAX_RW)];
         let mut guard = self.0.lock();
@@ -129,7 +129,8 @@ impl Sends {
         Ok(sent)
     }
 
-    /// Reads the error queue to its end. In a forked child the queue belongs to the parent.
+    /// Reads the error queue to its end. Does nothing in a forked child, because the queue belongs
+    /// to the parent.
     pub(crate) fn reap(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if fork::is_child() {
             return Ok(());
@@ -145,8 +146,9 @@ impl Sends {
         reaped
     }
 
-    /// If the calls of `key` are complete, removes the entry and returns whether any of them
-    /// copied. Otherwise registers `waker`, which is woken if another future finds the completion.
+    /// If the calls of the entry `key` are complete, removes the entry and returns whether any
+    /// bytes were copied. Otherwise returns `None` and registers `waker`, which is woken if another
+    /// future finds the completion.
     pub(crate) fn take_done(&self, key: u64, waker: &Waker) -> Option<bool> {
         let waker = waker.clone();
         let mut state = self.0.lock();
@@ -163,7 +165,7 @@ impl Sends {
         done.map(|entry| entry.copied)
     }
 
-    /// Hands the buffer of a future that ends early to the entry, which keeps it until the calls
+    /// Moves the buffer of a future that ends early to the entry, which keeps it until the calls
     /// are complete.
     pub(crate) fn abandon(&self, key: u64, buffer: Box<dyn Any + Send>) {
         let mut state = self.0.lock();
@@ -195,7 +197,7 @@ impl Loans for Sends {
         if may_be_shared || !self.is_reading() {
             return false;
         }
-        // For a kernel that refuses to disconnect: then the close resets the connection.
+        // If the kernel refuses to disconnect, the close resets the connection.
         let _ = option::socket::set_linger(fd, Some(Duration::ZERO));
         let _ = zerocopy::disconnect(fd);
         let _ = self.reap(fd);
@@ -211,13 +213,13 @@ impl Loans for Sends {
     }
 }
 
-/// Returns `None` if the bytes must be copied.
+/// Sends without a copy. Returns `None` if the bytes must be copied.
 fn zerocopy_send(fd: BorrowedFd<'_>, bytes: &[u8], may_zerocopy: bool) -> Option<io::Result<usize>> {
     if !may_zerocopy || bytes.is_empty() {
         return None;
     }
     match zerocopy::send(fd, bytes) {
-        // So many completions are pending that there is no memory for another notification.
+        // There is no memory for another notification, because too many are pending.
         Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => None,
         sent => Some(sent),
     }

@@ -1,32 +1,33 @@
 //! [`Splice`]: moving bytes from one socket to another through a pipe with splice(2).
 //!
 //! # States
-//! *empty* (no pipe, or an empty one) → a call fills the pipe from the source → *held* bytes in the
-//! pipe → calls drain it to the target → *empty*. While it waits for the source it is empty and
-//! gives the pipe back; while it waits for the target it holds the pipe.
+//! *empty* (no pipe, or an empty one) → a call fills the pipe from the source → *holding* bytes in
+//! the pipe → calls drain the pipe to the target → *empty*. While the copy waits for the source, it
+//! is empty and has returned the pipe to the pool; while it waits for the target, it keeps the
+//! pipe.
 //!
 //! # Invariants
-//! * The pipe is empty when it is filled, so EAGAIN from that call comes from the source.
-//! * No byte is lost when switching to a buffer: if the kernel refuses to drain, the contents of
-//!   the pipe are read and handed to the caller.
+//! * The pipe is empty before it is filled, so EAGAIN from that call comes from the source.
+//! * No byte is lost when the copy switches to a buffer: if the kernel refuses to drain the pipe,
+//!   its contents are read and returned to the caller.
 //! * A pipe that is not empty never goes back to the pool.
 //! * The source's read lock and the target's write lock are held for one call each, so bytes of
 //!   other writers may come in between.
 //!
 //! # Evidence of an empty source
-//! A count smaller than asked for may mean that the pipe is full. Each of its buffers holds at
-//! least one byte, so a count smaller than the number of buffers means that the source is empty.
+//! A count smaller than requested may mean that the pipe is full. Each of the pipe's buffers holds
+//! at least one byte, so a count smaller than the number of buffers means that the source is empty.
 //!
 //! # Urgent data
-//! splice(2) does not pass the urgent byte of a TCP socket. There it returns EAGAIN, or 0 if a FIN
-//! follows, even if bytes lie in between; recv(2) does pass it. So 0 is the end of stream only if
-//! recv(2) confirms it, and EAGAIN means an empty source only if no edge reported urgent data.
-//! Otherwise the copy continues through a buffer. An edge of urgent data that arrives after the
-//! EAGAIN makes the source ready again.
+//! splice(2) does not read past the urgent byte of a TCP socket. It returns EAGAIN there, or 0 if a
+//! FIN follows, even if there are bytes in between; recv(2) does read past it. So 0 means end of
+//! stream only if recv(2) confirms it, and EAGAIN means an empty source only if no edge reported
+//! urgent data. Otherwise the copy continues through a buffer. If an edge reports urgent data after
+//! the EAGAIN, the source becomes ready again.
 //!
 //! # Cancellation
-//! Bytes in the pipe, at most a few hundred KiB, are lost when it is dropped, just as the bytes in
-//! the buffer of a buffered copy are.
+//! When the copy is dropped, the bytes in the pipe, at most a few hundred KiB, are lost, as are
+//! those in the buffer of a buffered copy.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -61,11 +62,12 @@ pub(crate) struct Splice {
 pub(crate) enum Step {
     /// This many bytes were taken from the source.
     Took(usize),
-    /// This many bytes were given to the target.
+    /// This many bytes were written to the target.
     Gave(usize),
     /// The source is at its end, and the pipe is empty.
     End,
-    /// The kernel cannot do it. These bytes were taken and not given: continue with a buffer.
+    /// The kernel cannot splice these sockets, so the caller must continue with a buffer. The bytes
+    /// were taken from the source and have not been written.
     Refused(Vec<u8>),
 }
 
@@ -75,12 +77,14 @@ impl Splice {
         Splice { source, target, pipe: None, held: 0, read, write, _copying: Copying::begin() }
     }
 
-    /// Returns whether the pipe is empty; if so, a wait is for the source.
+    /// Returns whether the pipe is empty. If so, a pending step waits for the source, otherwise for
+    /// the target.
     pub(crate) fn is_empty(&self) -> bool {
         self.held == 0
     }
 
-    /// Makes one call that moves bytes. Takes at most `limit` bytes, which must not be 0.
+    /// Polls one call that fills or drains the pipe. Takes at most `limit` bytes from the source;
+    /// `limit` must not be 0.
     pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<io::Result<Step>> {
         if self.held > 0 { self.poll_drain(cx) } else { self.poll_fill(cx, limit) }
     }
