@@ -11,9 +11,9 @@
 //! other variables, which [`take`] checks:
 //!
 //! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
-//!   the time of the call. The descriptors are for a child of this process, not for children of
-//!   that child. If the process has ended, they are for a process that was reparented to an older
-//!   one.
+//!   the time of the call. The descriptors are for a child of that process, not for children of
+//!   that child. If that process has ended, its children were reparented, and the descriptors are
+//!   for a process whose parent is older than it.
 //! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
 //!   is open if the intended number was taken.
 //!
@@ -256,10 +256,10 @@ pub fn take() -> io::Result<Vec<Activated>> {
 /// successor that calls sd_listen_fds(3) does not.
 ///
 /// # Errors
-/// Returns `InvalidInput` if a name contains `:` or a control character or is longer than 255
-/// bytes, if there are more than 65,536 descriptors, or if the command already passes descriptors.
-/// Returns EMFILE at the descriptor limit. The call needs one more descriptor for each descriptor
-/// that it passes, and up to as many again.
+/// Returns `InvalidInput` if a name contains `:` or a control character or is longer than
+/// 255 bytes, if there are more than 65,536 descriptors, or if the command already passes
+/// descriptors. Returns EMFILE at the descriptor limit. The call needs one more descriptor for each
+/// descriptor that it passes, and up to as many again.
 ///
 /// # Examples
 /// ```no_run

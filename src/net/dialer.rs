@@ -1,4 +1,5 @@
-//! [`Dialer`]: connecting with a timeout, with socket options, and to several addresses concurrently.
+//! [`Dialer`]: connecting with a timeout, with socket options, and to several addresses
+//! concurrently.
 //!
 //! A [`Recipe`] describes how each socket is set up. The dialer decides which addresses to dial, in
 //! which order, and when to give up. A single address is dialled as by `TcpStream::connect`.

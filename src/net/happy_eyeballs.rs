@@ -1,4 +1,5 @@
-//! [`Race`]: connecting to the first of several addresses that accepts the connection, with Happy Eyeballs version 2 (RFC 8305).
+//! [`Race`]: connecting to the first of several addresses that accepts the connection, with Happy
+//! Eyeballs version 2 (RFC 8305).
 //!
 //! # Rules
 //! * Addresses keep their order within a family, and the families alternate, starting with the

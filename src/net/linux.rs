@@ -28,10 +28,10 @@ user_timeout_method!(Dialer, recipe.tcp);
 
 /// Options that only Linux has.
 impl ListenConfig {
-    /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413). At most `queue` such connections may be
-    /// pending, that is, before the handshake is complete. Data in a SYN may arrive twice. The
-    /// option has an effect only if bit 1 (value 2) of `net.ipv4.tcp_fastopen` is set; otherwise
-    /// connections are established the usual way.
+    /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413). At most `queue` connections whose SYN
+    /// carried data may be waiting for the end of the handshake. Data in a SYN may arrive twice.
+    /// The option has an effect only if bit 1 (value 2) of `net.ipv4.tcp_fastopen` is set;
+    /// otherwise connections are established the usual way.
     ///
     /// Linux only.
     pub fn fast_open(mut self, queue: u32) -> ListenConfig {

@@ -1,5 +1,5 @@
-//! [`NetFd`]: a socket with its network's name and its addresses, and the system calls of streams and
-//! listeners.
+//! [`NetFd`]: a socket with its network's name and its addresses, and the system calls of streams
+//! and listeners.
 //!
 //! This is the counterpart of Go's `net.netFD`. The layers below return a [`Failure`], which is
 //! converted to an `io::Error` here. The error of a system call stays unchanged, unless

@@ -1,4 +1,5 @@
-//! [`Families`]: a stream of a host's addresses as they arrive, for callers that need not wait for all of them.
+//! [`Families`]: a stream of a host's addresses as they arrive, for callers that need not wait for
+//! all of them.
 //!
 //! # Rules
 //! A query for both families comes first, because only its answer has the host's order across
@@ -30,8 +31,8 @@ use super::source::Resolve;
 use crate::sys::names::Family;
 use crate::time::Sleep;
 
-/// How long to wait for the query for both families before each family is queried separately (RFC
-/// 8305, section 8).
+/// How long to wait for the query for both families before each family is queried separately
+/// (RFC 8305, section 8).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 /// A stream of the addresses of a host, best first. It yields an error only if there is no address.

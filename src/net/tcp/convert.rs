@@ -61,7 +61,7 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
 /// Panics if there is none: the socket was closed explicitly, or a duplicate was needed and the
 /// descriptor limit is reached.
 pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
-    result.unwrap_or_else(|error| panic!("the socket has no descriptor to give: {error}"))
+    result.unwrap_or_else(|error| panic!("the socket cannot release its descriptor: {error}"))
 }
 
 /// Sends the gathered bytes of the last clone of a stream and releases its descriptor.

@@ -12,10 +12,9 @@ impl ListenConfig {
     ///
     /// # Errors
     /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
-    /// text is `listen tcp ADDR: CALL: …`. Its kind is, for example, `AddrInUse`,
-    /// `AddrNotAvailable` or `PermissionDenied`; `InvalidInput` for an option value that is never
-    /// valid; or that of the OS error for a value that the kernel refuses. If there is no address,
-    /// returns the same errors as [`TcpListener::bind`].
+    /// text is `listen tcp ADDR: CALL: …`. Its kind is that of the OS error, such as `AddrInUse`,
+    /// `AddrNotAvailable` or `PermissionDenied`, or `InvalidInput` for an option value that is
+    /// never valid. If there is no address, returns the same errors as [`TcpListener::bind`].
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, no listener stays open.

@@ -65,9 +65,10 @@ pub struct RecvBatch {
 }
 
 impl RecvBatch {
-    /// Creates a batch for `packets` datagrams (1 to 1,024) of up to `bytes` bytes each. All memory
-    /// is allocated here. Longer datagrams are truncated. With receive offload, several datagrams
-    /// are received as one of up to 65,535 bytes.
+    /// Creates a batch for `packets` datagrams of up to `bytes` bytes each. `packets` is clamped to
+    /// the range 1 to 1,024, and `bytes` to 1 to 65,535. All memory is allocated here. Longer
+    /// datagrams are truncated. With receive offload, several datagrams are received as one of up
+    /// to 65,535 bytes.
     ///
     /// # Panics
     /// Panics if the memory cannot be allocated.

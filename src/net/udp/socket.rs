@@ -35,9 +35,10 @@ use crate::sys::socket;
 /// # Connected and unconnected sockets
 /// [`send_to`](UdpSocket::send_to) takes the destination, and [`recv_from`](UdpSocket::recv_from)
 /// returns the sender. After [`connect`](UdpSocket::connect) the socket receives only datagrams
-/// from the peer, [`send`](UdpSocket::send) sends to the peer, and the next operation returns an
-/// ICMP error (`ConnectionRefused`). On a connected socket, `send_to` sends to the given address
-/// and the peer does not change, as in std. (Go returns an error.)
+/// from the peer, and [`send`](UdpSocket::send) sends to the peer. If the peer answers a datagram
+/// with an ICMP error, the next operation fails, for example with `ConnectionRefused`. On a
+/// connected socket, `send_to` sends to the given address and the peer does not change, as in std.
+/// (Go returns an error.)
 ///
 /// # Performance
 /// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) transfer many
@@ -200,8 +201,8 @@ impl UdpSocket {
 
     // ---- receiving ----
 
-    /// Receives a datagram into `buf`. Returns the number of bytes and the sender's address; 0
-    /// bytes means an empty datagram. With an empty `buf`, one datagram is received and lost.
+    /// Receives a datagram into `buf`. Returns the number of bytes and the sender's address;
+    /// 0 bytes means an empty datagram. With an empty `buf`, one datagram is received and lost.
     ///
     /// # Errors
     /// Returns the OS error, such as `ConnectionRefused` on a connected socket; `TimedOut` after

@@ -1,9 +1,8 @@
-//! Conversions from and to std's types, owned descriptors and raw descriptors. They work as those
-//! of TCP.
+//! Conversions from and to std's types, owned descriptors and raw descriptors. They work like those
+//! of TCP ([`tcp::convert`](crate::net::tcp::convert)).
 //!
-//! A descriptor that is converted into a socket of this crate is made non-blocking. A listener that
-//! was converted does not remove its file. A descriptor that a socket releases is non-blocking, and
-//! its file remains. std has no type for packet sockets.
+//! A listener that was converted from or into another type does not remove its file. std has no
+//! type for packet sockets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

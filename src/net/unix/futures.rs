@@ -3,11 +3,12 @@
 //!
 //! # Full queues of receivers
 //! A datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
-//! when there is room. A sender that names the receiver gets events only when its own datagrams are
-//! consumed, and also for its failed attempt, so waiting for events would hang or spin. [`SendTo`]
-//! therefore determines which queue is full. If it is the send buffer, it waits for events. If it
-//! is the receiver's queue, it retries on a timer: after 0.1 ms, then after twice as long each
-//! time, up to 20 ms. (Go waits for events.)
+//! when there is room. A sender that names the receiver gets an event when one of its own datagrams
+//! is consumed, and one for its failed attempt, but none when the receiver consumes datagrams of
+//! other senders. Waiting for events would therefore hang or spin. [`SendTo`] determines which
+//! queue is full. If it is the send buffer, it waits for events. If it is the receiver's queue, it
+//! retries on a timer: after 0.1 ms, then after twice as long each time, up to 20 ms. (Go waits for
+//! events.)
 //!
 //! # Cancellation
 //! A message is sent or received whole or not at all. A future that is dropped before it completes

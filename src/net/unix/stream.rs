@@ -84,8 +84,8 @@ impl UnixStream {
 
     /// Connects to the listener at `path`.
     ///
-    /// If the listener's backlog is full, retries until it succeeds, at intervals that grow to 50
-    /// ms, because the kernel reports no event when there is room.
+    /// If the listener's backlog is full, retries until it succeeds, at intervals that grow to
+    /// 50 ms, because the kernel reports no event when there is room.
     /// [`connect_timeout`](UnixStream::connect_timeout) limits the time.
     ///
     /// # Errors
