@@ -119,7 +119,7 @@ pub trait ListenerView {
     /// Asks the kernel whether a connection is in the queue.
     fn is_queued(&self) -> bool;
 
-    /// Waits until the listener is closed.
+    /// Waits until the listener is closed or its deadline has passed.
     fn until_closed(&self) -> impl Future<Output = ()> + Send;
 }
 

@@ -314,7 +314,7 @@ fn error_of_close_is_ignored_and_the_number_is_free() {
             fail(&script, Call::Close, &[errno]);
             listener.close().await.unwrap();
             listener.close().await.unwrap();
-            assert_eq!(script.calls(Call::Close), 1, "never repeated: the number may be reused");
+            assert_eq!(script.calls(Call::Close), 1, "close was repeated, but the number may have been reused");
             // A process that another test starts may briefly hold a duplicate of the listener.
             let start = Instant::now();
             while let Err(error) = TcpListener::bind(addr).await {
@@ -364,7 +364,7 @@ impl Loans for Slow {
 }
 
 #[test]
-fn lent_memory_is_recalled_once_and_waited_for_before_the_close() {
+fn close_recalls_lent_memory_once_and_waits_for_it() {
     run(async {
         for (exposes, explicit) in [(false, false), (false, true), (true, false), (true, true)] {
             let (listener, addr) = listener().await;

@@ -269,7 +269,7 @@ mod tests {
         let counts: [Arc<Count>; 2] = Default::default();
         assert!(poll(&mut first, &counts[0]).is_pending() && poll(&mut second, &counts[1]).is_pending());
         drop(first);
-        assert_eq!(Arc::strong_count(&counts[0]), 1, "its waker is gone");
+        assert_eq!(Arc::strong_count(&counts[0]), 1, "its waker is still held");
         let (mut late, none) = table.join(query("a"));
         assert!(none.is_none());
         job.unwrap().run(|_| answer());

@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_at_once_fits() {
+    fn all_kinds_fit_into_one_control_buffer() {
         let all = Ancillary::new().with_interface(1).with_hop_limit(1).with_tos(1);
         let all = Ancillary { segment_size: Some(1), ..all };
         assert_eq!(there_and_back(all, None).unwrap().interface(), Some(1));

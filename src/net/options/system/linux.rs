@@ -164,27 +164,27 @@ pub(crate) fn set_defer_accept(fd: BorrowedFd<'_>, most: Duration) -> io::Result
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {
-    /// Smoothed round-trip time.
+    /// The smoothed round-trip time.
     pub rtt: Duration,
-    /// Variation of the round-trip time.
+    /// The variation of the round-trip time.
     pub rtt_variation: Duration,
-    /// Time after which unacknowledged data is sent again.
+    /// The time after which unacknowledged data is retransmitted.
     pub retransmission_timeout: Duration,
-    /// Consecutive retransmissions without an answer; 0 while the peer answers.
+    /// The number of consecutive retransmissions without an answer; 0 while the peer answers.
     pub retransmits: u32,
-    /// Total number of retransmitted segments.
+    /// The total number of retransmitted segments.
     pub total_retransmits: u32,
-    /// Number of segments sent and not acknowledged yet.
+    /// The number of segments sent and not yet acknowledged.
     pub unacknowledged: u32,
-    /// Number of segments presumed lost.
+    /// The number of segments presumed lost.
     pub lost: u32,
-    /// Congestion window in segments.
+    /// The congestion window, in segments.
     pub congestion_window: u32,
-    /// Maximum segment size for sending, in bytes.
+    /// The maximum segment size for sending, in bytes.
     pub send_mss: u32,
-    /// Largest segment received so far, in bytes (the kernel's estimate).
+    /// The size of the largest segment received so far, in bytes (the kernel's estimate).
     pub recv_mss: u32,
-    /// Path MTU in bytes.
+    /// The path MTU in bytes.
     pub path_mtu: u32,
 }
 
