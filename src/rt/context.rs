@@ -9,6 +9,7 @@ use std::ptr;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::sched::event_ring::Mark;
+use super::sched::processor::CHECK_EVERY;
 use super::sched::processor::Processor;
 pub(crate) use super::sched::processor::{BUDGET, REFILL};
 use super::sched::record::{Record, Waits};
@@ -341,10 +342,23 @@ impl Context {
 
     #[inline]
     fn take(&self, left: u32) -> bool {
-        if left > 0 {
-            self.set_left(left - 1);
+        if self.is_over(left) {
+            return false;
         }
-        left > 0
+        self.set_left(left - 1);
+        true
+    }
+
+    /// Returns whether the turn continues at a check: units are left, and so is time.
+    #[cold]
+    fn continues(&self, left: u32) -> bool {
+        left > 0 && self.processor.get().is_none_or(|processor| !processor.is_turn_over())
+    }
+
+    /// Returns whether [`take`](Context::take) refuses the next unit.
+    #[inline]
+    fn is_over(&self, left: u32) -> bool {
+        left.is_multiple_of(CHECK_EVERY) && !self.continues(left)
     }
 }
 
@@ -360,7 +374,8 @@ pub(crate) fn charge(bytes: usize) {
         let units = u32::try_from(bytes / BYTES_A_UNIT).unwrap_or(BUDGET);
         CONTEXT.with(|context| {
             if let Some(left) = context.left() {
-                context.set_left(left.saturating_sub(units));
+                // Rounded down, so that the next operation checks the time.
+                context.set_left(left.saturating_sub(units) / CHECK_EVERY * CHECK_EVERY);
             }
         });
     }
@@ -416,8 +431,10 @@ pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> 
 
 /// Returns whether [`poll_turn`] may refuse the next operation.
 pub(crate) fn is_spent(state: &AtomicU8) -> bool {
-    let left = CONTEXT.with(Context::left);
-    left.map_or_else(|| u32::from(state.load(Ordering::Relaxed)) >= BUDGET, |left| left == 0)
+    CONTEXT.with(|context| match context.left() {
+        Some(left) => context.is_over(left),
+        None => u32::from(state.load(Ordering::Relaxed)) >= BUDGET,
+    })
 }
 
 /// Ends the run of consecutive operations on a direction, because this one has to wait. In a turn,

@@ -1,6 +1,7 @@
 //! Unit tests of the budget, of nested drops and of short counts; see [`context`](super).
 
 use super::*;
+use crate::rt::time::ticks;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Wake, Waker};
@@ -53,6 +54,32 @@ fn budget_is_used_up_and_refilled() {
     .unwrap();
 }
 
+/// A turn of slow operations ends at the first check of the time, and one of fast ones is used up.
+#[test]
+fn long_turn_ends_before_its_budget() {
+    with_processor(|processor| {
+        let turn = |began| {
+            processor.turns.begin(1, began);
+            processor.budget.store(BUDGET, Ordering::Relaxed);
+            (polls(100), polls(100))
+        };
+        // The length of a tick is unknown in the first millisecond.
+        while ticks::in_nanos(1).is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(turn(1), (CHECK_EVERY - 1, CHECK_EVERY - 1));
+        assert_eq!(turn(u64::MAX), (BUDGET, REFILL), "a time stamp ahead of this core's");
+        assert_eq!(turn(0), (BUDGET, REFILL), "the turn was not recorded");
+        // An operation that moved many bytes is followed by a check.
+        processor.turns.begin(1, 1);
+        let state = AtomicU8::new(0);
+        processor.budget.store(BUDGET, Ordering::Relaxed);
+        assert!(is_granted(&state));
+        charge(BYTES_A_UNIT + 1);
+        assert!(is_spent(&state) && !is_granted(&state) && is_granted(&state), "refused once");
+    });
+}
+
 fn is_granted(state: &AtomicU8) -> bool {
     poll_turn(&mut TaskContext::from_waker(&Arc::new(Count::default()).into()), state).is_ready()
 }
@@ -68,7 +95,7 @@ fn refused_operation_is_granted_next_time() {
         };
         let first = turn();
         assert_eq!(first.map(usize::from).iter().sum::<usize>(), 39, "{first:?}");
-        assert!(!first[32] && turn()[32] && turn()[33]);
+        assert!(!first[31] && turn()[31] && turn()[32]);
         let mut refused = false;
         let waker = Arc::new(Count::default()).into();
         let mut poll = || poll_budget(&mut TaskContext::from_waker(&waker), &mut refused).is_ready();
@@ -240,8 +267,9 @@ fn many_bytes_cost_more() {
             processor.budget.load(Ordering::Relaxed)
         };
         assert_eq!([0, 1, BYTES_A_UNIT - 1].map(left), [BUDGET; 3]);
-        assert_eq!([2, 5, 31].map(|units| left(units * BYTES_A_UNIT)), [BUDGET - 2, BUDGET - 5, BUDGET - 31]);
-        assert_eq!(left(3 * BYTES_A_UNIT - 1), BUDGET - 2);
+        // Rounded down to the next check of the time.
+        assert_eq!([2, 5, 31].map(|units| left(units * BYTES_A_UNIT)), [28, 24, 0]);
+        assert_eq!(left(4 * BYTES_A_UNIT - 1), left(3 * BYTES_A_UNIT));
         assert_eq!([left(1 << 20), left(usize::MAX)], [0; 2]);
     });
     charge(1 << 20);

@@ -16,12 +16,12 @@
 //! While there are moments without work, the sleep in epoll is the only poll. A thread that has had
 //! none for long polls from its tick, without waiting: after 100 µs and more turns than the last
 //! poll brought events (plus 32), or after 100 µs and any number of long turns ([`LONG_NANOS`]), or
-//! after 50 µs behind a turn that was used up, or after 1 ms. So a busy thread does not delay events
-//! by 10 ms, as in Go, and a request needs no fourth system call. Beside a connection that always has
-//! data, an event waits for the rest of one turn of it: the poll follows that turn, and what it wakes
-//! goes before that task (the aside slot of the [`queue`](super::queue)). While there are control
-//! tasks, a busy thread polls after 50 µs, and reads the clock every 4 turns, or fewer that take
-//! 100 µs.
+//! after 15 µs behind a turn that was used up, or after 1 ms. So a busy thread does not delay events
+//! by 10 ms, as in Go, and a request needs no fourth system call. A connection that always has data
+//! uses up its turns, which end after 20 µs (`processor::TURN_NANOS`). Beside it, an event waits for
+//! the rest of one such turn: the poll follows the turn, and the tasks that the poll wakes run before
+//! the greedy one (the aside slot of the [`queue`](super::queue)). While there are control tasks, a
+//! busy thread polls after 50 µs, and reads the clock every 4 turns, or fewer that take 100 µs.
 //!
 //! # Waking a second worker
 //! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
@@ -53,6 +53,11 @@ const SAMPLE_FROM: u32 = 4;
 const PROBE_EVERY: u32 = 32;
 /// The minimum time between two polls of a busy thread, in nanoseconds.
 const POLL_MIN_NANOS: u64 = 100_000;
+/// The minimum time between two polls that follow turns that were used up, in nanoseconds. It is less
+/// than the length of such a turn, so that each of them is followed by a poll.
+const ASIDE_NANOS: u64 = 15_000;
+/// The minimum time between two polls while there are control tasks, in nanoseconds.
+const CONTROL_NANOS: u64 = 50_000;
 /// The maximum time between two polls of a busy thread, in nanoseconds.
 const POLL_MAX_NANOS: u64 = 1_000_000;
 /// The maximum number of turns between two readings of the clock while there are control tasks, and
@@ -230,12 +235,15 @@ impl Pacing {
         self.sampled
     }
 
-    /// Returns whether a busy thread is to poll, at a reading of the clock. `is_urgent`: a task waits
-    /// aside, because it has used up its turn, or there are control tasks.
-    pub(crate) fn is_poll_due(&self, now: u64, turn: u64, is_urgent: bool) -> bool {
+    /// Returns whether a busy thread is to poll, at a reading of the clock. `has_aside`: a task waits
+    /// aside, because it has used up its turn. `has_control`: there are control tasks.
+    pub(crate) fn is_poll_due(&self, now: u64, turn: u64, has_aside: bool, has_control: bool) -> bool {
         let since = now.saturating_sub(self.polled_at);
         let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;
-        since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays) || (since > LONG_NANOS && is_urgent)
+        since > POLL_MAX_NANOS
+            || (since > POLL_MIN_NANOS && pays)
+            || (since > CONTROL_NANOS && has_control)
+            || (since > ASIDE_NANOS && has_aside)
     }
 
     /// Notes a poll that delivered `delivered` wake-ups.
@@ -368,7 +376,7 @@ mod tests {
         pacing.polled(1000, 4);
         let mut is_due = |turns, since, turn| {
             pacing.since_poll = turns;
-            pacing.is_poll_due(1000 + since, turn, false)
+            pacing.is_poll_due(1000 + since, turn, false, false)
         };
         assert!(!is_due(1000, POLL_MIN_NANOS, 1000), "too early");
         assert!(!is_due(4 + POLL_MARGIN, POLL_MAX_NANOS, 1000), "too few turns");
@@ -376,7 +384,9 @@ mod tests {
         assert!(is_due(1, POLL_MIN_NANOS + 1, LONG_NANOS + 1), "long turns");
         assert!(is_due(1, POLL_MAX_NANOS + 1, 1000), "a long time");
         pacing.since_poll = 1;
-        assert!(!pacing.is_poll_due(1000 + LONG_NANOS, 1000, true), "too early");
-        assert!(pacing.is_poll_due(1001 + LONG_NANOS, 1000, true), "behind a turn that was used up");
+        for (nanos, has_aside) in [(ASIDE_NANOS, true), (CONTROL_NANOS, false)] {
+            assert!(!pacing.is_poll_due(1000 + nanos, 1000, has_aside, !has_aside), "too early");
+            assert!(pacing.is_poll_due(1001 + nanos, 1000, has_aside, !has_aside));
+        }
     }
 }

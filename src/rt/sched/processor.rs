@@ -5,6 +5,7 @@
 //! empty queue; other threads run its timers.
 
 use std::ptr;
+use std::sync::OnceLock;
 
 use super::event_ring::{EventRing, Mark};
 use super::queue::RunQueue;
@@ -22,10 +23,19 @@ pub(crate) const LONG_NANOS: u64 = 50_000;
 /// The number of operations that a task may complete in one poll before it yields: I/O that need
 /// not wait, and timers that are due.
 ///
-/// Without it a task whose socket is always ready would keep its thread forever. It is large enough
-/// that the yield costs nothing measurable (one requeue per 32 operations), and small enough that
-/// 32 calls of a few microseconds each take a fraction of a millisecond.
-pub(crate) const BUDGET: u32 = 32;
+/// Without it a task whose socket is always ready would keep its thread forever. A yield costs one
+/// pass through the queue. One less than a multiple of [`CHECK_EVERY`], so that turns of a few
+/// operations read no clock.
+pub(crate) const BUDGET: u32 = 31;
+
+/// The number of operations between two checks of the turn's length. A turn that is longer than
+/// [`TURN_NANOS`] ends at a check, whatever is left of its budget: an operation takes between one
+/// microsecond and some tens, so a count alone bounds the time badly.
+pub(crate) const CHECK_EVERY: u32 = 4;
+
+/// The length from which on a turn ends at the next check, in nanoseconds. A task that becomes ready
+/// meanwhile waits that long. The poll that follows the turn takes about a fortieth of it.
+pub(crate) const TURN_NANOS: u64 = 20_000;
 
 /// The budget within the same poll after [`BUDGET`] is used up. A turn that ends with this or less
 /// was a long one.
@@ -70,6 +80,18 @@ pub(crate) struct Processor {
 }
 
 impl Processor {
+    /// Returns whether the turn in progress has taken [`TURN_NANOS`]. Owner only. A processor that does
+    /// not record when its turns begin (a simulation's) returns false.
+    pub(crate) fn is_turn_over(&self) -> bool {
+        static LIMIT: OnceLock<u64> = OnceLock::new();
+        let limit = LIMIT.get().copied().or_else(|| {
+            let ticks = ticks::in_nanos(TURN_NANOS)?;
+            Some(*LIMIT.get_or_init(|| ticks))
+        });
+        let began = self.turns.began();
+        began != 0 && limit.is_some_and(|limit| ticks::ticks().saturating_sub(began) > limit)
+    }
+
     pub(crate) fn new(id: usize) -> Processor {
         Processor {
             id,

@@ -153,6 +153,12 @@ impl TurnRing {
         entry.place(0)
     }
 
+    /// Returns the time stamp of the turn in progress, or 0 if no turn was recorded. Owner only.
+    #[inline]
+    pub(crate) fn began(&self) -> u64 {
+        self.current().ticks.load(Ordering::Relaxed)
+    }
+
     /// Replaces the calls of the turn in progress by a first one. Returns the calls as the value of a
     /// [`Mark::Calls`](super::event_ring::Mark::Calls), and the place for the next call. Owner only.
     pub(crate) fn replace_calls(&self, writes: bool, fd: i32) -> (u64, CallPlace<'_>) {

@@ -310,8 +310,8 @@ impl Core {
             processor.record(Mark::Timers, self.polling.wakers.len() as u64);
             self.polling.wake_all(runtime);
         }
-        let is_urgent = has_control || processor.queue.has_aside();
-        if owns_processor() && self.pacing.is_poll_due(now, turn, is_urgent) {
+        let has_aside = processor.queue.has_aside();
+        if owns_processor() && self.pacing.is_poll_due(now, turn, has_aside, has_control) {
             if has_control {
                 self.poll_all(runtime, processor, home, now);
             } else {

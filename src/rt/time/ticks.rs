@@ -109,6 +109,14 @@ pub(crate) fn calibrate() {
     base();
 }
 
+/// Returns the number of ticks in `nanos`, or None in the first millisecond after [`calibrate`].
+pub(crate) fn in_nanos(nanos: u64) -> Option<u64> {
+    let (first, began) = base();
+    let (passed, elapsed) = (ticks().saturating_sub(first), monotonic().saturating_duration_since(began));
+    let is_measured = elapsed >= Duration::from_millis(1);
+    is_measured.then(|| (u128::from(passed) * u128::from(nanos) / elapsed.as_nanos()) as u64)
+}
+
 /// A rough time that is at most this far ahead of the present counts as the present. The counter of
 /// another core may be ahead, and the thread that took the present may have waited for a CPU since.
 /// At 2.4 GHz it is about two minutes.
