@@ -1,13 +1,13 @@
 //! An async runtime and networking library for Linux, with async-std's API and the semantics of
 //! Go's sockets.
 //!
-//! * Deadlines belong to the socket: they end operations that wait already, also inside a TLS or
-//!   HTTP library.
-//! * A close wakes every operation that waits on the socket.
-//! * Any number of tasks read and write one handle, and concurrent `write_all` calls do not
-//!   interleave.
+//! * Deadlines belong to the socket: they also apply to operations that are already waiting, and to
+//!   operations inside a TLS or HTTP library.
+//! * Closing a socket wakes every operation that waits on it.
+//! * Any number of tasks can read and write one handle concurrently, and concurrent `write_all`
+//!   calls do not interleave.
 //! * I/O stays responsive while tasks block or hog threads.
-//! * Sockets and sleeps work under any executor. The runtime starts at its first use.
+//! * Sockets and sleeps work under any executor. The runtime starts on first use.
 //!
 //! An echo server that drops clients that are silent for 30 seconds:
 //!
@@ -64,41 +64,42 @@
 //!
 //! # Features
 //! * `attributes` (on by default): `#[netpoll::main]` and `#[netpoll::test]`.
-//! * `signal`: signals of the process as streams, in `netpoll::signal`.
+//! * `signal`: process signals as streams, in `netpoll::signal`.
 //! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
 //! * `serde`: [`rt::Snapshot`] and [`rt::Metrics`] implement `Serialize`.
 //! * `tracing`: events and spans for `tracing`: accepts, dials, closes, deadlines, tasks, shutdown.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for the streams, without tokio's runtime, for
-//!   h2, tokio-postgres and the like.
+//!   libraries such as h2 and tokio-postgres.
 //!
-//! Crates of their own:
+//! Separate crates:
 //! * `netpoll-hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server that also
-//!   takes tower services, such as an axum `Router`.
-//! * `netpoll-quinn`: QUIC by quinn on [`net::UdpSocket`].
-//! * `netpoll-resolver`: DNS over this crate's sockets, whose look-ups take no thread and can be
+//!   accepts tower services, such as an axum `Router`.
+//! * `netpoll-quinn`: quinn's QUIC on [`net::UdpSocket`].
+//! * `netpoll-resolver`: DNS over this crate's sockets. Its look-ups occupy no thread and can be
 //!   cancelled.
 //!
 //! # Guarantees
 //! * No operation touches a descriptor that was closed and reused. A close completes when the
 //!   descriptor is closed.
 //! * A future of this crate can be dropped at any await: the socket stays usable and no wake-up is
-//!   lost. A [`write_all`] that is dropped has written a part.
+//!   lost. A dropped [`write_all`] may have written part of its data.
 //! * Concurrent `write_all` calls on one stream do not interleave.
-//! * An expired deadline fails every operation, those that wait included, until it is moved. No
-//!   data is lost.
-//! * A panic stays in its task. Nothing that a peer does causes a panic or grows a queue without
-//!   bound.
+//! * Once a deadline has expired, every operation fails until the deadline is moved, including
+//!   operations that were already waiting. No data is lost.
+//! * A panic in a task ends only that task. No action of a peer causes a panic or lets a queue grow
+//!   without bound.
 //! * With no traffic and no timer due, no thread runs.
 //!
-//! Anything else (the order in which tasks run, the number of threads, when a counter changes) may
-//! change between versions.
+//! Everything else (the order in which tasks run, the number of threads, the time at which a counter
+//! changes) may change between versions.
 //!
 //! # Limits
-//! Linux 4.5 or later; on macOS and FreeBSD the crate compiles but has not been run. The environment
-//! variable `NETPOLL_BACKEND` selects the system call that waits for sockets: `epoll`, `kqueue` or
-//! `poll`. The default is the best one of the system. 2²⁴ sockets and 512 workers per process, spare
-//! ones included. One runtime per process. In a child of fork(2) that has not called exec(2) every
-//! operation fails.
+//! * Linux 4.5 or later. On macOS and FreeBSD the crate compiles but has not been run.
+//! * One runtime per process, with at most 2²⁴ sockets and 512 workers, including spare workers.
+//! * In a child of fork(2) that has not called exec(2), every operation fails.
+//!
+//! The environment variable `NETPOLL_BACKEND` selects the system call that waits for sockets:
+//! `epoll`, `kqueue` or `poll`. The default is the best one that the system has.
 //!
 //! [`write_all`]: net::TcpStream::write_all
 #![deny(unsafe_code)]
@@ -110,7 +111,7 @@ mod sys;
 mod trace;
 
 pub mod future;
-// Text only: nothing of it is in the library.
+// Documentation only; not part of the compiled library.
 #[cfg(any(doc, doctest))]
 pub mod guide;
 pub mod io;
@@ -128,8 +129,8 @@ pub mod time;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 
-// Modules of async-std that this crate does not have. The compiler's error for such a name shows its
-// line here (likewise in `os::unix` and `stream`).
+// Modules of async-std that this crate does not have. The compiler's error for a use of such a name
+// shows its line here. `os::unix` and `stream` have similar lists.
 #[cfg(false)]
 pub mod channel {} // absent: use the crate async-channel
 #[cfg(false)]
@@ -137,7 +138,7 @@ pub mod collections {} // absent: use std::collections and `collect` of StreamEx
 #[cfg(false)]
 pub mod fs {} // absent: use the crate async-fs, or task::spawn_blocking
 #[cfg(false)]
-pub mod path {} // absent: use std::path, and async-fs for what asks the file system
+pub mod path {} // absent: use std::path, and async-fs for methods that access the file system
 #[cfg(false)]
 pub mod pin {} // absent: use std::pin
 #[cfg(false)]
@@ -148,12 +149,12 @@ pub use os::unix::net as unix;
 #[doc(no_inline)]
 pub use std::{write, writeln};
 
-/// Items that the macros of this crate expand to.
+/// Items that the macros of this crate expand to, and items for the other crates of this workspace.
 #[doc(hidden)]
 pub mod __private {
-    // For `netpoll-hyper`.
+    // Used by `netpoll-hyper`.
     pub use crate::net::adapter::{ListenerView, SocketView};
-    // `netpoll-resolver` looks at names as this crate does.
+    // Used by `netpoll-resolver`, which must classify names in the same way as this crate.
     pub use crate::net::for_resolver::*;
     pub use std::format;
     pub use std::string::String;

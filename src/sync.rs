@@ -1,10 +1,11 @@
 //! Synchronisation primitives used by all other modules.
 //!
-//! Here they are the standard library's. The `models` crate of this workspace compiles the same
-//! source files against a module of the same name made of loom's types, so a protocol that uses
-//! only `crate::sync` can be model-checked unchanged. [`Mutex`] does not report poisoning: foreign
-//! code cannot panic while one of our locks is held (wakers and user code run outside them), and
-//! other threads must survive a panic of our own code.
+//! In this crate they are the standard library's. The `models` crate of this workspace compiles the
+//! same source files against a module of the same name that uses loom's types. A protocol that uses
+//! only `crate::sync` can therefore be model-checked without changes.
+//!
+//! [`Mutex`] does not report poisoning. Wakers and user code run outside our locks, so they cannot
+//! panic while a lock is held; and if our own code panics, other threads must keep working.
 
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
@@ -64,7 +65,8 @@ impl Condvar {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits at most `timeout`. The caller must check its condition again, whatever woke it.
+    /// Waits for a notification, for at most `timeout`. The caller must then check its condition again:
+    /// the return value does not tell why the wait ended.
     pub(crate) fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
         self.0.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
     }
@@ -78,8 +80,8 @@ impl Condvar {
     }
 }
 
-/// Returns whether the injected bug `name` is on; always false here. The `models` crate turns on
-/// one at a time and checks that a model finds it.
+/// Returns whether the injected bug `name` is enabled; always false in this crate. The `models` crate
+/// enables one bug at a time and checks that a model finds it.
 macro_rules! injected_bug {
     ($name:literal) => {
         false
@@ -87,11 +89,12 @@ macro_rules! injected_bug {
 }
 pub(crate) use injected_bug;
 
-/// Whether this is the model checker's build, in which capacities are small so that models reach
-/// their limits.
+/// Whether this is a build for the model checker. Such a build has small capacities, so that models
+/// reach the limits.
 pub(crate) const MODEL: bool = false;
 
-/// Declares a `const fn`; with loom's types, which have no constant constructors, a plain one.
+/// Declares a `const fn`. The `models` crate declares a plain function instead, because loom's types
+/// have no constant constructors.
 macro_rules! const_fn {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
         $(#[$meta])* $vis const fn $($rest)*
@@ -99,7 +102,7 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// Creates an array whose elements are the same constructor call.
+/// Creates an array of `$count` elements by evaluating `$element` for each of them.
 macro_rules! array_of {
     ($element:expr; $count:expr) => {
         [const { $element }; $count]

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | wait for a duration | [`task::sleep`](crate::task::sleep) |
 //! | limit the time of any future | [`future::timeout`](crate::future::timeout()) |
-//! | limit the time of socket operations | `set_read_deadline` and the like, see [deadlines](crate::guide::deadlines) |
-//! | do something periodically | [`stream::interval`](crate::stream::interval) |
-//! | move the end of a sleep, or poll it in a future of your own | [`Sleep`] |
+//! | limit the time of socket operations | `set_read_deadline` and similar methods, see [deadlines](crate::guide::deadlines) |
+//! | repeat an action periodically | [`stream::interval`](crate::stream::interval) |
+//! | move the end of a sleep, or poll a sleep in your own future | [`Sleep`] |
 //!
 //! # Examples
 //! ```
@@ -28,6 +28,6 @@ pub use crate::rt::time::sleep::Sleep;
 
 mod movable;
 
-// Not for users: the timers of netpoll-quinn and netpoll-hyper are sleeps that are moved often.
+// Not public API: used for the timers of netpoll-quinn and netpoll-hyper, which are moved often.
 #[doc(hidden)]
 pub use movable::Movable;

@@ -1,8 +1,8 @@
 //! tokio's `AsyncRead` and `AsyncWrite` for sockets (feature `tokio-io`). Only the traits are used:
 //! tokio's runtime is neither needed nor compiled.
 //!
-//! Reads write directly to uninitialised memory. `shutdown` sends FIN, as `close` of futures-io's
-//! traits does.
+//! Reads fill uninitialised memory directly. `shutdown` sends FIN, like `close` of futures-io's
+//! `AsyncWrite`.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,17 +13,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::net::TcpStream;
 use crate::net::unix::UnixStream;
 
-/// Implements both traits for a handle of a stream.
+/// Implements both traits for stream handles.
 macro_rules! tokio_stream {
     ($($type:ty),*) => {$(
         impl AsyncRead for $type {
             #[allow(unsafe_code)]
             #[inline]
             fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-                // SAFETY: bytes are written to it, and none is made uninitialised.
+                // SAFETY: `poll_read_uninit` only writes initialised bytes to the slice.
                 let unfilled = unsafe { buf.unfilled_mut() };
                 let count = ready!(self.poll_read_uninit(cx, unfilled))?;
-                // SAFETY: this many bytes were initialised.
+                // SAFETY: the read initialised the first `count` bytes.
                 unsafe { buf.assume_init(count) };
                 buf.advance(count);
                 Poll::Ready(Ok(()))

@@ -1,9 +1,8 @@
-//! [`FutureExt`]: async-std's combinators. All of them are stable here; in async-std they need its
-//! feature `unstable`.
+//! [`FutureExt`]: async-std's combinators, without its feature `unstable`.
 //!
 //! # Cancellation
 //! A combinator owns its futures and drops them when it is dropped. `race` and `try_race` drop the
-//! loser, and `try_join` drops the other future when one fails.
+//! future that loses, and `try_join` drops the other future when one fails.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use futures_lite::future;
 use pin_project_lite::pin_project;
 
-// As in `stream`.
+// The first lines resolve links in the documentation of the re-exported items.
 /// [`FutureExt::or()`]: FutureExt::race
 /// [`or()`]: FutureExt::race
 /// [`try_zip()`]: FutureExt::try_join
@@ -36,7 +35,7 @@ use crate::time::Sleep;
 /// # });
 /// ```
 pub trait FutureExt: Future {
-    /// Delays the first poll of the future by `duration`, counted from now.
+    /// Delays the first poll of the future by `duration`, counted from this call.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -53,7 +52,7 @@ pub trait FutureExt: Future {
         DelayFuture { future: self, sleep: Some(Sleep::new(duration)) }
     }
 
-    /// Awaits the future, and then the future that it returns.
+    /// Awaits the future and then the future that it returns.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -70,8 +69,8 @@ pub trait FutureExt: Future {
         FlattenFuture { outer: Some(self), inner: None }
     }
 
-    /// Returns the output of the future that is ready first; of this one if both are. The other
-    /// future is dropped.
+    /// Returns the output of the future that is ready first, or of `self` if both are ready. The
+    /// other future is dropped.
     ///
     /// ```
     /// use netpoll::{future, prelude::*};
@@ -89,7 +88,7 @@ pub trait FutureExt: Future {
         future::or(self, other)
     }
 
-    /// Returns the first `Ok` of the two futures; if both fail, the later error.
+    /// Returns the first `Ok` of the two futures. If both fail, returns the later error.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -123,7 +122,7 @@ pub trait FutureExt: Future {
         future::zip(self, other)
     }
 
-    /// Awaits both futures and returns both values, or the first error. On an error the other
+    /// Awaits both futures and returns both values, or the first error. After an error the other
     /// future is dropped.
     ///
     /// ```
@@ -143,7 +142,8 @@ pub trait FutureExt: Future {
         future::try_zip(self, other)
     }
 
-    /// Limits the future to `duration` from now; see [`timeout`](super::timeout()).
+    /// Awaits the future for at most `duration`, counted from this call; see
+    /// [`timeout`](super::timeout()).
     ///
     /// ```
     /// use netpoll::{future, prelude::*};
@@ -194,7 +194,7 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct FlattenFuture<F, G> {
-        // `None` after it has returned the inner future.
+        // `None` after the outer future has returned the inner future.
         #[pin]
         outer: Option<F>,
         #[pin]
@@ -228,7 +228,7 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct TryRace<L, R> {
-        // `None` after it has failed.
+        // `None` after the future has failed.
         #[pin]
         left: Option<L>,
         #[pin]

@@ -1,7 +1,7 @@
 //! Futures: timeouts and combinators.
 //!
-//! `Future`, `pending`, `ready` and `poll_fn` are std's. `futures` and `futures-lite`, which have
-//! more combinators, work with every future of this crate.
+//! `Future`, `pending`, `ready` and `poll_fn` are those of std. The crates `futures` and
+//! `futures-lite` have more combinators, which work with every future of this crate.
 
 mod ext;
 mod timeout;

@@ -1,7 +1,7 @@
 //! [`timeout()`]: a time limit for a future.
 //!
 //! The future is polled first, and the clock is checked only if the future is pending. An available
-//! result is therefore never discarded, even with a time of zero.
+//! result is therefore never discarded, even with a duration of zero.
 
 use std::error::Error;
 use std::fmt;
@@ -17,9 +17,9 @@ use crate::time::Sleep;
 
 /// Awaits `future` for at most `duration`.
 ///
-/// The time is counted from the first poll of the returned future; with
-/// [`FutureExt::timeout`](super::FutureExt::timeout), from the call. A duration beyond the clock's
-/// range, such as [`Duration::MAX`], never ends.
+/// The time is counted from the first poll of the returned future. With
+/// [`FutureExt::timeout`](super::FutureExt::timeout) it is counted from the call. A duration beyond
+/// the clock's range, such as [`Duration::MAX`], never expires.
 ///
 /// # Errors
 /// Returns [`TimeoutError`] if `future` is not ready in time.
@@ -76,7 +76,7 @@ impl<F: Future> Future for TimeoutFuture<F> {
 }
 
 /// The error of [`timeout()`]. It converts to an [`io::Error`] of kind
-/// [`TimedOut`](io::ErrorKind::TimedOut), so `?` works in functions that do I/O.
+/// [`TimedOut`](io::ErrorKind::TimedOut), so `?` works in functions that return `io::Result`.
 ///
 /// # Examples
 /// ```

@@ -1,10 +1,10 @@
-//! Guides: a tutorial, and one page per subject. The programs in them are compiled and run by this crate's tests.
+//! Guides: a tutorial, and one page per subject. The tests of this crate compile and run the programs in them.
 //!
 //! * [`tutorial`]: from an empty `Cargo.toml` to a chat server with deadlines, an orderly shutdown and a test.
 //! * [`deadlines`]: time limits on sockets, requests, connects and whole connections.
 //! * [`testing`]: tests of network programs that run in parallel and do not depend on timing.
 //! * [`shutdown`]: how to stop a server, a connection, a task and the runtime.
-//! * [`production`]: limits, settings and figures to watch before a server meets the internet.
+//! * [`production`]: limits, settings and metrics for a server on the public internet.
 //! * [`migration`]: from async-std, smol and tokio.
 
 #[doc = include_str!("deadlines.md")]

@@ -1,19 +1,20 @@
-//! [`BufReadExt`]: lines and other delimited pieces.
+//! [`BufReadExt`]: reading lines and other delimited pieces.
 //!
 //! # Invariants
 //! * Every byte consumed from the reader is in the caller's buffer, in the stream's own buffer, or
-//!   in an error. An error of the reader (such as a deadline) or a dropped future in the middle of
-//!   a line loses nothing. The one exception: a `String` cannot hold the bytes of an incomplete
-//!   character, nor bytes after invalid UTF-8; `read_until` does not have this gap.
-//!
-//! * The end of the reader is reported once each time the reader reports it: after a last piece
-//!   without a delimiter the streams end without polling the reader again (on a terminal the user
-//!   would have to type the end twice).
+//!   in an error. If the reader fails (for example by a deadline), or a future is dropped, in the
+//!   middle of a line, no bytes are lost. There is one exception: a `String` cannot hold the bytes of
+//!   an incomplete character, nor invalid UTF-8 and the bytes after it. `read_until` does not have
+//!   this limitation.
+//! * End of stream is reported once each time the reader reports it. After a last piece without a
+//!   delimiter the streams end without polling the reader again; otherwise the user of a terminal
+//!   would have to type end of file twice.
 //!
 //! # Compared with Go
-//! `bufio.Reader.ReadBytes` and `bufio.Scanner`. As in Go, the last piece need not end with the
-//! delimiter, and a line may end with CR LF. Methods without a bound collect a piece of any length
-//! in memory; `*_bounded` methods fail with [`TooLong`], like `bufio.Scanner` with `ErrTooLong`.
+//! The methods correspond to `bufio.Reader.ReadBytes` and `bufio.Scanner`. As in Go, the last piece
+//! need not end with the delimiter, and a line may end with CR LF. Methods without a bound collect a
+//! piece of any length in memory. The `*_bounded` methods fail with [`TooLong`], as `bufio.Scanner`
+//! fails with `ErrTooLong`.
 
 use std::error::Error;
 use std::fmt;
@@ -31,8 +32,8 @@ use super::utf8;
 /// Extension methods for every [`BufRead`](super::BufRead).
 ///
 /// A line or other piece is collected in memory until its end. If a peer controls the length, use
-/// the `*_bounded` methods: [`lines`](BufReadExt::lines) of a peer that never ends its line uses up
-/// all memory.
+/// the `*_bounded` methods: with [`lines`](BufReadExt::lines), a peer that never ends its line can
+/// use up all memory.
 ///
 /// ```
 /// use netpoll::io::{BufReadExt, BufReader};
@@ -48,14 +49,14 @@ use super::utf8;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub trait BufReadExt: BufRead {
-    /// Reads until `byte`, inclusive, or end of stream, appending to `buf`. Returns the number of
-    /// bytes read; 0 means end of stream.
+    /// Reads through the delimiter `byte` or until end of stream, appending to `buf`. Returns the
+    /// number of bytes read, including the delimiter; 0 means end of stream.
     ///
     /// The number of bytes is unlimited; see
     /// [`read_until_bounded`](BufReadExt::read_until_bounded).
     ///
     /// # Errors
-    /// Returns the reader's error; `Interrupted` is retried. Bytes read before the error are in
+    /// Returns the reader's error; retries after `Interrupted`. Bytes read before the error are in
     /// `buf`.
     ///
     /// # Cancel safety
@@ -80,13 +81,13 @@ pub trait BufReadExt: BufRead {
         ReadUntilFuture { reader: self, byte, buf, total: 0, max: usize::MAX }
     }
 
-    /// Reads until `byte` like [`read_until`](BufReadExt::read_until), but at most `max` bytes,
-    /// including `byte`. Each call counts its own bytes.
+    /// Reads like [`read_until`](BufReadExt::read_until), but at most `max` bytes, including the
+    /// delimiter. The limit applies to each call separately.
     ///
     /// # Errors
-    /// Returns `InvalidData` with [`TooLong`] inside if there are more than `max` bytes. The first
-    /// `max` bytes are consumed and in `buf`; the reader continues after them. Otherwise the same
-    /// as [`read_until`](BufReadExt::read_until).
+    /// Returns `InvalidData` with [`TooLong`] inside if the delimiter is not among the first `max`
+    /// bytes. These bytes are consumed and are in `buf`; the reader continues after them. Other
+    /// errors are those of [`read_until`](BufReadExt::read_until).
     ///
     /// # Cancel safety
     /// Same as [`read_until`](BufReadExt::read_until).
@@ -110,20 +111,20 @@ pub trait BufReadExt: BufRead {
         ReadUntilFuture { reader: self, byte, buf, total: 0, max }
     }
 
-    /// Reads a line including its LF, or the rest before end of stream, appending to `buf`. Returns
-    /// the number of bytes read; 0 means end of stream.
+    /// Reads a line including its LF, or the remaining text before end of stream, appending to `buf`.
+    /// Returns the number of bytes read; 0 means end of stream.
     ///
     /// The length of a line is unlimited; see [`read_line_bounded`](BufReadExt::read_line_bounded).
     ///
     /// # Errors
-    /// Returns the reader's error; the text read before it is in `buf`, up to the first incomplete
-    /// character. Returns `InvalidData` if the line is not UTF-8. The line is then consumed, so
-    /// that the next call reads the next line; `buf` is unchanged, and the error's source is a
-    /// [`FromUtf8Error`](std::string::FromUtf8Error) that contains the bytes.
+    /// Returns the reader's error; the text read before the error is in `buf`, up to the first
+    /// incomplete or invalid character. Returns `InvalidData` if the line is not UTF-8. The line is
+    /// then consumed, so that the next call reads the next line; `buf` is unchanged, and the error's
+    /// source is a [`FromUtf8Error`](std::string::FromUtf8Error) that contains the bytes.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete
-    /// character.
+    /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete or
+    /// invalid character.
     ///
     /// ```
     /// use netpoll::io::{BufReadExt, ErrorKind};
@@ -149,12 +150,13 @@ pub trait BufReadExt: BufRead {
     }
 
     /// Reads a line like [`read_line`](BufReadExt::read_line), but at most `max` bytes, including
-    /// its end.
+    /// its LF.
     ///
     /// # Errors
     /// Returns `InvalidData` with [`TooLong`] inside if the line is longer. Its first `max` bytes
-    /// are consumed and in `buf`, up to the first incomplete character; the reader continues after
-    /// them. Otherwise the same as [`read_line`](BufReadExt::read_line).
+    /// are consumed, and their text is in `buf`, up to the first incomplete or invalid character; the
+    /// reader continues after them. Other errors are those of
+    /// [`read_line`](BufReadExt::read_line).
     ///
     /// # Cancel safety
     /// Same as [`read_line`](BufReadExt::read_line).
@@ -177,12 +179,13 @@ pub trait BufReadExt: BufRead {
         ReadLineFuture { reader: self, buf, bytes: Vec::new(), max }
     }
 
-    /// Returns a stream of lines, without their ends (LF or CR LF).
+    /// Returns a stream of lines, without their line ends (LF or CR LF).
     ///
     /// The length of a line is unlimited; see [`lines_bounded`](BufReadExt::lines_bounded).
     ///
-    /// An error of the reader is an item, and the next item continues the line. A line that is not
-    /// UTF-8 is replaced by an error, as in [`read_line`](BufReadExt::read_line).
+    /// An error of the reader is an item of the stream; the next item continues the interrupted line.
+    /// For a line that is not UTF-8 the item is an error, as in
+    /// [`read_line`](BufReadExt::read_line).
     ///
     /// ```
     /// use netpoll::io::BufReadExt;
@@ -204,12 +207,12 @@ pub trait BufReadExt: BufRead {
         self.lines_bounded(usize::MAX)
     }
 
-    /// Returns a stream of lines of at most `max` bytes each, including their ends; otherwise like
-    /// [`lines`](BufReadExt::lines).
+    /// Returns a stream of lines of at most `max` bytes each, counted with their line ends; otherwise
+    /// like [`lines`](BufReadExt::lines).
     ///
-    /// A longer line is an `InvalidData` error with [`TooLong`] inside, which is the stream's last
-    /// item. Its first `max` bytes are consumed and discarded; the reader continues after them.
-    /// Memory per line is limited to `max`.
+    /// For a longer line the item is an `InvalidData` error with [`TooLong`] inside, and the stream
+    /// ends. The first `max` bytes of the line are consumed and discarded; the reader continues after
+    /// them. A line uses at most `max` bytes of memory.
     ///
     /// ```
     /// use netpoll::io::BufReadExt;
@@ -231,8 +234,8 @@ pub trait BufReadExt: BufRead {
         Lines { pieces: self.split_bounded(b'\n', max) }
     }
 
-    /// Returns a stream of the pieces between the bytes `byte`. As with lines, a delimiter at the
-    /// end is not followed by an empty piece.
+    /// Returns a stream of the pieces between occurrences of the delimiter `byte`. As with lines, a
+    /// delimiter at end of stream is not followed by an empty piece.
     ///
     /// The length of a piece is unlimited; see [`split_bounded`](BufReadExt::split_bounded).
     ///
@@ -253,10 +256,10 @@ pub trait BufReadExt: BufRead {
         self.split_bounded(byte, usize::MAX)
     }
 
-    /// Returns a stream of pieces of at most `max` bytes each, including their delimiters;
+    /// Returns a stream of pieces of at most `max` bytes each, counted with their delimiters;
     /// otherwise like [`split`](BufReadExt::split).
     ///
-    /// A longer piece is an error and the stream's last item, as in
+    /// For a longer piece the item is an error, and the stream ends, as in
     /// [`lines_bounded`](BufReadExt::lines_bounded).
     ///
     /// ```
@@ -279,10 +282,11 @@ pub trait BufReadExt: BufRead {
 
 impl<R: BufRead + ?Sized> BufReadExt for R {}
 
-/// A line or other piece is longer than the limit given to a `*_bounded` method of [`BufReadExt`].
+/// The error for a line or other piece that is longer than the limit given to a `*_bounded` method of
+/// [`BufReadExt`].
 ///
-/// It is contained in an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData);
-/// `downcast_ref` extracts it.
+/// It is inside an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData); use
+/// `downcast_ref` to get it.
 ///
 /// # Examples
 /// ```
@@ -326,8 +330,8 @@ fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<TooLong>())
 }
 
-/// Appends to `bytes` until `byte` is found (true) or the reader ends (false). The piece may have
-/// `max` bytes, of which `before` were read by earlier calls.
+/// Appends to `bytes` until `byte` is found (returns true) or the reader is at end of stream (returns
+/// false). The piece may have `max` bytes, of which `before` were read by earlier calls.
 fn poll_read_until<R: BufRead + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,
@@ -361,8 +365,8 @@ fn poll_read_until<R: BufRead + ?Sized>(
     }
 }
 
-/// Returns the index after the first `byte` in `haystack`. std's vectorised search (memchr) is
-/// available for slices only through its blocking `BufRead`, which cannot fail here.
+/// Returns the index after the first `byte` in `haystack`. It uses std's blocking `BufRead`, because
+/// that is the only access to std's vectorised search (memchr). Reading a slice cannot fail.
 pub(super) fn find_end(byte: u8, haystack: &[u8]) -> Option<usize> {
     let mut rest = haystack;
     let end = io::BufRead::skip_until(&mut rest, byte).unwrap_or(0);
@@ -458,9 +462,9 @@ impl<R: BufRead> Stream for Lines<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     No,
-    /// The end of the reader ended the last piece and has not been reported yet.
+    /// End of stream ended the last piece and has not been reported yet.
     Unreported,
-    /// A piece was too long.
+    /// A piece was too long: the stream does not continue.
     Forever,
 }
 
@@ -473,7 +477,7 @@ pin_project! {
         reader: R,
         byte: u8,
         max: usize,
-        // The beginning of the current piece, if an error or a wait interrupted it.
+        // The beginning of the current piece, if reading it was interrupted by an error or a wait.
         bytes: Vec<u8>,
         ended: Ended,
     }

@@ -1,18 +1,18 @@
 //! [`BufWriter`]: combines small writes.
 //!
 //! # Invariants
-//! * `buf[sent..]` are the bytes accepted from callers that the writer has not accepted yet, in
-//!   order; `sent <= buf.len()`. This holds whenever a `poll_*` returns, also with `Pending` or an
-//!   error, so a dropped future or an expired deadline neither loses nor repeats bytes, and a later
-//!   flush continues where the last one stopped.
+//! * `buf[sent..]` are the bytes accepted from callers that the underlying writer has not accepted
+//!   yet, in order; `sent <= buf.len()`. This holds whenever a `poll_*` method returns, even with
+//!   `Pending` or an error. So a dropped future or an expired deadline neither loses nor repeats
+//!   bytes, and a later flush continues where the last one stopped.
 //! * `buf` never grows beyond its capacity.
 //!
-//! Dropping a `BufWriter` discards its contents, because `Drop` cannot wait. Call flush, close or
-//! `into_inner` before.
+//! Dropping a `BufWriter` discards its contents, because `Drop` cannot wait. Call `flush`, `close`
+//! or `into_inner` first.
 //!
 //! # Compared with Go
-//! It behaves like `bufio.Writer`, except that errors are not sticky: an error is reported once and
-//! the bytes remain.
+//! `BufWriter` behaves like `bufio.Writer`, except that errors are not sticky: an error is reported
+//! once and the bytes remain.
 
 use std::error;
 use std::fmt;
@@ -32,13 +32,13 @@ const CAPACITY: usize = 8 << 10;
 pin_project! {
     /// A writer that combines small writes into large ones.
     ///
-    /// `flush` sends the buffered bytes and flushes the writer; `close` also closes it, which on a
-    /// socket sends FIN. **Dropping a `BufWriter` discards the buffered bytes.** Seeking sends
-    /// the buffered bytes first.
+    /// `flush` writes out the buffered bytes and flushes the underlying writer. `close` also closes
+    /// it; a socket then sends FIN. Seeking writes out the buffered bytes first. **Dropping a
+    /// `BufWriter` discards the buffered bytes.**
     ///
     /// # Cancel safety
-    /// If a write, flush or close fails or is dropped, the buffered bytes remain and are sent by
-    /// the next call.
+    /// If a write, flush or close fails or is dropped, the buffered bytes remain, and the next call
+    /// writes them out.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
@@ -66,20 +66,20 @@ impl<W: Write> BufWriter<W> {
         BufWriter::with_capacity(CAPACITY, inner)
     }
 
-    /// Creates a `BufWriter` with a buffer of `capacity` bytes. Writes of that size and more bypass
-    /// the buffer; with 0 all do.
+    /// Creates a `BufWriter` with a buffer of `capacity` bytes. Writes of `capacity` bytes or more
+    /// bypass the buffer.
     pub fn with_capacity(capacity: usize, inner: W) -> BufWriter<W> {
         BufWriter { inner, buf: Vec::with_capacity(capacity), capacity, sent: 0 }
     }
 
-    /// Flushes and returns the writer.
+    /// Flushes, and returns the underlying writer.
     ///
     /// # Errors
-    /// Returns the error of the flush, with this `BufWriter` and its remaining bytes.
+    /// If the flush fails, returns its error together with this `BufWriter` and the remaining bytes.
     ///
     /// # Cancel safety
-    /// Not cancel safe: the future owns the `BufWriter` and discards it when dropped. Call `flush`
-    /// first if that matters.
+    /// Not cancel safe: the future owns the `BufWriter`, and dropping it discards the buffered bytes.
+    /// To avoid this, call `flush` first.
     pub async fn into_inner(mut self) -> Result<W, IntoInnerError<BufWriter<W>>>
     where
         Self: Unpin,
@@ -90,7 +90,7 @@ impl<W: Write> BufWriter<W> {
         }
     }
 
-    /// Sends all buffered bytes.
+    /// Polls until all buffered bytes are written to the underlying writer.
     fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut this = self.project();
         while *this.sent < this.buf.len() {
@@ -110,8 +110,8 @@ impl<W: Write> BufWriter<W> {
         Poll::Ready(Ok(()))
     }
 
-    /// Makes room for `len` bytes, or empties the buffer if they exceed its capacity. Returns
-    /// whether they fit.
+    /// Empties the buffer if `len` more bytes do not fit into it. Returns whether a write of `len`
+    /// bytes uses the buffer.
     fn poll_room(mut self: Pin<&mut Self>, cx: &mut Context<'_>, len: usize) -> Poll<io::Result<bool>> {
         if len > self.capacity - self.buf.len() {
             ready!(self.as_mut().poll_send(cx))?;
@@ -121,18 +121,18 @@ impl<W: Write> BufWriter<W> {
 }
 
 impl<W> BufWriter<W> {
-    /// Returns a reference to the writer.
+    /// Returns a reference to the underlying writer.
     pub fn get_ref(&self) -> &W {
         &self.inner
     }
 
-    /// Returns a mutable reference to the writer. Bytes written to it directly overtake the
-    /// buffered bytes.
+    /// Returns a mutable reference to the underlying writer. Bytes written to it directly overtake
+    /// the buffered bytes.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.inner
     }
 
-    /// Returns the buffered bytes.
+    /// Returns the bytes that are buffered and not yet written to the underlying writer.
     pub fn buffer(&self) -> &[u8] {
         &self.buf[self.sent..]
     }
@@ -191,7 +191,8 @@ impl<W: fmt::Debug> fmt::Debug for BufWriter<W> {
     }
 }
 
-/// The error of [`BufWriter::into_inner`], with the `BufWriter` for another attempt.
+/// The error of [`BufWriter::into_inner`]. It contains the `BufWriter`, so that the caller can try
+/// again.
 ///
 /// ```
 /// use netpoll::io::{self, BufWriter, Cursor, WriteExt};
@@ -212,7 +213,7 @@ pub struct IntoInnerError<W> {
 }
 
 impl<W> IntoInnerError<W> {
-    /// Returns the error.
+    /// Returns the error of the flush.
     pub fn error(&self) -> &io::Error {
         &self.error
     }

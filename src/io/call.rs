@@ -1,11 +1,11 @@
-//! [`Call`]: a blocking call on the blocking pool.
+//! [`Call`]: a call on the blocking pool that returns an error if it is dropped.
 //!
-//! The handle of [`spawn_blocking`] panics if a shutdown of the runtime drops the call. For an
-//! output stream this must be an error instead.
+//! The handle of [`spawn_blocking`] panics if a shutdown of the runtime drops the call. An output
+//! stream must return an error instead.
 //!
 //! # States
-//! Running (with the waker of the waiting task) → done (with the result, or without if the call was
-//! dropped) → taken. Wakers are cloned, woken and dropped outside the lock.
+//! Running (with the waker of the waiting task) → done (with the result, or with `None` if the call
+//! was dropped) → taken. Wakers are cloned, woken and dropped outside the lock.
 
 use std::future::Future;
 use std::io;
@@ -22,7 +22,7 @@ enum State<T> {
     Taken,
 }
 
-/// A future of the result. Dropping it lets the call run.
+/// A future that returns the result of a blocking call. Dropping it does not cancel the call.
 #[derive(Debug)]
 pub(super) struct Call<T> {
     state: Arc<Mutex<State<T>>>,
@@ -70,8 +70,8 @@ impl<T> Future for Call<T> {
     }
 }
 
-/// Owned by the call. It reports completion when it is dropped with the call, whether the call ran
-/// or not.
+/// A guard owned by the blocking call. When it is dropped, it reports the end of the call, whether
+/// the call ran or not.
 struct Completion<T> {
     state: Arc<Mutex<State<T>>>,
     result: Option<io::Result<T>>,

@@ -1,28 +1,31 @@
 //! Asynchronous input and output: async-std's `io`, over the futures-io traits.
 //!
-//! The traits are those of `futures-io` under shorter names, so all types here, all sockets of
-//! [`net`](crate::net) and all futures-io libraries work together. Simple adapters come from
-//! `futures-lite`; code that must keep promises about errors and cancellation is written here.
+//! The traits are those of `futures-io` under shorter names, so all types of this module, all
+//! sockets of [`net`](crate::net) and all futures-io libraries work together. Simple adapters come
+//! from `futures-lite`. Adapters that give guarantees about errors and cancellation are implemented
+//! here.
 //!
 //! # Cancel safety
 //!
 //! A deadline makes an operation fail; `timeout` and `race` drop it. Either may happen in the
-//! middle of a line or a buffer. The rule of this module: **bytes taken from the reader are in the
-//! caller's buffer**, whether an operation succeeds, fails or is dropped. So
+//! middle of a line or a buffer. In this module, **bytes taken from the reader are in the caller's
+//! buffer**, whether an operation succeeds, fails or is dropped. So
 //! [`read_until`](BufReadExt::read_until), [`read_to_end`](ReadExt::read_to_end),
-//! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can be resumed after an error. The
-//! exceptions say so: [`read_exact`](ReadExt::read_exact), [`write_all`](WriteExt::write_all) and
-//! [`copy()`] lose their progress, and a `String` cannot hold part of a character.
+//! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can be resumed after an error.
+//! Exceptions are documented: [`read_exact`](ReadExt::read_exact),
+//! [`write_all`](WriteExt::write_all) and [`copy()`] lose their progress, and a `String` cannot hold
+//! part of a character.
 //!
 //! # Errors
 //!
-//! Errors of the reader or writer are returned unchanged (`raw_os_error` works); async-std wraps
-//! some of them. Loops retry after `Interrupted`. Text that is not UTF-8 is `InvalidData`, and the
-//! error contains the bytes: see [`BufReadExt::read_line`].
+//! Errors of the reader or writer are returned unchanged, so `raw_os_error` works; async-std wraps
+//! some of them. Operations are retried after `Interrupted`. For text that is not UTF-8 the error is
+//! `InvalidData` and contains the bytes; see [`BufReadExt::read_line`].
 //!
 //! # Compared with Go
 //!
-//! Go's `bufio` and `io.Copy`. At end of stream a `Read` returns `Ok(0)` where Go returns `io.EOF`.
+//! The module corresponds to Go's `bufio` and `io.Copy`. At end of stream a `Read` returns `Ok(0)`
+//! where Go returns `io.EOF`.
 
 mod async_fd;
 mod buf_read;
@@ -45,7 +48,7 @@ pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
 #[doc(inline)]
 pub use futures_io::{AsyncBufRead as BufRead, AsyncRead as Read, AsyncSeek as Seek, AsyncWrite as Write};
 
-// These definitions resolve links in the documentation of the re-exported items.
+// The first lines resolve links in the documentation of the re-exported items.
 /// [`AsyncReadExt::chain()`]: ReadExt::chain
 /// [`AsyncReadExt::read()`]: ReadExt::read
 /// [`AsyncReadExt::read_vectored()`]: ReadExt::read_vectored

@@ -1,10 +1,10 @@
-//! `print!` and related macros, whose results are awaited.
+//! Asynchronous versions of [`std::print!`] and related macros. Each macro returns a future.
 
 use super::{WriteExt, stderr, stdout};
 
-/// Prints to standard output; the asynchronous [`std::print!`].
+/// Prints to standard output. This is an asynchronous version of [`std::print!`]: await the result.
 ///
-/// Text after the last line end is buffered: flush [`stdout`](crate::io::stdout()) to see it.
+/// Text after the last newline stays in the buffer until [`stdout`](crate::io::stdout()) is flushed.
 ///
 /// # Panics
 /// Panics if writing fails.
@@ -23,7 +23,8 @@ macro_rules! print {
     ($($arg:tt)*) => { $crate::io::_print($crate::__private::format!($($arg)*)) };
 }
 
-/// Prints a line to standard output; the asynchronous [`std::println!`].
+/// Prints to standard output, with a newline. This is an asynchronous version of [`std::println!`]:
+/// await the result.
 ///
 /// # Panics
 /// Panics if writing fails.
@@ -41,7 +42,7 @@ macro_rules! println {
     ($($arg:tt)*) => { $crate::io::_print($crate::__private::format!($($arg)*) + "\n") };
 }
 
-/// Prints to standard error; the asynchronous [`std::eprint!`].
+/// Prints to standard error. This is an asynchronous version of [`std::eprint!`]: await the result.
 ///
 /// # Panics
 /// Panics if writing fails.
@@ -57,7 +58,8 @@ macro_rules! eprint {
     ($($arg:tt)*) => { $crate::io::_eprint($crate::__private::format!($($arg)*)) };
 }
 
-/// Prints a line to standard error; the asynchronous [`std::eprintln!`].
+/// Prints to standard error, with a newline. This is an asynchronous version of
+/// [`std::eprintln!`]: await the result.
 ///
 /// # Panics
 /// Panics if writing fails.
@@ -74,7 +76,7 @@ macro_rules! eprintln {
     ($($arg:tt)*) => { $crate::io::_eprint($crate::__private::format!($($arg)*) + "\n") };
 }
 
-/// Implements [`print!`](crate::print).
+/// Writes the text of [`print!`](crate::print) and [`println!`](crate::println).
 #[doc(hidden)]
 pub async fn _print(text: String) {
     if let Err(error) = stdout().write_all(text.as_bytes()).await {
@@ -82,7 +84,7 @@ pub async fn _print(text: String) {
     }
 }
 
-/// Implements [`eprint!`](crate::eprint).
+/// Writes the text of [`eprint!`](crate::eprint) and [`eprintln!`](crate::eprintln).
 #[doc(hidden)]
 pub async fn _eprint(text: String) {
     if let Err(error) = stderr().write_all(text.as_bytes()).await {

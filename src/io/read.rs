@@ -1,9 +1,9 @@
 //! [`ReadExt`]: reading methods and their futures.
 //!
 //! # Cancellation
-//! `read_to_end` appends to the caller's vector as bytes arrive. `read_to_string` appends the bytes
-//! it has when it is dropped or fails. `read_exact` loses its progress. A single `read` loses
-//! nothing if the reader's `poll_read` loses nothing.
+//! `read_to_end` appends bytes to the caller's vector as they arrive. When `read_to_string` fails or
+//! is dropped, it appends the valid text read so far. `read_exact` loses its progress. A single
+//! `read` loses no bytes if the reader's `poll_read` loses none.
 
 use std::future::Future;
 use std::io;
@@ -17,10 +17,11 @@ use pin_project_lite::pin_project;
 
 use super::{IoSliceMut, utf8};
 
-/// The first and the largest step by which [`ReadExt::read_to_end`] grows its vector. The step
-/// doubles each time a read fills the available space, so a short answer costs little clearing and
-/// a long one few reads.
+/// The initial step, in bytes, by which [`ReadExt::read_to_end`] grows its vector. The step doubles
+/// each time a read fills the available space, so short input requires little zeroing and long input
+/// requires few reads.
 const GROWTH_MIN: usize = 4 << 10;
+/// The largest step, in bytes, by which [`ReadExt::read_to_end`] grows its vector.
 const GROWTH_MAX: usize = 256 << 10;
 
 /// Extension methods for every [`Read`](super::Read).
@@ -39,10 +40,10 @@ const GROWTH_MAX: usize = 256 << 10;
 /// ```
 pub trait ReadExt: Read {
     /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number
-    /// of bytes read; 0 means end of stream (or that `buf` is empty).
+    /// of bytes read; 0 means end of stream, or that `buf` is empty.
     ///
     /// # Cancel safety
-    /// For every reader of this crate: if the future is dropped, nothing was read.
+    /// Cancel safe for all readers of this crate: dropping the future loses no bytes.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -61,7 +62,8 @@ pub trait ReadExt: Read {
         Lite::read(self, buf)
     }
 
-    /// Reads like [`read`](ReadExt::read), into several buffers.
+    /// Reads into several buffers, filling each before the next; otherwise like
+    /// [`read`](ReadExt::read).
     ///
     /// ```
     /// use netpoll::io::{IoSliceMut, ReadExt};
@@ -80,10 +82,10 @@ pub trait ReadExt: Read {
         Lite::read_vectored(self, bufs)
     }
 
-    /// Reads to end of stream, appending to `buf`. Returns the number of bytes read.
+    /// Reads until end of stream, appending the bytes to `buf`. Returns the number of bytes read.
     ///
     /// # Errors
-    /// Returns the reader's error; `Interrupted` is retried. Bytes read before the error are in
+    /// Returns the reader's error; retries after `Interrupted`. Bytes read before the error are in
     /// `buf`.
     ///
     /// # Cancel safety
@@ -106,16 +108,17 @@ pub trait ReadExt: Read {
         ReadToEndFuture { reader: self, buf, total: 0, growth: GROWTH_MIN }
     }
 
-    /// Reads to end of stream, appending the text to `buf`. Returns the number of bytes read.
+    /// Reads until end of stream, appending the text to `buf`. Returns the number of bytes read.
     ///
     /// # Errors
-    /// Returns the reader's error; the text read before it is in `buf`, up to the first incomplete
-    /// character. Returns `InvalidData` if the bytes are not UTF-8; `buf` is then unchanged and the
-    /// error contains the bytes (see [`read_line`](super::BufReadExt::read_line)).
+    /// Returns the reader's error; the text read before the error is in `buf`, up to the first
+    /// incomplete or invalid character. Returns `InvalidData` if the bytes are not UTF-8; `buf` is
+    /// then unchanged and the error contains the bytes (see
+    /// [`read_line`](super::BufReadExt::read_line)).
     ///
     /// # Cancel safety
-    /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete
-    /// character.
+    /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete or
+    /// invalid character.
     ///
     /// ```
     /// use netpoll::io::{ErrorKind, ReadExt};
@@ -136,11 +139,11 @@ pub trait ReadExt: Read {
     /// Reads exactly `buf.len()` bytes.
     ///
     /// # Errors
-    /// Returns `UnexpectedEof` if the stream ends first, or the reader's error; `Interrupted` is
-    /// retried. Part of `buf` may have been filled.
+    /// Returns `UnexpectedEof` if the stream ends first, or the reader's error; retries after
+    /// `Interrupted`. Part of `buf` may have been filled.
     ///
     /// # Cancel safety
-    /// Not cancel safe: part of `buf` may have been filled, and the amount is unknown.
+    /// Not cancel safe: part of `buf` may have been filled, and the number of bytes is unknown.
     ///
     /// ```
     /// use netpoll::io::{ErrorKind, ReadExt};
@@ -160,8 +163,8 @@ pub trait ReadExt: Read {
         ReadExactFuture { reader: self, buf, filled: 0 }
     }
 
-    /// Returns a reader that ends after `limit` bytes. At the limit it no longer polls the
-    /// underlying reader.
+    /// Returns a reader that ends after `limit` bytes. At the limit it does not poll the underlying
+    /// reader.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -218,7 +221,7 @@ pub trait ReadExt: Read {
         Bytes { reader: self }
     }
 
-    /// Returns a reader of the bytes of this reader followed by those of `next`.
+    /// Returns a reader that reads this reader until end of stream, and then `next`.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -240,8 +243,8 @@ pub trait ReadExt: Read {
 
 impl<R: Read + ?Sized> ReadExt for R {}
 
-/// Reads to the end into `buf`. Whenever it returns, the length of `buf` is the end of the data.
-/// `total` accumulates over calls.
+/// Polls a read until end of stream into `buf`. Whenever it returns, `buf` contains only bytes that
+/// were read. `total` accumulates over calls.
 fn poll_read_to_end<R: Read + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,
@@ -249,7 +252,7 @@ fn poll_read_to_end<R: Read + ?Sized>(
     total: &mut usize,
     growth: &mut usize,
 ) -> Poll<io::Result<usize>> {
-    // Truncates the spare space that was added, also when the reader panics.
+    // Removes the unused bytes at the end of the vector, even if the reader panics.
     struct Filled<'a> {
         buf: &'a mut Vec<u8>,
         len: usize,
@@ -262,8 +265,7 @@ fn poll_read_to_end<R: Read + ?Sized>(
 
     let mut filled = Filled { len: buf.len(), buf };
     loop {
-        // Spare capacity, from an earlier iteration or in the caller's vector, is used before the
-        // vector grows.
+        // The spare capacity of the vector is used before the vector grows.
         if filled.len == filled.buf.len() {
             let room = filled.buf.capacity() - filled.len;
             let more = if room == 0 { *growth } else { room.min(*growth) };

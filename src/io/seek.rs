@@ -1,4 +1,4 @@
-//! [`SeekExt`]: seeking.
+//! [`SeekExt`]: the `seek` method.
 
 use futures_io::AsyncSeek as Seek;
 use futures_lite::io::{AsyncSeekExt as Lite, SeekFuture};
@@ -20,7 +20,8 @@ pub trait SeekExt: Seek {
     /// Seeks to a position. Returns the new position in bytes from the start.
     ///
     /// # Errors
-    /// Returns the error of the type; `InvalidInput` for a position before the start.
+    /// Returns the error of the underlying object, which is `InvalidInput` for a position before the
+    /// start.
     ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, ReadExt, SeekExt, SeekFrom};

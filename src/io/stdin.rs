@@ -5,28 +5,27 @@
 //!
 //! | `reading` | `outcome` | meaning |
 //! | --- | --- | --- |
-//! | no | none | no caller waits, or the buffered bytes were sufficient |
+//! | no | none | no caller waits; `buffer` may contain input |
 //! | yes | none | a blocking read is in progress; waiting callers are in `waiters` |
-//! | no | end or error | the result of that read, until the next caller takes it |
+//! | no | end or error | the result of the last read, until the next caller takes it |
 //!
 //! # Invariants
-//! * At most one blocking read is in progress, and only because a caller asked for input that was
-//!   not buffered.
-//! * A byte leaves `buffer` only in the poll that returns it to a caller. A dropped future
-//!   therefore loses nothing, and no read belongs to a particular caller: the bytes go to the next
-//!   caller, through any handle. A line is returned as a whole or not at all.
+//! * At most one blocking read is in progress. It is started only when a caller asks for input that
+//!   is not buffered.
+//! * A byte is removed from `buffer` only in the poll that returns it to a caller. So a dropped
+//!   future loses no bytes. A blocking read does not belong to a particular caller: its bytes go to
+//!   the next caller, through any handle. A line is returned as a whole or not at all.
 //! * Wakers are cloned, woken and dropped outside the lock.
 //!
 //! # Cancellation
-//! The blocking read itself cannot be stopped. It ends with the next input, which is then in
-//! `buffer`.
+//! The blocking read cannot be cancelled. It ends with the next input, which is then in `buffer`.
 //!
 //! # O_NONBLOCK
-//! The flag belongs to the open file description, which other processes may share and set it on.
-//! The thread then waits in poll(2).
+//! The flag belongs to the open file description, which may be shared with other processes. If one of
+//! them has set the flag, the thread waits in poll(2).
 //!
 //! # Compared with Go
-//! `os.Stdin` blocks a thread in the same way if it is a file or a terminal.
+//! A read of `os.Stdin` blocks a thread in the same way if it is a file or a terminal.
 
 use std::future::poll_fn;
 use std::io::{self, Read as _};
@@ -43,8 +42,8 @@ use crate::sync::Mutex;
 use crate::sys::fd;
 use crate::task::spawn_blocking;
 
-/// The size of one blocking read. It equals the size of std's own buffer, which reads of that size
-/// bypass.
+/// The size of one blocking read, in bytes. It equals the size of std's buffer, because reads of this
+/// size bypass that buffer.
 const CHUNK_BYTES: usize = 8 << 10;
 
 static STDIN: Input = Input::new(|buf| {
@@ -64,7 +63,7 @@ struct State {
     /// `buffer[start..]` is input that no caller has taken yet.
     buffer: Vec<u8>,
     start: usize,
-    /// There is no line end before this index.
+    /// The index before which `buffer` contains no line end.
     searched: usize,
     reading: bool,
     outcome: Option<Outcome>,
@@ -76,12 +75,12 @@ impl State {
         &self.buffer[self.start..]
     }
 
-    /// Removes `count` bytes and passes them to `f`.
+    /// Removes the first `count` available bytes and passes them to `f`.
     fn take<T>(&mut self, count: usize, f: impl FnOnce(&[u8]) -> T) -> T {
         let taken = f(&self.buffer[self.start..self.start + count]);
         self.start += count;
         if self.start == self.buffer.len() {
-            // The memory of a very long line is not kept.
+            // Frees the memory of a very long line.
             if self.buffer.capacity() > 8 * CHUNK_BYTES {
                 self.buffer = Vec::new();
             }
@@ -100,7 +99,7 @@ impl State {
     }
 }
 
-/// A blocking source of bytes, shared by tasks. It is a separate type for testing.
+/// A blocking source of bytes, shared by tasks. Tests create their own sources.
 #[derive(Debug)]
 struct Input {
     state: Mutex<State>,
@@ -114,8 +113,8 @@ impl Input {
         Input { state: Mutex::new(state), source }
     }
 
-    /// Returns what `take` finds in the buffer; `take` is called again when more input has arrived.
-    /// It runs under the lock and is code of this file.
+    /// Calls `take` and returns its result; if the result is `None`, starts a blocking read and waits
+    /// for it. `take` runs under the lock, so it must not call foreign code.
     fn poll_take<T>(
         &'static self,
         cx: &mut Context<'_>,
@@ -124,7 +123,7 @@ impl Input {
         if let Some(result) = take(&mut self.state.lock()) {
             return Poll::Ready(result);
         }
-        // Declared before the guard, so that they are dropped after it.
+        // Declared before the guard, so that they are dropped after it, outside the lock.
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
         let mut state = self.state.lock();
         if let Some(result) = take(&mut state) {
@@ -136,8 +135,8 @@ impl Input {
         drop(unused);
         old.wake_all();
         if begin {
-            // Detached: the bytes belong to the process, whatever happens to the task that asked
-            // first.
+            // Detached: the bytes are not for a particular task, so dropping this task must not
+            // cancel the read.
             let reading = Reading { input: self, result: None };
             drop(spawn_blocking(move || reading.run()));
         }
@@ -161,7 +160,8 @@ impl Input {
         })
     }
 
-    /// Reads a line with its end, or the rest before end of input; empty at end of input.
+    /// Polls for a line including its LF, or the remaining bytes before end of input. The line is
+    /// empty at end of input.
     fn poll_line(&'static self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
         self.poll_take(cx, |state| {
             if let Some(end) = find_end(b'\n', &state.buffer[state.searched..]) {
@@ -174,7 +174,7 @@ impl Input {
                     let count = state.available().len();
                     Some(Ok(state.take(count, <[u8]>::to_vec)))
                 }
-                // The beginning of the line stays for the next call.
+                // The beginning of the line stays in the buffer for the next call.
                 Outcome::Failed(error) => Some(Err(error)),
             }
         })
@@ -188,8 +188,8 @@ impl Input {
     }
 }
 
-/// The blocking read in progress. Dropping it, whether it has run, has panicked or never ran
-/// (because the pool was shut down), reports its end and wakes the waiters.
+/// The blocking read in progress. Dropping it reports the end of the read and wakes the waiters,
+/// whether the read has completed, has panicked, or never ran because the pool was shut down.
 struct Reading {
     input: &'static Input,
     result: Option<io::Result<Vec<u8>>>,
@@ -230,8 +230,8 @@ impl Drop for Reading {
 
 /// Returns a handle to the standard input of the process.
 ///
-/// All handles share one buffer, like those of [`std::io::stdin`]. Input that std has buffered
-/// already comes first; std does not see input that this buffer has read ahead.
+/// All handles share one buffer, like those of [`std::io::stdin`]. Input that std has already
+/// buffered comes first. Input that is in this crate's buffer is not available through std.
 ///
 /// ```no_run
 /// use netpoll::io;
@@ -254,21 +254,21 @@ pub fn stdin() -> Stdin {
 /// even if another process has set O_NONBLOCK.
 ///
 /// # Cancel safety
-/// If a future or the handle is dropped, no input is lost: it goes to the next caller. The thread
-/// stays in its read until there is input; the end of the process does not wait for it.
+/// If a future or the handle is dropped, no input is lost: the next caller gets it. The thread stays
+/// in its read until there is input. The process can exit in the meantime.
 #[derive(Debug)]
 pub struct Stdin {
     std: io::Stdin,
 }
 
 impl Stdin {
-    /// Reads a line including its LF, or the rest before end of input, appending to `buf`. Returns
-    /// the number of bytes read; 0 means end of input.
+    /// Reads a line including its LF, or the remaining text before end of input, appending to `buf`.
+    /// Returns the number of bytes read; 0 means end of input.
     ///
-    /// Concurrent callers get whole, separate lines. Like a terminal, this can continue after end
-    /// of input. The length of a line is unlimited; use
-    /// [`read_line_bounded`](super::BufReadExt::read_line_bounded) on a `BufReader` around this for
-    /// a limit.
+    /// Concurrent callers get whole, separate lines. Reading can continue after end of input, as on a
+    /// terminal. The length of a line is unlimited. To limit it, use
+    /// [`read_line_bounded`](super::BufReadExt::read_line_bounded) of a `BufReader` that wraps this
+    /// handle.
     ///
     /// # Errors
     /// Returns the error of read(2); the part of the line read so far is kept for the next call.
@@ -276,8 +276,8 @@ impl Stdin {
     /// contains the bytes (see [`BufReadExt::read_line`](super::BufReadExt::read_line)).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing is lost and `buf` is unchanged: the line is taken when it
-    /// is complete.
+    /// If the future is dropped, no input is lost and `buf` is unchanged: a line is removed from the
+    /// input only when it is complete.
     ///
     /// ```no_run
     /// # netpoll::task::block_on(async {
@@ -378,7 +378,7 @@ mod tests {
         SCRIPT.give(Ok(b"one\ntw"));
         settle(&INPUT);
         assert_eq!(read_line(&INPUT).unwrap(), "one\n");
-        // Half a line is buffered. It stays, however often the future is dropped.
+        // Half a line is buffered. Dropping futures does not remove it.
         for _ in 0..3 {
             assert!(poll_once(INPUT.read_line(&mut line)).is_pending());
         }

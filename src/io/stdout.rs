@@ -1,24 +1,24 @@
-//! [`stdout()`] and [`stderr()`]: the standard outputs, written by threads of the blocking pool.
+//! [`stdout()`] and [`stderr()`]: standard output and standard error, written by threads of the
+//! blocking pool.
 //!
 //! # States
-//! Per handle: idle → writing a chunk → idle, idle → flushing → idle. A call that finds the handle
-//! busy first waits for that to end.
+//! Per handle: idle → writing a chunk → idle; idle → flushing → idle. A call on a busy handle first
+//! waits until the handle is idle.
 //!
 //! # Invariants
-//! * A write is ready when std has taken the bytes. They are therefore in order with `println!`,
-//!   and appear when the process ends normally (std's `stdout` is flushed at exit).
-//! * A count is reported only for the bytes that it belongs to. If a chunk has been written and the
-//!   caller now passes other bytes than those of the chunk, the future that began the chunk was
-//!   dropped. Its count is discarded, and the new bytes are written after it. If the caller passes
-//!   the same bytes, this is taken as the same write continuing, so a write that timed out can be
-//!   retried and appears once.
+//! * A write is ready when std has accepted the bytes. They are therefore in order with `println!`,
+//!   and appear when the process exits normally (std flushes `stdout` at exit).
+//! * A count is reported only for the bytes that it belongs to. If the caller passes bytes that do
+//!   not begin with the chunk in progress, the future that began the chunk was dropped. The count of
+//!   the chunk is discarded, and the new bytes are written after it. If the bytes begin with the
+//!   chunk, the call continues that write, so a write that timed out can be retried and appears once.
 //!
 //! # Cancellation
 //! The chunk of a dropped write is still written.
 //!
 //! # O_NONBLOCK
-//! The flag belongs to the open file description, which other processes may share and set it on.
-//! The thread then waits in poll(2), and nothing is left in std's buffer when a write is ready.
+//! The flag belongs to the open file description, which may be shared with other processes. If one of
+//! them has set the flag, the thread waits in poll(2), and each write flushes std's buffer.
 
 use std::future::Future;
 use std::io;
@@ -32,10 +32,11 @@ use futures_io::AsyncWrite as Write;
 use super::call::Call;
 use crate::sys::fd;
 
-/// The maximum size of one write, which is copied: the capacity of a pipe.
+/// The maximum number of bytes that one write copies and passes to the thread: the default capacity
+/// of a pipe.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// The state of an output that blocks. It is a separate type for testing.
+/// An asynchronous writer on top of a blocking one. It is generic for testing.
 #[derive(Debug)]
 struct Output<W> {
     writer: W,
@@ -49,7 +50,7 @@ enum State {
     Flushing { call: Call<()> },
 }
 
-/// A blocking writer that is a clonable handle.
+/// A blocking writer that is a cloneable handle.
 trait Blocking: io::Write + Clone + Send + 'static {}
 impl<W: io::Write + Clone + Send + 'static> Blocking for W {}
 
@@ -109,7 +110,7 @@ impl<W: Blocking> Output<W> {
                     self.state = State::Idle;
                     result?;
                 }
-                // If a dropped future began this flush, nothing was written after it.
+                // If a dropped future began this flush, no bytes were written since then.
                 State::Flushing { call } => {
                     let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
@@ -120,9 +121,11 @@ impl<W: Blocking> Output<W> {
     }
 }
 
-/// [`std::io::Stdout`] and `Stderr` are handles but not `Clone`.
+/// A cloneable handle to standard output, because [`std::io::Stdout`] is not `Clone`.
 #[derive(Debug, Clone, Copy)]
 struct StdOut;
+
+/// A cloneable handle to standard error, because [`std::io::Stderr`] is not `Clone`.
 #[derive(Debug, Clone, Copy)]
 struct StdErr;
 
@@ -131,8 +134,8 @@ impl io::Write for StdOut {
         let stdout = io::stdout();
         let count = fd::blocking(stdout.as_fd(), true, || (&stdout).write(buf))?;
         if fd::is_nonblocking(stdout.as_fd()).unwrap_or(false) {
-            // std's last flush, at the end of the process, does not wait: bytes that it could not
-            // write would be lost. An error is reported again by the next call.
+            // The flush at exit does not wait until the descriptor is writable, so bytes in std's
+            // buffer could be lost. If this flush fails, the next call reports the error.
             let _ = self.flush();
         }
         Ok(count)
@@ -157,7 +160,8 @@ impl io::Write for StdErr {
 
 /// Returns a handle to the standard output of the process.
 ///
-/// std buffers it by line, and this handle shares that buffer: flush text after the last line end.
+/// The handle writes to std's buffer, which is line-buffered. Text after the last newline appears
+/// when the handle is flushed.
 ///
 /// ```
 /// use netpoll::io::{self, WriteExt};
@@ -172,7 +176,7 @@ pub fn stdout() -> Stdout {
     Stdout { output: Output::new(StdOut), std: io::stdout() }
 }
 
-/// Returns a handle to the standard error of the process, which is not buffered.
+/// Returns a handle to the standard error of the process. Standard error is not buffered.
 ///
 /// ```
 /// use netpoll::io::{self, WriteExt};
@@ -189,13 +193,13 @@ macro_rules! output {
     ($(#[$doc:meta])* $name:ident, $std:ty, $writer:ty) => {
         $(#[$doc])*
         ///
-        /// A write takes up to 64 KiB, passes them to a thread of the blocking pool and is ready
-        /// when they are written. Writes through one handle keep their order; writes through
-        /// several handles interleave per write. Closing flushes; the descriptor stays open. Writes
-        /// wait for room even if another process has set O_NONBLOCK.
+        /// A write passes up to 64 KiB to a thread of the blocking pool, and is ready when the bytes
+        /// are written. Writes through one handle keep their order. Writes through several handles
+        /// may interleave, but a single write is not split. Closing the handle flushes it; the
+        /// descriptor stays open. Writes wait for room even if another process has set O_NONBLOCK.
         ///
         /// # Errors
-        /// Returns the error of write(2); `BrokenPipe` if the reader is gone.
+        /// Returns the error of write(2), such as `BrokenPipe` if the reader of a pipe is gone.
         ///
         /// # Cancel safety
         /// The bytes of a dropped write are still written. Writing the same bytes again through the
@@ -252,7 +256,7 @@ mod tests {
     use std::future::poll_fn;
     use std::task::Waker;
 
-    /// Takes at most three bytes per write, and fails on request.
+    /// Accepts at most three bytes per write, and fails on request.
     #[derive(Clone, Default)]
     struct Recorder(Arc<Mutex<Record>>);
 
@@ -288,7 +292,7 @@ mod tests {
         block_on(poll_fn(|cx| output.poll_flush(cx)))
     }
 
-    /// Begins a write and drops it. Returns false if it completed at once.
+    /// Begins a write and drops it. Returns false if it completed immediately.
     fn begin_write(output: &mut Output<Recorder>, buf: &[u8]) -> bool {
         output.poll_write(&mut Context::from_waker(Waker::noop()), buf).is_pending()
     }

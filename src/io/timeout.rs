@@ -9,18 +9,20 @@ use crate::future;
 /// Awaits `operation` for at most `duration`.
 ///
 /// The time is counted from the first poll of the returned future. `operation` is polled before the
-/// clock is checked, so with a `duration` of zero an operation that need not wait still succeeds. A
-/// duration beyond the clock's range, such as [`Duration::MAX`], never ends.
+/// clock is checked, so an operation that is ready immediately succeeds even with a `duration` of
+/// zero. A duration beyond the clock's range, such as [`Duration::MAX`], never expires.
 ///
 /// For sockets a deadline achieves the same without a timer per operation, and without dropping the
-/// operation with its buffers; see
+/// operation and its buffers; see
 /// [`TcpStream::set_deadline`](crate::net::TcpStream::set_deadline).
 ///
 /// # Errors
-/// Returns the error of `operation`, or kind `TimedOut` with the text "future timed out".
+/// Returns the error of `operation`. When the time is up, returns an error of kind `TimedOut` with
+/// the text "future timed out".
 ///
 /// # Cancel safety
-/// At the end of the time `operation` is dropped, with the consequences that it documents.
+/// Cancel safe if `operation` is: when the time is up, and when the returned future is dropped,
+/// `operation` is dropped.
 ///
 /// ```
 /// use netpoll::{future, io};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::string::FromUtf8Error;
 
-/// The content of an `InvalidData` error. Its source is the [`FromUtf8Error`] that owns the bytes.
+/// The inner error of an `InvalidData` error. Its source is the [`FromUtf8Error`] that owns the bytes.
 struct NotUtf8(FromUtf8Error);
 
 impl fmt::Display for NotUtf8 {
@@ -31,8 +31,8 @@ pub(super) fn into_text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, NotUtf8(error)))
 }
 
-/// Appends `bytes` to `text` and empties `bytes`. On an error, of kind `InvalidData`, the error
-/// contains the bytes and `text` is unchanged.
+/// Appends `bytes` to `text` and empties `bytes`. If the bytes are not UTF-8, returns an
+/// `InvalidData` error that contains them; `text` is then unchanged.
 pub(super) fn append(text: &mut String, bytes: &mut Vec<u8>) -> io::Result<()> {
     if text.is_empty() {
         *text = into_text(std::mem::take(bytes))?;
@@ -46,7 +46,7 @@ pub(super) fn append(text: &mut String, bytes: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Appends the valid prefix of `bytes`, for an operation that ends early, and discards the rest.
+/// Appends the valid prefix of `bytes` to `text` and discards the rest. For operations that end early.
 pub(super) fn append_prefix(text: &mut String, bytes: &mut Vec<u8>) {
     if let Some(chunk) = bytes.utf8_chunks().next() {
         text.push_str(chunk.valid());

@@ -1,9 +1,9 @@
 //! [`WriteExt`]: writing methods and their futures.
 //!
 //! # Cancellation
-//! A dropped `write_all` or `write_fmt` may have written a part; the amount is unknown. Sockets
-//! have an inherent `write_all` that also excludes other writers until it completes. Through this
-//! trait only a single `poll_write` is atomic in this sense.
+//! A dropped `write_all` or `write_fmt` may have written part of its data; the number of bytes is
+//! unknown. Sockets have an inherent `write_all` that also excludes other writers until it
+//! completes. Through this trait only a single `poll_write` excludes them.
 
 use std::fmt;
 use std::future::Future;
@@ -29,8 +29,11 @@ use super::IoSlice;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub trait WriteExt: Write {
-    /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
+    /// Writes up to `buf.len()` bytes, waiting until the writer accepts at least one. Returns the
     /// number of bytes written.
+    ///
+    /// # Cancel safety
+    /// Cancel safe for sockets: a future that is dropped before it is ready has written no bytes.
     ///
     /// ```
     /// use netpoll::io::WriteExt;
@@ -47,7 +50,7 @@ pub trait WriteExt: Write {
         Lite::write(self, buf)
     }
 
-    /// Writes like [`write`](WriteExt::write), from several buffers.
+    /// Writes from several buffers, in order; otherwise like [`write`](WriteExt::write).
     ///
     /// ```
     /// use netpoll::io::{IoSlice, WriteExt};
@@ -67,11 +70,11 @@ pub trait WriteExt: Write {
     /// Writes all of `buf`.
     ///
     /// # Errors
-    /// Returns `WriteZero` if the writer accepts no more bytes, or the writer's error;
-    /// `Interrupted` is retried. Part of `buf` may have been written.
+    /// Returns `WriteZero` if the writer accepts no more bytes, or the writer's error; retries after
+    /// `Interrupted`. Part of `buf` may have been written.
     ///
     /// # Cancel safety
-    /// Not cancel safe: part of `buf` may have been written, and the amount is unknown.
+    /// Not cancel safe: part of `buf` may have been written, and the number of bytes is unknown.
     ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, WriteExt};
@@ -94,12 +97,15 @@ pub trait WriteExt: Write {
     /// result.
     ///
     /// The text is formatted immediately, before the future is polled, and written as by
-    /// [`write_all`](WriteExt::write_all). The flush at the end is async-std's, and makes a prompt
-    /// appear. For many small pieces, format into a `String` and use `write_all`.
+    /// [`write_all`](WriteExt::write_all). As in async-std, the writer is flushed at the end, so that
+    /// a prompt appears. For many small pieces, format into a `String` and use `write_all`.
     ///
     /// # Errors
-    /// Same as `write_all` and `flush`. If a `Display` of the arguments fails, returns kind
-    /// `Other`, "formatter error", and writes nothing.
+    /// Returns the errors of `write_all` and `flush`. If formatting an argument fails, returns an
+    /// error of kind `Other` with the text "formatter error", and writes nothing.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe; see [`write_all`](WriteExt::write_all).
     ///
     /// ```
     /// use netpoll::io::WriteExt;
@@ -142,7 +148,8 @@ pub trait WriteExt: Write {
         Lite::flush(self)
     }
 
-    /// Flushes and closes the writer: a socket sends FIN. async-std does not have this method here.
+    /// Flushes and closes the writer. A socket sends FIN. async-std's trait does not have this
+    /// method.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
@@ -164,8 +171,7 @@ pub trait WriteExt: Write {
 
 impl<W: Write + ?Sized> WriteExt for W {}
 
-/// Writes once from a non-empty `buf`. Returns the number of bytes written, at least one and at
-/// most all.
+/// Polls one write of a non-empty `buf`. Returns the number of bytes written, which is at least 1.
 fn poll_write_some<W: Write + ?Sized>(
     mut writer: Pin<&mut W>,
     cx: &mut Context<'_>,
@@ -207,7 +213,7 @@ impl<W: Write + Unpin + ?Sized> Future for WriteAllFuture<'_, W> {
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct WriteFmtFuture<'a, W: Unpin + ?Sized> {
     writer: &'a mut W,
-    /// The text, or a formatting error. `None` after the error was returned.
+    /// The text, or the formatting error; `None` after the error was returned.
     text: Option<io::Result<Vec<u8>>>,
     written: usize,
 }

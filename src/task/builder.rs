@@ -1,4 +1,4 @@
-//! [`Builder`]: spawning a task with a name or a lane.
+//! [`Builder`]: spawning tasks with a name or a lane.
 
 use std::future::Future;
 use std::io;
@@ -11,7 +11,7 @@ use crate::rt::sched;
 use crate::rt::sched::identity::Name;
 use crate::rt::sched::lanes::Lane;
 
-/// Settings for a new task.
+/// Settings for a new task: its name and its lane.
 ///
 /// # Examples
 /// ```
@@ -35,17 +35,17 @@ impl Builder {
         Builder::default()
     }
 
-    /// Sets the name, which [`Task::name`](super::Task::name) and reports of tasks that block their
-    /// thread show.
+    /// Sets the name of the task. [`Task::name`](super::Task::name) returns it, and reports of tasks
+    /// that block their thread contain it.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(Name::new(name.into_boxed_str()));
         self
     }
 
-    /// Sets the lane: whether the task's turns come before those of other tasks. By default a task
-    /// has the lane of the task that spawns it, and [`Lane::Normal`] if no task does. The lane of a
-    /// [local](Builder::local) or [blocking](Builder::blocking) future has no effect: its thread runs
-    /// no other tasks.
+    /// Sets the lane, which determines whether the task's turns come before those of other tasks. By
+    /// default a task has the lane of the task that spawns it, or [`Lane::Normal`] if it is spawned
+    /// outside any task. The lane of a [local](Builder::local) or [blocking](Builder::blocking) future
+    /// has no effect, because its thread runs no other tasks.
     ///
     /// # Examples
     /// ```
@@ -82,9 +82,9 @@ impl Builder {
     /// Spawns `future` on the calling thread; see [`spawn_local`](super::spawn_local).
     ///
     /// # Errors
-    /// Returns `Unsupported` inside a task made by [`spawn`](super::spawn) or
-    /// [`spawn_blocking`](super::spawn_blocking), and while the thread ends. Returns an error in a
-    /// child of fork(2) that did not call exec(2).
+    /// Returns `Unsupported` inside a task created by [`spawn`](super::spawn) or
+    /// [`spawn_blocking`](super::spawn_blocking), and while the thread is exiting. Returns an error in
+    /// a child of fork(2) that did not call exec(2).
     #[track_caller]
     pub fn local<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where
@@ -99,7 +99,7 @@ impl Builder {
         Ok(JoinHandle::new(local_tasks::spawn(self.name, future)))
     }
 
-    /// Runs `future` on the calling thread to completion; see [`block_on`](super::block_on).
+    /// Runs `future` to completion on the calling thread; see [`block_on`](super::block_on).
     #[track_caller]
     pub fn blocking<F, T>(self, future: F) -> T
     where

@@ -1,4 +1,4 @@
-//! [`JoinHandle`]: the result of a task.
+//! [`JoinHandle`]: awaiting the result of a task, and cancelling the task.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -15,14 +15,15 @@ use crate::rt::sched::record::Waits;
 use crate::rt::sched::task::{Output, RawTask};
 use crate::rt::sched::task_data::TaskData;
 
-/// A future of the result of a task.
+/// A handle to a task; a future that returns the result of the task.
 ///
-/// Dropping the handle detaches the task, which runs on. Awaiting it resumes a panic of the task.
+/// Dropping the handle detaches the task, which continues to run. If the task panics, awaiting the
+/// handle resumes the panic.
 ///
 /// # Panics
 /// Panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task but not the caller
-/// that awaits it: another executor, a `block_on`, or a task of the next runtime. A task of the
-/// same runtime is dropped as well, here at the latest.
+/// that awaits it: another executor, a `block_on`, or a task of the next runtime. If the caller is a
+/// task of the same runtime, the await never returns, because the shutdown drops the caller as well.
 ///
 /// # Examples
 /// ```
@@ -36,7 +37,8 @@ use crate::rt::sched::task_data::TaskData;
 /// ```
 #[doc(alias = "AbortHandle")]
 pub struct JoinHandle<T> {
-    /// `Some` until the task is cancelled or the handle dropped.
+    /// `Some` until the task is cancelled, the handle is dropped, or a poll finds that a shutdown
+    /// dropped the task.
     task: Option<FallibleTask<Output<T>, TaskData>>,
     identity: Task,
 }
@@ -60,7 +62,7 @@ impl<T> JoinHandle<T> {
     /// Requests cancellation. The returned future waits until the task's future is dropped;
     /// dropping it does not undo the request.
     pub(crate) fn begin_cancel(mut self) -> impl Future<Output = ()> + use<T> {
-        // `async-task` requests it when the cancelling future is first polled, or dropped.
+        // `async-task` requests the cancellation when the future is first polled, or dropped.
         let mut cancel = self.task.take().map(|task| Box::pin(task.cancel()));
         let polled = cancel.as_mut().map(|cancel| cancel.as_mut().poll(&mut Context::from_waker(Waker::noop())));
         async move {
@@ -71,12 +73,12 @@ impl<T> JoinHandle<T> {
     }
 
     /// Cancels the task and waits until its future is dropped. Returns the result if the task had
-    /// completed before.
+    /// already completed.
     ///
     /// A task that is being polled is cancelled when that poll returns.
     ///
     /// # Cancel safety
-    /// Once polled, the request is not undone by dropping the future.
+    /// Dropping the future after its first poll does not undo the cancellation.
     #[doc(alias = "abort")]
     pub async fn cancel(mut self) -> Option<T> {
         let mut cancel = pin!(self.task.take()?.cancel());
@@ -103,15 +105,15 @@ impl<T> Future for JoinHandle<T> {
         let ends_as_well = context::with_task(|task| task.is_some_and(|t| !t.stays() && t.epoch() != epoch));
         assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
         self.task = None;
-        // The next turn is where a task of an earlier epoch is dropped.
+        // A task of an earlier epoch is dropped at the beginning of its next turn.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
 impl<T> JoinHandle<T> {
-    /// Polls for the end of the task, which must not have been seen before. Returns its result, or
-    /// `None` if a shutdown dropped it.
+    /// Polls for the end of the task. Must not be called again after it was ready. Returns the task's
+    /// result, or `None` if a shutdown dropped the task.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let task = self.task.as_mut().expect("the end was not seen");
         let polled = poll_contained(cx, |cx| Pin::new(task).poll(cx));

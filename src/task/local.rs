@@ -46,7 +46,7 @@ macro_rules! task_local {
     };
 }
 
-/// A key for a task-local value; declared by [`task_local!`](crate::task_local).
+/// A key for a task-local value, declared by [`task_local!`](crate::task_local).
 ///
 /// # Examples
 /// ```
@@ -65,7 +65,7 @@ macro_rules! task_local {
 /// ```
 pub struct LocalKey<T: Send + 'static> {
     init: fn() -> T,
-    /// Gives the key a size, because its address identifies it.
+    /// Prevents a size of zero, because the address of a key identifies it.
     _place: u8,
 }
 
@@ -79,7 +79,7 @@ impl<T: Send + 'static> LocalKey<T> {
     /// first use.
     ///
     /// # Panics
-    /// Panics outside any task, and if the task is ending and has dropped the value; see
+    /// Panics outside any task, and if the task is ending and has already dropped the value; see
     /// [`try_with`](LocalKey::try_with).
     #[track_caller]
     pub fn with<F, R>(&'static self, f: F) -> R
@@ -92,16 +92,16 @@ impl<T: Send + 'static> LocalKey<T> {
         }
     }
 
-    /// Calls `f` with a reference to the current task's value, as [`with`](LocalKey::with) does, or
-    /// returns an error if there is none.
+    /// Calls `f` with a reference to the current task's value, as [`with`](LocalKey::with) does.
+    /// Returns an error if there is no value.
     ///
-    /// A task that ends drops its values in reverse order of creation. A destructor may use other
-    /// keys. Its own key, and keys whose values were dropped before, are no longer accessible, as
-    /// with [`std::thread::LocalKey`].
+    /// When a task ends, it drops its values in reverse order of creation. The destructor of a value
+    /// may use other keys. Its own key, and keys whose values were dropped before, are no longer
+    /// accessible, as with [`std::thread::LocalKey`].
     ///
     /// # Errors
-    /// Returns [`AccessError`] outside any task, and if the task is ending and has dropped the
-    /// value.
+    /// Returns [`AccessError`] outside any task, and if the task is ending and has already dropped
+    /// the value.
     ///
     /// # Examples
     /// ```
@@ -127,16 +127,16 @@ impl<T: Send + 'static> LocalKey<T> {
                     LocalState::Dropped => return Err(AccessError { ended: true }),
                     LocalState::Absent => {
                         let value: Box<dyn Any + Send> = Box::new((self.init)());
-                        // The initialiser may have used this key: the first value stays.
+                        // The initialiser may have used this key. The first value is kept.
                         if matches!(data.local(key), LocalState::Absent) {
                             data.set_local(key, value);
                         }
                     }
                 }
             };
-            // SAFETY: the value is boxed and dropped with its task's future, which does not happen
-            // before this poll returns. Only the thread that polls the task gets here, and it hands
-            // out only shared references.
+            // SAFETY: the value is boxed, and it is dropped with the task's future, which is not
+            // dropped before this poll returns. Only the thread that polls the task accesses the
+            // value, and it creates only shared references.
             #[allow(unsafe_code)]
             let value = unsafe { &*value };
             let value = value.downcast_ref::<T>().expect("a key's address identifies its type");
@@ -152,7 +152,7 @@ impl<T: Send + 'static> fmt::Debug for LocalKey<T> {
 }
 
 /// The error of [`LocalKey::try_with`]: no task is running on this thread, or the task is ending
-/// and has dropped the value.
+/// and has already dropped the value.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct AccessError {
     ended: bool,

@@ -1,22 +1,23 @@
-//! Local tasks: `spawn_local`, for tasks that stay on their thread and so need not be `Send`.
+//! Local tasks: `spawn_local`, for tasks that stay on their thread and therefore need not be `Send`.
 //!
-//! They run inside [`block_on`](super::block_on) on the thread that spawned them. [`WithLocal`],
-//! the root future, polls the user's future first and then the tasks queued here. Workers are not
-//! involved. For a thread that never spawns a local task, the cost is one check of a thread-local
-//! flag per poll of a root future.
+//! Local tasks run inside [`block_on`](super::block_on) on the thread that spawned them.
+//! [`WithLocal`], the root future, polls the user's future first and then the queued local tasks.
+//! Workers are not involved. For a thread that never spawns a local task, the cost is one check of a
+//! thread-local flag per poll of a root future.
 //!
 //! # Where spawning is allowed
-//! In code outside any task, in the future of a `block_on`, and in local tasks. A spawned task may
-//! not, on whichever thread it runs: a worker has no `block_on` to run local tasks in, and the
-//! choice of the thread is arbitrary.
+//! Code outside any task, the future of a `block_on`, and local tasks may spawn local tasks. Tasks of
+//! `spawn` may not, on any thread: they may run on any worker, and a worker has no `block_on` to run
+//! local tasks in.
 //!
 //! # Invariants
-//! * A runnable is run and dropped only on its thread. When the thread ends, its tasks are woken,
-//!   which queues them, and dropped. A task that is queued after that is leaked, because
-//!   `async-task` would panic.
+//! * A runnable is run and dropped only on its own thread. When the thread exits, its tasks are
+//!   woken, which queues them, and then dropped. A task that is queued later is leaked, because
+//!   dropping it on another thread makes `async-task` panic.
 //! * Local tasks belong to no epoch and are not counted: a shutdown does not affect them, just as
 //!   it does not affect the future of `block_on`.
-//! * 11, 12 — a panic stays in its task; the root's waker is called outside the lock.
+//! * Invariants 11 and 12 of ARCHITECTURE.md: a panic stays in its task; the root's waker is called
+//!   outside the lock.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -38,8 +39,8 @@ use crate::rt::sched::task_data::TaskData;
 use crate::rt::unsent;
 use crate::sync::Mutex;
 
-/// The maximum number of local tasks run per poll of the root future; the others wait for the next
-/// poll.
+/// The maximum number of local tasks run per poll of the root future. The other tasks wait for the
+/// next poll.
 const BATCH_TASKS_MAX: usize = 64;
 
 thread_local! {
@@ -48,14 +49,14 @@ thread_local! {
     static THREAD: Thread = Thread { queue: Arc::default(), living: RefCell::default() };
 }
 
-/// The part that wakers on other threads access.
+/// The queue of runnable tasks of a thread. Wakers on other threads access it.
 #[derive(Default)]
 struct Queue(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     runnables: VecDeque<Runnable<TaskData>>,
-    /// The root waker. It is ours, so it may be cloned under the lock.
+    /// The root waker. It is a waker of this crate, so it may be cloned under the lock.
     root: Option<Waker>,
     ended: bool,
 }
@@ -82,7 +83,7 @@ impl Queue {
 
 struct Thread {
     queue: Arc<Queue>,
-    /// The wakers of all tasks whose futures exist, by task number.
+    /// The wakers of all tasks whose futures are not dropped, by task number.
     living: RefCell<HashMap<u64, Waker>>,
 }
 
@@ -116,7 +117,7 @@ pin_project! {
             contain(|| this.future.set(None));
             let number = this.record.id();
             end_locals(number);
-            // The thread-local is gone while the thread ends.
+            // The thread-local may already be destroyed if the thread is exiting.
             let waker = THREAD.try_with(|thread| thread.living.borrow_mut().remove(&number));
             drop(waker);
         }
@@ -133,12 +134,12 @@ impl<F: Future> Future for Local<F> {
     }
 }
 
-/// Returns whether a local task can be spawned here; see the module documentation.
+/// Returns whether the calling code may spawn a local task; see the module documentation.
 pub(super) fn is_possible() -> bool {
     context::with_task(|task| task.is_none_or(TaskData::stays)) && THREAD.try_with(|_| ()).is_ok()
 }
 
-/// Spawns a local task where [`is_possible`] is true.
+/// Spawns a local task. [`is_possible`] must be true.
 #[track_caller]
 pub(super) fn spawn<F>(name: Option<Name>, future: F) -> RawTask<F::Output>
 where
@@ -163,11 +164,12 @@ where
     })
 }
 
-/// The future of a `block_on`, together with the local tasks of its thread.
+/// A root future: the future of a `block_on`, together with the local tasks of its thread.
 pub(super) struct WithLocal<'a, F> {
     future: Pin<&'a mut F>,
-    /// The root waker of an outer `block_on` on this thread, while this one replaces it.
+    /// The root waker of an outer `block_on` on this thread, while this `block_on` replaces it.
     outer: Option<Waker>,
+    /// Whether this root future has set the root waker of the thread.
     stands: bool,
 }
 
@@ -185,7 +187,7 @@ impl<F> Drop for WithLocal<'_, F> {
         let outer = self.outer.take();
         let waker = outer.clone();
         let _ = THREAD.try_with(|thread| thread.queue.0.lock().root = outer);
-        // Tasks queued in the meantime are for the outer `block_on`.
+        // The outer `block_on` runs tasks that were queued in the meantime.
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -215,7 +217,7 @@ impl Thread {
         }
         for _ in 0..BATCH_TASKS_MAX {
             let Some(runnable) = self.queue.pop() else { return };
-            // Not a reference: the task, and its data, may be freed inside.
+            // A raw pointer, not a reference: the task and its data may be freed during the turn.
             let data: *const TaskData = runnable.metadata();
             let own = runnable.waker().data();
             context::run_turn(data, own, || contain(|| _ = runnable.run()));

@@ -1,7 +1,7 @@
 //! Tasks: spawning, joining, cancelling, sleeping, names and task-local values.
 //!
-//! This is async-std's module of the same name, with additions. A task is a future that the
-//! runtime's workers run. Its handle is a future of its result.
+//! The module corresponds to async-std's `task`, with additions. A task is a future that the
+//! runtime's workers run. Its handle is a future that returns its result.
 
 mod builder;
 mod join_handle;
@@ -31,7 +31,7 @@ pub use yield_now::yield_now;
 
 /// Spawns `future` as a task on the workers.
 ///
-/// The task runs whether or not the handle is awaited, and goes on if the handle is dropped. A
+/// The task runs whether or not the handle is awaited, and continues if the handle is dropped. A
 /// panic ends the task and is resumed where the handle is awaited.
 ///
 /// # Panics
@@ -58,14 +58,14 @@ where
 
 /// Spawns `future`, which need not be `Send`, as a task on the calling thread.
 ///
-/// The task runs while the thread is inside [`block_on`], the current call or the next one.
-/// Otherwise it is like a task of [`spawn`]. Tasks that have not ended when the thread ends are
+/// The task runs while the thread is inside [`block_on`], in the current call or in a later one.
+/// Otherwise it is like a task of [`spawn`]. Tasks that have not ended when the thread exits are
 /// dropped.
 ///
 /// # Panics
-/// Panics inside a task made by [`spawn`] or [`spawn_blocking`], because its thread may have no
-/// `block_on` to run it in, and in a child of fork(2) that did not call exec(2). [`Builder::local`]
-/// returns an error instead.
+/// Panics inside a task created by [`spawn`] or [`spawn_blocking`], because its thread may have no
+/// `block_on` in which the local task could run. Panics in a child of fork(2) that did not call
+/// exec(2). [`Builder::local`] returns an error instead.
 ///
 /// # Examples
 /// ```
@@ -94,9 +94,9 @@ where
 
 /// Runs the blocking function `f` on a thread of the blocking pool.
 ///
-/// The number of threads is limited
-/// ([`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); further calls wait in
-/// a queue. A call that has begun cannot be cancelled.
+/// The number of threads is limited (see
+/// [`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); further calls wait in
+/// a queue. A call that has started cannot be cancelled.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).
@@ -121,8 +121,7 @@ where
     JoinHandle::new(sched::task::spawn_blocking(None, Location::caller(), f))
 }
 
-/// Runs `f`, a name look-up, on a thread of the look-up pool.
-/// Runs `f`, which looks up a name, on a thread kept for such calls.
+/// Runs `f`, which looks up a name, on a thread of the look-up pool.
 #[track_caller]
 pub(crate) fn spawn_lookup<F, T>(f: F) -> JoinHandle<T>
 where
@@ -132,18 +131,21 @@ where
     JoinHandle::new(sched::task::spawn_lookup(f))
 }
 
-/// Runs `future` on the calling thread to completion and returns its result.
+/// Runs `future` to completion on the calling thread and returns its result.
 ///
-/// Spawned tasks run on the workers and do not delay `future`. While it waits, the thread polls the
-/// network and the timers if no worker does. Calls can be nested, also inside tasks: another thread
-/// takes over the tasks of this one. A waker may call `block_on` too, but must not wait for a task
-/// that the same close wakes, since it delays the other wakers of that socket until it returns. With
+/// Spawned tasks run on the workers and do not delay `future`. While `future` waits, the thread polls
+/// the network and the timers if no worker does. With
 /// [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) the thread also
 /// runs tasks.
 ///
+/// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that calls
+/// `block_on`. A waker may also call `block_on`. But a waker that a close of a socket calls must not
+/// wait for another task that this close wakes, because it delays the other wakers of the socket
+/// until it returns.
+///
 /// # Panics
-/// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads stayed in
-/// the parent.
+/// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads exist only
+/// in the parent.
 ///
 /// # Examples
 /// ```
@@ -155,21 +157,21 @@ pub fn block_on<F, T>(future: F) -> T
 where
     F: Future<Output = T>,
 {
-    // By reference: the future may be large, and each move would copy it on the stack.
+    // Passed by reference, because the future may be large and each move would copy it on the stack.
     sched::block_on::block_on(local_tasks::WithLocal::new(pin!(future)))
 }
 
-/// Returns `future` together with the local tasks of this thread, as `block_on` polls it.
+/// Returns a future that polls `future` and the local tasks of this thread, as `block_on` does.
 #[cfg(feature = "sim")]
 pub(crate) fn with_local<F: Future>(future: std::pin::Pin<&mut F>) -> impl Future<Output = F::Output> + Unpin {
     local_tasks::WithLocal::new(future)
 }
 
-/// Waits for at least `duration`, counted from the first poll. [`Duration::MAX`] never ends.
-/// [`Sleep`] is a sleep that can be stored and reset.
+/// Sleeps for at least `duration`, counted from the first poll. A sleep of [`Duration::MAX`] never
+/// ends. [`Sleep`] is a sleep that can be stored and reset.
 ///
-/// It may be late by the kernel's timer slack (50 µs by default) and by the time that the workers
-/// are busy.
+/// The sleep may end late, by the kernel's timer slack (50 µs by default) and by the time for which
+/// the workers are busy.
 ///
 /// # Cancel safety
 /// Dropping the future removes the timer.

@@ -1,11 +1,11 @@
 //! [`TaskSet`]: a group of tasks that are joined or cancelled together.
 //!
-//! A guard in each task's future announces the end of the task in a queue that the set owns. The
-//! cost of polling a set therefore depends only on the number of tasks that have ended.
+//! A guard in each task's future adds the task to the set's queue of ended tasks. The cost of polling
+//! a set therefore depends only on the number of tasks that have ended.
 //!
 //! # States of a task
-//! running → (its future is dropped because it returned, panicked or was cancelled) announced →
-//! (its handle is ready) removed.
+//! Running → announced, when its future is dropped because it returned, panicked or was cancelled →
+//! removed, when its handle is ready.
 //!
 //! # Cancellation
 //! A task that has ended stays in the set until its result is returned, so a dropped
@@ -25,7 +25,8 @@ use pin_project_lite::pin_project;
 use super::{Builder, JoinHandle, TaskId};
 use crate::sync::Mutex;
 
-/// The tasks that have ended and are still in the set, in order, and the waker of the set's owner.
+/// The tasks that have ended and are still in the set, in order, and the waker of the task that polls
+/// the set.
 #[derive(Debug, Default)]
 struct Ended(Mutex<(VecDeque<u64>, Option<Waker>)>);
 
@@ -63,7 +64,7 @@ impl Ended {
     }
 }
 
-/// Announces the end of a task.
+/// A guard that announces the end of a task when it is dropped.
 #[derive(Debug)]
 struct Announce {
     ended: Arc<Ended>,
@@ -78,7 +79,7 @@ impl Drop for Announce {
 
 pin_project! {
     struct Member<F> {
-        // Declared before the guard, so that the future is dropped when the end is announced.
+        // Declared before the guard, so that the future is dropped before the end is announced.
         #[pin]
         future: F,
         announce: Announce,
@@ -93,7 +94,7 @@ impl<F: Future> Future for Member<F> {
     }
 }
 
-/// A group of tasks. Dropping it cancels the tasks that still run.
+/// A group of tasks. Dropping it cancels the tasks that have not ended.
 ///
 /// It corresponds to tokio's `JoinSet` and can be used as a nursery: tasks spawned into the set do
 /// not outlive it unless [`detach_all`](TaskSet::detach_all) is called. It is also a [`Stream`] of
@@ -155,7 +156,7 @@ impl<T: Send + 'static> TaskSet<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.insert(|announce| Ok(super::spawn(Member { future, announce }))).expect("nothing there fails")
+        self.insert(|announce| Ok(super::spawn(Member { future, announce }))).expect("`spawn` does not return errors")
     }
 
     /// Spawns `future` with the settings of `builder`, and adds it to the set.
@@ -180,7 +181,7 @@ impl<T: Send + 'static> TaskSet<T> {
     }
 }
 
-/// Waiting for tasks, and ending them.
+/// Waiting for tasks, and cancelling them.
 impl<T> TaskSet<T> {
     /// Waits for the next task to end and returns its result, or `None` if the set is empty.
     ///
@@ -199,8 +200,8 @@ impl<T> TaskSet<T> {
         self.poll_next(cx, |handle, cx| Pin::new(handle).poll(cx))
     }
 
-    /// Polls for the next task to end. Returns its number and its result, which is `None` if a
-    /// shutdown dropped it.
+    /// Polls for the next task to end. Returns its id and its result, which is `None` if a shutdown
+    /// dropped the task.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<(TaskId, Option<T>)>> {
         self.poll_next(cx, |handle, cx| handle.poll_end(cx).map(|result| (handle.task().id(), result)))
     }
@@ -216,11 +217,11 @@ impl<T> TaskSet<T> {
             }
             let number = ready!(self.ended.poll_first(cx));
             self.ended.pop_first();
-            // Removed before its panic is resumed. `None` means that it was cancelled or detached.
+            // The task is removed before its panic is resumed. `None`: it was cancelled or detached.
             let Some(mut handle) = self.tasks.remove(&number) else { continue };
             let polled = poll(&mut handle, cx);
             if polled.is_pending() {
-                // The future is dropped, and another thread is about to store the result.
+                // The future was dropped, and another thread is about to store the result.
                 self.ended.push_first(number);
                 self.tasks.insert(number, handle);
             }
@@ -231,7 +232,11 @@ impl<T> TaskSet<T> {
     /// Waits for all tasks and returns their results in the order in which they ended.
     ///
     /// # Panics
-    /// Same as [`join_next`](TaskSet::join_next). The other tasks are then cancelled.
+    /// Panics in the same cases as [`join_next`](TaskSet::join_next). The other tasks are then
+    /// cancelled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels all tasks and discards the results.
     ///
     /// # Examples
     /// ```
@@ -259,24 +264,24 @@ impl<T> TaskSet<T> {
     /// # Cancel safety
     /// Dropping the future cancels all tasks without waiting for them.
     pub async fn cancel_all(&mut self) {
-        // All tasks are requested to end first, and then awaited one by one.
+        // All tasks are requested to end before any is awaited.
         let cancelled: Vec<_> = std::mem::take(&mut self.tasks).into_values().map(JoinHandle::begin_cancel).collect();
-        // Nothing takes the ends of these tasks.
+        // A new queue, because no poll will take the ends of these tasks.
         self.ended = Arc::default();
         for task in cancelled {
             task.await;
         }
     }
 
-    /// Removes all tasks from the set. They run on.
+    /// Removes all tasks from the set without cancelling them.
     pub fn detach_all(&mut self) {
         self.tasks.clear();
-        // Nothing takes the ends of these tasks.
+        // A new queue, because no poll will take the ends of these tasks.
         self.ended = Arc::default();
     }
 
-    /// Returns the number of tasks in the set, including tasks that have ended and were not
-    /// returned yet.
+    /// Returns the number of tasks in the set, including tasks that have ended and whose results were
+    /// not returned yet.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
@@ -292,11 +297,15 @@ impl<T, E> TaskSet<Result<T, E>> {
     /// error.
     ///
     /// # Errors
-    /// Returns the first error that a task returns. The other tasks are cancelled, and their
-    /// futures dropped, before the error is returned.
+    /// Returns the first error that a task returns. Before that, the other tasks are cancelled and
+    /// their futures dropped.
     ///
     /// # Panics
-    /// Same as [`join_next`](TaskSet::join_next). The other tasks are then cancelled.
+    /// Panics in the same cases as [`join_next`](TaskSet::join_next). The other tasks are then
+    /// cancelled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels all tasks and discards the results.
     ///
     /// # Examples
     /// ```

@@ -1,7 +1,8 @@
 //! [`Movable`]: a sleep that is moved more often than it ends.
 //!
-//! A protocol moves its timer with every packet or request, mostly to a later time. This only
-//! stores the new time: the underlying sleep wakes once at the earlier time and continues.
+//! A protocol moves its timer with every packet or request, mostly to a later time. Such a move only
+//! stores the new time. The inner sleep ends once at the earlier time and is then set to the new
+//! time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,23 +12,25 @@ use std::time::Instant;
 use crate::rt::time::clock;
 use crate::rt::time::sleep::Sleep;
 
-/// A sleep until `when` (`None` is forever). The inner sleep, until `armed`, may be earlier.
+/// A sleep that is cheap to move to a later time.
 #[derive(Debug)]
 pub struct Movable {
+    /// The time at which the sleep ends, or `None` if it never ends.
     when: Option<Instant>,
-    /// The deadline of `sleep`, because converting it costs time.
+    /// The deadline of `sleep`, which may be earlier than `when`. It is stored, because `Sleep` would
+    /// have to convert it.
     armed: Option<Instant>,
     sleep: Sleep,
 }
 
 impl Movable {
-    /// Wraps `sleep`, which stays armed.
+    /// Wraps `sleep` and keeps its deadline.
     pub fn new(sleep: Sleep) -> Movable {
         let armed = sleep.deadline();
         Movable { when: armed, armed, sleep }
     }
 
-    /// Moves the end of the sleep.
+    /// Moves the end of the sleep to `deadline`.
     pub fn reset(&mut self, deadline: Instant) {
         self.when = Some(deadline);
         if self.armed.is_none_or(|armed| deadline < armed) {

@@ -1,4 +1,5 @@
-//! Waiting for a descriptor, and calls that are repeated until they need not wait.
+//! Methods that wait for readiness, and methods that repeat a call until it does not return
+//! `WouldBlock`.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -16,10 +17,11 @@ use crate::sys;
 impl<T> AsyncFd<T> {
     // ---- readiness ----
 
-    /// Waits until the descriptor is readable: data, end of file or an error is available. If a
-    /// call then returns `WouldBlock`, clear readiness with the guard; a call made with
-    /// [`try_io`](AsyncFdReadyGuard::try_io) does this by itself. Otherwise the next `readable`
-    /// asks the kernel with poll(2), so it does not spin.
+    /// Waits until the descriptor is readable: data, end of file or an error is available.
+    ///
+    /// If your call then returns `WouldBlock`, clear readiness with the guard;
+    /// [`try_io`](AsyncFdReadyGuard::try_io) does this by itself. If readiness is not cleared, the
+    /// next `readable` checks it with poll(2), so a loop does not spin.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
@@ -53,17 +55,20 @@ impl<T> AsyncFd<T> {
     }
 
     /// Waits until the descriptor is writable: there is room, or a write would return an error. The
-    /// guard works as that of [`readable`](AsyncFd::readable).
+    /// guard works like that of [`readable`](AsyncFd::readable).
     ///
     /// # Errors
     /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
     /// after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub fn writable(&self) -> AsyncFdWritable<'_, T> {
         AsyncFdWritable::new(self)
     }
 
     /// Polls for readability like [`readable`](AsyncFd::readable), for use in your own `poll_*`
-    /// methods. The waker is kept until the next event, and any number of tasks may wait this way.
+    /// methods. The waker is kept until the next event. Any number of tasks may wait this way.
     ///
     /// # Errors
     /// Same as [`readable`](AsyncFd::readable).
@@ -83,7 +88,8 @@ impl<T> AsyncFd<T> {
     /// Records that the user's call would have blocked. `ticket` was taken before the call.
     pub(super) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
         if !ticket.is_ready() && self.fd.is_ready(direction) {
-            // Only poll(2) reports that the call would not block.
+            // poll(2) reports readiness, but the call would have blocked. Until the next edge,
+            // poll(2) is no evidence.
             self.refuted[direction as usize].store(ticket.edges(), Ordering::Relaxed);
         }
         let side = self.fd.poll.side(direction);
@@ -97,8 +103,8 @@ impl<T> AsyncFd<T> {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
-        // An edge that comes while this operation waits needs no proof; older readiness may have
-        // been used up.
+        // An edge that arrives while this operation waits is sufficient evidence. Older readiness may
+        // have been consumed since, so poll(2) checks it.
         let is_ready = self.fd.is_marked_ready(direction);
         let woken = is_ready && caller.future().is_some_and(Operation::has_waited);
         let refuted = &self.refuted[direction as usize];
@@ -109,7 +115,7 @@ impl<T> AsyncFd<T> {
             }
             Err(io::ErrorKind::WouldBlock.into())
         });
-        // The ticket is taken before the user's call, for which it is the evidence.
+        // The ticket must be taken before the user's call, whose result refers to it.
         let ready = ready!(polled).and_then(|()| self.fd.poll.side(direction).begin().map_err(Failure::from));
         Poll::Ready(match ready {
             Ok(ticket) => Ok(AsyncFdReadyGuard::new(self, direction, ticket)),
@@ -120,18 +126,18 @@ impl<T> AsyncFd<T> {
     // ---- calls ----
 
     /// Calls `call` until it returns something other than `WouldBlock`, and waits for readability
-    /// in between.
+    /// between the calls.
     ///
-    /// `call` must either complete or return `WouldBlock`, and must not block. After `Interrupted`
-    /// it is called again at once.
+    /// `call` must not block: it must complete immediately or return `WouldBlock`. After
+    /// `Interrupted` it is called again immediately.
     ///
     /// # Errors
     /// Returns the error of `call` unchanged; `TimedOut` after the read deadline or timeout; a
     /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// The result has everything that a completed `call` did. A call that returned `WouldBlock` is
-    /// expected to have done nothing.
+    /// Cancel safe if a `call` that returns `WouldBlock` has no effect. The future is ready as soon as
+    /// `call` completes, so no result is lost.
     ///
     /// Source: `async_io::Async::read_with`.
     ///
@@ -154,16 +160,19 @@ impl<T> AsyncFd<T> {
     }
 
     /// Calls `call` until it returns something other than `WouldBlock`, and waits for writability
-    /// in between; see [`read_with`](AsyncFd::read_with).
+    /// between the calls; see [`read_with`](AsyncFd::read_with).
     ///
     /// # Errors
     /// Returns the error of `call` unchanged; `TimedOut` after the write deadline or timeout; a
     /// [closed](crate::net::is_closed) error after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Same as [`read_with`](AsyncFd::read_with).
     pub fn write_with<R, F: FnMut(&T) -> io::Result<R>>(&self, call: F) -> AsyncFdWriteWith<'_, T, F> {
         AsyncFdWriteWith::new(self, call)
     }
 
-    /// Polls a call that reads like [`read_with`](AsyncFd::read_with), for use in your own `poll_*`
+    /// Polls a reading call as [`read_with`](AsyncFd::read_with) does, for use in your own `poll_*`
     /// methods.
     ///
     /// # Errors
@@ -176,7 +185,7 @@ impl<T> AsyncFd<T> {
         self.poll_with(Direction::Read, Waiter::Poll, cx, call)
     }
 
-    /// Polls a call that writes like [`write_with`](AsyncFd::write_with), for use in your own
+    /// Polls a writing call as [`write_with`](AsyncFd::write_with) does, for use in your own
     /// `poll_*` methods.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! The guard returned by [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable).
 //!
-//! It holds a ticket, a copy of the direction's state from before the user's call. `clear_ready`
-//! clears readiness only if no edge has come since, so an event that the call missed is not lost.
+//! The guard holds a ticket: a copy of the direction's state, taken before the user's call.
+//! `clear_ready` clears readiness only if no edge has arrived since, so an event after the call is
+//! not lost.
 
 use std::error::Error;
 use std::fmt;
@@ -14,7 +15,7 @@ use crate::rt::poll::poller::{Direction, Failure, Ticket};
 
 /// Proof that a descriptor was ready a moment ago.
 ///
-/// Dropping it has no effect. If a call of yours finds that the descriptor is not ready, call
+/// Dropping the guard has no effect. If your call returns `WouldBlock`, call
 /// [`clear_ready`](AsyncFdReadyGuard::clear_ready), or make the call with
 /// [`try_io`](AsyncFdReadyGuard::try_io).
 ///
@@ -41,7 +42,7 @@ use crate::rt::poll::poller::{Direction, Failure, Ticket};
 /// assert_eq!(&buf[..count], b"hello");
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
-#[must_use = "the guard is for saying whether the descriptor is still ready"]
+#[must_use = "clear readiness with the guard if a call returns `WouldBlock`"]
 pub struct AsyncFdReadyGuard<'a, T> {
     fd: &'a AsyncFd<T>,
     direction: Direction,
@@ -53,33 +54,33 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         AsyncFdReadyGuard { fd, direction, ticket: Some(ticket) }
     }
 
-    /// Clears readiness, so that the next wait waits for an event. Call this after a call made
-    /// since the guard was returned failed with `WouldBlock`. It has no effect if an event has come
-    /// since, or the second time.
+    /// Clears readiness, so that the next wait waits for an event. Use this if a call made after the
+    /// guard was returned failed with `WouldBlock`. It has no effect if an event has arrived since the
+    /// guard was returned, or if it was called before.
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.fd.clear_ready(self.direction, ticket);
         }
     }
 
-    /// Keeps the descriptor ready, as dropping the guard does. From here on
+    /// Leaves the descriptor ready, as dropping the guard does. Afterwards
     /// [`clear_ready`](AsyncFdReadyGuard::clear_ready) has no effect.
     pub fn retain_ready(&mut self) {
         self.ticket = None;
     }
 
-    /// Makes a call. If it returns `WouldBlock`, clears readiness and returns [`TryIoError`]: wait
-    /// again.
+    /// Calls `call`. If it returns `WouldBlock`, clears readiness and returns [`TryIoError`]; the
+    /// caller should then wait again.
     ///
-    /// `call` runs with the `AsyncFd` pinned: a close waits for it.
+    /// A close waits until `call` has returned.
     ///
     /// # Errors
-    /// Returns [`TryIoError`] for `WouldBlock`. The inner result is that of the call; `TimedOut`
-    /// after the deadline or a [closed](crate::net::is_closed) error after `force_close`, without
-    /// making the call.
+    /// Returns [`TryIoError`] if `call` returns `WouldBlock`. The inner result is that of `call`. It
+    /// is `TimedOut` after the deadline, and a [closed](crate::net::is_closed) error after
+    /// `force_close`; `call` is then not called.
     pub fn try_io<R>(&mut self, call: impl FnOnce(&AsyncFd<T>) -> io::Result<R>) -> Result<io::Result<R>, TryIoError> {
         let fd = &self.fd.fd;
-        // A new ticket, not the guard's: the call sees edges that came in between.
+        // The guard's ticket may be older than the last edge, and the call has seen that edge.
         let result = fd.poll.side(self.direction).begin().map_err(Failure::from).and_then(|ticket| {
             let call = |_: BorrowedFd<'_>| {
                 fd.ensure_nonblocking();

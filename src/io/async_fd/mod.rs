@@ -1,5 +1,7 @@
-//! Support for any descriptor: [`wrapper`] is the type, [`calls`] waits, [`guard`] its readiness guard, [`futures`]
-//! the futures of its methods, [`traits`] futures-io's traits for it.
+//! [`AsyncFd`]: waiting on any descriptor.
+//!
+//! [`wrapper`] defines the type, [`calls`] its methods that wait, [`futures`] the futures that they return, [`guard`] the
+//! readiness guard, and [`traits`] the implementations of futures-io's traits.
 
 // rustdoc shows methods in the order of these modules.
 mod wrapper;

@@ -2,9 +2,9 @@
 //! reference.
 //!
 //! The implementations use `&T` and not `T`, so any number of tasks can use one `AsyncFd`. One poll
-//! makes one `read` or `write` of `T`, so the kernel decides whether two writes may interleave: on
-//! a pipe they do not up to PIPE_BUF (4 KiB). `poll_close` flushes; the descriptor is closed with
-//! `T`.
+//! makes one `read` or `write` of `T`. Whether concurrent writes interleave therefore depends on the
+//! kernel: on a pipe, writes of up to PIPE_BUF bytes (4 KiB) do not. `poll_close` only flushes; the
+//! descriptor is closed when `T` is dropped.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;
@@ -53,7 +53,7 @@ where
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Most types have nothing to flush, even if there is no room to write.
+        // The first attempt does not wait for writability, because most types have nothing to flush.
         match self.fd.pinned(|_| self.get_ref().flush()) {
             Err(Failure::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.poll_write_with(cx, |mut inner| inner.flush())

@@ -1,21 +1,21 @@
 //! [`AsyncFd`]: waiting on any descriptor, with the semantics of this crate's sockets.
 //!
 //! # Ownership
-//! `T` owns the number. An [`Fd`] that borrows the number has the poll handle, the deadlines and
-//! the close protocol. It leaves the poller before `T` is dropped or returned. The descriptor is
-//! registered immediately, so that `new` reports what epoll refuses.
+//! `T` owns the descriptor. An [`Fd`] that borrows it has the poll handle, the deadlines and the
+//! close protocol. The `Fd` is removed from the poller before `T` is dropped or returned. The
+//! descriptor is registered immediately, so that `new` returns an error if epoll refuses it.
 //!
 //! # Evidence
-//! Only EAGAIN (`WouldBlock`) clears readiness: the meaning of a short count depends on the type of
-//! file. Calls are not serialised ([`LockScope::None`]).
+//! Only EAGAIN (`WouldBlock`) clears readiness. A short read or write does not, because its meaning
+//! depends on the type of file. Calls are not serialised ([`LockScope::None`]).
 //!
 //! # Foreign code
-//! Closures, and `T`'s `Read` and `Write`, run under a reference and outside all mutexes. A panic
-//! propagates to the caller.
+//! Closures, and `T`'s `Read` and `Write`, run with a reference to the `Fd` held and outside all
+//! mutexes. A panic propagates to the caller.
 //!
 //! # Compared with Go (os/file_unix.go) and others
-//! `os.NewFile` makes a file pollable if epoll accepts it and otherwise falls back to blocking
-//! calls; here that is an error. The guard is tokio's, `read_with` is async-io's; deadlines and
+//! If epoll refuses a file, `os.NewFile` falls back to blocking calls; `AsyncFd::new` returns an
+//! error. The guard corresponds to tokio's, and `read_with` to async-io's. Deadlines and
 //! `force_close` work as on streams.
 
 use std::error::Error;
@@ -36,30 +36,30 @@ use crate::sys;
 ///
 /// Any number of tasks may wait in each direction. There are three ways to make calls:
 /// * [`read_with`](AsyncFd::read_with) and [`write_with`](AsyncFd::write_with) repeat a closure
-///   until it need not wait;
+///   until it does not return `WouldBlock`;
 /// * [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable) return a guard that
 ///   controls when to wait again;
-/// * if `&T` implements `std::io::Read` or `Write` (`File`, `PipeReader`, `UnixStream`, …),
-///   futures-io's traits.
+/// * futures-io's traits are available if `&T` implements `std::io::Read` or `Write`, as do
+///   `&File`, `&PipeReader` and `&UnixStream`.
 ///
 /// Deadlines work as for sockets. `T` may be a reference, as in `AsyncFd::new(&file)`, but then the
-/// traits are not available. Both directions are always registered, at no cost.
+/// traits are not available. Both directions are always registered; this costs nothing.
 ///
 /// # O_NONBLOCK
-/// [`new`](AsyncFd::new) sets it, and [`into_inner`](AsyncFd::into_inner) clears it if it was not
+/// [`new`](AsyncFd::new) sets the flag. [`into_inner`](AsyncFd::into_inner) clears it if it was not
 /// set before; dropping the `AsyncFd` leaves it set. The flag belongs to the open file description:
 /// duplicates share it, and for a terminal these include the standard streams of other processes.
-/// Open `/dev/tty` again instead of wrapping one of them. If another user clears the flag, it is
-/// set again before each call, at the cost of one fcntl(2) per call.
+/// Instead of wrapping a standard stream, open `/dev/tty` again. If another user of the description
+/// has cleared the flag, it is set again before each call, at the cost of one fcntl(2) per call.
 ///
 /// # SIGPIPE
-/// Writing to a pipe without a reader raises it, unlike writing to a socket of this crate. Rust
-/// programs ignore it by default.
+/// Writing to a pipe without a reader raises SIGPIPE, unlike writing to a socket of this crate. Rust
+/// programs ignore the signal by default.
 ///
 /// # Wrapping twice
-/// A descriptor can be registered with the poller once: a second `AsyncFd` for the same number is
-/// refused. Do not wrap a socket of this crate: it would no longer be woken. It has `read_with` and
-/// `control` itself.
+/// A descriptor can be registered with the poller only once: a second `AsyncFd` for the same number
+/// is refused. Do not wrap a socket of this crate, because the socket's own waiters would no longer
+/// be woken. Use the socket's methods `read_with` and `control`.
 ///
 /// # Examples
 /// ```
@@ -83,18 +83,18 @@ use crate::sys;
 #[doc(alias = "os.NewFile")]
 #[doc(alias = "Async")]
 pub struct AsyncFd<T> {
-    /// Declared before `inner`, so that it is dropped first: the number leaves the poller while it
-    /// is open.
+    /// Declared before `inner`, so that it is dropped first: the descriptor is removed from the
+    /// poller while it is open.
     pub(super) fd: Fd,
     was_blocking: bool,
-    /// Per direction, the edges at the time when the user's call would have blocked although
-    /// poll(2) reported that it would not, or [`NEVER_REFUTED`]. poll(2) is not called again until
-    /// the next edge.
+    /// Per direction, the edge count at the time when the user's call would have blocked although
+    /// poll(2) reported readiness; or [`NEVER_REFUTED`]. poll(2) is not called again until the next
+    /// edge.
     pub(super) refuted: [AtomicU64; 2],
     pub(super) inner: T,
 }
 
-/// Differs from every count of edges, whose low bits are zero.
+/// A value that differs from every edge count, because the low bits of an edge count are zero.
 const NEVER_REFUTED: u64 = 1;
 
 impl<T: AsFd> AsyncFd<T> {
@@ -102,18 +102,18 @@ impl<T: AsFd> AsyncFd<T> {
     /// poller.
     ///
     /// `inner.as_fd()` must return the same open descriptor for as long as the `AsyncFd` lives.
-    /// Closing it through [`get_ref`](AsyncFd::get_ref) leaves waiters without events, and the
-    /// poller with a number that may be reused.
+    /// If the descriptor is closed through [`get_ref`](AsyncFd::get_ref), waiters receive no more
+    /// events, and its number may be reused while it is still registered.
     ///
     /// # Errors
-    /// * `InvalidInput` with [`NotPollable`] inside for files that epoll(7) refuses: regular files,
-    ///   directories, `/dev/null`;
-    /// * `AlreadyExists` for a number that is already registered;
-    /// * the OS error: EBADF for a number that is not open; EMFILE, ENOSPC and ENOMEM from the
-    ///   poller.
+    /// * Returns `InvalidInput` with [`NotPollable`] inside for files that epoll(7) refuses: regular
+    ///   files, directories, `/dev/null`.
+    /// * Returns `AlreadyExists` for a descriptor that is already registered.
+    /// * Returns the OS error: EBADF for a descriptor that is not open; EMFILE, ENOSPC or ENOMEM from
+    ///   the poller.
     ///
-    /// After an error `inner` is dropped (pass a reference to keep it), and O_NONBLOCK is as it
-    /// was.
+    /// After an error `inner` is dropped (pass a reference to keep it), and O_NONBLOCK has its former
+    /// value.
     ///
     /// Source: epoll_ctl(2), fcntl(2), `tokio::io::unix::AsyncFd`.
     ///
@@ -142,8 +142,8 @@ impl<T: AsFd> AsyncFd<T> {
         }
     }
 
-    /// Returns the wrapped object, removed from the poller and in blocking mode if it was before
-    /// [`new`](AsyncFd::new).
+    /// Removes the descriptor from the poller and returns the wrapped object. Clears O_NONBLOCK if it
+    /// was not set before [`new`](AsyncFd::new).
     pub fn into_inner(self) -> T {
         let AsyncFd { fd, was_blocking, inner, .. } = self;
         drop(fd);
@@ -152,14 +152,15 @@ impl<T: AsFd> AsyncFd<T> {
     }
 }
 
-/// Clears O_NONBLOCK. Errors are ignored: they mean that the descriptor is no longer open.
+/// Clears O_NONBLOCK if the descriptor was blocking. Errors are ignored: they mean that the descriptor
+/// is no longer open.
 fn restore(fd: BorrowedFd<'_>, was_blocking: bool) {
     if was_blocking {
         let _ = sys::socket::set_nonblocking(fd, false);
     }
 }
 
-/// Explains the poller's refusal.
+/// Returns the error of `new` for an error of the poller, with an explanation.
 #[cold]
 fn explain(fd: BorrowedFd<'_>, error: io::Error) -> io::Error {
     match error.raw_os_error() {
@@ -176,8 +177,8 @@ fn explain(fd: BorrowedFd<'_>, error: io::Error) -> io::Error {
 }
 
 impl<T> AsyncFd<T> {
-    /// Returns a reference to the wrapped object. Calls made on it directly may fail with
-    /// `WouldBlock`, and do not affect waiters.
+    /// Returns a reference to the wrapped object. Calls made directly on it may fail with
+    /// `WouldBlock`. They do not affect waiters.
     pub fn get_ref(&self) -> &T {
         &self.inner
     }
@@ -199,9 +200,9 @@ impl<T> AsyncFd<T> {
 
     // ---- deadlines ----
 
-    /// Sets the time at which operations fail with `TimedOut`; `None` removes it. The deadline
-    /// applies to operations that already wait and stays until it is changed. An expired deadline
-    /// takes precedence over available data.
+    /// Sets the deadline after which operations fail with `TimedOut`; `None` removes it. The deadline
+    /// also applies to operations that are already waiting, and stays until it is changed. After the
+    /// deadline, operations fail even if data is available.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after `force_close`.
@@ -245,8 +246,8 @@ impl<T> AsyncFd<T> {
         set.map_err(|failure| self.error("set", failure))
     }
 
-    /// Sets how long each read may wait; `None` removes the limit. The time is counted from when
-    /// the read begins to wait.
+    /// Sets how long each read may wait; `None` removes the limit. The time is counted from the
+    /// moment when the read begins to wait.
     ///
     /// # Errors
     /// Returns `InvalidInput` for zero, as in std.
@@ -266,7 +267,7 @@ impl<T> AsyncFd<T> {
     /// Returns the timeout set by [`set_read_timeout`](AsyncFd::set_read_timeout).
     ///
     /// # Errors
-    /// None; the signature is std's.
+    /// Never fails; the signature is that of std.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.fd.timeout(Direction::Read))
     }
@@ -274,25 +275,26 @@ impl<T> AsyncFd<T> {
     /// Returns the timeout set by [`set_write_timeout`](AsyncFd::set_write_timeout).
     ///
     /// # Errors
-    /// None; the signature is std's.
+    /// Never fails; the signature is that of std.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.fd.timeout(Direction::Write))
     }
 
     // ---- closing ----
 
-    /// Ends all operations, current and later, with a [closed](crate::net::is_closed) error. The
-    /// close begins at once; the future completes when no call is in progress and the descriptor is
-    /// removed from the poller. Closing twice is not an error.
+    /// Makes all current and later operations fail with a [closed](crate::net::is_closed) error. The
+    /// close begins immediately. The returned future completes when no call is in progress and the
+    /// descriptor is removed from the poller. Closing twice is not an error.
     ///
-    /// The number itself belongs to `T` and is closed with it: when the `AsyncFd` is dropped, or by
-    /// the code that takes it [out](AsyncFd::into_inner). (`close` of the traits flushes.)
+    /// The descriptor itself is closed by `T`: when the `AsyncFd` is dropped, or after
+    /// [`into_inner`](AsyncFd::into_inner), when the caller drops `T`. `close` of the traits only
+    /// flushes.
     pub fn force_close(&self) -> Closed {
         Closed::new(self.fd.close(|| ()))
     }
 }
 
-/// Returns the name of an operation in a direction, for errors.
+/// Returns the name of an operation in `direction`, for error texts.
 pub(super) fn op(direction: Direction) -> &'static str {
     if direction == Direction::Read { "read" } else { "write" }
 }
@@ -315,9 +317,8 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFd<T> {
     }
 }
 
-/// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept: calls on it do
-/// not wait for readiness, they block. Go: `os.ErrNoDeadline` from setting a deadline on such a
-/// file.
+/// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept. Calls on such a file
+/// block; they cannot wait for readiness. In Go, setting a deadline on it returns `os.ErrNoDeadline`.
 ///
 /// # Examples
 /// ```

@@ -1,20 +1,22 @@
 //! [`copy_bidirectional`]: two transfers in opposite directions, with half-close.
 //!
 //! # States
-//! Each direction is *copying* → (its reader is at end of stream) *closing* the writer → *done*. If
-//! its writer fails, or the writer's peer is gone, it is *discarding*: it continues to read and
-//! drops the bytes. If its reader fails, the other direction can no longer write, and both end
-//! without a wait. The copy is complete when each direction is discarding or done.
+//! Each direction is *copying*, then *closing* the writer (after its reader reached end of stream),
+//! then *done*. If its writer fails, or the writer's peer is gone, the direction is *discarding*: it
+//! continues to read and drops the bytes. If its reader fails, the other direction can no longer
+//! write to that side, and both directions end without waiting. The copy is complete when each
+//! direction is discarding or done.
 //!
-//! # Why a failed read does not close
-//! `poll_close` of a writer may say that the stream is complete: close_notify of TLS, the trailer of
-//! a compressor. After a failed read it is not, so the writer is only flushed. A socket is closed
-//! for writing all the same, because its drop sends a FIN as well.
+//! # Why a failed read does not close the writer
+//! `poll_close` of a writer may tell the peer that the stream is complete, as TLS does with
+//! close_notify and a compressor with its trailer. After a failed read the stream is not complete,
+//! so the writer is only flushed. A socket is closed for writing nevertheless, because dropping it
+//! sends FIN as well.
 //!
-//! # Why it discards
+//! # Why bytes are discarded
 //! A server may refuse an upload: it answers and closes while the client is still sending. The
 //! answer travels in the other direction, which runs to its end. A client that sends everything
-//! before it reads must be able to finish sending; and closing a socket with unread data causes a
+//! before it reads must be able to finish sending. Also, closing a socket with unread data causes a
 //! reset, which may overtake the answer.
 
 use std::future::{Future, poll_fn};
@@ -33,24 +35,25 @@ use crate::time::Sleep;
 /// Copies from `a` to `b` and from `b` to `a` concurrently, until both directions have ended.
 /// Returns the number of bytes copied from `a` and from `b`. This is the core of a proxy.
 ///
-/// When one side's stream ends, the other side is closed for writing (`poll_close`), while the
-/// other direction goes on. Each direction works like [`copy`](crate::io::copy()): between sockets
-/// the bytes stay in the kernel, and while one side is silent the other is watched. A peer that has
-/// closed both its directions ends the direction towards it, even if there is no data for it. A
-/// peer that vanished silently is detected by keep-alive, or by [`copy_bidirectional_with`].
+/// When one side's stream ends, the other side is closed for writing (`poll_close`), and the other
+/// direction continues. Each direction works like [`copy`](crate::io::copy()): between sockets the
+/// bytes stay in the kernel, and while one side is silent the other is watched. When a peer has
+/// closed both directions, the direction towards it ends, even if there is no data to send. A peer
+/// that vanished silently is detected by keep-alive or by the idle limit of
+/// [`copy_bidirectional_with`].
 ///
-/// If writing to one side fails, the other direction runs to its end, so the last answer of a
-/// server that has closed is delivered. Bytes for the failed side are read and dropped in the
-/// meantime. If reading from one side fails, both directions end, and the other side is flushed. It
+/// If writing to one side fails, the other direction runs to its end, so the last response of a
+/// server that has closed is delivered. In the meantime bytes for the failed side are read and
+/// dropped. If reading from one side fails, both directions end, and the other side is flushed. It
 /// is closed only if it is a socket: closing a TLS stream would tell its peer that the stream is
 /// complete.
 ///
 /// # Errors
-/// Returns the first error of either direction, as [`copy`](crate::io::copy()) does, most often
-/// `BrokenPipe` or `ConnectionReset`. It is returned when both directions have ended.
+/// Returns the first error of either direction, as described for [`copy`](crate::io::copy()), most
+/// often `BrokenPipe` or `ConnectionReset`. The error is returned when both directions have ended.
 ///
 /// # Cancel safety
-/// Not cancel safe: bytes that were read and not written are lost, as with
+/// Not cancel safe: bytes that were read but not written are lost, as with
 /// [`copy`](crate::io::copy()).
 ///
 /// Source: `tokio::io::copy_bidirectional`; Go's proxies run `io.Copy` twice.
@@ -82,11 +85,11 @@ where
     run(a, b, None).await
 }
 
-/// Copies like [`copy_bidirectional`], and gives up if no bytes were copied in either direction for
-/// `idle`. Dropped bytes do not count.
+/// Copies in both directions like [`copy_bidirectional`], but fails if no bytes are copied in either
+/// direction for `idle`. Bytes that are read and dropped do not count.
 ///
 /// # Errors
-/// Same as [`copy_bidirectional`]; kind `TimedOut` if it gives up.
+/// Returns the errors of [`copy_bidirectional`], and `TimedOut` after `idle` without progress.
 ///
 /// # Cancel safety
 /// Same as [`copy_bidirectional`].
@@ -126,7 +129,7 @@ where
         } else if back.poll(cx, b, a, &mut failure) {
             there.give_up(cx, a);
         }
-        // The first poll may have waited for something that the second one has caused.
+        // The second poll may have made progress possible for the half that was polled first.
         there.discard(cx, a);
         back.discard(cx, b);
         if there.is_over() && back.is_over() {
@@ -164,8 +167,8 @@ impl Half {
         matches!(self.state, State::Discarding(_) | State::Done)
     }
 
-    /// Copies, then closes. Stores the first error of both halves in `failure`. Returns true if the
-    /// reader has failed: the other half, which writes to it, must then end as well.
+    /// Polls the copy, then the close. Stores the first error of both halves in `failure`. Returns
+    /// true if the reader has failed: the other half, which writes to it, must then end as well.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -207,16 +210,17 @@ impl Half {
         false
     }
 
-    /// The reader has failed. Sends the bytes that the writer holds, as far as that needs no wait.
+    /// Ends this half after its reader has failed. Sends the bytes that the writer has buffered, as
+    /// far as this is possible without waiting.
     fn leave<W: Write + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) {
         self.transfer.stop();
         self.state = State::Done;
         let writer = Pin::new(writer);
-        // The reader's error is the one to report.
+        // The reader's error is reported instead of an error of the flush.
         let _ = if self.transfer.writes_to_socket() { writer.poll_close(cx) } else { writer.poll_flush(cx) };
     }
 
-    /// The writer has failed as a reader.
+    /// Ends this half after reading from its writer has failed in the other half.
     fn give_up<R: Read + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, reader: &mut R) {
         if matches!(self.state, State::Copying) && !self.transfer.is_at_end() {
             self.state = State::Discarding(Box::default());
@@ -227,9 +231,7 @@ impl Half {
         self.discard(cx, reader);
     }
 
-    /// Reads and drops bytes when there is no writer. A peer that is still sending can then finish
-    /// and read the answer. Closing with unread data would cause a reset, which may overtake the
-    /// answer.
+    /// Reads and drops bytes if this half is discarding; see the module documentation.
     fn discard<R: Read + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, reader: &mut R) {
         if let State::Discarding(buffer) = &mut self.state
             && buffer.poll_discard(cx, reader).is_ready()
@@ -239,7 +241,7 @@ impl Half {
     }
 }
 
-/// The idle limit: one timer, moved when it fires.
+/// The idle limit. It uses one timer, which is moved only when it fires.
 #[derive(Debug)]
 struct Idle {
     limit: Duration,
@@ -254,7 +256,7 @@ impl Idle {
         Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant() }
     }
 
-    /// Ready when nothing was copied for too long.
+    /// Is ready when no bytes were copied for the limit. `progress` changes whenever bytes are copied.
     fn poll(&mut self, cx: &mut Context<'_>, progress: u64) -> Poll<io::Error> {
         if progress != self.progress {
             (self.progress, self.since) = (progress, clock::instant());

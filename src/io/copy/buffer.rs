@@ -6,19 +6,20 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
-/// Go's size: a quarter of the usual loopback window, and small enough for a first-level cache.
+/// The size of the buffer, as in Go: a quarter of the usual loopback window, and small enough for the
+/// L1 cache.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// One poll moves little more than 4 MiB, which takes about a millisecond.
+/// The number of bytes that one poll moves before it yields. Moving them takes about a millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
-/// Small steps count as this many bytes.
+/// The number of bytes that a smaller step counts as, because each step has a fixed cost.
 pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
 
-/// Why a transfer failed.
+/// The cause of a failed transfer.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// Reading failed. Everything read before was written.
+    /// Reading failed. All bytes read before were written.
     Reader(io::Error),
     /// Writing failed, or the writer's peer is gone.
     Writer(io::Error),
@@ -38,12 +39,12 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// Bytes that were read and not written yet.
+/// A buffer for bytes that were read and not yet written.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     /// Allocated on first use.
     bytes: Vec<u8>,
-    /// `bytes[start..end]` was read and is not written yet.
+    /// `bytes[start..end]` was read and is not yet written.
     start: usize,
     end: usize,
     /// Whether the reader is at end of stream.
@@ -57,17 +58,18 @@ pub(super) struct Buffer {
 pub(super) enum Step {
     Read(usize),
     Wrote(usize),
-    /// The reader is at end of stream, and everything is written and flushed.
+    /// The reader is at end of stream, and all bytes are written and flushed.
     End,
 }
 
 impl Buffer {
-    /// Creates a buffer with bytes that were read already.
+    /// Creates a buffer that contains bytes already read.
     pub(super) fn holding(bytes: Vec<u8>) -> Buffer {
         Buffer { end: bytes.len(), bytes, ..Buffer::default() }
     }
 
-    /// Returns whether the buffer is empty; if so, a wait is for the reader.
+    /// Returns whether the buffer is empty and the reader is not at end of stream. The next step then
+    /// waits for the reader.
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end && !self.finished
     }
@@ -110,8 +112,8 @@ impl Buffer {
         }
     }
 
-    /// Reads and drops bytes, at most as many as one turn allows. Ready when the reader ends or
-    /// fails. The buffer is then used for nothing else.
+    /// Reads and drops bytes, about [`BYTES_PER_POLL`] per call. Is ready when the reader is at end of
+    /// stream or fails. Use a buffer either for this or for `poll_step`.
     pub(super) fn poll_discard<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<()>
     where
         R: Read + Unpin + ?Sized,

@@ -1,5 +1,5 @@
-//! Kernel, sandbox or file type refuse a transfer at any moment: the buffer takes over, and no byte
-//! is lost.
+//! Tests of copies whose splice or sendfile is refused, by the kernel, a sandbox or the file type, at
+//! the start or later: the copy continues through the buffer, and no byte is lost.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -30,7 +30,7 @@ async fn accept(
     (listener.accept().await.unwrap().0, peer)
 }
 
-/// A stream whose peer sends [`bytes`].
+/// Returns a stream whose peer sends [`bytes`].
 async fn source() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     accept(|addr| {
         thread::spawn(move || {
@@ -43,7 +43,7 @@ async fn source() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     .await
 }
 
-/// A stream whose peer collects the bytes that it receives.
+/// Returns a stream whose peer collects the bytes that it receives.
 async fn target() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     accept(|addr| {
         thread::spawn(move || {
@@ -120,7 +120,7 @@ fn other_errors_are_returned_by_the_copy() {
         let ((mut source, sender), (mut target, _receiver)) = (source().await, target().await);
         let _script = scripts(Call::SpliceFrom, 0, libc::EIO, &source);
         assert_eq!(copy(&mut source, &mut target).await.unwrap_err().raw_os_error(), Some(libc::EIO));
-        // Nothing was taken: the sender ends only when everything is read.
+        // The copy has taken no bytes from the source: all of them can still be read.
         let mut all = Vec::new();
         source.read_to_end(&mut all).await.unwrap();
         assert!(all == bytes());

@@ -1,17 +1,18 @@
-//! [`Transfer`]: one direction of a copy, by splice, by sendfile, or through a buffer.
+//! [`Transfer`]: one direction of a copy, with splice(2), with sendfile(2), or through a buffer.
 //!
 //! # States
-//! The path is chosen from the types at the start. If the kernel refuses, the buffer takes over for
-//! good, with the bytes that were in the pipe.
+//! The types of the reader and the writer determine the path at the start. If the kernel refuses a
+//! transfer, the rest of the copy uses the buffer, beginning with the bytes that were in the pipe.
 //!
 //! # Faults
-//! A failure belongs to the reader or to the writer: a bidirectional copy goes on after the latter.
+//! A [`Fault`] tells whether the reader or the writer failed: a bidirectional copy continues after a
+//! failure of the writer.
 //!
-//! # A writer that dies
+//! # A peer that goes away
 //! While the reader has no data, a writer that is a socket is watched for a hang-up of both
-//! directions, because no write would report it. (Go waits for the reader, golang/go issue 58628.)
-//! A peer that closed without reading is detected when the kernel receives a reset, that is, with
-//! the next bytes or the next keep-alive probe.
+//! directions, because there is no write that could report it. (Go only waits for the reader; see
+//! golang/go issue 58628.) If the peer closed without reading, this is detected when the kernel
+//! receives a reset, that is, after the next bytes or the next keep-alive probe.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -29,7 +30,7 @@ use crate::rt::waiters::Waiter;
 #[derive(Debug)]
 enum Path {
     Splice(Splice),
-    /// Sends a file to the target, which is watched.
+    /// Sends a file to the socket.
     SendFile(Arc<NetFd>, Operation),
     Buffer(Buffer),
 }
@@ -47,8 +48,9 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Transfer {
     path: Path,
-    /// The writer's socket, and the wait for its hang-up.
+    /// The writer's socket, if the writer is a socket.
     target: Option<Arc<NetFd>>,
+    /// The wait for a hang-up of `target`.
     gone: Operation,
     read: u64,
     written: u64,
@@ -82,8 +84,8 @@ impl Transfer {
         self.read.wrapping_add(self.written)
     }
 
-    /// Returns whether a wait would be for the reader, because no bytes are held. A path that sends a
-    /// file waits only for the writer.
+    /// Returns whether the transfer holds no bytes, so that the next step waits for the reader. False
+    /// for a path that sends a file, which waits only for the writer.
     fn is_empty(&self) -> bool {
         match &self.path {
             Path::Splice(splice) => splice.is_empty(),
@@ -92,12 +94,12 @@ impl Transfer {
         }
     }
 
-    /// Returns whether the reader reported end of stream, and must not be polled again.
+    /// Returns whether the reader has reported end of stream and must not be polled again.
     pub(super) fn is_at_end(&self) -> bool {
         matches!(&self.path, Path::Buffer(buffer) if buffer.is_finished())
     }
 
-    /// Ends its waits and drops the bytes that it holds. It must not be polled again.
+    /// Cancels the transfer's waits and drops the bytes that it holds. It must not be polled again.
     pub(super) fn stop(&mut self) {
         self.cancel();
         self.path = Path::Buffer(Buffer::default());
@@ -144,7 +146,7 @@ impl Transfer {
         Poll::Pending
     }
 
-    /// Moves bytes once. Returns true at the end.
+    /// Polls one read or one write. Returns true at the end of the copy.
     fn poll_step<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<Result<bool, Fault>>
     where
         R: Read + Unpin + ?Sized,
@@ -198,7 +200,7 @@ impl Transfer {
 }
 
 impl Transfer {
-    /// Ends its waits, except those of a splice.
+    /// Cancels the transfer's waits, except those of a splice.
     fn cancel(&mut self) {
         if let Path::SendFile(target, operation) = &mut self.path {
             target.fd.cancel(Direction::Write, operation);
