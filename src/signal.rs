@@ -1,16 +1,16 @@
 //! Process signals as streams.
 //!
 //! Each [`Signal`] has its own socket pair. The signal handler writes a byte to one end; the other
-//! end is an ordinary socket of this crate. So there is no thread, no state shared by listeners,
-//! and nothing that a shutdown of the runtime ends, and any executor can poll it. The handler is
-//! signal-hook-registry's, which also calls handlers that other code has registered with it or had
-//! installed before.
+//! end is an ordinary socket of this crate. So a listener needs no thread, shares no state with other
+//! listeners, survives a shutdown of the runtime, and works under any executor. The handler is that of
+//! signal-hook-registry. It also calls handlers that other code has registered with that crate, and
+//! a handler that was installed earlier.
 //!
 //! # Effects on the process
-//! The first [`Signal`] of a kind installs a handler in place of the default action, for the life
-//! of the process: after the last one is dropped, the signal has no effect. Signal masks and other
+//! The first [`Signal`] of a kind replaces the default action by a handler, for the lifetime of the
+//! process: after the last listener is dropped, the signal has no effect. Signal masks and other
 //! handlers are not changed. A child process has the default action after exec(2). In a child that
-//! does not call exec, the signal has no effect: install another handler there.
+//! does not call exec(2), the signal has no effect; to handle it, install another handler there.
 //!
 //! Source: sigaction(2), signal(7), signal-safety(7).
 
@@ -48,7 +48,7 @@ macro_rules! kinds {
             $($(#[$doc])* pub const $name: SignalKind = SignalKind(libc::$signal);)*
         }
 
-        /// Returns the signal's name in signal(7), if it has a constant here.
+        /// Returns the name of a signal in signal(7), if `SignalKind` has a constant for it.
         fn name_of(signal: libc::c_int) -> Option<&'static str> {
             match signal {
                 $(libc::$signal => Some(stringify!($signal)),)*
@@ -61,23 +61,23 @@ macro_rules! kinds {
 kinds! {
     /// SIGINT: Ctrl-C was typed.
     INTERRUPT = SIGINT;
-    /// SIGTERM: a service manager or kill(1) asks the process to end.
+    /// SIGTERM: a service manager or kill(1) asks the process to terminate.
     TERMINATE = SIGTERM;
-    /// SIGHUP: the terminal is gone, or the configuration should be read again.
+    /// SIGHUP: the terminal was closed, or the configuration should be read again.
     HANGUP = SIGHUP;
     /// SIGQUIT: Ctrl-\ was typed.
     QUIT = SIGQUIT;
-    /// SIGUSR1.
+    /// SIGUSR1: its meaning is defined by the program.
     USER_DEFINED1 = SIGUSR1;
-    /// SIGUSR2.
+    /// SIGUSR2: its meaning is defined by the program.
     USER_DEFINED2 = SIGUSR2;
-    /// SIGCHLD: a child process has ended or stopped.
+    /// SIGCHLD: a child process has terminated or stopped.
     CHILD = SIGCHLD;
     /// SIGWINCH: the terminal's size has changed.
     WINDOW_CHANGE = SIGWINCH;
     /// SIGALRM: a timer of alarm(2) or setitimer(2) has expired.
     ALARM = SIGALRM;
-    /// SIGPIPE: a write to a pipe or socket without a reader. Sockets of this crate raise none.
+    /// SIGPIPE: a write to a pipe or socket without a reader. Sockets of this crate do not raise it.
     PIPE = SIGPIPE;
     /// SIGCONT: the process continues after a stop.
     CONTINUE = SIGCONT;
@@ -86,13 +86,13 @@ kinds! {
 }
 
 impl SignalKind {
-    /// Creates a kind from the signal's number, as used by kill(2). [`Signal::new`] refuses numbers
+    /// Creates a kind from a signal number, as used by kill(2). [`Signal::new`] refuses numbers
     /// that are not signals.
     pub const fn from_raw(signal: libc::c_int) -> SignalKind {
         SignalKind(signal)
     }
 
-    /// Returns the number.
+    /// Returns the signal number.
     pub const fn as_raw(self) -> libc::c_int {
         self.0
     }
@@ -115,8 +115,8 @@ impl fmt::Debug for SignalKind {
 
 /// A listener for one kind of signal. It is a [`Stream`] that never ends.
 ///
-/// Signals that arrive before one was received are merged with it, as the kernel merges pending
-/// signals.
+/// Several signals that arrive before the listener receives one are merged into one, as the kernel
+/// merges pending signals.
 ///
 /// # Examples
 /// ```
@@ -141,7 +141,7 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Starts listening for signals of this kind. Signals from now on are received.
+    /// Creates a listener for signals of `kind`. It receives signals that arrive from this call on.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a number that is not a signal; for SIGKILL and SIGSTOP, which
@@ -155,25 +155,25 @@ impl Signal {
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
-        // Sends nothing. The first send of a process chooses its way with dladdr(3), which a handler must
-        // not call.
+        // An empty send. The first send of a process selects the system call entry with dladdr(3), which a
+        // handler must not call.
         sys::socket::send(sender.as_fd(), &[], 0)?;
-        // A child of fork(2) has the same socket: its signals must not be told to the parent.
+        // A child of fork(2) shares the socket: it must not notify the parent of its own signals.
         fork::watch(|| runtime().disown());
         let action = move || {
-            // If the socket is full, there is already a notification.
+            // If the socket buffer is full, a notification is already pending.
             if !fork::is_child() {
                 let _ = sys::socket::send(sender.as_fd(), &[0], 0);
             }
         };
-        // SAFETY: the action loads an atomic and makes one call of send(2), which signal-safety(7)
-        // allows; it does not allocate, lock or panic.
+        // SAFETY: the action loads an atomic and calls send(2) once, which is async-signal-safe
+        // (signal-safety(7)). It does not allocate, lock or panic.
         #[allow(unsafe_code)]
         let id = unsafe { signal_hook_registry::register(kind.0, action) }?;
         Ok(Signal { kind, id, received: UnixStream::from(receiver) })
     }
 
-    /// Returns the kind of signal that this listens for.
+    /// Returns the kind of signal that this listener receives.
     pub fn kind(&self) -> SignalKind {
         self.kind
     }
@@ -181,9 +181,9 @@ impl Signal {
     /// Waits for the next signal.
     ///
     /// # Errors
-    /// Returns the OS error of the internal socket, and an error if
-    /// [`rt::shutdown`](crate::rt::shutdown) interrupts the wait. The listener stays usable, and
-    /// the call can be repeated.
+    /// Returns the OS error of the internal socket. Returns an error if
+    /// [`rt::shutdown`](crate::rt::shutdown) interrupts the wait; the listener stays usable, and the
+    /// call can be repeated.
     ///
     /// # Cancel safety
     /// If the future is dropped, no signal is lost.
@@ -193,10 +193,10 @@ impl Signal {
 
     /// Polls for the next signal, like [`recv`](Signal::recv).
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Any number of bytes is one signal, because signals are merged.
+        // Any number of bytes counts as one signal, because signals are merged.
         let mut merged = [0; 64];
         match ready!(Pin::new(&mut &self.received).poll_read(cx, &mut merged)) {
-            // The sending end lives as long as the handler's action.
+            // Not expected: the handler's action owns the sending end until this listener is dropped.
             Ok(0) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error)),
@@ -224,16 +224,16 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Returns a future that waits for Ctrl-C, or any other SIGINT. From the call on, even before the
-/// first poll, the signal no longer ends the process.
+/// Returns a future that waits for SIGINT, which Ctrl-C sends. From the call on, even before the first
+/// poll, the signal no longer terminates the process.
 ///
 /// # Errors
-/// The call fails like [`Signal::new`], so that a server does not start if nothing could stop it. The
-/// future fails like [`Signal::recv`].
+/// The call returns the errors of [`Signal::new`], so that a server does not start if it could not be
+/// stopped. The future returns the errors of [`Signal::recv`].
 ///
 /// # Cancel safety
-/// A signal that arrives while no future of this kind exists is lost. Keep a [`Signal`] to receive
-/// every one.
+/// A signal that arrives while no such future exists is lost. To receive every signal, keep a
+/// [`Signal`].
 ///
 /// # Examples
 /// ```no_run
@@ -249,8 +249,8 @@ pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'sta
     Ok(async move { signal.recv().await })
 }
 
-/// Returns a future that waits until SIGINT or SIGTERM asks the process to end, and returns which.
-/// From the call on, even before the first poll, neither signal ends the process.
+/// Returns a future that waits for SIGINT or SIGTERM, and returns the kind of the signal. From the
+/// call on, even before the first poll, neither signal terminates the process.
 ///
 /// # Errors
 /// Same as [`ctrl_c`].

@@ -1,3 +1,3 @@
-//! OS-specific extensions, under async-std's paths.
+//! OS-specific extensions, under the same paths as in async-std.
 
 pub mod unix;

@@ -1,8 +1,8 @@
 //! [`FromStream`]: the types that [`StreamExt::collect`](super::StreamExt::collect) can create.
 //!
-//! std's `FromIterator` pulls its items and cannot wait for one. This trait is therefore driven by
-//! its caller: it begins a value, accepts items one by one until it has enough, and finishes.
-//! `Result` and `Option` end at the first failure.
+//! std's `FromIterator` pulls its items from an iterator and cannot wait for them. `FromStream` is
+//! therefore driven by its caller, which calls `begin` once, `push` for each item, and `finish`.
+//! `push` can end the collection early; `Result` and `Option` do this at the first failure.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::future::Future;
@@ -16,9 +16,9 @@ use pin_project_lite::pin_project;
 
 /// A type that a stream of `T` can be collected into.
 ///
-/// Implemented for std's collections, `String`, `Box<[T]>`, `()`, and `Result` and `Option` of any
-/// of them. async-std's trait of this name takes the stream as a whole; here a collection of your
-/// own defines how it grows:
+/// It is implemented for std's collections, `String`, `Box<[T]>`, `()`, and `Result` and `Option` of
+/// any of them. async-std's trait of this name receives the whole stream. An implementation of this
+/// trait receives one item at a time:
 ///
 /// ```
 /// use netpoll::{prelude::*, stream::{self, FromStream}};
@@ -46,24 +46,24 @@ use pin_project_lite::pin_project;
 /// # });
 /// ```
 pub trait FromStream<T>: Sized {
-    /// The value under construction.
+    /// The type of the value under construction.
     type Partial;
 
     /// Creates an empty value. `items_min` is the stream's lower bound for the number of items;
     /// treat it as a hint.
     fn begin(items_min: usize) -> Self::Partial;
 
-    /// Adds an item. `Break` ends the collection: the stream is not polled again.
+    /// Adds an item. If it returns `Break`, the stream is not polled again.
     fn push(partial: &mut Self::Partial, item: T) -> ControlFlow<()>;
 
-    /// Returns the result.
+    /// Returns the completed value.
     fn finish(partial: Self::Partial) -> Self;
 }
 
-/// The maximum capacity that is reserved because of the stream's size hint.
+/// The maximum number of items for which a stream's size hint reserves capacity.
 const RESERVE_ITEMS_MAX: usize = 4096;
 
-/// Implements the trait for a type by a constructor and `extend`.
+/// Implements `FromStream` for types that have `extend`.
 macro_rules! extend {
     ($([$($generics:tt)*] $type:ty, $item:ty, $min:pat => $begin:expr;)*) => {$(
         impl<$($generics)*> FromStream<$item> for $type {
@@ -138,7 +138,7 @@ impl<T, E, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, E> {
     type Partial = Result<C::Partial, E>;
 
     fn begin(_: usize) -> Self::Partial {
-        // The first item may be the error, so nothing is reserved.
+        // No capacity is reserved, because the first item may be an error.
         Ok(C::begin(0))
     }
 

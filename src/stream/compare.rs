@@ -1,4 +1,4 @@
-//! Futures that compare: the least or greatest item of a stream, and two streams item by item.
+//! Futures of comparisons: the least or greatest item of a stream, and two streams item by item.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
-/// The natural order of items.
+/// The type of [`Ord::cmp`] for items of type `T`.
 pub(super) type Natural<T> = fn(&T, &T) -> Ordering;
 
 pin_project! {
@@ -26,11 +26,12 @@ pin_project! {
     }
 }
 
-/// As in [`Iterator`], the first of equal items is the least and the last the greatest.
+/// Returns a future of the least item. As in [`Iterator`], it is the first of several equal items.
 pub(super) fn least<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_gt }
 }
 
+/// Returns a future of the greatest item. As in [`Iterator`], it is the last of several equal items.
 pub(super) fn greatest<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_le }
 }
@@ -101,22 +102,22 @@ impl<S: Stream, F, K> fmt::Debug for BestByKeyFuture<S, F, K> {
 pin_project! {
     /// Future of [`cmp`](super::StreamExt::cmp), [`partial_cmp`](super::StreamExt::partial_cmp),
     /// [`eq`](super::StreamExt::eq) and the other comparisons of two streams. It stops at the first
-    /// pair that decides.
+    /// pair of items that are not equal.
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct CompareFuture<A: Stream, B: Stream, T> {
         #[pin]
         left: A,
         #[pin]
         right: B,
-        // The left item while the right one is awaited; `Some(None)` if the left stream has ended.
+        // The left item, while the right item is awaited; `Some(None)` if the left stream has ended.
         pending: Option<Option<A::Item>>,
         compare: fn(&A::Item, &B::Item) -> Option<Ordering>,
         answer: fn(Option<Ordering>) -> T,
     }
 }
 
-/// Compares two streams. `answer` receives the result of the first unequal pair, or of comparing
-/// the lengths.
+/// Returns a future that compares two streams. `answer` receives the result of comparing the first
+/// unequal pair or, if there is none, the lengths.
 pub(super) fn compare<A: Stream, B: Stream, T>(
     left: A,
     right: B,

@@ -1,13 +1,13 @@
 //! [`StreamExt`]: the methods of streams, with async-std's names and signatures.
 //!
-//! They are in one trait, so that a glob import never makes a method ambiguous, and therefore in
-//! one file. Methods that only forward to `futures-lite` return its types. This crate implements
-//! `merge`, `collect`, `try_fold`, sums, comparisons and the methods with a clock. All of them are
-//! stable here; in async-std some need its feature `unstable`.
+//! All methods are in one trait, so that a glob import never makes a method ambiguous, and therefore
+//! in one file. Methods that only forward to `futures-lite` return its types. This crate implements
+//! `merge`, `collect`, `try_fold`, sums, comparisons and the methods with timers. No method needs a
+//! feature; some of async-std's need its feature `unstable`.
 //!
 //! # Cancellation
-//! A dropped `next` loses no item. Other futures that take `&mut self` lose their partial result,
-//! but the stream can be used further.
+//! Dropping the future of `next` loses no item. Dropping another future that borrows the stream loses
+//! its partial result, but the stream can still be used.
 
 use std::cmp::Ordering;
 use std::iter;
@@ -40,7 +40,10 @@ use super::{
 /// # });
 /// ```
 pub trait StreamExt: Stream {
-    /// Returns the next item; `None` at the end.
+    /// Returns the next item, or `None` at the end of the stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -94,7 +97,7 @@ pub trait StreamExt: Stream {
         Lite::filter(self, predicate)
     }
 
-    /// Applies `f` to each item and keeps the `Some` results.
+    /// Applies `f` to each item and yields the contents of the `Some` results.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -112,8 +115,8 @@ pub trait StreamExt: Stream {
         Lite::filter_map(self, f)
     }
 
-    /// Applies `f`, which returns a stream, to each item, and yields the items of these streams one
-    /// stream after the other.
+    /// Applies `f` to each item and yields the items of the streams that `f` returns, one stream after
+    /// the other.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -132,7 +135,7 @@ pub trait StreamExt: Stream {
         Lite::flat_map(self, f)
     }
 
-    /// Yields the items of the streams that are this stream's items, one stream after the other.
+    /// Yields the items of a stream of streams, one inner stream after the other.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -150,7 +153,7 @@ pub trait StreamExt: Stream {
         Lite::flatten(self)
     }
 
-    /// Calls `f` with a reference to each item and passes the item on.
+    /// Calls `f` with a reference to each item, and yields the item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -169,7 +172,7 @@ pub trait StreamExt: Stream {
         Lite::inspect(self, f)
     }
 
-    /// Pairs each item with its index, from 0.
+    /// Yields each item with its index, starting at 0.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -186,7 +189,7 @@ pub trait StreamExt: Stream {
         Lite::enumerate(self)
     }
 
-    /// Applies `f` to a state and each item, until it returns `None`.
+    /// Calls `f` with a mutable state and each item, and yields the results until `f` returns `None`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -241,7 +244,7 @@ pub trait StreamExt: Stream {
         Lite::take_while(self, predicate)
     }
 
-    /// Applies `f` to each item, until it returns `None`.
+    /// Applies `f` to each item and yields the results until `f` returns `None`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -293,7 +296,7 @@ pub trait StreamExt: Stream {
         Lite::skip_while(self, predicate)
     }
 
-    /// Yields the first item and then every `step`-th.
+    /// Yields the first item and then every `step`-th item.
     ///
     /// # Panics
     /// Panics if `step` is 0.
@@ -330,7 +333,7 @@ pub trait StreamExt: Stream {
         Lite::chain(self, other)
     }
 
-    /// Yields pairs of items of this stream and `other`, until either ends.
+    /// Yields pairs of items of this stream and `other`, until either stream ends.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -348,8 +351,8 @@ pub trait StreamExt: Stream {
         Lite::zip(self, other)
     }
 
-    /// Yields the items of both streams as they arrive, until both have ended. If both always have
-    /// an item, they alternate.
+    /// Yields the items of both streams as they arrive, until both streams have ended. If both always
+    /// have an item ready, they alternate.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -368,7 +371,7 @@ pub trait StreamExt: Stream {
         Merge::new(self, other)
     }
 
-    /// Clones the items, which are references.
+    /// Clones the items of a stream of references.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -386,7 +389,7 @@ pub trait StreamExt: Stream {
         Lite::cloned(self)
     }
 
-    /// Copies the items, which are references.
+    /// Copies the items of a stream of references.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -403,7 +406,7 @@ pub trait StreamExt: Stream {
         Lite::copied(self)
     }
 
-    /// Repeats the stream endlessly, from a clone made now.
+    /// Repeats the stream endlessly, each time from a clone of its initial state.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -419,7 +422,7 @@ pub trait StreamExt: Stream {
         Lite::cycle(self)
     }
 
-    /// Makes the stream safe to poll after its end.
+    /// Returns a stream that can be polled after its end; it then returns `None` again.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -455,8 +458,8 @@ pub trait StreamExt: Stream {
         self
     }
 
-    /// Yields the items as `Ok`, and an `Err` each time `duration` passes without an item. The
-    /// stream continues after that. The first time is counted from now.
+    /// Yields the items as `Ok`, and an `Err` each time `duration` passes without an item. The stream
+    /// continues after an `Err`. The first `duration` is counted from this call.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -474,7 +477,7 @@ pub trait StreamExt: Stream {
         Timeout::new(self, duration)
     }
 
-    /// Delays the first poll by `duration`, counted from now.
+    /// Delays the first poll of the stream by `duration`, counted from this call.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -491,8 +494,8 @@ pub trait StreamExt: Stream {
         Delay::new(self, duration)
     }
 
-    /// Yields the items at least `duration` apart. Items are not polled for before their time, so
-    /// none are dropped.
+    /// Yields the items at least `duration` apart. The stream is not polled before the next item may
+    /// be yielded, so no items are dropped.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -511,11 +514,11 @@ pub trait StreamExt: Stream {
         Throttle::new(self, duration)
     }
 
-    /// Collects all items into a collection; see [`FromStream`]. A `Result` or `Option` ends at the
-    /// first failure.
+    /// Collects all items into a collection; see [`FromStream`]. Collecting into a `Result` or
+    /// `Option` ends at the first failure.
     ///
-    /// async-std's future is boxed and always `Send`; this one is not boxed, and is `Send` if its
-    /// parts are.
+    /// The future of async-std is boxed and always `Send`. This future is not boxed, and it is `Send`
+    /// if the stream and the collection are.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -534,7 +537,7 @@ pub trait StreamExt: Stream {
         CollectFuture::new(self)
     }
 
-    /// Collects all items into two collections: those for which `f` returns true, and the others.
+    /// Collects the items for which `f` returns true into one collection, and the others into another.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -553,7 +556,7 @@ pub trait StreamExt: Stream {
         Lite::partition(self, f)
     }
 
-    /// Collects all items, which are pairs, into two collections.
+    /// Collects the items of a stream of pairs into two collections.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -572,7 +575,8 @@ pub trait StreamExt: Stream {
         Lite::unzip(self)
     }
 
-    /// Combines all items into one value, starting with `init`.
+    /// Combines all items into one value: calls `f` with the value so far, at first `init`, and each
+    /// item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -589,7 +593,8 @@ pub trait StreamExt: Stream {
         Lite::fold(self, init, f)
     }
 
-    /// Combines items like [`fold`](StreamExt::fold), until `f` fails.
+    /// Combines items like [`fold`](StreamExt::fold), until `f` returns an error. The stream can still
+    /// be used afterwards.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -607,7 +612,7 @@ pub trait StreamExt: Stream {
         TryFoldFuture::new(self, init, f)
     }
 
-    /// Calls `f` with each item. `f` cannot wait; to wait, loop over [`next`](StreamExt::next).
+    /// Calls `f` with each item. `f` cannot await; to await, loop over [`next`](StreamExt::next).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -626,7 +631,7 @@ pub trait StreamExt: Stream {
         Lite::for_each(self, f)
     }
 
-    /// Calls `f` with each item until it fails. The stream can then be used further.
+    /// Calls `f` with each item until `f` returns an error. The stream can still be used afterwards.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -645,7 +650,7 @@ pub trait StreamExt: Stream {
         Lite::try_for_each(self, f)
     }
 
-    /// Returns the number of items.
+    /// Reads all items and returns their number.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -661,7 +666,7 @@ pub trait StreamExt: Stream {
         Lite::count(self)
     }
 
-    /// Returns the last item.
+    /// Returns the last item, or `None` if the stream is empty.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -745,7 +750,8 @@ pub trait StreamExt: Stream {
         Lite::position(self, predicate)
     }
 
-    /// Returns whether `f` returns true for every item. Stops at the first for which it does not.
+    /// Returns whether `f` returns true for every item. Stops at the first item for which it returns
+    /// false.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -762,7 +768,7 @@ pub trait StreamExt: Stream {
         Lite::all(self, f)
     }
 
-    /// Returns whether `f` returns true for any item. Stops at the first.
+    /// Returns whether `f` returns true for any item. Stops at the first such item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -779,7 +785,8 @@ pub trait StreamExt: Stream {
         Lite::any(self, f)
     }
 
-    /// Returns the least item, the first of equals; `None` if the stream is empty.
+    /// Returns the least item, or `None` if the stream is empty. Of several equal items, returns the
+    /// first.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -796,7 +803,7 @@ pub trait StreamExt: Stream {
         compare::least(self, Ord::cmp)
     }
 
-    /// Returns the least item by the order of `compare`, the first of equals.
+    /// Returns the least item in the order of `compare`. Of several equal items, returns the first.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -814,7 +821,8 @@ pub trait StreamExt: Stream {
         compare::least(self, compare)
     }
 
-    /// Returns the item with the least key, the first of equals. `key` is called once per item.
+    /// Returns the item with the least key. Of several items with equal keys, returns the first.
+    /// `key` is called once per item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -832,7 +840,8 @@ pub trait StreamExt: Stream {
         compare::least_by_key(self, key)
     }
 
-    /// Returns the greatest item, the last of equals; `None` if the stream is empty.
+    /// Returns the greatest item, or `None` if the stream is empty. Of several equal items, returns
+    /// the last.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -849,7 +858,7 @@ pub trait StreamExt: Stream {
         compare::greatest(self, Ord::cmp)
     }
 
-    /// Returns the greatest item by the order of `compare`, the last of equals.
+    /// Returns the greatest item in the order of `compare`. Of several equal items, returns the last.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -867,7 +876,8 @@ pub trait StreamExt: Stream {
         compare::greatest(self, compare)
     }
 
-    /// Returns the item with the greatest key, the last of equals. `key` is called once per item.
+    /// Returns the item with the greatest key. Of several items with equal keys, returns the last.
+    /// `key` is called once per item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -885,7 +895,7 @@ pub trait StreamExt: Stream {
         compare::greatest_by_key(self, key)
     }
 
-    /// Compares two streams item by item; if one is a prefix of the other, the shorter is less.
+    /// Compares two streams item by item. If one is a prefix of the other, the shorter one is less.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -905,7 +915,8 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, |left, right| Some(left.cmp(right)), |ordering| ordering.expect("a total order"))
     }
 
-    /// Compares two streams of partially ordered items; `None` if a pair is not comparable.
+    /// Compares two streams of partially ordered items. Returns `None` if the first unequal pair is
+    /// not comparable.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -1046,8 +1057,8 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_ge))
     }
 
-    /// Returns the sum of all items, of any type with [`Sum`](iter::Sum). For a stream of `Result`
-    /// use [`try_fold`](StreamExt::try_fold).
+    /// Returns the sum of all items, as any type that implements [`Sum`](iter::Sum). For a stream of
+    /// `Result` use [`try_fold`](StreamExt::try_fold).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -1064,8 +1075,8 @@ pub trait StreamExt: Stream {
         AccumulateFuture::new(self, iter::empty().sum(), |total, item| total + iter::once(item).sum())
     }
 
-    /// Returns the product of all items, of any type with [`Product`](iter::Product). For a stream
-    /// of `Result` use [`try_fold`](StreamExt::try_fold).
+    /// Returns the product of all items, as any type that implements [`Product`](iter::Product). For a
+    /// stream of `Result` use [`try_fold`](StreamExt::try_fold).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};

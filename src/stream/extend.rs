@@ -1,5 +1,5 @@
-//! [`IntoStream`] and [`Extend`]: conversion to a stream, and extending a collection with one, as
-//! in async-std.
+//! [`IntoStream`] and [`Extend`]: converting a value into a stream, and extending a collection with
+//! the items of a stream, as in async-std.
 
 use std::future::Future;
 use std::iter;
@@ -29,11 +29,13 @@ impl<S: Stream> IntoStream for S {
     }
 }
 
-/// Extending a collection with the items of a stream; implemented for every type with std's
-/// [`Extend`](iter::Extend).
+/// Extending a collection with the items of a stream; implemented for every type that implements
+/// std's [`Extend`](iter::Extend).
 pub trait Extend<T> {
-    /// Adds all items of `stream`. If the future is dropped, the items received so far have been
-    /// added.
+    /// Adds all items of `stream` to the collection.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the items received so far have been added.
     ///
     /// ```
     /// use netpoll::stream::{self, Extend};
@@ -69,6 +71,9 @@ impl<T: Send, C: iter::Extend<T> + Send> Extend<T> for C {
 }
 
 /// Adds all items of `stream` to `collection`.
+///
+/// # Cancel safety
+/// If the future is dropped, the items received so far have been added.
 ///
 /// ```
 /// use netpoll::stream;

@@ -1,7 +1,7 @@
 //! [`AccumulateFuture`] and [`TryFoldFuture`]: combining all items of a stream into one value.
 //!
 //! # Cancellation
-//! The partial result is lost with the future. A borrowed stream can be used further.
+//! Dropping the future loses the partial result. A borrowed stream can still be used.
 
 use std::fmt;
 use std::future::Future;

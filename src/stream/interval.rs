@@ -1,13 +1,13 @@
 //! [`interval()`]: a periodic tick.
 //!
 //! # Invariants
-//! * Ticks lie on a grid: `start + n × period`. Taking a tick late does not move later ones.
-//! * Ticks missed while the stream was not polled count as one, which is taken at once; then the
-//!   grid continues. There is therefore never a burst, but two ticks may be closer than a period.
+//! * Ticks lie on a grid: `start + n × period`. Receiving a tick late does not move later ticks.
+//! * Ticks missed while the stream was not polled count as one, which is ready immediately; then the
+//!   grid continues. So there is never a burst, but two ticks may be closer than a period.
 //!
 //! # Compared with Go
 //! `time.Ticker` has the same grid and drops ticks in the same way. async-std counts each period
-//! from when the last tick was taken, and drifts.
+//! from the time when the last tick was received, so it drifts.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,12 +21,12 @@ use crate::time::Sleep;
 
 /// Returns a stream that yields `()` once per `period`, first after one period, and never ends.
 ///
-/// Ticks missed while the stream was not polled count as one, and later ones keep their times: the
-/// stream neither bursts nor drifts. With a `period` of zero it ticks on every poll. With a period
-/// beyond the clock's range, such as [`Duration::MAX`], it never ticks.
+/// Ticks missed while the stream was not polled count as one, and later ticks keep their times: the
+/// stream has no bursts and does not drift. With a `period` of zero it ticks on every poll. With a
+/// period beyond the clock's range, such as [`Duration::MAX`], it never ticks.
 ///
 /// # Cancel safety
-/// If a `next` is dropped, no tick is lost.
+/// Dropping the future of `next` loses no tick.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};
@@ -50,7 +50,7 @@ pub fn interval(period: Duration) -> Interval {
     Interval { period, next, sleep }
 }
 
-/// Yields `()` once per period; returned by [`interval()`].
+/// A stream that yields `()` once per period; returned by [`interval()`].
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct Interval {
@@ -75,12 +75,12 @@ impl Stream for Interval {
     }
 }
 
-/// Returns the first tick of the grid through `due` that is after both `now` and `due`.
+/// Returns the first tick after both `now` and `due`, on the grid that contains `due`.
 fn following(due: Instant, period: Duration, now: Instant) -> Option<Instant> {
     let late = now.saturating_duration_since(due);
-    // `None` for a period of zero, whose ticks are always due.
+    // The division fails for a period of zero: a tick is always due.
     let Some(missed) = late.as_nanos().checked_div(period.as_nanos()) else { return Some(now.max(due)) };
-    // missed × period <= late, which is a `Duration`, so the seconds fit.
+    // missed × period <= late, and `late` is a `Duration`, so the seconds fit into u64.
     let nanos = missed * period.as_nanos();
     let (seconds, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     let skipped = Duration::new(u64::try_from(seconds).ok()?, nanos as u32);

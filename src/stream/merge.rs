@@ -1,12 +1,12 @@
 //! [`Merge`]: the items of two streams as they arrive.
 //!
 //! # Invariants
-//! * Fairness: the side that did not yield the last item is polled first, so no side is skipped
-//!   twice.
+//! * Fairness: the side that did not yield the last item is polled first. A side that has an item
+//!   ready waits for at most one item of the other side.
 //! * A stream is not polled after its end.
 //!
-//! async-std polls the sides in random order, which is as fair in the long run, but one side may
-//! have to wait longer.
+//! async-std polls the sides in random order. This is equally fair on average, but one side may have
+//! to wait longer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,7 +19,7 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Merge<L, R> {
-        // `None` after it has ended.
+        // `None` after the stream has ended.
         #[pin]
         left: Option<L>,
         #[pin]
@@ -34,7 +34,7 @@ impl<L, R> Merge<L, R> {
     }
 }
 
-/// Polls a side that has not ended, and drops it when it ends.
+/// Polls a side unless it has ended. Drops the stream when it ends.
 fn poll_side<S: Stream>(mut side: Pin<&mut Option<S>>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
     let Some(stream) = side.as_mut().as_pin_mut() else { return Poll::Ready(None) };
     let polled = stream.poll_next(cx);

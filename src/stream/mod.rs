@@ -1,8 +1,8 @@
 //! Streams: asynchronous iterators, their combinators and sources.
 //!
-//! `Stream` is `futures-core`'s. The methods are async-std's, in one trait, [`StreamExt`]; simple
-//! adapters come from `futures-lite`. `futures` and `futures-lite` work with every stream of this
-//! crate.
+//! `Stream` is the trait of `futures-core`. [`StreamExt`] has the methods of async-std in one trait;
+//! simple adapters come from `futures-lite`. The crates `futures` and `futures-lite` work with every
+//! stream of this crate.
 
 mod collect;
 mod compare;
@@ -17,7 +17,7 @@ mod timing;
 #[doc(inline)]
 pub use futures_core::Stream;
 
-// These definitions resolve links in the documentation of the re-exported items.
+// The first lines resolve links in the documentation of the re-exported items.
 /// [`StreamExt::all()`]: StreamExt::all
 /// [`StreamExt::any()`]: StreamExt::any
 /// [`StreamExt::chain()`]: StreamExt::chain
@@ -63,7 +63,7 @@ pub use futures_lite::stream::{
 
 // Traits of async-std that this crate does not have.
 #[cfg(false)]
-pub trait DoubleEndedStream {} // absent: collect into a Vec, and reverse it
+pub trait DoubleEndedStream {} // absent: collect into a Vec and reverse it
 #[cfg(false)]
 pub trait ExactSizeStream {} // absent: use size_hint of Stream
 #[cfg(false)]

@@ -1,4 +1,4 @@
-//! Streams made from closures. `futures-lite` has only those made from poll functions and futures.
+//! Streams created from closures, which `futures-lite` does not have.
 
 use std::fmt;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-/// Returns a stream of the values that `f` returns, until it returns `None`.
+/// Returns a stream that yields the values returned by `f`, until `f` returns `None`.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};
@@ -47,8 +47,8 @@ impl<T, F: FnMut() -> Option<T>> Stream for FromFn<F> {
     }
 }
 
-/// Returns a stream that starts with `first`, where each following item is the result of `next` on
-/// the previous one, until it returns `None`.
+/// Returns a stream that starts with `first`. Each following item is the result of calling `next`
+/// with the previous item. The stream ends when `next` returns `None`.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};

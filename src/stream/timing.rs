@@ -1,4 +1,4 @@
-//! Streams with a clock: [`Timeout`], [`Delay`], [`Throttle`].
+//! Stream adapters with timers: [`Timeout`], [`Delay`], [`Throttle`].
 
 use std::error::Error;
 use std::fmt;
@@ -14,7 +14,8 @@ use pin_project_lite::pin_project;
 use crate::rt::time::clock;
 use crate::time::Sleep;
 
-/// Sets `sleep` to `duration` from now; to never if that is beyond the clock's range.
+/// Restarts `sleep`, so that it ends `duration` from now. It never ends if that is beyond the clock's
+/// range.
 fn restart(sleep: &mut Sleep, duration: Duration) {
     match clock::instant().checked_add(duration) {
         Some(deadline) => sleep.reset(deadline),
@@ -129,8 +130,9 @@ pin_project! {
         #[pin]
         stream: S,
         duration: Duration,
-        // Runs after an item, until the next item may be polled for.
+        // Ends when the stream may be polled for the next item.
         sleep: Sleep,
+        // Whether `sleep` must end before the stream is polled.
         blocked: bool,
     }
 }

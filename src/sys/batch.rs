@@ -1,14 +1,12 @@
-//! Many messages per call: recvmmsg(2) and sendmmsg(2), and the memory that they use.
+//! [`Inbox`] and [`Outbox`]: many messages per call, with recvmmsg(2) and sendmmsg(2).
 //!
-//! A box is reused: sending or receiving a message allocates nothing.
+//! A box is reused, so that sending and receiving do not allocate.
 //!
 //! # Invariants
-//! * The pointers in headers and vectors are written before each call, from memory that the box
-//!   owns, and are not followed at any other time. A box may therefore be moved, also to another
-//!   thread.
-//! * The memory of an inbox has a fixed size. That of an outbox grows only in `push`, and is at
-//!   most a few times the size of the messages that are not sent yet: messages that were sent are
-//!   released.
+//! * Before each call the pointers in headers and vectors are set to memory that the box owns. They
+//!   are not dereferenced at any other time. A box may therefore be moved, even to another thread.
+//! * The memory of an inbox has a fixed size. The memory of an outbox grows only in `push`, to at
+//!   most a few times the size of the unsent messages, because sent messages are released.
 
 #![allow(unsafe_code)]
 // Lengths of control data are `size_t` in some C libraries and `socklen_t` in others.
@@ -30,11 +28,11 @@ use super::socket::SEND_FLAGS;
 /// The maximum number of messages per call: the kernel's UIO_MAXIOV.
 pub(crate) const MESSAGES_MAX: usize = 1024;
 
-/// Bytes for the control data of a message: all known kinds, of both families.
+/// The size of the buffer for the control data of a message, in bytes.
 pub(crate) const CONTROL_BYTES: usize = 256;
 
-// The kinds that `net::udp::Ancillary` reads: packet information, hop limit and TOS of both
-// families, segment size, and a timestamp of at most 16 bytes. Sending needs less.
+// `net::udp::Ancillary` reads packet information, hop limit and TOS of both families, the segment
+// size, and a timestamp of at most 16 bytes. Sending needs less.
 const _: () = assert!(
     space(size_of::<os::PacketInfoV4>())
         + space(size_of::<libc::in6_pktinfo>())
@@ -43,17 +41,17 @@ const _: () = assert!(
         <= CONTROL_BYTES
 );
 
-/// The size in words.
+/// [`CONTROL_BYTES`] in words.
 pub(crate) const CONTROL_WORDS: usize = words(CONTROL_BYTES);
 
 fn empty_header() -> mmsghdr {
-    // SAFETY: plain data for which all zeroes is a valid value.
+    // SAFETY: the header is plain data, for which all zeroes is a valid value.
     unsafe { std::mem::zeroed() }
 }
 
 const NO_BYTES: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
 
-/// The kernel's description of a received message.
+/// The kernel's description of a received message: the lengths of its parts, and its flags.
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     bytes: usize,
@@ -62,36 +60,37 @@ struct Arrival {
     flags: c_int,
 }
 
-/// Buffers for messages to be received.
+/// Buffers for received messages.
 pub(crate) struct Inbox {
     headers: Vec<mmsghdr>,
     vectors: Vec<libc::iovec>,
     names: Vec<SockAddrStorage>,
     control: Vec<Word>,
     bytes: Vec<u8>,
-    /// Bytes per message.
+    /// The size of the buffer of each message, in bytes.
     each: usize,
     arrivals: Vec<Arrival>,
 }
 
-// SAFETY: the pointers inside point to the box's own memory, and are followed only during a call
-// that borrows it mutably.
+// SAFETY: the pointers point to memory that the box owns, and are dereferenced only during a call
+// that borrows the box mutably.
 unsafe impl Send for Inbox {}
-// SAFETY: no pointer is read through a shared reference.
+// SAFETY: no pointer is dereferenced through a shared reference.
 unsafe impl Sync for Inbox {}
 
 /// A message in an [`Inbox`].
 #[derive(Clone, Debug)]
 pub(crate) struct Incoming<'a> {
     pub(crate) bytes: &'a [u8],
-    /// `None` if it is not an IP address.
+    /// The sender's address; `None` if it is not an IP address.
     pub(crate) from: Option<SocketAddr>,
     pub(crate) flags: c_int,
     pub(crate) control: Messages<'a>,
 }
 
 impl Inbox {
-    /// Creates an inbox for `messages` (1 to [`MESSAGES_MAX`]) of `each` bytes (at least one).
+    /// Creates an inbox for `messages` messages of `each` bytes. Limits `messages` to the range from 1
+    /// to [`MESSAGES_MAX`], and `each` to at least 1.
     pub(crate) fn new(messages: usize, each: usize) -> Inbox {
         let (messages, each) = (messages.clamp(1, MESSAGES_MAX), each.max(1));
         Inbox {
@@ -136,11 +135,11 @@ impl Inbox {
     }
 
     fn name(&self, index: usize, length: libc::socklen_t) -> Option<SocketAddr> {
-        // A shorter address was not written by this call.
+        // If the length is shorter, the call did not write an address.
         if (length as usize) < size_of::<libc::sockaddr_in>() {
             return None;
         }
-        // SAFETY: the storage is plain data, and is not written while the box is borrowed.
+        // SAFETY: the storage is plain data and is not written while the box is borrowed.
         let storage = unsafe { (&raw const self.names[index]).read() };
         // SAFETY: the kernel wrote an address of that length.
         unsafe { SockAddr::new(storage, length) }.as_socket()
@@ -169,7 +168,7 @@ impl fmt::Debug for Inbox {
 }
 
 /// Calls recvmmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` in addition to `flags`. Returns the
-/// number of messages. On failure the box is unchanged.
+/// number of messages. On failure the inbox is unchanged.
 pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
     inbox.prepare();
     let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
@@ -187,16 +186,16 @@ pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> i
     }));
     for (arrival, control) in inbox.arrivals.iter().zip(inbox.control.chunks_exact(CONTROL_WORDS)) {
         if arrival.control > 0 {
-            // Descriptors, which another kind of socket may receive, are closed.
-            // SAFETY: the kernel has just written that much control data, of this message.
+            // Dropping the control data closes descriptors, which Unix sockets may receive.
+            // SAFETY: the kernel has just written that much control data for this message.
             drop(unsafe { Control::new(control, arrival.control) });
         }
     }
     Ok(count)
 }
 
-/// Elements that are appended at the end and released at the front. A position is counted from the
-/// first element ever appended.
+/// A queue of elements that are appended at the end and released at the front. Positions are counted
+/// from the first element ever appended.
 #[derive(Debug)]
 struct Tape<T> {
     kept: Vec<T>,
@@ -219,8 +218,8 @@ impl<T: Copy> Tape<T> {
         &self.kept[(start - self.base) as usize..(end - self.base) as usize]
     }
 
-    /// Releases the elements before `position`. They are removed when they are half of all
-    /// elements, so that each element is moved once on average.
+    /// Releases the elements before `position`. They are removed only when they are at least half of
+    /// all elements, so that each element is moved about once on average.
     fn release(&mut self, position: u64) {
         let unused = (position - self.base) as usize;
         if unused > 0 && unused >= self.kept.len() / 2 {
@@ -239,23 +238,23 @@ impl<T: Copy> Tape<T> {
 #[derive(Debug)]
 struct Outgoing {
     to: Option<SockAddr>,
-    /// The positions at which its bytes and control data end; they begin where those of the
-    /// previous message end.
+    /// The position at which its bytes end. They begin where those of the previous message end.
     bytes_end: u64,
+    /// The position at which its control data ends, likewise.
     control_end: u64,
-    /// Whether it goes to the same address as the previous message, and neither has control data:
-    /// one pass of the network stack may carry both.
+    /// Whether it has the same address as the previous message and neither has control data, so that
+    /// both may be segments of one datagram.
     follows: bool,
 }
 
-/// The maximum number of datagrams sent as segments of one: the least limit of all kernels
-/// (UDP_MAX_SEGMENTS).
+/// The maximum number of messages sent as segments of one datagram: the smallest limit of any kernel
+/// version (UDP_MAX_SEGMENTS).
 const SEGMENTS_MAX: usize = 64;
 
-/// The maximum total size of segments: that of one IPv4 datagram.
+/// The maximum total size of segments, in bytes: the maximum payload of an IPv4 UDP datagram.
 const SEGMENTED_MAX: usize = 65_507;
 
-/// The control data with the segment size.
+/// Control data that contains the segment size.
 type Cut = [Word; words(space(size_of::<u16>()))];
 
 /// Messages to be sent.
@@ -263,9 +262,9 @@ pub(crate) struct Outbox {
     headers: Vec<mmsghdr>,
     vectors: Vec<libc::iovec>,
     cuts: Vec<Cut>,
-    /// Per header, the index after the last message that it stands for.
+    /// Per header, the index after its last message.
     ends: Vec<usize>,
-    /// The messages that are not sent yet.
+    /// The messages that are not yet sent.
     messages: VecDeque<Outgoing>,
     bytes: Tape<u8>,
     control: Tape<Word>,
@@ -292,12 +291,12 @@ impl Outbox {
         }
     }
 
-    /// Returns the number of messages that are not sent yet.
+    /// Returns the number of messages that are not yet sent.
     pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// Returns the number of bytes that are not sent yet.
+    /// Returns the number of bytes that are not yet sent.
     pub(crate) fn bytes(&self) -> usize {
         self.messages.back().map_or(0, |last| (last.bytes_end - self.starts.0) as usize)
     }
@@ -323,7 +322,7 @@ impl Outbox {
         }
     }
 
-    /// Removes the first `count` messages, which were sent or are to be skipped.
+    /// Removes the first `count` messages, which were sent or will be skipped.
     pub(crate) fn advance(&mut self, count: usize) {
         if count >= self.len() {
             return self.clear();
@@ -341,15 +340,15 @@ impl Outbox {
         self.starts = (0, 0);
     }
 
-    /// Returns the positions at which the bytes and the control data of a message begin.
+    /// Returns the positions at which the bytes and the control data of message `index` begin.
     fn starts(&self, index: usize) -> (u64, u64) {
         index
             .checked_sub(1)
             .map_or(self.starts, |before| (self.messages[before].bytes_end, self.messages[before].control_end))
     }
 
-    /// Returns the end of the run of messages from `first` that may be sent as segments of one
-    /// datagram: all of one size, except the last.
+    /// Returns the end of the run of messages from `first` on that may be sent as segments of one
+    /// datagram. All of them have the same size, except that the last may be shorter.
     fn run(&self, first: usize) -> usize {
         let start = self.starts(first).0;
         let size = (self.messages[first].bytes_end - start) as usize;
@@ -367,7 +366,8 @@ impl Outbox {
         end
     }
 
-    /// Fills the headers and returns their number.
+    /// Fills in the headers for the unsent messages and returns the number of headers. With `merge`,
+    /// a header may contain several messages as segments.
     fn prepare(&mut self, merge: bool) -> usize {
         let (mut first, mut count) = (0, 0);
         while first < self.messages.len() && count < self.headers.len() {
@@ -385,7 +385,7 @@ impl Outbox {
                 debug_assert!(pushed.is_ok(), "the control data fits");
                 control = cut;
             }
-            // The kernel only reads, although its types say otherwise.
+            // The kernel only reads the bytes, although the field is a mutable pointer.
             let part = self.bytes.get(bytes_start, last.bytes_end);
             self.vectors[count] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
             let header = &mut self.headers[count].msg_hdr;
@@ -411,9 +411,9 @@ impl fmt::Debug for Outbox {
 }
 
 /// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers.
-/// Returns the number of messages sent, at least one, which are removed from the box. With `merge`,
-/// consecutive messages of one size to one peer are sent as segments of one (UDP_SEGMENT). The
-/// kernel and the socket must support this, or the peer would receive them as one datagram.
+/// Removes the messages that were sent from the outbox, and returns their number, at least 1. With
+/// `merge`, consecutive messages of one size to one peer are sent as segments of one datagram
+/// (UDP_SEGMENT). The kernel and the socket must support this; otherwise the peer receives one datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
     let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);
@@ -518,7 +518,8 @@ mod tests {
         assert_eq!((message.from, message.control.count()), (None, 1));
         assert_eq!(near.read(&mut [0]).unwrap(), 0, "the last copy is closed");
     }
-    /// Returns the end of each run of messages that are sent in one pass.
+
+    /// Returns the end of each run of messages that are sent as segments of one datagram.
     fn runs(messages: &[(usize, u16)]) -> Vec<usize> {
         let mut outbox = Outbox::new();
         for &(bytes, port) in messages {
@@ -534,7 +535,7 @@ mod tests {
         assert_eq!(runs(&[(9, 1), (9, 1), (9, 1)]), [3]);
         assert_eq!(runs(&[(9, 1), (9, 2), (9, 1)]), [1, 2, 3], "different peers");
         assert_eq!(runs(&[(9, 1), (8, 1), (8, 1), (9, 1)]), [2, 3, 4], "the last may be shorter, and ends the run");
-        assert_eq!(runs(&[(0, 1), (0, 1), (9, 1), (0, 1)]), [1, 2, 3, 4], "empty ones have no segments");
+        assert_eq!(runs(&[(0, 1), (0, 1), (9, 1), (0, 1)]), [1, 2, 3, 4], "empty messages are not segments");
         assert_eq!(runs(&[(1, 1); 100]), [64, 100], "as many as a kernel accepts");
         assert_eq!(runs(&[(30_000, 1), (30_000, 1), (30_000, 1)]), [2, 3], "as many bytes as fit into a datagram");
         let mut words = [0; CONTROL_WORDS];
@@ -551,7 +552,7 @@ mod tests {
         assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 1), "sent messages are not counted");
     }
 
-    /// A queue that is refilled before it is empty.
+    /// Refills the queue before it is empty.
     #[test]
     fn sent_messages_are_released() {
         let (from, to) = sockets();
@@ -563,7 +564,7 @@ mod tests {
         let (mut pushed, mut gone) = (0_u32, 0_u32);
         for round in 0..200 {
             while outbox.len() < 500 {
-                // Of many sizes, so that the gaps differ.
+                // Many different sizes.
                 let size = 4 + pushed as usize * 37 % 1000;
                 let bytes = [&pushed.to_ne_bytes()[..], &vec![7; size]].concat();
                 let plain = ControlWriter::new(&mut []);
@@ -574,7 +575,7 @@ mod tests {
             outbox.advance(skip);
             gone += skip as u32;
             for _ in 0..send {
-                // Compared one by one with what was pushed.
+                // Each message is compared with the one that was pushed.
                 let starts = outbox.starts;
                 let first = outbox.bytes.get(starts.0, outbox.messages[0].bytes_end);
                 assert_eq!(first[..4], gone.to_ne_bytes());

@@ -1,18 +1,18 @@
-//! Control messages: ancillary data of a message (cmsg(3)). Building them, iterating over them, and
-//! descriptors in them.
+//! Control messages, the ancillary data of a message (cmsg(3)): building them, iterating over them, and
+//! owning the descriptors in them.
 //!
 //! libc's `CMSG_LEN` and `CMSG_SPACE` compute the layout. Iteration ends at a length that exceeds
-//! the buffer, so truncated control data is read as far as it goes.
+//! the buffer, so the complete messages in truncated control data are read.
 //!
 //! # Invariants
 //! * The buffer consists of [`Word`]s, which have the alignment of a `cmsghdr`.
-//! * A [`Control`] is created only from data that the kernel has just written, so the descriptors
-//!   in it are ours. Each is returned once by [`Control::take_fds`], or closed when the value is
-//!   dropped.
+//! * A [`Control`] is created only from data that the kernel has just written, so it owns the
+//!   descriptors in the data. Each descriptor is returned once by [`Control::take_fds`], or closed
+//!   when the `Control` is dropped.
 //!
 //! # Compared with Go (syscall/sockcmsg_linux.go)
-//! `ParseUnixRights` returns numbers, which leak if the caller forgets them. Here they are owned
-//! from the start.
+//! `ParseUnixRights` returns descriptor numbers, which leak if the caller does not close them. Here the
+//! descriptors are owned from the start.
 
 #![allow(unsafe_code)]
 // Lengths of control data are `size_t` in some C libraries and `socklen_t` in others.
@@ -32,27 +32,27 @@ pub(crate) const FDS_MAX: usize = 253;
 
 const _: () = assert!(align_of::<libc::cmsghdr>() <= align_of::<Word>());
 
-/// The size of a header with its padding.
+/// The size of a header with its padding, in bytes.
 const HEADER: usize = space(0);
 
-/// Returns the size of a control message with `data` bytes.
+/// Returns the size of a control message with `data` bytes of data, including its header and padding.
 pub(crate) const fn space(data: usize) -> usize {
-    // SAFETY: only arithmetic.
+    // SAFETY: the function only does arithmetic.
     unsafe { libc::CMSG_SPACE(data as libc::c_uint) as usize }
 }
 
-/// Returns the number of words that hold `bytes`.
+/// Returns the number of words needed for `bytes` bytes.
 pub(crate) const fn words(bytes: usize) -> usize {
     bytes.div_ceil(size_of::<Word>())
 }
 
-/// The number of words for the maximum number of descriptors in a message.
+/// The number of words needed for the maximum number of descriptors in a message.
 pub(crate) const RIGHTS_WORDS: usize = words(space(FDS_MAX * size_of::<c_int>()));
 
 /// Types without padding for which every bit pattern is a valid value.
 ///
 /// # Safety
-/// The implementor guarantees this.
+/// The implementor must guarantee this.
 pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: an integer.
@@ -63,20 +63,20 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for u16 {}
 // SAFETY: an integer.
 unsafe impl Plain for u8 {}
-// SAFETY: integers of four bytes.
+// SAFETY: it consists of integers of four bytes.
 unsafe impl Plain for super::os::PacketInfoV4 {}
-// SAFETY: three integers of four bytes.
+// SAFETY: it consists of three integers of four bytes.
 unsafe impl Plain for libc::ip_mreqn {}
-// SAFETY: sixteen bytes and an integer of four.
+// SAFETY: it consists of sixteen bytes and an integer of four bytes.
 unsafe impl Plain for libc::in6_pktinfo {}
 
 fn bytes_of(words: &[Word]) -> &[u8] {
-    // SAFETY: the same initialised memory; bytes need no alignment.
+    // SAFETY: the slice covers the same initialised memory; bytes need no alignment.
     unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
 }
 
 fn bytes_of_mut(words: &mut [Word]) -> &mut [u8] {
-    // SAFETY: as above, borrowed mutably; every bit pattern is a valid word.
+    // SAFETY: as above; the memory is borrowed mutably, and every bit pattern is a valid word.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
@@ -93,24 +93,24 @@ impl<'a> ControlWriter<'a> {
         ControlWriter { words, len: 0 }
     }
 
-    /// Returns the data for msghdr; empty if nothing was pushed.
+    /// Returns the control data for a `msghdr`; empty if no message was pushed.
     pub(crate) fn bytes(&self) -> &[u8] {
         &bytes_of(self.words)[..self.len]
     }
 
-    /// Returns the data in words; every message ends at a word boundary.
+    /// Returns the control data as words. Every message ends at a word boundary.
     pub(crate) fn words(&self) -> &[Word] {
         &self.words[..words(self.len)]
     }
 
-    /// Appends a header and returns the space for its data.
+    /// Appends a header, and returns the space for `data` bytes of data after it.
     fn reserve(&mut self, level: c_int, kind: c_int, data: usize) -> io::Result<&mut [u8]> {
         let (start, whole) = (self.len, space(data));
         let Some(room) = bytes_of_mut(self.words)[start..].get_mut(..whole) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "control data does not fit into its buffer"));
         };
-        // SAFETY: a header is plain data for which all zeroes is a valid value; some C libraries
-        // have padding in it.
+        // SAFETY: a header is plain data, for which all zeroes is a valid value. In some C libraries
+        // it has padding.
         let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
         header.cmsg_len = (HEADER + data) as _;
         header.cmsg_level = level;
@@ -121,10 +121,10 @@ impl<'a> ControlWriter<'a> {
         Ok(&mut room[HEADER..HEADER + data])
     }
 
-    /// Appends a message that consists of one value.
+    /// Appends a message that contains one value.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if it does not fit.
+    /// Returns `InvalidInput` if the message does not fit into the buffer.
     pub(crate) fn push<T: Plain>(&mut self, level: c_int, kind: c_int, value: T) -> io::Result<()> {
         let room = self.reserve(level, kind, size_of::<T>())?;
         // SAFETY: the space has the size of `T`, and the write needs no alignment.
@@ -136,7 +136,8 @@ impl<'a> ControlWriter<'a> {
     /// empty.
     ///
     /// # Errors
-    /// Returns `InvalidInput` for more than [`FDS_MAX`] descriptors, or if they do not fit.
+    /// Returns `InvalidInput` for more than [`FDS_MAX`] descriptors, or if they do not fit into the
+    /// buffer.
     pub(crate) fn push_fds(&mut self, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.is_empty() {
             return Ok(());
@@ -161,16 +162,16 @@ pub(crate) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Returns the data as a value; `None` if it has fewer bytes.
+    /// Returns the data as a value of type `T`, or `None` if there are too few bytes.
     pub(crate) fn value<T: Plain>(&self) -> Option<T> {
         let data = self.data.get(..size_of::<T>())?;
-        // SAFETY: there are as many bytes as `T` has, and every bit pattern is a valid value; the
-        // read needs no alignment.
+        // SAFETY: `data` has the size of `T`, every bit pattern is a valid value, and the read needs no
+        // alignment.
         Some(unsafe { data.as_ptr().cast::<T>().read_unaligned() })
     }
 }
 
-/// An iterator over control data.
+/// An iterator over the messages in control data.
 #[derive(Clone, Debug)]
 pub(crate) struct Messages<'a> {
     rest: &'a [u8],
@@ -192,7 +193,7 @@ impl<'a> Iterator for Messages<'a> {
         if rest.len() < HEADER {
             return None;
         }
-        // SAFETY: `rest` has the bytes of a header, which is plain data; the read needs no
+        // SAFETY: `rest` has at least the size of a header, which is plain data; the read needs no
         // alignment.
         let header = unsafe { rest.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
         let data = rest.get(HEADER..header.cmsg_len as usize)?;
@@ -201,10 +202,10 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// A value of asm-generic; libc does not define it.
+/// The type of the message with a pidfd of the sender (asm-generic); libc does not define it.
 const SCM_PIDFD: c_int = 4;
 
-/// Returns the numbers of passed descriptors in control data.
+/// Returns the descriptor numbers in SCM_RIGHTS messages.
 fn rights(messages: Messages<'_>) -> impl Iterator<Item = RawFd> {
     numbers(messages, libc::SCM_RIGHTS)
 }
@@ -222,11 +223,13 @@ fn numbers(messages: Messages<'_>, kind: c_int) -> impl Iterator<Item = RawFd> {
 pub(crate) struct Control<'a> {
     words: &'a [Word],
     len: usize,
-    /// Whether the descriptors were taken.
+    /// Whether the passed descriptors were taken.
     taken: bool,
 }
 
 impl<'a> Control<'a> {
+    /// Takes ownership of the descriptors in received control data.
+    ///
     /// # Safety
     /// The kernel must have written the first `len` bytes of `words` as the control data of one
     /// message, and no other `Control` may have been created from them.
@@ -244,8 +247,8 @@ impl<'a> Control<'a> {
             return 0;
         }
         let before = into.len();
-        // SAFETY: the kernel installed the descriptor for this message, and `taken` makes sure that
-        // it is returned once.
+        // SAFETY: the kernel installed the descriptor for this message, and `taken` ensures that it is
+        // returned only once.
         into.extend(rights(self.messages()).map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
         into.len() - before
     }
@@ -257,8 +260,8 @@ impl Drop for Control<'_> {
             return;
         }
         let passed = rights(self.messages()).filter(|_| !self.taken);
-        // A descriptor of the sender (SO_PASSPIDFD), or an error number. This crate does not use
-        // it.
+        // With SO_PASSPIDFD the message contains a pidfd of the sender, or a negative number. This
+        // crate does not use it.
         let senders = numbers(self.messages(), SCM_PIDFD).filter(|&number| number >= 0);
         for number in passed.chain(senders) {
             // SAFETY: the kernel installed the descriptor for this message, and it was not taken.
@@ -276,7 +279,7 @@ mod tests {
     fn by_libc(bytes: &[u8]) -> Vec<(c_int, c_int, Vec<u8>)> {
         let mut buffer = vec![0 as Word; words(bytes.len())];
         bytes_of_mut(&mut buffer)[..bytes.len()].copy_from_slice(bytes);
-        // SAFETY: all zeroes is a valid value.
+        // SAFETY: `msghdr` is plain data, for which all zeroes is a valid value.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_control = buffer.as_mut_ptr().cast();
         message.msg_controllen = bytes.len() as _;
@@ -286,9 +289,9 @@ mod tests {
         while !next.is_null() {
             // SAFETY: the macros return headers within the buffer.
             let header = unsafe { next.read() };
-            // SAFETY: only arithmetic.
+            // SAFETY: the function only does arithmetic.
             let length = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
-            // SAFETY: a header within the buffer.
+            // SAFETY: `next` is a header within the buffer.
             let data = unsafe { libc::CMSG_DATA(next) };
             // SAFETY: the data has the length in its header.
             let data = unsafe { std::slice::from_raw_parts(data, length) };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::socket;
 
-/// Returns whether `O_NONBLOCK` is set. Duplicates share the flag, also those of other processes.
+/// Returns whether `O_NONBLOCK` is set. Duplicates share the flag, including those in other processes.
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: the command takes no argument.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
@@ -23,8 +23,8 @@ pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(was_blocking)
 }
 
-/// Makes a call that blocks even if `O_NONBLOCK` is set: after `WouldBlock` it waits in poll(2) and
-/// makes the call again.
+/// Calls `call` and blocks until it completes, even if `O_NONBLOCK` is set: after `WouldBlock` it waits
+/// in poll(2) and calls `call` again.
 pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut waited = false;
     loop {
@@ -32,7 +32,7 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if waited {
-                    // Another process took the data, or poll(2) disagrees with the file; the pause
+                    // Another process took the data, or poll(2) reports readiness wrongly. The pause
                     // prevents a busy loop.
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -44,7 +44,7 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
     }
 }
 
-/// Calls fstat(2).
+/// Returns the result of fstat(2).
 fn status(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `status` is valid for writes during the call.
@@ -70,14 +70,14 @@ impl File {
         Ok(File { device: status.st_dev, inode: status.st_ino, kind: status.st_mode & libc::S_IFMT })
     }
 
-    /// Returns whether a call on the file may have to wait. Calls on regular files and directories
-    /// never do.
+    /// Returns whether the file may have to be polled. Regular files and directories are always
+    /// ready.
     pub(crate) fn is_pollable(&self) -> bool {
         self.kind != libc::S_IFREG && self.kind != libc::S_IFDIR
     }
 }
 
-/// Returns how many descriptors the process may have (RLIMIT_NOFILE).
+/// Returns the maximum number of descriptors of the process (RLIMIT_NOFILE).
 #[allow(clippy::unnecessary_cast)]
 pub(crate) fn limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -86,7 +86,7 @@ pub(crate) fn limit() -> u64 {
     if result < 0 { u64::MAX } else { limit.rlim_cur as u64 }
 }
 
-/// Returns a description of the type of file (fstat(2)).
+/// Returns a description of the type of the file, for error texts.
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     let Ok(status) = status(fd) else { return "file" };
     match status.st_mode & libc::S_IFMT {
@@ -98,10 +98,9 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     }
 }
 
-/// Returns the error of opening a descriptor if the process or the system has none left (EMFILE,
-/// ENFILE).
+/// Returns EMFILE or ENFILE if the process or the system has no descriptor left.
 pub(crate) fn exhausted() -> Option<i32> {
-    // A simulated look-up needs no descriptor, and a simulation opens no files.
+    // Simulated look-ups need no descriptor, and a simulation must not open files.
     #[cfg(feature = "sim")]
     if crate::sim::simulates() {
         return None;
@@ -110,7 +109,7 @@ pub(crate) fn exhausted() -> Option<i32> {
     errno.filter(|errno| matches!(*errno, libc::EMFILE | libc::ENFILE))
 }
 
-/// Returns whether this process may have that many descriptors, for tests that need them.
+/// Returns whether this process may have `count` descriptors, for tests that need them.
 #[cfg(test)]
 pub(crate) fn has_descriptors(count: u64) -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.is_none_or(|most| most >= count)

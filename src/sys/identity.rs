@@ -1,9 +1,9 @@
-//! Type comparison of a generic parameter, without specialisation and without `'static`.
+//! Comparison of a generic parameter with a type, without specialisation and without `'static`.
 //!
-//! `TypeId::of` requires `T: 'static`, because types that differ only in lifetimes have one id.
-//! [`is`] takes the id with the lifetimes erased. [`with`] makes that sound: it passes the value
-//! for *any* lifetime, so the code that receives it cannot rely on a particular one and cannot
-//! store anything shorter-lived in it.
+//! `TypeId::of` requires `T: 'static`, because types that differ only in lifetimes have the same id.
+//! [`is`] compares ids with the lifetimes erased. [`with`] makes this sound: it passes the value to a
+//! closure that must accept *any* lifetime. So the closure cannot rely on a particular lifetime and
+//! cannot store anything with a shorter lifetime in the value.
 //!
 //! The id is obtained as in the crate `typeid`: by a method of a trait object that is callable only
 //! for `'static`.
@@ -17,7 +17,7 @@ use std::ptr;
 
 use futures_lite::io::{AssertAsync, Take};
 
-/// A type without lifetime parameters.
+/// A type that contains no lifetime.
 ///
 /// # Safety
 /// The type's name must contain no lifetime, not even `'static`.
@@ -29,10 +29,10 @@ unsafe impl Plain for File {}
 /// A family of types that differ only in one lifetime, the parameter of `At`.
 ///
 /// # Safety
-/// A type that equals `At<'static>` after lifetimes are erased must be `At<'a>` for some `'a`: all
-/// lifetimes in it must be that one.
+/// Every type that equals `At<'static>` after lifetimes are erased must be `At<'a>` for some `'a`: all
+/// lifetimes in it must be the same.
 pub(crate) unsafe trait Family {
-    /// The member for a lifetime.
+    /// The member of the family for lifetime `'a`.
     type At<'a>;
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn is<F: Family, R: ?Sized>() -> bool {
     id::<R>() == id::<F::At<'static>>()
 }
 
-/// Calls `look` with `value` as a member of `F`, if it is one.
+/// Calls `look` with `value` as a member of `F`. Returns `None` if it is not a member.
 #[inline]
 pub(crate) fn with<F: Family, R: ?Sized, T>(
     value: &mut R,
@@ -109,9 +109,9 @@ pub(crate) fn with<F: Family, R: ?Sized, T>(
         return None;
     }
     let known = ptr::from_mut(value).cast::<F::At<'_>>();
-    // SAFETY: `R` is `At<'a>` for some `'a` (`Family`) and a sized type, so `known` points to that
-    // type except for the lifetime. `look` accepts every `'a`, including the true one, whatever the
-    // compiler infers here. `value` is borrowed during the call.
+    // SAFETY: `R` is `At<'a>` for some `'a` (see `Family`) and sized, so `known` points to a value of
+    // this type, except for the lifetime. `look` accepts every lifetime, including the true one,
+    // whatever lifetime the compiler infers here. `value` is borrowed during the call.
     Some(look(unsafe { &mut *known }))
 }
 

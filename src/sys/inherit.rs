@@ -1,4 +1,4 @@
-//! Descriptors that a process inherits, and those that it passes to a child.
+//! Descriptors that a process inherits from its parent, and descriptors that it passes to a child.
 
 #![allow(unsafe_code)]
 
@@ -18,7 +18,7 @@ fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The identity of an open file: the same for duplicates, also in other processes.
+/// The identity of an open file. Duplicates have the same identity, even in other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
@@ -26,14 +26,16 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// Returns the identity of the file that is open as descriptor `number`.
+    ///
     /// # Errors
-    /// Returns EBADF if the number is not open.
+    /// Returns EBADF if the descriptor is not open.
     pub(crate) fn of(number: RawFd) -> io::Result<Identity> {
         let mut status = MaybeUninit::<libc::stat>::zeroed();
-        // SAFETY: the structure is valid for writes during the call; a number that is not open is
-        // an error.
+        // SAFETY: the structure is valid for writes during the call; for a descriptor that is not
+        // open the call returns an error.
         check(unsafe { libc::fstat(number, status.as_mut_ptr()) })?;
-        // SAFETY: zeroes are a value, and the call filled it in.
+        // SAFETY: all zeroes is a valid value, and the call filled it in.
         Ok(Identity::from(&unsafe { status.assume_init() }))
     }
 
@@ -59,8 +61,8 @@ impl From<&libc::stat> for Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     number: u32,
-    /// In ticks since the machine started; `None` for a process that has ended, and without
-    /// proc(5).
+    /// The start time in clock ticks since boot. `None` if the process has ended, or if proc(5) is not
+    /// available.
     start: Option<u64>,
 }
 
@@ -72,8 +74,8 @@ impl Process {
     fn of(number: u32) -> Process {
         let stat = std::fs::read(format!("/proc/{number}/stat")).unwrap_or_default();
         let stat = String::from_utf8_lossy(&stat);
-        // proc_pid_stat(5): the second field is the name in parentheses, which may contain
-        // anything; field 3 is `state`, field 22 is `starttime`.
+        // proc_pid_stat(5): field 2 is the name in parentheses, which may contain any character; field
+        // 3 is `state`, field 22 is `starttime`.
         let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
         let has_ended = matches!(fields.next(), None | Some("Z" | "X"));
         let start = fields.nth(22 - 4).and_then(|start| start.parse().ok());
@@ -87,21 +89,22 @@ impl Process {
         Some(Process { number: number.parse().ok()?, start })
     }
 
-    /// Returns whether `self` started this process with the environment variable `mark`. False in a
-    /// child of such a process, which inherits the variable.
+    /// Returns whether the process `self` started this process with the environment variable `mark`.
+    /// Returns false in a child of such a process, which inherits the variable.
     pub(crate) fn started_this_one(self, mark: (&str, &str)) -> bool {
         let parent = std::os::unix::process::parent_id();
         if self.number == std::process::id() {
-            // It became this process by exec(2).
+            // This process was started by exec(2) without fork(2).
             true
         } else if self.number == parent {
-            // Unless it became the parent by exec(2), with the mark.
+            // If the parent has the mark itself, it was started by exec(2) with it, and this process is
+            // its child.
             let environment = std::fs::read(format!("/proc/{parent}/environ")).unwrap_or_default();
             let mark = format!("{}={}", mark.0, mark.1);
             !environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
         } else {
-            // If it has ended, its children have a new parent: an ancestor of it, which is older.
-            // The parent of a grandchild is not older.
+            // If `self` has ended, its children were reparented to one of its ancestors, which is older
+            // than `self`. The parent of a grandchild is not older.
             let is_older = || Process::of(parent).start.zip(self.start).is_some_and(|(parent, own)| parent < own);
             Process::of(self.number) != self && (parent == 1 || is_older())
         }
@@ -115,12 +118,12 @@ impl fmt::Display for Process {
     }
 }
 
-/// Returns the identity of the pipe or Unix socket that is open under `number`, if it is
+/// Returns the identity of the pipe or Unix socket that is open as descriptor `number`, if it is
 /// close-on-exec. Makes only calls that are safe after fork(2).
 fn private_channel(number: RawFd) -> Option<Identity> {
     let mut status = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the structure is valid for writes during the call; a number that is not open is an
-    // error.
+    // SAFETY: the structure is valid for writes during the call; for a descriptor that is not open the
+    // call returns an error.
     check(unsafe { libc::fstat(number, status.as_mut_ptr()) }).ok()?;
     // SAFETY: all zeroes is a valid value, and the call filled it in.
     let status = unsafe { status.assume_init() };
@@ -138,25 +141,25 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Returns whether a number is open and was inherited: descriptors that this process opens are
-/// close-on-exec, inherited ones are not.
+/// Returns whether descriptor `number` was inherited: descriptors that this process opens are
+/// close-on-exec, inherited ones are not. Returns an error if it is not open.
 pub(crate) fn is_inherited(number: RawFd) -> io::Result<bool> {
-    // SAFETY: no memory is passed; a number that is not open is an error.
+    // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
     Ok(check(unsafe { libc::fcntl(number, libc::F_GETFD) })? & libc::FD_CLOEXEC == 0)
 }
 
-/// Takes ownership of an inherited number and makes it close-on-exec. The caller must have checked
-/// [`is_inherited`], and must call this once per number.
+/// Takes ownership of an inherited descriptor and makes it close-on-exec. The caller must have checked
+/// [`is_inherited`], and must call this at most once per descriptor.
 pub(crate) fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no memory is passed; a number that is not open is an error.
+    // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, and was open before this process opened anything: the parent left it to
-    // the code that reads the environment, which is this call, made once. All other owners of
+    // SAFETY: the descriptor is open, and was open before this process opened any. The parent left it
+    // to the code that reads the environment variables, which calls this once. All other owners of
     // descriptors in this process made theirs close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Returns a close-on-exec duplicate with a number of at least `least`.
+/// Returns a close-on-exec duplicate of `fd` whose number is at least `least`.
 pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let number = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
@@ -164,26 +167,27 @@ pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Makes each child of `command` have `fds` under the numbers from `first` on, open across exec(2).
-/// `kept` lives as long as `command`.
+/// Makes `command` pass `fds` to each child, as the descriptors from `first` on. `kept` stays open as
+/// long as `command` exists.
 ///
-/// `Command` learns of a failed exec(2) from a pipe or a pair of Unix sockets. The child has one
-/// end, under an unknown number. It may be one of these numbers, if that was closed since this
-/// call. A channel that was not there before is therefore left alone, until exec(2) closes it. The
-/// descriptor for that number is then open only under its own number.
+/// `Command` reports a failed exec(2) over a pipe or a pair of Unix sockets. The child has one end of
+/// it, with an unknown number. This may be one of the target numbers, if that number was closed since
+/// this call. So if a target number is a close-on-exec channel that was not there at the time of this
+/// call, it is not replaced; exec(2) closes it. The child then has the descriptor only under its
+/// original number.
 pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, kept: Vec<OwnedFd>) {
     let known: Vec<_> = (first..).take(fds.len()).map(private_channel).collect();
     let pass = move || {
         let _ = &kept;
-        // The calls are safe after fork(2), and so is creating an error from a number, which does
-        // not allocate.
+        // These calls are safe after fork(2). So is creating an error from an errno, which does not
+        // allocate.
         for ((fd, number), known) in fds.iter().zip(first..).zip(&known) {
             let found = private_channel(number);
             if found.is_some() && found != *known {
-                // SAFETY: no memory is passed, and the child owns its copy of the number.
+                // SAFETY: no memory is passed, and the child owns its copy of the descriptor.
                 check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) })?;
             } else {
-                // SAFETY: no memory is passed; in this process, which is about to exec, `number`
+                // SAFETY: no memory is passed; in the child, which is about to call exec(2), `number`
                 // has no owner.
                 check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
             }

@@ -1,7 +1,7 @@
-//! Messages: bytes in several buffers, with an address and control data.
+//! Sending and receiving messages: bytes in several buffers, with an address and control data.
 //!
-//! Each function is one libc call. The address may be of any family; it is `AF_UNSPEC` if there is
-//! none.
+//! Each function makes one libc call. The address may be of any family. If there is no address, the
+//! family is `AF_UNSPEC`.
 //!
 //! # Invariants
 //! * Received descriptors are close-on-exec, and are closed unless the caller takes them
@@ -25,8 +25,8 @@ use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len};
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct Received<'a> {
-    /// The number of bytes in the buffers; with `MSG_TRUNC` in the flags of the call, the message's
-    /// full length.
+    /// The number of bytes in the buffers. If the flags of the call contain `MSG_TRUNC`, it is the full
+    /// length of the message.
     pub(crate) bytes: usize,
     /// `MSG_TRUNC` if bytes did not fit, `MSG_CTRUNC` if control data did not fit.
     pub(crate) flags: c_int,
@@ -35,7 +35,7 @@ pub(crate) struct Received<'a> {
     pub(crate) control: Control<'a>,
 }
 
-/// The maximum size of a datagram, including those combined by receive offload.
+/// The maximum size of a datagram, including datagrams combined by receive offload.
 const DATAGRAM_MAX: usize = 65_535;
 
 /// Calls recvmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` in addition to `flags`.
@@ -67,16 +67,16 @@ pub(crate) fn recvmsg<'a>(
         unsafe { length.write(message.msg_namelen) };
         Ok(bytes)
     };
-    // SAFETY: on success the kernel has written an address of the stored length. If there is none,
-    // the zeroes with which `try_init` began are an `AF_UNSPEC` address.
+    // SAFETY: on success the kernel has written an address of the stored length. If there is no
+    // address, the storage is still zeroed, which is an `AF_UNSPEC` address.
     let (bytes, address) = unsafe { SockAddr::try_init(receive) }?;
-    // SAFETY: the kernel has just written this many bytes of control data, of this message.
+    // SAFETY: the kernel has just written this many bytes of control data for this message.
     let control = unsafe { Control::new(control, message.msg_controllen as usize) };
     Ok(Received { bytes, flags: message.msg_flags, address, control })
 }
 
-/// Receives like [`recvmsg`] into more buffers than the kernel accepts: into one, and from there
-/// into all.
+/// Receives like [`recvmsg`] into more buffers than the kernel accepts: it receives into one buffer and
+/// copies the bytes to the others.
 #[cold]
 fn recvmsg_scattered<'a>(
     fd: BorrowedFd<'_>,
@@ -107,8 +107,8 @@ pub(crate) fn sendmsg(
     flags: c_int,
 ) -> io::Result<usize> {
     if bufs.len() > IOVECS_MAX {
-        // One byte more than the longest datagram is enough: the kernel refuses it like any larger
-        // one.
+        // One byte more than the longest datagram is sufficient: the kernel refuses it like any longer
+        // message.
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(DATAGRAM_MAX + 1).collect();
         return sendmsg(fd, &[IoSlice::new(&bytes)], to, control, flags);
     }
@@ -197,7 +197,8 @@ mod tests {
         assert_eq!(text, "far", "no other copy is open");
     }
 
-    /// End of stream is reported when the last copy of the other end is closed.
+    /// Returns whether `near` is at end of stream, that is, whether the last copy of the other end is
+    /// closed.
     fn is_closed_everywhere(mut near: &UnixStream) -> bool {
         near.set_nonblocking(true).unwrap();
         near.read(&mut [0]).is_ok_and(|count| count == 0)
@@ -219,14 +220,14 @@ mod tests {
         }
     }
 
-    /// Each message used to leave one descriptor open.
+    /// In an earlier version each message leaked one descriptor.
     #[test]
     fn unrequested_descriptors_of_senders_are_closed() {
-        /// asm-generic's value.
+        /// The value in asm-generic.
         const SO_PASSPIDFD: c_int = 76;
         let (ours, theirs) = UnixStream::pair().unwrap();
         if crate::sys::option::switch(theirs.as_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, true).is_err() {
-            return eprintln!("skipped: this kernel has no SO_PASSPIDFD");
+            return eprintln!("skipped: this kernel does not have SO_PASSPIDFD");
         }
         for takes in [false, true] {
             (&ours).write_all(b"x").unwrap();
@@ -247,7 +248,7 @@ mod tests {
     #[test]
     fn the_maximum_number_of_descriptors_passes() {
         if !has_descriptors(1000) {
-            return eprintln!("skipped: too few descriptors");
+            return eprintln!("skipped: the limit of descriptors is too low");
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
         let file = File::open("/dev/null").unwrap();

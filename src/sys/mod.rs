@@ -1,11 +1,11 @@
 //! System calls of the socket layer.
 //!
 //! Outside this module descriptors are `OwnedFd` and `BorrowedFd`, addresses are decoded, and
-//! results are `io::Result`. Calls go through libc's functions (or `socket2`, which does the same),
-//! so that sanitizers and preloaded libraries see them. recv and send go through syscall(2) where
-//! these functions are glibc's own ([`calls`]). Nothing here retries or waits: EINTR and EAGAIN are
-//! handled by `net::fd::operation`, which knows deadlines. The poller's calls are in its back ends
-//! (`rt/poll/epoll.rs` and its twins).
+//! results are `io::Result`. Calls go through libc's functions, directly or through `socket2`, so that
+//! sanitizers and preloaded libraries see them. Only recv and send bypass these functions, and only
+//! if the functions are glibc's own ([`calls`]). The functions of this module do not retry or wait:
+//! `net::fd::operation`, which knows the deadlines, handles EINTR and EAGAIN. The poller's calls are
+//! in its back ends (`rt/poll/epoll.rs` and the others).
 
 pub(crate) mod batch;
 mod calls;

@@ -1,9 +1,9 @@
-//! The host's name service: getaddrinfo(3) and getnameinfo(3) as safe functions. They block.
+//! The system's name service: getaddrinfo(3) and getnameinfo(3) as safe functions. They block.
 //!
-//! Both are thread-safe and follow nsswitch.conf(5), hosts(5) and resolv.conf(5) with its search
+//! Both calls are thread-safe and follow nsswitch.conf(5), hosts(5) and resolv.conf(5) with its search
 //! list, timeouts and attempts. getaddrinfo orders addresses by RFC 6724 and gai.conf(5). std's
-//! resolver makes the same call, but always for both families, and its errors can be told apart
-//! only by their text.
+//! resolver makes the same call, but always for both families, and its errors differ only in their
+//! text.
 
 #![allow(unsafe_code)]
 
@@ -28,21 +28,21 @@ pub enum Family {
     V6,
 }
 
-/// The reason of a failed query.
+/// The cause of a failed query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NameFailure {
-    /// The name does not exist, or has nothing of the queried kind (EAI_NONAME, EAI_NODATA).
+    /// The name does not exist, or has no records of the queried kind (EAI_NONAME, EAI_NODATA).
     NotFound,
-    /// No server answered, or a server has a temporary failure (EAI_AGAIN); with the library's
+    /// No server answered, or a server has a temporary failure (EAI_AGAIN). Contains the library's
     /// text.
     Temporary(String),
-    /// Another code, with the library's text.
+    /// The call failed with another code. Contains the library's text.
     Other(String),
-    /// An underlying system call failed (EAI_SYSTEM, EAI_MEMORY).
+    /// An underlying system call failed (EAI_SYSTEM, EAI_MEMORY). Contains the errno.
     Errno(i32),
 }
 
-/// The result of getaddrinfo, which is freed on drop.
+/// The result of getaddrinfo(3). It is freed when dropped.
 struct List(*mut addrinfo);
 
 impl Drop for List {
@@ -53,14 +53,14 @@ impl Drop for List {
 }
 
 impl List {
-    /// Makes the query. Blocks.
+    /// Calls getaddrinfo(3), which blocks.
     fn ask(host: Option<&str>, service: Option<&str>, hints: &addrinfo) -> Result<List, NameFailure> {
         // A name with a NUL byte does not exist.
         let text = |text: Option<&str>| text.map(CString::new).transpose().map_err(|_| NameFailure::NotFound);
         let (host, service) = (text(host)?, text(service)?);
         let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
         let mut list = ptr::null_mut();
-        // SAFETY: the strings are null or end with a NUL; hints and result are valid.
+        // SAFETY: the strings are null or end with NUL; hints and result are valid.
         let code = unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), hints, &raw mut list) };
         if code == 0 { Ok(List(list)) } else { Err(explained(failure(code))) }
     }
@@ -75,7 +75,7 @@ impl List {
     fn addrs(&self) -> impl Iterator<Item = SocketAddr> {
         self.entries().filter_map(|entry| {
             let copy = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-                // SAFETY: an address of `ai_addrlen` bytes, which fits into storage for any
+                // SAFETY: the address has `ai_addrlen` bytes, and the storage has room for any
                 // address.
                 unsafe {
                     ptr::copy_nonoverlapping(entry.ai_addr.cast(), storage.cast::<u8>(), entry.ai_addrlen as usize)
@@ -92,7 +92,7 @@ impl List {
 }
 
 fn hints(family: Family, socktype: c_int, flags: c_int) -> addrinfo {
-    // SAFETY: `addrinfo` is plain data for which all zeroes is a valid value: no restriction.
+    // SAFETY: `addrinfo` is plain data, for which all zeroes is a valid value; it means no restriction.
     let mut hints: addrinfo = unsafe { std::mem::zeroed() };
     hints.ai_family = match family {
         Family::Any => libc::AF_UNSPEC,
@@ -116,17 +116,17 @@ fn failure(code: c_int) -> NameFailure {
     }
 }
 
-/// Corrects the failure of a process that has no descriptor left. The C library could then not read
-/// hosts(5) or query a server, and reports anything from "no such name" to an unrelated errno.
+/// Returns EMFILE or ENFILE instead of `failure` if no descriptor is left. The C library then could
+/// not read hosts(5) or query a server, and its error may be misleading, such as "no such name".
 #[cold]
 fn explained(failure: NameFailure) -> NameFailure {
     fd::exhausted().map_or(failure, NameFailure::Errno)
 }
 
 fn text(code: c_int) -> String {
-    // SAFETY: any number is allowed.
+    // SAFETY: the function accepts any number.
     let text = unsafe { libc::gai_strerror(code) };
-    // SAFETY: the result is a static string that ends with a NUL.
+    // SAFETY: the result is a static string that ends with NUL.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_string_lossy().into_owned()
 }
@@ -138,18 +138,20 @@ pub(crate) fn addrs(host: &str, family: Family) -> Result<Vec<SocketAddr>, NameF
     if addrs.is_empty() { Err(NameFailure::NotFound) } else { Ok(addrs) }
 }
 
-/// Returns the name at the end of `host`'s aliases.
+/// Returns the canonical name of `host`: the name at the end of its aliases.
 pub(crate) fn canonical_name(host: &str) -> Result<String, NameFailure> {
     let list = List::ask(Some(host), None, &hints(Family::Any, libc::SOCK_STREAM, libc::AI_CANONNAME))?;
     let name = list.entries().find(|entry| !entry.ai_canonname.is_null()).ok_or(NameFailure::NotFound)?;
-    // SAFETY: not null, so it is a string that ends with a NUL and lives as long as the list.
+    // SAFETY: the pointer is not null, so it points to a string that ends with NUL and lives as long as
+    // the list.
     let name = unsafe { CStr::from_ptr(name.ai_canonname) };
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// Returns the port of a service in services(5); with a `socktype` of 0 for any protocol.
+/// Returns the port of a service in services(5). With a `socktype` of 0 the service may be of any
+/// protocol.
 pub(crate) fn port(service: &str, socktype: c_int) -> Result<u16, NameFailure> {
-    // Other codes, such as EAI_SERVICE: the service is unknown, at least for this protocol.
+    // Other codes, such as EAI_SERVICE, mean that the service is unknown, at least for this protocol.
     let unknown = |failure| match failure {
         NameFailure::Other(_) => NameFailure::NotFound,
         failure => failure,
@@ -161,11 +163,11 @@ pub(crate) fn port(service: &str, socktype: c_int) -> Result<u16, NameFailure> {
 /// Returns the index of the network interface `name`.
 pub(crate) fn interface(name: &str) -> Option<u32> {
     let name = CString::new(name).ok()?;
-    // SAFETY: the string ends with a NUL. No interface has the index 0.
+    // SAFETY: the string ends with NUL. No interface has the index 0.
     Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|&number| number != 0)
 }
 
-/// Returns the name of `ip`.
+/// Returns the host name of `ip`.
 #[allow(clippy::unnecessary_cast, reason = "the constant has another type on some systems")]
 pub(crate) fn name(ip: IpAddr) -> Result<String, NameFailure> {
     let addr = SockAddr::from(SocketAddr::new(ip, 0));
@@ -185,7 +187,7 @@ pub(crate) fn name(ip: IpAddr) -> Result<String, NameFailure> {
     if code != 0 {
         return Err(explained(failure(code)));
     }
-    // SAFETY: on success the buffer contains a string that ends with a NUL.
+    // SAFETY: on success the buffer contains a string that ends with NUL.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) };
     Ok(name.to_string_lossy().into_owned())
 }

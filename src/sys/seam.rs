@@ -1,11 +1,11 @@
 //! Scripted results of system calls, for unit tests only.
 //!
-//! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for the address that a future
-//! socket will connect to ([`destination`]; the descriptor joins the script with its `connect`).
-//! Calls on other descriptors are not affected, so tests run in parallel. A descriptor leaves its
-//! script with `socket::close`, which `Fd` uses; a script ends when it is dropped.
+//! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for sockets that will connect to an
+//! address ([`destination`]). In the latter case a descriptor joins the script when it calls `connect`.
+//! Calls on other descriptors are not affected, so tests can run in parallel. A descriptor leaves its
+//! script with `socket::close`, which `Fd` uses. A script ends when it is dropped.
 //!
-//! Each kind of call has its own queue of [`Outcome`]s. With an empty queue the real call is made.
+//! Each kind of call has its own queue of [`Outcome`]s. If the queue is empty, the real call is made.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -20,7 +20,7 @@ use socket2::SockAddr;
 pub(crate) enum Call {
     Accept4,
     Connect,
-    /// getsockopt(2) of `SO_ERROR`.
+    /// getsockopt(2) with `SO_ERROR`.
     TakeError,
     /// getpeername(2).
     PeerAddr,
@@ -38,13 +38,12 @@ pub(crate) enum Call {
 pub(crate) enum Outcome {
     /// The call is made and returns its own result.
     Real,
-    /// The call fails with this errno and is not made (except `close`, which is).
+    /// The call fails with this errno. The real call is not made, except for `close`.
     Fail(i32),
-    /// `connect` and `take_error` succeed, the latter without an error, and are not made. For other
-    /// calls the same as `Real`.
+    /// `connect` succeeds, and `take_error` returns no error. The real call is not made. Other calls are
+    /// made as with `Real`.
     Succeed,
-    /// `take_error` succeeds, and the pending error is this errno. For other calls the same as
-    /// `Real`.
+    /// `take_error` returns this errno. The real call is not made. Other calls are made as with `Real`.
     Pending(i32),
 }
 
@@ -71,7 +70,7 @@ fn registry() -> MutexGuard<'static, Registry> {
     locked(&REGISTRY)
 }
 
-/// A script; it ends when dropped.
+/// A script of results. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Script(Shared);
 
@@ -132,7 +131,7 @@ pub(super) fn accept4(fd: BorrowedFd<'_>) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), Call::Accept4))
 }
 
-/// For calls that are made unless the script makes them fail.
+/// Returns the scripted error of `call`. If there is none, the real call is made.
 #[allow(dead_code, reason = "only Linux has such calls")]
 pub(super) fn fail(fd: BorrowedFd<'_>, call: Call) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), call))
@@ -165,8 +164,8 @@ pub(super) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Result<Option<io::Err
     }
 }
 
-/// Returns the scripted result of `close`. The descriptor leaves its script, because its number may
-/// be reused.
+/// Returns the scripted result of `close`, and removes the descriptor from its script, because its
+/// number may be reused.
 pub(super) fn close(fd: &OwnedFd) -> io::Result<()> {
     let state = registry().descriptors.remove(&fd.as_raw_fd());
     refuse(next(state, Call::Close))

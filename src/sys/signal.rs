@@ -1,4 +1,4 @@
-//! A signal handler that writes a byte to a pipe, which is all that is safe in one
+//! A signal handler that only writes a byte to a pipe, because few calls are safe in a signal handler
 //! (signal-safety(7)).
 
 use std::io;
@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::os;
 
-/// The writing end of the pipe, or -1.
+/// The write end of the pipe, or -1.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// Makes SIGUSR1 write a byte to `pipe`, which stays open for the life of the process.
+/// Installs a handler for SIGUSR1 that writes a byte to `pipe`, which stays open for the lifetime of the
+/// process.
 ///
 /// # Errors
-/// Returns `AlreadyExists` if the signal has a handler, or is ignored.
+/// Returns `AlreadyExists` if the signal has a handler or is ignored.
 #[allow(unsafe_code)]
 pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: reads the current action into `action`, which is large enough.
+    // SAFETY: `action` is valid for writes during the call.
     if unsafe { libc::sigaction(libc::SIGUSR1, std::ptr::null(), action.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -26,12 +27,12 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
     if action.sa_sigaction != libc::SIG_DFL {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "SIGUSR1 has a handler already, or is ignored"));
     }
-    // A signal that arrives while the pipe is full is dropped: the reader is about to print anyway.
+    // A signal that arrives while the pipe is full is dropped, because the reader will print anyway.
     super::socket::set_nonblocking(std::os::fd::AsFd::as_fd(&pipe), true)?;
     PIPE.store(pipe.as_raw_fd(), Ordering::Release);
     action.sa_sigaction = handle as extern "C" fn(libc::c_int) as usize;
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: `handle` is async-signal-safe: it makes one write(2) and keeps errno.
+    // SAFETY: `handle` is async-signal-safe: it calls write(2) once and preserves errno.
     if unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -42,10 +43,11 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
 #[allow(unsafe_code)]
 extern "C" fn handle(_signal: libc::c_int) {
     let place = os::errno_place();
-    // SAFETY: the place of the thread's errno is valid for the life of the thread.
+    // SAFETY: the address of the thread's errno is valid for the lifetime of the thread.
     let errno = unsafe { place.read() };
     let pipe = PIPE.load(Ordering::Acquire);
-    // SAFETY: one byte is read from a static; write(2) is async-signal-safe. The pipe stays open.
+    // SAFETY: the call reads one byte of a static, and write(2) is async-signal-safe. The pipe stays
+    // open.
     let _ = unsafe { libc::write(pipe, c"!".as_ptr().cast(), 1) };
     // SAFETY: as above.
     unsafe { place.write(errno) };

@@ -1,22 +1,23 @@
 //! Socket calls as safe functions on borrowed descriptors.
 //!
-//! recv and send go through [`calls`](super::calls); their vectored forms are one inlined libc call
+//! recv and send go through [`calls`](super::calls). Their vectored forms are one inlined libc call
 //! each. accept4 is in `os`. Calls made once per socket go through `socket2`. In unit tests,
 //! `accept4`, `connect`, `take_error`, `peer_addr` and `close` first consult the test's script
 //! (`sys::seam`).
 //!
 //! # Invariants
-//! * S1 — every descriptor created here is close-on-exec and, except for `dup_cloexec`,
+//! * S1 — every descriptor created by this module is close-on-exec and, except for `dup_cloexec`,
 //!   non-blocking from the start.
-//! * S2 — no call raises SIGPIPE: a library cannot know whether its host program ignores it.
-//! * S3 — an address is read only after its family was checked, by `socket2::SockAddr`.
-//! * S4 — a call that sends or receives does not block, even without O_NONBLOCK: every process that
-//!   shares the open file description may clear it. Each such call therefore has MSG_DONTWAIT.
-//!   accept4, readv, splice and sendfile have no such flag; see `Fd::ensure_nonblocking`.
+//! * S2 — no call raises SIGPIPE, because a library cannot know whether the program ignores it.
+//! * S3 — an address is read only after `socket2::SockAddr` has checked its family.
+//! * S4 — a call that sends or receives does not block, even if O_NONBLOCK is not set: every process
+//!   that shares the open file description may clear the flag. Each such call therefore uses
+//!   MSG_DONTWAIT. accept4, readv, splice and sendfile have no such flag; see
+//!   `Fd::ensure_nonblocking`.
 //!
 //! # Compared with Go (internal/poll, syscall)
-//! `send` and `sendmsg` with `MSG_NOSIGNAL` instead of `write` and `writev`, because Go's runtime
-//! handles SIGPIPE itself.
+//! Go uses `write` and `writev`, because its runtime handles SIGPIPE. This module uses `send` and
+//! `sendmsg` with `MSG_NOSIGNAL`.
 
 #![allow(unsafe_code)]
 
@@ -34,18 +35,18 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use super::seam;
 use super::{calls, os};
 
-/// The maximum number of bytes that one call on a stream requests: Go's limit. The kernel's own is
-/// 2 GiB less a page, and some kernels and filters have had errors near it. Callers limit the size;
-/// a datagram is never split.
+/// The maximum number of bytes that one call on a stream requests, as in Go. The kernel's limit is
+/// 2 GiB minus one page, and some kernels and filters had bugs near it. Callers limit the size, so
+/// that a datagram is never split.
 pub(crate) const MAX_RW: usize = 1 << 30;
 
-/// The maximum number of buffers of one vectored call: the kernel's UIO_MAXIOV. Others are left for
-/// the next call.
+/// The maximum number of buffers of one vectored call: the kernel's UIO_MAXIOV. Further buffers are
+/// left for the next call.
 pub(crate) const IOVECS_MAX: usize = 1024;
 
-/// Returns the number of empty buffers at the front. A vectored call on a stream skips them: they
-/// would use up places of the [`IOVECS_MAX`], and a call with only empty buffers returns 0, which
-/// means end of stream.
+/// Returns the number of empty buffers at the front. A vectored call on a stream skips them, because
+/// they count towards [`IOVECS_MAX`], and because a call with only empty buffers returns 0, which would
+/// mean end of stream.
 #[inline]
 pub(crate) fn leading_empty<B: Deref<Target = [u8]>>(bufs: &[B]) -> usize {
     bufs.iter().take_while(|buf| buf.is_empty()).count()
@@ -61,10 +62,10 @@ pub(super) fn check_len(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// The flags of every call that sends: S2 and S4.
+/// The flags of every call that sends, for invariants S2 and S4.
 pub(super) const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
-/// Calls recv(2), or the simulation's if the descriptor is simulated.
+/// Calls recv(2), or the simulator's version if the descriptor is simulated.
 ///
 /// # Safety
 /// `buf` must be valid for writes of `length` bytes.
@@ -88,8 +89,8 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Resu
     check_len(unsafe { raw_recv(fd, buf.as_mut_ptr(), buf.len(), flags) })
 }
 
-/// Calls recv(2) with uninitialised memory. Afterwards the returned number of bytes is initialised,
-/// from the first on.
+/// Calls recv(2) with uninitialised memory. Returns the number of bytes received; that many bytes at
+/// the start of `buf` are then initialised.
 #[inline]
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     // SAFETY: as above.
@@ -100,12 +101,12 @@ pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io
 #[inline]
 pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let count = bufs.len().min(IOVECS_MAX) as c_int;
-    // SAFETY: `IoSliceMut` is guaranteed to have the layout of an iovec, and each is valid for
+    // SAFETY: `IoSliceMut` is guaranteed to have the layout of an iovec, and each buffer is valid for
     // writes during the call.
     check_len(unsafe { libc::readv(fd.as_raw_fd(), bufs.as_mut_ptr().cast(), count) })
 }
 
-/// Calls send(2), or the simulation's if the descriptor is simulated.
+/// Calls send(2), or the simulator's version if the descriptor is simulated.
 #[inline]
 fn raw_send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> libc::ssize_t {
     let fd = fd.as_raw_fd();
@@ -126,7 +127,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> io::Result<u
 /// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` and the first [`IOVECS_MAX`] buffers.
 #[inline]
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-    // SAFETY: `msghdr` is plain data for which all zeroes is a valid value: no name, no buffers, no
+    // SAFETY: `msghdr` is plain data, for which all zeroes is a valid value: no name, no buffers, no
     // control data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // `IoSlice` is guaranteed to have the layout of an iovec. The kernel does not write through the
@@ -137,7 +138,7 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Res
     check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, SEND_FLAGS) })
 }
 
-/// Calls [`accept4_any`] and converts the address; `None` if it is not an IP address.
+/// Calls [`accept4_any`] and converts the address. The address is `None` if it is not an IP address.
 #[cfg(test)]
 pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     accept4_any(fd).map(|(socket, address)| (socket, address.as_socket()))
@@ -180,50 +181,50 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     SockRef::from(&fd).shutdown(how)
 }
 
-/// Returns whether a read, or a write, would not wait: data, room, end of file or a pending error.
-/// Uses poll(2) without waiting.
+/// Returns whether the descriptor is readable, or with `write` writable, as reported by poll(2)
+/// without waiting.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // SAFETY: one entry, valid for the call.
+    // SAFETY: there is one entry, which is valid during the call.
     check(unsafe { libc::poll(&raw mut entry, 1, 0) }).map(|ready| ready > 0)
 }
 
-/// Returns whether the peer has closed its sending side, or the connection is gone (poll(2)). Where
-/// poll(2) does not report the former, only the latter is seen.
+/// Returns whether the peer has closed its sending side or the connection is gone (poll(2)). On systems
+/// whose poll(2) does not report the former, returns only whether the connection is gone.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let half_closed = os::POLL_HALF_CLOSED.unwrap_or(0);
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: half_closed, revents: 0 };
-    // SAFETY: one entry, valid for the call.
+    // SAFETY: there is one entry, which is valid during the call.
     check(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
     Ok(entry.revents & (half_closed | libc::POLLHUP) != 0)
 }
 
-/// Blocks until a read, or a write, would not wait, a signal interrupts it, or `timeout` has passed
-/// (poll(2)).
+/// Blocks in poll(2) until the descriptor is readable, or with `write` writable, until a signal
+/// interrupts the call, or until `timeout` has passed.
 pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool, timeout: Option<Duration>) -> io::Result<()> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     let millis = timeout.map_or(-1, |timeout| c_int::try_from(timeout.as_millis() + 1).unwrap_or(c_int::MAX));
-    // SAFETY: one entry, valid for the call.
+    // SAFETY: there is one entry, which is valid during the call.
     match check(unsafe { libc::poll(&raw mut entry, 1, millis) }) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Returns [`is_ready`] of a TCP socket whose error queue is in use. With messages in the queue
-/// poll(2) reports POLLERR. POLLERR alone means nothing else, because a connection that has failed
-/// is also hung up.
+/// Returns whether a TCP socket whose error queue is in use is ready, like [`is_ready`]. While the queue
+/// has messages, poll(2) reports POLLERR. POLLERR alone has no other meaning, because for a failed
+/// connection poll(2) also reports a hang-up.
 pub(crate) fn is_ready_beside_errors(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // SAFETY: one entry, valid for the call.
+    // SAFETY: there is one entry, which is valid during the call.
     check(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
     Ok(entry.revents & !libc::POLLERR != 0)
 }
 
-/// Takes the pending error of a socket (`SO_ERROR`); the call clears it.
+/// Returns and clears the pending error of a socket (`SO_ERROR`).
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     #[cfg(test)]
     if let Some(result) = seam::take_error(fd) {
@@ -232,12 +233,12 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     SockRef::from(&fd).take_error()
 }
 
-/// Calls getsockname(2), for any family.
+/// Calls getsockname(2). The address may be of any family.
 pub(crate) fn local_addr_any(fd: BorrowedFd<'_>) -> io::Result<SockAddr> {
     SockRef::from(&fd).local_addr()
 }
 
-/// Calls getpeername(2), for any family.
+/// Calls getpeername(2). The address may be of any family.
 pub(crate) fn peer_addr_any(fd: BorrowedFd<'_>) -> io::Result<SockAddr> {
     #[cfg(test)]
     seam::peer_addr(fd)?;
@@ -259,20 +260,20 @@ fn not_ip() -> io::Error {
     io::Error::from_raw_os_error(libc::EAFNOSUPPORT)
 }
 
-/// Calls close(2), once: on Linux the number is free whatever the result is, so a second call could
-/// close a descriptor of another owner.
+/// Calls close(2) exactly once. On Linux the call always frees the number, even if it fails, so a second
+/// call could close another owner's descriptor.
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     #[cfg(test)]
     let scripted = seam::close(&fd);
     let raw = fd.into_raw_fd();
-    // SAFETY: the number came from an `OwnedFd`, so it is ours to close and is not used afterwards.
+    // SAFETY: the number came from an `OwnedFd`, so this function owns it, and it is not used afterwards.
     let result = check(unsafe { libc::close(raw) }).map(drop);
     #[cfg(test)]
     scripted?;
     result
 }
 
-/// Sets or clears `O_NONBLOCK`, which duplicates of the descriptor share.
+/// Sets or clears `O_NONBLOCK`. Duplicates of the descriptor share the flag.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
     SockRef::from(&fd).set_nonblocking(nonblocking)
 }
@@ -343,8 +344,8 @@ mod tests {
         assert_eq!(recv_vectored(client.as_fd(), &mut bufs).unwrap(), IOVECS_MAX);
     }
 
-    /// If SIGPIPE were raised, the process would end. Rust's test harness ignores the signal, so a
-    /// child process restores its default first.
+    /// SIGPIPE would terminate the process. Rust's test harness ignores the signal, so the test runs in
+    /// a child process that first restores the default action.
     #[test]
     fn send_to_a_closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SIGPIPE";

@@ -1,6 +1,6 @@
-//! Calls that only Unix sockets have, as safe functions.
+//! Calls for Unix sockets, as safe functions.
 //!
-//! Invariants S1 and S2 of [`socket`](super::socket) apply here as well.
+//! Invariants S1 and S2 of [`socket`](super::socket) apply to this module as well.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     os::pair(ty)
 }
 
-/// Returns the process, user and group of the peer. Process 0 means that the process is not known.
+/// Returns the process, user and group of the peer. A process of 0 means unknown.
 ///
 /// # Errors
 /// Returns ENOTCONN if there is no peer.
@@ -24,27 +24,27 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
     if cred.1 == libc::uid_t::MAX { Err(io::Error::from_raw_os_error(libc::ENOTCONN)) } else { Ok(cred) }
 }
 
-/// Returns the effective user of this process.
+/// Returns the effective user ID of this process.
 #[allow(unsafe_code)]
 pub(crate) fn user() -> libc::uid_t {
-    // SAFETY: no arguments, cannot fail.
+    // SAFETY: the call has no arguments and cannot fail.
     unsafe { libc::geteuid() }
 }
 
-/// Locks a file or folder until it is closed (flock(2)).
+/// Locks a file or directory until it is closed (flock(2)).
 ///
 /// # Errors
-/// Returns `WouldBlock` if it is locked.
+/// Returns `WouldBlock` if it is already locked.
 #[allow(unsafe_code)]
 pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: no pointers; the number is borrowed.
+    // SAFETY: no pointer is passed, and the descriptor is borrowed.
     match unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Converts an address from the kernel. No address becomes the unnamed address.
+/// Converts an address from the kernel. If there is no address, returns the unnamed address.
 ///
 /// # Errors
 /// Returns EAFNOSUPPORT if the address is of another family.
@@ -57,7 +57,7 @@ pub(crate) fn from_kernel(address: &SockAddr) -> io::Result<SocketAddr> {
         (None, Some(name)) => os::from_abstract_name(name).ok(),
         (None, None) => None,
     };
-    // An empty path makes the unnamed address.
+    // An empty path gives the unnamed address.
     named.map_or_else(|| SocketAddr::from_pathname(""), Ok)
 }
 
@@ -79,9 +79,9 @@ mod tests {
             assert_eq!(socket::recv(other.as_fd(), &mut buf, 0).unwrap(), 4);
             let (pid, uid, gid) = peer_cred(one.as_fd()).unwrap();
             assert_eq!(pid, std::process::id() as libc::pid_t);
-            // SAFETY: no arguments, cannot fail.
+            // SAFETY: the call has no arguments and cannot fail.
             assert_eq!(uid, unsafe { libc::geteuid() });
-            // SAFETY: no arguments, cannot fail.
+            // SAFETY: the call has no arguments and cannot fail.
             assert_eq!(gid, unsafe { libc::getegid() });
         }
     }

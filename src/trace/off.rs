@@ -1,4 +1,4 @@
-//! The functions without the feature `tracing`: none does anything.
+//! The empty functions that are used without the feature `tracing`.
 
 use std::fmt::Display;
 use std::future::Future;

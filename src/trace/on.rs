@@ -1,4 +1,4 @@
-//! The functions with the feature `tracing`.
+//! The functions that are used with the feature `tracing`.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -57,7 +57,7 @@ pub(crate) fn closes(fd: BorrowedFd<'_>, was_asked: bool) {
     if !enabled!(target: "netpoll::close", Level::DEBUG) {
         return;
     }
-    // Other descriptors have no addresses.
+    // Descriptors other than sockets have no addresses and are not reported.
     let Ok(local) = socket::local_addr_any(fd) else { return };
     let peer = text(socket::peer_addr_any(fd).ok());
     let tcp = option::tcp_state(fd).ok();
@@ -75,7 +75,8 @@ pub(crate) fn closes(fd: BorrowedFd<'_>, was_asked: bool) {
     );
 }
 
-/// One attempt of a dial. If it is dropped without an end, it was abandoned.
+/// One connection attempt of a dial. Dropping it without calling `end` reports that the attempt was
+/// abandoned.
 #[derive(Debug)]
 pub(crate) struct Attempt(Option<(SocketAddr, Instant)>);
 
@@ -140,7 +141,7 @@ pub(crate) fn in_task<F: Future>(
     let span = tracing::info_span!(
         target: "netpoll::task", "task", task, name = Empty, spawned_at = %format_args!("{}:{}", place.file(), place.line()),
     );
-    // A sized value: tracing 0.1.35 takes no other.
+    // `&&str`, because `record` of tracing 0.1.35 requires a sized value.
     if let Some(name) = &name {
         span.record("name", name);
     }

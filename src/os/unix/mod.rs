@@ -1,21 +1,22 @@
 //! Unix-specific extensions: Unix-domain sockets ([`net`]) and descriptor traits ([`io`]).
 
 pub mod net {
-    //! Unix-domain sockets: streams, datagrams and packets between processes of one machine.
+    //! Unix-domain sockets: stream, datagram and seqpacket sockets between processes of one machine.
     //!
-    //! The types are async-std's with Go's semantics, as in [`net`](crate::net): deadlines on the
-    //! socket, a close that wakes every waiter, methods that take `&self`, and any executor. Beyond
-    //! async-std there are abstract names and names that the kernel chooses, [`UnixSeqpacket`],
+    //! The types are those of async-std with the semantics of Go's sockets, as in
+    //! [`net`](crate::net): a deadline belongs to the socket, a close wakes every waiter, methods take
+    //! `&self`, and the sockets work under any executor. async-std does not have abstract names, names
+    //! that the kernel chooses, [`UnixSeqpacket`],
     //! [descriptors in messages](UnixStream::send_with_fds), [peer
     //! credentials](UnixStream::peer_cred), a listener that removes its file, and a dial that waits
-    //! while the listener is busy.
+    //! while the listener's backlog is full.
     //!
     //! # Names
-    //! A path names a file and has at most 107 bytes. A path that begins with a NUL byte is a name
-    //! in the abstract namespace, without a file, with at most 107 bytes after the NUL; std's
-    //! `SocketAddrExt::from_abstract_name` also makes such an address. With an empty path the
-    //! kernel chooses an abstract name. (unix(7). `@` is an ordinary byte in paths, and stands for
-    //! the NUL in errors.) Only Linux has abstract names; elsewhere such a name is `Unsupported`.
+    //! A path names a file and has at most 107 bytes. A path that begins with a NUL byte is a name in
+    //! the abstract namespace, with at most 107 bytes after the NUL; it has no file. std's
+    //! `SocketAddrExt::from_abstract_name` also creates such an address. If the path is empty, the
+    //! kernel chooses an abstract name. See unix(7). In paths `@` is an ordinary byte; in error texts
+    //! it stands for the NUL. Only Linux has abstract names; other systems return `Unsupported`.
     //!
     //! Files are created and removed with blocking calls: a slow filesystem blocks the calling
     //! thread.

@@ -1,17 +1,17 @@
 //! recv(2) and send(2) without glibc's wrappers, on Linux with a dynamic glibc.
 //!
-//! glibc makes `recv` and `send` cancellation points of pthread_cancel(3). In a process of several
-//! threads that costs two calls and two atomic read-modify-writes per system call. A cancelled
-//! thread is undefined behaviour in Rust, so nothing needs them. The calls are made by
+//! In glibc `recv` and `send` are cancellation points of pthread_cancel(3). In a multi-threaded process
+//! this costs two calls and two atomic read-modify-writes per system call. Cancelling a thread is
+//! undefined behaviour in Rust, so cancellation points are not needed. The calls are made by
 //! [`kernel`](super::kernel) instead.
 //!
 //! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names,
-//! and must see the calls. Before the first call, [`choose`] compares the objects in which the
-//! dynamic linker has found `recv`, `send` and `syscall` with glibc's own. If one of them differs,
-//! every call goes to `recv` and `send`.
+//! and must see the calls. Before the first call, [`choose`] checks whether the dynamic linker has
+//! found `recv`, `send` and `syscall` in glibc. If one of them is in another object, every call goes to
+//! `recv` and `send`.
 //!
-//! Tracers of system calls (strace, seccomp, perf) see recvfrom(2) and sendto(2), as before. A
-//! breakpoint or a uprobe on glibc's `recv` or `send` does not see the calls.
+//! System call tracers (strace, seccomp, perf) see recvfrom(2) and sendto(2), as with glibc's functions.
+//! A breakpoint or a uprobe on glibc's `recv` or `send` does not see the calls.
 
 #![allow(unsafe_code)]
 
@@ -27,7 +27,7 @@ const UNKNOWN: u8 = 0;
 const BY_SYSCALL: u8 = 1;
 const BY_FUNCTION: u8 = 2;
 
-/// One of the three constants. The choice is the same whenever it is made, so no order is needed.
+/// One of the three constants. Every thread makes the same choice, so no ordering is needed.
 static CHOICE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Calls recv(2).
@@ -37,7 +37,7 @@ static CHOICE: AtomicU8 = AtomicU8::new(UNKNOWN);
 #[inline]
 pub(in crate::sys) unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     if CHOICE.load(Ordering::Relaxed) == BY_SYSCALL {
-        // SAFETY: the caller's promise; no address is asked for.
+        // SAFETY: the caller's promise; no address is requested.
         return unsafe { call(libc::SYS_recvfrom, fd, buf, len, flags) };
     }
     // SAFETY: the caller's promise.
@@ -51,15 +51,15 @@ pub(in crate::sys) unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flag
 #[inline]
 pub(in crate::sys) unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     if CHOICE.load(Ordering::Relaxed) == BY_SYSCALL {
-        // SAFETY: the caller's promise; no address is given.
+        // SAFETY: the caller's promise; no address is passed.
         return unsafe { call(libc::SYS_sendto, fd, buf.cast_mut(), len, flags) };
     }
     // SAFETY: the caller's promise.
     unsafe { send_by_choice(fd, buf, len, flags) }
 }
 
-/// Makes the call `number`, recvfrom(2) or sendto(2), without an address. The result fits, as that of
-/// recv(2) does.
+/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result fits into
+/// `ssize_t`, like that of recv(2).
 ///
 /// # Safety
 /// `buf` must be valid during the call for the `len` bytes that the call reads or writes.
@@ -73,8 +73,8 @@ unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: 
     return unsafe { super::kernel::call(number, fd, buf, len, flags) };
 }
 
-/// Returns the address of the `syscall` that [`call`] calls or replaces. The feature `sim` defines one in the program,
-/// which is passed over.
+/// Returns the address of the `syscall` that [`call`] calls or replaces. With the feature `sim` this is the next definition
+/// after the one in the program.
 fn syscall() -> *const c_void {
     #[cfg(all(feature = "sim", not(netpoll_no_interpose)))]
     return crate::sim::find_system_call();
@@ -82,7 +82,7 @@ fn syscall() -> *const c_void {
     return libc::syscall as *const c_void;
 }
 
-/// Calls recv(2), and makes the choice if it is not made yet.
+/// Calls recv(2). Makes the choice first, if it has not been made.
 ///
 /// # Safety
 /// Same as [`recv`].
@@ -93,7 +93,7 @@ unsafe fn recv_by_choice(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int)
     unsafe { libc::recv(fd, buf, len, flags) }
 }
 
-/// Calls send(2), and makes the choice if it is not made yet.
+/// Calls send(2). Makes the choice first, if it has not been made.
 ///
 /// # Safety
 /// Same as [`send`].
@@ -113,7 +113,7 @@ fn choose() {
     }
 }
 
-/// Returns the start of the object file in memory that contains an address (dladdr(3)).
+/// Returns the base address of the object file that contains `address` (dladdr(3)).
 fn object(address: *const c_void) -> Option<*mut c_void> {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: `info` is valid for writes during the call, which only compares `address`.
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// A sanitizer has functions of its own in the executable.
+    /// A sanitizer defines its own functions in the executable.
     #[test]
     fn own_functions_of_glibc_are_replaced() {
         choose();

@@ -1,7 +1,7 @@
-//! The instruction of a system call, for [`direct`](super::direct).
+//! The system call instruction, for [`direct`](super::direct).
 //!
-//! On x86-64 it is issued in place: 15 instructions less per call than syscall(2) takes, which moves
-//! each argument to another register. Elsewhere syscall(2) issues it.
+//! On x86-64 the instruction is issued inline. This saves 15 instructions per call compared with
+//! syscall(2), which moves each argument to another register. Other architectures use syscall(2).
 
 #![allow(unsafe_code)]
 
@@ -13,8 +13,8 @@ use std::ptr;
 
 use libc::{size_t, ssize_t};
 
-/// Makes the call `number`, recvfrom(2) or sendto(2), without an address. The result and errno are those
-/// of recv(2) and send(2).
+/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result and errno are
+/// those of recv(2) and send(2).
 ///
 /// # Safety
 /// `buf` must be valid during the call for the `len` bytes that the call reads or writes.
@@ -22,8 +22,9 @@ use libc::{size_t, ssize_t};
 #[inline]
 pub(super) unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     let result: ssize_t;
-    // SAFETY: the registers are those of the kernel's calling convention (syscall(2)): it changes rax,
-    // rcx and r11, and no stack of this thread. The caller promises that the memory is valid.
+    // SAFETY: the registers follow the kernel's calling convention (syscall(2)). The kernel changes rax,
+    // rcx and r11, and does not use the stack of this thread. The caller promises that the memory is
+    // valid.
     unsafe {
         asm!(
             "syscall",
@@ -42,7 +43,7 @@ pub(super) unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size
     if result < 0 { fail(result) } else { result }
 }
 
-/// Sets errno for the `result` of a call that failed.
+/// Sets errno for the `result` of a failed call. Returns -1.
 #[cfg(target_arch = "x86_64")]
 #[cold]
 fn fail(result: ssize_t) -> ssize_t {
@@ -53,8 +54,8 @@ fn fail(result: ssize_t) -> ssize_t {
     -1
 }
 
-/// Makes the call `number`, recvfrom(2) or sendto(2), without an address. The result, which fits, and
-/// errno are those of recv(2) and send(2).
+/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result, which fits
+/// into `ssize_t`, and errno are those of recv(2) and send(2).
 ///
 /// # Safety
 /// `buf` must be valid during the call for the `len` bytes that the call reads or writes.

@@ -12,16 +12,16 @@ pub(crate) use libc::{
     kevent as Kevent,
 };
 
-/// The longest timeout, in seconds: some kernels refuse longer ones.
+/// The longest timeout, in seconds. Some kernels refuse longer timeouts.
 const SECONDS_MAX: u64 = 100_000_000;
 
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Opens a kqueue with close-on-exec (kqueue(2)). A child of fork(2) does not inherit it.
+/// Opens a close-on-exec kqueue (kqueue(2)). A child of fork(2) does not inherit it.
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
-    // SAFETY: no arguments.
+    // SAFETY: the call has no arguments.
     let number = check(unsafe { libc::kqueue() })?;
     // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
     let queue = unsafe { OwnedFd::from_raw_fd(number) };
@@ -30,14 +30,14 @@ pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     Ok(queue)
 }
 
-/// Returns false: this system's calls cannot be made to fail.
+/// Returns false: real system calls cannot be made to fail.
 #[cfg(test)]
 pub(crate) fn interrupt_next_change() -> bool {
     false
 }
 
-/// Applies `changes`, then waits for events for up to `timeout` nanoseconds (`None`: without limit)
-/// (kevent(2)). Returns the number of events.
+/// Calls kevent(2): applies `changes`, then waits for events for up to `timeout` nanoseconds, or without
+/// limit if it is `None`. Returns the number of events.
 pub(crate) fn kevent(
     queue: BorrowedFd<'_>,
     changes: &[Kevent],
@@ -51,7 +51,7 @@ pub(crate) fn kevent(
     let limit = limit.as_ref().map_or(ptr::null(), |limit| &raw const *limit);
     let (change_count, event_count) = (changes.len() as c_int, events.len() as c_int);
     let (changes, events) = (changes.as_ptr(), events.as_mut_ptr());
-    // SAFETY: the changes are valid for reads, the events for writes, of these counts; the limit is null or valid.
+    // SAFETY: the changes are valid for reads and the events for writes, for the given counts; the limit is null or valid.
     let count = unsafe { libc::kevent(queue.as_raw_fd(), changes, change_count, events, event_count, limit) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }

@@ -2,24 +2,24 @@
 //! macOS.
 //!
 //! It has the filters READ and WRITE, on real descriptors, and USER. An edge-triggered epoll
-//! instance, which is the descriptor of the queue, activates the filters. When an event is taken,
+//! instance, whose descriptor is that of the queue, activates the filters. When an event is taken,
 //! poll(2) checks the condition, as a kernel does. Constants have FreeBSD's values.
 //!
 //! | item | behaviour in the manual pages |
 //! |---|---|
-//! | EV_ADD | adds or modifies, and checks the condition in either case; flags that are not passed again are lost |
-//! | EV_DELETE | ENOENT if there is no such filter; closing the descriptor also deletes it |
-//! | EV_CLEAR | inactive after the event is taken, until the state changes again |
-//! | EV_ONESHOT, EV_DISPATCH | deleted, or disabled, after the event is taken |
-//! | EV_RECEIPT | every change returns EV_ERROR with an errno or 0, and no event is taken |
-//! | EV_ERROR | reports a change that failed, if there is room; otherwise the call fails |
-//! | EV_EOF | READ: the peer sends no more, and `data` may be left; WRITE: the peer accepts no more, or the reader of a pipe is closed; `fflags` is the socket's error |
-//! | NOTE_TRIGGER | activates USER |
-//! | EINTR | the changes have been applied ([`interrupt_next_change`]) |
+//! | EV_ADD | Adds or modifies the filter, and checks the condition in either case. Flags that are not passed again are lost. |
+//! | EV_DELETE | Fails with ENOENT if there is no such filter. Closing the descriptor also deletes the filter. |
+//! | EV_CLEAR | The filter is inactive after the event is taken, until the state changes again. |
+//! | EV_ONESHOT, EV_DISPATCH | The filter is deleted, or disabled, after the event is taken. |
+//! | EV_RECEIPT | Every change returns EV_ERROR with an errno or 0, and no event is taken. |
+//! | EV_ERROR | Reports a failed change, if there is room. Otherwise the call fails. |
+//! | EV_EOF | READ: the peer sends no more data, and `data` bytes may be left. WRITE: the peer accepts no more data, or the reader of a pipe is closed. `fflags` is the socket's error. |
+//! | NOTE_TRIGGER | Activates USER. |
+//! | EINTR | The changes have been applied (see [`interrupt_next_change`]). |
 //!
 //! Limits of the model: a kernel stores the error itself in `fflags`, but poll(2) reports only that
-//! there is one (here ECONNRESET). An error that does not end the connection, such as an error of a
-//! datagram, activates the filters and reports nothing else, as in FreeBSD.
+//! there is an error, so the model stores ECONNRESET. An error that does not end the connection, such
+//! as an error of a datagram, only activates the filters, as in FreeBSD.
 
 #![allow(unsafe_code)]
 
@@ -63,7 +63,7 @@ pub(crate) struct Kevent {
     pub(crate) udata: *mut c_void,
 }
 
-// SAFETY: `udata` is a number here and is never dereferenced.
+// SAFETY: `udata` is used as a number and is never dereferenced.
 unsafe impl Send for Kevent {}
 // SAFETY: as above.
 unsafe impl Sync for Kevent {}
@@ -79,7 +79,8 @@ struct Knote {
 #[derive(Debug)]
 struct Queue {
     knotes: BTreeMap<(usize, i16), Knote>,
-    /// Makes the epoll instance readable for a trigger or for changes by another thread.
+    /// An eventfd that makes the epoll instance readable after a trigger or a change by another
+    /// thread.
     bell: OwnedFd,
 }
 
@@ -94,7 +95,7 @@ thread_local! {
 }
 
 /// Makes the calling thread's next call with changes fail with EINTR after it has applied them.
-/// Returns true: the system supports it.
+/// Returns true, because the model supports this.
 pub(crate) fn interrupt_next_change() -> bool {
     INTERRUPTS.set(true);
     true
@@ -105,7 +106,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn owned(number: c_int) -> io::Result<OwnedFd> {
-    // SAFETY: if it is a descriptor, the kernel just returned it, and nothing else owns it.
+    // SAFETY: the kernel has just returned this descriptor, and it has no other owner.
     if number < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(number) }) }
 }
 
@@ -137,7 +138,7 @@ pub(crate) fn kqueue() -> io::Result<OwnedFd> {
 fn levels(fd: RawFd) -> c_int {
     let events = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
     let mut entry = libc::pollfd { fd, events, revents: 0 };
-    // SAFETY: one entry, valid for the call.
+    // SAFETY: there is one entry, which is valid during the call.
     unsafe { libc::poll(&raw mut entry, 1, 0) };
     entry.revents.into()
 }
@@ -155,7 +156,7 @@ fn condition(ident: usize, filter: i16) -> Option<(u16, u32, isize)> {
     let fd = ident as RawFd;
     let levels = levels(fd);
     let has = |level: i16| levels & c_int::from(level) != 0;
-    // The writing end of a pipe, whose reader is closed, has no error of a socket.
+    // POLLERR on the write end of a pipe means that the reader is closed. It is not a socket error.
     let is_broken_pipe = has(libc::POLLERR) && !has(libc::POLLHUP) && is_fifo(fd);
     let is_over = has(libc::POLLHUP) || is_broken_pipe;
     let error = if is_over && has(libc::POLLERR) && !is_broken_pipe { libc::ECONNRESET as u32 } else { 0 };
@@ -168,7 +169,7 @@ fn condition(ident: usize, filter: i16) -> Option<(u16, u32, isize)> {
         return None;
     }
     let mut bytes: c_int = 0;
-    // SAFETY: FIONREAD writes an int. A listener refuses the call and has no bytes.
+    // SAFETY: FIONREAD writes an int. It fails on a listener, which has no bytes.
     unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) };
     Some((eof(is_over || has(libc::POLLRDHUP)), error, bytes as isize))
 }
@@ -186,7 +187,7 @@ impl Queue {
             if change.filter != EVFILT_USER {
                 let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
                 match watch(epoll, change.ident as RawFd, events, change.ident as u64) {
-                    // epoll does not know the descriptor: the one that had this number before is
+                    // The descriptor is new to epoll, so an earlier descriptor with this number was
                     // closed.
                     Ok(()) => self.knotes.retain(|&(ident, filter), _| ident != change.ident || filter == EVFILT_USER),
                     Err(libc::EEXIST) => {}
@@ -214,7 +215,7 @@ impl Queue {
 
     fn ring(&self) {
         let one = 1_u64.to_ne_bytes();
-        // SAFETY: eight readable bytes, as eventfd(2) requires.
+        // SAFETY: the buffer has eight bytes, as eventfd(2) requires.
         unsafe { libc::write(self.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
@@ -291,7 +292,7 @@ pub(crate) fn kevent(
     let mut raw = [libc::epoll_event { events: 0, u64: 0 }; 64];
     let mut is_late = false;
     loop {
-        // Check without waiting first: an event that is taken shows the changes made before it.
+        // The first check does not wait, so that an event includes all changes made before it.
         for limit in [Some(0), until.map(|until| until.saturating_duration_since(Instant::now()).as_nanos())] {
             // SAFETY: the buffer has room for that many events.
             let ready = unsafe {

@@ -1,4 +1,4 @@
-//! Tests that the model behaves as the manual pages say.
+//! Tests that the model behaves as the manual pages describe.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -136,7 +136,7 @@ fn close_deletes_the_filters_of_a_descriptor() {
     let (socket, mut peer) = pair();
     let number = socket.as_raw_fd();
     assert_eq!(apply(&queue, change(&socket, EVFILT_READ, EV_ADD | EV_CLEAR)), 0);
-    // SAFETY: the number is open and is replaced; from here on `socket` owns the duplicate.
+    // SAFETY: `socket` owns the descriptor `number`, which is open. From here on it owns the duplicate.
     #[allow(unsafe_code)]
     let replaced = unsafe { libc::dup2(peer.as_raw_fd(), number) };
     assert_eq!(replaced, number);

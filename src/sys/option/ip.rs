@@ -76,17 +76,17 @@ pub(crate) fn set_multicast_ttl_v4(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<(
     SockRef::from(&fd).set_multicast_ttl_v4(ttl)
 }
 
-/// Returns IP_MULTICAST_IF, by address.
+/// Returns IP_MULTICAST_IF, as an address.
 pub(crate) fn multicast_interface_v4(fd: BorrowedFd<'_>) -> io::Result<Ipv4Addr> {
     SockRef::from(&fd).multicast_if_v4()
 }
 
-/// Sets IP_MULTICAST_IF, by address.
+/// Sets IP_MULTICAST_IF to the interface with the given address.
 pub(crate) fn set_multicast_interface_v4(fd: BorrowedFd<'_>, address: Ipv4Addr) -> io::Result<()> {
     SockRef::from(&fd).set_multicast_if_v4(&address)
 }
 
-/// Sets IP_MULTICAST_IF, by index.
+/// Sets IP_MULTICAST_IF to the interface with the given index.
 pub(crate) fn set_multicast_interface_v4_index(fd: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     let any = libc::in_addr { s_addr: 0 };
     let request = libc::ip_mreqn { imr_multiaddr: any, imr_address: any, imr_ifindex: index as libc::c_int };
@@ -123,32 +123,32 @@ pub(crate) fn set_multicast_interface_v6(fd: BorrowedFd<'_>, index: u32) -> io::
     SockRef::from(&fd).set_multicast_if_v6(index)
 }
 
-/// Sets IP_ADD_MEMBERSHIP, by the interface's address.
+/// Sets IP_ADD_MEMBERSHIP for the interface with the given address.
 pub(crate) fn join_multicast_v4(fd: BorrowedFd<'_>, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
     SockRef::from(&fd).join_multicast_v4(&group, &interface)
 }
 
-/// Sets IP_DROP_MEMBERSHIP, by the interface's address.
+/// Sets IP_DROP_MEMBERSHIP for the interface with the given address.
 pub(crate) fn leave_multicast_v4(fd: BorrowedFd<'_>, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
     SockRef::from(&fd).leave_multicast_v4(&group, &interface)
 }
 
-/// Sets IP_ADD_MEMBERSHIP, by the interface's index.
+/// Sets IP_ADD_MEMBERSHIP for the interface with the given index.
 pub(crate) fn join_multicast_v4_by_index(fd: BorrowedFd<'_>, group: Ipv4Addr, interface: u32) -> io::Result<()> {
     SockRef::from(&fd).join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
 }
 
-/// Sets IP_DROP_MEMBERSHIP, by the interface's index.
+/// Sets IP_DROP_MEMBERSHIP for the interface with the given index.
 pub(crate) fn leave_multicast_v4_by_index(fd: BorrowedFd<'_>, group: Ipv4Addr, interface: u32) -> io::Result<()> {
     SockRef::from(&fd).leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
 }
 
-/// Sets IPV6_ADD_MEMBERSHIP.
+/// Sets IPV6_ADD_MEMBERSHIP for the interface with the given index.
 pub(crate) fn join_multicast_v6(fd: BorrowedFd<'_>, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
     SockRef::from(&fd).join_multicast_v6(group, interface)
 }
 
-/// Sets IPV6_DROP_MEMBERSHIP.
+/// Sets IPV6_DROP_MEMBERSHIP for the interface with the given index.
 pub(crate) fn leave_multicast_v6(fd: BorrowedFd<'_>, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
     SockRef::from(&fd).leave_multicast_v6(group, interface)
 }

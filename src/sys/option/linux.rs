@@ -1,4 +1,4 @@
-//! Options that only Linux has, or has in this form.
+//! Options that only Linux has, or that other systems have in another form.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -13,10 +13,11 @@ use crate::sys::control::Plain;
 /// The level of the options of multipath TCP (linux/mptcp.h).
 const SOL_MPTCP: c_int = 284;
 
-/// The option that only a multipath connection has; one that fell back does not (linux/mptcp.h).
+/// An option that only a multipath connection has (linux/mptcp.h). A connection that fell back to TCP
+/// does not have it.
 const MPTCP_INFO: c_int = 1;
 
-// SAFETY: it contains only integers; the kernel may write fewer bytes than its size.
+// SAFETY: the structure contains only integers. The kernel may write fewer bytes than its size.
 unsafe impl Plain for libc::tcp_info {}
 
 /// Returns whether the socket is an IPv6 socket (SO_DOMAIN).
@@ -104,7 +105,7 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
 }
 
-/// TCP_INFO, in the system-independent form.
+/// Returns TCP_INFO in the system-independent form.
 pub(crate) fn tcp_state(fd: BorrowedFd<'_>) -> io::Result<TcpState> {
     tcp_info(fd).map(|info| TcpState {
         state: info.tcpi_state,
@@ -130,8 +131,8 @@ pub(crate) fn syn_segments(fd: BorrowedFd<'_>) -> Option<u32> {
     tcp_info(fd).ok().filter(|info| info.tcpi_state == SYN_SENT).map(|info| info.tcpi_unacked)
 }
 
-/// Returns whether a connection uses multipath TCP. A connection that fell back to TCP, or never
-/// was one, has no MPTCP_INFO.
+/// Returns whether a connection uses multipath TCP. A connection that fell back to TCP, or has always
+/// used TCP, has no MPTCP_INFO.
 pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
     match get::<c_int>(fd, SOL_MPTCP, MPTCP_INFO) {
         Ok(_) => Ok(true),
@@ -140,13 +141,13 @@ pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// Sets IP_MULTICAST_ALL: whether groups joined by other sockets of the host are received (Linux
-/// 2.6.31).
+/// Sets IP_MULTICAST_ALL: whether the socket also receives groups joined by other sockets of the host
+/// (Linux 2.6.31).
 pub(crate) fn set_multicast_all_v4(fd: BorrowedFd<'_>, all: bool) -> io::Result<()> {
     SockRef::from(&fd).set_multicast_all_v4(all)
 }
 
-/// Sets IPV6_MULTICAST_ALL (Linux 4.20).
+/// Sets IPV6_MULTICAST_ALL, the IPv6 version of IP_MULTICAST_ALL (Linux 4.20).
 pub(crate) fn set_multicast_all_v6(fd: BorrowedFd<'_>, all: bool) -> io::Result<()> {
     SockRef::from(&fd).set_multicast_all_v6(all)
 }

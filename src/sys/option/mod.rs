@@ -1,7 +1,7 @@
 //! Socket options, as functions on borrowed descriptors.
 //!
 //! No other module uses `socket2::SockRef` to read or set an option, so a back end that simulates
-//! sockets can replace this one.
+//! sockets can replace this module.
 
 #![allow(unsafe_code)]
 
@@ -26,7 +26,7 @@ pub(crate) use linux::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::*;
 
-/// Calls setsockopt(2).
+/// Sets an option to `value` (setsockopt(2)).
 pub(crate) fn set<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is valid for reads of its size during the call.
@@ -34,7 +34,7 @@ pub(crate) fn set<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Calls getsockopt(2).
+/// Returns the value of an option (getsockopt(2)).
 pub(crate) fn get<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     let mut length = size_of::<T>() as libc::socklen_t;
@@ -43,7 +43,7 @@ pub(crate) fn get<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it began as zeroes, and every bit pattern is a valid value of `T`.
+    // SAFETY: the memory was zeroed, and every bit pattern is a valid value of `T`.
     Ok(unsafe { value.assume_init() })
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn switch(fd: BorrowedFd<'_>, level: c_int, name: c_int, on: bool) ->
 /// The kernel's state of a TCP socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TcpState {
-    /// Its number in the kernel.
+    /// The number of the state in the kernel.
     pub(crate) state: u8,
     pub(crate) rtt_micros: u32,
     pub(crate) congestion_window: u32,
@@ -68,13 +68,14 @@ pub(crate) struct TcpState {
     pub(crate) unsent: u32,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
-    /// Segments with data that were received and sent.
+    /// The numbers of segments with data that were received and sent.
     pub(crate) segments: [u32; 2],
     pub(crate) last_sent_millis: u32,
     pub(crate) last_received_millis: u32,
-    /// Of a listener, the connections that wait to be accepted.
+    /// The number of unacknowledged segments; for a listener, the number of connections in the accept
+    /// queue.
     pub(crate) unacknowledged: u32,
-    /// Of a listener, how many may wait.
+    /// The number of selectively acknowledged segments; for a listener, the limit of the accept queue.
     pub(crate) selectively_acknowledged: u32,
 }
 
@@ -103,14 +104,15 @@ impl TcpState {
         STATES.get(usize::from(self.state)).copied().unwrap_or(STATES[0])
     }
 
-    /// Returns whether the socket is a listener. The fields of segments are then those of its accept
-    /// queue.
+    /// Returns whether the socket is a listener. `unacknowledged` and `selectively_acknowledged` then
+    /// describe its accept queue.
     pub(crate) fn is_listener(&self) -> bool {
         self.state == TcpState::LISTEN
     }
 }
 
-/// Returns the number of connections that wait in the accept queue of a TCP listener.
+/// Returns the number of connections in the accept queue of a TCP listener. Returns `InvalidInput` for
+/// other sockets.
 pub(crate) fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
     let state = tcp_state(listener)?;
     if state.is_listener() { Ok(state.unacknowledged) } else { Err(io::ErrorKind::InvalidInput.into()) }

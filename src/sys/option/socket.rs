@@ -1,4 +1,4 @@
-//! Options of every socket (SOL_SOCKET): type, addresses, buffers, linger.
+//! Options of all sockets (SOL_SOCKET): type, address reuse, buffers, linger.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -46,10 +46,10 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
     SockRef::from(&fd).set_send_buffer_size(bytes)
 }
 
-/// Raises SO_SNDBUF so that the socket takes at least `bytes` more, if the limit of the system
-/// (net.core.wmem_max) permits it.
+/// Raises SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit
+/// (net.core.wmem_max) allows it.
 pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    // The kernel also counts its own structures.
+    // Doubled, because the kernel also counts its own structures.
     set_send_buffer_size(fd, send_buffer_size(fd)?.saturating_add(2 * bytes))
 }
 
@@ -64,9 +64,9 @@ pub(crate) fn seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs().saturating_add(partial))
 }
 
-/// Sets SO_LINGER: how close(2) treats unsent data. `None` sends it in the background, zero
-/// discards it and resets the connection, and another time waits that long, rounded up to seconds
-/// so that half a second does not become a reset.
+/// Sets SO_LINGER, which determines how close(2) treats unsent data. With `None` the kernel sends it in
+/// the background. With zero the kernel discards it and resets the connection. With another duration
+/// close(2) waits that long, rounded up to seconds so that half a second does not become a reset.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
     const SECONDS_MAX: Duration = Duration::from_secs(libc::c_int::MAX as u64);
     SockRef::from(&fd).set_linger(linger.map(|linger| seconds(linger).min(SECONDS_MAX)))

@@ -1,4 +1,4 @@
-//! Options of TCP that every system has.
+//! TCP options that every system has.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -26,7 +26,8 @@ pub(crate) fn clear_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_keepalive(false)
 }
 
-/// Sets SO_KEEPALIVE and those of its three parameters that are given, in whole seconds.
+/// Sets SO_KEEPALIVE, and those of its three parameters that are `Some`. Durations are cut to whole
+/// seconds.
 pub(crate) fn set_keepalive(
     fd: BorrowedFd<'_>,
     idle: Option<Duration>,
@@ -46,7 +47,7 @@ pub(crate) fn set_keepalive(
     SockRef::from(&fd).set_tcp_keepalive(&parameters)
 }
 
-/// Returns TCP_KEEPIDLE; on macOS TCP_KEEPALIVE.
+/// Returns TCP_KEEPIDLE, which is TCP_KEEPALIVE on macOS.
 pub(crate) fn keepalive_idle(fd: BorrowedFd<'_>) -> io::Result<Duration> {
     SockRef::from(&fd).tcp_keepalive_time()
 }

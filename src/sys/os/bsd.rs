@@ -12,21 +12,21 @@ use std::thread::JoinHandle;
 
 use libc::c_int;
 
-/// Whether a short count of a TCP socket means that nothing is left. It does not here: urgent data
-/// makes a read return a short count, and kqueue(2) does not report urgent data.
+/// Whether a short read of a TCP socket means that no data is left. Here it does not: urgent data
+/// causes short reads, and kqueue(2) does not report urgent data.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = false;
 
-/// Whether an error of getaddrinfo(3) means that the name has no address, or none of the family:
+/// The errors of getaddrinfo(3) which mean that the name has no address, or no address of the family:
 /// EAI_NODATA and EAI_ADDRFAMILY.
 pub(crate) const NO_ADDRESS_CODES: [c_int; 2] = [7, 1];
 
-/// An errno that only Linux has.
+/// ENONET, an errno that only Linux has.
 pub(crate) const ENONET: c_int = -1;
 
-/// A socket option that only Linux has.
+/// UDP_SEGMENT, a socket option that only Linux has.
 pub(crate) const SEGMENT_OPTION: c_int = -1;
 
-/// A type of control message that only Linux has.
+/// UDP_GRO, a type of control message that only Linux has.
 pub(crate) const SEGMENTS_KIND: c_int = -1;
 
 /// The type of the control message that contains the TTL of a received datagram.
@@ -41,10 +41,10 @@ pub(crate) const RECV_TIMESTAMP: c_int = libc::SO_TIMESTAMP;
 /// The type of the control message that contains the time of arrival.
 pub(crate) const TIMESTAMP_KIND: c_int = libc::SCM_TIMESTAMP;
 
-/// The unit of the fraction of a second in that message, in nanoseconds.
+/// The unit of the fraction of a second in a [`TIMESTAMP_KIND`] message, in nanoseconds.
 pub(crate) const TIMESTAMP_UNIT: u32 = 1000;
 
-/// A message of a batch, with the layout of Linux's.
+/// A message of a batch, with the same layout as on Linux.
 #[repr(C)]
 #[allow(non_camel_case_types)]
 #[derive(Clone, Copy)]
@@ -53,7 +53,8 @@ pub(crate) struct mmsghdr {
     pub(crate) msg_len: libc::c_uint,
 }
 
-/// Calls recvmsg(2) for each header until one call fails.
+/// Calls recvmsg(2) for each header until a call fails. Returns the number of messages, or -1 if the
+/// first call fails.
 ///
 /// # Safety
 /// The `count` headers, and the memory they point to, must be valid for writes during the call.
@@ -73,7 +74,8 @@ pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
     count as c_int
 }
 
-/// Calls sendmsg(2) for each header until one call fails.
+/// Calls sendmsg(2) for each header until a call fails. Returns the number of messages, or -1 if the
+/// first call fails.
 ///
 /// # Safety
 /// The `count` headers must be valid for writes, and the memory they point to for reads, during the
@@ -94,10 +96,10 @@ pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
     count as c_int
 }
 
-/// Returns the address family of a socket, taken from its local address. Safe to call after
+/// Returns the address family of a socket, according to its local address. Safe to call after
 /// fork(2).
 pub(crate) fn domain(number: RawFd) -> io::Result<c_int> {
-    // SAFETY: plain data for which all zeroes is a valid value.
+    // SAFETY: the address is plain data, for which all zeroes is a valid value.
     let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: address and length are valid for writes during the call.
@@ -113,7 +115,7 @@ pub(super) fn peer_ids(fd: BorrowedFd<'_>) -> io::Result<(libc::uid_t, libc::gid
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok((uid, gid)) }
 }
 
-/// Whether Unix sockets can have names that are no paths.
+/// Whether Unix sockets can have abstract names.
 pub(crate) const HAS_ABSTRACT_NAMES: bool = false;
 
 /// Returns `None`: these systems have no abstract names.
@@ -121,14 +123,14 @@ pub(crate) fn abstract_name(_: &SocketAddr) -> Option<&[u8]> {
     None
 }
 
-/// Fails: these systems have no abstract names.
+/// Returns `Unsupported`: these systems have no abstract names.
 pub(crate) fn from_abstract_name(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Joins a thread that has ended. Reports whether it did; the handle must then be neither joined
-/// nor dropped. The call waits for thread-local destructors that are still running, because these
-/// systems cannot tell.
+/// Joins a thread if it has ended, and returns whether it did. After true, the handle must be neither
+/// joined nor dropped. The call waits for thread-local destructors that are still running, because
+/// these systems do not report whether they have ended.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     if !thread.is_finished() {
         return false;
@@ -138,12 +140,12 @@ pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     unsafe { libc::pthread_join(thread.as_pthread_t(), ptr::null_mut()) == 0 }
 }
 
-/// Returns the place of the calling thread's errno.
+/// Returns the address of the calling thread's errno.
 #[allow(unsafe_code)]
 pub(crate) fn errno_place() -> *mut libc::c_int {
     // SAFETY: the function has no preconditions.
     unsafe { libc::__error() }
 }
 
-/// Does nothing: each page of memory that is written next costs a fault.
+/// Does nothing: the first write to each page of the memory causes a page fault.
 pub(crate) fn populate<T>(_memory: &mut [MaybeUninit<T>]) {}

@@ -9,21 +9,21 @@ use std::ptr;
 
 use libc::{c_int, off_t};
 
-/// A cheap clock that is comparable with `Instant`.
+/// A coarse clock that is cheap to read and comparable with `Instant`.
 pub(crate) const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_FAST;
 
-/// The option that requests [`PACKET_INFO_V4`].
+/// The option that requests [`PACKET_INFO_V4`] messages.
 pub(crate) const RECV_PACKET_INFO_V4: c_int = libc::IP_RECVDSTADDR;
 
 /// The type of the control message that contains the destination of a received datagram, or the
 /// source of a sent one.
 pub(crate) const PACKET_INFO_V4: c_int = libc::IP_RECVDSTADDR;
 
-/// The data of [`PACKET_INFO_V4`].
+/// The data of a [`PACKET_INFO_V4`] message.
 pub(crate) type PacketInfoV4 = libc::in_addr;
 
-/// Returns the data that selects the source address of a datagram. The interface is not used for
-/// IPv4.
+/// Returns the data that selects the source address of a datagram. FreeBSD does not use the interface
+/// for IPv4.
 pub(crate) fn packet_info_v4(local: Ipv4Addr, _interface: u32) -> PacketInfoV4 {
     libc::in_addr { s_addr: u32::from(local).to_be() }
 }
@@ -35,14 +35,14 @@ pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Op
 }
 
 /// Returns the process, user and group of the peer of a Unix socket (getpeereid(3)). The process is
-/// 0, which means unknown.
+/// always 0, which means unknown.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let (uid, gid) = super::bsd::peer_ids(fd)?;
     Ok((0, uid, gid))
 }
 
-/// Calls sendfile(2) of FreeBSD: `most` bytes of `file` from `offset`. Returns the result and the
-/// number of bytes sent, which may be more than zero beside an error.
+/// Calls FreeBSD's sendfile(2) for `most` bytes of `file` from `offset`. Returns the result and the
+/// number of bytes sent, which may be more than zero even if the result is an error.
 pub(crate) fn sendfile(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: off_t, most: usize) -> (io::Result<()>, u64) {
     let mut sent: off_t = 0;
     // SAFETY: `sent` is valid for writes during the call; null means neither header nor trailer.

@@ -15,11 +15,11 @@ use std::thread::JoinHandle;
 use libc::c_int;
 pub(crate) use libc::{CLOCK_MONOTONIC_COARSE as COARSE_CLOCK, ENONET, mmsghdr};
 
-/// Whether a short count of a TCP socket means that nothing is left. It does: the poller reports
-/// urgent data, which makes a read return a short count.
+/// Whether a short read of a TCP socket means that no data is left. It does: only urgent data also
+/// causes short reads, and the poller reports urgent data.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = true;
 
-/// Whether an error of getaddrinfo(3) means that the name has no address, or none of the family:
+/// The errors of getaddrinfo(3) which mean that the name has no address, or no address of the family:
 /// EAI_NODATA and EAI_ADDRFAMILY.
 pub(crate) const NO_ADDRESS_CODES: [c_int; 2] = [libc::EAI_NODATA, -9];
 
@@ -29,10 +29,16 @@ pub(crate) const SEGMENT_OPTION: c_int = libc::UDP_SEGMENT;
 /// The type of the control message that contains the segment size of a received datagram.
 pub(crate) const SEGMENTS_KIND: c_int = libc::UDP_GRO;
 
-// Options that request control messages of IPv4, and the types of these messages.
+/// The option that requests [`PACKET_INFO_V4`] messages.
 pub(crate) const RECV_PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
+
+/// The type of the control message that contains the addresses and the interface of a datagram.
 pub(crate) const PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
+
+/// The type of the control message that contains the TTL of a received datagram.
 pub(crate) const TTL_KIND: c_int = libc::IP_TTL;
+
+/// The type of the control message that contains the TOS of a received datagram.
 pub(crate) const TOS_KIND: c_int = libc::IP_TOS;
 
 /// The option that requests the time of arrival.
@@ -41,10 +47,10 @@ pub(crate) const RECV_TIMESTAMP: c_int = libc::SO_TIMESTAMPNS;
 /// The type of the control message that contains the time of arrival.
 pub(crate) const TIMESTAMP_KIND: c_int = libc::SCM_TIMESTAMPNS;
 
-/// The unit of the fraction of a second in that message, in nanoseconds.
+/// The unit of the fraction of a second in a [`TIMESTAMP_KIND`] message, in nanoseconds.
 pub(crate) const TIMESTAMP_UNIT: u32 = 1;
 
-/// The data of [`PACKET_INFO_V4`].
+/// The data of a [`PACKET_INFO_V4`] message.
 pub(crate) type PacketInfoV4 = libc::in_pktinfo;
 
 /// Returns the data that selects the source address and the interface of a datagram.
@@ -88,13 +94,13 @@ pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
 pub(crate) fn domain(number: RawFd) -> io::Result<c_int> {
     let (mut domain, mut length): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
     let place = (&raw mut domain).cast();
-    // SAFETY: the number and its length are valid for reads and writes during the call.
+    // SAFETY: `domain` and its length are valid for reads and writes during the call.
     let result = unsafe { libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_DOMAIN, place, &raw mut length) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(domain) }
 }
 
 /// Returns the process, user and group of the peer of a Unix socket (SO_PEERCRED). The process is 0
-/// if it is not visible in this PID namespace; user and group are -1 if there is no peer.
+/// if it is not visible in this PID namespace. User and group are -1 if there is no peer.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
@@ -106,7 +112,7 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
     Ok((cred.pid, cred.uid, cred.gid))
 }
 
-/// Whether Unix sockets can have names that are no paths.
+/// Whether Unix sockets can have abstract names.
 pub(crate) const HAS_ABSTRACT_NAMES: bool = true;
 
 /// Returns the abstract name of an address, if it has one.
@@ -114,35 +120,35 @@ pub(crate) fn abstract_name(address: &SocketAddr) -> Option<&[u8]> {
     address.as_abstract_name()
 }
 
-/// Returns the address with an abstract name.
+/// Returns the address with the abstract name `name`.
 pub(crate) fn from_abstract_name(name: &[u8]) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(name)
 }
 
-/// Joins a thread that has ended, including its thread-local destructors. Reports whether it did;
-/// the handle must then be neither joined nor dropped.
+/// Joins a thread if it has ended, including its thread-local destructors, and returns whether it did.
+/// After true, the handle must be neither joined nor dropped.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the
     // calling thread, which is running.
     unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) == 0 }
 }
 
-/// Returns the place of the calling thread's errno.
+/// Returns the address of the calling thread's errno.
 #[allow(unsafe_code)]
 pub(crate) fn errno_place() -> *mut libc::c_int {
     // SAFETY: the function has no preconditions.
     unsafe { libc::__errno_location() }
 }
 
-/// Asks the kernel for the pages of memory that is written next, in one call. Without support
-/// (before Linux 5.14), each page costs a fault.
+/// Populates the pages of `memory`, which will be written next, with one call. Before Linux 5.14 this
+/// has no effect, and the first write to each page causes a page fault.
 pub(crate) fn populate<T>(memory: &mut [MaybeUninit<T>]) {
     // SAFETY: sysconf(3) reads no memory.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
     let range = memory.as_mut_ptr_range();
     let (start, end) = (range.start.addr().next_multiple_of(page), range.end.addr() / page * page);
     if start < end {
-        // SAFETY: the pages belong to the slice. The call changes no contents.
+        // SAFETY: the pages belong to the slice. The call does not change their contents.
         unsafe { libc::madvise(range.start.with_addr(start).cast(), end - start, libc::MADV_POPULATE_WRITE) };
     }
 }

@@ -10,22 +10,23 @@ use std::ptr;
 use libc::{c_int, c_short, off_t};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-/// A cheap clock that is comparable with `Instant`.
+/// A coarse clock that is cheap to read and comparable with `Instant`.
 pub(crate) const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW_APPROX;
 
-/// No event: poll(2) does not report that a peer will send no more data.
+/// The event of poll(2) that reports that the peer will send no more data. macOS has none.
 pub(crate) const POLL_HALF_CLOSED: Option<c_short> = None;
 
-/// No flag: received descriptors are made close-on-exec afterwards.
+/// The flag of recvmsg(2) that makes received descriptors close-on-exec. macOS has none: the
+/// descriptors are made close-on-exec afterwards.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: c_int = 0;
 
-/// The option that requests [`PACKET_INFO_V4`].
+/// The option that requests [`PACKET_INFO_V4`] messages.
 pub(crate) const RECV_PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 
-/// The type of the control message that contains the destination and the interface of a datagram.
+/// The type of the control message that contains the addresses and the interface of a datagram.
 pub(crate) const PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 
-/// The data of [`PACKET_INFO_V4`].
+/// The data of a [`PACKET_INFO_V4`] message.
 pub(crate) type PacketInfoV4 = libc::in_pktinfo;
 
 /// Returns the data that selects the source address and the interface of a datagram.
@@ -40,8 +41,8 @@ pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Op
     (address(info.ipi_spec_dst), address(info.ipi_addr), Some(info.ipi_ifindex))
 }
 
-/// Waits for up to `timeout` nanoseconds, rounded up to milliseconds (`None`: without limit)
-/// (poll(2)). Returns the number of entries that have events.
+/// Calls poll(2): waits for events for up to `timeout` nanoseconds, rounded up to milliseconds, or
+/// without limit if it is `None`. Returns the number of entries that have events.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Result<usize> {
     let limit = timeout.map_or(-1, |nanos| nanos.div_ceil(1_000_000).min(i32::MAX as u64) as c_int);
     let count = entries.len() as libc::nfds_t;
@@ -50,8 +51,8 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
     usize::try_from(ready).map_err(|_| io::Error::last_os_error())
 }
 
-/// Makes a socket non-blocking, close-on-exec and free of SIGPIPE. A fork(2) by another thread
-/// before this call leaks the socket to the child.
+/// Makes a socket non-blocking and close-on-exec, and disables SIGPIPE for it. If another thread calls
+/// fork(2) before this call, the socket leaks to the child.
 fn prepare(socket: Socket) -> io::Result<OwnedFd> {
     let reference = SockRef::from(&socket);
     reference.set_nonblocking(true)?;
@@ -90,9 +91,10 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
     Ok((pid, uid, gid))
 }
 
-/// Calls sendfile(2) of macOS: `most` bytes of `file` from `offset`. Returns the result and the
-/// number of bytes sent, which may be more than zero beside an error. The manual page promises that
-/// number only beside EAGAIN and EINTR; other errors may leave the requested length in its place.
+/// Calls macOS's sendfile(2) for `most` bytes of `file` from `offset`. Returns the result and the
+/// number of bytes sent, which may be more than zero even if the result is an error. The manual page
+/// promises this number only for EAGAIN and EINTR; other errors may leave the requested length in
+/// its place.
 pub(crate) fn sendfile(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: off_t, most: usize) -> (io::Result<()>, u64) {
     let (to, file) = (to.as_raw_fd(), file.as_raw_fd());
     let mut length = off_t::try_from(most).unwrap_or(off_t::MAX);

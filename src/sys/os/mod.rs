@@ -1,5 +1,5 @@
-//! Differences between systems that are needed everywhere: one file per system, and one per group
-//! of systems. Together they define the same names on every system.
+//! Differences between systems. There is one file per system, and one per group of systems. Together
+//! they define the same names on every system.
 
 #[cfg(not(target_os = "linux"))]
 mod bsd;

@@ -1,13 +1,13 @@
 //! Calls that move bytes inside the kernel: splice(2), sendfile(2), and pipes.
 //!
 //! # Invariants
-//! * S2 (of [`socket`](crate::sys::socket)) — no call raises SIGPIPE. splice and sendfile have no flag
-//!   for it, so [`without_sigpipe`] checks the disposition. If the signal is ignored, as Rust's
-//!   `main` leaves it, this costs one call. Otherwise the signal is blocked in this thread, and if
-//!   the call made it pending, it is consumed before the mask is restored. A SIGPIPE that was
-//!   pending before stays pending.
-//! * Neither SPLICE_F_MORE nor SPLICE_F_MOVE is used: the former delays small writes by up to 200
-//!   ms.
+//! * S2 of [`socket`](crate::sys::socket) — no call raises SIGPIPE. splice and sendfile have no flag
+//!   for this, so [`without_sigpipe`] checks the disposition of the signal. If the signal is ignored,
+//!   which is the default in Rust programs, the check costs one call. Otherwise the signal is blocked in
+//!   this thread during the call. If the call made it pending, it is consumed before the mask is
+//!   restored. A SIGPIPE that was already pending stays pending.
+//! * SPLICE_F_MORE and SPLICE_F_MOVE are not used. SPLICE_F_MORE would delay small writes by up to
+//!   200 ms.
 
 #![allow(unsafe_code)]
 
@@ -19,12 +19,12 @@ use std::ptr;
 #[cfg(test)]
 use crate::sys::seam;
 
-/// A pipe, non-blocking and close-on-exec at both ends.
+/// A pipe. Both ends are non-blocking and close-on-exec.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     output: OwnedFd,
     input: OwnedFd,
-    /// The number of buffers, each of a page or a part of a packet.
+    /// The number of buffers. Each holds a page or a part of a packet.
     pub(crate) slots: usize,
 }
 
@@ -37,11 +37,10 @@ fn check_len(result: libc::ssize_t) -> io::Result<usize> {
 }
 
 impl Pipe {
-    /// Calls pipe2(2), and enlarges the pipe to `bytes` if the user's limit of pipe memory allows
-    /// it.
+    /// Creates a pipe (pipe2(2)). Its size is `bytes` if the user's limit of pipe memory allows it.
     pub(crate) fn new(bytes: usize) -> io::Result<Pipe> {
         let mut ends = [0; 2];
-        // SAFETY: an array of two ints, valid for writes.
+        // SAFETY: the array of two ints is valid for writes.
         check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
         // SAFETY: the kernel has just created this descriptor, and it has no other owner.
         let output = unsafe { OwnedFd::from_raw_fd(ends[0]) };
@@ -51,28 +50,28 @@ impl Pipe {
         let enlarged = check(unsafe { libc::fcntl(input.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as libc::c_int) });
         // SAFETY: the command takes no argument.
         let size = enlarged.or_else(|_| check(unsafe { libc::fcntl(input.as_raw_fd(), libc::F_GETPIPE_SZ) }))?;
-        // SAFETY: no pointers; a system constant.
+        // SAFETY: sysconf(3) takes no pointers.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         Ok(Pipe { output, input, slots: (size as usize / usize::try_from(page).unwrap_or(4096)).max(1) })
     }
 
-    /// Calls splice(2) for at most `most` bytes from `source` into the pipe, without waiting for
-    /// either.
+    /// Calls splice(2) for at most `most` bytes from `source` into the pipe. Does not wait for either
+    /// end.
     pub(crate) fn fill(&self, source: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         #[cfg(test)]
         seam::fail(source, seam::Call::SpliceFrom)?;
         splice(source, self.input.as_fd(), most)
     }
 
-    /// Calls splice(2) for at most `most` bytes from the pipe to `target`, without waiting for
-    /// either.
+    /// Calls splice(2) for at most `most` bytes from the pipe to `target`. Does not wait for either
+    /// end.
     pub(crate) fn drain(&self, target: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         #[cfg(test)]
         seam::fail(target, seam::Call::SpliceTo)?;
         without_sigpipe(|| splice(self.output.as_fd(), target, most))
     }
 
-    /// Calls read(2) for the contents of the pipe.
+    /// Reads contents of the pipe (read(2)).
     pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
         // initialised bytes.
@@ -82,12 +81,12 @@ impl Pipe {
 
 fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
-    // SAFETY: no offsets, so no pointers.
+    // SAFETY: no offsets, and so no pointers, are passed.
     check_len(unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), most, libc::SPLICE_F_NONBLOCK) })
 }
 
-/// Calls sendfile(2) for at most `most` bytes: from `offset`, which is advanced, or, with `None`,
-/// from the file's own position, which is advanced.
+/// Calls sendfile(2) for at most `most` bytes of `file`, from `offset` or, if it is `None`, from the
+/// file's own position. Advances the offset or the position.
 pub(crate) fn sendfile(
     to: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
@@ -98,7 +97,7 @@ pub(crate) fn sendfile(
     seam::fail(to, seam::Call::SendFile)?;
     let (to, file) = (to.as_raw_fd(), file.as_raw_fd());
     let Some(offset) = offset else {
-        // SAFETY: no offset, so no pointer.
+        // SAFETY: no offset, and so no pointer, is passed.
         return without_sigpipe(|| check_len(unsafe { libc::sendfile64(to, file, ptr::null_mut(), most) }));
     };
     let mut at = i64::try_from(*offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
@@ -116,14 +115,14 @@ pub(crate) fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::
     check_len(unsafe { libc::pread64(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), at) })
 }
 
-/// Makes a call that may raise SIGPIPE in this thread, and suppresses the signal.
+/// Calls `call`, which may raise SIGPIPE in this thread, and suppresses the signal.
 fn without_sigpipe(call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
     if is_sigpipe_ignored() { call() } else { with_sigpipe_blocked(call) }
 }
 
 fn is_sigpipe_ignored() -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: no new action, and valid memory for the old one.
+    // SAFETY: no new action is passed, and `action` is valid for writes.
     if unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) } != 0 {
         return false;
     }
@@ -136,15 +135,15 @@ fn with_sigpipe_blocked(call: impl FnOnce() -> io::Result<usize>) -> io::Result<
     let mut pipe = MaybeUninit::<libc::sigset_t>::zeroed();
     let mut pending = MaybeUninit::<libc::sigset_t>::zeroed();
     let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: valid memory for a set.
+    // SAFETY: `pipe` is valid for writes.
     unsafe { libc::sigemptyset(pipe.as_mut_ptr()) };
-    // SAFETY: an initialised set, and a valid signal number.
+    // SAFETY: the set is initialised, and the signal number is valid.
     unsafe { libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE) };
-    // SAFETY: valid memory for a set.
+    // SAFETY: `pending` is valid for writes.
     unsafe { libc::sigpending(pending.as_mut_ptr()) };
-    // SAFETY: `sigpending` has filled it in.
+    // SAFETY: `sigpending` has filled in the set.
     let was_pending = unsafe { libc::sigismember(pending.as_ptr(), libc::SIGPIPE) } == 1;
-    // SAFETY: an initialised set, and valid memory for the old one.
+    // SAFETY: the new set is initialised, and `before` is valid for writes.
     let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, pipe.as_ptr(), before.as_mut_ptr()) };
     if blocked != 0 {
         return Err(io::Error::from_raw_os_error(blocked));
@@ -152,13 +151,13 @@ fn with_sigpipe_blocked(call: impl FnOnce() -> io::Result<usize>) -> io::Result<
     let result = call();
     if !was_pending && matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EPIPE)) {
         let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: an initialised set, no memory for details, a time. EAGAIN means that no signal
-        // was raised; after EINTR, which another signal causes, it is called again.
+        // SAFETY: the set is initialised, details are not requested, and the time is valid. EAGAIN
+        // means that no signal was raised. EINTR means that another signal arrived.
         while unsafe { libc::sigtimedwait(pipe.as_ptr(), ptr::null_mut(), &raw const at_once) } < 0
             && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
         {}
     }
-    // SAFETY: the mask from above; with a valid command the call cannot fail.
+    // SAFETY: `before` is the mask from above. With a valid command the call cannot fail.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
     result
 }
@@ -207,8 +206,8 @@ mod tests {
         assert_eq!(all, b"hel");
     }
 
-    /// Runs with the default disposition, as in a program that is not written in Rust, in its own
-    /// process.
+    /// The test runs in its own process with the default disposition of SIGPIPE, as a program that is
+    /// not written in Rust does.
     #[test]
     fn closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SPLICE_SIGPIPE";
@@ -233,13 +232,12 @@ mod tests {
         let mut offset = 3;
         let sent = sendfile(dead().as_fd(), file.as_fd(), Some(&mut offset), 1);
         assert_eq!((sent.unwrap_err().kind(), offset), (io::ErrorKind::BrokenPipe, 3));
-        // A write to a pipe without a reader would end the process here if the mask were not
-        // restored and the signal not consumed.
+        // The mask is restored: SIGPIPE is not blocked.
         pipe.output = File::open("/dev/null").unwrap().into();
         let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: no new mask, and valid memory for the old one.
+        // SAFETY: no new mask is passed, and `set` is valid for writes.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), set.as_mut_ptr()) };
-        // SAFETY: the call has filled it in.
+        // SAFETY: the call has filled in the set.
         assert_eq!(unsafe { libc::sigismember(set.as_ptr(), libc::SIGPIPE) }, 0);
     }
 }

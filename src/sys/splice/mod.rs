@@ -1,5 +1,5 @@
-//! System calls that move bytes inside the kernel. If the system does not have them, they are
-//! refused, and the callers copy.
+//! System calls that move bytes inside the kernel. On systems that do not have a call, its function
+//! returns ENOSYS, and the caller copies the bytes through a buffer.
 
 #[cfg(target_os = "linux")]
 mod linux;

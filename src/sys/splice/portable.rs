@@ -1,5 +1,5 @@
-//! Systems without splice(2): a pipe is refused with ENOSYS, and the callers copy through a buffer.
-//! sendfile(2) is the system's own ([`send_file`]).
+//! Definitions for systems without splice(2): creating a pipe returns ENOSYS, and the caller copies
+//! through a buffer. sendfile(2) has another form on these systems ([`send_file`]).
 
 #![allow(unsafe_code)]
 
@@ -10,11 +10,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::send_file;
 use crate::sys::os;
 
-/// A pipe, which cannot be opened on these systems.
+/// A pipe, which cannot be created on these systems.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     never: Infallible,
-    /// The number of slots.
+    /// The number of buffers.
     pub(crate) slots: usize,
 }
 
@@ -40,8 +40,8 @@ impl Pipe {
     }
 }
 
-/// Calls sendfile(2) for at most `most` bytes: from `offset`, which is advanced, or, with `None`,
-/// from the file's own position, which is advanced.
+/// Calls sendfile(2) for at most `most` bytes of `file`, from `offset` or, if it is `None`, from the
+/// file's own position. Advances the offset or the position.
 pub(crate) fn sendfile(
     to: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
@@ -55,7 +55,7 @@ pub(crate) fn sendfile(
     }
 }
 
-/// Reads at an offset (pread(2)).
+/// Calls pread(2).
 pub(crate) fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let at = i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.

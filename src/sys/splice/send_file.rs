@@ -1,13 +1,14 @@
 //! sendfile(2) of macOS and FreeBSD.
 //!
-//! Three things differ from Linux:
-//! * The number of bytes sent is reported apart from the result: a call that fails with EAGAIN or
-//!   EINTR may have sent some. [`send`] returns that number, and the next call returns the error.
-//! * A length of zero means the rest of the file. [`send`] makes no call for it.
-//! * The call needs an offset and leaves the file's own position alone. [`send_from_position`]
+//! It differs from Linux in three ways:
+//! * The number of bytes sent is reported separately from the result: a call that fails with EAGAIN or
+//!   EINTR may have sent bytes. [`send`] then returns their number, and the next call returns the
+//!   error.
+//! * A length of zero means the rest of the file. [`send`] does not make the call for a length of zero.
+//! * The call requires an offset and does not change the file's own position. [`send_from_position`]
 //!   reads the position before the call and advances it afterwards.
 //!
-//! Unit tests compile this file on Linux too, with a call of their own.
+//! Unit tests also compile this file on Linux, with a substitute for the call.
 
 #![allow(unsafe_code)]
 
@@ -20,8 +21,8 @@ fn refusal() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOSYS)
 }
 
-/// Makes one call of sendfile(2) from `offset`, which is advanced. `call` takes an offset and a
-/// number of bytes, and returns the result and the number of bytes sent. Returns ENOSYS if the
+/// Calls sendfile(2) once from `offset` and advances the offset. `call` makes the call for an offset and
+/// a number of bytes, and returns the result and the number of bytes sent. Returns ENOSYS if the
 /// system cannot send from this kind of file.
 pub(super) fn send(
     offset: &mut u64,
@@ -35,7 +36,7 @@ pub(super) fn send(
     let (result, sent) = call(at, most);
     match result {
         Err(error) if sent == 0 => Err(match error.raw_os_error() {
-            // A file that is not regular, or whose file system does not support the call.
+            // The file is not regular, or its file system does not support the call.
             Some(libc::EIO | libc::ENOTSUP | libc::ENOTSOCK) => refusal(),
             _ => error,
         }),
@@ -46,8 +47,8 @@ pub(super) fn send(
     }
 }
 
-/// Makes one call of sendfile(2) from the position of `file`, which is advanced. Returns ENOSYS if
-/// the file has no position.
+/// Calls sendfile(2) once from the position of `file` and advances the position. Returns ENOSYS if the
+/// file has no position.
 pub(super) fn send_from_position(
     file: BorrowedFd<'_>,
     most: usize,
@@ -56,15 +57,15 @@ pub(super) fn send_from_position(
     let mut offset = seek(file, 0, libc::SEEK_CUR).map_err(|_| refusal())?;
     let sent = send(&mut offset, most, call)?;
     if sent > 0 {
-        // The bytes are sent, so this call returns their number whatever lseek(2) returns, which
-        // does not fail for a file that has a position.
+        // The bytes are sent, so their number is returned in any case. lseek(2) does not fail for a
+        // file that has a position.
         let _ = seek(file, sent as off_t, libc::SEEK_CUR);
     }
     Ok(sent)
 }
 
 fn seek(file: BorrowedFd<'_>, distance: off_t, from: c_int) -> io::Result<u64> {
-    // SAFETY: no pointers.
+    // SAFETY: the call takes no pointers.
     let position = unsafe { libc::lseek(file.as_raw_fd(), distance, from) };
     u64::try_from(position).map_err(|_| io::Error::last_os_error())
 }

@@ -1,4 +1,4 @@
-//! MSG_ZEROCOPY: the option, the call, and completions in the error queue
+//! MSG_ZEROCOPY: the socket option, the call, and the completions in the error queue
 //! (Documentation/networking/msg_zerocopy.rst of Linux).
 
 #![allow(unsafe_code)]
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Completion;
 use crate::sys::socket;
 
-/// Values of asm-generic; libc does not define them.
+// Values of asm-generic and linux/errqueue.h; libc does not define them.
 const SO_ZEROCOPY: libc::c_int = 60;
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
@@ -26,14 +26,14 @@ pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Calls send(2) with MSG_ZEROCOPY. The kernel reads the memory of `buf` until a [`Completion`]
-/// reports otherwise. Changing or freeing it earlier sends other bytes, which is wrong but not
-/// unsafe, because the kernel holds the pages.
+/// Calls send(2) with MSG_ZEROCOPY. The kernel may read the memory of `buf` until a [`Completion`]
+/// reports the call. Changing or freeing the memory earlier sends wrong bytes, but it is not unsafe,
+/// because the kernel holds a reference to the pages.
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     socket::send(fd, buf, libc::MSG_ZEROCOPY)
 }
 
-/// Calls connect(2) with AF_UNSPEC, which resets the connection and drops queued data, for all
+/// Calls connect(2) with AF_UNSPEC, which resets the connection and drops queued data. This affects all
 /// descriptors of the socket.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: `sockaddr` is plain data for which all zeroes is a valid value.
@@ -50,18 +50,20 @@ pub(crate) fn wait_for_completion(fd: BorrowedFd<'_>, timeout: Duration) {
     // POLLERR is always reported.
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
     let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: one entry, valid for the call. The caller checks again, whatever the result is.
+    // SAFETY: there is one entry, which is valid during the call. The result is ignored, because the
+    // caller checks the queue again.
     unsafe { libc::poll(&raw mut entry, 1, millis) };
 }
 
-/// Returns the next completion; EAGAIN if the queue is empty. Discards other messages of the error
-/// queue.
+/// Returns the next completion in the error queue, or EAGAIN if the queue is empty. Discards other
+/// messages.
 pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
-    /// Space for one message and the address after it, aligned as a `cmsghdr`.
+    /// The number of words for one control message and the address after it. Words have the alignment
+    /// of a `cmsghdr`.
     const ROOM: usize = 16;
     loop {
         let mut control = [0u64; ROOM];
-        // SAFETY: `msghdr` is plain data for which all zeroes is a valid value: no name, no
+        // SAFETY: `msghdr` is plain data, for which all zeroes is a valid value: no name, no
         // buffers.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_control = control.as_mut_ptr().cast();
@@ -79,14 +81,14 @@ pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
 }
 
 fn decode(message: &libc::msghdr) -> Option<Completion> {
-    // SAFETY: `message` is as recvmsg left it.
+    // SAFETY: recvmsg(2) has filled in `message`.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !next.is_null() {
-        // SAFETY: not null, so it is within the control data that recvmsg wrote, and aligned as its
-        // buffer is.
+        // SAFETY: `next` is not null, so it points into the control data that recvmsg(2) wrote, and has
+        // the alignment of its buffer.
         let header = unsafe { next.read() };
         let kind = (header.cmsg_level, header.cmsg_type);
-        // SAFETY: no pointers.
+        // SAFETY: the function only does arithmetic.
         let least = unsafe { libc::CMSG_LEN(size_of::<libc::sock_extended_err>() as u32) } as usize;
         if matches!(kind, (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR))
             && header.cmsg_len as usize >= least
@@ -94,8 +96,8 @@ fn decode(message: &libc::msghdr) -> Option<Completion> {
             // SAFETY: the message's data begins after its header.
             let data = unsafe { libc::CMSG_DATA(next) };
             let mut error = MaybeUninit::<libc::sock_extended_err>::uninit();
-            // SAFETY: the length shows that the whole structure is there; it may be unaligned, so
-            // it is copied as bytes.
+            // SAFETY: according to its length, the message contains the whole structure. The structure
+            // may be unaligned, so it is copied as bytes.
             unsafe { data.copy_to_nonoverlapping(error.as_mut_ptr().cast(), size_of::<libc::sock_extended_err>()) };
             // SAFETY: all bytes were written, and every bit pattern is a valid value.
             let error = unsafe { error.assume_init() };

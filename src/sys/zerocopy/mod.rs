@@ -1,4 +1,4 @@
-//! MSG_ZEROCOPY. If the system does not have it, it cannot be switched on, and sends copy.
+//! MSG_ZEROCOPY. On systems that do not have it, it cannot be enabled, and sends copy the data.
 
 use std::ops::RangeInclusive;
 
@@ -12,11 +12,12 @@ pub(crate) use linux::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::*;
 
-/// A range of send calls, counted from 0 per socket, whose memory the kernel has released.
+/// A completion: the kernel has released the memory of a range of send calls. Calls are counted from 0
+/// per socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Completion {
-    /// First and last call; the count wraps.
+    /// The first and the last call. The count wraps.
     pub(crate) calls: RangeInclusive<u32>,
-    /// Whether the kernel copied the data after all.
+    /// Whether the kernel copied the data nevertheless.
     pub(crate) copied: bool,
 }

@@ -1,4 +1,4 @@
-//! Systems without MSG_ZEROCOPY.
+//! Definitions for systems without MSG_ZEROCOPY.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use super::Completion;
 
-/// Fails with ENOPROTOOPT if `on` is true.
+/// Returns ENOPROTOOPT if `on` is true.
 pub(crate) fn set(_fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     if on { Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT)) } else { Ok(()) }
 }
 
-/// Fails with ENOBUFS, so that the caller sends a copy.
+/// Returns ENOBUFS, so that the caller sends a copy.
 pub(crate) fn send(_fd: BorrowedFd<'_>, _buf: &[u8]) -> io::Result<usize> {
     Err(io::Error::from_raw_os_error(libc::ENOBUFS))
 }
 
-/// Does nothing: there is never a zero-copy send that must be stopped.
+/// Does nothing: there are no zero-copy sends to stop.
 pub(crate) fn disconnect(_fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
@@ -24,7 +24,7 @@ pub(crate) fn disconnect(_fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Does nothing: there are no completions.
 pub(crate) fn wait_for_completion(_fd: BorrowedFd<'_>, _timeout: Duration) {}
 
-/// Fails with EAGAIN: there are no completions.
+/// Returns EAGAIN: there are no completions.
 pub(crate) fn completion(_fd: BorrowedFd<'_>) -> io::Result<Completion> {
     Err(io::ErrorKind::WouldBlock.into())
 }
