@@ -1,13 +1,13 @@
-//! Serves the metrics of its own runtime over HTTP, for Prometheus.
+//! Serves the metrics of the program's own runtime over HTTP, for Prometheus.
 //!
 //! ```text
 //! cargo run --release -p netpoll-hyper --example metrics -- 127.0.0.1:9464    # the default address
 //! curl http://127.0.0.1:9464/metrics
 //! ```
 //!
-//! Shows `rt::openmetrics` behind the crate's own HTTP server. The program also serves an echo, so
-//! that there is something to measure. SIGTERM or Ctrl-C ends it. `ci/prometheus.sh` lets a real
-//! Prometheus collect the metrics.
+//! The example shows `rt::openmetrics` and this crate's HTTP server. The program also runs an echo
+//! server, so that there is traffic to measure. SIGTERM or Ctrl-C stops it. `ci/prometheus.sh` collects
+//! the metrics with Prometheus.
 
 use std::convert::Infallible;
 

@@ -1,14 +1,14 @@
-//! The activity of a connection: whether a request is in progress, and whether bytes move.
+//! [`Activity`]: whether a connection has a request in progress, and whether bytes move.
 //!
 //! The decision when to end a connection depends on both, and hyper reports neither. [`Watched`]
-//! wraps the service and counts requests from their head to the end of their answer;
+//! wraps the service and counts requests from their head to the end of their response.
 //! [`Wire`](super::wire::Wire) wraps the stream and counts progress. The task that drives the
 //! connection reads both.
 //!
 //! # Memory ordering
-//! HTTP/2 answers requests in separate tasks. [`Activity::requests`] is decremented with Release,
-//! after the time of the answer is stored, and read with Acquire. Everything else is written and
-//! read by the connection's own task.
+//! With HTTP/2, requests are answered in separate tasks. [`Activity::requests`] is decremented with
+//! Release, after the time of the response is stored, and read with Acquire. All other fields are
+//! written and read by the connection's own task.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -31,24 +31,24 @@ use super::listener::Watch;
 pub(super) struct Activity {
     watch: Option<Watch>,
     start: Instant,
-    /// Requests whose answers have not ended.
+    /// The number of requests whose responses have not ended.
     requests: AtomicUsize,
-    /// The time at which the last answer ended, in nanoseconds since `start`.
+    /// The time at which the last response ended, in nanoseconds since `start`.
     answered: AtomicU64,
-    /// Number of reads and writes that did not have to wait.
+    /// The number of reads and writes that completed.
     progress: AtomicU64,
     /// Whether at least one request has arrived.
     used: AtomicBool,
     /// Whether the last request had a body, which the service may not have read.
     has_body: AtomicBool,
-    /// Whether a CONNECT request over HTTP/2 was granted. The end of its tunnel, which is inside
-    /// this connection, cannot be observed.
+    /// Whether a CONNECT request over HTTP/2 was accepted. Its tunnel is inside this connection, and
+    /// the end of the tunnel cannot be observed.
     has_tunnel: AtomicBool,
-    /// Whether the server is stopping, so that answers end the connection.
+    /// Whether the server is stopping, so that the connection ends after the response.
     draining: AtomicBool,
     /// Whether the last write to the stream had to wait.
     blocked: AtomicBool,
-    /// Whether hyper is done and is shutting the stream down.
+    /// Whether hyper has finished and is shutting the stream down.
     closing: AtomicBool,
     /// Whether the connection has ended or was upgraded, so that hyper no longer owns the stream.
     released: AtomicBool,
@@ -94,12 +94,12 @@ impl Activity {
         released, set_released;
     }
 
-    /// Returns whether there are bytes to read, or the peer's FIN.
+    /// Returns whether bytes or the peer's FIN can be read.
     pub(super) fn is_readable(&self) -> bool {
         self.watch.as_ref().is_some_and(Watch::is_readable)
     }
 
-    /// Waits until the connection is reset or closed by force.
+    /// Waits until the connection is reset by the peer or closed by `force_close`.
     pub(super) async fn aborted(&self) {
         match &self.watch {
             Some(watch) => watch.aborted().await,
@@ -113,8 +113,8 @@ impl Activity {
         self.requests.load(Ordering::Acquire) > 0 || self.has_tunnel.load(Ordering::Relaxed)
     }
 
-    /// Returns the time since which no request has been in progress. Meaningless while the
-    /// connection is busy.
+    /// Returns the time since which no request has been in progress. The result is meaningless while
+    /// the connection is busy.
     pub(super) fn idle_since(&self) -> Instant {
         self.start + Duration::from_nanos(self.answered.load(Ordering::Relaxed))
     }
@@ -130,11 +130,12 @@ impl Activity {
     }
 }
 
-/// A request in progress, until this is dropped.
+/// A guard that counts a request as in progress until it is dropped.
 #[derive(Debug)]
 struct UnderWay {
     activity: Arc<Activity>,
-    /// The end of an answer is recorded only for HTTP/2; hyper itself limits the time of HTTP/1.
+    /// Whether the end of the response is recorded. For HTTP/1 it is not, because hyper has its own
+    /// time limit.
     is_http2: bool,
 }
 
@@ -142,8 +143,8 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.is_http2 {
             let answered = u64::try_from(self.activity.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            // If two answers end together, the earlier time may remain; the limit is then counted
-            // from it.
+            // If two responses end at the same time, the earlier time may be stored last. The limit is
+            // then counted from the earlier time.
             self.activity.answered.store(answered, Ordering::Relaxed);
         }
         // ORDERING: Release pairs with the Acquire in `Activity::is_busy`.
@@ -151,7 +152,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// A service that counts its requests and marks the last answer over HTTP/1 as the last.
+/// A service that counts its requests. When the server is stopping, it adds `connection: close` to
+/// HTTP/1 responses.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     pub(super) service: S,
@@ -178,7 +180,7 @@ where
 }
 
 pin_project! {
-    /// The service's future.
+    /// The future of a response, with its request counted as in progress.
     pub(super) struct Answering<F> {
         #[pin]
         future: F,
@@ -210,7 +212,7 @@ where
 }
 
 pin_project! {
-    /// The body of an answer, which is in progress until this is dropped.
+    /// The body of a response. The request is in progress until the body is dropped.
     pub(super) struct WatchedBody<B> {
         #[pin]
         body: B,

@@ -1,17 +1,18 @@
 //! [`Connector`]: connections for hyper-util's pooled HTTP client (feature `client`).
 //!
-//! The client is hyper-util's: it pools connections per origin, speaks HTTP/1 and HTTP/2, and takes
-//! a connector, an executor and a timer. These three are netpoll's, so requests can be made under
-//! any executor, and no runtime has to be entered.
+//! hyper-util's client pools connections per origin, speaks HTTP/1 and HTTP/2, and is parameterised by
+//! a connector, an executor and a timer. All three are netpoll's, so requests can be made under any
+//! executor.
 //!
 //! # States
-//! A connection is *dialled* (look-up, Happy Eyeballs), then with `https` *shaken hands* (TLS, ALPN
-//! chooses the version of HTTP), then in the *pool*. The dialer's limits cover the first, the
-//! handshake limit the second, hyper-util's pool settings the third.
+//! A connection is first *dialled* (look-up, Happy Eyeballs). With `https` the TLS *handshake* follows,
+//! in which ALPN selects the HTTP version. Then the connection is in the *pool*. The first state is
+//! limited by the dialer's settings, the second by the handshake timeout, the third by hyper-util's
+//! pool settings.
 //!
 //! # Compared with Go (net/http.Transport)
-//! The defaults are `DefaultTransport`'s: 30 s to dial, 10 s for the TLS handshake, 90 s in the pool
-//! without a request.
+//! The defaults are those of `DefaultTransport`: 30 s to dial, 10 s for the TLS handshake, 90 s in the
+//! pool without a request.
 
 use std::fmt;
 use std::future::Future;
@@ -39,20 +40,20 @@ use super::io::Io;
 use super::rt::{Executor, Timer};
 use super::socket::Socket;
 
-/// The default time limit of look-up and connect.
+/// The default time limit for look-up and connect.
 const DIAL: Duration = Duration::from_secs(30);
-/// The default time limit of the TLS handshake.
+/// The default time limit for the TLS handshake.
 #[cfg(feature = "rustls")]
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The default time that a connection without a request stays in the pool.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// A connector for hyper-util's client: dials with a [`Dialer`], and with the feature `rustls` makes
-/// TLS connections to `https` addresses.
+/// A connector for hyper-util's client. It dials with a [`Dialer`], and with the feature `rustls` it
+/// makes TLS connections to `https` addresses.
 ///
-/// [`client`](Connector::client) makes a client of it. [`builder`](Connector::builder) has the
-/// client's settings. It is a `tower_service::Service<Uri>`, so other clients that take such a
-/// service can use it too.
+/// [`client`](Connector::client) creates a client from it, and [`builder`](Connector::builder) gives
+/// access to the client's settings. The connector implements `tower_service::Service<Uri>`, so other
+/// clients that accept such a service can use it as well.
 ///
 /// # Examples
 /// ```
@@ -92,7 +93,8 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Creates a connector with the settings of [`Dialer::new`] and 30 s for look-up and connect.
+    /// Creates a connector with the settings of [`Dialer::new`] and a time limit of 30 s for look-up and
+    /// connect.
     pub fn new() -> Connector {
         Connector {
             dialer: Dialer::new().timeout(DIAL),
@@ -103,13 +105,14 @@ impl Connector {
         }
     }
 
-    /// Dials with `dialer`: its time limit, local address, resolver, options and hook.
+    /// Sets the dialer, which determines the time limit, local address, resolver, socket options and
+    /// hook. It replaces the default time limit of 30 s.
     pub fn dialer(mut self, dialer: Dialer) -> Connector {
         self.dialer = dialer;
         self
     }
 
-    /// Makes TLS connections to `https` addresses with `config`. Without this they fail.
+    /// Sets the TLS configuration for connections to `https` addresses. Without it they fail.
     ///
     /// If `config` has no ALPN protocols, this sets `h2` and `http/1.1`.
     #[cfg(feature = "rustls")]
@@ -123,7 +126,7 @@ impl Connector {
         self
     }
 
-    /// Sets the time limit of the TLS handshake. The default is 10 s.
+    /// Sets the time limit for the TLS handshake. The default is 10 s.
     #[cfg(feature = "rustls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Connector {
@@ -131,8 +134,8 @@ impl Connector {
         self
     }
 
-    /// Returns a client with hyper-util's defaults, except that connections leave the pool after 90
-    /// seconds without a request. `B` is the type of the requests' bodies.
+    /// Returns a client with hyper-util's defaults, except that connections are removed from the pool
+    /// after 90 seconds without a request. `B` is the type of the request bodies.
     pub fn client<B>(self) -> Client<Connector, B>
     where
         B: Body + Send,
@@ -141,8 +144,8 @@ impl Connector {
         Connector::builder().build(self)
     }
 
-    /// Returns the settings of [`client`](Connector::client), for changes; `build(connector)` makes
-    /// a client of them. Executor and timers are netpoll's.
+    /// Returns hyper-util's builder with the settings of [`client`](Connector::client), which can be
+    /// changed; `build(connector)` then creates a client. The executor and the timers are netpoll's.
     pub fn builder() -> Builder {
         let mut builder = Client::<(), ()>::builder(Executor);
         builder.timer(Timer).pool_timer(Timer).pool_idle_timeout(IDLE);
@@ -167,7 +170,7 @@ impl Connector {
             let name =
                 ServerName::try_from(host_name(host).to_owned()).map_err(|error| invalid(format!("{uri}: {error}")))?;
             let stream = self.dialer.dial((host_name(host), port)).await?;
-            // The deadline of the socket applies inside of rustls.
+            // The deadline of the socket applies to the reads and writes of rustls.
             stream.set_deadline(Instant::now().checked_add(self.handshake))?;
             let encrypted = tls.connect(name, stream.clone()).await?;
             stream.set_deadline(None)?;
@@ -178,7 +181,7 @@ impl Connector {
     }
 }
 
-/// The host without the brackets of an IPv6 address.
+/// Returns the host without the brackets of an IPv6 address.
 fn host_name(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
@@ -232,7 +235,7 @@ enum Transport {
     Tls(Io<Box<TlsStream<TcpStream>>>),
 }
 
-/// Calls a method of the stream.
+/// Calls a method of the underlying stream.
 macro_rules! forward {
     ($self:ident.$method:ident($($argument:ident),*)) => {
         match &mut $self.0 {

@@ -1,17 +1,17 @@
-//! One connection, HTTP/1 or HTTP/2, from beginning to end.
+//! Serving one connection, HTTP/1 or HTTP/2, from beginning to end.
 //!
-//! The first bytes tell the versions apart. The bytes read for this (up to [`HEAD_BYTES`], usually
-//! the whole first request) are passed to hyper first, so this costs no system call.
+//! The first bytes identify the HTTP version. The bytes read for this (up to [`HEAD_BYTES`], usually
+//! the whole first request) are passed to hyper first, so this costs no additional system call.
 //!
 //! # Ending
-//! When the server stops, a connection first reads what the peer has already sent. A request found
-//! there is answered, with `connection: close`. Then hyper's graceful shutdown begins: an idle
-//! connection is closed, and one with a request in progress is closed after the answer. hyper would
-//! wait without limit for the rest of a request's head and, with HTTP/2, for the peer's PING reply;
-//! here a connection without a request ends.
+//! When the server stops, a connection first reads the bytes that the peer has already sent. A request
+//! in them is answered, with `connection: close`. Then hyper's graceful shutdown begins: an idle
+//! connection is closed, and a connection with a request in progress is closed after the response.
+//! hyper alone would wait without limit for the rest of a request's head and, with HTTP/2, for the
+//! peer's PING reply. This module ends a connection that has no request.
 //!
-//! An HTTP/2 connection that has no request for the time limit of heads is shut down gracefully. It
-//! ends if no bytes move for that time again.
+//! An HTTP/2 connection that has no request for the time limit of a request's head is shut down
+//! gracefully. It ends if no bytes move for the same time again.
 
 use std::error::Error;
 use std::fmt;
@@ -40,10 +40,11 @@ use super::wire::Wire;
 /// the first line.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The size of the buffer for the first bytes of a connection.
 const HEAD_BYTES: usize = 1024;
 
-/// The time without progress after which a stopping HTTP/2 connection without requests ends. A peer
-/// replies to PING within a round trip.
+/// The time without progress after which an HTTP/2 connection without requests ends when the server is
+/// stopping. A peer replies to PING within one round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
 
 /// The settings of a server's connections.
@@ -69,7 +70,7 @@ impl fmt::Debug for OnError {
 }
 
 impl Settings {
-    /// Passes an error that ends a connection to the hook.
+    /// Calls the hook with an error that ended a connection.
     fn report(&self, error: &(dyn Error + Send + Sync + 'static)) {
         if let Some(OnError(hook)) = &self.on_error {
             hook(error);
@@ -77,7 +78,7 @@ impl Settings {
     }
 }
 
-/// Serves a connection to its end. Errors, such as malformed input, a broken pipe or a time limit,
+/// Serves a connection until it ends. Errors, such as malformed input, a broken pipe or a time limit,
 /// end only this connection.
 pub(super) async fn serve<F, T, S, B>(connect: F, activity: Arc<Activity>, settings: Arc<Settings>, mut member: Member)
 where
@@ -116,8 +117,8 @@ where
     activity.set_released(true);
 }
 
-/// Reads until it is clear whether the first bytes are those of HTTP/2. An earlier end of stream is
-/// left to HTTP/1.
+/// Reads until it is known whether the first bytes are the HTTP/2 preface, and returns whether they
+/// are. If the stream ends before that, the connection is treated as HTTP/1.
 async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     let mut head = vec![0; HEAD_BYTES];
     let mut count = 0;
@@ -139,7 +140,7 @@ async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     Ok(is_http2)
 }
 
-/// Drives an HTTP/1 connection to its end. One that is ended here is no error.
+/// Drives an HTTP/1 connection until it ends. Ending it because the server stops is not an error.
 async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
@@ -163,8 +164,8 @@ async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
                 break;
             }
             if !is_shut_down {
-                // Bytes that have arrived are read first, because hyper closes an idle connection
-                // at once.
+                // Bytes that have arrived are read first, because hyper's shutdown closes an idle
+                // connection immediately.
                 if !activity.is_busy() && activity.is_readable() {
                     break;
                 }
@@ -172,20 +173,21 @@ async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
                 shut_down(connection.as_mut());
                 continue;
             }
-            // No request has arrived, and no refusal of one is being written: the head is
+            // No request has arrived, and no error response is being written: the head is
             // incomplete.
             if !activity.used() && !activity.blocked() && !activity.closing() {
                 return Poll::Ready(Ok(()));
             }
             break;
         }
-        // hyper reads, and so sees a reset, except while it waits for an answer.
+        // hyper reads, and so detects a reset, except while it waits for a response of the service.
         if activity.is_busy() { aborted.as_mut().poll(cx).map(Ok) } else { Poll::Pending }
     })
     .await
 }
 
-/// Drives an HTTP/2 connection to its end. One that is ended here is no error.
+/// Drives an HTTP/2 connection until it ends. Ending it for a time limit or because the server stops
+/// is not an error.
 async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
@@ -220,10 +222,11 @@ async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
 /// Watches an HTTP/2 connection for requests and, during its shutdown, for progress.
 struct Watch {
     sleep: Sleep,
-    /// The time limit: first without a request, then without progress.
+    /// The time limit without a request or, after the graceful shutdown has begun, without progress.
     limit: Option<Duration>,
-    /// The progress at which the sleep was set, if the graceful shutdown has begun.
+    /// If the graceful shutdown has begun, the progress at the time when the sleep was set.
     ending: Option<u64>,
+    /// Whether the server is stopping.
     is_stopping: bool,
 }
 
@@ -237,7 +240,7 @@ impl Watch {
         Watch { sleep: limit.map_or_else(Sleep::never, Sleep::new), limit, ending: None, is_stopping: false }
     }
 
-    /// Called when the server stops. Returns whether the graceful shutdown should begin now.
+    /// Notes that the server is stopping. Returns whether the graceful shutdown should begin now.
     fn stop(&mut self, activity: &Activity) -> bool {
         if std::mem::replace(&mut self.is_stopping, true) {
             return false;
@@ -261,8 +264,8 @@ impl Watch {
                         return Poll::Ready(Verdict::ShutDown);
                     }
                     None => next = activity.idle_since() + limit,
-                    // The last answer may still be on its way to a slow peer; the server's grace
-                    // limits that.
+                    // The last response may still be on its way to a slow peer. The server's grace
+                    // period limits this.
                     Some(before) if before == progress && !(self.is_stopping && activity.blocked()) => {
                         return Poll::Ready(Verdict::End);
                     }

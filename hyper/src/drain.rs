@@ -1,10 +1,11 @@
-//! The end of a server: notifying its connections, and waiting for them.
+//! Stopping a server: notifying its connections, and waiting until they have ended.
 //!
 //! # States
-//! *serving* → *draining* (answer the requests that have arrived, accept no more) → *cut* (end
-//! now); forward only. The stage is an atomic that a connection loads on every poll. From its first
-//! poll on, its waker is in the group, so a change wakes connections that wait. A change removes
-//! the wakers: a connection that sees a new stage registers its waker again.
+//! *serving* → *draining* (requests that have arrived are answered, and no new ones are accepted) →
+//! *cut* (connections end immediately). The stage only moves forward. It is an atomic that a connection
+//! loads on every poll. From its first poll on, the connection's waker is in the group, so a change of
+//! the stage wakes waiting connections. A change removes the wakers; a connection that sees a new stage
+//! registers its waker again.
 //!
 //! # Locking
 //! Wakers are cloned, woken and dropped outside the lock.
@@ -36,7 +37,7 @@ pub(super) struct Group {
 struct Members {
     /// One slot per connection.
     wakers: Vec<Option<Waker>>,
-    /// Free slots in `wakers`.
+    /// The free slots in `wakers`.
     free: Vec<usize>,
     count: usize,
     /// The server's waker while it waits for a connection to end.
@@ -44,7 +45,7 @@ struct Members {
 }
 
 impl Group {
-    /// Adds a connection.
+    /// Adds a connection to the group.
     pub(super) fn join(self: &Arc<Group>) -> Member {
         let mut members = lock(&self.members);
         members.count += 1;
@@ -56,7 +57,7 @@ impl Group {
         Member { group: Arc::clone(self), place, seen: SERVING, waker: None }
     }
 
-    /// Waits until there are fewer than `most` connections.
+    /// Polls until there are fewer than `most` connections.
     pub(super) fn poll_fewer(&self, most: usize, cx: &mut Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
         let mut members = lock(&self.members);
@@ -73,7 +74,7 @@ impl Group {
     pub(super) fn advance(&self, stage: u32) {
         let mut members = lock(&self.members);
         // ORDERING: Release pairs with the Acquire in `Member::stage` of members whose wakers are
-        // registered; other members load it under the lock.
+        // registered. Other members load the stage under the lock.
         self.stage.fetch_max(stage, Ordering::Release);
         let wakers: Vec<Waker> = members.wakers.iter_mut().filter_map(Option::take).collect();
         drop(members);
@@ -81,20 +82,21 @@ impl Group {
     }
 }
 
-/// The membership of a connection in its group, for its life.
+/// The membership of a connection in its group, for the lifetime of the connection.
 #[derive(Debug)]
 pub(super) struct Member {
     group: Arc<Group>,
     place: usize,
     /// The stage at the time of the last registration.
     seen: u32,
+    /// A clone of the registered waker.
     waker: Option<Waker>,
 }
 
 impl Member {
-    /// Returns the stage and registers the task to be woken when it changes.
+    /// Returns the stage, and registers the task to be woken when the stage changes.
     pub(super) fn stage(&mut self, cx: &mut Context<'_>) -> u32 {
-        // ORDERING: pairs with the store in `Group::advance`.
+        // ORDERING: pairs with the Release in `Group::advance`.
         let stage = self.group.stage.load(Ordering::Acquire);
         if stage == self.seen && self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return stage;
@@ -108,8 +110,8 @@ impl Member {
         self.seen
     }
 
-    /// Awaits `future` for at most `limit`, then returns a `TimedOut` error. Returns `None` after the
-    /// server stops, unless there are bytes to read.
+    /// Awaits `future` for at most `limit`, and then returns a `TimedOut` error. Returns `None` if the
+    /// server stops, unless bytes are available to read.
     pub(super) async fn while_serving<T, F: Future<Output = io::Result<T>>>(
         &mut self,
         limit: Option<Duration>,
@@ -132,7 +134,7 @@ impl Member {
             Pin::new(&mut sleep).poll(cx).map(|()| {
                 Some(Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "the connection began no request within the time limit",
+                    "no request arrived on the connection within the time limit",
                 )))
             })
         })

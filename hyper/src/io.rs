@@ -8,11 +8,11 @@ use futures_io::{AsyncRead, AsyncWrite};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 /// The maximum number of bytes of hyper's buffer that are zeroed per read, because futures-io's
-/// traits need initialised memory. The size of a TLS record.
+/// traits need initialised memory. It is the maximum size of a TLS record.
 const READ_MAX: usize = 16 << 10;
 
-/// An adapter from a stream with futures-io's traits, such as a TLS stream, to hyper's traits, and
-/// from a stream with hyper's traits, such as `hyper::upgrade::Upgraded`, to futures-io's.
+/// An adapter from futures-io's traits to hyper's, for example for a TLS stream, and from hyper's traits
+/// to futures-io's, for example for `hyper::upgrade::Upgraded`.
 ///
 /// For netpoll's own streams use [`Socket`](crate::Socket), which reads without zeroing the buffer
 /// and writes vectored.
@@ -35,22 +35,22 @@ const READ_MAX: usize = 16 << 10;
 pub struct Io<T>(T);
 
 impl<T> Io<T> {
-    /// Wraps a stream.
+    /// Wraps `stream`.
     pub fn new(stream: T) -> Io<T> {
         Io(stream)
     }
 
-    /// Returns a reference to the stream.
+    /// Returns a reference to the wrapped stream.
     pub fn get_ref(&self) -> &T {
         &self.0
     }
 
-    /// Returns a mutable reference to the stream.
+    /// Returns a mutable reference to the wrapped stream.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.0
     }
 
-    /// Returns the stream.
+    /// Returns the wrapped stream.
     pub fn into_inner(self) -> T {
         self.0
     }
@@ -65,14 +65,14 @@ impl<T: AsyncRead + Unpin> Read for Io<T> {
     ) -> Poll<io::Result<()>> {
         let most = cursor.remaining().min(READ_MAX);
         let count = ready!(Pin::new(&mut self.0).poll_read(cx, cursor.initialize_unfilled_to(most)))?;
-        // SAFETY: `most` bytes are initialised, whatever count the stream returns.
+        // SAFETY: `most` bytes are initialised, and the count is limited to `most`.
         unsafe { cursor.advance(count.min(most)) };
         Poll::Ready(Ok(()))
     }
 }
 
-/// Vectored writes are not offered, because futures-io cannot tell whether a stream supports them.
-/// hyper then puts an answer into one buffer, from which TLS makes one record.
+/// `is_write_vectored` returns false, because futures-io's traits do not tell whether a stream supports
+/// vectored writes. hyper then copies a response into one buffer, which TLS sends as one record.
 impl<T: AsyncWrite + Unpin> Write for Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)

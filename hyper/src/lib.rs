@@ -1,17 +1,17 @@
 //! HTTP with hyper 1.x on the streams of netpoll.
 //!
-//! * [`Server`]: an HTTP/1 and HTTP/2 server with limits and a graceful stop. With feature `tower`
-//!   it takes tower services, such as an axum `Router`: `serve_tower(listener, router)`.
-//! * [`Socket`]: hyper's traits `Read` and `Write` for [`TcpStream`] and [`UnixStream`], for hyper's
-//!   own connections.
-//! * `Connector` (feature `client`): HTTP/1 and HTTP/2 requests by hyper-util's pooled client, with
-//!   TLS by rustls (feature `rustls`).
+//! * [`Server`]: an HTTP/1 and HTTP/2 server with limits and a graceful shutdown. With the feature
+//!   `tower` it accepts tower services, such as an axum `Router`: `serve_tower(listener, router)`.
+//! * [`Socket`]: hyper's traits `Read` and `Write` for [`TcpStream`] and [`UnixStream`], for direct use
+//!   of hyper's connections.
+//! * `Connector` (feature `client`): HTTP/1 and HTTP/2 requests with hyper-util's pooled client, over
+//!   TLS with rustls (feature `rustls`).
 //! * [`Io`]: an adapter for streams that have only futures-io's traits, such as TLS.
-//! * [`Executor`] and [`Timer`]: hyper's runtime traits.
+//! * [`Executor`] and [`Timer`]: implementations of hyper's runtime traits.
 //!
-//! A read writes directly to hyper's buffer, which is not zeroed first; head and body of an
-//! answer are sent with one sendmsg(2). Deadlines of the socket apply to hyper's reads and writes:
-//! a clone of the stream can end an operation that hyper waits for.
+//! Reads fill hyper's buffer directly, without zeroing it first. The head and the body of a response
+//! are sent with one sendmsg(2). Deadlines of the socket apply to hyper's reads and writes, so a clone
+//! of the stream can end an operation on which hyper waits.
 //!
 //! [`TcpStream`]: netpoll::net::TcpStream
 //! [`UnixStream`]: netpoll::os::unix::net::UnixStream
@@ -76,10 +76,10 @@ pub use tower::{Tower, TowerFuture, serve_tower};
 use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Any error, of a service or of the body of its answer.
+/// The error of a service or of a response body.
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Locks, also after a panic under the lock, which leaves nothing half-changed.
+/// Locks `mutex` and ignores poisoning: a panic under the lock leaves the data consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,21 +12,21 @@ use netpoll::prelude::*;
 
 use super::socket::Socket;
 
-/// A source of connections for a server; implemented for listeners, references to them and `Arc`s
-/// of them.
+/// A source of connections for a server. It is implemented for listeners, and for references to them
+/// and `Arc`s of them.
 pub trait Listener {
-    /// The connection type.
+    /// The type of a connection.
     type Io: Send + 'static;
 
     /// Returns a stream of connections. An error ends the server.
     fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
 
-    /// Completes when the listener is closed. It is polled while the server is at its limit of
-    /// connections and accepts none.
+    /// Waits until the listener is closed. The future is polled while the server does not accept,
+    /// because it is at its connection limit.
     fn closed(&self) -> impl Future<Output = ()> + Send;
 
-    /// Returns whether a connection is in the listener's queue, whether or not
-    /// [`accepted`](Listener::accepted) has been notified of it. It is called when the server
+    /// Returns whether a connection is in the listener's queue, even if
+    /// [`accepted`](Listener::accepted) has not been notified of it. The server calls this when it
     /// stops. The default implementation returns false.
     fn is_queued(&self) -> bool {
         false
@@ -40,15 +40,14 @@ pub trait Listener {
     }
 }
 
-/// A view of the socket under a connection, with which the server sees events that TLS or an HTTP
-/// library hides.
+/// A view of the socket of a connection. It shows the server events that TLS or an HTTP library hides.
 ///
-/// With it a server drops the handler of an HTTP/1 request when the peer resets the connection or
-/// [`force_close`](TcpStream::force_close) closes it. It also answers a request that has arrived
-/// when the server stops even if the runtime has not been notified of it yet.
+/// With this view a server drops the handler of an HTTP/1 request when the peer resets the connection
+/// or [`force_close`](TcpStream::force_close) closes it. And when the server stops, it answers a
+/// request that has arrived even if the runtime has not been notified of it.
 ///
 /// # Examples
-/// A listener of your own passes on the view of the underlying stream:
+/// A listener that wraps another one passes on the view of the underlying stream:
 /// ```
 /// use netpoll::{io, net::TcpListener, net::TcpStream, prelude::*};
 /// use netpoll_hyper::{Listener, Socket, Watch};
@@ -81,22 +80,22 @@ pub trait Listener {
 pub struct Watch(SocketView);
 
 impl Watch {
-    /// Returns whether bytes, the peer's FIN or an error can be read, in which case a reader has
-    /// been or will be woken.
+    /// Returns whether bytes, the peer's FIN or an error can be read. If so, a reader was or will be
+    /// woken.
     pub(super) fn is_readable(&self) -> bool {
         self.0.is_readable()
     }
 
-    /// Waits until the connection is reset or closed by force.
+    /// Waits until the connection is reset by the peer or closed by `force_close`.
     ///
-    /// It keeps the socket alive from its first poll on, but not before: the only handle can still
-    /// be converted into one of std.
+    /// The future keeps the socket alive only from its first poll on. Before that, the only handle can
+    /// still be converted into a std socket.
     pub(super) async fn aborted(&self) {
         self.0.aborted().await;
     }
 }
 
-/// Implements the trait for a listener, and the view for its streams.
+/// Implements `Listener` for a listener, and the conversions of its streams into `Watch`.
 macro_rules! listener {
     ($listener:ident => $stream:ident) => {
         impl Listener for $listener {
@@ -136,7 +135,7 @@ macro_rules! listener {
 listener!(TcpListener => TcpStream);
 listener!(UnixListener => UnixStream);
 
-/// Implements the trait for a type that holds a listener.
+/// Implements `Listener` for a pointer to a listener.
 macro_rules! holder {
     ($holder:ty) => {
         impl<L: Listener> Listener for $holder {

@@ -1,4 +1,4 @@
-//! hyper's executor and timer traits.
+//! [`Executor`] and [`Timer`]: implementations of hyper's runtime traits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +12,8 @@ use netpoll::time::{Movable, Sleep};
 
 use super::lock;
 
-/// hyper's executor: runs its futures (HTTP/2 has one per stream) as tasks, with [`task::spawn`].
+/// An executor for hyper. It runs hyper's futures, such as one per HTTP/2 stream, as tasks with
+/// [`task::spawn`].
 ///
 /// # Examples
 /// ```
@@ -32,10 +33,10 @@ where
     }
 }
 
-/// hyper's timer, based on [`Sleep`].
+/// A timer for hyper, based on [`Sleep`].
 ///
-/// A sleep is moved in place. Moving it to a later time only stores the time: the sleep wakes once
-/// at the earlier time and continues.
+/// Resetting a sleep does not allocate. Moving it to a later time only stores the new time: the timer
+/// fires once at the earlier time and is then set to the new time.
 ///
 /// # Examples
 /// ```
@@ -64,12 +65,13 @@ impl rt::Timer for Timer {
 
 /// The timer of one HTTP/1 connection.
 ///
-/// hyper creates a sleep for the head of each request and drops it when the head has arrived. Here
-/// the dropped sleep is kept armed and moved for the next request: it wakes the connection
-/// spuriously once per period, and a request costs no timer.
+/// hyper creates a sleep for the head of each request and drops it when the head has arrived. This
+/// timer keeps the dropped sleep armed and moves it for the next request. So a request does not create
+/// a timer, but the sleep wakes the connection spuriously once per period.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionTimer(Home);
 
+/// The place where a dropped sleep is kept for the next request.
 type Home = Arc<Mutex<Option<Movable>>>;
 
 impl rt::Timer for ConnectionTimer {
@@ -88,11 +90,11 @@ impl rt::Timer for ConnectionTimer {
     }
 }
 
-/// hyper's sleep.
+/// An implementation of hyper's `Sleep`.
 #[derive(Debug)]
 struct Pause {
     movable: Movable,
-    /// The place to which the sleep returns when this is dropped.
+    /// The place to which `movable` returns when the `Pause` is dropped.
     home: Option<Home>,
 }
 

@@ -1,18 +1,20 @@
 //! [`Server`]: accepts connections and serves each with hyper in its own task, with limits and a
-//! graceful stop.
+//! graceful shutdown.
 //!
 //! # States
-//! *accepting* → (listener closed, `stop` completed, accept failed) → *draining* → (last connection
-//! ended, or grace over: the rest is cut off) → done. Dropping the future cuts all connections off.
-//! When `stop` completes, connections that the kernel has already accepted are served too: their
-//! clients may have sent requests. The grace begins with *draining*, before these are accepted: a
-//! listener with a limit of its own accepts them only when others have ended.
+//! A server is *accepting* until the listener is closed, `stop` completes or accept fails. Then it is
+//! *draining*, until the last connection has ended or the grace period is over. Connections that remain
+//! are cut off. Dropping the future cuts off all connections.
+//!
+//! When `stop` completes, connections in the listener's queue are served too, because their clients may
+//! have sent requests. The grace period begins before these are accepted, because a listener with its
+//! own limit accepts them only when other connections have ended.
 //!
 //! # Compared with Go (net/http.Server)
-//! Closing the listener and [`Server::grace`] correspond to `Shutdown` with a context's timeout.
-//! The server has no read and write timeouts: those of the socket apply inside hyper. A client that
-//! half-closes gets its answer in both. Go then cancels the request's context; here the handler can
-//! use [`TcpStream::peer_closed`](netpoll::net::TcpStream::peer_closed).
+//! Closing the listener and [`Server::grace`] correspond to `Shutdown` with the timeout of a context.
+//! The server has no read and write timeouts, because those of the socket apply inside hyper. In both,
+//! a client that half-closes gets its response. Go then cancels the request's context; here the handler
+//! can use [`TcpStream::peer_closed`](netpoll::net::TcpStream::peer_closed).
 
 use std::error::Error;
 use std::fmt;
@@ -41,13 +43,14 @@ use super::drain::{CUT, DRAINING, Group};
 use super::listener::Listener;
 use super::rt::{Executor, Timer};
 
-/// The maximum number of connections accepted from the queue after the stop: the kernel's default
-/// limit of a queue. Protects against clients that connect faster than this accepts.
+/// The maximum number of connections accepted from the queue after `stop` has completed. It equals the
+/// kernel's default limit of a queue, and protects against clients that connect faster than the server
+/// accepts.
 const QUEUED: usize = 4096;
 
 /// Serves the connections of `listener` with `service` until the listener is closed, then lets
-/// requests in progress finish. Short for [`Server::serve`] with the settings of [`Server::new`];
-/// the [crate](crate) has an example.
+/// requests in progress finish. This is [`Server::serve`] with the settings of [`Server::new`]; the
+/// [crate](crate) documentation has an example.
 ///
 /// # Errors
 /// Same as [`Server::serve_with`].
@@ -64,14 +67,14 @@ where
     Server::new().serve(listener, service).await
 }
 
-/// An HTTP/1 and HTTP/2 server: settings and accept loop.
+/// An HTTP/1 and HTTP/2 server: its settings and its accept loop.
 ///
-/// A connection that begins with the HTTP/2 preface is served as HTTP/2, any other as HTTP/1,
+/// A connection that begins with the HTTP/2 preface is served as HTTP/2, and any other as HTTP/1,
 /// including upgrades. An upgraded connection belongs to the service: the server no longer counts
 /// it and does not end it.
 ///
 /// # Examples
-/// A server behind TLS, or one whose service depends on the peer, makes a stream and a service per
+/// A server with TLS, or one whose service depends on the peer, creates a stream and a service per
 /// connection:
 /// ```
 /// use hyper::{Request, Response, body::Incoming, service::service_fn};
@@ -112,8 +115,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Creates a server with the defaults: no limit of connections, 30 s for a request's head, 10 s
-    /// of grace. hyper's settings are its defaults, except `http1().half_close(true)`.
+    /// Creates a server with the default settings: no connection limit, 30 s for a request's head, and
+    /// a grace period of 10 s. hyper's settings have their defaults, except `http1().half_close(true)`.
     pub fn new() -> Server {
         let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(Executor));
         http1.timer(Timer).half_close(true);
@@ -127,22 +130,22 @@ impl Server {
         server
     }
 
-    /// Sets the maximum number of connections that are served at a time, at least one. Further ones
-    /// wait in the listener's queue.
+    /// Sets the maximum number of connections that are served at the same time; 0 counts as 1. Further
+    /// connections wait in the listener's queue. The default is no limit.
     pub fn max_connections(&mut self, most: usize) -> &mut Server {
         self.max_connections = most.max(1);
         self
     }
 
-    /// Sets the time limit for a request's head, counted from the beginning of the connection or
-    /// the end of the last answer. It also limits how long a connection is kept alive without a
-    /// request, and how long the closure of [`serve_with`](Server::serve_with) takes. `None` sets
-    /// no limit.
+    /// Sets the time limit for a request's head, counted from the beginning of the connection or the
+    /// end of the previous response. It also limits how long a connection is kept alive without a
+    /// request, and the time of the closure of [`serve_with`](Server::serve_with). `None` means no
+    /// limit. The default is 30 s.
     ///
     /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY),
     /// and closed if its client stays silent for the same time again. A request in progress is not
-    /// limited; `http2().keep_alive_interval(…)` detects clients that are gone. A CONNECT request
-    /// granted over HTTP/2 lifts the limit for its connection.
+    /// limited; `http2().keep_alive_interval(…)` detects clients that are gone. The limit does not
+    /// apply to an HTTP/2 connection on which a CONNECT request was accepted.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {
         let timeout = timeout.into();
         self.settings.head = timeout;
@@ -150,21 +153,24 @@ impl Server {
         self
     }
 
-    /// Sets the time limit for the end of the server, counted from `stop` or the listener's close:
-    /// for connections in the listener's queue to be accepted, and for requests in progress. When
-    /// it is over, connections in the queue are reset, and requests in progress are cut off.
+    /// Sets the grace period, counted from the completion of `stop` or the close of the listener. In
+    /// this time connections in the listener's queue are accepted, and requests in progress finish.
+    /// After it, connections in the queue are reset, and requests in progress are cut off. The default
+    /// is 10 s.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
         self
     }
 
-    /// Calls `hook` with each error that ends a connection: of the closure of
-    /// [`serve_with`](Server::serve_with), such as a failed TLS handshake; of reading the first
-    /// bytes, `TimedOut` among them; and of hyper (`hyper::Error`), such as a malformed request, a head
-    /// that took too long (also on a connection that is idle), a reset, or an error of the service. By default these errors are ignored. A connection that a
-    /// client closes between requests, and one that is cut off at the end, are no errors.
+    /// Calls `hook` with each error that ends a connection. By default these errors are ignored. They
+    /// are:
+    /// * an error of the closure of [`serve_with`](Server::serve_with), such as a failed TLS handshake;
+    /// * an error of reading the first bytes, such as `TimedOut`;
+    /// * an error of hyper (`hyper::Error`), such as a malformed request, a head that took too long
+    ///   (including on an idle connection), a reset, or an error of the service.
     ///
-    /// The hook runs in the connection's task.
+    /// It is not an error if a client closes a connection between requests, or if a connection is cut
+    /// off at the end. The hook runs in the connection's task.
     pub fn on_error(
         &mut self,
         hook: impl Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync + 'static,
@@ -173,17 +179,17 @@ impl Server {
         self
     }
 
-    /// Returns hyper's settings for HTTP/1. The timer is the server's.
+    /// Returns hyper's settings for HTTP/1. The server replaces the timer.
     ///
-    /// `half_close` is on: a client that sends a request and shuts down its sending side gets the
-    /// answer, as RFC 9112 (section 9.6) asks and Go does. A client that has closed its socket
-    /// cannot be told apart until something is sent to it, so its request is also handled to the
-    /// end.
+    /// `half_close` is enabled: a client that sends a request and then shuts down its sending side gets
+    /// the response, as RFC 9112 (section 9.6) requires and as in Go. The server cannot distinguish it
+    /// from a client that has closed its socket until it sends data, so it handles the request of such
+    /// a client to the end as well.
     pub fn http1(&mut self) -> &mut http1::Builder {
         &mut self.settings.http1
     }
 
-    /// Returns hyper's settings for HTTP/2. Executor and timer are set.
+    /// Returns hyper's settings for HTTP/2. The executor and the timer are already set.
     pub fn http2(&mut self) -> &mut http2::Builder<Executor> {
         &mut self.settings.http2
     }
@@ -206,9 +212,9 @@ impl Server {
         self.serve_until(listener, service, pending::<()>()).await
     }
 
-    /// Serves the connections of `listener` with clones of `service` until `stop` completes, such as
-    /// `netpoll::signal::termination()?`, or the listener is closed. Then it stops like
-    /// [`serve_with`](Server::serve_with).
+    /// Serves the connections of `listener` with clones of `service` until `stop` completes or the
+    /// listener is closed, then stops like [`serve_with`](Server::serve_with). `stop` may be
+    /// `netpoll::signal::termination()?`, for example.
     ///
     /// # Errors
     /// Same as [`serve_with`](Server::serve_with).
@@ -225,23 +231,24 @@ impl Server {
         self.serve_with(listener, |io| ready(Ok((io, service.clone()))), stop).await
     }
 
-    /// Serves until the listener is closed or `stop` completes. `connect` turns each connection
-    /// into a stream for hyper and a service, in the connection's own task, so a TLS handshake
-    /// there does not delay other connections. Its error ends the connection.
+    /// Serves connections until the listener is closed or `stop` completes. `connect` converts each
+    /// connection into a stream for hyper and a service. It runs in the connection's own task, so that a
+    /// TLS handshake does not delay other connections. If it fails, the connection ends.
     ///
-    /// At the end, requests that have arrived are answered, with `connection: close` over HTTP/1.
-    /// If `stop` has completed, this includes requests on connections in the listener's queue;
-    /// closing the listener resets those. Idle connections and those with an incomplete head are
-    /// closed. Those with requests in progress are closed after the answers (HTTP/2 with GOAWAY).
-    /// What remains after [`grace`](Server::grace) is cut off.
+    /// When the server stops, it answers requests that have arrived, with `connection: close` over
+    /// HTTP/1. If `stop` has completed, this includes requests on connections in the listener's queue;
+    /// if the listener was closed, the kernel resets those connections. Idle connections and
+    /// connections with an incomplete head are closed. Connections with requests in progress are closed
+    /// after the responses (HTTP/2 with GOAWAY). Connections that remain after the
+    /// [grace period](Server::grace) are cut off.
     ///
-    /// A panic of the service ends its connection, or its stream with HTTP/2.
+    /// A panic of the service ends its connection, or with HTTP/2 its stream.
     ///
     /// # Errors
-    /// Returns `TimedOut` if connections were cut off, or the listener's error if accepting failed.
+    /// Returns `TimedOut` if connections were cut off. Returns the listener's error if accepting failed.
     ///
     /// # Cancel safety
-    /// Dropping the future cuts all connections off.
+    /// Dropping the future cuts off all connections.
     pub async fn serve_with<L, C, F, T, S, B>(&self, listener: L, connect: C, stop: impl Future) -> io::Result<()>
     where
         L: Listener,
@@ -260,7 +267,7 @@ impl Server {
             connection::serve(connect(io), activity, Arc::clone(&settings), group.0.join())
         });
         let result = accepted.await;
-        // An owned listener is closed before the wait.
+        // If the server owns the listener, this closes it before the wait.
         drop(listener);
         let all_ended = poll_fn(|cx| match group.0.poll_fewer(1, cx) {
             Poll::Ready(()) => Poll::Ready(true),
@@ -271,12 +278,12 @@ impl Server {
         }
         group.0.advance(CUT);
         poll_fn(|cx| group.0.poll_fewer(1, cx)).await;
-        result.and(Err(io::Error::new(io::ErrorKind::TimedOut, "connections were cut off at the end of the grace")))
+        result.and(Err(io::Error::new(io::ErrorKind::TimedOut, "connections were cut off after the grace period")))
     }
 
-    /// Accepts until there is a reason to stop, and spawns the future that `begin` makes of each
-    /// connection. Then the connections are draining and `grace` is set. If the reason is `stop`,
-    /// also accepts the connections in the listener's queue, until `grace` is over.
+    /// Accepts connections until there is a reason to stop, and spawns the future that `begin` returns
+    /// for each. Then sets the stage to draining and starts `grace`. If the reason is `stop`, also accepts
+    /// the connections in the listener's queue, until `grace` is over.
     async fn accept<L: Listener, F>(
         &self,
         listener: &L,
@@ -309,8 +316,8 @@ impl Server {
             match next.await {
                 Some(Some(Ok(io))) => {
                     let connection = begin(io);
-                    // Checked before the connection's first poll, which is then that of a stopping
-                    // server.
+                    // `stop` is checked before the connection's first poll, so that the connection knows
+                    // from the start that the server is stopping.
                     is_stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
                     if is_stopped {
                         group.advance(DRAINING);
@@ -334,8 +341,7 @@ impl Server {
                 }
                 match connections.as_mut().poll_next(cx) {
                     Poll::Pending if !listener.is_queued() => Poll::Ready(None),
-                    // The listener may wait for a permit or a descriptor as long as connections
-                    // last.
+                    // The listener may wait for a permit or a descriptor until a connection ends.
                     Poll::Pending => Pin::new(&mut *grace).poll(cx).map(|()| None),
                     next => next,
                 }
@@ -363,7 +369,7 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Cuts all connections off when the server is dropped.
+/// A guard that cuts off all connections when the server's future is dropped.
 #[derive(Debug)]
 struct CutOff(Arc<Group>);
 

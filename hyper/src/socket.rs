@@ -1,4 +1,4 @@
-//! [`Socket`]: hyper's I/O traits for the streams of netpoll.
+//! [`Socket`]: netpoll's streams with hyper's I/O traits.
 
 use std::io::{self, IoSlice};
 use std::ops::Deref;
@@ -10,12 +10,12 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use netpoll::net::TcpStream;
 use netpoll::os::unix::net::UnixStream;
 
-/// A stream of netpoll with hyper's traits `Read` and `Write`: a [`TcpStream`], a [`UnixStream`] or
-/// a reference to one.
+/// A netpoll stream with hyper's traits `Read` and `Write`. The stream is a [`TcpStream`], a
+/// [`UnixStream`] or a reference to one.
 ///
 /// A read receives directly into hyper's buffer, which is not zeroed first. A vectored write is one
-/// sendmsg(2). The methods of the stream are available by dereference. Streams of other types, such
-/// as TLS, go into [`Io`](crate::Io).
+/// sendmsg(2). `Socket` dereferences to the stream. For other types of streams, such as TLS, use
+/// [`Io`](crate::Io).
 ///
 /// # Examples
 /// ```
@@ -47,12 +47,12 @@ use netpoll::os::unix::net::UnixStream;
 pub struct Socket<S>(S);
 
 impl<S> Socket<S> {
-    /// Wraps a stream.
+    /// Wraps `stream`.
     pub fn new(stream: S) -> Socket<S> {
         Socket(stream)
     }
 
-    /// Returns the stream.
+    /// Returns the wrapped stream.
     pub fn into_inner(self) -> S {
         self.0
     }
@@ -72,7 +72,7 @@ impl<S> Deref for Socket<S> {
     }
 }
 
-/// Implements both traits for a socket of a stream type.
+/// Implements both traits for `Socket`s of the given stream types.
 macro_rules! hyper_stream {
     ($($stream:ty),*) => {$(
         impl Read for Socket<$stream> {
@@ -83,10 +83,10 @@ macro_rules! hyper_stream {
                 cx: &mut Context<'_>,
                 mut cursor: ReadBufCursor<'_>,
             ) -> Poll<io::Result<()>> {
-                // SAFETY: bytes are written to it, and none is made uninitialised.
+                // SAFETY: `poll_read_uninit` only writes initialised bytes to the slice.
                 let buf = unsafe { cursor.as_mut() };
                 let count = ready!(self.0.poll_read_uninit(cx, buf))?;
-                // SAFETY: this many bytes were initialised.
+                // SAFETY: the read initialised the first `count` bytes.
                 unsafe { cursor.advance(count) };
                 Poll::Ready(Ok(()))
             }

@@ -1,4 +1,4 @@
-//! tower services as hyper services (feature `tower`).
+//! [`Tower`]: tower services as hyper services (feature `tower`).
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,14 +22,13 @@ use super::socket::Socket;
 
 /// A tower service as a hyper service.
 ///
-/// Each request is passed to a clone of the service, when that clone is ready. [`serve_tower`] and
-/// [`Server::serve_tower`] wrap the service themselves. Wrap it explicitly for
-/// [`Server::serve_with`], which has a service per connection.
+/// Each request is passed to a clone of the service once that clone is ready. [`serve_tower`] and
+/// [`Server::serve_tower`] wrap the service themselves. For [`Server::serve_with`], which has one
+/// service per connection, wrap it explicitly.
 ///
 /// # Examples
-/// A server that passes the peer's address to its service as a request extension, and that stops
-/// when `stop` completes. With axum, `router.clone().layer(Extension(peer))` creates the service of
-/// a connection.
+/// This server creates a service with the peer's address for each connection, and stops when `stop`
+/// completes. With axum, `router.clone().layer(Extension(peer))` creates the service of a connection.
 /// ```
 /// use hyper::{Request, Response, body::Incoming};
 /// use netpoll_hyper::{Server, Socket, Tower};
@@ -81,12 +80,12 @@ use super::socket::Socket;
 pub struct Tower<S>(S);
 
 impl<S> Tower<S> {
-    /// Wraps a service.
+    /// Wraps `service`.
     pub fn new(service: S) -> Tower<S> {
         Tower(service)
     }
 
-    /// Returns the service.
+    /// Returns the wrapped service.
     pub fn into_inner(self) -> S {
         self.0
     }
@@ -106,7 +105,7 @@ where
 }
 
 pin_project! {
-    /// Waits until a service is ready, calls it and returns its answer; the future of [`Tower`].
+    /// The future of [`Tower`]. It waits until the service is ready, calls it and returns the response.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless they are awaited"]
     pub struct TowerFuture<S: Service<R>, R> {
@@ -134,7 +133,7 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
                 StateProjection::NotReady { service, request } => {
                     ready!(service.poll_ready(cx))?;
                     let Some(request) = request.take() else {
-                        unreachable!("a request is taken once, with the change of state")
+                        unreachable!("the state changes when the request is taken")
                     };
                     let future = service.call(request);
                     state.set(State::Called { future });
@@ -146,8 +145,8 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
 }
 
 /// Serves the connections of `listener` with a tower service, such as an axum `Router`, until the
-/// listener is closed, then lets requests in progress finish. Short for [`Server::serve_tower`]
-/// with the settings of [`Server::new`].
+/// listener is closed, then lets requests in progress finish. This is [`Server::serve_tower`] with the
+/// settings of [`Server::new`].
 ///
 /// # Errors
 /// Same as [`Server::serve_with`].
@@ -156,7 +155,7 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
 /// Same as [`Server::serve_with`].
 ///
 /// # Examples
-/// With axum, whose feature `tokio` is not needed:
+/// axum's feature `tokio` is not needed:
 /// ```ignore
 /// let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
 /// let listener = netpoll::net::TcpListener::bind("127.0.0.1:8080").await?;
@@ -192,9 +191,9 @@ impl Server {
         self.serve(listener, Tower::new(service)).await
     }
 
-    /// Serves the connections of `listener` with clones of a tower service until `stop` completes,
-    /// such as `netpoll::signal::termination()?`, or the listener is closed. Then it stops like
-    /// [`serve_with`](Server::serve_with).
+    /// Serves the connections of `listener` with clones of a tower service until `stop` completes or
+    /// the listener is closed, then stops like [`serve_with`](Server::serve_with). `stop` may be
+    /// `netpoll::signal::termination()?`, for example.
     ///
     /// # Errors
     /// Same as [`serve_with`](Server::serve_with).
@@ -211,11 +210,10 @@ impl Server {
         self.serve_until(listener, Tower::new(service), stop).await
     }
 
-    /// Serves each connection with a service of its own, which `make` returns for the peer's
-    /// address, until `stop` completes or the listener is closed. `make` is a service of addresses,
-    /// tower's form of a function that waits and can fail.
+    /// Serves each connection with a separate service, until `stop` completes or the listener is closed.
+    /// `make` is a tower service that returns the service for a peer's address.
     ///
-    /// Each connection uses a clone of `make`, when that clone is ready. An error of `make` ends the
+    /// Each connection uses a clone of `make` once that clone is ready. An error of `make` ends the
     /// connection; see [`on_error`](Server::on_error).
     ///
     /// # Errors

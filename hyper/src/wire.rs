@@ -1,14 +1,14 @@
 //! [`Wire`]: the stream between hyper and the peer.
 //!
-//! It returns the bytes that were read to tell the HTTP versions apart, counts progress in
-//! [`Activity`], and closes so that the last answer arrives.
+//! `Wire` first returns the bytes that were read to identify the HTTP version, counts progress in
+//! [`Activity`], and closes the stream in such a way that the last response arrives.
 //!
 //! # Closing
-//! close(2) with unread bytes in the receive buffer sends a reset, which discards data that the
-//! peer has not read yet: the answer to a request whose body was refused, or to the first of
-//! several requests. After the FIN, this therefore reads and discards what the peer still sends,
-//! until its FIN, until [`QUIET`] after the last byte, or for at most [`LINGER`]. It does so only
-//! if the peer may have something to send: the last request had a body, or bytes are available.
+//! close(2) with unread bytes in the receive buffer sends a reset, which makes the peer discard data
+//! that it has not read: the response to a request whose body was refused, or to the first of several
+//! requests. So after sending FIN, `Wire` reads and discards the bytes that the peer still sends, until
+//! the peer's FIN, until [`QUIET`] after the last byte, and for at most [`LINGER`]. It does so only if
+//! the peer may still send data: if the last request had a body, or bytes are available.
 //!
 //! # Compared with Go (net/http/server.go, `closeWriteAndWait`)
 //! Go waits for 500 ms without reading.
@@ -33,22 +33,24 @@ const LINGER: Duration = Duration::from_secs(5);
 /// The number of bytes discarded per read.
 const DISCARD_BYTES: usize = 8 << 10;
 
-/// A stream whose first bytes may have been read, and are returned again.
+/// A stream that first returns bytes which were read from it before.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
     io: T,
+    /// The bytes to return first; empty once hyper has read them.
     head: Vec<u8>,
     /// The number of bytes of `head` that hyper has read.
     taken: usize,
     activity: Arc<Activity>,
-    /// Set while the stream is shut down and bytes of the peer are discarded.
+    /// Set after FIN was sent, while bytes of the peer are discarded.
     linger: Option<Linger>,
 }
 
 #[derive(Debug)]
 struct Linger {
-    /// Ends the wait for the next byte; set if the peer may have something to send.
+    /// Ends the wait for the next byte; `None` if the peer is not expected to send more.
     quiet: Option<Sleep>,
+    /// The time at which the wait ends in any case.
     end: Instant,
 }
 
@@ -59,7 +61,7 @@ impl<T> Wire<T> {
 }
 
 impl<T: Read + Unpin> Wire<T> {
-    /// Reads from the stream, after `head`.
+    /// Polls a read from the underlying stream, ignoring `head`.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf.unfilled())
     }
@@ -69,7 +71,7 @@ impl<T: Read + Unpin> Wire<T> {
         self.head = head;
     }
 
-    /// Discards what the peer sends, until its FIN or the end of the wait.
+    /// Polls until the peer's FIN or the end of the wait, and discards the bytes that the peer sends.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let activity = &self.activity;
         let linger = self.linger.get_or_insert_with(|| Linger {
@@ -92,7 +94,7 @@ impl<T: Read + Unpin> Wire<T> {
                     let Some(quiet) = &mut linger.quiet else { return Poll::Ready(()) };
                     ready!(Pin::new(&mut *quiet).poll(cx));
                     let now = Instant::now();
-                    // On a busy machine the poller may not have reported available bytes yet.
+                    // On a busy machine the poller may not yet have reported available bytes.
                     if now > linger.end || !activity.is_readable() {
                         return Poll::Ready(());
                     }

@@ -1,7 +1,8 @@
-//! How connections of `netpoll_hyper::Server` end: half-closed and reset by the client, when the server stops, without a request.
+//! Tests of how connections of `netpoll_hyper::Server` end: after a half-close or a reset by the client, when the server stops, and without
+//! a request.
 //!
-//! The grace period is an hour wherever it must not be what ends a server: if a connection holds the server, such a test hangs and
-//! its watchdog ends it.
+//! Where the grace period must not end the server, it is an hour: if a connection keeps the server from ending, the test hangs until its
+//! watchdog stops it.
 
 mod common;
 mod serving;
@@ -34,7 +35,7 @@ const GET: &[u8] = b"GET /hello HTTP/1.1\r\nhost: h\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 
-/// Everything up to the end of the stream; an error is a reset.
+/// Returns all data up to end of stream. An error means that the peer reset the connection.
 async fn read_to_end<S: netpoll::io::Read + Unpin>(mut stream: S) -> io::Result<String> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await?;
@@ -45,7 +46,7 @@ fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()
 }
 
-/// Waits until the peer has closed: by a FIN or by a reset.
+/// Waits until the peer has closed the connection, with a FIN or a reset.
 async fn assert_ends(stream: &TcpStream) {
     let mut bytes = [0; 512];
     while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
@@ -55,7 +56,7 @@ async fn assert_ends(stream: &TcpStream) {
 fn request_followed_by_fin_is_answered() {
     run(async {
         let server = start(Server::new().grace(HOUR)).await;
-        // The FIN arrives before the answer is written: the handler waits until it is released.
+        // The handler waits until it is released, so the FIN arrives before the response is written.
         let slow = server.connect().await;
         send(&slow, "/wait").await;
         slow.close_write().unwrap();
@@ -64,7 +65,7 @@ fn request_followed_by_fin_is_answered() {
         server.seen.let_go.store(1, Ordering::SeqCst);
         let text = read_to_end(&slow).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("waited"), "{text}");
-        // With a body, several in a row, and more than a socket's buffer holds.
+        // Requests with a body, several requests in a row, and more data than fits into a socket's buffer.
         let body = "b".repeat(100_000);
         let echo = format!("POST /echo HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         let large = "GET /large HTTP/1.1\r\nhost: h\r\n\r\n".repeat(20);
@@ -81,7 +82,7 @@ fn request_followed_by_fin_is_answered() {
                 answers
             );
         }
-        // A part of a request is none.
+        // An incomplete request is not answered.
         for part in ["GET /hello HTTP/1.1\r\nho", "POST /echo HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nhalf"] {
             let stream = server.connect().await;
             stream.write_all(part.as_bytes()).await.unwrap();
@@ -118,7 +119,7 @@ fn request_followed_by_fin_is_answered_over_unix_sockets() {
     });
 }
 
-/// Counts the handlers that are alive.
+/// A guard that counts the handlers that are alive.
 struct Alive(Arc<AtomicUsize>);
 
 impl Alive {
@@ -177,7 +178,7 @@ fn reset_and_force_close_drop_the_handler() {
             }
             becomes("no handler", || alive.load(Ordering::SeqCst) == 0).await;
         }
-        // A write timeout is none of the handler's.
+        // A write timeout does not affect the handler.
         let stream = TcpStream::connect(addr).await.unwrap();
         becomes("a connection", || ours.lock().unwrap().is_some()).await;
         let ours = take(&ours);
@@ -192,7 +193,7 @@ fn reset_and_force_close_drop_the_handler() {
     });
 }
 
-/// Among them a first head and a later one, with a body still to come or not, and HTTP/2 before and after its preface.
+/// The parts are of a first head and of a later head, and of HTTP/2 before and after its preface.
 #[test]
 fn part_of_a_head_does_not_hold_a_stopping_server() {
     run(async {
@@ -223,7 +224,7 @@ fn part_of_a_head_does_not_hold_a_stopping_server() {
     });
 }
 
-/// Ends when it is polled while `flag` is set.
+/// Is ready when it is polled while `flag` is set.
 async fn until(flag: &AtomicBool) {
     poll_fn(|_| if flag.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
@@ -280,8 +281,8 @@ fn requests_in_the_queue_of_a_listener_are_answered_when_the_server_stops() {
     });
 }
 
-/// Serves with a listener that has a limit of one connection. Stops when one connection has a request in progress and another one
-/// is in the queue. Calls `then` with both and the handlers' state.
+/// Runs a server whose listener has a limit of one connection. Stops the server when one connection has a request in progress and
+/// another one is in the queue. Calls `then` with both connections and the handlers' state.
 async fn stop_at_limit_of_listener(
     grace: Duration,
     then: impl AsyncFnOnce(&TcpStream, &TcpStream, &Seen),
@@ -310,7 +311,7 @@ async fn stop_at_limit_of_listener(
     server.await
 }
 
-/// Regression: the grace began after the queue was empty, which a request that does not end can delay without limit.
+/// Regression test: the grace period began only when the queue was empty, which a request that does not end can delay without limit.
 #[test]
 fn grace_ends_a_server_whose_listener_is_at_its_limit() {
     run(async {
@@ -335,7 +336,7 @@ fn queued_request_is_answered_if_the_listener_has_room_within_the_grace() {
     });
 }
 
-/// Regression: the server waited until the shortage was over.
+/// Regression test: the server waited until descriptors were available.
 #[test]
 fn grace_ends_a_server_without_descriptors() {
     common::child("grace_ends_a_server_without_descriptors", || {
@@ -343,7 +344,7 @@ fn grace_ends_a_server_without_descriptors() {
             let listener = common::listener().await;
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             client.write_all(GET).await.unwrap();
-            // The sockets wait once, so that the poller has its descriptors.
+            // A first wait makes the poller open its descriptors.
             assert!(common::poll_once(&mut Box::pin(client.read(&mut [0; 1]))).await.is_pending());
             common::set_nofile(64);
             let files: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
@@ -363,14 +364,14 @@ fn request_on_an_idle_connection_is_answered_as_the_server_stops() {
             let (first, second) = (server.connect().await, server.connect().await);
             assert_hello(&first).await;
             assert_hello(&second).await;
-            // In the receive buffer when the server hears of its end.
+            // The requests are in the receive buffers when the server stops.
             first.write_all(GET).await.unwrap();
             second.write_all(&GET.repeat(2)).await.unwrap();
             let (one, two) = (task::spawn(read_all(first)), task::spawn(read_all(second)));
             server.stop().await.unwrap();
             let (one, two) = (one.await.unwrap(), two.await.unwrap());
             assert_eq!(count(&one, "hello"), 1, "round {round}: {one}");
-            // The first answer may say that it is the last.
+            // The first response may have `connection: close`.
             assert!(count(&two, "hello") == 2 || two.contains("connection: close"), "round {round}: {two}");
         }
     });
@@ -380,7 +381,8 @@ async fn read_all(stream: TcpStream) -> io::Result<String> {
     read_to_end(&stream).await
 }
 
-/// A request over HTTP/2 by hand, because a client library decides by itself what it sends and when.
+/// Reads the response of an HTTP/2 request without a client library, because a library determines itself which frames it sends and when.
+/// Returns the body.
 async fn http2_exchange(client: TcpStream) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     let mut head = [0; 9];
@@ -394,7 +396,7 @@ async fn http2_exchange(client: TcpStream) -> io::Result<Vec<u8>> {
         read_exact(&client, &mut payload).await?;
         match (head[3], head[4]) {
             (0, _) => body.extend(payload),
-            // PING: the reply.
+            // A PING: send the reply.
             (6, 0) => client.write_all(&[b"\0\0\x08\x06\x01\0\0\0\0", payload.as_slice()].concat()).await?,
             _ => {}
         }
@@ -424,7 +426,7 @@ fn http2_request_is_answered_as_the_server_stops() {
     });
 }
 
-/// A TLS stream in its place: the bytes that are left are read through the library.
+/// `Io` stands for a TLS stream, whose remaining bytes are read through the TLS library.
 #[test]
 fn streams_of_futures_io_end_as_well() {
     run(async {
@@ -444,7 +446,8 @@ fn streams_of_futures_io_end_as_well() {
     });
 }
 
-/// A service that answers before it has read the body: the reset that close(2) makes of unread bytes would take the answer away.
+/// The service responds before it has read the body. Without lingering, close(2) with unread bytes sends a reset, which discards the
+/// response.
 #[test]
 fn early_answer_to_an_upload_arrives() {
     run(async {
@@ -480,7 +483,7 @@ fn early_answer_to_an_upload_arrives() {
                     assert!(text.starts_with("HTTP/1.1 413") && text.ends_with("too much"), "{text}");
                     answered += 1;
                 }
-                // The server stops waiting after half a second without a byte, which may pass on a
+                // The server stops waiting after half a second without a byte, which can happen on a
                 // busy machine.
                 Err(error) => {
                     assert!(start.elapsed() >= Duration::from_millis(500), "{error}");
@@ -508,7 +511,7 @@ fn http2_connection_without_requests_is_closed() {
         for stream in [silent, settings, headers] {
             assert_ends(&stream).await;
         }
-        // A client of the protocol is informed by GOAWAY.
+        // An HTTP/2 client receives GOAWAY.
         let (_sender, connection) = handshake(server.addr).await;
         let _ = task::spawn(connection).await;
         server.stop().await.unwrap();
@@ -546,7 +549,7 @@ fn http2_request_may_take_longer_than_the_limit_of_heads() {
     }));
 }
 
-/// The tunnel has no request after the one that made it.
+/// A tunnel has no further requests after the CONNECT request.
 #[test]
 fn http2_tunnel_outlives_the_limit_of_heads() {
     run(with_some_limit(async |limit| {
@@ -590,7 +593,7 @@ fn http2_tunnel_outlives_the_limit_of_heads() {
     }));
 }
 
-/// An upgraded stream is its owner's: shutting it down discards nothing that the peer sends.
+/// An upgraded stream belongs to the service: shutting it down must not discard bytes that the peer sends.
 #[test]
 fn upgraded_stream_reads_on_after_its_shutdown() {
     run(async {
@@ -628,7 +631,7 @@ fn upgraded_stream_reads_on_after_its_shutdown() {
     });
 }
 
-/// The server keeps no handle of the stream while `connect` has it.
+/// The server has no handle of the stream while `connect` owns it, so that the stream can be converted.
 #[test]
 fn connect_may_convert_the_stream() {
     run(async {
@@ -644,9 +647,9 @@ fn connect_may_convert_the_stream() {
     });
 }
 
-/// Bodies that flow when the server stops are not cut short.
+/// Bodies that are being transferred when the server stops are not truncated.
 #[test]
-fn bodies_under_way_end_before_a_stopping_server() {
+fn stopping_server_lets_bodies_finish() {
     run(async {
         let server = start(Server::new().grace(HOUR)).await;
         let (up, down) = (server.connect().await, server.connect().await);

@@ -1,4 +1,5 @@
-//! hyper on our streams: both versions of HTTP against curl and by hand, the I/O traits, the timer, limits, and every way to end a server.
+//! Tests of hyper on netpoll's streams: both HTTP versions with curl and with handwritten requests, the I/O traits, the timer, limits, and the
+//! ways to end a server.
 
 mod common;
 mod serving;
@@ -56,8 +57,8 @@ fn curl_speaks_both_versions() {
         for (option, version) in [("--http1.1", "HTTP/1.1"), ("--http2-prior-knowledge", "HTTP/2.0")] {
             let url = |path: &str| format!("http://{}{path}", server.addr);
             let mut text = String::new();
-            // Several requests in one call, which HTTP/1 sends on one connection. With HTTP/2 curl 7.88 fails on the second,
-            // whatever server it asks.
+            // With HTTP/1, curl sends several requests on one connection. With HTTP/2, curl 7.88 fails on the second request, with
+            // any server.
             let paths = ["/version", "/hello", "/large"].map(url);
             for urls in paths.chunks(if option == "--http1.1" { 3 } else { 1 }) {
                 let Some(output) = curl([&[option.to_owned()], urls].concat()).await else { return };
@@ -75,9 +76,9 @@ fn curl_speaks_both_versions() {
     });
 }
 
-/// The version is detected from a first request that arrives byte by byte as from one that arrives whole.
+/// The HTTP version is also detected if the first request arrives byte by byte.
 #[test]
-fn versions_are_told_apart_by_the_first_bytes() {
+fn version_is_detected_from_the_first_bytes() {
     run(async {
         let server = start(&mut Server::new()).await;
         let http2 = server.connect().await;
@@ -90,14 +91,14 @@ fn versions_are_told_apart_by_the_first_bytes() {
         read_exact(&http2, &mut frame).await.unwrap();
         assert_eq!(frame[3], 4, "SETTINGS comes first: {frame:?}");
         drop(http2);
-        // The same beginning, then not.
+        // A request that begins like the preface.
         let http1 = server.connect().await;
         for byte in b"PRIX /hello HTTP/1.1\r\nhost: h\r\n\r\n" {
             http1.write_all(&[*byte]).await.unwrap();
             task::sleep(Duration::from_micros(200)).await;
         }
         assert_eq!(receive(&http1).await.unwrap().1, b"hello");
-        // An end in the midst of it.
+        // A stream that ends within the preface.
         let ended = server.connect().await;
         ended.write_all(b"PRI * HT").await.unwrap();
         ended.close_write().unwrap();
@@ -134,7 +135,7 @@ fn http2_carries_many_streams() {
     });
 }
 
-/// Bytes that are not read into stay as they are: nothing is zeroed.
+/// Bytes of the buffer that are not filled keep their value, because the buffer is not zeroed.
 #[test]
 fn reads_go_straight_into_uninitialised_memory() {
     run(async {
@@ -147,7 +148,7 @@ fn reads_go_straight_into_uninitialised_memory() {
         assert_eq!(buf.filled(), b"abc");
         // SAFETY: all of it was initialised above.
         assert!(memory[3..].iter().all(|byte| unsafe { byte.assume_init() } == 0xAA));
-        // Through a reference, and to the end of the stream.
+        // A read through a reference, at end of stream.
         drop(client);
         let mut buf = ReadBuf::uninit(&mut memory);
         poll_fn(|cx| Read::poll_read(Pin::new(&mut Socket::new(&*server)), cx, buf.unfilled())).await.unwrap();
@@ -155,7 +156,7 @@ fn reads_go_straight_into_uninitialised_memory() {
     });
 }
 
-/// A stream that counts its calls.
+/// A stream that counts its writes.
 struct Counted {
     stream: Socket<TcpStream>,
     vectored: Arc<AtomicUsize>,
@@ -207,7 +208,7 @@ fn head_and_body_leave_in_one_vectored_write() {
         }
         drop(client);
         server.await.unwrap();
-        // One buffer is left when a write was cut short; here nothing is.
+        // A plain write follows only after a partial vectored write, which does not happen here.
         assert_eq!((vectored.load(Ordering::SeqCst), plain.load(Ordering::SeqCst)), (20, 0));
     });
 }
@@ -220,20 +221,20 @@ fn timer_resets_sleeps_in_place() {
         let mut sleep = Timer.sleep(Duration::from_secs(3600));
         let place = std::ptr::from_ref(&*sleep).cast::<()>();
         assert!(poll_once(&mut sleep).await.is_pending());
-        // Earlier, later, later again while it is armed.
+        // Moves the armed sleep to an earlier time, to a later time, and to a still later time.
         Timer.reset(&mut sleep, at(5));
         assert!(poll_once(&mut sleep).await.is_pending() || start.elapsed() >= Duration::from_millis(5));
         Timer.reset(&mut sleep, at(10));
         Timer.reset(&mut sleep, at(30));
         sleep.as_mut().await;
         assert!(start.elapsed() >= Duration::from_millis(30));
-        // And after its end.
+        // Resets the sleep after its end.
         Timer.reset(&mut sleep, at(40));
         sleep.as_mut().await;
         assert!(start.elapsed() >= Duration::from_millis(40));
         assert_eq!(std::ptr::from_ref(&*sleep).cast::<()>(), place, "it is the same allocation");
         Timer.sleep_until(start).await;
-        // A foreign timer is replaced.
+        // A sleep of another type is replaced.
         struct Other;
         impl Future for Other {
             type Output = ();
@@ -265,7 +266,7 @@ fn closing_listener_lets_requests_finish() {
         let no_forks = common::no_forks();
         let mut end = Box::pin(server.stop());
         assert!(poll_once(&mut end).await.is_pending());
-        // Idle connections are closed at once, also one without any request.
+        // Idle connections are closed immediately, including a connection without any request.
         for stream in [&idle, &silent] {
             assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
         }
@@ -292,7 +293,7 @@ fn grace_period_is_bounded() {
         let seen = Arc::clone(&server.seen);
         let error = server.stop().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        // Its connection is gone and its service dropped.
+        // The connection is closed and its service is dropped.
         assert_eq!(stuck.read(&mut [0; 1]).await.map_or(0, |count| count), 0);
         becomes("the service is gone", || Arc::strong_count(&seen) == 1).await;
     });
@@ -316,7 +317,7 @@ fn stop_future_stops_server_and_drop_aborts() {
         let (stop, stopped) = (std::cell::Cell::new(None), Server::new());
         stopped.serve_with(&listener, connect, async { stop.set(Some(client.await)) }).await.unwrap();
         assert_eq!(stop.take().unwrap().read(&mut [0; 1]).await.unwrap(), 0);
-        // The listener was lent: it goes on.
+        // The server only borrowed the listener, which still works.
         let client = async {
             let stream = TcpStream::connect(addr).await.unwrap();
             assert_hello(&stream).await;
@@ -348,7 +349,7 @@ fn connections_are_limited() {
         drop(first);
         third.set_read_deadline(None).unwrap();
         assert_eq!(receive(&third).await.unwrap().1, b"hello");
-        // Full again; closing the listener is heard all the same.
+        // At the limit again, the server still notices that the listener is closed.
         assert_hello(&second).await;
         server.stop().await.unwrap();
         assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0);
@@ -370,7 +371,7 @@ fn missing_request_head_ends_connection() {
         for stream in [silent, half, second] {
             ends(&stream).await;
         }
-        // A service may take longer.
+        // A service may take longer than the limit.
         let slow = server.connect().await;
         send(&slow, "/wait").await;
         let waits = becomes("it waits", || server.seen.waiting.load(Ordering::SeqCst) == 1);
@@ -385,7 +386,7 @@ fn missing_request_head_ends_connection() {
     }));
 }
 
-/// Every request's head has its time, and none costs a timer: the connection's one is moved.
+/// The head of every request has a time limit, but requests do not create timers: the connection's timer is moved.
 #[test]
 fn header_timeout_costs_no_timer_per_request() {
     common::child("header_timeout_costs_no_timer_per_request", || {
@@ -413,12 +414,12 @@ fn service_panic_ends_only_its_connection() {
         send(&victim, "/panic").await;
         assert_eq!(victim.read(&mut [0; 1]).await.map_or(0, |count| count), 0);
         assert_hello(&bystander).await;
-        // It is not counted any more, or this would not end.
+        // The connection is no longer counted; otherwise the server would not end.
         server.stop().await.unwrap();
     });
 }
 
-/// A clone of the stream controls hyper's waits: here for the rest of a request's body.
+/// A clone of the stream can end hyper's wait for the rest of a request's body.
 #[test]
 fn deadlines_and_close_apply_through_hyper() {
     run(async {
@@ -451,13 +452,13 @@ fn deadlines_and_close_apply_through_hyper() {
                 ours.set_read_deadline(Instant::now()).unwrap();
             }
             becomes("it has failed", || failed.load(Ordering::SeqCst) == 1).await;
-            // The answer goes out where the socket is still open.
+            // The response is sent if the socket is still open.
             assert_eq!(connection.await.is_err(), close);
         }
     });
 }
 
-/// The same server on a Unix socket, its address given to curl as a path.
+/// The server runs on a Unix socket; curl gets its address as a path.
 #[test]
 fn http_is_served_over_unix_sockets() {
     run(async {
@@ -477,7 +478,7 @@ fn http_is_served_over_unix_sockets() {
             };
             assert!(output.status.success() && output.stdout == b"hello", "{output:?}");
         }
-        // Full, and closed nevertheless.
+        // At its connection limit, the server still notices that the listener is closed.
         let stream = netpoll::unix::UnixStream::connect(&path).await.unwrap();
         stream.write_all(b"GET /hello HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
         assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);

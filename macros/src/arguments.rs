@@ -1,5 +1,4 @@
-//! Parsing of the attributes' arguments: `crate = "path"`, and the spellings for the number of
-//! threads.
+//! Parsing of the attributes' arguments, such as `workers = 4` and `crate = "path"`.
 
 use proc_macro::{Delimiter, Literal, Span, TokenStream, TokenTree};
 
@@ -11,13 +10,13 @@ use crate::expand::Attribute;
 pub(crate) struct Arguments {
     /// The path of `netpoll`.
     pub(crate) path: Option<TokenStream>,
-    /// The number of threads that run tasks.
+    /// The number of worker threads.
     pub(crate) workers: Option<Literal>,
-    /// The word `sim`: the test runs in a simulation.
+    /// The span of the word `sim`: the test runs in a simulation.
     pub(crate) sim: Option<Span>,
-    /// The word `paused`: the test has a virtual clock and real sockets.
+    /// The span of the word `paused`: the test has a virtual clock and real sockets.
     pub(crate) paused: Option<Span>,
-    /// The number of seeds that it runs with.
+    /// The number of seeds with which the test runs.
     pub(crate) seeds: Option<Literal>,
 }
 
@@ -30,7 +29,7 @@ fn accepted(attribute: Attribute) -> &'static str {
     }
 }
 
-/// Parses `name = value, …`.
+/// Parses arguments of the form `name = value` or `name`, separated by commas.
 pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Arguments, Error> {
     let accepted = accepted(attribute);
     let mut tokens = arguments.into_iter().peekable();
@@ -114,7 +113,7 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
     Ok(parsed)
 }
 
-/// Parses a number from 1 up, in plain digits.
+/// Parses a decimal number that is at least 1.
 fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     let expected = "expected a number of seeds from 1 up, such as `seeds = 100`";
     match value {
@@ -126,7 +125,7 @@ fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     }
 }
 
-/// Parses a decimal number, at least 1. The upper limit is checked when the program starts.
+/// Parses a decimal number that is at least 1. The upper limit is checked when the program starts.
 fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     let expected = "expected a number of threads from 1 up, such as `workers = 4`";
     match value {
@@ -147,7 +146,7 @@ fn not_a_path(span: Span, accepted: &str) -> Error {
 }
 
 /// Returns the tokens of an unquoted path: `np`, `::np`, or `$crate::np` in a macro. Also accepts a
-/// quoted path that a macro's `$path:literal` has put into a group without delimiters.
+/// path, quoted or not, that a macro variable has put into a group without delimiters.
 fn plain_path(path: Vec<TokenTree>, accepted: &str) -> Result<TokenStream, Error> {
     if let [TokenTree::Group(group)] = &path[..]
         && group.delimiter() == Delimiter::None
@@ -163,7 +162,7 @@ fn plain_path(path: Vec<TokenTree>, accepted: &str) -> Result<TokenStream, Error
     if is_path(&text) { Ok(path.into_iter().collect()) } else { Err(not_a_path(span, accepted)) }
 }
 
-/// Returns the tokens of a quoted path, with the span of the quotes.
+/// Returns the tokens of a quoted path, with the span of the literal.
 fn quoted_path(literal: &Literal, accepted: &str) -> Result<TokenStream, Error> {
     let text = unquote(literal).ok_or_else(|| not_a_path(literal.span(), accepted))?;
     if !is_path(&text) {
@@ -180,7 +179,7 @@ fn quoted_path(literal: &Literal, accepted: &str) -> Result<TokenStream, Error> 
     Ok(tokens.into_iter().map(place).collect())
 }
 
-/// Returns the text between plain quotes. A path needs no escapes.
+/// Returns the text between plain quotes. Escapes are not decoded, because a path needs none.
 fn unquote(literal: &Literal) -> Option<String> {
     let text = literal.to_string();
     Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned())

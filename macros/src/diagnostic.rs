@@ -1,8 +1,8 @@
-//! Errors: a message with its location, as `compile_error!`.
+//! [`Error`]: an error message with its location, which expands to `compile_error!`.
 
 use proc_macro::{Delimiter, Group, Ident, Literal, Punct, Spacing, Span, TokenStream, TokenTree};
 
-/// A message for the tokens from `start` to `end`.
+/// An error message for the tokens from `start` to `end`.
 pub(crate) struct Error {
     start: Span,
     end: Span,
@@ -22,8 +22,8 @@ impl Error {
         Error { start, end, message: message.into() }
     }
 
-    /// Returns `::core::compile_error! { "message" }`. The compiler reports it at the span from its
-    /// first to its last token.
+    /// Returns `::core::compile_error! { "message" }`. The compiler reports the message at the span from
+    /// the first to the last of these tokens.
     pub(crate) fn into_tokens(self) -> TokenStream {
         let mut message = Literal::string(&self.message);
         message.set_span(self.end);

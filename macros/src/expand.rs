@@ -1,4 +1,4 @@
-//! The expansion: the user's function inside one that blocks on it.
+//! The expansion of the attributes: the user's function inside a function that blocks on it.
 
 use proc_macro::{Delimiter, Group, Literal, Span, TokenStream, TokenTree};
 
@@ -14,14 +14,14 @@ pub(crate) enum Attribute {
     Test,
 }
 
-/// Expands `item`, or returns an error message.
+/// Expands `item`. If it is invalid, returns the tokens of an error message.
 pub(crate) fn expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -> TokenStream {
     match try_expand(attribute, arguments, item) {
         Ok(tokens) => tokens,
         Err(error) => {
             let mut tokens = error.into_tokens();
             if attribute == Attribute::Main {
-                // One error is enough: this avoids another one about a program without `main`.
+                // Avoids a second error, about a program without `main`.
                 tokens.extend(parse_ours("fn main() {}"));
             }
             tokens
@@ -59,7 +59,7 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
     Ok(tokens)
 }
 
-/// Returns `fn name() output`.
+/// Returns `fn name(parameters) output`.
 fn signature(function: &Function) -> TokenStream {
     let head: [TokenTree; 3] =
         [function.fn_token.clone().into(), function.name.clone().into(), function.parameters.clone().into()];
@@ -67,7 +67,7 @@ fn signature(function: &Function) -> TokenStream {
 }
 
 /// Returns `{ async fn name() output { body } path::rt::Builder::new().workers(N)…;
-/// path::task::block_on(name()) }`, or with `paused` `path::sim::paused(name)` instead.
+/// path::task::block_on(name()) }`. With `paused` the last call is `path::sim::paused(name)`.
 fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>, paused: bool) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
@@ -89,8 +89,8 @@ fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>, 
     tokens.extend([parenthesised(call)]);
 
     let mut body = Group::new(Delimiter::Brace, tokens);
-    // Errors about the whole function, such as an invalid return type of `main`, are reported at
-    // the user's braces.
+    // The compiler reports errors about the whole function, such as an invalid return type of `main`,
+    // at the user's braces.
     body.set_span(function.body.span());
     body
 }
@@ -107,7 +107,7 @@ fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>
     let name = name.strip_prefix("r#").unwrap_or(&name);
     let mut arguments = parse_ours(&format!("::core::concat!(::core::module_path!(), \"::{name}\"),"));
     arguments.extend([TokenTree::from(seeds.unwrap_or_else(|| Literal::u64_unsuffixed(1)))]);
-    // A test without a parameter does not need to see its simulation.
+    // The parameter is optional: without it, the `Sim` is ignored.
     let takes_none = function.parameters.stream().is_empty();
     arguments.extend(parse_ours(if takes_none { ", |_|" } else { "," }));
     arguments.extend([TokenTree::from(function.name.clone())]);
@@ -120,8 +120,8 @@ fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>
     body
 }
 
-/// Parses code of this crate, with its own spans: this crate's edition applies, whatever the user's
-/// is, and lints ignore it.
+/// Parses code of this crate and gives it this crate's spans. The edition of this crate then applies to
+/// it, not the user's, and lints ignore it.
 fn parse_ours(code: &str) -> TokenStream {
     let tokens: TokenStream = code.parse().unwrap_or_else(|_| unreachable!("this crate's own code: {code}"));
     place(tokens)

@@ -1,18 +1,18 @@
-//! Parsing of a function, as far as the attributes need it.
+//! Parsing of a function, to the extent that the attributes need it.
 
 use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 
 use crate::diagnostic::Error;
 
-/// `attributes visibility async fn name() output { body }`.
+/// A parsed function: `attributes visibility async fn name(parameters) output { body }`.
 pub(crate) struct Function {
-    /// Each `#[…]`, unchanged.
+    /// The attributes `#[…]`, unchanged.
     pub(crate) attributes: Vec<TokenStream>,
     pub(crate) visibility: TokenStream,
     pub(crate) async_token: Ident,
     pub(crate) fn_token: Ident,
     pub(crate) name: Ident,
-    /// The parentheses, which are empty unless the function runs in a simulation.
+    /// The parentheses with the parameters. They are empty unless the function runs in a simulation.
     pub(crate) parameters: Group,
     /// `-> Type`, or nothing.
     pub(crate) output: TokenStream,
@@ -32,7 +32,7 @@ fn is_punct(token: Option<&TokenTree>, char: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == char)
 }
 
-/// Parses `item`. `whom` names the kind of function in messages ("the main function").
+/// Parses `item`. `whom` names the kind of function in messages, such as "the main function".
 pub(crate) fn parse(item: TokenStream, whom: &str, takes_sim: bool) -> Result<Function, Error> {
     let all = item.clone();
     let mut tokens = item.into_iter().peekable();
@@ -79,7 +79,7 @@ fn parse_visibility(tokens: &mut Tokens) -> TokenStream {
     [public].into_iter().chain(tokens.next_if(restriction)).collect()
 }
 
-/// Parses `async fn`, with a clear message for every other qualifier before `fn`.
+/// Parses `async fn`. Returns a specific error for every other qualifier before `fn`.
 fn parse_qualifiers(tokens: &mut Tokens, all: &TokenStream, whom: &str) -> Result<(Ident, Ident), Error> {
     let mut async_token = None;
     let mut refused = None;
@@ -110,8 +110,8 @@ fn parse_qualifiers(tokens: &mut Tokens, all: &TokenStream, whom: &str) -> Resul
     }
 }
 
-/// Returns an error that points at all of `<…>`, of which `open` is taken. The `>` of an arrow
-/// inside (`F: Fn() -> T`) does not close it.
+/// Returns an error that points at all of `<…>`, whose first token `open` was already taken. The `>` of
+/// an arrow (`F: Fn() -> T`) does not close the list.
 fn refuse_generics(open: TokenTree, tokens: &mut Tokens, whom: &str) -> Error {
     let fallback = open.span();
     let mut generics = vec![open];
@@ -130,12 +130,12 @@ fn refuse_generics(open: TokenTree, tokens: &mut Tokens, whom: &str) -> Error {
     Error::over(&generics.into_iter().collect(), fallback, format!("{whom} cannot have generic parameters"))
 }
 
-/// Parses the rest after the parameters: the last group is the body, the tokens before it the
+/// Parses the tokens after the parameters: the last group is the body, and the tokens before it are the
 /// return type.
 fn parse_output_and_body(tokens: &mut Tokens, name: &Ident, whom: &str) -> Result<(TokenStream, Group), Error> {
     let mut rest: Vec<TokenTree> = tokens.collect();
     let body = rest.pop().and_then(as_body);
-    // A trait's or an extern block's function ends with `;`.
+    // A function in a trait or an extern block ends with `;`.
     let Some(body) = body else { return Err(Error::new(name.span(), format!("{whom} must have a body"))) };
     if let Some(at) = rest.iter().position(|token| is_ident(Some(token), "where")) {
         let clause = rest.split_off(at).into_iter().collect();
@@ -144,7 +144,7 @@ fn parse_output_and_body(tokens: &mut Tokens, name: &Ident, whom: &str) -> Resul
     Ok((rest.into_iter().collect(), body))
 }
 
-/// Returns the braces, also if a macro's `$body:block` has put them into a group without
+/// Returns the group in braces, even if a macro's `$body:block` has put it into a group without
 /// delimiters.
 fn as_body(token: TokenTree) -> Option<Group> {
     match token {

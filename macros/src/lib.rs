@@ -1,9 +1,9 @@
 //! The attributes `#[netpoll::main]` and `#[netpoll::test]`, for use through `netpoll`.
 //!
-//! They are written directly on `proc_macro`'s tokens: an attribute on one function does not need a
-//! parser for all of Rust, so the macros add only this crate to a build.
+//! The macros work directly on `proc_macro`'s tokens, because an attribute on one function does not
+//! need a parser for all of Rust. So they add only this crate to a build.
 //!
-//! # What they expand to
+//! # Expansion
 //!
 //! ```text
 //! #[netpoll::main]                         fn main() -> io::Result<()> {
@@ -12,18 +12,19 @@
 //! }                                        }
 //! ```
 //!
-//! The inner function is the user's own, with the user's spans: a wrong type is reported where it
-//! was written, against the return type that it belongs to, which a bare async block would not do.
-//! Attributes and visibility move to the outer function, and lint levels apply to the inner one
-//! from there.
+//! The inner function is the user's function, with the user's spans. So a type error is reported at the
+//! place where the wrong type was written, and with the declared return type; a bare async block would
+//! not allow this. Attributes and visibility move to the outer function. Lint levels set there also
+//! apply to the inner function.
 //!
 //! `::netpoll` stands for the name under which the compiled crate depends on netpoll.
 //!
-//! * `item.rs` parses a function, `arguments.rs` the attribute's arguments.
+//! * `expand.rs` creates the expansion.
+//! * `item.rs` parses a function, and `arguments.rs` the attribute's arguments.
 //! * `manifest.rs` finds the name of netpoll. `diagnostic.rs` creates errors.
 //!
-//! Tests: `tests/messages.rs` runs the compiler on programs that must fail. netpoll's
-//! `tests/attributes.rs` and `ecosystem/renamed` run programs that must work.
+//! `tests/messages.rs` runs the compiler on programs that must fail. netpoll's `tests/attributes.rs`
+//! and `ecosystem/renamed` run programs that must work.
 
 mod arguments;
 mod diagnostic;
@@ -42,19 +43,19 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
-/// The function must be called `main`, be `async`, take no arguments and not be generic. It may
-/// return anything that `main` may return. Runtime settings other than the number of workers are
-/// made in the program, with `netpoll::rt::Builder`.
+/// The function must be named `main`, be `async`, take no arguments and not be generic. It may return
+/// any type that `main` may return. To change runtime settings other than the number of workers, use
+/// `netpoll::rt::Builder` in the program.
 ///
 /// # Arguments
 ///
-/// * `workers = N`: the number of threads that run tasks. If they cannot be started, the program
-///   panics before `main` runs. tokio's name `worker_threads` is accepted too, as is its `flavor =
-///   "multi_thread"`, which has no effect.
-/// * `crate = path`: the path of `netpoll`, quoted or not. A renamed dependency does not need it:
-///   its name is found in the `Cargo.toml` of the compiled package or of its workspace. It is for a
-///   crate that re-exports `netpoll`, for macros that expand to this attribute (`crate =
-///   $crate::…`), and for builds without Cargo.
+/// * `workers = N`: the number of worker threads. If they cannot be started, the program panics before
+///   the body of `main` runs. tokio's name `worker_threads` is also accepted, and so is its
+///   `flavor = "multi_thread"`, which has no effect.
+/// * `crate = path`: the path of `netpoll`, quoted or not. It is needed for a crate that re-exports
+///   `netpoll`, for macros that expand to this attribute (`crate = $crate::…`), and for builds without
+///   Cargo. It is not needed for a renamed dependency, whose name is found in the `Cargo.toml` of the
+///   compiled package or of its workspace.
 ///
 /// ```text
 /// #[facade::netpoll::main(crate = facade::netpoll)]
@@ -63,13 +64,14 @@ use proc_macro::TokenStream;
 ///
 /// # Errors
 ///
-/// Anything else is a compile error that points at the fault and says what was expected.
+/// Invalid arguments and functions are compile errors, which point at the invalid part and name the
+/// expected form.
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Main, arguments, item)
 }
 
-/// Turns an `async fn` into a test, which runs to completion with `netpoll::task::block_on`.
+/// Makes an `async fn` a test that runs to completion with `netpoll::task::block_on`.
 ///
 /// ```text
 /// #[netpoll::test]
@@ -78,16 +80,16 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// The function must be `async`, take no arguments and not be generic. Other attributes remain,
+/// The function must be `async`, take no arguments and not be generic. Other attributes are kept,
 /// including `#[should_panic]` and `#[ignore]`; a `#[test]` below this attribute is not duplicated.
-/// As always, tests run in parallel, each on its own thread.
+/// Tests run in parallel, each on its own thread, as usual.
 ///
-/// For arguments and errors see [`main`](macro@main). All tests of a program share one runtime, so
-/// there is no `workers`.
+/// For the argument `crate` and errors see [`main`](macro@main). All tests of a program share one
+/// runtime, so there is no argument `workers`.
 ///
 /// # With a virtual clock
-/// `#[netpoll::test(paused)]` needs the feature `sim` of netpoll: the test runs in `netpoll::sim::paused`,
-/// with a virtual clock and real sockets.
+/// A test with `#[netpoll::test(paused)]` runs in `netpoll::sim::paused`, with a virtual clock and real
+/// sockets. It needs the feature `sim` of netpoll.
 ///
 /// # In a simulation
 ///
@@ -99,10 +101,10 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// * `sim`: the test runs in a simulation (feature `sim` of netpoll), and may take a `Sim`. An error
-///   that it returns fails it.
-/// * `seeds = N`: the test runs with the seeds 0 to N - 1, one after the other; without it, once. A
-///   failing run prints its seed, and with `NETPOLL_SEED` set that run is repeated.
+/// * `sim`: the test runs in a simulation (feature `sim` of netpoll), and may take a `Sim`. If it
+///   returns an error, it fails.
+/// * `seeds = N`: the test runs with the seeds 0 to N - 1, one after the other. The default is one run.
+///   A failing run prints its seed; set `NETPOLL_SEED` to this seed to repeat the run.
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Test, arguments, item)

@@ -1,22 +1,21 @@
-//! The name under which the compiled crate depends on `netpoll`.
+//! Finding the name under which the compiled crate depends on `netpoll`.
 //!
-//! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro has no
-//! `$crate`. Cargo provides the location of the manifest in `CARGO_MANIFEST_DIR`. Only a few scalar
-//! values are needed from it, so this module parses them itself: a TOML parser would be more crates
-//! than the library has.
+//! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro does not have
+//! `$crate`. Cargo sets `CARGO_MANIFEST_DIR` to the directory of the manifest. Only a few scalar values
+//! of the manifest are needed, so this module parses them itself: a TOML parser would add more crates
+//! than the library itself has.
 //!
-//! If there is no answer (a build without Cargo, a dependency through another crate), the name is
-//! `netpoll`, and the argument `crate = "…"` overrides it.
+//! If the name is not found (in a build without Cargo, or if the dependency is indirect), it is
+//! `netpoll`. The argument `crate = "…"` overrides it.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
-/// The packages that contain the items to which the attributes expand, in order of preference:
-/// netpoll, and a package that replaces async-std (with `[patch.crates-io]`) and re-exports
-/// netpoll.
+/// The packages that contain the items used by the expansions, in order of preference: netpoll, and a
+/// package that replaces async-std (with `[patch.crates-io]`) and re-exports netpoll.
 const PACKAGES: [&str; 2] = ["netpoll", "async-std"];
 
-/// Returns the name, as an identifier.
+/// Returns the name of netpoll in the compiled crate, as an identifier.
 pub(crate) fn name_of_netpoll() -> String {
     let found = std::env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| find(Path::new(&dir)));
     found.unwrap_or_else(|| PACKAGES[0].to_owned())
@@ -36,7 +35,7 @@ fn find(dir: &Path) -> Option<String> {
     PACKAGES.into_iter().find_map(find)
 }
 
-/// A scalar of a manifest: its keys, and its text without quotes.
+/// A scalar value of a manifest: its keys, and its text without quotes.
 type Value = (Vec<String>, String);
 
 fn read(manifest: &Path) -> Option<Vec<Value>> {
@@ -55,8 +54,8 @@ fn dependencies(values: &[Value]) -> impl Iterator<Item = &str> {
     values.iter().filter_map(|(keys, _)| Some(dependency_keys(keys)?.first()?.as_str()))
 }
 
-/// Returns the package of the dependency `name`; if it is inherited, from the values of the
-/// workspace, `shared`.
+/// Returns the package of the dependency `name`. If the dependency is inherited, it is found in
+/// `shared`, the values of the workspace's manifest.
 fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Value]>) -> Option<String> {
     let key = |wanted: &str| {
         let is_wanted =
@@ -73,8 +72,8 @@ fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Va
     Some(name.to_owned())
 }
 
-/// Returns the manifest of the workspace: the one that the package names, or the nearest one above
-/// that has a workspace.
+/// Returns the values of the workspace's manifest. It is the manifest that the package names, or the
+/// nearest manifest in `dir` or a parent directory that has a workspace.
 fn workspace(values: &[Value], dir: &Path) -> Option<Vec<Value>> {
     if let Some((_, path)) = values.iter().find(|(keys, _)| *keys == ["package", "workspace"]) {
         return read(&dir.join(path).join("Cargo.toml"));
@@ -85,7 +84,8 @@ fn workspace(values: &[Value], dir: &Path) -> Option<Vec<Value>> {
     folders.iter().filter_map(|folder| read(&folder.join("Cargo.toml"))).find(is_root)
 }
 
-/// Returns the scalars of a TOML document. Arrays are skipped; malformed text is left to cargo.
+/// Returns the scalar values of a TOML document. Arrays are skipped. Malformed text is ignored, because
+/// cargo reports it.
 fn values(text: &str) -> Vec<Value> {
     let mut scanner = Scanner { rest: text, values: Vec::new() };
     let mut table = Vec::new();
@@ -101,7 +101,7 @@ fn values(text: &str) -> Vec<Value> {
             scanner.pair(&table)
         };
         if read.is_none() {
-            // This line is not understood, but the next may be.
+            // The line cannot be parsed: continue with the next line.
             scanner.rest = scanner.rest.split_once('\n').map_or("", |(_, rest)| rest);
         } else if scanner.rest.starts_with(']') {
             scanner.rest = scanner.rest.trim_start_matches(']');
@@ -115,7 +115,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// Skips blanks and, with `lines`, also line ends and comments.
+    /// Skips blanks and, if `lines` is true, also line ends and comments.
     fn skip_blank(&mut self, lines: bool) {
         loop {
             self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
@@ -136,7 +136,7 @@ impl Scanner<'_> {
         Some(())
     }
 
-    /// Parses `a."b".'c'`.
+    /// Parses a dotted key such as `a."b".'c'`.
     fn keys(&mut self) -> Option<Vec<String>> {
         let mut keys = Vec::new();
         loop {
@@ -158,7 +158,7 @@ impl Scanner<'_> {
         (!word.is_empty()).then(|| word.to_owned())
     }
 
-    /// Parses `keys = value`, whose scalars are recorded below `table`.
+    /// Parses `keys = value`, and records its scalars under the keys of `table`.
     fn pair(&mut self, table: &[String]) -> Option<()> {
         let keys = self.keys()?;
         self.take('=')?;
@@ -198,7 +198,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// Parses a string of one of the four kinds. Escapes are kept: no crate name contains one.
+    /// Parses a string of any of the four kinds. Escapes are not decoded, because crate names do not
+    /// contain any.
     fn string(&mut self) -> Option<String> {
         let quote = if self.rest.starts_with('"') { '"' } else { '\'' };
         let long = quote.to_string().repeat(3);
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!(found("[dependencies]\nwhat is this\nnetpoll.git = \"…\"").as_deref(), Some("netpoll"));
     }
 
-    /// A temporary folder, which is removed on drop.
+    /// A temporary directory. It is removed when dropped.
     struct Folder(PathBuf);
 
     impl Folder {

@@ -1,15 +1,15 @@
-//! Errors of the attributes: the compiler runs on each program below and must report exactly one
+//! Tests of the attributes' errors. The compiler runs on each program and must report exactly one
 //! error, at one place.
 //!
-//! `proc_macro` works only inside the compiler, so these are the tests of the token logic. Programs
-//! are compiled with the library of this crate that cargo built for this test.
+//! `proc_macro` works only inside the compiler, so these tests also cover the parsing of tokens. The
+//! programs are compiled with the library of this crate that cargo built for this test.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Returns the macro library built for this test; the newest one if there are several.
+/// Returns the macro library built for this test, or the newest one if there are several.
 fn library() -> PathBuf {
     let deps = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let is_library = |path: &PathBuf| {
@@ -35,8 +35,8 @@ fn check_in(folder: &Path, name: &str, program: &str) -> Output {
          pub mod task {{ pub fn block_on<F: Future>(_: F) -> F::Output {{ loop {{}} }} }}\n\
          {program}\n"
     );
-    // Not the null device: the compiler replaces its output file, and as root it would replace the
-    // device itself.
+    // The output is not /dev/null, because the compiler replaces its output file, and if it runs as
+    // root it would replace the device.
     static PROGRAMS: AtomicU32 = AtomicU32::new(0);
     let number = PROGRAMS.fetch_add(1, Ordering::Relaxed);
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("program-{}-{number}", std::process::id()));
@@ -54,7 +54,7 @@ fn check_in(folder: &Path, name: &str, program: &str) -> Output {
         .expect("the compiler runs");
     child.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
     let ended = child.wait_with_output().unwrap();
-    // There is no output file if the program does not compile.
+    // If the program does not compile, there is no output file.
     let _ = std::fs::remove_file(output);
     ended
 }
@@ -70,7 +70,7 @@ fn marked<'a>(errors: &'a str, program: &str) -> Vec<&'a str> {
     marks.collect()
 }
 
-/// Checks that the one-line `program` is refused with `message`, and that exactly `at` is underlined.
+/// Checks that the one-line `program` is rejected with `message`, and that exactly `at` is underlined.
 #[track_caller]
 fn refuses(program: &str, message: &str, at: &str) {
     let output = check(program);
@@ -211,7 +211,7 @@ fn arguments_of_the_attribute() {
     refuses("#[netpoll::test(crate = \"a\", crate = \"b\")] async fn works() {}", twice, "crate");
 }
 
-/// Errors in the body are the compiler's own, reported where they are, as in any async function.
+/// The compiler reports errors in the body at their place, as in any async function.
 #[test]
 fn type_errors_point_at_their_source() {
     let shown = |program: &str, code: &str, at: &str| {

@@ -1,16 +1,16 @@
 //! QUIC with quinn on netpoll's UDP sockets.
 //!
-//! [`Runtime`] implements quinn's runtime trait, and [`Socket`] its socket trait for a
-//! [`UdpSocket`]. Datagrams pass through quinn-udp: many per call in both directions if the kernel
-//! supports splitting and joining (UDP_SEGMENT, UDP_GRO), with ECN and without fragmentation.
-//! tokio's runtime is not needed.
+//! [`Runtime`] implements quinn's runtime trait, and [`Socket`] implements its socket trait for a
+//! [`UdpSocket`]. Datagrams are sent and received by quinn-udp, with ECN and without fragmentation. If
+//! the kernel supports it (UDP_SEGMENT, UDP_GRO), one call transfers many datagrams. tokio's runtime is
+//! not needed.
 //!
-//! [`endpoint`] creates an endpoint on a socket that the caller can keep sharing: its deadlines and
-//! [`close`] apply. The first error of the socket ends the endpoint, which then accepts no more
-//! connections, and its connections: with a `TransportError`, or with `LocallyClosed` if a send
-//! failed.
+//! [`endpoint`] creates an endpoint on a socket that the caller can continue to share: the socket's
+//! deadlines and [`close`] apply to the endpoint. After the first error of the socket the endpoint
+//! accepts no more connections, and its connections end with a `TransportError`, or with
+//! `LocallyClosed` if a send failed.
 //!
-//! The example `quic_file` of netpoll's repository sends a file.
+//! The example `quic_file` in netpoll's repository sends a file.
 //!
 //! [`UdpSocket`]: netpoll::net::UdpSocket
 //! [`close`]: netpoll::net::UdpSocket::close

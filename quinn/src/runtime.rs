@@ -1,4 +1,4 @@
-//! quinn's runtime trait: tasks, timers, sockets.
+//! [`Runtime`]: quinn's tasks, timers and sockets.
 
 use std::future::Future;
 use std::io;
@@ -15,8 +15,8 @@ use netpoll::time::{Movable, Sleep};
 
 use super::Socket;
 
-/// Creates an endpoint on `socket`, served by tasks of netpoll's runtime. With a server configuration it
-/// accepts connections. It can be awaited under any executor.
+/// Creates an endpoint on `socket`, served by tasks of netpoll's runtime. With a server configuration the
+/// endpoint accepts connections. It can be used under any executor.
 ///
 /// # Errors
 /// Same as [`Socket::new`].
@@ -36,8 +36,8 @@ pub fn endpoint(config: EndpointConfig, server: Option<ServerConfig>, socket: Ar
     Endpoint::new_with_abstract_socket(config, server, Arc::new(Socket::new(socket)?), Arc::new(Runtime))
 }
 
-/// quinn's runtime trait on netpoll's runtime. Pass it to `quinn::Endpoint::new`, which takes
-/// std's sockets; [`endpoint`] takes netpoll's.
+/// An implementation of quinn's runtime trait with netpoll's runtime. Pass it to `quinn::Endpoint::new`,
+/// which takes std sockets. For netpoll's sockets use [`endpoint`].
 ///
 /// # Examples
 /// ```

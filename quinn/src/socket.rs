@@ -1,7 +1,7 @@
 //! [`Socket`]: a [`UdpSocket`] that makes quinn-udp's system calls.
 //!
-//! quinn asks before each send whether there is room. Here that costs no system call: the answer is
-//! yes until a send finds no room; then the sender waits for an edge.
+//! Before each send quinn asks whether there is room. The answer costs no system call: it is yes until
+//! a send finds no room. Then the sender waits for an edge.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -16,7 +16,8 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use netpoll::net::UdpSocket;
 
-/// A [`UdpSocket`] for quinn; [`endpoint`](super::endpoint) creates one itself.
+/// A [`UdpSocket`] that implements quinn's socket trait; [`endpoint`](super::endpoint) creates one
+/// itself.
 #[derive(Debug)]
 pub struct Socket {
     socket: Arc<UdpSocket>,
@@ -26,9 +27,9 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Sets the options that quinn needs: receive offload, ECN and destination with each datagram,
-    /// no fragmentation. Other users of `socket` can set its deadlines and close it, but should not
-    /// receive from it.
+    /// Wraps `socket` and sets the options that quinn needs: receive offload, ECN and destination of
+    /// each datagram, no fragmentation. Other users of `socket` can set its deadlines and close it, but
+    /// should not receive from it.
     ///
     /// # Errors
     /// Returns the error of getsockname(2) or setsockopt(2), `TimedOut` after the write deadline, or
@@ -86,16 +87,16 @@ impl AsyncUdpSocket for Socket {
 #[derive(Debug)]
 struct Poller {
     socket: Arc<Socket>,
-    /// The value of `Socket::full` when there was room last.
+    /// The value of `Socket::full` when there was room for the last time.
     seen: usize,
 }
 
 impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Poller { socket, seen } = &mut *self;
-        // ORDERING: it guards nothing. A sender asks after its own send, whose increment it sees in
-        // program order. Whether it sees that of another sender only decides whether it checks once
-        // more.
+        // ORDERING: Relaxed, because the counter guards no other memory. A sender sees the increment of
+        // its own send in program order. If it misses the increment of another sender, its next send
+        // finds no room and increments the counter.
         let full = socket.full.load(Ordering::Relaxed);
         if full != *seen {
             ready!(socket.socket.poll_writable(cx))?;
@@ -119,7 +120,7 @@ mod tests {
             let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             let quic = Arc::new(Socket::new(Arc::clone(&socket)).unwrap());
             let mut poller = Arc::clone(&quic).create_io_poller();
-            // Polled again if it was deferred for fairness: there is room.
+            // There is room, so `Pending` only means that the poll was deferred for fairness.
             let mut poll = || loop {
                 if let Poll::Ready(result) = poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())) {
                     return result;
@@ -128,7 +129,7 @@ mod tests {
             poll().unwrap();
             quic.full.fetch_add(1, Ordering::SeqCst);
             poll().unwrap();
-            // Polling a closed socket shows whether the kernel was asked.
+            // The socket is closed, so the poll fails if the socket is checked.
             socket.close().await.unwrap();
             poll().unwrap();
             quic.full.fetch_add(1, Ordering::SeqCst);

@@ -1,9 +1,9 @@
-//! Cached answers.
+//! [`Cache`]: cached answers.
 //!
 //! An answer is kept until its TTL ends. The number of answers and the memory that they use are
-//! bounded, because a server chooses both the size of its answers and, by the names in them, part
-//! of what is queried. At a bound, answers whose TTL has ended are removed, and all others if that
-//! is not enough.
+//! bounded, because a server determines the size of its answers and, through the names in them, also
+//! some of the queries. At a bound, answers whose TTL has ended are removed. If that is not enough, all
+//! answers are removed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use super::reply::{Reply, TTL_MAX};
 /// The maximum number of cached answers.
 const ANSWERS_MAX: usize = 8192;
 
-/// The maximum memory of cached answers, in bytes as [`size`] estimates them.
+/// The maximum memory of cached answers, in bytes as estimated by [`size`].
 const BYTES_MAX: usize = 8 << 20;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Answer {
 #[derive(Debug, Default)]
 struct Answers {
     by_query: HashMap<Query, Answer>,
-    /// The sum of the answers' sizes.
+    /// The sum of the sizes of all answers.
     bytes: usize,
 }
 
@@ -39,7 +39,7 @@ impl Answers {
         self.by_query.len() < ANSWERS_MAX && self.bytes + size <= BYTES_MAX
     }
 
-    /// Keeps the answers for which `keep` returns true.
+    /// Removes the answers for which `keep` returns false.
     fn retain(&mut self, keep: impl Fn(&Answer) -> bool) {
         let bytes = &mut self.bytes;
         self.by_query.retain(|_, answer| {
@@ -67,8 +67,8 @@ impl Cache {
         (Instant::now() < answer.until).then(|| answer.reply.clone())
     }
 
-    /// Caches an answer for `ttl` seconds. RFC 2181, section 8: a TTL with the highest bit set
-    /// counts as 0.
+    /// Caches an answer for `ttl` seconds. A TTL with the highest bit set counts as 0 (RFC 2181,
+    /// section 8).
     pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
         if ttl == 0 || i32::try_from(ttl).is_err() {
             return;
@@ -97,7 +97,7 @@ impl Cache {
     }
 }
 
-/// The memory of an answer in the map, in bytes, without the overhead of the allocator.
+/// Returns the memory of an answer in the map, in bytes, without the overhead of the allocator.
 fn size(query: &Query, reply: &Reply) -> usize {
     let entry = size_of::<(Query, Answer)>() + heap_of_name(query.name());
     entry
@@ -110,13 +110,14 @@ fn size(query: &Query, reply: &Reply) -> usize {
         }
 }
 
-/// A short name is stored in place. A longer one is in two vectors, of its bytes and of one byte per
-/// label, which have at most twice the capacity.
+/// Returns the heap memory of a name, in bytes. A short name is stored inline. A longer name is stored
+/// in two vectors, of its bytes and of one byte per label, whose capacity is at most twice their length.
 fn heap_of_name(name: &Name) -> usize {
     if name.len() <= 32 { 0 } else { 2 * name.len() }
 }
 
-/// The types that a [`Resolver`](super::Resolver) queries.
+/// Returns the heap memory of a record, in bytes, for the types that a [`Resolver`](super::Resolver)
+/// queries.
 fn heap_of_data(data: &RData) -> usize {
     match data {
         RData::MX(mx) => heap_of_name(&mx.exchange),
@@ -143,7 +144,7 @@ mod tests {
         Reply::Records { owner: Name::root(), data: data.into_iter().collect() }
     }
 
-    /// The text of the largest message: 64 KiB.
+    /// Returns as much text as fits into the largest message, which has 64 KiB.
     fn large_text() -> Reply {
         records([RData::TXT(TXT::from_bytes(vec![&[b'x'; 255]; 255]))])
     }
@@ -158,7 +159,7 @@ mod tests {
             let answers = cache.lock();
             let sum: usize = answers.by_query.values().map(|answer| answer.size).sum();
             assert_eq!(answers.bytes, sum);
-            // 255 texts of 255 bytes in each.
+            // Each answer has 255 texts of 255 bytes.
             assert!(answers.by_query.len() * 255 * 255 < BYTES_MAX);
         }
     }

@@ -1,22 +1,22 @@
-//! resolv.conf(5): which servers are queried, how, and in which domains.
+//! [`Config`]: the servers, their settings and the search list, from resolv.conf(5).
 //!
-//! The file, `LOCALDOMAIN`, `RES_OPTIONS` and the host name are read as glibc reads them. Invalid
-//! lines, domains and options are skipped one by one, so a mistake in one does not affect the
-//! others. Without a file, or without a server in it, the server on this host is used.
+//! The file, `LOCALDOMAIN`, `RES_OPTIONS` and the host name are interpreted as glibc does. Invalid
+//! lines, domains and options are skipped individually, so an error in one does not affect the others.
+//! Without a file, or without a server in it, the server on this host is used.
 //!
-//! | keyword, option | meaning here |
+//! | keyword, option | meaning |
 //! |---|---|
-//! | `nameserver` | up to three servers, asked in this order |
-//! | `domain`, `search` | the search list; the last of these lines counts |
-//! | `ndots:n` | names with fewer dots are tried in the search list first; at most 15 |
-//! | `timeout:n` | seconds for a server to answer, 1 to 30 |
-//! | `attempts:n` | how often the servers are asked, 1 to 5 |
+//! | `nameserver` | up to three servers, queried in this order |
+//! | `domain`, `search` | the search list; the last of these lines is used |
+//! | `ndots:n` | names with fewer dots are looked up in the search list first; at most 15 |
+//! | `timeout:n` | the time for a server to reply, in seconds, 1 to 30 |
+//! | `attempts:n` | the number of times that the servers are queried, 1 to 5 |
 //! | `rotate` | each look-up begins with another server |
-//! | `use-vc` | TCP only |
-//! | `edns0` | replies of up to 1,232 bytes over UDP |
-//! | `single-request`, `single-request-reopen` | AAAA is asked for after A |
-//! | `no-tld-query` | a name of one label is looked up in the search list only |
-//! | `no-aaaa` | IPv6 addresses are not asked for |
+//! | `use-vc` | only TCP is used |
+//! | `edns0` | replies over UDP have up to 1,232 bytes |
+//! | `single-request`, `single-request-reopen` | AAAA is queried after A |
+//! | `no-tld-query` | a name with one label is looked up only in the search list |
+//! | `no-aaaa` | IPv6 addresses are not queried |
 //! | others | ignored |
 
 use std::fs;
@@ -33,7 +33,7 @@ const PATH: &str = "/etc/resolv.conf";
 /// The default port of a server.
 const PORT: u16 = 53;
 
-/// Limits of resolv.h: MAXNS, RES_MAXNDOTS, RES_MAXRETRANS, RES_MAXRETRY.
+// The limits of resolv.h: MAXNS, RES_MAXNDOTS, RES_MAXRETRANS, RES_MAXRETRY.
 const SERVERS_MAX: usize = 3;
 const NDOTS_MAX: u32 = 15;
 const TIMEOUT_MAX: u32 = 30;
@@ -43,10 +43,10 @@ const ATTEMPTS_MAX: u32 = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Config {
     pub(super) servers: Vec<SocketAddr>,
-    /// Absolute names.
+    /// The search list, as absolute names.
     pub(super) search: Vec<Name>,
     pub(super) ndots: usize,
-    /// The time for a server to answer.
+    /// The time for a server to reply.
     pub(super) timeout: Duration,
     /// The number of times that all servers are queried.
     pub(super) rounds: usize,
@@ -59,7 +59,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Creates a configuration with these servers and resolv.conf's defaults.
+    /// Creates a configuration with `servers` and the defaults of resolv.conf(5).
     pub(super) fn new(servers: Vec<SocketAddr>) -> Config {
         Config {
             servers,
@@ -79,7 +79,7 @@ impl Config {
     /// Reads this host's configuration.
     ///
     /// # Errors
-    /// Returns the error of reading the file, except errors that glibc treats like an empty file.
+    /// Returns the error of reading the file, except errors that glibc treats as an empty file.
     pub(super) fn system() -> io::Result<Config> {
         Config::read(PATH)
     }
@@ -100,16 +100,16 @@ impl Config {
         ))
     }
 
-    /// Parses a file. `local_domain` and `options` are the values of `LOCALDOMAIN` and
-    /// `RES_OPTIONS`.
+    /// Parses the contents of resolv.conf(5). `local_domain` and `options` are the values of
+    /// `LOCALDOMAIN` and `RES_OPTIONS`.
     pub(super) fn parse(file: &[u8], host_name: &str, local_domain: Option<&str>, options: Option<&str>) -> Config {
         let mut config = Config::new(Vec::new());
         let mut search: Option<Vec<Name>> = None;
         for line in String::from_utf8_lossy(file).lines() {
             let mut words = line.split_ascii_whitespace();
             let keyword = words.next().unwrap_or_default();
-            // A comment begins in the first column. After the values, no valid text begins with
-            // these characters.
+            // A comment line begins with one of these characters. Text after the values that begins
+            // with one is not valid, so it is skipped too.
             let mut values = words.take_while(|word| !word.starts_with(['#', ';'])).peekable();
             match keyword {
                 "nameserver" if config.servers.len() < SERVERS_MAX => {
@@ -127,7 +127,7 @@ impl Config {
         if let Some(domains) = local_domain {
             search = Some(domains.split_ascii_whitespace().filter_map(domain).collect());
         }
-        // The default is the host's own domain.
+        // The default search list is the host's own domain.
         config.search = search.unwrap_or_else(|| {
             let own = host_name.split_once('.').map(|(_, own)| own);
             own.and_then(domain).into_iter().collect()
@@ -153,21 +153,21 @@ impl Config {
     }
 }
 
-/// Returns whether glibc's `__resolv_conf_load` ignores this error of fopen(3), because it is
-/// permanent.
+/// Returns whether glibc's `__resolv_conf_load` ignores this error of fopen(3). It ignores permanent
+/// errors.
 fn means_empty(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
         || matches!(error.raw_os_error(), Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR))
 }
 
-/// Parses a number without a sign; one that is too large becomes the maximum.
+/// Parses a number without a sign. A number that is too large becomes the maximum.
 fn number(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
-/// Parses a domain of the search list and makes it absolute. Returns `None` if it is not a domain,
-/// and for the root, where names are looked up anyway.
+/// Parses a domain of the search list and makes it absolute. Returns `None` if it is not a domain, and
+/// also for the root, because names are looked up there anyway.
 pub(super) fn domain(text: &str) -> Option<Name> {
     let mut name = if is_host_name(text) { Name::from_ascii(text).ok()? } else { Name::from_utf8(text).ok()? };
     name.set_fqdn(true);

@@ -1,8 +1,8 @@
-//! hosts(5): names and addresses that need no server.
+//! [`Hosts`]: the names and addresses in hosts(5), for which no server is queried.
 //!
-//! A name in the file is answered from the file, whatever the families of its addresses are. An
-//! override is therefore the whole answer, and no server learns of the name. As in glibc, names are
-//! compared without regard to case or a final dot, and without the search list.
+//! A name in the file is answered only from the file, even if it has no addresses of the requested
+//! family. So an entry overrides all addresses of a name, and no server learns the name. As in glibc,
+//! names are compared without regard to case or a final dot, and the search list is not used.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,19 +11,19 @@ use netpoll::__private::{is_host_name, literal};
 
 const PATH: &str = "/etc/hosts";
 
-/// The addresses of a name.
+/// The entry of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// The first name of the first line that has the name, with a final dot.
+    /// The first name of the first line that contains the name, with a final dot.
     pub(super) canonical: String,
-    /// Its addresses with port 0, in the order of the file.
+    /// The addresses of the name with port 0, in the order of the file.
     pub(super) addrs: Vec<SocketAddr>,
 }
 
 /// A parsed hosts file.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
-    /// By the name in lower case, without a final dot.
+    /// The entries by name, in lower case and without a final dot.
     by_name: HashMap<String, Entry>,
     by_addr: HashMap<IpAddr, Vec<String>>,
 }
@@ -37,13 +37,13 @@ fn absolute(name: &str) -> String {
 }
 
 impl Hosts {
-    /// Reads the host's file. If it cannot be read, there are no entries.
+    /// Reads the host's file. If it cannot be read, the result has no entries.
     pub(super) fn read() -> Hosts {
         Hosts::parse(&std::fs::read(PATH).unwrap_or_default())
     }
 
-    /// Parses a file. Lines without a valid address, and names that are not host names, are
-    /// skipped.
+    /// Parses the contents of hosts(5). Lines without a valid address, and names that are not host
+    /// names, are skipped.
     pub(super) fn parse(file: &[u8]) -> Hosts {
         let mut hosts = Hosts::default();
         for line in String::from_utf8_lossy(file).trim_start_matches('\u{feff}').lines() {
@@ -70,7 +70,8 @@ impl Hosts {
         self.by_name.get(&key(name))
     }
 
-    /// Returns the names of `ip` with a final dot; the canonical name is first within each line.
+    /// Returns the names of `ip` with a final dot, in the order of the file. The first name of a line is
+    /// canonical.
     pub(super) fn by_addr(&self, ip: IpAddr) -> Option<&[String]> {
         self.by_addr.get(&ip.to_canonical()).map(Vec::as_slice)
     }
@@ -86,7 +87,7 @@ mod tests {
 
     /// Go: TestLookupStaticHost, TestLookupStaticAddr.
     #[test]
-    fn hosts_file_is_read_as_hosts_5_says() {
+    fn hosts_file_is_parsed_as_hosts_5_describes() {
         let file = b"\xef\xbb\xbf127.0.0.1\tlocalhost localhost.localdomain # comment\n\
             ::1 localhost\n\
             # 192.0.2.9 commented\n\

@@ -1,27 +1,27 @@
 //! A resolver that queries DNS servers over netpoll's sockets. A look-up occupies no thread, and
 //! dropping it cancels it.
 //!
-//! | step | where |
+//! | module | contents |
 //! |---|---|
-//! | literals and hosts(5) need no server | `hosts` |
-//! | which names are looked up, and which never are | `search` |
-//! | resolv.conf(5) | `config` |
-//! | when each server is queried, and which answer counts | `servers` |
-//! | the meaning of replies, aliases | `reply` |
-//! | answers that are kept, and their bounds | `cache` |
-//! | the order of addresses | `order` |
-//! | messages and transports: hickory's, over our sockets, timers and tasks | `provider` |
+//! | `hosts` | hosts(5) and the names in it, for which no server is queried |
+//! | `search` | the names that are looked up for a name, and the names that are never queried |
+//! | `config` | resolv.conf(5) |
+//! | `servers` | when each server is queried, and which reply is used |
+//! | `reply` | the interpretation of replies; aliases |
+//! | `cache` | the answers that are cached, and the bounds of the cache |
+//! | `order` | the order of addresses |
+//! | `provider` | hickory's messages and transports over netpoll's sockets, timers and tasks |
 //!
 //! # When a look-up ends
-//! The names of the search list are looked up one after the other, until one has an answer. If a
-//! name does not exist, the next one is looked up; a failure ends the look-up. Otherwise an
-//! attacker could suppress the replies for one name to make another name take its place.
+//! The names of the search list are looked up one after the other, until one has an answer. If a name
+//! does not exist, the next name is looked up. If a query fails, the look-up fails. Otherwise an
+//! attacker could suppress the replies for one name, so that another name is used instead.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
-//! This corresponds to Go's own resolver: A and AAAA are queried at the same time, forged replies
-//! are ignored, truncated replies are queried again over TCP, and names in answers are checked.
-//! nsswitch.conf and gai.conf are not read. The files are read when the resolver is created and not
-//! again; Go reads them again when they change.
+//! The resolver corresponds to Go's own resolver: A and AAAA are queried concurrently, forged replies
+//! are ignored, queries with truncated replies are repeated over TCP, and names in answers are checked.
+//! nsswitch.conf and gai.conf are not read. resolv.conf and hosts are read once, when the resolver is
+//! created; Go reads them again when they change.
 
 #![deny(unsafe_code)]
 
@@ -59,36 +59,35 @@ use netpoll::net::{Family, LookupError, Resolve};
 const LOOPBACK: [SocketAddr; 2] =
     [SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)];
 
-/// A DNS resolver that occupies no thread: it queries servers over netpoll's sockets, and
-/// dropping a look-up cancels it.
+/// A DNS resolver that queries servers over netpoll's sockets. A look-up occupies no thread, and
+/// dropping it cancels it.
 ///
-/// Clones share the resolver. Answers are cached for their TTL, up to 8,192 of them and about 8 MiB,
-/// and identical concurrent queries are merged.
-///
-/// [`Dialer::resolver`](netpoll::net::Dialer::resolver) makes a dialer use it.
+/// Clones share the resolver. Answers are cached for their TTL, up to 8,192 answers and about 8 MiB,
+/// and identical concurrent queries are merged. Use
+/// [`Dialer::resolver`](netpoll::net::Dialer::resolver) to make a dialer use the resolver.
 ///
 /// # Names
-/// * A name in hosts(5) has the addresses given there, and no server is queried for it.
+/// * A name in hosts(5) has the addresses given in that file, and no server is queried for it.
 /// * `localhost` and the names below it have the loopback addresses. `onion`, `invalid`, `alt` and
-///   the names below them do not exist. No server is queried for them (RFC 6761, RFC 7686, RFC
-///   9476).
+///   the names below them do not exist. No server is queried for any of these names (RFC 6761, RFC
+///   7686, RFC 9476).
 /// * A name without a final dot is also looked up in the search list, except names below `local`
 ///   (RFC 6762).
 ///
 /// # Servers
-/// Servers are queried in order. The next server is queried if the previous one fails or is silent
-/// for a fifth of its time. An answer with records counts at once. An answer that the name does not
-/// exist, or has no records of the queried type, counts only if the earlier servers have failed. A
-/// malformed reply, an error code such as SERVFAIL and a referral are failures. If all servers fail,
-/// the look-up fails with a temporary error, and the rest of the search list is not tried.
+/// Servers are queried in order. The next server is queried if the previous server fails, or does not
+/// reply within a fifth of its timeout. A reply with records is used immediately. A reply that the name
+/// does not exist, or has no records of the queried type, is used only if the earlier servers have
+/// failed. A malformed reply, an error code such as SERVFAIL and a referral are failures. If all servers
+/// fail, the look-up fails with a temporary error, and the rest of the search list is not tried.
 ///
 /// # Answers
-/// Only records at the end of a name's aliases count; up to 16 aliases are followed. Names in
-/// answers are returned as the server wrote them, in ASCII with a final dot. Names that are not
-/// host names are omitted.
+/// Only the records at the end of a name's aliases are used; up to 16 aliases are followed. Names in
+/// answers are returned as the server wrote them, in ASCII with a final dot. Names that are not host
+/// names are omitted.
 ///
 /// # Errors
-/// Look-ups fail with a [`LookupError`], like those of [`lookup_host`](netpoll::net::lookup_host).
+/// A failed look-up returns a [`LookupError`], like [`lookup_host`](netpoll::net::lookup_host).
 ///
 /// # Examples
 /// ```no_run
@@ -137,27 +136,27 @@ pub struct ResolverBuilder {
     hosts_file: bool,
 }
 
-/// A mail server; returned by [`Resolver::lookup_mx`].
+/// A mail server, returned by [`Resolver::lookup_mx`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mx {
-    /// The preference; lower values should be tried first.
+    /// The preference. Servers with lower values should be tried first.
     pub preference: u16,
-    /// The name, with a final dot.
+    /// The name of the server, with a final dot.
     pub host: String,
 }
 
-/// A server of a service; returned by [`Resolver::lookup_srv`].
+/// A server of a service, returned by [`Resolver::lookup_srv`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Srv {
-    /// The priority; lower values should be tried first.
+    /// The priority. Servers with lower values should be tried first.
     pub priority: u16,
-    /// The share of requests among servers of the same priority.
+    /// The relative share of requests among servers of the same priority.
     pub weight: u16,
-    /// The port.
+    /// The port of the service.
     pub port: u16,
-    /// The name, with a final dot.
+    /// The name of the server, with a final dot.
     pub target: String,
 }
 
@@ -169,7 +168,7 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets how long to wait for a server's answer. The default is 5 s.
+    /// Sets how long to wait for a server's reply. The default is 5 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> ResolverBuilder {
         self.config.timeout = timeout;
@@ -194,7 +193,7 @@ impl ResolverBuilder {
     /// Creates the resolver and reads hosts(5).
     ///
     /// # Errors
-    /// Returns `InvalidInput` if a search domain is not a domain name.
+    /// Returns `InvalidInput` if a search domain is not a valid domain name.
     pub fn build(self) -> io::Result<Resolver> {
         let ResolverBuilder { mut config, search, hosts_file } = self;
         for domain in search.iter().filter(|domain| *domain != ".") {
@@ -214,20 +213,21 @@ struct Found {
 }
 
 impl Resolver {
-    /// Creates a resolver with this host's configuration: resolv.conf(5), `LOCALDOMAIN`,
-    /// `RES_OPTIONS` and hosts(5), which are read now.
+    /// Creates a resolver with this host's configuration. It reads resolv.conf(5), hosts(5), and the
+    /// environment variables `LOCALDOMAIN` and `RES_OPTIONS`.
     ///
-    /// Without resolv.conf(5), or without a server in it, the server at 127.0.0.1 is used. Invalid
+    /// If there is no resolv.conf(5), or no server in it, the server at 127.0.0.1 is used. Invalid
     /// lines, options and domains are skipped.
     ///
     /// # Errors
-    /// Returns the OS error of reading resolv.conf(5), if it exists and is readable.
+    /// Returns the OS error if reading resolv.conf(5) fails, except if the file does not exist or is not
+    /// readable.
     pub fn system() -> io::Result<Resolver> {
         Resolver::with(Config::system()?, Hosts::read())
     }
 
-    /// Returns settings for a resolver that queries these servers over UDP, and over TCP if a reply
-    /// is too long for UDP.
+    /// Returns settings for a resolver that queries `servers` over UDP, and over TCP if a reply is too
+    /// long for UDP.
     pub fn builder(servers: impl IntoIterator<Item = SocketAddr>) -> ResolverBuilder {
         let config = Config { rounds: 3, edns: true, ..Config::new(servers.into_iter().collect()) };
         ResolverBuilder { config, search: Vec::new(), hosts_file: true }
@@ -238,12 +238,12 @@ impl Resolver {
         Ok(Resolver { inner: Arc::new(Inner { config, hosts, servers }) })
     }
 
-    /// Looks up the addresses of `host`, in the order of RFC 6724. A literal address is returned as
-    /// it is.
+    /// Looks up the addresses of `host`, in the order of RFC 6724. A literal address is returned
+    /// unchanged.
     ///
     /// # Errors
-    /// Returns a [`LookupError`]: `NotFound` if the name does not exist, otherwise the servers'
-    /// failure.
+    /// Returns a [`LookupError`]: of kind `NotFound` if the name does not exist or has no addresses,
+    /// otherwise with the failure of the servers.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the look-up.
@@ -252,11 +252,11 @@ impl Resolver {
         Ok(addrs.into_iter().map(|addr| addr.ip()).collect())
     }
 
-    /// Looks up the names of `ip`: those in hosts(5), or those of its PTR records that are host
-    /// names.
+    /// Looks up the names of `ip`. These are the names in hosts(5) or, if there are none, the names in
+    /// its PTR records that are host names.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -278,8 +278,8 @@ impl Resolver {
     /// Looks up the canonical name of `host`: the name at the end of its aliases.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does; also `NotFound`
-    /// if the canonical name is not a host name.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). Returns `NotFound` also if
+    /// the canonical name is not a host name.
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -293,7 +293,7 @@ impl Resolver {
     /// names are not host names are omitted.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -310,7 +310,7 @@ impl Resolver {
     /// Looks up the name servers of `domain`. Servers whose names are not host names are omitted.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -322,11 +322,11 @@ impl Resolver {
         .await
     }
 
-    /// Looks up the TXT records of `name`, each as one string. Invalid UTF-8 is replaced. The
+    /// Looks up the TXT records of `name`, and returns each as one string. Invalid UTF-8 is replaced. The
     /// strings may contain any character.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -340,11 +340,11 @@ impl Resolver {
 
     /// Looks up the servers of `service` over `protocol` in `domain` (`_service._protocol.domain`,
     /// RFC 2782), ordered by ascending priority and, within a priority, descending weight. If
-    /// service and protocol are empty, `domain` itself is looked up. A server named `.` means that
-    /// the service does not exist there. Servers whose names are not host names are omitted.
+    /// `service` and `protocol` are empty, `domain` itself is looked up. A server named `.` means that
+    /// the domain does not have the service. Servers whose names are not host names are omitted.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -387,8 +387,8 @@ impl Resolver {
     /// Looks up the canonical name of `host`, if it is a host name, and its addresses, at least
     /// those of `family`.
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
-        // Most look-ups complete without waiting; this makes a task that calls in a loop yield now
-        // and then.
+        // Most look-ups complete without waiting. This makes a task that looks up names in a loop yield
+        // from time to time.
         take_turn().await;
         if let Some(addr) = literal(host, 0) {
             return Ok((None, vec![addr]));
@@ -407,7 +407,8 @@ impl Resolver {
         Ok((canonical, addrs.map(|ip| SocketAddr::new(ip, 0)).collect()))
     }
 
-    /// Looks up the addresses of an absolute name. Returns an entry per family that it has.
+    /// Looks up the addresses of an absolute name. Returns one entry per family for which the name has
+    /// addresses.
     async fn families(&self, name: Name, family: Family) -> Result<Option<Vec<Found>>, Failure> {
         let v4 =
             async { if family == Family::V6 { Ok(None) } else { self.look_up(name.clone(), RecordType::A).await } };
@@ -416,7 +417,8 @@ impl Resolver {
             if unwanted { Ok(None) } else { self.look_up(name.clone(), RecordType::AAAA).await }
         };
         let (v4, v6) = if self.inner.config.single_request { (v4.await, v6.await) } else { zip(v4, v6).await };
-        // One family is enough for an answer. "No such name" takes an answer for both.
+        // The answer for one family is sufficient if it has addresses. Otherwise the answers for both
+        // families are required.
         let mut failure = None;
         let mut found = Vec::new();
         for answer in [v6, v4] {
@@ -431,7 +433,7 @@ impl Resolver {
         }
     }
 
-    /// Looks up the records of an absolute name, following its aliases.
+    /// Looks up the records of an absolute name, and follows its aliases.
     async fn look_up(&self, mut name: Name, kind: RecordType) -> Result<Option<Found>, Failure> {
         let mut aliases = 0;
         while aliases <= ALIASES_MAX && !search::is_never_asked(&name) {
@@ -444,7 +446,8 @@ impl Resolver {
         if aliases > ALIASES_MAX { Err(Failure::temporary("too many aliases")) } else { Ok(None) }
     }
 
-    /// Calls `ask` for the absolute names of `name` in order, until one has an answer.
+    /// Calls `ask` in order for the absolute names that `name` may stand for, until one has an answer.
+    /// `text` is the name as the user wrote it.
     async fn search<T, F>(&self, text: &str, name: Option<Name>, ask: impl Fn(Name) -> F) -> Result<T, LookupError>
     where
         F: Future<Output = Result<Option<T>, Failure>>,
@@ -460,7 +463,7 @@ impl Resolver {
         Err(not_found(text))
     }
 
-    /// Looks up the records of `name`, which was written as `text`.
+    /// Looks up the records of `name`, which the user wrote as `text`, and returns the results of `says`.
     async fn records<T>(
         &self,
         text: &str,
@@ -492,12 +495,13 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Prints a name if it is a host name. Other bytes are escaped, which makes it none.
+/// Returns the text of a name if it is a host name. Escaped bytes are not allowed in a host name.
 fn printed(name: &Name) -> Option<String> {
     Some(name.to_ascii()).filter(|name| is_host_name(name))
 }
 
-/// Prints a name like [`printed`], in records in which the root means "none".
+/// Returns the text of a name like [`printed`], or `.` for the root. For records in which the root means
+/// "none".
 fn printed_or_root(name: &Name) -> Option<String> {
     if name.is_root() { Some(".".to_owned()) } else { printed(name) }
 }

@@ -1,18 +1,19 @@
 //! The order in which addresses should be tried: RFC 6724, section 6, with the default policy
 //! table.
 //!
-//! The source address is the one that the kernel chooses when a datagram socket is connected;
-//! nothing is sent. At most [`PROBES_MAX`] addresses per family are checked, because the server
-//! chooses how many there are and each check takes five system calls. The remaining addresses of
-//! the family are ranked as if they had the last source.
+//! To find the source address for a destination, a datagram socket is connected; this sends nothing. At
+//! most [`PROBES_MAX`] addresses per family are checked, because each check takes five system calls and
+//! the server determines the number of addresses. The remaining addresses of the family are ranked as
+//! if they had the last source.
 //!
 //! Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need information that only the
-//! kernel has and are omitted, as in Go (net/addrselect.go) and musl.
+//! kernel has. They are omitted, as in Go (net/addrselect.go) and musl.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// Prefix, prefix length, precedence, label: RFC 6724, section 2.1. Longest first.
+/// The policy table of RFC 6724, section 2.1: prefix, prefix length, precedence, label. The longest
+/// prefix is first.
 const POLICY: [(Ipv6Addr, u32, u8, u8); 9] = [
     (Ipv6Addr::LOCALHOST, 128, 50, 0),
     (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, 35, 4),
@@ -40,14 +41,14 @@ fn common_bits(a: Ipv6Addr, b: Ipv6Addr) -> u32 {
     (a.to_bits() ^ b.to_bits()).leading_zeros()
 }
 
-/// Returns precedence and label.
+/// Returns the precedence and the label of an address.
 fn policy(ip: IpAddr) -> (u8, u8) {
     let ip = as_v6(ip);
     let fits = |&&(prefix, length, ..): &&(Ipv6Addr, u32, u8, u8)| common_bits(prefix, ip) >= length;
     POLICY.iter().find(fits).map_or((40, 1), |&(_, _, precedence, label)| (precedence, label))
 }
 
-/// Returns the scope of an address: sections 3.1 and 3.2.
+/// Returns the scope of an address (sections 3.1 and 3.2).
 fn scope(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(ip) if ip.is_loopback() || ip.is_link_local() => LINK_LOCAL,
@@ -59,7 +60,7 @@ fn scope(ip: IpAddr) -> u8 {
     }
 }
 
-/// The maximum number of addresses per family for which the kernel is asked.
+/// The maximum number of addresses per family whose source is determined.
 const PROBES_MAX: usize = 16;
 
 /// The source addresses of destinations.
@@ -84,13 +85,13 @@ impl Sources {
 fn source(mut addr: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
-    // Any port will do.
+    // The port is arbitrary.
     addr.set_port(9);
     socket.connect(addr).ok()?;
     socket.local_addr().ok().as_ref().map(SocketAddr::ip)
 }
 
-/// Sorts `addrs`, best first. The sort is stable.
+/// Returns `addrs` sorted, best first. The sort is stable.
 pub(super) fn sorted(addrs: Vec<SocketAddr>, mut source: impl FnMut(SocketAddr) -> Option<IpAddr>) -> Vec<SocketAddr> {
     if addrs.len() < 2 {
         return addrs;
@@ -100,15 +101,15 @@ pub(super) fn sorted(addrs: Vec<SocketAddr>, mut source: impl FnMut(SocketAddr) 
     ranked.into_iter().map(|(_, addr)| addr).collect()
 }
 
-/// Returns the rank of an address, lower is better: rules 1 (reachable), 2 (matching scope), 5
-/// (matching label), 6 (precedence), 8 (smaller scope) and 9 (longest prefix; only for IPv6,
-/// because for IPv4 it defeats DNS round robin).
+/// Returns the rank of an address; a lower rank is better. It follows rules 1 (reachable), 2 (matching
+/// scope), 5 (matching label), 6 (precedence), 8 (smaller scope) and 9 (longest prefix). Rule 9 is
+/// applied only to IPv6, because for IPv4 it defeats DNS round robin.
 fn rank(ip: IpAddr, source: Option<IpAddr>) -> (bool, bool, bool, Reverse<u8>, u8, Reverse<u32>) {
     let (precedence, label) = policy(ip);
     let same_scope = source.is_some_and(|source| scope(source) == scope(ip));
     let same_label = source.is_some_and(|source| policy(source).1 == label);
     let prefix = match (ip, source) {
-        // The interface identifier does not count.
+        // The interface identifier, the lower 64 bits, is not compared.
         (IpAddr::V6(ip), Some(IpAddr::V6(source))) => common_bits(ip, source).min(64),
         _ => 0,
     };
@@ -123,7 +124,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Examples of RFC 6724, section 10.2 (those that need no omitted rule): candidates with their
+    /// The examples of RFC 6724, section 10.2, that do not need an omitted rule: candidates with their
     /// sources, in the expected order.
     #[test]
     fn examples_of_the_rfc() {
@@ -135,7 +136,7 @@ mod tests {
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2002:c633:6401::1", Some("2001:db8:1::2"))],
             &[("2002:c633:6401::1", Some("2002:c633:6401::2")), ("2001:db8:1::1", Some("2002:c633:6401::2"))],
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2001:db8:3ffe::1", Some("2001:db8:3f44::2"))],
-            // An unreachable address is last; the prefix length does not matter for IPv4.
+            // An unreachable address is last. The prefix length does not matter for IPv4.
             &[("192.0.2.1", Some("192.0.2.9")), ("2001:db8:1::1", None)],
             &[("203.0.113.1", Some("192.0.2.9")), ("192.0.2.8", Some("192.0.2.9"))],
         ];

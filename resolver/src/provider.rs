@@ -1,4 +1,4 @@
-//! hickory's runtime interface, implemented with this crate's sockets, timers and tasks.
+//! [`Provider`]: hickory's runtime interface, implemented with netpoll's sockets, timers and tasks.
 
 use std::future::Future;
 use std::io;
@@ -13,25 +13,27 @@ use futures_io::{AsyncRead, AsyncWrite};
 use netpoll::net::{Dialer, TcpStream, UdpSocket};
 use netpoll::{future, task};
 
-/// The default time to connect to a server.
+/// The default time limit for connecting to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Connects to one server. hickory knows its address without the zone.
+/// The provider of connections to one server. It has the server's address, because the address that
+/// hickory passes does not have a zone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Provider {
     pub(super) server: SocketAddr,
 }
 
-/// A datagram socket that is connected to its server: the kernel drops datagrams of others and
-/// reports if no process listens.
+/// A datagram socket that is connected to its server, so that the kernel drops datagrams from other
+/// peers and reports if no process receives on the server's port.
 pub(super) struct ServerSocket(UdpSocket);
 
 /// A connection to a server.
 pub(super) struct ServerStream(TcpStream);
 
-/// The runtime. It is public because traits of public types name it, and is not reachable.
+/// hickory's handle for tasks and timers. It is `pub` because traits of public types name it, but it is
+/// not reachable.
 #[allow(unreachable_pub)]
 #[derive(Clone, Copy, Debug)]
 pub struct Runtime;
@@ -73,7 +75,7 @@ impl Spawn for Runtime {
     }
 }
 
-// These signatures are what async-trait generates.
+// These are the signatures that async-trait generates.
 impl Time for Runtime {
     fn delay_for<'f>(duration: Duration) -> Boxed<()>
     where

@@ -1,20 +1,20 @@
-//! The meaning of a server's reply.
+//! The interpretation of a server's reply.
 //!
-//! A reply answers the query with the records of the right type at the end of the chain of aliases
-//! that begins at the queried name. Records of other names are ignored, wherever they are: the
-//! server has no authority over them.
+//! The answer to a query is the records of the queried type at the end of the chain of aliases that
+//! begins at the queried name. Records of other names are ignored, in every section, because the server
+//! has no authority over them.
 //!
-//! | reply | meaning |
+//! | reply | result |
 //! |---|---|
 //! | records at the end of the chain | [`Reply::Records`] |
 //! | a chain whose end is not in the reply | [`Reply::Alias`]: its target must be queried |
 //! | no such record at the end of the chain | [`Reply::NoRecords`] |
 //! | NXDOMAIN | [`Reply::NoName`] |
-//! | anything else: malformed, an error code, a referral, a loop | a [`Failure`]: the next server is queried |
+//! | any other: malformed, an error code, a referral, a loop | a [`Failure`]: the next server is queried |
 //!
 //! # Compared with Go (net/dnsclient_unix.go)
-//! Replies are judged as `checkHeader` and `skipToAnswer` do, including lame referrals. Go accepts
-//! the addresses of every owner name.
+//! Replies are checked as in `checkHeader` and `skipToAnswer`, including lame referrals. Go accepts the
+//! addresses of every owner name.
 
 use std::sync::Arc;
 
@@ -25,18 +25,18 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use netpoll::__private::errno_text;
 use netpoll::net::LookupError;
 
-/// The maximum number of aliases; more are treated as a loop.
+/// The maximum number of aliases. A longer chain is treated as a loop.
 pub(super) const ALIASES_MAX: usize = 16;
 
-/// The maximum time that an answer is cached: RFC 8767, section 4.
+/// The maximum time for which an answer is cached, in seconds (RFC 8767, section 4).
 pub(super) const TTL_MAX: u32 = 7 * 24 * 3600;
 
-/// An answer.
+/// The answer in a reply.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
     /// The records of the queried type, at least one, and the name that has them.
     Records { owner: Name, data: Arc<[RData]> },
-    /// The name after this many aliases, about which the reply says nothing.
+    /// The name after `count` aliases. The reply has no records for it.
     Alias { target: Name, count: usize },
     /// The name has no records of the queried type.
     NoRecords,
@@ -44,23 +44,23 @@ pub(super) enum Reply {
     NoName,
 }
 
-/// The reason why there is no answer.
+/// The reason why a query has no answer.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
     TimedOut,
-    /// With the reason.
+    /// A temporary failure, with its description.
     Temporary(String),
     /// A system call failed because the process has too few descriptors or too little memory.
     Errno(i32),
 }
 
 impl Failure {
-    /// Creates a failure that another query, or another server, may not have.
+    /// Creates a failure that may not occur with another query or another server.
     pub(super) fn temporary(text: impl Into<String>) -> Failure {
         Failure::Temporary(text.into())
     }
 
-    /// Returns the error of a look-up of `name`.
+    /// Returns the error for a look-up of `name`.
     pub(super) fn into_error(self, name: &str) -> LookupError {
         match self {
             Failure::TimedOut => LookupError::timed_out(name),
@@ -70,7 +70,7 @@ impl Failure {
     }
 }
 
-/// Judges the result of querying a server. Returns the answer, and the number of seconds for which
+/// Interprets the result of querying a server. Returns the answer, and the number of seconds for which
 /// it may be cached.
 pub(super) fn judge(query: &Query, result: Result<DnsResponse, NetError>) -> Result<(Reply, u32), Failure> {
     match result {
@@ -99,13 +99,13 @@ fn negative(code: ResponseCode) -> Reply {
     if code == ResponseCode::NXDomain { Reply::NoName } else { Reply::NoRecords }
 }
 
-/// The reply names other servers: this server does not resolve names.
+/// Returns the failure for a reply that names other servers: this server does not resolve names.
 fn lame() -> Failure {
     Failure::temporary("lame referral")
 }
 
-/// Follows the aliases through the answers, which may be in any order. A name that is an alias has
-/// no other records (RFC 1034, section 3.6.2), so other records of it are ignored.
+/// Follows the aliases in the answer section, whose records may be in any order. A name that is an alias
+/// has no other records (RFC 1034, section 3.6.2), so its other records are ignored.
 fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure> {
     let (mut owner, mut ttl) = (query.name(), TTL_MAX);
     for count in 0..=ALIASES_MAX {
@@ -121,7 +121,7 @@ fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure
         }
         let wanted: Vec<_> = of_owner().filter(|record| record.record_type() == query.query_type()).collect();
         let Some(first) = wanted.first() else { return nothing_at(owner, count, ttl, response) };
-        // The owner as the server wrote it, which may differ in case.
+        // The name as the server wrote it, which may differ in case.
         let reply = Reply::Records {
             owner: first.name.clone(),
             data: wanted.iter().map(|record| record.data.clone()).collect(),
@@ -131,7 +131,7 @@ fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure
     Err(Failure::temporary("too many aliases"))
 }
 
-/// Judges a reply without records for `owner`, the name after `count` aliases.
+/// Interprets a reply without records for `owner`, the name after `count` aliases.
 fn nothing_at(owner: &Name, count: usize, ttl: u32, response: &DnsResponse) -> Result<(Reply, u32), Failure> {
     let has_soa = response.soa().is_some();
     let is_referral = || response.authorities.iter().any(|record| record.record_type() == RecordType::NS);

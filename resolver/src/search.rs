@@ -1,15 +1,16 @@
-//! Which absolute names are looked up for a name, and names for which no server is queried.
+//! The absolute names that are looked up for a name, and the names for which no server is queried.
 //!
 //! | names | treatment | source |
 //! |---|---|---|
 //! | `onion`, `invalid`, `alt` and below | do not exist | RFC 7686, RFC 6761 section 6.4, RFC 9476 |
 //! | `localhost` and below | have the loopback addresses and no other records | RFC 6761, section 6.3 |
-//! | below `local` | looked up as they are | RFC 6762, section 3 |
-//! | with a dot at the end | looked up as they are | RFC 1034, section 3.1 |
-//! | all others | looked up as they are and in the search list | resolv.conf(5) |
+//! | below `local` | looked up as given | RFC 6762, section 3 |
+//! | with a final dot | looked up as given | RFC 1034, section 3.1 |
+//! | all others | looked up as given and in the search list | resolv.conf(5) |
 //!
-//! Names in the first three rows are never looked up in the search list. That would reveal to its
-//! servers which private or anonymous service the user wants, and let them answer for it.
+//! Names in the first three rows are never looked up in the search list. That would reveal the private
+//! or anonymous service that the user wants to the servers of the search domains, and allow them to
+//! answer for it.
 
 use hickory_resolver::proto::rr::Name;
 
@@ -18,7 +19,7 @@ use super::config::Config;
 /// Parses a name, which is absolute if it ends with a dot. Returns `None` if the text is not a
 /// name.
 pub(super) fn parse(name: &str) -> Option<Name> {
-    // The relaxed form accepts underscores anywhere.
+    // The relaxed form allows underscores anywhere.
     Name::from_str_relaxed(name).ok().filter(|_| !name.is_empty())
 }
 
@@ -50,7 +51,7 @@ pub(super) fn candidates(name: &Name, config: &Config) -> Vec<Name> {
     if name.is_fqdn() || dots > 0 && is_below(name, "local") {
         return vec![absolute()];
     }
-    // Domains that would make the name too long are skipped.
+    // A domain that would make the name too long is skipped.
     let mut all: Vec<_> = config.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()).collect();
     if dots >= config.ndots {
         all.insert(0, absolute());

@@ -1,19 +1,19 @@
-//! Querying the servers.
+//! [`Servers`]: querying the servers.
 //!
 //! # Order
-//! A round queries the servers in order. The next one is queried when the previous one has failed,
-//! or has been silent for a fifth of its time; the earlier query goes on. An answer with records
-//! ends the round, also one with an alias. An answer that the name does *not* exist, or has no such
-//! record, counts when no earlier server can still answer: if servers know different names, the
-//! first one that works decides, as with glibc. A failure (see [`reply`](super::reply)) never takes
+//! A round queries the servers in order. The next server is queried when the previous server has
+//! failed, or has not replied for a fifth of its timeout; the earlier query continues. An answer with
+//! records or with an alias ends the round. An answer that the name does *not* exist, or has no such
+//! record, is used only when all earlier servers have failed: if servers know different names, the
+//! first server that works decides, as in glibc. A failure (see [`reply`](super::reply)) never takes
 //! precedence over an answer.
 //!
-//! Messages, ports, retransmission and the switch to TCP are hickory's. Each server has its own
-//! hickory pool, so hickory's ordering of servers and its judgement of replies are not used.
-//! hickory also merges identical concurrent queries.
+//! hickory implements messages, ports, retransmission and the fallback to TCP, and merges identical
+//! concurrent queries. Each server has its own hickory pool, so hickory's order of servers and its
+//! interpretation of replies are not used.
 //!
 //! # Cancellation
-//! Dropping [`Servers::ask`] cancels its queries, unless other look-ups share them.
+//! Dropping the future of [`Servers::ask`] cancels its queries, unless other look-ups share them.
 
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -36,7 +36,7 @@ use super::reply::{Failure, Reply, judge};
 use netpoll::future::timeout;
 use netpoll::time::Sleep;
 
-/// The next server is queried when one has been silent for the timeout divided by this number.
+/// The next server is queried when a server has not replied for the timeout divided by this number.
 const PATIENCE: u32 = 5;
 
 type Answered = Result<(Reply, u32), Failure>;
@@ -48,7 +48,7 @@ pub(super) struct Servers {
     timeout: Duration,
     rounds: usize,
     rotate: bool,
-    /// The number of rounds so far.
+    /// The number of queries so far, for `rotate`.
     turn: AtomicUsize,
     cache: Cache,
 }
@@ -57,7 +57,7 @@ pub(super) struct Servers {
 enum Asked {
     Waiting(Pin<Box<dyn Future<Output = Answered> + Send>>),
     Failed,
-    /// It has answered that there is no such name or no such record.
+    /// The server has answered that the name does not exist or has no such record.
     Negative(Reply, u32),
 }
 
@@ -96,7 +96,7 @@ impl Servers {
         self.cache.clear();
     }
 
-    /// Returns the answer to `query`.
+    /// Returns the answer to `query`, from the cache or from a server.
     pub(super) async fn ask(&self, query: Query) -> Result<Reply, Failure> {
         if let Some(reply) = self.cache.get(&query) {
             return Ok(reply);
@@ -143,7 +143,7 @@ impl Servers {
                 let is_due = match asked.last() {
                     None | Some(Asked::Failed) => true,
                     Some(Asked::Waiting(_)) => left.len() > 0 && Pin::new(&mut patience).poll(cx).is_ready(),
-                    // The earlier servers decide, and then this one.
+                    // If the earlier servers fail, this answer is used.
                     Some(Asked::Negative(..)) => false,
                 };
                 if is_due && let Some(pool) = left.next() {
@@ -159,7 +159,7 @@ impl Servers {
         .await
     }
 
-    /// Queries one server.
+    /// Returns a future that queries one server.
     fn question(
         &self,
         pool: &NameServerPool<Provider>,
@@ -173,8 +173,8 @@ impl Servers {
     }
 }
 
-/// Replaces the unspecified address, which means this host, with the loopback address, from which
-/// its replies come.
+/// Replaces the unspecified address, which means this host, with the loopback address, because replies
+/// come from that address.
 fn reachable(server: SocketAddr) -> SocketAddr {
     let loopback: IpAddr = if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     if server.ip().is_unspecified() { SocketAddr::new(loopback, server.port()) } else { server }

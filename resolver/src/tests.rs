@@ -1,5 +1,5 @@
-//! Look-ups with a hosts file and a configuration made for the test. The server is a socket that
-//! the test may read.
+//! Tests of look-ups with a hosts file and a configuration defined by the test. The server is a socket
+//! from which the test may read.
 
 use std::net::UdpSocket;
 
@@ -7,7 +7,7 @@ use super::*;
 use netpoll::net::{Dialer, TcpListener};
 use netpoll::task::block_on;
 
-/// Returns a resolver with this hosts file, and its server, which never answers.
+/// Returns a resolver with the given hosts file and configuration, and its server, which never replies.
 fn resolver(hosts: &str, resolv_conf: &str) -> (Resolver, UdpSocket) {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
@@ -45,7 +45,7 @@ fn hosts_entry_of_any_family_is_the_whole_answer() {
         let names = resolver.lookup_addr([127, 0, 0, 1].into()).await.unwrap();
         assert_eq!(names, ["four.test.", "Alias.test.", "short."]);
         assert_eq!(resolver.lookup_addr("2001:db8::1".parse().unwrap()).await.unwrap(), ["both.test."]);
-        // Also with a dialer, which queries each family.
+        // The same holds for a dialer, which queries each family separately.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         for stagger in [None, Some(Duration::from_millis(1))] {

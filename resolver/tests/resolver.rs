@@ -1,4 +1,4 @@
-//! The resolver, asking a DNS server of the test's own: answers, failures, forgeries, giving up.
+//! Tests of the resolver with a DNS server in the test: answers, failures, forged replies, cancellation.
 
 mod common;
 
@@ -17,26 +17,28 @@ use netpoll::net::{Dialer, LookupError, is_timeout};
 use netpoll::{rt, task};
 use netpoll_resolver::{Resolver, ResolverBuilder};
 
-/// The server's reaction to a question.
+/// The server's reply to a question.
 enum Reply {
+    /// Records of the queried name.
     Answer(Vec<RData>),
-    /// Records with names of their own.
+    /// Records of any names.
     Records(Vec<Record>),
     Code(ResponseCode),
-    /// Replies over UDP that the answer is truncated.
+    /// A truncated reply over UDP, and these records over TCP.
     TooLong(Vec<RData>),
-    /// Replies with the wrong number and to the wrong question first, then this.
+    /// Replies with a wrong id and to a wrong question, and then these records.
     Forged(Vec<RData>),
-    /// The reply as this changes it.
+    /// An empty reply, changed by the function.
     Changed(fn(&mut Message)),
-    /// The number of the question, and then these bytes.
+    /// The id of the question, followed by these bytes.
     Raw(Vec<u8>),
-    /// Replies over UDP that the answer is truncated, and over TCP with noise.
+    /// A truncated reply over UDP, and an invalid message over TCP.
     RawOverTcp,
+    /// No reply.
     Silence,
 }
 
-/// A DNS server of 127.0.0.1, until it is dropped.
+/// A DNS server on 127.0.0.1. It runs until it is dropped.
 struct Server {
     addr: SocketAddr,
     asked: Arc<Mutex<Vec<(String, RecordType)>>>,
@@ -49,7 +51,7 @@ impl Server {
     }
 
     fn at(port: u16, reply: impl Fn(&str, RecordType) -> Reply + Send + Sync + 'static) -> Server {
-        // The same port for both protocols.
+        // Both protocols must use the same port.
         let (udp, tcp) = std::iter::repeat_with(|| {
             let udp = UdpSocket::bind(("127.0.0.1", port)).unwrap();
             TcpListener::bind(udp.local_addr().unwrap()).ok().map(|tcp| (udp, tcp))
@@ -122,7 +124,7 @@ impl Drop for Server {
     }
 }
 
-/// The datagrams that answer `question`.
+/// Returns the datagrams of the reply to `question`.
 fn answers(question: &Message, reply: Reply, over_tcp: bool) -> Vec<Vec<u8>> {
     let query = question.queries[0].clone();
     let mut answer = Message::response(question.metadata.id, OpCode::Query);
@@ -222,7 +224,7 @@ fn every_record_type_resolves_without_a_thread() {
             assert_eq!(resolver.lookup_srv("", "", "_http._tcp.host.test.").await.unwrap(), srv);
             assert_eq!(resolver.lookup_addr(ips[0]).await.unwrap(), ["host.test."]);
             assert!(error(&resolver.lookup_addr(ips[1]).await.unwrap_err()).is_not_found());
-            // A cached answer is not asked for again until the cache is cleared.
+            // A cached answer is not queried again until the cache is cleared.
             let asked = server.asked().len();
             resolver.lookup_ns("host.test.").await.unwrap();
             assert_eq!(server.asked().len(), asked);
@@ -283,7 +285,7 @@ fn resolver_failures_are_classified() {
     });
 }
 
-/// Go: TestIgnoreDNSForgeries, and a reply that does not fit.
+/// Go: TestIgnoreDNSForgeries. Also tests a reply that does not fit into a datagram.
 #[test]
 fn forged_replies_are_ignored_and_truncated_ones_retry_over_tcp() {
     let server = Server::new(|asked, kind| match (asked, kind) {
@@ -330,7 +332,7 @@ fn dropped_lookup_leaks_nothing() {
 fn next_server_answers_for_silent_one() {
     let silent = Server::new(|_, _| Reply::Silence);
     let good = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
-    // An unused port: the kernel reports it.
+    // The kernel reports that the port is unused.
     let closed = UdpSocket::bind(common::own_address()).unwrap().local_addr().unwrap();
     run(async {
         for bad in [silent.addr, closed] {
@@ -342,7 +344,7 @@ fn next_server_answers_for_silent_one() {
 
 type MakeReply = fn() -> Reply;
 
-/// Replies that do not parse or that contradict themselves, and those that say that the server cannot answer.
+/// Returns replies that cannot be parsed, that are inconsistent, or that say that the server cannot answer.
 fn replies_that_are_no_answer() -> Vec<(&'static str, MakeReply)> {
     vec![
         ("a header alone that promises an answer", || Reply::Raw(b"\x81\x80\0\x01\0\x01\0\0\0\0".to_vec())),
@@ -358,7 +360,7 @@ fn replies_that_are_no_answer() -> Vec<(&'static str, MakeReply)> {
         ("REFUSED", || Reply::Code(ResponseCode::Refused)),
         ("NOTIMP", || Reply::Code(ResponseCode::NotImp)),
         ("FORMERR", || Reply::Code(ResponseCode::FormErr)),
-        ("a code that is none", || Reply::Code(ResponseCode::Unknown(14))),
+        ("an unknown code", || Reply::Code(ResponseCode::Unknown(14))),
         ("a referral", || {
             Reply::Changed(|reply| {
                 reply.metadata.recursion_available = false;
@@ -380,7 +382,7 @@ fn unusable_reply_is_temporary_and_ends_search() {
         let server = Server::new(move |_, _| reply());
         let builder = || server.builder().attempts(0).search(["corp.test", "other.test"]);
         run(async {
-            // With a dot the name itself comes first, without one the search list does.
+            // A name with a dot is looked up itself first, a name without a dot in the search list.
             for (host, first) in [("host", "host.corp.test."), ("www.host", "www.host.")] {
                 let resolver = builder().build().unwrap();
                 server.asked.lock().unwrap().clear();
@@ -423,7 +425,7 @@ fn next_server_answers_for_failing_one() {
     }
 }
 
-/// After the UDP reply did not fit: noise, or one that does not fit either.
+/// After a truncated reply over UDP, the server sends an invalid or another truncated reply over TCP.
 #[test]
 fn malformed_reply_over_tcp_is_a_temporary_failure() {
     let noise = Server::new(|_, _| Reply::RawOverTcp);
@@ -442,7 +444,7 @@ fn malformed_reply_over_tcp_is_a_temporary_failure() {
     });
 }
 
-/// As with glibc: the second server is for when the first one fails, and may know other names.
+/// As in glibc, the second server is used only if the first one fails. It may know other names.
 #[test]
 fn first_answering_server_decides() {
     let knows = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
@@ -462,7 +464,7 @@ fn first_answering_server_decides() {
             let missing = resolver(&[&fails, server, &knows]).lookup_txt("host.test.").await.unwrap_err();
             assert!(error(&missing).is_not_found());
         }
-        // One that is silent may have an answer until its time is over.
+        // A silent server may still answer until its timeout has passed.
         for server in [&does_not, &has_none] {
             let missing = resolver(&[&silent, server]).lookup_txt("host.test.").await.unwrap_err();
             assert!(error(&missing).is_not_found());
@@ -472,7 +474,7 @@ fn first_answering_server_decides() {
     });
 }
 
-/// Regression: an answer without records counted at once, as if it had some.
+/// Regression test: an answer without records was used immediately, like an answer with records.
 #[test]
 fn negative_answer_of_a_later_server_does_not_precede_records_of_an_earlier_one() {
     let negatives: [fn() -> Reply; 2] = [|| Reply::Answer(Vec::new()), || Reply::Code(ResponseCode::NXDomain)];
@@ -480,7 +482,7 @@ fn negative_answer_of_a_later_server_does_not_precede_records_of_an_earlier_one(
         let later = Server::new(move |_, _| negative());
         let later_asked = later.asked.clone();
         let earlier = Server::new(move |_, _| {
-            // Until the answer of the later server has arrived.
+            // Waits until the answer of the later server has arrived.
             while later_asked.lock().unwrap().is_empty() {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -488,7 +490,7 @@ fn negative_answer_of_a_later_server_does_not_precede_records_of_an_earlier_one(
             Reply::Answer(vec![RData::TXT(TXT::new(vec!["text".into()]))])
         });
         run(async {
-            // The later server is asked after a fifth of the time.
+            // The later server is queried after a fifth of the timeout.
             let resolver = Resolver::builder([earlier.addr, later.addr]).hosts_file(false).attempts(0);
             let resolver = resolver.timeout(Duration::from_secs(10)).search(["corp.test"]).build().unwrap();
             assert_eq!(resolver.lookup_txt("host.test").await.unwrap(), ["text"]);
@@ -499,7 +501,7 @@ fn negative_answer_of_a_later_server_does_not_precede_records_of_an_earlier_one(
     }
 }
 
-/// The addresses of "host.test." in this answer to any question.
+/// Looks up "host.test." with a server that answers A queries with `records`.
 fn addrs_of(records: impl Fn() -> Vec<Record> + Send + Sync + 'static) -> Result<Vec<IpAddr>, std::io::Error> {
     let server = Server::new(move |_, kind| match kind {
         RecordType::A => Reply::Records(records()),
@@ -542,7 +544,7 @@ fn only_records_of_final_alias_count() {
         records
     };
     assert_eq!(addrs_of(own).unwrap(), [ip(1)]);
-    // Other records than those that were asked for do not count there either.
+    // Records of another type than the queried one are ignored.
     let other_kind =
         || vec![record("host.test.", RData::TXT(TXT::new(vec!["text".into()]))), record("other.test.", v4(6))];
     assert!(error(&addrs_of(other_kind).unwrap_err()).is_not_found());
@@ -591,7 +593,7 @@ fn alias_loops_and_long_chains_are_errors() {
     assert!(error(&addrs_of(move || chain(1000)).unwrap_err()).is_temporary());
     let circle = || vec![alias("host.test.", "a.test."), alias("a.test.", "host.test."), record("host.test.", v4(6))];
     assert!(error(&addrs_of(circle).unwrap_err()).is_temporary());
-    // The same over several replies, each of which has one alias.
+    // The aliases may also be in several replies, each with one alias.
     let server = Server::new(|asked, _| {
         let next = match asked.strip_suffix(".test.").and_then(|first| first.strip_prefix('n')).map(str::parse::<u32>) {
             Some(Ok(number)) => format!("n{}.test.", number + 1),
@@ -690,7 +692,7 @@ fn invalid_host_names_are_omitted() {
             resolver.lookup_ns("bad.test.").await,
             mx("bad.test.").await,
             srv("bad.test.").await,
-            // The root is no host, and means "none" in records of two types.
+            // The root is not a host. In MX and SRV records it means "none".
             resolver.lookup_ns("none.test.").await,
         ];
         for nothing in nothing {
@@ -737,7 +739,7 @@ fn special_use_names_are_not_sent_to_servers() {
     });
 }
 
-/// The file of this machine: whatever names it has are answered from it.
+/// The test uses the hosts file of this machine.
 #[test]
 fn hosts_file_names_are_not_queried() {
     let server = Server::new(|_, _| Reply::Silence);
@@ -746,7 +748,7 @@ fn hosts_file_names_are_not_queried() {
         file.lines().filter_map(|line| line.split('#').next()).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let entries: Vec<_> = lines.filter(|words| words.len() > 1 && words[0].parse::<IpAddr>().is_ok()).collect();
     if entries.is_empty() {
-        println!("skipped: no name in /etc/hosts here");
+        println!("skipped: /etc/hosts has no names");
     }
     run(async {
         let resolver = server.builder().hosts_file(true).build().unwrap();
@@ -791,7 +793,7 @@ fn system_resolver_skips_malformed_lines() {
     }
 }
 
-/// Those of literals, of this host and from the cache.
+/// The look-ups are of literals and of this host's names, and from the cache.
 #[test]
 fn loop_of_ready_lookups_can_be_cancelled() {
     let server = Server::new(|_, kind| match kind {
@@ -828,7 +830,7 @@ fn zoned_literal_needs_no_server() {
     let server = Server::new(|_, _| Reply::Silence);
     run(async {
         let Ok(listener) = netpoll::net::TcpListener::bind("[::1]:0").await else {
-            println!("skipped: no IPv6 here");
+            println!("skipped: IPv6 is not available");
             return;
         };
         let port = listener.local_addr().unwrap().port();
@@ -862,7 +864,7 @@ fn names_use_search_list_and_hosts_file() {
     });
 }
 
-/// RFC 8305, section 3: a family without an answer delays no other.
+/// A family without an answer does not delay the other (RFC 8305, section 3).
 #[test]
 fn dialer_does_not_wait_for_silent_family() {
     let server = Server::new(|asked, kind| match (asked, kind) {

@@ -1,4 +1,4 @@
-//! Shared by the tests of `netpoll_hyper::Server`: a service, a server that runs in a task, requests by hand and by curl.
+//! Shared code of the tests of `netpoll_hyper::Server`: a service, a server in a task, handwritten requests and requests with curl.
 #![allow(dead_code, unreachable_pub)]
 
 use std::convert::Infallible;
@@ -22,8 +22,9 @@ use crate::common::{self, read_exact};
 /// State shared by the service and the tests.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Requests that are waiting in `/wait`, until there are as many of `let_go`.
+    /// The number of requests that have begun to wait in `/wait`.
     pub waiting: AtomicUsize,
+    /// The number of requests to `/wait` that are released.
     pub let_go: AtomicUsize,
     pub connections: AtomicUsize,
 }
@@ -82,14 +83,14 @@ impl Running {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
-    /// Closes the listener; the server's result.
+    /// Closes the listener and returns the server's result.
     pub async fn stop(self) -> io::Result<()> {
         self.listener.close().await.unwrap();
         self.end.await
     }
 }
 
-/// Tries with ever larger limits: on a busy machine a request does not come within a small one.
+/// Calls `attempt` with increasing limits until it returns `Some`, because on a busy machine a request may not arrive within a small limit.
 pub async fn with_some_limit(mut attempt: impl AsyncFnMut(Duration) -> Option<()>) {
     let mut limit = Duration::from_millis(100);
     while attempt(limit).await.is_none() {
@@ -102,7 +103,7 @@ pub async fn send(stream: &TcpStream, path: &str) {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
 }
 
-/// One answer of a keep-alive connection: its head and its body.
+/// Receives one response on a keep-alive connection. Returns its head and its body.
 pub async fn receive(stream: &TcpStream) -> io::Result<(String, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -126,7 +127,7 @@ pub async fn get_body(stream: &TcpStream, path: &str) -> Vec<u8> {
     get(stream, path).await.unwrap().1
 }
 
-/// Asserts that a server answers each connection with the address of its peer.
+/// Asserts that a server responds to each request with the address of the peer.
 pub async fn assert_peers_are_known(addr: SocketAddr) {
     for _ in 0..3 {
         let stream = TcpStream::connect(addr).await.unwrap();
@@ -146,7 +147,7 @@ pub async fn assert_hello(stream: &TcpStream) {
     assert_eq!(body, b"hello");
 }
 
-/// Runs curl; `None` where there is none.
+/// Runs curl. Returns `None` if curl is not installed.
 pub async fn curl(args: Vec<String>) -> Option<Output> {
     let output = task::spawn_blocking(move || {
         let mut command = Command::new("curl");
@@ -154,7 +155,7 @@ pub async fn curl(args: Vec<String>) -> Option<Output> {
     });
     match output.await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            eprintln!("no curl here");
+            eprintln!("skipped: curl is not installed");
             None
         }
         output => Some(output.unwrap()),
