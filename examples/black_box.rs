@@ -1,6 +1,6 @@
-//! Finds out what the workers did in the milliseconds before a stall: the black box.
+//! Uses the black box, the record of the workers' last events, to find the cause of a stall.
 //!
-//! An echo server answers some clients, until one of its tasks computes for 30 ms. Every client that has the same worker waits.
+//! An echo server serves some clients, until one of its tasks computes for 30 ms. All clients served by the same worker have to wait.
 //!
 //! ```text
 //! cargo run --release --example black_box                            prints the events around the stall
@@ -16,7 +16,7 @@ use netpoll::prelude::*;
 use netpoll::rt::{self, BlackBox, WorkerEvent, WorkerEventKind};
 use netpoll::task;
 
-/// The part of the black box that is shown.
+/// The time before and after the longest turn that is shown.
 const AROUND: Duration = Duration::from_millis(2);
 
 async fn echo(stream: TcpStream) -> io::Result<()> {
@@ -43,7 +43,7 @@ async fn client(addr: std::net::SocketAddr) -> io::Result<()> {
 
 async fn report() -> BlackBox {
     task::sleep(Duration::from_millis(100)).await;
-    // The mistake: this belongs into `task::spawn_blocking`.
+    // This is the bug: the computation should run in `task::spawn_blocking`.
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_millis(30) {
         std::hint::spin_loop();
@@ -88,7 +88,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Draws the turns of each worker: one row per worker, the long turn shortened to what fits.
+/// Draws the turns of each worker, with one row per worker. A turn that does not fit is cut off.
 fn picture(shown: &BlackBox, begin: Duration, end: Duration) -> String {
     const WIDTH: f64 = 960.0;
     const LEFT: f64 = 80.0;

@@ -8,9 +8,8 @@
 //! Shows shared handles. Each client has one task, which reads from its stream and writes to all
 //! other streams. Any number of tasks may write to one stream at the same time, and `write_all`
 //! keeps their lines whole. There is no queue per client and no task that owns the writing side. A
-//! client that does not read delays the others by the write timeout, once: the task that gets the
-//! timeout closes that stream, which ends the reading task of its client. Ctrl-C or SIGTERM stops
-//! the server.
+//! client that does not read delays the others once, by the write timeout: the task whose write times
+//! out closes that stream, which ends the task of that client. Ctrl-C or SIGTERM stops the server.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,13 +22,13 @@ use netpoll::net::{self, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{io, signal, task};
 
-/// The maximum length of a line, so that no client fills our memory.
+/// The maximum length of a line, in bytes, so that no client can exhaust the memory.
 const LINE_BYTES_MAX: u64 = 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Clients = Arc<Mutex<HashMap<SocketAddr, TcpStream>>>;
 
-// The simulation in sim_chat.rs has a main function of its own.
+// Unused in sim_chat.rs, which includes this file and has its own main function.
 #[allow(dead_code)]
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
@@ -62,7 +61,7 @@ pub(crate) async fn serve(listener: TcpListener, stop: impl Future + Send + 'sta
     Ok(())
 }
 
-/// Forwards the lines of a client, until it leaves or sends an overlong line.
+/// Forwards the lines of a client until it leaves or sends a line that is too long.
 async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     stream.write_all(format!("you are {peer}\n").as_bytes()).await?;
@@ -71,7 +70,7 @@ async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> i
         let mut line = String::new();
         (&mut reader).take(LINE_BYTES_MAX).read_line(&mut line).await?;
         if !line.ends_with('\n') {
-            // End of stream, or an overlong line.
+            // End of stream, or a line that is too long.
             return Ok(());
         }
         tell_others(clients, peer, &line).await;
@@ -81,7 +80,7 @@ async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> i
 /// Writes a line to all clients except the speaker.
 async fn tell_others(clients: &Clients, speaker: SocketAddr, text: &str) {
     let line = format!("{speaker}: {text}");
-    // A handle is a pointer. The lock is not held across an await.
+    // Cloning the handles is cheap, and the lock is not held across an await.
     let others: Vec<_> = lock(clients).iter().filter(|(peer, _)| **peer != speaker).map(|(_, s)| s.clone()).collect();
     for stream in others {
         if stream.write_all(line.as_bytes()).await.is_err() {

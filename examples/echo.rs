@@ -1,4 +1,4 @@
-//! An echo server: it sends back what it receives.
+//! An echo server, which sends back the data that it receives.
 //!
 //! ```text
 //! cargo run --release --example echo                    # 127.0.0.1:7000
@@ -6,9 +6,9 @@
 //! printf 'hi\n' | nc -q1 127.0.0.1 7000
 //! ```
 //!
-//! Shows `net::serve`: an accept loop that waits while the process is out of descriptors, a task
-//! for each connection, and a stop by Ctrl-C or SIGTERM, at which the server reads what clients
-//! have sent, as if they had then closed their connections.
+//! Shows `net::serve`: an accept loop that waits while the process is out of descriptors, with one task
+//! per connection. Ctrl-C or SIGTERM stops the server. It then still echoes the data that clients have
+//! already sent, followed by end of stream.
 
 use std::future::Future;
 

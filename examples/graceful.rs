@@ -1,4 +1,4 @@
-//! A server that SIGTERM or Ctrl-C stops without losing a request, within a time limit.
+//! A server that stops on SIGTERM or Ctrl-C within a time limit, without losing a request.
 //!
 //! ```text
 //! cargo run --release --example graceful                       # 127.0.0.1:7000, 5 seconds
@@ -6,11 +6,10 @@
 //! printf '100\n' | nc -q9 127.0.0.1 7000
 //! ```
 //!
-//! Shows `net::serve` with `signal::termination`. A request is a number of milliseconds; the answer
-//! comes after that time. At the signal the server accepts the connections in its queue and no
-//! others. `close_read` lets each handler read the requests that have arrived, and then the end of
-//! the stream. After the time limit the connections that are left are closed by force, and the
-//! report names them.
+//! Shows `net::serve` with `signal::termination`. A request is a number of milliseconds, after which the
+//! server responds. After the signal the server accepts the connections in its queue and no others.
+//! `close_read` lets each handler read the requests that have already arrived, and then end of stream.
+//! After the time limit the remaining connections are closed by force, and the report lists them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +20,10 @@ use netpoll::net::{self, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{signal, task};
 
-/// The maximum length of a request, so that no client fills our memory.
+/// The maximum length of a request, in bytes, so that no client can exhaust the memory.
 const REQUEST_BYTES_MAX: usize = 32;
 
-/// Requests read, and answers written.
+/// The number of requests read and of answers written.
 #[derive(Default)]
 struct Count {
     requests: AtomicU64,

@@ -1,14 +1,13 @@
-//! Dials a name with an unreachable and a reachable address, with and without racing, and prints
-//! the times.
+//! Dials an unreachable and a reachable address, with and without racing them, and prints the times.
 //!
 //! ```text
 //! cargo run --release --example happy_eyeballs                    # both on loopback; ends by itself
 //! cargo run --release --example happy_eyeballs -- example.org:80  # or the addresses of a name
 //! ```
 //!
-//! Shows `Dialer`: the stagger, the control hook (it sees each socket before it connects) and a
-//! timeout for the whole dial. The unreachable address is a listener with a full queue, which does
-//! not answer. It uses IPv6 if this host has it.
+//! Shows `Dialer`: the stagger, the control hook, which is called for each socket before it connects,
+//! and a timeout for the whole dial. The unreachable address is that of a listener with a full queue,
+//! which does not answer. It is an IPv6 address if this host has IPv6.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -46,8 +45,8 @@ pub(crate) async fn race(addrs: impl ToSocketAddrs, dialer: Dialer) -> io::Resul
     Ok(())
 }
 
-/// Returns a listener with a full queue, which stays unreachable as long as the returned sockets
-/// live.
+/// Returns the address of a listener with a full queue. It is unreachable as long as the returned sockets
+/// exist.
 fn dead_end() -> io::Result<(Vec<socket2::Socket>, SocketAddr)> {
     let listener = match listen(Ipv6Addr::LOCALHOST.into()) {
         Err(_) => listen(Ipv4Addr::LOCALHOST.into())?,
@@ -57,8 +56,7 @@ fn dead_end() -> io::Result<(Vec<socket2::Socket>, SocketAddr)> {
     let mut full = vec![listener];
     loop {
         let client = socket2::Socket::new(name.domain(), socket2::Type::STREAM, None)?;
-        // The first clients are accepted by the kernel. Once one has to wait, all later ones have
-        // to.
+        // The kernel accepts the first clients. Once a client has to wait, the queue is full.
         if client.connect_timeout(&name, Duration::from_millis(300)).is_err() {
             let addr = name.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
             return Ok((full, addr));

@@ -1,13 +1,13 @@
-//! Health checks that are answered while other tasks saturate the workers.
+//! Answers health checks quickly while other tasks saturate the workers.
 //!
 //! ```text
 //! cargo run --release --example health              # 500 saturating tasks, 100 checks per lane
 //! cargo run --release --example health -- 1000 300
 //! ```
 //!
-//! Shows `rt::Lane::Control`: the listener of the health checks is served by a control task, and the
-//! tasks of its connections inherit the lane. The same checks are made twice, by tasks of the lane
-//! `Normal` and of the lane `Control`. The output is the time that a check takes.
+//! Shows `rt::Lane::Control`: a control task serves the listener of the health checks, and the tasks of
+//! its connections inherit the lane. The checks are served first by tasks of the lane `Normal`, and then
+//! by tasks of the lane `Control`. The output is the time of a check.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -44,14 +44,14 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Serves health checks in `lane`, and makes `checks` of them. Returns their times in order.
+/// Serves health checks in `lane`, and makes `checks` checks. Returns their times in ascending order.
 async fn check(lane: Lane, checks: usize) -> io::Result<Vec<Duration>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     let server = task::Builder::new().name("health".into()).lane(lane).spawn(async {
         net::serve(listener, |stream: TcpStream| async move { stream.write_all(b"ok").await }).await
     })?;
-    // The client is the future of `block_on`, which runs on a thread of its own.
+    // The client runs on the thread of `block_on`, so it does not compete for the worker.
     let mut times = Vec::new();
     for _ in 0..checks.max(1) {
         times.push(visit(addr).await?);

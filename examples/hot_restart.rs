@@ -1,17 +1,17 @@
-//! A server that is replaced while it runs: its successor takes over the listening socket, and no
-//! connection is refused.
+//! A server that can be replaced without refusing a connection: its successor takes over the listening
+//! socket.
 //!
 //! ```text
 //! cargo run --release --example hot_restart                     # 127.0.0.1:7000; each Enter replaces it
 //! echo hello | nc 127.0.0.1 7000
 //! ```
 //!
-//! The old process starts the new one with the listening socket (and one end of a socket pair, on
-//! which it learns that the successor is ready), closes its own copy, and exits when its last
-//! connection has ended. Connections that are not accepted yet wait in the socket's queue, which
-//! both processes share. If systemd starts it with a socket (`LISTEN_FDS`), it uses that one. A
-//! request is a line; the answer tells which process gave it. The end of input, Ctrl-C or SIGTERM
-//! stops it.
+//! The old process starts the new process and passes it the listening socket, and one end of a socket
+//! pair over which the new process reports that it is ready. Then the old process closes its own copy of
+//! the listening socket, and exits when its last connection has ended. Connections that are not yet
+//! accepted wait in the socket's queue, which both processes share. If systemd starts the server with a
+//! socket (`LISTEN_FDS`), it uses that socket. A request is a line, and the response contains the id of
+//! the process. End of input, Ctrl-C or SIGTERM stops the server.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -58,7 +58,7 @@ async fn run(addr: &str) -> io::Result<()> {
             }
         }
     };
-    // An async block drops its handle of the listener when it ends.
+    // `replaced` owns `handle`, which is dropped when `stop` completes.
     let stop = async move { replaced.race(async { drop(terminated.await) }).await };
     let report = net::serve(listener, answer).max_connections(CONNECTIONS_MAX).until(stop).await?;
     report.stragglers.iter().for_each(|straggler| eprintln!("{straggler}"));
@@ -66,15 +66,15 @@ async fn run(addr: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts this program again with the listener, and waits until it serves.
+/// Starts this program again with the listener, and waits until the new process serves.
 async fn replace(listener: &OwnedFd) -> io::Result<()> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
     activation::pass(&mut command, [("web", listener.as_fd()), ("ready", theirs.as_fd())])?;
     task::spawn_blocking(move || {
         command.spawn()?;
-        // The command holds a copy of `theirs`. Dropping both makes the read end if the successor
-        // fails to start.
+        // The command owns a duplicate of `theirs`. Both are dropped, so that the read ends if the new
+        // process fails to start.
         drop((command, theirs));
         ours.read_exact(&mut [0; 1])
     })

@@ -1,13 +1,13 @@
 //! Watches a directory and prints its events.
 //!
 //! ```text
-//! cargo run --release --example inotify                 # a directory of its own, in which it makes things happen; ends by itself
+//! cargo run --release --example inotify                 # a temporary directory, in which it creates events; ends by itself
 //! cargo run --release --example inotify -- /tmp         # until Ctrl-C
 //! cargo run --release --example inotify -- /tmp 10      # ten events
 //! ```
 //!
-//! Shows `io::AsyncFd`: waiting on any descriptor that epoll accepts, with a deadline, as on a
-//! socket.
+//! Shows `io::AsyncFd`, which can wait on any descriptor that epoll accepts, with deadlines like those of
+//! a socket.
 
 #[cfg(target_os = "linux")]
 #[path = "linux/inotify.rs"]

@@ -7,9 +7,8 @@
 //! cargo run --release --example port_scan -- localhost 1-1024 100 0.2  # 100 at a time, 0.2 s each
 //! ```
 //!
-//! Only scan hosts that are yours. Shows a `Dialer` shared by tasks, without the socket options
-//! that a probe does not need, and how to limit concurrency: workers take the next port from a
-//! counter.
+//! Scan only your own hosts. Shows a `Dialer` that tasks share, without the socket options that a probe
+//! does not need, and how to limit concurrency: each task takes the next port from a counter.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ fn main() -> io::Result<()> {
     let seconds = args.get(3).map_or(Ok(0.5), |seconds| seconds.parse()).map_err(io::Error::other)?;
     let timeout = Duration::try_from_secs_f64(seconds).map_err(io::Error::other)?;
     task::block_on(async {
-        // A port that is open, for a run without arguments.
+        // A run without arguments finds this open port.
         let own = TcpListener::bind("127.0.0.1:0").await?;
         let port = own.local_addr()?.port();
         let (host, ports) = match &args[..] {

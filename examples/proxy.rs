@@ -1,13 +1,13 @@
-//! A TCP proxy: every connection to LISTEN is forwarded to TARGET, in both directions, inside the
-//! kernel.
+//! A TCP proxy. It forwards every connection to LISTEN to TARGET, in both directions, and the bytes stay
+//! in the kernel.
 //!
 //! ```text
 //! cargo run --release --example proxy -- 127.0.0.1:8080 example.com:80
 //! curl -H 'Host: example.com' http://127.0.0.1:8080/
 //! ```
 //!
-//! Shows `copy_bidirectional_with`: splice(2) between the sockets, half-close, and a limit for
-//! silent connections. The third argument is that limit in seconds, 300 by default. At Ctrl-C or
+//! Shows `copy_bidirectional_with`: splice(2) between the sockets, half-close, and a limit for idle
+//! connections. The third argument is this limit in seconds; the default is 300. After Ctrl-C or
 //! SIGTERM, connections have ten seconds to end.
 
 use std::future::Future;

@@ -1,9 +1,9 @@
-//! An echo server and a thousand clients in one process, on loopback: first at 10,000 requests per second in all, then at full speed.
+//! An echo server and a thousand clients in one process, on loopback. They exchange 10,000 requests per second in total, then as many as possible.
 //!
 //! Run with `cargo run --release --example quickstart`, or append ` -- 200 1` for 200 clients and 1 second per phase.
 //!
-//! The first phase shows the latency of a request. In the second every client sends its next request as soon as it has the answer to the
-//! last, so each request waits behind those of all others: the latency is the number of clients divided by the throughput.
+//! The first phase shows the latency of a request. In the second phase every client sends its next request as soon as it has the response to the
+//! previous one, so each request waits behind those of all other clients: the latency is the number of clients divided by the throughput.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -57,7 +57,7 @@ async fn serve(listener: TcpListener) {
         drop(task::spawn(async move {
             let mut buf = [0; 4096];
             loop {
-                // Drops a client that is idle for a minute. Moving a deadline later costs one atomic swap.
+                // Drops a client that is idle for a minute. Moving the deadline to a later time costs one atomic swap.
                 stream.set_read_deadline(Instant::now() + Duration::from_secs(60))?;
                 match stream.read(&mut buf).await? {
                     0 => return io::Result::Ok(()),
@@ -68,14 +68,14 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-/// Sends requests until the phases are over. Returns the phase and the duration of each.
+/// Sends requests until both phases are over. Returns the phase and the duration of each request.
 async fn client(
     stream: TcpStream,
     number: u64,
     clients: u64,
     ends: [Instant; 2],
 ) -> io::Result<Vec<(usize, Duration)>> {
-    // In the first phase each client has its own moment within a common period.
+    // In the first phase all clients have the same period, and each has its own offset.
     let period = Duration::from_micros(100 * clients);
     let mut next = Instant::now() + Duration::from_micros(100 * number);
     let (mut requests, mut buf) = (Vec::new(), [0; 64]);
@@ -90,7 +90,7 @@ async fn client(
             if next >= ends[0] {
                 continue;
             }
-            // A request that is sent late has waited since its moment.
+            // The duration of a request that is sent late is counted from its scheduled time.
             begin = next;
             next += period;
         }
@@ -101,7 +101,7 @@ async fn client(
     }
 }
 
-/// Shows the progress of a phase, on one line of a terminal, otherwise with a line per second. Returns the requests per second.
+/// Shows the progress of a phase: on one line if the output is a terminal, otherwise with one line per second. Returns the requests per second.
 async fn watch(phase: usize, end: Instant) -> f64 {
     let live = std::io::stdout().is_terminal();
     let pause = Duration::from_millis(if live { 100 } else { 1000 });
@@ -120,7 +120,7 @@ async fn watch(phase: usize, end: Instant) -> f64 {
     }
 }
 
-/// Raises the limit of open files to two per client, or returns the number of clients that the hard limit allows.
+/// Raises the limit of open files to two per client. Returns the number of clients that the hard limit allows, at most `clients`.
 fn limit(clients: u64) -> u64 {
     let (needed, limit) = (2 * clients + 64, getrlimit(Resource::Nofile));
     let allowed = limit.maximum.map_or(needed, |most| most.min(needed));

@@ -1,5 +1,5 @@
-//! A server for a few commands of Redis: PING, ECHO, SET, GET, DEL, EXISTS, INCR, DBSIZE, FLUSHALL,
-//! CONFIG GET and QUIT, in the protocol RESP2.
+//! A server for a few Redis commands (PING, ECHO, SET, GET, DEL, EXISTS, INCR, DBSIZE, FLUSHALL,
+//! CONFIG GET and QUIT) with the protocol RESP2.
 //!
 //! ```text
 //! cargo run --release --example redis_like              # 127.0.0.1:7000
@@ -7,10 +7,10 @@
 //! redis-benchmark -p 7000 -t set,get -n 1000000 -P 16
 //! ```
 //!
-//! Shows gathered writes (`auto_cork`). A client may send many commands before it reads an answer.
-//! The server writes each answer by itself, as it is easiest, and the answers to all commands of a
-//! read leave in one system call. `-- ADDRESS plain` turns this off, for comparison; a third argument
-//! is the number of workers. Ctrl-C or SIGTERM stops the server.
+//! Shows gathered writes (`auto_cork`). A client may send many commands before it reads a response. The
+//! server simply writes each response separately, but the responses to all commands of one read are
+//! sent with one system call. `-- ADDRESS plain` disables this for comparison. A third argument is the
+//! number of workers. Ctrl-C or SIGTERM stops the server.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use netpoll::net::{self, ListenConfig, TcpStream};
 use netpoll::{io, rt, signal, task};
 
-/// The maximum number of bytes of a command, so that no client fills our memory.
+/// The maximum length of a command, in bytes, so that no client can exhaust the memory.
 const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// The maximum number of words of a command.
 const WORDS_MAX: usize = 1024;
@@ -53,7 +53,7 @@ pub(crate) async fn serve(addr: &str, gather: bool, stop: impl Future + Send + '
     Ok(())
 }
 
-/// Answers the commands of one client until it leaves.
+/// Executes the commands of one client until it leaves.
 async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
     let (mut buf, mut filled, mut answer) = (vec![0; 16 << 10], 0, Vec::new());
     loop {
@@ -92,11 +92,11 @@ async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
 /// The words of a command.
 type Words<'a> = Vec<&'a [u8]>;
 
-/// Returns the words of the first command and its length; `None` if it is not complete.
+/// Returns the words of the first command and its length, or `None` if the command is incomplete.
 fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
     let Some((first, mut at)) = line(bytes, 0) else { return Ok(None) };
     let Some(count) = first.strip_prefix(b"*") else {
-        // An inline command, as typed by hand.
+        // An inline command, such as one typed by hand.
         return Ok(Some((first.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect(), at)));
     };
     let count = number(count).filter(|count| *count <= WORDS_MAX).ok_or("invalid number of words")?;
@@ -117,7 +117,7 @@ fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
     Ok(Some((words, at)))
 }
 
-/// Returns the line at `from` without its end, and the place behind it.
+/// Returns the line at `from` without its line end, and the index after it.
 fn line(bytes: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let end = from + bytes[from..].iter().position(|byte| *byte == b'\n')?;
     let line = &bytes[from..end];
@@ -128,7 +128,7 @@ fn number(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Executes a command and appends its answer. Returns whether the connection goes on.
+/// Executes a command and appends its response to `answer`. Returns whether the connection stays open.
 fn execute(words: &[&[u8]], store: &Store, answer: &mut Vec<u8>) -> bool {
     let name = words[0].to_ascii_uppercase();
     let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +171,7 @@ fn execute(words: &[&[u8]], store: &Store, answer: &mut Vec<u8>) -> bool {
             store.clear();
             answer.extend_from_slice(b"+OK\r\n");
         }
-        // redis-benchmark asks for two settings.
+        // redis-benchmark queries two settings.
         (b"CONFIG", [_, setting]) => {
             answer.extend_from_slice(b"*2\r\n");
             bulk(answer, setting);

@@ -6,8 +6,8 @@
 //! cargo run --release --features sim --example sim_chat -- 17 chat.svg   # the picture as SVG
 //! ```
 //!
-//! Each simulation has a server and three clients. Two clients talk; the network loses packets, and one client is cut off for a while. What
-//! the others say in the meantime reaches it afterwards, or its connection has failed: never half a line, and never a line twice.
+//! Each simulation has a server and three clients. Two clients talk, the network loses packets, and the third client is cut off for some time. It
+//! receives the lines of the others afterwards, unless its connection fails. It never receives a part of a line, and no line twice.
 
 #[path = "chat.rs"]
 mod chat;
@@ -23,7 +23,7 @@ use netpoll::{future, task};
 
 const LINES: usize = 20;
 
-/// Says its lines, one every 100 ms.
+/// Sends lines to the server, one every 100 ms.
 async fn talk(name: &'static str) -> io::Result<()> {
     let stream = TcpStream::connect("server:7000").await?;
     for number in 0..LINES {
@@ -33,7 +33,7 @@ async fn talk(name: &'static str) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the lines of `talk` that were heard before the connection failed, or was silent for a minute.
+/// Returns the lines of `talk` that were received until the connection failed or was silent for a minute.
 async fn listen() -> Vec<String> {
     let mut heard = Vec::new();
     let Ok(stream) = TcpStream::connect("server:7000").await else { return heard };

@@ -1,12 +1,12 @@
-//! A client library with retries, backoff and a deadline, in a simulation: it finds the thundering herd.
+//! Simulates a client library with retries, backoff and a deadline, and finds a thundering herd.
 //!
 //! ```text
 //! cargo run --release --features sim --example sim_retry
 //! ```
 //!
-//! A hundred clients are connected to a server that crashes and comes back. Each tries again after an exponential backoff. Without jitter they all
-//! come at the same moments, and the server is asked for a hundred connections within milliseconds; with jitter they are spread out. Two minutes of
-//! virtual time take a fraction of a second, and a seed repeats them exactly.
+//! A hundred clients are connected to a server that crashes and restarts. Each client reconnects with exponential backoff. Without jitter all clients
+//! connect at the same times, so the server gets a hundred connections within milliseconds. With jitter the attempts are spread out. Two minutes of
+//! virtual time take a fraction of a second, and the same seed repeats a run exactly.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use netpoll::sim::{Builder, Sim, ms};
 use netpoll::{future, task};
 
 const CLIENTS: usize = 100;
-/// The server comes back after so long.
+/// The time until the server restarts.
 const OUTAGE: Duration = Duration::from_secs(20);
 
-/// Tries `addr` again and again, with a backoff that doubles from 100 ms to 10 s, until `deadline`.
+/// Connects to `addr`. Retries until `deadline`, with a backoff that doubles from 100 ms to 10 s.
 async fn connect_with_retries(addr: &str, deadline: Instant, jitter: impl Fn() -> f64) -> io::Result<TcpStream> {
     let mut backoff = ms(100);
     loop {
@@ -47,7 +47,7 @@ async fn serve(sim: Sim) -> io::Result<()> {
     }
 }
 
-/// Returns the largest number of connections that the server accepted within 10 ms after it came back.
+/// Returns the largest number of connections that the server accepted within 10 ms after its restart.
 async fn herd(sim: Sim, with_jitter: bool) -> usize {
     sim.keep_log();
     let server = sim.host("server");
@@ -59,7 +59,7 @@ async fn herd(sim: Sim, with_jitter: bool) -> usize {
         let client = async move {
             let deadline = Instant::now() + Duration::from_secs(120);
             let stream = connect_with_retries("server:80", deadline, jitter).await?;
-            // A silent server is gone: keep-alive finds out, or its reset after the restart. Here the next request would.
+            // A real client would detect the crash by its next request, by keep-alive, or by the reset after the restart.
             while sim.host("server").is_up() {
                 task::sleep(ms(1000)).await;
             }

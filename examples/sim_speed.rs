@@ -1,4 +1,4 @@
-//! How fast simulations are: a day of heartbeats, packets per second, and the cost of an empty simulation. CPU time, of this process.
+//! Measures the speed of simulations, in CPU time of this process: a day of heartbeats, packets per second, and an empty simulation.
 //!
 //! ```text
 //! cargo run --release --features sim --example sim_speed
@@ -12,7 +12,7 @@ use netpoll::{io, task};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Answers each byte.
+/// Echoes single bytes and discards larger blocks.
 async fn serve() -> io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:7").await?;
     loop {
@@ -23,7 +23,7 @@ async fn serve() -> io::Result<()> {
                 match stream.read(&mut buf).await? {
                     0 => return io::Result::Ok(()),
                     1 => stream.write_all(&buf[..1]).await?,
-                    // A bulk of data is only counted.
+                    // Data of `bulk` is discarded.
                     _ => {}
                 }
             }

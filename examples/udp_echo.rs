@@ -6,8 +6,8 @@
 //! printf 'hi\n' | nc -u -w1 127.0.0.1 7000
 //! ```
 //!
-//! Shows `recv_many` and `send_many`, receive and segmentation offload if the kernel supports them,
-//! and answers from the address that the request was sent to. Ctrl-C or SIGTERM stops it.
+//! Shows `recv_many` and `send_many`, receive and segmentation offload if the kernel supports them, and
+//! replies from the address to which the request was sent. Ctrl-C or SIGTERM stops the server.
 
 use netpoll::net::{RecvBatch, SendBatch, UdpSocket};
 use netpoll::prelude::*;
@@ -19,7 +19,7 @@ fn main() -> io::Result<()> {
     task::block_on(async { terminated.await.map(drop) }.race(serve(&addr)))
 }
 
-/// Turns receive offload on. Returns whether the kernel has it.
+/// Enables receive offload. Returns whether the kernel supports it.
 #[cfg(target_os = "linux")]
 fn receives_combined(socket: &UdpSocket) -> bool {
     socket.set_gro(true).is_ok()
@@ -42,7 +42,7 @@ pub(crate) async fn serve(addr: &str) -> io::Result<()> {
     loop {
         socket.recv_many(&mut incoming).await?;
         for datagram in &incoming {
-            // Sent from the address of the request; the kernel splits combined datagrams again.
+            // The reply is sent from the address of the request. The kernel splits combined datagrams again.
             outgoing.push_with(datagram.bytes(), datagram.from(), &datagram.ancillary().reply())?;
         }
         while !outgoing.is_empty() {

@@ -1,15 +1,15 @@
-//! A server whose workers are processes: the parent accepts connections and passes each to a worker
-//! over a Unix socket.
+//! A server with worker processes: the parent accepts connections and passes each to a worker over a
+//! Unix socket.
 //!
 //! ```text
 //! cargo run --release --example unix_fdpass                       # 127.0.0.1:7000, two workers; for `nc 127.0.0.1 7000`
 //! cargo run --release --example unix_fdpass -- 127.0.0.1:8000 4
 //! ```
 //!
-//! Shows descriptors in messages: one byte per connection, with the descriptor beside it; the peer's
-//! credentials; and sockets made from received descriptors. A worker introduces itself and echoes.
-//! When Ctrl-C or SIGTERM stops the parent, it closes the workers' sockets. A worker then reads what
-//! its clients have sent, as if they had closed their connections, and ends.
+//! Shows descriptors in messages (one byte per connection, with its descriptor), the peer's credentials,
+//! and sockets created from received descriptors. A worker sends a greeting and then echoes. When Ctrl-C
+//! or SIGTERM stops the parent, it closes the workers' sockets. Each worker then echoes the data that its
+//! clients have already sent, and exits.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
@@ -51,7 +51,7 @@ async fn parent(addr: &str, workers: usize) -> io::Result<()> {
             }
         }
     };
-    // Drops the sockets at its end, which ends the workers.
+    // When it ends, it drops the sockets, which ends the workers.
     net::serve(listener, hand_out).until(stop).await?;
     task::spawn_blocking(|| children.into_iter().try_for_each(|mut child| child.wait().map(drop))).await
 }
@@ -66,7 +66,7 @@ fn start_worker() -> io::Result<(UnixStream, Child)> {
 }
 
 async fn worker() -> io::Result<()> {
-    // Ctrl-C reaches all processes of the terminal, and workers end with the parent.
+    // Ctrl-C sends SIGINT to all processes of the terminal. Workers ignore it and end with the parent.
     let _interrupts = Signal::new(SignalKind::INTERRUPT)?;
     let parent = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let user = parent.peer_cred()?.uid();
@@ -78,7 +78,7 @@ async fn worker() -> io::Result<()> {
     net::serve(Passed(parent), handler).when_stopping(|stream| drop(stream.close_read())).await.map(drop)
 }
 
-/// The connections that the parent passes on, as a listener.
+/// A listener whose connections are passed by the parent.
 struct Passed(UnixStream);
 
 impl Listener for Passed {

@@ -1,12 +1,12 @@
-//! A library written for the async-rs traits, on netpoll: the adapter, and a program that uses only
-//! the traits.
+//! Runs code that is written for the traits of async-rs on netpoll: an adapter, and a program that uses
+//! only the traits.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example async_rs
 //! ```
 //!
-//! Shows what `Executor` and `Reactor` need: tasks that detach and cancel, timers, streams, and any
-//! descriptor that epoll accepts.
+//! Shows implementations of `Executor` and `Reactor`: tasks that can be detached and cancelled, timers,
+//! streams, and any descriptor that epoll accepts.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -48,7 +48,7 @@ impl Executor for Netpoll {
     }
 }
 
-/// A task. Dropping it detaches it, as in netpoll.
+/// A handle to a task. Dropping it detaches the task, as in netpoll.
 struct Handle<T>(Option<JoinHandle<T>>);
 
 impl<T: Send + 'static> TaskImpl for Handle<T> {
@@ -72,12 +72,12 @@ impl Reactor for Netpoll {
     type TcpStream = TcpStream;
     type Sleep = Sleep;
 
-    // The trait requires `AsSysFd`, which has no public name; only `AsFd` of it is needed.
+    // The trait requires `AsSysFd`, which is not public. `AsFd`, which is part of it, is sufficient.
     fn register<H: Read + Write + AsFd + Send + 'static>(
         &self,
         handle: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        // A duplicate of the descriptor reports when the handle is ready.
+        // A duplicate of the descriptor reports the readiness of the handle.
         Ok(Registered { readiness: AsyncFd::new(handle.as_fd().try_clone_to_owned()?)?, handle })
     }
 
@@ -148,7 +148,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// Uses only the traits.
+/// Sends a word to an echo server and returns the reply. Uses only the traits.
 async fn talk<R: RuntimeKit + Sync>(runtime: &Runtime<R>, addr: SocketAddr) -> io::Result<String> {
     let mut stream = runtime.tcp_connect(addr).await?;
     runtime.sleep(Duration::from_millis(1)).await;

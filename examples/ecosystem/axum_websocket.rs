@@ -1,4 +1,4 @@
-//! WebSocket in an axum application, without axum's feature `ws`, which needs tokio's runtime.
+//! WebSocket in an axum application, without axum's feature `ws`, which requires tokio's runtime.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example axum_websocket                 # 127.0.0.1:7080
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Shows hyper's upgrade in an axum handler, and async-tungstenite on the upgraded connection in a
-//! task of netpoll. Ctrl-C or SIGTERM stops the server; an upgraded connection ends with the process.
+//! netpoll task. Ctrl-C or SIGTERM stops the server. Upgraded connections end with the process.
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::handshake::derive_accept_key;

@@ -1,13 +1,13 @@
-//! gRPC with tonic, server and client, on hyper's HTTP/2: no `transport` feature, no tokio runtime, no generated code.
+//! A gRPC server and client with tonic on hyper's HTTP/2, without the `transport` feature, tokio's runtime or generated code.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example grpc_hello                # both sides, on loopback
 //! cargo run --release -p netpoll-ecosystem --example grpc_hello -- 127.0.0.1:50051    # the server
 //! ```
 //!
-//! Shows how to replace tonic's transport: on the server by `service_fn` and
-//! `netpoll_hyper::serve`, on the client by a tower service around hyper's `SendRequest`. The
-//! codec is for this message; prost's is used in the same way. Ctrl-C or SIGTERM stops the server.
+//! Shows how to replace tonic's transport: in the server with `service_fn` and
+//! `netpoll_hyper::Server`, in the client with a tower service around hyper's `SendRequest`. The codec is
+//! for one message type; prost's codec is used in the same way. Ctrl-C or SIGTERM stops the server.
 //!
 //! ```proto
 //! message Text { string text = 1; }
@@ -36,7 +36,7 @@ const SAY_HELLO: &str = "/hello.Greeter/SayHello";
 
 type Later<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-/// The message `Text`: field 1, of type string.
+/// The codec of the message `Text`, which has one field: number 1, of type string.
 #[derive(Clone, Copy, Debug)]
 struct Text;
 
@@ -97,7 +97,7 @@ impl Decoder for Text {
     }
 }
 
-/// The method, as generated code would wrap it.
+/// The method as a service, as generated code would define it.
 struct SayHello;
 
 impl Service<Request<String>> for SayHello {

@@ -1,13 +1,13 @@
-//! An HTTP client: it prints the pages of the addresses that it is given.
+//! An HTTP client that prints the pages at the given URLs.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example http_get -- http://127.0.0.1:8080/ http://127.0.0.1:8080/
 //! cargo run --release -p netpoll-ecosystem --example http_get -- --ca certificate.pem https://localhost:8443/
 //! ```
 //!
-//! Shows hyper-util's client with `netpoll_hyper::Connector`: pooled connections, HTTP/1 and HTTP/2
-//! as the server chooses by ALPN, Happy Eyeballs, and one time limit for each request. It would run
-//! under any other executor as well.
+//! Shows hyper-util's client with `netpoll_hyper::Connector`: pooled connections, HTTP/1 or HTTP/2 as
+//! negotiated by ALPN, Happy Eyeballs, and one time limit per request. The client also works under any
+//! other executor.
 
 use std::error::Error;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             roots.add(certificate?)?;
         }
     }
-    // A program for the Web takes its roots from the crate webpki-roots or rustls-native-certs.
+    // For public servers, use the root certificates of the crate webpki-roots or rustls-native-certs.
     let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let client = Connector::new().tls(tls).client::<Empty<Bytes>>();
     task::block_on(async {

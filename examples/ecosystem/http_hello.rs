@@ -1,4 +1,4 @@
-//! An HTTP/1 and HTTP/2 server that says hello.
+//! An HTTP/1 and HTTP/2 server that responds with a greeting.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example http_hello -- -w 2 127.0.0.1:8080    # two workers; the default address
@@ -8,8 +8,8 @@
 //! h2load -c64 -m10 -n100000 http://127.0.0.1:8080/
 //! ```
 //!
-//! Shows `netpoll_hyper::Server` and its graceful stop: at Ctrl-C or SIGTERM it stops accepting, and
-//! requests in progress are answered.
+//! Shows `netpoll_hyper::Server` and its graceful shutdown: after Ctrl-C or SIGTERM it stops accepting
+//! connections, and answers the requests in progress.
 
 use std::convert::Infallible;
 

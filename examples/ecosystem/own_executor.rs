@@ -1,10 +1,10 @@
-//! The same sockets under the executors of `futures`, smol and tokio, and under netpoll's own.
+//! Uses the same sockets under the executors of `futures`, smol and tokio, and under netpoll's own executor.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example own_executor
 //! ```
 //!
-//! A socket needs only a waker. netpoll's threads poll the network and the timers for every executor: there is no adapter, no context to
+//! A socket needs only a waker. netpoll's threads poll the network and the timers for every executor, so there is no adapter, no context to
 //! enter and no feature to enable.
 
 use std::net::Shutdown;
@@ -23,7 +23,7 @@ fn main() -> io::Result<()> {
     netpoll::task::block_on(session("netpoll"))
 }
 
-/// Runs a client and a server in one future on the calling executor.
+/// Runs a client and a server in one future, which the executor polls.
 async fn session(executor: &str) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let client = TcpStream::connect(listener.local_addr()?).await?;

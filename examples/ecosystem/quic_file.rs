@@ -1,12 +1,12 @@
-//! Sends a file over QUIC with quinn, with a certificate generated at start.
+//! Sends a file over QUIC with quinn, with a certificate generated at startup.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example quic_file                        # 16 MiB on loopback, made up
-//! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md /tmp/copy.md   # a file, and where it goes
+//! cargo run --release -p netpoll-ecosystem --example quic_file                        # 16 MiB of generated data, on loopback
+//! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md /tmp/copy.md   # a file, and its copy
 //! ```
 //!
-//! Shows `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets, with
-//! the kernel's offload in both directions.
+//! Shows `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets, and use the
+//! kernel's offload in both directions.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -23,7 +23,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const FILE_MAX: usize = 1 << 30;
 
-/// The configurations of the server, and of a client that trusts it.
+/// Returns the configurations of a server and of a client that trusts it.
 fn configure() -> Result<(ServerConfig, ClientConfig)> {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der())?;

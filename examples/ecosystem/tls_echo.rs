@@ -1,4 +1,4 @@
-//! An echo server over TLS with futures-rustls, with a certificate generated at start.
+//! An echo server over TLS with futures-rustls, with a certificate generated at startup.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example tls_echo                                  # 127.0.0.1:7443, certificate.pem
@@ -6,9 +6,9 @@
 //! openssl s_client -quiet -connect 127.0.0.1:7443 -servername localhost -CAfile certificate.pem
 //! ```
 //!
-//! Shows that deadlines belong to the socket. Set on a clone of the stream, they end a handshake
-//! that hangs and a client that is silent, although rustls does not know about them. Ctrl-C or
-//! SIGTERM stops the server: clients have five seconds to end.
+//! Shows that deadlines belong to the socket. They are set on a clone of the stream, and end a handshake
+//! that hangs and the connection of a silent client, although rustls does not know about them. After
+//! Ctrl-C or SIGTERM, connections have five seconds to end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! A trillium application on netpoll: the runtime adapter, and a program with two routes.
+//! A trillium application on netpoll: a runtime adapter, and a program with two routes.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example trillium_hello            # 127.0.0.1:8080
@@ -6,9 +6,10 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! Shows `Server`, `RuntimeTrait` and `Transport` of trillium-server-common over netpoll's listener
-//! and streams, HTTP/1 and HTTP/2, and the graceful stop: at Ctrl-C or SIGTERM it stops accepting,
-//! and requests in progress are answered. There is no QUIC, so `UdpTransport` is `()`.
+//! Shows `Server`, `RuntimeTrait` and `Transport` of trillium-server-common over netpoll's listener and
+//! streams, with HTTP/1, HTTP/2 and a graceful shutdown: after Ctrl-C or SIGTERM the server stops
+//! accepting connections, and answers the requests in progress. QUIC is not supported, so
+//! `UdpTransport` is `()`.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -40,8 +41,8 @@ impl RuntimeTrait for Netpoll {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        // Awaiting a netpoll task resumes its panic, whereas trillium expects `None`. Dropping
-        // detaches in both.
+        // Awaiting a netpoll task resumes its panic, but trillium expects `None`. Dropping the handle
+        // detaches the task in both.
         DroppableFuture::new(AssertUnwindSafe(task::spawn(future)).catch_unwind().map(Result::ok))
     }
 
@@ -67,8 +68,8 @@ impl Server for Listener {
     type UdpTransport = ();
 
     async fn accept(&mut self) -> io::Result<Connection> {
-        // Unlike `accept`, it waits while the process is out of descriptors; trillium would retry
-        // at once.
+        // Unlike `accept`, `incoming` waits while the process is out of descriptors. After an error of
+        // `accept`, trillium would retry immediately.
         let stream = self.0.incoming().next().await.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))?;
         Ok(Connection(stream))
     }
@@ -86,7 +87,7 @@ impl Server for Listener {
     }
 }
 
-/// A wrapper, because the trait belongs to another crate.
+/// A wrapper of `TcpStream`, on which a trait of another crate can be implemented.
 struct Connection(TcpStream);
 
 impl Transport for Connection {

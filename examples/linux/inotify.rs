@@ -1,4 +1,4 @@
-//! The example `inotify`.
+//! The implementation of the example `inotify`.
 
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(crate) fn main() -> io::Result<()> {
     })
 }
 
-/// Creates, writes and removes a file.
+/// Watches a temporary directory while a task creates, writes and removes a file in it.
 async fn demo() -> io::Result<()> {
     let dir = std::env::temp_dir().join(format!("netpoll-inotify-{}", std::process::id()));
     std::fs::create_dir(&dir)?;
@@ -46,8 +46,7 @@ async fn watch(dir: &Path, mut count: usize, deadline: Option<Instant>) -> io::R
     println!("watching {}", dir.display());
     let mut buf = [MaybeUninit::uninit(); 4096];
     while count > 0 {
-        // One read(2) may return many events. The reader calls it again when they are used up,
-        // until there are none.
+        // One read(2) may return many events. `read_events` reads until no more are available.
         let events = inotify.read_with(|fd| read_events(fd, &mut buf)).await?;
         for (flags, name) in events.iter().take(count) {
             println!("{:?} {name}", flags);
