@@ -253,7 +253,7 @@ pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'sta
 /// call on, even before the first poll, neither signal terminates the process.
 ///
 /// # Errors
-/// Same as [`ctrl_c`].
+/// The call and the future return the same errors as those of [`ctrl_c`].
 ///
 /// # Cancel safety
 /// Same as [`ctrl_c`].

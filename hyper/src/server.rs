@@ -12,9 +12,10 @@
 //!
 //! # Compared with Go (net/http.Server)
 //! Closing the listener and [`Server::grace`] correspond to `Shutdown` with the timeout of a context.
-//! The server has no read and write timeouts, because those of the socket apply inside hyper. In both,
-//! a client that half-closes gets its response. Go then cancels the request's context; here the handler
-//! can use [`TcpStream::peer_closed`](netpoll::net::TcpStream::peer_closed).
+//! The server has no settings for read and write timeouts, because the timeouts of a socket also apply
+//! to hyper's reads and writes. With both servers a client that half-closes gets its response. Go then
+//! cancels the request's context; here the handler can use
+//! [`TcpStream::peer_closed`](netpoll::net::TcpStream::peer_closed).
 
 use std::error::Error;
 use std::fmt;
@@ -53,7 +54,7 @@ const QUEUED: usize = 4096;
 /// [crate](crate) documentation has an example.
 ///
 /// # Errors
-/// Same as [`Server::serve_with`].
+/// Returns the errors of [`Server::serve_with`].
 ///
 /// # Cancel safety
 /// Same as [`Server::serve_with`].
@@ -198,7 +199,7 @@ impl Server {
     /// then stops like [`serve_with`](Server::serve_with).
     ///
     /// # Errors
-    /// Same as [`serve_with`](Server::serve_with).
+    /// Returns the errors of [`serve_with`](Server::serve_with).
     ///
     /// # Cancel safety
     /// Same as [`serve_with`](Server::serve_with).
@@ -217,7 +218,7 @@ impl Server {
     /// `netpoll::signal::termination()?`, for example.
     ///
     /// # Errors
-    /// Same as [`serve_with`](Server::serve_with).
+    /// Returns the errors of [`serve_with`](Server::serve_with).
     ///
     /// # Cancel safety
     /// Same as [`serve_with`](Server::serve_with).

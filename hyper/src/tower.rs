@@ -149,7 +149,7 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
 /// settings of [`Server::new`].
 ///
 /// # Errors
-/// Same as [`Server::serve_with`].
+/// Returns the errors of [`Server::serve_with`].
 ///
 /// # Cancel safety
 /// Same as [`Server::serve_with`].
@@ -177,7 +177,7 @@ impl Server {
     /// `Router`, until the listener is closed, then stops like [`serve_with`](Server::serve_with).
     ///
     /// # Errors
-    /// Same as [`serve_with`](Server::serve_with).
+    /// Returns the errors of [`serve_with`](Server::serve_with).
     ///
     /// # Cancel safety
     /// Same as [`serve_with`](Server::serve_with).
@@ -196,7 +196,7 @@ impl Server {
     /// `netpoll::signal::termination()?`, for example.
     ///
     /// # Errors
-    /// Same as [`serve_with`](Server::serve_with).
+    /// Returns the errors of [`serve_with`](Server::serve_with).
     ///
     /// # Cancel safety
     /// Same as [`serve_with`](Server::serve_with).
@@ -217,7 +217,7 @@ impl Server {
     /// connection; see [`on_error`](Server::on_error).
     ///
     /// # Errors
-    /// Same as [`serve_with`](Server::serve_with).
+    /// Returns the errors of [`serve_with`](Server::serve_with).
     ///
     /// # Cancel safety
     /// Same as [`serve_with`](Server::serve_with).

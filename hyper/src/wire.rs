@@ -33,7 +33,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// The number of bytes discarded per read.
 const DISCARD_BYTES: usize = 8 << 10;
 
-/// A stream that first returns bytes which were read from it before.
+/// A stream that first returns bytes that were already read from the underlying stream.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
     io: T,

@@ -19,7 +19,7 @@ use super::Socket;
 /// endpoint accepts connections. It can be used under any executor.
 ///
 /// # Errors
-/// Same as [`Socket::new`].
+/// Returns the errors of [`Socket::new`].
 ///
 /// # Examples
 /// ```

@@ -1,6 +1,6 @@
 //! [`Config`]: the servers, their settings and the search list, from resolv.conf(5).
 //!
-//! The file, `LOCALDOMAIN`, `RES_OPTIONS` and the host name are interpreted as glibc does. Invalid
+//! The file, `LOCALDOMAIN`, `RES_OPTIONS` and the host name are interpreted as by glibc. Invalid
 //! lines, domains and options are skipped individually, so an error in one does not affect the others.
 //! Without a file, or without a server in it, the server on this host is used.
 //!

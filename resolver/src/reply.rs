@@ -1,8 +1,8 @@
 //! The interpretation of a server's reply.
 //!
-//! The answer to a query is the records of the queried type at the end of the chain of aliases that
-//! begins at the queried name. Records of other names are ignored, in every section, because the server
-//! has no authority over them.
+//! The answer to a query consists of the records of the queried type at the end of the chain of aliases
+//! that begins at the queried name. Records of other names are ignored, in every section, because the
+//! server has no authority over them.
 //!
 //! | reply | result |
 //! |---|---|

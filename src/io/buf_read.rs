@@ -85,9 +85,9 @@ pub trait BufReadExt: BufRead {
     /// delimiter. The limit applies to each call separately.
     ///
     /// # Errors
-    /// Returns `InvalidData` with [`TooLong`] inside if the delimiter is not among the first `max`
-    /// bytes. These bytes are consumed and are in `buf`; the reader continues after them. Other
-    /// errors are those of [`read_until`](BufReadExt::read_until).
+    /// Returns `InvalidData` with [`TooLong`] inside if the piece is longer than `max` bytes. Its
+    /// first `max` bytes are consumed and are in `buf`; the reader continues after them. Other errors
+    /// are those of [`read_until`](BufReadExt::read_until).
     ///
     /// # Cancel safety
     /// Same as [`read_until`](BufReadExt::read_until).

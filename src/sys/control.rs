@@ -55,13 +55,13 @@ pub(crate) const RIGHTS_WORDS: usize = words(space(FDS_MAX * size_of::<c_int>())
 /// The implementor must guarantee this.
 pub(crate) unsafe trait Plain: Copy {}
 
-// SAFETY: an integer.
+// SAFETY: an integer has no padding.
 unsafe impl Plain for c_int {}
-// SAFETY: an integer.
+// SAFETY: an integer has no padding.
 unsafe impl Plain for u32 {}
-// SAFETY: an integer.
+// SAFETY: an integer has no padding.
 unsafe impl Plain for u16 {}
-// SAFETY: an integer.
+// SAFETY: an integer has no padding.
 unsafe impl Plain for u8 {}
 // SAFETY: it consists of integers of four bytes.
 unsafe impl Plain for super::os::PacketInfoV4 {}

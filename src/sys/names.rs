@@ -92,7 +92,7 @@ impl List {
 }
 
 fn hints(family: Family, socktype: c_int, flags: c_int) -> addrinfo {
-    // SAFETY: `addrinfo` is plain data, for which all zeroes is a valid value; it means no restriction.
+    // SAFETY: `addrinfo` is plain data, for which all zeroes is a valid value: no restrictions.
     let mut hints: addrinfo = unsafe { std::mem::zeroed() };
     hints.ai_family = match family {
         Family::Any => libc::AF_UNSPEC,

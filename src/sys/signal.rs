@@ -27,7 +27,7 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
     if action.sa_sigaction != libc::SIG_DFL {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "SIGUSR1 has a handler already, or is ignored"));
     }
-    // A signal that arrives while the pipe is full is dropped, because the reader will print anyway.
+    // If the pipe is full, the handler writes nothing. The bytes in the pipe already cause a report.
     super::socket::set_nonblocking(std::os::fd::AsFd::as_fd(&pipe), true)?;
     PIPE.store(pipe.as_raw_fd(), Ordering::Release);
     action.sa_sigaction = handle as extern "C" fn(libc::c_int) as usize;

@@ -162,7 +162,7 @@ impl<T: Send + 'static> TaskSet<T> {
     /// Spawns `future` with the settings of `builder`, and adds it to the set.
     ///
     /// # Errors
-    /// Same as [`Builder::spawn`].
+    /// Returns the errors of [`Builder::spawn`].
     ///
     /// # Examples
     /// ```
@@ -262,7 +262,7 @@ impl<T> TaskSet<T> {
     /// are discarded.
     ///
     /// # Cancel safety
-    /// Dropping the future cancels all tasks without waiting for them.
+    /// Dropping the future after its first poll cancels all tasks without waiting for them.
     pub async fn cancel_all(&mut self) {
         // All tasks are requested to end before any is awaited.
         let cancelled: Vec<_> = std::mem::take(&mut self.tasks).into_values().map(JoinHandle::begin_cancel).collect();

@@ -71,7 +71,7 @@ impl<T> AsyncFd<T> {
     /// methods. The waker is kept until the next event. Any number of tasks may wait this way.
     ///
     /// # Errors
-    /// Same as [`readable`](AsyncFd::readable).
+    /// Returns the errors of [`readable`](AsyncFd::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
         self.poll_ready(Direction::Read, Waiter::Poll, cx)
     }
@@ -80,7 +80,7 @@ impl<T> AsyncFd<T> {
     /// methods.
     ///
     /// # Errors
-    /// Same as [`writable`](AsyncFd::writable).
+    /// Returns the errors of [`writable`](AsyncFd::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
         self.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
@@ -176,7 +176,7 @@ impl<T> AsyncFd<T> {
     /// methods.
     ///
     /// # Errors
-    /// Same as [`read_with`](AsyncFd::read_with).
+    /// Returns the errors of [`read_with`](AsyncFd::read_with).
     pub fn poll_read_with<R>(
         &self,
         cx: &mut Context<'_>,
@@ -189,7 +189,7 @@ impl<T> AsyncFd<T> {
     /// `poll_*` methods.
     ///
     /// # Errors
-    /// Same as [`write_with`](AsyncFd::write_with).
+    /// Returns the errors of [`write_with`](AsyncFd::write_with).
     pub fn poll_write_with<R>(
         &self,
         cx: &mut Context<'_>,

@@ -1,6 +1,6 @@
 //! Futures returned by the methods of [`AsyncFd`]. They are named and `Unpin`. Dropping one does not
-//! affect the descriptor. If the future was woken and not polled since, the wake-up is passed to the
-//! next waiter.
+//! affect the descriptor. If the future was woken and has not been polled since, the wake-up is passed
+//! to the next waiter.
 
 use std::fmt;
 use std::future::Future;

@@ -318,7 +318,8 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFd<T> {
 }
 
 /// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept. Calls on such a file
-/// block; they cannot wait for readiness. In Go, setting a deadline on it returns `os.ErrNoDeadline`.
+/// block; they cannot wait for readiness. In Go, setting a deadline on such a file returns
+/// `os.ErrNoDeadline`.
 ///
 /// # Examples
 /// ```

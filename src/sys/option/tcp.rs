@@ -26,8 +26,8 @@ pub(crate) fn clear_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_keepalive(false)
 }
 
-/// Sets SO_KEEPALIVE, and those of its three parameters that are `Some`. Durations are cut to whole
-/// seconds.
+/// Sets SO_KEEPALIVE, and those of its three parameters that are `Some`. Durations are truncated to
+/// whole seconds.
 pub(crate) fn set_keepalive(
     fd: BorrowedFd<'_>,
     idle: Option<Duration>,
