@@ -1,5 +1,5 @@
-//! A TCP proxy. It forwards every connection to LISTEN to TARGET, in both directions, and the bytes stay
-//! in the kernel.
+//! A TCP proxy. It accepts connections at LISTEN and forwards each to TARGET, in both directions. The
+//! bytes stay in the kernel.
 //!
 //! ```text
 //! cargo run --release --example proxy -- 127.0.0.1:8080 example.com:80

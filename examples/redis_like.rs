@@ -109,7 +109,7 @@ fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
             return Ok(None);
         }
         if &bytes[end..end + 2] != b"\r\n" {
-            return Err("a word has no end");
+            return Err("a word is not terminated");
         }
         words.push(&bytes[start..end]);
         at = end + 2;
