@@ -20,11 +20,11 @@ fn invalid_numbers_are_rejected() {
     child("invalid_numbers_are_rejected", || {
         assert_eq!(refused(Builder::new().workers(0)), "a runtime needs at least one worker");
         assert!(refused(Builder::new().blocking_threads(0)).contains("at least one thread for blocking calls"));
-        assert_eq!(refused(Builder::new().workers(500)), "500 workers and 64 spare ones are more than 512");
-        assert!(refused(Builder::new().workers(1).spare_workers(512)).contains("more than 512"));
-        assert!(refused(Builder::new().workers(usize::MAX)).contains("more than 512"));
-        assert!(refused(Builder::new().workers(usize::MAX).spare_workers(usize::MAX)).contains("more than 512"));
-        assert_eq!(refused(Builder::new().thread_name("a\0b")), "thread name must not contain a NUL byte");
+        assert_eq!(refused(Builder::new().workers(500)), "500 workers and 64 spare workers exceed the maximum of 512");
+        assert!(refused(Builder::new().workers(1).spare_workers(512)).contains("the maximum of 512"));
+        assert!(refused(Builder::new().workers(usize::MAX)).contains("the maximum of 512"));
+        assert!(refused(Builder::new().workers(usize::MAX).spare_workers(usize::MAX)).contains("the maximum of 512"));
+        assert_eq!(refused(Builder::new().thread_name("a\0b")), "a thread name must not contain a NUL byte");
         // The attempts started nothing.
         Builder::new().workers(3).spare_workers(0).blocking_threads(1).thread_name("").start().unwrap();
         assert_eq!(rt::metrics().workers, 3);

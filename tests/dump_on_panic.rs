@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         assert!(!output.status.success() && text.contains("a panic for the test"), "{role}: {text}");
         assert_eq!(text.contains("(the main thread panicked)"), has_dump, "{role}: {text}");
         assert_eq!(text.contains("never answered"), has_dump, "{role}: {text}");
-        let line = text.lines().find(|line| line.starts_with("netpoll: the panic is of task "));
+        let line = text.lines().find(|line| line.starts_with("netpoll: the panic was in task "));
         assert_eq!(line.is_some(), role == "task", "{role}: {text}");
         if let Some(line) = line {
             assert!(line.contains(" `panics`, spawned at ") && line.contains("dump_on_panic.rs:"), "{line}");

@@ -251,7 +251,7 @@ fn misuse_is_told() {
             "cannot run inside another",
         ),
         (|| Sim::run(1, async |_| Sim::run(2, async |_| ())), "a simulation cannot run inside another"),
-        (|| Sim::run(1, async |_| task::block_on(async {})), "`block_on` inside of a simulation"),
+        (|| Sim::run(1, async |_| task::block_on(async {})), "`block_on` inside a simulation"),
         (|| Sim::run(1, async |_| task::spawn(async { task::block_on(async {}) }).await), "`block_on` inside"),
         (|| _ = Builder::new().limit(HOUR).run(async |_| task::sleep(2 * HOUR).await), "has not ended after"),
     ];

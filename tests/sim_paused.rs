@@ -178,7 +178,7 @@ fn misuse_of_a_paused_clock_is_told() {
     let nested = catch_unwind(|| sim::paused(async || sim::paused(async || ())));
     assert!(message(nested.unwrap_err()).contains("cannot run inside another"));
     let blocking = catch_unwind(|| sim::paused(async || task::block_on(async {})));
-    assert!(message(blocking.unwrap_err()).contains("`block_on` inside of a simulation"));
+    assert!(message(blocking.unwrap_err()).contains("`block_on` inside a simulation"));
     let inside = catch_unwind(|| task::block_on(async { sim::paused(async || 1) }));
     assert!(message(inside.unwrap_err()).contains("inside of a runtime"));
 }

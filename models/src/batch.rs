@@ -1,4 +1,4 @@
-//! Models of `Batch`: its owner beside a thread that takes the rest.
+//! Models of `Batch`: the owner calls wakers while another thread takes the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +36,6 @@ pub fn wakers_of_a_batch_are_called_once() {
     }
     taker.join().unwrap();
     for count in counts {
-        assert_eq!((count.0.load(Ordering::SeqCst), Arc::strong_count(&count)), (1, 1), "the calls of a waker");
+        assert_eq!((count.0.load(Ordering::SeqCst), Arc::strong_count(&count)), (1, 1), "a waker is not called once");
     }
 }

@@ -18,7 +18,7 @@ struct Timed {
     entries: Mutex<Vec<Entry>>,
 }
 
-/// A timer entry: its time. The generation that the slot had when it was added is for injected bugs.
+/// A timer entry: its time, and the generation of the slot when the entry was added, which only injected bugs use.
 type Entry = (u64, u32);
 
 impl Timed {
@@ -65,13 +65,13 @@ impl Timed {
         wakers.wake_all();
     }
 
-    /// Returns whether an entry that counts is due by `at`.
+    /// Returns whether an entry that counts is due at or before `at`.
     fn fires_by(&self, at: u64) -> bool {
         let counts = |&(when, generation): &Entry| when <= at && self.is_of_now(generation) && self.desc.counts(when);
         self.entries.lock().iter().any(counts)
     }
 
-    /// An entry serves the descriptor that has the slot when it comes due.
+    /// Returns whether an entry counts for the current descriptor of the slot: always, without an injected bug.
     fn is_of_now(&self, generation: u32) -> bool {
         !injected_bug!("entry_dies_with_its_descriptor") || self.desc.is_current(generation)
     }
@@ -82,17 +82,18 @@ fn spawn(timed: &Arc<Timed>, run: impl FnOnce(&Timed) + Send + 'static) -> threa
     thread::spawn(move || run(&timed))
 }
 
-/// A deadline is moved later while it fires: it stays unexpired, and a timer fires by its new time.
+/// A deadline is moved to a later time while it fires. It must not expire, and a timer must fire by the new time.
 pub fn deadline_moves_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
     timed.set(Direction::Read, 200);
     firing.join().unwrap();
-    assert_eq!(timed.side(Direction::Read).deadline(), 200, "a deadline that was moved has fired");
+    assert_eq!(timed.side(Direction::Read).deadline(), 200, "a moved deadline has fired");
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
-/// The write deadline is set while the timer fires for the read deadline and uses up the one entry.
+/// The write deadline is set while the timer fires for the read deadline and uses up the only entry. A timer must fire
+/// by the write deadline.
 pub fn deadline_set_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -102,7 +103,7 @@ pub fn deadline_set_against_fire() {
     assert!(timed.fires_by(150), "no timer for the deadline");
 }
 
-/// Both deadlines are moved back and forth while the timer fires.
+/// Both deadlines are moved while the timer fires. A timer must fire by the earlier one.
 pub fn two_deadlines_move_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -126,7 +127,7 @@ impl Wake for Woken {
     }
 }
 
-/// An operation arms its own timeout while the timer fires for another one's: it is still woken in time.
+/// An operation arms its own timeout while the timer fires for that of another one. It must still be woken in time.
 ///
 /// Mirrors `Side::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
@@ -153,15 +154,15 @@ pub fn timeout_against_fire() {
     timed.run(100);
     waiting.join().unwrap();
     if woken.0.swap(false, Ordering::Relaxed) {
-        // Woken for the other one's time: it checks its own time and waits again.
+        // Woken for the other operation's timeout: the operation checks its own time and waits again.
         wait(&timed, &Waker::from(woken.clone()));
     }
     timed.run(150);
-    assert!(woken.0.load(Ordering::Relaxed), "nobody wakes the operation when its time has come");
+    assert!(woken.0.load(Ordering::Relaxed), "the operation was not woken at the end of its timeout");
 }
 
-/// The poller is about to sleep until the first timer while another thread arms an earlier one: the poller wakes in
-/// time.
+/// The poller is about to sleep until the first timer while another thread arms an earlier one. The poller must wake up
+/// in time.
 ///
 /// Mirrors `Core::idle` (`announce`, `next_timer`), `Runtime::timer_moved` and `Driver::wake_if_later`.
 pub fn earlier_timer_breaks_the_wait() {
@@ -180,7 +181,7 @@ pub fn earlier_timer_breaks_the_wait() {
     let sleeping = thread::spawn({
         let poller = poller.clone();
         move || {
-            // Time does not pass in a model, so a sleep that ends by itself at 50 is not late.
+            // Time does not pass in a model. A sleep until 50 is not late.
             loop {
                 let until = poller.timers.next();
                 if until <= 50 {
@@ -211,8 +212,8 @@ pub fn earlier_timer_breaks_the_wait() {
     assert!(poller.timers.next() == 50 && NEVER > 50);
 }
 
-/// A sleep is polled with another waker while it fires: the last waker is woken, or the poll returns that it has
-/// fired.
+/// A sleep is polled with another waker while it fires. The last waker must be woken, or the poll must return that the
+/// sleep has fired.
 pub fn a_sleep_fires_while_it_is_polled() {
     let timers = Arc::new(TimerSet::new());
     let (key, _) = timers.arm_sleep(10, Waker::noop().clone(), |_, _| true);
@@ -228,13 +229,13 @@ pub fn a_sleep_fires_while_it_is_polled() {
     let waker = Waker::from(woken.clone());
     let fired = timers.poll_sleep(key, Context::from_waker(&waker).waker());
     firing.join().unwrap();
-    assert!(fired || woken.0.load(Ordering::Relaxed), "a sleep that fired woke nobody");
+    assert!(fired || woken.0.load(Ordering::Relaxed), "a sleep has fired, and no task was woken");
     assert!(timers.poll_sleep(key, &waker));
     timers.release(key);
 }
 
-/// An operation arms its timeout while its descriptor is closed. The next descriptor of the slot sets a later
-/// deadline.
+/// An operation arms its timeout while its descriptor is closed. The next descriptor of the slot sets a later deadline,
+/// for which a timer must fire.
 ///
 /// Mirrors `Side::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows the last use
 /// of the handle.
@@ -267,7 +268,8 @@ pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     assert_eq!(side.begin().err(), Some(Stop::Expired));
 }
 
-/// A descriptor's timer fires while it is closed, its slot is reused, and a deadline is set for the next descriptor.
+/// A descriptor's timer fires while it is closed, its slot is reused, and a deadline is set for the next descriptor. This
+/// deadline must not expire early, and a timer must fire for it.
 pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -276,12 +278,12 @@ pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     let side = timed.desc.side(Direction::Read, generation);
     timed.arm(side.set_deadline(200, &mut Wakers::new()), generation);
     firing.join().unwrap();
-    assert!(side.begin().is_ok(), "a deadline of before has expired the next");
+    assert!(side.begin().is_ok(), "the deadline of the previous descriptor ends calls of the next one");
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
-/// A descriptor's timer fires while it is closed and its slot is reused. An operation of the next descriptor waits
-/// with its own timeout.
+/// A descriptor's timer fires while it is closed and its slot is reused. An operation of the next descriptor waits with
+/// its own timeout, and must be woken in time.
 pub fn a_timer_that_fires_during_reuse_serves_the_next_timeout() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -301,5 +303,5 @@ pub fn a_timer_that_fires_during_reuse_serves_the_next_timeout() {
         wait();
     }
     timed.run(150);
-    assert!(woken.0.load(Ordering::Relaxed), "nobody wakes the operation when its time has come");
+    assert!(woken.0.load(Ordering::Relaxed), "the operation was not woken at the end of its timeout");
 }

@@ -1,7 +1,7 @@
-//! The model checkers: loom plays every order within a bound, shuttle (feature `shuttle`) many random ones.
+//! The model checkers: loom tries every order of events within a bound, shuttle (feature `shuttle`) many random ones.
 //!
-//! shuttle interleaves as loom does, but its memory is sequentially consistent: it goes far beyond loom's bound on
-//! preemptions, and does not detect an ordering that is too weak.
+//! Unlike loom, shuttle has sequentially consistent memory: it goes far beyond loom's bound on preemptions, but does not
+//! detect memory orderings that are too weak.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use loom::{cell::UnsafeCell, sync, thread};
@@ -17,7 +17,7 @@ mod cell {
 
     const EXCLUSIVE: usize = usize::MAX / 2;
 
-    /// loom's cell: it reports overlapping accesses, and any other thread may run during an access.
+    /// A replacement for loom's cell. It reports overlapping accesses, and other threads may run during an access.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T> {
         value: std::cell::UnsafeCell<T>,

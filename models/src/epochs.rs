@@ -1,7 +1,7 @@
-//! Models of the end and the start of an epoch: tasks that are queued in the meantime, a turn that continues, timers.
+//! Models of the end and the start of an epoch, while tasks are queued, a turn continues, or timers are armed.
 //!
-//! `RunQueue` and `TimerSet` are the crate's. The rest mirrors functions of the runtime that cannot be compiled here;
-//! each model names them.
+//! `RunQueue` and `TimerSet` are the crate's. The rest mirrors functions of the runtime that cannot be compiled here.
+//! Each model names them.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,8 +12,8 @@ use crate::rt::time::clock::NEVER;
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, injected_bug};
 
-/// A task is queued for all threads while a shutdown advances the epoch and empties that queue: one of the two drops
-/// it.
+/// A thread adds a task to the shared queue while a shutdown advances the epoch and empties this queue. One of the two
+/// must drop the task.
 ///
 /// Mirrors `Runtime::inject_quietly`, `Runtime::begin_stop` and `Runtime::take_queued`.
 pub fn epoch_ends_against_scheduling() {
@@ -43,8 +43,8 @@ pub fn epoch_ends_against_scheduling() {
     assert_eq!(shared.dropped.load(Ordering::Relaxed), 1, "a task stays in a queue of an epoch that is over");
 }
 
-/// A turn queues tasks behind itself and waits until they are dropped. A shutdown drops them, although the thread is
-/// in its turn.
+/// A turn queues tasks behind itself and waits until they are dropped. A shutdown must drop them, although the thread
+/// is still in its turn.
 ///
 /// Mirrors `schedule` and the loop of `stop` with `Runtime::take_queued`.
 pub fn turn_that_waits_for_its_queue_ends_at_shutdown() {
@@ -52,7 +52,7 @@ pub fn turn_that_waits_for_its_queue_ends_at_shutdown() {
     struct Shared {
         epoch: AtomicU32,
         queue: RunQueue,
-        /// Whether the turn has queued all its tasks, and how many were dropped.
+        /// Whether the turn has queued all of its tasks, and the number of dropped tasks.
         state: Mutex<(bool, usize)>,
         changed: Condvar,
     }
@@ -104,14 +104,14 @@ pub fn turn_that_waits_for_its_queue_ends_at_shutdown() {
     });
     shared.epoch.store(1, Ordering::SeqCst);
     shared.take_queued();
-    // It continues while a thread is in a turn.
+    // A shutdown repeats this while a thread is in a turn.
     shared.wait_until(|state| state.0);
     shared.take_queued();
     turn.join().unwrap();
 }
 
-/// A timer is armed while the runtime starts: the thread that arms it or the one that starts makes sure that a thread
-/// polls.
+/// A timer is armed while the runtime starts. The thread that arms it, or the one that starts the runtime, must make
+/// sure that a thread polls.
 ///
 /// Mirrors `Runtime::timer_moved` and `Runtime::start`.
 pub fn timer_armed_against_start() {
@@ -145,8 +145,8 @@ pub fn timer_armed_against_start() {
     assert!(shared.is_attended.load(Ordering::Relaxed), "no thread polls for the timer");
 }
 
-/// A task of the next epoch is scheduled by a thread that the last epoch left behind with a processor: it is not
-/// lost.
+/// A thread that the last epoch has left behind with a processor schedules a task of the next epoch. The task must not
+/// be lost.
 ///
 /// Mirrors `schedule`, `context::processor_in` and `Core::give_up`. `queue` is the queue of the old processor.
 pub fn an_epoch_begins_against_scheduling() {
@@ -176,7 +176,7 @@ pub fn an_epoch_begins_against_scheduling() {
                 }
                 shared.scheduled.fetch_add(1, Ordering::SeqCst);
             }
-            // The turn ends and the thread gives its processor up. The tasks in its queue are of its own epoch and
+            // The turn ends and the thread gives its processor up. The tasks in its queue belong to the old epoch and
             // are cancelled.
             shared.queue.lock().clear();
         }

@@ -1,4 +1,4 @@
-//! Models of `EventRing` and `TurnRing`: a reader beside the owner.
+//! Models of `EventRing` and `TurnRing`: a thread reads while the owner writes.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ pub fn event_ring_reader_against_owner() {
         move || {
             let mut before = None;
             for Event { mark, ticks, value } in ring.read().0 {
-                assert_eq!((mark, value), (Mark::Rise, ticks + 10), "the halves of two events");
-                assert!(before.is_none_or(|before| before + 1 == ticks), "an event is missing in between");
+                assert_eq!((mark, value), (Mark::Rise, ticks + 10), "the words of two events");
+                assert!(before.is_none_or(|before| before + 1 == ticks), "an event is missing");
                 before = Some(ticks);
             }
         }
@@ -28,8 +28,8 @@ pub fn event_ring_reader_against_owner() {
     reader.join().unwrap();
 }
 
-/// The ring has room for two turns, with a call each. The owner records two more and begins a fifth
-/// while another thread reads.
+/// The ring has room for two turns, with one call each. The owner records two more turns and begins a fifth while
+/// another thread reads.
 pub fn turn_ring_reader_against_owner() {
     let ring = Arc::new(TurnRing::new());
     let turn = |ring: &TurnRing, at: u64| {
@@ -45,10 +45,10 @@ pub fn turn_ring_reader_against_owner() {
         move || {
             let mut before = None;
             for turn in ring.read().0 {
-                assert_eq!(turn.task, turn.ticks + 10, "the parts of two turns");
+                assert_eq!(turn.task, turn.ticks + 10, "the words of two turns");
                 // The turn in progress may have made no call yet.
                 assert!(turn.calls().all(|(fd, _)| fd as u64 == turn.ticks), "a call of another turn");
-                assert!(before.is_none_or(|before| before + 1 == turn.ticks), "a turn is missing in between");
+                assert!(before.is_none_or(|before| before + 1 == turn.ticks), "a turn is missing");
                 before = Some(turn.ticks);
             }
         }

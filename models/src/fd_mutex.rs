@@ -12,18 +12,18 @@ use crate::rt::poll::poll_desc::Direction;
 use crate::rt::waiters::Waiter;
 use crate::sync::Mutex;
 
-/// A descriptor: the mutex, the data that it protects, and the number of times it was destroyed.
+/// A descriptor: the mutex, the data that it protects, and the number of times that it was destroyed.
 struct Socket {
     mutex: FdMutex,
-    /// The data of the owner of a direction. The checker reports two owners, and an owner that does not see the
-    /// previous owner's writes.
+    /// The data that the lock of each direction protects. The checker reports two owners, and an owner that does not
+    /// see the previous owner's writes.
     sides: [UnsafeCell<u64>; 2],
-    /// The data that a reference protects: used shared, destroyed exclusively.
+    /// The data that a reference protects. Calls access it shared, and the destruction exclusively.
     descriptor: UnsafeCell<bool>,
     destroyed: AtomicUsize,
 }
 
-// SAFETY: the checker sees every access to the cells, which is what the models are for.
+// SAFETY: the checker reports unsynchronised accesses to the cells; detecting them is the purpose of the models.
 unsafe impl Sync for Socket {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Socket {}
@@ -39,19 +39,19 @@ impl Socket {
     }
 
     fn own(&self, direction: Direction) {
-        // SAFETY: the pointer is valid; the checker sees that nobody else has the cell.
+        // SAFETY: the pointer is valid; the checker reports a second owner of the direction.
         self.sides[direction as usize].with_mut(|value| unsafe { *value += 1 });
     }
 
-    /// A system call.
+    /// Mirrors a system call.
     fn call(&self) {
-        // SAFETY: the pointer is valid; the checker sees that nobody destroys the descriptor meanwhile.
+        // SAFETY: the pointer is valid; the checker reports a concurrent destruction of the descriptor.
         assert!(self.descriptor.with(|open| unsafe { *open }), "a call on a destroyed descriptor");
     }
 
     fn destroy_if(&self, last: bool) {
         if last {
-            // SAFETY: the pointer is valid; the checker sees that every use of the descriptor ended before.
+            // SAFETY: the pointer is valid; the checker reports a use of the descriptor that has not ended.
             self.descriptor.with_mut(|open| unsafe { *open = false });
             self.destroyed.fetch_add(1, Ordering::SeqCst);
         }
@@ -75,7 +75,7 @@ impl Socket {
         self.unlock_ref(direction);
     }
 
-    /// An operation of a named future.
+    /// Mirrors an operation of a named future.
     fn future(&self, direction: Direction) -> Result<(), LockError> {
         block_on(self.locked(direction))?;
         self.operate(direction);
@@ -87,7 +87,7 @@ impl Socket {
         poll_fn(move |cx| self.mutex.poll_lock(direction, cx, Waiter::Future(&mut key)))
     }
 
-    /// An operation of a `poll_*` method.
+    /// Mirrors an operation of a `poll_*` method.
     fn poll(&self, direction: Direction) -> Result<(), LockError> {
         block_on(poll_fn(|cx| self.mutex.poll_lock(direction, cx, Waiter::Poll)))?;
         self.operate(direction);
@@ -99,7 +99,8 @@ impl Socket {
     }
 }
 
-/// A named future and a `poll_*` caller wait behind an owner: one owner at a time, and both get their turn.
+/// A named future and a `poll_*` caller wait behind an owner. There must be one owner at a time, and both must get the
+/// lock.
 pub fn one_owner_per_direction() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -117,7 +118,8 @@ pub fn one_owner_per_direction() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 0);
 }
 
-/// Two futures wait behind an owner; each unlock wakes one, and the waiters bit survives until the last is gone.
+/// Two futures wait behind an owner. Each unlock must wake one, and the waiters bit must stay set until the last waiter
+/// has left.
 pub fn every_queued_future_gets_its_turn() {
     let socket = Socket::new();
     socket.lock(Direction::Write);
@@ -133,7 +135,7 @@ pub fn every_queued_future_gets_its_turn() {
     }
 }
 
-/// A woken waiter is dropped while another one still waits.
+/// A woken waiter is dropped while another one still waits. The other one must get the lock.
 pub fn a_dropped_waiter_passes_on() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -154,7 +156,7 @@ pub fn a_dropped_waiter_passes_on() {
     waiting.join().unwrap();
 }
 
-/// A lock is polled again, with another waker, while it is being unlocked.
+/// A lock future is polled again, with another waker, while the lock is released.
 pub fn a_waiter_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -175,8 +177,8 @@ pub fn a_waiter_is_polled_again_with_another_waker() {
     waiting.join().unwrap();
 }
 
-/// A close against an owner that unlocks and a waiter that queues: the waiter ends in either case, and the last
-/// reference destroys the descriptor, once, after every call.
+/// A close while the owner unlocks and a waiter queues. The waiter must end in either case, and the last reference must
+/// destroy the descriptor once, after every call.
 pub fn last_reference_destroys_once() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -197,7 +199,7 @@ pub fn last_reference_destroys_once() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A close while a waiter enters the queue. The owner unlocks only after the waiter is done.
+/// A close while waiters enter the queue. They must end, although the owner unlocks only afterwards.
 pub fn close_frees_the_queue() {
     let socket = Socket::new();
     socket.lock(Direction::Write);
@@ -217,7 +219,7 @@ pub fn close_frees_the_queue() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A reader and a writer do not block each other, beside a close.
+/// A reader and a writer run concurrently with a close. They must not block each other.
 pub fn two_sides_in_parallel() {
     let socket = Socket::new();
     let threads: Vec<_> = [Direction::Read, Direction::Write]
@@ -226,7 +228,7 @@ pub fn two_sides_in_parallel() {
             let socket = socket.clone();
             thread::spawn(move || match socket.mutex.try_lock_ref(direction) {
                 Ok(locked) => {
-                    assert!(locked, "nobody else wants this side");
+                    assert!(locked, "no other operation uses this direction");
                     socket.operate(direction);
                 }
                 Err(error) => assert_eq!(error, LockError::Closed),
@@ -240,7 +242,7 @@ pub fn two_sides_in_parallel() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// `write_all`: a lock that is kept between calls, a reference per call, and a close that does not wait for the lock.
+/// `write_all` keeps the lock between its calls and takes a reference per call. A close must not wait for the lock.
 pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     let socket = Socket::new();
     assert_eq!(socket.mutex.try_lock_ref(Direction::Write), Ok(true));
@@ -268,8 +270,8 @@ pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// An append to gathered bytes, without the lock, beside a `write_all` of two calls that has it: the append does not
-/// come in between the calls.
+/// A write is appended to gathered bytes, without the lock, while a `write_all` of two calls has the lock. The append
+/// must not come between the two calls.
 pub fn appends_come_between_operations() {
     let socket = Socket::new();
     let bytes = Arc::new(Mutex::new(Vec::new()));
@@ -289,5 +291,5 @@ pub fn appends_come_between_operations() {
     appending.join().unwrap();
     let bytes = bytes.lock();
     let first = bytes.iter().position(|call| *call == "first").unwrap();
-    assert_eq!(bytes.get(first + 1), Some(&"second"), "the operation's bytes are not adjacent: {bytes:?}");
+    assert_eq!(bytes.get(first + 1), Some(&"second"), "the bytes of `write_all` are not adjacent: {bytes:?}");
 }

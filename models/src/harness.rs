@@ -1,4 +1,4 @@
-//! Runs models, and checks that a model finds the bug injected for it.
+//! Runs models, and checks that a model finds the bug that is injected for it.
 
 use std::future::Future;
 use std::io::Read;
@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, INJECTED_VARIABLE, Mutex};
 
-/// The number of preemptions per execution that loom tries; each additional one multiplies the time. Bugs of this
-/// kind need one or two.
+/// The maximum number of preemptions per execution that loom tries. Each additional one multiplies the time. Bugs of
+/// this kind need one or two.
 const PREEMPTIONS: usize = 3;
 
-/// The messages of a failing model: threads that wait forever, and an access without happens-before to another one.
+/// The message of a model in which threads wait forever.
 pub const DEADLOCK: &str = "deadlock";
+/// The message of a model with two accesses that are not ordered by happens-before.
 pub const RACE: &str = "Causality violation";
 
 /// The time in which a child must find an injected bug.
@@ -25,13 +26,12 @@ const CHILD_SECONDS_MAX: u64 = 120;
 #[cfg(feature = "shuttle")]
 const CHILD_SCHEDULES_MAX: usize = 20_000;
 
-/// Plays `model` in every order of events within the bound on preemptions, or with shuttle in a number of random
-/// ones.
+/// Runs `model` in every order of events within the bound on preemptions, or with shuttle in a number of random orders.
 pub fn check(model: fn()) {
     check_within(PREEMPTIONS, model);
 }
 
-/// Plays `model` with its own bound on preemptions, for a model of many threads.
+/// Runs `model` like [`check`], with its own bound on preemptions, for a model with many threads.
 pub fn check_within(preemptions: usize, model: fn()) {
     #[cfg(feature = "shuttle")]
     {
@@ -47,7 +47,7 @@ pub fn check_within(preemptions: usize, model: fn()) {
 }
 
 /// Checks that the test `test` of this test binary fails with `message` on its standard error when the bug `injected`
-/// is switched on. It runs as a child process, because a deadlock aborts loom's process.
+/// is enabled. The test runs in a child process, because loom aborts the process on a deadlock.
 pub fn finds(injected: &str, test: &str, message: &str) {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command
@@ -72,7 +72,7 @@ pub fn finds(injected: &str, test: &str, message: &str) {
         }
         if Instant::now() > give_up {
             child.kill().expect("a child can be killed");
-            panic!("`{test}` with `{injected}` came to no end in {CHILD_SECONDS_MAX} s");
+            panic!("`{test}` with `{injected}` did not end within {CHILD_SECONDS_MAX} s");
         }
         std::thread::sleep(Duration::from_millis(5));
     };
@@ -90,7 +90,7 @@ pub fn finds(injected: &str, test: &str, message: &str) {
     println!("found: `{injected}`");
 }
 
-/// One test for each model: `models! { module: model … }`.
+/// Declares one test per model: `models! { module: model … }`.
 #[macro_export]
 macro_rules! models {
     ($module:ident: $($model:ident)*) => {
@@ -103,7 +103,8 @@ macro_rules! models {
     };
 }
 
-/// One test for each injected bug: its name, the switch, the model that finds it, and the message of that failure.
+/// Declares one test per injected bug, from the name of the test, the name of the bug, the model that must find it, and
+/// the message of the failure.
 #[macro_export]
 macro_rules! injected_bugs {
     ($($test:ident: $injected:literal by $model:ident, $message:expr;)*) => {
@@ -116,9 +117,9 @@ macro_rules! injected_bugs {
     };
 }
 
-/// A thread that blocks until a waker is called.
+/// Blocks a thread until a waker is called.
 ///
-/// It does not use loom's `park`, because loom's `unpark` also releases a thread that is blocked on a lock, which
+/// This does not use loom's `park`, because loom's `unpark` also releases a thread that is blocked on a lock, which
 /// loom then reports as an internal error.
 #[derive(Debug, Default)]
 struct Signal {
@@ -133,7 +134,7 @@ impl Wake for Signal {
     }
 }
 
-/// Polls `future` to its end on this thread of the model. loom reports a lost wake-up as a deadlock.
+/// Polls `future` to completion on this thread of the model. loom reports a lost wake-up as a deadlock.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let signal = Arc::new(Signal::default());

@@ -1,20 +1,21 @@
-//! Models of netpoll's protocols: the crate's own source files over the types of a model checker, loom or shuttle.
+//! Models of netpoll's protocols: the crate's own source files, compiled with the types of a model checker, loom or
+//! shuttle.
 //!
-//! The module tree mirrors the crate's (`#[path]` points at its files), with a `crate::sync` made of the checker's types. A
-//! file that uses only `crate::sync` and other files of this tree is model-checked as it stands.
+//! The module tree mirrors the crate's (`#[path]` points to its files), with a `crate::sync` that consists of the
+//! checker's types. A file that uses only `crate::sync` and other files of this tree is model-checked unchanged.
 //!
-//! A model is a function of this library that plays one round. loom plays it again in every order of events within
-//! the bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in a given number of random orders.
-//! `tests/*.rs` run it, once without an injected bug ([`harness::check`]) and once for each bug that is injected into
-//! the source and that it must find ([`harness::finds`]). To add a model: mirror the file, write the model beside the
-//! others, put `injected_bug!("name")` into the source, and add two lines to `tests/`.
+//! A model is a function of this library that performs one execution. loom repeats it in every order of events within
+//! a bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in a given number of random orders.
+//! `tests/*.rs` run each model once without an injected bug ([`harness::check`]), and once for each bug that is
+//! injected into the source and that the model must find ([`harness::finds`]). To add a model, mirror the file, write
+//! the model beside the others, put `injected_bug!("name")` into the source, and add two lines to `tests/`.
 //!
 //! A protocol that is spread over files that make system calls is modelled in miniature ([`sleep`] and [`shards`], and
 //! parts of [`wait_state`] and [`deadlines`]), with the names of the functions that it mirrors.
 
-// The unit tests of the mirrored files run in the crate, over the standard library's types.
+// The unit tests of the mirrored files run in the crate, with the standard library's types.
 #![cfg(not(test))]
-// The mirrored files are linted in the crate. Here they are used in part, and with other sizes.
+// The mirrored files are linted in the crate. Here only parts of them are used, and with other sizes.
 #![allow(dead_code, unused_imports, clippy::all)]
 
 mod engine;

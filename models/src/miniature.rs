@@ -1,10 +1,10 @@
-//! The miniature of the runtime that the models of [`sleep`](crate::sleep) and [`shards`](crate::shards) play.
+//! The miniature of the runtime that the models of [`sleep`](crate::sleep) and [`shards`](crate::shards) use.
 //!
 //! `Role`, `Roles`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is spread over files that
 //! make system calls (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/resting.rs`,
 //! `rt/sched/polling.rs`, `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which cannot be compiled here. So that part
-//! is a miniature: the same words in the same order, function by function, under the same names. A change of one of
-//! those files must be made here too.
+//! is a miniature: each function accesses the same words in the same order as the function of the same name. A change
+//! to one of those files must be made here too.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::rt::sched::root::Root;
 use crate::rt::time::clock::NEVER;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, fence, injected_bug};
 
-/// What the kernel has for an instance: edges that were not reported yet.
+/// The edges of an instance that the kernel has not reported yet.
 #[derive(Clone, Copy, Default)]
 struct Edges {
-    /// Of the eventfd, which is edge-triggered and never drained.
+    /// The edge of the eventfd, which is edge-triggered and never drained.
     broken: bool,
-    /// Of a socket.
+    /// The edge of a socket.
     event: bool,
 }
 
@@ -32,7 +32,7 @@ impl Edges {
     }
 }
 
-/// The kernel's state of all instances: those of two epochs.
+/// The kernel's state of all instances of two epochs.
 struct Kernel {
     edges: Mutex<[Edges; 2 * SHARDS_MAX]>,
     changed: Condvar,
@@ -44,8 +44,8 @@ impl Kernel {
         self.changed.notify_all();
     }
 
-    /// Mirrors epoll_wait(2) and poll(2) without a timeout, or without waiting if `block` is false. Returns which of
-    /// the instances have something.
+    /// Mirrors epoll_wait(2) and poll(2) without a timeout, or without waiting if `block` is false. Returns the
+    /// instances that have edges.
     fn wait(&self, numbers: &[usize], block: bool) -> Vec<usize> {
         let mut edges = self.edges.lock();
         loop {
@@ -58,7 +58,7 @@ impl Kernel {
     }
 }
 
-/// `Epoll`: an instance with its eventfd, and the flag that spares the writes of it.
+/// `Epoll`: an instance with its eventfd, and the flag that avoids redundant writes of the eventfd.
 pub(crate) struct Epoll {
     kernel: Arc<Kernel>,
     number: usize,
@@ -66,7 +66,7 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
-    /// Takes what there is. Returns whether that has an event.
+    /// Takes the edges. Returns whether there was an event of a socket.
     fn take(&self) -> bool {
         let edges = std::mem::take(&mut self.kernel.edges.lock()[self.number]);
         if edges.broken && !injected_bug!("break_seen_and_kept") {
@@ -75,7 +75,7 @@ impl Epoll {
         edges.event
     }
 
-    /// Waits for events, or only looks if `block` is false. Returns whether there was one.
+    /// Takes events, after waiting for them if `block`. Returns whether there was an event of a socket.
     pub(crate) fn wait(&self, block: bool) -> bool {
         self.kernel.wait(&[self.number], block);
         self.take()
@@ -89,7 +89,7 @@ impl Epoll {
     }
 }
 
-/// `Wish`, for the one thread in `block_on` that a model has.
+/// `Wish`, for the only thread in `block_on` of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Wish {
     #[default]
@@ -98,20 +98,20 @@ enum Wish {
     Granted,
 }
 
-/// `Idle`, for one worker.
+/// `Idle`, for one resting worker.
 #[derive(Default)]
 struct Idle {
     free: usize,
     /// Whether the worker rests.
     resting: bool,
-    /// Whether it was assigned a processor.
+    /// Whether a processor was assigned to the worker.
     assigned: bool,
     wish: Wish,
     /// Whether the thread in `block_on` is listed as parked.
     root_parked: bool,
 }
 
-/// `Runtime` with its `Driver`, one worker that may rest, one thread in `block_on`, and the threads that the model adds.
+/// `Runtime` with its `Driver`, one worker that may rest, one thread in `block_on`, and further threads of the model.
 pub(crate) struct Runtime {
     pub(crate) epoch: AtomicU32,
     injected: AtomicUsize,
@@ -130,12 +130,12 @@ pub(crate) struct Runtime {
 pub(crate) const EPOCH: u32 = 0;
 
 impl Runtime {
-    /// Creates a runtime with one shard, of which `awake` threads own a processor.
+    /// Creates a runtime with one shard, in which `awake` threads own a processor.
     pub(crate) fn new(awake: usize) -> Arc<Runtime> {
         Runtime::with_open(1, awake)
     }
 
-    /// Creates a runtime with two shards, of which `open` are open.
+    /// Creates a runtime with two shards, of which `open` are open, and in which `awake` threads own a processor.
     pub(crate) fn with_open(open: usize, awake: usize) -> Arc<Runtime> {
         let runtime = Runtime {
             epoch: AtomicU32::new(EPOCH),
@@ -160,7 +160,7 @@ impl Runtime {
 
     pub(crate) fn epoll(&self, shard: usize) -> Arc<Epoll> {
         let open = || {
-            // One of the next epoch is another one.
+            // Each epoch has its own instances.
             let number = shard + self.epoch.load(Ordering::SeqCst) as usize * SHARDS_MAX;
             Arc::new(Epoll { kernel: self.kernel.clone(), number, breaking: AtomicBool::new(false) })
         };
@@ -179,7 +179,7 @@ impl Runtime {
         }
     }
 
-    /// Returns whether a thread sleeps in a shard, after breaking a sleep that ends after `at`.
+    /// Interrupts a sleep in a shard that ends after `at`. Returns whether a thread sleeps in the shard.
     fn wake_if_later(&self, shard: usize, at: u64) -> bool {
         let (is_asleep, is_later) = self.roles.role(shard).asleep_beyond(at);
         if is_later {
@@ -210,7 +210,7 @@ impl Runtime {
         self.wake_one_of(first, by)
     }
 
-    /// An event of a socket that is registered in a shard.
+    /// Posts an event of a socket that is registered in a shard.
     pub(crate) fn event(&self, shard: usize) {
         let epoll = self.epoll(shard);
         self.kernel.set(epoll.number, |edges| edges.event = true);
@@ -223,7 +223,7 @@ impl Runtime {
         looks.into_iter().map(|shard| self.next[shard].load(Ordering::SeqCst)).min().unwrap_or(NEVER)
     }
 
-    /// Mirrors `timer_moved`, on a thread that does not poll: arms the first timer of a shard.
+    /// Arms the first timer of a shard. Mirrors `timer_moved` on a thread that does not poll.
     pub(crate) fn arm(&self, shard: usize, at: u64) {
         self.next[shard].store(at, Ordering::SeqCst);
         if !self.wake_if_later(shard, at) {
@@ -237,13 +237,13 @@ impl Runtime {
         self.inject_in(0);
     }
 
-    /// Mirrors `inject` on a thread whose shard is `own`.
+    /// Mirrors `inject` on a thread whose home is the shard `own`.
     pub(crate) fn inject_in(&self, own: usize) {
         self.injected.fetch_add(1, Ordering::SeqCst);
         self.ensure_worker(own);
     }
 
-    /// Takes one task.
+    /// Takes a task, if one is queued. Returns whether it did.
     pub(crate) fn take_injected(&self) -> bool {
         let less = |count: usize| count.checked_sub(1);
         self.injected.load(Ordering::SeqCst) > 0
@@ -309,7 +309,7 @@ impl Runtime {
         }
     }
 
-    /// Mirrors `leave`: a thread gives its processor away for good.
+    /// Mirrors `leave`: a thread gives up its processor and does not return.
     pub(crate) fn leave(&self) {
         self.idle.lock().free += 1;
         self.awake.down(EPOCH);
@@ -360,7 +360,7 @@ impl Runtime {
         was_granted && !injected_bug!("granted_wish_is_forgotten")
     }
 
-    /// Mirrors `needs_poller`, where no worker is stuck.
+    /// Mirrors `needs_poller` for workers that are neither stuck nor in long turns.
     pub(crate) fn needs_poller(&self) -> bool {
         self.awake.count() == 0
     }
@@ -383,7 +383,8 @@ impl Runtime {
 
     // ---- Polling, Core, Thread ----
 
-    /// Mirrors `Polling::sleep` of a thread with the roles. Returns whether it took an event or a timer was due.
+    /// Mirrors `Polling::sleep` of a thread with the roles. Returns whether it took an event of a socket, or a timer was
+    /// due.
     fn sleep(&self, shards: Shards, by: By, falls_asleep: impl FnOnce() -> bool, rises: impl FnOnce()) -> bool {
         let epoch = if injected_bug!("sleep_in_any_epoch") { self.epoch.load(Ordering::SeqCst) } else { EPOCH };
         let until = self.next_timer(shards);
@@ -411,7 +412,7 @@ impl Runtime {
         has_event
     }
 
-    /// Mirrors the worker's sleep.
+    /// Mirrors the sleep of a worker.
     pub(crate) fn sleep_as_worker(&self, shards: Shards) -> bool {
         let has_work = || self.injected.load(Ordering::SeqCst) > 0;
         let early = injected_bug!("look_before_the_count") && !has_work();
@@ -422,7 +423,7 @@ impl Runtime {
         self.sleep(shards, By::Worker, falls_asleep, || self.awake.up(EPOCH))
     }
 
-    /// Takes the roles that a worker sleeps with. No shard is stale.
+    /// Takes the roles with which a worker sleeps. No shard is stale.
     pub(crate) fn take(&self, home: usize) -> Shards {
         self.roles.take(home, || self.awake.count() <= 1, || 0)
     }
@@ -442,7 +443,7 @@ impl Runtime {
         false
     }
 
-    /// Mirrors a worker that runs `tasks` tasks and ends.
+    /// Mirrors a worker. Returns when it has run `tasks` tasks.
     pub(crate) fn work(&self, tasks: usize) {
         let mut run = 0;
         while run < tasks {
@@ -481,7 +482,7 @@ impl Runtime {
         });
     }
 
-    /// Makes the worker one that rests.
+    /// Puts the worker to rest.
     pub(crate) fn set_resting(&self) {
         let mut idle = self.idle.lock();
         (idle.free, idle.resting) = (1, true);

@@ -13,7 +13,7 @@ struct Letter {
     flags: [AtomicBool; 2],
 }
 
-// SAFETY: the checker sees every access to the cell, which is what the models are for.
+// SAFETY: the checker reports unsynchronised accesses to the cell; detecting them is the purpose of the models.
 unsafe impl Sync for Letter {}
 // SAFETY: as above; the cell holds a plain value.
 unsafe impl Send for Letter {}
@@ -28,13 +28,13 @@ impl Letter {
     }
 
     fn write(&self) {
-        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
+        // SAFETY: the pointer is valid; the checker reports overlapping uses of the cell.
         self.text.with_mut(|text| unsafe { *text += 1 });
     }
 }
 
-/// `unpark` comes before, while or after the thread parks: `park` returns and sees everything written before
-/// `unpark`.
+/// `unpark` is called before, while or after the thread parks. `park` must return, and the thread must see everything
+/// written before `unpark`.
 pub fn parker_wakes_whenever_it_is_unparked() {
     let letter = Letter::new();
     let parked = thread::spawn({
@@ -50,7 +50,7 @@ pub fn parker_wakes_whenever_it_is_unparked() {
     assert!(!letter.parker.try_take(), "one token for one unpark");
 }
 
-/// Two threads unpark: the tokens may merge, but the writes of both are visible after the last token is taken.
+/// Two threads unpark. The tokens may merge, but the writes of both must be visible after the last token is taken.
 pub fn parker_sees_every_unpark() {
     let letter = Letter::new();
     let threads = [0, 1].map(|at| {
@@ -66,7 +66,7 @@ pub fn parker_sees_every_unpark() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// A park times out while it is unparked: if it returns without the token, the next park finds the token.
+/// A park times out while the thread is unparked. If it returns without the token, the next park must find the token.
 pub fn parker_keeps_the_token_of_a_timeout() {
     let letter = Letter::new();
     let parked = thread::spawn({

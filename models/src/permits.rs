@@ -8,13 +8,13 @@ use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::permits::{Limit, Permit};
 
-/// A limit of one, with the data that its permit protects: the checker reports two holders.
+/// A limit of one, with data that its permit protects. The checker reports two holders.
 struct Door {
     limit: Arc<Limit>,
     inside: UnsafeCell<u64>,
 }
 
-// SAFETY: the checker sees every access to the cell, which is what the models are for.
+// SAFETY: the checker reports unsynchronised accesses to the cell; detecting them is the purpose of the models.
 unsafe impl Sync for Door {}
 // SAFETY: as above; the cell holds a number.
 unsafe impl Send for Door {}
@@ -24,7 +24,7 @@ impl Door {
         Arc::new(Door { limit: Arc::new(Limit::new(1)), inside: UnsafeCell::new(0) })
     }
 
-    /// An accept, reduced to its use of the limit.
+    /// Mirrors the use of the limit in an accept.
     fn accept(&self) -> Permit {
         let mut place = None;
         block_on(poll_fn(|cx| {
@@ -39,13 +39,13 @@ impl Door {
 
     fn pass(&self) {
         let permit = self.accept();
-        // SAFETY: the pointer is valid; the checker sees that nobody else has the cell.
+        // SAFETY: the pointer is valid; the checker reports a second holder of the permit.
         self.inside.with_mut(|count| unsafe { *count += 1 });
         drop(permit);
     }
 }
 
-/// Two accepts park behind a connection: both get the permit, one after the other.
+/// Two accepts wait for the permit of a connection. Both must get it, one after the other.
 pub fn parked_accepts_get_their_turn() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");
@@ -55,12 +55,12 @@ pub fn parked_accepts_get_their_turn() {
     });
     drop(permit);
     for accept in accepts {
-        accept.join().expect("it gets in");
+        accept.join().expect("the accept gets the permit");
     }
     assert_eq!(door.limit.taken(), 0);
 }
 
-/// The accept that parked first is dropped, perhaps after it was woken: the other one gets the permit.
+/// The accept that waits first is dropped, possibly after it was woken. The other accept must get the permit.
 pub fn dropped_waiter_passes_the_permit_on() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");
@@ -72,7 +72,7 @@ pub fn dropped_waiter_passes_the_permit_on() {
     });
     let closer = thread::spawn(move || drop(permit));
     door.limit.leave(&mut place);
-    other.join().expect("it gets in");
-    closer.join().expect("it closes");
+    other.join().expect("the accept gets the permit");
+    closer.join().expect("the connection closes");
     assert_eq!(door.limit.taken(), 0);
 }

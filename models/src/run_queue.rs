@@ -1,4 +1,4 @@
-//! Models of `RunQueue`: owner against thieves.
+//! Models of `RunQueue`: the owner uses the queue while other threads steal.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use crate::rt::sched::queue::{Item, RunQueue};
 
 const ITEMS: usize = 8;
 
-/// Queues, and the state of the tasks that their items stand for.
+/// A queue, and the state of the tasks that its items represent.
 struct Tasks {
     queue: RunQueue,
-    /// The number of times that each was run. The checker reports a thread that runs one without seeing the writes
-    /// before it was queued.
+    /// The number of runs of each task. The checker reports a thread that runs a task without seeing the writes before
+    /// the task was queued.
     runs: [UnsafeCell<u32>; ITEMS],
 }
 
-// SAFETY: the checker sees every access to the cells, which is what the models are for.
+// SAFETY: the checker reports unsynchronised accesses to the cells; detecting them is the purpose of the models.
 unsafe impl Sync for Tasks {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Tasks {}
@@ -26,19 +26,19 @@ impl Tasks {
         Arc::new(Tasks { queue: RunQueue::new(), runs: std::array::from_fn(|_| UnsafeCell::new(0)) })
     }
 
-    /// Returns the item of a task that was just written to.
+    /// Writes to a task and returns its item.
     fn item(&self, at: usize) -> Item {
-        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
+        // SAFETY: the pointer is valid; the checker reports overlapping uses of the cell.
         self.runs[at].with_mut(|runs| unsafe { *runs = 0 });
         NonNull::new(std::ptr::without_provenance_mut(at + 1)).expect("not null")
     }
 
     fn run(&self, item: Item) {
-        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
+        // SAFETY: the pointer is valid; the checker reports overlapping uses of the cell.
         self.runs[item.as_ptr().addr() - 1].with_mut(|runs| unsafe { *runs += 1 });
     }
 
-    /// Mirrors a thread without work: it steals once and runs the stolen items.
+    /// Mirrors a thread without work, which steals once and runs the stolen items.
     fn steal(&self) {
         let own = RunQueue::new();
         if let Some(item) = self.queue.steal(&own) {
@@ -54,7 +54,7 @@ impl Tasks {
     fn each_ran_once(&self, count: usize) {
         for runs in &self.runs[..count] {
             // SAFETY: the pointer is valid; the other threads have ended.
-            assert_eq!(runs.with(|runs| unsafe { *runs }), 1, "an item is lost or doubled");
+            assert_eq!(runs.with(|runs| unsafe { *runs }), 1, "an item was lost or taken twice");
         }
     }
 }
@@ -64,7 +64,7 @@ fn thief(tasks: &Arc<Tasks>) -> thread::JoinHandle<()> {
     thread::spawn(move || tasks.steal())
 }
 
-/// The owner pushes and pops while another steals.
+/// The owner pushes and pops while another thread steals.
 pub fn ring_owner_against_thief() {
     let tasks = Tasks::new();
     let thief = thief(&tasks);
@@ -79,7 +79,7 @@ pub fn ring_owner_against_thief() {
     tasks.each_ran_once(3);
 }
 
-/// Two thieves and the owner want the same items.
+/// Two threads steal the items that the owner takes.
 pub fn ring_two_thieves() {
     let tasks = Tasks::new();
     (0..3).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -89,7 +89,7 @@ pub fn ring_two_thieves() {
     tasks.each_ran_once(3);
 }
 
-/// A slot is reused as soon as its item is stolen.
+/// The owner reuses a slot as soon as its item was stolen.
 pub fn ring_slots_are_used_again() {
     let tasks = Tasks::new();
     (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -100,7 +100,7 @@ pub fn ring_slots_are_used_again() {
     tasks.each_ran_once(6);
 }
 
-/// More items than the ring holds: the owner and a thief empty the list behind it.
+/// The queue has more items than the ring holds. The owner and another thread empty the overflow list.
 pub fn ring_overflow_list() {
     let tasks = Tasks::new();
     (0..7).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -125,7 +125,8 @@ pub fn next_slot_against_thief() {
     tasks.each_ran_once(2);
 }
 
-/// The owner sets items aside and settles them while another thread, which finds it stuck, empties the slot.
+/// The owner puts items into the aside slot and settles them while another thread, which has found the owner stuck,
+/// empties the slot.
 pub fn aside_slot_against_thief() {
     let tasks = Tasks::new();
     let thief = thread::spawn({

@@ -1,8 +1,8 @@
-//! Models of the poller with two shards: which thread sleeps in which, and how each is reached.
+//! Models of the poller with two shards: the shards in which threads sleep, and the wake-ups that reach them.
 //!
 //! A model posts events to a shard, and ends only if a thread takes them. The rules for taking shards are in
-//! `rt/poll/roles.rs`, which is compiled here. No shard is ever stale, so that only the last rule leads a thread to a
-//! shard that is not its home.
+//! `rt/poll/roles.rs`, which is compiled here. No shard is ever stale, so only the last rule makes a thread take a shard
+//! that is not its home.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::rt::poll::role::By;
 use crate::rt::poll::roles::Shards;
 use crate::sync::{Ordering, injected_bug};
 
-/// Runs a worker until it takes an event, or the task of the worker that did.
+/// Runs a worker until it takes an event, or a task that another worker has injected after it took an event.
 fn until_an_event(runtime: &Runtime, home: usize) {
     while !runtime.take_injected() {
         if runtime.idle(home) {
@@ -22,8 +22,8 @@ fn until_an_event(runtime: &Runtime, home: usize) {
     runtime.leave();
 }
 
-/// Tasks are injected while the only worker goes to sleep in both shards, by a thread that looks at the other shard
-/// first: it runs them.
+/// Tasks are injected while the only worker goes to sleep in both shards, by a thread that checks shard 1 first. The
+/// worker must run them.
 pub fn sleep_in_two_shards_against_inject() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| runtime.work(2));
@@ -32,7 +32,7 @@ pub fn sleep_in_two_shards_against_inject() {
     worker.join().unwrap();
 }
 
-/// An event arrives in shard 1 while the only worker, at home in shard 0, goes to sleep.
+/// An event arrives in shard 1 while the only worker, at home in shard 0, goes to sleep. The worker must take it.
 pub fn only_thread_polls_both_shards() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
@@ -40,7 +40,7 @@ pub fn only_thread_polls_both_shards() {
     worker.join().unwrap();
 }
 
-/// A worker of shard 1 leaves while that of shard 0 goes to sleep: this one takes the event of shard 1.
+/// A worker of shard 1 leaves while the worker of shard 0 goes to sleep. The latter must take the event of shard 1.
 pub fn some_thread_polls_both_shards() {
     let runtime = Runtime::with_open(2, 2);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
@@ -52,7 +52,7 @@ pub fn some_thread_polls_both_shards() {
     worker.join().unwrap();
 }
 
-/// Two workers of shard 0 go to sleep and to rest, and an event arrives in shard 1: one of them takes it.
+/// Two workers of shard 0 go to sleep and to rest, and an event arrives in shard 1. One of them must take it.
 pub fn last_awake_thread_polls_both_shards() {
     let runtime = Runtime::with_open(2, 2);
     let other = spawn(&runtime, |runtime| until_an_event(runtime, 0));
@@ -61,7 +61,7 @@ pub fn last_awake_thread_polls_both_shards() {
     other.join().unwrap();
 }
 
-/// Workers of both shards go to sleep, and an event arrives in shard 1.
+/// Workers of both shards go to sleep, and an event arrives in shard 1. One of them must take it.
 pub fn workers_of_both_shards_sleep() {
     let runtime = Runtime::with_open(2, 2);
     let other = spawn(&runtime, |runtime| until_an_event(runtime, 1));
@@ -70,10 +70,10 @@ pub fn workers_of_both_shards_sleep() {
     other.join().unwrap();
 }
 
-/// A thread without a processor registers a descriptor that is ready in a shard that was not open, while the only
-/// worker goes to sleep.
+/// A thread without a processor registers a ready descriptor in a shard that was not open, while the only worker goes to
+/// sleep. The worker must take the event.
 ///
-/// Mirrors `Driver::add` and `register_now`.
+/// Mirrors `Driver::add` and `PollHandle::register`.
 pub fn shard_opened_against_sleep() {
     let runtime = Runtime::with_open(1, 1);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
@@ -86,7 +86,8 @@ pub fn shard_opened_against_sleep() {
     worker.join().unwrap();
 }
 
-/// A thread without a processor arms a timer of shard 1 while the only worker, at home in shard 0, goes to sleep.
+/// A thread arms a timer of shard 1 while the only worker, at home in shard 0, goes to sleep. The worker must run the
+/// timer.
 pub fn timer_against_sleep_in_two_shards() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
@@ -94,7 +95,8 @@ pub fn timer_against_sleep_in_two_shards() {
     worker.join().unwrap();
 }
 
-/// A thread without a processor arms a timer, of shard 0, while the last two workers, of shard 1, sleep and rest.
+/// A thread without a processor arms a timer, which belongs to shard 0, while the last worker of shard 1 goes to sleep.
+/// The worker must run the timer.
 pub fn timer_without_processor_against_sleep() {
     let runtime = Runtime::with_open(2, 2);
     let other = spawn(&runtime, |runtime| until_an_event(runtime, 1));
@@ -103,7 +105,8 @@ pub fn timer_without_processor_against_sleep() {
     other.join().unwrap();
 }
 
-/// A shutdown advances the epoch and closes the instances while a worker of each shard goes to sleep: both notice.
+/// A shutdown advances the epoch and closes the instances while a worker of each shard goes to sleep. Both must see the
+/// new epoch.
 ///
 /// Mirrors `shutdown` and `Core::run`.
 pub fn an_epoch_ends_against_two_sleeps() {
@@ -123,7 +126,8 @@ pub fn an_epoch_ends_against_two_sleeps() {
     workers.into_iter().for_each(|worker| worker.join().unwrap());
 }
 
-/// The last worker, of shard 0, goes to sleep while sysmon polls shard 1, in which an event arrives afterwards.
+/// The last worker, of shard 0, goes to sleep while sysmon polls shard 1, in which an event arrives afterwards. The
+/// worker must take the event.
 ///
 /// Mirrors `Monitor::poll`.
 pub fn sysmon_gives_the_second_shard_back() {
@@ -138,7 +142,8 @@ pub fn sysmon_gives_the_second_shard_back() {
     worker.join().unwrap();
 }
 
-/// The root future is woken while its thread goes to sleep in shard 1, because another thread has shard 0.
+/// The root future is woken while its thread goes to sleep in shard 1, because another thread has shard 0. The thread
+/// must begin its turn.
 pub fn root_waker_against_sleep_in_second_shard() {
     let runtime = Runtime::with_open(2, 0);
     runtime.root.begin_turn();
@@ -149,7 +154,7 @@ pub fn root_waker_against_sleep_in_second_shard() {
     waiting.join().unwrap();
 }
 
-/// The thread in `block_on` sleeps in both shards, and takes an event of shard 1.
+/// The thread in `block_on` sleeps in both shards, and must take an event of shard 1.
 pub fn root_polls_both_shards() {
     let runtime = Runtime::with_open(2, 0);
     runtime.root.begin_turn();
@@ -158,7 +163,7 @@ pub fn root_polls_both_shards() {
     waiting.join().unwrap();
 }
 
-/// The last worker grants both shards to the thread in `block_on`; one of the two takes the event of shard 1.
+/// The last worker grants both shards to the thread in `block_on`. One of the two must take the event of shard 1.
 ///
 /// Mirrors `Thread::wait`.
 pub fn granted_role_is_that_of_both_shards() {

@@ -1,4 +1,4 @@
-//! Models of `SharedQueue`: threads that push, and a worker that goes to sleep.
+//! Models of `SharedQueue`: threads push items while a worker takes them or goes to sleep.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ fn push(queue: &SharedQueue, number: usize) {
     queue.change(|items| items.push_back(SendItem(item(number))));
 }
 
-/// A thread without a processor pushes a task while the only worker goes to sleep: the worker sees it, or the thread
-/// wakes it.
+/// A thread without a processor pushes a task while the only worker goes to sleep. The worker must see the task, or
+/// the thread must wake the worker.
 ///
 /// Mirrors `Runtime::inject` with `Runtime::ensure_worker`, and the check in `Core::idle`.
 pub fn shared_queue_against_sleep() {
@@ -50,7 +50,7 @@ pub fn shared_queue_against_sleep() {
     assert_eq!(shared.queue.pop(0, |_| ()), Some(item(1)));
 }
 
-/// Two threads push while the worker takes: no item is left in a queue that looks empty.
+/// Two threads push while the worker takes. No item may be left in a queue that looks empty.
 pub fn shared_queue_two_pushers() {
     let queue = Arc::new(SharedQueue::new());
     let pushers = [1, 2].map(|number| {
@@ -62,5 +62,5 @@ pub fn shared_queue_two_pushers() {
     while queue.pop(0, |_| ()).is_some() {
         taken += 1;
     }
-    assert_eq!((taken, queue.len()), (2, 0), "an item is lost or doubled");
+    assert_eq!((taken, queue.len()), (2, 0), "an item was lost or taken twice");
 }

@@ -1,5 +1,5 @@
 //! Models of going to sleep and waking up: workers, threads in `block_on`, the role of polling, the eventfd. The poller
-//! has one shard here; [`shards`](crate::shards) has the models of two.
+//! has one shard here; [`shards`](crate::shards) has the models with two.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::miniature::{EPOCH, Runtime, spawn};
 use crate::rt::poll::roles::Shards;
 use crate::sync::{AtomicBool, Ordering, injected_bug};
 
-/// Tasks are injected while the only worker goes to sleep in epoll: it runs them.
+/// Tasks are injected while the only worker goes to sleep in epoll. The worker must run them.
 pub fn sleep_against_inject() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(2));
@@ -17,8 +17,8 @@ pub fn sleep_against_inject() {
     worker.join().unwrap();
 }
 
-/// Two threads interrupt the sleep at the same time, and again: one write may serve both, but a write that was used
-/// up serves none.
+/// Two threads interrupt a sleep at the same time, and then again. One write of the eventfd may serve both threads, but
+/// not after the sleep has ended.
 pub fn breaks_are_not_lost() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(3));
@@ -29,7 +29,8 @@ pub fn breaks_are_not_lost() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the worker goes to rest because another thread has the role, and that thread leaves.
+/// A task is injected while the worker goes to rest because another thread has the role. That thread releases the role
+/// and leaves.
 pub fn rest_against_inject() {
     let runtime = Runtime::new(2);
     assert!(runtime.roles.role(0).try_take());
@@ -41,7 +42,7 @@ pub fn rest_against_inject() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the thread in `block_on` goes to sleep in epoll: the resting worker runs it.
+/// A task is injected while the thread in `block_on` goes to sleep in epoll. The resting worker must run it.
 pub fn inject_against_the_sleep_of_a_root() {
     let runtime = Runtime::new(0);
     runtime.set_resting();
@@ -49,7 +50,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     let worker = spawn(&runtime, |runtime| {
         runtime.rest();
         runtime.work(1);
-        // From here on it sleeps in epoll or rests, and ends.
+        // The task has run: end the root future, and with it the model.
         runtime.wake_root();
     });
     let injecting = spawn(&runtime, Runtime::inject);
@@ -58,7 +59,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     worker.join().unwrap();
 }
 
-/// Runs the worker until it has the role, which it must get because no other thread polls.
+/// Runs the worker until it has the role. The worker must get it, because no other thread polls.
 fn ends_up_polling(runtime: &Runtime) {
     while !runtime.roles.role(0).try_take() {
         if runtime.give_back(0) {
@@ -67,8 +68,8 @@ fn ends_up_polling(runtime: &Runtime) {
     }
 }
 
-/// A thread returns from epoll and leaves while the worker goes to rest because the role is taken: the worker returns
-/// in time to poll.
+/// A thread returns from epoll and leaves while the worker goes to rest because the role is taken. The worker must be
+/// woken to poll.
 pub fn some_thread_polls_when_all_rest() {
     let runtime = Runtime::new(2);
     assert!(runtime.roles.role(0).try_take());
@@ -78,7 +79,7 @@ pub fn some_thread_polls_when_all_rest() {
     worker.join().unwrap();
 }
 
-/// The worker goes to rest while sysmon polls.
+/// The worker goes to rest while sysmon polls. It must be woken to poll.
 ///
 /// Mirrors `Monitor::poll`.
 pub fn sysmon_gives_the_role_back() {
@@ -94,7 +95,7 @@ pub fn sysmon_gives_the_role_back() {
     worker.join().unwrap();
 }
 
-/// The thread in `block_on` parks while sysmon polls: afterwards it polls itself.
+/// The thread in `block_on` parks while sysmon polls. Afterwards it must poll itself.
 ///
 /// Mirrors `Thread::wait` and `Monitor::poll`.
 pub fn a_root_polls_after_sysmon() {
@@ -114,8 +115,8 @@ pub fn a_root_polls_after_sysmon() {
     root.join().unwrap();
 }
 
-/// The worker grants the wish of the thread in `block_on`, whose root future is woken in the meantime: the thread
-/// declines, and the worker polls.
+/// The worker grants the wish of the thread in `block_on`, whose root future is woken in the meantime. The thread does
+/// not poll, so the worker must.
 ///
 /// Mirrors `Thread::wait` and `Thread::settle_wish`.
 pub fn the_role_is_not_lost_when_a_wish_is_granted() {
@@ -137,7 +138,7 @@ pub fn the_role_is_not_lost_when_a_wish_is_granted() {
     if runtime.ask_for_role() {
         let waking = spawn(&runtime, Runtime::wake_root);
         runtime.park_root();
-        // Woken: the turn of the root future begins.
+        // The thread was woken, and the turn of the root future begins.
         if runtime.withdraw_wish() {
             runtime.ensure_poller();
         }
@@ -146,7 +147,7 @@ pub fn the_role_is_not_lost_when_a_wish_is_granted() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the worker grants the role, and rests.
+/// A task is injected while the worker grants the role and goes to rest. The worker must run it.
 pub fn a_granted_role_against_inject() {
     let runtime = Runtime::new(1);
     runtime.root.begin_turn();
@@ -156,7 +157,7 @@ pub fn a_granted_role_against_inject() {
     worker.join().unwrap();
 }
 
-/// The root future is woken while its thread goes to sleep in epoll.
+/// The root future is woken while its thread goes to sleep in epoll. The thread must begin its turn.
 pub fn root_waker_against_sleep() {
     let runtime = Runtime::new(0);
     runtime.root.begin_turn();
@@ -165,7 +166,7 @@ pub fn root_waker_against_sleep() {
     waiting.join().unwrap();
 }
 
-/// The root future is woken twice while its thread parks because another thread polls.
+/// The root future is woken twice while its thread parks because another thread polls. It must have two turns.
 pub fn root_waker_against_park() {
     let runtime = Runtime::new(1);
     runtime.root.begin_turn();
@@ -183,8 +184,8 @@ pub fn root_waker_against_park() {
     waiting.join().unwrap();
 }
 
-/// A shutdown advances the epoch and closes the epoll instance while a worker goes to sleep in it: the worker
-/// notices.
+/// A shutdown advances the epoch and closes the epoll instance while a worker goes to sleep in it. The worker must see
+/// the new epoch.
 ///
 /// Mirrors `shutdown` and `Core::run`.
 pub fn an_epoch_ends_against_sleep() {
@@ -202,7 +203,7 @@ pub fn an_epoch_ends_against_sleep() {
     worker.join().unwrap();
 }
 
-/// A worker polls and then runs a task: another thread may poll in the meantime.
+/// A worker polls and then runs a task. Another thread must be able to poll in the meantime.
 ///
 /// Mirrors `Polling::poll_now` and D2 of `driver.rs`.
 pub fn the_role_is_free_while_a_task_runs() {

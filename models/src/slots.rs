@@ -15,19 +15,20 @@ struct Slots {
     owners: [UnsafeCell<u32>; 2],
 }
 
-// SAFETY: the checker sees every access to the cells, which is what the model is for.
+// SAFETY: the checker reports unsynchronised accesses to the cells; detecting them is the purpose of the model.
 unsafe impl Sync for Slots {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Slots {}
 
 impl Slots {
     fn own(&self, index: u32) {
-        // SAFETY: the pointer is valid; the checker sees that nobody else has the slot.
+        // SAFETY: the pointer is valid; the checker reports a second owner of the slot.
         self.owners[index as usize].with_mut(|owner| unsafe { *owner += 1 });
     }
 }
 
-/// Two threads take slots and give them back: a slot has one owner, which sees the writes of the previous owner.
+/// Two threads allocate and free slots. A slot must have one owner at a time, which sees the writes of the previous
+/// owner.
 pub fn free_list_hands_out_once() {
     let slots = Arc::new(Slots { cache: PollCache::new(), owners: [UnsafeCell::new(0), UnsafeCell::new(0)] });
     let [first, second] = [(); 2].map(|()| slots.cache.alloc().unwrap());
@@ -42,7 +43,7 @@ pub fn free_list_hands_out_once() {
             slots.cache.free(one);
             if let Some(two) = two {
                 slots.own(two.index);
-                // The slot is used while the other thread takes the remaining ones.
+                // Uses the slot while the other thread allocates the remaining ones.
                 thread::yield_now();
                 slots.own(two.index);
             }
@@ -56,7 +57,7 @@ pub fn free_list_hands_out_once() {
     other.join().unwrap();
 }
 
-/// A descriptor is closed while an accept loop that found none free starts its pause.
+/// A descriptor is closed while an accept loop that found no free one starts its pause. The pause must end.
 pub fn a_closing_is_not_missed() {
     let closings = Arc::new(Closings::new());
     let free = Arc::new(AtomicBool::new(false));

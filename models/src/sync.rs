@@ -1,4 +1,4 @@
-//! The crate's `sync.rs` over the checker's types.
+//! The crate's `sync.rs`, with the checker's types.
 
 // The models do not check reference counts, and loom's own `Arc` cannot hold a waker.
 pub(crate) use std::sync::Arc;
@@ -60,11 +60,11 @@ impl Condvar {
     }
 }
 
-/// Surrounds SeqCst accesses with fences, because loom treats a SeqCst access as AcqRel and implements the total
-/// order for SeqCst fences only.
+/// Surrounds a SeqCst access with fences, because loom treats SeqCst accesses as AcqRel and implements the total order
+/// for SeqCst fences only.
 ///
-/// Fences on both sides are somewhat stronger than the accesses: a model does not detect a SeqCst access that should
-/// be a fence. shuttle's memory is always sequentially consistent.
+/// The fences are stronger than the access, so a model does not detect a SeqCst access that should be a fence. shuttle's
+/// memory is always sequentially consistent.
 #[inline]
 #[track_caller]
 fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
@@ -77,7 +77,7 @@ fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
     result
 }
 
-/// An atomic over the checker's, with the methods that all types have.
+/// Declares a wrapper of the checker's atomic, with the methods that all types have.
 macro_rules! atomic {
     ($name:ident $(<$generic:ident>)?, $value:ty) => {
         #[derive(Debug)]
@@ -138,7 +138,7 @@ macro_rules! atomic {
     };
 }
 
-/// The arithmetic methods of the integer types.
+/// Declares the arithmetic methods of an integer type.
 macro_rules! arithmetic {
     ($name:ident, $value:ty: $($method:ident)*) => {
         impl $name {
@@ -171,7 +171,7 @@ pub(crate) fn is_injected(name: &str) -> bool {
     INJECTED.get_or_init(|| std::env::var(INJECTED_VARIABLE).ok()).as_deref() == Some(name)
 }
 
-/// Returns whether the injected bug `name` is switched on.
+/// Returns whether the injected bug `name` is enabled.
 macro_rules! injected_bug {
     ($name:literal) => {
         $crate::sync::is_injected($name)
@@ -179,7 +179,7 @@ macro_rules! injected_bug {
 }
 pub(crate) use injected_bug;
 
-/// Whether this is a model, in which sizes are smaller.
+/// Whether the code is compiled for a model, in which sizes are smaller.
 pub(crate) const MODEL: bool = true;
 
 /// Declares a function that is `const` in the crate. The checker's types have no `const` constructors.
@@ -190,7 +190,7 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// An array of values that are not `Copy`.
+/// Creates an array of values that are not `Copy`.
 macro_rules! array_of {
     ($value:expr; $length:expr) => {
         std::array::from_fn::<_, { $length }, _>(|_| $value)

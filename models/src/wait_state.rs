@@ -1,4 +1,4 @@
-//! Models of `PollDesc`: edges, waits, closes and expiries of one direction.
+//! Models of `PollDesc`: edges, waits, closes and expiry of one direction.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, POLLS_MAX, Waiter, Wakers};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, injected_bug};
 
-/// A socket: the kernel's state of one direction, and the poller's state of it.
+/// A socket: the kernel's state and the poller's state of one direction.
 struct Socket {
     desc: PollDesc,
     generation: u32,
     mutex: FdMutex,
-    /// The number of bytes to read, or the room to write.
+    /// The number of bytes to read, or the room for writes.
     bytes: AtomicUsize,
     ended: AtomicBool,
 }
@@ -37,7 +37,7 @@ impl Socket {
         })
     }
 
-    /// Creates a socket of which a call has already shown that no data is there.
+    /// Creates a socket on which a call has already failed with EAGAIN.
     fn idle() -> Arc<Socket> {
         let socket = Socket::new();
         let side = socket.side();
@@ -49,13 +49,13 @@ impl Socket {
         self.desc.side(Direction::Read, self.generation)
     }
 
-    /// Data arrives, then its edge.
+    /// Delivers data, then its edge.
     fn deliver(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.edge(0);
     }
 
-    /// The end of the stream arrives, then its edge.
+    /// Delivers the end of the stream, then its edge.
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.edge(HANG_UP);
@@ -79,7 +79,7 @@ impl Socket {
         wakers.wake_all();
     }
 
-    /// Mirrors read(2) of at most `most` bytes. `None` is EAGAIN, 0 the end.
+    /// Mirrors read(2) of at most `most` bytes. Returns `None` for EAGAIN, and 0 at the end of the stream.
     fn call(&self, most: usize) -> Option<usize> {
         let taken = self
             .bytes
@@ -91,7 +91,7 @@ impl Socket {
         }
     }
 
-    /// Mirrors `Fd::poll_call` without the lock. Returns `None` to wait.
+    /// Mirrors `Fd::poll_call` without the lock. Returns `None` if the operation must wait.
     fn attempt(&self, most: usize) -> Option<Result<usize, Stop>> {
         let side = self.side();
         let ticket = match side.begin() {
@@ -136,7 +136,7 @@ impl Socket {
         wakers.wake_all();
     }
 
-    /// The operation of a named future, as a future.
+    /// Returns a future that mirrors the operation of a named future.
     fn reading(&self, most: usize) -> impl Future<Output = Result<usize, Stop>> {
         let mut key = None;
         poll_fn(move |cx| self.poll_read(most, &mut key, cx))
@@ -146,7 +146,7 @@ impl Socket {
         block_on(self.reading(most))
     }
 
-    /// The operation of a `poll_*` method.
+    /// Mirrors the operation of a `poll_*` method.
     fn read_by_poll(&self, most: usize) -> Result<usize, Stop> {
         block_on(poll_fn(|cx| {
             loop {
@@ -162,7 +162,8 @@ impl Socket {
         }))
     }
 
-    /// Mirrors `Side::poll_interrupt` and `Side::poll_until`: an operation that queues for a lock, or waits for the end.
+    /// Mirrors `Side::poll_interrupt`, or `Side::poll_until` if `by_hang_up`: an operation that queues for a lock, or
+    /// waits for a hang-up.
     fn interrupted(&self, by_hang_up: bool) -> Result<(), Stop> {
         self.interrupted_as(Waiter::Future(&mut None), by_hang_up)
     }
@@ -195,7 +196,7 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || run(&socket))
 }
 
-/// An edge comes at any moment of a read: before its call, after it, while the read enters the list.
+/// An edge arrives before or after the call of a read, or while the read begins to wait.
 pub fn edge_against_wait() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
@@ -203,7 +204,7 @@ pub fn edge_against_wait() {
     reader.join().unwrap();
 }
 
-/// Data arrives while a short read concludes that none is left.
+/// Data arrives while a short read clears READY.
 pub fn short_read_against_edge() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| {
@@ -218,7 +219,7 @@ pub fn short_read_against_edge() {
     reader.join().unwrap();
 }
 
-/// One edge for two readers: it wakes one, which leaves data and wakes the other.
+/// One edge arrives for two readers. It wakes one, which leaves data and must wake the other.
 pub fn two_readers_share_an_edge() {
     let socket = Socket::idle();
     let readers = [(); 2].map(|()| spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1))));
@@ -226,7 +227,7 @@ pub fn two_readers_share_an_edge() {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
-/// A woken future is dropped while another one waits.
+/// A woken future is dropped while another one waits. The other one must get the edge.
 pub fn a_dropped_reader_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
@@ -238,14 +239,15 @@ pub fn a_dropped_reader_passes_on() {
     reader.join().unwrap();
 }
 
-/// A future is polled again with another waker and then dropped while the edge comes: the edge goes to the other one.
+/// A future is polled again with another waker and then dropped, while an edge arrives. The edge must go to the other
+/// reader.
 pub fn a_reader_dropped_while_polled_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
     assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
     let dropped = spawn(&socket, move |socket| {
         let side = socket.side();
-        // A poll that only enters the list, because another operation has the lock when it tries again.
+        // A poll that only waits, because another operation has the lock when it retries.
         let _ = side.wait(Waiter::Future(&mut key), Interest::Event, Waker::noop(), || true);
         socket.finish(&mut key, false);
     });
@@ -255,7 +257,7 @@ pub fn a_reader_dropped_while_polled_passes_on() {
     reader.join().unwrap();
 }
 
-/// A read is polled again, with another waker, while its edge comes.
+/// A read is polled again, with another waker, while its edge arrives.
 pub fn a_reader_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| {
@@ -270,7 +272,7 @@ pub fn a_reader_is_polled_again_with_another_waker() {
     reader.join().unwrap();
 }
 
-/// An edge, a close and an expiry at the same time: a reader that continues until it is stopped ends.
+/// An edge, a close and an expiry happen at the same time. A reader that continues until it is stopped must end.
 pub fn edge_close_and_expiry() {
     let socket = Socket::new();
     let expiring = spawn(&socket, Socket::expire);
@@ -283,10 +285,10 @@ pub fn edge_close_and_expiry() {
     }
     expiring.join().unwrap();
     closing.join().unwrap();
-    assert_eq!(socket.read(1), Err(Stop::Closed), "closing beats expiry");
+    assert_eq!(socket.read(1), Err(Stop::Closed), "closing precedes expiry");
 }
 
-/// An expiry alone ends a wait that begins at the same time.
+/// An expiry alone must end waits that begin at the same time.
 pub fn expiry_against_wait() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Expired)));
@@ -296,7 +298,7 @@ pub fn expiry_against_wait() {
     poll.join().unwrap();
 }
 
-/// A close alone ends every kind of wait.
+/// A close alone must end every kind of wait that begins at the same time.
 pub fn close_against_wait() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Closed)));
@@ -306,8 +308,8 @@ pub fn close_against_wait() {
     queued.join().unwrap();
 }
 
-/// A poll queues for the lock of a direction that is ready, beside a future that waits in the slot or the list: a close
-/// ends both, and an edge before it goes to the future.
+/// A poll queues for the lock while a future waits in the slot or the list. An edge must go to the future, and a close
+/// must end the poll.
 pub fn a_poll_that_queues_takes_no_edge_and_is_closed() {
     let socket = Socket::idle();
     let queued = spawn(&socket, |socket| assert_eq!(socket.interrupted_as(Waiter::Poll, false), Err(Stop::Closed)));
@@ -318,7 +320,7 @@ pub fn a_poll_that_queues_takes_no_edge_and_is_closed() {
     queued.join().unwrap();
 }
 
-/// A `poll_*` caller and a future wait for the same edge.
+/// A `poll_*` caller and a future wait for the same edge. Both must be woken.
 pub fn polls_beside_futures() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
@@ -328,8 +330,8 @@ pub fn polls_beside_futures() {
     poll.join().unwrap();
 }
 
-/// A future is evicted from the slot without an edge and another one moves in, while the first one is dropped: the
-/// edge goes to the other one.
+/// A future is taken out of the slot without an edge, and another one takes the slot, while the first one is dropped.
+/// An edge must go to the second one.
 pub fn the_slot_changes_hands() {
     let socket = Socket::idle();
     let mut key = None;
@@ -337,7 +339,7 @@ pub fn the_slot_changes_hands() {
     let leaving = spawn(&socket, move |socket| socket.finish(&mut key, false));
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
     let mut wakers = Wakers::new();
-    // As the timeout of another operation does.
+    // Like the timeout of another operation.
     socket.side().interrupt(&mut wakers);
     wakers.wake_all();
     leaving.join().unwrap();
@@ -345,7 +347,7 @@ pub fn the_slot_changes_hands() {
     reader.join().unwrap();
 }
 
-/// A poll checks whether the slot is its own while the waiter in the slot expires.
+/// A poll checks whether it has the slot while the waiter in the slot expires.
 pub fn a_poll_looks_into_the_slot() {
     let socket = Socket::idle();
     let waiting = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
@@ -358,7 +360,7 @@ pub fn a_poll_looks_into_the_slot() {
     looking.join().unwrap();
 }
 
-/// A relative timeout: at its time all waiters are woken to check the clock. The word does not tell why.
+/// Mirrors a relative timeout: all waiters are woken to check the clock. The word of the direction does not show it.
 fn ring(socket: &Socket, rung: &AtomicBool) {
     rung.store(true, Ordering::Release);
     let mut wakers = Wakers::new();
@@ -366,15 +368,15 @@ fn ring(socket: &Socket, rung: &AtomicBool) {
     wakers.wake_all();
 }
 
-/// The keys of a list that was emptied are not reused: a woken waiter that still has one does not take another
-/// waiter's place when it is dropped.
+/// The keys of a list that was emptied must not be reused: a woken waiter that still has a key must not remove another
+/// waiter when it is dropped.
 pub fn a_key_is_not_given_out_again() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
     let mut noop = Context::from_waker(Waker::noop());
     assert!(socket.poll_read(1, &mut first, &mut noop).is_pending());
     assert!(socket.poll_read(1, &mut second, &mut noop).is_pending());
-    // As the timeout of another operation does.
+    // Like the timeout of another operation.
     let mut wakers = Wakers::new();
     socket.side().interrupt(&mut wakers);
     assert_eq!(wakers.wake_all(), 2);
@@ -387,7 +389,7 @@ pub fn a_key_is_not_given_out_again() {
     reader.join().unwrap();
 }
 
-/// A future that was evicted from the slot is polled again, while the one that moved in is dropped.
+/// A future that was taken out of the slot is polled again, while the future that has the slot now is dropped.
 pub fn another_waiter_leaves_while_its_slot_is_inspected() {
     let socket = Socket::idle();
     let mut key = None;
@@ -409,7 +411,7 @@ pub fn another_waiter_leaves_while_its_slot_is_inspected() {
     reader.join().unwrap();
 }
 
-/// A poll checks whether the slot is its own while the waiter in the slot is woken to check the clock.
+/// A poll checks whether it has the slot while the waiter in the slot is woken to check the clock.
 pub fn a_timeout_against_a_look_into_the_slot() {
     let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
     let waiting = spawn(&socket, {
@@ -418,7 +420,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
             block_on(poll_fn(|cx| {
                 let side = socket.side();
                 assert_eq!(side.wait(Waiter::Poll, Interest::Event, cx.waker(), || true), Wait::Listed);
-                // It is listed first and then checks the time, as in `Side::arm_timeout`.
+                // The waiter is listed before it checks the time, as in `Side::arm_timeout`.
                 if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
         }
@@ -432,7 +434,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
     looking.join().unwrap();
 }
 
-/// A future that a timeout evicted checks whether the slot is its own, while another future waits in it.
+/// A future that a timeout has taken out of the slot checks whether it has the slot, while another future waits in it.
 pub fn a_timeout_against_a_look_for_another() {
     let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
     let mut old = None;
@@ -490,8 +492,8 @@ fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &
     }
 }
 
-/// A listed reader is polled without a wake-up, reads, and is removed by the next edge before it has left the list:
-/// that edge goes to the other reader.
+/// A listed reader is polled without a wake-up, reads, and is taken out by the next edge before it has left the list.
+/// This edge must go to the other reader.
 pub fn spurious_poll_keeps_no_edge() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
@@ -514,7 +516,7 @@ pub fn spurious_poll_keeps_no_edge() {
     reader.join().unwrap();
 }
 
-/// The end of the stream wakes every reader, and every waiter for the end.
+/// The end of the stream must wake every reader and every waiter for a hang-up.
 pub fn a_hang_up_wakes_all() {
     let socket = Socket::idle();
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(0)));
@@ -524,7 +526,7 @@ pub fn a_hang_up_wakes_all() {
     ending.join().unwrap();
 }
 
-/// A waiter for interruption takes no edge from a reader, and is woken by the expiry.
+/// A waiter for interruption must not take an edge from a reader, and must be woken by an expiry.
 pub fn interrupts_take_no_events() {
     let socket = Socket::idle();
     let interrupted = spawn(&socket, |socket| assert_eq!(socket.interrupted(false), Err(Stop::Expired)));
@@ -535,8 +537,8 @@ pub fn interrupts_take_no_events() {
     interrupted.join().unwrap();
 }
 
-/// An event of a closed descriptor comes while its slot is reused: the new descriptor is neither ready because of it
-/// nor hung up.
+/// An event of a closed descriptor arrives while its slot is reused. It must not make the new descriptor ready or hung
+/// up.
 pub fn stale_event_has_no_effect() {
     let cache = Arc::new(PollCache::new());
     let desc = cache.alloc().unwrap();
@@ -566,7 +568,7 @@ pub fn stale_event_has_no_effect() {
     assert!(!side.begin().unwrap().is_ready() && !side.is_hung_up(), "a stale event was accepted");
 }
 
-/// A woken write finds that a `write_all`, which waits for the same room, has the lock. Both make progress.
+/// A woken write finds that a `write_all`, which waits for the same room, has the lock. Both must make progress.
 ///
 /// Mirrors `Fd::poll_lock` and `Fd::poll_call`.
 pub fn an_edge_reaches_the_owner() {
@@ -595,7 +597,7 @@ pub fn an_edge_reaches_the_owner() {
                     }
                 }
                 let attempted = socket.attempt(1);
-                assert!(!socket.mutex.unlock_ref(Direction::Write), "nobody closes");
+                assert!(!socket.mutex.unlock_ref(Direction::Write), "the socket is not being closed");
                 if let Some(ended) = attempted {
                     socket.finish(&mut key, ended.is_ok());
                     return Poll::Ready(ended);
@@ -615,8 +617,8 @@ pub fn an_edge_reaches_the_owner() {
     write.join().unwrap();
 }
 
-/// Polls with different wakers, more than a list keeps, while an edge comes: each waker is kept or was woken, and few
-/// are kept.
+/// More polls with different wakers than a list keeps wait while an edge arrives. Each waker must be kept or woken, and
+/// few may be kept.
 pub fn polls_beyond_the_bound_are_woken() {
     let socket = Socket::idle();
     let delivering = spawn(&socket, |socket| socket.deliver(1));
@@ -642,8 +644,8 @@ impl Wake for Woken {
     }
 }
 
-/// Room for a write appears while a writer finds that there is none. The edge may come while the poller still skips
-/// edges of the direction.
+/// Room for a write becomes available while a writer finds none. The edge may arrive while the poller still skips edges
+/// of the direction.
 pub fn skipped_edges_lose_no_room() {
     let desc = Arc::new(PollDesc::new(0));
     let generation = desc.open();
@@ -677,7 +679,8 @@ pub fn skipped_edges_lose_no_room() {
     writing.join().unwrap();
 }
 
-/// A descriptor is closed while a snapshot reads the slot. Its number then belongs to another socket.
+/// A descriptor is closed while a snapshot reads the slot. The snapshot must not combine its number with another
+/// generation.
 pub fn a_snapshot_pairs_no_number_with_another_generation() {
     let desc = Arc::new(PollDesc::new(0));
     let generation = desc.open();

@@ -1,4 +1,4 @@
-//! `Batch`: its model, and the injected bugs that it must find.
+//! Runs the model of `Batch`, and checks that it finds the injected bugs.
 
 use netpoll_models::harness::RACE;
 use netpoll_models::{injected_bugs, models};

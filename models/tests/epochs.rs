@@ -1,4 +1,4 @@
-//! The end and the start of an epoch: the models, and the injected bugs that they must find.
+//! Runs the models of the end and the start of an epoch, and checks that they find the injected bugs.
 
 use netpoll_models::harness::DEADLOCK;
 use netpoll_models::{injected_bugs, models};
@@ -12,7 +12,7 @@ models! { epochs:
 
 injected_bugs! {
     finds_an_epoch_that_is_read_before_the_lock: "epoch_read_before_the_lock" by epoch_ends_against_scheduling, "a task stays";
-    finds_a_queue_that_is_left_behind_a_turn: "queue_behind_a_turn_is_left" by turn_that_waits_for_its_queue_ends_at_shutdown, DEADLOCK;
-    finds_a_start_that_looks_too_early: "start_looks_before_it_runs" by timer_armed_against_start, "no thread polls";
+    finds_a_queue_behind_a_turn_that_is_not_emptied: "queue_behind_a_turn_is_left" by turn_that_waits_for_its_queue_ends_at_shutdown, DEADLOCK;
+    finds_a_start_that_checks_the_timers_too_early: "start_looks_before_it_runs" by timer_armed_against_start, "no thread polls";
     finds_a_queue_of_the_last_epoch: "queue_of_the_last_epoch" by an_epoch_begins_against_scheduling, "a task is lost";
 }

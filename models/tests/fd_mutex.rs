@@ -1,4 +1,4 @@
-//! `FdMutex`: its models, and the injected bugs that they must find.
+//! Runs the models of `FdMutex`, and checks that they find the injected bugs.
 
 use netpoll_models::fd_mutex;
 use netpoll_models::harness::{DEADLOCK, RACE, check, finds};
@@ -49,7 +49,7 @@ fn appends_come_between_operations() {
 }
 
 #[test]
-fn finds_an_append_that_looks_at_the_lock_too_early() {
+fn finds_an_append_that_checks_the_lock_too_early() {
     finds("fd_mutex_looks_before_state_is_locked", "appends_come_between_operations", "not adjacent");
 }
 
@@ -59,7 +59,7 @@ fn finds_a_cancel_that_keeps_the_wake_up() {
 }
 
 #[test]
-fn finds_a_waiters_bit_set_without_another_look() {
+fn finds_a_waiters_bit_set_without_a_second_check() {
     finds("fd_mutex_announce_without_look", "every_queued_future_gets_its_turn", DEADLOCK);
 }
 
@@ -74,21 +74,21 @@ fn finds_a_close_that_forgets_the_queue() {
 }
 
 #[test]
-fn finds_a_last_reference_seen_twice() {
+fn finds_two_threads_that_see_the_last_reference() {
     finds("fd_mutex_last_seen_twice", "two_sides_in_parallel", RACE);
 }
 
 #[test]
-fn finds_an_unlock_that_publishes_nothing() {
+fn finds_an_unlock_without_release() {
     finds("fd_mutex_unlock_is_relaxed", "one_owner_per_direction", RACE);
 }
 
 #[test]
-fn finds_a_lock_that_sees_nothing() {
+fn finds_a_lock_without_acquire() {
     finds("fd_mutex_lock_is_relaxed", "one_owner_per_direction", RACE);
 }
 
 #[test]
-fn finds_a_last_reference_that_does_not_see_the_others() {
+fn finds_a_last_reference_without_acquire() {
     finds("fd_mutex_last_does_not_acquire", "last_reference_destroys_once", RACE);
 }

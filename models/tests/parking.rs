@@ -1,4 +1,4 @@
-//! `Parker`: its models, and the injected bugs that they must find.
+//! Runs the models of `Parker`, and checks that they find the injected bugs.
 
 use netpoll_models::harness::DEADLOCK;
 use netpoll_models::{injected_bugs, models};
@@ -12,5 +12,5 @@ models! { parking:
 injected_bugs! {
     finds_an_unpark_without_the_lock: "unpark_without_lock" by parker_wakes_whenever_it_is_unparked, DEADLOCK;
     finds_a_token_that_is_overwritten: "parker_overwrites_token" by parker_sees_every_unpark, DEADLOCK;
-    finds_a_token_eaten_by_a_timeout: "parker_timeout_eats_token" by parker_keeps_the_token_of_a_timeout, DEADLOCK;
+    finds_a_token_lost_at_a_timeout: "parker_timeout_eats_token" by parker_keeps_the_token_of_a_timeout, DEADLOCK;
 }

@@ -1,4 +1,4 @@
-//! `RunQueue`: its models, and the injected bugs that they must find.
+//! Runs the models of `RunQueue`, and checks that they find the injected bugs.
 
 use netpoll_models::harness::RACE;
 use netpoll_models::{injected_bugs, models};
@@ -13,8 +13,8 @@ models! { run_queue:
 }
 
 injected_bugs! {
-    finds_a_tail_that_publishes_nothing: "ring_relaxed_tail" by ring_owner_against_thief, "lost or doubled";
-    finds_a_theft_without_a_claim: "steal_without_claim" by ring_two_thieves, RACE;
+    finds_a_tail_stored_without_release: "ring_relaxed_tail" by ring_owner_against_thief, "lost or taken twice";
+    finds_a_steal_without_a_claim: "steal_without_claim" by ring_two_thieves, RACE;
     finds_a_next_slot_taken_twice: "next_taken_twice" by next_slot_against_thief, RACE;
     finds_an_aside_slot_taken_twice: "aside_taken_twice" by aside_slot_against_thief, RACE;
 }

@@ -1,4 +1,4 @@
-//! `SharedQueue`: its models, and the injected bugs that they must find.
+//! Runs the models of `SharedQueue`, and checks that they find the injected bugs.
 
 use netpoll_models::{injected_bugs, models};
 
@@ -9,5 +9,5 @@ models! { shared_queue:
 
 injected_bugs! {
     finds_a_queue_checked_before_the_sleep_is_announced: "queue_checked_before_awake" by shared_queue_against_sleep, "every thread sleeps";
-    finds_a_number_published_without_the_lock: "shared_len_after_the_lock" by shared_queue_two_pushers, "lost or doubled";
+    finds_a_length_published_without_the_lock: "shared_len_after_the_lock" by shared_queue_two_pushers, "lost or taken twice";
 }

@@ -1,4 +1,4 @@
-//! Poll cache and closings: their models, and the injected bugs that they must find.
+//! Runs the models of the poll cache and of closings, and checks that they find the injected bugs.
 
 use netpoll_models::harness::{DEADLOCK, RACE};
 use netpoll_models::{injected_bugs, models};
@@ -10,5 +10,5 @@ models! { slots:
 
 injected_bugs! {
     finds_a_free_list_without_a_count: "free_list_without_count" by free_list_hands_out_once, RACE;
-    finds_closings_that_are_looked_at_first: "closings_look_first" by a_closing_is_not_missed, DEADLOCK;
+    finds_a_check_of_the_closings_before_the_wait: "closings_look_first" by a_closing_is_not_missed, DEADLOCK;
 }

@@ -1,4 +1,4 @@
-//! `PollDesc`: its models, and the injected bugs that they must find.
+//! Runs the models of `PollDesc`, and checks that they find the injected bugs.
 
 use netpoll_models::harness::{DEADLOCK, RACE, check_within};
 use netpoll_models::{injected_bugs, models, wait_state};
@@ -42,11 +42,11 @@ fn spurious_poll_keeps_no_edge() {
 injected_bugs! {
     finds_a_clear_that_ignores_the_tick: "clear_ignores_tick" by edge_against_wait, DEADLOCK;
     finds_a_short_read_that_ignores_the_tick: "clear_ignores_tick" by short_read_against_edge, DEADLOCK;
-    finds_a_wait_without_another_look: "wait_without_recheck" by edge_against_wait, DEADLOCK;
+    finds_a_wait_without_a_second_check: "wait_without_recheck" by edge_against_wait, DEADLOCK;
     finds_a_success_that_keeps_the_rest: "success_keeps_the_rest" by two_readers_share_an_edge, DEADLOCK;
     finds_a_drop_that_keeps_the_wake_up: "drop_keeps_wakeup" by a_dropped_reader_passes_on, DEADLOCK;
     finds_a_retry_that_forgets_the_edge: "retry_forgets_the_edge" by a_reader_dropped_while_polled_passes_on, DEADLOCK;
-    finds_a_poll_without_another_look: "wait_without_recheck" by a_poll_that_queues_takes_no_edge_and_is_closed, DEADLOCK;
+    finds_a_poll_without_a_second_check: "wait_without_recheck" by a_poll_that_queues_takes_no_edge_and_is_closed, DEADLOCK;
     finds_an_expiry_that_trusts_the_bit: "expiry_looks_at_the_bit" by expiry_against_wait, DEADLOCK;
     finds_a_close_that_wakes_one: "close_wakes_one" by close_against_wait, DEADLOCK;
     finds_a_hang_up_that_wakes_one: "hang_up_wakes_one" by a_hang_up_wakes_all, DEADLOCK;
@@ -55,10 +55,10 @@ injected_bugs! {
     finds_a_slot_that_is_freed_too_early: "slot_freed_before_it_is_empty" by two_readers_share_an_edge, RACE;
     finds_a_slot_left_by_another_waiter: "slot_left_by_another_waiter" by the_slot_changes_hands, DEADLOCK;
     finds_a_slot_that_is_put_back: "slot_is_put_back" by a_timeout_against_a_look_into_the_slot, DEADLOCK;
-    finds_keys_that_start_over: "keys_start_over" by a_key_is_not_given_out_again, DEADLOCK;
+    finds_keys_that_are_reused: "keys_start_over" by a_key_is_not_given_out_again, DEADLOCK;
     finds_evidence_that_keeps_the_edge: "evidence_keeps_the_edge" by spurious_poll_keeps_no_edge, DEADLOCK;
     finds_a_stale_event_that_counts: "stale_event_accepted" by stale_event_has_no_effect, "a stale event";
-    finds_polls_that_pile_up: "polls_pile_up" by polls_beyond_the_bound_are_woken, "polls are kept";
+    finds_polls_that_accumulate: "polls_pile_up" by polls_beyond_the_bound_are_woken, "polls are kept";
     finds_evidence_despite_skipped_edges:
         "evidence_despite_skipped_edges" by skipped_edges_lose_no_room, DEADLOCK;
     finds_a_number_that_outlives_its_generation:

@@ -12,8 +12,8 @@ use super::poll::roles::SHARDS_MAX;
 use super::runtime::runtime;
 use crate::sync::Arc;
 
-/// Settings for the runtime. Without `start`, the runtime starts with the defaults when it is first
-/// used.
+/// Settings for the runtime. If [`start`](Builder::start) is not called, the runtime starts with the
+/// defaults when it is first used.
 ///
 /// # Examples
 /// ```
@@ -48,40 +48,46 @@ impl Default for Builder {
 
 impl Builder {
     /// Creates settings with the defaults: one worker per CPU, 64 spare workers, 256 threads for
-    /// blocking calls, one shard of the poller per 8 workers.
+    /// blocking calls, and one poller shard per 8 workers.
     ///
-    /// If [`workers`](Builder::workers) or [`thread_name`](Builder::thread_name) is not called, the
-    /// environment variable `NETPOLL_THREADS` or `NETPOLL_THREAD_NAME` applies, and if it is not
-    /// set, async-std's `ASYNC_STD_THREAD_COUNT` or `ASYNC_STD_THREAD_NAME`. If
-    /// [`poller_shards`](Builder::poller_shards) is not called, `NETPOLL_POLLER_SHARDS` applies.
+    /// Environment variables replace three of the defaults. [`start`](Builder::start) reads those
+    /// whose method was not called:
+    /// * [`workers`](Builder::workers): `NETPOLL_THREADS`, or else async-std's
+    ///   `ASYNC_STD_THREAD_COUNT`;
+    /// * [`thread_name`](Builder::thread_name): `NETPOLL_THREAD_NAME`, or else async-std's
+    ///   `ASYNC_STD_THREAD_NAME`;
+    /// * [`poller_shards`](Builder::poller_shards): `NETPOLL_POLLER_SHARDS`.
     pub fn new() -> Builder {
         Builder { config: Config::new(), workers: None, thread_name: None, inspect_socket: None, black_box_file: None }
     }
 
-    /// Sets the number of threads that run tasks at the same time, at least 1. Threads are started
-    /// when there is work for them. A thread in [`block_on`](crate::task::block_on) is not counted.
+    /// Sets the maximum number of threads that run tasks at the same time, which must be at least 1.
+    /// A thread starts when there is work for it. A thread that runs the future of
+    /// [`block_on`](crate::task::block_on) is not counted.
     #[doc(alias = "worker_threads")]
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = Some(workers);
         self
     }
 
-    /// Sets the number of workers that may be added while tasks block their threads. 0 adds none.
+    /// Sets the maximum number of workers that are added while tasks block their threads. With 0, no
+    /// worker is added.
     pub fn spare_workers(mut self, spares: usize) -> Builder {
         self.config.spares = spares;
         self
     }
 
     /// Sets the number of shards of the poller, from 1 to 64. The default is one per 8 workers, and
-    /// one for fewer than 16 workers. This is for tests and tuning.
+    /// one for fewer than 16 workers. This setting is meant for tests and tuning.
     ///
-    /// A shard is an epoll instance, which one thread at a time waits in. A descriptor is registered
-    /// in one shard and stays there, preferably in that of the worker that registers it. More shards
-    /// let more threads take events at the same time, and contend less for the kernel's lock of an
-    /// instance. But a thread that waits while no other one is awake waits in all shards, which costs
-    /// a system call more. An instance, with two descriptors, is opened when it is first used.
+    /// A shard is an epoll instance in which one thread at a time waits. A descriptor is registered
+    /// in one shard, preferably that of the registering worker, and stays there. With more shards,
+    /// more threads can take events at the same time, and they contend less for the kernel's lock of
+    /// each instance. However, a thread that waits while no other thread is awake waits in all shards,
+    /// which costs an additional system call. An instance uses two descriptors and is opened when it
+    /// is first used.
     ///
-    /// On other back ends than epoll there is one shard, whatever this is set to.
+    /// Back ends other than epoll always have one shard.
     ///
     /// # Examples
     /// ```
@@ -98,18 +104,18 @@ impl Builder {
         self
     }
 
-    /// Sets the maximum number of threads for [`spawn_blocking`](crate::task::spawn_blocking), at
-    /// least 1. Further calls wait in a queue. Name look-ups, and closes of sockets for which
-    /// SO_LINGER is set, have separate threads, up to the same number each, so that they do not wait
-    /// for other calls.
+    /// Sets the maximum number of threads for [`spawn_blocking`](crate::task::spawn_blocking), which
+    /// must be at least 1. Further calls wait in a queue. Name look-ups have separate threads, and so have
+    /// closes of sockets for which SO_LINGER is set, so that neither waits for other calls. The same
+    /// maximum applies to each of these groups.
     #[doc(alias = "max_blocking_threads")]
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.config.blocking_threads = threads;
         self
     }
 
-    /// Sets the name of the runtime's threads; threads that do not run tasks have a suffix. The
-    /// kernel shows 15 bytes.
+    /// Sets the name of the runtime's threads. The names of threads that do not run tasks have a
+    /// suffix. The kernel shows the first 15 bytes.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = Some(name.into());
         self
@@ -121,35 +127,36 @@ impl Builder {
         self
     }
 
-    /// Sets a function that is called once for each time that a task is found to block its thread.
-    /// It is called on a thread of its own, for one task after the other, and may block: further
-    /// reports wait, at most 256 of them. A panic in it is contained.
+    /// Sets a function that is called each time a task is found to block its thread.
+    ///
+    /// The function runs on a separate thread, one call at a time, and may block. Up to 256 reports
+    /// wait for a call in progress; further ones are dropped. A panic in the function is caught.
     pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
         self.config.on_blocked_task = Some(Arc::new(report));
         self
     }
 
-    /// Sets whether a thread in [`block_on`](crate::task::block_on) also runs spawned tasks while
-    /// it waits, if the number of workers allows it. The default is `false`: only workers run
-    /// tasks.
+    /// Sets whether a thread in [`block_on`](crate::task::block_on) also runs spawned tasks while it
+    /// waits, if fewer threads than [`workers`](Builder::workers) run tasks. The default is `false`:
+    /// only workers run tasks.
     ///
     /// With `true`, a task that blocks such a thread delays the future of `block_on`. If the task
-    /// waits for that future, both deadlock.
+    /// blocks until that future makes progress, the two deadlock.
     pub fn block_on_runs_tasks(mut self, runs: bool) -> Builder {
         self.config.block_on_runs_tasks = runs;
         self
     }
 
-    /// Sets whether the operating system's errors of reads, writes and accepts name the operation
-    /// and the addresses, as Go's do (default: no).
+    /// Sets whether OS errors of reads, writes and accepts name the operation and the addresses, as
+    /// Go's errors do. The default is `false`.
     ///
-    /// With `true`, a reset connection fails with `read tcp 127.0.0.1:2->127.0.0.1:1: read:
-    /// connection reset by peer`, an [`OpError`](crate::net::OpError) of the same kind. The addresses
-    /// of accepted connections and of dialed TCP connections are asked for at the beginning, because
-    /// the kernel forgets them with a reset: two system calls per connection. The errno of
-    /// such an error is returned by [`net::raw_os_error`](crate::net::raw_os_error()), and no longer
-    /// by `io::Error::raw_os_error`. The errors of binding, dialing and resolving, and those that
-    /// this crate makes, are always `OpError`s.
+    /// With `true`, a read from a reset connection fails with `read tcp 127.0.0.1:2->127.0.0.1:1:
+    /// read: connection reset by peer`, an [`OpError`](crate::net::OpError) of the same kind. Because
+    /// the kernel forgets the addresses when a connection is reset, they are queried when a TCP
+    /// connection is dialed or any connection is accepted; this costs two system calls per connection.
+    /// [`net::raw_os_error`](crate::net::raw_os_error()) returns the errno of such an error;
+    /// `io::Error::raw_os_error` returns `None`. Errors of binding, dialing and resolving, and errors
+    /// that this crate creates, are always `OpError`s.
     ///
     /// # Examples
     /// ```
@@ -177,13 +184,13 @@ impl Builder {
         self
     }
 
-    /// Sets the share of each worker's time or turns, in per cent, that tasks of the lane
-    /// [`Control`](crate::rt::Lane::Control) may take before others. The default is 5, at most 100.
+    /// Sets the share of each worker's time or turns, in per cent, in which tasks of the lane
+    /// [`Control`](crate::rt::Lane::Control) run before others. The default is 5; the maximum is 100.
     ///
-    /// What the lane does not use is saved up for 50 ms, so that at 5 % a burst of control tasks takes
-    /// 2.5 ms. Beyond that, at 5 %, one of 20 turns is theirs, or they queue with the other tasks
-    /// if those are fewer. With 0 they always queue with the others; with 100 they always go first,
-    /// and other tasks run only while no control task can.
+    /// An unused share accumulates for 50 ms, so at 5 % a burst of control tasks may take 2.5 ms. After
+    /// that, at 5 %, control tasks get one of 20 turns; if fewer than 20 other tasks are queued, they
+    /// queue behind these. With 0, control tasks always queue with the others. With 100, they always go
+    /// first, and other tasks run only while no control task is runnable.
     ///
     /// # Examples
     /// ```
@@ -213,13 +220,13 @@ impl Builder {
     }
 
     /// Writes the [`black_box`](crate::rt::black_box()) to a file at `path` when a task blocks its
-    /// worker, at most every 10 s, and with the snapshots of
+    /// worker, at most once per 10 s, and together with the snapshots of
     /// [`dump_on_panic`](crate::rt::dump_on_panic) and
-    /// [`dump_on_sigusr1`](crate::rt::dump_on_sigusr1). An older file is replaced.
+    /// [`dump_on_sigusr1`](crate::rt::dump_on_sigusr1). An existing file is replaced.
     ///
-    /// Without this call, the environment variable `NETPOLL_BLACK_BOX` names the file. With
-    /// [`BlockedPolicy::Off`], blocked tasks are not reported and cause no file. A file that cannot be
-    /// written is reported on standard error.
+    /// If this method is not called, the environment variable `NETPOLL_BLACK_BOX` names the file. With
+    /// [`BlockedPolicy::Off`], no file is written when a task blocks its worker. A failure to write the
+    /// file is reported on standard error.
     ///
     /// # Examples
     /// ```
@@ -242,22 +249,22 @@ impl Builder {
     /// Starts the runtime with these settings.
     ///
     /// # Errors
-    /// * the error of [`InspectServer::bind`](crate::rt::InspectServer::bind), if
-    ///   [`inspect_socket`](Builder::inspect_socket) was called; the runtime is then not started;
-    /// * `AlreadyExists` if the runtime is running, because of an earlier `start` or its first use
-    ///   (spawning, waiting, sleeping); settings can be changed after
-    ///   [`shutdown`](crate::rt::shutdown);
-    /// * `InvalidInput` for an invalid number, also in `NETPOLL_THREADS` if
-    ///   [`workers`](Builder::workers) was not called;
-    /// * `Unsupported` inside a runtime that is shutting down;
-    /// * `Other` if the system refuses to create a thread for a quarter of a second.
+    /// The runtime is not started if an error is returned:
+    /// * `AlreadyExists` if the runtime is running, because of an earlier `start` or because it was
+    ///   already used to spawn, wait or sleep. The settings can be changed after a
+    ///   [`shutdown`](crate::rt::shutdown).
+    /// * `InvalidInput` if a number is out of range or the thread name contains a NUL byte. This
+    ///   includes `NETPOLL_THREADS` if [`workers`](Builder::workers) was not called, and
+    ///   `NETPOLL_POLLER_SHARDS` if [`poller_shards`](Builder::poller_shards) was not called.
+    /// * `Unsupported` in a simulation, and in a task or destructor of a runtime that is shutting down.
+    /// * `Other` in a child of fork(2) that did not call exec(2), and if the system has refused to
+    ///   create a thread for a quarter of a second.
+    /// * The error of [`InspectServer::bind`](crate::rt::InspectServer::bind), if
+    ///   [`inspect_socket`](Builder::inspect_socket) was called.
     pub fn start(self) -> io::Result<()> {
         #[cfg(feature = "sim")]
         if crate::sim::is_here() {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "a runtime cannot be started inside of a simulation",
-            ));
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a runtime cannot be started inside a simulation"));
         }
         let Builder { mut config, workers, thread_name, inspect_socket, black_box_file } = self;
         config.workers = match workers {
@@ -277,12 +284,12 @@ impl Builder {
         }
         if config.blocking_threads == 0 {
             return Err(invalid(
-                "a runtime needs at least one thread for blocking calls: names are resolved there".to_owned(),
+                "a runtime needs at least one thread for blocking calls, which resolves names".to_owned(),
             ));
         }
         if config.workers.saturating_add(config.spares) > PROCESSORS_MAX {
             return Err(invalid(format!(
-                "{} workers and {} spare ones are more than {PROCESSORS_MAX}",
+                "{} workers and {} spare workers exceed the maximum of {PROCESSORS_MAX}",
                 config.workers, config.spares
             )));
         }
@@ -290,13 +297,13 @@ impl Builder {
             return Err(invalid(format!("a share of {} % is more than 100 %", config.control_share)));
         }
         if config.thread_name.contains('\0') {
-            return Err(invalid("thread name must not contain a NUL byte".to_owned()));
+            return Err(invalid("a thread name must not contain a NUL byte".to_owned()));
         }
         super::fork::check()?;
         let runtime = runtime();
         if runtime.is_stopping() && context::is_inside() {
-            // Called from a destructor that the shutdown runs, or a task that has not ended: the
-            // shutdown waits for it.
+            // The caller is a destructor that the shutdown runs, or a task that has not ended. Waiting
+            // for the shutdown would deadlock, because the shutdown waits for the caller.
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the runtime cannot be started while it is shutting down",

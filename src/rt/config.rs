@@ -1,4 +1,4 @@
-//! [`Config`]: the settings of a running runtime, and what the environment sets.
+//! [`Config`]: the settings of a running runtime, and the environment variables that set some of them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -25,13 +25,15 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockedPolicy {
-    /// Counts and reports them, and adds workers while they block (up to
-    /// [`Builder::spare_workers`](crate::rt::Builder::spare_workers)).
+    /// Counts and reports such tasks, and adds workers while they block, up to
+    /// [`Builder::spare_workers`](crate::rt::Builder::spare_workers).
     #[default]
     AddWorkers,
-    /// Counts and reports them. A worker that is free takes the tasks queued behind them.
+    /// Counts and reports such tasks, and adds no workers. A free worker takes the tasks queued behind
+    /// them.
     ReportOnly,
-    /// Neither counts nor reports them. A worker that is free takes the tasks queued behind them.
+    /// Neither counts nor reports such tasks, and adds no workers. A free worker takes the tasks queued
+    /// behind them.
     Off,
 }
 
@@ -44,14 +46,14 @@ pub struct BlockedTask {
     pub id: TaskId,
     /// The task's name, if it has one.
     pub name: Option<String>,
-    /// The file and line of the call that spawned it. `None` if the task has ended since, or the call
-    /// is in a library that was loaded far from this crate.
+    /// The file and line of the call that spawned it. `None` if the task has ended in the meantime, or
+    /// if the call is in a library that is loaded far from this crate in memory.
     pub spawned_at: Option<&'static Location<'static>>,
-    /// The time that it has spent in the same poll, at least.
+    /// The minimum time that the task has spent in the same poll.
     pub blocked_for: Duration,
 }
 
-/// Workers and spare workers together.
+/// The maximum number of workers and spare workers together.
 pub(crate) const PROCESSORS_MAX: usize = 512;
 
 pub(crate) type Report = dyn Fn(&BlockedTask) + Send + Sync;
@@ -71,7 +73,7 @@ pub(crate) struct Config {
     pub(crate) wrap_io_errors: bool,
     /// The share of the control lane, in per cent.
     pub(crate) control_share: u32,
-    /// Called by sysmon when a task is found to block. It must return soon.
+    /// Called by sysmon when it finds that a task blocks its thread. Must return soon.
     pub(crate) on_stall: fn(),
 }
 
@@ -92,26 +94,28 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The setting of the current or last runtime, for each accepted connection and failed operation.
+/// `wrap_io_errors` of the current or last runtime. Accepts and failed operations read it.
 static WRAPS_IO_ERRORS: AtomicBool = AtomicBool::new(false);
 
-/// Returns whether errors of the operating system are to name operation and addresses; see
+/// Returns whether OS errors name the operation and the addresses; see
 /// [`Builder::wrap_io_errors`](crate::rt::Builder::wrap_io_errors).
 #[inline]
 pub(crate) fn wraps_io_errors() -> bool {
     WRAPS_IO_ERRORS.load(Ordering::Relaxed)
 }
 
-/// By the model of docs/SCALING.md one poller is busy two thirds of the time with 16 busy workers.
+/// According to the model in docs/SCALING.md, 16 busy workers keep one poller busy for two thirds of
+/// the time.
 const WORKERS_PER_SHARD: usize = 8;
 pub(super) const SPARES: usize = 64;
-/// Without the spare workers, whose number the environment cannot set.
+/// The maximum number of workers that the environment can set. It leaves room for the default number
+/// of spare workers.
 pub(super) const WORKERS_MAX: usize = PROCESSORS_MAX - SPARES;
 const BLOCKING_THREADS: usize = 256;
 const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
 const NAME_VARIABLE: &str = "NETPOLL_THREAD_NAME";
 const SHARDS_VARIABLE: &str = "NETPOLL_POLLER_SHARDS";
-/// async-std's variables, which are read if ours are not set.
+/// async-std's variables, which are read if this crate's are not set.
 const THREADS_FALLBACK: &str = "ASYNC_STD_THREAD_COUNT";
 const NAME_FALLBACK: &str = "ASYNC_STD_THREAD_NAME";
 
@@ -132,14 +136,14 @@ impl Config {
         }
     }
 
-    /// Makes the settings that are read without a lock those of this configuration.
+    /// Copies the settings that are read without a lock into their atomics.
     pub(crate) fn publish(&self) {
         WRAPS_IO_ERRORS.store(self.wrap_io_errors, Ordering::Relaxed);
         lanes::set_share(self.control_share);
     }
 
-    /// Returns the defaults with the values from the environment. A first use cannot return an
-    /// error, so for an invalid value the default is used and a message is printed to standard
+    /// Returns the defaults with the values from the environment. The first use of the runtime cannot
+    /// return an error, so an invalid value is replaced with the default and reported on standard
     /// error.
     pub(crate) fn from_environment() -> Config {
         let mut config = Config::new();
@@ -158,7 +162,7 @@ impl Config {
         config
     }
 
-    /// Returns the number of shards of the poller: 1 for a back end that cannot have several.
+    /// Returns the number of shards of the poller, which is 1 if the back end supports no more.
     pub(crate) fn poller_shards(&self) -> usize {
         match self.shards {
             _ if !Instance::shards_by_environment() => 1,
@@ -168,12 +172,17 @@ impl Config {
     }
 }
 
-/// Returns our variable if it is set, otherwise async-std's.
+/// Returns the name and value of this crate's variable if it is set, otherwise of async-std's.
 fn variable(ours: &'static str, fallback: &'static str) -> Option<(&'static str, OsString)> {
     [ours, fallback].into_iter().find_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
-/// async-std silently replaces an invalid number with its default; so does the fallback.
+/// Returns the number of workers that the environment sets, if any.
+///
+/// An invalid number in async-std's variable is ignored, as async-std does.
+///
+/// # Errors
+/// Returns `InvalidInput` if `NETPOLL_THREADS` is not a number from 1 to [`WORKERS_MAX`].
 pub(super) fn workers_from_environment() -> io::Result<Option<usize>> {
     let Some((name, value)) = variable(THREADS_VARIABLE, THREADS_FALLBACK) else { return Ok(None) };
     let workers = value.to_str().and_then(|value| value.trim().parse().ok());
@@ -184,6 +193,10 @@ pub(super) fn workers_from_environment() -> io::Result<Option<usize>> {
     }
 }
 
+/// Returns the number of shards that the environment sets, if any.
+///
+/// # Errors
+/// Returns `InvalidInput` if `NETPOLL_POLLER_SHARDS` is not a number from 1 to [`SHARDS_MAX`].
 pub(super) fn shards_from_environment() -> io::Result<Option<usize>> {
     let Some(value) = std::env::var_os(SHARDS_VARIABLE) else { return Ok(None) };
     match value.to_str().and_then(|value| value.trim().parse().ok()) {
@@ -195,7 +208,8 @@ pub(super) fn shards_from_environment() -> io::Result<Option<usize>> {
     }
 }
 
-/// The environment cannot contain a NUL byte, so any valid text is a valid name.
+/// Returns the thread name that the environment sets, unless it is not valid UTF-8. The environment
+/// cannot contain a NUL byte, so any other value is a valid name.
 pub(super) fn thread_name_from_environment() -> Option<String> {
     variable(NAME_VARIABLE, NAME_FALLBACK)?.1.into_string().ok()
 }

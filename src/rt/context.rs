@@ -1,7 +1,7 @@
-//! The current thread's role in the runtime: its processor, the task that it runs, and its budget.
+//! The current thread's state in the runtime: its processor, the task that it runs, and its budget.
 //!
-//! It is constant-initialised and has no destructor, so an access costs one thread-local load and
-//! works during thread exit.
+//! The state is constant-initialised and has no destructor, so an access costs one thread-local load
+//! and works during thread exit.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -25,25 +25,25 @@ const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
-    /// The data pointer of the waker of the future in whose turn this thread is, or [`NO_TURN`].
+    /// The data pointer of the waker of the future whose turn this thread is in, or [`NO_TURN`].
     own: Cell<*const ()>,
-    /// The direction of the last call of this turn with a short count, or null, and whether
-    /// something was written since.
+    /// The direction of the turn's last call with a short count, or null.
     short: Cell<*const ()>,
+    /// Whether the turn has written since that call.
     has_written: Cell<bool>,
-    /// Where the next call of this turn is recorded, in the processor's ring of turns.
+    /// The place in the processor's ring of turns where the next call of this turn is recorded.
     calls: Cell<CallPlace<'static>>,
     /// The nesting depth of worker loops and `block_on` on this thread.
     depth: Cell<u32>,
     /// Whether the thread is in the turn of a root future. After the turn it polls, or makes sure
     /// that another thread does.
     is_root: Cell<bool>,
-    /// Whether the thread is sysmon, and runs the wakers of events and timers.
+    /// Whether the thread is sysmon and runs the wakers of events and timers.
     is_sysmon: Cell<bool>,
-    /// The number of tasks that are being dropped, nested within each other.
+    /// The nesting depth of drops of tasks.
     discards: Cell<u32>,
-    /// The budget of a root future's turn on a thread without a processor. Outside of turns it
-    /// counts operations without a descriptor.
+    /// The budget of a root future's turn on a thread without a processor. Outside turns, it counts
+    /// operations without a descriptor.
     budget: Cell<u32>,
 }
 
@@ -65,7 +65,7 @@ thread_local! {
     };
 }
 
-/// Returns the processor that this thread owns, which may be of an epoch that is over.
+/// Returns the processor that this thread owns. Its epoch may be over.
 #[inline]
 pub(crate) fn processor() -> Option<&'static Processor> {
     CONTEXT.with(|context| context.processor.get())
@@ -78,7 +78,7 @@ pub(crate) fn set_processor(processor: Option<&'static Processor>) {
     });
 }
 
-/// Sets where calls are recorded, at the beginning and the end of a turn.
+/// Sets the place where calls are recorded. Called at the beginning and the end of a turn.
 #[inline]
 pub(crate) fn record_calls_at(place: CallPlace<'static>) {
     if cfg!(netpoll_no_black_box) {
@@ -87,7 +87,7 @@ pub(crate) fn record_calls_at(place: CallPlace<'static>) {
     CONTEXT.with(|context| context.calls.set(place));
 }
 
-/// Returns whether this thread is inside a worker loop or `block_on`.
+/// Returns whether this thread belongs to the runtime or is inside `block_on`.
 pub(crate) fn is_inside() -> bool {
     CONTEXT.with(|context| context.depth.get() > 0)
 }
@@ -118,21 +118,22 @@ pub(crate) fn set_sysmon(is_sysmon: bool) {
     CONTEXT.with(|context| context.is_sysmon.set(is_sysmon));
 }
 
-/// Starts a turn on a thread without a processor.
+/// Refills the budget for a turn on a thread without a processor.
 pub(crate) fn refill_budget() {
     CONTEXT.with(|context| context.budget.set(BUDGET));
 }
 
-/// The maximum nesting of drops. It is more than 1 because a destructor may wait until another task
-/// is dropped.
+/// The maximum nesting depth of drops. It is greater than 1 because a destructor may wait until another
+/// task is dropped.
 pub(crate) const DISCARDS_MAX: u32 = 16;
 
-/// Calls `f` with the number of nested drops on this thread, including the one that `f` performs.
+/// Calls `f` with the nesting depth of drops on this thread, including the drop that `f` performs.
 pub(crate) fn discarding(f: impl FnOnce(u32)) {
     with_discards(CONTEXT.with(|context| context.discards.get()) + 1, f);
 }
 
-/// Calls `f` while this thread drops no tasks; see [`discard`](super::sched::task::discard).
+/// Calls `f`, during which this thread defers drops of tasks; see
+/// [`discard`](super::sched::task::discard).
 pub(crate) fn defer_discards(f: impl FnOnce()) {
     with_discards(DISCARDS_MAX, |_| f());
 }
@@ -151,33 +152,33 @@ fn with_discards(count: u32, f: impl FnOnce(u32)) {
 /// Calls `f` with the task that this thread is running.
 pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     let task = CONTEXT.with(|context| context.task.get());
-    // SAFETY: null, or set by `run_task` further up this thread's stack. A task is alive until its
-    // future is dropped, which calls `end_task`.
+    // SAFETY: null, or set by a `run_turn` that is still on this thread's stack. A task is alive until
+    // its future is dropped, which calls `end_task`.
     #[allow(unsafe_code)]
     f(unsafe { task.as_ref() })
 }
 
-/// Ends the turn of the task `number`, whose future was dropped. What follows in this call of
-/// `async-task`, such as the waker of the handle, may run after the task is freed.
+/// Clears the current task if it is the task `number`, whose future was dropped. The code that follows
+/// in this call of `async-task`, such as the waker of the handle, may run after the task is freed.
 pub(crate) fn end_task(number: u64) {
     if with_task(|task| task.is_some_and(|task| task.number() == number)) {
         CONTEXT.with(|context| context.task.set(ptr::null()));
     }
 }
 
-/// Returns whether `waker` is the own waker of the future in whose turn this thread is.
+/// Returns whether `waker` is the waker of the future whose turn this thread is in.
 pub(crate) fn is_own(waker: &Waker) -> bool {
     CONTEXT.with(|context| context.own.get() == waker.data())
 }
 
 /// Returns whether this thread is in a turn whose end flushes gathered writes; see
-/// [`unsent`](super::unsent). After a nested turn the rest of the outer one does not count.
+/// [`unsent`](super::unsent). Returns false in the part of a turn that follows a nested turn.
 pub(crate) fn gathers_writes() -> bool {
     CONTEXT.with(|context| context.own.get() != NO_TURN || (unsent::is_simulating() && !context.task.get().is_null()))
 }
 
-/// Records in the current task, if there is one, what an operation that returns Pending waits for,
-/// and flushes gathered writes. The caller holds no lock.
+/// Records the wait of an operation that returns Pending in the current task, if there is one, and
+/// flushes gathered writes. The caller must hold no lock.
 pub(crate) fn note(waits: Waits) {
     unsent::flush();
     with_task(|task| {
@@ -187,8 +188,8 @@ pub(crate) fn note(waits: Waits) {
     });
 }
 
-/// Records one of the [`edge_notes`](super::sched::record::edge_notes) in the current task, as
-/// [`note`] does, replacing the previous word.
+/// Records one of the [`edge_notes`](super::sched::record::edge_notes) in the current task. Replaces
+/// the previous word, and does not flush gathered writes.
 #[inline]
 pub(crate) fn note_edge(note: u32) {
     with_task(|task| {
@@ -198,8 +199,8 @@ pub(crate) fn note_edge(note: u32) {
     });
 }
 
-/// Records in `record` that its task is woken by this thread. An event of the poller or a timer leaves
-/// the record as it is: it says what the task waits for.
+/// Records in `record` that this thread, or the task that it runs, wakes the record's task. If the
+/// wake-up is caused by an event of the poller or a timer, the record keeps the wait of the task.
 pub(crate) fn note_waker(record: &Record) {
     match with_task(|task| task.map(TaskData::number)) {
         Some(number) => record.note_waker(Waits::WokenByTask(number)),
@@ -208,7 +209,7 @@ pub(crate) fn note_waker(record: &Record) {
     }
 }
 
-/// Returns the processor that this thread owns in `epoch`. A thread that a shutdown left behind has
+/// Returns the processor that this thread owns in `epoch`. A thread that a shutdown left behind owns
 /// none in the next epoch.
 #[inline]
 pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
@@ -222,12 +223,12 @@ pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, boo
     (processor_in(epoch), CONTEXT.with(|context| !context.task.get().is_null()))
 }
 
-/// Makes `task` the current task while `f` runs, and resets it also if `f` panics.
+/// Makes `task` the current task while `f` runs. Restores the previous one, even if `f` panics.
 pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     run_turn(task, NO_TURN, f)
 }
 
-/// Runs a turn of the task as [`run_task`] does. `own` is the data pointer of the task's waker.
+/// Runs a turn of the task, as [`run_task`] does. `own` is the data pointer of the task's waker.
 #[inline]
 pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce() -> T) -> T {
     struct Restore(*const TaskData);
@@ -235,7 +236,7 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce(
         fn drop(&mut self) {
             CONTEXT.with(|context| {
                 context.task.set(self.0);
-                // An outer turn, if there is one, goes on without it and asks the kernel.
+                // An outer turn continues without this optimisation and makes its calls.
                 context.own.set(NO_TURN);
             });
         }
@@ -249,20 +250,20 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce(
     f()
 }
 
-/// Records that a call in the direction of `state` had a short count. [`record_call`] is called before
-/// or after.
+/// Records that a call in the direction of `state` had a short count. [`record_call`] records the call
+/// itself, before or after this.
 #[inline]
 pub(crate) fn set_short(writes: bool, state: &AtomicU8) {
     CONTEXT.with(|context| {
         context.short.set(ptr::from_ref(state).cast());
-        // A write that leaves some waits for room next, and its own count is the evidence.
+        // After a short write, the operation waits for room, and the short count itself is the evidence.
         if !writes {
             context.has_written.set(false);
         }
     });
 }
 
-/// Records a call on the descriptor `fd` that did not have to wait, whether it failed or not.
+/// Records a call on the descriptor `fd` that did not have to wait, including a failed one.
 #[inline]
 pub(crate) fn record_call(writes: bool, fd: i32) {
     CONTEXT.with(|context| {
@@ -279,9 +280,9 @@ pub(crate) fn record_call(writes: bool, fd: i32) {
     });
 }
 
-/// Returns whether the last short count of this turn was in the direction of `state`, something was
-/// written since, and `waker` is the task's own waker, which an awaited operation waits with. Once
-/// per short count.
+/// Returns true, once per short count, if the last short count of this turn was in the direction of
+/// `state`, the turn has written since, and `waker` is the task's own waker, with which an awaited
+/// operation waits.
 #[inline]
 pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
     CONTEXT.with(|context| {
@@ -308,7 +309,7 @@ impl Context {
         self.processor.get().is_some() || self.depth.get() > 0 || self.is_sysmon.get()
     }
 
-    /// Records a call for which the entry of the turn has no room: moves the calls of the entry to the
+    /// Records a call for which the entry of the turn has no room. Moves the calls of the entry to the
     /// processor's ring of events.
     #[cold]
     fn record_further_call(&self, writes: bool, fd: i32) {
@@ -319,12 +320,12 @@ impl Context {
         }
     }
 
-    /// Returns the remaining budget of the turn that this thread is in.
+    /// Returns the remaining budget of the current turn, or `None` outside turns.
     #[inline]
     fn left(&self) -> Option<u32> {
         match self.processor.get() {
-            // ORDERING: Relaxed: the owner's own counter. A change by `ask_to_yield` may be
-            // overwritten, and is made again later.
+            // ORDERING: Relaxed: only the owner and `ask_to_yield` change the counter. If a change by
+            // `ask_to_yield` is overwritten, it is repeated later.
             Some(processor) => Some(processor.budget.load(Ordering::Relaxed)),
             None if self.is_root.get() => Some(self.budget.get()),
             None => None,
@@ -362,12 +363,11 @@ impl Context {
     }
 }
 
-/// The number of bytes that one unit of the budget pays for.
+/// The number of bytes per unit of the budget.
 pub(crate) const BYTES_A_UNIT: usize = 16 << 10;
 
-/// Takes more from the budget for an operation that moved many bytes. Otherwise a task that
-/// saturates its connection would keep the other tasks of its thread waiting for 32 calls of
-/// maximum size.
+/// Takes additional units from the budget for an operation that moved many bytes. Otherwise a task that
+/// saturates its connection would delay the other tasks of its thread by 32 calls of maximum size.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     if bytes > BYTES_A_UNIT {
@@ -382,10 +382,10 @@ pub(crate) fn charge(bytes: usize) {
 }
 
 /// Asks the task that `processor` runs to yield, by taking the rest of its budget. The first
-/// operation of a turn keeps its unit, so a task that computes for long before each operation makes
-/// progress.
+/// operation of a turn keeps its unit, so that a task that computes for long before each operation
+/// makes progress.
 pub(crate) fn ask_to_yield(processor: &Processor) {
-    // One unit is what an earlier call left, or the last of the turn.
+    // If one unit is left, an earlier call has left it, or it is the last of the turn.
     let cut = |left| Some(u32::from(left == BUDGET || left == 1));
     // ORDERING: Relaxed: a hint to the owner, which may overwrite it.
     let _ = processor.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut);
@@ -395,17 +395,16 @@ pub(crate) fn ask_to_yield(processor: &Processor) {
 const REFUSED: u8 = u8::MAX;
 
 /// Takes one unit from the budget for an operation on a descriptor that need not wait. If the
-/// budget is used up, wakes the task and returns `Pending`. `state` belongs to one direction of the
-/// descriptor, and begins as 0.
+/// budget is used up, refuses the operation: wakes the task and returns `Pending`. `state` belongs to
+/// one direction of the descriptor, and is initially 0.
 ///
-/// A waker without data wakes no task, so an operation that is polled with one would not be polled
-/// again, and its caller acts on the answer. Such an operation is never refused. It takes its unit,
-/// and leaves a refusal to the next operation of the turn that can be polled again.
+/// An operation that is polled with a waker without data is never refused. Such a waker wakes no task,
+/// so the caller of the operation may act on the result and never poll again. The operation takes its
+/// unit, and the refusal applies to the next operation of the turn that can be polled again.
 ///
-/// An operation that was refused is not refused the next time. Of several operations in one task
-/// each therefore makes progress, even if the others use up every turn. Outside of turns, under
-/// another executor, a number of consecutive operations on one direction is followed by one
-/// refusal.
+/// An operation that was refused is not refused the next time. So each of several operations in a task
+/// makes progress, even if the others use up every turn. Outside turns, under another executor, an
+/// operation is refused after [`BUDGET`] consecutive operations on the same direction.
 pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> {
     // ORDERING: Relaxed: the state only affects fairness.
     let seen = state.load(Ordering::Relaxed);
@@ -438,7 +437,8 @@ pub(crate) fn is_spent(state: &AtomicU8) -> bool {
 }
 
 /// Ends the run of consecutive operations on a direction, because this one has to wait. In a turn,
-/// returns the unit that [`poll_turn`] took if the call `only_asked`.
+/// gives back the unit that [`poll_turn`] took, if `only_asked`: the direction was not marked as ready,
+/// and the call was made only to find out whether it is.
 pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
     CONTEXT.with(|context| match context.left() {
         Some(left) if only_asked => context.set_left((left + 1).min(BUDGET)),
@@ -448,12 +448,12 @@ pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
 }
 
 /// Takes one unit from the budget for an operation that need not wait and has no descriptor. If the
-/// budget is used up, wakes the task and returns `Pending`. `refused` begins as false and is kept
-/// with the operation, which is not refused twice in a row.
+/// budget is used up, wakes the task and returns `Pending`. `refused` is initially false and belongs to
+/// the operation, which is not refused twice in a row.
 pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<()> {
     let yields = can_yield(cx);
     let granted = CONTEXT.with(|context| {
-        // When it is used up, it is refilled at once: the task may be another executor that
+        // A budget that is used up is refilled at once, because the task may be another executor that
         // continues to poll within this turn.
         let (left, refill) = context.left().map_or((context.budget.get(), BUDGET), |left| (left, REFILL));
         if context.take(left) || *refused || !yields {
@@ -468,13 +468,13 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<
     granted_or_yield(granted, cx)
 }
 
-/// Takes one unit of the task's budget, and yields once if the budget is used up.
+/// Takes one unit of the task's budget. Yields once if the budget is used up.
 pub async fn take_turn() {
     let mut refused = false;
     poll_fn(|cx| poll_budget(cx, &mut refused)).await;
 }
 
-/// Returns whether the caller is polled again after it has been woken.
+/// Returns whether the caller is polled again after it was woken. A waker without data wakes no task.
 pub(crate) fn can_yield(cx: &TaskContext<'_>) -> bool {
     !cx.waker().data().is_null()
 }

@@ -26,8 +26,7 @@ fn with_processor(test: impl FnOnce(&'static Processor) + Send + 'static) {
     thread.join().unwrap();
 }
 
-/// Returns the number of polls until the budget is used up, and checks that the task is then
-/// woken once.
+/// Returns the number of granted polls, up to `most`. Checks that the refusal wakes the task once.
 fn polls(most: u32) -> u32 {
     let count = Arc::new(Count::default());
     let waker = Waker::from(count.clone());
@@ -47,7 +46,7 @@ fn budget_is_used_up_and_refilled() {
         assert_eq!(processor.budget.load(Ordering::Relaxed), REFILL);
     });
     std::thread::spawn(|| {
-        assert!(!take_budget(), "no budget outside of turns");
+        assert!(!take_budget(), "no budget outside turns");
         assert_eq!((polls(100), polls(100)), (BUDGET, BUDGET));
     })
     .join()
@@ -84,7 +83,7 @@ fn is_granted(state: &AtomicU8) -> bool {
     poll_turn(&mut TaskContext::from_waker(&Arc::new(Count::default()).into()), state).is_ready()
 }
 
-/// With 40 operations in one task, the same ones would otherwise be refused in every turn.
+/// Otherwise, with 40 operations in a task, the same ones would be refused in every turn.
 #[test]
 fn refused_operation_is_granted_next_time() {
     with_processor(|processor| {
@@ -124,7 +123,7 @@ fn task_asked_to_yield_keeps_first_operation_of_its_turn() {
 }
 
 #[test]
-fn refusals_outside_of_turns_count_per_direction() {
+fn refusals_outside_turns_count_per_direction() {
     let count = |state: &AtomicU8| (0..100).take_while(|_| is_granted(state)).count();
     let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
     assert_eq!([&one, &one, &other].map(count), [BUDGET as usize; 3]);
@@ -137,7 +136,7 @@ fn wait_under_another_executor_ends_the_run_of_operations() {
     let mut cx = TaskContext::from_waker(&waker);
     for _ in 0..2 * BUDGET {
         assert!(poll_turn(&mut cx, &state).is_ready());
-        // A second operation finds nothing and waits, whether the direction was marked as ready or not.
+        // A second operation waits, whether the direction was marked as ready or not.
         for only_asked in [true, false] {
             assert!(poll_turn(&mut cx, &state).is_ready());
             end_run(&state, only_asked);
@@ -176,7 +175,7 @@ fn operation_that_has_to_wait_gives_its_unit_back() {
     });
 }
 
-/// A caller that polls only once acts on the answer, and does not poll again after a wake-up.
+/// A caller that polls once acts on the result, and does not poll again after a wake-up.
 #[test]
 fn waker_that_wakes_no_task_is_never_refused() {
     let (state, mut cx) = (AtomicU8::new(0), TaskContext::from_waker(Waker::noop()));
@@ -187,7 +186,7 @@ fn waker_that_wakes_no_task_is_never_refused() {
     });
 }
 
-/// The refusal that such a waker is spared goes to the next operation, and the turn of an operation that was refused stays its own.
+/// The refusal applies to the next operation instead. An operation that was refused before is still granted.
 #[test]
 fn waker_that_wakes_no_task_leaves_the_refusal_to_others() {
     let once = |state: &AtomicU8| poll_turn(&mut TaskContext::from_waker(Waker::noop()), state).is_ready();
@@ -214,11 +213,11 @@ fn waker_that_wakes_no_task_leaves_the_refusal_to_others() {
         assert!(poll_budget(&mut cx, &mut refused).is_ready() && refused);
     });
     let state = AtomicU8::new(0);
-    assert!((0..100).all(|_| once(&state)) && !is_granted(&state), "outside of turns");
+    assert!((0..100).all(|_| once(&state)) && !is_granted(&state), "outside turns");
 }
 
 #[test]
-fn short_count_counts_for_its_turn_and_its_task_alone() {
+fn short_count_is_used_only_in_its_turn_by_its_task() {
     let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
     let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
     let set_short_and_write = |state| {
@@ -229,7 +228,7 @@ fn short_count_counts_for_its_turn_and_its_task_alone() {
         record_call(true, 3);
         assert!(!take_short(&one, &own));
         set_short(false, &one);
-        assert!(!take_short(&one, &own), "nothing was written since");
+        assert!(!take_short(&one, &own), "the turn has not written since");
         record_call(true, 3);
         assert!(!take_short(&one, &foreign) && !take_short(&one, Waker::noop()) && !take_short(&other, &own));
         assert!(take_short(&one, &own.clone()) && !take_short(&one, &own), "once");
@@ -242,13 +241,13 @@ fn short_count_counts_for_its_turn_and_its_task_alone() {
     run_turn(ptr::null(), own.data(), || assert!(!take_short(&other, &own), "another turn"));
     run_task(ptr::null(), || {
         set_short_and_write(&one);
-        assert!(!take_short(&one, Waker::noop()), "in no turn");
+        assert!(!take_short(&one, Waker::noop()), "outside turns");
     });
 }
 
-/// `take_short` relies on it.
+/// `take_short` relies on this.
 #[test]
-fn waker_of_a_turn_is_known() {
+fn waker_of_a_turn_is_recognised() {
     let knows =
         || std::future::poll_fn(|cx| Poll::Ready(CONTEXT.with(|context| context.own.get()) == cx.waker().data()));
     crate::task::block_on(async {
@@ -289,7 +288,7 @@ fn context_follows_the_running_task() {
         assert!(processor_in(1).is_none() && processor_and_task(1).0.is_none());
         let task = ptr::without_provenance(8);
         let ran = std::panic::catch_unwind(|| run_task(task, || assert!(!processor_and_task(0).1, "on purpose")));
-        assert!(ran.is_err() && !processor_and_task(0).1, "also if it panics");
+        assert!(ran.is_err() && !processor_and_task(0).1, "even if the turn panics");
         run_task(task, || {
             assert!(processor_and_task(0).1);
             run_task(ptr::null(), || assert!(!processor_and_task(0).1));

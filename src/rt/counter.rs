@@ -2,7 +2,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A plain counter, written by its owner and summed by `metrics`.
+/// A counter that its owner, or any thread, increments, and that `metrics` reads.
 #[derive(Debug)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -11,13 +11,13 @@ impl Counter {
         Counter(AtomicU64::new(0))
     }
 
-    /// Adds to the counter; only for the thread that owns it.
+    /// Adds `count`. Only the thread that owns the counter may call this.
     #[inline]
     pub(crate) fn add_owned(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
     }
 
-    /// Adds to the counter, from any thread.
+    /// Adds `count`. Any thread may call this.
     pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }

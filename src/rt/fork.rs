@@ -1,14 +1,14 @@
-//! fork(2): a child has the runtime's memory but none of its threads, and shares its epoll instance
+//! fork(2): a child has the runtime's memory but none of its threads, and shares the epoll instances
 //! with the parent.
 //!
 //! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and
 //! ends the epoch, so that existing registrations are void and a new registration checks the flag.
 //! A child that only calls exec(2) is not affected.
 //!
-//! A child that does not call exec(2) keeps duplicates of its parent's descriptors, and with them
-//! their epoll registrations. A process that has ever called fork(2) therefore removes every
-//! descriptor from epoll before it closes it. (posix_spawn(3), which `std::process::Command`
-//! prefers, runs no handlers, and its child calls exec(2) at once.)
+//! A child that does not call exec(2) keeps duplicates of the parent's descriptors, so their epoll
+//! registrations stay after the parent has closed them. A process that has ever called fork(2)
+//! therefore removes every descriptor from epoll before it closes it. posix_spawn(3), which
+//! `std::process::Command` prefers, runs no handlers; its child calls exec(2) at once.
 
 use std::io;
 use std::sync::{Once, OnceLock};
@@ -18,7 +18,7 @@ use crate::sync::{AtomicBool, Ordering};
 /// Whether this process is a child of fork(2).
 static FORKED: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process has, or may have, children.
+/// Whether this process has called fork(2).
 static FORKS: AtomicBool = AtomicBool::new(false);
 
 #[allow(unsafe_code)]
@@ -42,7 +42,7 @@ extern "C" fn in_child() {
     }
 }
 
-/// Called in a child, to make earlier state void. It must be async-signal-safe.
+/// Called in a child, to make the earlier state void. It must be async-signal-safe.
 static DISOWN: OnceLock<fn()> = OnceLock::new();
 
 /// Installs the handlers, once. A child calls `disown`, which must be async-signal-safe.
@@ -51,8 +51,8 @@ pub(crate) fn watch(disown: fn()) {
     static INSTALLED: Once = Once::new();
     DISOWN.get_or_init(|| disown);
     INSTALLED.call_once(|| {
-        // SAFETY: the handlers only use atomic operations, which are async-signal-safe. If there is
-        // no memory for them, a fork is not noticed.
+        // SAFETY: the handlers only use atomic operations, which are async-signal-safe. If they cannot
+        // be installed for lack of memory, forks are not detected.
         let _ = unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
     });
 }
@@ -63,7 +63,7 @@ pub(crate) fn has_forked() -> bool {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Panics in a forked child, for functions that cannot return an error.
+/// Panics in a forked child. For functions that cannot return an error.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).
@@ -74,14 +74,17 @@ pub(crate) fn refuse() {
     }
 }
 
-/// Returns whether this is a child of fork(2) that did not call exec(2). Its destructors must not
-/// touch what it shares with its parent: registrations and the names of files.
+/// Returns whether this is a child of fork(2) that did not call exec(2). Destructors in such a child
+/// must not remove registrations or files that it shares with its parent.
 #[inline]
 pub(crate) fn is_child() -> bool {
     FORKED.load(Ordering::Relaxed)
 }
 
-/// Returns an error in a child of fork(2) that did not call exec(2).
+/// Checks that this process may use the runtime.
+///
+/// # Errors
+/// Returns `Other` in a child of fork(2) that did not call exec(2).
 #[inline]
 pub(crate) fn check() -> io::Result<()> {
     if is_child() {

@@ -1,7 +1,7 @@
-//! [`Histogram`]: how often a measured value was in each of a fixed series of ranges.
+//! [`Histogram`]: the number of measured values in each of a fixed series of ranges.
 //!
-//! The upper bound of a range is four times that of the range before it, so 14 counters cover a
-//! microsecond to 17 seconds. The bounds never change, as a collector of metrics requires.
+//! The upper bound of a range is four times that of the previous range, so 14 counters cover one
+//! microsecond to 17 seconds. The bounds never change, as metrics collectors require.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ impl Unit {
     }
 }
 
-/// The range of `value`: bounds are included.
+/// Returns the index of the range of `value`. A range includes its upper bound.
 #[inline]
 fn bucket(value: u64, unit: Unit) -> usize {
     let above = value.saturating_sub(1) >> unit.shift();
@@ -57,7 +57,7 @@ impl Recorder {
         Recorder { unit, counts: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
     }
 
-    /// Records a value; only for the thread that owns the counters.
+    /// Records a value. Only the thread that owns the recorder may call this.
     #[inline]
     pub(crate) fn record_owned(&self, value: u64) {
         let count = &self.counts[bucket(value, self.unit)];
@@ -65,13 +65,13 @@ impl Recorder {
         self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
     }
 
-    /// Records a value, from any thread.
+    /// Records a value. Any thread may call this.
     pub(crate) fn record(&self, value: u64) {
         self.counts[bucket(value, self.unit)].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// Adds the counts to `histogram`, which has the same unit.
+    /// Adds the recorded values to `histogram`, which must have the same unit.
     pub(crate) fn add_to(&self, histogram: &mut Histogram) {
         for (sum, count) in histogram.counts.iter_mut().zip(&self.counts) {
             *sum += count.load(Ordering::Relaxed);
@@ -80,10 +80,10 @@ impl Recorder {
     }
 }
 
-/// How often a measured value was in each of a series of ranges; see
+/// The number of measured values in each of a series of ranges. An example is
 /// [`Metrics::poll_seconds`](super::Metrics::poll_seconds).
 ///
-/// The upper bound of each range is four times that of the range before it.
+/// The upper bound of each range is four times that of the previous range.
 ///
 /// # Examples
 /// ```
@@ -114,7 +114,7 @@ impl Histogram {
         self.sum as f64 * self.unit.scale()
     }
 
-    /// Returns the upper bound of each range, and the number of values that are not above it. The
+    /// Returns the upper bound of each range with the number of values that do not exceed it. The
     /// last bound is infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + use<> {
         let (Histogram { unit, counts, .. }, mut total) = (*self, 0);
@@ -126,8 +126,8 @@ impl Histogram {
         })
     }
 
-    /// Returns an upper bound of the `quantile` (0 to 1) of the values: the bound of the range that
-    /// contains it. Returns 0 without values.
+    /// Returns the upper bound of the range that contains the given quantile (0 to 1) of the values.
+    /// Returns 0 if there are no values.
     pub fn quantile(&self, quantile: f64) -> f64 {
         let (all, quantile) = (self.count(), quantile.clamp(0.0, 1.0));
         if all == 0 {
@@ -138,7 +138,7 @@ impl Histogram {
     }
 }
 
-/// As `count`, `sum`, and `buckets` without the last one, whose bound is infinite.
+/// Serializes `count`, `sum`, and all `buckets` except the last one, whose bound is infinite.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Histogram {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

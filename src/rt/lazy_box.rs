@@ -1,15 +1,15 @@
-//! [`LazyBox`]: an optional value that is created on demand, at the cost of one word.
+//! [`LazyBox`]: an optional value that is created on demand, and takes one word.
 //!
-//! For fields of sockets and tasks that few of them need. `std::sync::OnceLock<Box<T>>` takes two
-//! words and a check of the first.
+//! It is used for fields that few sockets and tasks need. `std::sync::OnceLock<Box<T>>` takes two words
+//! and an additional check.
 //!
 //! # States
-//! *empty* (null) → *made*, once; never back. If two threads create the value at the same time, one
-//! wins and the other's value is dropped.
+//! *empty* (null) → *created*, once. If two threads create the value at the same time, one value is
+//! stored and the other is dropped.
 //!
 //! # Memory ordering
-//! The winner's Release pairs with the Acquire of every access: a thread that sees the pointer sees
-//! the value.
+//! The Release of the thread that stores the value pairs with the Acquire of every access: a thread
+//! that sees the pointer sees the value.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,8 +22,8 @@ pub(crate) struct LazyBox<T> {
     owns: PhantomData<Box<T>>,
 }
 
-// SAFETY: the same as for `Box<T>` when it is unique; when shared it hands out `&T`, and this
-// thread may drop what another one created.
+// SAFETY: shared access returns `&T`, which requires `T: Sync`. A thread may drop a value that another
+// one created, which requires `T: Send`.
 #[allow(unsafe_code)]
 unsafe impl<T: Send + Sync> Sync for LazyBox<T> {}
 
@@ -57,7 +57,7 @@ impl<T> LazyBox<T> {
     #[allow(unsafe_code)]
     fn offer(&self, value: Box<T>) -> &T {
         let made = Box::into_raw(value);
-        // ORDERING: Release publishes the value; Acquire sees the winner's.
+        // ORDERING: Release publishes the value; Acquire sees that of another thread.
         match self.value.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: just created, and owned until `self` is dropped.
             Ok(_) => unsafe { &*made },
@@ -75,7 +75,7 @@ impl<T> LazyBox<T> {
     #[allow(unsafe_code)]
     pub(crate) fn take(&mut self) -> Option<Box<T>> {
         let value = std::mem::replace(self.value.get_mut(), ptr::null_mut());
-        // SAFETY: not null: created by `Box::into_raw`, and no longer stored here.
+        // SAFETY: if it is not null, it was created by `Box::into_raw`, and it is no longer stored here.
         (!value.is_null()).then(|| unsafe { Box::from_raw(value) })
     }
 }

@@ -9,17 +9,17 @@ use super::sched::processor::Processor;
 use crate::sync::Ordering;
 
 /// Declares the fields of [`Metrics`] with their kinds, so that [`Metrics::iter`] and
-/// [`Metrics::histograms`] include all.
+/// [`Metrics::histograms`] include all of them.
 macro_rules! metrics {
     (
         $($(#[doc = $doc:literal])+ $kind:ident $name:ident: $type:ty,)+
         ; $($(#[doc = $about:literal])+ $unit:ident $histogram:ident,)+
     ) => {
-        /// Metrics of the runtime at one moment; returned by [`metrics`].
+        /// The runtime's metrics at one moment; returned by [`metrics`].
         ///
-        /// Totals are counted from the start of the process and continue across a
-        /// [`shutdown`](crate::rt::shutdown). Each value is exact, but they are not read at the same
-        /// instant.
+        /// Totals count from the start of the process and continue across a
+        /// [`shutdown`](crate::rt::shutdown). Each value is exact, but the values are not read at the
+        /// same instant.
         ///
         /// [`iter`](Metrics::iter) lists them with their descriptions, and
         /// [`openmetrics`](Metrics::openmetrics) prints them for Prometheus and other collectors.
@@ -41,7 +41,7 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Returns all metrics that are single numbers, each with its name, description and kind.
+            /// Returns all metrics except the histograms, each with its name, description and kind.
             ///
             /// # Examples
             /// ```
@@ -86,21 +86,21 @@ macro_rules! metrics {
 metrics! {
     /// Maximum number of threads that run tasks at the same time, as configured.
     Gauge workers: usize,
-    /// Current number of worker threads, without threads inside `block_on`.
+    /// Current number of worker threads, excluding threads inside `block_on`.
     Gauge worker_threads: usize,
     /// Current number of threads for blocking calls and name look-ups.
     Gauge blocking_threads: usize,
     /// Current number of blocking calls and name look-ups that wait for a thread.
     Gauge blocking_queued: usize,
-    /// Current number of tasks: spawned and not ended.
+    /// Current number of tasks that were spawned and have not ended.
     Gauge tasks_alive: u64,
     /// Total number of spawned tasks.
     Counter tasks_spawned: u64,
-    /// Current number of tasks in the queue that all threads share.
+    /// Current number of tasks in the shared queues.
     Gauge tasks_injected: usize,
     /// Current number of tasks of the lane `Control`.
     Gauge control_tasks: usize,
-    /// Total number of turns that tasks of the lane `Control` had before others.
+    /// Total number of turns in which a task of the lane `Control` ran before others.
     Counter control_turns: u64,
     /// Total number of times that a task of the lane `Control` queued with the others, because the
     /// lane had used up its share.
@@ -113,17 +113,17 @@ metrics! {
     Counter parks: u64,
     /// Number of shards of the poller.
     Gauge poller_shards: usize,
-    /// Total number of calls that waited for events or checked for them. A wait in several shards of
-    /// the poller counts once for each.
+    /// Total number of waiting and non-blocking polls for events. A wait in several shards of the
+    /// poller counts once per shard.
     Counter poller_waits: u64,
-    /// Total number of events that these calls returned.
+    /// Total number of events that these polls returned.
     Counter events: u64,
-    /// Total number of events for descriptors that were already closed; they are dropped.
+    /// Total number of events for descriptors that were already closed; they have no effect.
     Counter stale_events: u64,
     /// Current number of operations that wait for a descriptor.
     Gauge waiters: usize,
-    /// Total number of armed timers: sleeps and deadlines. One that is moved later counts again
-    /// when it is re-armed.
+    /// Total number of timers armed for sleeps and deadlines. A timer that is moved to a later time
+    /// counts again when it is re-armed.
     Counter timers_armed: u64,
     /// Total number of timers that fired.
     Counter timers_fired: u64,
@@ -135,49 +135,49 @@ metrics! {
     Gauge nested_block_on: u32,
     /// Current number of open sockets of this crate.
     Gauge descriptors: usize,
-    /// Total number of calls of splice(2) to a socket and of sendfile(2) that moved bytes: the work
+    /// Total number of calls of splice(2) to a socket and of sendfile(2) that moved bytes: the copies
     /// that [`io::copy`](crate::io::copy()) and [`send_file`](crate::net::TcpStream::send_file)
-    /// leave to the kernel.
+    /// delegate to the kernel.
     Counter kernel_copies: u64,
-    /// Total number of panics that escaped a task's own containment (in destructors).
+    /// Total number of caught panics in the destructors of tasks and of their outputs.
     Counter contained_panics: u64,
     ;
-    /// Duration of polls of tasks on the workers: a sample, the first poll after some sleeps and each
-    /// poll in a series of long ones.
+    /// Duration of polls of tasks on the workers: a sample that consists of the first poll after some
+    /// sleeps, and of each poll in a series of long ones.
     Seconds poll_seconds,
-    /// Delay from an event to the poll of the task that it woke: a sample, the last task that was
-    /// queued after every 32nd sleep and after polls of busy workers. The time that the event waited
-    /// in the kernel is not included.
+    /// Delay from an event to the poll of the task that it woke: a sample that consists of the last
+    /// task queued after every 32nd sleep and after polls of busy workers. The time that the event
+    /// waited in the kernel is not included.
     Seconds wake_delay_seconds,
-    /// Number of connections that waited to be accepted: a sample, one of 64 accepted TCP connections.
+    /// Number of connections that waited to be accepted: a sample of one in 64 accepted TCP connections.
     Count accept_queue,
 }
 
-/// One of the histograms of [`Metrics`].
+/// A histogram of [`Metrics`] with its name and description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistogramMetric {
     /// The name of the field of [`Metrics`].
     pub name: &'static str,
-    /// One sentence about it.
+    /// A description of one sentence.
     pub help: &'static str,
-    /// The unit, which the name ends with; empty for a count.
+    /// The unit, which is also the end of the name. Empty for a count.
     pub unit: &'static str,
     /// The values.
     pub histogram: Histogram,
 }
 
-/// One of the runtime's [`Metrics`].
+/// A single number of [`Metrics`] with its name and description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metric {
     /// The name of the field of [`Metrics`].
     pub name: &'static str,
-    /// One sentence about it.
+    /// A description of one sentence.
     pub help: &'static str,
-    /// Whether it only grows.
+    /// Whether the value is a total or a current number.
     pub kind: MetricKind,
-    /// Its value. All metrics are counts, without a unit.
+    /// The value, which is a count without a unit.
     pub value: u64,
 }
 
@@ -193,7 +193,7 @@ pub enum MetricKind {
 
 impl Metrics {
     /// Returns all metrics and histograms in the OpenMetrics 1.0 text format, which ends with `# EOF`.
-    /// [`rt::openmetrics`](super::openmetrics) adds those of each listener.
+    /// [`rt::openmetrics`](super::openmetrics) adds the metrics of each listener.
     ///
     /// The names begin with `netpoll_`; those of totals end in `_total`. The content type is
     /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
@@ -210,7 +210,8 @@ impl Metrics {
         text
     }
 
-    /// Returns all metrics in the OpenMetrics format without its end, so that others may follow.
+    /// Returns all metrics in the OpenMetrics format without the final `# EOF`, so that more metrics
+    /// can follow.
     pub(super) fn openmetrics_without_end(&self) -> String {
         let mut text = String::new();
         for Metric { name, help, kind, value } in self.iter() {
@@ -240,8 +241,8 @@ impl Metrics {
     }
 }
 
-/// Returns the first sentence of a field's documentation, up to a colon or semicolon and without
-/// markup.
+/// Returns the first sentence of a field's documentation, up to a colon, a semicolon or the full
+/// stop.
 fn first_sentence(doc: &'static str) -> &'static str {
     let end = doc.find([':', ';']).or_else(|| doc.find(". ")).unwrap_or(doc.len());
     doc[..end].trim().trim_end_matches('.')
@@ -250,12 +251,12 @@ fn first_sentence(doc: &'static str) -> &'static str {
 static KERNEL_COPIES: Counter = Counter::new();
 static ACCEPT_QUEUE: Recorder = Recorder::new(Unit::Count);
 
-/// Returns the counters of the lengths of accept queues.
+/// Returns the recorder of accept queue lengths.
 pub(crate) fn accept_queue() -> &'static Recorder {
     &ACCEPT_QUEUE
 }
 
-/// Returns the counter of calls that move bytes inside the kernel.
+/// Returns the counter of calls that move bytes within the kernel.
 pub(crate) fn kernel_copies() -> &'static Counter {
     &KERNEL_COPIES
 }
@@ -275,7 +276,7 @@ pub fn metrics() -> Metrics {
     metrics_with(|| sides().map(|side| side.waiting()).sum())
 }
 
-/// Returns the metrics with the number of waiters that `waiters` returns.
+/// Returns the current metrics, with the number of waiters that `waiters` returns.
 pub(crate) fn metrics_with(waiters: impl FnOnce() -> usize) -> Metrics {
     let runtime = runtime();
     let sum = |counter: fn(&Processor) -> &Counter| runtime.processors().map(|p| counter(p).get()).sum::<u64>();
@@ -325,13 +326,13 @@ mod tests {
     use super::*;
     use crate::rt::histogram::BUCKETS;
 
-    /// The format of <https://prometheus.io/docs/specs/om/open_metrics_spec/>: HELP, TYPE and the sample of each, then EOF.
+    /// The format is that of <https://prometheus.io/docs/specs/om/open_metrics_spec/>: HELP, TYPE and the sample of each metric, then EOF.
     #[test]
     fn openmetrics_has_help_type_and_value_of_each_metric() {
         let metrics = Metrics { workers: 3, polls: 7, ..Metrics::default() };
         let text = metrics.openmetrics();
         let lines: Vec<&str> = text.lines().collect();
-        // A histogram has a bucket per range, count and sum; those of seconds have a unit.
+        // Each histogram has HELP, TYPE, one bucket per range, count and sum. A histogram of seconds also has UNIT.
         let of_histograms: usize =
             metrics.histograms().map(|metric| 4 + BUCKETS + usize::from(!metric.unit.is_empty())).sum();
         assert_eq!(lines.len(), 3 * metrics.iter().count() + of_histograms + 1);
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn totals_are_counters_and_numbers_of_now_are_gauges() {
+    fn totals_are_counters_and_current_numbers_are_gauges() {
         for Metric { name, help, kind, .. } in Metrics::default().iter() {
             assert_eq!(help.starts_with("Total"), kind == MetricKind::Counter, "{name}: {help}");
         }

@@ -6,8 +6,8 @@
 //!
 //! [`inspect()`] shows what each task and socket is doing.
 
-// The internal parts: `poll` reports which sockets are ready; `time` has the clock, the timer heap and
-// sleeps; `sched` runs tasks; `runtime` connects them.
+// The internal parts: `poll` reports which sockets are ready, `time` has the clock, the timer heap and
+// sleeps, `sched` runs tasks, and `runtime` connects them.
 
 mod builder;
 mod config;

@@ -1,14 +1,16 @@
-//! [`Parker`]: a thread that waits for a token.
+//! [`Parker`]: blocks a thread until another thread passes it a token.
+//!
+//! It is used instead of `std::thread::park` so that it neither consumes nor produces tokens of user
+//! code on the same thread.
 //!
 //! # States
-//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. An `unpark` before
-//! `park` leaves the token, and several leave one. This is used instead of `std::thread::park` so
-//! that it neither consumes nor produces tokens of user code on the same thread.
+//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. An `unpark` before `park`
+//! leaves the token. Several leave one token.
 //!
 //! # Memory ordering
-//! All steps are read-modify-writes with AcqRel: writes before `unpark` are visible after `park`.
-//! `unpark` takes the lock only because a thread may be between its last check of the state and the
-//! wait (models `parker_*`).
+//! All transitions are read-modify-writes with AcqRel: writes before `unpark` are visible after
+//! `park`. `unpark` takes the lock only because the thread may be between its last check of the state
+//! and the wait (models `parker_*`).
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ const EMPTY: u32 = 0;
 const PARKED: u32 = 1;
 const NOTIFIED: u32 = 2;
 
-/// A thread that waits for a token; see the [module documentation](self).
+/// The token of one thread; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Parker {
     state: AtomicU32,
@@ -33,7 +35,7 @@ impl Parker {
         }
     }
 
-    /// Takes the token if there is one.
+    /// Takes the token if it is available. Returns whether it was.
     pub(crate) fn try_take(&self) -> bool {
         self.state.compare_exchange(NOTIFIED, EMPTY, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -43,18 +45,16 @@ impl Parker {
         self.park_until(None);
     }
 
-    /// Waits for the token until `deadline` at most. Returns whether it came.
+    /// Waits for the token until `deadline` at most, and takes it. Returns whether it has arrived.
     pub(crate) fn park_until(&self, deadline: Option<Instant>) -> bool {
         if self.try_take() {
             return true;
         }
         let mut guard = self.lock.lock();
-        // ORDERING: AcqRel. This fails if the token has come since; then no notification will
-        // follow.
+        // ORDERING: AcqRel. This fails if the token has arrived since. No notification follows then.
         if self.state.compare_exchange(EMPTY, PARKED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // A swap, not a store: it reads from the last of several `unpark`s, whose writes
-            // thereby become visible. A store would discard a token whose cause this thread could
-            // then miss.
+            // A swap reads from the last of several `unpark`s, so that their writes become visible. A
+            // store would discard a token whose cause this thread could then miss.
             if injected_bug!("parker_overwrites_token") {
                 self.state.store(EMPTY, Ordering::Release);
             } else {
@@ -80,13 +80,13 @@ impl Parker {
         }
     }
 
-    /// Passes the token to the thread.
+    /// Passes the token to the thread, and wakes it if it is parked.
     pub(crate) fn unpark(&self) {
         if self.state.swap(NOTIFIED, Ordering::AcqRel) != PARKED {
             return;
         }
-        // The parked thread holds the lock from its step to PARKED until it waits. After this, it
-        // either waits or has left.
+        // The parked thread holds the lock from its transition to PARKED until it waits. After this,
+        // the thread either waits or has returned.
         if !injected_bug!("unpark_without_lock") {
             drop(self.lock.lock());
         }
@@ -99,13 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timed_out_park_returns_whether_the_token_came() {
+    fn timed_out_park_returns_whether_the_token_has_arrived() {
         let parker = Parker::new();
         let over = || parker.park_until(Some(Instant::now()));
         assert!(!over(), "no token");
         parker.unpark();
         parker.unpark();
-        assert!(over(), "a token");
-        assert!(!over(), "it was taken");
+        assert!(over(), "one token");
+        assert!(!over(), "the token was taken");
     }
 }

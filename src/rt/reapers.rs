@@ -1,18 +1,18 @@
 //! [`Reapers`]: threads on which a shutdown runs user code.
 //!
 //! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: they may take
-//! locks that the caller of the shutdown holds, wait for a timer or wait forever. None of it
-//! therefore runs on the thread that shuts down, which watches its clock and the timers in the
-//! meantime. While every reaper is occupied and other jobs are queued, another reaper is started,
-//! up to [`REAPERS_MAX`].
+//! locks that the caller of the shutdown holds, wait for a timer or wait forever. So none of them run
+//! on the thread that shuts down, which watches its deadline and the timers in the meantime. While
+//! every reaper is occupied and other jobs are queued, another reaper is started, up to
+//! [`REAPERS_MAX`].
 //!
-//! A shutdown has two sets of reapers: one that wakes and one that drops. Destructors that sleep
-//! under some executor are therefore woken, however many there are. A task whose epoch is over is
-//! not dropped by the thread that wakes it here, but left to the other set.
+//! A shutdown has two sets of reapers: one calls wakers and one drops tasks. So a destructor that
+//! sleeps under another executor is woken even if such destructors occupy all threads of their set. If
+//! a waker wakes a task whose epoch is over, the task is deferred to the set that drops tasks.
 //!
 //! # States of a job
-//! queued → running → done. A reaper ends when the queue is closed and empty, so jobs that remain
-//! when a shutdown gives up run when the jobs before them are done.
+//! *queued* → *running* → *done*. A reaper ends when the queue is closed and empty. If a shutdown gives
+//! up, the remaining jobs run when the jobs before them are done.
 //!
 //! # When no thread can be started
 //! The jobs run on the thread that shuts down.
@@ -31,8 +31,8 @@ use super::sched::task_data::TaskData;
 use super::waiters::{Wakers, wake};
 use crate::sync::{Arc, Condvar, Mutex};
 
-/// The maximum number of threads of a set. If more jobs than this wait for jobs behind them, they
-/// outlast the shutdown.
+/// The maximum number of threads of a set. If this many jobs wait for jobs behind them in the queue,
+/// they outlast the shutdown.
 const REAPERS_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Job {
         match self {
             Job::Wake(waker) => {
                 context::defer_discards(|| wake(waker));
-                // The shutdown gave up before this waker was done, and takes no more tasks.
+                // If the shutdown has given up in the meantime, it no longer takes deferred tasks.
                 if !runtime().is_stopping() {
                     runtime().take_deferred().into_iter().for_each(discard);
                 }
@@ -60,7 +60,7 @@ impl Job {
 struct State {
     queue: VecDeque<Job>,
     running: usize,
-    /// Total number of completed jobs.
+    /// The total number of completed jobs.
     done: u64,
     is_closed: bool,
 }
@@ -74,7 +74,7 @@ impl State {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Notified when a job was queued or the queue was closed.
+    /// Notified when a job is queued or the queue is closed.
     work: Condvar,
     /// Notified when the last job is done.
     idle: Condvar,
@@ -110,8 +110,8 @@ impl Shared {
     }
 }
 
-/// Threads on which a shutdown runs user code; see the [module documentation](self). Dropping it
-/// closes the queue.
+/// A set of threads on which a shutdown runs user code; see the [module documentation](self). Dropping
+/// it closes the queue.
 #[derive(Debug)]
 pub(crate) struct Reapers {
     runtime: &'static Runtime,
@@ -121,7 +121,7 @@ pub(crate) struct Reapers {
 }
 
 impl Reapers {
-    /// Creates a set. No thread is started before there is a job.
+    /// Creates a set. The first thread is started for the first job.
     pub(crate) fn new(runtime: &'static Runtime) -> Reapers {
         Reapers { runtime, shared: Arc::default(), started: 0, done: 0 }
     }
@@ -175,7 +175,7 @@ impl Reapers {
         self.started
     }
 
-    /// Returns the number of threads that are or will be occupied by a job.
+    /// Returns the number of threads that run or will run a job.
     pub(crate) fn kept(&self) -> usize {
         let state = self.shared.state.lock();
         if state.queue.is_empty() { state.running } else { self.started }
@@ -192,7 +192,8 @@ impl Reapers {
         match started {
             Ok(()) => self.started += 1,
             Err(_) if self.started == 0 => {
-                // As on a thread of the runtime: a call of `shutdown` here must not wait for itself.
+                // Counts as a thread of the runtime, so that a call of `shutdown` in a job is refused
+                // and does not wait for itself.
                 context::enter();
                 while self.shared.run_next() {}
                 context::leave();

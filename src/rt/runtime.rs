@@ -6,16 +6,16 @@
 //!  STOPPED ───────────────────────────→ RUNNING ─────────────────→ STOPPING ──→ STOPPED
 //! ```
 //! The state and the *epoch*, which advances with every shutdown, share one word. A task or a
-//! registration of another epoch belongs to a runtime that no longer exists. Memory (processors,
-//! poll cache) is kept, so that a late wake-up can always be checked; threads, queues, timers and
-//! the epoll instance are not.
+//! registration of another epoch belongs to a runtime that no longer exists. Processors and the poll
+//! cache stay in memory, so that a late wake-up can always check its epoch. Threads, queues, timers
+//! and the epoll instances do not outlive their epoch.
 //!
 //! # Invariants
-//! * 10 — nothing here runs by itself: with no traffic and no timer due, every thread sleeps
-//!   without limit.
+//! * 10 — nothing here runs periodically: with no traffic and no timer due, every thread sleeps
+//!   without a time limit.
 //! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in
-//!   epoll. If it is 0, either threads sleep in epoll, in all open shards of the poller, or the next
-//!   work wakes a resting thread or starts one.
+//!   epoll. If it is 0, either threads sleep in all open shards of the poller, or the next work wakes
+//!   a resting thread or starts one.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -53,9 +53,9 @@ const EPOCH_SHIFT: u32 = 32;
 /// The global state of the runtime; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Runtime {
-    /// Epoch and state.
+    /// The epoch and the state.
     word: AtomicU64,
-    /// Held while the state changes and while a start creates threads. Contains the result of the
+    /// Locked while the state changes and while a start creates threads. Contains the result of the
     /// last shutdown.
     pub(crate) lifecycle: Mutex<Result<(), StillRunning>>,
     /// Notified when a shutdown has ended.
@@ -63,22 +63,21 @@ pub(crate) struct Runtime {
     pub(super) config: Mutex<Option<Arc<Config>>>,
     pub(crate) cache: PollCache,
     processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
-    /// Number of processors that were ever used.
+    /// The number of processors that were ever used.
     processors_len: AtomicUsize,
     pub(crate) injector: SharedQueue,
     pub(crate) control: ControlLane,
     pub(crate) idle: Mutex<Idle>,
     pub(crate) awake: Awake,
     pub(crate) driver: Driver,
-    /// Timers armed by threads without a processor.
+    /// The timers of threads without a processor.
     pub(crate) shared_timers: TimerSet,
     pub(crate) sysmon: Sysmon,
     pub(crate) pool: Pool,
     pub(crate) lookups: Pool,
     pub(crate) closes: Pool,
     pub(crate) threads: Threads,
-    /// Tasks to be dropped by another thread, because this thread's stack has too many nested
-    /// drops.
+    /// Tasks that another thread must drop, because drops are nested too deeply on the current stack.
     pub(crate) deferred: Mutex<VecDeque<Runnable<TaskData>>>,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
@@ -86,15 +85,15 @@ pub(crate) struct Runtime {
     pub(crate) descriptors: AtomicUsize,
     pub(crate) panics: Counter,
     pub(crate) nested: AtomicU32,
-    /// Number of threads in the turn of a root future.
+    /// The number of threads in the turn of a root future.
     roots: AtomicUsize,
-    /// Number of threads in `block_on` that run tasks.
+    /// The number of threads in `block_on` that run tasks.
     pub(crate) visitors: AtomicUsize,
     /// Whether a thread in `block_on` asks for the role; see `Wish`.
     pub(crate) role_wished: AtomicBool,
-    /// Whether the events that the workers poll for wake no task.
+    /// Whether the events that the workers receive wake no tasks.
     lonely: AtomicBool,
-    /// Whether the system refused the last thread.
+    /// Whether the system refused to create the last thread.
     pub(super) short_of_threads: AtomicBool,
     pub(crate) closings: Closings,
 }
@@ -133,7 +132,7 @@ static RUNTIME: Runtime = Runtime {
     closings: Closings::new(),
 };
 
-/// Returns the runtime of the process, whether it is started or not.
+/// Returns the runtime of the process, which may not be running.
 #[inline]
 pub(crate) fn runtime() -> &'static Runtime {
     &RUNTIME
@@ -146,7 +145,7 @@ impl Runtime {
         (self.word.load(Ordering::Acquire) >> EPOCH_SHIFT) as u32
     }
 
-    /// In a forked child: makes earlier state void, see `fork`.
+    /// For a forked child: advances the epoch, so that all earlier state is void. See `fork`.
     pub(crate) fn disown(&self) {
         self.word.fetch_add(1 << EPOCH_SHIFT, Ordering::Relaxed);
     }
@@ -159,9 +158,8 @@ impl Runtime {
         self.word.load(Ordering::Acquire) & STATE_MASK == STOPPING
     }
 
-    /// Returns the epoch of the running runtime, after starting it if necessary. Tasks and
-    /// registrations made while a shutdown is in progress belong to the ending epoch and end with
-    /// it.
+    /// Starts the runtime if necessary, and returns its epoch. Tasks and registrations made while a
+    /// shutdown is in progress belong to the ending epoch and end with it.
     #[inline]
     pub(crate) fn ensure_running(&'static self) -> u32 {
         let word = self.word.load(Ordering::Acquire);
@@ -171,7 +169,7 @@ impl Runtime {
         self.start_by_use()
     }
 
-    /// Locks the life cycle when no shutdown is in progress.
+    /// Waits until no shutdown is in progress, and locks the life cycle.
     pub(crate) fn lifecycle_at_rest(&self) -> MutexGuard<'_, Result<(), StillRunning>> {
         let mut lifecycle = self.lifecycle.lock();
         while self.is_stopping() {
@@ -180,19 +178,20 @@ impl Runtime {
         lifecycle
     }
 
-    /// STOPPED → RUNNING. The caller must hold `lifecycle`.
+    /// Changes the state from STOPPED to RUNNING. The caller must hold `lifecycle`.
     pub(super) fn begin_run(&self, epoch: u32) {
         // ORDERING: Release, so that a thread that sees RUNNING also sees the configuration and the
         // idle lists.
         self.word.store(u64::from(epoch) << EPOCH_SHIFT | RUNNING, Ordering::Release);
     }
 
-    /// RUNNING → STOPPING with the next epoch. The caller must hold `lifecycle`.
+    /// Changes the state from RUNNING to STOPPING and advances the epoch. The caller must hold
+    /// `lifecycle`.
     pub(crate) fn begin_stop(&self) {
         self.word.store(u64::from(self.epoch().wrapping_add(1)) << EPOCH_SHIFT | STOPPING, Ordering::SeqCst);
     }
 
-    /// STOPPING → STOPPED. The caller must hold `lifecycle`.
+    /// Changes the state from STOPPING to STOPPED. The caller must hold `lifecycle`.
     pub(crate) fn end_stop(&self) {
         self.word.store(u64::from(self.epoch()) << EPOCH_SHIFT | STOPPED, Ordering::SeqCst);
     }
@@ -202,14 +201,14 @@ impl Runtime {
         self.config.lock().get_or_insert_with(|| Arc::new(Config::from_environment())).clone()
     }
 
-    /// Returns the processor `id`, which is created on first use and kept.
+    /// Returns the processor `id`. The first call creates it, and it is never dropped.
     pub(crate) fn processor_at(&'static self, id: usize) -> &'static Processor {
         let processor = self.processors[id].get_or_init(|| Box::new(Processor::new(id)));
         self.processors_len.fetch_max(id + 1, Ordering::SeqCst);
         processor
     }
 
-    /// Returns whether a thread, possibly one left behind by a shutdown, owns the processor `id`.
+    /// Returns whether a thread owns the processor `id`, possibly one that a shutdown left behind.
     pub(super) fn is_owned(&self, id: usize) -> bool {
         self.processors[id].get().is_some_and(|processor| processor.owned.load(Ordering::Acquire))
     }
@@ -222,20 +221,20 @@ impl Runtime {
 
     // ---- waking ----
 
-    /// Makes sure that a worker is awake, because there is work. A spare processor is used if
-    /// necessary: if no other one is left, all belong to threads that block.
+    /// Makes sure that a worker is awake, because there is work. Uses a spare processor if no other
+    /// one is free, because then all others belong to threads that block.
     pub(crate) fn ensure_worker(&'static self) {
         // ORDERING: SeqCst: the work is published before `awake` is read; a thread that goes to
         // sleep decrements `awake` before it looks for work (R1).
         fence(Ordering::SeqCst);
         let awake = self.awake.count();
-        // Threads that are stuck find no work.
+        // Stuck threads do not look for work.
         if awake <= self.sysmon.stuck() && !self.wake_worker() {
             self.wake_one(awake == 0 || self.config().blocked_tasks == BlockedPolicy::AddWorkers);
         }
     }
 
-    /// Makes sure that other threads poll all shards, because this thread registered or armed
+    /// Makes sure that other threads poll all shards, because this thread has registered or armed
     /// something and will not poll.
     pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
@@ -251,8 +250,8 @@ impl Runtime {
         self.awake.count() == 0 && !self.driver.roles.are_taken()
     }
 
-    /// Breaks the sleep of a worker, preferably one in this thread's shard. Reports whether one was
-    /// sleeping in the back end.
+    /// Interrupts a worker that sleeps in the back end, preferably one in this thread's home shard.
+    /// Returns whether there was one.
     pub(crate) fn wake_worker(&'static self) -> bool {
         self.driver.wake_worker(self.home_shard())
     }
@@ -264,10 +263,10 @@ impl Runtime {
         context::processor_in(self.epoch()).map_or(0, |processor| self.driver.roles.own(processor.id))
     }
 
-    /// Returns the shards to which the timers that this thread has just armed may belong.
+    /// Returns the shards to which a timer that this thread has just armed may belong.
     fn timer_shards(&'static self) -> Shards {
         let is_of_before = context::processor().is_some_and(|it| it.epoch.load(Ordering::Relaxed) != self.epoch());
-        // Its epoch may have ended between the choice of the set and now.
+        // The processor's epoch may have ended since the timer set was chosen.
         if is_of_before { self.driver.roles.open() } else { Shards::one(self.home_shard()) }
     }
 
@@ -280,8 +279,8 @@ impl Runtime {
 
     /// Called when a turn of a root future begins.
     pub(crate) fn root_begins(&'static self) {
-        // ORDERING: SeqCst, before the check whether sysmon sleeps; sysmon does it the other way
-        // round.
+        // ORDERING: SeqCst: this counts before it checks whether sysmon sleeps; sysmon announces its
+        // sleep before it checks the count.
         self.roots.fetch_add(1, Ordering::SeqCst);
         self.notice_activity();
     }
@@ -295,8 +294,8 @@ impl Runtime {
         self.roots.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns whether no worker will poll soon: none is awake except those that are stuck, or that
-    /// poll late because their turns are long.
+    /// Returns whether no worker will poll soon, because every awake worker is stuck, or because every
+    /// awake worker is in a long turn.
     pub(crate) fn needs_poller(&'static self) -> bool {
         let awake = self.awake.count();
         awake <= self.sysmon.stuck()
@@ -307,7 +306,7 @@ impl Runtime {
         self.role_wished.load(Ordering::SeqCst)
     }
 
-    /// Returns whether a worker polls only for other threads. A hint.
+    /// Returns whether the events that the workers receive wake no tasks. A hint.
     pub(crate) fn is_lonely(&self) -> bool {
         self.lonely.load(Ordering::Relaxed)
     }
@@ -319,8 +318,8 @@ impl Runtime {
         }
     }
 
-    /// Returns whether this thread returns to the poller by itself, because it owns a processor or
-    /// is in the turn of a root future. Sysmon makes sure that a long turn delays no one else.
+    /// Returns whether this thread will poll without being woken, because it owns a processor or is in
+    /// the turn of a root future. If its turn is long, sysmon makes sure that another thread polls.
     pub(crate) fn polls_here(&self) -> bool {
         context::is_root() || context::processor_in(self.epoch()).is_some()
     }
@@ -345,8 +344,7 @@ impl Runtime {
 
     /// Returns the number of tasks that have begun and not ended.
     pub(crate) fn tasks_alive(&'static self) -> u64 {
-        // `ended` is read first: a task that ends in between counts as alive, and the result is
-        // never negative.
+        // `ended` is read first, so that a task that ends in between counts as alive.
         let ended: u64 = self.ended.get() + self.processors().map(|processor| processor.ended.get()).sum::<u64>();
         let spawned: u64 = self.spawned.get() + self.processors().map(|processor| processor.spawned.get()).sum::<u64>();
         spawned.saturating_sub(ended)
@@ -354,12 +352,12 @@ impl Runtime {
 
     // ---- timers ----
 
-    /// Returns this thread's timers.
+    /// Returns this thread's timer set.
     pub(crate) fn timers(&'static self) -> &'static TimerSet {
         context::processor_in(self.epoch()).map_or(&self.shared_timers, |processor| &processor.timers)
     }
 
-    /// Returns the number of timers ever armed.
+    /// Returns the total number of timers that were armed.
     pub(crate) fn timers_armed(&'static self) -> u64 {
         self.all_timer_sets().map(TimerSet::armed).sum()
     }
@@ -368,7 +366,7 @@ impl Runtime {
         self.processors().map(|processor| &processor.timers).chain(std::iter::once(&self.shared_timers))
     }
 
-    /// Returns the timer sets of some shards.
+    /// Returns the timer sets of `shards`.
     fn timer_sets(&'static self, shards: Shards) -> impl Iterator<Item = &'static TimerSet> {
         let len = self.processors_len.load(Ordering::SeqCst);
         let processors = self.driver.roles.processors_of(shards, len).flat_map(|ids| &self.processors[ids]);
@@ -376,12 +374,12 @@ impl Runtime {
         sets.chain(shards.contains(0).then_some(&self.shared_timers))
     }
 
-    /// For a shutdown: takes all sleepers, to be woken.
+    /// For a shutdown: takes the wakers of all sleeps.
     pub(crate) fn clear_sleeps(&'static self, wakers: &mut Wakers) {
         self.all_timer_sets().for_each(|set| set.clear_sleeps(wakers, |target, when| self.entry_counts(target, when)));
     }
 
-    /// Returns the time at which the first timer of some shards is due.
+    /// Returns the time at which the first timer of `shards` is due.
     #[inline]
     pub(crate) fn next_timer(&'static self, shards: Shards) -> u64 {
         if !self.driver.roles.is_single() {
@@ -395,7 +393,7 @@ impl Runtime {
         self.timer_sets(shards).map(TimerSet::next).min().unwrap_or(clock::NEVER)
     }
 
-    /// Returns whether an entry of a poll descriptor still counts, when entries are swept.
+    /// Returns whether a timer entry must be kept when dead entries are swept.
     pub(crate) fn entry_counts(&self, target: Target, when: u64) -> bool {
         match target {
             Target::Poll { index } => self.cache.get(index).is_some_and(|desc| desc.counts(when)),
@@ -411,11 +409,11 @@ impl Runtime {
         }
     }
 
-    /// Called when a timer became the first of its set: a thread that sleeps longer must check
-    /// again. Does not start the runtime: a shutdown fires timers too, and those that are armed
-    /// again wait for the next start.
+    /// Called when a timer has become the first of its set. Interrupts the threads that would sleep
+    /// beyond it. Does not start the runtime, because a shutdown fires timers too; timers that it
+    /// re-arms wait for the next start.
     pub(crate) fn timer_moved(&'static self, at: u64) {
-        // A simulation looks at its timers whenever it moves its clock.
+        // A simulation checks its timers whenever it moves its clock.
         #[cfg(feature = "sim")]
         if crate::sim::is_here() {
             return;
@@ -424,15 +422,15 @@ impl Runtime {
         if self.timer_shards().into_iter().fold(false, wake) || self.polls_here() {
             return;
         }
-        // ORDERING: SeqCst: the timer is armed before the state is read; `start` does it the other
-        // way round (model `timer_armed_against_start`).
+        // ORDERING: SeqCst: the timer is armed before the state is read; `start` stores the state
+        // before it reads the timers (model `timer_armed_against_start`).
         fence(Ordering::SeqCst);
         if self.is_running() {
             self.ensure_poller();
         }
     }
 
-    /// Runs all timers of some shards that are due at `now`.
+    /// Runs all timers of `shards` that are due at `now`.
     pub(crate) fn run_timers(
         &'static self,
         shards: Shards,
@@ -474,11 +472,11 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
-    /// A thread may be delayed between its check of the epoch and the queue, while the runtime ends
-    /// and the next one begins. The task then stayed in a queue that was no longer emptied, or a
-    /// call ran in a runtime that was not its own.
+    /// A thread may be delayed between its check of the epoch and its access to the queue, while the
+    /// runtime shuts down and the next one starts. The task must not stay in a queue that is no longer
+    /// emptied, and a blocking call must not run in another runtime.
     #[test]
-    fn tasks_queued_late_for_an_epoch_that_is_over_are_dropped() {
+    fn tasks_queued_after_their_epoch_ended_are_dropped() {
         let runtime = runtime();
         let over = runtime.ensure_running().wrapping_sub(1);
         let queues: [&dyn Fn(Runnable<TaskData>); 3] = [

@@ -1,27 +1,26 @@
-//! Shutting the runtime down.
+//! [`shutdown()`]: ends the runtime within a time limit.
 //!
 //! # Order
-//! 1. The epoch advances. From here on a task that is woken is dropped, and a registration is
+//! 1. The epoch advances. From now on, tasks that are woken are dropped and registrations are
 //!    refused.
-//! 2. All sleeping threads are woken and see the new epoch: workers end, threads inside `block_on`
+//! 2. All sleeping threads are woken and see the new epoch. Workers end; threads inside `block_on`
 //!    continue without a processor.
-//! 3. Every waiter on a socket is woken and gets an error, every sleeper is woken and checks the
-//!    clock again, queued tasks are dropped, and timers run. This repeats until nothing is queued,
+//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock
+//!    again, queued tasks are dropped, and due timers fire. This repeats until nothing is queued,
 //!    because a destructor may wake other tasks, and may itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
 //!    epoll instances are closed.
 //!
 //! # The time limit
 //! The calling thread runs no user code and takes no lock under which user code runs: destructors
-//! and wakers run on `Reapers`. Whatever has not ended when the time is over is left behind. A
-//! thread that is stuck in a task sees the new epoch when the task returns, and ends. A reaper that
-//! is stuck in a destructor continues with the jobs queued behind it.
+//! and wakers run on `Reapers`. Threads and tasks that have not ended when the time is over are left
+//! behind. A thread that is stuck in a task sees the new epoch when the task returns, and ends. A
+//! reaper that is stuck in a destructor continues with the jobs queued behind it.
 //!
 //! # Concurrent shutdowns
-//! The state STOPPING lasts from step 1 to step 4. A second call waits until the first is done,
-//! within its own time limit, and returns the same result. A call from inside the runtime would
-//! wait for its own thread and is refused, as is one from a destructor that runs because of the
-//! shutdown. A start waits.
+//! The state STOPPING lasts from step 1 to step 4. A second call waits for the first, within its own
+//! time limit, and returns the same result. A call from inside the runtime, or from a destructor that
+//! the shutdown runs, would wait for its own thread and is refused. A start waits for the shutdown.
 
 use std::time::{Duration, Instant};
 
@@ -40,28 +39,28 @@ use crate::trace;
 /// Shuts the runtime down: wakes every waiter with an error, drops every queued task, joins the
 /// runtime's threads and closes the poller.
 ///
-/// Returns when that is done or `timeout` is over, whichever comes first. While destructors run, a
-/// timeout shorter than 200 ms counts as 200 ms.
+/// Returns when that is done or when `timeout` has elapsed. While destructors run, a timeout shorter
+/// than 200 ms counts as 200 ms.
 ///
-/// Sockets survive. They register again when they are next used, which starts a new runtime, with
-/// new settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks end at
-/// their current `.await`, as if dropped. Awaiting the handle of a dropped task from outside
-/// panics; [`cancel`](crate::task::JoinHandle::cancel) on it returns `None`.
+/// Sockets survive. They register again when they are next used. This starts a new runtime, with new
+/// settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at
+/// their current `.await`. Awaiting the handle of a dropped task from outside the runtime panics;
+/// [`cancel`](crate::task::JoinHandle::cancel) on it returns `None`.
 ///
 /// Destructors of tasks, and wakers, run on threads of the runtime and not on the calling thread.
 /// They may sleep, block or take locks that the caller holds. Tasks that they spawn are dropped at
-/// once, and sockets fail in them.
+/// once, and operations on sockets fail.
 ///
 /// The call also waits for tasks that an earlier shutdown left behind and that are still being polled.
 ///
 /// If another thread is already shutting the runtime down, the call waits for that shutdown, for at
 /// most its own `timeout`, and returns the same result. In a child of fork(2) that did not call
-/// exec(2) the call does nothing.
+/// exec(2), the call does nothing.
 ///
 /// # Errors
-/// Returns [`StillRunning`], which names the threads and tasks, if something did not end in time.
-/// They end by themselves when their tasks and destructors return. Also returned, without any
-/// effect, if the call comes from inside the runtime: a task, `block_on`, a blocking call or a
+/// Returns [`StillRunning`], which names threads and tasks, if some have not ended in time. They end
+/// when their current polls and destructors return. `StillRunning` is also returned, and the call has
+/// no effect, if it is made inside the runtime: in a task, in `block_on`, in a blocking call or in a
 /// destructor that the shutdown runs.
 ///
 /// # Examples
@@ -77,8 +76,7 @@ use crate::trace;
 #[doc(alias = "shutdown_timeout")]
 pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     if fork::is_child() {
-        // Its threads stayed in the parent, and other threads of the parent may have held its
-        // locks.
+        // The runtime's threads exist only in the parent, and may have held locks at the fork.
         return Ok(());
     }
     if context::is_inside() {
@@ -105,8 +103,8 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
         runtime.end_stop();
     }
     runtime.stopped.notify_all();
-    // A waiter of another executor may have gone back to sleep while it could not start the
-    // runtime.
+    // A future on another executor may have started to wait again while the runtime could not be
+    // started.
     let mut reapers = Reapers::new(runtime);
     reapers.wake(interrupt(runtime));
     let until = Instant::now().checked_add(LEAST);
@@ -118,19 +116,19 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     outcome
 }
 
-/// The minimum time for user code, so that with a timeout of zero, tasks with short destructors are
-/// still dropped.
+/// The minimum time for user code, so that even with a timeout of zero, tasks with short destructors
+/// are dropped.
 const LEAST: Duration = Duration::from_millis(200);
 const NAP_MIN: Duration = Duration::from_micros(50);
 const NAP_MAX: Duration = Duration::from_millis(2);
 
-/// Returns whether the time is over; never if there is no deadline.
+/// Returns whether `deadline` has passed. No deadline never passes.
 fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-/// Waits for another thread's shutdown. Returns its result, or what is still running when the time
-/// is over.
+/// Waits for another thread's shutdown and returns its result. Returns the threads and tasks that are
+/// still running if `deadline` passes first.
 fn wait_for_another(
     runtime: &'static Runtime,
     mut lifecycle: MutexGuard<'_, Result<(), StillRunning>>,
@@ -148,11 +146,10 @@ fn wait_for_another(
     lifecycle.clone()
 }
 
-/// The longest single wait on the condition variable, because the clock cannot express the end of
-/// every wait.
+/// The longest single wait on the condition variable. A longer timeout could overflow the clock.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Ends what can be ended until `deadline`. Returns what is still running.
+/// Ends threads and tasks until `deadline`. Returns those that are still running.
 fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     for sleeper in runtime.idle.lock().empty() {
         sleeper.parker.unpark();
@@ -201,7 +198,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     still
 }
 
-/// Returns whether a thread that an earlier shutdown left behind is still in a turn.
+/// Returns whether a thread that an earlier shutdown left behind is still in the turn of a task.
 fn has_turns_of_before(runtime: &'static Runtime) -> bool {
     let ended = runtime.epoch().wrapping_sub(1);
     runtime.processors().any(|processor| {
@@ -211,8 +208,8 @@ fn has_turns_of_before(runtime: &'static Runtime) -> bool {
     })
 }
 
-/// Takes the wakers of all waiters and sleepers, and those that other threads were about to call. A
-/// waiter gets an error, a sleeper checks its clock.
+/// Takes the wakers of all waiters and sleeps, and those that other threads were about to call. A
+/// waiter then gets an error, and a sleep checks the clock.
 fn interrupt(runtime: &'static Runtime) -> Wakers {
     let mut wakers = Wakers::new();
     runtime.sysmon.take_wakers(&mut wakers);
@@ -222,7 +219,7 @@ fn interrupt(runtime: &'static Runtime) -> Wakers {
     wakers
 }
 
-/// Returns what has not ended.
+/// Returns the threads and tasks that have not ended.
 fn survey(runtime: &'static Runtime) -> StillRunning {
     let running = runtime
         .processors()

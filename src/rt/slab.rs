@@ -2,22 +2,22 @@
 //!
 //! Slabs contain the states of descriptors (`PollDesc`) and the records of tasks (`Record`). Slots
 //! are allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
-//! [`inspect`](crate::rt::inspect()) can read any slot at any time. A slot goes through the free
-//! list and is reused; its owner marks each use by a generation or an id. Finding a slot by its
-//! number takes two loads.
+//! [`inspect`](crate::rt::inspect()) can read any slot at any time. Freed slots go to a free list and
+//! are reused. The owner of a slot marks each use with a generation or an id. Finding a slot by its
+//! index takes two loads.
 //!
 //! # Invariants
-//! * C1 — the address of a slot never changes, and the slot stays readable for the life of the
-//!   cache.
-//! * C2 — a slot is allocated once until it is freed: pop and push are compare-and-swaps on a head
-//!   that contains a count of pops against ABA (model `free_list_hands_out_once`). The link of a
-//!   slot in use may have any value: a pop that reads it has lost the slot to another, and its
-//!   compare-and-swap fails.
-//! * C3 — the number of slots is limited ([`SLOTS_MAX`]); beyond it `alloc` returns `None`.
+//! * C1 — the address of a slot never changes, and the slot stays readable for the lifetime of the
+//!   slab.
+//! * C2 — a slot is not allocated again before it is freed: pop and push are compare-and-swaps on a
+//!   head that contains a count of pops, against ABA (model `free_list_hands_out_once`). The link of a
+//!   slot in use may have any value: another pop has taken the slot, so the compare-and-swap of a pop
+//!   that reads this link fails.
+//! * C3 — the number of slots is limited to [`SLOTS_MAX`]. Beyond it, `alloc` returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)
-//! Go takes one global lock twice per connection, and pads a 296-byte descriptor to 512 bytes for
-//! the tag bits of its pointers.
+//! Go takes a global lock twice per connection, and pads a 296-byte descriptor to 512 bytes to get tag
+//! bits in its pointers.
 
 use std::ptr;
 
@@ -27,7 +27,8 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array
 const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
 const PAGE_BLOCKS: usize = if MODEL { 2 } else { 1024 };
 const PAGES: usize = if MODEL { 1 } else { 1024 };
-/// 2²⁴ slots: more than the kernel's default limit of open descriptors (2²⁰ per process).
+/// The maximum number of slots: 2²⁴, which exceeds the kernel's default limit of 2²⁰ open descriptors
+/// per process.
 pub(crate) const SLOTS_MAX: usize = PAGES * PAGE_BLOCKS * BLOCK_SLOTS;
 
 #[derive(Debug)]
@@ -40,17 +41,17 @@ type Page<T> = [AtomicPtr<Block<T>>; PAGE_BLOCKS];
 
 /// A value that lives in a slab.
 pub(crate) trait Slot: Sized + 'static {
-    /// Data that a block has once for all its slots: `()`, or their first number.
+    /// Data that a block stores once for all of its slots: `()`, or the index of the first.
     type Shared: From<First> + std::fmt::Debug + 'static;
     /// Creates the slot `index`, which is not in use.
     fn vacant(index: u32) -> Self;
-    /// Returns the number given to [`vacant`](Slot::vacant).
+    /// Returns the index that was passed to [`vacant`](Slot::vacant).
     fn index(&self) -> u32;
-    /// Returns the place for a link, which the slab uses while the slot is free.
+    /// Returns the atomic in which the slab stores a link while the slot is free.
     fn link(&self) -> &AtomicU32;
 }
 
-/// The number of the first slot of a block.
+/// The index of the first slot of a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct First(pub(crate) u32);
 
@@ -58,7 +59,7 @@ impl From<First> for () {
     fn from(_: First) {}
 }
 
-/// The number of a slot within its block.
+/// Returns the position of the slot `index` within its block.
 pub(crate) fn place_in_block(index: u32) -> u32 {
     index % BLOCK_SLOTS as u32
 }
@@ -66,26 +67,26 @@ pub(crate) fn place_in_block(index: u32) -> u32 {
 /// Returns the data of the block that contains `slot`.
 ///
 /// # Safety
-/// `slot` must belong to a slab, and have the number `place` within its block.
+/// `slot` must belong to a slab, at the position `place` within its block.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn shared<T: Slot>(slot: &T, place: u32) -> &'static T::Shared {
     let slots = ptr::from_ref(slot).addr() - place as usize * size_of::<T>();
     let block = ptr::with_exposed_provenance::<Block<T>>(slots - std::mem::offset_of!(Block<T>, slots));
-    // SAFETY: by the caller's promise it is the address of a block, which `grow` has exposed and
+    // SAFETY: the caller guarantees that this is the address of a block, which `grow` has exposed and
     // leaked.
     let block = unsafe { &*block };
     &block.shared
 }
 
-const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index + 1 fits a free-list link");
+const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index + 1 must fit a free-list link");
 
-/// A cache of slots; see the [module documentation](self).
+/// A set of slots; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Slab<T: Slot> {
     pages: [AtomicPtr<Page<T>>; PAGES],
-    /// Low half: index + 1 of the first free slot. High half: number of pops.
+    /// The index + 1 of the first free slot in the low half, and the number of pops in the high half.
     free: AtomicU64,
-    /// Number of slots that exist.
+    /// The number of slots that exist.
     slots: AtomicU32,
     growing: Mutex<()>,
 }
@@ -132,14 +133,14 @@ impl<T: Slot> Slab<T> {
             // is the count in `head`.
             let next = u64::from(slot.link().load(Ordering::Relaxed));
             let pops = if injected_bug!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
-            // ORDERING: AcqRel pairs with `push`: the slot's previous owner is done with it.
+            // ORDERING: AcqRel pairs with `push`: the slot's previous owner no longer uses it.
             if self.free.compare_exchange_weak(head, pops | next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Some(slot);
             }
         }
     }
 
-    /// Frees a slot that `alloc` returned. The owner must have marked its use as over.
+    /// Frees a slot that `alloc` has returned. The owner must have marked its use as ended.
     pub(crate) fn free(&self, slot: &T) {
         self.push(slot);
     }
@@ -182,7 +183,7 @@ impl<T: Slot> Slab<T> {
             shared: T::Shared::from(First(first as u32)),
             slots: std::array::from_fn(|slot| T::vacant((first + slot) as u32)),
         }));
-        // `shared` finds it by its address.
+        // `shared` computes this address.
         block_of_slots.expose_provenance();
         // SAFETY: not null, and leaked, so valid forever (C1).
         let page = unsafe { &*page };

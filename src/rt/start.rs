@@ -1,5 +1,5 @@
-//! The start of the runtime: by its first use, or by [`Builder::start`](super::Builder::start).
-//! [`shutdown`](super::shutdown()) is its counterpart.
+//! Starts the runtime, on its first use or by [`Builder::start`](super::Builder::start).
+//! [`shutdown`](super::shutdown()) is the counterpart.
 
 use std::io;
 
@@ -23,7 +23,7 @@ impl Runtime {
         }
         let _lifecycle = self.lifecycle.lock();
         if self.is_stopping() {
-            // One less than the running epoch, so it is void from the start.
+            // Returns the epoch that is ending, so everything that is created in it is void.
             return self.epoch().wrapping_sub(1);
         }
         if !self.is_running() {
@@ -36,14 +36,15 @@ impl Runtime {
         self.epoch()
     }
 
-    /// Creates the thread that the runtime cannot start without. The caller must hold `lifecycle`.
+    /// Prepares a start with `config`: installs the fork handlers, publishes the configuration and
+    /// creates sysmon. The caller must hold `lifecycle`.
     ///
     /// # Errors
-    /// Returns the error of creating the thread.
+    /// Returns the error of creating the thread of sysmon.
     pub(crate) fn prepare_start(&'static self, mut config: Config) -> io::Result<()> {
         fork::watch(|| runtime().disown());
         inspect::serve_from_environment();
-        // A thread of the previous runtime may have been starting while it ended.
+        // A thread of the previous runtime may have been started while that runtime shut down.
         self.threads.join_ended();
         config.on_stall = inspect::write_file_of_stall;
         config.publish();
@@ -59,11 +60,11 @@ impl Runtime {
         self.driver.configure(config.poller_shards(), config.workers);
         self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
         self.begin_run(epoch);
-        // ORDERING: SeqCst: the state is stored before the timers are read; `timer_moved` does it
-        // the other way round (model `timer_armed_against_start`).
+        // ORDERING: SeqCst: the state is stored before the timers are read; `timer_moved` arms the
+        // timer before it reads the state (model `timer_armed_against_start`).
         fence(Ordering::SeqCst);
-        // Deadlines survive a shutdown. A timer that is armed later and is not the first of its set
-        // relies on a thread that sleeps until the first.
+        // Deadlines survive a shutdown, so a thread must sleep until the first timer. A timer that is
+        // armed later and is not the first of its set wakes no thread.
         if self.next_timer(Shards::ALL) != clock::NEVER {
             self.ensure_poller();
         }

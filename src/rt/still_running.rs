@@ -1,12 +1,12 @@
-//! [`StillRunning`]: the error of a shutdown that did not end in time.
+//! [`StillRunning`]: the error of a shutdown that did not complete in time.
 
 use std::fmt;
 use std::io;
 
 use super::sched::identity::TaskId;
 
-/// The error of [`shutdown`](crate::rt::shutdown()): what was still running when it gave up, or
-/// that it was called on a runtime thread.
+/// The error of [`shutdown`](crate::rt::shutdown()): threads and tasks were still running at the end of
+/// its timeout, or it was called inside the runtime.
 ///
 /// # Examples
 /// ```
@@ -20,14 +20,13 @@ use super::sched::identity::TaskId;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning {
-    /// Whether it was called on a thread that runs tasks or reports of blocked tasks, or inside
-    /// `block_on`, and did nothing.
+    /// Whether the call was made on a thread of the runtime or inside `block_on`, and had no effect.
     pub on_runtime_thread: bool,
-    /// Names of the runtime's threads that have not ended.
+    /// The names of the runtime's threads that have not ended.
     pub threads: Vec<String>,
-    /// Tasks that occupy a thread, with their names if they have one.
+    /// The tasks that occupy a thread, each with its name if it has one.
     pub running: Vec<(TaskId, Option<String>)>,
-    /// Number of tasks that have not ended, including those that occupy a thread. The others wait
+    /// The number of tasks that have not ended, including those that occupy a thread. The others wait
     /// for something outside the runtime and end when they are woken.
     pub tasks: u64,
 }
@@ -51,7 +50,7 @@ impl fmt::Display for StillRunning {
     }
 }
 
-/// Prints the text of the error, because `main` prints a returned error with `Debug`.
+/// Prints the same text as `Display`, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for StillRunning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

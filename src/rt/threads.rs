@@ -1,9 +1,9 @@
-//! [`Threads`]: the runtime's threads, from start to end.
+//! [`Threads`]: the list of the runtime's threads.
 //!
 //! # States of a thread
-//! listed (running) → it ends by itself (a spare worker, a thread of the blocking pool): it removes
-//! itself from the list and is detached, so that nothing of it remains; or it ends with its epoch:
-//! it stays listed until a shutdown joins it, or gives up and detaches it.
+//! A thread is listed when it starts. If it ends before its epoch does (a spare worker, a thread of the
+//! blocking pool), it removes itself from the list and is detached. Otherwise it stays listed until a
+//! shutdown joins it, or detaches it when the time is over.
 //!
 //! # Joining
 //! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are
@@ -36,9 +36,9 @@ impl Threads {
     ///
     /// # Errors
     /// Returns the error of pthread_create(3): EAGAIN if the process may not have more threads, or
-    /// ENOMEM.
+    /// ENOMEM if there is no memory.
     pub(crate) fn start(&self, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        // Locked during the start, so that a thread that ends at once finds itself in the list.
+        // Locked during the start, so that a thread that ends at once is already in the list.
         let mut list = self.0.lock();
         let thread = thread::Builder::new().name(name).spawn(move || {
             context::enter();
@@ -48,7 +48,7 @@ impl Threads {
         Ok(())
     }
 
-    /// Called by a thread that is about to end by itself: it will not be joined.
+    /// Removes and detaches the calling thread, which is about to end and will not be joined.
     pub(crate) fn leave(&self) {
         let own = thread::current().id();
         let mut list = self.0.lock();
@@ -57,7 +57,7 @@ impl Threads {
         drop(thread);
     }
 
-    /// Joins the threads that have ended. Returns the number of the others.
+    /// Joins the threads that have ended. Returns the number of threads that are still listed.
     pub(crate) fn join_ended(&self) -> usize {
         let mut list = self.0.lock();
         // `retain` would drop the handle, which detaches the thread.

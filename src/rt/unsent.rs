@@ -1,31 +1,31 @@
-//! The sockets to which this thread has written bytes that are not sent yet, because their writes
-//! are gathered until the turn ends (`net::fd::cork`).
+//! Per-thread lists of sockets with unsent bytes, whose writes are gathered until the turn ends
+//! (`net::fd::cork`).
 //!
 //! # States
-//! *none* → (`push`, by a write of a turn) → *some* → (`flush`, or a look of sysmon) → *none*.
+//! *none* → (`push`, by a write of a turn) → *some* → (`flush`, or a check by sysmon) → *none*.
 //!
-//! # When a thread flushes
-//! * At the end of a turn: of a task on a worker, of the future of a `block_on`, of a local task,
-//!   and of a task in a simulation.
+//! # When a list is flushed
+//! * At the end of a turn of a task on a worker, of the future of a `block_on`, of a local task, or of a
+//!   task in a simulation.
 //! * Before an operation of this crate returns `Pending`. A task may contain another executor, such
-//!   as the `block_on` of another crate, which would wait in the middle of the turn for the answer
-//!   to the unsent bytes.
+//!   as the `block_on` of another crate, which would wait for the answer to the unsent bytes in the
+//!   middle of the turn.
 //! * Before a nested `block_on` of this crate.
-//! * Sysmon flushes for a thread that has been in the same stretch of *some* at two looks, 10 ms
-//!   apart: its turn is long, or waits for something outside of this crate.
+//! * By sysmon, if two consecutive checks, 10 ms apart, find the list in the same period of *some*: the
+//!   turn is long, or waits for something outside this crate.
 //!
 //! # Invariants
 //! * An entry is not a handle of the socket: the list keeps no socket open, and neither a flush nor
 //!   the drop of an entry closes one. A socket that is dropped sends its bytes itself. So a flush
-//!   calls no code of the user, and sysmon may flush.
+//!   calls no user code, and sysmon may flush.
 //! * Sockets are flushed with the list unlocked, because a flush takes the lock of the socket's bytes,
-//!   with which the socket enters lists.
-//! * Only the thread itself adds to its list. If sysmon has emptied it, the flag of the thread stays
-//!   set, which costs a look at the empty list.
+//!   and a socket enters a list under this lock.
+//! * Only the thread itself adds to its list. If sysmon has emptied it, the flag of the thread remains
+//!   set, which costs a check of the empty list.
 //!
 //! # Cancellation
-//! A panic in a turn ends it like a return: the caller of the turn flushes. A panic in a flush is
-//! contained, and the other sockets of the list are flushed.
+//! If a turn panics, its caller flushes, as at the end of any turn. If a flush panics, the panic is
+//! caught, and the other sockets of the list are flushed.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -35,13 +35,13 @@ use std::sync::{Arc, Weak};
 use crate::rt::waiters::drop_payload;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
-/// The unsent bytes of a socket. It is not a handle of the socket.
+/// The unsent bytes of a socket. This is not a handle of the socket.
 pub(crate) trait Unsent: Send + Sync + RefUnwindSafe + UnwindSafe {
-    /// Called by the thread that has taken the socket out of a list: sends as much as the socket
-    /// takes, and makes sure that the rest follows. Does not wait, and calls no code of the user.
+    /// Called by the thread that has taken the socket out of a list. Sends as much as the socket
+    /// accepts, and makes sure that the rest follows. Does not wait, and calls no user code.
     fn flush(self: Arc<Self>);
 
-    /// Returns the amount, for [`inspect`](crate::rt::inspect()).
+    /// Returns the number of unsent bytes, for [`inspect`](crate::rt::inspect()).
     fn amount(&self) -> Amount;
 }
 
@@ -58,11 +58,11 @@ pub(crate) struct Amount {
 #[derive(Default)]
 struct List {
     sockets: Mutex<Vec<Arc<dyn Unsent>>>,
-    /// The number of stretches of *some* that have begun.
+    /// The number of periods of *some* that have begun.
     begun: AtomicU64,
-    /// The value of `begun` at the last look of sysmon.
+    /// The value of `begun` at the last check by sysmon.
     seen: AtomicU64,
-    /// Whether the thread runs a simulation, whose sockets no other thread can use.
+    /// Whether the thread runs a simulation, whose sockets other threads must not use.
     simulates: AtomicBool,
 }
 
@@ -76,27 +76,27 @@ thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The lists of the threads that sysmon looks after.
+/// The lists that sysmon checks.
 static LISTS: Mutex<Vec<Weak<List>>> = Mutex::new(Vec::new());
 
-/// The sockets that took less than they were given, by an id that is unique among living ones, and
-/// maybe some that have sent the rest since.
+/// The *blocked* sockets: those that did not accept all bytes of a flush. Some may have sent the rest
+/// since. The keys are unique among live sockets.
 static BLOCKED: Mutex<BTreeMap<usize, Weak<dyn Unsent>>> = Mutex::new(BTreeMap::new());
 
-/// Enters a socket that took less than it was given, for [`amounts`], unless it is entered. It must
-/// leave before it is dropped.
+/// Adds a blocked socket for [`amounts`], unless it was added. It must be
+/// [removed](leave_blocked) before it is dropped.
 pub(crate) fn enter_blocked(id: usize, socket: impl FnOnce() -> Weak<dyn Unsent>) {
     BLOCKED.lock().entry(id).or_insert_with(socket);
 }
 
-/// Removes a socket that has sent the rest, or is gone, if it was entered.
+/// Removes a socket that has sent all bytes or is about to be dropped. Does nothing if it was not added.
 pub(crate) fn leave_blocked(id: usize) {
     let removed = BLOCKED.lock().remove(&id);
     drop(removed);
 }
 
-/// Returns the amounts of all sockets that have unsent bytes, in any order. A socket may be in the
-/// result several times.
+/// Returns the amounts of all sockets with unsent bytes, in any order. The result may contain a socket
+/// several times.
 pub(crate) fn amounts() -> Vec<Amount> {
     let lists: Vec<_> = LISTS.lock().iter().filter_map(Weak::upgrade).collect();
     let blocked: Vec<_> = BLOCKED.lock().values().cloned().collect();
@@ -107,13 +107,13 @@ pub(crate) fn amounts() -> Vec<Amount> {
     sockets.iter().map(|socket| socket.amount()).filter(|amount| amount.bytes > 0).collect()
 }
 
-/// Identifies the list of this thread among those of living threads.
+/// Returns a number that identifies the list of this thread among those of live threads.
 #[inline]
 pub(crate) fn list() -> usize {
     SOME.with(|some| std::ptr::from_ref(some).addr())
 }
 
-/// Returns whether the list of this thread can be used: not while the thread ends.
+/// Returns whether the list of this thread can be used. It cannot be while the thread exits.
 pub(crate) fn has_list() -> bool {
     LIST.try_with(|_| ()).is_ok()
 }
@@ -141,7 +141,7 @@ pub(crate) fn push(socket: Arc<dyn Unsent>) -> bool {
 #[cold]
 fn watch(list: &Arc<List>) {
     let mut lists = LISTS.lock();
-    // Removes those of threads that have ended.
+    // Removes the lists of threads that have ended.
     lists.retain(|list| list.strong_count() > 0);
     lists.push(Arc::downgrade(list));
     WATCHED.set(true);
@@ -172,19 +172,19 @@ pub(crate) fn flush_some() {
 fn flush_list(list: &List) {
     let mut sockets = std::mem::take(&mut *list.sockets.lock());
     for socket in sockets.drain(..) {
-        // No code of the user runs here, but a socket must not depend on that of others.
+        // No user code runs here, but one socket must not depend on the code of another.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| socket.flush())) {
             drop_payload(payload);
         }
     }
-    // The memory is kept for the next turn.
+    // Keep the memory for the next turn.
     let mut kept = list.sockets.lock();
     if kept.capacity() == 0 {
         *kept = sockets;
     }
 }
 
-/// Flushes for threads that had the same unsent bytes at the last call. Called by sysmon.
+/// Flushes the lists that have been in the same period of *some* since the last call. Called by sysmon.
 pub(crate) fn flush_old() {
     let lists: Vec<_> = {
         let lists = LISTS.lock();
@@ -215,7 +215,7 @@ pub(crate) fn simulating<T>(f: impl FnOnce() -> T) -> T {
     fn set(simulates: bool) {
         SIMULATES.set(simulates);
         let _ = LIST.try_with(|list| {
-            // Under the lock, so that a look of sysmon at the list is over.
+            // Changed under the lock, so that sysmon is not in a check of the list.
             let _sockets = list.sockets.lock();
             list.simulates.store(simulates, Ordering::Relaxed);
         });
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_flushed_once_per_stretch() {
+    fn sockets_are_flushed_once_per_period() {
         let socket = Arc::new(Counted::default());
         assert!(!is_some());
         assert!(push(socket.clone()));
@@ -271,14 +271,14 @@ mod tests {
         assert!(!is_some());
         flush();
         assert_eq!(socket.0.load(Ordering::Relaxed), 1);
-        assert!(push(socket.clone()), "a new stretch");
+        assert!(push(socket.clone()), "a new period");
         flush();
         assert_eq!(socket.0.load(Ordering::Relaxed), 2);
         assert_eq!(Arc::strong_count(&socket), 1);
     }
 
     #[test]
-    fn panic_in_a_flush_does_not_keep_the_other_sockets() {
+    fn panic_in_a_flush_does_not_affect_other_sockets() {
         let socket = Arc::new(Counted::default());
         push(Arc::new(Panicking));
         push(socket.clone());
@@ -300,9 +300,9 @@ mod tests {
         assert_eq!(Arc::weak_count(&socket), 0);
     }
 
-    /// Sysmon, which runs beside this test, may look in between: at most it looks more often.
+    /// Sysmon may run concurrently with this test and make further checks.
     #[test]
-    fn second_look_flushes_for_a_thread_that_does_not() {
+    fn second_check_flushes_for_a_thread_that_does_not() {
         let socket = Arc::new(Counted::default());
         push(socket.clone());
         flush_old();

@@ -1,24 +1,24 @@
-//! A list of wakers that wait for one thing: an edge in one direction of a socket, a lock, a
-//! permit, or the end of a close.
+//! [`Waiters`]: a list of the wakers that wait for the same event, such as an edge in one direction of
+//! a socket, a lock, a permit, or the end of a close.
 //!
-//! This is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of
+//! The list is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of
 //! waiters, which differ in how many of them one event wakes:
 //!
 //! * **Futures** have a key, wait in order of arrival and are woken *one at a time*. A future that
-//!   is no longer in the list and did not remove itself knows that it was woken; if it is dropped
-//!   before it acts, it passes the wake-up on. They have keys instead of intrusive links, so that
-//!   named futures are `Unpin`. A future may wait for *interruption only* (expiry or close): then
-//!   no ordinary event takes it.
+//!   is no longer in the list and did not remove itself knows that it was woken. If it is dropped
+//!   before it acts, it passes the wake-up on. Futures have keys instead of intrusive links, so that
+//!   named futures are `Unpin`. A future may wait for *interruption only* (expiry or close); ordinary
+//!   events do not wake it.
 //! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. One
-//!   is kept per waker (compared with [`Waker::will_wake`]), and each event takes *all* of them, in
-//!   order of arrival.
+//!   poll is kept per waker (compared as by [`Waker::will_wake`]), and each event wakes *all* of them,
+//!   in order of arrival.
 //!
 //! # Invariants
-//! * W1 — a waker is cloned, woken and dropped outside the lock that holds the list: methods return
+//! * W1 — a waker is cloned, woken and dropped outside the lock around the list: methods return
 //!   wakers ([`Wakers`]), and the caller unlocks first.
 //! * W2 — at most [`POLLS_MAX`] polls are kept. Polls of tasks that have lost interest cannot be
-//!   told from others, so at this number all are woken, and those that still wait return.
-//! * W3 — no operation takes time in proportion to the number of waiters, except waking them.
+//!   distinguished from others, so at this number all are woken, and those that still wait poll again.
+//! * W3 — no operation takes time proportional to the number of waiters, except waking them.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,11 +29,11 @@ use std::task::Waker;
 
 use crate::sync::{MODEL, injected_bug};
 
-/// A waiting future's place in a list; unique for the life of the list.
+/// The key of a waiting future, which is unique for the lifetime of the list.
 pub(crate) type Key = NonZeroU64;
 
-/// A waiter: a future, or a task that called a `poll_*` method. `K` is what a future keeps between
-/// polls; here its place in the list, which is `None` at first.
+/// A waiter: a future, or a task that has called a `poll_*` method. `K` is the state that a future
+/// keeps between polls. For a list it is the key, which is `None` at first.
 #[derive(Debug)]
 pub(crate) enum Waiter<'a, K = Option<Key>> {
     Future(&'a mut K),
@@ -49,7 +49,7 @@ impl<'a, K> Waiter<'a, K> {
         }
     }
 
-    /// Returns the waiter with a part of what a future keeps.
+    /// Returns the waiter with a part of a future's state.
     #[inline]
     pub(crate) fn map<T>(self, part: impl FnOnce(&'a mut K) -> &'a mut T) -> Waiter<'a, T> {
         match self {
@@ -58,7 +58,7 @@ impl<'a, K> Waiter<'a, K> {
         }
     }
 
-    /// Returns what a future keeps; `None` for a poll.
+    /// Returns the state of a future, or `None` for a poll.
     #[inline]
     pub(crate) fn future(&self) -> Option<&K> {
         match self {
@@ -68,30 +68,30 @@ impl<'a, K> Waiter<'a, K> {
     }
 }
 
-/// The events that may take a waiting future out of the list.
+/// The events that wake a waiting future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Every event.
     Event,
-    /// Only events that end the wait for all: expiry, close, shutdown.
+    /// Only events that wake all waiters: expiry, close and shutdown.
     Interrupt,
 }
 
-/// The maximum number of polls kept in one list. If more tasks call `poll_*` on one direction of
-/// one socket, they wake each other.
+/// The maximum number of polls in one list. If more tasks call `poll_*` on one direction of a socket,
+/// they wake each other.
 pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 
 /// The bit of a key for [`Interest::Interrupt`]. Bits from 61 on belong to
 /// [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot).
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
-/// Vacated places are kept up to the number of occupied ones plus this.
+/// The maximum number of vacated places that are kept, in addition to the number of occupied ones.
 const LEFT_MAX: usize = 32;
 
 /// Futures in the order of their keys.
 #[derive(Debug)]
 struct Queue {
-    /// Places; a vacated one has no waker. The first one is occupied.
+    /// The places. A vacated place has no waker. The first place is occupied.
     places: VecDeque<(Key, Option<Waker>)>,
     /// The number of occupied places.
     taken: usize,
@@ -125,7 +125,7 @@ impl Queue {
         Some(waker)
     }
 
-    /// Called when a place was vacated.
+    /// Called after a place was vacated: removes vacated places if there are too many.
     fn has_left(&mut self) {
         self.taken -= 1;
         while self.places.front().is_some_and(|place| place.1.is_none()) {
@@ -157,7 +157,7 @@ fn identity(waker: &Waker) -> Identity {
 pub(crate) struct Waiters {
     events: Queue,
     interrupts: Queue,
-    /// With the number that tells the order of arrival.
+    /// The wakers of polls, each with a number that increases in the order of arrival.
     polls: BTreeMap<Identity, (u64, Waker)>,
     keys: u64,
 }
@@ -184,13 +184,13 @@ impl Waiters {
         self.queue(key).find(key)?.as_mut()
     }
 
-    /// Returns whether the future `key` waits here with a waker of the same task as `waker`.
+    /// Returns whether the future `key` is in the list with a waker of the same task as `waker`.
     pub(crate) fn holds(&mut self, key: Key, waker: &Waker) -> bool {
         self.place(key).is_some_and(|held| held.will_wake(waker))
     }
 
-    /// Stores `waker` for the future `key`. If the key is `None` or no longer here, adds a new
-    /// future at the tail. Returns the key and the replaced waker, which must be dropped outside
+    /// Stores `waker` for the future `key`. If `key` is `None` or no longer in the list, adds a new
+    /// future at the tail. Returns the key, and the replaced waker, which the caller must drop outside
     /// the lock.
     #[must_use]
     pub(crate) fn insert(&mut self, key: Option<Key>, interest: Interest, waker: Waker) -> (Key, Option<Waker>) {
@@ -211,14 +211,14 @@ impl Waiters {
         key
     }
 
-    /// Removes the future `key`. Returns `None` if it was woken, or was never here.
+    /// Removes the future `key`. Returns `None` if it was woken, or was never in the list.
     #[must_use]
     pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
         self.queue(key).take(key)
     }
 
-    /// Stores the waker of a poll, unless one like it is stored; then it is returned, to be dropped
-    /// outside the lock. If there are too many polls, they are moved to `wakers` (W2).
+    /// Stores the waker of a poll. If an equivalent waker is stored, returns `waker`, which the caller
+    /// must drop outside the lock. If there are too many polls, moves them to `wakers` (W2).
     #[must_use]
     pub(crate) fn insert_poll(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
         let identity = identity(&waker);
@@ -239,15 +239,15 @@ impl Waiters {
         wakers.extend(self.events.pop());
     }
 
-    /// Takes the wakers for an event that has woken a future elsewhere: every poll.
+    /// Takes the wakers for an event that has woken a future outside the list: every poll.
     pub(crate) fn take_polls(&mut self, wakers: &mut Wakers) {
-        // Sorted by arrival, because addresses differ from run to run.
+        // Sorted by arrival, because the order of addresses differs from run to run.
         let mut polls: Vec<_> = std::mem::take(&mut self.polls).into_values().collect();
         polls.sort_unstable_by_key(|&(arrival, _)| arrival);
         wakers.extend(polls.into_iter().map(|(_, waker)| waker));
     }
 
-    /// Takes the wakers for expiry and close: all.
+    /// Takes all wakers, for expiry and close.
     pub(crate) fn take_all(&mut self, wakers: &mut Wakers) {
         self.take_polls(wakers);
         wakers.extend(self.events.take_all().chain(self.interrupts.take_all()));
@@ -260,7 +260,7 @@ impl Default for Waiters {
     }
 }
 
-/// Wakers taken from lists, to be woken when no lock is held. One is stored inline.
+/// Wakers that were taken from lists, to be woken when no lock is held. The first is stored inline.
 #[derive(Debug, Default)]
 #[must_use = "wakers that are dropped instead of woken are lost wake-ups"]
 pub(crate) struct Wakers {
@@ -296,9 +296,9 @@ impl Wakers {
         (&mut self.one, &mut self.rest)
     }
 
-    /// Wakes each, in the order in which they were taken, and keeps the allocation. A waker is
-    /// foreign code: a panic in one is contained, and the others are still woken. Returns the
-    /// number of wakers woken.
+    /// Wakes all wakers, in the order in which they were taken, and keeps the allocation. A waker is
+    /// foreign code: if one panics, the panic is caught and the others are still woken. Returns the
+    /// number of wakers.
     pub(crate) fn wake_all(&mut self) -> usize {
         let Some(first) = self.one.take() else { return 0 };
         wake(first);
@@ -310,14 +310,14 @@ impl Wakers {
     }
 }
 
-/// Wakes the wakers that `take` takes, after it has released its locks.
+/// Calls `take`, and wakes the wakers that it has taken after it has released its locks.
 pub(crate) fn wake_taken(take: impl FnOnce(&mut Wakers)) {
     let mut wakers = Wakers::new();
     take(&mut wakers);
     wakers.wake_all();
 }
 
-/// Wakes a task and contains a panic of its waker.
+/// Wakes a task and catches a panic of its waker.
 #[inline(always)]
 pub(crate) fn wake(waker: Waker) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
@@ -325,8 +325,8 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
-/// Drops the payload of a foreign panic, which is also foreign code. If that panics, only the
-/// second payload is leaked.
+/// Drops the payload of a panic in foreign code. The drop is also foreign code: if it panics, the
+/// payload of the second panic is leaked.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);
@@ -347,7 +347,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
-    /// A panic payload that panics once more when it is dropped.
+    /// A panic payload that panics again when it is dropped.
     struct Bomb {
         _token: Arc<()>,
         again: bool,
@@ -368,7 +368,7 @@ mod tests {
     }
 
     /// A waiter of the oracle: its key (`None` for a poll), its interest, and the counter of its
-    /// waker.
+    /// wake-ups.
     type Waiting = (Option<Key>, Interest, Arc<Count>);
 
     #[derive(Default)]
@@ -380,9 +380,9 @@ mod tests {
         }
     }
 
-    /// Wherever a waiter is stored, the list behaves like one queue of futures and a set of polls.
+    /// The list must behave like one queue of futures and a set of polls.
     #[test]
-    fn the_list_agrees_with_an_oracle() {
+    fn list_agrees_with_an_oracle() {
         let mut random = numbers(7);
         let mut list = Waiters::new();
         let mut oracle: Vec<Waiting> = Vec::new();
@@ -468,7 +468,7 @@ mod tests {
         }
         let (mut waiters, mut wakers, told) = (Waiters::new(), Wakers::new(), Arc::default());
         let mut all: Vec<Waker> = (0..20).map(|number| Arc::new(Tells(number, Arc::clone(&told))).into()).collect();
-        // Neither order of addresses.
+        // Neither the ascending nor the descending order of addresses.
         all.sort_by_key(|waker| (waker.data().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         all.iter().for_each(|waker| assert!(waiters.insert_poll(waker.clone(), &mut wakers).is_none()));
         waiters.take_polls(&mut wakers);
@@ -478,9 +478,9 @@ mod tests {
         assert_eq!(woken, *told.lock().unwrap());
     }
 
-    /// Tasks that poll with a new waker each time, while no event comes.
+    /// Tasks poll with a new waker each time, while no event arrives.
     #[test]
-    fn polls_with_ever_new_wakers_do_not_pile_up() {
+    fn polls_with_new_wakers_do_not_accumulate() {
         let (mut waiters, mut wakers, mut woken) = (Waiters::new(), Wakers::new(), 0);
         for polls in 1..=10 * POLLS_MAX {
             assert!(waiters.insert_poll(Arc::new(Count::default()).into(), &mut wakers).is_none());
@@ -499,7 +499,7 @@ mod tests {
         }
     }
 
-    /// The maximum number of futures, leaving in the most expensive order.
+    /// Many futures leave the list in the most expensive order.
     #[test]
     fn removal_time_does_not_grow_with_the_number_of_futures() {
         const COUNT: usize = 200_000;
@@ -508,7 +508,7 @@ mod tests {
         let waker = Waker::from(Arc::new(Count::default()));
         let mut keys: Vec<Key> = (0..COUNT).map(|n| waiters.push(interest(n), waker.clone())).collect();
         assert_eq!(waiters.len(), COUNT);
-        // From the middle outwards, each looked up first.
+        // From the middle, with a look-up of each before its removal.
         keys.rotate_left(COUNT / 2);
         for (left, &key) in keys[..COUNT - 2].iter().enumerate() {
             assert!(waiters.holds(key, &waker) && waiters.remove(key).is_some() && waiters.remove(key).is_none());

@@ -1,4 +1,4 @@
-//! The crate's `net::fd`, as far as it is modelled.
+//! The modelled files of the crate's `net::fd`.
 
 #[path = "../../../src/net/fd/fd_mutex.rs"]
 pub(crate) mod fd_mutex;

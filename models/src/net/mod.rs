@@ -1,4 +1,4 @@
-//! The crate's `net`, as far as it is modelled.
+//! The modelled files of the crate's `net`.
 
 pub(crate) mod fd;
 #[path = "../../../src/net/permits.rs"]

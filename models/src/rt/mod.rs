@@ -1,4 +1,4 @@
-//! The crate's `rt`, as far as it is modelled.
+//! The modelled files of the crate's `rt`.
 
 #[path = "../../../src/rt/parker.rs"]
 pub(crate) mod parker;

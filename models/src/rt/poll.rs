@@ -1,4 +1,4 @@
-//! The crate's `rt::poll`, as far as it is modelled.
+//! The modelled files of the crate's `rt::poll`.
 
 #[path = "../../../src/rt/poll/closings.rs"]
 pub(crate) mod closings;

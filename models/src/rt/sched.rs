@@ -1,4 +1,4 @@
-//! The crate's `rt::sched`, as far as it is modelled.
+//! The modelled files of the crate's `rt::sched`.
 
 #[path = "../../../src/rt/sched/awake.rs"]
 pub(crate) mod awake;

@@ -1,4 +1,4 @@
-//! The crate's `rt::time`, as far as it is modelled.
+//! The modelled files of the crate's `rt::time`.
 
 #[path = "../../../src/rt/time/clock.rs"]
 pub(crate) mod clock;

@@ -1,9 +1,9 @@
-//! `BlackBox`: the last events of all workers, read from their rings.
+//! [`BlackBox`]: the last events of all workers, read from their rings.
 //!
-//! Each worker records its turns and the socket calls in them in a ring
+//! Each worker always records its turns, with their socket calls, in one ring
 //! ([`TurnRing`](crate::rt::sched::turn_ring::TurnRing)), and its sleeps and steals in another
-//! ([`EventRing`](crate::rt::sched::event_ring::EventRing)), always. Reading the rings stops no
-//! thread. Times are time stamps of the processor, converted when the rings are read.
+//! ([`EventRing`](crate::rt::sched::event_ring::EventRing)). Reading the rings stops no thread. Times
+//! are recorded in [`ticks`] and converted when the rings are read.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -24,14 +24,15 @@ use crate::rt::time::ticks::{Scale, ticks};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::task::TaskId;
 
-/// The shortest time between two files that are written because tasks block.
+/// The minimum time between two files that are written because tasks block.
 const AGAIN: Duration = Duration::from_secs(10);
 const VARIABLE: &str = "NETPOLL_BLACK_BOX";
 
-/// The last events of the workers: turns of tasks, socket calls, sleeps; returned by [`black_box`].
+/// The last events of the workers, such as turns of tasks, socket calls and sleeps; returned by
+/// [`black_box`].
 ///
-/// It is plain data. `Display` prints one line per event, [`to_trace_json`](BlackBox::to_trace_json)
-/// converts it for a trace viewer.
+/// `BlackBox` is plain data. `Display` prints one line per event;
+/// [`to_trace_json`](BlackBox::to_trace_json) converts it for a trace viewer.
 ///
 /// # Examples
 /// ```
@@ -49,11 +50,11 @@ const VARIABLE: &str = "NETPOLL_BLACK_BOX";
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BlackBox {
-    /// When the events were read.
+    /// The time at which the events were read.
     pub taken: SystemTime,
     /// The events, oldest first.
     pub events: Vec<WorkerEvent>,
-    /// The names of the tasks that are alive, or the places where they were spawned.
+    /// The names of the tasks that were alive, or the places where they were spawned.
     labels: HashMap<u64, String>,
 }
 
@@ -64,17 +65,17 @@ pub struct WorkerEvent {
     /// The number of the worker, as in [`WorkerInfo::id`](super::WorkerInfo::id). `None` for the
     /// thread that watches the workers.
     pub worker: Option<usize>,
-    /// How long before [`taken`](BlackBox::taken) the event began.
+    /// The time from the beginning of the event to [`taken`](BlackBox::taken).
     pub ago: Duration,
-    /// The time until the worker's next event. For its last event, the time until
-    /// [`taken`](BlackBox::taken). 0 for [`Blocks`](WorkerEventKind::Blocks).
+    /// The time until the worker's next event, or until [`taken`](BlackBox::taken) for its last event.
+    /// Zero for [`Blocks`](WorkerEventKind::Blocks).
     pub lasted: Duration,
     /// The event.
     pub kind: WorkerEventKind,
 }
 
 impl WorkerEvent {
-    /// Returns whether the event is something that lasts.
+    /// Returns whether the event is shown with its duration.
     pub(super) fn is_span(&self) -> bool {
         matches!(self.kind, WorkerEventKind::Turn { .. } | WorkerEventKind::Sleeps | WorkerEventKind::Rests)
     }
@@ -88,37 +89,37 @@ pub enum WorkerEventKind {
     Turn {
         /// The task.
         task: TaskId,
-        /// The descriptors of the socket calls that did not have to wait, in order, and whether
-        /// they were writes. A failed call counts; an accept is a read.
+        /// The descriptors of the socket calls that did not have to wait, in order, each with whether
+        /// the call was a write. Failed calls are included. An accept counts as a read.
         calls: Vec<(RawFd, bool)>,
     },
     /// The worker sleeps until a socket is ready, a timer is due, or another thread wakes it.
     Sleeps,
-    /// The sleep is over.
+    /// The sleep has ended.
     Rises {
-        /// The number of wake-ups that it brought.
+        /// The number of wake-ups that its events caused.
         wakeups: usize,
     },
-    /// The worker has asked for socket events without sleeping, because it has been busy for long.
+    /// The busy worker has polled for socket events without sleeping.
     Polls {
-        /// The number of wake-ups that this brought.
+        /// The number of wake-ups that the events caused.
         wakeups: usize,
     },
     /// The worker has run the timers that were due.
     RunsTimers {
-        /// The number of wake-ups that this brought.
+        /// The number of wake-ups that the timers caused.
         wakeups: usize,
     },
-    /// The worker has nothing to do, and another thread sleeps on the sockets.
+    /// The worker parks, because it has no work and other threads poll the sockets.
     Rests,
-    /// The thread leaves its work to others: its task waits in
-    /// [`block_on`](crate::task::block_on), or the runtime has ended.
+    /// The thread gives up the worker's queue, because its task waits in
+    /// [`block_on`](crate::task::block_on), or because the runtime has ended.
     Leaves,
-    /// A thread begins to work.
+    /// A thread begins to run the worker.
     Begins,
-    /// The worker has taken tasks of another one.
+    /// The worker has taken tasks from another worker's queue.
     Steals {
-        /// The number of that worker.
+        /// The number of the other worker.
         from: usize,
     },
     /// The task has blocked its worker for 10 ms or more.
@@ -128,11 +129,11 @@ pub enum WorkerEventKind {
     },
 }
 
-/// Reads the last events of all workers: some 2,000 turns per worker.
+/// Reads the last events of all workers, which are about 2,000 turns per worker.
 ///
-/// The events are recorded always, at a cost of about 26 instructions per request. No thread is
-/// stopped. Threads in [`block_on`](crate::task::block_on), unless they run tasks, and in
-/// [`spawn_blocking`](crate::task::spawn_blocking) record none.
+/// Events are always recorded, at a cost of about 26 instructions per request. Reading them stops no
+/// thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), and threads in
+/// [`block_on`](crate::task::block_on) that run no tasks, record no events.
 ///
 /// # Examples
 /// ```
@@ -149,8 +150,8 @@ pub fn black_box() -> BlackBox {
     let mut events = Vec::new();
     for processor in runtime().processors() {
         let ((turns, has_all_turns), (between, has_all_events)) = (processor.turns.read(), processor.events.read());
-        // Before the first event of a ring that has been overwritten, the other one alone would show
-        // turns that last too long.
+        // If a ring has overwritten events, older events of the other ring are dropped: without the
+        // missing events, turns would seem to last too long.
         let oldest = [
             turns.first().filter(|_| !has_all_turns).map(|turn| turn.ticks),
             between.first().filter(|_| !has_all_events).map(|event| event.ticks),
@@ -186,11 +187,12 @@ impl Recorded {
     }
 }
 
-/// Appends the events of one worker, or of sysmon. Each has the number of ticks since then; the oldest
-/// is the first.
+/// Appends the events of one worker, or of sysmon. `recorded` has the age of each event in ticks, and
+/// begins with the oldest.
 fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64, Recorded)], scale: &Scale) {
     let first = into.len();
-    // The number of calls in the entry of the last turn, which follow those that were moved.
+    // The number of calls in the entry of the last turn. They follow the calls that were moved to
+    // `Mark::Calls`.
     let mut in_entry = 0;
     for &(since, recorded) in recorded {
         let kind = match recorded {
@@ -210,7 +212,7 @@ fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64,
                 Mark::Steal => WorkerEventKind::Steals { from: value as usize },
                 Mark::Stuck => WorkerEventKind::Blocks { task: TaskId::from_number(value) },
                 Mark::Calls => {
-                    // Calls whose turn was overwritten are left out.
+                    // Calls whose turn was overwritten are omitted.
                     if let Some(WorkerEvent { kind: WorkerEventKind::Turn { calls, .. }, .. }) =
                         into[first..].last_mut()
                     {
@@ -230,7 +232,7 @@ fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64,
     }
 }
 
-/// Returns the names of the tasks in `events` that are alive, or the places where they were spawned.
+/// Returns the name, or else the place of the spawn, of each live task in `events`.
 fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
     let shown: HashSet<_> = events
         .iter()
@@ -250,16 +252,17 @@ fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
 }
 
 impl BlackBox {
-    /// Returns the name of a task of the events that was alive when they were read, or the place
-    /// where it was spawned.
+    /// Returns the name of a task, or else the place where it was spawned. `None` if the task is not in
+    /// the events, or had ended when they were read.
     pub fn label(&self, task: TaskId) -> Option<&str> {
         self.labels.get(&task.number()).map(String::as_str)
     }
 
-    /// Writes [`to_trace_json`](BlackBox::to_trace_json) to a file, which is replaced as a whole.
+    /// Writes [`to_trace_json`](BlackBox::to_trace_json) to a file. An existing file is replaced
+    /// atomically.
     ///
     /// # Errors
-    /// Returns the operating system's error if a file beside `path` cannot be created, written or
+    /// Returns the OS error if a temporary file in the same directory cannot be created, written or
     /// renamed.
     ///
     /// # Examples
@@ -279,7 +282,7 @@ impl BlackBox {
             let mut part = path.as_os_str().to_owned();
             part.push(format!(".{}-{number}.part", std::process::id()));
             match File::create_new(&part) {
-                // Left by an earlier process with this number, which was killed.
+                // An earlier process with the same process ID was killed and left the file.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 created => break (part, created?),
             }
@@ -338,11 +341,11 @@ impl BlackBox {
     }
 }
 
-/// The file of [`Builder::black_box_file`](crate::rt::Builder::black_box_file), and the time at which
-/// it was last written because a task blocks.
+/// The path of [`Builder::black_box_file`](crate::rt::Builder::black_box_file), and the time of the last
+/// write that a blocked task caused.
 static FILE: Mutex<(Option<PathBuf>, Option<Instant>)> = Mutex::new((None, None));
 
-/// Sets the file that [`write_file`] writes. Without one, the environment's is written.
+/// Sets the path of [`write_file`]. `None` selects the path in the environment.
 pub(crate) fn set_file(path: Option<PathBuf>) {
     *FILE.lock().unwrap_or_else(PoisonError::into_inner) = (path, None);
 }
@@ -351,7 +354,8 @@ fn file_or_environment(path: &Option<PathBuf>) -> Option<PathBuf> {
     path.clone().or_else(|| std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from))
 }
 
-/// Writes the file, if one is set. An error is printed: there is no caller to return it to.
+/// Writes the file, if a path is set. Prints an error on standard error, because no caller could
+/// handle it.
 pub(super) fn write_file() {
     let path = file_or_environment(&FILE.lock().unwrap_or_else(PoisonError::into_inner).0);
     if let Some(path) = path
@@ -361,7 +365,8 @@ pub(super) fn write_file() {
     }
 }
 
-/// Writes the file on a thread of its own because a task blocks, unless that was done lately.
+/// Writes the file on a separate thread because a task blocks, unless this happened within the last
+/// [`AGAIN`].
 pub(crate) fn write_file_of_stall() {
     {
         let mut file = FILE.lock().unwrap_or_else(PoisonError::into_inner);

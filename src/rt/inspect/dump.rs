@@ -1,4 +1,4 @@
-//! Snapshots on standard error: on SIGUSR1, and when the main thread panics.
+//! Prints snapshots to standard error: on SIGUSR1, and when the main thread panics.
 
 use std::io::{self, Read, Write};
 use std::sync::{Mutex, Once, PoisonError};
@@ -13,12 +13,12 @@ use crate::sys::signal;
 /// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the process receives SIGUSR1:
 /// `kill -USR1 PID`.
 ///
-/// The snapshot has TCP_INFO. It is printed by a thread of its own, also while all workers are
-/// blocked. A second call does nothing. The handler stays for the life of the process.
+/// The snapshot includes TCP_INFO. A separate thread prints it, even while all workers are blocked. A
+/// second call does nothing. The handler remains installed until the process ends.
 ///
 /// # Errors
-/// Returns `AlreadyExists` if SIGUSR1 has another handler or is ignored. Returns the operating
-/// system's error if pipe(2), sigaction(2) or starting the thread fails.
+/// Returns `AlreadyExists` if SIGUSR1 has another handler or is ignored. Returns the OS error if
+/// pipe(2), sigaction(2) or starting the thread fails.
 ///
 /// # Examples
 /// ```
@@ -35,12 +35,13 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
     let (mut reader, writer) = io::pipe()?;
     let run = move || {
         let mut bytes = [0; 64];
-        // Signals that arrived together get one answer.
+        // Signals that arrive together cause one snapshot.
         while matches!(reader.read(&mut bytes), Ok(1..)) {
             dump("SIGUSR1");
         }
     };
-    // Before the handler: without a reader the thread ends by itself.
+    // The thread starts before the handler is installed. If that fails, the writer is dropped and the
+    // thread ends.
     std::thread::Builder::new().name("netpoll-dump".to_owned()).spawn(run)?;
     signal::write_on_sigusr1(writer.into())?;
     *is_done = true;
@@ -50,9 +51,9 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics, after
 /// the message of the current panic hook.
 ///
-/// Panics of tasks are not followed by a snapshot, because they stay in their task: a line says which
-/// task it was and where it was spawned. A second call does nothing. A hook that is set later replaces
-/// this one.
+/// A panic of a task does not affect other tasks, so it prints no snapshot, but a line with the task's
+/// id and name, and the place where it was spawned. A second call does nothing. A hook that is set
+/// later replaces this one.
 ///
 /// # Examples
 /// ```
@@ -74,11 +75,11 @@ pub fn dump_on_panic() {
     });
 }
 
-/// Prints which task has panicked.
+/// Prints the id, name and place of the task that has panicked.
 fn name_task(task: &Task) {
     let name = task.name().map(|name| format!(" `{name}`")).unwrap_or_default();
     let place = task.spawned_at().map(|place| format!(", spawned at {place}")).unwrap_or_default();
-    let text = format!("netpoll: the panic is of task {}{name}{place}\n", task.id());
+    let text = format!("netpoll: the panic was in task {}{name}{place}\n", task.id());
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -88,7 +89,7 @@ fn dump(reason: &str) {
         std::process::id(),
         Inspect::new().addresses(true).tcp(true).take()
     );
-    // An error cannot be reported: this is where errors go.
+    // A failure to write to standard error cannot be reported.
     let _ = io::stderr().write_all(text.as_bytes());
     write_file();
 }

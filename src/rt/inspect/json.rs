@@ -1,5 +1,5 @@
-//! A [`Snapshot`] as one JSON object (RFC 8259). Durations are numbers of seconds. Unknown values
-//! are omitted; the `fd` of an unknown socket is −1.
+//! Formats a [`Snapshot`] as one JSON object (RFC 8259). Durations are numbers of seconds. Unknown
+//! values are omitted; the `fd` of an unknown socket is −1.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,14 +12,14 @@ use crate::rt::sched::lanes::Lane;
 
 impl Snapshot {
     /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`,
-    /// `more_tasks`, `sockets`, `workers`, `metrics` and `histograms`, and `shards` if the poller has
-    /// several.
+    /// `more_tasks`, `sockets`, `workers`, `metrics` and `histograms`, and with `shards` if the poller
+    /// has several shards.
     ///
-    /// The keys are the names of the fields, without [`SocketInfo::id`]. States and kinds are in
-    /// `snake_case`. `waits_for` is an object: `kind`, and depending on it the time `left`, the
-    /// `id` of a task, or the `fd` of a socket (−1 if it is unknown) and the `operation`.
-    /// `lane` is omitted for ordinary tasks. `waiting` is a list of objects with `task` and `operation`.
-    /// A histogram has `count`, `sum` and `buckets`: pairs of an upper bound and the number of
+    /// The keys are the names of the fields. [`SocketInfo::id`] is omitted. States and kinds are in
+    /// `snake_case`. `waits_for` is an object with a `kind` and, depending on it, the time `left`, the
+    /// `id` of a task, or the `operation` and the `fd` of a socket (−1 if it is unknown). `lane` is
+    /// omitted for ordinary tasks. `waiting` is a list of objects with `task` and `operation`. A
+    /// histogram has `count`, `sum` and `buckets`, which are pairs of an upper bound and the number of
     /// values up to it.
     ///
     /// # Examples
@@ -63,7 +63,7 @@ impl Snapshot {
                 histogram.count(),
                 histogram.sum()
             )?;
-            // Infinity is no JSON number; the last range has the rest of the count.
+            // Infinity is not a JSON number, so the last range is omitted. It has the rest of the count.
             let bounded: Vec<_> = histogram.buckets().filter(|(bound, _)| bound.is_finite()).collect();
             array(out, &bounded, |out, (bound, count)| write!(out, "[{bound},{count}]"))?;
             out.push('}');

@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics format, with those of each TCP listener.
+//! [`openmetrics`]: the metrics of the runtime and of each TCP listener in the OpenMetrics format.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,8 @@ use crate::rt::metrics::metrics;
 use crate::rt::time::clock;
 use crate::rt::time::ticks::Scale;
 
-/// A metric of a listener: name, kind, help, and value, if the listener has one.
+/// A metric of a listener: its name, kind and help text, and a function that returns the value, or
+/// `None` if the listener does not have the metric.
 type Gauge = (&'static str, &'static str, &'static str, fn(&SocketInfo, &TcpDetails) -> Option<u64>);
 
 const METRICS: [Gauge; 7] = [
@@ -43,8 +44,8 @@ const METRICS: [Gauge; 7] = [
 /// Returns the current metrics of the runtime and of each TCP listener in the OpenMetrics 1.0 text
 /// format.
 ///
-/// It is the text of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), followed by metrics of
-/// listeners, with the labels `local` and `fd`. The content type is
+/// The metrics are those of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), followed by the
+/// metrics of listeners, with the labels `local` and `fd`. The content type is
 /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
 ///
 /// | metric | listeners |
@@ -56,8 +57,8 @@ const METRICS: [Gauge; 7] = [
 /// If the poller has several [shards](crate::rt::Builder::poller_shards), there are also
 /// `netpoll_poller_shard_waits_total` and `netpoll_poller_shard_events_total`, with the label `shard`.
 ///
-/// The call takes a system call per listener, and a few per adopted TCP socket that no earlier call
-/// or snapshot has seen.
+/// The function makes one system call per listener, and up to four per adopted TCP socket that no
+/// earlier call or snapshot has seen.
 ///
 /// # Examples
 /// ```

@@ -1,19 +1,19 @@
-//! The memory of large snapshots.
+//! Allocates and prefetches the memory of large snapshots.
 //!
-//! The first snapshot of 16,000 tasks and sockets takes 4 MB of new memory, most of it in two lists, so
-//! their rows are small. The kernel is asked for the pages of a list in one call, because a page fault
-//! per page takes longer. Where the memory has pages, of an earlier snapshot, the call takes some
-//! microseconds. Huge pages are not asked for: with the usual setting (`defrag` is
-//! `madvise`) the kernel may move memory for milliseconds to make one.
+//! The first snapshot of 16,000 tasks and sockets allocates 4 MB, most of it in two lists, so their
+//! rows are small. The pages of a list are populated with one system call, because a page fault per
+//! page takes longer. If an earlier snapshot has left pages there, the call takes a few microseconds.
+//! Huge pages are not requested: with the usual setting (`defrag` is `madvise`), the kernel may
+//! compact memory for milliseconds to create one.
 //!
-//! What a snapshot reads is seldom in the cache of its processor, so it is fetched some rows ahead.
+//! The rows that a snapshot reads are seldom in the CPU's cache, so they are prefetched.
 
 use crate::sys::os;
 
-/// The size in bytes from which on a list is large.
+/// The size in bytes from which the pages of a list are populated at once.
 const LARGE: usize = 256 << 10;
 
-/// The number of rows by which memory is fetched ahead.
+/// The number of rows by which memory is prefetched.
 pub(super) const AHEAD: usize = 12;
 
 /// Returns an empty list with room for `count` elements.
@@ -26,7 +26,7 @@ pub(super) fn with_room<T>(count: usize) -> Vec<T> {
     list
 }
 
-/// Fetches `value` into the cache of this processor.
+/// Prefetches `value` into this CPU's cache.
 #[inline]
 #[allow(unsafe_code)]
 pub(super) fn fetch<T>(value: &T) {
@@ -34,7 +34,7 @@ pub(super) fn fetch<T>(value: &T) {
     for offset in (0..size_of::<T>()).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let line = std::ptr::from_ref(value).cast::<i8>().wrapping_add(offset);
-        // SAFETY: the instruction has no effect but on the cache, at any address.
+        // SAFETY: the instruction affects only the cache, and accepts any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
     }
     #[cfg(not(target_arch = "x86_64"))]

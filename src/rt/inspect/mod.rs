@@ -1,13 +1,13 @@
-//! `inspect`: a snapshot of what every task and socket is doing, taken while they run.
+//! [`inspect()`]: a snapshot of the state of every task and socket, taken while they run.
 //!
 //! # Implementation
 //! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll
-//! cache. Both are read in place. No task is polled and no thread is stopped. No lock is held that
-//! a poll or a system call takes, with one exception: when several operations wait on one socket,
-//! their list is locked while they are counted. The kernel is asked for addresses by descriptor
-//! number. The result is discarded unless the generation of the slot is still current afterwards: a
-//! generation changes before its descriptor is closed, so a current generation means that the
-//! number was this socket's.
+//! cache. Both are read in place. No task is polled and no thread is stopped. A snapshot holds no
+//! lock that operations of tasks take, with one exception: when several operations wait on one socket,
+//! their list is locked while they are counted. Addresses are queried from the kernel by descriptor
+//! number. The result is discarded unless the generation of the slot is still current afterwards. The
+//! generation changes before the descriptor is closed, so a current generation proves that the number
+//! belonged to this socket.
 //!
 //! # Pairing tasks with sockets
 //! An operation that waits stores the tag of the socket in the record of its task. A tag consists
@@ -20,8 +20,8 @@
 //! * A task and a socket are paired only if an operation of that task returned Pending on that
 //!   socket in the task's last poll (`tests/inspect.rs`:
 //!   `pairs_are_right_beside_spawns_and_closes`).
-//! * All rows of a snapshot are read during the call, but not at one instant: a task may be shown
-//!   as waiting for a task that has ended.
+//! * All rows of a snapshot are read during the call, but not at the same instant. A task may be
+//!   shown as waiting for a task that has ended.
 
 mod black_box;
 mod dump;
@@ -68,21 +68,21 @@ use super::time::ticks::Scale;
 use crate::rt::poll::poll_desc::{NO_TAG, tag_index, tag_is_of};
 use crate::sync::Ordering;
 
-/// The maximum number of system calls for addresses of a snapshot without other settings.
+/// The default maximum number of system calls for addresses per snapshot.
 const CALLS_MAX: usize = 2000;
 
-/// Returns a snapshot of what every task, socket and worker is doing.
+/// Returns a snapshot of the state of every task, socket and worker.
 ///
-/// Nothing is stopped, and no task is polled. The call takes a fraction of a microsecond per task
-/// and per socket, and at most 2,000 system calls, on the calling thread. It does not start the
+/// No thread is stopped, and no task is polled. The call takes a fraction of a microsecond per task
+/// and per socket, and makes at most 2,000 system calls on the calling thread. It does not start the
 /// runtime.
 ///
-/// The addresses of TCP connections that were accepted or dialled are known without a system call,
-/// except for the local addresses of connections that a wildcard listener has accepted. For other
-/// sockets the kernel is asked. If more than 2,000 calls are necessary, some sockets have the state
-/// [`Unknown`](SocketState::Unknown) or no local address, and the next snapshot asks about them.
-/// [`Inspect::addresses`] removes this limit, and [`Inspect`] can also ask the kernel for the state of
-/// TCP connections.
+/// The addresses of accepted and dialled TCP connections are known without a system call, except for
+/// the local address of a connection that a wildcard listener has accepted. The addresses of other
+/// sockets are queried from the kernel. If this needs more than 2,000 calls, some sockets have the
+/// state [`Unknown`](SocketState::Unknown) or no local address, and the next snapshot queries those
+/// first. [`Inspect::addresses`] removes this limit. [`Inspect::tcp`] adds the state of TCP
+/// connections.
 ///
 /// # Examples
 /// ```
@@ -127,7 +127,7 @@ pub struct Inspect {
     tcp: bool,
     asking: Asking,
     max_tasks: usize,
-    /// Tasks up to this id are left out.
+    /// Tasks up to this id are omitted.
     after: u64,
 }
 
@@ -138,22 +138,22 @@ impl Default for Inspect {
 }
 
 impl Inspect {
-    /// Creates settings that include tasks, workers, and sockets with their addresses, but no
-    /// details of TCP connections. At most 2,000 system calls are made for addresses.
+    /// Creates settings for a snapshot of all tasks, workers, and sockets with their addresses, without
+    /// the details of TCP connections. At most 2,000 system calls are made for addresses.
     pub fn new() -> Inspect {
         Inspect { tcp: false, asking: Asking::UpTo(CALLS_MAX), max_tasks: usize::MAX, after: 0 }
     }
 
-    /// Sets whether to ask the kernel for all addresses that are not known (default: for as many as
-    /// 2,000 system calls give).
+    /// Sets whether to query all unknown addresses from the kernel. By default, at most 2,000 system
+    /// calls are made for them.
     ///
-    /// The addresses of TCP connections that were accepted or dialled are known, and those of
-    /// listeners. The local address of a connection that a wildcard listener has accepted takes one
-    /// system call, the first time, and an adopted TCP socket up to four. A UDP or Unix socket takes
-    /// up to three each time. The answers for up to 4,096 adopted sockets are kept.
+    /// The addresses of listeners and of accepted and dialled TCP connections are known. The local
+    /// address of a connection that a wildcard listener has accepted takes one system call, the first
+    /// time. An adopted TCP socket takes up to four; the answers for up to 4,096 of these are kept. A
+    /// UDP or Unix socket takes up to three in each snapshot.
     ///
-    /// If this is `false`, the kernel is not asked. A socket whose addresses are not known has the
-    /// state [`Unknown`](SocketState::Unknown).
+    /// With `false`, no addresses are queried. A socket whose addresses are unknown has the state
+    /// [`Unknown`](SocketState::Unknown).
     ///
     /// # Examples
     /// ```
@@ -166,18 +166,18 @@ impl Inspect {
         self
     }
 
-    /// Sets whether to ask the kernel for the TCP_INFO of each TCP socket (default: no). This takes
-    /// one more system call per socket.
+    /// Sets whether to include the TCP_INFO of each TCP socket, which takes one more system call per
+    /// socket. The default is `false`.
     pub fn tcp(mut self, tcp: bool) -> Inspect {
         self.tcp = tcp;
         self
     }
 
-    /// Sets the maximum number of tasks in the snapshot (default: no limit). The tasks with the lowest
-    /// ids are in it; [`Snapshot::more_tasks`] is the number of the others.
+    /// Sets the maximum number of tasks in the snapshot, which has the tasks with the lowest ids.
+    /// [`Snapshot::more_tasks`] is the number of the others. By default there is no limit.
     ///
-    /// A task takes some 90 bytes in a snapshot. Sockets are not limited. Of the tasks that wait for
-    /// one, only those in the snapshot are known.
+    /// A task takes about 90 bytes in a snapshot. Sockets are not limited, but their lists of waiting
+    /// tasks contain only tasks of the snapshot.
     ///
     /// # Examples
     /// ```
@@ -197,24 +197,24 @@ impl Inspect {
         self
     }
 
-    /// Leaves out the tasks of an earlier snapshot and those before them: the tasks that follow its
-    /// last one are in the snapshot.
+    /// Omits the tasks up to the last one of an earlier snapshot, so that this snapshot continues after
+    /// it.
     pub fn after(self, snapshot: &Snapshot) -> Inspect {
         self.after_task(snapshot.tasks.last().map_or(self.after, |task| task.id.number()))
     }
 
-    /// Leaves out tasks up to the id `after`.
+    /// Omits tasks up to the id `after`.
     fn after_task(mut self, after: u64) -> Inspect {
         self.after = after;
         self
     }
 
-    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks, unless they
-    /// are those of the snapshot, and the number of those that follow.
+    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks if the
+    /// snapshot does not have all of them, and the number of tasks that follow the last one.
     fn readings(self) -> (Vec<Reading>, Option<Vec<u64>>, usize) {
         let is_limited = self.max_tasks < usize::MAX || self.after > 0;
         if !is_limited {
-            // Room for those that are spawned meanwhile, so that the list is not moved.
+            // With room for tasks that are spawned in the meantime, so that the list is not reallocated.
             let mut readings = with_room(runtime().tasks_alive() as usize + 64);
             readings.extend(record::all().filter_map(Record::read));
             readings.sort_unstable_by_key(|reading: &Reading| reading.id);
@@ -228,7 +228,7 @@ impl Inspect {
         let (Some(&least), Some(&greatest)) = (shown.first(), shown.last()) else { return (Vec::new(), Some(ids), 0) };
         let records = record::all().filter(|record| (least..=greatest).contains(&record.id()));
         let mut readings: Vec<_> = records.filter_map(Record::read).collect();
-        // Those of records that were reused in between are of later tasks.
+        // A record that was reused in the meantime belongs to a later task.
         readings.retain(|reading| reading.id <= greatest);
         readings.sort_unstable_by_key(|reading| reading.id);
         let more = ids.len() - end;
@@ -244,8 +244,8 @@ impl Inspect {
             Some(ids) => Alive::Ids(ids),
             None => Alive::Shown(&readings),
         };
-        // Tasks were read before sockets: a socket that a task waits for may have been closed
-        // since, but a socket that is found already existed.
+        // Tasks are read before sockets. So a socket that a task waits for may have been closed since,
+        // but is never one that was opened later.
         let (mut sockets, places) = Reader::new(self.asking, self.tcp, now, &scale).read();
         let running: Vec<u64> = runtime().processors().map(Processor::running_id).collect();
         let names = identity::names(readings.iter().map(|reading| reading.id));
@@ -314,8 +314,8 @@ fn place(waits: Waits, places: &[u32]) -> Option<usize> {
     }
 }
 
-/// Decodes the wait of the task `id`. `alive` has the ids of all tasks, in order; `places` is that of
-/// [`Reader::read`].
+/// Decodes the wait of the task `id`. `alive` has the ids of all tasks, in order. `places` is returned
+/// by [`Reader::read`].
 fn resolve(id: u64, waits: Waits, now: u64, alive: Alive<'_>, places: &[u32], sockets: &mut [SocketInfo]) -> Found {
     let (tag, operation) = match waits {
         Waits::Nothing => return Found::Unknown,
@@ -366,7 +366,7 @@ fn ids(count: u32, bits: u64, last: u64) -> impl DoubleEndedIterator<Item = u64>
 /// The ids of all tasks.
 #[derive(Clone, Copy)]
 enum Alive<'a> {
-    /// Those of the snapshot.
+    /// The tasks of the snapshot are all tasks.
     Shown(&'a [Reading]),
     Ids(&'a [u64]),
 }
@@ -387,15 +387,15 @@ impl Alive<'_> {
     }
 }
 
-/// Finds what woke tasks.
+/// Finds the cause of the last wake-up of tasks.
 struct Wakers<'a> {
     alive: Alive<'a>,
-    /// The last task that was looked for, and the one found: one task often spawns many.
+    /// The last task that was searched for, and the result, because one task often spawns many.
     last: Option<(Waits, Option<u64>)>,
 }
 
 impl Wakers<'_> {
-    /// Decodes what woke the task `id` before its last poll.
+    /// Decodes the cause of the wake-up before the last poll of the task `id`.
     fn of(&mut self, id: u64, woken: Waits, places: &[u32], sockets: &[SocketInfo]) -> Option<WokenBy> {
         match woken {
             Waits::Nothing => None,

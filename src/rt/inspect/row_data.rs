@@ -19,7 +19,7 @@ pub enum TaskKind {
     Local,
     /// The future given to [`task::block_on`](crate::task::block_on()).
     BlockOn,
-    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), or a name lookup.
+    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), or a name look-up.
     Blocking,
 }
 
@@ -31,15 +31,15 @@ pub enum TaskKind {
 pub enum TaskState {
     /// A thread is polling the task now.
     Running,
-    /// The task is about to run: its socket is ready, its time has come, or the task it awaits has
-    /// ended.
+    /// The task is about to run, because its socket is ready, its timer is due, or the task that it
+    /// awaits has ended.
     Ready,
-    /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`, the task waits for something
-    /// outside this crate, or is about to run.
+    /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`, the
+    /// task waits for something outside this crate, or is about to run.
     Waiting,
 }
 
-/// The thing that a task waits for.
+/// The socket, time or task that a task waits for.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,33 +52,33 @@ pub enum WaitsFor {
         /// The event or lock of the socket that the task waits for.
         operation: SocketWait,
     },
-    /// A point in time, given as the time until then; zero if it has passed.
+    /// A point in time, given as the time left until then. Zero if it has passed.
     Time(#[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))] Duration),
     /// The end of another task, whose [`JoinHandle`](crate::task::JoinHandle) the task awaits.
     Task(TaskId),
 }
 
-/// What woke a task.
+/// The cause of a task's last wake-up.
 ///
-/// Of a task that waited for several things, only that one is known which
-/// [`TaskInfo::waits_for`](super::TaskInfo::waits_for) showed. A socket, timer or task of this crate wakes the task for what it
-/// waited for.
+/// Wake-ups by sockets, timers and ending tasks are not recorded individually. They are inferred from
+/// the wait that [`TaskInfo::waits_for`](super::TaskInfo::waits_for) showed. If the task waited for
+/// several of these, another one may have woken it.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WokenBy {
-    /// A socket that became ready, was closed, or was unlocked, or whose deadline passed.
+    /// A socket that became ready, was closed or unlocked, or whose deadline has passed.
     Socket(SocketId),
     /// A timer.
     Timer,
-    /// A task: one that called the waker, such as the sender of a message, or one whose end the task
-    /// awaited. It may have ended. The lowest 27 bits of its id are known; the others are those of a
-    /// task that is alive, or else of the last one with these bits.
+    /// A task that called the waker, such as the sender of a message, or that ended while this task
+    /// awaited it. It may have ended since. Only the lowest 27 bits of its id are recorded. The others
+    /// are taken from a live task with these bits or, if there is none, from the latest task with them.
     Task(TaskId),
-    /// A thread that runs no task.
+    /// A thread that ran no task.
     Thread,
-    /// The task itself: it yielded, or was woken while it ran.
+    /// The task itself, which yielded or was woken while it ran.
     Itself,
 }
 
@@ -96,11 +96,11 @@ pub enum SocketWait {
     ReadLock,
     /// The end of a write by another task.
     WriteLock,
-    /// The peer closing the connection.
+    /// The peer's close of the connection.
     HangUp,
 }
 
-/// A shard of the poller: an instance of epoll, with its own descriptors; see
+/// A shard of the poller, which is an epoll instance with the descriptors registered in it; see
 /// [`Builder::poller_shards`](crate::rt::Builder::poller_shards).
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,13 +108,13 @@ pub enum SocketWait {
 pub struct PollerShard {
     /// The number of sockets of the snapshot that are registered in the shard.
     pub sockets: usize,
-    /// The total number of calls that waited for events of the shard or checked for them.
+    /// The total number of waiting and non-blocking polls of the shard.
     pub waits: u64,
-    /// The total number of events that these calls returned.
+    /// The total number of events that these polls returned.
     pub events: u64,
 }
 
-/// Identifies a socket in the process. An id is not reused for many millions of sockets.
+/// Identifies a socket in the process. An id is reused only after billions of sockets.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
@@ -130,8 +130,8 @@ pub struct SocketId {
 pub struct ListenerLimits {
     /// The number of open connections that hold a permit.
     pub connections: usize,
-    /// The number of permits
-    /// ([`max_connections`](crate::net::ListenConfig::max_connections)), if it is limited.
+    /// The number of permits, if the number of connections is limited
+    /// ([`max_connections`](crate::net::ListenConfig::max_connections)).
     pub max_connections: Option<usize>,
     /// The total number of connections refused for lack of descriptors
     /// ([`reserve_descriptors`](crate::net::ListenConfig::reserve_descriptors)).
@@ -171,16 +171,16 @@ pub enum SocketState {
     Connecting,
     /// The socket is connected.
     Open,
-    /// One side of a TCP connection has ended its sending side. The kernel is asked for it only with
-    /// [`Inspect::tcp`](super::Inspect::tcp); otherwise the state is `HungUp` if the peer has, and
-    /// `Open` if this process has.
+    /// One direction of a TCP connection is closed. This state is shown only with
+    /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the peer has closed its
+    /// sending side, and `Open` if this process has.
     HalfClosed,
-    /// The kernel has reported that the peer has closed the connection, or its sending side, or that
-    /// there is an error.
+    /// The kernel has reported that the peer has closed the connection or its sending side, or that an
+    /// error is pending.
     HungUp,
-    /// The socket was closed by this process, and an operation on it has not ended yet.
+    /// This process has closed the socket, and an operation on it has not ended yet.
     Closing,
-    /// The kernel was not asked; see [`Inspect::addresses`](super::Inspect::addresses).
+    /// The kernel was not queried; see [`Inspect::addresses`](super::Inspect::addresses).
     Unknown,
 }
 
@@ -198,7 +198,7 @@ pub struct TcpDetails {
     pub congestion_window: u32,
     /// The total number of retransmitted segments.
     pub retransmits: u32,
-    /// The number of bytes in the send buffer that have not been sent.
+    /// The number of bytes in the send buffer that the kernel has not sent.
     pub unsent: u32,
     /// The total number of bytes that the peer has acknowledged.
     pub bytes_sent: u64,
@@ -206,43 +206,43 @@ pub struct TcpDetails {
     pub bytes_received: u64,
     /// The total number of segments with data received, modulo 2³².
     pub segments_received: u32,
-    /// The total number of segments with data sent, modulo 2³², with retransmitted ones.
+    /// The total number of segments with data sent, modulo 2³², including retransmissions.
     pub segments_sent: u32,
-    /// How long ago data was last sent.
+    /// The time since data was last sent.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub last_sent: Duration,
-    /// How long ago data was last received.
+    /// The time since data was last received.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub last_received: Duration,
-    /// Listeners: the number of connections waiting to be accepted.
+    /// For a listener: the number of connections that wait to be accepted.
     pub accept_queue: u32,
-    /// Listeners: the maximum number of connections that may wait.
+    /// For a listener: the maximum number of connections that wait to be accepted.
     pub accept_queue_max: u32,
 }
 
-/// A processor: the right to run tasks, with its own queue of tasks.
+/// A processor, which is the right to run tasks, with its own run queue.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerInfo {
     /// The number of the processor.
     pub id: usize,
-    /// Whether a worker thread owns the processor. A processor without one has no work.
+    /// Whether a thread owns the processor. A processor without a thread has no work.
     pub owned: bool,
     /// The task that is being polled.
     pub running: Option<TaskId>,
-    /// How long the current poll has taken so far. Precise to a few milliseconds. `None` if the task
-    /// is not in the snapshot.
+    /// The time that the current poll has taken so far. Precise to a few milliseconds. `None` if no
+    /// task is being polled, or if the task is not in the snapshot.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub running_for: Option<Duration>,
-    /// Whether the current poll has taken so long that other workers take over the queue.
+    /// Whether the current poll takes so long that other workers take tasks from the queue.
     pub stuck: bool,
     /// The number of tasks in the queue.
     pub queued: usize,
-    /// The number of timers in the heap, including cancelled ones.
+    /// The number of entries in the timer heap, including dead ones.
     pub timers: usize,
     /// The total number of polls of tasks.
     pub polls: u64,
-    /// The total number of tasks taken from the queues of other processors.
+    /// The total number of times that the worker took tasks from another processor's queue.
     pub steals: u64,
 }

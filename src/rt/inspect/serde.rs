@@ -1,4 +1,4 @@
-//! The snapshot for serde: durations as seconds, addresses and places as text.
+//! Serializes snapshots with serde: durations as seconds, addresses and places as text.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(super) fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Resu
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
-// The signature is serde's.
+// serde requires this signature.
 #[allow(clippy::ref_option)]
 pub(super) fn some_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.as_secs_f64()).serialize(serializer)

@@ -1,8 +1,8 @@
-//! `InspectServer`: snapshots for other processes, over a Unix socket.
+//! [`InspectServer`]: serves snapshots to other processes over a Unix socket.
 //!
 //! The server has its own thread, so it answers even while all workers are blocked. It uses the
-//! sockets of the standard library, and takes no locks of the runtime except those that
-//! [`inspect`](super::inspect()) takes.
+//! sockets of the standard library. The only locks of the runtime that it takes are those of
+//! [`inspect`](super::inspect()).
 //!
 //! # Protocol
 //! The client sends one line and reads until the end of the stream:
@@ -14,15 +14,15 @@
 //! | `metrics` | [`openmetrics`](super::openmetrics) |
 //! | `trace` | [`BlackBox::to_trace_json`](super::BlackBox::to_trace_json) |
 //!
-//! `text` and `json` may be followed by a space and the id of a task: the answer has the tasks after
-//! it.
+//! After `text` or `json`, a space and the id of a task may follow. The answer then has the tasks with
+//! greater ids.
 //!
 //! # Limits
-//! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded: the client asks for the others
-//! with the last id that it has seen. Clients are served one at a time. A client that sends no line or
-//! does not read its answer is dropped after [`PATIENCE`] or [`ANSWER_PATIENCE`]. The socket file has
-//! mode 0600, and a client of another user (except root) is refused by its credentials (SO_PEERCRED,
-//! unix(7)).
+//! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded. The client requests the others
+//! with the last id that it has received. Clients are served one at a time. A client that sends no
+//! line within [`PATIENCE`], or does not read the answer within [`ANSWER_PATIENCE`], is disconnected.
+//! The socket file has mode 0600, and the server checks the client's credentials (SO_PEERCRED,
+//! unix(7)): it serves the same user and root.
 
 use std::fmt;
 use std::fs::File;
@@ -45,16 +45,16 @@ use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::sys::{socket, unix};
 
-/// How long a client may take to send its line,
+/// The time that a client has to send its line.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// and to read the answer.
+/// The time that a client has to read the answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-/// The pause after accept(2) has failed, such as without a free descriptor.
+/// The pause after accept(2) has failed, for example because no descriptor is free.
 const PAUSE: Duration = Duration::from_millis(50);
 const LINE_MAX: usize = 64;
 /// The maximum number of tasks in an answer.
 const TASKS_MAX: usize = 100_000;
-/// The number of bytes after which the time is checked again.
+/// The maximum number of bytes per write(2). The time is checked before each.
 const PART: usize = 64 << 10;
 const VARIABLE: &str = "NETPOLL_INSPECT";
 
@@ -62,11 +62,12 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 ///
 /// The server has its own thread and answers even while all workers are blocked. Dropping the
 /// server stops it and removes the socket file. If the environment variable `NETPOLL_INSPECT` is
-/// set to a path, the runtime starts a server there, which runs for the life of the process.
+/// set to a path, the runtime starts a server there, which runs until the process ends.
 ///
-/// The client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of
-/// the stream: `echo text | nc -U PATH`. A snapshot has at most 100,000 tasks, those with the lowest
-/// ids; `more_tasks` says how many follow. `json 7` and `text 7` begin after the task with the id 7.
+/// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of the
+/// stream: `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids;
+/// `more_tasks` is the number of tasks that follow. `json 7` and `text 7` return the tasks with ids
+/// greater than 7.
 ///
 /// # Examples
 /// ```
@@ -89,7 +90,7 @@ pub struct InspectServer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
-    /// The device and the number of the socket file.
+    /// The device and inode numbers of the socket file.
     file: Option<(u64, u64)>,
 }
 
@@ -101,12 +102,11 @@ struct Shared {
 }
 
 impl InspectServer {
-    /// Starts a server that listens at `path`. If `path` is a socket file on which no process
-    /// listens, it is replaced.
+    /// Starts a server that listens at `path`. Replaces a socket file on which no process listens.
     ///
     /// # Errors
-    /// Returns `AddrInUse` if a process listens at `path`, or if another kind of file is there.
-    /// Returns the operating system's error if bind(2), chmod(2) or starting the thread fails.
+    /// Returns `AddrInUse` if a process listens at `path`, or if `path` is a file of another kind.
+    /// Returns the OS error if bind(2), chmod(2) or starting the thread fails.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
         let path = path.as_ref().to_owned();
         // A child of fork(2) must not stop the server of its parent.
@@ -138,8 +138,8 @@ impl Drop for InspectServer {
             return;
         }
         self.shared.ends.store(true, Ordering::SeqCst);
-        // Ends accept(2) in the thread. If a client is being served, this waits for up to
-        // `PATIENCE` and `ANSWER_PATIENCE`.
+        // Ends accept(2) in the thread. If the thread is serving a client, the join below waits for up
+        // to `PATIENCE` plus `ANSWER_PATIENCE`.
         let _ = socket::shutdown(self.shared.listener.as_fd(), std::net::Shutdown::Both);
         if let Some(thread) = thread {
             let _ = thread.join();
@@ -154,7 +154,7 @@ impl Shared {
     /// Serves clients until the server is dropped.
     fn run(&self) {
         for client in self.listener.incoming() {
-            // ORDERING: SeqCst, like the store in `drop`, which precedes the shutdown(2) that ends
+            // ORDERING: SeqCst, as the store in `drop`, which precedes the shutdown(2) that ends
             // accept(2).
             if self.ends.load(Ordering::SeqCst) {
                 return;
@@ -167,13 +167,13 @@ impl Shared {
     }
 }
 
-/// Returns the device and the number of the file at `path`.
+/// Returns the device and inode numbers of the file at `path`.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Starts the server that the environment asks for, once per process. An error is printed, because
-/// the first use of the runtime cannot return it.
+/// Starts the server at the path in `NETPOLL_INSPECT`, once per process. Prints an error on standard
+/// error, because the first use of the runtime cannot return it.
 pub(crate) fn serve_from_environment() {
     static SERVER: OnceLock<Option<InspectServer>> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -182,10 +182,11 @@ pub(crate) fn serve_from_environment() {
     });
 }
 
-/// Starts a server at `path` for the life of the process, unless an earlier call did.
+/// Starts a server at `path` that runs until the process ends. Does nothing if an earlier call has
+/// started it.
 ///
 /// # Errors
-/// Same as [`InspectServer::bind`].
+/// Returns the errors of [`InspectServer::bind`].
 pub(crate) fn serve_at(path: &Path) -> io::Result<()> {
     static SERVERS: Mutex<Vec<InspectServer>> = Mutex::new(Vec::new());
     let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,8 +207,9 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         let text = format!("cannot serve snapshots at {}: {what}", path.display());
         io::Error::new(io::ErrorKind::AddrInUse, text)
     };
-    // Of several processes that find the file of one that has ended, one replaces it. Without the
-    // right to open the folder, or if another program keeps it locked, this is left to chance.
+    // With the lock, only one of several processes replaces the file of a process that has ended. If
+    // the directory cannot be locked, because it cannot be opened or another program keeps it locked,
+    // two processes may race.
     let _lock = lock_folder(path);
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -230,11 +232,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Locks the folder of `path` against other processes that bind a socket there, which takes them less
-/// than a millisecond.
+/// Locks the directory of `path` against other processes that bind a socket there. They hold the lock
+/// for less than a millisecond.
 ///
 /// # Errors
-/// Returns the error of open(2), or `WouldBlock` if the folder is locked for longer than `PATIENCE`.
+/// Returns the error of open(2), or `WouldBlock` if the directory is locked for longer than `PATIENCE`.
 fn lock_folder(path: &Path) -> io::Result<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = File::open(folder)?;
@@ -249,8 +251,7 @@ fn lock_folder(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reports whether a process listens at `path`, without waiting for it: the queue of its listener
-/// may be full.
+/// Returns whether a process listens at `path`. Does not wait if the backlog of the listener is full.
 fn is_served(path: &Path) -> io::Result<bool> {
     let probe = socket::socket(Domain::UNIX, Type::STREAM, None)?;
     Ok(match socket::connect(probe.as_fd(), &SockAddr::unix(path)?) {
@@ -277,7 +278,10 @@ fn serve(client: &UnixStream) -> io::Result<()> {
     write_all(client, answer.as_bytes(), Instant::now() + ANSWER_PATIENCE)
 }
 
-/// Returns the time until `end`, or an error if it has passed.
+/// Returns the time until `end`.
+///
+/// # Errors
+/// Returns `TimedOut` if `end` has passed.
 fn left(end: Instant) -> io::Result<Option<Duration>> {
     match end.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
@@ -306,7 +310,7 @@ fn write_all(mut client: &UnixStream, mut bytes: &[u8], end: Instant) -> io::Res
     Ok(())
 }
 
-/// Reports whether the client belongs to the same user or to root.
+/// Returns whether the client belongs to the same user or to root.
 fn is_trusted(client: &UnixStream) -> io::Result<bool> {
     let user = unix::peer_cred(client.as_fd())?.1;
     Ok(user == 0 || user == unix::user())

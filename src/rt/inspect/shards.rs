@@ -1,4 +1,4 @@
-//! What the shards of the poller do: for snapshots and in the OpenMetrics format.
+//! The poller's shards in snapshots and in the OpenMetrics format.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::rt::poll::poll_desc::{PollDesc, registration};
 use crate::rt::runtime::runtime;
 use crate::sync::Ordering;
 
-/// Returns the shards with their numbers of `sockets`.
+/// Returns the shards, with the number of `sockets` registered in each.
 pub(super) fn shards(sockets: &[SocketInfo]) -> Vec<PollerShard> {
     let driver = &runtime().driver;
     let info = |shard| {
@@ -23,18 +23,19 @@ pub(super) fn shards(sockets: &[SocketInfo]) -> Vec<PollerShard> {
     shards
 }
 
-/// Returns the shard of a descriptor, if there are several and it is registered.
+/// Returns the shard of a descriptor. `None` if there is only one shard or the descriptor is not
+/// registered.
 pub(super) fn of(desc: &PollDesc) -> Option<u8> {
     if runtime().driver.roles.is_single() {
         return None;
     }
-    // ORDERING: Relaxed; a value to show.
+    // ORDERING: Relaxed: the value is only displayed.
     let word = desc.registration.load(Ordering::Relaxed);
     let is_registered = registration::state(word) >= registration::ADDED && (word >> 32) as u32 == runtime().epoch();
     is_registered.then_some(registration::shard(word) as u8)
 }
 
-/// Writes the metrics of the shards, if there are several, in the OpenMetrics format.
+/// Writes the metrics of the shards in the OpenMetrics format, if there are several shards.
 pub(super) fn write_openmetrics(text: &mut String) {
     let shards = shards(&[]);
     if shards.len() < 2 {
@@ -42,8 +43,8 @@ pub(super) fn write_openmetrics(text: &mut String) {
     }
     type Value = fn(&PollerShard) -> u64;
     let metrics: [(&str, &str, Value); 2] = [
-        ("waits", "Total number of calls that waited for events of the shard or checked for them", |shard| shard.waits),
-        ("events", "Total number of events that these calls returned", |shard| shard.events),
+        ("waits", "Total number of waiting and non-blocking polls of the shard", |shard| shard.waits),
+        ("events", "Total number of events that these polls returned", |shard| shard.events),
     ];
     for (name, help, value) in metrics {
         // Writing to a string does not fail.

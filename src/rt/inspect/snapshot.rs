@@ -1,4 +1,4 @@
-//! The data that [`inspect`](super::inspect()) returns.
+//! [`Snapshot`]: the data that [`inspect`](super::inspect()) returns.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -12,18 +12,18 @@ use crate::task::TaskId;
 /// A snapshot of the tasks, sockets and workers of the process; returned by
 /// [`inspect`](super::inspect()).
 ///
-/// It is plain data: it holds no references, and the tasks and sockets in it may have ended since.
-/// `Display` prints it as tables, tasks first.
+/// A snapshot is plain data and keeps no task or socket alive: its tasks may have ended and its
+/// sockets may have been closed since. `Display` prints it as tables, tasks first.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// When the snapshot was taken.
+    /// The time at which the snapshot was taken.
     pub taken: SystemTime,
     /// The live tasks, ordered by id.
     pub tasks: Vec<TaskInfo>,
-    /// The number of tasks with greater ids that are not in `tasks`, because of
-    /// [`Inspect::max_tasks`](super::Inspect::max_tasks).
+    /// The number of tasks with greater ids that
+    /// [`Inspect::max_tasks`](super::Inspect::max_tasks) has excluded from `tasks`.
     pub more_tasks: usize,
     /// The open sockets and other descriptors, ordered by descriptor number.
     pub sockets: Vec<SocketInfo>,
@@ -32,24 +32,24 @@ pub struct Snapshot {
     pub workers: Vec<WorkerInfo>,
     /// The shards of the poller.
     pub shards: Vec<PollerShard>,
-    /// The runtime's counters.
+    /// The runtime's metrics.
     pub metrics: Metrics,
-    /// The position of each socket in `sockets`, plus one, by its slot; 0 for a slot without a socket.
+    /// The position of each socket in `sockets`, plus one, by slot. 0 for a slot without a socket.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(super) places: Vec<u32>,
 }
 
 impl Snapshot {
-    /// Returns the task `id`, if it was alive.
+    /// Returns the task `id`, if it is in the snapshot.
     pub fn task(&self, id: TaskId) -> Option<&TaskInfo> {
         self.tasks.binary_search_by_key(&id, |task| task.id()).ok().map(|index| &self.tasks[index])
     }
 
-    /// Returns the socket `id`, if it was open.
+    /// Returns the socket `id`, if it is in the snapshot.
     pub fn socket(&self, id: SocketId) -> Option<&SocketInfo> {
         let place = self.places.get(id.index as usize).and_then(|place| place.checked_sub(1));
         let socket = place.and_then(|place| self.sockets.get(place as usize));
-        // The vector is public: its owner may have changed it.
+        // The vector is public, so the caller may have changed it.
         socket.filter(|socket| socket.id() == id).or_else(|| self.sockets.iter().find(|socket| socket.id() == id))
     }
 
@@ -60,7 +60,7 @@ impl Snapshot {
         self.chain_up_to(id, usize::MAX)
     }
 
-    /// Returns at most `most` tasks of a chain.
+    /// Returns the first `most` tasks of a [`chain`](Snapshot::chain).
     pub(super) fn chain_up_to(&self, id: TaskId, most: usize) -> Vec<TaskId> {
         let (mut chain, mut seen) = (vec![id], HashSet::from([id]));
         while chain.len() < most

@@ -1,8 +1,9 @@
 //! [`SocketInfo`]: one socket of a snapshot.
 //!
-//! A row has 120 bytes, because a snapshot has one per socket, and the first one of a process takes
-//! new memory for all of them. Durations are stored in nanoseconds, IP addresses without what few
-//! have, and the figures that a plain TCP connection lacks in memory of their own.
+//! A snapshot has one row per socket, and the first snapshot of a process allocates memory for all of
+//! them. So a row takes only 120 bytes: durations are stored in nanoseconds, IP addresses without
+//! scope and flow information unless they have any, and data that a plain TCP connection does not have
+//! in a separate allocation.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +14,8 @@ use std::time::Duration;
 use super::row_data::{ListenerLimits, SocketAddress, SocketId, SocketState, SocketWait, TcpDetails};
 use crate::task::TaskId;
 
-/// A socket, or another descriptor in an [`AsyncFd`](crate::io::AsyncFd).
+/// A socket of a [`Snapshot`](super::Snapshot), or another descriptor in an
+/// [`AsyncFd`](crate::io::AsyncFd).
 ///
 /// # Examples
 /// ```
@@ -41,21 +43,21 @@ pub struct SocketInfo {
     pub(super) extras: Option<Box<Extras>>,
 }
 
-// The memory of a snapshot; see the module documentation.
+// Keeps snapshots small; see the module documentation.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<SocketInfo>() <= 120);
 
 pub(super) const NO_SHARD: u8 = u8::MAX;
 pub(super) const NO_DEADLINE: u64 = u64::MAX;
 
-/// What a plain TCP connection lacks.
+/// The data of a socket that a plain TCP connection does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extras {
     pub(super) host: Option<Arc<str>>,
     pub(super) limits: Option<ListenerLimits>,
-    /// The operations of a socket that is no TCP connection, and the bytes that it has moved, each
-    /// way.
+    /// The number of operations that received and sent, unless the socket is a TCP connection.
     pub(super) operations: Option<[u32; 2]>,
+    /// The number of bytes received and sent, unless the socket is a TCP connection.
     pub(super) bytes: Option<[u64; 2]>,
     pub(super) last_use: Option<Duration>,
     pub(super) gathered: usize,
@@ -72,7 +74,7 @@ pub(super) enum SocketKind {
     Unixpacket,
     /// A descriptor that is not a socket.
     Fd,
-    /// Another socket, or one of which the kernel was not asked.
+    /// A socket of another kind, or whose kind was not queried.
     Socket,
 }
 
@@ -92,7 +94,7 @@ impl SocketKind {
         }
     }
 
-    /// Returns the kind of sockets with this name.
+    /// Returns the kind with this name, or `Socket`.
     pub(super) fn of(name: &str) -> SocketKind {
         SocketKind::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(SocketKind::Socket)
     }
@@ -102,7 +104,7 @@ impl SocketKind {
 #[derive(Clone, Debug)]
 pub(super) enum Addresses {
     Ip([Option<PackedAddress>; 2]),
-    /// Of Unix sockets, and of IPv6 with a scope or flow information.
+    /// The addresses of Unix sockets, and IPv6 addresses with a scope or flow information.
     Other(Box<[Option<SocketAddress>; 2]>),
 }
 
@@ -149,8 +151,9 @@ impl SocketInfo {
         self.fd
     }
 
-    /// Returns `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`; `fd` for a descriptor that is not a
-    /// socket; `socket` for another kind of socket, or if the kernel was not asked.
+    /// Returns the kind of the descriptor: `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`. Returns
+    /// `fd` for a descriptor that is not a socket, and `socket` for another kind of socket or if the
+    /// kernel was not queried.
     pub fn kind(&self) -> &'static str {
         self.kind.name()
     }
@@ -165,9 +168,8 @@ impl SocketInfo {
         self.addresses.get(1)
     }
 
-    /// Returns the host name that the connection was dialled by, with
-    /// [`TcpStream::connect`](crate::net::TcpStream::connect) or a [`Dialer`](crate::net::Dialer).
-    /// `None` if it was dialled by address.
+    /// Returns the host name to which [`TcpStream::connect`](crate::net::TcpStream::connect) or a
+    /// [`Dialer`](crate::net::Dialer) dialled the connection. `None` if it was dialled by address.
     pub fn host(&self) -> Option<&str> {
         self.extras.as_ref()?.host.as_deref()
     }
@@ -177,20 +179,20 @@ impl SocketInfo {
         self.state
     }
 
-    /// Returns the shard of the poller in which the socket is registered: a position in
-    /// [`Snapshot::shards`](super::Snapshot::shards). `None` if it is not registered with the
-    /// current runtime, or there is only one shard.
+    /// Returns the index in [`Snapshot::shards`](super::Snapshot::shards) of the poller shard in which
+    /// the socket is registered. `None` if it is not registered with the current runtime, or if there
+    /// is only one shard.
     pub fn poller_shard(&self) -> Option<u8> {
         (self.poller_shard != NO_SHARD).then_some(self.poller_shard)
     }
 
-    /// Returns how long ago the socket was opened or accepted. Precise to a few milliseconds.
+    /// Returns the time since the socket was opened or accepted. Precise to a few milliseconds.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(self.age_nanos)
     }
 
-    /// Returns the number of operations that wait in the reading direction: reads, accepts, waits for
-    /// readability.
+    /// Returns the number of operations that wait in the reading direction, such as reads, accepts and
+    /// waits for readability.
     pub fn readers(&self) -> usize {
         self.readers as usize
     }
@@ -200,17 +202,18 @@ impl SocketInfo {
         self.writers as usize
     }
 
-    /// Returns the tasks that are known to wait for the socket, each with what it waits for.
+    /// Returns the tasks that are known to wait for the socket, each with the event or lock that it
+    /// waits for.
     pub fn waiting(&self) -> &[(TaskId, SocketWait)] {
         &self.waiting
     }
 
-    /// Returns the time until the read deadline; zero if it has passed, `None` if there is none.
+    /// Returns the time until the read deadline. Zero if it has passed, `None` if none is set.
     pub fn read_deadline(&self) -> Option<Duration> {
         self.deadline(0)
     }
 
-    /// Returns the time until the write deadline; zero if it has passed, `None` if there is none.
+    /// Returns the time until the write deadline. Zero if it has passed, `None` if none is set.
     pub fn write_deadline(&self) -> Option<Duration> {
         self.deadline(1)
     }
@@ -220,7 +223,7 @@ impl SocketInfo {
         (nanos != NO_DEADLINE).then(|| Duration::from_nanos(nanos))
     }
 
-    /// Returns the kernel's state of a TCP connection, if its figures are those of the socket.
+    /// Returns the TCP_INFO of a connection. `None` for a listener.
     fn connection(&self) -> Option<&TcpDetails> {
         self.tcp.as_deref().filter(|tcp| tcp.state != "LISTEN")
     }
@@ -231,17 +234,17 @@ impl SocketInfo {
     }
 
     /// Returns the number of operations that received something, modulo 2³²: reads, datagrams or
-    /// batches of datagrams, accepted connections. Calls made by a closure of the program, such as
+    /// batches of datagrams, and accepted connections. Calls made by a closure of the program, such as
     /// those of an `AsyncFd`, are not counted.
     ///
-    /// Of a TCP connection, whose operations are not counted, it is the kernel's number of segments
-    /// with data, and `None` if [`Inspect::tcp`](super::Inspect::tcp) did not ask for it.
+    /// The operations of a TCP connection are not counted. For a TCP connection, this is the kernel's
+    /// number of received segments with data, or `None` without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn reads(&self) -> Option<u32> {
         self.operations().map(|operations| operations[0])
     }
 
-    /// Returns the number of operations that sent something, modulo 2³², or of TCP segments as for
-    /// [`reads`](SocketInfo::reads).
+    /// Returns the number of operations that sent something, modulo 2³². For a TCP connection, this is
+    /// the number of sent segments, as for [`reads`](SocketInfo::reads).
     pub fn writes(&self) -> Option<u32> {
         self.operations().map(|operations| operations[1])
     }
@@ -251,19 +254,19 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| [tcp.bytes_received, tcp.bytes_sent]))
     }
 
-    /// Returns the total number of bytes received. For TCP it is the kernel's count, and `None` if
-    /// [`Inspect::tcp`](super::Inspect::tcp) did not ask for it.
+    /// Returns the total number of bytes received. For TCP, this is the kernel's count, or `None`
+    /// without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn bytes_received(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[0])
     }
 
-    /// Returns the total number of bytes sent; for TCP, those that the peer has acknowledged. `None`
-    /// as for [`bytes_received`](SocketInfo::bytes_received).
+    /// Returns the total number of bytes sent. For TCP, this is the number of bytes that the peer has
+    /// acknowledged, or `None` without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn bytes_sent(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[1])
     }
 
-    /// Returns how long ago bytes were last received or sent, or since the socket was opened if none
+    /// Returns the time since bytes were last received or sent, or since the socket was opened if none
     /// were. Precise to a few milliseconds. `None` as for
     /// [`bytes_received`](SocketInfo::bytes_received).
     pub fn last_use(&self) -> Option<Duration> {
@@ -271,18 +274,18 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| tcp.last_sent.min(tcp.last_received).min(self.age())))
     }
 
-    /// Returns the number of bytes that writes have gathered and that are not sent yet; see
+    /// Returns the number of bytes that writes have gathered and that were not sent yet; see
     /// [`TcpStream::set_auto_cork`](crate::net::TcpStream::set_auto_cork).
     pub fn gathered(&self) -> usize {
         self.extras.as_ref().map_or(0, |extras| extras.gathered)
     }
 
-    /// Returns the number of operations that failed with an error of the operating system, up to 255.
+    /// Returns the number of operations that failed with an OS error, up to 255.
     pub fn errors(&self) -> u8 {
         self.errors
     }
 
-    /// Returns the errno of the last of these errors, if it had one.
+    /// Returns the errno of the last OS error, if there was one.
     pub fn last_errno(&self) -> Option<i32> {
         self.extras.as_ref()?.last_errno
     }
@@ -292,21 +295,20 @@ impl SocketInfo {
         self.extras.as_ref()?.limits.as_ref()
     }
 
-    /// Returns the kernel's state of a TCP connection, if [`Inspect::tcp`](super::Inspect::tcp) asked
-    /// for it.
+    /// Returns the TCP_INFO of a TCP socket. `None` without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn tcp(&self) -> Option<&TcpDetails> {
         self.tcp.as_deref()
     }
 }
 
-/// The tasks that wait for a socket, each with what it waits for. Most sockets have at most one, which
-/// takes no memory of its own.
+/// The tasks that wait for a socket, each with the event or lock that it waits for. Most sockets have
+/// at most one, which needs no allocation.
 #[derive(Clone, Default)]
 pub(super) enum SocketWaits {
     #[default]
     None,
     One((TaskId, SocketWait)),
-    // One word, so that a row is small.
+    // The box takes one word, so that a row is small.
     #[allow(clippy::box_collection)]
     Many(Box<Vec<(TaskId, SocketWait)>>),
 }

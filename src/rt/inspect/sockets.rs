@@ -1,11 +1,11 @@
-//! Sockets in a snapshot: state from the poll cache, addresses and TCP state from the kernel.
+//! Reads the sockets of a snapshot: state from the poll cache, addresses and TCP state from the kernel.
 //!
 //! # Addresses
-//! Asking for the addresses of a socket takes up to four system calls, which would be most of the
-//! cost of a snapshot. Those of most TCP sockets are [known](addresses) since they were opened. Of
-//! other TCP sockets that are connected or listen, such as adopted ones, the answer of the kernel is
-//! kept, for [`ASKED_MAX`] sockets. A snapshot with a limit on the calls asks about the sockets that
-//! the one before it has left out.
+//! Querying the addresses of a socket takes up to four system calls, which would be most of the cost
+//! of a snapshot. The addresses of most TCP sockets are [recorded](addresses) when these are opened.
+//! For other TCP sockets that are connected or listen, such as adopted ones, the kernel's answers are
+//! kept, for up to [`ASKED_MAX`] sockets. A snapshot with a limit on the calls begins with the sockets
+//! that the previous one has left out.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -31,23 +31,23 @@ use crate::rt::time::ticks::Scale;
 use crate::rt::unsent;
 use crate::sys::{option, socket};
 
-/// The addresses of a socket of which an earlier snapshot has asked.
+/// The addresses of a socket that an earlier snapshot has queried.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     generation: u32,
     known: Known,
 }
 
-/// The answers that are kept, by slot. A snapshot that finds it locked by another one does without.
+/// The answers that are kept, by slot. A snapshot does not use them while another one has the lock.
 static ASKED: Mutex<Option<HashMap<u32, Asked>>> = Mutex::new(None);
 
 /// The maximum number of answers that are kept.
 const ASKED_MAX: usize = 4096;
 
-/// The number of the descriptor at which the next snapshot with a limit begins to ask.
+/// The descriptor number at which the next snapshot with a limit begins its queries.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// How many system calls a snapshot may make for addresses.
+/// The number of system calls that a snapshot may make for addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asking {
     Never,
@@ -55,10 +55,10 @@ pub(super) enum Asking {
     Always,
 }
 
-/// The TCP states in which one side has ended its sending side.
+/// The TCP states in which one direction is closed.
 const HALF_CLOSED: [&str; 3] = ["CLOSE_WAIT", "FIN_WAIT1", "FIN_WAIT2"];
 
-/// The kind of a socket, its addresses and whether it listens.
+/// The kind of a socket, its addresses and its state according to them.
 #[derive(Debug)]
 struct Identity {
     kind: SocketKind,
@@ -82,8 +82,8 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Creates a reader that asks the kernel for addresses, and for details of TCP connections, as
-    /// the two settings say.
+    /// Creates a reader. `asking` limits the queries for addresses; `tcp` adds the details of TCP
+    /// connections.
     pub(super) fn new(asking: Asking, tcp: bool, now: u64, scale: &'a Scale) -> Reader<'a> {
         let gathered = unsent::amounts().into_iter().map(|amount| ((amount.index, amount.generation), amount.bytes));
         Reader {
@@ -99,8 +99,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns all open sockets, ordered by descriptor number, and the places of sockets by slot:
-    /// the position plus one, or 0 for a slot without a socket.
+    /// Returns all open sockets, ordered by descriptor number, and the place of each socket by slot:
+    /// its position plus one, or 0 for a slot without a socket.
     pub(super) fn read(mut self) -> (Vec<SocketInfo>, Vec<u32>) {
         let descriptors = runtime().descriptors.load(Ordering::Relaxed);
         let cache = &runtime().cache;
@@ -109,7 +109,7 @@ impl<'a> Reader<'a> {
         all.sort_unstable();
         let mut sockets = with_room(all.len());
         let mut places = vec![0; all.iter().map(|&(_, index)| index as usize + 1).max().unwrap_or(0)];
-        // ORDERING: Relaxed, here and below: it is a hint.
+        // ORDERING: Relaxed, here and below: `NEXT` is a hint.
         let first = if self.has_limit() { NEXT.swap(0, Ordering::Relaxed) } else { 0 };
         let mut skipped = Vec::new();
         for (at, &(number, index)) in all.iter().enumerate() {
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
                 }
             }
             let Some(desc) = cache.get(index) else { continue };
-            // Another number is that of a socket that was opened just now, which is out of order.
+            // If the number has changed, the slot now has a new socket, which would be out of order.
             let Some(description) = desc.described().filter(|now| now.number == number) else { continue };
             let known = self.known(description, desc);
             let comes_later = description.number < first && calls(known) > 0;
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        // The snapshot before asked about these.
+        // The previous snapshot has queried these, so they come last.
         for (place, description, desc) in skipped {
             let known = self.known(description, desc);
             if !self.may_ask(known, description.number) {
@@ -150,8 +150,8 @@ impl<'a> Reader<'a> {
         matches!(self.asking, Asking::UpTo(_))
     }
 
-    /// Takes the calls that the addresses of a socket need from those that may be made. Returns
-    /// whether there are enough.
+    /// Deducts the calls that the addresses of a socket need from the limit. Returns whether the limit
+    /// permits them.
     fn may_ask(&mut self, known: Option<Known>, number: u32) -> bool {
         match (&mut self.asking, calls(known)) {
             (Asking::Never, _) => false,
@@ -187,8 +187,8 @@ impl<'a> Reader<'a> {
         listeners
     }
 
-    /// Returns a socket, unless it was closed meanwhile. `known` has its addresses, as far as they are
-    /// known, and `asks` is whether the kernel is asked for the others.
+    /// Returns a socket, unless it was closed in the meantime. `known` has its known addresses; `asks`
+    /// is whether the others are queried from the kernel.
     fn socket(
         &mut self,
         description: Description,
@@ -197,9 +197,9 @@ impl<'a> Reader<'a> {
         asks: bool,
     ) -> Option<SocketInfo> {
         let number = description.number as i32;
-        // SAFETY: the number is open while the generation is current. If the socket is closed
-        // meanwhile and the number is reused, these calls only read state, and the result is
-        // discarded below.
+        // SAFETY: the number is open while the generation is current. If the socket is closed in the
+        // meantime and the number is reused, these calls only read state, and the result is discarded
+        // below.
         #[allow(unsafe_code)]
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         let identity = match known {
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
             tcp,
             extras,
         };
-        // Checked last: if it is current, the number belonged to this socket throughout.
+        // Checked last: if the generation is current, the number belonged to this socket throughout.
         if !desc.is_current(description.generation) {
             return None;
         }
@@ -257,7 +257,8 @@ impl<'a> Reader<'a> {
         Some(info)
     }
 
-    /// Returns what a plain TCP connection lacks, if the socket has any of it.
+    /// Returns the data that a plain TCP connection does not have, or `None` if this socket has none
+    /// either.
     fn extras(
         &self,
         description: &Description,
@@ -295,7 +296,7 @@ impl<'a> Reader<'a> {
         (extras != Extras::default()).then(|| Box::new(extras))
     }
 
-    /// Returns the addresses of a TCP socket, as far as they are known without asking the kernel.
+    /// Returns the addresses of a TCP socket that are known without a query.
     fn known(&self, description: Description, desc: &PollDesc) -> Option<Known> {
         if !description.is_tcp {
             return None;
@@ -306,7 +307,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Keeps the addresses of a TCP socket that is connected or listens, if they were not known.
+    /// Keeps the addresses of a TCP socket that is connected or listens, if they were unknown.
     fn remember(&mut self, info: &SocketInfo, known: Option<Known>, state: SocketState) {
         let Some(SocketAddress::Ip(local)) = info.local() else { return };
         let SocketId { index, generation } = info.id;
@@ -336,8 +337,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns the identity of a TCP socket whose addresses are known. `asks` is whether the kernel is
-/// asked for a local address that is not.
+/// Returns the identity of a TCP socket with known addresses. `asks` is whether an unknown local
+/// address is queried from the kernel.
 fn known_identity(known: Known, fd: BorrowedFd<'_>, asks: bool) -> Identity {
     let (local, peer, state) = match known {
         Known::Listener { local } => (local, None, SocketState::Listening),
@@ -356,7 +357,7 @@ fn calls(known: Option<Known>) -> usize {
     }
 }
 
-/// Returns the kind of a socket, if it is known without asking the kernel.
+/// Returns the kind of a socket, if it is known without a query.
 fn kind(description: &Description, desc: &PollDesc) -> Option<SocketKind> {
     if description.is_tcp {
         Some(SocketKind::Tcp)
@@ -365,7 +366,7 @@ fn kind(description: &Description, desc: &PollDesc) -> Option<SocketKind> {
     }
 }
 
-/// Asks the kernel for a socket's kind and addresses.
+/// Queries a socket's kind and addresses from the kernel.
 fn identify(fd: BorrowedFd<'_>, description: &Description, desc: &PollDesc) -> Identity {
     let local = socket::local_addr_any(fd).ok();
     let peer = local.as_ref().and_then(|_| socket::peer_addr_any(fd).ok());
@@ -395,7 +396,7 @@ fn socket_kind(fd: BorrowedFd<'_>, local: &SockAddr) -> SocketKind {
     }
 }
 
-/// Returns an address, or `None` for a Unix socket without a name.
+/// Converts an address. Returns `None` for an unnamed Unix socket.
 fn address(address: &SockAddr) -> Option<SocketAddress> {
     if let Some(address) = address.as_socket() {
         return Some(SocketAddress::Ip(address));

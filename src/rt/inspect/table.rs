@@ -1,4 +1,4 @@
-//! A [`Snapshot`] as text: tables of tasks, sockets and workers, about 100 columns wide.
+//! Formats a [`Snapshot`] as text: tables of tasks, sockets and workers.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{
 use crate::rt::sched::lanes::Lane;
 
 impl fmt::Display for Snapshot {
-    /// Prints the tables. `{:#}` omits the sockets that no task waits for.
+    /// Prints the tables. `{:#}` omits the sockets for which no task waits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tasks, sockets) = (self.tasks.len(), self.sockets.len());
         let more = if self.more_tasks > 0 { format!(" ({} more not shown)", self.more_tasks) } else { String::new() };
@@ -42,7 +42,7 @@ impl fmt::Display for Snapshot {
 }
 
 impl Snapshot {
-    /// Returns the row of the queue that all workers share.
+    /// Returns the row of the shared queues.
     fn shared_row(&self) -> Vec<String> {
         let mut row = vec!["-".to_owned(); 7];
         (row[0], row[3]) = ("shared".to_owned(), self.metrics.tasks_injected.to_string());
@@ -93,8 +93,7 @@ impl Snapshot {
         }
     }
 
-    /// Describes what a task waits for. If it waits for another task, the description follows the
-    /// chain.
+    /// Describes the wait of a task. If it waits for another task, the description follows the chain.
     fn waits_for(&self, task: &TaskInfo) -> String {
         match task.waits_for() {
             None if task.state() == TaskState::Waiting => "something foreign".to_owned(),
@@ -132,7 +131,7 @@ impl Snapshot {
     }
 }
 
-/// The maximum number of tasks of a chain in a row, so that the size of the table is bounded.
+/// The maximum number of tasks of a chain in one row. It bounds the size of the table.
 const CHAIN_MAX: usize = 32;
 
 /// Names an operation before its task: `read task 7`.
@@ -196,7 +195,7 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
     row
 }
 
-/// Describes what the socket has done.
+/// Describes the operations of the socket so far.
 fn usage_cell(socket: &SocketInfo) -> String {
     let mut parts = Vec::new();
     let way = |name, operations: u32, bytes: Option<u64>| match bytes {
@@ -243,7 +242,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Describes the state of a TCP socket that may be the cause of a wait.
+/// Describes the parts of a TCP socket's state that may explain a wait.
 fn tcp_cell(tcp: &TcpDetails) -> String {
     let mut parts = Vec::new();
     if tcp.accept_queue_max > 0 {

@@ -1,7 +1,8 @@
 //! [`TaskInfo`]: one task of a snapshot.
 //!
-//! A row has 88 bytes, because a snapshot has one per task, and the first one of a process takes new
-//! memory for all of them: durations are stored in nanoseconds, and the name is the task's own.
+//! A snapshot has one row per task, and the first snapshot of a process allocates memory for all of
+//! them. So a row takes only 88 bytes: durations are stored in nanoseconds, and the name is shared
+//! with the task.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::rt::sched::identity::Name;
 use crate::rt::sched::lanes::Lane;
 use crate::task::TaskId;
 
-/// One task.
+/// A task of a [`Snapshot`](super::Snapshot).
 ///
 /// # Examples
 /// ```
@@ -37,11 +38,11 @@ pub struct TaskInfo {
     pub(super) waits_for_more: bool,
 }
 
-// The memory of a snapshot; see the module documentation.
+// Keeps snapshots small; see the module documentation.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<TaskInfo>() <= 88);
 
-/// A [`WaitsFor`] in 16 bytes.
+/// A [`WaitsFor`] that takes 16 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wait {
     Socket {
@@ -75,12 +76,12 @@ impl TaskInfo {
     }
 
     /// Returns the file and line of the call that spawned the task. `None` if the call is in a
-    /// library that was loaded far from this crate.
+    /// library that is loaded far from this crate in memory.
     pub fn spawned_at(&self) -> Option<&'static Location<'static>> {
         self.spawned_at
     }
 
-    /// Returns how long ago the task was spawned. Precise to a few milliseconds.
+    /// Returns the time since the task was spawned. Precise to a few milliseconds.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(self.age_nanos)
     }
@@ -105,31 +106,31 @@ impl TaskInfo {
         self.waits_for_more
     }
 
-    /// Returns what woke the task before its last poll, or spawned it before the first. `None` if it
-    /// is not known, such as a timer or a socket of another crate, or a socket that was closed since.
+    /// Returns the cause of the wake-up before the task's last poll. Before the first poll, this is the
+    /// task or thread that spawned it. `None` if the cause is unknown, for example a socket that was
+    /// closed since, or a timer or socket of another crate.
     pub fn woken_by(&self) -> Option<WokenBy> {
         self.woken_by
     }
 
-    /// Returns how many times the task was polled, modulo 2³².
+    /// Returns the number of times that the task was polled, modulo 2³².
     pub fn polls(&self) -> u32 {
         self.polls
     }
 
-    /// Returns how long ago the last poll of the task began. Precise to a few milliseconds.
+    /// Returns the time since the last poll of the task began. Precise to a few milliseconds.
     pub fn last_poll(&self) -> Duration {
         Duration::from_nanos(self.last_poll_nanos)
     }
 
-    /// Returns the time that polls of the task on workers have taken, estimated from samples taken
-    /// every 10 ms.
+    /// Returns the total duration of the task's polls on workers, estimated from samples taken every
+    /// 10 ms.
     pub fn cpu(&self) -> Duration {
         self.cpu.total()
     }
 
-    /// Returns the longest poll of the task on a worker, from the same samples: it lasted for at least
-    /// this time. Zero if no poll was seen by two samples in a row, which one of 10 to 20 ms may not
-    /// be.
+    /// Returns the minimum duration of the task's longest poll on a worker, from the same samples. Zero
+    /// if no two consecutive samples saw the same poll; they may miss polls of less than 20 ms.
     pub fn longest_poll(&self) -> Duration {
         self.cpu.longest_poll()
     }

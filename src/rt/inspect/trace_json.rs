@@ -1,7 +1,8 @@
-//! A [`BlackBox`] in the Trace Event Format of Chrome, which ui.perfetto.dev and chrome://tracing show.
+//! Formats a [`BlackBox`] in Chrome's Trace Event Format, which ui.perfetto.dev and chrome://tracing
+//! display.
 //!
-//! Each worker is a thread of the trace. Turns, sleeps and rests are complete events (`X`), the others
-//! are instants (`i`). Times are microseconds since the oldest event.
+//! Each worker is a thread of the trace. Turns, sleeps and rests are complete events (`X`); the others
+//! are instant events (`i`). Times are microseconds since the oldest event.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -10,14 +11,13 @@ use super::black_box::{BlackBox, WorkerEventKind};
 use super::json::string;
 use crate::task::TaskId;
 
-/// The thread number of sysmon: after those of all workers.
+/// The thread number of sysmon, which is greater than those of all workers.
 const SYSMON: usize = 10_000;
 
 impl BlackBox {
-    /// Returns the events in the Trace Event Format: open the text with ui.perfetto.dev or
-    /// chrome://tracing.
+    /// Returns the events in the Trace Event Format, which ui.perfetto.dev and chrome://tracing open.
     ///
-    /// A turn is called by its task's id and [`label`](BlackBox::label). Its arguments are the
+    /// The name of a turn is its task's id and [`label`](BlackBox::label). Its arguments are the
     /// descriptors that it read and wrote.
     ///
     /// # Examples

@@ -1,22 +1,22 @@
-//! Addresses of TCP sockets that are known without a system call, for
-//! [`inspect`](crate::rt::inspect()).
+//! Records the addresses of TCP sockets, so that [`inspect`](crate::rt::inspect()) needs no system
+//! calls for them.
 //!
-//! accept4(2) returns the peer's address, a dial knows both, and a connection of a listener that is
-//! bound to one address has that address. They are written here when a connection is opened, in the
-//! [words](super::slot_words) of its slot, so a snapshot of many connections asks the kernel for
-//! few of them. A local address that is not known, such as that of a connection of a wildcard
-//! listener, is added when the kernel has been asked for it.
+//! accept4(2) returns the peer's address. A dial knows both addresses. A connection of a listener that
+//! is bound to one address has that local address. When a connection is opened, its addresses are
+//! written to the [words](super::slot_words) of its slot, so a snapshot of many connections queries
+//! few of them. An unknown local address, such as that of a connection of a wildcard listener, is
+//! added when it is first queried.
 //!
 //! # Layout
 //! The first word has, from the lowest bit, the local port, the peer's port, the number of the local
 //! IP address (16 bits each, 0 if unknown), 13 bits of the generation, and the kind. The other two
-//! have the peer's IP address. A process has few local IP addresses: they are in a table, and an
-//! entry of that table is never removed.
+//! have the peer's IP address. Local IP addresses are in a table, because a process has few of them.
+//! An entry of that table is never removed.
 //!
 //! # States
-//! *none* (kind 0) → *listener*, *IPv4* or *IPv6 connection* → *none*. The owner of the slot changes
-//! the state: to *none* when it opens a descriptor, and then at most once. Any thread adds the local
-//! address, by a compare-and-swap of the first word.
+//! *none* (kind 0) → *listener*, *IPv4* or *IPv6 connection* → *none*. The owner of the slot sets
+//! *none* when it opens a descriptor, and then changes the state at most once. Any thread may add the
+//! local address, with a compare-and-swap of the first word.
 //!
 //! # Memory ordering
 //! The first word protects the others as the sequence number of a seqlock does. The owner stores
@@ -33,7 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::slot_words::{self, Words};
 
-/// The addresses of one socket, as far as they are known.
+/// The known addresses of one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     /// A listener.
@@ -53,7 +53,7 @@ const KIND_SHIFT: u32 = 61;
 const LISTENER: u64 = 1;
 const V4: u64 = 2;
 const V6: u64 = 3;
-/// A listener on all addresses of the host: its address is not that of its connections.
+/// A listener on all addresses of the host. Its connections have other local addresses.
 const WILDCARD: u64 = 4;
 /// The bits of the first word that have the local address.
 const LOCAL_MASK: u64 = 0xffff | 0xffff << IP_SHIFT;
@@ -71,8 +71,8 @@ fn lock() -> MutexGuard<'static, Option<Locals>> {
     LOCALS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Creates the table, whose hasher takes random numbers of the thread that creates it: not those of a
-/// simulation.
+/// Creates the table before a simulation starts. The table's hasher takes random numbers from the
+/// thread that creates it, and must not take those of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     lock().get_or_insert_default();
@@ -91,7 +91,7 @@ fn number(ip: IpAddr) -> u16 {
     number
 }
 
-/// Returns the local IP addresses, for [`get`].
+/// Returns a copy of the table of local IP addresses, for [`get`].
 pub(crate) fn local_ips() -> Vec<IpAddr> {
     lock().as_ref().map(|locals| locals.ips.clone()).unwrap_or_default()
 }
@@ -104,7 +104,7 @@ fn is_plain(addr: &SocketAddr) -> bool {
     }
 }
 
-/// Returns the bits of a local address, as far as it is known.
+/// Returns the bits of a local address, or 0 if it cannot be stored or its port is unknown.
 fn local_bits(local: SocketAddr) -> u64 {
     if !is_plain(&local) || local.port() == 0 {
         return 0;
@@ -116,14 +116,14 @@ fn generation_bits(generation: u32) -> u64 {
     (u64::from(generation) & GENERATION_MASK) << GENERATION_SHIFT
 }
 
-/// Begins the use of the slot by a new socket, whose addresses are not known.
+/// Clears the addresses of a slot for a new socket.
 pub(crate) fn reset(index: u32) {
     if let Some([first, ..]) = slot_words::get(index) {
         first.store(0, Ordering::Relaxed);
     }
 }
 
-/// Stores the address of a new listener. If the port is 0, it is not known yet.
+/// Stores the address of a new listener. Port 0 means that the port is not known yet.
 pub(crate) fn set_listener((index, generation): Id, local: SocketAddr) {
     let kind = if local.ip().is_unspecified() { WILDCARD } else { LISTENER };
     write(index, kind << KIND_SHIFT | generation_bits(generation) | local_bits(local), [0; 2]);
@@ -131,7 +131,7 @@ pub(crate) fn set_listener((index, generation): Id, local: SocketAddr) {
 
 /// Stores the addresses of a new connection.
 pub(crate) fn set_connection(id: Id, local: Option<SocketAddr>, peer: SocketAddr) {
-    // A socket that is bound to a wildcard address has another one when it is connected.
+    // A socket that is bound to a wildcard address gets another address when it is connected.
     let local = local.filter(|local| !local.ip().is_unspecified());
     set_peer(id, local.map_or(0, local_bits), peer);
 }
@@ -147,7 +147,7 @@ pub(crate) fn set_accepted(id: Id, listener: Id, peer: SocketAddr) {
 }
 
 fn set_peer((index, generation): Id, local: u64, peer: SocketAddr) {
-    // A connection to port 0 or to a wildcard address has another peer.
+    // The peer of a connection to port 0 or to a wildcard address has another address.
     if !is_plain(&peer) || peer.port() == 0 || peer.ip().is_unspecified() {
         return;
     }
@@ -169,7 +169,7 @@ fn write(index: u32, value: u64, ip: [u64; 2]) {
     first.store(value, Ordering::Release);
 }
 
-/// Adds the local address of a socket, as the kernel has returned it, if the others are stored.
+/// Adds the local address of a socket that the kernel has returned, if its other data is stored.
 pub(crate) fn add_local((index, generation): Id, local: SocketAddr) {
     let Some([first, ..]) = slot_words::get(index) else { return };
     let seen = first.load(Ordering::Relaxed);
@@ -178,8 +178,8 @@ pub(crate) fn add_local((index, generation): Id, local: SocketAddr) {
     }
     let known = seen & !LOCAL_MASK | local_bits(local);
     if known != seen {
-        // ORDERING: Relaxed: the other words stay as they are. If the slot has changed, so has the
-        // word, and the address is not that of its socket.
+        // ORDERING: Relaxed: the other words do not change. If the slot has a new socket, the word has
+        // changed and the exchange fails.
         let _ = first.compare_exchange(seen, known, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
@@ -188,15 +188,15 @@ fn has_generation(first: u64, generation: u32) -> bool {
     (first ^ generation_bits(generation)) & GENERATION_MASK << GENERATION_SHIFT == 0
 }
 
-/// Returns the words of a slot, so that a snapshot can fetch them ahead.
+/// Returns the words of a slot, so that a snapshot can prefetch them.
 pub(crate) fn words(index: u32) -> Option<&'static Words> {
     slot_words::get(index)
 }
 
 /// Returns the addresses of a socket, if they are stored. `local_ips` is the result of
-/// [`local_ips`]; an address that was added to the table since is not known.
+/// [`local_ips`]; an address that was added to the table since is missing.
 ///
-/// The result counts only if the slot still belongs to the generation afterwards.
+/// The result is valid only if the slot still belongs to the generation afterwards.
 pub(crate) fn get((index, generation): Id, local_ips: &[IpAddr]) -> Option<Known> {
     let [first, high, low] = slot_words::get(index)?;
     let seen = first.load(Ordering::Acquire);
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(get(listener), Some(Known::Listener { local: Some(local) }));
         set_accepted(id, listener, peer);
         assert_eq!(get(id), Some(Known::Connection { local: Some(local), peer }));
-        // The slot of the listener has another owner by now.
+        // The slot of the listener belongs to another socket by now.
         set_accepted(id, (listener.0, 6), peer);
         assert_eq!(get(id), Some(Known::Connection { local: None, peer }));
     }
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_another_socket_are_no_addresses() {
+    fn byte_counts_are_not_taken_for_addresses() {
         let index = slot(50);
         let [first, ..] = slot_words::of(index);
         for bytes in [0, 1, u64::from(u32::MAX), 1 << 60] {

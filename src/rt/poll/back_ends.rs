@@ -1,6 +1,6 @@
-//! The list of back ends, and [`Instance`], which is one of them.
+//! The list of back ends, and [`Instance`], an instance of one of them.
 //!
-//! An enumeration over the list dispatches, without trait objects.
+//! `Instance` is an enumeration over the list, so calls need no trait objects.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -20,7 +20,7 @@ macro_rules! back_ends {
             $($(#[$cfg])* $type($module::$type),)*
         }
 
-        /// A buffer for a batch of events, whose kind the first wait chooses to match the instance.
+        /// A buffer for a batch of events. The first wait creates the kind that matches the instance.
         pub(crate) enum Events {
             None,
             $($(#[$cfg])* $type(<$module::$type as BackEnd>::Batch),)*
@@ -46,8 +46,8 @@ macro_rules! back_ends {
                 match self { $($(#[$cfg])* Instance::$type(_) => <$module::$type as BackEnd>::ARMS,)* }
             }
 
-            /// Returns whether the poller may have several instances of the back end `name`; see
-            /// [`open`](Instance::open).
+            /// Returns whether the poller may have several instances of the back end that
+            /// [`open`](Instance::open) would select for `name`.
             fn shards(name: Option<&str>) -> bool {
                 $($(#[$cfg])* {
                     if name.is_none_or(|name| name == <$module::$type as BackEnd>::NAME) {
@@ -129,7 +129,7 @@ macro_rules! back_ends {
             }
         }
 
-        /// Runs a test of the contract for each back end that this system supports.
+        /// Runs a test of the contract with each back end that this system supports.
         #[cfg(test)]
         macro_rules! for_each_back_end {
             ($test:ident) => {
@@ -158,12 +158,13 @@ fn add(instance: &impl BackEnd, fd: BorrowedFd<'_>, token: Token, is_first: bool
 
 #[cold]
 fn unknown(name: &str) -> io::Error {
-    let text = format!("{VARIABLE}: no back end {name:?} on this system; there are: {}", NAMES.join(", "));
+    let text = format!("{VARIABLE}: no back end {name:?} on this system; available: {}", NAMES.join(", "));
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 impl Instance {
-    /// Opens an instance of the back end that the environment selects, or else of the best one.
+    /// Opens an instance of the back end that the environment selects, or of the best one if the
+    /// variable is not set.
     ///
     /// # Errors
     /// Returns the errors of [`open`](Instance::open).
@@ -171,7 +172,8 @@ impl Instance {
         Instance::open(selected().as_deref())
     }
 
-    /// Returns whether the poller may have several instances of that back end.
+    /// Returns whether the poller may have several instances of the back end that
+    /// [`from_environment`](Instance::from_environment) opens.
     pub(crate) fn shards_by_environment() -> bool {
         Instance::shards(selected().as_deref())
     }

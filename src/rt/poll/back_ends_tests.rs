@@ -17,7 +17,7 @@ mod random;
 
 use random::random_orders_lose_no_edge;
 
-/// Longer than any wait for an event that arrives.
+/// The time after which an expected event counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const fn token(index: u32, generation: u32) -> Token {
@@ -65,7 +65,7 @@ impl<B: BackEnd> Waiting<B> {
     }
 }
 
-/// Returns whether the system has what the back end needs. Of poll(2), a system may lack an event.
+/// Returns whether the system supports the back end. The poll(2) of some systems lacks an event.
 fn is_supported<B: BackEnd>() -> bool {
     let Err(error) = B::open() else { return true };
     assert!(B::NAME == "poll" && sys::os::POLL_HALF_CLOSED.is_none(), "{}: {error}", B::NAME);
@@ -177,8 +177,8 @@ fn refused_datagram_is_an_error<B: BackEnd>() {
     socket.connect(gone.local_addr().unwrap()).unwrap();
     drop(gone);
     waiting.add(&socket, token(3, 1));
-    // Another test may have the port for a moment, or a process that starts a copy of its socket:
-    // they take the datagram.
+    // For a moment, another test may use the port, or a process that is being started may have a copy
+    // of its socket. They would take the datagram.
     let begun = Instant::now();
     let is_refused = |waiting: &mut Waiting<B>| {
         let _ = socket.send(b"x");
@@ -247,7 +247,7 @@ fn number_used_again_has_the_new_token<B: BackEnd>() {
     assert_eq!(waiting.now(8), [], "{}: closed", B::NAME);
 }
 
-fn file_that_never_waits_is_refused<B: BackEnd>() {
+fn file_that_is_always_ready_is_refused<B: BackEnd>() {
     let it = B::open().unwrap();
     for path in [std::env::current_exe().unwrap(), "/".into()] {
         let file = std::fs::File::open(path).unwrap();
@@ -264,7 +264,7 @@ fn own_descriptors_are_refused<B: BackEnd>() {
     assert!(!own.is_empty());
 }
 
-fn batch_is_as_long_as_asked_for<B: BackEnd>() {
+fn batch_has_at_most_the_requested_length<B: BackEnd>() {
     let mut waiting = Waiting::<B>::open();
     let pairs: Vec<_> = (0..5).map(|_| pair()).collect();
     pairs.iter().zip(0..).for_each(|(pair, index)| waiting.add(&pair.0, token(index, 0)));
@@ -277,18 +277,18 @@ fn batch_is_as_long_as_asked_for<B: BackEnd>() {
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{}: no event is lost", B::NAME);
 }
 
-fn break_ends_one_wait<B: BackEnd>() {
+fn interrupt_ends_one_wait<B: BackEnd>() {
     let mut waiting = Waiting::<B>::open();
     for _ in 0..3 {
         (0..3).for_each(|_| waiting.it.wake());
         waiting.it.wait(&mut waiting.batch, 8, None);
         assert!(!waiting.batch.is_empty() && waiting.batch.events().count() == 0);
         waiting.it.wait(&mut waiting.batch, 8, Some(0));
-        assert!(waiting.batch.is_empty(), "{}: breaks before a wait are merged", B::NAME);
+        assert!(waiting.batch.is_empty(), "{}: interrupts before a wait are merged", B::NAME);
     }
 }
 
-fn break_from_another_thread_ends_a_wait<B: BackEnd + Sync>() {
+fn interrupt_from_another_thread_ends_a_wait<B: BackEnd + Sync>() {
     let mut waiting = Waiting::<B>::open();
     let (it, batch) = (&waiting.it, &mut waiting.batch);
     std::thread::scope(|scope| {
@@ -311,7 +311,7 @@ fn wait_does_not_end_before_its_timeout<B: BackEnd>() {
     }
 }
 
-/// Acts as the runtime does: one thread waits while others add, arm and delete.
+/// As in the runtime, one thread waits while another one adds, arms and deletes.
 fn changes_reach_a_thread_that_waits<B: BackEnd + Sync>() {
     let mut waiting = Waiting::<B>::open();
     let (it, batch) = (&waiting.it, &mut waiting.batch);
@@ -329,7 +329,7 @@ fn changes_reach_a_thread_that_waits<B: BackEnd + Sync>() {
             }
             it.delete(socket.as_fd());
             drop(socket);
-            // No wait holds the open file any more.
+            // No wait may hold the open file any more.
             assert_eq!(peer.read(&mut [0; 1]).map_err(|error| error.kind()).unwrap_or(0), 0);
             it.wake();
         });
@@ -374,7 +374,7 @@ fn hang_up_before_the_registration_is_reported<B: BackEnd>() {
     let (socket, mut peer) = tcp_pair();
     peer.write_all(b"abc").unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();
-    // The end has arrived when all of it can be read.
+    // Wait until the FIN has arrived.
     let begun = Instant::now();
     while !sys::socket::is_hung_up(socket.as_fd()).unwrap() {
         assert!(begun.elapsed() < PATIENCE);
@@ -385,7 +385,7 @@ fn hang_up_before_the_registration_is_reported<B: BackEnd>() {
     assert_eq!(reasons, (HANG_UP, 0), "{}", B::NAME);
 }
 
-fn both_directions_are_reported_apart<B: BackEnd>() {
+fn directions_are_reported_separately<B: BackEnd>() {
     let mut waiting = Waiting::<B>::open();
     let (mut socket, mut peer) = pair();
     waiting.add(&socket, token(3, 1));
@@ -406,7 +406,7 @@ fn foreign_close_does_not_disturb_the_next_descriptor<B: BackEnd>() {
         let (socket, _peer) = pair();
         waiting.add(&socket, token(3, generation));
         waiting.until(token(3, generation), |event| event.writable);
-        // Closed by code that does not know the back end.
+        // As if other code had closed it, without a call of `delete`.
         drop(socket);
         waiting.it.arm(token(3, generation), true, true);
         let events = waiting.now(8);
@@ -420,7 +420,7 @@ fn foreign_close_does_not_disturb_the_next_descriptor<B: BackEnd>() {
     }
 }
 
-fn breaks_by_many_threads_are_not_lost<B: BackEnd + Sync>() {
+fn interrupts_by_many_threads_are_not_lost<B: BackEnd + Sync>() {
     const THREADS: usize = 3;
     const ROUNDS: usize = 300;
     let mut waiting = Waiting::<B>::open();
@@ -432,10 +432,10 @@ fn breaks_by_many_threads_are_not_lost<B: BackEnd + Sync>() {
                 for _ in 0..ROUNDS {
                     let sent = sent.fetch_add(1, Ordering::SeqCst) + 1;
                     it.wake();
-                    // The thread that waits sees the work that was there before the break.
+                    // The waiting thread sees the work that preceded the interrupt.
                     let begun = Instant::now();
                     while seen.load(Ordering::SeqCst) < sent {
-                        assert!(begun.elapsed() < PATIENCE, "{}: a break is lost", B::NAME);
+                        assert!(begun.elapsed() < PATIENCE, "{}: an interrupt is lost", B::NAME);
                         std::thread::yield_now();
                     }
                 }
@@ -443,7 +443,7 @@ fn breaks_by_many_threads_are_not_lost<B: BackEnd + Sync>() {
         }
         while seen.load(Ordering::SeqCst) < THREADS * ROUNDS {
             it.wait(batch, 8, Some(PATIENCE.as_nanos() as u64));
-            assert!(!batch.is_empty(), "{}: a break is lost", B::NAME);
+            assert!(!batch.is_empty(), "{}: an interrupt is lost", B::NAME);
             seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
         }
     });
@@ -475,20 +475,20 @@ contract! {
     new_token_replaces_the_old_one
     deleted_descriptor_is_silent_and_can_be_added_again
     number_used_again_has_the_new_token
-    file_that_never_waits_is_refused
+    file_that_is_always_ready_is_refused
     own_descriptors_are_refused
-    batch_is_as_long_as_asked_for
-    break_ends_one_wait
-    break_from_another_thread_ends_a_wait
+    batch_has_at_most_the_requested_length
+    interrupt_ends_one_wait
+    interrupt_from_another_thread_ends_a_wait
     wait_does_not_end_before_its_timeout
     changes_reach_a_thread_that_waits
     closed_reader_of_a_pipe_wakes_the_writer
     closed_writer_of_a_pipe_is_a_hang_up_after_its_data
     hang_up_before_the_registration_is_reported
-    both_directions_are_reported_apart
+    directions_are_reported_separately
     foreign_close_does_not_disturb_the_next_descriptor
     random_orders_lose_no_edge
-    breaks_by_many_threads_are_not_lost
+    interrupts_by_many_threads_are_not_lost
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The contract of a back end. [`back_ends`](super::back_ends) lists the back ends.
+//! [`BackEnd`]: the contract of a back end. [`back_ends`](super::back_ends) lists the back ends.
 //!
 //! A back end tells the runtime when a descriptor becomes readable or writable. All code above it
 //! is independent of the system. To add a back end, write one file that implements [`BackEnd`] and
@@ -12,10 +12,10 @@
 //! unless the back end [arms](BackEnd::ARMS). The poller's own descriptors
 //! ([`owns`](BackEnd::owns)) are never registered.
 //!
-//! **Edges.** An event reports that the state of a direction has changed since the last report, or,
-//! after an `add`, what the state is. It may combine any number of changes, and it may be spurious;
-//! then the operation makes its call in vain and waits again. An event must not be lost: after a
-//! call failed with EAGAIN, the next change in that direction is reported.
+//! **Edges.** An event reports a change in the state of a direction since the last report, or the
+//! state itself after an `add`. It may combine any number of changes. It may also be spurious: the
+//! operation then repeats its call and waits again. An event must not be lost: after a call has failed
+//! with EAGAIN, the next change in that direction is reported.
 //!
 //! | reason | direction | set when |
 //! |---|---|---|
@@ -24,31 +24,30 @@
 //! | `HANG_UP` | read | the peer will send no more data |
 //! | `HANG_UP` | write | no more data can be sent: the peer will accept none either, or (kqueue) this side was shut down |
 //! | `ERROR` | both | the connection has failed; if the system reports it, also a pending error or a message in the error queue |
-//! | `PRIORITY` | read | there is urgent data; if the system does not report it, a short count is no evidence (`sys::os`) |
+//! | `PRIORITY` | read | there is urgent data; if the system does not report it, a short count is not evidence (`sys::os`) |
 //!
 //! HANG_UP does not mean that all earlier data has been read. Each reason is reported at least once
-//! per descriptor and then stays set in the descriptor's word. A back end that must be armed reports
-//! none after an error until it is armed.
+//! per descriptor and then stays set in the descriptor's word. After an error, a back end that must be
+//! armed reports nothing more until it is armed.
 //!
-//! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns at its timeout, with the events
-//! that there are. Without an event, a break or a signal it does not return earlier. One thread
-//! waits at a time.
+//! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns when there is an event, an interrupt or
+//! a signal, or at its timeout, and not earlier. One thread waits at a time.
 //!
-//! **Shards.** The poller may have several instances of a back end with [`SHARDS`](BackEnd::SHARDS).
-//! Each has its own descriptors. A thread that waits for several instances polls their
+//! **Shards.** If [`SHARDS`](BackEnd::SHARDS) is true, the poller may have several instances of a back
+//! end. Each has its own descriptors. A thread that waits for several instances calls poll(2) for their
 //! [`descriptor`](BackEnd::descriptor)s.
 //!
-//! **Breaks.** [`wake`](BackEnd::wake), called from any thread, makes the current or the next
-//! `wait` return. Any number of breaks before that return cost one system call in total.
+//! **Interrupts.** [`wake`](BackEnd::wake), called from any thread, makes the current or the next
+//! `wait` return. Any number of calls before that return cost one system call in total.
 //!
 //! **Close and reuse.** An event may be late: its token may belong to a descriptor that has been
-//! closed. The generation tells; the descriptor number is never compared. After an `add` with a new
+//! closed. The generation shows this; descriptor numbers are never compared. After an `add` with a new
 //! token, no event of that descriptor has the old token.
 //!
 //! **Arming.** If the system reports levels ([`ARMS`](BackEnd::ARMS) is true), a direction is
-//! reported once, and again only after [`arm`](BackEnd::arm): each operation arms its direction
-//! right before it waits. If `ARMS` is false, `arm` is never called, and waiting for a descriptor
-//! takes no system call after the first. (In Go, this is `netpollarm` of Solaris and AIX.)
+//! reported once, and again only after [`arm`](BackEnd::arm). Each operation arms its direction right
+//! before it waits. If `ARMS` is false, `arm` is never called, and only the first wait for a descriptor
+//! makes a system call. (Go's counterpart is `netpollarm` of Solaris and AIX.)
 
 use std::fmt;
 use std::io;
@@ -81,15 +80,16 @@ impl Token {
     }
 }
 
-/// An event: the slot it is for, and its contents.
+/// An event of one descriptor, identified by its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) index: u32,
     pub(crate) generation: u32,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// HANG_UP, ERROR and PRIORITY of `side`, for each direction.
+    /// HANG_UP, ERROR and PRIORITY of [`side`](super::side), for the read direction.
     pub(crate) read_reasons: u64,
+    /// HANG_UP and ERROR of [`side`](super::side), for the write direction.
     pub(crate) write_reasons: u64,
 }
 
@@ -107,7 +107,7 @@ pub(crate) struct State {
 }
 
 impl Event {
-    /// An event without a hang-up, an error or urgent data.
+    /// Creates an event without a hang-up, an error or urgent data.
     #[allow(dead_code, reason = "only some back ends tell these events apart")]
     #[inline]
     pub(crate) fn plain(token: Token, readable: bool, writable: bool) -> Event {
@@ -137,16 +137,16 @@ impl Event {
 pub(crate) trait Batch {
     fn new() -> Self;
 
-    /// Returns the events of the last wait, without breaks.
+    /// Returns the events of the last wait, without interrupts.
     fn events(&self) -> impl Iterator<Item = Event> + '_;
 
-    /// Reports whether the last wait returned neither an event nor a break.
+    /// Returns whether the last wait returned neither an event nor an interrupt.
     #[cfg(test)]
     fn is_empty(&self) -> bool;
 }
 
-/// Receives the events of a batch. This is a trait because the compiler does not inline a closure
-/// that each back end calls.
+/// Receives the events of a batch. It is a trait because the compiler does not inline a closure that
+/// several back ends call.
 pub(crate) trait Sink {
     fn take(&mut self, event: Event);
 }
@@ -160,8 +160,8 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// registration outlives its descriptor.
     const ARMS: bool;
 
-    /// Whether the poller may have several instances. Then [`descriptor`](BackEnd::descriptor)
-    /// returns one.
+    /// Whether the poller may have several instances. If so, [`descriptor`](BackEnd::descriptor) must
+    /// return a descriptor.
     const SHARDS: bool = false;
 
     type Batch: Batch;
@@ -169,41 +169,41 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// Opens an instance.
     ///
     /// # Errors
-    /// Returns the operating system's error (EMFILE, ENFILE, ENOMEM), or `Unsupported` if the
-    /// system lacks something that the back end needs.
+    /// Returns the OS error (EMFILE, ENFILE, ENOMEM), or `Unsupported` if the system lacks a feature
+    /// that the back end needs.
     fn open() -> io::Result<Self>;
 
-    /// Registers `fd`. If `is_first` is true, a descriptor that is already registered is refused,
-    /// if the back end can tell.
+    /// Registers `fd`. If `is_first` is true, refuses a descriptor that is already registered, if the
+    /// back end can detect this.
     ///
     /// # Errors
-    /// Returns `InvalidInput` for a file that is always ready, EEXIST for a descriptor that is
-    /// already registered (see above), and otherwise the operating system's error.
+    /// Returns `InvalidInput` for a file that is always ready, EEXIST for a descriptor that is refused
+    /// as above, and otherwise the OS error.
     fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()>;
 
     /// Removes `fd`, if it is registered.
     fn delete(&self, fd: BorrowedFd<'_>);
 
-    /// Makes the back end report the directions that are true once more.
+    /// Arms the directions that are true, so that they are reported again.
     fn arm(&self, token: Token, read: bool, write: bool);
 
-    /// Waits for up to `timeout` nanoseconds (`None`: without limit) and takes up to `most` events,
-    /// which is 1 to [`EVENTS_MAX`].
+    /// Waits for up to `timeout` nanoseconds, or without a limit if that is `None`. Takes up to `most`
+    /// events, which must be 1 to [`EVENTS_MAX`].
     fn wait(&self, batch: &mut Self::Batch, most: usize, timeout: Option<u64>);
 
     /// Makes the current or the next wait return.
     fn wake(&self);
 
-    /// Reports whether `fd` is a descriptor of the instance itself.
+    /// Returns whether `fd` is a descriptor of the instance itself.
     fn owns(&self, fd: RawFd) -> bool;
 
-    /// Returns a descriptor that poll(2) reports as readable while a wait would return without
-    /// waiting, if there is one. Without it the poller has one shard.
+    /// Returns a descriptor that poll(2) reports as readable while a wait would return at once, if the
+    /// back end has one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Reports whether `fd` is registered. Asked only if there are several shards.
+    /// Returns whether `fd` is registered. Called only if there are several shards.
     fn knows(&self, _: BorrowedFd<'_>) -> bool {
         false
     }

@@ -1,12 +1,12 @@
-//! [`Closings`]: operations that wait for one of our descriptors to be closed.
+//! [`Closings`]: operations that wait until this crate closes a descriptor.
 //!
-//! An accept loop that got EMFILE backs off on a timer, and may continue as soon as a number is
-//! free again. Closings are counted. A waiter that has seen a smaller count continues at once, so
-//! no closing is missed between the failed call and the wait.
+//! After EMFILE, an accept loop backs off on a timer, but continues as soon as a descriptor number is
+//! free again. Closings are counted. An operation that has seen a smaller count continues at once, so
+//! it misses no closing between the failed call and the wait.
 //!
 //! # Memory ordering
-//! The count and the list share one lock; `has_waiters` avoids the lock while there are no waiters.
-//! A waiter sets it under the lock and then reads the count; a closer counts and then reads
+//! A lock protects the list; `has_waiters` avoids the lock while there are no waiters. A waiter sets
+//! `has_waiters` under the lock and then reads the count; a closer increments the count and then reads
 //! `has_waiters`. Both are SeqCst, so one of the two sees the other (model
 //! `a_closing_is_not_missed`).
 
@@ -15,7 +15,8 @@ use std::task::{Context, Poll};
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, injected_bug};
 
-/// Waiters for a closing; see the [module documentation](self).
+/// The number of closed descriptors, and the operations that wait for the next; see the
+/// [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Closings {
     count: AtomicU64,
@@ -49,13 +50,13 @@ impl Closings {
         }
     }
 
-    /// Returns the number of descriptors closed so far. Read it before a call that may fail for
+    /// Returns the number of descriptors closed so far. Callers read it before a call that may fail for
     /// lack of a descriptor.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Ready when a descriptor was closed since [`count`](Closings::count) returned `seen`.
+    /// Waits until a descriptor is closed after [`count`](Closings::count) has returned `seen`.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
         if injected_bug!("closings_look_first") && self.count() != seen {
             return Poll::Ready(());
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_with_ever_new_wakers_do_not_pile_up() {
+    fn polls_with_new_wakers_do_not_accumulate() {
         let closings = Closings::new();
         for _ in 0..3 * POLLS_MAX {
             let waker = Waker::from(std::sync::Arc::new(Silent));

@@ -1,5 +1,5 @@
-//! What a handle stores about its descriptor for [`inspect`](crate::rt::inspect()): its number, kind,
-//! addresses, host name and limits.
+//! Stores data about descriptors for [`inspect`](crate::rt::inspect()): number, kind, addresses, host
+//! name and limits.
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -14,7 +14,7 @@ use crate::rt::sched::record;
 use crate::rt::time::ticks;
 
 impl PollHandle {
-    /// Stores which descriptor the handle is for, for [`inspect`](crate::rt::inspect()).
+    /// Stores the number of the handle's descriptor, and whether it is a TCP socket.
     pub(crate) fn describe(&mut self, number: RawFd, is_tcp: bool) {
         let now = ticks::rough_now();
         self.desc.describe(number as u32, is_tcp, now, record::edge_notes);
@@ -31,7 +31,7 @@ impl PollHandle {
         usage::of(self.desc.index).set_kind(kind);
     }
 
-    /// Stores the host name that the socket was dialled by, for [`inspect`](crate::rt::inspect()).
+    /// Stores the host name to which the socket was dialled.
     pub(crate) fn set_host(&self, host: &str) {
         labels::set_host(self.desc.index, self.generation, host, is_open);
     }
@@ -41,8 +41,7 @@ impl PollHandle {
         (self.uncounted != 0).then_some((self.desc.index, self.generation))
     }
 
-    /// Stores the addresses of a new TCP connection, as far as they are known, for
-    /// [`inspect`](crate::rt::inspect()).
+    /// Stores the addresses of a new TCP connection. `local` is `None` if it is unknown.
     pub(crate) fn set_connection(&self, local: Option<SocketAddr>, peer: SocketAddr) {
         if let Some(id) = self.tcp_id() {
             addresses::set_connection(id, local, peer);
@@ -56,21 +55,21 @@ impl PollHandle {
         }
     }
 
-    /// Stores the address of a new TCP listener. If the port is 0, it is not known yet.
+    /// Stores the address of a new TCP listener. Port 0 means that the port is not known yet.
     pub(crate) fn set_listener(&self, local: SocketAddr) {
         if let Some(id) = self.tcp_id() {
             addresses::set_listener(id, local);
         }
     }
 
-    /// Adds the local address of a TCP socket, as the kernel has returned it.
+    /// Adds the local address of a TCP socket that the kernel has returned.
     pub(crate) fn add_local(&self, local: SocketAddr) {
         if let Some(id) = self.tcp_id() {
             addresses::add_local(id, local);
         }
     }
 
-    /// Stores the limits of a listener, for [`inspect`](crate::rt::inspect()).
+    /// Stores the limits of a listener.
     pub(crate) fn set_limits(&self, limits: Weak<dyn Limits>) {
         labels::set_limits(self.desc.index, self.generation, limits, is_open);
     }

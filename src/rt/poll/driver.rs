@@ -1,25 +1,24 @@
 //! The driver: owns the instances of the back end, one per shard, and records their events.
 //!
-//! A descriptor is registered in one shard and stays there. At first that is the own shard of the
-//! registering thread's processor, shard 0 for threads without one; if it has many more descriptors
-//! than the emptiest shard, it is that one ([`Driver::choose`]). So the sockets of one task are
-//! usually in one shard, and the connections of one accepting task are spread over all. The first
-//! registration in a shard opens its instance. That of shard 0 is also opened by the first sleep. A
-//! shard that cannot be opened for lack of descriptors is not used.
+//! A descriptor is registered in one shard and stays there. [`Driver::choose`] returns the own shard
+//! of the registering thread's processor (shard 0 for a thread without one), or the emptiest shard if
+//! the own shard has many more descriptors. So the sockets of one task are usually in one shard, while
+//! the connections of one accepting task are spread over all shards. The first registration in a shard
+//! opens its instance. The first sleep also opens that of shard 0. A shard whose instance cannot be
+//! opened is not used; shard 0 takes its place.
 //!
 //! One thread at a time has the [`Role`](super::role::Role) of polling a shard: a worker, a thread
 //! in `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
 //!
-//! A thread that sleeps in one shard waits in its instance. One that sleeps in several waits in
-//! poll(2) for their descriptors, and then takes the events of those that have some. This costs a
-//! system call more. An outer epoll instance with all others in it would cost more than that: the
-//! kernel takes the lock of the outer one at each event of an inner one, also when no thread waits,
-//! so that all cores would contend for it again. poll(2) attaches to the instances for the sleep
-//! only.
+//! A thread that sleeps in one shard waits in its instance. A thread that sleeps in several shards
+//! waits in poll(2) for their descriptors, and then takes the events of the ready ones. This costs an
+//! additional system call. An outer epoll instance that contains all others would cost more: the
+//! kernel takes the lock of the outer instance at each event of an inner one, even while no thread
+//! waits, so all cores would contend for it. poll(2) attaches to the instances only during the sleep.
 //!
 //! # Invariants
 //! * D1 — while a thread sleeps in a shard, its announced end is not later than any timer of the
-//!   shard. Arming an earlier timer, injecting a task and shutting down break the sleep.
+//!   shard. Arming an earlier timer, injecting a task and shutting down interrupt the sleep.
 //! * D2 — a thread holds roles from just before a poll until its batch is recorded, and never while
 //!   user code runs.
 //! * 12 — wakers are called after the whole batch is recorded and the roles are released.
@@ -42,22 +41,22 @@ use crate::rt::waiters::Wakers;
 use crate::sync::{Arc, AtomicU64, Ordering, array_of};
 use crate::sys;
 
-/// An instance of the back end, and what is counted of it.
+/// An instance of the back end, with its counters.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard {
     instance: RwLock<Option<Arc<Instance>>>,
-    /// The number of descriptors that are registered, modulo 2⁶⁴. A shutdown resets it while threads
-    /// retire descriptors, so it may be a little less than 0. Not counted while there is one shard.
+    /// The number of registered descriptors, modulo 2⁶⁴. A shutdown resets it while threads retire
+    /// descriptors, so it may fall below 0. Not counted while there is only one shard.
     registered: AtomicU64,
     counts: Counts,
 }
 
-/// The counters that the holder of the role writes, on a cache line of their own.
+/// The counters that the holder of the role writes, on a separate cache line.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Counts {
-    /// The number of sleeps and looks. A sleep in several shards counts in each.
+    /// The number of sleeps and non-blocking polls. A sleep in several shards counts in each.
     pub(crate) waits: Counter,
     pub(crate) events: Counter,
     pub(crate) stale: Counter,
@@ -96,12 +95,11 @@ pub(crate) struct Added {
     pub(crate) arms: bool,
 }
 
-/// Longer sleeps are split into two steps. The kernel may exceed a timeout by 50 µs plus a
-/// thousandth of the timeout, and the coarse clock is accurate enough to tell when the second step
-/// begins.
+/// Sleeps of this length and longer are made in two steps. The kernel may exceed a timeout by 50 µs
+/// plus a thousandth of the timeout. The coarse clock is accurate enough for the first step.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
-/// The pause after poll(2) was refused.
+/// The pause after poll(2) has failed.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
 /// Returns the timeout of a wait that begins at `now` and ends at `until`. If it is
@@ -119,9 +117,9 @@ impl Driver {
         Driver { roles: Roles::new(), shards: array_of![Shard::new(); SHARDS_MAX] }
     }
 
-    /// For a start: sets the number of shards for `workers`.
+    /// For a start: sets the number of shards for `workers` workers.
     pub(crate) fn configure(&self, shards: usize, workers: usize) {
-        // A thread that the last shutdown left behind may have opened one since.
+        // A thread that the last shutdown left behind may have opened an instance since.
         self.close();
         self.roles.configure(shards, workers);
     }
@@ -143,7 +141,10 @@ impl Driver {
         Ok(instance)
     }
 
-    /// Opens the instance of shard 0 if there is none.
+    /// Opens the instance of shard 0 if it is not open.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Instance::from_environment`].
     pub(crate) fn ensure(&self) -> io::Result<()> {
         if self.shards[0].slot().is_some() {
             return Ok(());
@@ -151,13 +152,14 @@ impl Driver {
         self.instance(0).map(drop)
     }
 
-    /// Returns the shard for a registration by a thread whose own shard is `own`: this one, unless
-    /// it has half as many descriptors more than the emptiest shard, and one more per worker.
+    /// Returns the shard for a registration by a thread whose own shard is `own`. That is `own`, unless
+    /// it has more than 1.5 times the descriptors of the emptiest shard plus one per worker of a shard;
+    /// then it is the emptiest one.
     fn choose(&self, own: usize) -> usize {
         if self.roles.is_single() {
             return 0;
         }
-        // ORDERING: Relaxed; the counts guard nothing.
+        // ORDERING: Relaxed: no other memory depends on the counts.
         let count = |shard: usize| (self.shards[shard].registered.load(Ordering::Relaxed) as i64).max(0);
         let shards = (0..self.roles.count()).map(|shard| (count(shard), shard));
         let (least, emptiest) = shards.min().unwrap_or((0, own));
@@ -165,8 +167,12 @@ impl Driver {
         if count(own) > most { emptiest } else { own }
     }
 
-    /// Registers a descriptor for a thread whose own shard is `own`. If it opens a shard, the caller
-    /// must own a processor, or make sure that a thread polls.
+    /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so the
+    /// caller must own a processor or then make sure that a thread polls.
+    ///
+    /// # Errors
+    /// Returns the errors of [`instance`](Driver::instance) for shard 0, and those of
+    /// [`Instance::add`]. If `is_first`, returns EEXIST for a descriptor that is already registered.
     pub(crate) fn add(&self, own: usize, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<Added> {
         #[cfg(feature = "sim")]
         if crate::sim::registers(fd.as_raw_fd()) {
@@ -196,28 +202,28 @@ impl Driver {
         Ok(Added { shard, arms })
     }
 
-    /// Returns whether a descriptor is registered in another open shard than `shard`.
+    /// Returns whether a descriptor is registered in an open shard other than `shard`.
     fn is_elsewhere(&self, shard: usize, fd: BorrowedFd<'_>) -> bool {
         let knows = |instance: &Arc<Instance>| instance.knows(fd);
         let mut others = self.roles.open().without(Shards::one(shard)).into_iter();
         others.any(|other| self.shards[other].slot().as_ref().is_some_and(knows))
     }
 
-    /// Counts a descriptor that is no longer registered in a shard.
+    /// Removes a descriptor that is no longer registered in a shard from its count.
     pub(crate) fn retired(&self, shard: usize) {
         if !self.roles.is_single() {
             self.shards[shard].registered.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Arms the directions that are true, if there is an instance.
+    /// Arms the directions that are true, if the shard is open.
     pub(crate) fn arm(&self, shard: usize, token: Token, read: bool, write: bool) {
         if let Some(instance) = &*self.shards[shard].slot() {
             instance.arm(token, read, write);
         }
     }
 
-    /// Removes a descriptor from its shard, if there is an instance.
+    /// Removes a descriptor from its shard, if the shard is open.
     pub(crate) fn delete(&self, shard: usize, fd: BorrowedFd<'_>) {
         #[cfg(feature = "sim")]
         if crate::sim::registers(fd.as_raw_fd()) {
@@ -228,7 +234,7 @@ impl Driver {
         }
     }
 
-    /// Drops all instances. The shutdown calls this when no thread polls.
+    /// Closes all instances. A shutdown calls this when no thread polls.
     pub(crate) fn close(&self) {
         for shard in &self.shards {
             let instance = shard.slot_mut().take();
@@ -238,9 +244,9 @@ impl Driver {
         self.roles.set_closed();
     }
 
-    /// Takes up to `most` events of a shard, waiting until `until` at most. The caller holds the role. `now`
-    /// is the current time; if the wait is [`ONE_STEP_NANOS`] or longer, it may come from the coarse
-    /// clock.
+    /// Takes up to `most` events of a shard, waiting until `until` at most. The caller must hold the
+    /// role. `now` is the current time; if the wait is [`ONE_STEP_NANOS`] or longer, it may come from
+    /// the coarse clock.
     #[inline]
     pub(crate) fn poll(
         &self,
@@ -255,9 +261,9 @@ impl Driver {
         instance.wait(events, most, timeout(now, until));
     }
 
-    /// Waits until one of several shards has events, until `until` at most. `descriptors` has those
-    /// of their instances, in the same order. Returns the shards that have events or a break. The
-    /// caller holds the roles.
+    /// Waits until one of several shards has events, until `until` at most. `descriptors` has the
+    /// descriptors of their instances, in the same order. Returns the shards that have events or were
+    /// interrupted. The caller must hold the roles.
     pub(crate) fn wait_for_any(
         &self,
         shards: Shards,
@@ -269,7 +275,7 @@ impl Driver {
         match sys::os::poll(descriptors, timeout(now, until)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Shards::NONE,
-            // There is no memory, or RLIMIT_NOFILE is less than the number of shards.
+            // The kernel has no memory, or RLIMIT_NOFILE is less than the number of shards.
             Err(_) => {
                 std::thread::sleep(REFUSED_PAUSE);
                 return shards;
@@ -278,13 +284,13 @@ impl Driver {
         shards.into_iter().zip(descriptors).filter(|(_, polled)| polled.revents != 0).map(|(shard, _)| shard).collect()
     }
 
-    /// Breaks the sleeps of all threads that sleep in the back end.
+    /// Interrupts all threads that sleep in the back end.
     pub(crate) fn wake(&self) {
         self.roles.open().into_iter().for_each(|shard| _ = self.wake_if_later(shard, 0));
     }
 
-    /// Breaks the sleep of a thread of the kind `by`, of any if that is `None`. Looks at shard
-    /// `first` first. Reports whether one was sleeping in the back end.
+    /// Interrupts a sleeping thread of the kind `by`, or of any kind if `by` is `None`. Checks shard
+    /// `first` first. Returns whether such a thread was sleeping in the back end.
     fn wake_one(&self, first: usize, by: Option<By>) -> bool {
         let shard = self.roles.asleep(first, by);
         if let Some(shard) = shard {
@@ -293,13 +299,13 @@ impl Driver {
         shard.is_some()
     }
 
-    /// Breaks the sleep of a worker, of one in shard `first` if there is one. Reports whether one
-    /// was sleeping in the back end.
+    /// Interrupts a sleeping worker, preferably one in shard `first`. Returns whether a worker was
+    /// sleeping in the back end.
     pub(crate) fn wake_worker(&self, first: usize) -> bool {
         self.wake_one(first, Some(By::Worker))
     }
 
-    /// Interrupts the sleep of a thread, so that it takes roles again. Reports whether one was
+    /// Interrupts a sleeping thread, so that it takes roles again. Returns whether a thread was
     /// sleeping in the back end.
     pub(crate) fn wake_sleeper(&self) -> bool {
         self.wake_one(0, None)
@@ -311,8 +317,8 @@ impl Driver {
         }
     }
 
-    /// Breaks a sleep in a shard that would end after `at`. Reports whether a thread was sleeping in
-    /// it.
+    /// Interrupts a sleep in a shard that would end after `at`. Returns whether a thread was sleeping
+    /// in the shard.
     pub(crate) fn wake_if_later(&self, shard: usize, at: u64) -> bool {
         let (is_asleep, is_later) = self.roles.role(shard).asleep_beyond(at);
         if is_later {
@@ -321,8 +327,8 @@ impl Driver {
         is_asleep
     }
 
-    /// Records a batch of a shard and collects the wakers to call. The caller holds the role. Returns
-    /// the number of events.
+    /// Records a batch of a shard and collects the wakers to call. The caller must hold the role.
+    /// Returns the number of events.
     pub(crate) fn record(&self, shard: usize, cache: &PollCache, events: &Events, wakers: &mut Wakers) -> usize {
         let (count, stale) = record(cache, events, wakers);
         let counts = &self.shards[shard].counts;
@@ -344,7 +350,7 @@ impl Driver {
     }
 }
 
-/// Records a batch. Returns the number of events, and how many of them were stale.
+/// Records a batch. Returns the number of events and the number of stale ones.
 #[inline(never)]
 fn record(cache: &PollCache, events: &Events, wakers: &mut Wakers) -> (u64, u64) {
     let mut recording = Recording { cache, wakers, count: 0, stale: 0 };
@@ -352,7 +358,7 @@ fn record(cache: &PollCache, events: &Events, wakers: &mut Wakers) -> (u64, u64)
     (recording.count, recording.stale)
 }
 
-/// A call of [`record`].
+/// The state of a call of [`record`].
 struct Recording<'a> {
     cache: &'a PollCache,
     wakers: &'a mut Wakers,
@@ -369,7 +375,7 @@ impl Sink for Recording<'_> {
         if event.readable && !read.set_ready(event.read_reasons, self.wakers)
             || event.writable && !write.set_ready(event.write_reasons, self.wakers)
         {
-            // Both directions have one generation, so an event that is stale for one is stale.
+            // Both directions have the same generation, so an event is stale for both or for neither.
             self.note_stale();
         }
     }

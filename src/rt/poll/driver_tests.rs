@@ -1,4 +1,4 @@
-//! Tests of the driver: breaks, batches, and which shard a descriptor is registered in.
+//! Tests of the driver: interrupts, batches, and the choice of a shard.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,26 +9,28 @@ use crate::rt::poll::backend::EVENTS_MAX;
 use crate::rt::poll::poll_desc::Direction;
 
 #[test]
-fn wake_if_later_breaks_only_longer_sleeps() {
+fn wake_if_later_interrupts_only_longer_sleeps() {
     let driver = Driver::new();
     let instance = driver.instance(0).unwrap();
     assert!(Arc::ptr_eq(&instance, &driver.instance(0).unwrap()), "all callers share one instance");
     let mut events = Events::new();
     let now = clock::now();
-    let mut is_broken = |until| {
+    let mut is_interrupted = |until| {
         driver.poll(0, &instance, &mut events, EVENTS_MAX, now, until);
         !events.is_empty()
     };
-    assert!(!driver.wake_worker(0) && !driver.wake_if_later(0, 0) && !is_broken(now));
+    assert!(!driver.wake_worker(0) && !driver.wake_if_later(0, 0) && !is_interrupted(now));
     driver.roles.role(0).sleep(100, By::Worker);
-    assert!(driver.wake_if_later(0, 104) && !is_broken(now), "the sleep ends at that time anyway");
-    assert!(driver.wake_if_later(0, 99) && is_broken(clock::NEVER));
-    assert!(driver.wake_worker(0) && is_broken(clock::NEVER));
+    assert!(driver.wake_if_later(0, 104) && !is_interrupted(now), "the sleep ends at that time anyway");
+    assert!(driver.wake_if_later(0, 99) && is_interrupted(clock::NEVER));
+    assert!(driver.wake_worker(0) && is_interrupted(clock::NEVER));
     driver.roles.role(0).sleep(100, By::Root);
-    assert!(!driver.wake_worker(0) && !is_broken(now) && driver.wake_if_later(0, 99) && is_broken(clock::NEVER));
-    assert!(driver.wake_sleeper() && is_broken(clock::NEVER));
+    assert!(
+        !driver.wake_worker(0) && !is_interrupted(now) && driver.wake_if_later(0, 99) && is_interrupted(clock::NEVER)
+    );
+    assert!(driver.wake_sleeper() && is_interrupted(clock::NEVER));
     driver.roles.role(0).rise();
-    assert!(!driver.wake_worker(0) && !driver.wake_sleeper() && !driver.wake_if_later(0, 0) && !is_broken(now));
+    assert!(!driver.wake_worker(0) && !driver.wake_sleeper() && !driver.wake_if_later(0, 0) && !is_interrupted(now));
     assert_eq!((driver.counts(0).waits.get(), driver.sum(|counts| &counts.waits)), (8, 8));
     driver.close();
     assert!(!Arc::ptr_eq(&instance, &driver.instance(0).unwrap()), "a new instance is opened after close");
@@ -94,7 +96,7 @@ fn descriptors_are_registered_in_the_own_shard_until_it_has_many_more() {
     assert_eq!((driver.roles.open(), driver.choose(1)), (Shards::one(0), 1));
 }
 
-/// In one instance epoll_ctl(2) reports this; other instances have to be asked.
+/// epoll_ctl(2) detects this for one instance. The other instances must be checked.
 #[test]
 fn first_registration_is_refused_for_a_descriptor_of_any_shard() {
     let Some(driver) = sharded(2) else { return };
@@ -112,7 +114,7 @@ fn first_registration_is_refused_for_a_descriptor_of_any_shard() {
 }
 
 #[test]
-fn wait_for_several_shards_returns_those_with_events_or_a_break() {
+fn wait_for_several_shards_returns_those_with_events_or_an_interrupt() {
     let Some(driver) = sharded(3) else { return };
     let instances = [0, 1, 2].map(|shard| driver.instance(shard).unwrap());
     let shards: Shards = (0..3).collect();

@@ -6,22 +6,22 @@
 //! # Handling of errors (epoll_ctl(2), epoll_wait(2), eventfd(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one tries again |
-//! | ADD | EEXIST | returned if the caller asked for the first registration; otherwise MOD: a duplicate of the descriptor was registered under the same number |
+//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
+//! | ADD | EEXIST | returned if the caller requires the first registration; otherwise MOD: a duplicate of the descriptor was registered under the same number |
 //! | MOD | ENOENT | ADD again, once |
 //! | ADD | EPERM | returned as "not pollable" (a regular file) |
-//! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next wait tries again |
+//! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next wait retries |
 //! | DEL | ENOENT, EBADF | ignored: already removed |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
-//! | pwait2 | all but EINTR | remembered; from then on epoll_wait is used, in whole milliseconds (ENOSYS: an old kernel; others: a filter) |
-//! | wait | EBADF, EFAULT, EINVAL | abort with a message: the process closed the descriptor, or memory is corrupt |
+//! | pwait2 | all but EINTR | epoll_wait is used from then on, in whole milliseconds (ENOSYS: an old kernel; others: a seccomp filter) |
+//! | wait | EBADF, EFAULT, EINVAL | aborts with a message: the process closed the descriptor, or memory is corrupt |
 //! | eventfd write | EAGAIN | ignored: the counter is full, so the event is pending |
 //! | eventfd write | EINTR | repeated |
 //!
 //! # Compared with Go (runtime/netpoll_epoll.go)
 //! EPOLLPRI is also requested, because urgent data makes a read return a short count. The eventfd
-//! is edge-triggered and never drained, which saves one read(2) per break. Timeouts have nanosecond
-//! precision.
+//! is edge-triggered and never drained, which saves one read(2) per interrupt. Timeouts have
+//! nanosecond precision.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -40,7 +40,7 @@ pub(crate) struct Batch {
 
 impl backend::Batch for Batch {
     fn new() -> Batch {
-        // Initialised once: MemorySanitizer does not see the writes of epoll_pwait2.
+        // Initialised here, because MemorySanitizer does not see the writes of epoll_pwait2.
         Batch { raw: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX] }
     }
 
@@ -70,12 +70,12 @@ impl backend::Batch for Batch {
     }
 }
 
-/// An epoll instance, with the eventfd that breaks its wait.
+/// An epoll instance, with the eventfd that interrupts its wait.
 #[derive(Debug)]
 pub(crate) struct Epoll {
     epoll: OwnedFd,
     breaker: OwnedFd,
-    /// A break was written and has not been seen yet.
+    /// Whether an interrupt was written and has not been seen yet.
     breaking: AtomicBool,
 }
 
@@ -174,14 +174,14 @@ impl BackEnd for Epoll {
         if events.raw.iter().any(|raw| raw.u64 == BREAK) {
             // ORDERING: SeqCst, before the caller checks the queues again: a later `wake` writes
             // again (model `breaks_are_not_lost`). A swap costs as much as a SeqCst store, and also
-            // reads from earlier `wake`s.
+            // synchronizes with earlier `wake`s.
             self.breaking.swap(false, Ordering::SeqCst);
         }
     }
 
     fn wake(&self) {
-        // ORDERING: SeqCst: the swap comes after the caller made its work visible, and before the
-        // caller relies on the wait ending.
+        // ORDERING: SeqCst: the swap comes after the caller has published its work, and before the
+        // caller relies on the end of the wait.
         if self.breaking.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -203,8 +203,8 @@ impl BackEnd for Epoll {
         Some(self.epoll.as_fd())
     }
 
-    /// Tries to add it. If that succeeds, a hang-up may be reported before it is removed again, for
-    /// a slot that does not exist.
+    /// Tries to add `fd`, and removes it again if that succeeds. In between, a hang-up may be reported,
+    /// for a slot that does not exist.
     fn knows(&self, fd: BorrowedFd<'_>) -> bool {
         let no_slot = Token { index: u32::MAX, generation: 0 };
         let added = self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), libc::EPOLLET, no_slot.pack());
@@ -225,9 +225,9 @@ type Pwait2 = unsafe extern "C" fn(
 
 static PWAIT2_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Returns glibc's `epoll_pwait2` (2.35), unless the kernel has refused it (before 5.11). It is
-/// looked up by name so that the program links with an older C library, and it is a function of the
-/// C library so that sanitizers see what the kernel writes.
+/// Returns glibc's `epoll_pwait2` (since 2.35), unless the kernel has refused it (before 5.11). The
+/// function is looked up by name, so that the program links with an older C library. It is not called
+/// as a raw system call, so that sanitizers see the writes of the kernel.
 #[allow(unsafe_code)]
 fn pwait2() -> Option<Pwait2> {
     static FOUND: OnceLock<Option<Pwait2>> = OnceLock::new();
@@ -269,7 +269,7 @@ mod tests {
             let raw = |u64| libc::epoll_event { events: bits as u32, u64 };
             let batch = Batch { raw: vec![raw(BREAK), raw(7 << 32 | 5)] };
             let all: Vec<_> = batch.events().collect();
-            assert_eq!(all.len(), 1, "breaks are left out");
+            assert_eq!(all.len(), 1, "interrupts are omitted");
             let event = &all[0];
             assert_eq!((event.index, event.generation), (5, 7));
             assert_eq!((event.readable, event.writable), (read.is_some(), write.is_some()), "{bits:x}");

@@ -1,13 +1,12 @@
-//! Deadlines and timeouts of a descriptor, and the one timer entry that serves them.
+//! Deadlines and timeouts of a descriptor, and the one timer entry that serves all of them.
 //!
 //! # The timer
 //! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`], or
-//! the time of a heap entry for this slot. Code that changes it to a time must add that entry, and
-//! an entry counts while `armed` equals its time. Closing does not change it: the next descriptor
-//! of the slot relies on the entry of the previous one. That entry fires at or before the earliest
-//! deadline of the slot's owner at that time, and is added again for remaining deadlines. An entry
-//! that finds nothing due has no effect (models
-//! `a_timer_armed_during_close_serves_the_next_descriptor`,
+//! the time of a heap entry for this slot. Code that changes it to a time must add that entry. An
+//! entry counts while `armed` equals its time. Closing does not change `armed`: the next descriptor of
+//! the slot relies on the entry of the previous one, which fires at or before its earliest deadline
+//! and is then added again for the remaining deadlines. An entry that finds nothing due has no effect
+//! (models `a_timer_armed_during_close_serves_the_next_descriptor`,
 //! `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
 //!
 //! # Memory ordering
@@ -22,7 +21,8 @@ use crate::rt::waiters::Wakers;
 use crate::sync::{Ordering, injected_bug};
 
 impl Side<'_> {
-    /// Moves the deadline to a later time; see [`set_deadline`](Side::set_deadline).
+    /// Moves the deadline to a later time. Returns the time of the timer entry that the caller must
+    /// add, as [`set_deadline`](Side::set_deadline) does.
     #[inline]
     #[must_use = "a deadline without its timer entry never fires"]
     pub(crate) fn move_deadline(self, at: u64) -> Option<u64> {
@@ -30,8 +30,8 @@ impl Side<'_> {
         self.desc.arm(at)
     }
 
-    /// Sets the deadline: a future time, [`EXPIRED`] or [`NONE`]. Returns the time of the timer entry
-    /// that the caller must add, if there is none at or before the deadline.
+    /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. Returns the time of the timer entry
+    /// that the caller must add, unless there is an entry at or before the deadline.
     #[must_use = "a deadline without its timer entry never fires"]
     pub(crate) fn set_deadline(self, at: u64, wakers: &mut Wakers) -> Option<u64> {
         if injected_bug!("armed_before_deadline") && at > EXPIRED {
@@ -52,8 +52,8 @@ impl Side<'_> {
 }
 
 impl PollDesc {
-    /// Called when an operation is about to wait until `at` at most, by its own relative timeout.
-    /// Returns the time of the timer entry that the caller must add, as
+    /// Called when an operation is about to wait until `at` at most, because of its own relative
+    /// timeout. Returns the time of the timer entry that the caller must add, as
     /// [`set_deadline`](Side::set_deadline) does.
     #[must_use = "a timeout without its timer entry never fires"]
     pub(crate) fn wait_until(&self, at: u64) -> Option<u64> {
@@ -68,8 +68,8 @@ impl PollDesc {
         self.arm(at)
     }
 
-    /// Makes sure that an entry is due at `at` or before. Returns the time of the entry that the
-    /// caller must add, if any.
+    /// Makes sure that an entry is due at or before `at`. Returns the time of the entry that the caller
+    /// must add, if one is missing.
     fn arm(&self, at: u64) -> Option<u64> {
         let mut armed = self.armed.load(Ordering::SeqCst);
         loop {
@@ -83,9 +83,9 @@ impl PollDesc {
         }
     }
 
-    /// Handles the timer entry for `when`. Ignores an entry that was superseded. Otherwise expires
-    /// deadlines that have passed, and returns the time of the entry that the caller must add for
-    /// remaining ones.
+    /// Handles the timer entry for `when`. Ignores a superseded entry. Otherwise expires the deadlines
+    /// that have passed, and returns the time of the entry that the caller must add for the remaining
+    /// ones.
     #[must_use = "remaining deadlines never fire without a timer entry"]
     pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
         // ORDERING: SeqCst, before the loads of the deadlines; see `set_deadline`.
@@ -95,15 +95,14 @@ impl PollDesc {
         let [read, write] = self.sides();
         let mut next = [read.fire(now, wakers), write.fire(now, wakers), claim(&self.wait_until, now, NONE)];
         if next[2] == Some(EXPIRED) {
-            // Each waiter checks its own time; those whose time has not come make sure that a timer
-            // fires by then.
+            // Each waiter checks its own time. A waiter whose time has not come arms the timer again.
             next[2] = None;
             self.sides().iter().for_each(|side| side.interrupt(wakers));
         }
         self.arm(next.into_iter().flatten().min()?)
     }
 
-    /// Forgets the timer entry of the slot. A simulation has ended, and its clock with it.
+    /// Forgets the timer entry of the slot, because a simulation has ended, and its clock with it.
     #[cfg(feature = "sim")]
     pub(crate) fn disarm(&self) {
         self.armed.store(NONE, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Single-threaded tests of `PollDesc`: when a timer entry must be added, and what a closed
+//! Single-threaded tests of `PollDesc`: when a timer entry must be added, and the state that a closed
 //! descriptor leaves behind.
 
 use super::*;
@@ -28,7 +28,7 @@ fn one_timer_entry_serves_the_earliest() {
     assert_eq!(desc.wait_until.load(Ordering::Relaxed), 80);
     assert_eq!((read.deadline(), write.deadline()), (110, 90));
     assert!(desc.counts(80) && !desc.counts(90));
-    // An entry that was superseded.
+    // A superseded entry.
     assert_eq!(fire(90, 95), (None, 0));
     assert_eq!(write.deadline(), 90);
     // A relative timeout wakes both directions; deadlines in the future are armed again.
@@ -54,7 +54,7 @@ fn one_timer_entry_serves_the_earliest() {
 }
 
 #[test]
-fn retired_slot_starts_afresh() {
+fn retired_slot_is_reset() {
     let (desc, generation) = idle();
     let [read, write] = desc.sides();
     assert_eq!(wait(read, Interest::Event).1, Wait::Listed);
@@ -101,7 +101,7 @@ fn timer_entry_of_closed_descriptor_serves_next_one() {
     let [read, _] = desc.sides();
     assert!(desc.counts(50));
     assert_eq!(set(200), None, "the entry at 50 checks again");
-    assert_eq!(desc.fire(50, 60, &mut Wakers::new()), Some(200), "nothing is due, and this is armed again");
+    assert_eq!(desc.fire(50, 60, &mut Wakers::new()), Some(200), "nothing is due, and 200 is armed");
     assert_eq!(desc.fire(100, 110, &mut Wakers::new()), None, "superseded");
     assert_eq!(desc.fire(200, 200, &mut Wakers::new()), None);
     assert_eq!(read.begin().unwrap_err(), Stop::Expired);

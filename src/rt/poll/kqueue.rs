@@ -2,7 +2,7 @@
 //!
 //! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
 //! `poll.rs`. On Linux this file is compiled only for unit tests, which run it on a model
-//! (`sys/kqueue/model.rs`). It has not been run on the systems themselves.
+//! (`sys/kqueue/model.rs`). It has not been run on macOS or FreeBSD.
 //!
 //! # Filters
 //! Each descriptor has two filters, READ and WRITE, with EV_CLEAR. A batch may contain an event of
@@ -13,23 +13,23 @@
 //! # Meaning of flags
 //! | filter | flags | event |
 //! |---|---|---|
-//! | READ | EV_EOF | HANG_UP for readers; data may be left, so they read until the end. Writers try again: some systems report only this when the reader of a pipe is closed |
+//! | READ | EV_EOF | HANG_UP for readers; data may be left, so they read until the end of the stream. Writers retry: some systems report only this when the reader of a pipe is closed |
 //! | WRITE | EV_EOF | HANG_UP for writers: the peer accepts no more data, or this side was shut down |
 //! | both | EV_EOF with `fflags`, EV_ERROR | also ERROR, in both directions |
-//! | USER | | a break, which is not an event |
+//! | USER | | an interrupt, which is not an event |
 //!
 //! A descriptor is added after connect(2), because some systems report an end of file before it.
 //!
 //! # Handling of errors (kqueue(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket; the next one tries again |
+//! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket; the next one retries |
 //! | EV_ADD | any, for one filter | ignored if the other succeeds: one end of a pipe has one direction |
 //! | EV_ADD | any, for both filters | returned |
 //! | EV_DELETE | ENOENT, EBADF | ignored: already removed |
 //! | any change | EINTR | repeated |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
-//! | wait | EBADF, EFAULT, EINVAL | abort with a message: the process closed the descriptor, or memory is corrupt |
+//! | wait | EBADF, EFAULT, EINVAL | aborts with a message: the process closed the descriptor, or memory is corrupt |
 
 use std::collections::HashMap;
 use std::io;
@@ -90,15 +90,15 @@ impl backend::Batch for Batch {
 #[derive(Debug)]
 pub(crate) struct Kqueue {
     queue: OwnedFd,
-    /// A break was triggered and has not been seen yet.
+    /// Whether an interrupt was triggered and has not been seen yet.
     breaking: AtomicBool,
-    /// Descriptors registered with `is_first`, because kqueue cannot tell whether one is
+    /// The descriptors registered with `is_first`. kqueue itself cannot tell whether a descriptor is
     /// registered.
     firsts: Mutex<HashMap<RawFd, File>>,
 }
 
 impl Kqueue {
-    /// Makes changes that have no answers, or one each. A change may be made twice.
+    /// Applies changes that have no answers, or one answer each. A change may be applied twice.
     fn apply(&self, changes: &[Kevent], answers: &mut [Kevent]) -> io::Result<()> {
         loop {
             match kevent(self.queue.as_fd(), changes, answers, None) {
@@ -184,8 +184,8 @@ impl BackEnd for Kqueue {
     }
 
     fn wake(&self) {
-        // ORDERING: SeqCst: the swap comes after the caller made its work visible, and before the
-        // caller relies on the wait ending.
+        // ORDERING: SeqCst: the swap comes after the caller has published its work, and before the
+        // caller relies on the end of the wait.
         if !self.breaking.swap(true, Ordering::SeqCst) {
             let _ = self.user(0, NOTE_TRIGGER);
         }
@@ -208,7 +208,7 @@ mod tests {
         for (filter, flags, fflags, read, write) in [
             (EVFILT_READ, 0, 0, Some(0), None),
             (EVFILT_WRITE, 0, 0, None, Some(0)),
-            // Of a pipe whose reader is closed, some systems report only this to the writer.
+            // Some systems report only this to the writer of a pipe whose reader is closed.
             (EVFILT_READ, EV_EOF, 0, Some(HANG_UP), Some(0)),
             (EVFILT_WRITE, EV_EOF, 0, None, Some(HANG_UP)),
             (EVFILT_READ, EV_EOF, reset, Some(HANG_UP | ERROR), Some(ERROR)),
@@ -235,7 +235,7 @@ mod tests {
         interrupt_next_change();
         it.wake();
         it.wait(&mut batch, 8, Some(0));
-        assert!(batch.raw[..batch.len].iter().any(|raw| raw.filter == EVFILT_USER), "a break is pending");
+        assert!(batch.raw[..batch.len].iter().any(|raw| raw.filter == EVFILT_USER), "an interrupt is pending");
         interrupt_next_change();
         it.delete(socket.as_fd());
         it.wait(&mut batch, 8, Some(0));

@@ -1,20 +1,20 @@
-//! Labels: data about sockets that few of them have, for [`inspect`](crate::rt::inspect()).
+//! Labels: data that few sockets have, for [`inspect`](crate::rt::inspect()).
 //!
-//! A label is the host name that a connection was dialled by, or the limits of a listener. The
-//! table is keyed by the slot of the socket and holds only sockets with a label. An entry belongs
+//! A label is the host name to which a connection was dialled, or the limits of a listener. The
+//! table is keyed by the slot of the socket and contains only sockets with a label. An entry belongs
 //! to one generation of its slot, so the entry of a closed socket is ignored. Such entries are
-//! removed when the table has doubled, so it is at most twice as long as the number of open sockets
-//! with a label, and 16. An entry takes 32 bytes and the table's slack; names are shared.
+//! removed whenever the table has doubled, so it has at most 16 entries, or twice as many as there are
+//! open sockets with a label. An entry takes 32 bytes and the table's slack. Names are shared.
 //!
 //! # Invariants
 //! * The table's lock is taken when a socket gets a label, and by a snapshot for each socket if there
-//!   are labels, never by an operation. No foreign code runs under it.
+//!   are labels. Operations do not take it. No foreign code runs under it.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The limits of a listener, or of several that share them.
+/// The limits of a listener, or of several listeners that share them.
 pub(crate) trait Limits: fmt::Debug + Send + Sync {
     /// Returns the number of connections that hold a permit.
     fn connections(&self) -> usize;
@@ -27,23 +27,23 @@ pub(crate) trait Limits: fmt::Debug + Send + Sync {
 /// The label of a socket.
 #[derive(Clone, Debug)]
 pub(crate) enum Label {
-    /// The host name that it was dialled by.
+    /// The host name to which the connection was dialled.
     Host(Arc<str>),
-    /// The limits that it accepts within.
+    /// The limits of the listener.
     Limits(Weak<dyn Limits>),
 }
 
 /// The labels of all sockets.
 #[derive(Debug, Default)]
 struct Labels {
-    /// By the index of the slot: the generation, and the label.
+    /// The generation and the label of each slot, by its index.
     entries: HashMap<u32, (u32, Label)>,
     hosts: HashSet<Arc<str>>,
     /// The number of entries at which closed sockets are removed.
     prune_at: usize,
 }
 
-/// The least number of entries at which closed sockets are removed.
+/// The minimum of [`Labels::prune_at`].
 const PRUNE_MIN: usize = 16;
 
 static LABELS: Mutex<Option<Labels>> = Mutex::new(None);
@@ -52,14 +52,14 @@ fn lock() -> MutexGuard<'static, Option<Labels>> {
     LABELS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Creates the table, whose hashers take random numbers of the thread that creates it: not those of a
-/// simulation.
+/// Creates the table before a simulation starts. The table's hashers take random numbers from the
+/// thread that creates it, and must not take those of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     lock().get_or_insert_default();
 }
 
-/// Stores the host name of the socket `generation` of the slot `index`. `is_open` tells whether a
+/// Stores the host name of the socket `generation` of the slot `index`. `is_open` returns whether a
 /// slot still belongs to a generation.
 pub(crate) fn set_host(index: u32, generation: u32, host: &str, is_open: impl Fn(u32, u32) -> bool) {
     lock().get_or_insert_default().set_host(index, generation, host, is_open);
@@ -97,7 +97,7 @@ impl Labels {
         self.entries.insert(index, (generation, label));
         if self.entries.len() >= self.prune_at.max(PRUNE_MIN) {
             self.entries.retain(|&index, &mut (generation, _)| is_open(index, generation));
-            // A name that only this set has is not in use.
+            // A name without another reference is not in use.
             self.hosts.retain(|host| Arc::strong_count(host) > 1);
             self.prune_at = self.entries.len() * 2;
         }

@@ -1,15 +1,17 @@
 //! The poller: reports which sockets are ready and wakes the operations that wait for them.
 //!
-//! `poller` is the interface used by descriptors, and adds them to the back end; `describing` stores
-//! what snapshots show of them. `poll_desc` is the state of one registered descriptor, in a slot of the `PollCache`. It has one
-//! `side` per direction, on which operations wait (`waiting`, `wait_slot`). `timeouts` and `expiry`
-//! end operations at their time. `driver` has the shards, and `roles`
-//! decides which thread polls which of them, using a `role` per shard. `backend`
-//! defines the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists and
-//! declares. `closings` counts closed descriptors and wakes the operations that wait for a free number.
-//! For snapshots, `labels` has the host names and limits of the sockets that have any, `addresses` the
-//! addresses of TCP sockets, and `usage` the bytes of sockets that the kernel does not count; the last
-//! two share the memory of `slot_words`.
+//! * `poller` — the interface for descriptors: registration with the back end, and waits.
+//! * `poll_desc` — the state of one registered descriptor, in a slot of the `PollCache`. It has one
+//!   `side` per direction, on which operations wait (`waiting`, `wait_slot`). `timeouts` and `expiry`
+//!   end operations when their time is over.
+//! * `driver` — the shards. `roles` decides which thread polls which shards, with one `role` per
+//!   shard.
+//! * `backend` — the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists
+//!   and declares.
+//! * `closings` — counts closed descriptors, and wakes the operations that wait for a free descriptor.
+//! * `describing` — stores the data of descriptors for snapshots: `labels` has host names and limits,
+//!   `addresses` the addresses of TCP sockets, and `usage` the bytes of sockets for which the kernel
+//!   does not count them. The last two share the memory of `slot_words`.
 
 pub(crate) mod addresses;
 pub(crate) mod back_ends;

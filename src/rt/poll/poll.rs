@@ -2,35 +2,36 @@
 //!
 //! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
 //! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better one. The
-//! time that a wait takes is proportional to the number of descriptors.
+//! cost of a wait is proportional to the number of descriptors.
 //!
 //! # Edges
-//! A level that is reported is requested again only after an operation
-//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction right before it waits. poll(2) always
-//! reports hang-ups and errors, so a descriptor that has reported one is left out of the call until
-//! it is armed. An error or urgent data may persist, such as a message in the error queue.
-//! Reporting it again at once would make a busy loop, so it is reported again after
-//! [`QUIET_NANOS`]. A call of the user that fails with EAGAIN although there is data, because it
-//! wants more, is woken at once again: the level has not changed.
+//! After a level was reported, it is requested again only when an operation
+//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction, right before it waits. poll(2) always
+//! reports hang-ups and errors, so a descriptor that has reported one is omitted from the call until
+//! it is armed. An error, such as a message in the error queue, or urgent data may persist. Reporting
+//! it again at once would cause a busy loop, so it is reported again after [`QUIET_NANOS`]. If the
+//! user's call needs more data than there is and fails with EAGAIN, the operation is woken again at
+//! once, because the level persists.
 //!
 //! # Close
-//! poll(2) holds a reference to the open files it waits for. `delete` breaks the wait and returns
-//! after poll(2) has returned. Otherwise the peer would not see the close, and the port would stay
-//! in use.
+//! poll(2) holds references to the open files that it waits for. `delete` interrupts the wait and
+//! returns after poll(2) has returned. Otherwise the peer would not see the close, and the port would
+//! stay in use.
 //!
 //! # Handling of errors (poll(2), pipe(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | pipe | EMFILE, ENFILE | returned to the caller that opens a socket, or to the operation that needs the poller; the next one tries again |
+//! | pipe | EMFILE, ENFILE | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
 //! | wait | EAGAIN, ENOMEM, EINVAL | a pause of a millisecond and an empty batch |
 //! | wait | POLLNVAL | other code closed the descriptor: an error in both directions |
-//! | pipe write | EAGAIN | ignored: the pipe is full, so the break is pending |
+//! | pipe write | EAGAIN | ignored: the pipe is full, so the interrupt is pending |
 //! | pipe write | EINTR | repeated |
 //!
-//! EINVAL means more descriptors than RLIMIT_NOFILE. `add` refuses these with `QuotaExceeded`. If
-//! the limit was lowered later, a request has a part of the descriptors and waits for a millisecond
-//! at most, so EINVAL occurs only if the limit is lowered between the check and the call.
+//! EINVAL means more descriptors than RLIMIT_NOFILE. `add` refuses further descriptors with
+//! `QuotaExceeded`. If the limit is lowered later, a request has only some of the descriptors and waits
+//! for at most a millisecond. So EINVAL occurs only if the limit is lowered between the check and the
+//! call.
 
 use std::collections::HashMap;
 use std::io;
@@ -49,7 +50,7 @@ use crate::sys::fd::File;
 /// The time after which an error or urgent data that persists is reported again.
 const QUIET_NANOS: u64 = 1_000_000;
 
-/// The level of a half-close. A system without it is refused.
+/// The level of a half-close. On a system without it, [`Poll::open`] fails.
 const HALF_CLOSED: c_short = match sys::os::POLL_HALF_CLOSED {
     Some(level) => level,
     None => 0,
@@ -65,13 +66,13 @@ const LASTING: c_short = ALWAYS | libc::POLLPRI;
 
 /// A buffer for a batch of events.
 pub(crate) struct Batch {
-    /// The request, and the answer to it. The first entry is the breaker's.
+    /// The request and the answer. The first entry is the read end of the pipe.
     polled: Vec<libc::pollfd>,
     /// The index of each entry except the first.
     indices: Vec<u32>,
     events: Vec<Event>,
     is_broken: bool,
-    /// The position at which the next request begins, so that every descriptor is polled in turn.
+    /// The position at which the next request begins, so that every descriptor gets its turn.
     start: usize,
 }
 
@@ -96,7 +97,7 @@ struct Entry {
     fd: RawFd,
     generation: u32,
     file: File,
-    /// The levels that are not reported yet, or armed since.
+    /// The levels that were not reported since they were armed.
     armed: c_short,
     /// Lasting levels that are not requested before `quiet_until`, because they were just reported.
     quiet: c_short,
@@ -108,14 +109,14 @@ impl Entry {
         Entry { fd, generation, file, armed: ALWAYS | READ | WRITE, quiet: 0, quiet_until: 0 }
     }
 
-    /// Arms the directions that are true. Reports whether that changes the request.
+    /// Arms the directions that are true. Returns whether that changes the request.
     fn arm(&mut self, read: bool, write: bool) -> bool {
         let before = self.armed;
         self.armed |= ALWAYS | if read { READ } else { 0 } | if write { WRITE } else { 0 };
         self.armed != before
     }
 
-    /// Returns the levels to request at `now`, or `None` if the descriptor is left out.
+    /// Returns the levels to request at `now`, or `None` if the descriptor must be omitted.
     fn request(&mut self, now: u64) -> Option<c_short> {
         if now >= self.quiet_until {
             self.quiet = 0;
@@ -124,7 +125,7 @@ impl Entry {
         (levels & ALWAYS == ALWAYS).then_some(levels & !ALWAYS)
     }
 
-    /// Takes the levels that poll(2) has reported at `now`. Returns an event if one of them is armed.
+    /// Handles the levels that poll(2) has reported at `now`. Returns an event if one of them is armed.
     fn report(&mut self, index: u32, levels: c_short, now: u64) -> Option<Event> {
         let new = levels & self.armed;
         self.armed &= !new;
@@ -151,15 +152,16 @@ struct Table {
     entries: HashMap<u32, Entry>,
     /// Whether a thread is in poll(2).
     is_asleep: bool,
-    /// Whether its wait has been broken because the table has changed.
+    /// Whether that call was interrupted because the table has changed.
     is_broken: bool,
     /// The number of calls of poll(2) that have returned.
     returns: u64,
 }
 
 impl Table {
-    /// Writes a request for up to `room` descriptors into `batch`, beginning with another one each
-    /// time. Returns the time at which a larger request may be made, if any.
+    /// Writes a request for up to `room` descriptors into `batch`, beginning at another descriptor each
+    /// time. If the request omits descriptors or levels, returns the time at which it must be made
+    /// again.
     fn request(&mut self, batch: &mut Batch, room: usize, now: u64) -> Option<u64> {
         batch.polled.truncate(1);
         batch.indices.clear();
@@ -189,7 +191,7 @@ impl Table {
             if batch.events.len() == most {
                 break;
             }
-            // Another descriptor may have the slot by now. The next wait requests it.
+            // The slot may have another descriptor by now. The next wait requests it.
             if let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.fd == polled.fd) {
                 batch.events.extend(entry.report(*index, polled.revents, now));
             }
@@ -197,21 +199,21 @@ impl Table {
     }
 }
 
-/// A table of descriptors, with the pipe that breaks a wait.
+/// A table of descriptors, with the pipe that interrupts a wait.
 #[derive(Debug)]
 pub(crate) struct Poll {
     reader: PipeReader,
     writer: PipeWriter,
-    /// A break was written and has not been seen yet.
+    /// Whether an interrupt was written and has not been seen yet.
     breaking: AtomicBool,
     table: Mutex<Table>,
     /// Notified when poll(2) has returned.
     returned: Condvar,
 }
 
-/// Fails on a system whose poll(2) has no level for a half-close.
+/// Returns `Unsupported` if this system's poll(2) has no level for a half-close.
 fn check(half_closed: Option<c_short>) -> io::Result<()> {
-    let text = "poll(2) of this system does not report that a peer has ended its sending (POLLRDHUP)";
+    let text = "poll(2) of this system does not report a half-close by the peer (POLLRDHUP)";
     half_closed.map(drop).ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, text))
 }
 
@@ -224,7 +226,7 @@ impl Poll {
         }
     }
 
-    /// Makes the breaker readable.
+    /// Writes to the pipe, so that poll(2) returns.
     fn write(&self) {
         while (&self.writer).write(&[1]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
     }
@@ -291,7 +293,7 @@ impl BackEnd for Poll {
         batch.polled.push(libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         let mut table = self.table.lock();
         loop {
-            // The breaker takes one place.
+            // The pipe takes one entry.
             let room = usize::try_from(sys::fd::limit()).unwrap_or(usize::MAX).saturating_sub(1);
             let now = clock::now();
             let again_at = table.request(batch, room, now);
@@ -326,8 +328,8 @@ impl BackEnd for Poll {
     }
 
     fn wake(&self) {
-        // ORDERING: SeqCst: the swap comes after the caller made its work visible, and before the
-        // caller relies on the wait ending.
+        // ORDERING: SeqCst: the swap comes after the caller has published its work, and before the
+        // caller relies on the end of the wait.
         if !self.breaking.swap(true, Ordering::SeqCst) {
             self.write();
         }

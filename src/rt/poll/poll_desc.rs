@@ -1,19 +1,18 @@
 //! [`PollDesc`]: the poller's state of one descriptor.
 //!
-//! This is the counterpart of Go's `runtime.pollDesc`. It is in a slot of a
-//! [`PollCache`], which is reused but never unmapped, so a
-//! late event or timer may access it at any time. The generation tells whether the slot still
-//! belongs to the descriptor that the event was sent for. A `PollDesc` makes no system call and
-//! does not know the runtime: the poller and the timers call it.
+//! This is the counterpart of Go's `runtime.pollDesc`. It is in a slot of a [`PollCache`]. Slots are
+//! reused but never unmapped, so a late event or timer may access one at any time. The generation shows
+//! whether the slot still belongs to the descriptor for which the event was sent. A `PollDesc` makes no
+//! system call and does not use the runtime: the poller and the timers call it.
 //!
 //! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which knows whether a call
 //! may succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) has the deadlines and
 //! the timer of both. This file has the layout, and the identity of the descriptor.
 //!
 //! # Compared with Go (runtime/netpoll.go)
-//! `rg`/`wg` hold one goroutine, and a waiting goroutine consumes an edge. Here an edge stays until
-//! a call shows that it is used up, and any number of operations wait. One timer serves both
-//! directions and all deadlines; it is armed at or before the earliest.
+//! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here an edge
+//! remains until a call shows that it is used up, and any number of operations wait. One timer serves
+//! both directions and all deadlines. It is armed at or before the earliest.
 
 use std::mem::offset_of;
 
@@ -30,7 +29,7 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// Waiters that do not fit into the slot; allocated by the first of them.
+/// The waiters that do not fit into the slot. The first of them allocates the list.
 pub(super) type List = Mutex<Option<Box<Waiters>>>;
 
 pub(super) const GENERATION_SHIFT: u32 = 8;
@@ -46,31 +45,31 @@ pub(super) fn generation_of(word: u64) -> u32 {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct PollDesc {
-    // First cache line: everything accessed by a read that waits, by its edge and by a write that
-    // does not wait.
+    // First cache line: everything that a waiting read, its edge, and a write that does not wait
+    // access.
     pub(super) words: [AtomicU64; 2],
     pub(super) deadlines: [AtomicU64; 2],
     /// The runtime's epoch above one of the [`registration`] states and the shard.
     pub(crate) registration: AtomicU64,
     pub(super) slots: [WaitSlot; 2],
-    // Second cache line: deadlines, and polls.
-    /// The time of the slot's timer entry that counts, or none.
+    // Second cache line: deadlines, and the state of `poll_*` operations.
+    /// The time of the slot's timer entry that counts, or [`NONE`].
     pub(super) armed: AtomicU64,
-    /// The times at which the polls that wait time out, or none.
+    /// The time at which the waiting `poll_*` operation times out, or [`NONE`].
     pub(super) poll_untils: [AtomicU64; 2],
-    /// The epochs, plus one, in which the polls that wait began, or 0.
+    /// The epoch in which the waiting `poll_*` operation began, plus one, or 0.
     pub(super) poll_epochs: [AtomicU32; 2],
-    /// The earliest relative timeout of an operation that waits, or none.
+    /// The earliest end of a waiting operation's relative timeout, or [`NONE`].
     pub(super) wait_until: AtomicU64,
     // Third cache line.
     pub(super) lists: [List; 2],
-    /// For [`poll_turn`](crate::rt::context::poll_turn).
+    /// The state of the budget, for [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
-    /// The number of operations that failed, up to 255, above the last errno.
+    /// The number of failed operations, up to 255, above the last errno.
     failures: AtomicU16,
     pub(crate) index: u32,
-    /// If the slot is free, the link of the free list; if it is in use, the rough time at which the
-    /// descriptor was opened.
+    /// The link of the free list if the slot is free; otherwise the rough time at which the descriptor
+    /// was opened.
     link: AtomicU32,
     /// The number of the descriptor, which is open while the generation is current, or
     /// [`NO_NUMBER`].
@@ -78,8 +77,8 @@ pub(crate) struct PollDesc {
     /// The notes for the record of a task that waits for an edge of a direction: the
     /// [`tag`](PollDesc::tag), with the kind of wait above it.
     notes: [AtomicU32; 2],
-    /// The number of operations of each direction that moved bytes, and of accepts, modulo 2³². Those
-    /// of TCP connections are not counted.
+    /// The number of operations of each direction that moved bytes, and of accepts, modulo 2³². The
+    /// operations of TCP connections are not counted.
     operations: [AtomicU32; 2],
 }
 
@@ -102,15 +101,15 @@ impl Slot for PollDesc {
     }
 }
 
-/// The descriptor of a slot; returned by [`described`](PollDesc::described).
+/// Data about the descriptor of a slot; returned by [`described`](PollDesc::described).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Description {
     pub(crate) generation: u32,
     /// The number of the descriptor, valid while the generation is current.
     pub(crate) number: u32,
-    /// Whether it is known to be a TCP socket.
+    /// Whether the descriptor is known to be a TCP socket.
     pub(crate) is_tcp: bool,
-    /// The rough time at which it was opened.
+    /// The rough time at which the descriptor was opened.
     pub(crate) opened: u32,
 }
 
@@ -122,7 +121,7 @@ const TAG_INDEX_BITS: u32 = 20;
 pub(crate) const NO_TAG: u32 = TAG_MASK;
 const TAG_MASK: u32 = (1 << 28) - 1;
 
-/// Returns the index of the slot that a tag names.
+/// Returns the slot index in a tag.
 pub(crate) fn tag_index(tag: u32) -> usize {
     (tag & ((1 << TAG_INDEX_BITS) - 1)) as usize
 }
@@ -132,23 +131,23 @@ pub(crate) fn tag_is_of(tag: u32, generation: u32) -> bool {
     tag >> TAG_INDEX_BITS == generation & 0xff
 }
 
-/// The `number` of a slot without a descriptor, or with one that is not shown.
+/// The `number` of a slot without a descriptor, or whose descriptor snapshots do not show.
 const NO_NUMBER: u32 = u32::MAX;
 
-/// Values of the low half of [`PollDesc::registration`]; the high half is the runtime's epoch. The
-/// lowest [`SHARD_BITS`](registration::SHARD_BITS) of a registered descriptor are its shard.
+/// The values of the low half of [`PollDesc::registration`]. The high half is the runtime's epoch. For
+/// a registered descriptor, the lowest [`SHARD_BITS`](registration::SHARD_BITS) bits are its shard.
 pub(crate) mod registration {
     pub(crate) const SHARD_BITS: u32 = 6;
     /// The number of values per state.
     pub(crate) const SHARDS: u64 = 1 << SHARD_BITS;
     /// Not registered with any instance.
     pub(crate) const NONE: u64 = 0;
-    /// Being added by another operation: wait for the edge that follows, or for the wake-up after a
+    /// Being added by an operation. Others wait for the edge that follows, or for the wake-up after a
     /// failure.
     pub(crate) const ADDING: u64 = SHARDS;
     /// Registered.
     pub(crate) const ADDED: u64 = 2 * SHARDS;
-    /// Registered with a back end that is armed before each wait, so no wait takes the short path.
+    /// Registered with a back end that must be armed before each wait, so no wait takes the fast path.
     pub(crate) const ARMED: u64 = 3 * SHARDS;
 
     /// Returns the state without the shard.
@@ -184,14 +183,14 @@ impl PollDesc {
         }
     }
 
-    /// Returns the generation of the slot, whose current descriptor has it.
+    /// Returns the current generation of the slot.
     pub(super) fn generation(&self) -> u32 {
         generation_of(self.words[Direction::Read as usize].load(Ordering::Acquire))
     }
 
     /// Prepares the slot for a new descriptor, except for the words of the directions.
     pub(super) fn reset(&self) {
-        // ORDERING: Relaxed; a swap for the reason given in `Side::open`.
+        // ORDERING: Relaxed. A swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
         self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         self.turns.iter().for_each(|state| state.store(0, Ordering::Relaxed));
@@ -199,13 +198,13 @@ impl PollDesc {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// Called when the descriptor is gone, before the generation changes.
+    /// Forgets the number. Called when the descriptor is no longer used, before the generation changes.
     pub(super) fn forget_number(&self) {
         self.number.store(NO_NUMBER, Ordering::Relaxed);
     }
 
-    /// Returns the tag of the descriptor: the index of the slot in 20 bits, and the lowest eight
-    /// bits of the generation above it. Returns [`NO_TAG`] if the index has more bits.
+    /// Returns the tag of the descriptor: the index of the slot in 20 bits, with the lowest eight bits
+    /// of the generation above it. Returns [`NO_TAG`] if the index has more than 20 bits.
     pub(crate) fn tag(&self) -> u32 {
         self.note(Direction::Read) & TAG_MASK
     }
@@ -253,23 +252,23 @@ impl PollDesc {
     }
 
     /// Counts an operation.
-    // ORDERING: Relaxed, here and below: the counts guard nothing.
+    // ORDERING: Relaxed, here and below: no other memory depends on the counts.
     pub(crate) fn count(&self, direction: Direction) {
         self.operations[direction as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an operation that failed. `errno` is 0 if there is none.
+    /// Counts a failed operation. `errno` is 0 if it has no errno.
     pub(crate) fn count_failure(&self, errno: i32) {
         let count = (self.failures.load(Ordering::Relaxed) >> 8).saturating_add(1).min(0xff);
         self.failures.store(count << 8 | u16::from(u8::try_from(errno).unwrap_or(0)), Ordering::Relaxed);
     }
 
-    /// Returns the numbers of operations, in the order of [`Direction`].
+    /// Returns the number of operations of each direction, in the order of [`Direction`].
     pub(crate) fn operations(&self) -> [u32; 2] {
         self.operations.each_ref().map(|operations| operations.load(Ordering::Relaxed))
     }
 
-    /// Returns the number of operations that failed, up to 255, and the last errno.
+    /// Returns the number of failed operations, up to 255, and the last errno.
     pub(crate) fn failures(&self) -> (u8, u8) {
         let failures = self.failures.load(Ordering::Relaxed);
         ((failures >> 8) as u8, failures as u8)
@@ -281,7 +280,7 @@ impl PollDesc {
     }
 }
 
-// Where std makes a lock of a futex.
+// The size holds on systems where std's mutex is a futex.
 const _: () =
     assert!(crate::sync::MODEL || size_of::<Mutex<()>>() > 8 || size_of::<PollDesc>() <= 192, "three cache lines");
 const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, slots) + size_of::<WaitSlot>() <= 64, "the first");

@@ -1,4 +1,4 @@
-//! Tests of how poll(2)'s levels become edges, and of its limits.
+//! Tests of the poll(2) back end: the conversion of levels to edges, and the limits.
 
 use std::os::unix::net::UnixStream;
 
@@ -11,7 +11,7 @@ fn entry() -> Entry {
 }
 
 #[test]
-fn reported_level_is_not_asked_for_until_armed() {
+fn reported_level_is_not_requested_until_armed() {
     let mut entry = entry();
     let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | HALF_CLOSED;
     assert_eq!(entry.request(0), Some(all));
@@ -36,7 +36,7 @@ fn half_close_is_reported_beside_unread_data() {
 }
 
 #[test]
-fn hang_up_leaves_the_descriptor_out_until_armed() {
+fn descriptor_is_omitted_after_a_hang_up_until_armed() {
     let mut entry = entry();
     let event = entry.report(0, libc::POLLIN | libc::POLLHUP, 5).unwrap();
     assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, HANG_UP));
@@ -53,9 +53,9 @@ fn lasting_error_is_reported_again_after_a_pause() {
         assert!(entry.request(now).is_some());
         assert_eq!(entry.report(0, level, now).unwrap().read_reasons, reason);
         entry.arm(true, true);
-        let asked = entry.request(now);
-        assert!(asked.is_none_or(|events| events & level == 0), "too soon");
-        assert!(level == libc::POLLERR || asked.is_some_and(|events| events & libc::POLLIN != 0));
+        let requested = entry.request(now);
+        assert!(requested.is_none_or(|events| events & level == 0), "too soon");
+        assert!(level == libc::POLLERR || requested.is_some_and(|events| events & libc::POLLIN != 0));
         let again = entry.request(now + QUIET_NANOS);
         assert!(again.is_some());
         assert!(entry.report(0, level, now + QUIET_NANOS).is_some());
@@ -88,7 +88,7 @@ fn system_without_half_close_events_is_refused() {
     assert!(error.to_string().contains("POLLRDHUP"), "{error}");
 }
 
-/// Runs `body` in a process of its own, because it changes a limit of the process.
+/// Runs `body` in a separate process, because it changes a limit of the process.
 fn in_child(name: &str, body: impl FnOnce()) {
     const CHILD: &str = "NETPOLL_TEST_POLL_CHILD";
     if std::env::var_os(CHILD).is_some() {
@@ -120,14 +120,14 @@ fn more_descriptors_than_poll_accepts_is_an_error() {
     in_child("more_descriptors_than_poll_accepts_is_an_error", || {
         let (poll, pairs) = (Poll::open().unwrap(), pairs(5));
         set_limit(4);
-        // The breaker is one of the four.
+        // The pipe takes one of the four.
         for index in 0..3 {
             add(&poll, &pairs[index as usize].0, index).unwrap();
         }
         let error = add(&poll, &pairs[3].0, 3).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
         assert!(error.to_string().contains("poll(2)") && error.to_string().contains("RLIMIT_NOFILE"), "{error}");
-        // poll(2) itself still accepts what was added.
+        // poll(2) still accepts the descriptors that were added.
         (&pairs[2].1).write_all(b"x").unwrap();
         let mut batch: Batch = backend::Batch::new();
         poll.wait(&mut batch, 8, Some(0));

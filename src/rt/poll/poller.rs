@@ -1,4 +1,4 @@
-//! The use of a [`PollHandle`]: opening, registration, the waits of operations, and the end.
+//! The interface of [`PollHandle`]: opening, registration, waits of operations, and retirement.
 //!
 //! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. With the
 //! [`Side`] of its direction, an operation runs
@@ -11,19 +11,20 @@
 //! side.end_operation()                also when the future is dropped
 //! ```
 //!
-//! [`side`](super::side) has the state of a direction, [`timeouts`](super::timeouts) how an operation
-//! gives up.
+//! [`side`](super::side) has the state of a direction, and [`timeouts`](super::timeouts) the timeouts of
+//! operations.
 //!
 //! # Registration
-//! *None* → *adding* → *added*, together with the runtime's epoch and the poller's shard, which does
-//! not change; a registration of another epoch
-//! counts as none. If two operations are the first to wait, only one adds the descriptor. The other
-//! one waits at once, and the edge that an ADD produces finds it. If the ADD fails, all waiters are
-//! woken and try themselves, so that each gets its own error.
+//! *None* → *adding* → *added*, stored together with the runtime's epoch and the poller's shard. The
+//! shard does not change. A registration of another epoch counts as *none*. If two operations are the
+//! first to wait, only one adds the descriptor. The other waits at once, and the edge that an ADD
+//! produces wakes it. If the ADD fails, all waiters are woken and retry, so that each gets its own
+//! error.
 //!
 //! # Cancellation
-//! A future keeps a [`WaitKey`] while it waits; `end_operation` with the key undoes the wait. A poll
-//! has no key: its waker may be woken once spuriously. What it would keep is in the [`PollDesc`].
+//! A future keeps a [`WaitKey`] while it waits; `end_operation` with the key undoes the wait. A
+//! `poll_*` operation (below: a poll) has no key. Its state is in the [`PollDesc`], and its waker may
+//! be woken spuriously once.
 
 use std::io;
 use std::mem;
@@ -47,8 +48,8 @@ use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Waiter, Wakers, wake_taken};
 use crate::sync::Ordering;
 
-/// Why an operation on a descriptor failed. The layers above turn it into an `io::Error` that names
-/// the operation and the addresses.
+/// The reason why an operation on a descriptor failed. The layers above turn it into an `io::Error`
+/// that names the operation and the addresses.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The error of the system call, or of the registration.
@@ -59,7 +60,7 @@ pub(crate) enum Failure {
     TimedOut,
     /// The runtime was shut down while the operation waited.
     Stopped,
-    /// There are more operations on one socket than can wait, or than its lock can count.
+    /// More operations use the socket than can wait for it, or than its lock can count.
     TooMany,
 }
 
@@ -72,16 +73,16 @@ impl From<Stop> for Failure {
     }
 }
 
-/// State that a future keeps while its operation waits. It waits for an edge or for interruption.
+/// The state of a future whose operation waits for an edge or for interruption.
 #[derive(Debug)]
 pub(crate) struct WaitKey {
-    /// Its place, in the slot or the list, among the operations that wait for an edge.
+    /// The key of the slot or the list entry, if the operation waits for an edge.
     edge: Option<Key>,
-    /// Its place among the operations that wait only for expiry and close.
+    /// The key of the list entry, if the operation waits only for expiry and close.
     interrupt: Option<Key>,
-    /// The epoch, plus one, in which the wait began.
+    /// The epoch in which the wait began, plus one, or 0.
     epoch: u32,
-    /// The end of the operation's own timeout, or none.
+    /// The end of the operation's own timeout, or [`clock::NONE`].
     pub(super) until: u64,
 }
 
@@ -90,7 +91,7 @@ impl WaitKey {
         WaitKey { edge: None, interrupt: None, epoch: 0, until: clock::NONE }
     }
 
-    /// Returns whether the future waits for an edge, or did so until it was woken.
+    /// Returns whether the future waits for an edge, or was woken from such a wait.
     #[inline]
     pub(crate) fn has_waited(&self) -> bool {
         self.edge.is_some()
@@ -103,14 +104,14 @@ impl Default for WaitKey {
     }
 }
 
-/// Returns the number of our descriptors that were closed so far. Read it before a call that may
-/// fail for lack of a descriptor.
+/// Returns the number of descriptors that this crate has closed so far. Callers read it before a call
+/// that may fail for lack of a descriptor.
 #[inline]
 pub(crate) fn descriptors_closed() -> u64 {
     runtime().closings.count()
 }
 
-/// Waits until more than `seen` descriptors were closed.
+/// Waits until the number of closed descriptors differs from `seen`.
 pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: u64) -> Poll<()> {
     runtime().closings.poll(cx, seen)
 }
@@ -125,9 +126,9 @@ pub(crate) fn is_running() -> bool {
     runtime().is_running()
 }
 
-/// Returns whether the runtime was shut down and not started since.
+/// Returns whether the runtime was shut down and has not been started again.
 pub(crate) fn was_shut_down() -> bool {
-    // A simulation runs without it.
+    // A simulation runs without the runtime.
     !is_running() && runtime().epoch() > 0 && !unsent::is_simulating()
 }
 
@@ -136,9 +137,9 @@ pub(crate) fn descriptor_closed() {
     runtime().closings.note();
 }
 
-/// Makes sure that the poller exists. Called before a descriptor is opened, because later the
-/// process may not have two numbers left for the poller. It has no effect before the runtime runs,
-/// which a socket does not start; under another executor the first wait does.
+/// Makes sure that the poller exists, if the runtime is running. Called before a descriptor is opened,
+/// because afterwards the process may not have two descriptors left for the poller. Opening a socket
+/// does not start the runtime; under another executor, the first wait does.
 ///
 /// # Errors
 /// Returns the error of epoll_create1(2), eventfd(2) or epoll_ctl(2).
@@ -151,7 +152,7 @@ impl PollHandle {
     /// Creates a handle for a new descriptor, which is not registered yet.
     ///
     /// # Errors
-    /// Returns `ENFILE` if there are 2²⁴ sockets already, and an error in a forked child.
+    /// Returns ENFILE if 2²⁴ sockets exist, and the error of [`fork::check`] in a forked child.
     pub(crate) fn open() -> io::Result<PollHandle> {
         fork::check()?;
         let desc = alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
@@ -165,10 +166,11 @@ impl PollHandle {
     }
 
     /// Makes sure that the descriptor is registered, or being registered, with the runtime of the
-    /// returned epoch. The caller must keep `fd` open during the call. After [`Failure::Io`] it must
-    /// call [`registration_failed`](PollHandle::registration_failed) once it holds no lock. If
-    /// `is_first`, and the descriptor is already registered by another handle, the call fails with
-    /// EEXIST instead of taking it over.
+    /// returned epoch. The caller must keep `fd` open during the call. After [`Failure::Io`], the caller
+    /// must call [`registration_failed`](PollHandle::registration_failed) when it holds no lock.
+    ///
+    /// If another handle has registered the descriptor, the call fails with EEXIST if `is_first`, and
+    /// otherwise takes the registration over.
     #[cold]
     pub(crate) fn register(&self, fd: BorrowedFd<'_>, is_first: bool) -> Result<u32, Failure> {
         fork::check().map_err(Failure::Io)?;
@@ -211,7 +213,7 @@ impl PollHandle {
         }
     }
 
-    /// Wakes all operations that relied on a registration that failed: each tries itself.
+    /// Wakes all operations that relied on a registration that has failed, so that each retries.
     #[cold]
     pub(crate) fn registration_failed(&self) {
         wake_taken(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
@@ -222,21 +224,22 @@ impl PollHandle {
     pub(crate) fn registered(&self) -> Option<u32> {
         let epoch = runtime().epoch();
         let added = u64::from(epoch) << 32 | registration::ADDED;
-        // One comparison, for any shard.
+        // One comparison covers all shards.
         let registered = self.desc.registration.load(Ordering::Acquire);
         (registered.wrapping_sub(added) < registration::SHARDS).then_some(epoch)
     }
 
-    /// Charges the task's budget for an operation of a stream that moved more than `uncounted` bytes,
-    /// and at most [`MAX_RW`](crate::sys::socket::MAX_RW), and [counts](PollHandle::count) it.
+    /// Charges the task's budget for a stream operation that moved more than `uncounted` bytes, and
+    /// [counts](PollHandle::count) the operation. `bytes` must not exceed
+    /// [`MAX_RW`](crate::sys::socket::MAX_RW).
     #[inline(never)]
     pub(crate) fn charge(&self, direction: Direction, bytes: usize) {
         context::charge(bytes);
         self.count(direction, bytes);
     }
 
-    /// Counts an operation that moved `bytes`, for [`inspect`](crate::rt::inspect()), unless the
-    /// kernel counts them.
+    /// Counts an operation that moved `bytes` for [`inspect`](crate::rt::inspect()), unless the kernel
+    /// counts the bytes of the socket.
     pub(crate) fn count(&self, direction: Direction, bytes: usize) {
         if self.uncounted == 0 {
             self.desc.count(direction);
@@ -249,25 +252,25 @@ impl PollHandle {
         self.desc.count(Direction::Read);
     }
 
-    /// Counts an operation that failed.
+    /// Counts a failed operation.
     #[cold]
     pub(crate) fn count_failure(&self, error: &io::Error) {
         self.desc.count_failure(error.raw_os_error().unwrap_or(0));
     }
 
-    /// Returns whether an edge reported that the peer hung up. Before the descriptor is registered
-    /// there are no edges.
+    /// Returns whether an edge has reported a hang-up by the peer. There are no edges before the
+    /// descriptor is registered.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.side(Direction::Read).is_hung_up()
     }
 
-    /// Ends all current and later operations with [`Failure::Closed`]. The caller wakes `wakers`.
+    /// Ends all current and later operations with [`Failure::Closed`]. The caller must wake `wakers`.
     pub(crate) fn evict(&self, wakers: &mut Wakers) {
         self.desc.evict(self.generation, wakers);
     }
 
-    /// Called before the descriptor is closed or given away. `exposed` means that a duplicate may
-    /// exist, so that closing does not end the registration.
+    /// Called before the descriptor is closed or leaves this crate. `exposed` means that a duplicate
+    /// may exist, so that closing would not end the registration.
     pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool) {
         if !self.desc.is_current(self.generation) {
             return;
@@ -275,7 +278,7 @@ impl PollHandle {
         let registered = self.desc.registration.load(Ordering::Acquire);
         let (state, shard) = (registration::state(registered), registration::shard(registered));
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
-        // A forked child shares the instances: it would take the parent's out.
+        // A forked child shares the instances, so it would remove the parent's registration.
         if outlives && state != registration::NONE && !fork::is_child() {
             runtime().driver.delete(shard, fd);
         }
@@ -285,24 +288,24 @@ impl PollHandle {
         self.retire_bare();
     }
 
-    /// Retires a handle that was never registered, whose waiters wait only for expiry and close.
+    /// Retires a handle without a registration.
     pub(crate) fn retire_bare(&self) {
         self.desc.retire(self.generation);
         runtime().descriptors.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Waits of the operations of one direction.
+/// Waits of operations.
 impl Side<'static> {
     #[inline]
     fn is_registered(self, epoch: u32) -> bool {
         let registered = self.desc.registration.load(Ordering::Acquire);
-        // One comparison: the epoch's own states after NONE are ADDING to ARMED, with any shard.
+        // One comparison covers the states ADDING to ARMED of this epoch, with any shard.
         let first = u64::from(epoch) << 32 | registration::ADDING;
         registered.wrapping_sub(first) < registration::ARMED && runtime().epoch() == epoch
     }
 
-    /// Notes that the operation waits in `epoch`. Returns false if it began to wait in another one.
+    /// Stores that the operation waits in `epoch`. Returns false if its wait began in another epoch.
     #[inline]
     fn is_of(self, epoch: u32, waiter: &mut Waiter<'_, WaitKey>) -> bool {
         let now = epoch.wrapping_add(1);
@@ -313,8 +316,9 @@ impl Side<'static> {
         began == 0 || began == now
     }
 
-    /// Waits for an edge, with a descriptor that [`register`](PollHandle::register) has just
-    /// registered in `epoch`. When it is ready, the operation must begin again.
+    /// Waits for an edge. The descriptor must be registered in `epoch`, as
+    /// [`register`](PollHandle::register) has just returned. When this returns `Ready(Ok)`, the
+    /// operation must begin again.
     #[inline(always)]
     pub(crate) fn poll_wait(
         self,
@@ -343,8 +347,8 @@ impl Side<'static> {
         }
     }
 
-    /// Waits until edges have made `is_over` true, which reads the word of the direction, with a
-    /// descriptor registered in `epoch`.
+    /// Waits until `is_over`, which reads the word of the direction, returns true because of an edge.
+    /// The descriptor must be registered in `epoch`.
     pub(crate) fn poll_until(
         self,
         epoch: u32,
@@ -361,8 +365,8 @@ impl Side<'static> {
                 return Poll::Ready(Ok(()));
             }
             wait.epoch = epoch.wrapping_add(1);
-            // ORDERING: read after LISTED is set in the word that an edge changes, so either the
-            // edge is seen here, or it takes the waiter out.
+            // ORDERING: called after LISTED is set in the word that an edge changes, so either the
+            // edge is seen here, or the edge takes the waiter out of the list.
             let still = || self.is_registered(epoch) && !is_over(self);
             match self.wait(Waiter::Future(&mut wait.edge), Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => {
@@ -377,9 +381,9 @@ impl Side<'static> {
         }
     }
 
-    /// Waits only for expiry and close, on behalf of an operation that queues for the lock of this
-    /// direction. The operation's own timeout also applies. Ready if the operation has already ended.
-    /// The waker of a poll may also be woken spuriously by an edge.
+    /// Waits for expiry and close only, on behalf of an operation that queues for the lock of this
+    /// direction. The operation's own timeout also applies. Returns `Ready` with the error if the
+    /// operation has ended. An edge may wake the waker of a poll spuriously.
     pub(crate) fn poll_interrupt(
         self,
         cx: &mut Context<'_>,
@@ -409,8 +413,8 @@ impl Side<'static> {
         }
     }
 
-    /// Ends a future's operation that may have waited, or that is dropped; see [`WaitKey`]. `acted`
-    /// tells whether it made its call after it was woken.
+    /// Ends an operation of a future that has completed or is dropped. `acted` is whether it made its
+    /// call after it was woken; if not, the wake-up is passed on.
     #[inline]
     pub(crate) fn end_operation(self, wait: &mut WaitKey, acted: bool) {
         self.end_interrupt(wait);
@@ -419,30 +423,30 @@ impl Side<'static> {
     }
 
     /// Ends the operation of a poll, so that its timeout does not apply to the next one. Returns
-    /// whether the operation waited.
+    /// whether the operation has waited.
     #[inline]
     pub(crate) fn end_poll(self) -> bool {
         let has_waited = self.epoch_of_poll().load(Ordering::Relaxed) != 0;
         if has_waited {
             self.epoch_of_poll().store(0, Ordering::Relaxed);
         }
-        // Checked separately: a poll that waits for a lock has a time and no epoch.
+        // Checked separately, because a poll that waits for a lock has a time but no epoch.
         if self.until_of_poll().load(Ordering::Relaxed) != clock::NONE {
             self.until_of_poll().store(clock::NONE, Ordering::Relaxed);
         }
         has_waited
     }
 
-    /// Ends a wait for interruption. The time limit remains. Whatever ends such a wait wakes all that
-    /// wait for it, so there is nothing to pass on.
+    /// Ends a wait for interruption. The operation's timeout remains. An interruption wakes all
+    /// waiters, so no wake-up must be passed on.
     #[inline]
     pub(crate) fn end_interrupt(self, wait: &mut WaitKey) {
         self.leave(&mut wait.interrupt, true);
     }
 
-    /// Called when an operation that waits for an edge, or got one, finds that another operation
-    /// has the lock: passes the edge to the next waiter, which may be the lock's owner. The
-    /// operation's time limit remains.
+    /// Called when an operation that waits for an edge, or got one, finds that another operation has
+    /// the lock. Passes the edge on to the next waiter, which may be the owner of the lock. The
+    /// operation's timeout remains.
     #[inline]
     pub(crate) fn pass_edge_on(self, wait: &mut WaitKey) {
         self.leave(&mut wait.edge, false);
@@ -460,7 +464,7 @@ impl Side<'static> {
         wake_taken(|wakers| self.end_wait(place, acted, wakers));
     }
 
-    /// Called after a success that may leave something to do: wakes the next waiter, if any.
+    /// Called after a success that may have left data or room: wakes the next waiter, if any.
     #[inline]
     pub(crate) fn wake_next(self, ticket: Ticket) {
         if ticket.has_waiters() {
@@ -469,27 +473,26 @@ impl Side<'static> {
         }
     }
 
-    /// Wakes all operations that wait, because something other than an edge may have ended their
-    /// wait.
+    /// Wakes all waiting operations, because something other than an edge may have ended their wait.
     #[cold]
     pub(crate) fn wake_waiters(self) {
         wake_taken(|wakers| self.interrupt(wakers));
     }
 
-    /// Arms the directions of the descriptor that are idle, if the back end needs it. Called by an
-    /// operation that is listed: an event before that, and a call that used it up, would leave the
-    /// back end unarmed. Also called by an operation that found its direction idle but does not wait
-    /// itself, for those that do.
+    /// Arms the idle directions of the descriptor, if the back end needs it. An operation calls this
+    /// when it is listed, because an earlier event that another call has used up would leave the back
+    /// end unarmed. An operation that found its direction idle but does not wait calls this for those
+    /// that wait.
     #[cold]
     pub(crate) fn arm_for_waiters(self) {
-        // While it is being added, the back end may know the descriptor already. If it does not yet,
-        // all levels are armed when it does.
+        // In the state ADDING, the back end may already have the descriptor. If not, it arms all
+        // levels when it adds the descriptor.
         let registered = self.desc.registration.load(Ordering::Acquire);
         let state = registration::state(registered);
         if state == registration::ADDING || state == registration::ARMED {
             let [read, write] = self.desc.sides_of(self.generation).map(Side::is_idle);
             let token = Token { index: self.desc.index, generation: self.generation };
-            // A back end that is armed has one shard.
+            // A back end that must be armed has one shard.
             runtime().driver.arm(registration::shard(registered), token, read, write);
         }
     }
@@ -497,7 +500,7 @@ impl Side<'static> {
 
 impl Drop for PollHandle {
     fn drop(&mut self) {
-        debug_assert!(!self.desc.is_current(self.generation), "a poll handle outlived its use without `retire`");
+        debug_assert!(!self.desc.is_current(self.generation), "a poll handle was dropped without `retire`");
         wake_taken(|wakers| self.desc.sides().iter().for_each(|side| side.take_leftovers(wakers)));
         free(self.desc);
     }
@@ -517,8 +520,8 @@ fn alloc() -> Option<&'static PollDesc> {
 
 /// Frees a slot.
 fn free(desc: &PollDesc) {
-    // Its timer entry stays for the next descriptor of the slot, and counts on the clock of its
-    // simulation.
+    // The slot's timer entry remains for the next descriptor, and its time is on the clock of the
+    // simulation, so a simulation keeps its slots.
     #[cfg(feature = "sim")]
     if crate::sim::keep_slot(desc.index) {
         return;

@@ -1,12 +1,12 @@
-//! Unit tests of `poll_*` operations that have ended; see [`poller`](super).
+//! Unit tests of the state that an ended `poll_*` operation leaves behind; see [`poller`](super).
 
 use super::*;
 use crate::sys::socket;
 use std::os::fd::AsFd;
 use std::task::Waker;
 
-/// The timeout of a poll that had to wait, and then did not because an edge came in between,
-/// must not apply to the next poll.
+/// The timeout of a poll that had to wait, and was then ready because of an edge, must not apply to
+/// the next poll.
 #[test]
 fn poll_that_found_an_edge_leaves_no_timeout() {
     let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -29,7 +29,7 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     drop(socket::close(socket.into()));
 }
 
-/// Nor must the runtime in which a poll waited: the next poll may wait in another one.
+/// The epoch in which a poll waited must not apply to the next poll, which may wait in another one.
 #[test]
 fn poll_that_has_ended_leaves_no_epoch() {
     let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();

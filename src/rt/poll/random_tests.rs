@@ -1,4 +1,4 @@
-//! Calls, closes and registrations in random orders, on each back end.
+//! Makes calls, closes and registrations in random orders, on each back end.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::*;
 
-/// One of the sockets of [`random_orders_lose_no_edge`], with what the last edges and calls told.
+/// A socket of [`random_orders_lose_no_edge`], with its expected state.
 struct Played {
     socket: UnixStream,
     peer: UnixStream,
@@ -29,7 +29,7 @@ impl Played {
         self.is_idle[0] && is_ready(false) || self.is_idle[1] && is_ready(true)
     }
 
-    /// Calls as long as there is something to do, then arms as an operation does that waits.
+    /// Repeats the call until it fails with EAGAIN, then arms, as an operation that waits.
     fn exhaust<B: BackEnd>(&mut self, waiting: &Waiting<B>, write: bool) {
         let mut buf = [0; 1 << 14];
         let end = loop {
@@ -46,8 +46,8 @@ impl Played {
     }
 }
 
-/// Plays calls, closes and registrations in random orders. After EAGAIN, what changes the state
-/// brings an edge, and events have only tokens that are registered.
+/// Makes calls, closes and registrations in random orders. After EAGAIN, each change of the state must
+/// be reported as an edge, and events must have only tokens that are registered.
 pub(super) fn random_orders_lose_no_edge<B: BackEnd>() {
     for seed in 1..=40_u64 {
         let mut state = seed;

@@ -1,19 +1,19 @@
-//! [`Role`]: which thread polls, and until when it sleeps.
+//! [`Role`]: the exclusive right to poll a shard, and the end of its holder's sleep.
 //!
-//! One word. A thread takes the role right before it polls and releases it right after it has
-//! recorded the events, so no thread holds the role while it runs user code.
+//! The role is one word. A thread takes the role right before it polls and releases it right after it
+//! has recorded the events, so no thread holds the role while it runs user code.
 //!
 //! # States
 //! ```text
 //! FREE ── try_take ──→ HELD ── sleep(until, by) ──→ ASLEEP ── rise ──→ HELD ── release ──→ FREE
 //! ```
-//! ASLEEP contains the end of the sleep, and whether the sleeper is a worker, which runs the tasks
-//! that its events wake, or a thread in `block_on`, which does not.
+//! ASLEEP contains the end of the sleep, and whether the sleeping thread is a worker, which runs the
+//! tasks that its events wake, or a thread in `block_on`, which does not.
 //!
 //! # Memory ordering
-//! The sleeper calls `sleep` and then checks the queues and timers. Other threads publish their
-//! work and then check the role. All accesses are SeqCst, so one of the two sees the other (model
-//! `sleep_against_inject`).
+//! The sleeping thread calls `sleep` and then checks the queues and timers. Other threads publish
+//! their work and then check the role. All accesses are SeqCst, so one of the two sees the other
+//! (model `sleep_against_inject`).
 
 use crate::sync::{AtomicU64, Ordering, const_fn};
 
@@ -22,7 +22,7 @@ const HELD: u64 = 1;
 /// Smaller values are [`FREE`] and [`HELD`].
 const ASLEEP: u64 = 4;
 const BY_ROOT: u64 = 1;
-/// The bits of a time for which the word has no room: a sleep may seem to end up to 3 ns later than
+/// The low bits of a time that the word does not store. A sleep may seem to end up to 3 ns later than
 /// it does.
 const BELOW: u64 = 3;
 
@@ -31,7 +31,7 @@ const BELOW: u64 = 3;
 pub(crate) enum By {
     /// A worker, which runs the tasks that its events wake.
     Worker,
-    /// A thread in `block_on`; tasks that its events wake need a worker.
+    /// A thread in `block_on`. The tasks that its events wake need a worker.
     Root,
 }
 
@@ -46,7 +46,7 @@ impl Role {
         }
     }
 
-    /// Takes the role if no thread has it.
+    /// Takes the role if no thread has it. Returns whether it did.
     #[inline]
     pub(crate) fn try_take(&self) -> bool {
         self.0.load(Ordering::Relaxed) == FREE
@@ -56,18 +56,18 @@ impl Role {
     /// Releases the role.
     pub(crate) fn release(&self) {
         let held = self.0.swap(FREE, Ordering::SeqCst);
-        debug_assert!(held == HELD, "the role is released by its holder, awake");
+        debug_assert!(held == HELD, "the role was not held, or its holder was asleep");
     }
 
-    /// Announces a sleep until `until`. The holder must then check the queues and timers once more
-    /// before it sleeps.
+    /// Announces a sleep until `until`. The holder must then check the queues and timers again before
+    /// it sleeps.
     pub(crate) fn sleep(&self, until: u64, by: By) {
         let by = if by == By::Root { BY_ROOT } else { 0 };
         // ORDERING: SeqCst; see the module documentation.
         self.0.store((until & !BELOW).max(ASLEEP) | by, Ordering::SeqCst);
     }
 
-    /// Ends an announced sleep, whether the thread slept or not.
+    /// Ends an announced sleep, whether or not the thread slept.
     pub(crate) fn rise(&self) {
         self.0.store(HELD, Ordering::SeqCst);
     }

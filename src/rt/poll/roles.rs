@@ -4,37 +4,40 @@
 //! it was registered; tasks move. A shard is *open* from its first registration to the shutdown.
 //! Shard 0 always counts as open.
 //!
-//! Each processor has an *own* shard. While that is not open, its *home* is shard 0. The timers of
-//! a processor belong to its home, and those of threads without a processor to shard 0.
+//! Each processor has an *own* shard. Its *home* is its own shard if that is open, and otherwise
+//! shard 0. The timers of a processor belong to its home, and those of threads without a processor to
+//! shard 0.
 //!
 //! # Which shards a thread polls
 //! A thread that is about to sleep [takes](Roles::take) the roles of a set of shards, and sleeps in
-//! all of them until the first timer of all of them:
+//! all of them until their first timer:
 //! 1. its home, unless another thread has that role;
-//! 2. the free shards that were not polled for [`STALE_NANOS`]: their workers are in long turns;
+//! 2. the free shards that were not polled for [`STALE_NANOS`], because their workers are in long
+//!    turns;
 //! 3. all free shards, if no other thread is awake.
 //!
 //! A worker that gets no role rests. A thread in `block_on` that polls takes all free shards. A
-//! busy worker polls the shards of rules 1 and 2. Sysmon looks at each shard, and interrupts a
-//! sleeping worker if a shard is not polled, so that rule 2 applies. In a process with one open
-//! shard, all rules are: take the role, or rest.
+//! busy worker polls the shards of rules 1 and 2. Sysmon checks each shard, and interrupts a sleeping
+//! thread if a shard is not polled, so that rule 2 applies. In a process with one open shard, a worker
+//! takes the role or rests.
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or will be: some thread is
-//!   between its own step and its check of the others' steps, below.
+//!   between its step and its check, below.
 //! * D1 — the end that is announced in the role of a shard is not later than any timer of the shard.
 //!
 //! # Memory ordering
-//! All accesses to roles, to the set of open shards and to the count of awake threads are SeqCst.
-//! Each pair below is a step and a check on each side, so one of the two sees the other:
+//! All accesses to roles, to the set of open shards and to the count of awake threads are SeqCst. In
+//! each pair below, each side makes a step and then a check, so at least one of the two sees the
+//! other's step:
 //!
 //! | step, then check | step, then check | model |
 //! |---|---|---|
-//! | announces its sleep, counts itself down; are all open shards taken? | releases a role, or opens a shard; is a thread awake? | `some_thread_polls_both_shards`, `shard_opened_against_sleep` |
-//! | rests: counts itself down; are all open shards taken? | the same | `last_awake_thread_polls_both_shards` |
+//! | announces its sleep and decrements `awake`; are all open shards taken? | releases a role, or opens a shard; is a thread awake? | `some_thread_polls_both_shards`, `shard_opened_against_sleep` |
+//! | rests: decrements `awake`; are all open shards taken? | releases a role, or opens a shard; is a thread awake? | `last_awake_thread_polls_both_shards` |
 //! | announces its sleep in each shard; is there work? | brings work; does a worker sleep in any shard? | `sleep_in_two_shards_against_inject` |
-//! | announces its sleep in each shard; has a timer of these become due earlier? | arms a timer; does a thread sleep in its shard beyond it? | `timer_against_sleep_in_two_shards` |
-//! | announces its sleep in each shard; is it the same epoch? | advances the epoch; which threads sleep? | `an_epoch_ends_against_two_sleeps` |
+//! | announces its sleep in each shard; do these have an earlier timer? | arms a timer; does a thread sleep in its shard beyond it? | `timer_against_sleep_in_two_shards` |
+//! | announces its sleep in each shard; is the epoch unchanged? | advances the epoch; which threads sleep? | `an_epoch_ends_against_two_sleeps` |
 
 use std::ops::Range;
 
@@ -44,8 +47,7 @@ use crate::sync::{AtomicU64, Ordering, array_of, const_fn, injected_bug};
 /// The maximum number of shards.
 pub(crate) const SHARDS_MAX: usize = if crate::sync::MODEL { 2 } else { 64 };
 
-/// A shard that was not polled for this long, and that no thread polls, is taken by other workers
-/// than its own.
+/// The time after which workers of other shards take a shard that no thread polls.
 pub(crate) const STALE_NANOS: u64 = 100_000;
 
 /// A set of shards.
@@ -80,13 +82,13 @@ impl Shards {
         Shards(self.0 & !other.0)
     }
 
-    /// Returns the first of the shards, which are at least one.
+    /// Returns the first shard. The set must not be empty.
     #[inline]
     pub(crate) fn first(self) -> usize {
         self.0.trailing_zeros() as usize
     }
 
-    /// Returns the shard, if the set has only one.
+    /// Returns the shard, if the set has exactly one.
     #[inline]
     pub(crate) fn only(self) -> Option<usize> {
         self.0.is_power_of_two().then_some(self.first())
@@ -128,12 +130,12 @@ impl Iterator for Iter {
     }
 }
 
-/// The state of a shard that other threads than its poller access.
+/// The state of a shard that threads other than the polling one access.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Line {
     role: Role,
-    /// The time at which a worker, or a thread in `block_on`, polled it last.
+    /// The time at which a worker or a thread in `block_on` last polled the shard.
     polled_at: AtomicU64,
 }
 
@@ -148,7 +150,7 @@ impl Line {
 /// The roles of all shards; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Roles {
-    /// The number of shards, above the number of processors that own one.
+    /// The number of shards in the high half, and the number of processors per shard in the low half.
     layout: AtomicU64,
     /// The set of open shards.
     open: AtomicU64,
@@ -159,7 +161,7 @@ const fn layout(count: usize, processors: usize) -> u64 {
     (count as u64) << 32 | processors as u64
 }
 
-/// The layout of one shard for all processors.
+/// The layout with one shard for all processors.
 const SINGLE: u64 = layout(1, u32::MAX as usize);
 
 impl Roles {
@@ -175,17 +177,17 @@ impl Roles {
 
     // ---- the layout ----
 
-    /// For a start: sets the number of shards, which is at least 1, for `workers` processors and
-    /// spare ones. No shard but 0 may be open.
+    /// For a start: sets the number of shards, clamped to 1 to [`SHARDS_MAX`], for `workers` processors
+    /// and spare ones. Only shard 0 may be open.
     pub(crate) fn configure(&self, count: usize, workers: usize) {
         let count = count.clamp(1, SHARDS_MAX);
-        // ORDERING: Relaxed, also below: the start is published by the state of the runtime. A
-        // thread of an earlier epoch may use the earlier layout for its own processor.
+        // ORDERING: Relaxed, here and below: the state of the runtime publishes a start. A thread of an
+        // earlier epoch may use the earlier layout for its own processor.
         let layout = if count == 1 { SINGLE } else { layout(count, workers.div_ceil(count).max(1)) };
         self.layout.store(layout, Ordering::Relaxed);
     }
 
-    /// Returns the number of shards, and the number of consecutive processors that own each.
+    /// Returns the number of shards, and the number of consecutive processors that own the same shard.
     fn layout(&self) -> (usize, usize) {
         let layout = self.layout.load(Ordering::Relaxed);
         ((layout >> 32) as usize, layout as u32 as usize)
@@ -196,12 +198,12 @@ impl Roles {
         self.layout().0
     }
 
-    /// Returns the number of processors that own a shard.
+    /// Returns the number of consecutive processors that own the same shard.
     pub(crate) fn processors_each(&self) -> usize {
         self.layout().1
     }
 
-    /// Returns whether there is one shard.
+    /// Returns whether there is only one shard.
     #[inline]
     pub(crate) fn is_single(&self) -> bool {
         self.layout.load(Ordering::Relaxed) == SINGLE
@@ -225,10 +227,10 @@ impl Roles {
         if self.open().contains(own) { own } else { 0 }
     }
 
-    /// Returns the processors, out of the first `len`, whose home is in `shards`.
+    /// Returns those of the first `len` processors whose home is in `shards`.
     pub(crate) fn processors_of(&self, shards: Shards, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (count, processors) = self.layout();
-        // Those whose own shard is not open are at home in shard 0.
+        // Processors whose own shard is not open have shard 0 as home.
         let closed = if count > 1 && shards.contains(0) { Shards::ALL.without(self.open()) } else { Shards::NONE };
         let of = shards.with(closed);
         (0..len)
@@ -246,8 +248,7 @@ impl Roles {
         Shards(self.open.load(Ordering::SeqCst))
     }
 
-    /// Marks a shard as open. The caller owns a processor, or must then make sure that a thread
-    /// polls.
+    /// Marks a shard as open. A caller that owns no processor must then make sure that a thread polls.
     pub(crate) fn set_open(&self, shard: usize) {
         // ORDERING: SeqCst; see the module documentation.
         self.open.fetch_or(1 << shard, Ordering::SeqCst);
@@ -266,9 +267,9 @@ impl Roles {
         &self.lines[shard].role
     }
 
-    /// Takes the roles that a thread sleeps with, by the rules above. `home` is that of a worker.
-    /// `is_last` tells whether no other thread is awake, and `now` is the time; both are called
-    /// only if there are several open shards.
+    /// Takes the roles with which a worker at home in `home` sleeps, by the rules above. `is_last`
+    /// returns whether no other thread is awake, and `now` returns the time. Both are called only if
+    /// several shards are open.
     #[inline]
     pub(crate) fn take(&self, home: usize, is_last: impl FnOnce() -> bool, now: impl FnOnce() -> u64) -> Shards {
         let taken = if self.role(home).try_take() { Shards::one(home) } else { Shards::NONE };
@@ -281,31 +282,31 @@ impl Roles {
         self.take_each(others.into_iter().filter(|&shard| is_last || self.is_stale(shard, now)))
     }
 
-    /// Takes the roles that a busy worker polls with at `now`: its home and the stale shards.
+    /// Takes the roles with which a busy worker polls at `now`: its home and the stale shards.
     pub(crate) fn take_to_look(&self, home: usize, now: u64) -> Shards {
         let taken = self.take(home, || false, || now);
         self.note_polled(taken, now);
         taken
     }
 
-    /// Takes the roles of all open shards that no thread has.
+    /// Takes the free roles of all open shards.
     pub(crate) fn take_free(&self) -> Shards {
         self.take_each(self.open().into_iter())
     }
 
-    /// Takes those roles of `shards` that no thread has.
+    /// Takes the free roles of `shards`.
     pub(crate) fn take_each(&self, shards: impl Iterator<Item = usize>) -> Shards {
         shards.filter(|&shard| self.role(shard).try_take()).collect()
     }
 
-    /// Returns whether workers other than its own may take a shard at `now`.
+    /// Returns whether workers of other shards may take a shard at `now`.
     fn is_stale(&self, shard: usize, now: u64) -> bool {
-        // ORDERING: Relaxed; a hint. Sysmon sees a shard that is not polled.
+        // ORDERING: Relaxed: a hint; sysmon detects a shard that is not polled.
         now.saturating_sub(self.lines[shard].polled_at.load(Ordering::Relaxed)) >= STALE_NANOS
     }
 
-    /// Returns the shards whose timers a busy worker runs: its home and the stale shards that no
-    /// thread polls.
+    /// Returns the shards whose timers a busy worker runs: its home and the stale shards whose roles are
+    /// free.
     #[inline]
     pub(crate) fn looked_at(&self, home: usize, now: u64) -> Shards {
         if self.is_single() { Shards::one(0) } else { self.looked_at_by(home, now) }
@@ -317,12 +318,12 @@ impl Roles {
         self.open().into_iter().filter(is_due).collect::<Shards>().with(Shards::one(home))
     }
 
-    /// Notes that shards were polled at `now`.
+    /// Records that `shards` were polled at `now`.
     pub(crate) fn note_polled(&self, shards: Shards, now: u64) {
         shards.into_iter().for_each(|shard| self.lines[shard].polled_at.store(now, Ordering::Relaxed));
     }
 
-    /// Releases roles.
+    /// Releases the roles of `shards`.
     #[inline]
     pub(crate) fn release(&self, shards: Shards) {
         shards.into_iter().for_each(|shard| self.role(shard).release());
@@ -335,13 +336,13 @@ impl Roles {
         announced.into_iter().for_each(|shard| self.role(shard).sleep(until, by));
     }
 
-    /// Ends a sleep.
+    /// Ends a sleep in `shards`; see [`Role::rise`].
     #[inline]
     pub(crate) fn rise(&self, shards: Shards) {
         shards.into_iter().for_each(|shard| self.role(shard).rise());
     }
 
-    /// Returns whether a thread has the role of each open shard.
+    /// Returns whether the role of each open shard is taken.
     pub(crate) fn are_taken(&self) -> bool {
         let mut open = self.open();
         if injected_bug!("looks_at_one_shard") {
@@ -350,13 +351,13 @@ impl Roles {
         open.into_iter().all(|shard| self.role(shard).is_taken())
     }
 
-    /// Returns whether a thread has the role of any shard.
+    /// Returns whether the role of any shard is taken.
     pub(crate) fn is_any_taken(&self) -> bool {
         (0..SHARDS_MAX).any(|shard| self.role(shard).is_taken())
     }
 
-    /// Returns an open shard in which a thread sleeps that is of the kind `by`, if that is given.
-    /// Looks at `first` first.
+    /// Returns an open shard in which a thread of the kind `by` sleeps, or a thread of any kind if `by` is
+    /// `None`. Checks `first` first.
     pub(crate) fn asleep(&self, first: usize, by: Option<By>) -> Option<usize> {
         let is_meant = |&shard: &usize| self.role(shard).asleep().is_some_and(|of| by.is_none_or(|by| by == of));
         Some(first).filter(is_meant).or_else(|| self.open().into_iter().find(is_meant))
@@ -364,7 +365,7 @@ impl Roles {
 }
 
 impl Shards {
-    /// Returns the first of the shards only, for injected bugs.
+    /// Returns a set with only the first shard, for injected bugs.
     fn take_one(self) -> Shards {
         self.into_iter().take(1).collect()
     }
@@ -421,10 +422,10 @@ mod tests {
         let roles = roles(4, 8, &[1, 2]);
         let take = |home, is_last| roles.take(home, || is_last, || 10 * STALE_NANOS);
         roles.note_polled(set(&[0, 1]), 9 * STALE_NANOS + 1);
-        assert_eq!(take(0, false), set(&[0, 2]), "1 was polled lately, 3 is not open");
+        assert_eq!(take(0, false), set(&[0, 2]), "1 was polled recently, 3 is not open");
         assert_eq!(take(0, false), Shards::NONE);
         assert!(!roles.are_taken());
-        assert_eq!(take(0, true), set(&[1]), "the last thread that is awake takes all free shards");
+        assert_eq!(take(0, true), set(&[1]), "the last awake thread takes all free shards");
         assert!(roles.are_taken() && roles.is_any_taken());
         roles.release(set(&[0, 1, 2]));
         assert_eq!(roles.looked_at(1, 10 * STALE_NANOS), set(&[1, 2]));

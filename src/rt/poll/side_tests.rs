@@ -1,4 +1,4 @@
-//! Single-threaded tests of a direction: the bits of its word, and which waiters are woken by what.
+//! Single-threaded tests of a direction: the bits of its word, and which event wakes which waiters.
 //! The models test concurrent orders.
 
 use std::sync::Arc;
@@ -81,11 +81,11 @@ fn call_begins_unless_closed_or_expired() {
     }
     assert_eq!(write.set_deadline(EXPIRED, &mut Wakers::new()), None);
     assert_eq!(write.begin().unwrap_err(), Stop::Expired);
-    assert!(read.begin().is_ok(), "the other direction's");
+    assert!(read.begin().is_ok(), "only the other direction has expired");
     desc.evict(42, &mut Wakers::new());
-    assert!(read.begin().is_ok(), "another descriptor's");
+    assert!(read.begin().is_ok(), "another descriptor was evicted");
     desc.evict(41, &mut Wakers::new());
-    assert_eq!(desc.sides().map(|side| side.begin().unwrap_err()), [Stop::Closed; 2], "closing beats expiry");
+    assert_eq!(desc.sides().map(|side| side.begin().unwrap_err()), [Stop::Closed; 2], "closing precedes expiry");
 }
 
 #[test]
@@ -98,15 +98,15 @@ fn evidence_counts_only_for_its_ticket() {
     assert!(side.clear_ready(ticket));
     let now = side.begin().unwrap();
     assert!(!now.is_ready() && now.has_waiters() && other.begin().unwrap().is_ready());
-    assert!(side.clear_ready(ticket), "it is clear already");
+    assert!(side.clear_ready(ticket), "READY is already clear");
     assert!(side.set_ready(0, &mut Wakers::new()));
-    assert!(!side.clear_ready(ticket), "an edge came since");
+    assert!(!side.clear_ready(ticket), "an edge has arrived since");
     assert!(side.begin().unwrap().is_ready());
     assert!(side.clear_ready(side.begin().unwrap()));
     assert!(!side.begin().unwrap().is_ready());
 }
 
-/// Skips edges for writing that say nothing new, until the first evidence, which does not count.
+/// Edges for writing that report no change are skipped until the first evidence, which is not accepted.
 #[test]
 fn needless_write_edges_are_skipped_until_a_call_gives_evidence() {
     let (desc, generation) = desc();
@@ -118,10 +118,10 @@ fn needless_write_edges_are_skipped_until_a_call_gives_evidence() {
         side.edges() != before
     };
     assert!(!edge(0) && edge(ERROR) && !edge(0), "a reason is not skipped");
-    assert!(!desc.side(Direction::Write, generation + 1).set_ready(0, &mut Wakers::new()), "a stale one");
-    // An operation that waits for a reason only, although the direction is ready.
+    assert!(!desc.side(Direction::Write, generation + 1).set_ready(0, &mut Wakers::new()), "a stale edge");
+    // An operation that waits only for interruption waits although the direction is ready.
     assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed);
-    assert!(edge(0), "one that finds a waiter");
+    assert!(edge(0), "an edge that finds a waiter is not skipped");
     assert_eq!(woken(|wakers| side.interrupt(wakers)), 1);
     assert!(!edge(0));
     let ticket = side.begin().unwrap();
@@ -136,7 +136,7 @@ fn needless_write_edges_are_skipped_until_a_call_gives_evidence() {
 fn edge_advances_the_tick_and_its_reasons_persist() {
     let (desc, generation) = idle();
     let side = desc.side(Direction::Read, generation);
-    assert!(!desc.side(Direction::Read, generation + 1).set_ready(HANG_UP, &mut Wakers::new()), "a stale one");
+    assert!(!desc.side(Direction::Read, generation + 1).set_ready(HANG_UP, &mut Wakers::new()), "a stale edge");
     assert!(side.edges() == 0 && !side.is_hung_up() && !side.begin().unwrap().is_ready());
     for (edges, reasons) in [(1, PRIORITY), (2, HANG_UP), (3, 0)] {
         assert!(side.set_ready(reasons, &mut Wakers::new()));
@@ -145,7 +145,7 @@ fn edge_advances_the_tick_and_its_reasons_persist() {
         assert!(ticket.is_ready() && ticket.distrusts_short_counts() && !ticket.has_waiters());
         assert_eq!(side.is_hung_up(), edges >= 2);
     }
-    // The tick wraps into nothing.
+    // The overflow of the tick is shifted out.
     side.word().fetch_or(TICK_MASK, Ordering::Relaxed);
     assert!(side.set_ready(0, &mut Wakers::new()));
     assert!(side.edges() == 0 && side.is_hung_up());
@@ -166,7 +166,7 @@ fn data_wakes_one_waiter_and_hang_up_wakes_all() {
         let is_end = reasons & (HANG_UP | ERROR) != 0;
         assert_eq!(woken(|wakers| assert!(side.set_ready(reasons, wakers))), if is_end { 3 } else { 1 });
         assert_eq!((side.waiting(), side.has_waiters()), if is_end { (0, false) } else { (2, true) });
-        // A success that leaves data wakes the next waiter, but none that waits only for the end.
+        // A success that leaves data wakes the next waiter, but none that waits only for interruption.
         assert_eq!(woken(|wakers| side.pass_on(wakers)), usize::from(!is_end));
         assert_eq!(woken(|wakers| side.pass_on(wakers)), 0);
         assert_eq!(woken(|wakers| side.interrupt(wakers)), usize::from(!is_end));
@@ -191,18 +191,18 @@ fn wait_is_refused_for_each_reason() {
         let side = desc.side(Direction::Read, generation);
         let mut key = None;
         let outcome = side.wait(Waiter::Future(&mut key), interest, &waker(), || still);
-        assert!(key.is_some(), "like that of a future that was woken");
+        assert!(key.is_some(), "as if the future had been woken");
         assert_eq!((side.waiting(), side.has_waiters()), (0, false));
         assert_eq!(side.wait(Waiter::Poll, interest, &waker(), || still), Wait::Retry);
-        assert_eq!(woken(|wakers| side.interrupt(wakers)), 1, "a poll's waker stays");
+        assert_eq!(woken(|wakers| side.interrupt(wakers)), 1, "the waker of a poll remains");
         outcome == Wait::Retry
     };
     assert!(refused(Interest::Event, false, generation));
     assert!(refused(Interest::Interrupt, true, generation + 1));
     assert!(side.set_ready(0, &mut Wakers::new()));
     assert!(refused(Interest::Event, true, generation));
-    assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed, "ready is no reason for this one");
-    assert_eq!(side.wait(Waiter::Poll, Interest::Interrupt, &waker(), || true), Wait::Listed, "nor for a poll");
+    assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed, "READY does not forbid this wait");
+    assert_eq!(side.wait(Waiter::Poll, Interest::Interrupt, &waker(), || true), Wait::Listed, "nor that of a poll");
     assert!(side.clear_ready(side.begin().unwrap()));
     assert_eq!(woken(|wakers| assert_eq!(side.set_deadline(EXPIRED, wakers), None)), 2);
     assert!(refused(Interest::Event, true, generation) && refused(Interest::Interrupt, true, generation));
@@ -249,7 +249,7 @@ fn woken_waiter_that_does_not_act_passes_on() {
     assert_eq!(
         woken(|wakers| desc.side(Direction::Read, generation).end_wait(&mut first, false, wakers)),
         0,
-        "it had not been woken"
+        "the future was not woken"
     );
     assert_eq!(
         (desc.side(Direction::Read, generation).waiting(), desc.side(Direction::Read, generation).has_waiters()),
@@ -258,7 +258,7 @@ fn woken_waiter_that_does_not_act_passes_on() {
     assert_eq!(woken(|wakers| desc.side(Direction::Read, generation).end_wait(&mut second, false, wakers)), 0);
 }
 
-/// 13: the maximum length of a direction's list.
+/// Invariant 13: a direction's list has a maximum length.
 #[test]
 fn full_list_refuses_waiters() {
     let (desc, generation) = idle();
@@ -276,7 +276,7 @@ fn full_list_refuses_waiters() {
     assert_eq!((key, side.waiting()), (None, WAITERS_MAX));
     side.end_wait(&mut Key::new(1), true, &mut Wakers::new());
     assert_eq!(side.wait(Waiter::Future(&mut key), Interest::Event, &task, || true), Wait::Listed);
-    // Poll callers have a separate limit.
+    // Polls have a separate limit.
     assert_eq!(
         (side.wait(Waiter::Poll, Interest::Event, &waker(), || true), side.waiting()),
         (Wait::Listed, WAITERS_MAX + 1)

@@ -1,8 +1,8 @@
-//! Three words per descriptor beside its slot, for [`inspect`](crate::rt::inspect()).
+//! Three additional words per descriptor, for [`inspect`](crate::rt::inspect()).
 //!
-//! They hold the [addresses](super::addresses) of a TCP socket, or the [usage](super::usage) of
-//! another one. Memory is allocated in blocks of 16 slots when the first socket gets words in the
-//! block, 24 bytes per slot, and is kept.
+//! They contain the [addresses](super::addresses) of a TCP socket, or the [usage](super::usage) of
+//! another socket. They are allocated in blocks of 16 slots when the first socket of a block needs
+//! them, and never freed.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
@@ -16,7 +16,7 @@ const PAGES: usize = SLOTS_MAX.div_ceil(PAGE_BLOCKS * BLOCK_SLOTS);
 /// The words of one slot.
 pub(crate) type Words = [AtomicU64; 3];
 
-// The bound on the cost of a connection.
+// Bounds the memory per connection.
 const _: () = assert!(size_of::<Words>() <= 24);
 
 type Block = Box<[Words; BLOCK_SLOTS]>;
@@ -24,14 +24,14 @@ type Page = Box<[OnceLock<Block>; PAGE_BLOCKS]>;
 
 static TABLE: [OnceLock<Page>; PAGES] = [const { OnceLock::new() }; PAGES];
 
-/// Returns the words of a slot, and creates them if there are none.
+/// Returns the words of a slot. Creates them if they do not exist.
 pub(super) fn of(index: u32) -> &'static Words {
     let (page, block, slot) = place(index);
     let page = TABLE[page].get_or_init(|| Box::new([const { OnceLock::new() }; PAGE_BLOCKS]));
     &page[block].get_or_init(Block::default)[slot]
 }
 
-/// Returns the words of a slot, if there are any.
+/// Returns the words of a slot, if they exist.
 pub(super) fn get(index: u32) -> Option<&'static Words> {
     let (page, block, slot) = place(index);
     Some(&TABLE.get(page)?.get()?[block].get()?[slot])

@@ -1,15 +1,16 @@
-//! When an operation gives up: relative timeouts and deadlines.
+//! Relative timeouts and deadlines of operations.
 //!
 //! # Relative timeouts
-//! An operation that has to wait stores the time at which it gives up in its key, and makes sure
-//! that a timer fires by then. The timer wakes all waiters of the direction, and each checks its
-//! own time. For polls the time is stored in the direction. Such an operation begins when a poll
-//! first returns Pending and ends when one returns Ready. One that was not polled for longer than
-//! another timeout after its end (at least 100 ms, because a busy task is polled late) counts as
-//! abandoned, and the next poll begins a new one.
+//! An operation that has to wait stores the end of its timeout in its key, and makes sure that a timer
+//! fires by then. The timer wakes all waiters of both directions, and each checks its own time.
+//!
+//! A `poll_*` operation has no key, so its time is stored in the direction. The operation begins when
+//! a poll first returns Pending and ends when one returns Ready. If no poll follows within the same
+//! duration after the end of the timeout (or within 100 ms if that is longer, because a busy task is
+//! polled late), the operation counts as abandoned, and the next poll begins a new one.
 //!
 //! # Deadlines
-//! A deadline belongs to a direction, and [`expiry`](super::expiry) keeps it. This file sets it and
+//! A deadline belongs to a direction and is stored by [`expiry`](super::expiry). This file sets it and
 //! makes sure that a timer fires and that a thread waits for the timer.
 
 use std::task::{Context, Poll};
@@ -24,14 +25,14 @@ use crate::rt::unsent;
 use crate::rt::waiters::{Waiter, Wakers};
 use crate::sync::Ordering;
 
-/// How late a task may be polled after its timeout has woken it, whatever the timeout is. With
-/// less, a short timeout on a busy machine would start over forever.
+/// The minimum time after which a `poll_*` operation whose timeout has passed counts as abandoned. With
+/// a smaller value, a short timeout could start over repeatedly on a busy machine.
 const LATE_MAX: Duration = Duration::from_millis(100);
 
 impl Side<'static> {
     /// Makes sure that a timer fires at the end of the operation's own timeout, which begins now
-    /// unless it has begun. The operation is already waiting, so a timer that fires at once finds
-    /// it.
+    /// unless it has begun. The operation must already be listed, so that a timer that fires at once
+    /// finds it.
     #[cold]
     pub(super) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: Duration) -> Poll<Result<(), Failure>> {
         let now = clock::now();
@@ -58,9 +59,9 @@ impl Side<'static> {
         Poll::Pending
     }
 
-    /// Returns whether the operation's own timeout has passed. That of a poll is then used up. If it
-    /// passed longer ago than another such timeout and [`LATE_MAX`], it belonged to an abandoned
-    /// operation.
+    /// Returns whether the operation's own timeout has passed. If so, clears the time of a `poll_*`
+    /// operation. If that passed longer ago than another `timeout` and [`LATE_MAX`], it belonged to an
+    /// abandoned operation, and the result is false.
     pub(super) fn has_timed_out(self, waiter: &Waiter<'_, WaitKey>, timeout: Duration) -> bool {
         let until = match waiter {
             Waiter::Future(wait) => wait.until,
@@ -78,13 +79,16 @@ impl Side<'static> {
 }
 
 impl PollHandle {
-    /// Sets or clears a deadline. A deadline in the past ends waiting operations at once; a future
-    /// one does so when it passes.
+    /// Sets or clears a deadline. A deadline in the past ends waiting operations at once; a later one
+    /// ends them when it passes.
+    ///
+    /// # Errors
+    /// Returns [`Failure::Closed`] if the socket is closed.
     pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> Result<(), Failure> {
         let side = self.side(direction);
         match side.begin_call() {
             Err(Hold::Stop(Stop::Closed)) => return Err(Failure::Closed),
-            // Bytes that were written under the old deadline.
+            // Gathered bytes were written under the old deadline, so they are sent first.
             Err(Hold::Corked) => unsent::flush(),
             _ => {}
         }
@@ -94,8 +98,8 @@ impl PollHandle {
         }
         let old = side.deadline();
         if old > clock::EXPIRED && at >= old && !clock::has_come(at) {
-            // Moved later: the timer entry is at or before the old time, and is checked again when
-            // it fires.
+            // Moved later: the timer entry is at or before the old time. When it fires, the deadline is
+            // checked and the entry added again.
             if let Some(at) = side.move_deadline(at) {
                 runtime().arm_poll(self.desc, at);
             }
@@ -111,16 +115,16 @@ impl PollHandle {
         }
         let mut wakers = Wakers::new();
         if let Some(at) = self.side(direction).set_deadline(at, &mut wakers) {
-            // It is armed first, so that a start sees the timer.
+            // Armed before the start, so that the start sees the timer.
             runtime().arm_poll(self.desc, at);
             runtime().ensure_running();
         }
         wakers.wake_all();
     }
 
-    /// Makes sure that timers run, for an operation that waits without a registration. It must be
-    /// called when the operation is listed: a shutdown that keeps this call from starting the
-    /// runtime interrupts the operation when it ends.
+    /// Makes sure that timers run, for an operation that waits without a registration. Must be called
+    /// when the operation is listed: while a shutdown is in progress, this call cannot start the
+    /// runtime, but the shutdown interrupts all listed operations when it ends.
     pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>, cx: &mut Context<'_>) {
         if timeout.is_some() || self.side(direction).deadline() > clock::EXPIRED {
             runtime().ensure_running();

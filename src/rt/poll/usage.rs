@@ -1,4 +1,4 @@
-//! Usage: the bytes that sockets other than plain TCP have moved, for
+//! Counts the bytes that sockets other than plain TCP have moved, for
 //! [`inspect`](crate::rt::inspect()).
 //!
 //! The kernel counts the bytes of a TCP connection (TCP_INFO), but not those of UDP and Unix
@@ -8,25 +8,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::slot_words::{self, Words};
 
-/// The use of one socket. Directions are in the order of
+/// The usage of one socket. Arrays are in the order of
 /// [`Direction`](crate::rt::poll::poll_desc::Direction).
-// ORDERING: Relaxed throughout: the counts guard nothing.
+// ORDERING: Relaxed throughout: no other memory depends on the counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     bytes: [&'static AtomicU64; 2],
-    /// The rough time of the last operation in the low half; the kind of the socket above it.
+    /// The rough time of the last operation in the low half, and the kind of the socket above it.
     used: &'static AtomicU64,
 }
 
 /// The kinds of sockets. The number of a kind is its position plus one.
 const KINDS: [&str; 4] = ["udp", "unix", "unixgram", "unixpacket"];
 
-/// Returns the usage of a slot, and creates it if there is none.
+/// Returns the usage of a slot. Creates it if it does not exist.
 pub(crate) fn of(index: u32) -> Usage {
     slot_words::of(index).into()
 }
 
-/// Returns the usage of a slot, if there is one.
+/// Returns the usage of a slot, if it exists.
 pub(crate) fn get(index: u32) -> Option<Usage> {
     slot_words::get(index).map(Usage::from)
 }
@@ -38,7 +38,7 @@ impl From<&'static Words> for Usage {
 }
 
 impl Usage {
-    /// Begins the use of the slot by a new socket, whose kind is not known.
+    /// Clears the usage for a new socket of unknown kind.
     pub(crate) fn reset(self, now: u32) {
         self.bytes.iter().for_each(|bytes| bytes.store(0, Ordering::Relaxed));
         self.used.store(u64::from(now), Ordering::Relaxed);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_stays_until_the_slot_has_another_socket() {
+    fn kind_is_kept_until_the_slot_has_another_socket() {
         let usage = of(SLOTS_MAX as u32 - 103);
         usage.reset(7);
         assert_eq!(usage.kind(), None);

@@ -1,25 +1,25 @@
 //! [`WaitSlot`]: a place for one waker, which is taken and vacated without a lock.
 //!
 //! A direction of a socket usually has one waiter, which uses this slot. Further waiters use the
-//! list of [`Side`](crate::rt::poll::side::Side), which also has the bit that tells whether the
-//! slot is *published*.
+//! list of [`Side`](crate::rt::poll::side::Side). The word of the `Side` has the bit that shows whether
+//! the slot is *published*.
 //!
 //! # States
 //! | tag | published | state |
 //! |---|---|---|
 //! | free | no | free: the thread that advances the tag gets the slot exclusively |
-//! | taken | no | one thread has it exclusively: it has claimed the slot, or has cleared the bit |
+//! | taken | no | the thread that has claimed the slot, or has cleared the bit, has it exclusively |
 //! | taken | yes | a waker waits; the thread that clears the bit gets the slot exclusively |
 //!
-//! A thread that has the slot exclusively publishes it (again, if the waker is its own), or empties
-//! it with [`vacate`](WaitSlot::vacate).
+//! A thread that has the slot exclusively either publishes it (again, if the waker is its own) or
+//! empties it with [`vacate`](WaitSlot::vacate).
 //!
 //! # Invariants
-//! * K1 — only the thread that has the slot exclusively touches the waker (the models of
+//! * K1 — only the thread that has the slot exclusively accesses the waker (the models of
 //!   `wait_state` verify this with loom's cell).
-//! * K2 — a tag is used once in the life of the slot, so that a waiter that has left, or was taken
-//!   out, is not mistaken for a later one.
-//! * K3 — no thread waits for a slot: one that does not get it uses the list. No foreign code runs
+//! * K2 — each tag is used once in the lifetime of the slot, so that a waiter that has left or was
+//!   taken out is not mistaken for a later one.
+//! * K3 — no thread waits for a slot: a thread that does not get it uses the list. No foreign code runs
 //!   while a thread has the slot exclusively.
 //!
 //! # Memory ordering
@@ -55,10 +55,10 @@ pub(crate) struct WaitSlot {
     waker: UnsafeCell<MaybeUninit<Waker>>,
 }
 
-// SAFETY: K1: one thread at a time accesses the cell, and any thread may use and drop a waker.
+// SAFETY: one thread at a time accesses the cell (K1), and any thread may use and drop a waker.
 unsafe impl Sync for WaitSlot {}
 
-// No foreign code runs while it is changed.
+// No foreign code runs while the slot changes, so no panic can leave it inconsistent.
 impl RefUnwindSafe for WaitSlot {}
 
 impl WaitSlot {
@@ -66,8 +66,8 @@ impl WaitSlot {
         WaitSlot { tag: AtomicU64::new(0), waker: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
-    /// Claims the slot if it is free. The caller then has it exclusively. Returns the key of a
-    /// future.
+    /// Claims the slot if it is free, and stores `waker`. The caller then has the slot exclusively.
+    /// Returns the key, or `waker` if the slot is taken.
     #[inline]
     pub(crate) fn claim(&self, is_poll: bool, waker: Waker) -> Result<Key, Waker> {
         let free = self.tag.load(Ordering::Relaxed);
@@ -95,8 +95,8 @@ impl WaitSlot {
     #[inline]
     pub(crate) fn is_of(&self, key: Key) -> bool {
         // ORDERING: Acquire pairs with the Release in `vacate`: a thread that sees that the future
-        // was taken out also sees the reason (model `a_dropped_reader_passes_on`). That it is still
-        // there is a hint: to act on it, clear the bit first and check the result of `vacate`.
+        // was taken out also sees the reason (model `a_dropped_reader_passes_on`). A result of true is
+        // only a hint: to act on it, clear the bit first and check the result of `vacate`.
         let order = if injected_bug!("slot_tag_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
         self.tag.load(order) == key.get()
     }
@@ -135,7 +135,7 @@ impl WaitSlot {
         })
     }
 
-    /// Empties the slot. Returns its waker, and the key if it was a future's.
+    /// Empties the slot. Returns the waker, and the key if the waiter was a future.
     ///
     /// # Safety
     /// The slot must be taken, and the caller must have it exclusively.
@@ -148,7 +148,7 @@ impl WaitSlot {
         let waker = self.waker.with_mut(|place| {
             // SAFETY: the caller guarantees exclusive access.
             let place = unsafe { &*place };
-            // SAFETY: the slot is taken, so there is a waker; the new tag marks it as gone.
+            // SAFETY: the slot is taken, so there is a waker. The new tag marks it as moved out.
             unsafe { place.assume_init_read() }
         });
         // ORDERING: Release pairs with the Acquire in `claim`.

@@ -1,23 +1,22 @@
-//! Waiting: how a waiter enters a direction's slot or list, and leaves it. This is the waiting half
-//! of [`Side`].
+//! The waiting half of [`Side`]: how a waiter enters a direction's slot or list, and leaves it.
 //!
 //! # Slot and list
 //! The first waiter uses the slot, which needs no lock: an edge that finds PLACED clears it in the
-//! step that sets READY, and thereby owns the waker. Waiters that arrive while the slot is taken or
-//! the list is not empty, and those that wait for interruption only, enter the list. The waiter in
-//! the slot is therefore older than those in the list and is woken first. Whoever clears PLACED of
-//! another waiter must wake it, even if spuriously: while it was out of the slot it may have missed
-//! events, and its future may be gone.
+//! step that sets READY, and thereby owns the waker. A waiter enters the list if the slot is taken, if
+//! the list is not empty, or if it waits for interruption only. The waiter in the slot is therefore
+//! older than those in the list and is woken first. A thread that clears PLACED of another waiter must
+//! wake this waiter, even if spuriously: while the waiter was out of the slot, it may have missed
+//! events, or its future may have been dropped.
 //!
 //! # Invariants
 //! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or
 //!   woken afterwards.
-//! * 2 — after it is announced by a read-modify-write of the word ([`publish`](Side::publish),
-//!   [`announce`](Side::announce)), a waiter checks once more whether something forbids the wait.
+//! * 2 — after a waiter is announced by a read-modify-write of the word ([`publish`](Side::publish),
+//!   [`announce`](Side::announce)), it checks again whether something forbids the wait.
 //!
 //! # Cancellation
 //! A future that waited calls `end_wait` when it completes or is dropped. If it was woken, or `wait`
-//! told it to try again, and it did not act, `end_wait` passes the wake-up on (models
+//! returned [`Wait::Retry`], and it did not act, `end_wait` passes the wake-up on (models
 //! `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
 
 #![allow(unsafe_code)]
@@ -31,17 +30,17 @@ use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
-/// The maximum number of waiters in one direction, about as many as for a lock of the socket (13).
+/// The maximum number of waiters in one direction, similar to that of a lock of the socket (13).
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
-    /// Puts the waker of `waiter` into the slot or the list. Once that is announced, `still` tells
-    /// whether the wait makes sense: code that changes its answer to no must call
+    /// Puts the waker of `waiter` into the slot or the list. Then calls `still`, which returns whether
+    /// the reason for the wait still holds. Code that makes it return false must call
     /// [`interrupt`](Side::interrupt) afterwards.
     #[inline(always)]
     pub(crate) fn wait(self, waiter: Waiter<'_>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         match waiter {
-            // Cloning is foreign code, so it is done before the slot is taken, and outside the lock
+            // Cloning runs foreign code, so it happens before the slot is taken, and outside the lock
             // (W1).
             Waiter::Future(key @ None) if interest == Interest::Event => self.wait_anew(key, waker.clone(), still),
             Waiter::Future(key) => self.wait_again(key, interest, waker, still),
@@ -69,7 +68,7 @@ impl Side<'_> {
         }
     }
 
-    /// Starts the wait of such a future in the list.
+    /// Starts the wait of a future in the list.
     #[cold]
     fn wait_listed(self, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let mut list = self.list().lock();
@@ -77,20 +76,20 @@ impl Side<'_> {
         self.look_again(key, READY, list, still)
     }
 
-    /// Announces the waiter in the slot, which the caller has exclusively. Returns whether the wait
-    /// makes sense.
+    /// Announces the waiter in the slot, which the caller has exclusively. Returns false if the waiter
+    /// must not wait.
     #[inline]
     fn publish(self, reasons: u64, still: &impl Fn() -> bool) -> bool {
         // ORDERING: AcqRel: the step that announces the waiter reads READY and CLOSING, and
         // everything stored before an earlier `interrupt`. It also publishes the waker. The bit is
         // clear before, because only the exclusive owner of the slot sets it.
         let word = self.word().fetch_add(PLACED, Ordering::AcqRel);
-        debug_assert_eq!(word & PLACED, 0, "published by another");
+        debug_assert_eq!(word & PLACED, 0, "published by another thread");
         injected_bug!("wait_without_recheck") || (!self.forbids(word, reasons) && still())
     }
 
-    /// Ends the wait of the future `placed`, which must not wait. It keeps its key, like a future
-    /// that was woken: if it does not act, `end_wait` passes the wake-up on.
+    /// Ends the wait of the future `placed`, which must not wait. The future keeps its key, as if it
+    /// had been woken: if it does not act, `end_wait` passes the wake-up on.
     #[cold]
     fn withdraw(self, key: &mut Option<Key>, placed: Key) -> Wait {
         if injected_bug!("retry_forgets_the_edge") {
@@ -108,14 +107,14 @@ impl Side<'_> {
         if found == Some(key) || injected_bug!("slot_left_by_another_waiter") {
             return Some(waker);
         }
-        // It was taken out between the checks, and another future moved in, which is woken
+        // The future was taken out between the checks, and another one took the slot. That one is woken
         // spuriously; see `turn_out`.
         wake(waker);
         None
     }
 
-    /// Takes the slot from its waiter, if `is_meant` returns true and it is published. The slot
-    /// remains taken, exclusively by the caller.
+    /// Clears PLACED if the slot is published and `is_meant` returns true. The slot remains taken, and
+    /// the caller then has it exclusively.
     fn take_slot(self, is_meant: impl Fn() -> bool) -> Option<()> {
         let mut word = self.word().load(Ordering::Acquire);
         while word & PLACED != 0 && is_meant() {
@@ -129,8 +128,8 @@ impl Side<'_> {
         None
     }
 
-    /// Continues [`wait`](Side::wait) for a future that has waited before (it may still be waiting,
-    /// with this waker or another one), or that waits for interruption only.
+    /// Continues [`wait`](Side::wait) for a future that has waited before, or that waits for
+    /// interruption only. The future may still be listed, with this waker or another one.
     #[cold]
     fn wait_again(self, key: &mut Option<Key>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if let Some(placed) = key.filter(|&key| is_of_slot(key)) {
@@ -138,7 +137,7 @@ impl Side<'_> {
         }
         let reasons = reasons(interest);
         let interest = if injected_bug!("interrupt_takes_events") { Interest::Event } else { interest };
-        // Declared before the guard, so that it is dropped after it.
+        // Declared before the guard, so that it is dropped after the guard.
         let mut _replaced = None;
         let mut list = self.list().lock();
         if !key.is_some_and(|key| list.as_mut().is_some_and(|waiters| waiters.holds(key, waker))) {
@@ -151,8 +150,8 @@ impl Side<'_> {
         self.look_again(key, reasons, list, still)
     }
 
-    /// Continues the wait of a future that had the slot, as `placed`. If it still has it, it keeps
-    /// its turn.
+    /// Continues the wait of a future that has had the slot as `placed`. If it still has the slot, it
+    /// keeps its place in the order.
     fn wait_on(self, key: &mut Option<Key>, placed: Key, waker: Waker, still: impl Fn() -> bool) -> Wait {
         if self.take_slot(|| self.slot().is_of(placed)).is_some() {
             if self.slot().is_of(placed) {
@@ -167,9 +166,9 @@ impl Side<'_> {
         self.wait_anew(key, waker, still)
     }
 
-    /// Evicts another waiter, whose slot the caller has inspected, and wakes it spuriously. It is
-    /// not put back: while the caller had the slot, the waiter may have missed events such as a
-    /// timeout, and if it left, it could not take its waker with it. No lock is held.
+    /// Evicts another waiter from the slot, which the caller has taken, and wakes it spuriously. It is
+    /// not put back: while the caller had the slot, the waiter may have missed events such as a timeout,
+    /// and it could not remove its waker if it was dropped. The caller must hold no lock.
     #[cold]
     fn turn_out(self) {
         if injected_bug!("slot_is_put_back") {
@@ -181,8 +180,8 @@ impl Side<'_> {
         wake(waker);
     }
 
-    /// The second half of a wait in the list, which is locked: announces the waiter and checks once
-    /// more whether something forbids the wait.
+    /// The second half of a wait in the locked list: announces the waiter and checks again whether
+    /// something forbids the wait.
     fn look_again(
         self,
         key: &mut Option<Key>,
@@ -203,8 +202,8 @@ impl Side<'_> {
         if full { Wait::Full } else { Wait::Retry }
     }
 
-    /// Waits for a poll, which has no key. If it must not wait, its waker may stay and is woken
-    /// spuriously by the next edge, which polls must expect anyway.
+    /// Waits for a poll, which has no key. If it must not wait, its waker may remain and be woken
+    /// spuriously by the next edge. Polls must expect that anyway.
     fn wait_poll(self, reasons: u64, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
             return if self.publish(reasons, &still) { Wait::Listed } else { Wait::Retry };
@@ -212,8 +211,8 @@ impl Side<'_> {
         self.wait_poll_listed(reasons, waker.clone(), still)
     }
 
-    /// Returns whether the slot is the caller's, for its `waker`, because it was free or has an
-    /// equivalent waker. It must then be published.
+    /// Takes the slot for a poll with `waker`, if it is free or has an equivalent waker. If this returns
+    /// true, the caller has the slot exclusively and must publish it.
     fn poll_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             return self.slot().claim(true, waker.clone()).is_ok();
@@ -241,8 +240,8 @@ impl Side<'_> {
         if waits { Wait::Listed } else { Wait::Retry }
     }
 
-    /// Announces a waiter in the list, which the caller has locked. Returns whether something
-    /// forbids the wait.
+    /// Announces a waiter in the list, which the caller has locked. Returns true if the waiter must not
+    /// wait.
     fn announce(self, reasons: u64) -> bool {
         // ORDERING: AcqRel, as in `publish`.
         let word = self.word().fetch_or(LISTED, Ordering::AcqRel);
@@ -280,7 +279,7 @@ impl Side<'_> {
     }
 }
 
-/// Returns the bits that forbid a wait with this interest, besides those that forbid every wait.
+/// Returns the bits that forbid a wait with this interest, in addition to those that forbid every wait.
 #[inline]
 fn reasons(interest: Interest) -> u64 {
     if interest == Interest::Event { READY } else { 0 }

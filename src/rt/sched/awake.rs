@@ -1,19 +1,21 @@
 //! [`Awake`]: the number of threads that own a processor and are neither parked nor asleep in
 //! epoll.
 //!
-//! The count belongs to an epoch. A thread that a shutdown left behind in a task decrements when
-//! the task returns, possibly in the next epoch. It was never counted there, so this has no effect.
+//! The count belongs to an epoch. A thread that a shutdown left behind in a task decrements it when
+//! the task returns, possibly in the next epoch. There the thread was never counted, so the decrement
+//! has no effect.
 //!
 //! # Memory ordering
-//! SeqCst throughout: a thread that goes to sleep decrements and then looks for work; a thread that
-//! brings work publishes it and then reads the count (R1 of `runtime.rs`).
+//! All changes and `count` are SeqCst: a thread that goes to sleep decrements the count and then
+//! looks for work; a thread that brings work publishes it and then reads the count (R1 of
+//! `runtime.rs`).
 
 use crate::sync::{AtomicU64, Ordering, const_fn};
 
 const EPOCH_SHIFT: u32 = 32;
 
-/// The number of awake threads; see the [module documentation](self). The epoch is in the high
-/// half, the count in the low half.
+/// The number of awake threads; see the [module documentation](self). The high half of the word is the
+/// epoch, and the low half the count.
 #[derive(Debug)]
 pub(crate) struct Awake(AtomicU64);
 

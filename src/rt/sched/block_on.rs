@@ -1,35 +1,34 @@
-//! `block_on`: a thread that waits for one future, the root future.
+//! [`block_on`]: runs one future, the root future, on the calling thread.
 //!
-//! The progress of the root future does not depend on any task. Its thread polls the root future
-//! when it was woken. When it would otherwise sleep and no worker polls, it polls the network and
-//! the timers; else it parks. Spawned tasks run on workers, including those that the root future or
-//! a poll of this thread woke. A server that serves one connection in `block_on` therefore has no
+//! The progress of the root future does not depend on any task. The thread polls the root future
+//! when it was woken. When the thread would otherwise sleep, it polls the network and the timers if no
+//! worker does, and parks if one does. Spawned tasks run on workers, including tasks that the root
+//! future or a poll by this thread woke. So a server that serves one connection in `block_on` has no
 //! hop between threads. A server that spawns its connections has none either: the first event for a
 //! task wakes a worker, which polls from then on.
 //!
 //! # Which thread polls
-//! * If no worker is awake, this thread takes the roles of all shards of the poller that are free,
-//!   right before it sleeps (D2 of `driver.rs`).
+//! * If no worker is awake, this thread takes the roles of all free shards of the poller, right before
+//!   it sleeps (D2 of `driver.rs`).
 //! * If a worker polls and its events no longer wake tasks ([`Runtime::is_lonely`]), this thread
-//!   asks for the role; the worker releases it and rests.
-//! * If all awake workers are stuck in a turn, sysmon nudges this thread, which polls instead of
-//!   them.
+//!   asks for the role. The worker then releases the role and rests.
+//! * If all awake workers are stuck in a turn, sysmon nudges this thread, which then polls.
 //!
 //! While this thread is in a long turn of its root future and no other thread polls, sysmon polls,
 //! and wakes a worker to continue.
 //!
 //! # Inside a task or another `block_on`
-//! The same applies, but first the thread gives its processor away: another thread runs the queued
-//! tasks, and the rest of the task's turn continues without a processor. Any number of nested calls
-//! therefore make progress, as long as the process may have that many threads.
+//! The same applies, but the thread first gives its processor away. Another thread then runs the queued
+//! tasks, and the rest of the task's turn continues without a processor. So any number of nested calls
+//! make progress, as long as the process may have that many threads.
 //!
 //! # `Builder::block_on_runs_tasks`
-//! The thread takes a free processor, if there is one, and is a worker that gives priority to its
-//! root future. A task that blocks it delays the root future. The same happens if not even sysmon
-//! could be started, because then no other thread runs the tasks.
+//! The thread takes a free processor, if there is one, and is a worker that gives priority to its root
+//! future. A task that blocks the thread delays the root future. The thread also runs tasks if sysmon
+//! could not be started, because then no other thread does.
 //!
 //! # Cancellation
-//! A root future that panics releases what its thread holds, in `Drop`.
+//! If the root future panics, `Drop` releases everything that the thread holds.
 
 use std::future::Future;
 use std::panic::Location;
@@ -53,7 +52,7 @@ use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
 use crate::sync::{Arc, Ordering};
 
-/// How often the network is polled while a root future keeps yielding.
+/// The minimum time between polls of the network while a root future keeps yielding.
 const POLL_EVERY_NANOS: u64 = 50_000;
 
 impl Wake for Root {
@@ -79,14 +78,14 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
     #[cfg(feature = "sim")]
     assert!(
         !crate::sim::is_here(),
-        "`block_on` inside of a simulation would stop its only thread: await the future, or use `sim::Host::run`"
+        "`block_on` inside a simulation would stop its only thread: await the future, or use `sim::Host::run`"
     );
     #[cfg(feature = "sim")]
     if crate::sim::replaces_block_on() {
         return crate::sim::block_on(future);
     }
     let data = TaskData::new(Kind::Root, name, Lane::Normal, runtime().ensure_running(), Location::caller());
-    // The turn that this call is in waits.
+    // Flushes the writes of the turn that makes this call and now waits.
     unsent::flush();
     let mut thread = Thread::enter(data.record());
     let waker = Waker::from(thread.root.clone());
@@ -125,7 +124,7 @@ struct Thread {
     processor: Option<&'static Processor>,
     core: Option<Box<Core>>,
     polling: Option<Box<Polling>>,
-    /// Whether the thread asked a worker for the role.
+    /// Whether the thread has asked a worker for the role.
     has_asked: bool,
     polled_at: u64,
 }
@@ -197,8 +196,8 @@ impl Thread {
         if self.root.is_woken() { self.poll_between_turns() } else { self.wait() }
     }
 
-    /// Returns whether there are tasks and no thread of the runtime. Inside a task this thread
-    /// would have to finish that task first.
+    /// Returns whether this thread must run tasks, because the runtime has no thread. A nested call does
+    /// not, because its thread must first finish its own task.
     fn stands_in(&self) -> bool {
         !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
     }
@@ -226,8 +225,8 @@ impl Thread {
         exit == Exit::Root
     }
 
-    /// Polls now and then while the root future yields, which keeps the thread from sleeping in
-    /// epoll.
+    /// Polls at most every [`POLL_EVERY_NANOS`]. Called while the root future keeps yielding, because
+    /// the thread then never sleeps in epoll.
     fn poll_between_turns(&mut self) {
         // The epoch is read first: the runtime was running in it.
         let (now, epoch) = (clock::now(), self.runtime.epoch());
@@ -275,17 +274,17 @@ impl Thread {
         polling.wake_all(runtime);
         if runtime.epoch() != epoch {
             polling.forget_instances();
-            // A thread of the epoch that began may have relied on this one to poll.
+            // A thread of the new epoch may have relied on this one to poll.
             runtime.ensure_worker_after_leaving();
         }
         if slept == Slept::TimersRan {
-            // A root future whose timer is always due does not yield, and never sleeps.
+            // A root future whose timer is always due never sleeps in epoll.
             self.poll_between_turns();
         }
     }
 
-    /// Waits in a runtime that is shutting down. In a destructor this may be the thread that shuts
-    /// down, which would otherwise run the timers.
+    /// Waits in a runtime that is shutting down. Runs the timers, because in a destructor this may be
+    /// the thread that shuts down, which would otherwise run them.
     #[cold]
     fn wait_in_shutdown(&mut self) {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
@@ -294,8 +293,8 @@ impl Thread {
         self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
     }
 
-    /// Waits while the system refuses sysmon: polls, and returns to try again. The thread may be that
-    /// of the last sysmon, which waits here for tasks that need another worker.
+    /// Waits while the system refuses to start sysmon: polls, and returns to try again. The thread may
+    /// be the previous sysmon, which waits here for tasks that need another worker.
     #[cold]
     fn wait_without_sysmon(&mut self) {
         let (epoch, now) = (self.runtime.epoch(), clock::now());
@@ -317,7 +316,7 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // After a panic of the root future.
+        // Needed after a panic of the root future.
         unsent::flush();
         if self.has_asked {
             self.settle_wish();

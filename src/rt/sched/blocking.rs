@@ -1,19 +1,19 @@
-//! The thread pools for blocking calls: one for name look-ups, one for closes that wait, and one for
-//! everything else (files, computations).
+//! The thread pools for blocking calls: one for name look-ups, one for closes that may wait, and one
+//! for all other calls (files, computations).
 //!
-//! Look-ups have separate threads, so that a program whose other calls occupy all their threads can
-//! still resolve names: a dial has a deadline and does not know of those calls. Go also limits
-//! look-ups separately from other blocked threads. For the same reason a close for which SO_LINGER
-//! is set does not wait for other calls: its peer waits for the FIN.
+//! Look-ups have separate threads, so that a program whose other calls occupy all of their threads can
+//! still resolve names: the deadline of a dial must not depend on those calls. Go also limits look-ups
+//! separately from other blocked threads. Closes of sockets for which SO_LINGER is set have separate
+//! threads for the same reason: the peer waits for the FIN.
 //!
-//! Threads start on demand, up to a limit, and end after [`REST`] without work. A task here is an
-//! ordinary task whose single poll makes the call, so it is awaited, cancelled (before it starts)
-//! and panics like any other.
+//! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is an ordinary
+//! task whose single poll makes the call. So it is awaited and panics like any other task, and can be
+//! cancelled before it starts.
 //!
 //! # Invariants
-//! * P1 — at most `blocking_threads` threads per pool and epoch; further calls are queued.
-//! * P2 — for each queued call there is a thread that will run it. If the system refuses threads,
-//!   see `shortage.rs`.
+//! * P1 — a pool has at most `blocking_threads` threads per epoch. Further calls are queued.
+//! * P2 — for each queued call there is a thread that will run it. If the system refuses to create
+//!   threads, see `shortage.rs`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::rt::runtime::Runtime;
 use crate::rt::waiters::drop_payload;
 use crate::sync::MutexGuard;
 
-/// How long a thread without work is kept.
+/// The time after which a thread without work ends.
 const REST: Duration = Duration::from_secs(10);
 
 impl Runtime {
@@ -38,7 +38,7 @@ impl Runtime {
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
         // Checked under the lock: a shutdown advances the epoch before it empties the queue, and
-        // would miss calls queued later.
+        // would miss calls that are queued later.
         if self.epoch() != epoch {
             drop(state);
             return discard(runnable);
@@ -73,12 +73,12 @@ impl Runtime {
         self.refused();
     }
 
-    /// After the system refused threads: tries again for calls that no thread will run. If the
-    /// refusal `lasts`, they run as tasks.
+    /// Called after the system has refused to create threads: tries again for calls that no thread will
+    /// run. If the refusal `lasts`, runs them as tasks.
     pub(crate) fn ensure_pool_thread(&'static self, pool: &'static Pool, lasts: bool) {
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
-        // Checked under the lock: a thread of an epoch that is over would not be counted down.
+        // Read under the lock: a thread of an epoch that is over would stay counted.
         let epoch = self.epoch();
         let free = state.free;
         if state.queue.len() <= free || state.threads >= bound {
@@ -87,7 +87,7 @@ impl Runtime {
         if !lasts {
             return self.start_pool_thread(pool, state, epoch);
         }
-        // The free threads take the first ones.
+        // The free threads take the first calls.
         let calls = state.queue.split_off(free);
         drop(state);
         calls.into_iter().for_each(|call| self.inject(call));

@@ -1,8 +1,7 @@
-//! A waker that contains the panics of another one.
+//! A waker that catches the panics of another waker.
 //!
-//! `async-task` calls the waker of the future that awaits a task in a place where a panic ends the
-//! process. That waker belongs to the caller, so it is foreign code, whose panic must end nothing
-//! else (11).
+//! `async-task` calls the waker of the future that awaits a task in a place where a panic would abort
+//! the process. That waker is foreign code, so its panic must not affect anything else (11).
 
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
@@ -10,7 +9,8 @@ use std::task::{Context, Wake, Waker};
 use super::task::contain;
 use crate::rt::context;
 
-/// The waker is taken out when this is dropped, because its destructor may panic as well.
+/// A waker that catches the panics of the inner one. `drop` takes the inner waker out, because its
+/// destructor may panic as well.
 struct Contained(Option<Waker>);
 
 impl Wake for Contained {
@@ -32,8 +32,8 @@ impl Drop for Contained {
     }
 }
 
-/// Calls `poll`, which gives the waker to `async-task`. The waker of a task of this crate, which is
-/// the usual one, is passed on as it is.
+/// Calls `poll`, which passes the waker to `async-task`. The waker of a task of this crate, which is the
+/// usual case, is not wrapped.
 pub(crate) fn poll_contained<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
     if context::is_own(cx.waker()) {
         return poll(cx);

@@ -1,24 +1,24 @@
 //! [`CpuTime`]: the time that the polls of a task have taken, and the longest of them, in 32 bits.
 //!
-//! Both are estimated from samples that sysmon takes every 10 ms. The low bits have the time in units of
-//! 4.2 ms, so that they hold 19 hours; the high bits have the longest poll with an error of at most an
+//! Both are estimated from samples that sysmon takes every 10 ms. The low 24 bits have the time in
+//! units of 4.2 ms, up to 19 hours. The high 8 bits have the longest poll, with an error of at most an
 //! eighth.
 
 use std::time::Duration;
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// See the [module documentation](self).
+/// The packed times of one task; see the [module documentation](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuTime(pub(super) u32);
 
-/// The binary logarithm of the unit of the time in nanoseconds.
+/// The binary logarithm of the unit of time in nanoseconds.
 const SHIFT: u32 = 22;
 const BITS: u32 = 24;
 const MASK: u32 = (1 << BITS) - 1;
 
-/// What was left of the samples of all tasks when they were rounded to units, so that the rounding
-/// errors do not add up.
+/// The remainder of rounding the samples of all tasks to units. It is carried over, so that rounding
+/// errors do not accumulate.
 static REST: AtomicU32 = AtomicU32::new(0);
 
 impl CpuTime {
@@ -27,15 +27,15 @@ impl CpuTime {
         Duration::from_nanos(u64::from(self.0 & MASK) << SHIFT)
     }
 
-    /// Returns the longest poll.
+    /// Returns the duration of the longest poll.
     pub(crate) fn longest_poll(self) -> Duration {
         unpack((self.0 >> BITS) as u8)
     }
 
-    /// Adds `nanos` to the time. Sysmon only.
+    /// Adds `nanos` nanoseconds to the time. Only sysmon may call this.
     #[must_use]
     pub(super) fn plus(self, nanos: u64) -> CpuTime {
-        // ORDERING: Relaxed: one thread uses it.
+        // ORDERING: Relaxed: only one thread uses it.
         let nanos = nanos + u64::from(REST.load(Ordering::Relaxed));
         REST.store((nanos & ((1 << SHIFT) - 1)) as u32, Ordering::Relaxed);
         let units = u64::from(self.0 & MASK) + (nanos >> SHIFT);
@@ -50,15 +50,15 @@ impl CpuTime {
     }
 }
 
-/// Packs a duration into 8 bits: in milliseconds, three bits below the highest one, and the exponent
-/// above. Longer ones than 2³¹ ms are packed as that.
+/// Packs a duration in milliseconds into 8 bits, as a floating-point number with a mantissa of three
+/// bits. Durations above 2³¹ ms are packed as 2³¹ ms.
 fn pack(duration: Duration) -> u8 {
     let millis = duration.as_millis().min(1 << 31) as u32;
     let exponent = millis.max(1).ilog2();
     if exponent < 3 { millis as u8 } else { ((exponent - 2) << 3 | (millis >> (exponent - 3)) & 7) as u8 }
 }
 
-/// Returns the least duration that is packed as `packed`.
+/// Returns the shortest duration that is packed as `packed`.
 fn unpack(packed: u8) -> Duration {
     let (exponent, low) = (u32::from(packed >> 3), u64::from(packed & 7));
     Duration::from_millis(if exponent == 0 { low } else { (8 + low) << (exponent - 1) })

@@ -1,12 +1,12 @@
 //! [`EventRing`]: the last events of one thread between its turns, for the black box.
 //!
-//! A ring of entries of two words. Its owner appends; other threads read it at any time, without
-//! stopping the owner. Old entries are overwritten. Turns have a ring of their own
-//! ([`TurnRing`](super::turn_ring::TurnRing)).
+//! The ring has entries of two words. The owner appends events and overwrites old ones. Other threads
+//! read the ring at any time, without stopping the owner. Turns are recorded in a
+//! [`TurnRing`](super::turn_ring::TurnRing).
 //!
 //! # Memory ordering
 //! `end` is stored after the words that it covers. Words are stored with Release and loaded with
-//! Acquire: a reader that finds a new word in the place of an old one also finds the `end` that was
+//! Acquire. So a reader that finds a new word in place of an old one also finds the `end` that was
 //! stored before it, and drops all entries that may have been overwritten by then (model
 //! `event_ring_reader_against_owner`).
 
@@ -17,32 +17,32 @@ const ENTRIES: usize = if MODEL { 2 } else { 2048 };
 
 /// The bits of the kind of an event, below its time stamp.
 const MARK_BITS: u32 = 4;
-/// Time stamps have 60 bits.
+/// The mask of a time stamp, which has 60 bits.
 const TICKS_MASK: u64 = u64::MAX >> MARK_BITS;
 
-/// The kind of an event. The value is in parentheses.
+/// The kind of an event. The comments have the meaning of its value in parentheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// The thread goes to sleep in the poller.
     Sleep,
-    /// It returns from there (the number of events).
+    /// The sleep has ended (the number of wake-ups).
     Rise,
-    /// It has polled without sleeping (the number of events).
+    /// The thread has polled without sleeping (the number of wake-ups).
     Poll,
-    /// Timers are due (the number of wake-ups).
+    /// The thread has run due timers (the number of wake-ups).
     Timers,
-    /// It gives its processor back, because there is no work.
+    /// The thread gives its processor back, because there is no work.
     Rest,
-    /// It leaves its processor to other threads, in a task that waits in `block_on`, or because the
-    /// runtime has ended.
+    /// The thread gives its processor up, because its task waits in `block_on`, or because the runtime
+    /// has ended.
     Leave,
-    /// It gets a processor.
+    /// The thread gets a processor.
     Begin,
-    /// It has taken tasks of another processor (that processor's number).
+    /// The thread has taken tasks from another processor (the number of that processor).
     Steal,
-    /// Sysmon has found a task in the same turn twice (the task's id).
+    /// Sysmon has found a task in the same turn twice (the id of the task).
     Stuck,
-    /// The current turn has made more calls than fit its entry (two packed calls).
+    /// The current turn has made more calls than its entry has room for (two packed calls).
     Calls,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Event {
 /// The last events of one thread; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct EventRing {
-    /// The number of events ever appended.
+    /// The total number of events that were appended.
     end: AtomicU64,
     entries: Box<[[AtomicU64; 2]; ENTRIES]>,
 }
@@ -88,7 +88,7 @@ impl EventRing {
         EventRing { end: AtomicU64::new(0), entries }
     }
 
-    /// Appends an event that happens at `ticks`. Owner only.
+    /// Appends an event that happens at `ticks`. Only the owner may call this.
     pub(crate) fn record(&self, mark: Mark, ticks: u64, value: u64) {
         let end = self.end.load(Ordering::Relaxed);
         let [first, second] = &self.entries[end as usize % ENTRIES];
@@ -99,18 +99,19 @@ impl EventRing {
         self.end.store(end + 1, Ordering::Release);
     }
 
-    /// Returns the number of events ever appended, and whether the last one precedes calls of
-    /// wakers. Any thread.
+    /// Returns the total number of events that were appended, and whether calls of wakers follow the
+    /// last one. Any thread may call this.
     pub(crate) fn is_waking(&self) -> (u64, bool) {
-        // ORDERING: Acquire pairs with the Release of `end`. The entry may be overwritten meanwhile;
-        // then the number that the caller sees next is another one.
+        // ORDERING: Acquire pairs with the Release of `end`. The entry may be overwritten in the
+        // meantime; then the caller sees another number next time.
         let end = self.end.load(Ordering::Acquire);
         let word = self.entries[end.wrapping_sub(1) as usize % ENTRIES][0].load(Ordering::Acquire);
         let mark = MARKS.get((word & !(TICKS_MASK << MARK_BITS)) as usize);
         (end, end > 0 && matches!(mark, Some(Mark::Rise | Mark::Poll | Mark::Timers)))
     }
 
-    /// Returns the events that are still there, oldest first, and whether these are all. Any thread.
+    /// Returns the events in the ring, oldest first, and whether no event was overwritten. Any thread
+    /// may call this.
     pub(crate) fn read(&self) -> (Vec<Event>, bool) {
         // ORDERING: Acquire pairs with the Release of `end`: the words that it covers are visible.
         let end = self.end.load(Ordering::Acquire);
@@ -131,8 +132,8 @@ impl EventRing {
     }
 }
 
-/// Returns the number of ticks from the time stamp `then` of an event to `now`. 0 if the event is of
-/// a processor core whose counter is ahead.
+/// Returns the number of ticks from the time stamp `then` of an event to `now`. Returns 0 if the event
+/// was recorded on a core whose counter is ahead.
 pub(crate) fn ticks_since(then: u64, now: u64) -> u64 {
     let ticks = now.wrapping_sub(then) & TICKS_MASK;
     if ticks > TICKS_MASK / 2 { 0 } else { ticks }
@@ -163,7 +164,7 @@ mod tests {
             ring.record(Mark::Rise, at, at + 1);
             let (events, is_whole) = ring.read();
             assert_eq!(events.last(), Some(&Event { mark: Mark::Rise, ticks: at, value: at + 1 }));
-            // The oldest entry may be in the process of being overwritten.
+            // A reader must assume that the oldest entry is being overwritten.
             assert_eq!(events.len() as u64, (at + 1).min(ENTRIES as u64 - 1));
             assert_eq!(is_whole, at + 1 < ENTRIES as u64);
         }
@@ -176,9 +177,9 @@ mod tests {
         assert_eq!(ticks_since(12, 5), 0);
     }
 
-    /// A reader beside the owner sees only events that were recorded, one after the other.
+    /// A concurrent reader must see only consecutive events that were recorded.
     #[test]
-    fn reader_beside_the_owner_sees_whole_events() {
+    fn concurrent_reader_sees_whole_events() {
         let ring = EventRing::new();
         std::thread::scope(|scope| {
             scope.spawn(|| (0..200_000).for_each(|at| ring.record(Mark::Rise, at, at + 1)));

@@ -1,7 +1,7 @@
-//! `Hooks`: the functions by which a simulation handles its tasks (feature `sim`).
+//! [`Hooks`]: the functions with which a simulation handles its tasks (feature `sim`).
 //!
-//! The simulation is a layer above the scheduler, so it registers its functions here before its first
-//! task is spawned.
+//! The simulation is in a layer above the scheduler, so it registers its functions here before its
+//! first task is spawned.
 
 use std::sync::OnceLock;
 
@@ -16,19 +16,19 @@ use crate::rt::context;
 pub(crate) struct Hooks {
     /// Queues a task of a simulation.
     pub(crate) schedule: fn(Runnable<TaskData>),
-    /// The future of the task with this number is gone.
+    /// Called when the future of the task with this number was dropped.
     pub(crate) task_ended: fn(u64),
 }
 
 static HOOKS: OnceLock<Hooks> = OnceLock::new();
 
-/// Registers the functions. The first call counts: all are the same.
+/// Registers the functions. Later calls have no effect; they pass the same functions.
 pub(crate) fn install(hooks: Hooks) {
     let _ = HOOKS.set(hooks);
 }
 
-/// Queues a task that belongs to a simulation, and records what woke it; gives back one that does not.
-/// `while_running`: it was woken in its own turn.
+/// Queues a task that belongs to a simulation, and records the cause of its wake-up. Returns a task
+/// that does not. `while_running` is whether the task was woken in its own turn.
 pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Option<Runnable<TaskData>> {
     if runnable.metadata().tag().world == 0 {
         return Some(runnable);
@@ -39,12 +39,12 @@ pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Opt
     } else {
         context::note_waker(record);
     }
-    // Without hooks there is no simulation, and no task of one.
+    // Without hooks there is no simulation, and so no task of one.
     (HOOKS.get()?.schedule)(runnable);
     None
 }
 
-/// A task's future is gone.
+/// Called when a task's future was dropped.
 #[inline]
 pub(crate) fn task_ended(number: u64) {
     if crate::sim::is_here()

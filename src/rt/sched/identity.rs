@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::lanes::Lane;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// The id of a task: unique in the process and never reused.
+/// The id of a task, which is unique in the process and never reused.
 ///
 /// # Examples
 /// ```
@@ -60,14 +60,14 @@ impl fmt::Display for TaskId {
 /// ```
 #[derive(Clone)]
 pub struct Task {
-    /// The id, and [`CONTROL`] for a control task: handles of tasks are as small as they can be.
+    /// The id, with the bit [`CONTROL`] for a control task, so that the handle is small.
     word: u64,
     name: Option<Name>,
     place: Option<&'static Location<'static>>,
 }
 
-/// The bit of control tasks in the word of a [`Task`]. Ids would need three hundred years to come to
-/// it, at a billion tasks per second.
+/// The bit of control tasks in the word of a [`Task`]. Even at a billion tasks per second, ids reach it
+/// only after almost three hundred years.
 const CONTROL: u64 = 1 << 63;
 
 impl fmt::Debug for Task {
@@ -81,7 +81,7 @@ impl fmt::Debug for Task {
     }
 }
 
-/// A task's name in one word, because most tasks have none.
+/// A task's name. It takes one word, because most tasks have none.
 pub(crate) type Name = Arc<Box<str>>;
 
 impl Task {
@@ -100,7 +100,7 @@ impl Task {
     }
 
     /// Returns the file and line of the call that spawned the task, for messages such as those of a
-    /// panic hook. `None` if the call is in a library that was loaded far from this crate.
+    /// panic hook. `None` if the call is in a library that is loaded far from this crate in memory.
     ///
     /// # Examples
     /// ```
@@ -130,10 +130,11 @@ impl Task {
     }
 }
 
-/// The names of tasks, by number, for reports.
+/// The names of tasks by id, for reports and snapshots.
 static NAMES: Mutex<Option<HashMap<u64, Name>>> = Mutex::new(None);
 
-/// Creates the table, for which a simulation chooses the thread.
+/// Creates the table before a simulation starts. The table's hasher takes random numbers from the
+/// thread that creates it, and must not take those of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     NAMES.lock().get_or_insert_default();
@@ -144,22 +145,23 @@ pub(crate) fn remember(number: u64, name: Name) {
     NAMES.lock().get_or_insert_default().insert(number, name);
 }
 
-/// Removes the name of a task that is gone together with its handles.
+/// Removes the name of a task that was freed.
 #[cold]
 pub(crate) fn forget(number: u64) {
     let name = NAMES.lock().as_mut().and_then(|names| names.remove(&number));
     drop(name);
 }
 
-/// Returns the name of a task.
+/// Returns the name of a task, if it has one.
 pub(crate) fn name_of(task: TaskId) -> Option<String> {
     NAMES.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
 }
 
-/// The number of tasks whose names are copied in one critical section, so that it is short.
+/// The number of tasks whose names are copied in one critical section. It is small, so that the section
+/// is short.
 const NAMES_BATCH: usize = 64;
 
-/// Returns the names of those of the tasks that have one.
+/// Returns the names of `tasks` by id. Tasks without a name are omitted.
 pub(crate) fn names(tasks: impl IntoIterator<Item = u64>) -> HashMap<u64, Name> {
     let (mut names, mut tasks) = (HashMap::new(), tasks.into_iter());
     loop {

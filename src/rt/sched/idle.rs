@@ -1,9 +1,9 @@
 //! [`Idle`]: the lists of resting threads and free processors.
 //!
-//! [`resting`](super::resting) describes how threads get there and are woken.
+//! [`resting`](super::resting) describes how threads go to rest and are woken.
 //!
-//! # Invariant
-//! I1 — a processor is in `free` or `spare`, or owned by one thread, or assigned to one.
+//! # Invariants
+//! * I1 — a processor is in `free` or in `spare`, is owned by one thread, or is assigned to one.
 
 use super::processor::Processor;
 use super::root::Root;
@@ -23,8 +23,7 @@ impl Sleeper {
     }
 }
 
-/// The wish of a thread in `block_on` to poll itself instead of being woken by the worker that
-/// polls.
+/// The wish of a thread in `block_on` to poll itself, so that the polling worker need not wake it.
 #[derive(Debug, Default)]
 pub(super) enum Wish {
     #[default]
@@ -42,12 +41,12 @@ pub(crate) struct Idle {
     /// The epoch that the lists belong to.
     pub(super) epoch: u32,
     pub(super) workers: usize,
-    /// Processors from this number on are spare ones.
+    /// The number of the first spare processor.
     pub(super) first_spare: usize,
     /// The number of worker threads.
     pub(super) threads: usize,
     pub(super) wish: Wish,
-    /// Threads in `block_on` that are parked while another thread polls.
+    /// The threads in `block_on` that are parked while another thread polls.
     pub(super) roots: Vec<Arc<Root>>,
 }
 
@@ -81,12 +80,12 @@ impl Idle {
         self.spare.reverse();
     }
 
-    /// Removes a thread that no longer rests.
+    /// Removes a thread that no longer rests from the list.
     pub(super) fn forget(&mut self, sleeper: &Arc<Sleeper>) {
         self.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
     }
 
-    /// For a stop: empties the lists. Returns the threads to be unparked.
+    /// For a shutdown: empties the lists. Returns the threads to be unparked.
     pub(crate) fn empty(&mut self) -> Vec<Arc<Sleeper>> {
         self.free.clear();
         self.spare.clear();
@@ -99,12 +98,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_hands_out_processors_without_an_owner() {
+    fn start_lists_processors_without_an_owner() {
         let mut idle = Idle::new();
         idle.sleepers.push(Arc::new(Sleeper::new()));
         idle.fill(7, 3, 2, |id| id == 1 || id == 4);
         assert_eq!((idle.epoch, idle.workers, idle.sleepers.len()), (7, 3, 0));
-        assert_eq!((idle.free.clone(), idle.first_spare), (vec![3, 2, 0], 4), "the last one is handed out first");
+        assert_eq!((idle.free.clone(), idle.first_spare), (vec![3, 2, 0], 4), "the last one is used first");
         assert_eq!(idle.spare, [6, 5]);
         idle.fill(8, 1, 0, |_| false);
         assert_eq!((idle.free.clone(), idle.first_spare, idle.spare.len()), (vec![0], 1, 0));

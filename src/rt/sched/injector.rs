@@ -1,4 +1,4 @@
-//! Tasks in the queues that all threads share, and taking every queued task at the end of an epoch.
+//! Queues tasks in the shared queues, and takes all queued tasks at the end of an epoch.
 
 use async_task::Runnable;
 
@@ -20,9 +20,9 @@ impl Runtime {
         self.ensure_worker();
     }
 
-    /// Queues many tasks, each by its lane, without waking a worker. Tasks whose epoch is over are
-    /// dropped. Each task is queued by its own epoch: a thread that is late for the end of an epoch
-    /// may have taken tasks of the next one.
+    /// Queues tasks, each in its lane, without waking a worker. Drops tasks whose epoch is over. The
+    /// epoch of each task is checked, because a thread of an earlier epoch may have taken tasks of the
+    /// next one.
     pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>) {
         let mut items = items.map(take_item).peekable();
         while let Some(first) = items.peek() {
@@ -31,7 +31,7 @@ impl Runtime {
             let mut over = Vec::new();
             queue.change(|queue| {
                 // Read under the lock: a shutdown advances the epoch before it empties the queue, and
-                // would miss tasks queued later.
+                // would miss tasks that are queued later.
                 let epoch = self.epoch();
                 while let Some(runnable) = items.next_if(|next| next.metadata().lane() == lane) {
                     if runnable.metadata().epoch() == epoch {
@@ -45,19 +45,20 @@ impl Runtime {
         }
     }
 
-    /// Queues a control task of the current epoch that was woken; `while_running`: in its own turn.
+    /// Queues a control task of the current epoch that was woken. `while_running` is whether it was
+    /// woken in its own turn.
     pub(super) fn schedule_control(&'static self, runnable: Runnable<TaskData>, while_running: bool) {
         let (processor, is_in_task) = context::processor_and_task(self.epoch());
         let record = runnable.metadata().record();
         if !while_running {
-            // An event of the poller or a timer leaves the record as it is.
+            // Does not change the record if an event of the poller or a timer woke the task.
             context::note_waker(record);
         } else if processor.is_none() || is_in_task {
             record.note_waker(Waits::Turn);
         }
         self.inject_quietly(std::iter::once(runnable.into_raw()));
         match processor {
-            // This thread looks at the lane before its next turn. The turn that it is in may be long.
+            // This thread checks the lane before its next turn, but the current turn may be long.
             Some(processor) if is_in_task && processor.is_in_long_turn() => self.wake_helper(true),
             Some(_) => {}
             None => {
@@ -69,19 +70,19 @@ impl Runtime {
         }
     }
 
-    /// Returns the number of tasks in the queues that all threads share.
+    /// Returns the number of tasks in the shared queues.
     #[inline]
     pub(crate) fn injected(&self) -> usize {
         self.injector.len() + self.control.queue.len()
     }
 
-    /// Takes one task from the injector, and up to `more` into `processor`'s own queue.
+    /// Takes one task from the injector, and moves up to `more` further ones to `processor`'s queue.
     pub(crate) fn take_injected(&'static self, processor: &Processor, more: usize) -> Option<Item> {
         self.injector.pop(more, |item| processor.queue.push(item))
     }
 
-    /// Takes every queued task. For the thread that shuts down, because a start would take the
-    /// processors in the meantime.
+    /// For a shutdown: takes every queued task. No start may happen in the meantime, because it would
+    /// use the processors.
     pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
         let mut items = self.injector.take();
         items.extend(self.control.queue.take());
@@ -91,7 +92,7 @@ impl Runtime {
                 processor.owned.store(false, Ordering::SeqCst);
                 continue;
             }
-            // The turn of the owner may wait for a task that is queued behind it.
+            // The owner may be in a turn that waits for a task queued behind it.
             items.extend(processor.queue.take(usize::MAX));
         }
         let mut tasks: Vec<_> = items.into_iter().map(take_item).collect();

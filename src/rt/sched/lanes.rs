@@ -1,54 +1,55 @@
-//! [`Lane`]: tasks whose turns come before those of others, within a share of the time.
+//! [`Lane`]: tasks that run before others, within a share of the time.
 //!
 //! A task of the lane [`Control`](Lane::Control) answers health checks and heartbeats, or sheds load,
-//! while ordinary tasks saturate the workers. When it is woken it goes to one queue of the runtime,
-//! the control lane, which each worker checks before each turn. So it waits until one worker ends
-//! its turn, and for control tasks that were woken before it.
+//! while ordinary tasks saturate the workers. When it is woken, it goes to the control lane, a queue of
+//! the runtime that each worker checks before each turn. So it waits until one worker ends its turn,
+//! and for the control tasks that were woken before it.
 //!
 //! # The lane belongs to the task
-//! A socket has none: an event wakes a task, and the turn is the task's. A task that a control task
-//! spawns is one as well, unless [`Builder::lane`](crate::task::Builder::lane) says otherwise. So the
-//! connections that a control task accepts are served in the control lane. The lane is a bit of the
-//! word that has the task's epoch: the comparisons of epochs that are made anyway tell control tasks
-//! apart, and other tasks pay for the check of an empty lane only.
+//! A socket has no lane, because an event wakes a task, and the task runs. A task that a control task
+//! spawns is also a control task, unless [`Builder::lane`](crate::task::Builder::lane) sets another
+//! lane. So connections that a control task accepts are served in the control lane. The lane is a bit
+//! of the word that has the task's epoch. The existing comparisons of epochs therefore detect control
+//! tasks, and the only cost for other tasks is the check whether the lane is empty.
 //!
 //! # States of a woken control task
 //! ```text
-//! lane ── the worker has nothing else, or the lane has a part of its share left ──→ runs
+//! lane ── the worker has no other task, or the lane has some of its share left ──→ runs
 //!   └──── the share is used up, and few tasks are queued ──→ queue of that worker ──→ runs in its turn
 //! ```
 //!
 //! # The share
-//! Each worker gives the lane a share of its time or of its turns, whichever is more; 5 % by default.
-//! * Time: a turn of length *t* that precedes others is paid for by *t* / share of time, and the lane
-//!   has credit while it is at most [`WINDOW`] ahead: at 5 %, a burst of 2.5 ms.
-//! * Turns: without credit, the lane has one of 20 turns (at 5 %). If fewer tasks than that are
-//!   queued, a control task is queued behind them.
+//! Each worker gives the lane a share of its time or of its turns, whichever is more. The default is 5 %.
+//! * Time: a turn of length *t* that precedes others is charged as *t* / share. The lane has credit
+//!   while its charges are at most [`WINDOW`] ahead of the time: at 5 %, a burst of 2.5 ms.
+//! * Turns: without credit, the lane gets one of 20 turns (at 5 %). If fewer than 20 tasks are queued,
+//!   a control task is queued behind them.
 //!
 //! Therefore neither lane starves:
-//! * Between two turns of ordinary tasks, the lane has at most its burst and one turn, and over longer
-//!   times its share.
+//! * Between two turns of ordinary tasks, the lane gets at most its burst and one turn. Over longer
+//!   times it gets its share.
 //! * The first task of the lane waits for at most 20 turns of others (at 5 %).
 //!
 //! # Events
-//! While a control task is alive, a busy worker polls after 50 µs, whatever its turns are, reads the
-//! clock at least every fourth turn, and polls up to eight times in a row while batches are full
+//! While a control task is alive, a busy worker polls after 50 µs, however long its turns are, reads
+//! the clock at least every fourth turn, and polls up to eight times in a row while batches are full
 //! ([`pacing`](super::pacing)). If all awake workers are in long turns, a wake-up of a control task
-//! wakes a resting one.
+//! wakes a resting worker.
 //!
 //! # Locks
-//! Locks of this crate are FIFO and know no lanes. A control task that waits for a lock of a socket
-//! waits for the operations before it, and so for turns of ordinary tasks. Because these always get
-//! their share, the wait is bounded; a priority without a bound would make it endless.
+//! The locks of this crate are FIFO and independent of lanes. A control task that waits for the lock of
+//! a socket waits for the operations before it, and so for turns of ordinary tasks. Because ordinary
+//! tasks always get their share, the wait is bounded. With an unlimited priority it would not be.
 //!
 //! # Memory ordering
-//! That of [`SharedQueue`]. A wake-up checks the epoch under the queue's lock, as for the injector: a
-//! shutdown advances the epoch and then empties the lane (model `epoch_ends_against_scheduling`).
+//! The lane is a [`SharedQueue`]. A wake-up checks the epoch under the queue's lock, as for the
+//! injector: a shutdown advances the epoch and then empties the lane (model
+//! `epoch_ends_against_scheduling`).
 
 use super::shared_queue::SharedQueue;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
-/// Which tasks go first; see [`task::Builder::lane`](crate::task::Builder::lane).
+/// The scheduling lane of a task, set by [`task::Builder::lane`](crate::task::Builder::lane).
 ///
 /// # Examples
 /// A health check that answers while other tasks saturate the workers:
@@ -78,17 +79,17 @@ pub enum Lane {
     /// Tasks run in the order in which they are woken.
     #[default]
     Normal,
-    /// The task's turns come before those of other tasks, as long as control tasks use no more than
-    /// their [share](crate::rt::Builder::control_share) of the time.
+    /// The task runs before other tasks, as long as control tasks use no more than their
+    /// [share](crate::rt::Builder::control_share) of the time.
     Control,
 }
 
-/// The bit of control tasks in the word of an epoch. The runtime would need two billion starts to
-/// come to it.
+/// The bit of control tasks in an epoch word. The epoch itself reaches it only after two billion
+/// starts.
 pub(super) const CONTROL: u32 = 1 << 31;
 
 impl Lane {
-    /// Returns the word of a task of this lane and `epoch`.
+    /// Returns the epoch word of a task of this lane and `epoch`.
     #[inline]
     pub(super) fn word(self, epoch: u32) -> u32 {
         match self {
@@ -106,10 +107,10 @@ impl Lane {
 /// The default of [`Builder::control_share`](crate::rt::Builder::control_share), in per cent.
 pub(crate) const SHARE: u32 = 5;
 
-/// The time that the lane may be ahead of its share on a worker, in nanoseconds.
+/// The time by which the charges of the lane may be ahead on a worker, in nanoseconds.
 const WINDOW: u64 = 50_000_000;
 
-/// The queue of the runnable control tasks, and the number of those that exist.
+/// The queue of runnable control tasks, and the number of live ones.
 #[derive(Debug)]
 pub(crate) struct ControlLane {
     pub(crate) queue: SharedQueue,
@@ -134,10 +135,10 @@ impl ControlLane {
         ControlLane { queue: SharedQueue::new(), alive: AtomicUsize::new(0) }
     }
 
-    /// Returns the number of control tasks that have begun and not ended.
+    /// Returns the number of live control tasks.
     #[inline]
     pub(crate) fn alive(&self) -> usize {
-        // ORDERING: Relaxed: a hint for the times of polls.
+        // ORDERING: Relaxed: a hint for the spacing of polls.
         self.alive.load(Ordering::Relaxed)
     }
 
@@ -153,13 +154,13 @@ impl ControlLane {
 /// The account of one worker's control turns; see "The share" in the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Account {
-    /// The time until which the lane's turns so far use the share up.
+    /// The time until which the lane's turns so far have used up the share.
     paid_until: u64,
-    /// The worker's tick at the last turn that preceded others.
+    /// The number of the worker's last turn that preceded others.
     turn_at: u32,
 }
 
-/// Returns the number of turns of which one is the lane's, with a share of `percent`.
+/// Returns the number of turns of which the lane gets one, with a share of `percent`.
 pub(super) fn turns_per_control_turn(percent: u32) -> usize {
     100_usize.checked_div(percent as usize).unwrap_or(usize::MAX)
 }
@@ -174,8 +175,8 @@ impl Account {
         percent > 0 && self.paid_until <= now.saturating_add(WINDOW)
     }
 
-    /// Returns whether a control task may precede others in the turn `tick`, because the lane has had
-    /// less than its share of the turns.
+    /// Returns whether a control task may precede others in the turn `tick`, because the lane got less
+    /// than its share of the turns.
     pub(super) fn has_turn(&self, tick: u32, percent: u32) -> bool {
         tick.wrapping_sub(self.turn_at) as usize >= turns_per_control_turn(percent)
     }
@@ -219,7 +220,7 @@ mod tests {
                     account.charge(now, MS / 10, 5);
                     turns += 1;
                 }
-                // A turn of the lane, or one of another task.
+                // A turn of the lane or of another task.
                 now += MS / 10;
             }
             turns
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(turns_until(1_004 * MS), 27, "the burst");
         assert_eq!(turns_until(1_104 * MS), 50, "5 % of 100 ms");
         assert_eq!(turns_until(2_104 * MS), 500, "5 % of a second");
-        // A time without control turns saves up at most the burst.
+        // After a time without control turns, the lane has credit for one burst only.
         account.charge(9_000 * MS, 0, 5);
         now = 9_000 * MS;
         let mut burst = 0;
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn share_of_zero_gives_no_priority_and_all_of_it_always() {
+    fn share_of_zero_gives_no_priority_and_full_share_always_does() {
         let mut account = Account::new();
         assert!(!account.has_credit(MS, 0));
         let mut now = MS;

@@ -1,41 +1,43 @@
-//! Sysmon: the thread that watches all other threads.
+//! Sysmon: the thread that watches the other threads.
 //!
-//! It runs every [`TICK`] while the runtime is active:
-//! * If a processor made few turns while tasks were queued, another worker is woken, if one rests
-//!   or sleeps in epoll.
-//! * A task that is in the same poll as at the previous check is *stuck*. It is asked to yield at
-//!   its next I/O operation, counted and reported. Other threads may take any task queued
-//!   behind it, also those that have tasks of their own. The same applies, except for the report,
-//!   to a thread that is still in the wakers of the same batch.
-//! * If all awake threads are stuck, threads with spare processors are added, so that tasks, timers
+//! Sysmon makes a check every [`TICK`] while the runtime is active:
+//! * If a processor made few turns while tasks were queued, sysmon wakes another worker that rests or
+//!   sleeps in epoll.
+//! * A task that is in the same poll as at the previous check is *stuck*. It is asked to yield at its
+//!   next I/O operation, counted and reported, unless the policy is [`BlockedPolicy::Off`]. Other
+//!   threads, including those that have tasks, may take any task queued behind it. The same applies,
+//!   except for the report, to a thread that is still in the wakers of the same batch.
+//! * If all awake threads are stuck, sysmon adds threads with spare processors, so that tasks, timers
 //!   and the network make progress.
-//! * Gathered writes of a turn that has lasted since the previous check are sent (`rt/unsent.rs`).
+//! * If a turn has lasted since the previous check, sysmon sends its gathered writes
+//!   (`rt/unsent.rs`).
 //! * If no thread has polled a shard of the poller since the previous check, sysmon wakes a thread
-//!   that sleeps in other shards, which then also sleeps in that one. If there is none, sysmon polls,
-//!   and hands the task of polling to another thread: one that is parked in `block_on`, or a resting
-//!   worker.
+//!   that sleeps in other shards, which then also sleeps in this one. If there is no such thread,
+//!   sysmon polls the shard, and wakes a thread that is parked in `block_on`, or a resting worker, to
+//!   poll from then on.
 //!
-//! A late check judges nothing: in a process that was stopped (SIGSTOP, a paused virtual machine)
-//! all tasks are where they were. The next check does, even if it is late too.
+//! A late check does not look for stuck tasks: if the process was stopped (SIGSTOP, a paused virtual
+//! machine), no task has made progress. The check after it does, even if it is late as well.
 //!
 //! # States
-//! ticking → (five checks without a turn or a poll) asleep, without limit → (`notice_activity`, by
-//! a thread that ends the idleness) ticking. Each epoch has its own thread. That of an epoch that
-//! is over ends, or is still in a waker. If the system refuses the thread, it is
-//! *missing*; see `shortage.rs`.
+//! *ticking* → (five checks without a turn or a poll) *asleep*, without a time limit →
+//! (`notice_activity`, called by a thread that ends the idleness) *ticking*. Each epoch has its own
+//! thread. The thread of an earlier epoch ends, but may still be in a waker. If the system refuses to
+//! create the thread, it is *missing*; see `shortage.rs`.
 //!
 //! User code may block, so it runs on other threads: see [`wake_queue`](super::wake_queue) and
-//! [`reports`](super::reports). If the system refuses threads, wakers, reports and tasks run here. If
-//! they call `block_on`, another thread takes over at once, and this one ends when they return.
+//! [`reports`](super::reports). If the system refuses to create these, wakers, reports and tasks run on
+//! sysmon. If they call `block_on`, another thread takes over at once, and this one ends when they
+//! return.
 //!
 //! # Invariants
-//! * 10 — it sleeps when the process is idle. Waking it costs a system call once per stretch of at
-//!   least 50 ms of idleness.
-//! * 12 — no user code runs on it unless the system refuses threads.
+//! * 10 — sysmon sleeps when the process is idle. Waking it costs one system call per idle period of
+//!   at least 50 ms.
+//! * 12 — sysmon runs no user code unless the system refuses to create threads.
 //!
 //! # Compared with Go (runtime/proc.go, sysmon)
-//! A future cannot be preempted, so a processor is not taken away from a stuck thread; another one
-//! is added. Go's sysmon wakes every 20 µs to 10 ms while anything runs, this one every 10 ms.
+//! A future cannot be preempted, so a stuck thread keeps its processor, and another processor is added.
+//! Go's sysmon wakes every 20 µs to 10 ms while anything runs, this one every 10 ms.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -62,55 +64,57 @@ use crate::trace;
 
 /// The time between two checks.
 const TICK: Duration = Duration::from_millis(10);
-/// The first check that comes this late says nothing about the tasks: other threads may have been
+/// A check that comes later than this after the previous one is late: other threads may have been
 /// delayed as well.
 const LATE: Duration = Duration::from_millis(20);
-/// The number of checks without activity before it sleeps.
+/// The number of checks without activity before sysmon sleeps.
 const QUIET_TICKS: u32 = 5;
 /// The maximum number of threads added per check.
 const ADD_MAX: usize = 4;
 
 thread_local! {
-    /// The epoch of sysmon, while it runs user code on this thread.
+    /// The epoch of sysmon while it runs user code on this thread.
     static WATCHED_EPOCH: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Sysmon's record of a processor.
+/// The state of a processor at the last check.
 #[derive(Debug, Default)]
 struct Seen {
     polls: u64,
     running: u64,
     /// The number of events in its ring.
     events: u64,
+    /// The time of the last check that found a change.
     since: Option<Instant>,
+    /// Whether the current poll was reported.
     reported: bool,
 }
 
 struct Monitor {
     runtime: &'static Runtime,
     parker: Arc<Parker>,
-    /// The time of the last check, `None` after a sleep, and whether that check was late.
+    /// The time of the last check; `None` after a sleep.
     looked_at: Option<Instant>,
+    /// Whether the last check was late.
     was_late: bool,
     seen: HashMap<usize, Seen>,
-    /// The waits of each shard of the poller at the last check.
+    /// The number of polls of each shard at the last check.
     waits: [u64; SHARDS_MAX],
-    /// The shards that were not polled before the last check, so that a sleeping thread was woken to
-    /// poll them.
+    /// The shards that the last check found unpolled, so that a sleeping thread was woken to poll them.
     handed_over: Shards,
     activity: u64,
     quiet: u32,
     polling: Polling,
-    /// The time since which the system has refused threads.
+    /// The time since which the system has refused to create threads.
     short_since: Option<Instant>,
-    /// For running tasks on this thread while the system refuses others.
+    /// For running tasks on this thread while the system refuses to create others.
     core: Option<Box<Core>>,
     /// Whether another thread has taken over.
     is_replaced: bool,
 }
 
 impl Runtime {
-    /// Called when there is activity after idleness.
+    /// Called by a thread that becomes active: makes sysmon tick.
     #[inline]
     pub(crate) fn notice_activity(&'static self) {
         if !self.sysmon.is_ticking() {
@@ -121,12 +125,15 @@ impl Runtime {
     #[cold]
     fn rouse_sysmon(&'static self) {
         if !self.sysmon.rouse() {
-            // The error cannot be reported here; the next operation that waits tries again.
+            // The error cannot be returned here. The next operation that waits tries again.
             let _ = self.find_sysmon();
         }
     }
 
-    /// Starts the thread of `epoch`, which is or will be the current one, unless it exists.
+    /// Starts the sysmon thread of `epoch`, unless it exists or the epoch is over.
+    ///
+    /// # Errors
+    /// Returns the error of creating the thread.
     pub(crate) fn start_sysmon(&'static self, epoch: u32) -> io::Result<()> {
         let mut thread = self.sysmon.thread.lock();
         // Checked under the lock: a shutdown advances the epoch before it takes the thread.
@@ -156,8 +163,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Called when the calling thread waits in `block_on`. If it is sysmon, in a waker or a task,
-    /// another thread takes over.
+    /// Called by a thread that waits in `block_on`. If the thread is sysmon, in a waker or a task,
+    /// starts another thread that takes over.
     pub(crate) fn replace_sysmon(&'static self) {
         let Some(epoch) = WATCHED_EPOCH.take() else { return };
         {
@@ -170,7 +177,7 @@ impl Runtime {
             self.sysmon.ticks.store(false, Ordering::SeqCst);
         }
         if self.start_sysmon(epoch).is_err() {
-            // This thread tries again while it waits, and so does every use.
+            // This thread tries again while it waits, and so does every use of the runtime.
             self.sysmon.set_missing();
             self.refused();
         }
@@ -206,7 +213,7 @@ impl Monitor {
         }
     }
 
-    /// Runs wakers or tasks.
+    /// Calls `f`, which runs wakers, reports or tasks on this thread.
     fn run_user_code<T>(&mut self, epoch: u32, f: impl FnOnce(&mut Monitor) -> T) {
         WATCHED_EPOCH.set(Some(epoch));
         context::set_sysmon(true);
@@ -266,33 +273,33 @@ impl Monitor {
         let adds = policy == BlockedPolicy::AddWorkers;
         let work = backlog + runtime.injected();
         if runtime.awake.count() > stuck {
-            // Another thread is awake and takes the work among its own.
+            // Another thread is awake and takes the work in addition to its own.
             if work > 0 {
                 runtime.wake_one(false);
             }
         } else if (work > 0 && !runtime.wake_worker()) || (adds && !is_asleep) {
-            // Whatever the policy is, a worker that is free takes the work.
+            // A free worker takes the work, whatever the policy is.
             for _ in 0..work.clamp(1, ADD_MAX) {
                 runtime.wake_one(adds);
             }
         }
     }
 
-    /// Called after the system refused a thread: tries again, and does the work if the refusal
-    /// lasts.
+    /// Called after the system has refused to create a thread: tries again, and does the work of the
+    /// missing threads if the refusal lasts.
     fn make_up(&mut self, epoch: u32) {
         let runtime = self.runtime;
         self.quiet = 0;
         let since = *self.short_since.get_or_insert_with(Instant::now);
         let lasts = since.elapsed() >= LASTS;
-        // A refusal from now on sets it again.
+        // A further refusal sets it again.
         runtime.set_short_of_threads(false);
         runtime.ensure_worker_after_leaving();
         runtime.ensure_pool_thread(&runtime.pool, lasts);
         runtime.ensure_pool_thread(&runtime.lookups, lasts);
         runtime.ensure_pool_thread(&runtime.closes, lasts);
         if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
-            // A task may block this thread: threads in `block_on` poll in the meantime.
+            // A task may block this thread, so a thread in `block_on` polls in the meantime.
             runtime.sysmon.stuck.store(1, Ordering::Relaxed);
             runtime.nudge_root();
             self.run_user_code(epoch, |own| runtime.run_queued(own.core.get_or_insert_with(|| Box::new(Core::new()))));
@@ -306,14 +313,13 @@ impl Monitor {
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
         let gap = self.looked_at.map_or(TICK, |last| now - last);
         if gap < TICK / 2 {
-            // A wake-up ended the pause: too little time has passed to call a task stuck.
+            // A wake-up has ended the pause early, so too little time has passed to call a task stuck.
             return (0, 0);
         }
         self.looked_at = Some(now);
         self.was_late = gap > LATE && !self.was_late;
         if self.was_late {
-            // The process or its machine may have been stopped. The time that passed counts for no
-            // task.
+            // The process or its machine may have been stopped, so this time is not charged to tasks.
             let stopped_for = gap.saturating_sub(TICK);
             self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
             return (0, 0);
@@ -344,7 +350,7 @@ impl Monitor {
             backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
             if running == 0 {
-                // In a waker. There is no task to report or to ask.
+                // The thread is in a waker, so there is no task to report.
                 continue;
             }
             let blocked_for = seen.since.map_or(TICK, |since| now - since);
@@ -359,7 +365,7 @@ impl Monitor {
             if !std::mem::replace(&mut seen.reported, true) {
                 self.runtime.sysmon.events.get_or_default().record(Mark::Stuck, ticks::ticks(), running);
                 let place = record.and_then(Record::place);
-                // If another task has the record by now, the place is that task's.
+                // If the task has ended, the record and the place may be those of another task.
                 let spawned_at = place.filter(|_| processor.running_id() == running);
                 let (id, name) = (TaskId::from_number(running), None);
                 reports.push(BlockedTask { id, name, spawned_at, blocked_for });
@@ -382,7 +388,7 @@ impl Monitor {
         }
     }
 
-    /// Calls `wakers` on another thread; on this one if the system refuses it.
+    /// Calls `wakers` on another thread, or on this one if the system refuses to create it.
     fn wake_elsewhere(&mut self, epoch: u32, wakers: &mut Wakers) {
         let runtime = self.runtime;
         if wakers.len() > 0 && runtime.sysmon.wakes.push(epoch, wakers) && runtime.start_waking(epoch).is_err() {
@@ -390,8 +396,8 @@ impl Monitor {
         }
     }
 
-    /// Takes over the wakers behind one that blocks its thread. Returns whether wakers are to be
-    /// called by any thread.
+    /// Takes the wakers that are behind a blocking one, and calls them on another thread. Returns
+    /// whether any wakers are still to be called.
     fn check_wakers(&mut self, epoch: u32) -> bool {
         let (runtime, mut wakers) = (self.runtime, Wakers::new());
         let are_left = runtime.sysmon.take_stuck_wakers(&mut wakers);
@@ -418,9 +424,10 @@ impl Monitor {
         shards.into_iter().filter(is_unpolled).collect()
     }
 
-    /// Called with the shards that were not polled since the last check, of which threads sleep in
-    /// some. If threads sleep in other shards, wakes one, which then sleeps in these shards too;
-    /// otherwise, or if that did not help, polls.
+    /// Makes sure that the shards `unpolled`, which were not polled since the last check, are polled.
+    /// Skips those in which a thread sleeps. For the others, wakes a thread that sleeps in other shards,
+    /// which then sleeps in these too. Polls them itself if no thread sleeps, or if they were still not
+    /// polled after such a wake-up.
     fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {
         let roles = &self.runtime.driver.roles;
         let free: Shards = unpolled.into_iter().filter(|&shard| roles.role(shard).asleep().is_none()).collect();
@@ -430,11 +437,11 @@ impl Monitor {
         }
     }
 
-    /// Takes events and due timers of some shards on behalf of busy threads.
+    /// Takes the events and due timers of `shards` on behalf of busy threads.
     fn poll(&mut self, shards: Shards, epoch: u32) {
         let runtime = self.runtime;
         let now = clock::now();
-        // Not noted as polled: whichever thread is next to sleep takes these shards.
+        // Not noted as polled, so that the next thread that goes to sleep takes these shards.
         let shards = runtime.driver.roles.take_each(shards.into_iter());
         if shards.is_empty() {
             return;
@@ -466,7 +473,7 @@ impl Runtime {
         })
     }
 
-    /// Calls the queued wakers, on a thread that counts as one of the queue until it returns.
+    /// Calls the queued wakers until the queue is empty.
     fn run_wake_queue(&'static self, epoch: u32) {
         while let Some(waker) = self.sysmon.wakes.pop(epoch) {
             wake(waker);
@@ -475,8 +482,9 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Reports tasks that sysmon found blocked in `epoch`. Returns false if the system refuses the
-    /// thread that makes the reports; then the caller makes them.
+    /// Queues reports about tasks that sysmon has found stuck in `epoch`, and starts the thread that
+    /// makes them. Returns false if the system refuses to create the thread; then the caller must make
+    /// the reports.
     fn report_blocked(&'static self, epoch: u32, tasks: Vec<BlockedTask>) -> bool {
         let config = self.config();
         if tasks.is_empty() || (config.on_blocked_task.is_none() && cfg!(not(feature = "tracing"))) {
@@ -505,7 +513,7 @@ impl Runtime {
     }
 }
 
-/// Makes one report. A panic in the function or the subscriber is contained.
+/// Makes one report. Catches a panic in the user's function or the `tracing` subscriber.
 fn report(config: &Arc<Config>, task: &BlockedTask) {
     let report = || {
         trace::task_blocks(task.id.number(), task.name.as_deref(), task.blocked_for);

@@ -1,15 +1,15 @@
-//! `Polling`: what a thread needs to poll, and the poll itself.
+//! [`Polling`]: the buffers with which a thread polls, and the poll itself.
 //!
 //! Workers, threads in `block_on` and sysmon each own one. A poll takes the roles of some shards
-//! ([`Roles`](crate::rt::poll::roles::Roles)), takes events or sleeps until there are some, records
-//! the batches, and releases the roles. The caller then calls the wakers that were collected (D2 and
-//! 12 of `driver.rs`).
+//! ([`Roles`](crate::rt::poll::roles::Roles)), takes the available events or sleeps until there are
+//! some, records the batches, and releases the roles. The caller then calls the collected wakers (D2
+//! and 12 of `driver.rs`).
 //!
 //! # Memory ordering
-//! The poller announces a sleep in its roles, then checks the timers, its caller's condition and
-//! whether it leaves a shard that no other thread polls. A thread that changes those checks the roles
-//! afterwards. All these accesses are SeqCst (models `sleep_against_inject` and those of
-//! `rt/poll/roles.rs`).
+//! The polling thread announces a sleep in its roles. Then it checks the timers, its caller's condition
+//! and whether a shard would be left without a polling thread. A thread that changes one of these
+//! checks the roles afterwards. All these accesses are SeqCst (models `sleep_against_inject` and those
+//! of `rt/poll/roles.rs`).
 
 use std::os::fd::AsRawFd;
 
@@ -25,14 +25,14 @@ use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 use crate::sync::Arc;
 
-/// How a sleep ended.
+/// The outcome of a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slept {
     /// The thread slept, or took events without sleeping. The wakers of the events are collected.
     Polled,
     /// Timers were due and their wakers are collected. The back end was not polled.
     TimersRan,
-    /// No descriptor was available for an instance. With one shard none is registered then.
+    /// No descriptor was available for an instance. With one shard, this means that nothing is registered.
     NoPoller,
 }
 
@@ -41,12 +41,13 @@ pub(crate) struct Polling {
     events: Events,
     /// The wakers of the last batch that have not been called yet.
     pub(crate) wakers: Wakers,
-    /// The wakers while they are called. Registered with the runtime once there are several.
+    /// The wakers while they are called. Created, and registered with sysmon, when a poll collects
+    /// several wakers for the first time.
     batch: Option<Arc<Batch>>,
     due: Vec<(u64, Target)>,
     /// The instances of the back end by shard, each with the epoch it belongs to.
     instances: Vec<Option<(u32, Arc<Instance>)>>,
-    /// Their descriptors, for a sleep in several shards.
+    /// The descriptors of the instances, for a sleep in several shards.
     descriptors: Vec<libc::pollfd>,
 }
 
@@ -67,8 +68,8 @@ impl Polling {
         self.instances.clear();
     }
 
-    /// Returns the instance of a shard in `epoch`, in which the caller saw the runtime running, and
-    /// keeps it in `kept`. Returns `None` if no descriptor is available for an instance.
+    /// Returns the instance of a shard, and keeps it in `kept`. The caller has seen the runtime running
+    /// in `epoch`. Returns `None` if no descriptor is available for an instance.
     #[inline]
     fn instance<'a>(
         kept: &'a mut Vec<Option<(u32, Arc<Instance>)>>,
@@ -79,8 +80,8 @@ impl Polling {
         if !matches!(kept.get(shard), Some(Some((of, _))) if *of == epoch) {
             let instance = runtime.driver.instance(shard).ok()?;
             // A shutdown changes the epoch before it closes the instances. If the epoch has changed,
-            // this may be an instance that no thread can break any more. It is used once, and
-            // stored under an epoch that the next call does not ask for.
+            // other threads may no longer be able to interrupt a wait in this instance. So it is used
+            // once, and stored under an epoch with which the next call does not match.
             let of = if runtime.epoch() == epoch { epoch } else { epoch.wrapping_sub(1) };
             if kept.len() <= shard {
                 kept.resize_with(shard + 1, || None);
@@ -90,14 +91,14 @@ impl Polling {
         Polling::kept(kept, shard)
     }
 
-    /// Returns the instance of a shard that is kept.
+    /// Returns the kept instance of a shard.
     #[inline]
     fn kept(kept: &[Option<(u32, Arc<Instance>)>], shard: usize) -> Option<&Instance> {
         kept.get(shard)?.as_ref().map(|(_, instance)| &**instance)
     }
 
-    /// Keeps the instances of several shards, and stores their descriptors for poll(2). Returns
-    /// false if no descriptor is available for an instance.
+    /// Keeps the instances of `shards`, and stores their descriptors for poll(2). Returns false if no
+    /// descriptor is available for an instance.
     fn keep_all(&mut self, runtime: &'static Runtime, shards: Shards, epoch: u32) -> bool {
         self.descriptors.clear();
         shards.into_iter().all(|shard| {
@@ -108,8 +109,8 @@ impl Polling {
         })
     }
 
-    /// Calls the wakers that were collected, except those that another thread takes over because one
-    /// blocks. Returns their number.
+    /// Calls the collected wakers, except those that another thread takes over because one of them
+    /// blocks. Returns the number of calls.
     #[inline]
     pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {
         if self.wakers.len() <= 1 {
@@ -118,16 +119,16 @@ impl Polling {
         self.batch.get_or_insert_with(|| runtime.sysmon.register_batch()).call(&mut self.wakers)
     }
 
-    /// Collects the wakers of the timers of some shards that are due.
+    /// Collects the wakers of the due timers of `shards`.
     pub(crate) fn run_timers(&mut self, runtime: &'static Runtime, shards: Shards, now: u64) {
         if runtime.next_timer(shards) <= now {
             runtime.run_timers(shards, now, &mut self.due, &mut self.wakers);
         }
     }
 
-    /// Takes the events that are available in some shards, without waiting, and releases their
-    /// roles, which the caller holds. `epoch` is the caller's. Returns whether a batch was full, so that
-    /// there may be more.
+    /// Takes the available events of `shards` without waiting, and releases their roles, which the
+    /// caller must hold. `epoch` is the caller's. Returns whether a batch was full, so that there may be
+    /// more events.
     pub(crate) fn poll_now(&mut self, runtime: &'static Runtime, shards: Shards, epoch: u32, now: u64) -> bool {
         let driver = &runtime.driver;
         let most = EVENTS_MAX / shards.len().max(1);
@@ -142,16 +143,16 @@ impl Polling {
         is_full
     }
 
-    /// Takes the events that are available in all shards that no thread polls, without waiting.
+    /// Takes the available events of all shards that no thread polls, without waiting.
     pub(crate) fn poll_free(&mut self, runtime: &'static Runtime, epoch: u32, now: u64) {
         let shards = runtime.driver.roles.take_free();
         runtime.driver.roles.note_polled(shards, now);
         self.poll_now(runtime, shards, epoch, now);
     }
 
-    /// Sleeps in some shards until their earliest timer, then releases their roles, which the caller
-    /// holds. `epoch` is the caller's: if the epoch has changed, no thread may be able to break a
-    /// sleep in these instances. `falls_asleep` is called once the sleep is announced; if it returns
+    /// Sleeps in `shards` until their earliest timer, then releases their roles, which the caller must
+    /// hold. `epoch` is the caller's. If it is over, the thread does not sleep, because no other thread
+    /// may be able to interrupt it. `falls_asleep` is called after the sleep is announced; if it returns
     /// true, the sleep is cancelled. `rises` is called when the sleep ends.
     pub(crate) fn sleep(
         &mut self,
@@ -167,8 +168,7 @@ impl Polling {
         let mut now = 0;
         if until != clock::NEVER {
             now = clock::coarse();
-            // A short wait needs the exact time. For a long one the coarse clock tells when to
-            // check again.
+            // A short wait needs the exact time. For a long one, the coarse clock is sufficient.
             if until.saturating_sub(now) < ONE_STEP_NANOS {
                 now = clock::now();
             }
@@ -187,7 +187,7 @@ impl Polling {
             return Slept::NoPoller;
         }
         driver.roles.sleep(shards, until, by);
-        // ORDERING: SeqCst: after the announcement, check once more; a shutdown changes the epoch,
+        // ORDERING: SeqCst: these are checked after the announcement; a shutdown changes the epoch and
         // then checks the roles.
         let called_off = falls_asleep()
             | (runtime.next_timer(shards) < until)
@@ -233,7 +233,7 @@ impl Polling {
         let ready = driver.wait_for_any(shards, &mut self.descriptors, now, until);
         rises();
         driver.roles.rise(shards);
-        // What exceeds the part of a shard is left for the next poll.
+        // Each shard gets an equal part of the batch. The next poll takes the remaining events.
         let most = EVENTS_MAX / ready.len().max(1);
         for shard in ready {
             if let Some(instance) = Polling::kept(&self.instances, shard) {

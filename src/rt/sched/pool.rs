@@ -1,4 +1,4 @@
-//! [`Pool`]: the queue and the counts of a thread pool.
+//! [`Pool`]: the queue and the thread counts of a thread pool.
 
 use std::collections::VecDeque;
 
@@ -11,20 +11,21 @@ use crate::sync::{Condvar, Mutex};
 pub(super) struct State {
     pub(super) queue: VecDeque<Runnable<TaskData>>,
     pub(super) threads: usize,
-    /// The number of threads that are free: they rest, or were started and have not begun.
+    /// The number of free threads, which rest or have just been started.
     pub(super) free: usize,
 }
 
 impl State {
-    /// Called when a free thread looks for work, or could not be started. Threads of an epoch that is
-    /// over are no longer counted.
+    /// Called when a free thread looks for work, or could not be started. `is_current` is whether its
+    /// epoch is the current one; other threads are no longer counted.
     pub(super) fn leave_free(&mut self, is_current: bool) {
         if is_current {
             self.free -= 1;
         }
     }
 
-    /// Called when a thread ends or could not be started.
+    /// Called when a thread ends or could not be started. `is_current` is as for
+    /// [`leave_free`](State::leave_free).
     pub(super) fn forget_thread(&mut self, is_current: bool) {
         if is_current {
             self.threads -= 1;
@@ -53,11 +54,10 @@ impl Pool {
         self.state.lock().queue.len()
     }
 
-    /// For a shutdown: takes the queued calls and makes resting threads check the epoch.
+    /// For a shutdown: takes the queued calls, and makes resting threads check the epoch.
     pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
         let mut state = self.state.lock();
-        // Resting threads are told to end, and those in a call end after it: the next epoch has its
-        // own threads.
+        // Resting threads end, and threads in a call end after it. The next epoch has its own threads.
         (state.free, state.threads) = (0, 0);
         let queue = std::mem::take(&mut state.queue);
         drop(state);

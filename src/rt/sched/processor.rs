@@ -1,8 +1,8 @@
 //! [`Processor`]: the right to run tasks, with its queue, timers and counters.
 //!
-//! It corresponds to Go's P. There are as many as workers, and spare ones that sysmon hands out
-//! while tasks block their threads. A thread owns at most one. A processor without an owner has an
-//! empty queue; other threads run its timers.
+//! It corresponds to Go's P. There is one per worker, and spare ones that sysmon adds while tasks block
+//! their threads. A thread owns at most one. A processor without an owner has an empty queue, and other
+//! threads run its timers.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -17,24 +17,23 @@ use crate::rt::time::ticks;
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-/// Compared with a turn longer than this, reading the clock or polling costs nothing.
+/// A turn longer than this is long. Compared with such a turn, the cost of reading the clock or of
+/// polling is negligible.
 pub(crate) const LONG_NANOS: u64 = 50_000;
 
-/// The number of operations that a task may complete in one poll before it yields: I/O that need
-/// not wait, and timers that are due.
+/// The number of operations that a task may complete in one poll before it yields: I/O operations that
+/// need not wait, and timers that are due.
 ///
-/// Without it a task whose socket is always ready would keep its thread forever. A yield costs one
-/// pass through the queue. One less than a multiple of [`CHECK_EVERY`], so that turns of a few
-/// operations read no clock.
+/// Without a budget, a task whose socket is always ready would keep its thread forever. The value is
+/// one less than a multiple of [`CHECK_EVERY`], so that a turn of a few operations reads no clock.
 pub(crate) const BUDGET: u32 = 31;
 
-/// The number of operations between two checks of the turn's length. A turn that is longer than
-/// [`TURN_NANOS`] ends at a check, whatever is left of its budget: an operation takes between one
-/// microsecond and some tens, so a count alone bounds the time badly.
+/// The number of operations between two checks of the turn's duration. An operation takes between one
+/// microsecond and some tens, so the number of operations alone does not bound the time.
 pub(crate) const CHECK_EVERY: u32 = 4;
 
-/// The length from which on a turn ends at the next check, in nanoseconds. A task that becomes ready
-/// meanwhile waits that long. The poll that follows the turn takes about a fortieth of it.
+/// A turn that has taken this long ends at the next check, in nanoseconds. A task that becomes ready
+/// meanwhile waits for the end of the turn.
 pub(crate) const TURN_NANOS: u64 = 20_000;
 
 /// The budget within the same poll after [`BUDGET`] is used up. A turn that ends with this or less
@@ -50,32 +49,33 @@ pub(crate) struct Processor {
     pub(crate) timers: TimerSet,
     /// The remaining budget of the running task; see `context::poll_budget`.
     pub(crate) budget: AtomicU32,
-    /// The mean length of a turn, weighted towards recent ones. Written by the owner, read by
-    /// thieves, corrected by sysmon.
+    /// The mean length of a turn, weighted towards recent ones. Written by the owner, read by threads
+    /// that steal, and corrected by sysmon.
     pub(crate) turn_nanos: AtomicU64,
     /// The record of the task that is being polled, or null.
     pub(crate) running: AtomicPtr<Record>,
-    /// Sysmon has seen the same poll for too long: other threads may take everything queued here,
-    /// including the next slot.
+    /// Whether sysmon has seen the same poll twice. If so, other threads may take every queued task,
+    /// including that in the next slot.
     pub(crate) stuck: AtomicBool,
-    /// Whether a thread owns it.
+    /// Whether a thread owns the processor.
     pub(crate) owned: AtomicBool,
-    /// The epoch in which it was handed to its owner.
+    /// The epoch in which its owner got the processor.
     pub(crate) epoch: AtomicU32,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
     pub(crate) steals: Counter,
     pub(crate) parks: Counter,
-    /// The turns of control tasks before others, and the times that one queued with the others.
+    /// The number of turns in which a control task ran before others.
     pub(crate) control_turns: Counter,
+    /// The number of times that a control task queued with the others.
     pub(crate) control_queued: Counter,
     /// Samples of the duration of polls.
     pub(crate) poll_times: Recorder,
     /// Samples of the time that woken tasks waited for their poll.
     pub(crate) wake_delays: Recorder,
-    /// The last turns and the number of turns, and the last events between them, for the black box.
-    /// Written by the owner.
+    /// The last turns, for the black box, and the number of turns. Written by the owner.
     pub(crate) turns: TurnRing,
+    /// The last events between the turns, for the black box. Written by the owner.
     pub(crate) events: EventRing,
 }
 
@@ -116,7 +116,7 @@ impl Processor {
         }
     }
 
-    /// Records an event of this moment. Owner only.
+    /// Records an event that happens now. Only the owner may call this.
     #[inline(never)]
     pub(crate) fn record(&self, mark: Mark, value: u64) {
         if !cfg!(netpoll_no_black_box) {
@@ -124,7 +124,7 @@ impl Processor {
         }
     }
 
-    /// Returns the record of the task that is being polled. The task may have ended already.
+    /// Returns the record of the task that is being polled. The task may have ended in the meantime.
     #[allow(unsafe_code)]
     pub(crate) fn running(&self) -> Option<&'static Record> {
         // ORDERING: Acquire pairs with the Release at the beginning of the turn.
@@ -138,7 +138,7 @@ impl Processor {
         self.running().map_or(0, Record::id)
     }
 
-    /// Returns whether its thread is in a turn, and recent turns were long.
+    /// Returns whether the owner is in a turn, and recent turns were long.
     pub(crate) fn is_in_long_turn(&self) -> bool {
         !self.running.load(Ordering::Relaxed).is_null() && self.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS
     }

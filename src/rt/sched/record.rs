@@ -1,9 +1,8 @@
-//! `Record`: the state of one live task, which any thread can read at any time.
+//! [`Record`]: the state of one live task, which any thread can read at any time.
 //!
-//! Records are slots of a slab, or leaked if the slab is full. They stay readable for the life of
-//! the process, so [`inspect`](crate::rt::inspect()) reads those of the slab while tasks start and
-//! end, without a lock and without accessing a task. The thread that polls a task writes its record;
-//! sysmon writes `cpu`.
+//! Records are slots of a slab, or leaked if the slab is full. They stay readable until the process
+//! ends, so [`inspect`](crate::rt::inspect()) reads the slab while tasks start and end, without a lock
+//! and without accessing a task. The thread that polls a task writes its record; sysmon writes `cpu`.
 //!
 //! # States
 //! *free* (id 0) → *in use* (the task's id) → *free*. Ids are never reused, so a reader that finds
@@ -16,9 +15,9 @@
 //!
 //! # The wait word
 //! An operation that returns Pending stores its wait in the record of the current task, as one word.
-//! Each poll begins by clearing the word. A socket operation takes precedence over a timer in the
-//! same task; a flag indicates that there are several. A task whose word is clear waits for
-//! something outside this crate, or is about to run.
+//! Each poll begins by clearing the word. If a task waits for several things, a socket operation takes
+//! precedence over a timer, and a flag is set. A task whose word is clear waits for something outside
+//! this crate, or is about to run.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -34,34 +33,34 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 #[derive(Debug)]
 pub(crate) struct Record {
     id: AtomicU64,
-    /// The epoch and the lane: a word of [`Lane::word`].
+    /// The epoch and the lane, packed by [`Lane::word`].
     epoch: AtomicU32,
-    /// What woke the task before its last poll: a packed [`Waits`].
+    /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// Free record: the link of the free list. Record in use: a packed [`Waits`].
+    /// The link of the free list if the record is free; otherwise a packed [`Waits`].
     waits: AtomicU32,
     polls: AtomicU32,
-    /// The approximate time at which the last poll began.
+    /// The rough time at which the last poll began.
     polled: AtomicU32,
     /// A [`CpuTime`], written by sysmon.
     cpu: AtomicU32,
-    /// The approximate time at which the task was spawned; the lowest two bits are the kind of task.
+    /// The rough time at which the task was spawned. The lowest two bits are the kind of task.
     born: AtomicU32,
-    /// The location of the spawn, as an offset; see [`pack_place`]. The lowest [`SLOT_BITS`] are the
-    /// slot's number within its block, or [`UNLISTED`], and never change.
+    /// The location of the spawn, as an offset; see [`pack_place`]. The lowest [`SLOT_BITS`] bits are
+    /// the slot's number within its block, or [`UNLISTED`], and never change.
     place: AtomicU32,
 }
 
 // The record is part of the cost of every task.
 const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 
-/// Set by `--cfg netpoll_no_records`, with which `ci/regression.sh` measures what the records cost.
+/// Set by `--cfg netpoll_no_records`, with which `ci/regression.sh` measures the cost of the records.
 const NO_RECORDS: bool = cfg!(netpoll_no_records);
 
 const SLOT_BITS: u32 = 5;
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
-/// The slot's number of a record outside the slab, used when there are more live tasks than slots in
-/// the slab. Snapshots do not include these records.
+/// The slot number of a record outside the slab. Such records are used when there are more live tasks
+/// than slots in the slab. Snapshots do not include them.
 const UNLISTED: u32 = SLOT_MASK;
 
 /// The kind of future that a record describes.
@@ -69,7 +68,7 @@ const UNLISTED: u32 = SLOT_MASK;
 pub(crate) enum Kind {
     /// A task that runs on the workers.
     Task = 0,
-    /// A task that stays on its thread.
+    /// A task that runs on the thread that spawned it.
     Local = 1,
     /// The future of a `block_on`.
     Root = 2,
@@ -77,27 +76,29 @@ pub(crate) enum Kind {
     Call = 3,
 }
 
-/// The event that a pending operation waits for.
+/// The event that a pending operation waits for, or the cause of a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
     Nothing,
-    /// Nothing: the task has yielded and is about to run.
+    /// The task has yielded and is about to run.
     Turn,
-    /// An edge of the socket with this tag.
+    /// An edge for reading of the socket with this tag.
     Readable(u32),
+    /// An edge for writing of the socket.
     Writable(u32),
-    /// The lock of one direction of the socket.
+    /// The lock for reading of the socket.
     ReadLock(u32),
+    /// The lock for writing of the socket.
     WriteLock(u32),
-    /// The peer's hang-up.
+    /// A hang-up by the socket's peer.
     HangUp(u32),
     /// A point in time on the [`clock`](crate::rt::time::clock).
     Time(u64),
     /// The end of the task with this id, of which only the lowest 28 bits are kept.
     Task(u64),
-    /// Nothing: a thread that runs no task has woken the task.
+    /// A thread that runs no task has woken the task.
     WokenByThread,
-    /// Nothing: the task with this id has woken it. Only the lowest 27 bits are kept.
+    /// The task with this id, of which only the lowest 27 bits are kept, has woken the task.
     WokenByTask(u64),
 }
 
@@ -110,11 +111,11 @@ const SEVERAL: u32 = 1 << 31;
 /// Marks the argument of a [`Waits::WokenByTask`], which has the kind of [`Waits::Nothing`].
 const BY_TASK: u32 = 1 << WAKER_BITS;
 const WAKER_BITS: u32 = ARGUMENT_BITS - 1;
-/// The word of a future that is being polled by a thread that is not a worker. (For a worker, the
-/// processor records the current task.)
+/// The word of a future that a thread other than a worker is polling. For a worker, the processor
+/// records the current task.
 const RUNNING: u32 = SEVERAL;
-/// Times are stored in units of 2²⁰ ns, modulo 2²⁸. The upper half of the range counts as past, so
-/// a time more than 39 hours ahead is read as an earlier one.
+/// Times are stored in units of 2²⁰ ns, modulo 2²⁸. The upper half of the range counts as past, so a
+/// time more than 39 hours ahead is not read correctly.
 const TIME_SHIFT: u32 = 20;
 
 impl Waits {
@@ -173,7 +174,7 @@ impl Waits {
     }
 }
 
-/// Returns the words of operations that wait for an edge of the socket `tag`, one per direction.
+/// Returns the words of operations that wait for an edge of the socket `tag`, one word per direction.
 pub(crate) fn edge_notes(tag: u32) -> [u32; 2] {
     [Waits::Readable(tag).pack(), Waits::Writable(tag).pack()]
 }
@@ -181,7 +182,7 @@ pub(crate) fn edge_notes(tag: u32) -> [u32; 2] {
 /// The records of all tasks.
 static RECORDS: Slab<Record> = Slab::new();
 
-/// Records outside the slab that are not in use.
+/// The free records outside the slab.
 static UNLISTED_FREE: Mutex<Vec<&Record>> = Mutex::new(Vec::new());
 
 /// Returns all records, including free ones.
@@ -189,8 +190,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.iter()
 }
 
-/// The fields of one task, read consistently. They are packed as in the record, because a snapshot
-/// has one per task.
+/// The fields of one task, read consistently. They are packed as in the record, because a snapshot has
+/// one `Reading` per task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) id: u64,
@@ -209,18 +210,19 @@ impl Reading {
         kind_of(self.born)
     }
 
-    /// Returns what the task waits for at the time `now`, and whether it also waits for something
+    /// Returns the wait of the task at the time `now`, and whether the task also waits for something
     /// else.
     pub(crate) fn waits(&self, now: u64) -> (Waits, bool) {
         Waits::unpack(self.waits, now)
     }
 
-    /// Returns what the task waited for before its last poll, or what woke it from there.
+    /// Returns the cause of the wake-up before the task's last poll: the task or thread that called the
+    /// waker, if it is known, or else the event that the task waited for.
     pub(crate) fn woken(&self, now: u64) -> Waits {
         Waits::unpack(self.woken, now).0
     }
 
-    /// Returns whether a thread that is not a worker is polling the future.
+    /// Returns whether a thread other than a worker is polling the future.
     pub(crate) fn is_running(&self) -> bool {
         self.waits == RUNNING
     }
@@ -265,8 +267,7 @@ impl Slot for Record {
     #[allow(unsafe_code)]
     fn index(&self) -> u32 {
         let place = self.place.load(Ordering::Relaxed) & SLOT_MASK;
-        // SAFETY: only the slab asks for the number of a record, and asks its own, whose places
-        // `vacant` has stored.
+        // SAFETY: only the slab calls this, for its own records, whose places `vacant` has stored.
         let FirstIndex(first) = unsafe { slab::shared(self, place) };
         first + place
     }
@@ -297,7 +298,7 @@ impl Record {
         record
     }
 
-    /// Returns a record outside the slab, which also stays readable for the life of the process.
+    /// Returns a record outside the slab, which also stays readable until the process ends.
     #[cold]
     fn unlisted() -> &'static Record {
         let free = UNLISTED_FREE.lock().pop();
@@ -308,11 +309,11 @@ impl Record {
         })
     }
 
-    /// Frees the record. The task has ended.
+    /// Frees the record of a task that has ended.
     pub(crate) fn close(&'static self) {
         self.id.store(0, Ordering::Relaxed);
-        // ORDERING: Release pairs with the Acquire fence of a reader: one that finds a link of the
-        // free list in the record also finds that the id has changed.
+        // ORDERING: Release pairs with the Acquire fence of a reader: a reader that sees a link of the
+        // free list in the record also sees that the id has changed.
         fence(Ordering::Release);
         if self.place.load(Ordering::Relaxed) & SLOT_MASK == UNLISTED {
             UNLISTED_FREE.lock().push(self);
@@ -337,17 +338,17 @@ impl Record {
         unpack_place(self.place.load(Ordering::Relaxed) >> SLOT_BITS)
     }
 
-    /// Reports whether the future is that of a `block_on`.
+    /// Returns whether the record is that of a `block_on` future.
     pub(crate) fn is_root(&self) -> bool {
         kind_of(self.born.load(Ordering::Relaxed)) == Kind::Root
     }
 
-    /// Reports whether the future stays on its thread.
+    /// Returns whether the future must be polled on one thread only.
     pub(crate) fn stays(&self) -> bool {
         matches!(kind_of(self.born.load(Ordering::Relaxed)), Kind::Local | Kind::Root)
     }
 
-    /// Adds what an operation waits for.
+    /// Adds a packed wait of the current task.
     pub(crate) fn note(&self, word: u32) {
         let seen = self.waits.load(Ordering::Relaxed);
         if matches!(seen, 0 | RUNNING) {
@@ -358,7 +359,7 @@ impl Record {
         }
     }
 
-    /// Replaces the word of what the task waits for.
+    /// Replaces the wait of the current task.
     #[inline]
     pub(crate) fn note_edge(&self, word: u32) {
         if NO_RECORDS {
@@ -367,8 +368,8 @@ impl Record {
         self.waits.store(word, Ordering::Relaxed);
     }
 
-    /// Records that a task or a thread has woken the task, which is not being polled. An event that
-    /// the task waits for leaves the word as it is.
+    /// Records the task or thread that has woken the task, which is not being polled. An event that
+    /// the task waits for does not call this, so the word still has the wait.
     #[inline]
     pub(crate) fn note_waker(&self, waker: Waits) {
         if NO_RECORDS {
@@ -395,16 +396,15 @@ impl Record {
         self.begin_poll(ticks::ticks());
         self.waits.store(RUNNING, Ordering::Relaxed);
         let polled = poll();
-        // The task may have ended in the poll. The record may then belong to another task, or be
-        // free, also from this moment on, and its word may be a link, which is never RUNNING.
+        // If the task has ended in the poll, or ends now, the record may belong to another task or be
+        // free. The word of a free record is a link, which is never RUNNING.
         if self.id() == id {
             let _ = self.waits.compare_exchange(RUNNING, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         polled
     }
 
-    /// Adds `nanos` to the time spent in polls: the period of the sample that found the task in a
-    /// poll.
+    /// Adds the period of a sample that found the task in a poll, in nanoseconds, to its CPU time.
     pub(crate) fn add_cpu(&self, nanos: u64) {
         self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).plus(nanos).0, Ordering::Relaxed);
     }
@@ -414,7 +414,7 @@ impl Record {
         self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).with_poll(duration).0, Ordering::Relaxed);
     }
 
-    /// Reads the task that has this record, if there is one.
+    /// Reads the fields of the task that has this record, if the record is in use.
     pub(crate) fn read(&self) -> Option<Reading> {
         // ORDERING: Acquire pairs with the Release in `open`.
         let id = self.id.load(Ordering::Acquire);
@@ -433,7 +433,7 @@ impl Record {
             lane: Lane::of_word(self.epoch_word()),
         };
         // ORDERING: Acquire pairs with the fence in `open`: if the id has not changed, all fields
-        // read are this task's.
+        // belong to this task.
         fence(Ordering::Acquire);
         (self.id.load(Ordering::Relaxed) == id).then_some(reading)
     }
@@ -448,8 +448,8 @@ fn kind_of(born: u32) -> Kind {
     }
 }
 
-/// Locations are constants in the program image. Their addresses are stored as distances from this
-/// one.
+/// Returns a location to which [`pack_place`] relates others. Locations are constants in the program
+/// image, so their distances are small.
 #[track_caller]
 fn origin() -> &'static Location<'static> {
     Location::caller()
@@ -459,12 +459,12 @@ fn anchor() -> &'static Location<'static> {
     origin()
 }
 
-/// The distance of two locations is a multiple of this.
+/// The distance between two locations is a multiple of this.
 const PLACE_ALIGN: isize = align_of::<Location<'static>>() as isize;
 const PLACE_BITS: u32 = u32::BITS - SLOT_BITS;
 
-/// Packs a location into [`PLACE_BITS`]. Returns 0 if it is too far away, which is possible in a
-/// library that was loaded later.
+/// Packs a location into [`PLACE_BITS`] bits. Returns 0 if it is too far away, which may happen in a
+/// library that is loaded later.
 fn pack_place(place: &'static Location<'static>) -> u32 {
     let distance =
         std::ptr::from_ref(place).expose_provenance().wrapping_sub(std::ptr::from_ref(anchor()).addr()) as isize;
@@ -479,7 +479,7 @@ fn unpack_place(packed: u32) -> Option<&'static Location<'static>> {
     if packed == 0 {
         return None;
     }
-    // The sign is in the highest of the bits.
+    // Shifting to the left and back extends the sign.
     let units = ((packed << SLOT_BITS) as i32 >> SLOT_BITS) as isize;
     let address = std::ptr::from_ref(anchor()).addr().wrapping_add_signed(units * PLACE_ALIGN);
     // SAFETY: `pack_place` was given a reference with this address, which is valid for the life of
@@ -551,7 +551,7 @@ mod tests {
         record.id.store(7, Ordering::Relaxed);
         let reading = record.read().unwrap();
         let cpu = reading.cpu.total();
-        // Other tests of this process may take part of the rest.
+        // Other tests of this process may take part of the shared rounding rest.
         assert!(cpu.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{cpu:?}");
         assert_eq!(reading.cpu.longest_poll(), Duration::from_millis(80));
     }

@@ -1,20 +1,22 @@
-//! [`Reports`]: the queue of reports to the user's function, of tasks that block their threads.
+//! [`Reports`]: the queue of reports about tasks that block their threads.
 //!
-//! The function is user code and may block, so it runs on a thread of its own, and sysmon goes on
-//! watching. Reports are made one after the other, in order. The thread starts with the first report
-//! and ends when none is left. If the system refuses the thread, sysmon makes the reports.
+//! A report is a call of the user's function, which may block. So it runs on a separate thread, while
+//! sysmon continues to watch. Reports are made one at a time, in order. The thread starts with the
+//! first report and ends when the queue is empty. If the system refuses to create the thread, sysmon
+//! makes the reports.
 //!
-//! A thread that a shutdown left behind in a report ends after it; the next epoch has its own.
+//! A thread that a shutdown left behind in a report ends after this report. The next epoch has its own
+//! thread.
 
 use std::collections::VecDeque;
 
 use crate::rt::config::BlockedTask;
 use crate::sync::Mutex;
 
-/// The maximum number of reports that wait for one in progress. Further ones are dropped.
+/// The maximum number of queued reports. Further ones are dropped.
 const QUEUED_MAX: usize = 256;
 
-/// The reports that are to be made; see the [module documentation](self).
+/// The queued reports; see the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Reports(Mutex<State>);
 
@@ -35,7 +37,7 @@ impl Reports {
         let mut state = self.0.lock();
         let age = epoch.wrapping_sub(state.epoch).cast_signed();
         if age < 0 {
-            // A sysmon that is late for the end of its epoch.
+            // The sysmon of an epoch that has ended.
             return false;
         }
         if age > 0 {
@@ -46,7 +48,7 @@ impl Reports {
         !std::mem::replace(&mut state.has_thread, true)
     }
 
-    /// Takes the next report of `epoch`. If there is none, the calling thread no longer counts.
+    /// Takes the next report of `epoch`. If there is none, the calling thread must end.
     pub(super) fn pop(&self, epoch: u32) -> Option<BlockedTask> {
         let mut state = self.0.lock();
         if state.epoch != epoch {
@@ -65,7 +67,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn late_reports_of_an_earlier_epoch_leave_those_of_the_next() {
+    fn late_report_of_an_earlier_epoch_is_dropped() {
         let reports = Reports::new();
         let task = |number| BlockedTask {
             id: TaskId::from_number(number),
@@ -74,12 +76,12 @@ mod tests {
             blocked_for: Duration::ZERO,
         };
         assert!(reports.push(1, vec![task(1)]));
-        assert!(reports.push(2, vec![task(2)]), "the next epoch has a thread of its own");
+        assert!(reports.push(2, vec![task(2)]), "the next epoch has its own thread");
         assert!(!reports.push(1, vec![task(3)]));
         assert!(!reports.push(2, vec![task(4)]));
         assert!(reports.pop(1).is_none());
         let ids: Vec<_> = std::iter::from_fn(|| reports.pop(2)).map(|task| task.id).collect();
         assert_eq!(ids, [TaskId::from_number(2), TaskId::from_number(4)]);
-        assert!(reports.push(2, vec![task(5)]), "its thread has ended");
+        assert!(reports.push(2, vec![task(5)]), "the thread has ended");
     }
 }

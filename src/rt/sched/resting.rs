@@ -1,27 +1,27 @@
 //! Resting threads: how they go to rest, are woken, and get a processor.
 //!
-//! The lists are in [`Idle`], under one lock. It is taken when a thread goes to rest or is woken,
-//! never per request. A worker that rests has given its processor back; it is woken with one
-//! assigned to it.
+//! The lists are in [`Idle`], under one lock, which is taken when a thread goes to rest or is woken,
+//! and never per request. A worker that rests has given its processor back. When it is woken, it gets
+//! one assigned.
 //!
 //! # States of a worker
-//! running (owns a processor) → asleep in epoll (keeps it) → running; or running → listed here
-//! (gave it back) → assigned one → running. A worker beyond the configured number that is not
+//! *running* (owns a processor) → *asleep* in epoll (keeps it) → *running*; or *running* → *resting*
+//! (has given it back) → *assigned* one → *running*. A worker beyond the configured number that is not
 //! needed ends after [`SURPLUS_REST`].
 //!
 //! # The wish for the role of polling
 //! ```text
 //! Wish::None ── ask_for_role (a thread in block_on, before it parks) ──→ Asked ── grant_role (a worker about to sleep in epoll) ──→ Granted
 //!   ↑                                                                     │                                                      │
-//!   └──────────────────────── withdraw_wish (the thread in block_on, whatever woke it) ─────────────────────────────────────────┘
+//!   └──────────────────────── withdraw_wish (the thread in block_on, for whatever reason it woke) ──────────────────────────────┘
 //! ```
 //! The worker that grants the wish releases the role and rests. From then on the thread that asked
 //! is responsible: it takes the role, or makes sure that another thread does (model
 //! `the_role_is_not_lost_when_a_wish_is_granted`).
 //!
 //! # Invariants
-//! * R1 (`runtime.rs`) — the thread that wakes another one increments `awake` on its behalf, so
-//!   that two threads do not each wake one for the same work.
+//! * R1 (`runtime.rs`) — a thread that wakes another one increments `awake` on its behalf, so that two
+//!   threads do not each wake one for the same work.
 
 use std::time::{Duration, Instant};
 
@@ -36,12 +36,12 @@ use crate::rt::runtime::Runtime;
 use crate::sync::{Arc, Ordering};
 use crate::trace;
 
-/// How long a thread beyond the configured workers rests before it ends.
+/// The time for which a worker beyond the configured number rests before it ends.
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
 impl Runtime {
-    /// Wakes or starts a thread with a processor; a spare one only if `spare`. Returns false if no
-    /// processor is left.
+    /// Wakes or starts a thread and gives it a processor, which may be a spare one if `spare`. Returns
+    /// false if no processor is free, or if the system refuses to create a thread.
     pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
         let mut idle = self.idle.lock();
         let id = match idle.free.pop() {
@@ -80,16 +80,17 @@ impl Runtime {
         false
     }
 
-    /// Wakes a thread to help another one that has too much work: one at rest, or, if no processor
-    /// is free for it and the work consists of long turns, the one that sleeps in epoll with its
-    /// processor. (With short turns, the next event wakes that one soon enough.)
+    /// Wakes a thread to help another one that has too much work. This is a resting thread or, if no
+    /// processor is free for it and the work consists of long turns (`is_long`), a worker that sleeps in
+    /// epoll with its processor. With short turns, the next event wakes that worker soon enough.
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
         if !self.wake_one(false) && is_long {
             self.wake_worker();
         }
     }
 
-    /// Takes a processor from a list of `epoch` for an owner.
+    /// Marks a processor that was taken from a list as owned in `epoch`, by a thread that counts as
+    /// awake.
     fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
         let processor = self.processor_at(id);
         processor.epoch.store(epoch, Ordering::Relaxed);
@@ -107,10 +108,9 @@ impl Runtime {
         self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok()
     }
 
-    /// Lists a processor that no longer has an owner. Returns false if it is of an epoch that is
-    /// over.
+    /// Lists a processor that no longer has an owner. Returns false if its epoch is over.
     fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
-        debug_assert_eq!(processor.queue.len(), 0, "a processor is given back with tasks");
+        debug_assert_eq!(processor.queue.len(), 0, "a processor was given back with tasks");
         let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
         processor.owned.store(false, Ordering::SeqCst);
         if !of_now {
@@ -137,8 +137,8 @@ impl Runtime {
         Some(processor)
     }
 
-    /// Gives the processor back, unless there is work. Its queue must be empty. `sleeper` is that
-    /// of a worker.
+    /// Gives the processor back, unless there is work for it; then returns false. Its queue must be
+    /// empty. `sleeper` belongs to the calling worker; a thread in `block_on` has none.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
         let roles = &self.driver.roles;
@@ -150,9 +150,9 @@ impl Runtime {
         self.list(&mut idle, processor, sleeper);
         let is_spare = processor.id >= idle.first_spare;
         drop(idle);
-        // ORDERING: SeqCst. The holder of the role at the check above may have released it since,
-        // and blocks or leaves. It decrements and then reads `awake`; this thread decrements and
-        // then checks the roles (models `some_thread_polls_when_all_rest` and
+        // ORDERING: SeqCst. The thread that held the role at the check above may have released it
+        // since, and may block or leave. It decrements and then reads `awake`; this thread decrements
+        // `awake` and then checks the roles (models `some_thread_polls_when_all_rest` and
         // `last_awake_thread_polls_both_shards`).
         self.ensure_worker_after_listing();
         if is_spare {
@@ -161,7 +161,7 @@ impl Runtime {
         true
     }
 
-    /// Lists the processor of a thread that gives it back.
+    /// Lists the processor of a thread that gives it back, and the thread if it is a worker.
     fn list(&'static self, idle: &mut Idle, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.record(Mark::Rest, 0);
@@ -176,7 +176,7 @@ impl Runtime {
         context::set_processor(None);
     }
 
-    /// Reports the end of a spare worker whose thread gave up its processor with the epoch.
+    /// Reports the end of a spare worker that has given up its processor because the epoch is over.
     pub(crate) fn report_end(&self, processor: &Processor) {
         if cfg!(not(feature = "tracing")) {
             return;
@@ -195,13 +195,12 @@ impl Runtime {
         }
     }
 
-    /// Called when a thread gives up its processor: the tasks go to the shared queue, the processor
-    /// to the next thread that is woken.
+    /// Called when a thread gives up its processor. The queued tasks go to the shared queue, and the
+    /// processor to the next thread that is woken.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         context::set_processor(None);
-        // The current turn, which continues or was ended by a panic, no longer belongs to a
-        // processor.
+        // If a turn is in progress, it continues without a processor, or a panic has ended it.
         if !processor.running.swap(std::ptr::null_mut(), Ordering::Relaxed).is_null() {
             processor.turns.end();
         }
@@ -213,7 +212,7 @@ impl Runtime {
         self.ensure_worker_after_leaving();
     }
 
-    /// Called when a thread no longer runs things here: makes sure that another thread does the
+    /// Called when a thread no longer works for the runtime: makes sure that another thread does the
     /// remaining work.
     pub(crate) fn ensure_worker_after_leaving(&'static self) {
         if !self.is_running() {
@@ -237,7 +236,8 @@ impl Runtime {
         sleeper.assigned.lock().take()
     }
 
-    /// The rest of a worker: until a processor is assigned to it, or it must end.
+    /// Rests until a processor is assigned to the calling worker, and returns the processor. Returns
+    /// `None` if the worker must end.
     pub(crate) fn rest(&'static self, sleeper: &Arc<Sleeper>, epoch: u32) -> Option<&'static Processor> {
         let mut until = None;
         loop {
@@ -262,8 +262,8 @@ impl Runtime {
                     idle.sleepers.push(sleeper.clone());
                 }
             }
-            // A nested `block_on` has brought this thread here without a processor: work may have
-            // found no thread in the meantime.
+            // After a nested `block_on`, the worker rests without having listed its processor here, so
+            // work may have found no thread in the meantime.
             if self.injected() > 0 {
                 self.ensure_worker();
             }
@@ -271,9 +271,9 @@ impl Runtime {
         }
     }
 
-    /// Called by a worker that has the roles of `shards` and is about to sleep in epoll: leaves them
-    /// to the thread in `block_on` that asked for the role, and rests. That thread then polls itself, which
-    /// saves a hop between threads per request. Returns false if no thread asks.
+    /// Called by a worker that has the roles of `shards` and is about to sleep in epoll. If a thread in
+    /// `block_on` has asked for the role, releases the roles and rests. That thread then polls itself,
+    /// which saves a hop between threads per request. Returns false if no thread has asked.
     pub(crate) fn grant_role(
         &'static self,
         shards: Shards,
@@ -297,7 +297,7 @@ impl Runtime {
         true
     }
 
-    /// Asks for the role on behalf of a thread in `block_on`, which then parks. Returns false if
+    /// Asks for the role on behalf of a thread in `block_on`, which must then park. Returns false if
     /// another thread has asked.
     pub(crate) fn ask_for_role(&'static self, root: &Arc<Root>) -> bool {
         let mut idle = self.idle.lock();
@@ -305,7 +305,7 @@ impl Runtime {
             return false;
         }
         idle.wish = Wish::Asked(root.clone());
-        // ORDERING: SeqCst: the wish is stored before the check whether a worker sleeps. A worker
+        // ORDERING: SeqCst: the wish is stored before this checks whether a worker sleeps. A worker
         // announces its sleep and then checks for a wish.
         self.role_wished.store(true, Ordering::SeqCst);
         drop(idle);
@@ -326,12 +326,12 @@ impl Runtime {
         was_granted
     }
 
-    /// Parks a thread in `block_on`, unless it has to poll.
+    /// Parks a thread in `block_on`, unless no other thread polls.
     pub(crate) fn park_root(&'static self, root: &Arc<Root>) {
         self.idle.lock().roots.push(root.clone());
         self.root_ends();
-        // ORDERING: SeqCst: listed, then one more check of the role; `ensure_poller` checks the
-        // list after the role was released.
+        // ORDERING: SeqCst: the thread is listed before it checks the roles again; `ensure_poller`
+        // checks the list after a role was released.
         if !self.is_running() || self.driver.roles.are_taken() || !self.needs_poller() {
             root.park();
         }
@@ -345,8 +345,8 @@ impl Runtime {
         roots.iter().for_each(|root| root.nudge());
     }
 
-    /// Makes one parked thread in `block_on` check whether it should poll. Returns false if there
-    /// is none.
+    /// Makes one parked thread in `block_on` check whether it should poll. Returns false if no thread
+    /// is parked.
     pub(crate) fn nudge_root(&self) -> bool {
         let root = self.idle.lock().roots.last().cloned();
         if let Some(root) = &root {
@@ -355,7 +355,7 @@ impl Runtime {
         root.is_some()
     }
 
-    /// Counts a worker thread that ends with its epoch.
+    /// Removes a worker thread that ends with its epoch from the count.
     pub(crate) fn worker_ends(&self) {
         self.idle.lock().threads -= 1;
     }

@@ -1,17 +1,17 @@
-//! [`Root`]: the state of a thread in `block_on`, as the waker of its root future sees it.
+//! [`Root`]: the state of a thread in `block_on` and of the waker of its root future.
 //!
 //! # States
 //! ```text
 //! WOKEN ── begin_turn ──→ RUNNING ──→ POLLING | PARKED ──→ RUNNING
 //!   ↑                        │               │
-//!   └──────── wake ──────────┴───────────────┘   (also breaks the poll, or unparks)
+//!   └──────── wake ──────────┴───────────────┘   (also interrupts the poll, or unparks)
 //! ```
 //!
 //! # Memory ordering
-//! One word, changed by read-modify-writes. The swap in `wake` is a Release and that in
-//! `begin_turn` an Acquire: what the waker's thread wrote is visible to the following poll. `wake`
-//! is SeqCst with respect to the announcement of a sleep in the role: either the thread sees that
-//! it is woken when it enters POLLING, or the waker sees POLLING and interrupts the sleep (model
+//! The state is one word, changed by read-modify-writes. The swap in `wake` is a Release and that in
+//! `begin_turn` an Acquire, so the following poll sees the writes of the waking thread. `wake` is
+//! SeqCst with respect to the announcement of a sleep in the role: either the sleeping thread sees that
+//! it was woken when it enters POLLING, or `wake` sees POLLING and interrupts the sleep (model
 //! `root_waker_against_sleep`).
 
 use std::time::Instant;
@@ -28,7 +28,7 @@ const PARKED: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Root {
     state: AtomicU32,
-    /// A shard of the poller in which the thread sleeps, while it is POLLING.
+    /// A shard of the poller in which the thread sleeps while it is POLLING.
     shard: AtomicUsize,
     parker: Parker,
 }
@@ -38,12 +38,13 @@ impl Root {
         Root { state: AtomicU32::new(WOKEN), shard: AtomicUsize::new(0), parker: Parker::new() }
     }
 
-    /// Wakes the root future. `break_poll` interrupts the thread's sleep in a shard of the poller.
+    /// Wakes the root future. Calls `break_poll` with the shard in which the thread sleeps, if it does,
+    /// to interrupt the sleep.
     #[inline]
     pub(crate) fn wake(&self, break_poll: impl FnOnce(usize)) {
         // ORDERING: SeqCst; see the module documentation.
         match self.state.swap(WOKEN, Ordering::SeqCst) {
-            // ORDERING: Relaxed; published by the step to POLLING.
+            // ORDERING: Relaxed: published by the transition to POLLING.
             POLLING => break_poll(self.shard.load(Ordering::Relaxed)),
             PARKED => self.parker.unpark(),
             _ => {}
@@ -59,7 +60,7 @@ impl Root {
         self.state.load(Ordering::Acquire) == WOKEN
     }
 
-    /// Begins a turn of the root future if it was woken.
+    /// Begins a turn of the root future if it was woken. Returns whether it was.
     pub(crate) fn begin_turn(&self) -> bool {
         self.is_woken() && self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
     }
@@ -88,7 +89,7 @@ impl Root {
         }
     }
 
-    /// Returns false if the root future was woken in state `from`.
+    /// Changes the state. Returns false if the root future was woken in state `from`.
     fn leave(&self, from: u32, to: u32) -> bool {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Acquire).is_ok()
     }

@@ -1,17 +1,17 @@
-//! [`SharedQueue`]: a FIFO of runnable tasks that every thread pushes to and takes from.
+//! [`SharedQueue`]: a FIFO of runnable tasks that all threads use.
 //!
 //! The runtime has two: the injector, for tasks that are woken by threads without a processor, and
 //! the control lane ([`lanes`](super::lanes)).
 //!
 //! # Invariants
 //! * Q1 (`queue.rs`) — every pushed item is taken exactly once.
-//! * R1 (`runtime.rs`) — an item that is in the queue when the last awake thread goes to sleep keeps
-//!   that thread awake, or the thread that pushed it wakes another.
+//! * R1 (`runtime.rs`) — if an item is in the queue when the last awake thread goes to sleep, either
+//!   that thread stays awake, or the thread that pushed the item wakes another one.
 //!
 //! # Memory ordering
-//! The items are under the lock. `len` is their number, stored before the lock is released, so that
-//! threads find an empty queue without the lock. It is SeqCst: a thread that brings work pushes it
-//! and then reads the number of awake threads; a thread that goes to sleep decrements that number
+//! The items are protected by the lock. `len` is their number, stored before the lock is released, so
+//! that threads detect an empty queue without the lock. It is SeqCst: a thread that brings work pushes
+//! it and then reads the number of awake threads; a thread that goes to sleep decrements that number
 //! and then reads `len` (model `shared_queue_against_sleep`). Pushes and takes store `len` in the
 //! order of the lock (model `shared_queue_two_pushers`).
 
@@ -41,7 +41,7 @@ impl SharedQueue {
         self.len.load(Ordering::SeqCst)
     }
 
-    /// Calls `push` with the items, and publishes their number.
+    /// Calls `push` with the items under the lock, and publishes their number.
     pub(crate) fn change<T>(&self, push: impl FnOnce(&mut VecDeque<SendItem>) -> T) -> T {
         let mut items = self.items.lock();
         let result = push(&mut items);
@@ -57,7 +57,7 @@ impl SharedQueue {
         result
     }
 
-    /// Takes the oldest item, and passes up to `more` further ones to `rest`.
+    /// Takes the oldest item, and passes up to `more` further items to `rest`.
     pub(crate) fn pop(&self, more: usize, rest: impl FnMut(Item)) -> Option<Item> {
         if self.len() == 0 {
             return None;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn room_of_a_long_backlog_is_freed() {
+    fn memory_of_a_long_backlog_is_freed() {
         let queue = SharedQueue::new();
         push(&queue, 1..=100_000);
         assert_eq!(queue.take().len(), 100_000);

@@ -1,22 +1,22 @@
-//! What happens when the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
+//! Makes progress while the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
 //!
-//! A refusal is recorded, and everything that waits for a thread makes progress without further
-//! external events:
+//! A refusal is recorded, and all work that waits for a thread makes progress without further external
+//! events:
 //!
 //! | refused | meanwhile | then |
 //! |---|---|---|
-//! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms, and after [`LASTS`] without any runs tasks and polls itself |
-//! | a blocking thread | calls wait for the existing threads | sysmon tries again every 10 ms, and after [`LASTS`] queues calls as tasks |
+//! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`] without any worker, it runs tasks and polls itself |
+//! | a blocking thread | calls wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`], it queues calls as tasks |
 //! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
-//! | sysmon in place of one that waits in `block_on` | the waiting thread polls | it tries again every 10 ms |
+//! | the replacement of a sysmon that waits in `block_on` | the waiting thread polls | the waiting thread tries again every 10 ms |
 //! | sysmon | the start tries again for a quarter of a second | [`Builder::start`](crate::rt::Builder::start) fails; a start by first use continues without any thread |
 //!
 //! # Without any thread
-//! No worker is started before sysmon, because a blocked worker relies on it. Every use tries again
-//! to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls. Under another
-//! executor, the thread that spawns, or polls a handle, a sleep or a deadline, does a slice of the
-//! work, and its future is polled again: [`Runtime::stand_in`]. A socket that would have to wait
-//! there fails with an error.
+//! No worker is started before sysmon, because a blocked worker relies on it. Every use of the runtime
+//! tries again to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls. Under
+//! another executor, a thread that spawns a task, or polls a handle, a sleep or a deadline, does a
+//! slice of the work, and its future is polled again: [`Runtime::stand_in`]. An operation on a socket
+//! that would have to wait there fails with an error.
 
 use std::io;
 use std::task::Context;
@@ -34,18 +34,18 @@ use crate::sync::Ordering;
 
 /// A refusal that lasts this long is considered permanent.
 pub(crate) const LASTS: Duration = Duration::from_millis(300);
-/// How long a thread that stands in runs tasks at a time.
+/// The time for which a thread that stands in runs tasks.
 const SLICE: Duration = Duration::from_millis(10);
-/// How long it sleeps if there was nothing to do.
+/// The time for which a thread that stands in sleeps if there was no work.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Pauses between attempts of a start, in milliseconds.
+/// The pauses between attempts of a start, in milliseconds.
 const PAUSES_MS: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 
 impl Runtime {
-    /// Returns whether the system refused a thread, and sysmon has not tried again since.
+    /// Returns whether the system has refused to create a thread, and sysmon has not tried again since.
     pub(crate) fn is_short_of_threads(&self) -> bool {
         // ORDERING: SeqCst: `refused` stores this before it checks whether sysmon sleeps; sysmon
-        // does it the other way round.
+        // announces its sleep before it reads this.
         self.short_of_threads.load(Ordering::SeqCst)
     }
 
@@ -53,7 +53,7 @@ impl Runtime {
         self.short_of_threads.store(is_short, Ordering::SeqCst);
     }
 
-    /// Called when a thread was refused.
+    /// Called when the system has refused to create a thread.
     pub(crate) fn refused(&'static self) {
         self.set_short_of_threads(true);
         // If sysmon is missing, a thread in `block_on` runs the tasks.
@@ -62,7 +62,10 @@ impl Runtime {
         self.notice_activity();
     }
 
-    /// Starts sysmon for a runtime that is about to start.
+    /// Starts sysmon for a runtime that is about to start. Tries again for a quarter of a second.
+    ///
+    /// # Errors
+    /// Returns the error of creating the thread.
     pub(crate) fn start_sysmon_patiently(&'static self, epoch: u32) -> io::Result<()> {
         for pause_ms in PAUSES_MS {
             if self.start_sysmon(epoch).is_ok() {
@@ -85,8 +88,8 @@ impl Runtime {
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
     }
 
-    /// Called when a future is pending under another executor. If there is no thread of the
-    /// runtime, this one does some of the work, and the future is polled again.
+    /// Called when a future is pending under another executor. If the runtime has no thread, the
+    /// calling thread does a slice of the work, and the future is polled again.
     #[inline]
     pub(crate) fn stand_in(&'static self, cx: &mut Context<'_>) {
         if self.sysmon.is_missing() && self.stand_in_now() {
@@ -94,7 +97,7 @@ impl Runtime {
         }
     }
 
-    /// Does some of the work on a thread that has spawned a task.
+    /// Does a slice of the work on a thread that has spawned a task, if the runtime has no thread.
     #[inline]
     pub(crate) fn stand_in_once(&'static self) {
         if self.sysmon.is_missing() {
@@ -102,7 +105,7 @@ impl Runtime {
         }
     }
 
-    /// Returns false if another thread does the work.
+    /// Does a slice of the work. Returns false if another thread does the work.
     #[cold]
     fn stand_in_now(&'static self) -> bool {
         // A thread in `block_on` does the work between the turns of its root future, and a thread
@@ -135,7 +138,7 @@ impl Runtime {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         self.visitors.fetch_add(1, Ordering::SeqCst);
         let until = Instant::now() + SLICE;
-        // A root future that is always woken, so that the loop returns after the queued tasks.
+        // A root future that counts as woken, so that the loop returns after the queued tasks.
         let root = Root::new();
         let mut exit = core.run(processor, None, Some(&root), epoch);
         while exit == Exit::Root && processor.queue.len() + self.injected() > 0 && Instant::now() < until {

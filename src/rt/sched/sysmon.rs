@@ -1,4 +1,4 @@
-//! [`Sysmon`]: the state of sysmon, the thread that watches all others.
+//! [`Sysmon`]: the state of sysmon, the thread that watches the other threads.
 
 use std::sync::Weak;
 
@@ -14,16 +14,17 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 /// The state of sysmon; see [`monitor`](super::monitor).
 #[derive(Debug)]
 pub(crate) struct Sysmon {
-    /// Whether the thread ticks. If not, it sleeps, or does not exist.
+    /// Whether the thread ticks. If not, it sleeps or does not exist.
     pub(super) ticks: AtomicBool,
-    /// The thread of the current epoch. One of an earlier epoch may still be in a waker.
+    /// The thread of the current epoch. The thread of an earlier epoch may still be in a waker.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
-    /// Whether the system refused the thread, so that the runtime runs without it.
+    /// Whether the system refused to create the thread, so that the runtime runs without it.
     pub(super) is_missing: AtomicBool,
+    /// The total number of times that a task was found to block its thread.
     pub(crate) blocked: AtomicU64,
     /// The number of workers that were stuck at the last check.
     pub(super) stuck: AtomicUsize,
-    /// The tasks that were found stuck lately, for the black box.
+    /// The last tasks that were found stuck, for the black box.
     pub(super) events: LazyBox<EventRing>,
     pub(super) reports: Reports,
     pub(super) wakes: WakeQueue,
@@ -51,7 +52,7 @@ impl Sysmon {
         self.events.get().map(|events| events.read().0).unwrap_or_default()
     }
 
-    /// Returns a batch that sysmon watches.
+    /// Returns a new batch that sysmon watches.
     pub(super) fn register_batch(&self) -> Arc<Batch> {
         let batch = Arc::new(Batch::new());
         let mut batches = self.batches.lock();
@@ -60,7 +61,7 @@ impl Sysmon {
         batch
     }
 
-    /// Takes the wakers of the batches that have not moved since the last check. Returns whether
+    /// Takes the wakers of the batches that made no progress since the last check. Returns whether
     /// other batches have wakers.
     pub(super) fn take_stuck_wakers(&self, wakers: &mut Wakers) -> bool {
         let mut are_left = false;
@@ -81,14 +82,14 @@ impl Sysmon {
 
     /// Returns the number of workers that were stuck at the last check.
     pub(crate) fn stuck(&self) -> usize {
-        // ORDERING: Relaxed; a hint that may be late.
+        // ORDERING: Relaxed: a hint that may be stale.
         self.stuck.load(Ordering::Relaxed)
     }
 
     /// Returns whether the runtime runs without sysmon.
     #[inline]
     pub(crate) fn is_missing(&self) -> bool {
-        // ORDERING: Relaxed; a hint: the lock around the thread decides.
+        // ORDERING: Relaxed: a hint; the lock around `thread` decides.
         self.is_missing.load(Ordering::Relaxed)
     }
 
@@ -99,12 +100,12 @@ impl Sysmon {
     /// Returns whether the thread ticks, or is about to.
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
-        // ORDERING: SeqCst: the activity's counter or `awake` is stored before `ticks` is read; the
-        // thread does it the other way round.
+        // ORDERING: SeqCst: the counter of the activity or `awake` is stored before `ticks` is read;
+        // the thread stores `ticks` before it reads them.
         self.ticks.load(Ordering::SeqCst)
     }
 
-    /// Makes the thread tick. Returns false if there is none.
+    /// Makes the thread tick. Returns false if there is no thread.
     pub(super) fn rouse(&self) -> bool {
         let thread = self.thread.lock();
         let Some(parker) = &*thread else { return false };
@@ -114,7 +115,7 @@ impl Sysmon {
         true
     }
 
-    /// Changes `ticks` for the thread of `parker`. Returns false if its epoch is over.
+    /// Sets `ticks` for the thread of `parker`. Returns false if the epoch of that thread is over.
     pub(super) fn set_ticks(&self, parker: &Arc<Parker>, ticks: bool) -> bool {
         let thread = self.thread.lock();
         let is_current = thread.as_ref().is_some_and(|current| Arc::ptr_eq(current, parker));
@@ -124,7 +125,7 @@ impl Sysmon {
         is_current
     }
 
-    /// For a shutdown, which has advanced the epoch: makes the thread check it.
+    /// For a shutdown that has advanced the epoch: wakes the thread, so that it checks the epoch.
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
         self.is_missing.store(false, Ordering::Relaxed);

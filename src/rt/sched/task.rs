@@ -1,13 +1,13 @@
 //! Tasks: spawning, scheduling, and their end.
 //!
 //! `async-task` implements the mechanism. [`TaskData`] adds identity, name, task-local values and
-//! the epoch. It is the task's metadata, in the same allocation, and the schedule function is a
-//! plain function, so a task costs one allocation and captures no pointer.
+//! the epoch. It is the task's metadata, in the same allocation. The schedule function captures
+//! nothing, so a task costs one allocation.
 //!
 //! # Invariants
-//! * 11 — a panic of the future ends only that task: `async-task` keeps it for the awaiting task.
-//! * E1 — a runnable whose epoch is not the current one is dropped instead of queued, which cancels
-//!   it: a shutdown ends earlier tasks, even if their wakers still exist.
+//! * 11 — a panic of the future ends only its task. `async-task` keeps the panic for the awaiting task.
+//! * E1 — a runnable whose epoch is not the current one is dropped instead of queued, which cancels the
+//!   task. So a shutdown ends all tasks, even if their wakers still exist.
 
 use std::future::Future;
 use std::panic::Location;
@@ -30,11 +30,11 @@ use crate::sync::Ordering;
 use crate::trace;
 
 pin_project! {
-    /// A task's future with the counting of its end. It is taken out when it is dropped, because
-    /// its destructor may panic (11).
+    /// A task's future, which counts the end of the task. `drop` takes the future out, because its
+    /// destructor may panic (11).
     ///
-    /// It does not have the task's number: the task is the current one wherever its future is dropped,
-    /// by a poll or by [`discard`].
+    /// The task's number is not stored, because the task is the current one wherever its future is
+    /// dropped: in a poll or in [`discard`].
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
@@ -45,7 +45,7 @@ pin_project! {
             let task = context::with_task(|task| task.map(|task| (task.number(), task.lane())));
             let mut this = this.project();
             contain(|| this.future.set(None));
-            debug_assert!(task.is_some(), "a future was dropped outside of its task");
+            debug_assert!(task.is_some(), "a future was dropped outside its task");
             if let Some((number, lane)) = task {
                 end_locals(number);
                 if lane == Lane::Control {
@@ -70,9 +70,9 @@ impl<F: Future> Future for Tracked<F> {
     }
 }
 
-/// Drops the local values of the task `number`, whose future was dropped, and ends its turn. (It is
-/// the current task wherever its future is dropped.) The values must not live as long as the task's
-/// handle and wakers: values that remained would be dropped where a panic ends the process.
+/// Drops the local values of the task `number`, whose future was dropped, and ends its turn. The task is
+/// the current one wherever its future is dropped. The values must not live as long as the task's handle
+/// and wakers, because then they would be dropped where a panic aborts the process.
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {
         let Some(task) = task.filter(|task| task.number() == number) else { return };
@@ -83,8 +83,7 @@ pub(crate) fn end_locals(number: u64) {
     context::end_task(number);
 }
 
-/// The output of a task, until it is taken. If it is not taken, it is dropped, and its destructor
-/// may panic (11).
+/// The output of a task. If it is not taken, `drop` catches a panic of its destructor (11).
 #[derive(Debug)]
 pub(crate) struct Output<T>(Option<T>);
 
@@ -106,7 +105,7 @@ impl<T> Drop for Output<T> {
     }
 }
 
-/// Runs a destructor in a place where `async-task` would end the process if it panicked.
+/// Runs a destructor, and catches and counts its panic. Used where `async-task` would abort the process.
 pub(crate) fn contain(destructor: impl FnOnce()) {
     if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructor)) {
         drop_payload(payload);
@@ -122,7 +121,7 @@ fn current_lane() -> Lane {
     context::with_task(|task| task.map_or(Lane::Normal, TaskData::lane))
 }
 
-/// Spawns a task on the workers, in the lane of the current one if `lane` is `None`.
+/// Spawns a task on the workers. If `lane` is `None`, the task inherits the lane of the current one.
 pub(crate) fn spawn<F>(
     name: Option<Name>,
     lane: Option<Lane>,
@@ -140,7 +139,8 @@ where
     spawn_with(data, future)
 }
 
-/// Spawns a task of this crate on the workers. Calls no subscriber, so that any thread may do so.
+/// Spawns a task of this crate on the workers. Does not call a `tracing` subscriber, so any thread may
+/// use it.
 pub(crate) fn spawn_untraced<F>(place: &'static Location<'static>, future: F) -> RawTask<F::Output>
 where
     F: Future + Send + 'static,
@@ -168,7 +168,7 @@ where
     task
 }
 
-/// Spawns a task that runs once, on the blocking pool.
+/// Spawns a call of `f` on the blocking pool.
 pub(crate) fn spawn_blocking<F, T>(name: Option<Name>, place: &'static Location<'static>, f: F) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -177,7 +177,7 @@ where
     spawn_call(name, place, f, |runnable| runtime().pool_push(&runtime().pool, runnable))
 }
 
-/// Spawns a task that runs once, on the pool for name look-ups.
+/// Spawns a call of `f` on the pool for name look-ups.
 #[track_caller]
 pub(crate) fn spawn_lookup<F, T>(f: F) -> RawTask<T>
 where
@@ -187,7 +187,7 @@ where
     spawn_call(None, Location::caller(), f, |runnable| runtime().pool_push(&runtime().lookups, runnable))
 }
 
-/// Runs a close that waits on the pool for such closes.
+/// Spawns a close that may wait on the pool for such closes.
 #[track_caller]
 pub(crate) fn spawn_close(close: impl FnOnce() + Send + 'static) {
     let push = |runnable| runtime().pool_push(&runtime().closes, runnable);
@@ -228,18 +228,18 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
-        // Woken by the poller or a timer, for what its record says.
+        // Woken by the poller or a timer. The record already has the cause.
         (Some(processor), false) => processor.queue.push(runnable.into_raw()),
-        // Woken by the task that runs here, so it runs next, while the data is in the cache. A task
-        // that wakes itself waits its turn.
+        // Woken by the task that runs on this thread, so it runs next, while its data is in the cache. A
+        // task that wakes itself goes to the end of the queue.
         (Some(processor), true) if !info.woken_while_running => {
             context::note_waker(record);
             processor.queue.push_next(runnable.into_raw());
         }
         (Some(processor), true) => {
             record.note_waker(Waits::Turn);
-            // After a turn that was used up the worker reads the clock and may poll: tasks that are
-            // woken then go first.
+            // If the budget was used up, the worker may poll after this turn. The tasks that this poll
+            // wakes go first.
             // ORDERING: Relaxed, as in `context::poll_budget`.
             if processor.budget.load(Ordering::Relaxed) <= context::REFILL {
                 processor.queue.push_aside(runnable.into_raw());
@@ -258,9 +258,9 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
 }
 
-/// Queues a control task in its lane and a task of a simulation there, and cancels one that is woken
-/// after the end of its epoch. In a process made by fork(2) that is every task of the parent, where it
-/// lives on: its destructors must not run here.
+/// Queues a control task in its lane and a task of a simulation in the simulation. Cancels a task that
+/// is woken after the end of its epoch. In a child of fork(2), these are the parent's tasks: they are
+/// leaked, because they live on in the parent and their destructors must not run here.
 #[cold]
 fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
     if runnable.metadata().epoch() == runtime().epoch() {
@@ -278,7 +278,7 @@ fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
 /// Converts a task from its raw form.
 ///
 /// # Safety
-/// `item` must come from a queue, which contains what `schedule` put in, and must be used once.
+/// `item` must have been taken from a queue, into which `schedule` has put it, and must be used once.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
     // SAFETY: `into_raw` in `schedule` created it, with this metadata type.
@@ -292,9 +292,9 @@ pub(crate) fn take_item(item: Item) -> Runnable<TaskData> {
     unsafe { from_item(item) }
 }
 
-/// Drops a task, which cancels it. The drop wakes the tasks that await it, and the waker of a task
-/// whose epoch is over drops that task. Beyond [`DISCARDS_MAX`] nested drops they are dropped one
-/// after the other instead, so that a chain of any length fits on the stack.
+/// Drops a task, which cancels it. The drop wakes the tasks that await it, and waking a task whose epoch
+/// is over drops that task in turn. Beyond [`DISCARDS_MAX`] nested drops, tasks are deferred and dropped
+/// one after the other, so that a chain of any length fits on the stack.
 pub(crate) fn discard(runnable: Runnable<TaskData>) {
     context::discarding(|depth| {
         if depth > DISCARDS_MAX {
@@ -312,7 +312,7 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
 
 fn discard_here(runnable: Runnable<TaskData>) {
     let data: *const TaskData = runnable.metadata();
-    // The future's destructor and the wakers that it calls are foreign code. They run as the task,
-    // whose local values are dropped with it.
+    // The future's destructor and the wakers that it calls are foreign code. The task is the current one
+    // while they run, and its local values are dropped with it.
     contain(|| context::run_task(data, || drop(runnable)));
 }

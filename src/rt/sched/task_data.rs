@@ -1,6 +1,6 @@
 //! [`TaskData`]: the scheduler's data about a task: its record, name and local values.
 //!
-//! It is the metadata of `async-task`, in the same allocation as the future.
+//! This is the metadata of `async-task`, in the same allocation as the future.
 
 use std::any::Any;
 use std::panic::Location;
@@ -11,7 +11,7 @@ use super::record::{Kind, Record};
 use crate::rt::lazy_box::LazyBox;
 use crate::sync::Mutex;
 
-/// One task-local value and its key, the address of the `LocalKey`. The entry remains when the
+/// A task-local value and its key, which is the address of the `LocalKey`. The entry remains when the
 /// value is dropped, so that a destructor does not create a new value for its own key.
 type Local = (usize, Option<Box<dyn Any + Send>>);
 
@@ -25,8 +25,8 @@ pub(crate) enum LocalState {
     Dropped,
 }
 
-/// The epoch of a simulation's tasks. The runtime would need two billion starts to come to it, so the
-/// scheduler finds such tasks by the check that it makes anyway.
+/// The epoch of a simulation's tasks, which the runtime reaches only after two billion starts. So the
+/// existing comparison of epochs detects such tasks.
 #[cfg(feature = "sim")]
 const SIMULATED: u32 = CONTROL - 1;
 
@@ -40,15 +40,15 @@ pub(crate) struct TaskData {
     tag: crate::sim::Tag,
 }
 
-// It is part of the cost of every task.
+// Every task has this size.
 const _: () = assert!(cfg!(feature = "sim") || size_of::<TaskData>() <= 16);
 
 /// Data that few tasks have.
 #[derive(Debug, Default)]
 struct Rare {
     name: Option<Name>,
-    /// The lock exists only for the sake of `Sync`: only the thread that polls the task gets here.
-    /// No user code runs under it.
+    /// The lock exists only to make this `Sync`: only the thread that polls the task accesses it. No
+    /// user code runs under it.
     locals: Mutex<Vec<Local>>,
 }
 
@@ -84,12 +84,13 @@ impl TaskData {
         self.tag
     }
 
-    /// Returns whether it is the future of a `block_on`.
+    /// Returns whether the task is the future of a `block_on`.
     pub(crate) fn is_root(&self) -> bool {
         self.record.is_root()
     }
 
-    /// Returns whether its future stays on its thread: that of a `block_on`, or a local task.
+    /// Returns whether the task must be polled on one thread only: a local task, or the future of a
+    /// `block_on`.
     pub(crate) fn stays(&self) -> bool {
         self.record.stays()
     }
@@ -119,7 +120,7 @@ impl TaskData {
         self.record.epoch_word() & !CONTROL
     }
 
-    /// Returns the word of the task's epoch and lane, for a comparison of both at once.
+    /// Returns the word with the task's epoch and lane, so that both are compared at once.
     #[inline]
     pub(super) fn epoch_word(&self) -> u32 {
         self.record.epoch_word()
@@ -140,7 +141,7 @@ impl TaskData {
         }
     }
 
-    /// Stores a local value. The caller must have checked that there is none.
+    /// Stores a local value. The caller must have checked that it is [`LocalState::Absent`].
     pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
         self.rare.get_or_default().locals.lock().push((key, Some(value)));
     }
@@ -150,9 +151,9 @@ impl TaskData {
         self.rare.get()?.locals.lock().iter_mut().rev().find_map(|local| local.1.take())
     }
 
-    /// Drops all local values in reverse order of creation. A destructor may create values for
-    /// other keys, which are dropped as well. This terminates, because each key has at most one
-    /// value per task.
+    /// Drops all local values, in reverse order of creation. A destructor may create values for other
+    /// keys, which are dropped as well. This terminates, because each key has at most one value per
+    /// task.
     #[inline]
     pub(crate) fn clear_locals(&self) {
         // The value is dropped outside the lock.

@@ -1,19 +1,21 @@
 //! [`TurnRing`]: the last turns of one processor and the socket calls in them, for the black box.
 //!
-//! The owner writes an entry at the beginning of each turn, in place of the oldest one, and adds the
-//! calls while the turn runs. Other threads read the ring at any time, without stopping the owner. So
-//! they also see the turn in progress.
+//! At the beginning of each turn, the owner overwrites the oldest entry. It adds the calls while the
+//! turn runs. Other threads read the ring at any time, without stopping the owner. So they also see
+//! the turn in progress.
 //!
-//! An entry has room for two calls, so that an echo fits. The owner moves those of a full entry to
-//! its [`EventRing`](super::event_ring::EventRing).
+//! An entry has room for two calls, which is enough for an echo. The owner moves the calls of a full
+//! entry to its [`EventRing`](super::event_ring::EventRing).
 //!
 //! # Memory ordering
-//! A reader must not take the parts of two turns for one:
-//! * The time stamp of an entry is stored after its other words, with Release. A reader loads it
-//!   first, with Acquire: if it is that of a turn, so are the others.
+//! A reader must not combine the words of two turns:
+//! * The time stamp of an entry is stored after its other words, with Release. A reader loads it first,
+//!   with Acquire: if the time stamp belongs to a turn, the other words belong to this turn or a later
+//!   one.
 //! * The number of ended turns is stored before an entry is reused. The words of an entry are stored
-//!   with Release and loaded with Acquire, so a reader that finds a word of a later turn also finds a
-//!   number by which the entry was reused, and drops it (model `turn_ring_reader_against_owner`).
+//!   with Release and loaded with Acquire. So a reader that finds a word of a later turn also finds a
+//!   number that shows that the entry was reused, and drops the entry (model
+//!   `turn_ring_reader_against_owner`).
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -25,8 +27,8 @@ const TURNS: usize = if MODEL { 2 } else { 2048 };
 /// The number of calls in an entry.
 const CALLS: usize = if MODEL { 1 } else { 2 };
 const ENTRY_BYTES: usize = 32;
-/// Turns are counted in this unit, so that the address of an entry is that of the first one and eight
-/// times the count, which takes no instruction of its own on x86.
+/// Turns are counted in this unit, so that an entry is at the address of the first one plus eight times
+/// the count, which x86 computes in an addressing mode.
 const UNITS: u64 = ENTRY_BYTES as u64 / 8;
 /// The offset of an entry's calls.
 const OFFSET: usize = std::mem::offset_of!(Entry, calls);
@@ -36,8 +38,8 @@ const FULL: usize = CALLS * size_of::<AtomicU32>();
 /// The last turns of one processor; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct TurnRing {
-    /// The number of turns that have ended, times [`UNITS`]. The entry of the next one, or of the one
-    /// in progress, has the number of ended turns modulo [`TURNS`].
+    /// The number of turns that have ended, times [`UNITS`]. The number of ended turns modulo [`TURNS`]
+    /// is the index of the entry of the turn in progress, or of the next one.
     ended: AtomicU64,
     entries: Box<[Entry; TURNS]>,
 }
@@ -45,7 +47,7 @@ pub(crate) struct TurnRing {
 #[derive(Debug)]
 #[repr(C, align(32))]
 struct Entry {
-    /// When the turn began.
+    /// The time at which the turn began.
     ticks: AtomicU64,
     /// The id of the task.
     task: AtomicU64,
@@ -57,8 +59,9 @@ struct Entry {
 const _: () = assert!(MODEL || (size_of::<Entry>() == ENTRY_BYTES && align_of::<Entry>() == ENTRY_BYTES));
 const _: () = assert!(MODEL || (FULL.is_power_of_two() && OFFSET + FULL <= ENTRY_BYTES));
 
-/// The place for the next call of a turn, less [`OFFSET`]: the address of the entry for the first
-/// call. The bit [`FULL`] is set if there is no room, or if calls are not recorded.
+/// The address at which the next call of a turn is recorded, minus [`OFFSET`]. For the first call this
+/// is the address of the entry. The bit [`FULL`] is set if the entry is full, or if calls are not
+/// recorded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallPlace<'a>(*const AtomicU32, PhantomData<&'a Entry>);
 
@@ -69,15 +72,16 @@ impl<'a> CallPlace<'a> {
         ptr::eq(self.0, Self::NONE.0)
     }
 
-    /// Stores a call on the descriptor `fd`. Returns the next place, or None if there is no room. For
-    /// the owner of the ring.
+    /// Stores a call on the descriptor `fd`. Returns the next place, or `None` if there is no room. Only
+    /// the owner of the ring may call this.
     #[inline]
     #[allow(unsafe_code)]
     pub(crate) fn store(self, writes: bool, fd: i32) -> Option<CallPlace<'a>> {
         if self.0.addr() & FULL != 0 {
             return None;
         }
-        // SAFETY: within the entry: it has room, and its address is a multiple of its size.
+        // SAFETY: the result is within the entry, which has room and whose address is a multiple of its
+        // size.
         let place = unsafe { self.0.byte_add(OFFSET) };
         // SAFETY: an element of the entry's calls. The entry lives for 'a.
         let call = unsafe { &*place };
@@ -102,8 +106,8 @@ fn pack(writes: bool, fd: i32) -> u32 {
     (fd as u32).wrapping_mul(2).wrapping_add(2 + u32::from(writes))
 }
 
-/// Returns the calls in the value of a [`Mark::Calls`](super::event_ring::Mark::Calls): the
-/// descriptors, and whether they were writes.
+/// Returns the calls in the value of a [`Mark::Calls`](super::event_ring::Mark::Calls): the descriptor
+/// of each, and whether it was a write.
 pub(crate) fn unpack_word(word: u64) -> impl Iterator<Item = (i32, bool)> {
     [word as u32, (word >> 32) as u32].into_iter().filter_map(unpack)
 }
@@ -136,8 +140,8 @@ impl TurnRing {
         self.entry(self.ended())
     }
 
-    /// Records that a turn of `task` begins at `ticks`. Returns the place for its first call. Owner
-    /// only.
+    /// Records that a turn of `task` begins at `ticks`. Returns the place for its first call. Only the
+    /// owner may call this.
     #[inline]
     pub(crate) fn begin(&self, task: u64, ticks: u64) -> CallPlace<'_> {
         if cfg!(netpoll_no_black_box) {
@@ -153,14 +157,16 @@ impl TurnRing {
         entry.place(0)
     }
 
-    /// Returns the time stamp of the turn in progress, or 0 if no turn was recorded. Owner only.
+    /// Returns the time stamp of the turn in progress, or 0 if no turn was recorded. Only the owner may
+    /// call this.
     #[inline]
     pub(crate) fn began(&self) -> u64 {
         self.current().ticks.load(Ordering::Relaxed)
     }
 
-    /// Replaces the calls of the turn in progress by a first one. Returns the calls as the value of a
-    /// [`Mark::Calls`](super::event_ring::Mark::Calls), and the place for the next call. Owner only.
+    /// Replaces the calls of the turn in progress with one call. Returns the previous calls as the value
+    /// of a [`Mark::Calls`](super::event_ring::Mark::Calls), and the place for the next call. Only the
+    /// owner may call this.
     pub(crate) fn replace_calls(&self, writes: bool, fd: i32) -> (u64, CallPlace<'_>) {
         let entry = self.current();
         let calls = &entry.calls;
@@ -171,7 +177,7 @@ impl TurnRing {
         (word, entry.place(1))
     }
 
-    /// Records that the turn ends. Owner only.
+    /// Records that the turn ends. Only the owner may call this.
     #[inline]
     pub(crate) fn end(&self) {
         // ORDERING: Release publishes the turn.
@@ -184,21 +190,21 @@ impl TurnRing {
         self.ended.load(Ordering::Relaxed) / UNITS
     }
 
-    /// Returns the turns that are still there, oldest first, and whether these are all. The last one
-    /// may be in progress. Any thread.
+    /// Returns the turns in the ring, oldest first, and whether no turn was overwritten. The last one
+    /// may be in progress. Any thread may call this.
     pub(crate) fn read(&self) -> (Vec<Turn>, bool) {
-        // ORDERING: Acquire pairs with `end`: the turns that have ended are visible.
+        // ORDERING: Acquire pairs with the Release in `end`: the turns that have ended are visible.
         let end = self.ended.load(Ordering::Acquire) / UNITS;
         let first = end.saturating_sub(TURNS as u64 - 1);
         let mut turns: Vec<_> = (first..=end).map(|number| self.entry(number).read()).collect();
         let now = self.ended();
-        // The entry of the last number is that of an old turn until the new one has begun.
+        // The last entry belongs to an old turn if no turn is in progress.
         if let Some((last, before)) = turns.split_last()
             && before.last().map_or(last.ticks == 0, |before| last.ticks <= before.ticks)
         {
             turns.pop();
         }
-        // The entry of the number `now` may be in use for that turn.
+        // The entry of the turn `now` may be in use.
         let begun = if injected_bug!("turn_in_progress_counts") { 0 } else { 1 };
         let reused = (now + begun).saturating_sub(TURNS as u64).saturating_sub(first);
         turns.drain(..turns.len().min(reused as usize));
@@ -222,7 +228,7 @@ impl Entry {
 }
 
 impl Turn {
-    /// Returns the descriptors of the calls, and whether they were writes.
+    /// Returns the descriptor of each call, and whether it was a write.
     pub(crate) fn calls(&self) -> impl Iterator<Item = (i32, bool)> + use<> {
         self.calls.into_iter().filter_map(unpack)
     }
@@ -299,9 +305,9 @@ mod tests {
         assert_eq!(unpack_word(u64::from(two) << 32 | u64::from(one)).collect::<Vec<_>>(), [(7, false), (9, true)]);
     }
 
-    /// A reader beside the owner sees only turns that were recorded, one after the other.
+    /// A concurrent reader must see only consecutive turns that were recorded.
     #[test]
-    fn reader_beside_the_owner_sees_whole_turns() {
+    fn concurrent_reader_sees_whole_turns() {
         const LAST: u64 = 200_000;
         let ring = TurnRing::new();
         std::thread::scope(|scope| {
@@ -319,7 +325,7 @@ mod tests {
                 }
                 for turn in &turns {
                     assert_eq!(turn.task, turn.ticks + 10);
-                    // The last one may have begun without having made its call.
+                    // The last turn may not have made its call yet.
                     let expected = (turn.ticks as i32, turn.ticks % 2 == 0);
                     assert!(turn.calls().all(|call| call == expected), "{turn:?}");
                 }

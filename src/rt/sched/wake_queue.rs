@@ -1,13 +1,14 @@
 //! [`WakeQueue`]: wakers that sysmon has collected or taken over, to be called on other threads.
 //!
-//! A waker is user code and may block, so sysmon calls none, and goes on watching. A thread starts
-//! with the first waker and ends when none is left. If the queue has not moved between two checks of
-//! sysmon, a waker blocks its thread, and another thread starts: at most [`THREADS_MAX`] per epoch.
-//! If the system refuses the first thread, or the others for longer, sysmon calls the wakers.
+//! A waker is user code and may block, so sysmon calls none and continues to watch. A thread starts
+//! with the first waker and ends when the queue is empty. If no waker was taken between two checks by
+//! sysmon, a waker blocks its thread, and another thread starts, up to [`THREADS_MAX`] per epoch. If
+//! the system refuses to create the first thread, or refuses the others for longer, sysmon calls the
+//! wakers.
 //!
 //! # Invariants
-//! * Q1 — each waker is called, in the order of arrival. A shutdown calls those that are left: the
-//!   root futures of other executors outlive it.
+//! * Q1 — each waker is called, in the order of arrival. A shutdown calls the remaining ones, because
+//!   the futures of other executors outlive it.
 //! * Q2 — while a waker is queued and no thread of the queue is free, sysmon does not sleep.
 
 use std::collections::VecDeque;
@@ -16,7 +17,7 @@ use std::task::Waker;
 use crate::rt::waiters::Wakers;
 use crate::sync::Mutex;
 
-/// The maximum number of threads, so of wakers that block at the same time.
+/// The maximum number of threads, and so of wakers that block at the same time.
 const THREADS_MAX: usize = 64;
 
 /// A queue of wakers; see the [module documentation](self).
@@ -34,7 +35,7 @@ struct State {
 }
 
 impl State {
-    /// Returns whether threads of `epoch` are counted. Those of an earlier epoch are not.
+    /// Returns whether threads of `epoch` are counted. Threads of an earlier epoch are not.
     fn counts(&mut self, epoch: u32) -> bool {
         if epoch.wrapping_sub(self.epoch).cast_signed() > 0 {
             (self.epoch, self.threads) = (epoch, 0);
@@ -48,7 +49,7 @@ impl WakeQueue {
         WakeQueue(Mutex::new(State { epoch: 0, queue: VecDeque::new(), threads: 0, has_moved: false }))
     }
 
-    /// Queues `wakers`. Returns whether a thread must be started, which then counts.
+    /// Queues `wakers`. Returns whether the caller must start a thread, which is then counted.
     pub(super) fn push(&self, epoch: u32, wakers: &mut Wakers) -> bool {
         let mut state = self.0.lock();
         state.queue.extend(wakers.drain());
@@ -60,7 +61,7 @@ impl WakeQueue {
         starts
     }
 
-    /// Takes the next waker. If there is none, the calling thread of `epoch` no longer counts.
+    /// Takes the next waker. If there is none, the calling thread of `epoch` is no longer counted.
     pub(super) fn pop(&self, epoch: u32) -> Option<Waker> {
         let mut state = self.0.lock();
         let waker = state.queue.pop_front();
@@ -71,8 +72,8 @@ impl WakeQueue {
         waker
     }
 
-    /// For a check of sysmon. Returns whether wakers are queued, and whether a thread must be started,
-    /// which then counts.
+    /// For a check by sysmon. Returns whether wakers are queued, and whether sysmon must start a thread,
+    /// which is then counted.
     pub(super) fn check(&self, epoch: u32) -> (bool, bool) {
         let mut state = self.0.lock();
         let moved = std::mem::replace(&mut state.has_moved, false);
@@ -84,12 +85,12 @@ impl WakeQueue {
         (true, starts)
     }
 
-    /// Takes all.
+    /// Takes all wakers.
     pub(super) fn take(&self, wakers: &mut Wakers) {
         wakers.extend(self.0.lock().queue.drain(..));
     }
 
-    /// Called when the thread that `check` asked for could not be started.
+    /// Called when the thread that `check` requested could not be started.
     pub(super) fn forget_thread(&self, epoch: u32) {
         let mut state = self.0.lock();
         if state.counts(epoch) {
@@ -109,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn further_thread_starts_if_the_queue_does_not_move_between_two_checks() {
+    fn another_thread_starts_if_no_waker_is_taken_between_two_checks() {
         let queue = WakeQueue::new();
-        assert!(queue.push(1, &mut wakers(3)), "the first");
+        assert!(queue.push(1, &mut wakers(3)), "the first thread");
         assert!(!queue.push(1, &mut wakers(1)));
         assert!(queue.pop(1).is_some());
-        assert_eq!(queue.check(1), (true, false), "it has moved");
+        assert_eq!(queue.check(1), (true, false), "a waker was taken");
         assert_eq!(queue.check(1), (true, true));
         queue.forget_thread(1);
         assert_eq!(queue.check(1), (true, true), "the start failed");
@@ -122,22 +123,22 @@ mod tests {
             assert!(queue.pop(1).is_some());
         }
         assert_eq!(queue.check(1), (false, false));
-        // Both threads end, so the next waker needs one again.
+        // Both threads end, so the next waker needs a thread.
         assert!(queue.pop(1).is_none() && queue.pop(1).is_none());
         assert!(queue.push(1, &mut wakers(1)));
     }
 
     #[test]
-    fn threads_are_bounded_and_those_of_an_earlier_epoch_do_not_count() {
+    fn threads_are_bounded_per_epoch() {
         let queue = WakeQueue::new();
         assert!(queue.push(1, &mut wakers(2)));
         let started = (0..2 * THREADS_MAX).filter(|_| queue.check(1).1).count();
         assert_eq!(1 + started, THREADS_MAX);
         assert_eq!(queue.check(2), (true, true), "the wakers of the last epoch are called in the next");
-        assert!(queue.pop(1).is_some() && queue.pop(1).is_some(), "by whichever thread is free");
+        assert!(queue.pop(1).is_some() && queue.pop(1).is_some(), "threads of any epoch take wakers");
         assert!((0..THREADS_MAX).all(|_| queue.pop(1).is_none()));
         assert!(!queue.push(2, &mut wakers(1)), "the thread of this epoch still counts");
-        assert!(queue.push(1, &mut wakers(1)), "a late sysmon has a thread of its own");
+        assert!(queue.push(1, &mut wakers(1)), "the sysmon of an earlier epoch starts its own thread");
         assert_eq!(queue.check(1), (false, false));
         assert!(queue.pop(2).is_some() && queue.pop(1).is_some() && queue.pop(1).is_none() && queue.pop(2).is_none());
         assert!(queue.push(2, &mut wakers(1)));

@@ -1,6 +1,6 @@
-//! Monotonic time as one `u64`: nanoseconds since a moment shortly before its first use.
+//! Monotonic time as one `u64`, in nanoseconds since a moment shortly before its first use.
 //!
-//! The runtime stores times in atomics, where an [`Instant`] does not fit. Two values are not
+//! The runtime stores times in atomics, for which an [`Instant`] is too large. Two values are not
 //! times: [`NONE`] and [`EXPIRED`]. Times beyond the range of a `u64` (584 years) saturate to
 //! [`NEVER`].
 
@@ -13,7 +13,7 @@ pub(crate) const NONE: u64 = 0;
 pub(crate) const EXPIRED: u64 = 1;
 /// Later than any wait.
 pub(crate) const NEVER: u64 = u64::MAX;
-/// The start of the clock, which leaves room below for moments before the first call.
+/// The time of the first call. It leaves room below for earlier moments.
 const ORIGIN: u64 = 1 << 30;
 
 #[inline]
@@ -26,10 +26,10 @@ fn base() -> Instant {
     *BASE.get_or_init(Instant::now)
 }
 
-/// Returns the current time as an [`Instant`]: that of the crate's timers and deadlines.
+/// Returns the current time of the crate's timers and deadlines as an [`Instant`].
 #[inline]
 pub(crate) fn instant() -> Instant {
-    // std's clock is real in a simulation of a program that defines `clock_gettime` itself.
+    // In a simulation, std's clock shows real time if the program defines `clock_gettime` itself.
     #[cfg(all(feature = "sim", netpoll_no_interpose))]
     if let Some(instant) = crate::sim::instant() {
         return instant;
@@ -42,35 +42,34 @@ pub(crate) fn now() -> u64 {
     from_instant(instant())
 }
 
-/// Returns a time at most a few milliseconds ago, from the kernel's coarse clock, which costs a
-/// fraction of the exact one.
+/// Returns the time of the kernel's coarse clock, which is cheaper than the exact one. The result is at
+/// most [`COARSE_BEHIND_NANOS`] behind [`now`].
 #[allow(unsafe_code)]
 pub(crate) fn coarse() -> u64 {
     static LAG: OnceLock<u64> = OnceLock::new();
-    // A simulation has one clock, which shows the same on every read.
+    // A simulation has only one clock.
     #[cfg(feature = "sim")]
     if crate::sim::is_here() {
         return now();
     }
     fn read() -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for the call. The clock exists since Linux 2.6.32; if the call
-        // fails, the time is 0, long ago.
+        // SAFETY: `time` is valid for the call. The clock exists since Linux 2.6.32. If the call fails,
+        // the time is 0.
         let _ = unsafe { libc::clock_gettime(crate::sys::os::COARSE_CLOCK, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
-    // The value of the kernel's clock at our zero, rounded down by at most one coarse tick, so that
-    // the result is never in the future.
+    // The coarse clock's time at zero of this clock, up to one tick too early.
     let zero = *LAG.get_or_init(|| {
         let (coarse, exact) = (read(), now());
         coarse.wrapping_sub(exact)
     });
-    // When `zero` was determined the coarse clock was up to one tick behind, so the difference may
-    // be ahead by that tick.
+    // The coarse clock was up to one tick behind when `zero` was determined, so the difference may be
+    // ahead by this tick. Subtracting one keeps the result from being in the future.
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
 }
 
-/// Returns whether `time` has passed. If it is far in the future, the coarse clock decides.
+/// Returns whether `time` has passed. Reads only the coarse clock if `time` is far in the future.
 #[inline]
 pub(crate) fn has_come(time: u64) -> bool {
     time <= coarse().saturating_add(COARSE_BEHIND_NANOS) && time <= now()
@@ -79,11 +78,11 @@ pub(crate) fn has_come(time: u64) -> bool {
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 
-/// The maximum lag of [`coarse`]: one tick of the kernel's clock, and the one subtracted.
+/// The maximum lag of [`coarse`]: one tick of the kernel's clock, and the tick that it subtracts.
 pub(crate) const COARSE_BEHIND_NANOS: u64 = 2 * COARSE_TICK_NANOS;
 
-/// Converts `instant` to this clock. An instant before the origin becomes the earliest time, which
-/// is in the past.
+/// Converts `instant` to this clock. Instants more than a second before the first call become the
+/// earliest time.
 pub(crate) fn from_instant(instant: Instant) -> u64 {
     let base = base();
     match instant.checked_duration_since(base) {
@@ -92,7 +91,7 @@ pub(crate) fn from_instant(instant: Instant) -> u64 {
     }
 }
 
-/// Converts `time` to an [`Instant`]; `None` for [`NEVER`].
+/// Converts `time` to an [`Instant`]. Returns `None` for [`NEVER`].
 pub(crate) fn to_instant(time: u64) -> Option<Instant> {
     match time.checked_sub(ORIGIN) {
         _ if time == NEVER => None,
@@ -116,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_has_passed_from_its_moment_on() {
+    fn time_has_come_at_its_moment_and_not_before() {
         for ahead in [1, COARSE_TICK_NANOS, COARSE_BEHIND_NANOS, 60_000_000_000] {
             let time = now() + ahead;
             let has_come = has_come(time);
@@ -136,7 +135,7 @@ mod tests {
         if let Some(early) = now.checked_sub(Duration::from_secs(3600)) {
             assert!(from_instant(early) < from_instant(now) && from_instant(early) > EXPIRED);
         }
-        // There is room below for moments before the first call; earlier ones are equal.
+        // Moments up to a second before the first call are exact; earlier ones are all equal.
         for (before, is_exact) in [(0, true), (1, true), (1 << 29, true), (1 << 31, false)] {
             let Some(instant) = base().checked_sub(Duration::from_nanos(before)) else { continue };
             assert_eq!(to_instant(from_instant(instant)) == Some(instant), is_exact, "{before}");

@@ -1,4 +1,4 @@
-//! Time: the clock, the heap of timers, and sleeps.
+//! Time: clocks, timer heaps and sleeps.
 
 pub(crate) mod clock;
 pub(crate) mod sleep;

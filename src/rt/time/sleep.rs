@@ -1,6 +1,6 @@
 //! [`Sleep`]: a future that completes at a given time.
 //!
-//! It is armed by its first poll, in the timer set of the polling thread. It identifies its slot
+//! The first poll arms the sleep in the timer set of the polling thread. The sleep identifies its slot
 //! there by number and generation, so it can be moved to another thread and dropped anywhere.
 
 use std::fmt;
@@ -18,16 +18,19 @@ use crate::rt::time::timer::{SleepKey, TimerSet};
 
 /// A future that completes at a given time; [`sleep`](crate::task::sleep) is built on it.
 ///
-/// It is never early. It may be late by the kernel's timer slack (50 µs by default) and by the time
-/// that the workers are busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and does
-/// not allocate. Dropping it cancels it.
+/// A sleep is never early. It may be late by the kernel's timer slack (50 µs by default) and by the
+/// time for which the workers are busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and
+/// does not allocate.
 ///
-/// A sleep whose time has passed at its first poll completes without a wait, like an I/O operation
-/// that need not wait. After a number of such completions in a row the task yields, so that a loop
+/// If the time has passed at the first poll, the sleep completes without waiting, like an I/O operation
+/// that need not wait. After a number of consecutive such completions the task yields, so that a loop
 /// over them does not occupy its thread.
 ///
+/// # Cancel safety
+/// Dropping a sleep cancels it.
+///
 /// # Panics
-/// Panics if it has to wait in a child of fork(2) that did not call exec(2).
+/// Panics if a sleep has to wait in a child of fork(2) that did not call exec(2).
 ///
 /// Source: `time.Timer` of Go (time/sleep.go).
 ///
@@ -49,36 +52,36 @@ use crate::rt::time::timer::{SleepKey, TimerSet};
 pub struct Sleep {
     when: u64,
     armed: Option<(&'static TimerSet, SleepKey)>,
-    /// Whether it has returned `Pending` since it was set; then it may complete even if the turn's
-    /// budget is used up.
+    /// Whether the sleep has returned `Pending` since its time was set. If so, it may complete even if
+    /// the turn's budget is used up.
     waited: bool,
 }
 
 impl Sleep {
-    /// Creates a sleep that completes after `duration`, counted from this call. [`Duration::MAX`]
-    /// never ends.
+    /// Creates a sleep that completes when `duration` has elapsed since this call. With
+    /// [`Duration::MAX`], it never completes.
     pub fn new(duration: Duration) -> Sleep {
         let when = if duration.is_zero() { clock::EXPIRED } else { clock::add(clock::now(), duration) };
         Sleep { when, armed: None, waited: false }
     }
 
-    /// Creates a sleep that completes at `deadline`; at once if that is in the past.
+    /// Creates a sleep that completes at `deadline`, or at once if that is in the past.
     pub fn until(deadline: Instant) -> Sleep {
         Sleep { when: clock::from_instant(deadline), armed: None, waited: false }
     }
 
-    /// Creates a sleep that never completes, until it is reset.
+    /// Creates a sleep that never completes unless it is [`reset`](Sleep::reset).
     pub fn never() -> Sleep {
         Sleep { when: clock::NEVER, armed: None, waited: false }
     }
 
-    /// Returns the time at which it completes; `None` for never.
+    /// Returns the time at which the sleep completes, or `None` if it never does.
     pub fn deadline(&self) -> Option<Instant> {
         clock::to_instant(self.when)
     }
 
-    /// Sets the time to `deadline`, also if the sleep has already completed. It must be polled
-    /// again to wake the task.
+    /// Sets the time to `deadline`. A sleep that has completed can be used again. The sleep wakes the
+    /// task only after it has been polled again.
     pub fn reset(&mut self, deadline: Instant) {
         self.disarm();
         self.waited = false;
@@ -102,7 +105,7 @@ impl Future for Sleep {
                 runtime().stand_in(cx);
                 return Poll::Pending;
             }
-            // It fired or was woken by a shutdown: the clock decides.
+            // The sleep has fired, or a shutdown has woken it: check the clock.
             self.disarm();
         }
         if self.when == clock::NEVER {
@@ -117,8 +120,8 @@ impl Future for Sleep {
         let (key, first) =
             set.arm_sleep(self.when, cx.waker().clone(), |target, when| runtime.entry_counts(target, when));
         (self.armed, self.waited) = (Some((set, key)), true);
-        // It is armed first: a start then sees the timer, and so does the end of a shutdown that
-        // keeps this call from starting the runtime.
+        // Armed before this, so that a start sees the timer. If a shutdown keeps this call from starting
+        // the runtime, the end of the shutdown sees it.
         runtime.ensure_running();
         if first {
             runtime.timer_moved(self.when);

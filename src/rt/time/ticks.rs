@@ -1,30 +1,31 @@
-//! Ticks: the processor's time stamp counter, for estimates of times that are measured at every poll.
+//! Ticks: the CPU's time stamp counter, for estimates of times that are measured at every poll.
 //!
-//! On x86 and 64-bit ARM, reading it takes one instruction and no call. Other processors use the
-//! coarse clock instead. The rate is found by comparison with the monotonic clock over the life of
-//! the process. [`inspect`](crate::rt::inspect()), the black box and samples of metrics depend on it;
-//! deadlines and sleeps use `clock`. Simulations do not change it: in one, too, it counts real time.
+//! On x86 and 64-bit ARM, reading the counter takes one instruction and no call. Other CPUs use the
+//! coarse clock instead. The rate is found by comparison with the monotonic clock over the lifetime of
+//! the process. [`inspect`](crate::rt::inspect()), the black box and samples of metrics use ticks;
+//! deadlines and sleeps use `clock`. Ticks count real time, even in a simulation.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// A [`rough`] time has units of 2²² ticks: 1.4 ms at 3 GHz, so that 32 bits hold 70 days.
+/// The unit of a [`rough`] time is 2²² ticks, which is 1.4 ms at 3 GHz. So 32 bits are enough for 70
+/// days.
 const ROUGH_SHIFT: u32 = 22;
 
-/// Returns the current time stamp.
+/// Returns the current value of the counter.
 #[inline]
 pub(crate) fn ticks() -> u64 {
     read()
 }
 
-/// Returns the low and high half, as the instruction does.
+/// Returns the low and high half of the counter, as the instruction does.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 #[inline]
 #[allow(unsafe_code)]
 fn halves() -> (u32, u32) {
     let (low, high): (u32, u32);
-    // SAFETY: every x86 processor that Rust's Linux targets support has the instruction, which has
-    // no side effect.
+    // SAFETY: every x86 CPU that Rust's Linux targets support has the instruction, which has no side
+    // effect.
     unsafe { std::arch::asm!("rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
     (low, high)
 }
@@ -53,7 +54,8 @@ fn read() -> u64 {
     let ticks: u64;
     // SAFETY: the virtual counter is readable in user mode on Linux; reading it has no side effect.
     unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
-    // It counts at 1 GHz or less, often at 25 MHz. Scaled up so that rough times are precise enough.
+    // The counter runs at 1 GHz or less, often at 25 MHz. It is scaled up so that rough times are
+    // precise enough.
     ticks << 6
 }
 
@@ -62,17 +64,16 @@ fn read() -> u64 {
     super::clock::coarse()
 }
 
-/// Converts a time stamp to a rough time of 32 bits, which wraps around after months.
+/// Converts ticks to a rough time of 32 bits, which wraps around after months.
 #[inline]
 pub(crate) fn rough(ticks: u64) -> u32 {
     (ticks >> ROUGH_SHIFT) as u32
 }
 
-/// Returns true for one of `one_of` calls, a power of two, chosen by the low bits of the time stamp.
+/// Returns true for about one of `one_of` calls. `one_of` must be a power of two.
 #[inline]
 pub(crate) fn draws(one_of: u64) -> bool {
-    // The lowest bits do not change on every processor, so all bits are mixed first (Fibonacci
-    // hashing).
+    // On some CPUs the lowest bits never change, so all bits are mixed first (Fibonacci hashing).
     ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & (one_of - 1) == 0
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn rough_now() -> u32 {
     rough(ticks())
 }
 
-/// Returns the time of the monotonic clock. That of a simulation would stand still.
+/// Returns the real time of the monotonic clock. The clock of a simulation would stand still.
 fn monotonic() -> Instant {
     #[cfg(feature = "sim")]
     return crate::sim::in_real_time(Instant::now);
@@ -103,8 +104,7 @@ fn base() -> (u64, Instant) {
     *BASE.get_or_init(|| (ticks(), monotonic()))
 }
 
-/// Records both clocks as the point from which the rate is measured. An earlier call gives a more
-/// accurate rate.
+/// Records the point from which the rate is measured. An earlier call gives a more accurate rate.
 pub(crate) fn calibrate() {
     base();
 }
@@ -117,12 +117,12 @@ pub(crate) fn in_nanos(nanos: u64) -> Option<u64> {
     is_measured.then(|| (u128::from(passed) * u128::from(nanos) / elapsed.as_nanos()) as u64)
 }
 
-/// A rough time that is at most this far ahead of the present counts as the present. The counter of
-/// another core may be ahead, and the thread that took the present may have waited for a CPU since.
-/// At 2.4 GHz it is about two minutes.
+/// A rough time that is at most this far ahead of `now` counts as `now`. The counter of another core
+/// may be ahead, and the thread that read `now` may have waited for a CPU since. The unit is that of
+/// rough times: at 2.4 GHz this is about two minutes.
 const AHEAD_MAX: u32 = 1 << 16;
 
-/// Converts ticks to durations, as of one moment.
+/// Converts ticks to durations, relative to one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     now: u64,
@@ -130,8 +130,8 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// Returns the scale measured from the first [`calibrate`] until now. Waits for a millisecond if
-    /// the first call has only just been made.
+    /// Returns the scale measured from the first [`calibrate`] until now. Spins until that was at least
+    /// a millisecond ago.
     pub(crate) fn new() -> Scale {
         let (first, began) = base();
         loop {
@@ -140,7 +140,7 @@ impl Scale {
                 return Scale { now, nanos_per_tick: elapsed.as_nanos() as f64 / (now - first) as f64 };
             }
             if elapsed > Duration::from_millis(100) {
-                // The counter stands still: all durations are 0.
+                // The counter stands still, so all durations are 0.
                 return Scale { now, nanos_per_tick: 0.0 };
             }
             std::hint::spin_loop();
@@ -156,12 +156,12 @@ impl Scale {
         (ticks as f64 * self.nanos_per_tick) as u64
     }
 
-    /// Returns how long ago the rough time `then` was.
+    /// Returns the time since the rough time `then`.
     pub(crate) fn since(&self, then: u32) -> Duration {
         Duration::from_nanos(self.nanos_since(then))
     }
 
-    /// Returns the same in nanoseconds.
+    /// Returns the time since the rough time `then` in nanoseconds.
     pub(crate) fn nanos_since(&self, then: u32) -> u64 {
         let rough_ticks = rough(self.now).wrapping_sub(then);
         let rough_ticks = if rough_ticks > u32::MAX - AHEAD_MAX { 0 } else { rough_ticks };
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_succeed_about_as_often_as_asked() {
+    fn draws_succeed_at_about_the_requested_rate() {
         const DRAWS: usize = 200_000;
         let successes = (0..DRAWS).filter(|_| draws(64)).count();
         assert!((DRAWS / 640..DRAWS / 6).contains(&successes), "{successes} of {DRAWS}");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn rough_times_tell_how_long_ago_they_were() {
+    fn time_since_a_rough_time_is_measured() {
         calibrate();
         let (then, began) = (rough(ticks()), Instant::now());
         while began.elapsed() < Duration::from_millis(30) {
@@ -203,7 +203,7 @@ mod tests {
         let since = Scale::new().since(then);
         assert!(since > Duration::from_millis(15) && since < began.elapsed() * 2, "{since:?}");
         let ahead = Scale::new();
-        assert_eq!(ahead.since(rough(ahead.now).wrapping_add(3)), Duration::ZERO, "of another core");
-        assert_eq!(ahead.since(rough(ahead.now).wrapping_add(1 << 15)), Duration::ZERO, "taken later");
+        assert_eq!(ahead.since(rough(ahead.now).wrapping_add(3)), Duration::ZERO, "read on another core");
+        assert_eq!(ahead.since(rough(ahead.now).wrapping_add(1 << 15)), Duration::ZERO, "read later");
     }
 }

@@ -1,24 +1,25 @@
-//! Timers: a 4-ary heap of values per processor, and one shared by threads that have no processor.
+//! [`TimerSet`]: a 4-ary heap of timers. Each processor has one, and threads without a processor share
+//! one.
 //!
 //! An entry has 16 bytes: a time and a target. It contains no pointer and need not be removed: the
-//! authoritative state is elsewhere, and an entry that does not match it is *dead* when it reaches
-//! the top. There are two kinds of targets:
+//! authoritative state is elsewhere, and an entry that does not match it is *dead*. There are two kinds
+//! of targets:
 //!
-//! * the deadlines of the descriptor that has a slot of the poll cache at that moment (the slot's
-//!   index; `armed` in the [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) tells which entry
-//!   counts);
-//! * a sleep, whose waker is in a slot of this set (slot number and generation).
+//! * the deadlines of the descriptor that has a slot of the poll cache when the entry is due,
+//!   identified by the index of the slot (`armed` in the
+//!   [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) determines which entry counts);
+//! * a sleep, whose waker is in a slot of this set, identified by slot number and generation.
 //!
 //! # States of a sleep slot
-//! *free* (in the free list) → `arm` → *armed* → `run` → *fired* → `release` → free; or armed →
-//! `release` → free, its entry dead. Every release changes the generation.
+//! *free* (in the free list) → `arm_sleep` → *armed* → `run` → *fired* → `release` → *free*; or *armed*
+//! → `release` → *free*, with a dead entry. Every release changes the generation.
 //!
 //! # Invariants
 //! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the
-//!   least `next` of all sets is never late. It may be early, because of a dead entry at the top.
-//! * T2 — dead entries are swept when the heap has doubled since it was smallest: memory is linear
-//!   in the number of entries that were alive at one time.
-//! * 4 — an entry of a sleep whose generation has changed has no effect.
+//!   earliest `next` of all sets is never late. It may be early, because of a dead entry at the top.
+//! * T2 — dead entries are swept when the heap has doubled since it was smallest, so its memory is
+//!   linear in the maximum number of live entries.
+//! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
 //! `next` is stored SeqCst under the set's lock. A thread that arms a timer then loads the poller's
@@ -26,11 +27,11 @@
 //! sees the other's store (model `earlier_timer_breaks_the_wait`).
 //!
 //! # Cancellation
-//! Dropping a sleep releases its slot; the waker is dropped outside the lock.
+//! Dropping a sleep releases its slot. The waker is dropped outside the lock.
 //!
 //! # Compared with Go (runtime/time.go)
-//! Go's entries point at timers that are modified in place and contain a callback. Here no foreign
-//! code is called: `run` returns what is due, and the caller acts without the lock.
+//! Go's entries point to timers that are modified in place and contain a callback. Here no foreign
+//! code is called: `run` returns the due entries and wakers, and the caller acts without the lock.
 
 use std::task::Waker;
 
@@ -99,8 +100,8 @@ impl Heap {
         Some(top)
     }
 
-    /// Removes dead and duplicate entries. An entry that was superseded and added again is there
-    /// twice, and both count as live.
+    /// Keeps the entries that `live` accepts, without duplicates. An entry that was superseded and
+    /// added again exists twice, and `live` accepts both.
     #[cfg(not(feature = "sim"))]
     fn retain(&mut self, live: impl FnMut(&Entry) -> bool) {
         self.0.retain(live);
@@ -109,8 +110,8 @@ impl Heap {
         self.0.dedup();
     }
 
-    /// Keeps the entries that `live` accepts, without duplicates. The order does not depend on the
-    /// numbers of slots, which differ between two runs of one simulation.
+    /// Keeps the entries that `live` accepts, without duplicates. The resulting order does not depend on
+    /// slot numbers, which differ between two runs of a simulation.
     #[cfg(feature = "sim")]
     fn retain(&mut self, mut live: impl FnMut(&Entry) -> bool) {
         let mut seen = std::collections::BTreeSet::new();
@@ -167,7 +168,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Keeps the entries for which `counts` returns true, except those of sleeps that are over.
+    /// Keeps the entries for which `counts` returns true, except those of released sleeps.
     fn retain(&mut self, counts: impl Fn(Target, u64) -> bool) {
         let Inner { heap, slots, .. } = self;
         heap.retain(|entry| {
@@ -184,7 +185,7 @@ impl Inner {
     }
 }
 
-/// A sleep in a set.
+/// Identifies an armed sleep in a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SleepKey {
     slot: u32,
@@ -195,13 +196,13 @@ pub(crate) struct SleepKey {
 #[derive(Debug)]
 pub(crate) struct TimerSet {
     inner: Mutex<Inner>,
-    /// The time of the first entry; [`NEVER`] if there is none.
+    /// The time of the first entry, or [`NEVER`] if there is none.
     next: AtomicU64,
-    /// Total number of entries ever added. Changed under the lock.
+    /// The total number of entries that were added. Changed under the lock.
     armed: AtomicU64,
 }
 
-/// With fewer entries, sweeping is not worth a pass.
+/// The minimum number of entries at which the heap is swept.
 const SWEEP_MIN: usize = 64;
 
 impl TimerSet {
@@ -227,7 +228,7 @@ impl TimerSet {
         self.next.load(Ordering::SeqCst)
     }
 
-    /// Returns the total number of entries ever added.
+    /// Returns the total number of entries that were added.
     pub(crate) fn armed(&self) -> u64 {
         self.armed.load(Ordering::Relaxed)
     }
@@ -253,8 +254,8 @@ impl TimerSet {
         self.next.store(inner.heap.peek().map_or(NEVER, |entry| entry.when), Ordering::SeqCst);
     }
 
-    /// Adds an entry for a poll descriptor. If the set is swept, `counts` tells which entries still
-    /// count. Returns whether the entry is the first to be due.
+    /// Adds an entry for a poll descriptor. If the set is swept, `counts` returns whether an entry still
+    /// counts. Returns whether the entry is the first to be due.
     pub(crate) fn add(&self, when: u64, target: Target, counts: impl Fn(Target, u64) -> bool) -> bool {
         self.push(&mut self.inner.lock(), Entry::new(when, target), counts)
     }
@@ -278,7 +279,7 @@ impl TimerSet {
         (SleepKey { slot, generation }, first)
     }
 
-    /// Returns whether the sleep has fired; if not, registers `waker`.
+    /// Returns whether the sleep has fired. If not, registers `waker`.
     pub(crate) fn poll_sleep(&self, key: SleepKey, waker: &Waker) -> bool {
         let mut replaced = None;
         let mut inner = self.inner.lock();
@@ -304,7 +305,7 @@ impl TimerSet {
         let mut inner = self.inner.lock();
         let free = inner.free;
         let place = &mut inner.slots[key.slot as usize];
-        debug_assert_eq!(place.generation, key.generation, "inconsistent sleep slot");
+        debug_assert_eq!(place.generation, key.generation, "the sleep was released twice");
         place.generation = place.generation.wrapping_add(1);
         let waker = place.waker.take();
         place.next_free = free;
@@ -313,9 +314,8 @@ impl TimerSet {
         drop(waker);
     }
 
-    /// Removes the entries that are due at `now`. Appends the sleepers' wakers to `wakers` and the
-    /// poll descriptors' entries to `due`. Returns the number of entries removed, including those
-    /// that no longer count.
+    /// Removes the entries that are due at `now`. Appends the wakers of sleeps to `wakers` and the
+    /// entries of poll descriptors to `due`. Returns the number of removed entries, including dead ones.
     pub(crate) fn run(&self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) -> usize {
         let mut inner = self.inner.lock();
         let mut count = 0;
@@ -338,8 +338,8 @@ impl TimerSet {
         count
     }
 
-    /// For a shutdown: takes the wakers of all sleepers, which then check their clocks. Deadlines
-    /// remain, because their sockets do; dead entries are removed.
+    /// For a shutdown: takes the wakers of all sleeps, which then check the clock. Deadlines remain,
+    /// because their sockets do. Dead entries are removed.
     pub(crate) fn clear_sleeps(&self, wakers: &mut Wakers, counts: impl Fn(Target, u64) -> bool) {
         let mut inner = self.inner.lock();
         for place in &mut inner.slots {
@@ -352,7 +352,8 @@ impl TimerSet {
         self.publish(&inner);
     }
 
-    /// Makes the set as good as new, for the next simulation: nothing is armed, and slots that are free are used in order.
+    /// Resets the set for the next simulation: removes all entries, and sorts the free slots, so that
+    /// they are used in order.
     #[cfg(feature = "sim")]
     pub(crate) fn reset(&self) {
         let mut inner = self.inner.lock();
@@ -392,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heap_agrees_with_an_oracle() {
+    fn heap_agrees_with_an_oracle() {
         let (mut state, mut heap, mut oracle) = (0x9e37_79b9, Heap(Vec::new()), BinaryHeap::new());
         for step in 0..200_000_u32 {
             if random(&mut state) % 5 < 3 {
@@ -415,20 +416,20 @@ mod tests {
     }
 
     #[test]
-    fn cancelled_sleeps_do_not_pile_up() {
+    fn cancelled_sleeps_do_not_accumulate() {
         let set = TimerSet::new();
         for round in 0..100_000 {
             let (key, _) = set.arm_sleep(1_000_000 + round, Waker::noop().clone(), |_, _| true);
             set.release(key);
         }
-        assert!(set.len() <= SWEEP_MIN * 2, "{} entries for no sleep", set.len());
+        assert!(set.len() <= SWEEP_MIN * 2, "{} entries without a sleep", set.len());
         assert!(set.inner.lock().slots.len() == 1, "the slot is reused");
     }
 
-    /// A socket with a far deadline on which short timeouts expire: each supersedes the entry of
-    /// the deadline, then adds it again.
+    /// Short timeouts expire on a socket with a far deadline. Each supersedes the entry of the deadline,
+    /// which is then added again.
     #[test]
-    fn repeatedly_added_entries_do_not_pile_up() {
+    fn repeatedly_added_entries_do_not_accumulate() {
         let (set, far) = (TimerSet::new(), Target::Poll { index: 7 });
         for short in 0..10_000 {
             let counts = |target, when| target == far && when == 1_000_000;
