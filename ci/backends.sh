@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The tests on the back end poll(2), under Linux: all of them, or with `quick` edges, deadlines, close and cancellation.
+# The tests on the back end poll(2), on Linux: all of them, or with `quick` those of edges, deadlines, close and cancellation.
 #
 # usage: ci/backends.sh [quick|full]
-# Tests of epoll's own system calls select epoll themselves. Left out are tests of what only epoll promises; each has its reason.
+# Tests of epoll's own system calls select epoll themselves. Tests of properties that only epoll has are left out, each with its reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

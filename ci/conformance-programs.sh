@@ -1,4 +1,4 @@
-# The programs of async-std's package, for conformance.sh: how each is placed, and how it is driven. Sourced.
+# The programs of async-std's package, for conformance.sh: where each is placed, and how it is driven. Sourced.
 # shellcheck shell=bash disable=SC2154
 
 # block FILE N: the Nth Rust block of a page of the book, as rustdoc would compile it.
@@ -7,7 +7,7 @@ block() {
         sed -e 's/^# //' -e '/^#$/d'
 }
 
-# Puts all programs where cargo finds them. The book's servers and clients lack a main only.
+# Puts all programs where cargo finds them. The book's servers and clients only lack a `main`.
 place_programs() {
     local bin=$run/src/bin name
     for name in "${programs[@]}"; do
@@ -26,7 +26,7 @@ place_programs() {
     { block tutorial/implementing_a_client.md 1; echo "$runs"; } | rename >"$bin/book-client.rs"
     block concepts/tasks.md 4 | rename >"$bin/book-block-on.rs"
     block concepts/tasks.md 5 | rename >"$bin/book-panic.rs"
-    # A server that is not async-std's: answers one request and closes.
+    # A server that is not async-std's: it answers one request and closes.
     cat >"$bin/answer.rs" <<RUST
 use std::io::{Read, Write};
 
@@ -40,7 +40,7 @@ fn main() -> std::io::Result<()> {
 RUST
 }
 
-# await FILE TEXT: until the text is there, 20 s at most.
+# await FILE TEXT: waits until FILE contains TEXT, for 20 s at most.
 await() {
     local i
     for ((i = 0; i < 400; i++)); do
@@ -52,18 +52,18 @@ await() {
     return 1
 }
 
-# begin NAME ARGUMENT...: in the background, output in $here/NAME.
+# begin NAME ARGUMENT...: runs the program in the background, with its output in $here/NAME.
 begin() {
     timeout --kill-after=5 90 "$bin/$1" "${@:2}" >"$here/$1" 2>&1 &
 }
 
-# finish NAME ARGUMENT...: to its end, output in $here/NAME as well as here.
+# finish NAME ARGUMENT...: runs the program to its end, with its output in $here/NAME and on standard output.
 finish() {
     timeout --kill-after=5 30 "$bin/$1" "${@:2}" 2>&1 | tee "$here/$1"
     return "${PIPESTATUS[0]}"
 }
 
-# reachable HOST: until something listens on the port.
+# reachable HOST: waits until a program listens on the port.
 reachable() {
     local i
     for ((i = 0; i < 400; i++)); do
@@ -74,7 +74,7 @@ reachable() {
     return 1
 }
 
-# echoes HOST: a line comes back.
+# echoes HOST: checks that a line comes back.
 echoes() {
     local line=
     { printf 'to %s\n' "$1" >&3 && read -r -t 20 line <&3; } 3<>"/dev/tcp/$1/$port"
@@ -88,7 +88,7 @@ says() {
     [[ $(tr -d '\r' <"$here/answer") == "$2" ]]
 }
 
-# chat SERVER CLIENT ARGUMENT...: a line of one client reaches the other, from the one it came from.
+# chat SERVER CLIENT ARGUMENT...: checks that a line of one client reaches the other, with the name of its sender.
 chat() {
     local i
     mkfifo "$here/alice.in" "$here/bob.in"
@@ -100,7 +100,7 @@ chat() {
     timeout 60 "$bin/$2" "${@:3}" <&5 >"$here/bob" 2>&1 &
     echo alice >&4
     echo bob >&5
-    # No program reports when a name is known: a message to an unknown name is lost.
+    # No program reports when a name is known, and a message to an unknown name is lost.
     for ((i = 0; i < 100; i++)); do
         echo 'bob, carol: good morning' >&4
         sleep 0.1
@@ -127,7 +127,7 @@ drive() (
     stdin-echo) [[ $(printf 'one\ntwo\nthree' | finish "$1") == $'one\ntwo\nthree' ]] ;;
     stdin-timeout)
         echo typed | finish "$1" | grep -F 'line = "typed\n"' || exit
-        # Without a line it gives up after five seconds.
+        # Without a line the program gives up after five seconds.
         SECONDS=0
         if finish "$1" <&9; then exit 1; fi
         grep -F TimedOut "$1" && ((SECONDS >= 4 && SECONDS < 20))
@@ -136,7 +136,7 @@ drive() (
         begin answer
         await answer Listening || exit
         finish "$1" | grep -F answered || exit
-        # A server that sends but never ends.
+        # A server that sends without end.
         begin tcp-echo
         await tcp-echo Listening || exit
         SECONDS=0
@@ -169,7 +169,7 @@ drive() (
     a-chat) chat "$1 server" "$1" client ;;
     book-all-together | book-chat) chat "$1" book-client ;;
     book-accept-loop)
-        # Accepts and closes.
+        # A server that accepts and closes.
         begin "$1"
         reachable "$host" && says '' '' && says '' ''
         ;;

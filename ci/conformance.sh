@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# async-std's own tests, examples and book programs against this crate: taken from its package in the registry, with the crate's name
-# changed, built and run in target/conformance. The tests run unchanged; the programs are driven: a client connects, sends, and checks
-# the answer.
+# Runs async-std's own tests, examples and book programs against this crate: takes them from its package in the registry, changes the
+# crate's name, and builds and runs them in target/conformance. The tests run unchanged. The programs are driven: a client connects, sends,
+# and checks the answer.
 #
-# Prints "N of M" and what was left out. Entries listed as `later` count in M and fail nothing; everything else must pass.
+# Prints "N of M" and the entries that are left out. Entries listed as `later` count in M but cause no failure; everything else must pass.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ readonly programs=(
     tcp-echo tcp-client tcp-ipv4-and-6-echo udp-echo udp-client a-chat
     book-accept-loop book-receiving-messages book-all-together book-chat book-block-on book-panic
 )
-# Entries that wait for a part of this crate. When it exists: move the names to the lists above.
+# Entries that wait for a part of this crate. When it exists, move the names to the lists above.
 readonly tests_later=()
 readonly programs_later=()
 
@@ -52,7 +52,7 @@ manifest=$(cargo metadata --manifest-path "$scratch/source/Cargo.toml" --format-
     grep -o "\"manifest_path\":\"[^\"]*/async-std-$version/Cargo.toml\"" | cut -d'"' -f4)
 source=$(dirname "$manifest")
 
-# The tests' and examples' own dependencies; async-channel in the version that async-std re-exports.
+# The dependencies of the tests and examples; async-channel in the version that async-std re-exports.
 cat >"$run/Cargo.toml" <<TOML
 [package]
 name = "conformance"
@@ -68,7 +68,7 @@ log = "0.4"
 pin-project-lite = "0.2"
 tempfile = "3"
 
-# Their gates for unstable parts of the language.
+# Their gates for unstable features of the language.
 [features]
 default = ["unstable"]
 unstable = []
@@ -84,7 +84,7 @@ TOML
 : >"$run/src/lib.rs"
 if [[ -e $scratch/Cargo.lock ]]; then cp "$scratch/Cargo.lock" "$run/Cargo.lock"; fi
 
-# An address and a port of this run in place of the well-known ones.
+# Replaces the well-known addresses and ports with those of this run.
 host=127.$((BASHPID / 250 % 250 + 1)).$((BASHPID % 250 + 1)).1
 port=$((20000 + RANDOM % 5000 * 2))
 rename() {
@@ -96,7 +96,7 @@ rename() {
 for name in "${tests[@]}"; do
     rename "$source/tests/$name.rs" >"$run/tests/$name.rs"
 done
-# Its other test opens a file.
+# The other test of this file opens a file.
 sed -i -e 's/{fs, /{/' -e '0,/^#\[test\]/{/^#\[test\]/d}' -e '/^fn open_file/,/^}/d' "$run/tests/verbose_errors.rs"
 place_programs
 
@@ -118,7 +118,7 @@ result() {
     (($2 == $3)) || broken+=("$4")
 }
 
-# One test waits for a line on standard input that must not come, nor may the input end.
+# One test waits for a line on standard input, which must neither come nor end.
 mkfifo "$out/silence"
 exec 9<>"$out/silence"
 
@@ -156,6 +156,6 @@ for output in "${broken[@]}"; do
     tail -n 60 "$output"
 done
 printf 'Left out:\n%s\n' "$left_out"
-printf '%d of %d tests and programs of async-std %s pass; %d wait for what is not here yet\n' \
+printf '%d of %d tests and programs of async-std %s pass; %d wait for missing parts of this crate\n' \
     "$passed" $((total + missing)) "$version" "$missing"
 ((passed == total && total > 0))

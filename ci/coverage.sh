@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lines of src that the tests run, file by file, and those that are not run. Needs rustup's component llvm-tools. Dependencies are not
-# instrumented and not built anew.
+# Prints the lines of src that the tests run, per file, and those that are not run. Needs rustup's component llvm-tools. Dependencies are
+# not instrumented, and not built again.
 #   ci/coverage.sh [--lib, --test NAME, …]      default: all tests
 # Child processes of a test count as well, unless they are killed or abort. target/coverage has the annotated sources.
 set -euo pipefail
@@ -20,7 +20,7 @@ chmod +x "$out/wrapper"
 export RUSTC_WORKSPACE_WRAPPER=$out/wrapper LLVM_PROFILE_FILE=$out/%p-%8m.profraw
 (($#)) || set -- --lib --tests
 
-# A test may fail because it is slow; its lines count. `cargo test` decides about failures.
+# A test may fail because it is slow, but its lines count. `cargo test` decides about failures.
 cargo test --no-fail-fast "$@" >"$out/tests.txt" 2>&1 || printf 'some tests failed: %s\n' "$out/tests.txt"
 mapfile -t binaries < <(sed -n 's/^ *Running .* (\(.*\))$/\1/p' "$out/tests.txt")
 ((${#binaries[@]} > 0))

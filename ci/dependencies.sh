@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The default build has at most eleven crates, this one included. Prints them. The tests need none of what ecosystem/ is there for.
+# Prints the crates of the default build, and fails if there are more than eleven, this one included. Also checks that the tests need no
+# crate of ecosystem/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly most=11

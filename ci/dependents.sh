@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Crates that depend on async-std or async-io, built unchanged over netpoll: stand-ins/async-std and stand-ins/async-io take their places by
-# [patch.crates-io], and each crate's own tests (without those of its documentation) run on them and, as control, on the originals. The rows
+# Builds crates that depend on async-std or async-io unchanged over netpoll: [patch.crates-io] replaces these with stand-ins/async-std and
+# stand-ins/async-io. Each crate's own tests (except those of its documentation) run on them and, as a control, on the originals. The rows
 # async-std and async-io are these crates' own tests against the stand-ins.
 #
 #   ci/dependents.sh [--write] [six | CRATE...]
 #
-# Without names: all of ci/dependents.txt. `six` names those that `.ci/run full` takes. --write puts the rows into docs/DEPENDENTS.md and
-# README.md, in place of earlier rows of the same crates. A row of the control is kept in the target directory and used again.
+# Without names, it takes all of ci/dependents.txt; `six` stands for those that `.ci/run full` takes. --write puts the rows into
+# docs/DEPENDENTS.md and README.md and replaces earlier rows of the same crates. Rows of the control are kept in the target directory and
+# reused.
 #
 # Fails if a crate that builds with the originals does not build on netpoll, or if fewer of its tests pass there.
 #
-# The crates are copied from cargo's registry into a temporary directory. The script starts the server that a crate's tests need
-# (ci/dependents/servers.sh), with data of its own. Where the server is not installed, the crate is left out, and the Debian package named.
+# The crates are copied from cargo's registry to a temporary directory. The script starts the server that a crate's tests need
+# (ci/dependents/servers.sh), with separate data. If a server is not installed, the script skips the crate and names the Debian package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -36,18 +37,18 @@ fi
 scratch=$(mktemp -d)
 source ci/dependents/servers.sh
 trap 'rm -rf "$scratch"' EXIT
-# Tests of standard input wait for a line that must not come, nor may the input end.
+# Tests of standard input wait for a line, which must neither come nor end.
 mkfifo "$scratch/silence"
 exec 9<>"$scratch/silence"
 mkdir -p "$target/logs" "$target/control-rows" "$scratch/source/src"
-# The database's server is another user's process.
+# The database server runs as another user.
 chmod 711 "$scratch"
 : >"$scratch/source/src/lib.rs"
 for name in "${names[@]}"; do
     grep -q "^$name " "$list" || { printf '%s is not in ci/dependents.txt\n' "$name" >&2; exit 2; }
 done
 
-# source_of NAME VERSION: the directory of the crate's source. A package that depends on it and is never built makes cargo fetch it.
+# source_of NAME VERSION: prints the directory of the crate's source. cargo fetches it for a package that depends on it and is never built.
 source_of() {
     printf '[package]\nname = "source"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n"%s" = "=%s"\n' "$1" "$2" \
         >"$scratch/source/Cargo.toml"
@@ -56,7 +57,7 @@ source_of() {
         grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 | grep "/$1-$2/Cargo.toml$")"
 }
 
-# own_tests NAME VERSION ORIGINAL COPY SIDE: a package with the tests of async-std or async-io, which depends on it.
+# own_tests NAME VERSION ORIGINAL COPY SIDE: creates a package with the tests of async-std or async-io, which depends on it.
 own_tests() {
     local name=$1 version=$2 original=$3 copy=$4 side=$5 features=()
     [[ $side == netpoll ]] || version="=$version"
@@ -66,7 +67,7 @@ own_tests() {
     cp -r "$original/tests" "$copy/tests"
     {
         printf '[package]\nname = "own-tests-of-%s"\nversion = "0.0.0"\nedition = "2021"\n' "$name"
-        # The tests' gates for what is unstable there.
+        # The gates of the tests for unstable features.
         printf '[features]\ndefault = ["unstable"]\nunstable = []\n[dependencies]\n'
         printf '"%s" = { version = "%s", features = [%s] }\n' "$name" "$version" "$(IFS=,; printf '%s' "${features[*]}")"
         printf 'async-channel = "2"\nfemme = "2.1"\nfutures = "0.3"\nfutures-lite = "2"\nparking = "2"\nrand = "0.8"\n'
@@ -74,8 +75,8 @@ own_tests() {
     } >"$copy/Cargo.toml"
 }
 
-# sqlx_tests ORIGINAL COPY: a package with sqlx's tests of PostgreSQL, as their own package's dependencies are not published, which depends on it.
-# Without rustsec, which sends 4 GiB.
+# sqlx_tests ORIGINAL COPY: creates a package with sqlx's tests of PostgreSQL, which depends on sqlx, because the dependencies of their own
+# package are not published. Leaves out rustsec, which sends 4 GiB.
 sqlx_tests() {
     local original=$1 copy=$2 test
     mkdir -p "$copy/src" "$copy/sqlx-test/src"
@@ -96,8 +97,8 @@ sqlx_tests() {
     } >"$copy/Cargo.toml"
 }
 
-# redis_tests COPY: the package of redis with the dev-dependency that its published manifest lacks, which depends on it, and with the
-# version of tempfile that this one demands.
+# redis_tests COPY: gives the package of redis the dev-dependency that its published manifest lacks, which depends on redis, and the version
+# of tempfile that this one requires.
 redis_tests() {
     sed -i '/^\[dev-dependencies.tempfile\]/,/^version/s/^version = .*/version = "3"/' "$1/Cargo.toml"
     {
@@ -106,7 +107,7 @@ redis_tests() {
     } >>"$1/Cargo.toml"
 }
 
-# run SIDE NAME VERSION FEATURES SKIP SERVER: tests of one crate. Prints PASSED ALL, or "- -" if it does not build.
+# run SIDE NAME VERSION FEATURES SKIP SERVER: runs the tests of one crate. Prints PASSED ALL, or "- -" if it does not build.
 run() (
     trap stop_servers EXIT
     local side=$1 name=$2 version=$3 features=$4 skip=$5 server=$6 within=()
@@ -127,9 +128,9 @@ run() (
     sed -i '/^\[dev-dependencies.criterion\]/,/^$/d' "$copy/Cargo.toml"
     if [[ $name == redis ]]; then
         redis_tests "$copy"
-        # The other tests are of connections that block.
+        # The other tests use connections that block.
         targets=(--lib --test=parser --test=test_async)
-        # A process prefers one runtime, once. Other tests are left out by their names, which end in the runtime's.
+        # A process chooses a runtime once. The other tests are left out by their names, which end in the name of the runtime.
         runner=(--config "target.'cfg(all())'.runner='$root/ci/dependents/one_by_one.sh'")
     fi
     case $name in
@@ -138,14 +139,14 @@ run() (
             printf '[dev-dependencies.async-h1]\nversion = "2"\n' >>"$copy/Cargo.toml"
             ;;
         suppaftp)
-            # Containers are all that it needs testcontainers for.
+            # It needs testcontainers only for containers.
             cp "$root/ci/dependents/suppaftp_container.rs" "$copy/src/test_container.rs"
             sed -i '/^\[dev-dependencies.testcontainers\]/,/^$/d' "$copy/Cargo.toml"
             ;;
-        # Published without the archives. Another descendant of the crate tar is published with them.
+        # It is published without the archives. Another descendant of the crate tar is published with them.
         async-tar) cp -r "$(source_of astral-tokio-tar 0.5.6)/tests/archives" "$copy/tests/" ;;
     esac
-    # Published without it, because its repository has it in a directory beside.
+    # It is published without this package, which is in a neighbouring directory of its repository.
     [[ $name != zbus ]] || printf '[dev-dependencies.zbus_xml]\nversion = "5"\n' >>"$copy/Cargo.toml"
     if [[ $features != - ]]; then
         if [[ $features == no-default* ]]; then
@@ -155,7 +156,7 @@ run() (
         fi
         arguments+=(--features "$features")
     fi
-    # `cargo build` does not build the crates that tests alone need.
+    # `cargo build` does not build the crates that only tests need.
     local build=(test "${targets[@]}" --no-run)
     if [[ $skip == build-only ]]; then
         build=(build --lib)
@@ -172,7 +173,7 @@ run() (
     fi
     local common=(--manifest-path "$copy/Cargo.toml" --target-dir "$target/build" "${patch[@]}")
     [[ $server != dbus-daemon ]] || within=(dbus-run-session --)
-    # Before the build: sqlx' macros ask the database about statements.
+    # Before the build, because sqlx's macros query the database about statements.
     if [[ $server != - ]] && ! start_server "$server" "$copy" >"$target/logs/$server.txt" 2>&1; then
         printf '%s did not start: %s\n' "$server" "$target/logs/$server.txt" >&2
         exit 1
@@ -181,9 +182,9 @@ run() (
         printf -- '- -\n'
         return
     fi
-    # What it was built with.
+    # The source that it was built from.
     if [[ $side == netpoll ]] && ! grep -A1 -E '^name = "async-(std|io)"' "$copy/Cargo.lock" | grep -qE '"(1.13|2).99'; then
-        printf 'it was not built with a stand-in\n' >>"$log"
+        printf 'the crate was not built with a stand-in\n' >>"$log"
         printf -- '- -\n'
         return
     fi
@@ -193,7 +194,7 @@ run() (
     fi
     timeout --kill-after=10 900 "${within[@]}" cargo test "${common[@]}" "${runner[@]}" "${targets[@]}" --no-fail-fast "${arguments[@]}" \
         -- "${filters[@]}" <&9 >>"$log" 2>&1 || true
-    # The tests' programs are as large as all that they depend on together.
+    # The programs of the tests are as large as everything that they depend on together.
     cargo clean --quiet --package "$(sed -n '/^\[package\]/,/^name/s/^name = "\(.*\)"/\1/p' "$copy/Cargo.toml")" "${common[@]}" 2>>"$log" || true
     sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" |
         awk '{ passed += $1; failed += $2 } END { print passed + 0, passed + failed }'
@@ -208,7 +209,7 @@ for name in "${names[@]}"; do
         printf '%-18s left out: install the Debian package %s, which has %s\n' "$name" "${debian_package[$server]}" "$server"
         continue
     fi
-    # Named after all that is in the row of the list, and the crate's files in ci/dependents.
+    # Named after everything in the row of the list, and after the crate's files in ci/dependents.
     kept=$target/control-rows/$name-$version-$(
         { printf '%s\n' "$features $skip $server"; cat ci/dependents/"$name"_* 2>/dev/null || true; } | cksum | cut -d' ' -f1
     )
@@ -239,7 +240,7 @@ for name in "${names[@]}"; do
     printf '| %s | %s | %s | %s | %s |\n' "$name" "$version" "$result" "$control" "${server/#-/}" >>"$rows"
 done
 
-# Puts the rows between the two marks of a document, sorted, in place of earlier rows of the same crates.
+# Writes the sorted rows between the two marks of a document and replaces earlier rows of the same crates.
 place() {
     local document=$1 kept
     kept=$(sed -n '/<!-- dependents -->/,/<!-- end -->/p' "$document" | grep '^| [a-z]' | grep -v '^| crate' || true)

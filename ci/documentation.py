@@ -1,4 +1,4 @@
-"""Checks a crate's pages that rustdoc has made: documentation.py FOLDER CRATE [marks]."""
+"""Checks the pages that rustdoc has generated for a crate: documentation.py FOLDER CRATE [marks]."""
 
 import html
 import os
@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 folder, crate, *options = sys.argv[1:]
 
-# Methods of futures-lite's types: nothing here can define what their links mean.
+# Methods of futures-lite's types: this crate cannot define the targets of their links.
 FOREIGN = {"io/struct.Cursor.html": 2, "io/struct.Take.html": 1}
 
 # The first method on the page of a type.
@@ -31,7 +31,7 @@ pages = {}
 
 
 def page(path):
-    """A page's text and its anchors."""
+    """Returns the text of a page and its anchors."""
     if path not in pages:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -40,7 +40,7 @@ def page(path):
 
 
 def leads_nowhere(path, link):
-    """Whether a relative link of the page at `path` has no target."""
+    """Returns whether a relative link of the page at `path` has no target."""
     if re.match(r"[a-z]+:", link) or "${" in link:
         return False
     file, _, anchor = link.partition("#")
@@ -55,7 +55,7 @@ def leads_nowhere(path, link):
     return anchor not in anchors and unquote(anchor) not in anchors
 
 
-# What the text of an item that only some systems have says, and rustdoc's mark, which follows from its cfg.
+# The text of an item that only some systems have, and rustdoc's mark, which follows from its cfg.
 SYSTEMS = {
     r"<p>Linux only\.|(?<!</strong> only)\sLinux only\.": "Available on <strong>Linux</strong> only.",
     r"\sNot on macOS\.|<p>Not on macOS\.": "Available on <strong>non-macOS</strong> only.",
@@ -79,7 +79,7 @@ for where, _, names in os.walk(root):
                 marks += has
                 if says != has:
                     complaints.append(f"{short}: {says} items say that only some systems have them, {has} have the mark: {mark}")
-        # A reference that rustdoc could not resolve stays in brackets.
+        # Rustdoc leaves a reference that it could not resolve in brackets.
         raw = re.findall(r"\[<code>([^\]]*)</code>\]", own)
         if len(raw) > FOREIGN.get(short, 0):
             complaints.append(f"{short}: unresolved: {raw[0]}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The documentation builds without warnings, as cargo doc makes it without dependencies; every link has a target, and the pages of sockets
-# begin with constructors. Needs python3.
+# Checks that the documentation (cargo doc without dependencies) builds without warnings, that every link has a target, and that the pages
+# of sockets begin with constructors. Needs python3.
 #   ci/documentation.sh docsrs    as docs.rs builds netpoll (nightly): items that only some systems have also carry rustdoc's mark
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Faults: rows 3–7 of docs/RELIABILITY.md, each a test of that name; figures are printed. The quick sizes are those of `cargo test`.
+# Faults: rows 3–7 of docs/RELIABILITY.md, each a test of that name. Prints figures. The quick sizes are those of `cargo test`.
 # `exit`: a server exits at most 50 ms after its drain time.
 #   ci/faults.sh [--full] [errno | chaos | pressure | reuse | close | cancel | exit]...      default: all
 # With --full: release, 10^6 echoes, half a minute at the limit of descriptors, 10^7 reuses (a quarter of an hour on two processors).
@@ -15,7 +15,7 @@ if [[ ${1:-} == --full ]]; then
     export NETPOLL_ECHOES=1000000 NETPOLL_PRESSURE_MS=30000 NETPOLL_REUSES=10000000
 fi
 export NETPOLL_REUSES=${NETPOLL_REUSES:-100000}
-# How soon things happen is asserted too: for a machine that has nothing else to do.
+# The tests also assert how soon things happen, which needs an idle machine.
 export NETPOLL_TIMED=${NETPOLL_TIMED-1}
 (($#)) || set -- errno chaos pressure reuse close cancel exit
 for row in "$@"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every set of features is clean for clippy, all together with tests, examples and documentation too, of which the examples
-# run. (Tests of features that are for other crates are in ecosystem/.)
+# Checks every set of features with clippy, and all features together also with tests, examples and documentation. (Features for other
+# crates are tested in ecosystem/.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -16,7 +16,7 @@ for ((set = 0; set < sets; set++)); do
     printf 'clippy: %s\n' "${chosen[*]-}"
     cargo clippy --quiet --no-default-features --features "${chosen[*]-}" -- -D warnings
 done
-# It changes nothing that another feature has: by itself, and with all.
+# `sim` changes nothing that another feature has, so it is checked by itself and with all.
 cargo clippy --quiet --no-default-features --features sim -- -D warnings
 cargo clippy --quiet --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build, with limits of time; with QUICK=1 the sizes of `cargo test`. Needs
-# an idle machine for rows 8 and 10, root for 9 and 11 (namespaces, a memory control group), 20,000 descriptors.
+# Rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build, with time limits; with QUICK=1 the sizes of `cargo test`. Needs an
+# idle machine for rows 8 and 10, root for 9 and 11 (namespaces, a memory control group), and 20,000 descriptors.
 #   ci/hostile.sh 8|9|10|11|12|13...     default: all rows
 #   NETPOLL_SOAK=180 ci/hostile.sh 13    row 13 for this many seconds; default 7200
 #   NETPOLL_SEED=2                       another random run
@@ -13,7 +13,7 @@ declare -A tests=(
          deadlines::deadlines_match_oracle"
     [9]="weather::data_is_intact_under_network_faults peers::resets_are_reported_as_resets"
     [10]="peers::silent_clients_do_not_delay_others peers::clients_that_never_read_are_disconnected
-          weather::peer_behind_cut_network_blocks_no_one_else peers::connection_storms_leak_nothing
+          weather::peer_behind_cut_network_blocks_no_other peers::connection_bursts_leak_nothing
           peers::greedy_connection_does_not_starve_others"
     [11]="overload::server_memory_stays_below_limit overload::million_tasks_complete
           overload::panics_stay_contained"
@@ -33,7 +33,7 @@ binary=$(cargo test --release --test hostile --no-run --message-format json 2>/d
 failed=0
 for row; do
     for test in ${tests[$row]}; do
-        # Each test has its own bound; this one is for the harness.
+        # Each test has its own time limit; this one is for the harness.
         timeout --kill-after=10 $((${NETPOLL_SOAK:-7200} + 1800)) \
             "$binary" --exact "$test" --nocapture --test-threads=1 2>&1 >/dev/null || {
             echo "row $row: $test failed"

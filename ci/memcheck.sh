@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# valgrind's memcheck over tests that end the runtime: no access out of bounds or to freed or unwritten memory, and no memory lost
+# Runs tests that end the runtime under valgrind's memcheck: no access out of bounds or to freed or unwritten memory, and no memory is lost
 # after `rt::shutdown`. Needs valgrind.
 #   ci/memcheck.sh [TEST…]      of tests/shutdown.rs
-# The poll cache's blocks stay reachable by design (C1). 48 bytes of std are "possibly lost": the main thread's handle, which a
-# thread-local points into. Not among the tests: runtime_with_thousand_tasks_shuts_down, whose tasks wait for themselves and are lost
-# under any runtime.
+# The poll cache's blocks stay reachable by design (C1). 48 bytes of std are "possibly lost": the main thread's handle, to which a
+# thread-local points. runtime_with_thousand_tasks_shuts_down is left out, because its tasks wait for themselves and are lost under any
+# runtime.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the crate with the oldest versions of its direct dependencies that Cargo.toml permits: by default, with each optional
-# dependency alone, and with all. In a copy of the tree, so that the lock file stays.
+# Builds the crate with the oldest versions of its direct dependencies that Cargo.toml permits: with the default features, with each
+# optional dependency alone, and with all. It uses a copy of the tree, so that the lock file does not change.
 #   ci/minimal-versions.sh [--features NAME, …]     only these
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,10 +11,10 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 git ls-files --cached --others --exclude-standard | tar -c -T - | tar -x -C "$scratch"
 cd "$scratch"
-# Dependencies of tests and models are no promise and have minimum versions of their own.
+# Dependencies of tests and models are not part of this promise and have separate minimum versions.
 sed -i '/^\[dev-dependencies\]/,/^\[/{/^\[workspace\]/!{/^\[dev-dep/!{/^\[/!d}}}' Cargo.toml
 sed -i 's/^members = .*/members = ["macros"]/; s/^exclude = \["benches".*/exclude = ["benches", "ecosystem", "models"]/' Cargo.toml
-# The flag is cargo's own, not the compiler's: stable has it behind the variable.
+# The flag belongs to cargo, not to the compiler: stable accepts it with the variable.
 RUSTC_BOOTSTRAP=1 cargo update --quiet -Zdirect-minimal-versions
 
 # check NAME OPTION…

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the crate and its examples with the Rust version that Cargo.toml promises. (The crates of ecosystem/ have their own.)
+# Builds the crate and its examples with the Rust version that Cargo.toml declares. (The crates of ecosystem/ have their own.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

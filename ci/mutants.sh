@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Mutation score of net/fd and rt: cargo-mutants (cargo install cargo-mutants) changes one operator, value or call at a time, and some test
-# has to fail; a hanging test counts as failing. A mutant goes through the unit tests; a survivor through the core tests, the quick ones
-# first, and then through the models under shuttle. So a final survivor passed all of them.
+# Mutation score of net/fd and rt. cargo-mutants (cargo install cargo-mutants) changes one operator, value or call at a time, and some test
+# has to fail; a hanging test counts as failing. A mutant is tested with the unit tests. Survivors are tested with the core tests, the quick
+# ones first, and then with the models under shuttle. So a final survivor passed all of them.
 #   ci/mutants.sh [K/N [FILE…]]      default: sample 0/16 of net/fd and rt; 1/16, … are others
-# The sample has the same share of every file, drawn by a hash of a mutant's name without its line, so that a change elsewhere keeps it.
-# Left out are tests, Debug, and the injected bugs, which are not in the crate but in models/.
+# The sample has the same share of every file, chosen by a hash of a mutant's name without its line, so that a change elsewhere does not
+# change it.
+# Tests, Debug and the injected bugs, which are active only in models/, are left out.
 # Survivors: target/mutants/mutants.out/missed.txt; test output: target/mutants/{unit,quick,slow,models}.out/log.
 set -euo pipefail
 
-# Runs test binaries for cargo: the first test that fails ends them all. So do this many seconds without output, or, if that is less
+# Runs test binaries for cargo. The first test that fails ends them all, and so does this many seconds without output or, if that is less
 # than a minute, a test that takes a minute.
 if [[ ${1:-} == --first-failure ]]; then
     exec {output}< <(exec setsid "${@:3}" 2>&1)
     tests=$!
-    # A status above 128 means that the time is over.
+    # A status above 128 means that the time limit has passed.
     while IFS= read -r -t "$2" -u "$output" line || { (($? > 128)) && line='test hangs ... FAILED'; }; do
         printf '%s\n' "$line"
         if [[ $line == 'test '*'... FAILED' ]] || { (($2 < 60)) && [[ $line == 'test '*'running for over 60 seconds' ]]; }; then
@@ -48,7 +49,7 @@ git ls-files 'src/net/fd/*.rs' src/net/net_fd.rs 'src/rt/*.rs' | xargs awk '
     /if injected_bug!\(.*\{$/ { match($0, /^ */); end = substr($0, 1, RLENGTH) "}"; inside = 1 }
 ' >"$out/injected.txt"
 cargo mutants --list --no-config --exclude-re '<impl .*Debug for' "${files[@]}" >"$out/all.txt"
-# Of each file's mutants, sorted by a hash of their names, the same share.
+# The same share of each file's mutants, sorted by a hash of their names.
 awk -F : '
     BEGIN { for (i = 32; i < 127; i++) code[sprintf("%c", i)] = i }
     NR == FNR { injected[$1 FS $2]; next }
@@ -73,8 +74,8 @@ awk -v part="${sample%/*}" -v parts="${sample#*/}" '
 } >"$out/config.toml"
 printf 'sample %s: %d of %d\n' "$sample" "$(wc -l <"$out/sample.txt")" "$(wc -l <"$out/sorted.txt")"
 
-# Arguments after `--` would choose what is run, not what is built: hence --cargo-arg.
-# The files are named once more, because mutants that delete a field pass examine_re: the existing one is shown besides the sample.
+# Arguments after `--` would select what is run, not what is built; hence --cargo-arg.
+# The files are named again, because mutants that delete a field pass examine_re: the existing one is shown in addition to the sample.
 # The status of cargo-mutants says whether some are missed; the counts at the end are more precise.
 round() {
     local name=$1 seconds=$2
@@ -82,7 +83,7 @@ round() {
     local -x CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/ci/mutants.sh --first-failure $seconds"
     cargo mutants --config "$out/config.toml" "${files[@]}" --output target/mutants --no-shuffle --timeout 900 --build-timeout 900 \
         --cargo-arg=--target-dir="$out/build" "$@" || (($? == 2 || $? == 3))
-    # Caught, timed out, missed and (of the rest) not to be built.
+    # Caught, timed out, missed and (the rest) not buildable.
     printf '%s:' "$name"
     for what in caught timeout missed unviable; do
         printf ' %s %d' "$what" "$(wc -l <"$out/mutants.out/$what.txt")"
@@ -94,7 +95,7 @@ round() {
 rm -rf "$out"/{unit,quick,slow,models}.out
 round unit 40 --cargo-arg=--lib
 round quick 60 --iterate "${quick[@]/#/--cargo-arg=--test=}"
-# Being fast on a busy machine says nothing about a mutant.
+# Time limits on a busy machine say nothing about a mutant.
 round slow 120 --iterate "${slow[@]/#/--cargo-arg=--test=}" -- -- --skip backlog_is_shared_with_thread_sleeping_in_epoll
 own=profile.release.package.netpoll-models
 NETPOLL_SCHEDULES=1000 round models 90 --iterate --baseline skip --test-package netpoll-models --profile release \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The packages can be published: `cargo publish --dry-run` has no warning, and each passes its own tests outside of the workspace.
-#   ci/package.sh dry-run                         only the former, which takes seconds
+# Checks that the packages can be published: `cargo publish --dry-run` prints no warning, and each passes its own tests outside the
+# workspace.
+#   ci/package.sh dry-run                         only the dry run, which takes seconds
 #   ci/package.sh [ARGUMENT OF cargo test]...      such as --lib
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +11,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 readonly packages=(netpoll-macros netpoll netpoll-hyper netpoll-nettest netpoll-quinn netpoll-resolver netpoll-top)
-# Without compiling: the tests below do that.
+# Nothing is compiled here: the tests below do that.
 cargo publish --dry-run --allow-dirty --no-verify "${packages[@]/#/-p}" 2>&1 | tee "$scratch/publish"
 if grep '^warning' "$scratch/publish" | grep -v 'aborting upload due to dry run'; then
     printf 'cargo publish warns\n'
@@ -28,6 +29,6 @@ patch=()
 for package in "${packages[@]}"; do
     printf '==> %s\n' "$package"
     (cd "$scratch/$package" && cargo test "${patch[@]}" --target-dir "$target/packaged" "$@")
-    # It is not in the registry yet, and the next ones need it.
+    # It is not in the registry yet, and the next packages need it.
     patch+=(--config "patch.crates-io.$package.path='$scratch/$package'")
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The metrics of the example `metrics` in the eyes of Prometheus: promtool checks their text, and a server scrapes them and answers queries
-# about them. Needs Debian's package `prometheus`, and curl; without them it says so and succeeds.
+# Checks the metrics of the example `metrics` with Prometheus: promtool checks their text, and a server scrapes them and answers queries
+# about them. Needs Debian's package `prometheus`, and curl; without them the script says so and succeeds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in prometheus promtool curl; do
@@ -42,7 +42,7 @@ until_true 30 grep -q "^echo on " "$folder/metrics.log"
 address=$(sed -n 's/^listening on //p' "$folder/metrics.log")
 echo_port=$(sed -n 's/^echo on .*://p' "$folder/metrics.log")
 
-# Some traffic, and enough connections that some are drawn for the samples of accept queues.
+# Some traffic, and enough connections that some are sampled for the lengths of accept queues.
 for _ in $(seq 300); do
     exec 4<>"/dev/tcp/127.0.0.1/$echo_port"
     echo hello >&4

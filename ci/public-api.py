@@ -1,15 +1,15 @@
-"""Prints the public API that rustdoc's JSON describes, a line an item, sorted. See public-api.sh."""
+"""Prints the public API that rustdoc's JSON describes, one line per item, sorted. See public-api.sh."""
 
 import json
 import sys
 
 AUTO_TRAITS = ["Send", "Sync", "Unpin", "UnwindSafe", "RefUnwindSafe"]
-# The versions of the format that this was tried with.
+# The versions of the format with which this script was tested.
 FORMATS = range(45, 70)
 
 document = json.load(open(sys.argv[1]))
 if document["format_version"] not in FORMATS:
-    sys.exit(f"rustdoc's JSON has version {document['format_version']}; look through public-api.py")
+    sys.exit(f"rustdoc's JSON has version {document['format_version']}: adapt public-api.py")
 index = document["index"]
 lines = set()
 

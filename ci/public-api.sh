@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Compares the public API with docs/public-api.txt: every public item with its signature, every type with its auto traits. A difference is
-# a decision: for a new item write the file anew; a line that changes or goes is a break (semver), unless it is below 0.1's first release.
+# Compares the public API with docs/public-api.txt: every public item with its signature, every type with its auto traits. A difference
+# needs a decision. For a new item, write the file again. A changed or removed line is a breaking change (semver).
 #   ci/public-api.sh [--write]
-# cargo-public-api, which does the same, is not used: each of its releases needs a nightly toolchain of its time. This needs python3.
-# The items come from rustdoc's JSON, which stable gives with RUSTC_BOOTSTRAP.
+# cargo-public-api, which does the same, is not used: each of its releases needs a nightly toolchain of the same time. This needs python3.
+# The items come from rustdoc's JSON, which stable prints with RUSTC_BOOTSTRAP.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -14,7 +14,7 @@ python3 ci/public-api.py target/public-api/doc/netpoll.json >target/public-api/n
 if [[ ${1-} == --write ]]; then
     cp target/public-api/now.txt "$file"
 elif ! diff -u "$file" target/public-api/now.txt; then
-    echo "the public API has changed: if that is meant, ci/public-api.sh --write" >&2
+    echo "the public API has changed: if this is intended, run ci/public-api.sh --write" >&2
     exit 1
 fi
 printf '%d public items and methods\n' "$(wc -l <"$file")"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Holds system calls, user instructions and idleness of an echo server to limits: figures that come out the same on every run. Times
-# are not looked at. Also holds what the black box and the records of tasks add to an echo, against servers built without them. Needs
-# valgrind, and perf or strace; installs the missing ones where apt-get and the rights are there.
+# Checks system calls, user instructions and idleness of an echo server against limits. These figures are the same on every run. Times are
+# not checked. Also limits what the black box and the records of tasks add to an echo, compared with servers built without them. Needs
+# valgrind, and perf or strace; installs missing ones with apt-get if permitted.
 set -euo pipefail
 cd "$(dirname "$0")/../benches"
 exec </dev/null
@@ -19,7 +19,7 @@ readonly flags=${RUSTFLAGS:-} options=(--release --no-default-features --feature
 cargo build "${options[@]}"
 target/release/compare --check
 
-# server NAME FLAGS: builds the server with the flags, beside copies of the programs that measure it.
+# server NAME FLAGS: builds the server with the flags, next to copies of the programs that measure it.
 server() {
     RUSTFLAGS="$flags $2" cargo build "${options[@]}" --bin server --target-dir "target/$1"
     cp target/release/compare target/release/load "target/$1/release/"
@@ -27,8 +27,8 @@ server() {
 server no-black-box '--cfg netpoll_no_black_box'
 server no-inspection '--cfg netpoll_no_black_box --cfg netpoll_no_records'
 
-# instructions FOLDER: those of an echo in the functions that run once per echo. How often the server polls depends on the load of the
-# machine, so the other functions do not count. Events between turns are among those: less than one instruction per echo.
+# instructions FOLDER: prints the instructions per echo in the functions that run once per echo. How often the server polls depends on the
+# load of the machine, so other functions are not counted. Events between turns are among these: less than one instruction per echo.
 instructions() {
     for _ in 1 2 3; do
         "$1/release/compare" --case profile --only netpoll |

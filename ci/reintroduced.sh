@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings mended defects back, one by one, and demands that the test named for each fails: ci/reintroduced/*.patch.
+# Reintroduces fixed defects, one by one, and checks that the test named for each fails: ci/reintroduced/*.patch.
 #   ci/reintroduced.sh [NAME...]     those only, such as A1; docs/RELIABILITY.md lists them
 #   ci/reintroduced.sh --check       only checks that the patches apply
 # Each patch is applied to a copy of the tree. Its test must pass before, and fail or not end within a minute after. Exits 1 if one does not.
@@ -21,7 +21,7 @@ fi
 copy=$(mktemp -d)
 log=$(mktemp)
 trap 'rm -rf "$copy" "$log"' EXIT
-# With new times: the target directory may hold a build of a copy with the last patch, which cargo would take for this one.
+# The files get new times, because the target directory may have a build of a copy with the last patch, which cargo would use for this one.
 git ls-files -z | tar --null --files-from=- -cf - | tar -xmf - -C "$copy"
 cd "$copy"
 export GIT_CEILING_DIRECTORIES=$copy
@@ -31,12 +31,12 @@ named() {
     sed -n 's/^Test: //p' "$1"
 }
 
-# target BINARY: the option of cargo.
+# target BINARY: prints the option of cargo.
 target() {
     if [[ $1 == lib ]]; then printf -- --lib; else printf -- --test=%s "$1"; fi
 }
 
-# run SECONDS BINARY TEST: runs one test, with what it prints in $log.
+# run SECONDS BINARY TEST: runs one test, with its output in $log.
 run() {
     timeout --kill-after=10 "$1" cargo test --quiet "$(target "$2")" -- --exact "$3" >"$log" 2>&1
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The tests under a sanitizer. Thread and memory need the component rust-src, since std has to be instrumented too: that of the nightly
-# toolchain, or else of the stable one, which then accepts unstable options (RUSTC_BOOTSTRAP). Without it, thread takes its lesser form on
-# nightly, in which std's locks and channels give false reports; which form runs is printed.
+# Runs the tests under a sanitizer. thread and memory need the component rust-src, because std has to be instrumented too: that of the
+# nightly toolchain, or otherwise of the stable one, which then accepts unstable options (RUSTC_BOOTSTRAP). Without it, thread runs on
+# nightly with std not instrumented, and std's locks and channels cause false reports. The script prints which form runs.
 #   ci/sanitizer.sh address|thread|memory [--lib, --test NAME, …]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,7 +26,7 @@ address) ;;
 thread | memory)
     if has_source "$toolchain"; then
         options+=(-Zbuild-std)
-        # std makes a Vec byte by byte otherwise, which takes minutes under thread.
+        # Otherwise std builds a Vec byte by byte, which takes minutes under thread.
         export CARGO_PROFILE_DEV_OPT_LEVEL=1
         printf 'std is instrumented (%s)\n' "$toolchain"
     elif [[ $sanitizer == thread ]]; then
@@ -42,17 +42,18 @@ thread | memory)
     exit 2
     ;;
 esac
-# MSan learns of memory written by system calls only for those that go through libc.
+# MSan sees memory that system calls write only if they go through libc.
 [[ $sanitizer == memory ]] && flags+=' -Zsanitizer-memory-track-origins --cfg rustix_use_libc'
-# tests/faults stands before the C library, and asks for the interceptors by name.
+# tests/faults precedes the C library, and looks up the interceptors by name.
 flags+=' -Clink-arg=-Wl,--export-dynamic-symbol=__interceptor_*'
 export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0 ${LSAN_OPTIONS:-}"
-# The runtime's threads live as long as the process. Delays at random make more interleavings. A test forks and starts the runtime in the child.
+# The runtime's threads live as long as the process. Random delays create more interleavings. A test forks and starts the runtime in the
+# child.
 export TSAN_OPTIONS="report_thread_leaks=0 enable_adaptive_delay=1 die_after_fork=0 ${TSAN_OPTIONS:-}"
 export RUSTFLAGS="$flags ${RUSTFLAGS:-}"
-# Their symbols take seconds, which tests of panics do not have.
+# Symbols take seconds, which tests of panics do not have.
 export RUST_BACKTRACE=0
-# tests/common is more patient then.
+# tests/common has longer time limits then.
 export NETPOLL_SLOW=1
 if (($# == 0)); then
     # tests/examples.rs runs them.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The models of models/ under shuttle's schedulers, half of the schedules at random, half by PCT; the injected bugs as well, except those
+# Runs the models of models/ under shuttle's schedulers, half of the schedules random, half PCT. Also runs the injected bugs, except those
 # that only weak memory shows (models/src/schedules.rs lists them; loom finds those).
 #   ci/shuttle.sh [SCHEDULES]      in all, default 1,000,000; split evenly between the models
 #   NETPOLL_SEED=n                 the same schedules again
@@ -22,7 +22,7 @@ export NETPOLL_SCHEDULES=$(((total + models - 1) / models))
     cat "$log" >&2
     exit 1
 }
-# Each model must have been played, as often as asked for.
+# Each model must have run as often as requested.
 awk -v models="$models" -v total="$total" '
     match($0, /played [0-9]+ schedules/) { played++; schedules += substr($0, RSTART + 7) }
     /found: `/ { found++ }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Simulations.
-#   ci/sim.sh quick           what .ci/run runs: the tests once, the swarm with 10,000 seeds, other people's protocols, the crate's own tests in
-#                             simulations
+#   ci/sim.sh quick           the step of .ci/run: the tests once, the swarm with 10,000 seeds, the protocols of other projects, the crate's own
+#                             tests in simulations
 #   ci/sim.sh [SEEDS]         in a release build: each simulated test and each example with SEEDS seeds (1000), twice, with equal digests; the swarm
-#                             with a hundred times as many; the simulated kernel's swarm; what tshark says about a capture, if it is installed
+#                             with a hundred times as many; the simulated kernel's swarm; a check of a capture by tshark, if it is installed
 #   ci/sim.sh own             the crate's own socket tests in simulations only
 #   ci/sim.sh capture         the capture only
 #   ci/sim.sh opt-out         a program that defines clock_gettime and getrandom itself, built with --cfg netpoll_no_interpose
@@ -12,10 +12,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 
-# The examples of README.md that need only sockets and time are tests of tests/sim_examples.rs, in this order.
+# The README examples that need only sockets and time are tests of tests/sim_examples.rs, in this order.
 readonly examples=(echo "README's first program" echo_deadline udp_echo chat proxy port_scan happy_eyeballs redis_like)
 
-# The crate's own tests of ci/sim-own.txt, with one switch. docs/SIMULATION.md says why the others need the real kernel.
+# The crate's own tests of ci/sim-own.txt, in simulations. docs/SIMULATION.md says why the other tests need the real kernel.
 own() {
     local file tests
     while read -r file tests; do
@@ -40,7 +40,7 @@ capture() {
     local file
     file=$(mktemp --suffix=.pcap)
     NETPOLL_CAPTURE=$file cargo test --quiet --features sim --test sim -- --exact capture_is_written_for_other_tools
-    # Every packet is dissected, and none has a wrong checksum or length.
+    # tshark must dissect every packet and find no wrong checksum or length.
     local packets malformed
     packets=$(tshark -r "$file" 2>/dev/null | wc -l)
     malformed=$(tshark -r "$file" -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE -o ip.check_checksum:TRUE \
@@ -51,22 +51,22 @@ capture() {
     ((packets > 20 && malformed == 0))
 }
 
-# The opt-out of a program that defines the clock itself. It needs a build of its own.
+# The opt-out of a program that defines the clock itself. It needs a separate build.
 opt_out() {
     RUSTFLAGS="${RUSTFLAGS:-} --cfg netpoll_no_interpose" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/opt-out" \
         cargo test --features sim --test sim_opt_out
 }
 
-# The defects of what a simulation runs: timers, slots, budgets, waiters. docs/SIMULATION.md says why the swarm cannot find the others.
+# The defects in code that a simulation runs: timers, slots, budgets, waiters. docs/SIMULATION.md says why the swarm cannot find the others.
 readonly findable=(A2 A3 B1 B2 C6)
 
-# Brings defects back one by one in a copy of the tree, and demands that the swarm finds each.
+# Reintroduces defects one by one in a copy of the tree, and checks that the swarm finds each.
 reintroduced() {
     local copy patch name status=0 names=("$@")
     ((${#names[@]})) || names=("${findable[@]}")
     copy=$(mktemp -d)
     trap 'rm -rf "$copy"' RETURN
-    # With new times: cargo would otherwise take a build of an earlier copy for this one.
+    # The files get new times, because cargo would otherwise use a build of an earlier copy.
     git ls-files -z | tar --null --files-from=- -cf - | tar -xmf - -C "$copy"
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/reintroduced}" GIT_CEILING_DIRECTORIES=$copy
     for name in "${names[@]}"; do

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Checks the library, its tests and its examples, with default features, for other machines and other systems: 32 bits and another architecture on Linux,
-# macOS and FreeBSD. The compiler and the standard library of the target suffice, nothing is linked or run.
+# Checks the library, its tests and its examples, with default features, for other machines and systems: 32 bits and another architecture on
+# Linux, macOS and FreeBSD. This needs only the compiler and the standard library of the target, because nothing is linked or run.
 #
 # usage: ci/targets.sh [--strict] [TARGET]...
-# A standard library comes from rustup. Where rustup has none, Debian's sources of it are used, unpacked into target/targets without
-# installing anything (rust-web-src, rustc-web, libstd-rust-web-*, libllvm*). A target for which neither is to be had is named and left out,
-# or (--strict) is a failure.
+# A standard library comes from rustup. If rustup has none, Debian's sources are used, unpacked into target/targets without installing
+# anything (rust-web-src, rustc-web, libstd-rust-web-*, libllvm*). A target for which neither is available is named and skipped, or
+# (--strict) is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -20,7 +20,7 @@ if ((${#targets[@]} == 0)); then
 fi
 readonly folder=$PWD/target/targets
 
-# Debian's compiler with its sources, in $folder/debian; false where there are none.
+# Puts Debian's compiler with its sources into $folder/debian; fails if there are none.
 debian() {
     [[ -x $folder/debian/usr/bin/rustc ]] && return
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A stream and a file of 1 GiB each pass byte for byte, and the system calls are counted: no byte passes through the process. Needs
+# Copies a stream and a file of 1 GiB each, compares every byte, and counts the system calls: no byte passes through the process. Needs
 # strace.
 #   ci/zero-copy.sh [MIB]      default: 1024
 set -euo pipefail
@@ -9,7 +9,7 @@ readonly mib=${1:-1024}
 cargo build --release --no-default-features --features netpoll --bin proxy
 trace=$(mktemp -d)
 trap 'rm -r "$trace"' EXIT
-# The parent sends and receives; only the children carry the data. Each process has a trace file of its own.
+# The parent sends and receives; only the children carry the data. Each process has its own trace file.
 strace -ff -o "$trace/calls" -e trace=execve,splice,sendfile,read,write,recvfrom,sendto,sendmsg,readv \
     target/release/proxy --mib "$mib" --rounds 1
 

@@ -1,6 +1,6 @@
-//! A program that uses an item of async-std that this crate does not have: the compiler's error
-//! names the alternative. The compiler runs on each program, with the library that cargo built for
-//! this test.
+//! If a program uses an item of async-std that this crate does not have, the compiler's error names
+//! the alternative. The tests run the compiler on each program, with the library that cargo built
+//! for them.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -89,7 +89,7 @@ fn many_acceptors_share_a_listener() {
         for dial in dials {
             dial.await.unwrap();
         }
-        becomes("all are accepted", || accepted.load(Ordering::SeqCst) == DIALS).await;
+        becomes("all connections are accepted", || accepted.load(Ordering::SeqCst) == DIALS).await;
         listener.close().await.unwrap();
         for acceptor in acceptors {
             acceptor.await;
@@ -144,7 +144,7 @@ fn one_connection_wakes_one_acceptor() {
             becomes("an acceptor is woken", || woken() > before).await;
             task::sleep(Duration::from_millis(20)).await;
             assert_eq!(woken(), before + 1, "one connection, one wake-up");
-            assert_eq!(poll_woken(), 1, "the connection finds an acceptor");
+            assert_eq!(poll_woken(), 1, "the connection is accepted");
         }
     });
 }
@@ -217,7 +217,7 @@ fn incoming_yields_connections_then_one_error_then_none() {
                         }
                     }
                 }
-                panic!("the end comes after the error");
+                panic!("the end of the stream follows the error");
             }
         });
         for _ in 0..10 {

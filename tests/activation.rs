@@ -56,7 +56,7 @@ fn successor_takes_passed_listeners() {
         assert!(taken.iter().all(is_close_on_exec));
         assert_eq!(taken.iter().map(|taken| taken.is_tcp_listener()).collect::<Vec<_>>(), [true, false, false, true]);
         assert!(activation::take().unwrap().is_empty(), "once only");
-        // Other kinds: a datagram socket, and a file.
+        // Descriptors of other kinds: a datagram socket and a file.
         let mut text = String::new();
         File::from(OwnedFd::from(taken.remove(2))).read_to_string(&mut text).unwrap();
         assert!(text.contains("socket activation"));
@@ -257,7 +257,7 @@ fn successor_takes_descriptors_despite_freed_numbers() {
         activation::pass(&mut command, ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| (name, listener.as_fd())))
             .unwrap();
         drop(taken);
-        // Once more, with pipes for output.
+        // Passes them again, with pipes for output.
         for _ in 0..2 {
             succeeds(&mut command);
         }
@@ -284,7 +284,7 @@ fn helper_process_does_not_take_parent_descriptors() {
             let _watchdog = Watchdog::new();
             let helpers = || {
                 succeeds(successor(name).env("ROLE", "helper"));
-                // Through a shell, which is a process in between.
+                // Started through a shell, which is a process in between.
                 let mut shell = Command::new("sh");
                 shell
                     .args(["-c", "\"$0\" \"$@\"; exit $?"])
@@ -360,7 +360,7 @@ fn command_holds_duplicates() {
         let mut command = Command::new("true");
         activation::pass(&mut command, [("web", listener.as_fd()), ("web", listener.as_fd())]).unwrap();
         run(listener.close()).unwrap();
-        assert!(StdStream::connect(addr).is_ok(), "open by way of the command");
+        assert!(StdStream::connect(addr).is_ok(), "the command holds the descriptor open");
         // A command can start any number of processes.
         for _ in 0..2 {
             assert!(command.status().unwrap().success());

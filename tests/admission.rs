@@ -74,7 +74,7 @@ fn permit_belongs_to_connection_not_handle() {
     });
 }
 
-/// With SO_LINGER another thread makes the close.
+/// With SO_LINGER another thread makes the close call.
 #[test]
 fn lingering_close_returns_permit_when_done() {
     run(async {
@@ -233,8 +233,8 @@ fn connections_stay_within_limit_and_all_are_served() {
             for dial in dials {
                 dial.await;
             }
-            becomes("all are served", || served.load(Ordering::SeqCst) == CLIENTS).await;
-            becomes("all permits are back", || listener.connections() == 0).await;
+            becomes("all clients are served", || served.load(Ordering::SeqCst) == CLIENTS).await;
+            becomes("all permits are returned", || listener.connections() == 0).await;
             assert!(most.load(Ordering::SeqCst) <= MOST);
             listener.close().await.unwrap();
             for acceptor in acceptors {
@@ -320,7 +320,7 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             (&late[0]).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
             let held = exhaust_descriptors();
             // The accept loop does not fail, and waiting clients get the answer.
-            becomes("they are turned away", || {
+            becomes("the clients are refused", || {
                 assert!(poll_now(&mut accept).is_pending());
                 listener.turned_away() == 5
             })
@@ -342,7 +342,7 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             let next = StdStream::connect(addr).unwrap();
             let _held = exhaust_descriptors();
             let mut incoming = listener.incoming();
-            becomes("it is turned away", || {
+            becomes("the client is refused", || {
                 assert!(poll_now(&mut incoming.next()).is_pending());
                 listener.turned_away() == 6
             })
@@ -379,11 +379,11 @@ fn rejections_yield_between_connections() {
                     continue;
                 }
                 polls += 1;
-                assert!(now == 150 || count.0.load(Ordering::SeqCst) > woken, "it asks to be polled again");
+                assert!(now == 150 || count.0.load(Ordering::SeqCst) > woken, "it wakes itself to be polled again");
             }
             assert!((2..=6).contains(&polls), "{polls} times two polls of up to 64");
             for client in &crowd {
-                assert_eq!(read_all(client), b"", "closed without a word");
+                assert_eq!(read_all(client), b"", "closed without a message");
             }
         });
     });
@@ -419,7 +419,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
             // An open sometimes fails for lack of descriptors; `incoming` pauses meanwhile.
             let all = netpoll::future::timeout(common::BOUND, async {
                 let mut next = incoming.next();
-                becomes("all are turned away", || {
+                becomes("all clients are refused", || {
                     assert!(poll_now(&mut next).is_pending());
                     listener.turned_away() == 20
                 })

@@ -75,7 +75,7 @@ fn assert_not_pollable(path: &str, kind: &str) {
     assert!(error.get_ref().unwrap().is::<NotPollable>());
     let text = error.to_string();
     assert!(text.contains(kind) && text.contains("spawn_blocking"), "{text}");
-    assert!(!is_nonblocking(&file), "as it was");
+    assert!(!is_nonblocking(&file), "unchanged");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn descriptor_is_registered_once() {
         assert_eq!(
             first.read_with(|fd| Read::read(&mut &**fd, &mut [0; 1])).await.unwrap(),
             1,
-            "the first is none the worse"
+            "the first one is unaffected"
         );
         drop(first);
         let again = AsyncFd::new(&reader).unwrap();
@@ -125,10 +125,10 @@ fn nonblocking_flag_is_set_and_restored() {
     assert!(is_nonblocking(&reader));
     let number = reader.as_raw_fd();
     let reader = reader.into_inner();
-    assert_eq!(reader.as_raw_fd(), number, "open, and the same");
+    assert_eq!(reader.as_raw_fd(), number, "the same open file");
     assert!(!is_nonblocking(&reader));
     rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
-    assert!(is_nonblocking(AsyncFd::new(writer).unwrap().into_inner()), "it was set before");
+    assert!(is_nonblocking(AsyncFd::new(writer).unwrap().into_inner()), "O_NONBLOCK was set before");
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn readable_guard_clears_readiness() {
             assert_eq!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).unwrap().unwrap(), 1);
             assert!(poll_once(&mut reader.readable()).await.is_ready() || buf == *b"y");
         }
-        assert!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).is_err(), "it would block");
+        assert!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).is_err(), "the call would block");
         assert!(poll_once(&mut reader.readable()).await.is_pending());
         // An event that arrives after the guard was created is not cleared by it.
         writer.get_ref().write_all(b"z").unwrap();

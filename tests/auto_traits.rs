@@ -1,5 +1,6 @@
 //! Auto traits and sizes of public types. docs/public-api.txt lists the auto traits of all types
-//! (`ci/public-api.sh`). Here are those that programs rely on and that an added field could remove.
+//! (`ci/public-api.sh`). This file checks those that programs rely on and that an added field could
+//! remove.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
@@ -56,7 +57,7 @@ fn futures_of_sockets_are_unpin_and_send() {
 
 #[test]
 fn thread_bound_types_are_not_send() {
-    /// Ambiguous for a type that is `Send`, so that a call does not compile.
+    /// This is ambiguous for a type that is `Send`, so the call does not compile.
     trait NotSend<Marker> {
         fn check() {}
     }

@@ -53,7 +53,7 @@ fn descriptor_above_the_limit_of_poll_is_an_error() {
                 let limit = rustix::process::Rlimit { current, ..limit };
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
-            // Room for the poller's pipe and the client.
+            // Leaves room for the poller's pipe and the client.
             set(Some(2));
             let error = server.read(&mut [0]).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::QuotaExceeded);

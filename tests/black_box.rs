@@ -23,7 +23,7 @@ fn turns_calls_and_sleeps_are_recorded() {
             let server = task::Builder::new().name("server".to_owned()).spawn(serve).unwrap();
             for _ in 0..50 {
                 ping(&client, b"ping").await.unwrap();
-                // So that the worker sleeps.
+                // The worker sleeps meanwhile.
                 task::sleep(Duration::from_millis(1)).await;
             }
             let id = server.task().id();
@@ -41,7 +41,7 @@ fn turns_calls_and_sleeps_are_recorded() {
             _ => false,
         });
         let served = served.count();
-        assert!((40..=50).contains(&served), "{served} turns read and wrote:\n{black_box}");
+        assert!((40..=50).contains(&served), "{served} turns with a read and a write:\n{black_box}");
         for expected in ["sleeps", "rises with", "begins"] {
             assert!(black_box.to_string().contains(expected), "no event `{expected}`:\n{black_box}");
         }

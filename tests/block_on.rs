@@ -111,7 +111,7 @@ fn block_on_hands_over_tasks_left_running() {
                 }
                 (client, echoed)
             });
-            receive.recv_timeout(common::BOUND).expect("tasks and timers go on without block_on");
+            receive.recv_timeout(common::BOUND).expect("tasks and timers continue without block_on");
             assert_eq!(turns.load(Ordering::SeqCst), 100);
             park_on(ping(&client, b"outside")).unwrap();
             drop(client);
@@ -303,7 +303,7 @@ fn block_on_runs_tasks_when_configured() {
         rt::Builder::new().workers(3).block_on_runs_tasks(true).start().unwrap();
         let (leave, wait) = mpsc::channel::<()>();
         let task = task::spawn(async move { wait.recv().is_err() });
-        eventually("it is seen", || rt::metrics().blocked_tasks > 0);
+        eventually("the task is reported", || rt::metrics().blocked_tasks > 0);
         let runs_here = || task::block_on(async { task::spawn(async { thread::current().id() }).await == own });
         assert!((0..1000).any(|_| runs_here()), "{:?}", rt::metrics());
         drop(leave);
@@ -336,8 +336,8 @@ fn nested_calls_end(workers: usize) {
             task.await;
         }
     });
-    eventually("no call is counted any more", || rt::metrics().nested_block_on == 0);
-    eventually("the threads end that are not needed", || rt::metrics().worker_threads <= workers);
+    eventually("no call is counted as running", || rt::metrics().nested_block_on == 0);
+    eventually("unneeded threads end", || rt::metrics().worker_threads <= workers);
     assert_eq!(park_on(task::spawn(async { 1 })), 1);
 }
 

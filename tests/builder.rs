@@ -101,7 +101,7 @@ fn environment_sets_number_of_threads() {
 fn async_std_variables_are_a_fallback() {
     const NAME: &str = "async_std_variables_are_a_fallback";
     if !common::is_child(NAME) && ["NETPOLL_THREADS", "NETPOLL_THREAD_NAME"].map(std::env::var_os) != [None, None] {
-        return println!("skipped: ours are set here");
+        return println!("skipped: the variables of netpoll are set");
     }
     let expect = |threads: &str, name: &str| {
         let threads = threads.parse().unwrap();
@@ -166,7 +166,7 @@ fn threads_have_configured_name() {
         park_on(task::spawn(async {}));
         park_on(task::spawn_blocking(|| {}));
         let is_there = |name: &str| thread_names().iter().any(|thread| thread == name);
-        eventually("all have names", || ["app", "app-sysmon", "app-blocking"].into_iter().all(is_there));
+        eventually("all threads have names", || ["app", "app-sysmon", "app-blocking"].into_iter().all(is_there));
     });
 }
 
@@ -199,12 +199,12 @@ fn metrics_count_events() {
         park_on(sleeper.cancel());
         drop((client, server));
         park_on(reader).unwrap();
-        eventually("all is gone", || {
+        eventually("nothing is left", || {
             let metrics = rt::metrics();
             (metrics.tasks_alive, metrics.waiters, metrics.descriptors) == (0, 0, 0)
         });
         let fired = rt::metrics().timers_fired;
-        eventually("one more timer fires", || {
+        eventually("another timer fires", || {
             // On a busy machine this may end at its first poll, without a timer.
             park_on(task::sleep(std::time::Duration::from_millis(1)));
             rt::metrics().timers_fired == fired + 1

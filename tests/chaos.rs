@@ -75,7 +75,7 @@ macro_rules! echoes {
                     assert_ne!(count, 0, "echo {echo}: the end of the stream");
                     got += count;
                 }
-                assert!(sent == back, "echo {echo}: other bytes");
+                assert!(sent == back, "echo {echo}: wrong bytes");
             }
             Ok(())
         }
@@ -96,7 +96,7 @@ async fn echo_gathered(stream: TcpStream, seed: u64, from: u64) -> io::Result<()
             assert_ne!(count, 0, "echo {echo}: the end of the stream");
             got += count;
         }
-        assert!(sent == back, "echo {echo}: other bytes");
+        assert!(sent == back, "echo {echo}: wrong bytes");
     }
     Ok(())
 }
@@ -116,7 +116,7 @@ async fn echo_udp(seed: u64, from: u64) -> io::Result<()> {
         let mut back = [0; 1024];
         let (count, peer) = client.recv_from(&mut back).await?;
         assert_eq!(peer, to, "echo {echo}");
-        assert!(sent == back[..count], "echo {echo}: another datagram");
+        assert!(sent == back[..count], "echo {echo}: wrong datagram");
     }
     Ok(())
 }
@@ -171,7 +171,7 @@ fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
                 if now != last.0 {
                     last = (now, std::time::Instant::now());
                 } else if last.1.elapsed() > common::BOUND {
-                    eprintln!("NETPOLL_SEED={seed}: hangs at echo {now}: {:#?}", netpoll::rt::metrics());
+                    eprintln!("NETPOLL_SEED={seed}: hang at echo {now}: {:#?}", netpoll::rt::metrics());
                     std::process::abort();
                 }
             }

@@ -48,7 +48,8 @@ fn is_taken(addr: SocketAddr) -> bool {
     }
 }
 
-/// For the tests that hold [`no_forks`]. (`Command::spawn` returns before the copies are closed.)
+/// Checks [`spawn`] for the tests that hold [`no_forks`]. (`Command::spawn` returns before the
+/// copies are closed.)
 #[test]
 fn started_process_has_closed_its_copies() {
     for _ in 0..100 {
@@ -246,7 +247,7 @@ fn conversions_race_with_close() {
             // With clones the conversion is refused, without clones it may come too late. Neither
             // may break anything.
             match std::net::TcpStream::try_from(client) {
-                Ok(stream) => assert!(stream.local_addr().is_ok(), "what was given away is open"),
+                Ok(stream) => assert!(stream.local_addr().is_ok(), "the converted descriptor is open"),
                 Err(error) => {
                     assert!(
                         matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::ResourceBusy),
@@ -278,7 +279,7 @@ fn duplicate_outlives_close() {
         clone.force_close().await.unwrap();
         let again = TcpStream::from(given);
         round_trip(&again, &server).await;
-        // The only handle gives its own descriptor away, and takes it back.
+        // The only handle gives its own descriptor away and takes it back.
         let before = number(&again);
         let raw = again.into_raw_fd();
         assert_eq!(raw, before);
@@ -309,7 +310,7 @@ fn reset_is_an_error_not_eof() {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
             assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "untouched");
             assert!(!netpoll::net::is_timeout(&error));
-            assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "the error is told once");
+            assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "the error is reported once");
             assert_eq!(client.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         }
     });
@@ -465,7 +466,7 @@ fn lingering_close_completes_when_fd_is_closed() {
         let number = number(&client);
         let socket = target(number).expect("open");
         let mut close = client.force_close();
-        assert!(poll_now(&mut close).is_pending(), "unsent data keeps the close");
+        assert!(poll_now(&mut close).is_pending(), "the close waits for unsent data");
         let mut buf = vec![0; 65536];
         let mut got = 0;
         let reading = async {
@@ -479,7 +480,7 @@ fn lingering_close_completes_when_fd_is_closed() {
         let (closed, ()) = both(&mut close, reading).await;
         closed.unwrap();
         assert_ne!(target(number), Some(socket));
-        assert_eq!(got, sent, "a close loses nothing that was written");
+        assert_eq!(got, sent, "a close loses no written data");
     });
 }
 
@@ -530,14 +531,14 @@ fn stale_operation_does_not_touch_reused_fd() {
             other.write_all(b"to one..").await.unwrap();
             one.readable().await.unwrap();
             other.readable().await.unwrap();
-            assert_eq!(wakes.count(), seen, "woken by an event of another socket");
+            assert_eq!(wakes.count(), seen, "the waiter was woken by an event of another socket");
             assert_closed(drive(&mut read, &wakes, &waker).await);
             drop(read);
             assert_eq!(buf, [0; 8]);
             let (mut a, mut b) = ([0; 8], [0; 8]);
             read_exact(&one, &mut a).await.unwrap();
             read_exact(&other, &mut b).await.unwrap();
-            assert_eq!((&a, &b), (b"to one..", b"to other"), "no other reader took it");
+            assert_eq!((&a, &b), (b"to one..", b"to other"), "no other reader took the byte");
             drop(server);
         }
         assert!(reused > 0, "the number was never used again: this test proves nothing");
@@ -598,7 +599,7 @@ fn wakers_are_called_when_the_descriptor_is_closed() {
         task::block_on(fill(&one));
         let closed = Arc::new(WaitsForClose(number(&one), Mutex::default()));
         let waker = Waker::from(closed.clone());
-        // Each waits with a reference of its own: two for the lock or room, one for data.
+        // Each operation waits with its own reference: two for the lock or room, one for data.
         let mut writes =
             [one.clone(), one.clone()].map(|one| Box::pin(async move { one.write_all(&[0; 1 << 20]).await }));
         let reader = one.clone();

@@ -29,7 +29,7 @@ const TRIES: usize = 4;
 type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 type Closing = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send>;
 
-/// Gives up a dial by dropping it.
+/// Causes a dial to be dropped.
 #[derive(Default)]
 struct GiveUp {
     set: AtomicBool,
@@ -51,7 +51,7 @@ fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     listener.listen(0).unwrap();
     let addr = listener.local_addr().unwrap();
-    // A backlog of 0 is one connection. It is in the queue when poll(2) says so.
+    // A backlog of 0 allows one connection. poll(2) reports when it is in the queue.
     let first = socket();
     first.connect(&addr).unwrap();
     let bound = Timespec { tv_sec: common::BOUND.as_secs() as i64, tv_nsec: 0 };
@@ -66,8 +66,8 @@ fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     (addr.as_socket().unwrap(), held)
 }
 
-/// An operation that will wait, and the close of its socket. The first element keeps resources
-/// alive.
+/// Returns an operation that will wait, and the close of its socket. The operation keeps its
+/// resources alive.
 async fn prepare(operation: &str) -> (Waiting, Closing) {
     match operation {
         "read" | "deadline" | "drop" => {
@@ -203,7 +203,7 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
     let took = took.elapsed();
     let error = result.unwrap_err();
     assert!(is_closed(&error), "{operation}, {executor}: {error}");
-    eventually("the descriptors to be gone", || rt::metrics().descriptors == descriptors);
+    eventually("the descriptors to be closed", || rt::metrics().descriptors == descriptors);
     took
 }
 

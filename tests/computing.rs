@@ -189,7 +189,7 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
                 std::hint::spin_loop();
             }
             for _ in 0..count {
-                finishes.recv_timeout(common::BOUND / 2).expect("the other worker runs it");
+                finishes.recv_timeout(common::BOUND / 2).expect("the other worker runs the task");
             }
         });
         begins.recv().unwrap();
@@ -250,7 +250,7 @@ fn timers_fire_beside_wakers_that_block() {
             assert_eq!(released.recv_timeout(common::BOUND), Err(mpsc::RecvTimeoutError::Disconnected));
         });
         begins.recv_timeout(common::BOUND).unwrap();
-        // Only sysmon looks at the timers.
+        // Only sysmon checks the timers.
         let (woke, wakes) = mpsc::channel();
         let (runs, mut sleeps): (Vec<_>, Vec<_>) = (0..3)
             .map(|_| {
@@ -263,7 +263,7 @@ fn timers_fire_beside_wakers_that_block() {
             .unzip();
         park_on(Sleep::new(5 * MS));
         park_on(Sleep::new(40 * MS));
-        assert!(wakes.try_recv().is_err(), "all three are in their wakers");
+        assert!(wakes.try_recv().is_err(), "all three threads are in the wakers");
         runs.iter().for_each(|ran| ran.send(()).unwrap());
         for _ in 0..3 {
             wakes.recv_timeout(common::BOUND).unwrap();
@@ -306,7 +306,7 @@ fn wakers_of_one_batch_run_beside_one_that_blocks() {
                 }
                 let deadline = Instant::now() + 500 * MS;
                 pairs.iter().for_each(|(one, _)| one.set_read_deadline(deadline).unwrap());
-                eventually("all are called", || Arc::strong_count(&waker) == 1);
+                eventually("all wakers are called", || Arc::strong_count(&waker) == 1);
                 reads.into_iter().for_each(|read| times_out(park_on(read)));
             }
             drop(release);
@@ -341,16 +341,16 @@ fn shutdown_calls_the_wakers_behind_one_that_blocks() {
         }
         let deadline = Instant::now() + 500 * MS;
         pairs.iter().for_each(|(one, _)| one.set_read_deadline(deadline).unwrap());
-        eventually("one is called", || waker.0.load(Ordering::SeqCst) > 0);
+        eventually("one waker is called", || waker.0.load(Ordering::SeqCst) > 0);
         assert!(rt::shutdown(100 * MS).is_err());
-        eventually("all are called", || waker.0.load(Ordering::SeqCst) >= 5);
+        eventually("all wakers are called", || waker.0.load(Ordering::SeqCst) >= 5);
         drop(release);
         drop(reads);
-        eventually("the blocked one returns", || Arc::strong_count(&waker) == 1);
+        eventually("the blocked waker returns", || Arc::strong_count(&waker) == 1);
     });
 }
 
-/// Regression: reports were made on the thread that watches the workers, so it added none meanwhile.
+/// Regression: reports were made on the thread that monitors the workers, so it added none meanwhile.
 #[test]
 fn tasks_run_beside_a_report_that_blocks() {
     child("tasks_run_beside_a_report_that_blocks", || {
@@ -371,7 +371,7 @@ fn tasks_run_beside_a_report_that_blocks() {
             park_on(task::spawn(async move { ran.send(()).unwrap() }));
         }
         for _ in 0..2 {
-            reports.recv_timeout(common::BOUND).expect("each is reported");
+            reports.recv_timeout(common::BOUND).expect("each task is reported");
         }
         release.wait();
         blocked.into_iter().for_each(park_on);
@@ -439,7 +439,7 @@ fn timers_fire_after_a_long_computation() {
                     times_out(read.await);
                 }
             }
-            // Set before, used after.
+            // The deadline is set before the computation and used after it.
             one.set_read_timeout(None).unwrap();
             one.set_read_deadline(Instant::now() + 5 * MS).unwrap();
             compute().await;

@@ -103,7 +103,7 @@ fn duplicate_outliving_stream_causes_no_events() {
                 // The kernel's registration belongs to the open file, not to the number.
                 let duplicate = server.as_fd().try_clone_to_owned().unwrap();
                 drop(server);
-                // The number is reused at once, perhaps in the same slot.
+                // The number is reused immediately, perhaps in the same slot.
                 let (other, peer) = pair().await;
                 let mut buf = [0; 1];
                 let mut waits = peer.read(&mut buf);
@@ -205,7 +205,7 @@ fn raw_descriptors_round_trip() {
             let number = client.as_raw_fd();
             assert_eq!(client.as_fd().as_raw_fd(), number);
             let number = client.into_raw_fd();
-            assert_eq!(fd_count(), before, "nothing is closed, nothing duplicated");
+            assert_eq!(fd_count(), before, "no descriptor is closed or duplicated");
             // SAFETY: as above.
             let client = unsafe { TcpStream::from_raw_fd(number) };
             client.write_all(b"x").await.unwrap();
@@ -239,7 +239,7 @@ fn wrong_descriptor_kinds_return_errors() {
         let stream = TcpStream::from(OwnedFd::from(socket));
         let error = stream.read(&mut [0; 1]).await.unwrap_err();
         assert!(error.raw_os_error() == Some(libc::ENOTCONN) && !is_closed(&error), "{error}");
-        // A Unix socket pair works like a stream.
+        // A Unix socket pair can be used like a stream.
         let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
         let (left, right) = (TcpStream::from(OwnedFd::from(left)), TcpStream::from(OwnedFd::from(right)));
         let echoed = task::spawn(async move { echo(&right).await });

@@ -172,7 +172,7 @@ fn copy_from_a_reset_connection_fails_beside_a_copy_to_it() {
         resets().await;
         let error = watching.await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
-        let error = reading.await.expect_err("the end is no regular one");
+        let error = reading.await.expect_err("an error, not a regular end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     }
     run(async {
@@ -407,7 +407,7 @@ fn copy_handles_unix_urgent_data_and_limits() {
                 target.close_write().unwrap();
                 assert_eq!(rest(&receiver).await, b"beforeafter");
             }
-            Err(error) => println!("skipped: no urgent bytes on Unix sockets here: {error}"),
+            Err(error) => println!("skipped: the kernel has no urgent bytes on Unix sockets: {error}"),
         }
 
         let ((sender, source), (mut target, receiver)) = (pair().await, pair().await);

@@ -81,7 +81,7 @@ fn losses_delays_and_resets_do_not_change_the_bytes() {
     }
 }
 
-/// Waits for a second, then reads `total` bytes and the end. `done` tells that they were right.
+/// Waits for a second, then reads `total` bytes and the end. `done` is set when they are correct.
 async fn read_late(total: usize, done: Arc<AtomicBool>) -> std::io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:7").await?;
     let (stream, _) = listener.accept().await?;
@@ -177,7 +177,7 @@ fn flush_ends_when_others_have_used_the_edge() {
                 end.store(true, Ordering::SeqCst);
             });
             task::sleep(ms(10)).await;
-            assert!(!ends.load(Ordering::SeqCst), "the socket has taken the bytes");
+            assert!(!ends.load(Ordering::SeqCst), "the socket has accepted the bytes");
             task::sleep(Duration::from_secs(20)).await;
             assert!(ends.load(Ordering::SeqCst));
             flush.await;

@@ -126,7 +126,7 @@ fn connect_timeout_does_not_outlive_connect() {
 
 /// Go: TestAcceptTimeout.
 #[test]
-fn expired_deadline_beats_queued_connection() {
+fn expired_deadline_precedes_queued_connection() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -188,7 +188,7 @@ fn accept_waits_after_deadline_is_cleared() {
 
 /// Go: TestReadTimeout.
 #[test]
-fn expired_read_deadline_beats_data() {
+fn expired_read_deadline_precedes_data() {
     run(async {
         let (client, server) = fresh_pair().await;
         let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
@@ -235,7 +235,7 @@ fn read_waits_until_close_after_deadline_is_cleared() {
 
 /// Go: TestWriteTimeout.
 #[test]
-fn expired_write_deadline_beats_buffer_space() {
+fn expired_write_deadline_precedes_buffer_space() {
     run(async {
         let (client, server) = fresh_pair().await;
         let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
@@ -556,7 +556,7 @@ fn past_deadline_wakes_waiting_read() {
         let mut read = client.read(&mut buf);
         assert!(poll_with(&mut read, &waker).is_pending());
         client.set_read_deadline(past()).unwrap();
-        assert_eq!(wakes.count(), 1, "at once, not at the next turn of the poller");
+        assert_eq!(wakes.count(), 1, "immediately, not at the next poll");
         assert_timeout(drive(&mut read, &wakes, &waker).await);
     });
 }
@@ -579,13 +579,16 @@ fn timed_out_read_leaves_buffer_untouched() {
                         match client.read(&mut buf).await {
                             Ok(count) => {
                                 assert!(buf[..count].iter().all(|&byte| byte == 0xaa));
-                                assert!(buf[count..].iter().all(|&byte| byte == id), "written beyond the count");
+                                assert!(
+                                    buf[count..].iter().all(|&byte| byte == id),
+                                    "the buffer was written beyond the count"
+                                );
                             }
                             result => drop(assert_timeout(result)),
                         }
                         buf.fill(id);
                         task::yield_now().await;
-                        assert_eq!(buf, [id; 1024], "written after the read had ended");
+                        assert_eq!(buf, [id; 1024], "the buffer was written after the read had ended");
                     }
                 })
             })
@@ -609,7 +612,10 @@ fn timed_out_write_is_not_sent_later() {
                 match server.read(&mut buf).await.unwrap() {
                     0 => return total,
                     count => {
-                        assert!(buf[..count].iter().all(|&byte| byte == 0xaa), "a buffer was read after its write");
+                        assert!(
+                            buf[..count].iter().all(|&byte| byte == 0xaa),
+                            "the buffer was read after the write had ended"
+                        );
                         total += count;
                     }
                 }
@@ -937,7 +943,7 @@ fn read_timeout_applies_to_traits() {
             wrote.unwrap();
             assert_eq!(read.unwrap(), 1);
         }
-        // A dropped read counts no longer.
+        // A dropped read no longer counts.
         let timeout = Duration::from_millis(300);
         client.set_read_timeout(Some(timeout)).unwrap();
         let start = Instant::now();
@@ -1029,7 +1035,7 @@ fn zero_timeout_is_rejected_and_longest_never_fires() {
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(client.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(client.set_write_timeout(Some(Duration::ZERO)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(client.read_timeout().unwrap(), Some(Duration::from_secs(5)), "a refused one changes nothing");
+        assert_eq!(client.read_timeout().unwrap(), Some(Duration::from_secs(5)), "a rejected timeout changes nothing");
         client.set_read_timeout(Some(Duration::MAX)).unwrap();
         client.set_write_timeout(Some(Duration::MAX)).unwrap();
         assert!(future::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await.is_err());

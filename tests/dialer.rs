@@ -255,7 +255,7 @@ fn losing_attempts_are_closed() {
             // end of the stream.
             let dialer = Dialer::new().stagger(Duration::ZERO);
             let stream = dialer.dial(&[addr; 3][..]).await.unwrap();
-            assert_eq!(fd_count(), before + 1, "the winner alone");
+            assert_eq!(fd_count(), before + 1, "only the winner");
             // The winner is somewhere in the queue. An attempt that was closed before it connected
             // never arrives.
             let loser = async |(peer, from): (TcpStream, SocketAddr)| {
@@ -320,7 +320,7 @@ fn dropped_dial_leaks_nothing() {
 async fn becomes_pending<F: Future + Unpin>(future: &mut F, condition: impl Fn() -> bool) {
     let start = Instant::now();
     loop {
-        assert!(matches!(poll_once(future).await, Poll::Pending), "it has ended");
+        assert!(matches!(poll_once(future).await, Poll::Pending), "the dial has ended");
         if condition() {
             return;
         }
@@ -514,7 +514,7 @@ fn self_connection_is_redialled() {
         // expected.
         let error = dialer(2).dial(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        assert_eq!(calls.swap(0, Ordering::SeqCst), 3, "two more tries");
+        assert_eq!(calls.swap(0, Ordering::SeqCst), 3, "two more attempts");
         // With a local port chosen by the caller, a self-connection is accepted.
         let (other, addr) = refusing_at(own_address().ip());
         let _no_forks = no_forks();
@@ -657,7 +657,7 @@ fn dial_of_literal_makes_few_system_calls() {
     let text = std::fs::read_to_string(&trace).unwrap_or_default();
     let _ = std::fs::remove_file(&trace);
     if output.is_err() || !text.contains(MARK) {
-        return println!("skipped: no strace here, or it may not trace");
+        return println!("skipped: no strace, or tracing is not permitted");
     }
     assert!(output.unwrap().status.success());
     let thread = |line: &str| line.split_whitespace().next().map(str::to_owned);
@@ -728,7 +728,7 @@ fn options_of_streams_are_set_before_connect() {
 /// Regression: with the name of a service as the port, the host's name service was asked.
 #[test]
 fn resolver_is_asked_for_a_host_with_a_named_service() {
-    /// Knows no name, and counts the questions.
+    /// Knows no name, and counts the look-ups.
     #[derive(Clone, Debug, Default)]
     struct Counts(Arc<AtomicUsize>);
     type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
@@ -749,7 +749,7 @@ fn resolver_is_asked_for_a_host_with_a_named_service() {
             assert_eq!(error.to_string(), "dial tcp: lookup localhost: no such host");
             let asked = counts.0.load(Ordering::SeqCst);
             assert!(asked > 0);
-            // There is no name in these.
+            // These addresses contain no name.
             let error = dialer.dial("192.0.2.1:nonexistent-service").await.unwrap_err();
             assert!(error.to_string().contains("nonexistent-service"), "{error}");
             let _ = poll_once(&mut Box::pin(dialer.dial("192.0.2.1:http"))).await;

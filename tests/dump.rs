@@ -1,4 +1,4 @@
-//! `rt::dump_on_sigusr1` and `Builder::inspect_socket`, each in a process of its own.
+//! `rt::dump_on_sigusr1` and `Builder::inspect_socket`, each in a separate process.
 
 mod common;
 
@@ -101,7 +101,7 @@ fn builder_serves_snapshots_and_refuses_a_path_in_use() {
         let mut child = start(NAME, path.to_str().unwrap());
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         lines.find(|line| line == "ready").unwrap();
-        // Another process on the same path.
+        // Another process binds the same path.
         let error = rt::Builder::new().inspect_socket(&path).start().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         let error = rt::InspectServer::bind(&path).unwrap_err();
@@ -113,7 +113,7 @@ fn builder_serves_snapshots_and_refuses_a_path_in_use() {
         assert!(text.contains("0 tasks, 0 sockets"), "{text}");
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());
-        // A stale file is left, and is replaced.
+        // A stale file remains, and is replaced.
         assert!(path.exists());
         drop(rt::InspectServer::bind(&path).unwrap());
         assert!(!path.exists());

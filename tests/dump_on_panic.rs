@@ -1,4 +1,4 @@
-//! `rt::dump_on_panic`. Without the test harness, which runs tests on other threads than the main one.
+//! `rt::dump_on_panic`. This file has no test harness, because a harness runs tests on threads other than the main one.
 
 use std::process::{Command, ExitCode};
 

@@ -22,18 +22,18 @@ fn only_zero_bytes_into_nonempty_buffer_is_eof() {
     run(async {
         let (client, server) = pair().await;
         client.write_all(b"ab").await.unwrap();
-        assert_eq!(server.read(&mut []).await.unwrap(), 0, "no room: says nothing");
+        assert_eq!(server.read(&mut []).await.unwrap(), 0, "an empty buffer: 0 says nothing about the end");
         assert_eq!(server.peek(&mut [0; 4]).await.unwrap(), 2);
         assert_eq!(server.read(&mut [0; 4]).await.unwrap(), 2);
         client.close_write().unwrap();
         for _ in 0..2 {
-            assert_eq!(server.read(&mut [0; 4]).await.unwrap(), 0, "the end, each time");
+            assert_eq!(server.read(&mut [0; 4]).await.unwrap(), 0, "the end of the stream, each time");
             assert_eq!(server.peek(&mut [0; 4]).await.unwrap(), 0);
         }
         let mut all = Vec::new();
         let mut reader: &TcpStream = &server;
         assert_eq!(reader.read_to_end(&mut all).await.unwrap(), 0);
-        // An error beside it is not the end: the peer resets.
+        // A reset is an error and not the end of the stream. An empty read still returns 0.
         let (client, server) = pair().await;
         client.set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
@@ -87,7 +87,7 @@ fn wildcard_listener_address_can_be_dialled() {
         let v6: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
         for wildcard in [v4, v6] {
             let Ok(listener) = TcpListener::bind(wildcard).await else {
-                eprintln!("{wildcard}: this host has no such family");
+                eprintln!("skipped: this host does not have the family of {wildcard}");
                 continue;
             };
             let addr = listener.local_addr().unwrap();

@@ -49,9 +49,9 @@ const fn row(operation: &'static str, call: &'static str, cells: &'static [(Outc
     Row { operation, call, cells }
 }
 
-/// Errnos of reads, except the two that mean "again".
+/// Errnos of reads, except the two that mean "try again".
 const READ: &[i32] = &[EBADF, ECONNREFUSED, ECONNRESET, EFAULT, EINVAL, EIO, ENOMEM, ENOTCONN, ENOTSOCK, ETIMEDOUT];
-/// Errnos of writes, except the two that mean "again".
+/// Errnos of writes, except the two that mean "try again".
 const WRITE: &[i32] = &[
     EACCES,
     EALREADY,
@@ -73,7 +73,7 @@ const WRITE: &[i32] = &[
     EHOSTUNREACH,
     ENETDOWN,
 ];
-/// Errnos of sendmmsg(2), except the two that mean "again".
+/// Errnos of sendmmsg(2), except the two that mean "try again".
 const WRITE_MANY: &[i32] = &[
     EACCES,
     EALREADY,
@@ -181,7 +181,7 @@ const MATRIX: &[Row] = &[
         "sendfile64",
         &[(Done, &[EINTR, EAGAIN, EINVAL, ENOSYS]), (Surfaced, &[EBADF, EFAULT, EIO, ENOMEM, EOVERFLOW, ESPIPE])],
     ),
-    // The receiver's queue is full; the operation asks which side is full.
+    // The receiver's queue is full. The operation checks which side is full.
     row("send to a full queue", "poll", &[(Done, &[EINTR]), (Surfaced, &[EFAULT, EINVAL, ENOMEM])]),
 ];
 
@@ -195,7 +195,7 @@ const EPOLL_MATRIX: &[Row] = &[
         &[(Done, &[EEXIST]), (Surfaced, &[EBADF, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC])],
     ),
     row("first wait after EEXIST", "epoll_ctl MOD", &[(Done, &[EBADF, EINVAL, ENOENT, ENOMEM])]),
-    row("close of what was shown", "epoll_ctl DEL", &[(Done, &[EBADF, EINVAL, ENOENT])]),
+    row("close of an exposed socket", "epoll_ctl DEL", &[(Done, &[EBADF, EINVAL, ENOENT])]),
     row("sleep and wait", "epoll_wait", &[(Done, &[EINTR])]),
     row("sleep and wait", "epoll_pwait2", &[(Done, &[EINTR])]),
     // EAGAIN means that the counter is full, so the event is pending.
@@ -300,7 +300,9 @@ async fn udp(operation: &str, call: &'static str, errno: i32) -> Result {
         };
         match &received {
             Ok(count) => assert_eq!(*count, 5),
-            Err(_) => assert_eq!(client.recv_from(&mut buf).await.unwrap(), (5, to), "the datagram is still there"),
+            Err(_) => {
+                assert_eq!(client.recv_from(&mut buf).await.unwrap(), (5, to), "the datagram is still in the queue")
+            }
         }
         return ended(received, fault);
     }
@@ -318,7 +320,7 @@ async fn udp(operation: &str, call: &'static str, errno: i32) -> Result {
         client.send_to(b"hello", to).await.unwrap();
     }
     assert_eq!(server.recv_from(&mut buf).await.unwrap(), (5, own), "one datagram");
-    assert!(poll_once(&mut server.recv_from(&mut buf)).await.is_pending(), "and no other");
+    assert!(poll_once(&mut server.recv_from(&mut buf)).await.is_pending(), "and no other data");
     ended(sent, fault)
 }
 
@@ -413,11 +415,11 @@ async fn naming(operation: &str, call: &'static str, errno: i32) -> Result {
 async fn closing(call: &'static str, errno: i32) -> Result {
     let (client, server) = pair().await;
     let mut buf = [0; 1];
-    assert!(poll_once(&mut client.read(&mut buf)).await.is_pending(), "it is registered");
+    assert!(poll_once(&mut client.read(&mut buf)).await.is_pending(), "the socket is registered");
     let fault = inject(call, client.as_raw_fd(), errno, 3);
     let closed = client.force_close().await;
-    assert_eq!(server.read(&mut buf).await.unwrap(), 0, "the socket is closed, not only given up");
-    assert_eq!(fault.hits(), 1, "never repeated: the number may be reused");
+    assert_eq!(server.read(&mut buf).await.unwrap(), 0, "the socket is closed, not leaked");
+    assert_eq!(fault.hits(), 1, "close is never repeated: the number may be reused");
     ended(closed, fault)
 }
 
@@ -449,7 +451,7 @@ fn breaker() -> i32 {
 
 async fn waking(operation: &str, call: &'static str, errno: i32) -> Result {
     let (client, _server) = pair().await;
-    assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending(), "there is a poller");
+    assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending(), "the poller exists");
     let fault = match operation {
         "wake from outside" => inject(call, breaker(), errno, 1),
         _ => inject_after(call, breaker(), errno, 1),
@@ -613,7 +615,7 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
         "connect unix" => connecting_unix(call, errno).await,
         "bind" | "bind unix" | "unix pair" => binding(operation, call, errno).await,
         "local_addr" | "peer_addr" => naming(operation, call, errno).await,
-        "close" | "close of what was shown" => closing(call, errno).await,
+        "close" | "close of an exposed socket" => closing(call, errno).await,
         "sleep and wait" => waiting(call, errno).await,
         "wake from outside" | "wake from outside, made" => waking(operation, call, errno).await,
         "AsyncFd::new" => wrapping(call, errno).await,
@@ -649,7 +651,7 @@ fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
                         Err(_) => None,
                     };
                     if got != Some(expected) || hits == 0 {
-                        wrong.push(format!("{name}: {result:?} instead of {expected:?}, struck {hits} times"));
+                        wrong.push(format!("{name}: {result:?} instead of {expected:?}, injected {hits} times"));
                     }
                     run(becomes(&format!("{name}: sockets to be closed"), || rt::metrics().descriptors == 0));
                     // A pair of pipes may be kept for the next copy.
@@ -714,7 +716,7 @@ fn poller_creation_failure_is_returned() {
                     let fault = inject(call, None, errno, 1);
                     let error = client.read(&mut [0; 1]).await.unwrap_err();
                     assert_eq!((raw_os_error(&error), fault.hits()), (Some(errno), 1), "{call}: {error}");
-                    assert_eq!(fd_count(), before + 2, "{call}, {errno}: nothing is left of it");
+                    assert_eq!(fd_count(), before + 2, "{call}, {errno}: no descriptor is left");
                 }
             }
             let mut buf = [0; 8];
@@ -746,7 +748,7 @@ fn without_epoll_pwait2_waits_use_milliseconds() {
                 let (client, server) = pair().await;
                 ping_pong(&client, &server).await;
             });
-            // Threads that called at the same time have tried it as well.
+            // Threads that made the call at the same time have tried it too.
             assert!((1..=8).contains(&fault.hits()), "asked {} times", fault.hits());
         });
     }
@@ -822,7 +824,7 @@ fn failed_listen_removes_socket_file() {
                 bind().await.unwrap();
                 let taken = std::os::unix::net::UnixListener::bind(&path).unwrap();
                 assert_eq!(raw_os_error(&bind().await.unwrap_err()), Some(EADDRINUSE));
-                assert!(path.exists(), "{kind}: another file is gone");
+                assert!(path.exists(), "{kind}: another file was removed");
                 drop(taken);
                 std::fs::remove_file(&path).unwrap();
             }

@@ -1,6 +1,6 @@
 //! The examples that are servers behave as their headers say, each in its own process, and a signal stops them in order.
 //!
-//! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), it is asserted too how soon a server exits.
+//! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), the tests also assert how soon a server exits.
 #![cfg(feature = "signal")]
 
 #[path = "common/example.rs"]
@@ -172,7 +172,7 @@ fn sigterm_names_stragglers_at_the_time_limit() {
     let asked = Instant::now();
     graceful.terminate();
     let (status, output) = graceful.end();
-    let past_limit = asked.elapsed().checked_sub(Duration::from_millis(100)).expect("it waits until the limit");
+    let past_limit = asked.elapsed().checked_sub(Duration::from_millis(100)).expect("the server waits until the limit");
     println!("exit {past_limit:.1?} after the limit");
     if std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1") {
         assert!(past_limit <= Duration::from_millis(50), "{past_limit:?}");
@@ -319,12 +319,12 @@ fn hot_restart_refuses_no_connection() {
     };
     is_served_by(processes[0]);
     for _ in 0..3 {
-        stdin.write_all(b"\n").expect("the process reads");
+        stdin.write_all(b"\n").expect("the process accepts the input");
         let mut lines = [server.line(), server.line()];
         lines.sort();
         // The successor prints its address, the predecessor that it has ended.
         let next = process_of(&lines[0]);
-        assert_eq!(lines[1], format!("process {} has ended", processes.last().expect("one at least")));
+        assert_eq!(lines[1], format!("process {} has ended", processes.last().expect("at least one")));
         assert!(!processes.contains(&next));
         processes.push(next);
         is_served_by(next);

@@ -67,7 +67,7 @@ async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: 
 fn close_blocks_no_worker_when_duplicate_sets_so_linger() {
     run(async {
         let (client, server) = std_pair(true);
-        assert_closes_at_once("adopted with it", (client.into(), server.into()), None).await;
+        assert_closes_at_once("set before the adoption", (client.into(), server.into()), None).await;
 
         let (client, server) = std_pair(false);
         let duplicate = client.try_clone().unwrap();
@@ -168,7 +168,7 @@ fn shutdown_does_not_wait_for_lingering_close() {
 /// Registers and closes `socket` while its duplicate lives, and then lets `event` cause events on
 /// the duplicate.
 async fn assert_unregistered<T>(what: &str, socket: T, wait: impl AsyncFnOnce(&T) -> bool, mut event: impl FnMut()) {
-    assert!(wait(&socket).await, "{what}: it waits");
+    assert!(wait(&socket).await, "{what}: the operation waits");
     drop(socket);
     let (one, other) = pair().await;
     let echo = task::spawn(async move { echo(&other).await });

@@ -301,7 +301,7 @@ async fn loops() -> Operations {
     closed.force_close().await.unwrap();
     let (named, unnamed) = (UnixDatagram::bind("").await.unwrap(), UnixDatagram::unbound().unwrap());
     forever! { all:
-        "a close that has ended" closed.force_close();
+        "a completed close" closed.force_close();
         "a bind of a Unix listener" UnixListener::bind("");
         "a Unix bind that fails" UnixListener::bind("/no/such/folder/socket");
         "a bind of a Unix datagram socket" UnixDatagram::bind("");
@@ -352,7 +352,7 @@ async fn loops() -> Operations {
         "timeout" stream::pending::<()>().timeout(Duration::ZERO);
     }
     all.push((
-        "a sleep that is over",
+        "an expired sleep",
         Box::pin(async {
             let mut sleep = Sleep::new(Duration::ZERO);
             loop {
@@ -388,7 +388,7 @@ fn loop_that_never_waits_can_be_cancelled() {
                     begins.fetch_add(1, Ordering::SeqCst);
                     operation.await;
                 });
-                common::becomes("it has begun", || begun.load(Ordering::SeqCst) == 1).await;
+                common::becomes("the task has begun", || begun.load(Ordering::SeqCst) == 1).await;
                 assert_eq!(hog.cancel().await, None, "{name}");
             }
         });
@@ -461,7 +461,7 @@ fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
     });
 }
 
-// ---- beside a connection that always has data ----
+// ---- together with a connection that always has data ----
 
 /// Spins for `micros`, as an operation on a saturated connection takes its time.
 fn spin(micros: u64) {
@@ -538,7 +538,7 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
                 while reader.read(&mut [0; 8]).await.unwrap() > 0 {
                     others.fetch_add(1, Ordering::SeqCst);
                     std::io::Write::write_all(&mut &writer, b"x").unwrap();
-                    // The event that this makes is one of the next poll.
+                    // The event that this causes is taken by the next poll.
                     task::yield_now().await;
                 }
             }));
@@ -550,11 +550,11 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
             if before != turn {
                 let now = others.load(Ordering::SeqCst);
                 let reads = now - last.1.swap(now, Ordering::SeqCst);
-                // Not those before its first turn.
+                // Turns before its first one do not count.
                 longest.fetch_max(if before == 0 { 0 } else { reads }, Ordering::SeqCst);
             }
         }));
-        common::eventually("it has its turns", || turns.load(Ordering::SeqCst) >= TURNS);
+        common::eventually("the task has its turns", || turns.load(Ordering::SeqCst) >= TURNS);
         let most = most.load(Ordering::SeqCst);
         assert!(most > 0, "the others have turns too");
         assert!(most <= 2 * OTHERS, "{most} reads between two turns");

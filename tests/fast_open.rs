@@ -414,7 +414,7 @@ fn close_without_data_is_immediate() {
         stream.force_close().await.unwrap();
         drop(stream);
         let mut accept = listener.accept();
-        assert!(poll_once(&mut accept).await.is_pending(), "there was no connection");
+        assert!(poll_once(&mut accept).await.is_pending(), "no connection was made");
 
         let busy = Busy::new();
         let stream = dial(busy.addr).await;
@@ -553,7 +553,7 @@ fn deferred_closes_leak_no_descriptor() {
                 // The connection is refused now.
                 drop(busy);
             }
-            becomes("all to be closed", || common::fd_count() == before).await;
+            becomes("all descriptors to be closed", || common::fd_count() == before).await;
         });
     });
 }

@@ -111,7 +111,7 @@ mod raw {
     static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
 
     pub(super) fn waker(data: Arc<Reenter>) -> Waker {
-        // SAFETY: the functions below keep to the contract: `data` is a counted reference, which each consumes or copies.
+        // SAFETY: the functions below keep the contract: `data` is a counted reference, which each consumes or copies.
         unsafe { Waker::from_raw(raw(data)) }
     }
 
@@ -287,10 +287,10 @@ fn many_kinds_of_waiters_share_one_socket() {
         for n in 0..2000 {
             client.write_all(b"x").await.unwrap();
             if n % 50 == 0 {
-                becomes("all is read", || taken.load(Ordering::SeqCst) == n + 1).await;
+                becomes("all data is read", || taken.load(Ordering::SeqCst) == n + 1).await;
             }
         }
-        becomes("all is read", || taken.load(Ordering::SeqCst) == 2000).await;
+        becomes("all data is read", || taken.load(Ordering::SeqCst) == 2000).await;
     });
     drop(client);
     threads.into_iter().for_each(|thread| thread.join().unwrap());

@@ -25,7 +25,7 @@ fn forked(body: impl FnOnce() -> i32) {
     assert!(pid >= 0);
     if pid == 0 {
         let step = catch_unwind(AssertUnwindSafe(body)).unwrap_or(100);
-        // SAFETY: ends the process at once.
+        // SAFETY: ends the process immediately.
         unsafe { libc::_exit(step) };
     }
     let mut status = 0;
@@ -172,7 +172,7 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
         assert!(poll_now(&mut listener.accept()).is_pending());
         let (one, other) = park_on(pair());
         let echo = task::spawn(async move { common::echo(&other).await });
-        // SAFETY: the child makes calls only that are safe after a fork.
+        // SAFETY: the child only makes calls that are safe after a fork.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             // Ends the child if the test fails.
@@ -193,7 +193,7 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
         }));
         // SAFETY: our own child, which was not waited for yet.
         unsafe { libc::kill(pid, libc::SIGKILL) };
-        // SAFETY: no status is asked for.
+        // SAFETY: no status is requested.
         unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
         drop(one);
         park_on(echo).unwrap();

@@ -147,7 +147,7 @@ fn read_into_empty_buffer_returns_zero() {
                 client.readable().await.unwrap();
             }
             task::yield_now().await;
-            let Poll::Ready(read) = poll_now(&mut client.read(&mut [])) else { panic!("nothing to wait for") };
+            let Poll::Ready(read) = poll_now(&mut client.read(&mut [])) else { panic!("there is nothing to wait for") };
             assert_eq!(read.unwrap(), 0);
             assert_eq!(trait_read(&client, &mut []).await.unwrap(), 0);
             assert_eq!(client.peek(&mut []).await.unwrap(), 0);

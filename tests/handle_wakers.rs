@@ -68,7 +68,7 @@ fn waker_of_handle_runs_outside_of_ended_task() {
     }
 }
 
-/// A waker of a cancelled task, and of the future that waits for the cancellation, likewise.
+/// The same for the waker of a cancelled task, and of the future that waits for the cancellation.
 #[test]
 fn waker_of_cancelled_task_runs_outside_of_it() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -106,6 +106,6 @@ fn panicking_waker_of_handle_ends_neither_process_nor_task() {
         let kept = end_with(&waker, keeps_handle);
         eventually("each task wakes its waker", || *count.lock().unwrap() == 2);
         kept.into_iter().for_each(|handle| assert_eq!(task::block_on(handle), 7));
-        assert_eq!(task::block_on(task::spawn(async { 8 })), 8, "the workers go on");
+        assert_eq!(task::block_on(task::spawn(async { 8 })), 8, "the workers continue");
     }
 }

@@ -133,7 +133,7 @@ fn idle_after_spare_workers_ran() {
     child("idle_after_spare_workers_ran", || {
         rt::Builder::new().workers(2).start().unwrap();
         let blocked: Vec<_> = (0..10)
-            .map(|_| task::spawn(async { eventually("a spare worker comes", || rt::metrics().worker_threads > 2) }))
+            .map(|_| task::spawn(async { eventually("a spare worker starts", || rt::metrics().worker_threads > 2) }))
             .collect();
         blocked.into_iter().for_each(park_on);
         eventually("spare workers end", || rt::metrics().worker_threads <= 2);

@@ -342,9 +342,9 @@ fn deadlines_and_tcp_details_are_shown() {
             let (client, listener) = (find(client.as_raw_fd()), find(listener.as_raw_fd()));
             assert!(client.read_deadline().is_some_and(|left| left > Duration::from_secs(900)), "{client:?}");
             assert_eq!(client.write_deadline(), Some(Duration::ZERO));
-            let tcp = client.tcp().expect("it was asked for");
+            let tcp = client.tcp().expect("it was requested");
             assert_eq!((tcp.state, tcp.bytes_received, tcp.unsent), ("ESTABLISHED", 5, 0));
-            let tcp = listener.tcp().expect("it was asked for");
+            let tcp = listener.tcp().expect("it was requested");
             assert_eq!((tcp.state, tcp.accept_queue_max > 0), ("LISTEN", true));
             if tcp.accept_queue == 1 {
                 break;
@@ -352,7 +352,7 @@ fn deadlines_and_tcp_details_are_shown() {
             assert!(begin.elapsed() < BOUND, "one connection is to be accepted: {tcp:?}");
             task::sleep(Duration::from_millis(1)).await;
         }
-        assert!(rt::inspect().sockets.iter().all(|socket| socket.tcp().is_none()), "TCP_INFO was not asked for");
+        assert!(rt::inspect().sockets.iter().all(|socket| socket.tcp().is_none()), "TCP_INFO was not requested");
         drop(waiting);
     });
 }
@@ -451,10 +451,10 @@ fn histograms_count_polls_delays_and_accept_queues() {
             let counts = [metrics.poll_seconds, metrics.wake_delay_seconds, metrics.accept_queue].map(|h| h.count());
             if counts.iter().all(|&count| count > 0) {
                 assert!(metrics.poll_seconds.sum() > 0.0 && metrics.poll_seconds.quantile(1.0) >= 1e-6);
-                assert!(metrics.accept_queue.sum() >= 1.0, "the accepted connection counts itself: {metrics:?}");
+                assert!(metrics.accept_queue.sum() >= 1.0, "the accepted connection is counted: {metrics:?}");
                 break;
             }
-            assert!(begin.elapsed() < BOUND, "no sample of each within {BOUND:?}: {counts:?}");
+            assert!(begin.elapsed() < BOUND, "no sample in each histogram within {BOUND:?}: {counts:?}");
             for _ in 0..16 {
                 let stream = TcpStream::connect(address).await.unwrap();
                 stream.write_all(&[7; 8]).await.unwrap();
@@ -508,7 +508,7 @@ fn task_that_yields_is_shown_ready() {
 }
 
 #[test]
-fn kinds_of_tasks_are_told_apart() {
+fn kinds_of_tasks_are_distinguished() {
     let (release, blocked) = mpsc::channel::<()>();
     task::Builder::new().name("i6 root".into()).blocking(async {
         let call = task::spawn_blocking(move || blocked.recv());

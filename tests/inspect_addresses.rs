@@ -64,8 +64,8 @@ fn addresses_of_dialled_and_accepted_connections_take_no_system_call() {
 }
 
 #[test]
-fn local_address_behind_a_wildcard_listener_is_asked_for_once() {
-    child("local_address_behind_a_wildcard_listener_is_asked_for_once", || {
+fn local_address_behind_a_wildcard_listener_is_resolved_once() {
+    child("local_address_behind_a_wildcard_listener_is_resolved_once", || {
         task::block_on(async {
             let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -83,8 +83,8 @@ fn local_address_behind_a_wildcard_listener_is_asked_for_once() {
 }
 
 #[test]
-fn addresses_of_an_adopted_connection_are_asked_for_once() {
-    child("addresses_of_an_adopted_connection_are_asked_for_once", || {
+fn addresses_of_an_adopted_connection_are_resolved_once() {
+    child("addresses_of_an_adopted_connection_are_resolved_once", || {
         task::block_on(async {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -126,8 +126,8 @@ fn addresses_are_not_those_of_an_earlier_socket_of_the_slot() {
 }
 
 #[test]
-fn snapshot_asks_about_the_sockets_that_the_one_before_left_out() {
-    child("snapshot_asks_about_the_sockets_that_the_one_before_left_out", || {
+fn snapshot_resolves_sockets_that_the_previous_one_omitted() {
+    child("snapshot_resolves_sockets_that_the_previous_one_omitted", || {
         common::set_nofile(2_000);
         task::block_on(async {
             const SOCKETS: usize = 1_100;
@@ -151,7 +151,7 @@ fn snapshot_asks_about_the_sockets_that_the_one_before_left_out() {
             }
             all.sort_unstable();
             all.dedup();
-            assert_eq!(all.len(), SOCKETS, "three snapshots have asked about all");
+            assert_eq!(all.len(), SOCKETS, "three snapshots know all addresses");
             assert_eq!(known(Inspect::new().addresses(true).take()).len(), SOCKETS);
         });
     });

@@ -118,7 +118,7 @@ fn stale_socket_is_replaced_and_other_files_are_not() {
         let error = InspectServer::bind(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains("listens there"), "{error}");
-        assert!(ask(&path, "text\n").contains("tasks"), "the first goes on");
+        assert!(ask(&path, "text\n").contains("tasks"), "the first server continues");
         drop(server);
         std::fs::write(&path, "precious").unwrap();
         let error = InspectServer::bind(&path).unwrap_err();
@@ -129,9 +129,9 @@ fn stale_socket_is_replaced_and_other_files_are_not() {
     });
 }
 
-/// The second process runs without a server, and says why.
+/// The second process runs without a server, and reports the reason.
 #[test]
-fn second_process_at_the_same_path_says_so_and_goes_on() {
+fn second_process_at_the_same_path_reports_it_and_continues() {
     const CHILD: &str = "NETPOLL_TEST_INSPECT_SECOND";
     if std::env::var_os(CHILD).is_some() {
         assert_eq!(task::block_on(task::spawn(async { 7 })), 7);
@@ -143,7 +143,7 @@ fn second_process_at_the_same_path_says_so_and_goes_on() {
         let server = InspectServer::bind(&path).unwrap();
         let mut second = Command::new(std::env::current_exe().unwrap());
         second
-            .args(["--exact", "second_process_at_the_same_path_says_so_and_goes_on", "--nocapture"])
+            .args(["--exact", "second_process_at_the_same_path_reports_it_and_continues", "--nocapture"])
             .env(CHILD, "1")
             .env("NETPOLL_INSPECT", &path);
         let second = common::output(&mut second).unwrap();
@@ -151,13 +151,13 @@ fn second_process_at_the_same_path_says_so_and_goes_on() {
         assert!(second.status.success(), "{text}");
         assert!(text.contains("netpoll: NETPOLL_INSPECT: cannot serve snapshots at "), "{text}");
         assert!(text.contains("another process, or another server of this process, listens there"), "{text}");
-        assert!(path.exists(), "the second process has left the file");
-        assert!(ask(&path, "text\n").contains("tasks"), "the first goes on");
+        assert!(path.exists(), "the second process has not removed the file");
+        assert!(ask(&path, "text\n").contains("tasks"), "the first server continues");
         drop(server);
     });
 }
 
-/// Such as the workers of a server that a supervisor starts again after a crash.
+/// For example, a supervisor starts all workers of a server again after a crash.
 #[test]
 fn one_of_many_processes_takes_over_a_stale_socket() {
     const NAME: &str = "one_of_many_processes_takes_over_a_stale_socket";
@@ -224,7 +224,7 @@ fn client_that_stops_reading_keeps_others_for_a_bounded_time() {
         assert!(ask(&path, "text\n").len() > 1 << 19);
         let mut rest = Vec::new();
         lazy.read_to_end(&mut rest).unwrap();
-        assert!(!rest.is_empty() && rest.len() < 1 << 19, "it was dropped after {} bytes", rest.len());
+        assert!(!rest.is_empty() && rest.len() < 1 << 19, "the connection was dropped after {} bytes", rest.len());
         drop(server);
         task::block_on(async {
             for task in tasks {
@@ -272,7 +272,7 @@ fn other_users_are_refused() {
             let status = common::spawn(child.stdout(Stdio::null())).unwrap().wait().unwrap();
             assert_eq!(status.code(), Some(code), "mode {mode:o}");
         }
-        assert!(ask(&path, "text\n").contains("tasks"), "the same user goes on");
+        assert!(ask(&path, "text\n").contains("tasks"), "requests of the same user still work");
         drop(server);
     });
 }

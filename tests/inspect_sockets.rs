@@ -17,7 +17,7 @@ const BOUND: Duration = Duration::from_secs(30);
 fn by_fd(fd: &impl AsRawFd) -> SocketInfo {
     let fd = fd.as_raw_fd();
     let sockets = Inspect::new().tcp(true).take().sockets;
-    sockets.into_iter().find(|socket| socket.fd() == fd).expect("it is open")
+    sockets.into_iter().find(|socket| socket.fd() == fd).expect("the socket is open")
 }
 
 /// Returns the operations and the bytes of a socket, received and sent.
@@ -131,7 +131,11 @@ fn tcp_bytes_and_segments_are_those_of_the_kernel() {
         }
         let plain = rt::inspect();
         let plain = plain.sockets.iter().find(|socket| socket.fd() == client.as_raw_fd()).unwrap();
-        assert_eq!((plain.bytes_sent(), plain.writes(), plain.last_use()), (None, None, None), "it is asked on demand");
+        assert_eq!(
+            (plain.bytes_sent(), plain.writes(), plain.last_use()),
+            (None, None, None),
+            "the kernel's value is read on demand"
+        );
     });
 }
 

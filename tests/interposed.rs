@@ -1,5 +1,4 @@
-//! Functions named `recv` and `send` that are defined outside of the C library, as sanitizers, preloaded libraries and
-//! programs define them, see every call.
+//! Functions named `recv` and `send` that a program, a sanitizer or a preloaded library defines see every call.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 

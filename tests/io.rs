@@ -133,7 +133,7 @@ fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
 }
 
 fn kind<T: fmt::Debug>(result: Result<T>) -> ErrorKind {
-    result.expect_err("it should have failed").kind()
+    result.expect_err("the operation should have failed").kind()
 }
 
 // Reading
@@ -163,7 +163,7 @@ fn read_exact_fills_buffer_or_reports_eof() {
         reader.read_exact(&mut buf).await.unwrap();
         assert_eq!(&buf, b"abcd");
         assert_eq!(kind(reader.read_exact(&mut buf).await), ErrorKind::UnexpectedEof);
-        reader.read_exact(&mut []).await.expect("nothing is always there, and the reader is not asked");
+        reader.read_exact(&mut []).await.expect("an empty buffer is always full, and the reader is not polled");
         let mut reader = Reader::new([Data(b"a"), Fail(ErrorKind::TimedOut)]);
         assert_eq!(kind(reader.read_exact(&mut buf).await), ErrorKind::TimedOut);
     });
@@ -449,7 +449,7 @@ fn bounded_read_stops_at_bound() {
             }
             if max < 7 {
                 assert!(is_too_long(&pieces.next().await.unwrap().unwrap_err(), max));
-                assert!(pieces.next().await.is_none() && pieces.next().await.is_none(), "it is over for good");
+                assert!(pieces.next().await.is_none() && pieces.next().await.is_none(), "the stream stays at its end");
             }
 
             let mut reader = buffered(steps.clone());
@@ -618,7 +618,7 @@ fn into_inner_flushes_or_returns_buffer() {
         assert_eq!(failed.error().kind(), ErrorKind::TimedOut);
         let out = failed.into_inner();
         assert_eq!(out.buffer(), b"bc");
-        assert_eq!(out.into_inner().await.unwrap().written, b"abc", "it can be tried again");
+        assert_eq!(out.into_inner().await.unwrap().written, b"abc", "the write can be tried again");
 
         let mut out = BufWriter::new(Writer::new([Data(b"")]));
         out.write_all(b"abc").await.unwrap();
@@ -707,7 +707,7 @@ fn copy_returns_errors_unchanged() {
         let failing = || Reader::new([Data(b"abc"), Fail(ErrorKind::ConnectionReset)]);
         let error = io::copy(&mut failing(), &mut io::sink()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        assert!(error.get_ref().is_none(), "nothing is wrapped around it");
+        assert!(error.get_ref().is_none(), "the error is not wrapped");
         assert_eq!(kind(io::copy(&mut failing(), &mut Writer::new([Data(b"")])).await), ErrorKind::WriteZero);
         let mut writer = Writer::new([Fail(ErrorKind::BrokenPipe)]);
         assert_eq!(kind(io::copy(&mut failing(), &mut writer).await), ErrorKind::BrokenPipe);
@@ -727,7 +727,7 @@ fn copy_in_memory_yields() {
 fn io_timeout_returns_result_or_timed_out() {
     block_on(async {
         assert_eq!(io::timeout(Duration::MAX, async { Ok(1) }).await.unwrap(), 1);
-        assert_eq!(io::timeout(Duration::ZERO, async { Ok(1) }).await.unwrap(), 1, "what is ready is not thrown away");
+        assert_eq!(io::timeout(Duration::ZERO, async { Ok(1) }).await.unwrap(), 1, "a ready result is not discarded");
         let own = async { Err::<(), _>(Error::other("mine")) };
         assert_eq!(io::timeout(Duration::ZERO, own).await.unwrap_err().to_string(), "mine");
         let begin = Instant::now();
@@ -779,7 +779,7 @@ fn timeout_wakes_last_polling_task() {
         if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             return assert!(
                 begin.elapsed() >= Duration::from_millis(100),
-                "on a machine that takes as long for two polls"
+                "possible only if the machine takes that long for two polls"
             );
         }
     }

@@ -247,7 +247,9 @@ fn close_ends_operations_of_every_kind_in_both_directions() {
                 run(close_ends_all(by_thread));
                 park_on(task::spawn(close_ends_all(by_thread)));
             }
-            common::eventually("all is closed", || rt::metrics().descriptors == 0 && rt::metrics().waiters == 0);
+            common::eventually("all descriptors are closed", || {
+                rt::metrics().descriptors == 0 && rt::metrics().waiters == 0
+            });
         });
     }
 }
@@ -342,7 +344,7 @@ fn timeouts_fire_in_slots_that_are_used_again() {
                 (1..=6).map(|seed| task::spawn(reuse(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15), until))).collect();
             let rounds: u64 = lanes.into_iter().map(park_on).sum();
             println!("{rounds} rounds");
-            common::eventually("all is closed", || rt::metrics().descriptors == 0);
+            common::eventually("all descriptors are closed", || rt::metrics().descriptors == 0);
         });
         common::print_lines(output, "rounds");
     }

@@ -1,7 +1,7 @@
 //! The control lane: its tasks precede others within their share, and neither lane starves.
 //!
-//! Bounds are numbers of turns. Turns that must have a length spin for at least that long; on a busy machine they are longer, which
-//! allows fewer of them.
+//! Limits are numbers of turns. Turns of a given length spin for at least that time. On a busy machine they are longer, so the limits allow
+//! fewer of them.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn spin(micros: u64) {
     while begun.elapsed() < Duration::from_micros(micros) {}
 }
 
-/// Has a turn of `micros` after the other, and counts them.
+/// Runs one turn of `micros` after the other, and counts them.
 async fn hog(turns: Arc<AtomicUsize>, micros: u64) {
     loop {
         spin(micros);
@@ -75,7 +75,7 @@ fn control_task_waits_for_no_queue() {
                 let (turns, sent_in, writer) = (turns.clone(), sent_in.clone(), writer.clone());
                 drop(task::spawn(async move {
                     loop {
-                        // A multiple of what makes each of few turns a long one.
+                        // Such a turn counts as long (`LONG_NANOS`), however few there are.
                         spin(60);
                         let turn = turns.fetch_add(1, Ordering::SeqCst) + 1;
                         // In the middle of the first round and of later ones.
@@ -118,8 +118,8 @@ fn endless_control_tasks_do_not_starve_others() {
                 }
             }
         }));
-        eventually("both have their turns", || count(&normal) >= 300 && count(&control) >= 300);
-        // The burst of 2.5 ms with what is paid meanwhile, and one turn of each that queues with the others.
+        eventually("both lanes have their turns", || count(&normal) >= 300 && count(&control) >= 300);
+        // The burst of 2.5 ms with the credit that accrues meanwhile, and one turn of each control task that queues with the others.
         assert!(count(&most) <= 28 + 8, "{} control turns in a row", count(&most));
         let metrics = rt::metrics();
         assert_eq!(metrics.control_tasks, 8);
@@ -154,8 +154,12 @@ fn control_task_without_credit_has_its_turns_among_others() {
                     }
                 }
             }));
-            eventually("it has its turns", || count(&control) >= 50);
-            assert!(count(&most) <= bound + 1, "{} turns of {others} others before one of it", count(&most));
+            eventually("the task has its turns", || count(&control) >= 50);
+            assert!(
+                count(&most) <= bound + 1,
+                "{} turns of {others} other tasks before one of the control task",
+                count(&most)
+            );
             rt::shutdown(Duration::from_secs(20)).unwrap();
         }
     });
@@ -179,7 +183,7 @@ fn tasks_inherit_the_lane_of_the_task_that_spawns_them() {
             lanes.sort_by_key(|lane| *lane == Lane::Normal);
             assert_eq!((lanes, blocking), (vec![Lane::Control, Lane::Control, Lane::Normal], Lane::Normal));
         });
-        eventually("all have ended", || rt::metrics().control_tasks == 0);
+        eventually("all tasks have ended", || rt::metrics().control_tasks == 0);
     });
 }
 
@@ -227,7 +231,7 @@ fn lock_held_by_an_ordinary_task_delays_a_control_task_by_a_bounded_time() {
                 let one = one.clone();
                 async move { one.write_all(&[1; 100_000]).await }
             });
-            becomes("it waits with the lock", || {
+            becomes("the operation waits and holds the lock", || {
                 let snapshot = rt::inspect();
                 snapshot.task(holder.task().id()).is_some_and(|task| task.waits_for().is_some())
             })
@@ -243,7 +247,7 @@ fn lock_held_by_an_ordinary_task_delays_a_control_task_by_a_bounded_time() {
                 drop(spawn(lane, hog(turns.clone(), 50)));
             }
             becomes("the hogs run", || count(&turns) > 10).await;
-            assert!(!ended.load(Ordering::SeqCst), "the lock is not passed over the operation before it");
+            assert!(!ended.load(Ordering::SeqCst), "the lock is not passed to a later operation first");
             let mut all = vec![0; filled + 100_010];
             common::read_exact(&other, &mut all).await.unwrap();
             assert!(all[filled..].iter().take(100_000).all(|byte| *byte == 1) && all.ends_with(&[2; 10]));

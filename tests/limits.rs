@@ -89,7 +89,7 @@ fn incoming_waits_for_descriptors_without_spinning() {
             let mut held = exhaust_descriptors();
             let mut incoming = listener.incoming();
             let polled = poll_once(&mut incoming.next()).await;
-            assert!(polled.is_pending(), "it waits instead of failing");
+            assert!(polled.is_pending(), "the accept waits instead of failing");
             let before = cpu_time();
             let polled = netpoll::future::timeout(Duration::from_millis(500), incoming.next()).await;
             assert!(polled.is_err());
@@ -216,7 +216,7 @@ fn missing_thread_memory_is_reported() {
         let limit = |current| setrlimit(Resource::As, Rlimit { current, maximum }).unwrap();
         limit(Some(size + (1 << 20)));
         if thread::Builder::new().spawn(|| {}).is_ok() {
-            println!("skipped: threads are had within 1 MiB here");
+            println!("skipped: a thread can be started within 1 MiB");
             return;
         }
         let own = thread::current().id();
@@ -261,14 +261,14 @@ fn queued_operations_are_bounded() {
                     too_many(&error);
                     return waiting;
                 }
-                Poll::Ready(Ok(_)) => panic!("nothing to do, and done"),
+                Poll::Ready(Ok(_)) => panic!("an operation that has to wait completed"),
             }
-            assert!(waiting.len() < 2 * MOST, "no bound of {}", std::any::type_name::<F>());
+            assert!(waiting.len() < 2 * MOST, "no limit of {}", std::any::type_name::<F>());
         }
     }
 
     // Outside the runtime there is no budget per turn: now and then an operation returns Pending
-    // once and is woken at once.
+    // once and is woken immediately.
     let _watchdog = Watchdog::new();
     park_on(async {
         let bounds = MOST - 1..=MOST + MOST / 100;

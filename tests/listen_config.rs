@@ -184,7 +184,7 @@ fn deferred_accept_waits_for_data() {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut accept = listener.accept();
         let early = netpoll::future::timeout(Duration::from_millis(50), &mut accept).await;
-        assert!(early.is_err(), "the client has not spoken");
+        assert!(early.is_err(), "the client has not sent data");
         client.write_all(b"hello").await.unwrap();
         let (server, _) = accept.await.unwrap();
         assert_eq!(poll_once(&mut server.read(&mut [0; 8])).await.map(Result::unwrap), Poll::Ready(5));
@@ -197,7 +197,7 @@ fn device_bound_listener_accepts_on_that_device() {
         let config = ListenConfig::new().bind_device("lo");
         let listener = match config.listen(ANY).await {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return println!("skipped: binding to a device is for the administrator here");
+                return println!("skipped: only root may bind to a device");
             }
             listener => listener.unwrap(),
         };
@@ -277,10 +277,10 @@ fn multipath_falls_back_to_tcp() {
     let name = "multipath_falls_back_to_tcp";
     child(name, || {
         // A network namespace of this thread, without such a device.
-        // SAFETY: no memory is passed; only this thread's view of the network changes, in a process of its own.
+        // SAFETY: no memory is passed; only this thread's view of the network changes, in a separate process.
         let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
         if !alone || std::fs::write("/proc/sys/net/mptcp/enabled", "0").is_err() {
-            return println!("skipped: it takes the administrator to switch multipath TCP off");
+            return println!("skipped: only root may disable multipath TCP");
         }
         assert!(is_child(name) && Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).is_err());
         let listener = run(ListenConfig::new().multipath(true).listen("0.0.0.0:0")).unwrap();

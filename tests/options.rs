@@ -97,7 +97,7 @@ fn ipv6_streams_have_options_of_both_families() {
         client.set_tos(0x20).unwrap();
         assert_eq!(client.tos().unwrap(), 0x20);
         assert_eq!(socket2::SockRef::from(&client).tos_v4().unwrap(), 0x20);
-        assert_eq!(server.tos().unwrap() & 0xfc, 0, "the peer's is its own");
+        assert_eq!(server.tos().unwrap() & 0xfc, 0, "the peer's option is unchanged");
         assert!(client.only_v6().is_ok());
         let only = ListenConfig::new().only_v6(true).listen((Ipv6Addr::LOCALHOST, 0)).await.unwrap();
         assert!(only.only_v6().unwrap());
@@ -200,7 +200,7 @@ fn listeners_pass_options_to_streams() {
         // Timestamps take 12 bytes of each segment.
         let mss = server.mss().unwrap();
         assert!((900..=1000).contains(&mss) && client.info().unwrap().send_mss <= 1000, "{mss}");
-        assert_ne!(client.keepalive().unwrap(), Some(keepalive), "the dialer's are its own");
+        assert_ne!(client.keepalive().unwrap(), Some(keepalive), "the dialer's options are unchanged");
     });
 }
 
@@ -353,6 +353,6 @@ fn wrong_descriptor_kind_rejects_options() {
         assert!(listener.local_addr().is_err() && listener.nodelay().is_err());
         let limited = ListenConfig::new().max_connections(1).reserve_descriptors(1).limit(listener).unwrap();
         assert_eq!(limited.accept().await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
-        assert_eq!(limited.connections(), 0, "the permit went back");
+        assert_eq!(limited.connections(), 0, "the permit was returned");
     });
 }

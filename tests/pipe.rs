@@ -147,10 +147,10 @@ fn pipe_errors_after_close_match_go() {
         assert_eq!(write.to_string(), "write pipe: broken pipe");
         // A loop that sets a deadline before each read sees the end.
         other.set_deadline(Instant::now()).unwrap();
-        assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 0, "the peer's close comes before expiry");
+        assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 0, "the peer's close precedes expiry");
         assert_eq!(other.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         other.force_close().await.unwrap();
-        assert!(is_closed(&other.read(&mut [0; 1]).await.unwrap_err()), "its own close comes before the peer's");
+        assert!(is_closed(&other.read(&mut [0; 1]).await.unwrap_err()), "its own close precedes the peer's");
         one.force_close().await.unwrap();
     });
 }
@@ -192,7 +192,7 @@ fn pipe_close_wakes_both_sides() {
             } else {
                 other.force_close().await.unwrap();
             }
-            assert_eq!(write.await.unwrap(), 1, "a part was taken");
+            assert_eq!(write.await.unwrap(), 1, "a part was read");
             let last = one.write_all(b"x").await.unwrap_err();
             assert_eq!(last.kind(), ErrorKind::BrokenPipe);
         }
@@ -232,7 +232,7 @@ fn closing_write_side_keeps_other_direction() {
 // ---- deadlines ----
 
 #[test]
-fn pipe_deadline_beats_data_and_loses_none() {
+fn pipe_deadline_precedes_data_and_loses_none() {
     run(async {
         let (one, other) = pipes().await;
         let mut write = one.write(b"data");
@@ -316,7 +316,7 @@ fn trait_write_waits_for_matching_read() {
         assert!(poll_once(&mut read).await.is_pending());
         assert_eq!(write.await.unwrap(), 3);
         let mut flush = WriteExt::flush(&mut half);
-        assert!(poll_once(&mut flush).await.is_pending(), "not taken yet");
+        assert!(poll_once(&mut flush).await.is_pending(), "not read yet");
         assert_eq!(read.await.unwrap(), 3);
         flush.await.unwrap();
         assert_eq!(&buf, b"hel");

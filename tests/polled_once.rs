@@ -263,7 +263,7 @@ async fn other_descriptors_are_seen() {
                 let guard = once(by, reader.readable()).await;
                 let mut guard = guard.unwrap_or_else(|| panic!("{by:?}, round {round}")).unwrap();
                 let count = guard.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut buf)).unwrap();
-                assert!(guard.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut buf)).is_err(), "it is empty");
+                assert!(guard.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut buf)).is_err(), "the queue is empty");
                 count
             } else {
                 let read = once(by, reader.read_with(|mut pipe| io::Read::read(&mut pipe, &mut buf))).await;
@@ -400,7 +400,7 @@ fn one_poll_sees_kernel_state_under_other_executors() {
     futures::executor::block_on(everything_is_seen());
 }
 
-/// Another executor may poll for as long as it likes without a turn. Each round has an operation that waits, and two that follow its
+/// Another executor may poll for any time without a turn of this runtime. Each round has an operation that waits, and two that follow its
 /// wake-up. None of these is refused for fairness.
 #[test]
 fn operation_after_a_wait_is_never_refused_under_other_executors() {
@@ -428,7 +428,7 @@ fn operation_after_a_wait_is_never_refused_under_other_executors() {
     after_waits("accept", async || listener.accept().await, dial);
 }
 
-/// Plays the rounds. `ready` makes two operations possible.
+/// Runs the rounds. `ready` makes two operations possible.
 fn after_waits<T, F: AsyncFnMut() -> io::Result<T>>(kind: &str, mut operation: F, mut ready: impl FnMut()) {
     let woken = Arc::new(Count::default());
     let waker = Waker::from(woken.clone());

@@ -141,7 +141,7 @@ fn server_with_32_descriptors_serves_200_clients() {
             break;
         }
         let begin = Instant::now();
-        common::eventually("the next to be served", || answered(&mut clients) > 0);
+        common::eventually("the next client to be served", || answered(&mut clients) > 0);
         longest = longest.max(begin.elapsed());
         waves += 1;
         let most = clients.len().min(full + HELD);
@@ -149,7 +149,7 @@ fn server_with_32_descriptors_serves_200_clients() {
         served += answered(&mut clients);
     }
     assert_eq!(served, CLIENTS);
-    // First after the pause, then at once.
+    // The first time after the pause, then immediately.
     if common::is_timed() {
         assert!(unseen <= Duration::from_millis(1500), "{unseen:?}");
         assert!(longest <= Duration::from_secs(1), "{longest:?}");
@@ -180,12 +180,12 @@ fn socket_opened_with_last_descriptors_can_wait() {
                 UnixStream::pair().err(),
             ];
             for (at, error) in refused.into_iter().enumerate() {
-                let error = error.unwrap_or_else(|| panic!("{at}: a socket that cannot wait"));
+                let error = error.unwrap_or_else(|| panic!("{at}: a socket that cannot be registered"));
                 assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{at}: {error}");
             }
             held.truncate(held.len() - 2);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            assert!(std::fs::File::open("/dev/null").is_err(), "none is left");
+            assert!(std::fs::File::open("/dev/null").is_err(), "no descriptor is left");
             // Room for a client and its connection.
             held.truncate(held.len() - 2);
             let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -213,8 +213,8 @@ fn lookup_without_descriptors_reports_emfile() {
                 ("connect", TcpStream::connect("localhost:1").await.err()),
                 ("connect, a pair", TcpStream::connect(("localhost", 1)).await.err()),
                 ("dial", dialer.dial("localhost:1").await.err()),
-                ("dial in turn", dialer.clone().stagger(None).dial("localhost:1").await.err()),
-                ("no such name", TcpStream::connect("name.invalid:1").await.err()),
+                ("sequential dial", dialer.clone().stagger(None).dial("localhost:1").await.err()),
+                ("no such host", TcpStream::connect("name.invalid:1").await.err()),
                 ("literal", TcpStream::connect("127.0.0.1:1").await.err()),
                 ("bind", TcpListener::bind("localhost:0").await.err()),
                 ("bind UDP", UdpSocket::bind("localhost:0").await.err()),
@@ -302,7 +302,7 @@ fn nothing_leaks_at_descriptor_limit() {
                     listener.accept().await.unwrap();
                 }
             }
-            becomes("all to be closed", || rt::metrics().descriptors == 1).await;
+            becomes("all descriptors to be closed", || rt::metrics().descriptors == 1).await;
             assert_eq!(common::fd_count(), before);
         });
     });

@@ -108,7 +108,7 @@ fn control_works_until_close() {
         one.control(|fd| SockRef::from(&fd).set_tcp_nodelay(false)).unwrap();
         assert!(!one.nodelay().unwrap());
         let refused = one.control(|_| Err::<(), _>(io::Error::from_raw_os_error(libc::EPERM))).unwrap_err();
-        assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "the call's error as it is");
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "the call's error, unchanged");
 
         let (addr, local) = (listener.local_addr().unwrap(), one.local_addr().unwrap());
         listener.close().await.unwrap();
@@ -146,7 +146,7 @@ fn close_waits_for_running_closure() {
             move || {
                 one.control(|fd| {
                     inside.store(true, Ordering::SeqCst);
-                    eventually("the test to go on", || leave.load(Ordering::SeqCst));
+                    eventually("the test to continue", || leave.load(Ordering::SeqCst));
                     // SAFETY: the command takes no argument.
                     assert!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) } >= 0, "still open");
                     Ok(())
@@ -180,11 +180,12 @@ fn panic_in_closure_releases_lock_and_reference() {
         other.write_all(b"x").await.unwrap();
         assert_eq!(one.read(&mut [0; 1]).await.unwrap(), 1, "the lock is free");
         one.force_close().await.unwrap();
-        assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 0, "and the reference");
+        assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 0, "the reference is released");
     });
 }
 
-/// Regression: the reference of `try_read_io` and its like was leaked, so the socket was never closed.
+/// Regression: the reference of `try_read_io` and similar methods was leaked, so the socket was
+/// never closed.
 #[test]
 fn panic_in_closure_of_a_datagram_socket_releases_reference() {
     run(async {

@@ -1,5 +1,5 @@
-//! `readable`, `writable` and `peer_closed`: they report the true state, beside readers, in any
-//! number, and consume nothing.
+//! `readable`, `writable` and `peer_closed` report the true state, in any number and together with
+//! readers, and consume nothing.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn readable_reports_data_without_consuming_it() {
         assert!(poll_with(&mut readable, &waker).is_pending());
         server.write_all(b"data").await.unwrap();
         drive(&mut readable, &wakes, &waker).await.unwrap();
-        // It completes at once each time, until the data is read.
+        // It completes immediately each time, until the data is read.
         for _ in 0..3 {
             assert!(poll_now(&mut client.readable()).is_ready());
         }
@@ -60,7 +60,7 @@ fn poll_readable_agrees_with_readable() {
 fn readable_reports_eof_and_errors_only() {
     run(async {
         let (client, server) = fresh_pair().await;
-        assert!(future::timeout(Duration::from_millis(20), client.readable()).await.is_err(), "there is nothing");
+        assert!(future::timeout(Duration::from_millis(20), client.readable()).await.is_err(), "there is no data");
         drop(server);
         client.readable().await.unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
@@ -205,7 +205,7 @@ fn peer_closed_ignores_data() {
             assert!(poll_with(&mut closed, &waker).is_pending());
             assert!(!client.is_peer_closed());
         }
-        assert_eq!(wakes.count(), 0, "data does not concern it");
+        assert_eq!(wakes.count(), 0, "data does not wake it");
         server.close_write().unwrap();
         drive(&mut closed, &wakes, &waker).await.unwrap();
         assert!(client.is_peer_closed());

@@ -15,7 +15,7 @@ use netpoll::net::{TcpStream, is_timeout, pipe};
 use netpoll::{rt, task, time};
 
 const LONG: Duration = Duration::from_secs(120);
-const FOR_GOOD: usize = usize::MAX / 2;
+const ALL: usize = usize::MAX / 2;
 
 /// The number of calls that will fail, and of those that have failed.
 static REFUSALS: AtomicUsize = AtomicUsize::new(0);
@@ -219,11 +219,11 @@ fn runtime_works_with_fewer_workers() {
     child("runtime_works_with_fewer_workers", || {
         for use_it in USES.into_iter().chain(SOCKETS) {
             fresh(2);
-            refuse(FOR_GOOD);
+            refuse(ALL);
             use_it();
             use_it();
             // An attempt to start one counts until it is refused.
-            eventually("no thread is there", || rt::metrics().worker_threads + rt::metrics().blocking_threads == 0);
+            eventually("no thread is running", || rt::metrics().worker_threads + rt::metrics().blocking_threads == 0);
             permit();
             let _ = rt::shutdown(LONG);
         }
@@ -238,7 +238,7 @@ fn block_on_runs_everything_when_threads_are_refused() {
                 if starts {
                     rt::Builder::new().workers(2).block_on_runs_tasks(runs_tasks).start().unwrap();
                 }
-                refuse(FOR_GOOD);
+                refuse(ALL);
                 for _ in 0..2 {
                     task::block_on(async {
                         let (client, server) = pair().await;
@@ -262,7 +262,7 @@ fn block_on_runs_everything_when_threads_are_refused() {
 #[test]
 fn callers_run_blocking_work_without_threads() {
     child("callers_run_blocking_work_without_threads", || {
-        refuse(FOR_GOOD);
+        refuse(ALL);
         let error = rt::Builder::new().start().unwrap_err();
         assert!(error.to_string().contains("cannot start a thread"), "{error}");
         assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock);
@@ -296,7 +296,7 @@ fn threads_start_when_refusals_end() {
             if !first {
                 fresh(2);
             }
-            refuse(FOR_GOOD);
+            refuse(ALL);
             let turns = Arc::new(AtomicU64::new(0));
             let ends = Arc::new(AtomicBool::new(false));
             let ticks = task::spawn({
@@ -315,19 +315,19 @@ fn threads_start_when_refusals_end() {
                     park_on(task::sleep(MS));
                 }
             };
-            eventually("it runs without", || {
+            eventually("it runs without a thread", || {
                 waits();
                 turns.load(Ordering::SeqCst) > 20
             });
             assert!(refused() > refusals);
-            eventually("no worker is there", || rt::metrics().worker_threads == 0);
+            eventually("no worker is running", || rt::metrics().worker_threads == 0);
             permit();
             eventually("a worker comes", || {
                 waits();
                 rt::metrics().worker_threads > 0
             });
             let now = turns.load(Ordering::SeqCst);
-            eventually("it runs on", || turns.load(Ordering::SeqCst) > now + 20);
+            eventually("it continues to run", || turns.load(Ordering::SeqCst) > now + 20);
             ends.store(true, Ordering::SeqCst);
             park_on(ticks);
             rt::shutdown(LONG).unwrap();
@@ -345,7 +345,7 @@ fn call_is_left_to_the_thread_that_was_started_for_it() {
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
         assert_eq!(rt::metrics().blocking_threads, 1);
-        refuse(FOR_GOOD);
+        refuse(ALL);
         let calls: Vec<_> = (0..20).map(|n| task::spawn_blocking(move || n)).collect();
         assert_eq!(calls.into_iter().map(park_on).sum::<i32>(), 190);
         permit();
@@ -363,7 +363,7 @@ fn refused_blocking_threads_do_not_stall_calls() {
         // The only thread is blocked, and the next is refused.
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
-        eventually("it is there", || rt::metrics().blocking_threads == 1);
+        eventually("the thread is started", || rt::metrics().blocking_threads == 1);
         refuse(3);
         assert_eq!(park_on(task::spawn_blocking(|| 1)), 1);
         permit();
@@ -374,8 +374,8 @@ fn refused_blocking_threads_do_not_stall_calls() {
         fresh(2);
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
-        eventually("it is there", || rt::metrics().blocking_threads == 1);
-        refuse(FOR_GOOD);
+        eventually("the thread is started", || rt::metrics().blocking_threads == 1);
+        refuse(ALL);
         let calls: Vec<_> = (0..20).map(|n| task::spawn_blocking(move || n)).collect();
         assert_eq!(calls.into_iter().map(park_on).sum::<i32>(), 190);
         permit();
@@ -416,7 +416,7 @@ fn spare_workers_start_when_refusals_end() {
 fn root_future_depends_on_no_task_when_workers_are_refused() {
     child("root_future_depends_on_no_task_when_workers_are_refused", || {
         fresh(2);
-        refuse(FOR_GOOD);
+        refuse(ALL);
         let lock = Arc::new(Mutex::new(0));
         task::block_on(async {
             for round in 1..=2 {
@@ -465,7 +465,7 @@ fn shutdown_completes_when_threads_are_refused() {
             if round == 2 {
                 park_on(task::spawn(async {}));
             }
-            refuse(FOR_GOOD);
+            refuse(ALL);
             rt::shutdown(LONG).unwrap();
             permit();
             assert_eq!(dropped.load(Ordering::SeqCst), 10 * round);
@@ -491,7 +491,7 @@ fn shutdown_in_a_destructor_is_rejected_without_threads() {
             task::sleep(LONG).await;
         });
         eventually("the worker sleeps", || rt::metrics().polls > 0 && rt::metrics().timer_entries > 0);
-        refuse(FOR_GOOD);
+        refuse(ALL);
         rt::shutdown(LONG).unwrap();
         assert_eq!(receive.recv_timeout(LONG), Ok(true));
         assert!(refused() > 0);
@@ -532,7 +532,7 @@ fn waker_may_call_block_on_when_a_second_sysmon_is_refused() {
                 assert!(wait.recv().is_err());
             });
             begins.recv_timeout(LONG).unwrap();
-            refuse(FOR_GOOD);
+            refuse(ALL);
             park_on(client.write_all(b"x")).unwrap();
             let was_sysmon = called.recv_timeout(LONG).unwrap();
             drop(release);
@@ -583,7 +583,7 @@ fn long_sleeps_are_idle_and_end_while_sysmon_is_blocked() {
         let (release, open) = mpsc::channel();
         let gate = Arc::new(BlocksSysmon { entered: AtomicBool::new(false), open: Mutex::new(open) });
         let waker = Waker::from(gate.clone());
-        refuse(FOR_GOOD);
+        refuse(ALL);
         let mut sleeps = Vec::new();
         eventually("sysmon is in the waker", || {
             let mut sleep = Box::pin(time::Sleep::new(Duration::from_millis(1)));

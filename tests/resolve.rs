@@ -97,7 +97,7 @@ fn port_names_are_resolved() {
             assert_eq!(lookup_port("udp", "domain").await.unwrap(), 53);
             assert_eq!(lookup_port("", "domain").await.unwrap(), 53);
         } else {
-            println!("skipped in part: no /etc/services here");
+            println!("skipped in part: no /etc/services");
         }
     });
 }
@@ -138,7 +138,7 @@ fn port_of_an_address_may_be_the_name_of_a_service() {
             let error = resolve("no-such-host.invalid:domain").await.unwrap_err();
             assert_eq!(error.to_string(), "could not resolve address `\"no-such-host.invalid:domain\"`");
         } else {
-            println!("skipped in part: no /etc/services here");
+            println!("skipped in part: no /etc/services");
         }
     });
 }
@@ -168,7 +168,7 @@ fn literals_resolve_without_a_thread() {
             let _ = TcpStream::connect("127.0.0.1:1").await;
             assert_eq!(rt::metrics().blocking_threads, 0);
             lookup_host("localhost").await.unwrap();
-            assert!(rt::metrics().blocking_threads > 0, "and a name needs one");
+            assert!(rt::metrics().blocking_threads > 0, "a name needs a thread");
         });
     });
 }
@@ -209,7 +209,7 @@ fn identical_lookups_share_one_query() {
             }
             assert!(other.await.unwrap().all(|addr| addr.port() == 1));
             assert!(port.await.is_err());
-            // Nothing is cached: the next look-up asks again.
+            // Nothing is cached: the next look-up makes a query again.
             let before = rt::metrics().tasks_spawned;
             lookup_host("localhost").await.unwrap();
             assert_eq!(rt::metrics().tasks_spawned - before, 1);

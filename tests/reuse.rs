@@ -54,7 +54,7 @@ async fn reuse(rounds: u64) {
         }
         other.write_all(&byte).await.unwrap();
         assert_eq!(read.await.unwrap(), 1, "round {round}: an end, or another connection's bytes");
-        assert_eq!(buf[0], byte[0], "round {round}: an old byte");
+        assert_eq!(buf[0], byte[0], "round {round}: a byte of an earlier connection");
         assert!(!one.is_peer_closed(), "round {round}: the hang-up of another socket");
         // An event of either end is in flight when the end is closed.
         match round % 3 {
@@ -104,7 +104,7 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
         assert_eq!(metrics.waiters, 0);
         assert!(events > reuses / 100 || !common::is_on_epoll(), "{events} events: too few to prove anything");
         assert!(harmless >= events, "{events} stale events were sent, {harmless} recognised");
-        assert!(REOPENED.load(Ordering::SeqCst) > rounds / 256, "numbers are used again");
+        assert!(REOPENED.load(Ordering::SeqCst) > rounds / 256, "numbers are reused");
     };
     // Long runs have no bound; `child` would set one.
     if std::env::var_os("NETPOLL_REUSES").is_some() { body() } else { child(NAME, body) }
@@ -135,7 +135,7 @@ fn close_while_timeout_is_armed() {
     let closer = Waker::from(Arc::new(CloseOnDrop(Mutex::new(Some(one)))));
     assert!(Pin::new(&mut read).poll(&mut Context::from_waker(&closer)).is_pending());
     drop(closer);
-    assert!(Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())).is_pending(), "closed in this very poll");
+    assert!(Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())).is_pending(), "closed in this poll");
     let closed = matches!(poll_now(&mut read), Poll::Ready(Err(error)) if is_closed(&error));
     assert!(closed);
 }

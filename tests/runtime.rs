@@ -264,7 +264,7 @@ fn block_on_without_tasks_starts_no_thread() {
         assert_eq!((task::block_on(async { 7 }), threads()), (7, 0));
         let mut task = None;
         task::block_on(async { task = Some(task::spawn(task::sleep(Duration::from_millis(5)))) });
-        assert_eq!(threads(), 1, "a thread runs it");
+        assert_eq!(threads(), 1, "a thread runs the task");
         park_on(task.unwrap());
     });
 }

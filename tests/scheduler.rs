@@ -159,8 +159,8 @@ fn blocked_tasks_are_only_reported_when_configured() {
         });
         let (release, blocked) = with_blocked_worker(builder, false);
         let other = task::spawn(async {});
-        eventually("it is counted", || rt::metrics().blocked_tasks == 1);
-        eventually("it is reported", || named.load(Ordering::SeqCst));
+        eventually("the task is counted", || rt::metrics().blocked_tasks == 1);
+        eventually("the task is reported", || named.load(Ordering::SeqCst));
         thread::sleep(Duration::from_millis(50));
         assert!(!other.is_finished());
         assert_eq!((rt::metrics().worker_threads, rt::metrics().blocked_tasks), (1, 1));
@@ -271,7 +271,7 @@ fn network_is_polled_at_any_number_of_tasks() {
                 assert_eq!(park_on(read).unwrap(), 1);
                 by == worker
             });
-            assert!(wakes_in_time, "the worker does not poll beside {count} tasks");
+            assert!(wakes_in_time, "the worker does not poll while {count} tasks are runnable");
         }
         rt::shutdown(common::BOUND).unwrap();
     });
@@ -543,7 +543,7 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
         };
         // In the first round the second thread is awake.
         let shared = (0..40).filter(is_shared).take(6).count();
-        assert!(shared == 6, "one thread does all but {shared} times: {:?}", rt::metrics());
+        assert!(shared == 6, "one thread runs everything except in {shared} rounds: {:?}", rt::metrics());
     });
 }
 
@@ -601,7 +601,7 @@ fn cancel_drops_the_future_before_it_returns() {
             assert!(dropped.load(Ordering::SeqCst));
         }
         let done = task::spawn(async { 5 });
-        becomes("it is done", || done.is_finished()).await;
+        becomes("the task is done", || done.is_finished()).await;
         assert_eq!(done.cancel().await, Some(5));
     });
 }
@@ -647,7 +647,7 @@ fn locals_are_per_task() {
                         task::yield_now().await;
                         assert_eq!(NUMBER.with(Cell::get), n, "wherever it runs");
                     }
-                    // A nested block_on is a task of its own.
+                    // A nested block_on is a separate task.
                     task::block_on(async { NUMBER.with(Cell::get) })
                 })
             })
@@ -684,7 +684,7 @@ fn cancel_drops_task_locals_with_the_future() {
             Poll::<()>::Pending
         }));
         let mut waker = None;
-        becomes("it has begun", || {
+        becomes("the call has begun", || {
             waker = receive.try_recv().ok();
             waker.is_some()
         })
@@ -845,7 +845,7 @@ fn panicking_destructor_does_not_end_worker() {
             assert_eq!(park_on(task::spawn(async { 4 })), 4);
         }
         // The dropped handles are not awaited: the last task may still run, on a spare thread.
-        park_on(becomes("all are counted", || rt::metrics().contained_panics >= 20));
+        park_on(becomes("all panics are counted", || rt::metrics().contained_panics >= 20));
         assert_eq!(rt::metrics().contained_panics, 20);
         assert!(rt::metrics().worker_threads >= 1);
         let _ = rt::shutdown(common::BOUND);

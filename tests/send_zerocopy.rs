@@ -418,7 +418,7 @@ fn child_before_exec_does_not_expose_freed_memory() {
                 assert_eq!(error.kind(), ErrorKind::ConnectionReset);
                 // SAFETY: our own child, which was not waited for yet.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
-                // SAFETY: no status is asked for.
+                // SAFETY: no status is requested.
                 unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
             }
         });

@@ -164,11 +164,11 @@ fn active_and_queued_requests_are_answered() {
         }
         let report = server.await.unwrap();
         assert_eq!((report.accepted, report.stragglers.len()), (2, 0));
-        assert!(TcpStream::connect(addr).await.is_err(), "it does not listen any more");
+        assert!(TcpStream::connect(addr).await.is_err(), "the listener is closed");
     });
 }
 
-/// More than a task accepts in one turn.
+/// More connections than a task accepts in one turn.
 #[test]
 fn whole_queue_is_served_at_stop() {
     run(async {
@@ -250,7 +250,7 @@ fn handler_that_ignores_close_is_cancelled() {
         let report = serving.await.unwrap();
         assert!(report.stragglers.len() == 1 && !report.stragglers[0].ended, "{report}");
         // The server waits for the cancelled task, but not for long.
-        becomes("it is dropped", || gone.load(Ordering::SeqCst) == 1).await;
+        becomes("the task is dropped", || gone.load(Ordering::SeqCst) == 1).await;
         // The same if the future of the server is dropped.
         let (addr, _stop, serving) = server(handler, BOUND).await;
         let client = TcpStream::connect(addr).await.unwrap();
@@ -439,7 +439,7 @@ fn connection_is_closed_when_its_handler_drops_it() {
             let released = released.clone();
             async move {
                 stream.write_all(b"bye").await.unwrap();
-                let stream = std::net::TcpStream::try_from(stream).expect("it is the only handle");
+                let stream = std::net::TcpStream::try_from(stream).expect("the handler has the only handle");
                 drop(stream);
                 let _ = released.await;
             }

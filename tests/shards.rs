@@ -81,7 +81,7 @@ fn descriptors_are_spread_over_all_shards_and_stay() {
     });
 }
 
-/// Snapshots and metrics show the shard of each socket, and what each shard does.
+/// Snapshots and metrics show the shard of each socket, and the activity of each shard.
 #[test]
 fn snapshot_and_metrics_show_the_shards() {
     sharded("snapshot_and_metrics_show_the_shards", || {
@@ -100,7 +100,7 @@ fn snapshot_and_metrics_show_the_shards() {
             assert!(snapshot.shards[shard].waits > 0 && snapshot.shards[shard].events > 0);
         }
         let fresh = snapshot.sockets.iter().find(|socket| socket.fd() == fresh.as_raw_fd()).unwrap();
-        assert_eq!(fresh.poller_shard(), None, "it never had to wait");
+        assert_eq!(fresh.poller_shard(), None, "the socket never had to wait");
         let metrics = &snapshot.metrics;
         assert!(snapshot.shards.iter().map(|shard| shard.events).sum::<u64>() <= metrics.events);
         assert!(snapshot.to_json().contains(",\"shards\":[{\"sockets\":"));
@@ -128,7 +128,7 @@ fn converted_socket_is_removed_from_its_shard() {
         let clients: Vec<_> = clients.into_iter().map(convert).collect();
         let all: Vec<i32> = registered().concat();
         assert!(clients.iter().all(|client| !all.contains(&client.as_raw_fd())), "{all:?}");
-        assert!(all.len() >= 32, "the servers: {all:?}");
+        assert!(all.len() >= 32, "the sockets of the servers: {all:?}");
     });
 }
 
@@ -180,7 +180,8 @@ fn shard_of_a_blocked_worker_is_polled_by_another() {
             }
         });
         begins.recv().unwrap();
-        // Each in turn, so that a thread falls asleep before most of them.
+        // The timers are armed one after the other, so that a thread falls asleep before most of
+        // them.
         for client in clients.iter().chain(&clients) {
             park_on(ping(client, b"hello")).unwrap();
         }

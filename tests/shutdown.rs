@@ -321,7 +321,7 @@ fn waiting_deadline_fires_after_shutdown() {
                 }
                 park_on(end.read(&mut [0; 1]))
             });
-            eventually("it waits, or has waited", || {
+            eventually("the task waits, or has waited", || {
                 rt::metrics().timer_entries > 0 || start.elapsed() > Duration::from_millis(60)
             });
             rt::shutdown(LONG).unwrap();
@@ -415,10 +415,10 @@ fn join_handles_of_dropped_tasks_report_it() {
         let sleeper = || task::spawn(task::sleep(Duration::from_secs(3600)));
         let (cancelled, awaited) = (sleeper(), sleeper());
         let done = task::spawn(async { 9 });
-        eventually("it is done", || done.is_finished());
+        eventually("the task is done", || done.is_finished());
         rt::shutdown(LONG).unwrap();
         assert_eq!(park_on(cancelled.cancel()), None);
-        assert_eq!(park_on(done), 9, "a result that was there stays");
+        assert_eq!(park_on(done), 9, "a result that existed stays");
         let panic = thread::spawn(move || park_on(awaited)).join();
         assert!(panic.is_err(), "awaiting a task that was dropped panics");
     });

@@ -18,7 +18,7 @@ use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_millis(300);
-/// Long enough for everything to end that can end, also on a busy machine.
+/// Long enough for everything that can end to end, even on a busy machine.
 const AMPLE: Duration = Duration::from_secs(3);
 
 /// Calls a function when it is dropped.
@@ -117,7 +117,7 @@ fn shutdown_abandons_destructor_that_never_returns() {
         let still = rt::shutdown(AMPLE).unwrap_err();
         assert!(!still.on_runtime_thread && still.tasks == 3, "{still}");
         assert!(still.threads.len() == 3 && still.threads.iter().all(|name| name == "netpoll-shutdown"), "{still:?}");
-        assert_eq!(dropped.load(Ordering::SeqCst), 50, "those behind it are not kept waiting");
+        assert_eq!(dropped.load(Ordering::SeqCst), 50, "tasks behind it are not delayed");
         // The next runtime works beside them.
         assert_eq!(task::block_on(async { task::spawn(async { 5 }).await }), 5);
         drop(release);
@@ -135,7 +135,7 @@ fn destructor_may_lock_mutex_of_caller() {
         let guard = lock.lock().unwrap();
         assert_eq!(rt::shutdown(SHORT).unwrap_err().tasks, 1);
         drop(guard);
-        eventually("it is dropped", || *lock.lock().unwrap() == 1 && rt::metrics().tasks_alive == 0);
+        eventually("the task is dropped", || *lock.lock().unwrap() == 1 && rt::metrics().tasks_alive == 0);
     });
 }
 
@@ -335,7 +335,7 @@ fn task_woken_after_shutdown_timeout_is_dropped() {
         assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         assert_eq!(rt::shutdown(Duration::ZERO).unwrap_err().tasks, 1);
         drop(release);
-        eventually("it is dropped", || rt::metrics().tasks_alive == 0);
+        eventually("the task is dropped", || rt::metrics().tasks_alive == 0);
     });
 }
 
@@ -356,7 +356,7 @@ fn second_shutdown_uses_its_own_timeout() {
         assert!(rt::shutdown(Duration::ZERO).is_err());
         let third = thread::spawn(|| rt::shutdown(LONG));
         drop(release);
-        assert_eq!((first.join().unwrap(), third.join().unwrap()), (Ok(()), Ok(())), "both tell how it ended");
+        assert_eq!((first.join().unwrap(), third.join().unwrap()), (Ok(()), Ok(())), "both report how it ended");
         assert_eq!(rt::shutdown(Duration::ZERO), Ok(()));
     });
 }
@@ -376,10 +376,10 @@ fn start_waits_for_shutdown() {
         let (release, held) = mpsc::channel::<()>();
         waits_and_then(move || assert!(held.recv().is_err()));
         let first = thread::spawn(|| rt::shutdown(SHORT));
-        eventually("it has begun", || rt::Builder::new().workers(2).start().is_ok());
+        eventually("the shutdown has begun", || rt::Builder::new().workers(2).start().is_ok());
         assert!(first.join().unwrap().is_err());
         assert_eq!((rt::metrics().workers, park_on(task::spawn(async { 3 }))), (2, 3));
         drop(release);
-        eventually("it is dropped", || rt::metrics().tasks_alive == 0);
+        eventually("the task is dropped", || rt::metrics().tasks_alive == 0);
     });
 }

@@ -82,7 +82,7 @@ fn ctrl_c_and_termination_report_the_signal() {
                 raise(kind);
                 assert_eq!(waiting.await.unwrap(), kind);
             }
-            // Received from the call on, and not from the first poll on.
+            // Signals are received from the call on, not from the first poll on.
             for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
                 let waiting = termination().unwrap();
                 raise(kind);
@@ -95,7 +95,7 @@ fn ctrl_c_and_termination_report_the_signal() {
     });
 }
 
-/// `serve(…).until(termination()?)` does not start then; with an error from the future instead it would stop at once.
+/// The call itself fails, so `serve(…).until(termination()?)` does not start. If the future returned the error, the server would stop at once.
 #[test]
 fn termination_fails_at_once_without_descriptors() {
     child("termination_fails_at_once_without_descriptors", || {
@@ -180,8 +180,8 @@ mod linker {
     }
 }
 
-/// Regression: the handler's send was the first of the process, and asked the dynamic linker which
-/// function to call. That takes a lock.
+/// Regression: the handler's send was the first of the process, and had the dynamic linker look up
+/// the function. That takes a lock.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn handler_does_not_call_the_dynamic_linker() {

@@ -139,7 +139,7 @@ fn datagrams_are_lost_at_the_rate_of_their_link() {
 }
 
 #[test]
-fn partition_and_crash_are_felt_by_peers() {
+fn peers_notice_partition_and_crash() {
     Sim::run(1, async |sim| {
         let server = sim.host("server");
         server.spawn(|| echo("0.0.0.0:7"));
@@ -151,7 +151,7 @@ fn partition_and_crash_are_felt_by_peers() {
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         sim.heal("client", "server");
         stream.set_read_timeout(None).unwrap();
-        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 1, "it was sent again");
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 1, "the segment was retransmitted");
 
         server.crash();
         assert!(server.tasks() == 0 && !server.is_up());
@@ -198,7 +198,7 @@ fn tasks_that_wake_each_other_under_a_lock_end_with_their_host() {
         task::sleep(ms(1)).await;
         sim.host("a").crash();
         assert_eq!(sim.host("a").tasks(), 0);
-        // And at the end of the simulation.
+        // The same at the end of the simulation.
         spawn("b");
         task::sleep(ms(1)).await;
     });
@@ -236,7 +236,7 @@ fn unix_sockets_and_blocking_calls_work_within_a_host() {
 }
 
 #[test]
-fn misuse_is_told() {
+fn misuse_is_reported() {
     let cases: [(fn(), &str); 13] = [
         (|| Sim::run(1, async |sim| _ = sim.link("*", "*").loss(1.5)), "probability from 0 to 1, not 1.5"),
         (|| Sim::run(1, async |sim| sim.partition("a", "test")), "there is no host `a`: the hosts are test"),
@@ -311,7 +311,7 @@ fn real_threads_files_and_sockets_are_refused_by_name_unless_allowed() {
         }
         assert_eq!(refusals.len(), 5);
         assert!(std::thread::available_parallelism().is_ok());
-        assert_eq!(sim.refusals().len(), 5, "what is about the process itself is no leak");
+        assert_eq!(sim.refusals().len(), 5, "files about the process itself are allowed");
 
         sim.allow_files();
         sim.allow_threads();
@@ -396,7 +396,7 @@ fn fifo_order_runs_tasks_as_they_were_woken() {
 
 /// In either order control tasks go first, and ordinary tasks that are runnable have one of 20 turns.
 #[test]
-fn control_tasks_go_first_and_starve_no_one() {
+fn control_tasks_go_first_and_starve_no_task() {
     const OTHERS: usize = 5;
     for order in [Order::Fifo, Order::Random] {
         let run = Builder::new().order(order).seed(7).run(|_sim| async {
@@ -479,7 +479,7 @@ fn wall_clocks_of_hosts_may_differ() {
 }
 
 #[test]
-fn blocking_sleep_holds_up_the_whole_simulation() {
+fn blocking_sleep_blocks_the_whole_simulation() {
     Sim::run(1, async |_| {
         let begin = Instant::now();
         std::thread::sleep(HOUR);
@@ -501,7 +501,7 @@ fn deadlines_hold_in_slots_that_a_simulation_has_used() {
         for socket in sockets().await {
             socket.set_read_deadline(Instant::now() + after).unwrap();
             let result = netpoll::future::timeout(60 * ms(1000), socket.recv_from(&mut [0; 1])).await;
-            assert_eq!(result.expect("the deadline comes").unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!(result.expect("the deadline fires").unwrap_err().kind(), io::ErrorKind::TimedOut);
         }
     }
     let armed_and_left = || {
@@ -518,7 +518,7 @@ fn deadlines_hold_in_slots_that_a_simulation_has_used() {
 }
 
 #[test]
-fn real_sockets_stay_real_beside_a_simulation() {
+fn real_sockets_work_during_a_simulation() {
     let real = task::block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

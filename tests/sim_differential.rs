@@ -1,7 +1,7 @@
-//! The simulated kernel against the real one: seeded sequences of system calls are played on loopback and in a simulation, and each result
-//! must be the same: counts, bytes, errors, readiness, options. docs/SIMULATION.md lists what differs, and is left out here.
+//! The simulated kernel against the real one. Random sequences of system calls, drawn from seeds, are made on loopback and in a simulation.
+//! Each result must be the same: counts, bytes, errors, readiness, options. The differences that docs/SIMULATION.md lists are left out.
 //!
-//! `NETPOLL_DIFFERENTIAL=n` plays so many sequences of each kind, instead of 20.
+//! `NETPOLL_DIFFERENTIAL=n` sets the number of sequences of each kind, instead of 20.
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -150,7 +150,7 @@ impl Player {
             }
             7 if !is_listener => {
                 let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][argument % 3];
-                // A stream that reads no more still acknowledges what comes: the time of its reset differs.
+                // A stream whose reading side is shut down still acknowledges data: the time of its reset differs.
                 let how = if self.is_tcp() { Shutdown::Write } else { how };
                 ("shutdown", format!("{how:?} {}", shown(socket.shutdown(how))))
             }
@@ -232,7 +232,7 @@ fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
         1 => format!("keepalive {} {}", shown(socket.set_keepalive(on)), shown(socket.keepalive())),
         2 => {
             let linger = on.then(|| Duration::from_secs(u64::from(byte) + 1));
-            // A connection that lingers is closed at another time.
+            // A connection that lingers is closed at a different time.
             let set = socket.set_linger(linger);
             let text = format!("linger {} {}", shown(set), shown(socket.linger()));
             let _ = socket.set_linger(None);
@@ -250,7 +250,7 @@ fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
     }
 }
 
-/// Plays a sequence. `settle` waits until the network is quiet.
+/// Makes the calls of a sequence. `settle` waits until the network is quiet.
 async fn play(kind: Kind, seed: u64, settle: impl AsyncFn()) -> Vec<String> {
     let mut draw = Draw(seed.wrapping_mul(0x1234_5678_9abc_def1) ^ kind as u64);
     let mut player = Player::new(kind);
@@ -275,7 +275,7 @@ fn differs(kind: Kind, seed: u64) -> Option<String> {
     Some(format!("{kind:?}, seed {seed}, after\n  {before}\nreal      {}\nsimulated {}", real[at], simulated[at]))
 }
 
-/// A sequence that differs is played again: on a busy machine the real kernel may be late.
+/// A sequence that differs is repeated: on a busy machine the real kernel may be late.
 fn compare(kind: Kind) {
     let count = std::env::var("NETPOLL_DIFFERENTIAL").map_or(20, |count| count.parse().expect("a number"));
     let differing: Vec<_> = (0..count)

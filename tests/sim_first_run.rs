@@ -1,5 +1,5 @@
-//! The first simulation of a process is like its later ones (feature `sim`). A run that is repeated by `NETPOLL_SEED`
-//! is the first of its process. The only test of this binary, so that nothing else comes before.
+//! The first simulation of a process behaves like its later ones (feature `sim`). A run that `NETPOLL_SEED` repeats is
+//! the first of its process. This binary has only one test, so that nothing runs before it.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +15,7 @@ async fn limited() -> io::Result<()> {
     }
 }
 
-/// Uses what keeps tables for the whole process, and returns the order of a `HashMap`.
+/// Uses everything that keeps tables for the whole process. Returns the order of a `HashMap`.
 async fn tour(sim: Sim) -> (u64, Vec<u32>) {
     sim.host("server").spawn(|| async {
         let listener = TcpListener::bind("0.0.0.0:7").await?;

@@ -1,4 +1,4 @@
-//! What the network of a simulation does to ordinary sockets (feature `sim`).
+//! Ordinary sockets on the network of a simulation (feature `sim`).
 
 use std::io;
 use std::process::Command;
@@ -28,7 +28,7 @@ async fn silent(addr: &str) -> io::Result<()> {
 }
 
 #[test]
-fn mtu_bounds_the_segments_of_tcp() {
+fn mtu_limits_tcp_segments() {
     let longest = |mtu| {
         Sim::run(1, async move |sim| {
             sim.keep_log();
@@ -47,7 +47,7 @@ fn mtu_bounds_the_segments_of_tcp() {
 }
 
 #[test]
-fn bandwidth_bounds_a_transfer() {
+fn bandwidth_limits_a_transfer() {
     Sim::run(1, async |sim| {
         sim.link("*", "*").bandwidth(mbit(1));
         let server = sim.host("server");
@@ -67,7 +67,7 @@ fn bandwidth_bounds_a_transfer() {
 }
 
 #[test]
-fn keep_alive_notices_a_host_that_has_crashed() {
+fn keep_alive_detects_a_crashed_host() {
     Sim::run(1, async |sim| {
         let server = sim.host("server");
         server.spawn(|| silent("0.0.0.0:7"));
@@ -118,7 +118,7 @@ fn clients_beyond_the_backlog_wait_until_others_are_accepted() {
 }
 
 #[test]
-fn connected_datagram_socket_is_told_of_a_closed_port() {
+fn connected_datagram_socket_reports_a_closed_port() {
     Sim::run(1, async |sim| {
         sim.host("server");
         for addr in ["0.0.0.0:0", "[::]:0"] {
@@ -156,7 +156,7 @@ fn datagrams_are_duplicated_and_overtaken() {
 }
 
 #[test]
-fn calls_fail_for_want_of_descriptors_and_memory() {
+fn calls_fail_without_descriptors_or_memory() {
     Sim::run(1, async |sim| {
         let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
         sim.faults().no_buffers(1.0);
@@ -171,7 +171,7 @@ fn calls_fail_for_want_of_descriptors_and_memory() {
 }
 
 #[test]
-fn host_that_comes_back_resets_old_connections_and_serves_new_ones() {
+fn restarted_host_resets_old_connections_and_serves_new_ones() {
     Sim::run(1, async |sim| {
         let server = sim.host("server");
         server.spawn(|| silent("0.0.0.0:7"));
@@ -179,7 +179,7 @@ fn host_that_comes_back_resets_old_connections_and_serves_new_ones() {
         old.set_read_timeout(Some(60 * SECOND)).unwrap();
         server.crash();
         assert!(!server.is_up() && server.tasks() == 0);
-        assert!(is_timeout(&old.read(&mut [0; 1]).await.unwrap_err()), "a host without power is silent");
+        assert!(is_timeout(&old.read(&mut [0; 1]).await.unwrap_err()), "a crashed host does not answer");
         server.restart();
         old.write_all(b"x").await.unwrap();
         assert_eq!(old.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
@@ -245,7 +245,7 @@ fn failing_seed_is_printed_with_the_faults_that_it_needs() {
 }
 
 #[test]
-fn urgent_data_is_refused_with_an_error_that_says_so() {
+fn urgent_data_is_refused_with_a_clear_error() {
     Sim::run(1, async |sim| {
         sim.host("server").spawn(|| silent("0.0.0.0:7"));
         let stream = TcpStream::connect("server:7").await.unwrap();
@@ -257,7 +257,7 @@ fn urgent_data_is_refused_with_an_error_that_says_so() {
         let refusals = sim.refusals();
         assert!(refusals.len() == 1 && refusals[0].contains("urgent data"), "{refusals:?}");
         assert!(refusals[0].contains("not simulated"), "{refusals:?}");
-        // The connection goes on.
+        // The connection continues.
         stream.write_all(b"not urgent").await.unwrap();
     });
 }

@@ -1,4 +1,4 @@
-//! What a simulation shows of its run: snapshots and pictures (feature `sim`).
+//! Observation of a simulation: snapshots and pictures (feature `sim`).
 
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -140,7 +140,7 @@ fn picture_has_an_arrow_for_each_packet_and_a_cross_for_each_loss() {
         assert_eq!(count("marker-end"), counters.packets_arrived, "seed {seed}: {svg}");
         assert_eq!(count("class=\"k\""), counters.packets_lost, "seed {seed}: {svg}");
         assert_eq!(count(">lost: "), counters.packets_lost, "seed {seed}: {svg}");
-        assert_eq!(count("class=\"f\""), 0, "nothing is on its way, seed {seed}: {svg}");
+        assert_eq!(count("class=\"f\""), 0, "no packet is in flight, seed {seed}: {svg}");
         // Two ends of the link, and the host of the note.
         assert_eq!(count("class=\"h\""), 3, "{svg}");
         assert!(svg.contains(">server<") && svg.contains(">the client is done<"), "{svg}");

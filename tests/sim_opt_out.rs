@@ -1,5 +1,5 @@
-//! A program that defines `clock_gettime` and `getrandom` itself, with simulations (feature `sim`, built with
-//! `--cfg netpoll_no_interpose`): `ci/sim.sh opt-out`.
+//! Simulations in a program that defines `clock_gettime` and `getrandom` itself (feature `sim`, built with `--cfg
+//! netpoll_no_interpose`): `ci/sim.sh opt-out`.
 #![cfg(netpoll_no_interpose)]
 #![allow(unsafe_code)]
 
@@ -144,7 +144,7 @@ fn functions_that_ask_the_simulation_make_clock_and_random_numbers_virtual() {
             assert_eq!(wall.elapsed().unwrap(), *times.last().unwrap());
             // A deadline that is an instant counts from std's time.
             let stream = TcpStream::connect("server:7").await;
-            assert!(stream.is_err(), "the hosts are still apart");
+            assert!(stream.is_err(), "the hosts are still separated");
             let (before, until) = (sim.elapsed(), Instant::now() + HOUR);
             netpoll::time::Sleep::until(until).await;
             assert_eq!(sim.elapsed() - before, HOUR);

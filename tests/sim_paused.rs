@@ -54,7 +54,7 @@ async fn timers_come_in_order_at_their_times() {
     assert_eq!(begin.elapsed(), 5 * HOUR, "a thread that sleeps moves the clock");
 }
 
-/// Transfers so much that the buffers fill many times, beside a timer that is always armed.
+/// Transfers enough data to fill the buffers many times, with a timer that is always armed.
 async fn transfer(writer: impl AsyncWrite + Unpin + Send + 'static, mut reader: impl AsyncRead + Unpin) -> usize {
     let mut writer = writer;
     let writes = task::spawn(async move {
@@ -69,7 +69,7 @@ async fn transfer(writer: impl AsyncWrite + Unpin + Send + 'static, mut reader: 
     });
     let mut count = 0;
     let mut buf = vec![0; 50_000];
-    // Only data ends a read, even if the clock moves.
+    // Only data ends a read, even if the clock advances.
     loop {
         match reader.read(&mut buf).await.unwrap() {
             0 => break,
@@ -96,7 +96,7 @@ async fn clock_stands_still_while_bytes_are_in_flight() -> io::Result<()> {
         writes.await;
         all.len()
     });
-    assert_eq!(guard.await.expect("no time passes while there is something to do"), 6_400_000);
+    assert_eq!(guard.await.expect("no time passes while a task can run"), 6_400_000);
     assert_eq!(begin.elapsed(), Duration::ZERO);
     Ok(())
 }
@@ -149,7 +149,7 @@ async fn dials_fail_at_once_or_at_their_timeout() -> io::Result<()> {
 
 /// Without a timer the test waits for other threads.
 #[netpoll::test(paused)]
-async fn peers_outside_are_waited_for() -> io::Result<()> {
+async fn test_waits_for_peers_outside_it() -> io::Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let addr = listener.local_addr()?;
     let echo = std::thread::spawn(move || {
@@ -174,13 +174,13 @@ fn message(payload: Box<dyn std::any::Any + Send>) -> String {
 }
 
 #[test]
-fn misuse_of_a_paused_clock_is_told() {
+fn misuse_of_a_paused_clock_is_reported() {
     let nested = catch_unwind(|| sim::paused(async || sim::paused(async || ())));
     assert!(message(nested.unwrap_err()).contains("cannot run inside another"));
     let blocking = catch_unwind(|| sim::paused(async || task::block_on(async {})));
     assert!(message(blocking.unwrap_err()).contains("`block_on` inside a simulation"));
     let inside = catch_unwind(|| task::block_on(async { sim::paused(async || 1) }));
-    assert!(message(inside.unwrap_err()).contains("inside of a runtime"));
+    assert!(message(inside.unwrap_err()).contains("inside a runtime"));
 }
 
 /// After a paused test its thread uses the real clock again.

@@ -1,4 +1,4 @@
-//! Simulations that stand still say what waits for what, host by host (feature `sim`).
+//! Simulations that stand still report what each task waits for, host by host (feature `sim`).
 
 use std::panic::catch_unwind;
 use std::time::Duration;
@@ -48,7 +48,7 @@ fn stalled_simulation_lists_what_waits_for_what() {
     };
     assert!(lines[0].contains("the simulation stands still at"), "{text}");
     assert!(has("test", &["the test's own future waits for task", "`locker`"]), "{text}");
-    assert!(has("test", &["`locker`, spawned at tests/sim_stall.rs", "something else than a socket"]), "{text}");
+    assert!(has("test", &["`locker`, spawned at tests/sim_stall.rs", "something other than a socket"]), "{text}");
     assert!(has("server", &["`server`, spawned at tests/sim_stall.rs", "waits to accept from socket 0"]), "{text}");
     assert!(has("server", &["spawned at tests/sim_stall.rs", "waits to read from socket 2"]), "{text}");
     assert!(has("server", &["socket 0: tcp 0.0.0.0:7, listening, 0 to accept"]), "{text}");
@@ -57,7 +57,7 @@ fn stalled_simulation_lists_what_waits_for_what() {
 }
 
 #[test]
-fn simulation_that_waits_for_threads_in_vain_fails_as_well() {
+fn simulation_that_waits_for_idle_threads_fails() {
     let text = failure(async |sim| {
         sim.allow_threads();
         std::future::pending::<()>().await;

@@ -1,5 +1,5 @@
-//! Simulations beside each other and beside the real kernel: descriptors, slots and hosts that come later
-//! (feature `sim`).
+//! Several simulations at the same time, and simulations together with the real kernel: descriptors, slots, and hosts
+//! that are added later (feature `sim`).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -77,7 +77,7 @@ fn peer_sees_the_end_when_another_thread_drops_a_socket() {
     assert_eq!(run.foreign, ["dropper"]);
 }
 
-/// A slot of the runtime that a simulation has given away must not lose its deadline when that simulation ends.
+/// A slot that a simulation has released must not lose its deadline when that simulation ends.
 #[test]
 fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
     let shared = Arc::new(Mutex::new(None));
@@ -95,7 +95,7 @@ fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
         });
     });
     ends.wait();
-    // Freed here, while their simulation runs.
+    // Freed here, while their simulation is running.
     drop(shared.lock().unwrap().take());
     task::block_on(async {
         let mut sockets = Vec::new();
@@ -118,7 +118,7 @@ fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
         })
         .await;
         for reader in readers {
-            let result = reader.await.expect("the deadline comes");
+            let result = reader.await.expect("the deadline fires");
             assert!(is_timeout(&result.unwrap_err()));
         }
     });

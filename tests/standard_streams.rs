@@ -47,7 +47,7 @@ fn standard_streams_child() {
         stdin.read_to_string(&mut rest).await?;
         writeln!(io::stderr(), "rest {rest:?}").await?;
         assert_eq!(stdin.read_line(&mut line).await?, 0);
-        // The process flushes this at its end.
+        // The process writes this out at its end.
         out.write_all(b"end").await?;
         io::Result::Ok(())
     })
@@ -177,8 +177,8 @@ fn nonblocking_stdin_is_waited_for() {
         let mut command = nonblocking_child(way);
         let mut child = common::spawn(command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::piped())).unwrap();
         drop(command);
-        // The input comes in two pieces, usually after the child has begun to wait. An early piece
-        // proves less but fails no test.
+        // The input arrives in two pieces, usually after the child has begun to wait. An early
+        // piece proves less but fails no test.
         std::thread::sleep(Duration::from_millis(200));
         writer.write_all(b"a li").unwrap();
         std::thread::sleep(Duration::from_millis(50));

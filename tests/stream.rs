@@ -94,7 +94,7 @@ fn common_stream_adapters_work() {
             })
             .await;
         assert_eq!((stopped, sum), (Err("refused"), 1));
-        assert_eq!(stream.next().await, Some(Ok(2)), "it goes on after the error");
+        assert_eq!(stream.next().await, Some(Ok(2)), "the stream continues after the error");
 
         let mut fused = connections().fuse();
         assert_eq!(fused.by_ref().count().await, 4);
@@ -223,7 +223,7 @@ fn stream_timeout_reports_each_gap_and_continues() {
         let error = silent.next().await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "stream has timed out");
         assert!(silent.next().await.unwrap().is_err());
-        assert!(begin.elapsed() >= 2 * limit, "each time is counted anew");
+        assert!(begin.elapsed() >= 2 * limit, "each timeout starts again");
 
         let mut quick = steps([Some(1), None, Some(2)]).timeout(Duration::from_secs(60));
         assert_eq!((quick.next().await, quick.next().await), (Some(Ok(1)), Some(Ok(2))));
@@ -275,7 +275,7 @@ fn interval_counts_missed_ticks_as_one() {
         let begin = Instant::now();
         let mut ticks = stream::interval(period);
         std::thread::sleep(period * 3 + period / 2);
-        assert_eq!(ticks.next().await, Some(()), "it is due");
+        assert_eq!(ticks.next().await, Some(()), "the tick is due");
         // The next tick is on the grid (at four periods, unless this machine slept longer), and not
         // at once.
         let late = begin.elapsed();

@@ -164,7 +164,7 @@ fn panic_is_resumed_and_other_tasks_remain() {
 }
 
 #[test]
-fn detached_tasks_run_on() {
+fn detached_tasks_continue() {
     run(async {
         let (send, receive) = futures::channel::oneshot::channel();
         let (go, wait) = futures::channel::oneshot::channel::<()>();

@@ -354,7 +354,7 @@ fn stale_events_reach_no_new_socket() {
         for task in tasks {
             task.await;
         }
-        assert!(poll_once(&mut read).await.is_pending(), "an event of a connection that is gone");
+        assert!(poll_once(&mut read).await.is_pending(), "an event of a closed connection");
         assert!(!quiet.is_peer_closed());
         peer.write_all(b"x").await.unwrap();
         assert_eq!(read.await.unwrap(), 1);
@@ -502,7 +502,7 @@ fn stale_timers_expire_no_new_deadline() {
 
 /// Invariant 9.
 #[test]
-fn expired_deadline_beats_data_and_keeps_it() {
+fn expired_deadline_precedes_data_and_keeps_it() {
     run(async {
         let (client, server) = pair().await;
         server.write_all(b"kept").await.unwrap();
@@ -585,7 +585,7 @@ fn thousand_connections_through_one_listener() {
             client.await;
         }
         server.await;
-        becomes("all are closed", || rt::metrics().descriptors < 900).await;
+        becomes("all connections are closed", || rt::metrics().descriptors < 900).await;
     });
 }
 

@@ -13,7 +13,7 @@ use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// So large that the C library keeps few of them for new threads (it keeps 40 MiB).
+/// So large that the C library keeps few of these stacks for new threads (it keeps 40 MiB).
 const STACK: usize = 32 << 20;
 
 /// Runs `body` in a child process whose threads have stacks of [`STACK`] bytes and no malloc arenas
@@ -59,7 +59,7 @@ fn ended_spare_and_blocking_threads_are_joined() {
             park_on(task);
         }
         // Its worker remains. Of the others the C library keeps one or two stacks.
-        eventually("they are gone", || thread_count() <= threads + 1 && stacks() <= before + 4);
+        eventually("the threads have ended", || thread_count() <= threads + 1 && stacks() <= before + 4);
         rt::shutdown(LONG).unwrap();
     });
 }
@@ -75,13 +75,13 @@ fn shutdowns_leave_no_threads() {
             if round % 2 == 0 {
                 tasks.into_iter().for_each(park_on);
                 rt::shutdown(LONG).unwrap();
-                eventually("its threads are gone", || thread_count() == threads);
+                eventually("its threads have ended", || thread_count() == threads);
             } else {
                 // These threads end later.
                 let _ = rt::shutdown(Duration::ZERO);
             }
         }
-        eventually("all are gone", || thread_count() <= threads && stacks() <= before + 4);
+        eventually("all threads have ended", || thread_count() <= threads && stacks() <= before + 4);
     });
 }
 
@@ -124,7 +124,7 @@ fn stopped_process_is_not_counted_as_blocked() {
         let (release, held) = mpsc::channel::<()>();
         let before = rt::metrics().blocked_tasks;
         let blocks = task::spawn(async move { assert!(held.recv().is_err()) });
-        eventually("it is found", || rt::metrics().blocked_tasks > before);
+        eventually("the task is found", || rt::metrics().blocked_tasks > before);
         drop((release, ends));
         park_on(blocks);
         park_on(busy);

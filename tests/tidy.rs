@@ -119,25 +119,25 @@ fn imports_are_followed_to_the_file_that_defines_the_name() {
     assert_eq!(used("a/mod.rs"), [""; 0]);
     assert_eq!(used("b.rs"), ["a/inner.rs"]);
     assert_eq!(used("c.rs"), ["b.rs"]);
-    assert_eq!(imports::circles(&graph), [["a/inner.rs", "b.rs"]]);
+    assert_eq!(imports::cycles(&graph), [["a/inner.rs", "b.rs"]]);
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn imports_have_no_cycles() {
     let graph = imports();
     let mut complaint = String::new();
-    for circle in imports::circles(&graph) {
-        complaint += "a circle:\n";
-        for file in &circle {
-            let used: Vec<_> = graph[file].iter().filter(|used| circle.contains(used)).collect();
+    for cycle in imports::cycles(&graph) {
+        complaint += "a cycle:\n";
+        for file in &cycle {
+            let used: Vec<_> = graph[file].iter().filter(|used| cycle.contains(used)).collect();
             complaint += &format!("  {file} imports {used:?}\n");
         }
     }
     assert!(complaint.is_empty(), "\n{complaint}");
 }
 
-/// The floors of `src`, from the lowest up, as beginnings of paths. The longest beginning that fits counts.
-const FLOORS: [&[&str]; 7] = [
+/// The layers of `src`, from the lowest up, as path prefixes. The longest matching prefix counts.
+const LAYERS: [&[&str]; 7] = [
     &["sync.rs", "sys/", "sim/machine/", "trace/"],
     &["rt/"],
     &["task/", "time", "future/"],
@@ -147,19 +147,21 @@ const FLOORS: [&[&str]; 7] = [
     &["os/", "prelude.rs", "lib.rs"],
 ];
 
-/// Dependencies point one way: a file imports from its own floor and from those below.
+/// Dependencies point one way: a file imports from its own layer and from those below.
 #[test]
-fn imports_lead_down() {
-    let floor = |file: &str| {
-        let rooms =
-            FLOORS.iter().zip(0..).flat_map(|(rooms, floor)| rooms.iter().map(move |room| (room.len(), *room, floor)));
-        let found = rooms.filter(|(_, room, _)| file.starts_with(room)).max();
-        found.unwrap_or_else(|| panic!("{file} is on no floor")).2
+fn imports_come_from_the_same_layer_or_below() {
+    let layer = |file: &str| {
+        let prefixes = LAYERS
+            .iter()
+            .zip(0..)
+            .flat_map(|(prefixes, layer)| prefixes.iter().map(move |prefix| (prefix.len(), *prefix, layer)));
+        let found = prefixes.filter(|(_, prefix, _)| file.starts_with(prefix)).max();
+        found.unwrap_or_else(|| panic!("{file} is in no layer")).2
     };
     let mut complaints = Vec::new();
     for (file, used) in imports() {
         complaints.extend(
-            used.into_iter().filter(|used| floor(used) > floor(&file)).map(|used| format!("{file} imports {used}")),
+            used.into_iter().filter(|used| layer(used) > layer(&file)).map(|used| format!("{file} imports {used}")),
         );
     }
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
@@ -181,7 +183,7 @@ fn lines_are_short() {
 #[test]
 fn there_are_no_tabs_or_trailing_blanks() {
     check_lines(&all(), |line| {
-        (line.contains('\t') || line.ends_with(' ')).then(|| "a tab, or a blank at the end".to_owned())
+        (line.contains('\t') || line.ends_with(' ')).then(|| "a tab, or a space at the end".to_owned())
     });
     for (path, text) in all() {
         assert!(text.ends_with('\n') && !text.ends_with("\n\n"), "{}: its last line", path.display());
@@ -194,7 +196,7 @@ const TABLES: [&str; 1] = [
     "stream/ext.rs",
 ];
 
-/// A file has one idea, and its unit tests a file of their own if both do not fit.
+/// A file has one idea. Its unit tests have a separate file if both do not fit.
 #[test]
 fn files_are_within_size_limit() {
     let long: Vec<_> = sources("src")
@@ -456,7 +458,7 @@ fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// Returns `Cargo.toml` as written: cargo packs it under another name, beside a generated one.
+/// Returns `Cargo.toml` as written. cargo packs it under another name, next to a generated one.
 fn manifest() -> String {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml.orig");
     fs::read_to_string(packed).unwrap_or_else(|_| document("Cargo.toml"))
@@ -696,5 +698,5 @@ fn documentation_begins_with_the_name_of_the_thing() {
             is_inside = documentation.is_some();
         }
     }
-    assert!(complaints.is_empty(), "these do not name the thing:\n{}", complaints.join("\n"));
+    assert!(complaints.is_empty(), "these first lines do not name the item:\n{}", complaints.join("\n"));
 }

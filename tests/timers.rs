@@ -1,4 +1,4 @@
-//! Sleeps: moved earlier and later, beside busy tasks, and at the ends of their range.
+//! Sleeps: moved earlier and later, together with busy tasks, and at the ends of their range.
 //!
 //! The tests follow Go's time/sleep_test.go and time/tick_test.go. Lateness is limited only by the bound on every test.
 
@@ -316,5 +316,5 @@ fn subsecond_sleep_is_not_late_by_a_tick() {
             return;
         }
     }
-    panic!("all are late, by {least:?} at least");
+    panic!("all sleeps are late, by at least {least:?}");
 }

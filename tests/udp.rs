@@ -135,7 +135,7 @@ fn empty_buffer_succeeds_or_times_out() {
         one.send_to(b"first", b).await.unwrap();
         one.send_to(b"second", b).await.unwrap();
         assert_eq!(other.recv(&mut []).await.unwrap(), 0);
-        assert_eq!(other.recv_from(&mut []).await.unwrap(), (0, a), "one is taken");
+        assert_eq!(other.recv_from(&mut []).await.unwrap(), (0, a), "one datagram is received");
         assert_eq!(other.recv(&mut [0; 8]).await.unwrap(), 6);
         other.set_read_deadline(Instant::now()).unwrap();
         assert!(is_timeout(&other.recv_from(&mut []).await.unwrap_err()));
@@ -237,7 +237,7 @@ fn send_to_checks_address_family() {
     });
 }
 
-/// A name with addresses of two families, in a given order. Unlike a list it is a type of its own.
+/// A name with addresses of two families, in a given order. Unlike a list it is a separate type.
 struct Name(Vec<SocketAddr>);
 
 impl ToSocketAddrs for Name {
@@ -420,7 +420,7 @@ fn oversize_datagrams_and_refusals_surface() {
         let mut buf = [0; 8];
         assert_eq!(one.recv(&mut buf).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
         let mut again = one.recv(&mut buf);
-        assert!(poll_once(&mut again).await.is_pending(), "the error is told once");
+        assert!(poll_once(&mut again).await.is_pending(), "the error is reported once");
         // A waiting receive gets the error.
         one.send(b"anybody?").await.unwrap();
         assert_eq!(again.await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -666,7 +666,7 @@ fn receives_and_sends_run_in_parallel() {
         for sender in senders {
             sender.await;
         }
-        becomes("all are received", || received.load(Ordering::SeqCst) == 4 * EACH).await;
+        becomes("all datagrams are received", || received.load(Ordering::SeqCst) == 4 * EACH).await;
         socket.close().await.unwrap();
         for receiver in receivers {
             receiver.await;
@@ -739,8 +739,8 @@ fn conversions_keep_the_socket_and_know_its_peer() {
         std_socket.set_nonblocking(false).unwrap();
         let one = UdpSocket::from(std_socket);
         let mut buf = [0; 8];
-        assert!(poll_once(&mut one.recv(&mut buf)).await.is_pending(), "it was made non-blocking");
-        assert_eq!(one.peer_addr().unwrap(), b, "it is connected");
+        assert!(poll_once(&mut one.recv(&mut buf)).await.is_pending(), "the socket is non-blocking");
+        assert_eq!(one.peer_addr().unwrap(), b, "the socket is connected");
         one.send(b"std").await.unwrap();
         assert_eq!(other.recv(&mut buf).await.unwrap(), 3);
         let number = one.into_raw_fd();

@@ -99,7 +99,7 @@ fn loopbacks() -> Vec<IpAddr> {
     let all = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     let here: Vec<_> = all.into_iter().filter(|ip| StdSocket::bind((*ip, 0)).is_ok()).collect();
     if here.len() < all.len() {
-        eprintln!("skipped: no IPv6 here");
+        eprintln!("skipped: no IPv6 on this machine");
     }
     here
 }
@@ -176,7 +176,7 @@ fn libc_reads_sent_ancillary_data() {
             let (count, control) = libc_recv(&theirs_open, &mut buf);
             assert_eq!((count, read(&control)), (3, (int(33), int(0x2a))), "{ip}");
             let (count, control) = libc_recv(&theirs_open, &mut buf);
-            assert_eq!((count, read(&control).1), (6, int(0)), "the next is as the socket says");
+            assert_eq!((count, read(&control).1), (6, int(0)), "the next datagram has the socket's setting");
 
             // The socket's own settings apply.
             ours.set_ttl(44).unwrap();
@@ -193,7 +193,7 @@ fn ancillary_data_sent_by_libc_is_read() {
         for ip in loopbacks() {
             let (ours, theirs) = connected(ip).await;
             theirs.send(b"x").unwrap();
-            assert_eq!(receive(&ours).await.ancillary, Ancillary::new(), "nothing was asked for");
+            assert_eq!(receive(&ours).await.ancillary, Ancillary::new(), "nothing was requested");
             ours.set_recv_packet_info(true).unwrap();
             ours.set_recv_hop_limit(true).unwrap();
             ours.set_recv_tos(true).unwrap();
@@ -258,7 +258,7 @@ fn dual_stack_socket_reports_both_families() {
         let Ok(dual) = UdpSocket::bind("[::]:0").await else { return };
         let port = dual.local_addr().unwrap().port();
         if dual.local_addr().unwrap().is_ipv4() {
-            eprintln!("skipped: no IPv6 here");
+            eprintln!("skipped: no IPv6 on this machine");
             return;
         }
         dual.set_recv_hop_limit(true).unwrap();
@@ -289,7 +289,7 @@ fn truncated_control_data_is_flagged() {
         let socket = UdpSocket::bind("[::]:0").await.unwrap();
         let addr = socket.local_addr().unwrap();
         if addr.is_ipv4() {
-            eprintln!("skipped: no IPv6 here");
+            eprintln!("skipped: no IPv6 on this machine");
             return;
         }
         socket.set_recv_packet_info(true).unwrap();
@@ -497,7 +497,7 @@ fn multicast_reaches_every_member() {
         for ip in loopbacks() {
             let interface = if ip.is_ipv4() { Some(loopback_index()) } else { multicast_index_v6() };
             let Some(interface) = interface else {
-                eprintln!("skipped: no interface with IPv6 multicast here");
+                eprintln!("skipped: no interface with IPv6 multicast");
                 continue;
             };
             let (group, other_group) = match ip {
@@ -528,7 +528,7 @@ fn multicast_reaches_every_member() {
             let info = receive(&first).await;
             assert_eq!((info.len, info.ancillary.destination()), (6, Some(group)));
             assert_eq!(receive(&second).await.len, 6);
-            assert!(poll_once(&mut stranger.readable()).await.is_pending(), "it is in another group");
+            assert!(poll_once(&mut stranger.readable()).await.is_pending(), "the socket is in another group");
 
             // Leaves, and joins again by address and by index.
             match group {
@@ -552,7 +552,7 @@ fn multicast_reaches_every_member() {
             assert!(is_member());
             sender.send_to(b"again", (group, port)).await.unwrap();
             assert_eq!(receive(&first).await.len, 5);
-            assert!(poll_once(&mut second.readable()).await.is_pending(), "it has left");
+            assert!(poll_once(&mut second.readable()).await.is_pending(), "the socket has left the group");
             match group {
                 IpAddr::V4(group) => {
                     first.leave_multicast_v4(group, Ipv4Addr::LOCALHOST).unwrap();

@@ -108,7 +108,7 @@ fn vectored_reads_and_writes_move_all_buffers_with_one_call() {
     });
 }
 
-/// Go: TestUnixAndUnixpacketServer. Messages keep their boundaries, also empty ones.
+/// Go: TestUnixAndUnixpacketServer. Messages keep their boundaries, including empty ones.
 #[test]
 fn seqpacket_keeps_message_boundaries() {
     run(async {
@@ -226,7 +226,7 @@ fn unix_stream_eof_is_not_an_error() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let (packet, peer) = UnixSeqpacket::pair().unwrap();
-        assert_eq!(one.read(&mut []).await.unwrap(), 0, "at once: there is nothing to read into");
+        assert_eq!(one.read(&mut []).await.unwrap(), 0, "immediately: the buffer is empty");
         one.write_all(b"last").await.unwrap();
         one.close_write().unwrap();
         let mut fds = Vec::new();
@@ -347,7 +347,7 @@ fn unix_deadlines_end_waits_and_lose_nothing() {
         assert_eq!(error.to_string(), format!("read unix @->{}: i/o timeout", path.display()));
         server.write_all(b"kept").await.unwrap();
         let mut buf = [0; 4];
-        assert!(is_timeout(&client.read(&mut buf).await.unwrap_err()), "it beats data that is there");
+        assert!(is_timeout(&client.read(&mut buf).await.unwrap_err()), "an expired deadline precedes available data");
         client.set_deadline(None).unwrap();
         assert_eq!(client.read(&mut buf).await.unwrap(), 4);
         client.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -393,7 +393,7 @@ fn nc_exchanges_data_with_unix_listener() {
         let mut command = Command::new("nc");
         command.arg("-UN").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
         let Ok(mut nc) = common::spawn(&mut command) else {
-            println!("no nc here");
+            println!("skipped: nc is not installed");
             return;
         };
         let mut stdin = nc.stdin.take().unwrap();
@@ -579,7 +579,7 @@ fn take_error_returns_pending_error() {
         assert!(one.take_error().unwrap().is_none());
         let mut write = one.writable();
         assert!(matches!(poll_once(&mut write).await, Poll::Ready(Ok(()))));
-        becomes("the peer is there", || !one.is_peer_closed()).await;
+        becomes("the peer is connected", || !one.is_peer_closed()).await;
     });
 }
 

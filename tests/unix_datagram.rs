@@ -45,9 +45,9 @@ fn datagrams_keep_message_boundaries() {
         assert_eq!(other.peek(&mut buf).await.unwrap(), 5);
         assert_eq!(other.recv(&mut buf).await.unwrap(), 5);
         let (count, from) = other.recv_from(&mut buf).await.unwrap();
-        assert!(count == 0 && from.is_unnamed(), "an empty one");
+        assert!(count == 0 && from.is_unnamed(), "an empty datagram");
         assert_eq!((other.recv(&mut buf).await.unwrap(), &buf), (6, b"the th"));
-        assert_eq!(other.recv_from(&mut []).await.unwrap().0, 0, "a buffer without room takes one too");
+        assert_eq!(other.recv_from(&mut []).await.unwrap().0, 0, "an empty buffer receives a datagram too");
         assert_eq!(other.recv(&mut buf).await.unwrap(), 4);
         assert!(poll_once(&mut other.recv(&mut buf)).await.is_pending());
     });
@@ -225,7 +225,7 @@ fn sender_is_woken_by_its_own_buffer_space() {
             if poll_once(&mut sender.send_to_addr(&big, &to)).await.is_pending() {
                 break to;
             }
-            assert!(receivers.len() < 1000, "the send buffer has no end");
+            assert!(receivers.len() < 1000, "the send buffer does not fill");
         };
         let mut waiting = sender.send_to_addr(&big, &last);
         assert!(poll_once(&mut waiting).await.is_pending());
@@ -440,7 +440,7 @@ fn deadlines_shutdown_and_close() {
 /// The kernel answers EAGAIN to a receive after shutdown(2), as for an empty queue. A poll before
 /// the event must not wait.
 #[test]
-fn shut_down_receiving_side_is_at_its_end_at_once() {
+fn shut_down_receiving_side_is_at_its_end_immediately() {
     async fn is_at_its_end(socket: &UnixDatagram) {
         let (mut buf, mut fds, mut other) = ([0; 8], Vec::new(), Vec::new());
         let ends = [

@@ -78,7 +78,7 @@ fn received_descriptors_are_cloexec_duplicates() {
                     datagram.1.recv_with_fds(&mut buf, &mut fds).await.unwrap()
                 }
             };
-            assert_eq!((&buf[..count], fds.len()), (&b"take"[..], 3), "behind what was there");
+            assert_eq!((&buf[..count], fds.len()), (&b"take"[..], 3), "appended to the existing descriptors");
             assert!(fds.iter().all(|fd| is_cloexec(fd.as_fd())));
             assert_ne!(fds[1].as_raw_fd(), write.as_raw_fd());
             drop(write);

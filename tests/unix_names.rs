@@ -309,7 +309,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                     }
                 }
                 assert!(!file.exists(), "{way}: the file is left behind");
-                assert!(away.join("rel.sock").exists(), "{way}: another socket's file is gone");
+                assert!(away.join("rel.sock").exists(), "{way}: another socket's file was removed");
             }
         });
         drop(other);
@@ -340,7 +340,7 @@ fn replaced_socket_file_is_not_removed() {
                 }
                 listener.close().await.unwrap();
                 drop(listener);
-                assert!(fs::symlink_metadata(&path).is_ok(), "{what} is gone");
+                assert!(fs::symlink_metadata(&path).is_ok(), "{what} was removed");
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
             }
         }
@@ -358,7 +358,7 @@ fn replaced_socket_file_is_not_removed() {
 
 // ---- dialling ----
 
-/// Go fails at once. The kernel reports no event when the queue has room.
+/// Go fails immediately. The kernel reports no event when the queue has room.
 #[test]
 fn dial_waits_on_full_backlog() {
     run(async {
@@ -374,7 +374,7 @@ fn dial_waits_on_full_backlog() {
                 Poll::Ready(stream) => held.push(stream.unwrap()),
                 Poll::Pending => break,
             }
-            assert!(held.len() < 10, "the backlog has no end");
+            assert!(held.len() < 10, "the backlog does not fill");
         }
         let error = UnixStream::connect_timeout(&path, Duration::from_millis(20)).await.unwrap_err();
         assert!(is_timeout(&error));
@@ -476,7 +476,7 @@ fn unix_errors_name_operation_and_path() {
         assert_eq!(taken.kind(), ErrorKind::AddrInUse);
         assert_eq!(text(UnixStream::connect(&stale).await), format!("dial unix {at}: connect: connection refused"));
         drop(no_forks);
-        assert!(stale.exists(), "what was not bound is not removed");
+        assert!(stale.exists(), "a file that was not bound is not removed");
 
         // A file that is not a socket, and sockets of another kind.
         let plain = folder.join("plain");
@@ -521,7 +521,7 @@ fn invalid_names_are_rejected() {
 fn socket_file_without_permission_is_rejected() {
     // SAFETY: no arguments, cannot fail.
     if unsafe { libc::geteuid() } == 0 {
-        println!("root may do everything");
+        println!("skipped: root has all permissions");
         return;
     }
     run(async {

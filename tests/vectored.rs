@@ -1,5 +1,5 @@
 //! Vectored reads and writes: empty buffers do not use up the entries of a call. With more buffers
-//! than the kernel accepts, data is neither lost nor invented.
+//! than the kernel accepts, no data is lost and none is added.
 
 mod common;
 
@@ -43,7 +43,7 @@ async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut
         let mut all = Vec::new();
         while left > 0 {
             let (count, bytes) = read_behind(&mut reader, empty).await;
-            assert!(count > 0, "{what}: {empty} empty buffers and the end of a stream that has none");
+            assert!(count > 0, "{what}: {empty} empty buffers, and 0 before the end of the stream");
             all.extend_from_slice(&bytes[..count]);
             left -= count;
         }

@@ -55,7 +55,7 @@ fn connection_wakes_one_of_many_acceptors() {
         let _one = std::net::TcpStream::connect(addr).unwrap();
         becomes("one to be woken", || total(&wakers) > 0).await;
         settle().await;
-        assert_eq!(counts(&wakers), [1, 0, 0, 0, 0, 0, 0, 0], "one connection, the one that came first");
+        assert_eq!(counts(&wakers), [1, 0, 0, 0, 0, 0, 0, 0], "one connection, the first to arrive");
         // After an accept the queue may hold more, so the next waiter is woken, finds nothing and
         // returns to the end of the list.
         accepts[0].take().unwrap().await.unwrap();
@@ -112,7 +112,7 @@ fn partial_read_wakes_next_reader() {
         server.write_all(b"11112222333").await.unwrap();
         for (at, want) in [4, 4, 3].into_iter().enumerate() {
             becomes("the next to be woken", || wakers[at].0.count() == 1).await;
-            assert_eq!(wakers[at + 1].0.count(), 0, "not before the one before it has read");
+            assert_eq!(wakers[at + 1].0.count(), 0, "not before the previous one has read");
             assert_eq!((&mut reads[at]).await.unwrap(), want);
         }
         settle().await;
@@ -305,7 +305,7 @@ fn most_kept(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> usize {
 
 #[test]
 fn polls_with_new_wakers_do_not_accumulate() {
-    /// Two lists of 4,096 wakers each, and two slots.
+    /// Two lists of at most 4,096 wakers each, and two slots.
     const MOST: usize = 2 * 4096 + 2;
     run(async {
         // Waits for a lock that another operation holds.

@@ -1,4 +1,4 @@
-//! `rt::Builder::wrap_io_errors`: a file of its own, because the setting is the process's.
+//! `rt::Builder::wrap_io_errors`. It has its own file, because the setting applies to the process.
 
 mod common;
 
@@ -46,8 +46,8 @@ fn errors_of_the_system_name_operation_and_addresses() {
     });
 }
 
-/// The stream of connections knows a lack of descriptors also by a wrapped error: it waits, and ends
-/// in no error.
+/// The stream of connections recognises a lack of descriptors in a wrapped error too: it waits, and
+/// does not end with an error.
 #[test]
 fn wrapped_lack_of_descriptors_makes_incoming_wait() {
     const CHILD: &str = "NETPOLL_TEST_WRAP_CHILD";

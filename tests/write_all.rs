@@ -95,7 +95,7 @@ fn vectored_writes_and_reads_keep_order() {
             rest = &rest[empty..];
             let most: usize = rest.iter().take(1024).map(|slice| slice.len()).sum();
             let count = client.write_vectored(rest).await.unwrap();
-            assert_eq!(count, most, "a call takes as many buffers as the kernel lets it, and there is room");
+            assert_eq!(count, most, "a call takes as many buffers as the kernel permits, and there is room");
             sent += count;
             rest = &rest[rest.len().min(1024)..];
         }
@@ -182,7 +182,7 @@ fn single_write_waits_for_write_all_to_finish() {
         let all = reader.await;
         assert_eq!(all.len(), 50 * LENGTH + 200);
         for run in all.split(|&byte| byte == 2) {
-            assert_eq!(run.len() % LENGTH, 0, "a byte came into a message");
+            assert_eq!(run.len() % LENGTH, 0, "a byte was written into a message");
         }
     });
 }
@@ -214,7 +214,7 @@ fn edge_reaches_write_lock_holder() {
                 false => poll_with(&mut single, &first_waker),
                 true => poll_with(&mut gathered, &first_waker),
             };
-            assert!(polled.is_pending(), "the lock is taken");
+            assert!(polled.is_pending(), "the lock is held");
             drive(&mut all, &second, &second_waker).await.unwrap();
             let written = match vectored {
                 false => drive(&mut single, &first, &first_waker).await,
@@ -310,7 +310,7 @@ fn unlock_wakes_every_poll_waker_and_one_future() {
             for ((wakes, _), before) in wakers.iter().zip(before) {
                 assert!(wakes.count() > before, "round {round}: a poll's waker was not woken");
             }
-            assert_eq!((first.count(), second.count()), (round, round - 1), "of the futures one is woken");
+            assert_eq!((first.count(), second.count()), (round, round - 1), "one of the futures is woken");
             drop(one);
             assert_eq!(second.count(), round);
         }

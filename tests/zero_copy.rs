@@ -23,7 +23,7 @@ use netpoll::io::{AssertAsync, ReadExt, copy};
 use netpoll::net::{TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
 
-/// A pattern of prime length, so that lost, doubled or swapped pieces are noticed.
+/// A pattern of prime length, so that lost, duplicated or swapped pieces are detected.
 static BLOCK: LazyLock<Vec<u8>> =
     LazyLock::new(|| (0..1_048_573u32).map(|at| (at ^ at >> 7 ^ at >> 13) as u8).collect());
 
@@ -263,12 +263,12 @@ fn waiting_copy_holds_no_pipe() {
                 servers.push(server);
             }
             // Each thread used at most two at once.
-            becomes("pipes are back", || fd_count_of_pipes() - before <= 2 * 8).await;
+            becomes("the pipes are returned", || fd_count_of_pipes() - before <= 2 * 8).await;
             drop(clients);
             for copying in copies {
                 assert_eq!(copying.await.unwrap(), 4);
             }
-            becomes("what rests is kept small", || fd_count_of_pipes() - before <= 2 * 4).await;
+            becomes("few pipes are kept", || fd_count_of_pipes() - before <= 2 * 4).await;
         });
     });
 }

@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// serveHTTP answers as src/bin/http.rs does: a body of the given size, its length, the date.
+// serveHTTP answers like src/bin/http.rs: a body of the given size, with the headers Content-Length and Date.
 func serveHTTP(bytes int) {
 	body := make([]byte, bytes)
 	for at := range body {
@@ -18,9 +18,9 @@ func serveHTTP(bytes int) {
 	answer := func(w http.ResponseWriter, _ *http.Request) {
 		header := w.Header()
 		header["Content-Length"] = length
-		// Not there, rather than guessed from the body.
+		// Otherwise the type is guessed from the body.
 		header["Content-Type"] = nil
-		// A client that goes away is no news.
+		// A client that closes its connection is expected.
 		_, _ = w.Write(body)
 	}
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -1,5 +1,6 @@
-// The echo server in Go, with the arguments and the conversation of the Rust ones (src/bin/server.rs, which places the process and
-// then executes this program), with `-micro CASE` one measurement of src/bin/micro.rs, and with `-http BYTES` the peer of src/bin/http.rs.
+// The echo server in Go, with the arguments and the output of the Rust servers (src/bin/server.rs places the process and then
+// executes this program). With `-micro CASE` it makes one measurement of src/bin/micro.rs; with `-http BYTES` it serves HTTP like
+// src/bin/http.rs.
 package main
 
 import (
@@ -18,13 +19,13 @@ const readDeadline = 30 * time.Second
 var (
 	mode    = flag.String("mode", "echo", "echo, deadline, churn or readable")
 	workers = flag.Int("workers", 1, "GOMAXPROCS")
-	buffer  = flag.Int("buffer", 4096, "bytes of a connection's buffer")
+	buffer  = flag.Int("buffer", 4096, "size of a connection's buffer in bytes")
 	inMain  = flag.Bool("serve-in-block-on", false, "serve in the accepting goroutine")
-	hogs    = flag.Int("hogs", 0, "goroutines beside the echo")
+	hogs    = flag.Int("hogs", 0, "number of goroutines that run besides the echo")
 	hog     = flag.String("hog", "spin", "spin, yield or sleep")
-	workUs  = flag.Uint64("work-us", 0, "user CPU of a request")
-	micro   = flag.String("micro", "", "measure this small thing instead")
-	bytes   = flag.Int("http", -1, "bytes of an HTTP answer's body; serve HTTP instead")
+	workUs  = flag.Uint64("work-us", 0, "user CPU time per request")
+	micro   = flag.String("micro", "", "measure this operation and exit")
+	bytes   = flag.Int("http", -1, "serve HTTP, with bodies of this many bytes")
 )
 
 func main() {
@@ -89,7 +90,8 @@ func serve(conn net.Conn, work uint64) {
 	}
 }
 
-// onDemand allocates its buffer when there is something to read. Go has no call for that but a raw one that asks the socket.
+// onDemand allocates its buffer when there is something to read. Go has no call that waits for data without
+// reading it, so it peeks in a raw read.
 func onDemand(conn *net.TCPConn, work uint64) {
 	defer conn.Close()
 	raw, err := conn.SyscallConn()
@@ -132,7 +134,7 @@ func hogging() {
 
 var sink uint64
 
-// calibrated finds how many turns of burn take the given number of microseconds.
+// calibrated returns the number of iterations of burn that take the given number of microseconds.
 func calibrated(microseconds uint64) uint64 {
 	if microseconds == 0 {
 		return 0

@@ -14,7 +14,8 @@ import (
 	"unsafe"
 )
 
-// measure prints nanoseconds of CPU an operation, and the median lateness of sleepers in microseconds or -1: as src/bin/micro.rs.
+// measure prints the CPU time per operation in nanoseconds, and the median lateness of sleepers in microseconds, or -1, like
+// src/bin/micro.rs.
 func measure(name string) {
 	late := -1.0
 	var ns float64
@@ -52,7 +53,7 @@ func measure(name string) {
 	fmt.Println(ns, late)
 }
 
-// cpu is the process's own clock, which package syscall has no name for.
+// cpu returns the CPU time of the process. Package syscall has no name for this clock.
 func cpu() float64 {
 	var now syscall.Timespec
 	const processCPUTime = 2

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// The arguments of a program, taken out one by one; what remains at the end is an error.
+/// The arguments of a program, which are taken one by one. Arguments that remain at the end are an error.
 #[derive(Debug)]
 pub struct Arguments {
     values: HashMap<String, String>,
@@ -15,7 +15,7 @@ impl Arguments {
     /// Reads the process's arguments. A name is followed by its value unless it is one of `flags`.
     ///
     /// # Errors
-    /// A word that is not a name, and a name without its value.
+    /// Returns an error for a word that is not a name, and for a name without its value.
     pub fn from_env(flags: &[&str]) -> Result<Arguments, String> {
         Arguments::parse(std::env::args().skip(1), flags)
     }
@@ -27,14 +27,14 @@ impl Arguments {
             if flags.contains(&name) {
                 parsed.flags.push(name.to_owned());
             } else {
-                let value = words.next().ok_or_else(|| format!("--{name} wants a value"))?;
+                let value = words.next().ok_or_else(|| format!("--{name} needs a value"))?;
                 parsed.values.insert(name.to_owned(), value);
             }
         }
         Ok(parsed)
     }
 
-    /// Takes the flag `name`: whether it was given.
+    /// Takes the flag `name`. Returns whether it was given.
     pub fn flag(&mut self, name: &str) -> bool {
         let before = self.flags.len();
         self.flags.retain(|flag| flag != name);
@@ -44,7 +44,7 @@ impl Arguments {
     /// Takes the value of `name`, if it was given.
     ///
     /// # Errors
-    /// A value that does not parse.
+    /// Returns an error if the value does not parse.
     pub fn optional<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, String>
     where
         T::Err: Display,
@@ -56,7 +56,7 @@ impl Arguments {
     /// Takes the value of `name`, or `default`.
     ///
     /// # Errors
-    /// A value that does not parse.
+    /// Returns an error if the value does not parse.
     pub fn value<T: FromStr>(&mut self, name: &str, default: T) -> Result<T, String>
     where
         T::Err: Display,
@@ -64,10 +64,10 @@ impl Arguments {
         Ok(self.optional(name)?.unwrap_or(default))
     }
 
-    /// Takes a comma-separated list; empty if it was not given.
+    /// Takes a comma-separated list, which is empty if it was not given.
     ///
     /// # Errors
-    /// An item that does not parse.
+    /// Returns an error if an item does not parse.
     pub fn list<T: FromStr>(&mut self, name: &str) -> Result<Vec<T>, String>
     where
         T::Err: Display,
@@ -76,7 +76,7 @@ impl Arguments {
         text.split(',').map(|item| item.parse().map_err(|error| format!("--{name} {item}: {error}"))).collect()
     }
 
-    /// All that is left, as words again.
+    /// Returns all remaining arguments as words.
     #[must_use]
     pub fn into_words(self) -> Vec<String> {
         let values = self.values.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]);
@@ -86,7 +86,7 @@ impl Arguments {
     /// Checks that no option is left.
     ///
     /// # Errors
-    /// Names the unknown options.
+    /// Returns an error that names the unknown options.
     pub fn finish(self) -> Result<(), String> {
         let mut rest: Vec<String> = self.values.into_keys().chain(self.flags).collect();
         rest.sort();

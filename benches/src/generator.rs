@@ -1,11 +1,12 @@
-//! The load: connections that send a message, wait for its echo and check every byte.
+//! The load generator: connections that send a message, wait for its echo and check every byte.
 //!
-//! - **Lock-step**: blocking sockets. The generator writes on all connections and then reads them all in order. With both
-//!   programs on one CPU under SCHED_BATCH the server runs only when the generator blocks, and the other way round, so
-//!   each sees whole batches: the steadiest way to measure a server's CPU time.
-//! - **Free-running**: one epoll loop, each connection with one message in flight. For latencies and throughput.
+//! - **Lock-step**: blocking sockets. The generator writes on all connections and then reads them all in order. If both
+//!   programs are on one CPU under SCHED_BATCH, the server runs only while the generator blocks, and vice versa. So
+//!   each sees whole batches, which is the steadiest way to measure a server's CPU time.
+//! - **Free-running**: one epoll loop, in which each connection has one message in flight. It measures latencies and
+//!   throughput.
 //!
-//! Both are bounded: by a number of messages or seconds, and by [`Plan::patience`] for any single echo.
+//! Both are limited by a number of messages or seconds, and by [`Plan::patience`] for any single echo.
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -18,14 +19,14 @@ use std::time::{Duration, Instant};
 
 /// The default time limit for a missing echo.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections opened before their first echo is read: fewer than any server's backlog.
+/// The number of connections that are opened before their first echo is read: fewer than any server's backlog.
 const CONNECT_BATCH: usize = 64;
-/// Connections from one source address, below its 28,000 ports and what TIME-WAIT holds of them.
+/// The number of connections from one source address: fewer than its 28,000 ports, some of which are in TIME-WAIT.
 const CONNECTIONS_PER_ADDRESS: u64 = 5_000;
-/// How long a free run that is over waits for the echoes still out.
+/// How long a free-running load waits for missing echoes at its end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The side that ends a short connection.
+/// The side that closes a short connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Churn {
     /// The server, after its answer.
@@ -46,19 +47,19 @@ impl FromStr for Churn {
     }
 }
 
-/// When a run is over.
+/// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Amount {
     /// After this many messages on every connection.
     Requests(u64),
-    /// After so long.
+    /// After this time.
     Time(Duration),
 }
 
 impl FromStr for Amount {
     type Err = String;
 
-    /// `500` is a number of messages a connection, `1.5s` a time.
+    /// Parses `500` as a number of messages per connection, and `1.5s` as a time.
     fn from_str(text: &str) -> Result<Amount, String> {
         let wrong = || format!("`{text}` is neither a number of requests nor a time such as 1.5s");
         match text.strip_suffix('s') {
@@ -74,19 +75,19 @@ impl FromStr for Amount {
 /// The result of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Outcome {
-    /// Echoes received and right.
+    /// The number of correct echoes.
     pub requests: u64,
-    /// Time from the first message to the last echo.
+    /// The time from the first message to the last echo.
     pub wall_ns: u64,
-    /// Median time of an echo.
+    /// The median time of an echo.
     pub p50_ns: u64,
-    /// 99th percentile.
+    /// The 99th percentile.
     pub p99_ns: u64,
-    /// 99.9th percentile.
+    /// The 99.9th percentile.
     pub p999_ns: u64,
-    /// The longest.
+    /// The longest time.
     pub max_ns: u64,
-    /// Messages whose echo was missing at the end; the time that they had waited counts.
+    /// The number of messages whose echo was missing at the end. The time for which they had waited counts.
     pub stuck: u64,
 }
 
@@ -106,7 +107,8 @@ impl FromStr for Outcome {
     fn from_str(text: &str) -> Result<Outcome, String> {
         let mut outcome = Outcome::default();
         for word in text.split_whitespace() {
-            let (name, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no name=value"))?;
+            let (name, value) =
+                word.split_once('=').ok_or_else(|| format!("`{word}` is not of the form name=value"))?;
             let value = value.parse().map_err(|error| format!("{word}: {error}"))?;
             let field = match name {
                 "requests" => &mut outcome.requests,
@@ -124,24 +126,24 @@ impl FromStr for Outcome {
     }
 }
 
-/// Which load to make.
+/// The load to generate.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// The server's port on 127.0.0.1.
     pub port: u16,
-    /// Connections at a time.
+    /// The number of concurrent connections.
     pub connections: usize,
-    /// Bytes of a message.
+    /// The number of bytes per message.
     pub size: usize,
     /// Whether connections end after one echo, and by which side.
     pub churn: Option<Churn>,
     /// Lock-step or free-running.
     pub lock_step: bool,
-    /// How long a missing echo is waited for.
+    /// The time limit for a missing echo.
     pub patience: Duration,
 }
 
-/// A generator with its connections open.
+/// A generator with open connections.
 #[derive(Debug)]
 pub struct Generator {
     plan: Plan,
@@ -163,7 +165,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Makes the next message: different from the one before in every word, and from every other connection's.
+    /// Creates the next message, which differs in every word from the one before and from those of other connections.
     fn next_message(&mut self, index: usize) {
         self.sequence += 1;
         let word = ((index as u64) << 40 | self.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
@@ -178,18 +180,18 @@ impl Connection {
 }
 
 fn wrong_echo(index: usize) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("connection {index}: the echo is not what was sent"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("connection {index}: the echo differs from the message"))
 }
 
 fn ended(index: usize) -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, format!("connection {index}: the server ended it"))
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("connection {index}: the server closed it"))
 }
 
 impl Generator {
-    /// Opens the connections and exchanges one message on each (none of it when they are short-lived).
+    /// Opens the connections and exchanges one message on each, unless they are short-lived.
     ///
     /// # Errors
-    /// The server refuses, ends or garbles, or is silent for [`Plan::patience`].
+    /// Returns an error if the server refuses, closes or corrupts a connection, or is silent for [`Plan::patience`].
     pub fn new(plan: Plan) -> io::Result<Generator> {
         sys::raise_descriptor_limit()?;
         let mut generator = Generator {
@@ -233,7 +235,7 @@ impl Generator {
         })
     }
 
-    /// One round of blocking exchanges on the connections from `first` on.
+    /// Makes one round of blocking exchanges on the connections from `first` on.
     fn exchange(&mut self, first: usize) -> io::Result<()> {
         for (index, connection) in self.connections.iter_mut().enumerate().skip(first) {
             connection.next_message(index);
@@ -250,10 +252,10 @@ impl Generator {
         Ok(())
     }
 
-    /// Makes the load and measures it. The connections stay open.
+    /// Generates the load and measures it. The connections stay open.
     ///
     /// # Errors
-    /// The server ends or garbles a connection, or (lock-step) is silent for [`Plan::patience`].
+    /// Returns an error if the server closes or corrupts a connection, or (lock-step) is silent for [`Plan::patience`].
     pub fn run(&mut self, amount: Amount) -> io::Result<Outcome> {
         self.histogram.clear();
         let start = Instant::now();
@@ -289,7 +291,7 @@ impl Generator {
         Ok(())
     }
 
-    /// One round of short connections.
+    /// Makes one round of short connections.
     fn churn(&mut self, churn: Churn) -> io::Result<()> {
         for _ in 0..self.plan.connections {
             let connection = self.open()?;
@@ -308,7 +310,7 @@ impl Generator {
         let epoll = Epoll::new()?;
         let mut remaining = 0;
         for (index, connection) in self.connections.iter_mut().enumerate() {
-            // A registration for this run only: it goes with the instance.
+            // The registration is for this run only: it ends with the instance.
             epoll.add(connection.stream.as_raw_fd(), libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET, index as u64)?;
             connection.sequence = 0;
             connection.next_message(index);
@@ -351,7 +353,7 @@ impl Generator {
     }
 }
 
-/// Sends as much of the message as the socket takes.
+/// Sends as much of the message as the socket accepts.
 fn push(connection: &mut Connection, index: usize) -> io::Result<()> {
     while connection.sent < connection.message.len() {
         match (&connection.stream).write(&connection.message[connection.sent..]) {
@@ -376,7 +378,7 @@ fn pull(connection: &mut Connection, index: usize, scratch: &mut [u8]) -> io::Re
                     return Err(wrong_echo(index));
                 }
                 connection.received += count;
-                // Short: the rest comes with a further event.
+                // A short read: the rest comes with a further event.
                 if count < wanted {
                     return Ok(false);
                 }
@@ -395,7 +397,7 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
-    /// Serves every connection on a thread of its own, altering a byte if configured.
+    /// Serves every connection on a separate thread. Alters a byte if configured.
     fn echo(once: bool, alter: bool) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

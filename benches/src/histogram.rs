@@ -1,4 +1,4 @@
-//! Latencies in nanoseconds, counted in log-linear buckets: 128 a power of two, so a percentile is right to 0.8 %.
+//! Latencies in nanoseconds, counted in log-linear buckets: 128 per power of two, so a percentile is accurate to 0.8 %.
 //!
 //! The size is fixed (about 60 KiB), whatever the number of samples.
 
@@ -28,32 +28,32 @@ impl Histogram {
         self.largest = self.largest.max(nanoseconds);
     }
 
-    /// Forgets every sample.
+    /// Removes all samples.
     pub fn clear(&mut self) {
         self.counts.fill(0);
         self.total = 0;
         self.largest = 0;
     }
 
-    /// The number of samples.
+    /// Returns the number of samples.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.total
     }
 
-    /// Whether nothing was counted.
+    /// Returns whether there are no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.total == 0
     }
 
-    /// The largest sample, exactly.
+    /// Returns the largest sample, exactly.
     #[must_use]
     pub fn largest(&self) -> u64 {
         self.largest
     }
 
-    /// The value that a share `quantile` (0 to 1) of the samples does not exceed; 0 if there are none.
+    /// Returns the value that a share `quantile` (0 to 1) of the samples does not exceed, or 0 without samples.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> u64 {
         let wanted = ((self.total as f64 * quantile).ceil() as u64).clamp(1, self.total.max(1));

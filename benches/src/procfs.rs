@@ -1,24 +1,24 @@
-//! Facts about another process from /proc. Reading them costs that process nothing.
+//! Facts about another process from /proc. Reading them does not disturb that process.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
-/// Memory and context switches of a process at one moment.
+/// Memory and context switches of a process at one time.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Resident anonymous memory, in bytes.
     pub rss_anon_bytes: u64,
-    /// Context switches of its living threads, of either kind, by thread.
+    /// The context switches of its living threads, voluntary and not, by thread.
     pub context_switches: BTreeMap<String, u64>,
-    /// Number of threads.
+    /// The number of threads.
     pub threads: u64,
 }
 
 /// Reads the state of process `pid`.
 ///
 /// # Errors
-/// The process is gone.
+/// Returns an error if the process has ended.
 pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mut snapshot = Snapshot { rss_anon_bytes: field(&status, "RssAnon:") * 1024, ..Snapshot::default() };
@@ -35,7 +35,7 @@ pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
 }
 
 impl Snapshot {
-    /// Context switches since `before`; the end of a thread counts as one.
+    /// Returns the number of context switches since `before`. The end of a thread counts as one.
     #[must_use]
     pub fn switches_since(&self, before: &Snapshot) -> u64 {
         let ended =

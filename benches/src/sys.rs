@@ -1,10 +1,10 @@
-//! The few system calls that std has no name for: epoll, scheduling, clocks of other processes.
+//! System calls that std does not offer: epoll, scheduling, clocks of other processes.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Turns a return value of −1 into the error of the thread.
+/// Converts a return value of −1 to the error of the thread.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -14,10 +14,10 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 pub struct Epoll(OwnedFd);
 
 impl Epoll {
-    /// Creates one.
+    /// Creates an instance.
     ///
     /// # Errors
-    /// Those of epoll_create1(2).
+    /// Returns the errors of epoll_create1(2).
     pub fn new() -> io::Result<Epoll> {
         // SAFETY: takes a flag and returns a descriptor or −1.
         let fd = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
@@ -25,43 +25,43 @@ impl Epoll {
         Ok(Epoll(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Registers `fd` for `events`; they come back with `data`.
+    /// Registers `fd` for `events`, which are reported with `data`.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Returns the errors of epoll_ctl(2).
     pub fn add(&self, fd: RawFd, events: i32, data: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, events, data)
     }
 
-    /// Changes what `fd` is registered for.
+    /// Changes the events that `fd` is registered for.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Returns the errors of epoll_ctl(2).
     pub fn modify(&self, fd: RawFd, events: i32, data: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, events, data)
     }
 
-    /// Takes `fd` out.
+    /// Removes `fd`.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Returns the errors of epoll_ctl(2).
     pub fn delete(&self, fd: RawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
 
     fn control(&self, operation: i32, fd: RawFd, events: i32, data: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: events as u32, u64: data };
-        // SAFETY: `event` lives through the call; the kernel checks both descriptors.
+        // SAFETY: `event` is valid for the call; the kernel checks both descriptors.
         checked(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
     }
 
-    /// Waits for events, at most `timeout_ms` (−1: for ever), and returns how many came. A signal counts as none.
+    /// Waits for events for at most `timeout_ms` (−1: no limit). Returns their number. A signal counts as no event.
     ///
     /// # Errors
-    /// Those of epoll_wait(2).
+    /// Returns the errors of epoll_wait(2).
     pub fn wait(&self, events: &mut [libc::epoll_event], timeout_ms: i32) -> io::Result<usize> {
         let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
-        // SAFETY: the kernel writes at most `capacity` events into the slice.
+        // SAFETY: the kernel writes at most `capacity` events to the slice.
         match checked(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), capacity, timeout_ms) }) {
             Ok(count) => Ok(count as usize),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
@@ -70,33 +70,33 @@ impl Epoll {
     }
 }
 
-/// An event of which nothing is known yet.
+/// An event for the kernel to fill in.
 pub const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
 
 /// accept4(2) with `SOCK_NONBLOCK | SOCK_CLOEXEC`, without the peer's address.
 ///
 /// # Errors
-/// Those of accept4(2); `WouldBlock` if no connection is waiting.
+/// Returns the errors of accept4(2): `WouldBlock` if no connection is waiting.
 pub fn accept_nonblocking(listener: RawFd) -> io::Result<RawFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: both address pointers are null, which means that no address is wanted.
+    // SAFETY: both address pointers are null, so the kernel writes no address.
     checked(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
 }
 
-/// recv(2) into `buffer`.
+/// Receives into `buffer` with recv(2).
 ///
 /// # Errors
-/// Those of recv(2).
+/// Returns the errors of recv(2).
 pub fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the kernel writes at most `buffer.len()` bytes into the slice.
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to the slice.
     let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// send(2) of `bytes`, without SIGPIPE.
+/// Sends `bytes` with send(2), without SIGPIPE.
 ///
 /// # Errors
-/// Those of send(2).
+/// Returns the errors of send(2).
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads `bytes.len()` bytes of the slice.
     let count = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
@@ -105,18 +105,18 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 
 /// Closes `fd`, which must belong to the caller.
 pub fn close(fd: RawFd) {
-    // SAFETY: takes a number; the caller owns the descriptor, and an error needs no action.
+    // SAFETY: the call takes a number; the caller owns the descriptor, and an error needs no action.
     unsafe { libc::close(fd) };
 }
 
 /// Binds `fd` to the loopback address 127.0.`network`.1 without choosing a port yet, so that the 28,000 ports of one
-/// address are no limit on the number of connections.
+/// address do not limit the number of connections.
 ///
 /// # Errors
-/// Those of setsockopt(2) and bind(2).
+/// Returns the errors of setsockopt(2) and bind(2).
 pub fn bind_loopback(fd: RawFd, network: u8) -> io::Result<()> {
     let yes: libc::c_int = 1;
-    // SAFETY: the option is a c_int and lives through the call.
+    // SAFETY: the option is a c_int that is valid for the call.
     checked(unsafe {
         libc::setsockopt(
             fd,
@@ -127,22 +127,22 @@ pub fn bind_loopback(fd: RawFd, network: u8) -> io::Result<()> {
         )
     })?;
     let address = internet_address(std::net::SocketAddrV4::new([127, 0, network, 1].into(), 0));
-    // SAFETY: the address lives through the call and its length is its type's.
+    // SAFETY: the address is valid for the call, and its length is that of its type.
     checked(unsafe { libc::bind(fd, (&raw const address).cast(), size_of::<libc::sockaddr_in>() as u32) }).map(drop)
 }
 
-/// A blocking TCP connection to `to`, from 127.0.`network`.1.
+/// Opens a blocking TCP connection to `to`, from 127.0.`network`.1.
 ///
 /// # Errors
-/// Those of socket(2), bind(2) and connect(2).
+/// Returns the errors of socket(2), bind(2) and connect(2).
 pub fn connect(to: std::net::SocketAddrV4, network: u8) -> io::Result<std::net::TcpStream> {
-    // SAFETY: takes three numbers and returns a descriptor or −1.
+    // SAFETY: the call takes three numbers and returns a descriptor or −1.
     let fd = checked(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the descriptor is new and has no other owner.
     let stream = unsafe { std::net::TcpStream::from_raw_fd(fd) };
     bind_loopback(fd, network)?;
     let address = internet_address(to);
-    // SAFETY: the address lives through the call and its length is its type's.
+    // SAFETY: the address is valid for the call, and its length is that of its type.
     checked(unsafe { libc::connect(fd, (&raw const address).cast(), size_of::<libc::sockaddr_in>() as u32) })?;
     Ok(stream)
 }
@@ -156,27 +156,27 @@ fn internet_address(address: std::net::SocketAddrV4) -> libc::sockaddr_in {
     }
 }
 
-/// Pins the calling thread, and the threads and processes it starts, to one CPU.
+/// Pins the calling thread, and the threads and processes that it starts, to one CPU.
 ///
 /// # Errors
-/// Those of sched_setaffinity(2).
+/// Returns the errors of sched_setaffinity(2).
 pub fn pin_to(cpu: usize) -> io::Result<()> {
     let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
     // SAFETY: all bits zero is an empty set.
     let set = unsafe { set.assume_init_mut() };
-    // SAFETY: the set is initialised; CPU_SET ignores numbers past its size.
+    // SAFETY: the set is initialised; CPU_SET ignores numbers beyond its size.
     unsafe { libc::CPU_SET(cpu, set) };
-    // SAFETY: the set lives through the call and its size is its type's.
+    // SAFETY: the set is valid for the call, and its size is that of its type.
     checked(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) }).map(drop)
 }
 
-/// The CPUs the calling thread may run on.
+/// Returns the CPUs on which the calling thread may run.
 ///
 /// # Errors
-/// Those of sched_getaffinity(2).
+/// Returns the errors of sched_getaffinity(2).
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
-    // SAFETY: the kernel writes at most the given size into the set.
+    // SAFETY: the kernel writes at most the given size to the set.
     checked(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) })?;
     // SAFETY: it was zeroed and then written by the kernel.
     let set = unsafe { set.assume_init() };
@@ -184,20 +184,20 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
-/// Puts the calling thread, and threads that it starts, under SCHED_BATCH: a thread that wakes up does not preempt it.
+/// Puts the calling thread, and threads that it starts, under SCHED_BATCH: threads that wake up do not preempt it.
 ///
 /// # Errors
-/// Those of sched_setscheduler(2).
+/// Returns the errors of sched_setscheduler(2).
 pub fn schedule_batch() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameters live through the call.
+    // SAFETY: the parameters are valid for the call.
     checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) }).map(drop)
 }
 
-/// [`pin_to`] and [`schedule_batch`], as requested.
+/// Calls [`pin_to`] and [`schedule_batch`] as requested.
 ///
 /// # Errors
-/// Theirs.
+/// Returns their errors.
 pub fn place(cpu: Option<usize>, batch: bool) -> io::Result<()> {
     if let Some(cpu) = cpu {
         pin_to(cpu)?;
@@ -205,74 +205,74 @@ pub fn place(cpu: Option<usize>, batch: bool) -> io::Result<()> {
     if batch { schedule_batch() } else { Ok(()) }
 }
 
-/// Raises the limit of open descriptors to the hard one and returns it.
+/// Raises the limit of open descriptors to the hard limit and returns it.
 ///
 /// # Errors
-/// Those of getrlimit(2) and setrlimit(2).
+/// Returns the errors of getrlimit(2) and setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one rlimit.
     checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
     limit.rlim_cur = limit.rlim_max;
-    // SAFETY: the limit lives through the call.
+    // SAFETY: the limit is valid for the call.
     checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     Ok(limit.rlim_cur)
 }
 
-/// The CPU time of process `pid`, all threads, in nanoseconds: read from outside, so the process does not notice.
+/// Returns the CPU time of all threads of process `pid` in nanoseconds. Reading it does not disturb the process.
 ///
 /// # Errors
-/// No such process.
+/// Returns an error if there is no such process.
 pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let mut clock = 0;
-    // SAFETY: the clock id is written to a live place.
+    // SAFETY: the clock id is written to a valid place.
     let error = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) };
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the time is written to a live place.
+    // SAFETY: the time is written to a valid place.
     checked(unsafe { libc::clock_gettime(clock, &mut time) })?;
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// The CPU time of the calling thread, in nanoseconds.
+/// Returns the CPU time of the calling thread in nanoseconds.
 ///
 /// # Errors
-/// None that is known.
+/// No error is known.
 pub fn thread_cpu_ns() -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the time is written to a live place.
+    // SAFETY: the time is written to a valid place.
     checked(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) })?;
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// The page faults of the calling thread that needed no disk.
+/// Returns the number of minor page faults of the calling thread.
 pub fn thread_faults() -> u64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the usage is written to a live place.
+    // SAFETY: the usage is written to a valid place.
     let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
-    // SAFETY: it is plain numbers, which were zeroed.
+    // SAFETY: it consists of plain numbers, which were zeroed.
     if result == 0 { unsafe { usage.assume_init() }.ru_minflt as u64 } else { 0 }
 }
 
-/// CPU time and context switches of the calling process, as getrusage(2) has them.
+/// CPU time and context switches of the calling process, from getrusage(2).
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
-    /// Time in user space, in microseconds.
+    /// The time in user space, in microseconds.
     pub user_us: u64,
-    /// Time in the kernel, in microseconds.
+    /// The time in the kernel, in microseconds.
     pub system_us: u64,
-    /// Times a thread gave its CPU up to wait.
+    /// The number of times that a thread gave up its CPU in order to wait.
     pub voluntary: u64,
-    /// Times a thread was preempted.
+    /// The number of times that a thread was preempted.
     pub involuntary: u64,
 }
 
-/// The calling process's own usage.
+/// Returns the calling process's usage.
 ///
 /// # Errors
-/// Those of getrusage(2).
+/// Returns the errors of getrusage(2).
 pub fn own_usage() -> io::Result<Usage> {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the kernel writes one rusage.
@@ -288,9 +288,9 @@ pub fn own_usage() -> io::Result<Usage> {
     })
 }
 
-/// Asks process `pid`, a child of the caller's, to end by SIGINT.
+/// Asks process `pid`, a child of the caller, to end, with SIGINT.
 pub fn interrupt(pid: u32) {
-    // SAFETY: takes two numbers; an error means that it has ended already.
+    // SAFETY: the call takes two numbers; an error means that the process has ended already.
     unsafe { libc::kill(pid as libc::pid_t, libc::SIGINT) };
 }
 

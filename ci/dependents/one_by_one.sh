@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A runner for `cargo test` that gives each test a process of its own: for tests that set what a process can set once.
+# A runner for `cargo test` that runs each test in a separate process, for tests that change settings that a process can change only once.
 #   one_by_one.sh PROGRAM [ARGUMENT]...
 set -euo pipefail
 readonly program=$1

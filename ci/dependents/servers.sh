@@ -1,10 +1,10 @@
-# The servers for ci/dependents.sh, which sources this file and sets `scratch`. A server is a child of the script, has its data in a directory
-# below `scratch`, listens on loopback and Unix sockets only, and is ended by its pid.
+# The servers for ci/dependents.sh, which sources this file and sets `scratch`. A server is a child of the script, has its data in a
+# directory below `scratch`, listens only on loopback and Unix sockets, and is ended by its pid.
 
-# "SIGNAL PID" of each server that runs, the one to end first in front.
+# "SIGNAL PID" of each running server, in the order in which they are to be ended.
 servers=()
 
-# free_port: a TCP port of 127.0.0.1 that no socket uses.
+# free_port: prints a TCP port of 127.0.0.1 that no socket uses.
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
@@ -17,15 +17,15 @@ done
 declare -A debian_package=([dbus-daemon]=dbus [nginx]=nginx-light [postgres]=postgresql [pure-ftpd]=pure-ftpd
     [rabbitmq-server]=rabbitmq-server [redis-server]=redis-server)
 
-# start_nginx: files and a gateway to a server of the tests, with the address NGINX_ADDR. The gateway expects the server at the Unix socket
-# NGINX_UPSTREAM.
+# start_nginx: starts nginx with files and a gateway to a server of the tests, and sets its address NGINX_ADDR. The gateway expects the
+# server at the Unix socket NGINX_UPSTREAM.
 start_nginx() {
     local data=$scratch/nginx port tries=0
     rm -rf "$data"
     mkdir -p "$data/files"
     port=$(free_port)
     export NGINX_ADDR=127.0.0.1:$port NGINX_FILES=$data/files NGINX_UPSTREAM=$data/upstream
-    # Only root can name the workers' user.
+    # Only root can set the user of the workers.
     ((EUID != 0)) || printf 'user root;\n' >"$data/conf"
     sed "s|DATA|$data|; s|PORT|$port|" "$root/ci/dependents/nginx.conf" >>"$data/conf"
     nginx -p "$data" -c "$data/conf" -e stderr &
@@ -36,7 +36,7 @@ start_nginx() {
     done
 }
 
-# start_pure_ftpd: a directory for the servers that suppaftp's tests start.
+# start_pure_ftpd: creates a directory for the servers that suppaftp's tests start.
 start_pure_ftpd() {
     ((EUID == 0)) || { printf 'pure-ftpd runs as root only\n'; return 1; }
     export PURE_FTPD_DIRECTORY=$scratch/pure-ftpd
@@ -44,7 +44,7 @@ start_pure_ftpd() {
     mkdir "$PURE_FTPD_DIRECTORY"
 }
 
-# start_postgres COPY: a database with the statements of sqlx's tests, as DATABASE_URL. postgres refuses to run as root.
+# start_postgres COPY: starts a database with the statements of sqlx's tests, and sets DATABASE_URL. postgres refuses to run as root.
 start_postgres() {
     local data=$scratch/postgres as=() port tries=0
     rm -rf "$data"
@@ -66,7 +66,7 @@ start_postgres() {
     psql --quiet --set ON_ERROR_STOP=1 --file "$1/tests/postgres/setup.sql" "$DATABASE_URL"
 }
 
-# start_rabbitmq: a broker, as AMQP_ADDR, and the daemon of Erlang that its nodes register with.
+# start_rabbitmq: starts a broker, sets AMQP_ADDR, and starts the daemon of Erlang with which its nodes register.
 start_rabbitmq() {
     local data=$scratch/rabbitmq port epmd_port distribution tries=0
     rm -rf "$data"

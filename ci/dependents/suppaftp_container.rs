@@ -1,5 +1,5 @@
-//! In place of suppaftp's module test_container, which runs pure-ftpd in a container from a registry of images: starts Debian's pure-ftpd on
-//! loopback with a directory of its own, and ends it when it is dropped. pure-ftpd needs root.
+//! Replaces suppaftp's module test_container, which runs pure-ftpd in a container from a registry of images. It starts Debian's pure-ftpd
+//! on loopback with a separate directory, and ends it when the value is dropped. pure-ftpd needs root.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{env, fs, process, thread};
 
-/// Debian's user `nobody`, and its group.
+/// The id of Debian's user `nobody`, and of its group.
 const NOBODY: u32 = 65534;
-/// crypt(3) of the password `test`. pure-pw would spend a second on a hash, and each login too.
+/// The crypt(3) hash of the password `test`. pure-pw would spend a second on a hash, and so would each login.
 const PASSWORD: &str = "$1$depends$npt6tFYZR3v23bVWb4IIn/";
 
 pub struct SyncPureFtpRunner {
@@ -53,7 +53,7 @@ impl SyncPureFtpRunner {
         runner
     }
 
-    /// Waits until the server greets.
+    /// Waits for the greeting of the server.
     fn wait(&self) {
         for _ in 0..600 {
             if let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) {

@@ -1,5 +1,5 @@
 //! Tests that ci/dependents.sh adds to surf's own: surf and async-h1 as clients of nginx, and tide as the server behind it, on a Unix socket.
-//! nginx.conf has nginx's side.
+//! The configuration of nginx is in nginx.conf.
 
 use std::collections::HashSet;
 use std::convert::TryInto;
@@ -31,7 +31,7 @@ fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|index| (index * 7 + index / 251) as u8).collect()
 }
 
-/// A file of nginx's with that many bytes.
+/// Writes a file with that many bytes for nginx. Returns its contents.
 fn file(name: &str, count: usize) -> Vec<u8> {
     let contents = bytes(count);
     fs::write(Path::new(&variable("NGINX_FILES")).join(name), &contents).expect("the file is written");
@@ -42,14 +42,14 @@ fn client(keep: bool, timeout: Option<Duration>) -> Client {
     Config::new().set_http_keep_alive(keep).set_timeout(timeout).try_into().expect("the configuration is one")
 }
 
-/// nginx's number of the connection that an answer came on, and of the request on it.
+/// Returns nginx's numbers of the connection on which an answer came, and of the request on it.
 fn connection(response: &surf::Response) -> (String, u32) {
     let value = response["X-Connection"].as_str().to_owned();
     let (connection, request) = value.split_once(' ').expect("nginx.conf has two variables");
     (connection.to_owned(), request.parse().expect("it is a number"))
 }
 
-/// A body of which each piece comes when it was asked for.
+/// A body whose pieces arrive when they are requested.
 #[derive(Clone, Default)]
 struct Pieces(Arc<Mutex<(usize, usize, Option<Waker>)>>);
 
@@ -106,7 +106,7 @@ fn upstream() -> &'static Pieces {
             Ok(tide::Response::builder(200).body(tide::Body::from_reader(body, None)).build())
         });
         app.at("/never").get(|_| std::future::pending::<tide::Result<&str>>());
-        // Not in the task of a test, whose thread waits here.
+        // Not in the task of a test, because its thread waits here.
         let started = thread::spawn(|| {
             task::block_on(async move {
                 let mut listener =
@@ -260,13 +260,13 @@ async fn bodies_pass_to_the_upstream_and_back() -> Result {
             let mut response = client.post(url(path)).body(Body::from_bytes(contents.clone())).await?;
             assert_eq!(response.status(), StatusCode::Ok);
             assert!(response.body_bytes().await? == contents, "{path}, {count} bytes");
-            // Chunked, as its length is not known.
+            // Chunked, because its length is not known.
             let reader = BufReader::new(async_std::io::Cursor::new(contents.clone()));
             let mut response = client.post(url(path)).body(Body::from_reader(reader, None)).await?;
             assert_eq!(response.status(), StatusCode::Ok);
             assert!(response.body_bytes().await? == contents, "{path}, {count} bytes, chunked");
             assert_eq!(response["X-From"].as_str(), if path.starts_with('u') { "127.0.0.1" } else { "" });
-            // A short body may have come to nginx whole, with its head; then nginx knows the length.
+            // nginx may have received a short body completely, together with its head. Then it knows the length.
             if path.starts_with('b') {
                 assert_eq!(response["X-Length"].as_str(), format!("Some({count})"));
             } else if count == 2_000_000 {

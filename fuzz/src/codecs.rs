@@ -103,14 +103,14 @@ fn address_of(bytes: &[u8]) -> SockAddr {
     filled.expect("nothing fails").1
 }
 
-/// Decodes addresses from the kernel, whatever it writes, and compares addresses from users with
+/// Decodes addresses from a kernel that may write anything, and compares addresses from users with
 /// std's parser.
 pub fn addresses(data: &[u8]) {
     let address = address_of(data);
     if let Some(addr) = Addr::of(&address) {
         let printed = addr.to_string();
         if let Addr::Ip(ip) = addr {
-            // Flow information is not printed; a scope is printed as a number.
+            // Flow information is not printed. A scope is printed as a number.
             let mut expected = ip;
             if let SocketAddr::V6(ip) = &mut expected {
                 ip.set_flowinfo(0);
@@ -121,21 +121,22 @@ pub fn addresses(data: &[u8]) {
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
     match (text.parse::<SocketAddr>(), text.host_and_port()) {
-        (Ok(_), name) => assert_eq!(name, None, "a literal is no name"),
+        (Ok(_), name) => assert_eq!(name, None, "a literal is not a name"),
         (Err(_), Some((host, port))) => {
             assert!(!host.is_empty() && !host.contains(['[', ']']));
             let (before, after) = text.rsplit_once(':').expect("there was a port");
             assert_eq!(after.parse(), Ok(port));
-            // Brackets are for IPv6, and are removed from anything.
+            // Brackets are meant for IPv6, but are removed from any host.
             assert!(before == format!("[{host}]") || (before == host && !host.contains(':')), "{before} became {host}");
         }
         (Err(_), None) => {
-            // A port that is no number may be a service, whose look-up is not this target's.
+            // A port that is not a number may be a service. This target does not look services up.
             let port = text.rsplit_once(':').map_or("", |(_, port)| port);
             if port.bytes().any(|byte| !byte.is_ascii_digit() && byte != b'+' && byte != b'-') {
                 return;
             }
-            // Not a name either, so the answer is available at once: an error, or every address.
+            // The host is not a name either, so the answer is available immediately: an error, or
+            // every address.
             match block_on(text.to_socket_addrs()) {
                 Ok(mut addrs) => assert!(addrs.all(|addr| addr.ip().is_unspecified())),
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidInput),
@@ -144,7 +145,7 @@ pub fn addresses(data: &[u8]) {
     }
 }
 
-/// Returns its bytes in pieces of given lengths.
+/// Returns its bytes in pieces of the given lengths.
 struct Pieces<'a> {
     rest: &'a [u8],
     lengths: &'a [u8],
@@ -162,7 +163,7 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// Reads lines and texts that arrive in pieces, and compares with std.
+/// Reads lines and texts that arrive in pieces, and compares the results with std's.
 pub fn text(data: &[u8]) {
     let mut input = Input(data);
     let (delimiter, capacity) = (input.byte(), 1 + input.below(32));
@@ -174,8 +175,9 @@ pub fn text(data: &[u8]) {
     let (mut ours, mut std) = (pieces(), rest);
     loop {
         let (mut mine, mut theirs) = (Vec::new(), Vec::new());
-        let read = block_on(ours.read_until(delimiter, &mut mine)).expect("no error comes from the pieces");
-        let expected = io::BufRead::read_until(&mut std, delimiter, &mut theirs).expect("a slice gives no error");
+        let read = block_on(ours.read_until(delimiter, &mut mine)).expect("reading the pieces returns no error");
+        let expected =
+            io::BufRead::read_until(&mut std, delimiter, &mut theirs).expect("reading a slice returns no error");
         assert_eq!((read, mine), (expected, theirs));
         if read == 0 {
             break;

@@ -1,18 +1,18 @@
 //! Fuzz targets. Each takes arbitrary bytes, performs the operations that they encode, and panics
 //! if the crate differs from an oracle.
 //!
-//! [`codecs`] tests control messages, addresses and text, [`state`] timers and poll descriptors;
-//! [`sockets`] plays operations on a pair of sockets. `ci/fuzz.sh` searches with coverage
-//! (libFuzzer, feature `libfuzzer`). `cargo test -p netpoll-fuzz` replays `seeds/NAME/*` and
-//! mutations of them with a fixed random seed, so that failures are reproducible.
+//! [`codecs`] tests control messages, addresses and text, [`state`] timers and poll descriptors,
+//! and [`sockets`] operations on a pair of sockets. `ci/fuzz.sh` searches with coverage (libFuzzer,
+//! feature `libfuzzer`). `cargo test -p netpoll-fuzz` replays `seeds/NAME/*` and mutations of them
+//! with a fixed random seed, so that failures are reproducible.
 //!
-//! A target depends only on its input, not on time or chance. For what the crate does not export,
-//! its source files are compiled here (`#[path]`), under the module names that they have there.
+//! A target depends only on its input, not on time or chance. Source files of the crate that it
+//! does not export are compiled here (`#[path]`), under the same module names.
 
-// The crate runs the unit tests of the files that are compiled here.
+// The crate itself runs the unit tests of the files that are compiled here.
 #![cfg(not(test))]
 
-// These files are linted in the crate; here they are used in part.
+// The crate lints these files; this package uses only parts of them.
 #[allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::all)]
 #[path = "../../src/net/udp/ancillary.rs"]
 mod ancillary;

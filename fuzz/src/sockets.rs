@@ -23,7 +23,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// The expected state of one end.
 #[derive(Debug, Default)]
 struct End {
-    /// Clones; none if it was dropped.
+    /// The clones of the stream. Empty if the end was dropped.
     handles: Vec<UnixStream>,
     closed: bool,
     read_shut: bool,
@@ -31,7 +31,8 @@ struct End {
     expired: [bool; 2],
     /// Bytes sent to this end and not read yet.
     queue: VecDeque<u8>,
-    /// The peer closed with unread data: the next read of an empty queue reports that, once.
+    /// Whether the peer closed with unread data: the next read of an empty queue reports that,
+    /// once.
     reset: bool,
 }
 
@@ -125,9 +126,9 @@ async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) 
             let expected = end.writes(peer);
             if expected != Expected::Data || peer.queue.len() + bytes.len() <= QUEUE_MAX {
                 let mut result = bounded(handle.write(&bytes)).await;
-                // If epoll_wait(2) looks at a socket at the moment it is closed, the kernel
-                // releases it there, slightly later. Data written in the meantime is not read, so a
-                // reset follows.
+                // If epoll_wait(2) checks a socket at the moment at which it is closed, the kernel
+                // releases the socket there, slightly later. Data written in the meantime is not
+                // read, so a reset follows.
                 let (start, was_late) = (Instant::now(), expected == BROKEN_PIPE && result.is_ok());
                 while was_late && result.is_ok() && start.elapsed() < BOUND {
                     std::thread::yield_now();
@@ -164,7 +165,7 @@ async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) 
             end.expired[direction] = past == 1;
         }
         4 => {
-            handle.force_close().await.expect("close returns no error here");
+            handle.force_close().await.expect("close returns no error");
             if !std::mem::replace(&mut end.closed, true) {
                 went(end, peer);
             }
@@ -197,14 +198,14 @@ async fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
     end.reset &= expected != Expected::Kind(ErrorKind::ConnectionReset);
 }
 
-/// Plays operations on both ends: reads, peeks, writes, shutdowns, deadlines, closes, clones and
-/// drops; also reads that wait while one of these happens, and reads that are dropped while they
-/// wait.
+/// Performs operations on both ends: reads, peeks, writes, shutdowns, deadlines, closes, clones and
+/// drops. Some reads wait while one of these happens, and some are dropped while they wait.
 pub fn operations(data: &[u8]) {
     block_on(play(data));
 }
 
-/// Plays the operations as a task. In a simulation they are those of the simulated kernel, with the same results.
+/// Performs the operations as a task. In a simulation the simulated kernel must return the same
+/// results.
 pub async fn play(data: &[u8]) {
     let mut input = Input(data);
     let (one, other) = UnixStream::pair().expect("a pair of sockets");

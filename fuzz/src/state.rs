@@ -36,7 +36,7 @@ struct Sleep {
     bell: Arc<Bell>,
 }
 
-/// Arms, releases, moves and runs sleeps and deadlines. Those that are due must fire once and never
+/// Arms, releases, moves and runs sleeps and deadlines. Each that is due must fire once, and never
 /// early.
 pub fn timers(data: &[u8]) {
     let (mut input, set) = (Input(data), TimerSet::new());
@@ -179,7 +179,7 @@ pub fn poll_cache(data: &[u8]) {
             continue;
         }
         if command % 9 == 1 && !stale.is_empty() {
-            // A stale event for a descriptor that is gone.
+            // A stale event for a descriptor that no longer exists.
             let (desc, generation) = stale[input.below(stale.len())];
             assert!(!desc.side(direction, generation).set_ready(HANG_UP, &mut wakers), "a stale event was accepted");
             // A timer entry that fires before anything is due: remaining deadlines are armed again.
@@ -207,7 +207,7 @@ pub fn poll_cache(data: &[u8]) {
         match command % 9 {
             2 => {
                 let reasons = if input.byte() % 8 == 0 { HANG_UP } else { 0 };
-                assert!(side.set_ready(reasons, &mut wakers), "an event of its own was refused");
+                assert!(side.set_ready(reasons, &mut wakers), "an event of the descriptor itself was refused");
                 model.ready = true;
                 let count = if reasons == 0 { model.listed.len().min(1) } else { model.listed.len() };
                 assert_eq!(wakers.wake_all(), count);

@@ -1,4 +1,4 @@
-//! The crate's `sys`, as far as the targets use it.
+//! The parts of the crate's `sys` that the targets use.
 
 #[path = "../../src/sys/control.rs"]
 pub(crate) mod control;

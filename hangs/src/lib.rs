@@ -1,19 +1,19 @@
-//! What the programs share. Each hangs or crawls for a planted reason, for docs/HANGS.md: run it with
-//! `NETPOLL_INSPECT=/tmp/hang.sock` and look at it with `netpoll-top /tmp/hang.sock`.
+//! Functions of the programs of docs/HANGS.md, each of which hangs or is slow for a known reason. Run one with
+//! `NETPOLL_INSPECT=/tmp/hang.sock` and inspect it with `netpoll-top /tmp/hang.sock`.
 //!
-//! Each ends by itself after ten minutes, or after `NETPOLL_HANG_SECONDS`.
+//! Each exits after ten minutes, or after `NETPOLL_HANG_SECONDS`.
 
 use std::time::Duration;
 
 use netpoll::task::{self, JoinHandle};
 
-/// How long a program hangs, unless the environment says otherwise.
+/// The time in seconds after which a program exits, unless the environment sets another one.
 const BOUND_SECONDS: u64 = 600;
 
-/// The exit code of a program that has hung for as long as it may.
+/// The exit code of a program that has reached its time limit.
 pub const ENDED: u8 = 3;
 
-/// Ends the process after the bound, from a thread of its own.
+/// Starts a thread that exits the process at the time limit.
 pub fn end_after_bound() {
     let seconds = std::env::var("NETPOLL_HANG_SECONDS").ok().and_then(|text| text.parse().ok());
     std::thread::spawn(move || {

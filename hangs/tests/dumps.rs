@@ -1,5 +1,5 @@
-//! Each program is run until its dump has the line that docs/HANGS.md points out, and is then killed. Without this it ends by itself.
-//! `cargo test -p netpoll-hangs -- --nocapture` prints the dumps.
+//! Runs each program until its dump has the lines that docs/HANGS.md explains, then kills it. Also tests that the programs exit by
+//! themselves. `cargo test -p netpoll-hangs -- --nocapture` prints the dumps.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -124,7 +124,7 @@ fn programs_end_by_themselves() {
         env!("CARGO_BIN_EXE_chatty_neighbour"),
     ];
     let start = |program: &&str| Command::new(program).env("NETPOLL_HANG_SECONDS", "1").spawn().unwrap();
-    // All at once, so that the test takes as long as one.
+    // They run at the same time, so that the test takes as long as one.
     for (program, mut child) in programs.iter().zip(programs.iter().map(start).collect::<Vec<_>>()) {
         let begin = Instant::now();
         let status = loop {
@@ -133,7 +133,7 @@ fn programs_end_by_themselves() {
             }
             if begin.elapsed() > BOUND {
                 child.kill().unwrap();
-                panic!("{program} goes on after {BOUND:?}");
+                panic!("{program} still runs after {BOUND:?}");
             }
             std::thread::sleep(Duration::from_millis(20));
         };

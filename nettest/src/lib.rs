@@ -1,7 +1,7 @@
-//! A conformance suite for connections: what must hold of every implementation of [`netpoll::net::Conn`].
+//! A conformance suite for connections: the properties that every implementation of [`netpoll::net::Conn`] must have.
 //!
-//! Each property is a function that takes the two ends of a new connection and panics if the property does not hold. [`conn_suite!`] makes a
-//! module with one test per property.
+//! Each property is a function that takes the two ends of a new connection and panics if the property does not hold. [`conn_suite!`] declares
+//! a module with one test per property.
 //!
 //! ```
 //! use netpoll::net::{self, Pipe};
@@ -27,13 +27,13 @@ use netpoll::future::timeout;
 use netpoll::net::{Conn, is_closed, is_timeout};
 use netpoll::task;
 
-/// The longest that a property may take: far more than it needs on a busy machine.
+/// The time limit of a property: far more than it needs on a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Runs a property to its end.
+/// Runs a property to completion.
 ///
 /// # Panics
-/// If it does not end within two minutes.
+/// Panics if it does not end within two minutes.
 pub fn run(property: impl Future<Output = ()>) {
     let ended = task::block_on(timeout(BOUND, property));
     assert!(ended.is_ok(), "not within {BOUND:?}");
@@ -53,12 +53,12 @@ fn assert_timeout<T: std::fmt::Debug>(result: io::Result<T>) {
     assert!(is_timeout(&error), "{error}");
 }
 
-/// Writes until a write fails: sooner or later one has to wait, whatever the connection buffers.
+/// Writes until a write fails. At some point a write has to wait, however much the connection buffers.
 async fn write_until_failure<C: Conn + Clone>(conn: &C) -> io::Error {
     write_and_count(conn).await.1
 }
 
-/// Writes until a failure. Returns the number of bytes and the failure.
+/// Writes until a write fails. Returns the number of bytes written and the error.
 async fn write_and_count<C: Conn + Clone>(conn: &C) -> (usize, io::Error) {
     let chunk = [7; 16 << 10];
     let mut total = 0;
@@ -73,7 +73,7 @@ async fn write_and_count<C: Conn + Clone>(conn: &C) -> (usize, io::Error) {
     }
 }
 
-/// Reads until the end or a failure. Returns the number of bytes.
+/// Reads until the end of the stream or an error. Returns the number of bytes read.
 async fn drain<C: Conn + Clone>(conn: &C) -> usize {
     let mut buf = [0; 16 << 10];
     let mut total = 0;
@@ -94,7 +94,7 @@ async fn read_exact<C: Conn + Clone>(conn: &C, buf: &mut [u8]) -> io::Result<()>
     Ok(())
 }
 
-/// Bytes go both ways.
+/// Checks that bytes arrive in both directions.
 async fn round_trip<C: Conn + Clone>(one: &C, other: &C) {
     for (from, to) in [(one, other), (other, one)] {
         let writer = task::spawn({
@@ -108,10 +108,10 @@ async fn round_trip<C: Conn + Clone>(one: &C, other: &C) {
     }
 }
 
-/// A megabyte arrives whole, in pieces of another size than it was written in, and comes back; then the peer reads end of stream.
+/// Checks that a megabyte arrives in pieces of another size than it was written in, and is sent back. Then the peer reads end of stream.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn basic_io<C: Conn + Clone>(one: C, other: C) {
     let data: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let (sent, length) = (data.clone(), data.len());
@@ -136,14 +136,14 @@ pub async fn basic_io<C: Conn + Clone>(one: C, other: C) {
         other.write_all(piece).await.unwrap();
     }
     assert!(writer.await == data);
-    assert_eq!(other.read(&mut buf).await.unwrap(), 0, "the end of the stream");
+    assert_eq!(other.read(&mut buf).await.unwrap(), 0, "end of stream");
     assert_eq!(other.read(&mut buf).await.unwrap(), 0, "and again");
 }
 
-/// A number goes to and fro 500 times; a close ends the peer's read.
+/// Sends a number back and forth 500 times. Then a close ends the peer's read.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
     async fn player<C: Conn + Clone>(conn: C) {
         let mut buf = [0; 8];
@@ -165,10 +165,10 @@ pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
     second.await;
 }
 
-/// Ten tasks read with short deadlines while data arrives: each call reads or times out, and a close ends the peer's write.
+/// Reads in ten tasks with short deadlines while data arrives. Each call reads or times out, and a close ends the peer's write.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn racy_read<C: Conn + Clone>(one: C, other: C) {
     let writer = task::spawn({
         let other = other.clone();
@@ -206,10 +206,10 @@ pub async fn racy_read<C: Conn + Clone>(one: C, other: C) {
     assert!(is_closed(&writer.await));
 }
 
-/// Ten tasks write with short deadlines: the peer reads as many bytes as the calls counted.
+/// Writes in ten tasks with short deadlines. The peer reads as many bytes as the writes returned.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn racy_write<C: Conn + Clone>(one: C, other: C) {
     let reader = task::spawn({
         let other = other.clone();
@@ -240,13 +240,13 @@ pub async fn racy_write<C: Conn + Clone>(one: C, other: C) {
     }
     assert_ne!(sent, 0);
     one.force_close().await.unwrap();
-    assert_eq!(reader.await, sent, "what writes counted is what was read");
+    assert_eq!(reader.await, sent, "bytes written and bytes read differ");
 }
 
-/// An expired read deadline fails reads and leaves writes alone.
+/// Checks that an expired read deadline fails reads and does not affect writes.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn read_timeout<C: Conn + Clone>(one: C, other: C) {
     let reader = task::spawn({
         let other = other.clone();
@@ -259,10 +259,10 @@ pub async fn read_timeout<C: Conn + Clone>(one: C, other: C) {
     assert_eq!(reader.await, 1024);
 }
 
-/// An expired write deadline fails writes and leaves reads alone.
+/// Checks that an expired write deadline fails writes and does not affect reads.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn write_timeout<C: Conn + Clone>(one: C, other: C) {
     let writer = task::spawn({
         let other = other.clone();
@@ -275,10 +275,10 @@ pub async fn write_timeout<C: Conn + Clone>(one: C, other: C) {
     writer.await.unwrap();
 }
 
-/// A deadline in the past fails both directions at once; when it is cleared, the connection is usable.
+/// Checks that a deadline in the past fails both directions immediately, and that the connection is usable once it is cleared.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn past_timeout<C: Conn + Clone>(one: C, other: C) {
     one.set_deadline(past()).unwrap();
     for _ in 0..3 {
@@ -289,10 +289,10 @@ pub async fn past_timeout<C: Conn + Clone>(one: C, other: C) {
     round_trip(&one, &other).await;
 }
 
-/// Setting a deadline that has passed ends operations that wait, in both directions.
+/// Checks that setting a deadline that has passed ends waiting operations in both directions.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
     let set = Arc::new(AtomicBool::new(false));
     let reader = task::spawn({
@@ -318,10 +318,10 @@ pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
     writer.await;
 }
 
-/// A deadline to come ends operations that wait when it comes, not before; when it is cleared, the connection is usable.
+/// Checks that a future deadline ends waiting operations at its time, not before, and that the connection is usable once it is cleared.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn future_timeout<C: Conn + Clone>(one: C, other: C) {
     let deadline = Instant::now() + Duration::from_millis(50);
     one.set_deadline(Some(deadline)).unwrap();
@@ -335,22 +335,22 @@ pub async fn future_timeout<C: Conn + Clone>(one: C, other: C) {
     let (written, error) = write_and_count(&one).await;
     assert_timeout::<()>(Err(error));
     assert!(Instant::now() >= deadline && reader.await >= deadline);
-    // What was written before is read first.
+    // The bytes written before the timeout are read first.
     one.set_deadline(None).unwrap();
     let mut got = 0;
     while got < written {
         let count = other.read(&mut [0; 16 << 10]).await.unwrap();
-        assert!(count > 0, "the end after {got} of {written} bytes");
+        assert!(count > 0, "end of stream after {got} of {written} bytes");
         got += count;
     }
     assert_eq!(got, written);
     round_trip(&one, &other).await;
 }
 
-/// A close ends operations that wait with a closed error, however far the deadline; a second close is no error.
+/// Checks that a close ends waiting operations with a closed error, however far away the deadline is, and that a second close succeeds.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn close_timeout<C: Conn + Clone>(one: C, _other: C) {
     one.set_deadline(soon(3_600_000)).unwrap();
     let reader = task::spawn({
@@ -369,10 +369,10 @@ pub async fn close_timeout<C: Conn + Clone>(one: C, _other: C) {
     one.force_close().await.unwrap();
 }
 
-/// A hundred tasks call all methods at the same time: each call returns.
+/// Calls all methods concurrently in a hundred tasks. Each call returns.
 ///
 /// # Panics
-/// If it does not hold.
+/// Panics if the property does not hold.
 pub async fn concurrent_methods<C: Conn + Clone>(one: C, other: C) {
     let echo = task::spawn(async move {
         let mut buf = [0; 1024];
@@ -403,8 +403,8 @@ pub async fn concurrent_methods<C: Conn + Clone>(one: C, other: C) {
     echo.await;
 }
 
-/// Makes a module with one test per property. `$pair` is an async function, by its path from inside the module, that returns the two ends of
-/// a new connection.
+/// Declares a module with one test per property. `$pair` is the path, from inside the module, of an async function that returns the two ends
+/// of a new connection.
 #[macro_export]
 macro_rules! conn_suite {
     ($module:ident, $pair:path) => {

@@ -1,4 +1,4 @@
-//! The suite holds of netpoll's connections and of a type that passes each call on, and finds what does not hold.
+//! The suite passes on netpoll's connections and on a type that forwards each call, and fails on a type that violates a property.
 
 use std::future::Future;
 use std::io;
@@ -33,7 +33,7 @@ conn_suite!(over_unix, super::unix);
 conn_suite!(over_pipe, super::pipe);
 conn_suite!(over_wrapper, super::wrapped);
 
-/// A connection of one's own, whose deadlines can be made to do nothing.
+/// A connection of another type, which can ignore deadlines.
 #[derive(Clone, Debug)]
 struct Wrapper {
     inner: Pipe,
@@ -104,11 +104,11 @@ impl Conn for Wrapper {
 }
 
 #[test]
-fn connection_that_is_deaf_to_read_deadlines_is_found() {
+fn connection_that_ignores_read_deadlines_fails_the_suite() {
     let result = catch_unwind(AssertUnwindSafe(|| {
         netpoll_nettest::run(async {
             let (one, other) = net::pipe().unwrap();
-            // Something to read, so that the read does not wait for ever.
+            // A byte to read, so that the read does not wait forever.
             let writer = other.clone();
             task::spawn(async move { writer.write_all(b"x").await });
             let one = Wrapper { inner: one, deaf: true };

@@ -1,4 +1,4 @@
-//! How a simulation goes on when no task can run: edges, packets, timers, and the clock.
+//! The steps of a simulation when no task can run: edges, packets, timers, and the clock.
 
 use std::sync::atomic::Ordering;
 
@@ -13,9 +13,9 @@ use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 
-/// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. Longer
-/// than every timeout of TCP, of which TCP_KEEPIDLE has the longest: 9.1 hours. Keep-alive on links
-/// that lose many packets ends here; otherwise a standstill is noticed at once.
+/// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. It is
+/// longer than every timeout of TCP, of which TCP_KEEPIDLE has the longest: 9.1 hours. It ends
+/// keep-alive on links that lose many packets; any other standstill is detected immediately.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// Reports edges to their descriptors.
@@ -82,15 +82,16 @@ impl World {
         wakers.wake_all();
     }
 
-    /// Waits until another thread wakes a task or closes a socket, which alone can make progress
-    /// possible. Fails if there are no such threads, or if they do nothing for the patience of the run.
+    /// Waits until another thread wakes a task or closes a socket, because only that can make
+    /// progress possible. Fails if there are no other threads, or if they do nothing for the
+    /// patience of the run.
     fn wait_for_threads(&self) {
         for _ in 0..if self.machine.allows_threads.get() { self.patience_ms.get() } else { 0 } {
             if self.shared.take_poke() {
                 return;
             }
             real::sleep_1_ms();
-            // The watchdog does not take this for a task that does not yield.
+            // Prevents the watchdog from reporting this as a task that does not yield.
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
         }
         self.stop_as_quiet()
@@ -131,12 +132,12 @@ impl World {
         if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
     }
 
-    /// Advances beside real sockets: takes their events while there are any, and moves the clock only
-    /// when no bytes are in flight.
+    /// Advances a simulation with real sockets: takes their events while there are any, and
+    /// advances the clock only when no bytes are in flight.
     fn advance_beside(&self, real: &Real) {
         let (mut wakers, mut edges, mut silent_ms) = (Wakers::new(), Vec::new(), 0);
         loop {
-            // Before the look at the events: what arrives in between is an event.
+            // Checked before the events are taken: bytes that arrive in between cause an event.
             let is_in_flight = self.is_in_flight();
             let timer = self.processor.timers.next();
             let millis = i32::from(is_in_flight || timer == clock::NEVER);

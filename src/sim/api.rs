@@ -182,11 +182,12 @@ impl Sim {
     /// Returns a picture of the packets in the log, as an SVG image: one column per host, time
     /// downwards.
     ///
-    /// An arrow leads from the departure of a packet to its arrival. Those of lost packets are dashed
-    /// and end in a cross, copies are purple, and packets that are held or still on their way have half
-    /// an arrow. Pointing at an arrow shows the addresses. Notes ([`note`](Sim::note), crashes and
-    /// partitions) stand in the column of their host. Each event has a row of its own, so times are not
-    /// to scale. Hosts without an event have no column. The last 2,000 events are shown.
+    /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are
+    /// dashed and end in a cross, those of copies are purple, and packets that are held or still on
+    /// their way have half an arrow. Pointing at an arrow shows the addresses. Notes
+    /// ([`note`](Sim::note), crashes and partitions) are in the column of their host. Each event
+    /// has its own row, so times are not to scale. Hosts without an event have no column. The last
+    /// 2,000 events are shown.
     ///
     /// # Examples
     /// ```
@@ -246,9 +247,9 @@ impl Sim {
         self.world(|world| world.machine.allows_files.set(true));
     }
 
-    /// Returns what the simulation has refused, by name: each real thread, file or socket that a task
-    /// asked for, and the features of sockets that are not simulated, such as urgent data and unknown
-    /// options, each once. The same is printed to standard error when it happens.
+    /// Returns the requests that the simulation has refused, each once: real threads, files and
+    /// sockets, and features of sockets that are not simulated, such as urgent data and unknown
+    /// options. Each is also printed to standard error when it is refused.
     ///
     /// # Examples
     /// ```
@@ -265,8 +266,8 @@ impl Sim {
         self.world(|world| world.machine.refusals.borrow().clone())
     }
 
-    /// Returns whether the seed reproduces this run, as far as is known. It is false after a thread
-    /// outside the simulation has woken a task.
+    /// Returns whether the seed reproduces this run, as far as the simulation knows. It is false
+    /// after a thread outside the simulation has woken a task.
     pub fn is_replayable(&self) -> bool {
         self.world(|world| world.shared.foreign().is_empty())
     }
@@ -330,7 +331,8 @@ impl Faults {
         self.set(rate, |faults| &mut faults.again)
     }
 
-    /// Sets how often a call that creates a descriptor fails because there are none left (EMFILE).
+    /// Sets how often a call that creates a descriptor fails as if no descriptor were free
+    /// (EMFILE).
     #[track_caller]
     pub fn no_descriptors(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.no_descriptors)

@@ -104,7 +104,7 @@ impl Host {
     /// Starts a program on the host: runs the future that `start` returns as a task.
     /// [`restart`](Host::restart) calls `start` again.
     ///
-    /// If the program panics or returns an error, the simulation ends.
+    /// A panic or an error of the program ends the simulation.
     #[track_caller]
     pub fn spawn<F, Fut>(&self, start: F)
     where
@@ -165,8 +165,8 @@ impl Host {
         HostRun { host: *self, future }
     }
 
-    /// Turns the host's power off: nothing more is sent, its tasks are dropped, and its sockets
-    /// fail. Peers receive nothing and time out; after [`restart`](Host::restart) their old
+    /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets
+    /// fail. Peers receive nothing and time out. After [`restart`](Host::restart) their old
     /// connections are reset.
     pub fn crash(&self) {
         self.sim.kernel(|kernel| kernel.crash(self.id));

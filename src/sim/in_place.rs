@@ -1,4 +1,4 @@
-//! Simulations on the calling thread: tests of which only the clock is virtual, and `block_on` with
+//! Simulations on the calling thread: tests in which only the clock is virtual, and `block_on` with
 //! `NETPOLL_SIM=everywhere`.
 
 use std::future::Future;
@@ -10,15 +10,16 @@ use super::world::World;
 /// Runs the future of `test` on this thread with a virtual clock and real sockets. With the feature
 /// `attributes`, `#[netpoll::test(paused)]` does this for a test.
 ///
-/// `Instant`, `SystemTime`, [`sleep`](crate::task::sleep), deadlines and timeouts are virtual on this
-/// thread, as in a [simulation](crate::sim), and all tasks run on it. The clock advances to the next
-/// timer when no task can run, no event of a socket is pending, and no bytes that a TCP socket of
-/// the test has sent are in flight. So a test of a 30 s timeout takes no time, but an answer of another
-/// process or thread does not come before the timeout of the one that waits for it.
+/// `Instant`, `SystemTime`, [`sleep`](crate::task::sleep), deadlines and timeouts are virtual on
+/// this thread, as in a [simulation](crate::sim), and all tasks run on it. The clock advances to
+/// the next timer when no task can run, no event of a socket is pending, and no bytes that a TCP
+/// socket of the test has sent are in flight. So a test of a 30 s timeout takes no time. The clock
+/// does not wait for an answer of another process or thread: a timeout of the task that waits for
+/// it fires first.
 ///
 /// # Panics
-/// Panics inside another simulation or runtime. Panics if the test waits for an event without a timer,
-/// and none comes for a minute of real time.
+/// Panics inside another simulation or runtime. Panics if the test waits for an event without a
+/// timer, and none occurs for a minute of real time.
 ///
 /// # Examples
 /// ```

@@ -39,7 +39,7 @@
 //! With the feature `attributes`, `#[netpoll::test(sim, seeds = 100)]` turns an `async fn` that
 //! takes a [`Sim`] into such a test. A run that fails prints its seed; setting `NETPOLL_SEED` to it
 //! repeats the run. docs/SIMULATION.md is a guide, and lists what is simulated, what is restricted
-//! and what is not reproducible.
+//! and what a seed does not reproduce.
 //!
 //! # Requirements
 //! Linux with glibc on a 64-bit processor, linked dynamically. The feature defines functions of the

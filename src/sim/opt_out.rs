@@ -1,15 +1,15 @@
-//! Clock and random numbers of a simulation, for a program that defines `clock_gettime` and
-//! `getrandom` itself.
+//! The clock and the random numbers of a simulation, for programs that define `clock_gettime` and
+//! `getrandom` themselves.
 
 use std::time::Duration;
 
 use super::machine::current;
 
 /// Returns the time of the clock `clock` (`CLOCK_MONOTONIC`, `CLOCK_REALTIME` and so on) in the
-/// simulation of this thread. Returns `None` outside of simulations, and for clocks of CPU time.
+/// simulation of this thread. Returns `None` outside simulations, and for clocks of CPU time.
 ///
-/// A program that itself defines clock_gettime(2) is built with `--cfg netpoll_no_interpose`. In its
-/// simulations, std's `Instant` and `SystemTime` are real, unless its definition answers with this
+/// A program that defines clock_gettime(2) itself is built with `--cfg netpoll_no_interpose`. In
+/// its simulations, std's `Instant` and `SystemTime` are real, unless its definition calls this
 /// function. It takes no lock and makes no system call.
 ///
 /// # Examples
@@ -28,11 +28,11 @@ pub fn clock_gettime(clock: i32) -> Option<Duration> {
     current::clock(clock).map(Duration::from_nanos)
 }
 
-/// Fills `buf` with random numbers from the seed of this thread's simulation. Returns false, and leaves
-/// `buf` as it is, outside of simulations and in tests of which only the clock is virtual.
+/// Fills `buf` with random numbers from the seed of this thread's simulation. Returns false, and
+/// does not change `buf`, outside simulations and in tests in which only the clock is virtual.
 ///
-/// A program that itself defines getrandom(2) is built with `--cfg netpoll_no_interpose`. In its
-/// simulations, the keys of `HashMap` are real, unless its definition answers with this function.
+/// A program that defines getrandom(2) itself is built with `--cfg netpoll_no_interpose`. In its
+/// simulations, the keys of `HashMap` are real, unless its definition calls this function.
 ///
 /// # Examples
 /// ```

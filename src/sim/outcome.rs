@@ -1,4 +1,4 @@
-//! `Outcome`: what a test, or the program of a host, returns.
+//! `Outcome`: the result of a test, or of the program of a host.
 
 use std::fmt::Debug;
 

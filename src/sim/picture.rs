@@ -1,9 +1,9 @@
 //! The picture of a run as SVG: hosts are columns, packets are arrows, time runs downwards.
 //!
-//! Each departure, arrival and note in the log has a row of its own, in their order, so times are not to
-//! scale: microseconds and hours fit on one page. An arrow leads from the row of the departure to that of
-//! the arrival. The log has no numbers of packets: an arrival belongs to the oldest packet with the same
-//! addresses and fields that is still on its way.
+//! Each departure, arrival and note in the log has its own row, in the order of the log, so times
+//! are not to scale: microseconds and hours fit on one page. An arrow leads from the row of the
+//! departure to that of the arrival. Packets in the log have no numbers: an arrival belongs to the
+//! oldest packet with the same addresses and fields that has not arrived yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use super::machine::kernel::Kernel;
 use super::machine::kernel::log::{Fate, Summary, What, seconds};
 use super::report;
 
-/// The maximum number of rows: the last ones of the log.
+/// The maximum number of rows. The last ones of the log are shown.
 const ROWS_MAX: usize = 2000;
 
 const TIME_WIDTH: usize = 110;
@@ -27,7 +27,7 @@ text{font:11px sans-serif;fill:#222}.h{font-weight:bold;font-size:13px}.t{fill:#
 .p{stroke:#1f5f99;fill:none}.d{stroke:#8e44ad;fill:none}.f{stroke:#888;stroke-dasharray:4 3;fill:none}\
 .x{stroke:#c0392b;stroke-dasharray:4 3;fill:none}.k{stroke:#c0392b;stroke-width:2}";
 
-/// What became of a packet.
+/// The fate of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// It has not arrived yet, or is held.
@@ -97,7 +97,8 @@ impl Flow {
                 What::Packet(summary, fate @ (Fate::Arrived | Fate::Dropped(_))) => {
                     let key = key(summary);
                     let waiting = on_the_way.get_mut(&key);
-                    // A packet that is lost when it is sent is the last one; its entry follows at once.
+                    // A packet that is lost when it is sent is the last one, because its entry
+                    // follows immediately.
                     let is_at_departure = matches!(fate, Fate::Dropped(_))
                         && last.get(&key).is_some_and(|&index| {
                             let arrow = &flow.arrows[index];
@@ -112,8 +113,8 @@ impl Flow {
                         flow.arrows[index].text = summary.text.to_string();
                         continue;
                     }
-                    // A packet without a departure is a copy, unless a router has sent it or the log does not reach
-                    // back to it.
+                    // A packet without a departure is a copy, or was sent by a router, or left
+                    // before the log begins.
                     let row = flow.row(at);
                     let Some(original) = index.or_else(|| last.get(&key).copied()) else {
                         flow.notes.push((row, host, format!("{} from {}", report::fields(&summary.text), summary.src)));
@@ -142,7 +143,8 @@ impl Flow {
 
 fn key(summary: &Summary) -> Key {
     let text = summary.text.split_once(" (").map_or(&*summary.text, |(text, _)| text);
-    // An ICMP message names a protocol in brackets, and is told from others by its addresses.
+    // An ICMP message has the name of a protocol in brackets. Its addresses distinguish it from
+    // others.
     (summary.src, summary.dst, text.to_owned())
 }
 
@@ -153,7 +155,7 @@ fn escape(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
-            // XML has no other control characters.
+            // XML permits no other control characters.
             char if char.is_control() => escaped.push(' '),
             char => escaped.push(char),
         }
@@ -203,7 +205,7 @@ pub(super) fn svg(kernel: &Kernel) -> String {
             );
         }
     }
-    // Above all arrows.
+    // Drawn above all arrows.
     let mut labels = String::new();
     for arrow in flow.arrows.iter().filter(|arrow| arrow.row >= first) {
         let (x, to, row) = (x(arrow.from), x(arrow.to), y(arrow.row));

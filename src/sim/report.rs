@@ -132,7 +132,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Returns a packet as on the wire, from the IP header on.
+/// Returns the bytes of a packet on the wire, beginning with the IP header.
 fn wire(packet: &Packet) -> Vec<u8> {
     let (src, dst) = (octets(packet.src.ip()), octets(packet.dst.ip()));
     let is_v4 = packet.src.is_ipv4();
@@ -164,7 +164,7 @@ fn wire(packet: &Packet) -> Vec<u8> {
             (17, body, 6)
         }
         Body::Unreachable(of, why) => {
-            // The packet that caused it: its IP header and 8 bytes.
+            // The packet that caused the message: its IP header and 8 bytes.
             let inner = Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default(), Marks::default()) };
             let mut about = wire(&inner);
             if *of == Protocol::Tcp {
@@ -202,7 +202,7 @@ fn wire(packet: &Packet) -> Vec<u8> {
     header
 }
 
-/// Returns the packets that were kept, as a pcap file with nanoseconds (LINKTYPE_RAW).
+/// Returns the packets that were kept, as a pcap file with times in nanoseconds (LINKTYPE_RAW).
 pub(super) fn pcap(kernel: &Kernel) -> Vec<u8> {
     let mut file = Vec::new();
     file.extend(0xa1b2_3c4d_u32.to_le_bytes());

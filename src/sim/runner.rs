@@ -1,7 +1,7 @@
 //! Runs simulations: one thread per run, a watchdog, seeds, replay and minimisation.
 //!
 //! Each run has a new OS thread, so that per-thread state of std and other libraries (such as the
-//! keys of `HashMap`) starts afresh. The caller waits for the thread, and reports a task that never
+//! keys of `HashMap`) is new. The caller waits for the thread, and reports a task that never
 //! yields.
 //!
 //! # Environment
@@ -96,7 +96,7 @@ pub struct Builder {
 struct Plan {
     /// The number of the first fault that no longer takes place.
     most: Option<u64>,
-    /// Further faults that do not take place.
+    /// Other faults that do not take place.
     skipped: Vec<u64>,
 }
 
@@ -137,9 +137,9 @@ impl Builder {
         self
     }
 
-    /// Sets the real time after which a task that has not yielded fails the simulation, and for which a
-    /// simulation with [threads](Sim::allow_threads) waits for them when nothing else can happen. The
-    /// default is a minute.
+    /// Sets the real time after which a task that has not yielded fails the simulation. It is also
+    /// the time for which a simulation with [threads](Sim::allow_threads) waits for them when
+    /// nothing else can happen. The default is a minute.
     pub fn stuck_after(mut self, bound: Duration) -> Builder {
         self.stuck_after = bound;
         self
@@ -149,9 +149,8 @@ impl Builder {
     ///
     /// # Panics
     /// Panics if `test` panics, if a host's program fails, if no event is pending any more, if the
-    /// limit is over, or if a task does not yield for the real time of
-    /// [`stuck_after`](Builder::stuck_after). Also panics inside a
-    /// simulation.
+    /// limit has passed, or if a task does not yield for the real time of
+    /// [`stuck_after`](Builder::stuck_after). Also panics inside a simulation.
     pub fn run<F, Fut>(&self, test: F) -> Run<Fut::Output>
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -168,7 +167,7 @@ impl Builder {
         }
     }
 
-    /// Returns the run or its panic, and the notes for a message.
+    /// Returns the run, or its panic, and the notes for a message.
     fn try_run<F, Fut>(&self, test: F) -> (std::thread::Result<Run<Fut::Output>>, Notes)
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -224,7 +223,8 @@ impl Builder {
     }
 }
 
-/// Creates tables of the process, which take the hash keys of the thread that creates them: this one.
+/// Creates process-wide tables on this thread. Tables take the hash keys of the thread that creates
+/// them, so a simulation must not create them.
 pub(super) fn prepare() {
     crate::net::prepare_look_ups();
     crate::rt::poll::addresses::prepare();
@@ -232,7 +232,7 @@ pub(super) fn prepare() {
     crate::rt::sched::identity::prepare();
 }
 
-/// Details of a run for the message of a failure.
+/// Details of a run for the message about a failure.
 #[derive(Clone, Debug, Default)]
 struct Notes {
     log: String,
@@ -381,7 +381,7 @@ where
         }
     }
     plan.most = Some(high);
-    // Then leave out each of them alone.
+    // Then leaves out each of them alone.
     for number in (0..high).rev().take(256) {
         let mut fewer = plan.clone();
         fewer.skipped.push(number);

@@ -1,4 +1,5 @@
-//! The message of a simulation that stands still: each host's tasks with what they wait for, and its sockets.
+//! The message of a simulation that stands still: each host's tasks, what they wait for, and its
+//! sockets.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -32,7 +33,7 @@ fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTree
         of.is_some_and(|(_, socket)| matches!(socket.role, Role::Listener(_)))
     };
     let text = match waits {
-        Waits::Nothing => "waits for something else than a socket, timer or task (a lock or channel)".to_owned(),
+        Waits::Nothing => "waits for something other than a socket, timer or task (a lock or channel)".to_owned(),
         Waits::Turn | Waits::WokenByThread | Waits::WokenByTask(_) => "is about to run".to_owned(),
         Waits::Readable(tag) if is_listener(tag) => on("to accept from", tag),
         Waits::Readable(tag) => on("to read from", tag),
@@ -51,7 +52,7 @@ fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTree
 }
 
 impl World {
-    /// Fails: no task can run, and no event or timer will change that.
+    /// Fails the simulation: no task can run, and no event or timer will change that.
     #[cold]
     pub(super) fn stop_as_quiet(&self) -> ! {
         panic!("{}", self.waits())

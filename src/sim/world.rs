@@ -1,7 +1,7 @@
 //! `World`: one simulation on one thread, and its run loop.
 //!
 //! # States of the thread
-//! *outside* → [`World::enter`] → *inside* → the guard is dropped → *outside*. Inside, the thread's
+//! *outside* → [`World::run`] → *inside* → the guard is dropped → *outside*. Inside, the thread's
 //! clock, random numbers and sockets are the world's, tasks spawned on it belong to the world, and
 //! it owns a processor for its timers.
 //!
@@ -17,8 +17,9 @@
 //! # Invariants
 //! * Neither the kernel nor the scheduler is borrowed while foreign code runs: futures,
 //!   destructors, wakers.
-//! * All random choices and all orders depend only on the seed. Of the task numbers of the process
-//!   only the order is used, which is the order in which the world's tasks were spawned.
+//! * All random choices and all orders depend only on the seed. Only the order of task numbers is
+//!   used, which is the order in which the world's tasks were spawned, because the numbers belong
+//!   to the process.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -51,12 +52,14 @@ use crate::rt::sched::task_data::TaskData;
 use crate::rt::unsent;
 use crate::rt::waiters::{Wakers, drop_payload};
 
-/// The maximum number of I/O operations per turn before the task yields. It is smaller than
-/// outside, so that tasks are preempted in more places.
+/// The maximum number of I/O operations per turn before the task yields. The random budget is often
+/// smaller than outside, so that tasks are preempted in more places.
 const BUDGET_MAX: u64 = 32;
 
-/// Of this many draws, one may choose any task while control tasks are runnable. The others choose a
-/// control task.
+/// While control tasks and others are runnable, one of this many draws may choose any task, and the
+/// others choose a control task. This does not depend on
+/// [`control_share`](crate::rt::Builder::control_share): a simulation does not measure the time of
+/// turns.
 const CONTROL_DRAWS: u64 = 20;
 
 /// The default of [`World::patience_ms`].
@@ -98,7 +101,7 @@ pub(super) struct Member {
     waker: Waker,
 }
 
-/// Something that can run.
+/// A future that can be polled.
 enum Ready {
     Task(Runnable<TaskData>),
     /// The future of the test.
@@ -115,7 +118,7 @@ pub(super) struct Schedule {
     control_draws: u64,
 }
 
-/// Returns whether the tasks spawned with this tag still exist.
+/// Returns whether the tasks that were spawned with this tag still exist.
 fn is_current(lives: &[u16], tag: Tag) -> bool {
     lives.get(usize::from(tag.host)).copied().unwrap_or_default() == tag.life
 }
@@ -228,7 +231,7 @@ impl World {
         World::with_machine(seed, Machine::new(seed, move || notified.note_foreign()), shared)
     }
 
-    /// Creates a world of which only the clock is virtual.
+    /// Creates a world in which only the clock is virtual.
     pub(super) fn with_real_sockets() -> io::Result<World> {
         let shared = Arc::<Shared>::default();
         let notified = shared.clone();
@@ -272,7 +275,7 @@ impl World {
         Fut: Future,
     {
         assert!(!is_here(), "a simulation cannot run inside another: use the existing `Sim`");
-        assert!(!context::is_inside(), "a simulation cannot run inside of a runtime: call it outside of `block_on`");
+        assert!(!context::is_inside(), "a simulation cannot run inside a runtime: call it outside `block_on`");
         CURRENT.with(|current| current.set(self));
         let machine = self.machine.enter();
         self.machine.on_long_block.set(Some(ask_to_yield));
@@ -351,13 +354,13 @@ impl World {
         self.machine.tag.set(Tag { world: self.id, host, life });
     }
 
-    /// Returns whether the tasks spawned with this tag still exist.
+    /// Returns whether the tasks that were spawned with this tag still exist.
     fn is_alive(&self, tag: Tag) -> bool {
         is_current(&self.schedule.borrow().lives, tag)
     }
 
-    /// Queues a task. If its host has ended it, its future is dropped later, and not here: the caller is
-    /// a waker, which may be called under a lock that the future's destructor takes.
+    /// Queues a task. If its host has ended it, its future is dropped later, not here: the caller
+    /// is a waker, which may be called under a lock that the future's destructor takes.
     fn add(&self, runnable: Runnable<TaskData>) {
         let data = runnable.metadata();
         let (tag, number) = (data.tag(), data.number());
@@ -380,8 +383,8 @@ impl World {
         }
     }
 
-    /// Takes the next task to be polled. Control tasks go first most of the time: a program can rely
-    /// neither on their order nor on the others'.
+    /// Takes the next task to be polled. Control tasks go first in most draws; a program can rely
+    /// neither on their order nor on that of the other tasks.
     fn draw(&self) -> Option<Ready> {
         let Schedule { ready, control_draws, .. } = &mut *self.schedule.borrow_mut();
         let is_control = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().lane() == Lane::Control);
@@ -399,7 +402,7 @@ impl World {
                 }
             };
             if is_first {
-                // In the order of wake-ups for `Fifo`, where no `swap_remove` has changed it.
+                // `swap_remove` would change the order of wake-ups, which `Fifo` uses.
                 return Some(ready.remove(control[at]));
             }
         }
@@ -493,8 +496,8 @@ impl World {
         });
     }
 
-    /// Drops the futures of queued tasks whose hosts have ended them, and of those that become queued by
-    /// that.
+    /// Drops the futures of queued tasks whose hosts have ended them, including tasks that this
+    /// makes runnable.
     fn drop_ended(&self) {
         loop {
             let ended: Vec<Ready> = {
@@ -553,10 +556,10 @@ impl World {
         self.give_back_slots();
     }
 
-    /// Gives the slots of the poll cache back. A socket that is still open keeps its slot.
+    /// Returns the slots to the poll cache. A socket that is still open keeps its slot.
     fn give_back_slots(&self) {
         let cache = &runtime().cache;
-        // While the slots are still the simulation's.
+        // Disarmed while the slots still belong to the simulation.
         self.machine.slots.borrow().taken.iter().filter_map(|&index| cache.get(index)).for_each(|desc| desc.disarm());
         let free = slots::release(&self.machine);
         free.iter().filter_map(|&index| cache.get(index)).for_each(|desc| cache.free(desc));

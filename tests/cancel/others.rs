@@ -80,7 +80,7 @@ fn every_kind_of_udp_receive() {
                 }
                 other.send_to(b"next", to).await.unwrap();
                 let (count, _) = one.recv_from(&mut rest).await.unwrap();
-                assert_eq!(&rest[..count], b"next", "{kind}: one datagram, once");
+                assert_eq!(&rest[..count], b"next", "{kind}: one datagram, received once");
                 taken.is_some()
             })
             .await;
@@ -126,7 +126,7 @@ fn every_kind_of_udp_send() {
                 } else {
                     one.send_to(b"next", to).await.unwrap();
                 }
-                assert_eq!(other.recv_from(&mut buf).await.unwrap().0, 4, "{kind}: what was dropped sent nothing");
+                assert_eq!(other.recv_from(&mut buf).await.unwrap().0, 4, "{kind}: the dropped operation sent nothing");
                 sent.is_some()
             })
             .await;
@@ -148,7 +148,7 @@ fn binding_udp_by_name_and_closing() {
             let socket = UdpSocket::bind(own_address()).await.unwrap();
             let addr = socket.local_addr().unwrap();
             let outcome = drop_at(at, socket.close(), async || {}).await;
-            UdpSocket::bind(addr).await.expect("the close has begun, so it ends");
+            UdpSocket::bind(addr).await.expect("a close that has begun completes");
             outcome.output.is_some()
         })
         .await;
@@ -191,7 +191,7 @@ fn every_kind_of_unix_stream_operation() {
                         assert_eq!(one.read(&mut rest).await.unwrap(), 5, "{kind}");
                     }
                     other.write_all(b"next").await.unwrap();
-                    assert_eq!(one.read(&mut rest).await.unwrap(), 4, "{kind}: read once");
+                    assert_eq!(one.read(&mut rest).await.unwrap(), 4, "{kind}: the data is read once");
                 }
                 taken.is_some()
             })
@@ -343,7 +343,7 @@ fn unix_messages() {
             if outcome.output.is_some() {
                 assert_eq!(receiver.recv_from(&mut buf).await.unwrap().0, 5);
             }
-            assert_eq!(receiver.recv_from(&mut buf).await.unwrap().0, 3, "what was dropped sent nothing");
+            assert_eq!(receiver.recv_from(&mut buf).await.unwrap().0, 3, "the dropped operation sent nothing");
             outcome.output.is_some()
         })
         .await;
@@ -388,7 +388,7 @@ fn ends_of_a_pipe() {
             let mut buf = [0; 8];
             let (next, read) = both(other.write_all(b"next"), one.read(&mut buf)).await;
             next.unwrap();
-            assert_eq!(read.unwrap(), 4, "nothing is left of what was dropped");
+            assert_eq!(read.unwrap(), 4, "the dropped write leaves no data");
             outcome.output.is_some()
         })
         .await;
@@ -559,7 +559,7 @@ fn copies_and_files() {
             while let count @ 1.. = server.read(&mut buf).await.unwrap() {
                 got.set(got.get() + count);
             }
-            assert_eq!(got.get(), sent, "what is said to be sent has come");
+            assert_eq!(got.get(), sent, "all data reported as sent has arrived");
             // The window opens only once here: no further wake-up comes.
             outcome.output.is_some() || at.polls >= 2
         })
@@ -567,7 +567,7 @@ fn copies_and_files() {
         sweep("send_zerocopy", async |at| {
             let (client, server) = fresh_pair().await;
             if client.set_zerocopy(true).is_err() {
-                println!("no MSG_ZEROCOPY here");
+                println!("skipped: no MSG_ZEROCOPY");
                 return true;
             }
             let outcome = drop_at(at, client.send_zerocopy(vec![5; 1000]), async || {}).await;

@@ -73,5 +73,5 @@ pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
 
 /// Waits until no operation waits, while sockets are open.
 pub(crate) async fn no_operation_waits(what: &str, at: At) {
-    becomes(&format!("the waiters of {what} to be gone, dropped {at:?}"), || rt::metrics().waiters == 0).await;
+    becomes(&format!("no waiter of {what} to be left, dropped {at:?}"), || rt::metrics().waiters == 0).await;
 }

@@ -408,7 +408,7 @@ fn dropped_close_still_closes() {
             outcome.output.is_some()
         })
         .await;
-        sweep("the traits' close", async |at| {
+        sweep("close of the traits", async |at| {
             let (client, server) = fresh_pair().await;
             let mut stream = &client;
             let outcome = drop_at(at, io::WriteExt::close(&mut stream), async || {}).await;
@@ -512,8 +512,8 @@ fn cancelling_tasks() {
             no_operation_waits("cancel", at).await;
             round_trip(&client, &server).await;
             if let Some(output) = &outcome.output {
-                assert!(output.is_none(), "it had not ended");
-                assert!(gone.load(Ordering::SeqCst), "the cancel has ended, so the future is gone");
+                assert!(output.is_none(), "the task had not ended");
+                assert!(gone.load(Ordering::SeqCst), "the cancellation is complete, so the future is dropped");
             }
             outcome.output.is_some()
         })
@@ -560,7 +560,7 @@ fn randomly_dropped_operations_do_not_interfere() {
             for handle in handles {
                 handle.await;
             }
-            becomes("no waiter but the echo", || rt::metrics().waiters <= 1).await;
+            becomes("no waiter except the echo", || rt::metrics().waiters <= 1).await;
             client.force_close().await.unwrap();
             echo.await;
         }

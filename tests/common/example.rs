@@ -67,7 +67,7 @@ impl Example {
         loop {
             match self.child.try_wait().expect("a child") {
                 Some(status) => return (status, output),
-                None => assert!(Instant::now() < deadline, "does not end: {output}"),
+                None => assert!(Instant::now() < deadline, "the example does not end: {output}"),
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -82,7 +82,7 @@ impl Drop for Example {
 }
 
 pub fn path(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("this test has a path");
+    let test = std::env::current_exe().expect("the path of this test");
     let path = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps").join("examples").join(name);
     assert!(path.exists(), "{} is missing: `cargo test` builds it, so does `cargo build --examples`", path.display());
     path

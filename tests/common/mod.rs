@@ -318,7 +318,7 @@ pub fn set_nofile(count: u64) {
 pub fn has_ipv6() -> bool {
     let has = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !has {
-        println!("skipped: no ::1 here");
+        println!("skipped: no ::1 on this machine");
     }
     has
 }
@@ -328,7 +328,7 @@ pub fn has_ipv6() -> bool {
 pub fn has_descriptors(count: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < count) {
-        println!("skipped: {count} descriptors are needed here, {:?} may be had", limit.maximum);
+        println!("skipped: {count} descriptors are needed, the limit is {:?}", limit.maximum);
         return false;
     }
     if limit.current.is_some_and(|now| now < count) {

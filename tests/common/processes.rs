@@ -92,7 +92,7 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     let output = output(command.envs(variables.iter().copied())).unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "child of {name}: {}\n{text}", output.status);
-    assert!(text.contains("1 passed"), "no test of the name {name}\n{text}");
+    assert!(text.contains("1 passed"), "no test has the name {name}\n{text}");
     Some(text)
 }
 
@@ -117,11 +117,11 @@ pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     command.args(["-m", "-n", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
     let output = output(command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(CHILD, name));
     std::fs::remove_dir_all(&folder).unwrap();
-    let Ok(output) = output else { return println!("skipped: no unshare(1) here") };
+    let Ok(output) = output else { return println!("skipped: no unshare(1) on this machine") };
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let is_skipped = !output.status.success() && !text.contains("running 1 test");
     if is_skipped {
-        return println!("skipped: no namespaces here: {text}");
+        return println!("skipped: no namespaces on this machine: {text}");
     }
     assert!(output.status.success() && text.contains("1 passed"), "child of {name}: {}\n{text}", output.status);
 }

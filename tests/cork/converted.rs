@@ -1,4 +1,4 @@
-//! Conversions to other types: what was gathered precedes what the new owner writes.
+//! Conversions to other types: the gathered bytes precede the bytes that the new owner writes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! Shutdowns, closes and conversions send first.
+//! Shutdowns, closes and conversions send the gathered bytes first.
 
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -28,7 +28,7 @@ pub(super) async fn stuff(ours: &TcpStream) -> usize {
     panic!("the socket does not fill");
 }
 
-/// Returns the number of gathered bytes of the only socket that has some of this connection.
+/// Returns the number of gathered bytes of the only socket of this connection that has some.
 fn info_of(ours: &TcpStream) -> Option<usize> {
     let local = ours.local_addr().unwrap();
     let snapshot = netpoll::rt::inspect();
@@ -191,7 +191,7 @@ fn forked_child_does_not_send() {
                 }
                 pid => {
                     let mut status = 0;
-                    // SAFETY: waits for the child that was just made.
+                    // SAFETY: waits for the child that was just created.
                     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
                     assert_eq!(status, 0);
                 }

@@ -1,5 +1,5 @@
-//! A gathered write has returned `Ok`, and its bytes cannot be sent: the next operation says so,
-//! once.
+//! Bytes of a gathered write that has returned `Ok` cannot be sent: the next operation returns the
+//! error, once.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn next_write_reports_the_failure() {
     run(async {
         let ours = failed().await;
         assert_late(ours.write(b"x").await);
-        // From here on the kernel answers.
+        // From here on the kernel returns the errors.
         for _ in 0..3 {
             assert_eq!(ours.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         }

@@ -72,7 +72,7 @@ fn full_socket_that_only_reads_sends_the_rest_after_a_shutdown() {
                 (ours, peer, total)
             });
             rt::shutdown(LONG).unwrap();
-            // Not even the descriptor is asked for, which would flush.
+            // The descriptor is not used either, because that would flush.
             task::block_on(async move {
                 let answer = task::spawn(async move {
                     let mut buf = [0; 4];
@@ -108,7 +108,7 @@ fn child_process_does_not_end_the_stream_before_the_rest_is_sent() {
                 }
                 pid => {
                     let mut status = 0;
-                    // SAFETY: waits for the child that was just made.
+                    // SAFETY: waits for the child that was just created.
                     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
                     assert_eq!(status, 0);
                 }

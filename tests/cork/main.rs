@@ -1,11 +1,10 @@
-//! Gathering of writes (`set_auto_cork`): what leaves when, in which order, and what becomes of
-//! errors, full sockets, deadlines and closes.
+//! Gathering of writes (`set_auto_cork`): when and in which order bytes are sent, and what happens
+//! on errors, full sockets, deadlines and closes.
 //!
-//! `turns` has the ends of turns, which send. `room` has sockets that are full. `errors` and `ends`
-//! have what follows a failure, a shutdown and a close. `converted` has conversions to other types.
-//! `full_ends` has closes and shutdowns of the runtime with a full socket, `rest` what a task sends
-//! after a close. `random` compares random
-//! programs with an oracle.
+//! `turns` tests the ends of turns, which send. `room` tests full sockets. `errors` and `ends` test
+//! what follows a failure, a shutdown and a close. `converted` tests conversions to other types.
+//! `full_ends` tests closes and shutdowns of the runtime with a full socket, and `rest` the bytes
+//! that a task sends after a close. `random` compares random programs with an oracle.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -75,7 +74,7 @@ async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
         rest += count.unwrap();
     }
     task::yield_now().await;
-    assert!(rest > 0 && gathered(ours) == rest, "the socket has taken them");
+    assert!(rest > 0 && gathered(ours) == rest, "the socket has accepted the bytes");
     (kernel + rest, kernel)
 }
 

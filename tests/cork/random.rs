@@ -1,5 +1,5 @@
-//! Random programs against an oracle: what the peer receives is what the writes have returned, in
-//! order and without a tear, whatever happens in between.
+//! Random programs against an oracle: the peer receives exactly the bytes that writes have
+//! accepted, in order and without interleaving, whatever happens in between.
 
 use std::io;
 use std::task::Poll;
@@ -33,7 +33,7 @@ impl Random {
     }
 }
 
-/// Reads everything, with pauses and sizes that `random` draws, and compares it.
+/// Reads everything, with random pauses and sizes, and compares it.
 async fn verify(peer: TcpStream, mut random: Random) -> usize {
     let (mut at, mut buf) = (0, vec![0; 70_000]);
     loop {
@@ -107,7 +107,7 @@ async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
                 _ => streams.push(ours.clone()),
             },
             _ => {
-                // Moves to another thread, perhaps.
+                // May move to another thread.
                 let (clone, owned) = (ours.clone(), bytes.clone());
                 task::spawn(async move { clone.write_all(&owned).await }).await?;
                 at += bytes.len();
@@ -142,7 +142,7 @@ fn peer_receives_exactly_the_accepted_bytes() {
     });
 }
 
-/// The end of the connection comes at any time: what arrives is a prefix of what was written.
+/// The end of the connection comes at any time: the peer receives a prefix of the written bytes.
 #[test]
 fn closed_connection_delivers_a_prefix() {
     run(async {

@@ -1,4 +1,4 @@
-//! The rest of a close, which a task sends because the kernel does not take it.
+//! The bytes that remain at a close because the kernel does not take them. A task sends them.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -1,4 +1,4 @@
-//! The socket is full: a task sends the rest, and writes wait as without the option.
+//! A full socket: a task sends the rest, and writes wait as without the option.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::task::Poll;
@@ -30,7 +30,7 @@ async fn fill(ours: &TcpStream) -> usize {
 async fn gather(ours: &TcpStream, number: i32) -> usize {
     ours.write_all(&[8; 100]).await.unwrap();
     task::yield_now().await;
-    assert_eq!(info(number).gathered(), 100, "the socket has taken them");
+    assert_eq!(info(number).gathered(), 100, "the socket has accepted the bytes");
     100
 }
 
@@ -86,7 +86,7 @@ fn deadline_ends_writes_and_flushes_and_loses_no_byte() {
         assert_timeout(ours.write_all(b"late").await);
         assert_timeout(WriteExt::flush(&mut &ours).await);
         assert_eq!(info(number).gathered(), 100);
-        // The deadline stays over: the gathered bytes do not depend on it.
+        // The deadline stays expired: the gathered bytes do not depend on it.
         let mut buf = vec![0; total];
         read_exact(&peer, &mut buf).await.unwrap();
         assert_eq!(buf[total - 100..], [8; 100]);
@@ -252,7 +252,7 @@ fn expired_deadline_precedes_gathering() {
     });
 }
 
-/// The deadline passes after the write. The flush sends before it looks at the deadline.
+/// The deadline passes after the write. The flush sends before it checks the deadline.
 #[test]
 fn flush_after_the_deadline_succeeds_if_everything_is_sent() {
     run(async {

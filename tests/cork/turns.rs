@@ -1,4 +1,4 @@
-//! The turn ends, or its task waits: what was gathered is sent.
+//! At the end of a turn, or when its task waits, the gathered bytes are sent.
 
 use std::io::IoSlice;
 use std::sync::mpsc;
@@ -110,7 +110,7 @@ fn vectored_writes_of_all_are_gathered() {
     });
 }
 
-/// Each of these waits within the turn for what follows from its own bytes.
+/// Each of these waits, within the turn, for an effect of its own bytes.
 #[test]
 fn any_wait_sends_first() {
     run(async {
@@ -143,7 +143,7 @@ fn any_wait_sends_first() {
     });
 }
 
-/// Nothing of this crate is asked in the turn any more.
+/// After its writes the turn makes no further call of this crate.
 #[test]
 fn turn_that_blocks_its_thread_is_sent_by_the_watcher() {
     run(async {

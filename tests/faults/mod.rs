@@ -139,7 +139,7 @@ impl Drop for Stale {
     }
 }
 
-// ---- state: plain statics, because there are calls before `main` ----
+// ---- state: plain statics, because calls are made before `main` ----
 
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -347,7 +347,7 @@ macro_rules! interpose {
                 Answer::Short($r) => $short,
                 Answer::Real | Answer::After(_) => {}
             }
-            // SAFETY: the caller's promise; a length was made shorter at most.
+            // SAFETY: the caller's promise; a length was only made shorter.
             let result = unsafe { function($($arg),*) };
             if let Answer::After(errno) = answer {
                 set_errno(errno);
@@ -372,7 +372,7 @@ fn shorter_message(message: *const msghdr, random: u64) -> *const msghdr {
     if copy.msg_controllen != 0 || copy.msg_iovlen == 0 {
         return message;
     }
-    // SAFETY: it has one buffer at least.
+    // SAFETY: it has at least one buffer.
     let mut first = unsafe { *copy.msg_iov };
     first.iov_len = shorter(first.iov_len, random);
     COPY.with(|cell| {
@@ -406,7 +406,7 @@ fn fcntl_name(command: c_int) -> &'static str {
 
 /// A connect of a Unix socket has completed when the call returns.
 fn connect_name(address: *const sockaddr) -> &'static str {
-    // SAFETY: the caller's address has a family at least.
+    // SAFETY: the caller's address has at least a family.
     if c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX { "connect unix" } else { "connect" }
 }
 
@@ -570,7 +570,7 @@ fn wait(
             batch.swap(index, next() as usize % (index + 1));
         }
     }
-    // SAFETY: the caller's buffer has `most` places, and the batch is no longer and elsewhere.
+    // SAFETY: the caller's buffer has `most` places, and the batch is no longer and does not overlap it.
     unsafe { std::ptr::copy_nonoverlapping(batch.as_ptr(), events, batch.len()) };
     batch.len() as c_int
 }
@@ -583,7 +583,7 @@ pub unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, most
     let address = real(&REAL, c"epoll_wait", c"__interceptor_epoll_wait");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
-    // SAFETY: the caller's promise; fewer are asked for at most.
+    // SAFETY: the caller's promise; at most as many events are requested.
     wait("epoll_wait", epoll, events, most, |most| unsafe { function(epoll, events, most, millis) })
 }
 
@@ -601,6 +601,6 @@ pub unsafe extern "C" fn epoll_pwait2(
     let address = real(&REAL, c"epoll_pwait2", c"__interceptor_epoll_pwait2");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
-    // SAFETY: the caller's promise; fewer are asked for at most.
+    // SAFETY: the caller's promise; at most as many events are requested.
     wait("epoll_pwait2", epoll, events, most, |most| unsafe { function(epoll, events, most, limit, mask) })
 }

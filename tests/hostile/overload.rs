@@ -155,7 +155,7 @@ fn server_memory_stays_below_limit() {
         let (clients, buffer) = crowd();
         let group = Group::new("limited").ok();
         if group.is_none() {
-            figure("11", "no control group may be made here: the ceiling is not enforced");
+            figure("11", "skipped: control groups are not permitted, so the limit is not enforced");
         }
         let (mut server, address) = start(group.as_ref(), true);
         let counts = Arc::new(Clients::default());
@@ -365,7 +365,7 @@ fn panics_stay_contained() {
         drop(client);
         park_on(service).unwrap();
         eventually("nothing is left", || rt::metrics().descriptors == 0 && rt::metrics().waiters == 0);
-        eventually("half of the sleepers are left", || rt::metrics().tasks_alive == rounds as u64 / 2);
+        eventually("half of the sleeping tasks are left", || rt::metrics().tasks_alive == rounds as u64 / 2);
         // They are dropped on this thread, which contains their panics.
         EXPECTED.set(true);
         rt::shutdown(Duration::from_secs(120)).unwrap();
@@ -374,7 +374,7 @@ fn panics_stay_contained() {
         figure(
             "11",
             format_args!(
-                "{rounds} × a panic in a poll, two in destructors; {} in wakers: {} contained outside tasks, the service went on; {:.1?}",
+                "{rounds} × a panic in a poll, two in destructors; {} in wakers: {} contained outside tasks, the service continued; {:.1?}",
                 trapped.load(Ordering::SeqCst),
                 rt::metrics().contained_panics,
                 begin.elapsed()

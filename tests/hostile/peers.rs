@@ -37,7 +37,7 @@ where
     let counts = served.clone();
     let accepts = task::spawn(async move {
         loop {
-            // An error of accept(2) concerns one connection and does not end the service.
+            // An error of accept(2) affects one connection and does not end the service.
             let Ok((stream, _)) = listener.accept().await else { continue };
             counts.accepted.fetch_add(1, Ordering::Relaxed);
             let (service, counts) = (service(stream), counts.clone());
@@ -78,7 +78,7 @@ fn round_trip(mut stream: &net::TcpStream) -> Duration {
 /// Asserts that the service has released everything.
 fn is_clean(fds: usize, accepts: task::JoinHandle<()>) {
     park_on(accepts.cancel());
-    eventually("all is given back", || {
+    eventually("all resources are released", || {
         let metrics = rt::metrics();
         (metrics.descriptors, metrics.waiters, metrics.tasks_alive) == (0, 0, 0)
     });
@@ -125,7 +125,7 @@ fn silent_clients_do_not_delay_others() {
             connect(address)
         };
         let crowd: Vec<_> = (0..silent).map(silent_client).collect();
-        eventually("all are accepted", || {
+        eventually("all clients are accepted", || {
             round_trip(&honest);
             count(&served.accepted) == silent + 1
         });
@@ -149,7 +149,7 @@ fn silent_clients_do_not_delay_others() {
             among.push(round_trip(&honest));
             thread::sleep(Duration::from_micros(500));
         }
-        eventually("the silent are shown out", || {
+        eventually("the silent clients are disconnected", || {
             round_trip(&honest);
             count(&served.timed_out) >= silent
         });
@@ -170,7 +170,7 @@ fn silent_clients_do_not_delay_others() {
             ),
         );
         // The task with its buffer of 512 bytes, and the runtime's memory for a socket.
-        assert!(each < 4096, "{each} bytes a silent connection");
+        assert!(each < 4096, "{each} bytes per silent connection");
         limit("p99 of an honest client", percentile(&mut among, 99.0), Duration::from_millis(5));
         drop((crowd, honest));
         is_clean(fds, accepts);
@@ -210,7 +210,7 @@ fn clients_that_never_read_are_disconnected() {
             })
             .collect();
         let made = begin.elapsed();
-        eventually("all are shown out", || count(&served.ended) == crowd);
+        eventually("all clients are disconnected", || count(&served.ended) == crowd);
         let took = begin.elapsed();
         assert_eq!(count(&served.timed_out), crowd);
         let left = live_bytes() - bytes;
@@ -230,8 +230,8 @@ fn clients_that_never_read_are_disconnected() {
 
 /// Crowds connect and close, a third with a byte, a third with a reset, with a backlog of 128.
 #[test]
-fn connection_storms_leak_nothing() {
-    process("peers::connection_storms_leak_nothing", 120, 300, || {
+fn connection_bursts_leak_nothing() {
+    process("peers::connection_bursts_leak_nothing", 120, 300, || {
         let own = own_network();
         let (fds, storm, threads) = (fd_count(), size(2_000, 50_000), 4);
         let (address, served, accepts) = serve(listen("0.0.0.0:0"), |stream| async move { echo(&stream).await });
@@ -255,7 +255,7 @@ fn connection_storms_leak_nothing() {
         for crowd in crowds {
             crowd.join().unwrap();
         }
-        eventually("all have come and gone", || count(&served.ended) == storm);
+        eventually("all clients have disconnected", || count(&served.ended) == storm);
         let took = begin.elapsed();
         assert_eq!(count(&served.accepted), storm);
         let honest = connect(SocketAddr::from(([127, 0, 0, 1], address.port())));
@@ -349,7 +349,7 @@ fn beside_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
             }
         })
     });
-    eventually("it is at full speed", || count(&taken) > 4 << 20);
+    eventually("the connection is at full speed", || count(&taken) > 4 << 20);
     let (begin, before) = (Instant::now(), count(&taken));
     let result = visit();
     let rate = (count(&taken) - before) as f64 / begin.elapsed().as_secs_f64() / 1e6;
@@ -443,7 +443,7 @@ fn resets_are_reported_as_resets() {
             let under_way = Arc::new(AtomicUsize::new(0));
             for n in 0..half as u64 {
                 // Fewer than the backlog: a dial to a full queue takes a second.
-                becomes("a place is free", || count(&under_way) < 16).await;
+                becomes("the queue has room", || count(&under_way) < 16).await;
                 under_way.fetch_add(1, Ordering::Relaxed);
                 let (told, under_way) = (told.clone(), under_way.clone());
                 drop(task::spawn(async move {
@@ -463,8 +463,7 @@ fn resets_are_reported_as_resets() {
         park_on(dials);
         let mut kinds = Kinds::new();
         for _ in 0..half * 2 {
-            let (what, result) =
-                tell.recv_timeout(Duration::from_secs(120)).expect("every connection hears of its end");
+            let (what, result) = tell.recv_timeout(Duration::from_secs(120)).expect("every connection reports its end");
             note(&mut kinds, what, &result);
         }
         figure("9", format_args!("{} resets in {:.1?}: {kinds:?}", half * 2, begin.elapsed()));

@@ -16,7 +16,7 @@ static LIVE: AtomicI64 = AtomicI64::new(0);
 /// Counts the allocated bytes: exact where the resident size is noisy.
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: every call is forwarded to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size() as i64, Ordering::Relaxed);
@@ -91,7 +91,7 @@ pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
         let watchdog = thread::spawn(move || {
             if wait.recv_timeout(most) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let _ = writeln!(io::stderr(), "{:#?}", netpoll::rt::metrics());
-                let _ = writeln!(io::stderr(), "not over within {most:?}");
+                let _ = writeln!(io::stderr(), "not ended within {most:?}");
                 std::process::abort();
             }
         });

@@ -269,7 +269,7 @@ fn soak_grows_nothing() {
             number += 1;
             round(address, length, number, &counts);
             // The listener, and the service that waits for it.
-            eventually("all is at rest", || {
+            eventually("everything is at rest", || {
                 let metrics = rt::metrics();
                 (metrics.descriptors, metrics.waiters, metrics.tasks_alive) == (1, 1, 1)
             });

@@ -1,10 +1,10 @@
 //! Row 9: bytes through a network that loses, delays, duplicates, reorders and damages packets; and
 //! peers whose network is cut.
 //!
-//! Kernels of small machines often lack netem, so the test makes the weather: two network
-//! namespaces, a TUN device in each, and a thread that carries packets between them and keeps
-//! delayed ones in a heap. The kernel's TCP is at both ends. This needs root, `/dev/net/tun` and
-//! ip(8). Without these the tests print that and return.
+//! Kernels of small machines often lack netem, so the test simulates the network itself: two
+//! network namespaces, a TUN device in each, and a thread that carries packets between them and
+//! keeps delayed ones in a heap. The kernel's TCP is at both ends. This needs root, `/dev/net/tun`
+//! and ip(8). Without these the tests print that and return.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -91,7 +91,7 @@ impl Place {
         match wait.recv().unwrap() {
             Ok(device) => Some((Place { jobs }, device)),
             Err(why) => {
-                figure("9", format_args!("not run here: {why}"));
+                figure("9", format_args!("skipped: {why}"));
                 None
             }
         }
@@ -106,7 +106,7 @@ impl Place {
     }
 }
 
-/// Two places, and the weather between them until the value is dropped.
+/// Two hosts, and the network between them until the value is dropped.
 struct Link {
     here: Place,
     there: Place,
@@ -251,7 +251,7 @@ struct Outcome {
     longest: Duration,
 }
 
-/// Runs connections through one weather. Each completes or ends by its deadline.
+/// Runs connections over one network. Each completes or ends by its deadline.
 fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duration) -> Option<Outcome> {
     let link = Link::new(weather, seed)?;
     let (listener, address) = link.listen();
@@ -374,7 +374,7 @@ fn data_is_intact_under_network_faults() {
             ),
         );
         assert!(whole * 10 >= cells.len() * streams * 9, "{outcomes:?}");
-        eventually("all is given back", || rt::metrics().descriptors == 0 && rt::metrics().waiters == 0);
+        eventually("all resources are released", || rt::metrics().descriptors == 0 && rt::metrics().waiters == 0);
         rt::shutdown(Duration::from_secs(120)).unwrap();
         eventually("no descriptor is left", || fd_count() == fds);
     });
@@ -383,8 +383,8 @@ fn data_is_intact_under_network_faults() {
 /// The network is cut and restored: deadlines and TCP_USER_TIMEOUT end waits that the kernel would
 /// continue for minutes.
 #[test]
-fn peer_behind_cut_network_blocks_no_one_else() {
-    process("weather::peer_behind_cut_network_blocks_no_one_else", 60, 60, || {
+fn peer_behind_cut_network_blocks_no_other() {
+    process("weather::peer_behind_cut_network_blocks_no_other", 60, 60, || {
         let Some(link) = Link::new(Weather::default(), 77) else { return };
         let (listener, address) = link.listen();
         let (clients, servers): (Vec<_>, Vec<_>) = link.here.run(move || {
@@ -462,7 +462,7 @@ fn peer_behind_cut_network_blocks_no_one_else() {
             };
             // A reset, or a timeout of the kernel for unacknowledged data. The orderly end may come
             // first.
-            let error = future::timeout(Duration::from_secs(120), write).await.expect("told").unwrap_err();
+            let error = future::timeout(Duration::from_secs(120), write).await.expect("an error in time").unwrap_err();
             matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT))
         })));
         assert!(told.iter().all(|&told| told), "{told:?}");

@@ -179,7 +179,8 @@ fn run_and_compare(seed: u64, twice: u64) -> Result<Told, String> {
 }
 
 fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
+    std::env::var(variable)
+        .map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is not a number")))
 }
 
 #[test]
@@ -224,7 +225,7 @@ fn random_programs_keep_their_guarantees() {
     );
     assert!(failures.is_empty(), "seeds {failures:?} fail; one of them again: NETPOLL_SWARM_FIRST=n NETPOLL_SWARM=1");
     assert_eq!(passed, count);
-    assert!(excused * 200 <= passed + 200, "losses excuse {excused} time-outs, which is too many to be chance");
+    assert!(excused * 200 <= passed + 200, "losses excuse {excused} time-outs, which is too many");
 }
 
 /// Seeds that found a defect, each run twice: lost room edges (209, 223), polls woken by address (2104, 2122), a

@@ -106,12 +106,12 @@ async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_conne
         *came.entry(index).or_default() += 1;
     }
     let is_exact = scene.program.network.duplicate == 0.0;
-    scene.check(!is_exact || came.values().all(|&times| times == 1), || format!("datagrams came twice: {came:?}"));
+    scene.check(!is_exact || came.values().all(|&times| times == 1), || format!("datagrams arrived twice: {came:?}"));
     let loses = scene.program.network.is_lossy()
         || scene.program.trouble != Trouble::None
         || scene.program.rates.no_buffers > 0.0
         || 2 * count as usize * (size + 512) > 100_000;
-    scene.check(loses || came.len() as u64 == count, || format!("{} of {count} datagrams came", came.len()));
+    scene.check(loses || came.len() as u64 == count, || format!("{} of {count} datagrams arrived", came.len()));
     Ok(())
 }
 

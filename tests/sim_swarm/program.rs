@@ -29,13 +29,13 @@ pub struct Rates {
     pub no_buffers: f64,
 }
 
-/// The trouble beside the sessions.
+/// The troubles during the sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     None,
     /// Partitions and held packets, shorter than a connection survives.
     Cuts,
-    /// Crashes and restarts of the server as well.
+    /// Crashes and restarts, also of the server.
     Crashes,
 }
 
@@ -129,7 +129,7 @@ pub enum Session {
         count: u64,
         is_one_task: bool,
     },
-    /// Polls with ever new wakers.
+    /// Polls with a new waker each time.
     Polls {
         count: u64,
     },
@@ -323,7 +323,7 @@ impl Program {
         let clients = 1 + draw.below(3);
         let count = 1 + draw.below(5);
         let mut sessions: Vec<_> = (0..count).map(|_| (draw.magnitude(1, 200_000), session(&mut draw))).collect();
-        // From a source of their own, in which the seeds that found something have none: their programs stay.
+        // Drawn from a separate source, in which the seeds that found defects have none, so their programs do not change.
         let mut draw = Draw::new(seed, 4);
         let mut long_turns = None;
         if draw.one_in(3) {

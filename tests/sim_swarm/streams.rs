@@ -42,7 +42,7 @@ pub async fn serve(scene: Arc<Scene>) -> io::Result<()> {
     }
 }
 
-/// Plays the server's side of the session that the client names.
+/// Runs the server's side of the session that the client names.
 async fn handle(scene: &Arc<Scene>, stream: TcpStream) {
     let mut header = [0; 2];
     let mut got = 0;
@@ -109,7 +109,7 @@ async fn far_side(scene: &Arc<Scene>, number: u64, session: &Session, conn: Conn
         Session::Shared { writers, records, size, .. } => {
             read_records(scene, number, &conn, *writers, *records, *size, fate).await;
         }
-        // These are silent until the client closes.
+        // The client of such a session sends nothing until it closes the connection.
         _ => match conn.read(&mut [0; 16]).await {
             Ok(0) => {}
             Ok(count) => scene.fail(format!("{count} bytes on a silent connection")),
@@ -129,7 +129,7 @@ pub async fn near_side(scene: Arc<Scene>, number: u64, session: Session) {
         | Session::Shared { transport, .. }
         | Session::Idle { transport, .. }
         | Session::Churn { transport, .. } => *transport,
-        _ => return scene.fail(format!("{session:?} is no session on streams")),
+        _ => return scene.fail(format!("{session:?} is not a session on streams")),
     };
     if let Session::Churn { rounds, .. } = session {
         return churn(&scene, number, &session, transport, rounds).await;

@@ -57,7 +57,7 @@ pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, coun
             complete(greedy, &first).await;
             rounds += 1;
             if rounds > ROUNDS_MAX {
-                return notes.fail(format!("a loop over {greedy:?} keeps {other:?} from being done"));
+                return notes.fail(format!("a loop over {greedy:?} prevents {other:?} from completing"));
             }
         }
     };
@@ -108,7 +108,7 @@ impl Drop for Counted {
     }
 }
 
-/// Polls a read of a silent peer with a new waker each time: a bounded number of them is kept.
+/// Polls a read of a silent peer with a new waker each time: only a limited number of them is kept.
 pub async fn polls(scene: &Scene, count: u64) {
     let Ok((mut near, _far)) = retried!(async { UnixStream::pair() }) else {
         return scene.fail("a pair of Unix sockets".to_owned());

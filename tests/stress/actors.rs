@@ -1,8 +1,8 @@
-//! The interpreter: runs the actors of a program on their hosts, its events beside them, and the checks at the end.
+//! The interpreter: runs the actors of a program on their hosts, its events meanwhile, and the checks at the end.
 //!
-//! The main thread conducts. It starts the runtime with the program's settings, then the events and all actors. An
-//! actor on [`Host::Main`] runs on the main thread itself. It waits until all actors have ended and shuts the runtime
-//! down. Then nothing of the runtime may be left.
+//! The main thread controls the run. It starts the runtime with the program's settings, then the events and all actors.
+//! An actor on [`Host::Main`] runs on the main thread itself. The main thread waits until all actors have ended and
+//! shuts the runtime down. Then nothing of the runtime may remain.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

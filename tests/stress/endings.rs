@@ -1,4 +1,4 @@
-//! Shutdowns and restarts beside all other actions, and the checks at the end.
+//! Shutdowns and restarts during all other actions, and the checks at the end.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -188,7 +188,7 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Checks after the last shutdown: no thread, descriptor, task or waker of the runtime is left.
 pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: &[PathBuf]) {
-    // The report of a blocked task may hold up sysmon. The watch detects whether it takes too long.
+    // The report of a blocked task may delay sysmon. The watch detects whether it takes too long.
     let watch = watch_for(oracle::config().report.duration() * 2, "the last shutdown");
     let mut nap = Duration::from_millis(1);
     while let Err(still) = rt::shutdown(FOR_EVER) {

@@ -1,14 +1,14 @@
-//! Threads as the stress sees them: counted, refused, and stopped at arbitrary instructions.
+//! Faults of threads, which are counted, refused, and stopped at arbitrary instructions.
 //!
 //! The test binary defines `pthread_create` and the functions that join and detach; the linker prefers them for the
-//! calls of std and the crate. They count, refuse calls if asked to, and otherwise call the C library's functions.
-//! The stress's own threads, made by [`own_thread`], are exempt from both faults.
+//! calls of std and the crate. They count, refuse calls if requested, and otherwise call the C library's functions. The
+//! stress test's own threads, created by [`own_thread`], are exempt from both faults.
 //!
 //! # Stops
-//! A thread of the stress sends a signal to a thread of the process from time to time; the handler sleeps for some
+//! A thread of the stress test sends a signal to a thread of the process from time to time; the handler sleeps for some
 //! milliseconds. So a thread stops between two arbitrary instructions while all others continue, long enough for them
-//! to meet every intermediate state. Windows of a few nanoseconds that a scheduler hits once in a million rounds are
-//! hit thousands of times.
+//! to see every intermediate state. Windows of a few nanoseconds that a scheduler hits once in a million rounds are hit
+//! thousands of times.
 
 use std::collections::HashSet;
 use std::ffi::CStr;

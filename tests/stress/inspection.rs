@@ -1,7 +1,7 @@
-//! Snapshots beside everything else: a task and a socket are paired only if the task waits for that socket.
+//! Snapshots during all other actions: a task and a socket are paired only if the task waits for that socket.
 //!
-//! The tasks of this module each have one socket and write down its number before they wait for it. The socket is open for as long as
-//! the task, so any other number in the row of such a task is a wrong pair. Rows of all tasks must agree with those of the sockets.
+//! Each task of this module has one socket and records its number before it waits for it. The socket is open for as long as the task, so
+//! any other number in the row of such a task is wrong. Rows of all tasks must agree with those of the sockets.
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
@@ -38,7 +38,7 @@ pub fn look(looks: Many) {
 async fn rounds(looks: u64) {
     let owned = Owned::default();
     for look in 0..looks {
-        let _watch = watch("a snapshot beside tasks and sockets that come and go");
+        let _watch = watch("a snapshot while tasks and sockets are created and dropped");
         let kind = if look % 2 == 0 { Stream::Unix } else { Stream::Tcp };
         let (mut peers, mut tasks) = (Vec::new(), Vec::new());
         for _ in 0..READERS {
@@ -81,7 +81,7 @@ fn check(owned: &Owned) {
             }
             let waits_for = snapshot.task(*id).and_then(|task| task.waits_for());
             if waits_for != Some(WaitsFor::Socket { socket: socket.id(), operation: *operation }) {
-                wrong(&snapshot, format!("fd {} has task {id}, whose own row says {waits_for:?}", socket.fd()));
+                wrong(&snapshot, format!("fd {} has task {id}, whose row has {waits_for:?}", socket.fd()));
             }
         }
     }

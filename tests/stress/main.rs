@@ -1,12 +1,12 @@
 //! A model-based stress test of the runtime: random programs that use every part of it, and an oracle.
 //!
-//! A seed gives a program ([`program`], [`generate`]). The interpreter ([`actors`] and the modules of actions) runs
-//! it in its own process. The oracle ([`oracle`]) checks that everything that can end ends within its bound, that
+//! A seed determines a program ([`program`], [`generate`]). The interpreter ([`actors`] and the modules of actions)
+//! runs it in its own process. The oracle ([`oracle`]) checks that everything that can end ends within its bound, that
 //! nothing is early, that bytes, results and errors are right, and that nothing is left at the end. A program that
 //! fails is printed and can be shrunk ([`shrink`]).
 //!
-//! `cargo test --test stress` runs a few seconds of random programs and the directed ones ([`scenarios`]), each of
-//! which found a defect that was mended. `ci/runtime-stress.sh SECONDS` runs random programs for the given time.
+//! `cargo test --test stress` runs random programs for a few seconds, and the directed ones ([`scenarios`]), each of
+//! which found a defect that has been fixed. `ci/runtime-stress.sh SECONDS` runs random programs for the given time.
 //!
 //! | variable | |
 //! |---|---|

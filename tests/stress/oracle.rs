@@ -2,9 +2,9 @@
 //!
 //! # Time
 //! Bounds are counted in beats, not by the clock. A heartbeat thread adds the time since its last beat, at most
-//! [`BEAT_MAX`], so time in which the machine stands still hardly counts. It counts only the share of CPU time that
-//! the process got of the time that it wanted, according to the scheduler, so other work on the machine does not
-//! count either.
+//! [`BEAT_MAX`], so time in which the machine stands still hardly counts. The thread counts only the share of the CPU
+//! time that the process received out of the time that it wanted, according to the scheduler, so other load on the
+//! machine does not count either.
 //!
 //! # Bounds
 //! An operation that can end is under a [`Watch`] while it lasts. If its bound passes, the heartbeat thread prints
@@ -16,8 +16,8 @@
 //! CPU time.
 //!
 //! # Storms
-//! While the runtime is shut down, operations fail and tasks are dropped. A [`Span`] tells whether that may have
-//! happened since it began. Results are compared with the expected ones only if not.
+//! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells
+//! whether a storm may have happened since it began. Results are compared with the expected ones only if none has.
 //!
 //! # Counting
 //! A [`Token`] is held by everything that must be dropped exactly once: the future of a task, a waker, a thread-local
@@ -81,7 +81,7 @@ struct Oracle {
     label: String,
     program: Program,
     late: Duration,
-    /// Time in beats, in microseconds: all, and without those beats during which blocked threads may hold up sysmon.
+    /// Time in beats, in microseconds: all, and without the beats during which blocked threads may delay sysmon.
     beats: AtomicU64,
     calm: AtomicU64,
     blockers: AtomicU64,
@@ -467,7 +467,7 @@ pub fn panic_text(payload: &(dyn Any + Send)) -> String {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
         (_, Some(text)) => text.clone(),
-        _ => "a payload that is no text".to_owned(),
+        _ => "a payload that is not text".to_owned(),
     }
 }
 
@@ -487,7 +487,7 @@ fn end(code: i32, what: &str) -> ! {
         let left = watched.due as i64 - calm as i64;
         let _ = writeln!(text, "waits ({} ms left): {}", left / 1000, watched.what);
     }
-    let _ = writeln!(text, "shutdowns {} begun, {} over", oracle.begun.load(SeqCst), oracle.over.load(SeqCst));
+    let _ = writeln!(text, "shutdowns {} begun, {} ended", oracle.begun.load(SeqCst), oracle.over.load(SeqCst));
     let _ = writeln!(text, "not dropped {:?}; threads {}", tokens_left(), faults::threads());
     text += &stacks();
     let _ = io::stderr().write_all(text.as_bytes());

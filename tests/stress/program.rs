@@ -21,9 +21,9 @@ words! {
     Host {
         /// A spawned task.
         Task,
-        /// `block_on` on a thread of its own.
+        /// `block_on` on a separate thread.
         Root,
-        /// Another executor on a thread of its own.
+        /// Another executor on a separate thread.
         Foreign,
         /// `block_on` on the main thread; a second such actor takes a thread.
         Main,
@@ -248,7 +248,7 @@ impl FromStr for Config {
     fn from_str(text: &str) -> Result<Config, String> {
         let mut config = Config::default();
         for part in text.split_whitespace() {
-            let (name, value) = part.split_once('=').ok_or(format!("`{part}` is no setting"))?;
+            let (name, value) = part.split_once('=').ok_or(format!("`{part}` is not a setting"))?;
             fn put<T>(place: &mut T, value: Option<T>, part: &str) -> Result<(), String> {
                 *place = value.ok_or(format!("`{part}` has no such value"))?;
                 Ok(())
@@ -262,7 +262,7 @@ impl FromStr for Config {
                 "preempt" => put(&mut config.preempt, Word::read(value), part)?,
                 "late" => put(&mut config.late, Word::read(value), part)?,
                 "refuse" => put(&mut config.refuse, value.parse().ok(), part)?,
-                _ => return Err(format!("`{part}` is no setting")),
+                _ => return Err(format!("`{part}` is not a setting")),
             }
         }
         Ok(config)
@@ -291,7 +291,7 @@ impl FromStr for Program {
                 ("config", rest) => program.config = rest.parse()?,
                 ("event", rest) => program.events.push(rest.parse()?),
                 ("actor", host) => {
-                    let host = Host::read(host).ok_or(format!("`{host}` is no host"))?;
+                    let host = Host::read(host).ok_or(format!("`{host}` is not a host"))?;
                     program.actors.push(Actor { host, actions: Vec::new() });
                 }
                 _ => {

@@ -1,4 +1,4 @@
-//! Directed programs: each found a defect that was mended, or is of the same kind.
+//! Directed programs: each found a defect that has been fixed, or is similar to one that did.
 //!
 //! Random programs find most of these defects too, given time; each test here finds its defect within seconds. The
 //! names of the defects are those of docs/RELIABILITY.md.

@@ -121,7 +121,7 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
                     _ => conn.peer_closed().await,
                 }
             };
-            // The first operation runs in this task, the others in tasks of their own.
+            // The first operation runs in this task, each of the others in a separate task.
             peer(span, if number == 0 { Party::Joined } else { Party::Task }, body)
         })
         .collect();
@@ -134,7 +134,7 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
     let results = with_peer(waits, peer(span, party, closes)).await;
     for result in results.into_iter().flatten().flatten() {
         let told = matches!(&result, Err(error) if is_closed(error));
-        span.check(told, || format!("who waits for a socket that is closed gets {result:?}"));
+        span.check(told, || format!("a wait for a closed socket gives {result:?}"));
     }
     drop((one, other));
     has_timeouts(span, stream, 2).await;
@@ -210,7 +210,7 @@ impl Drop for Asker {
 }
 
 pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
-    let _watch = watch(format!("{} datagrams there and back, {kind:?}, {party:?}", count.0));
+    let _watch = watch(format!("{} datagrams and their echoes, {kind:?}, {party:?}", count.0));
     match kind {
         Datagram::Udp => {
             let Some(one) = span.ok(UdpSocket::bind("127.0.0.1:0").await, "a socket") else { return };
@@ -237,7 +237,7 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
                     let mut buf = [0; 64];
                     let got = one.recv_from(&mut buf).await;
                     let fits = matches!(&got, Ok((got, _)) if buf[..*got] == message[..]);
-                    span.check(fits, || format!("a datagram comes back as {got:?}"));
+                    span.check(fits, || format!("a datagram is echoed as {got:?}"));
                 }
             };
             with_peer(own, peer(span, party, echoes)).await;
@@ -258,7 +258,7 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
                     let mut buf = [0; 64];
                     let got = one.recv(&mut buf).await;
                     let fits = matches!(&got, Ok(got) if buf[..*got] == message[..]);
-                    span.check(fits, || format!("a datagram comes back as {got:?}"));
+                    span.check(fits, || format!("a datagram is echoed as {got:?}"));
                 }
             };
             with_peer(own, peer(span, party, echoes)).await;
@@ -384,7 +384,7 @@ pub async fn liveness(span: Span, stream: Stream) {
         polled = one.poll_read(&mut Context::from_waker(&fresh_waker()), &mut buf);
     }
     span.check(matches!(polled, Poll::Ready(Ok(0))), || {
-        format!("a {stream:?} whose peer has gone gives {polled:?} to a poll")
+        format!("a poll of a {stream:?} whose peer has closed gives {polled:?}")
     });
 }
 
@@ -417,7 +417,7 @@ pub async fn names(span: Span, calls: Few, ms: Ms) {
         })
         .collect();
     {
-        let _watch = watch(format!("a look-up beside {calls} blocking calls of {length:?}"));
+        let _watch = watch(format!("a look-up during {calls} blocking calls of {length:?}"));
         let dialed = TcpStream::connect(("localhost", address.port())).await;
         span.ok(dialed, "a dial by name");
     }

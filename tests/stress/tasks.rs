@@ -119,7 +119,7 @@ pub async fn cancel(span: Span, tasks: Few, state: CancelState) {
             _ => result.is_none(),
         };
         span.check(fits, || format!("a task that was cancelled ({state:?}) gives {result:?}"));
-        span.check(Arc::strong_count(&marker) == 1, || format!("a cancelled task ({state:?}) keeps what it had"));
+        span.check(Arc::strong_count(&marker) == 1, || format!("a cancelled task ({state:?}) is not dropped"));
     }
 }
 
@@ -133,7 +133,7 @@ async fn cancels_itself(span: Span, tasks: Few) {
             let _held = (token, alive);
             if let Ok(own) = receive.await {
                 own.cancel().await;
-                span.check(false, || "a task goes on after it has cancelled itself".to_owned());
+                span.check(false, || "a task continues after it has cancelled itself".to_owned());
             }
         });
         span.check(send.send(handle).is_ok(), || "a task was dropped before it had its handle".to_owned());
@@ -274,7 +274,7 @@ async fn passes_on<T>(span: Span, handle: JoinHandle<T>) {
         Ok(_) => span.check(false, || "the handle of a task that panicked gives a value".to_owned()),
         Err(payload) => {
             let text = oracle::panic_text(&*payload);
-            span.check(text == ON_PURPOSE, || format!("the handle of a task that panicked says `{text}`"));
+            span.check(text == ON_PURPOSE, || format!("the handle of a task that panicked panics with `{text}`"));
         }
     }
 }
@@ -311,7 +311,7 @@ pub async fn panics(span: Span, place: PanicPlace) {
             // The handle is dropped without a result.
             let _: Result<(), _> = waits.await;
             let joined = task::spawn_blocking(move || thread.join().is_err()).await;
-            span.check(joined, || "the thread of a root that panicked ends well".to_owned());
+            span.check(joined, || "the thread of a root that panicked returns".to_owned());
         }
         PanicPlace::Local => {
             let (done, waits) = oneshot::channel();
@@ -344,7 +344,7 @@ async fn waker_panics(span: Span) {
     let Some((calm, to_calm)) = span.ok(UnixStream::pair(), "a pair") else { return };
     let beside = task::spawn(async move {
         let read = calm.read(&mut [0; 8]).await;
-        span.check(matches!(read, Ok(1)), || format!("beside a waker that panics a read gives {read:?}"));
+        span.check(matches!(read, Ok(1)), || format!("while another waker panics, a read gives {read:?}"));
     });
     {
         let mut buf = [0; 8];
@@ -391,7 +391,7 @@ impl Drop for Acts {
             DropAct::Yield => task::block_on(task::yield_now()),
             DropAct::SpawnJoin => {
                 let result = task::block_on(task::spawn(async { 7 }));
-                self.span.check(result == 7, || "a task of a destructor has no result".to_owned());
+                self.span.check(result == 7, || "a task spawned by a destructor has no result".to_owned());
             }
             DropAct::Socket => {
                 let Ok((one, other)) = UnixStream::pair() else { return };

@@ -24,7 +24,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub fn not_early(start: Instant, length: Duration, what: &str) {
     let passed = start.elapsed();
     if passed < length {
-        fail(format!("{what} of {length:?} is over after {passed:?}"));
+        fail(format!("{what} of {length:?} ends after {passed:?}"));
     }
 }
 
@@ -45,7 +45,7 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
         SleepHow::Earlier => {
             let mut sleep = Sleep::new(HOUR);
             if begin(&mut sleep).await.is_ready() {
-                fail("a sleep of an hour is over at once");
+                fail("a sleep of an hour ends immediately");
             }
             sleep.reset(start + length);
             sleep.await;
@@ -79,7 +79,7 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
 
 /// A task loops over timers that are due. Another task gets its turns, and the first one can be cancelled.
 pub async fn due(span: Span, rounds: Many, how: DueHow, end: End) {
-    let _watch = watch(format!("{} rounds of timers that are due ({how:?}), and a task beside", rounds.0));
+    let _watch = watch(format!("{} rounds of timers that are due ({how:?}), and another task", rounds.0));
     let token = Token::new("due");
     let counted = Arc::new(AtomicU64::new(0));
     let count = counted.clone();
@@ -139,7 +139,7 @@ pub async fn timeout(span: Span, ms: Ms, of: TimeoutOf) {
     match of {
         TimeoutOf::Pending => {
             if future::timeout(length, pending::<()>()).await.is_ok() {
-                fail("what never ends has ended");
+                fail("a future that never ends has ended");
             }
             not_early(start, length, "a timeout");
         }

@@ -57,7 +57,7 @@ async fn wait_for(span: Span, length: Duration, woken: WokenBy) {
                 task::sleep(length).await;
                 let _ = send.send(());
             }));
-            span.ok(receive.await, "what a task sends");
+            span.ok(receive.await, "the message of a task");
         }
         WokenBy::Foreign => {
             let (send, receive) = oneshot::channel();
@@ -65,7 +65,7 @@ async fn wait_for(span: Span, length: Duration, woken: WokenBy) {
                 thread::sleep(length);
                 let _ = send.send(());
             }));
-            span.ok(receive.await, "what a thread sends");
+            span.ok(receive.await, "the message of a thread");
         }
         WokenBy::Socket => {
             let Some((one, other)) = span.ok(UnixStream::pair(), "a pair") else { return };
@@ -207,7 +207,7 @@ pub async fn stall(ms: Ms) {
 /// A task blocks its thread. Another one, spawned later, waits for it.
 pub async fn bridge(ms: Ms) {
     let length = ms.duration();
-    let _watch = watch_for(length, format!("a task that one wakes which has blocked its thread for {length:?}"));
+    let _watch = watch_for(length, format!("a task woken by one that has blocked its thread for {length:?}"));
     let (go, goes) = mpsc::channel::<()>();
     let (send, receive) = oneshot::channel();
     let token = Token::new("bridge");
@@ -230,7 +230,7 @@ pub async fn bridge(ms: Ms) {
     task::yield_now().await;
     let _ = go.send(());
     let result = AssertUnwindSafe(waiting).catch_unwind().await;
-    span.check(matches!(result, Ok(Ok(7))), || "a task that one of before a restart wakes was dropped".to_owned());
+    span.check(matches!(result, Ok(Ok(7))), || "a task woken by one from before a restart was dropped".to_owned());
 }
 
 /// A root holds a lock across an await while a task takes it, repeatedly.
@@ -429,11 +429,11 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
         });
         let mut rounds = Vec::new();
         for _ in 0..echoes {
-            let _watch = watch(format!("an echo beside {} tasks that yield", tasks.0));
+            let _watch = watch(format!("an echo during {} tasks that yield", tasks.0));
             let before = counter.load(SeqCst);
             span.ok(one.write_all(b"x").await, "a write");
             let read = one.read(&mut [0; 8]).await;
-            span.check(matches!(read, Ok(1)), || format!("an echo beside a crowd gives {read:?}"));
+            span.check(matches!(read, Ok(1)), || format!("an echo among tasks that yield gives {read:?}"));
             rounds.push((counter.load(SeqCst) - before) / tasks.0);
         }
         drop(one);
@@ -455,7 +455,7 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
         && tasks.0 >= 64
     {
         span.check(median <= 2 * ROUNDS_MAX, || {
-            format!("beside {} tasks that yield an echo took {median} turns of each", tasks.0)
+            format!("with {} tasks that yield, an echo took {median} turns of each", tasks.0)
         });
     }
 }

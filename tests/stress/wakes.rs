@@ -51,7 +51,7 @@ pub async fn wakes(span: Span, threads: Few, wakes: Many) {
 
 /// Wakers are used after their task has ended or was cancelled.
 pub async fn stale(span: Span, tasks: Few, wakes: Few) {
-    let _watch = watch(format!("wakers of {} tasks that are gone", tasks.0));
+    let _watch = watch(format!("wakers of {} tasks that have ended", tasks.0));
     let mut wakers = Vec::new();
     for number in 0..tasks.0 {
         let kept: Arc<Mutex<Option<Waker>>> = Arc::default();
@@ -90,7 +90,7 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
 
 /// Tasks that pump bytes without a pause, while another task gets its turns and a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
-    let _watch = watch(format!("a task and a timer beside {} connections without a pause, {stream:?}", tasks.0));
+    let _watch = watch(format!("a task and a timer during {} connections without a pause, {stream:?}", tasks.0));
     /// The pumps end whatever the outcome is.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
@@ -118,7 +118,7 @@ pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     }
     for round in 0..4 {
         let result = task::spawn(async move { round }).await;
-        span.check(result == round, || format!("beside greedy tasks one gives {result}"));
+        span.check(result == round, || format!("among greedy tasks a task gives {result}"));
         task::sleep(Duration::from_millis(2)).await;
     }
     drop(stops_at_end);
@@ -174,7 +174,7 @@ pub async fn waker(span: Span, act: WakeAct) {
     let Some((beside, to_beside)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
     let reads = peer(span, Party::Task, async move {
         let read = beside.read(&mut [0; 8]).await;
-        span.check(matches!(read, Ok(1)), || format!("beside a waker that does {act:?} a read gives {read:?}"));
+        span.check(matches!(read, Ok(1)), || format!("with another waker that does {act:?}, a read gives {read:?}"));
     });
     let reader = one.clone();
     let mut buf = [0; 8];

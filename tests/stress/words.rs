@@ -187,7 +187,7 @@ macro_rules! actions {
                 match name {
                     $(stringify!($variant) => Ok($enum::$variant { $(
                         $field: $crate::words::Word::read(_field(stringify!($field))?)
-                            .ok_or(format!("`{text}`: {} is no value of {}", _field(stringify!($field))?, stringify!($field)))?
+                            .ok_or(format!("`{text}`: {} is not a value of {}", _field(stringify!($field))?, stringify!($field)))?
                     ),* }),)+
                     _ => Err(format!("`{text}` names nothing")),
                 }

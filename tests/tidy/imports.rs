@@ -1,15 +1,15 @@
 //! The imports between the files of `src`: which file uses a name that another file defines.
 //!
-//! This reads text and knows no types. It follows `use` items, paths that begin with `crate`, `super` or `self`, and paths that begin with
-//! an imported module, through re-exports to the file that defines the name. It leaves out what is compiled for tests alone, and methods:
-//! a file that calls a method imports nothing for it.
+//! It reads text and knows no types. It follows `use` items, paths that begin with `crate`, `super` or `self`, and paths that begin with an
+//! imported module, through re-exports to the file that defines the name. It ignores code that is compiled only for tests, and methods: a
+//! file that calls a method imports nothing for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A file, as its path from `src`, and the files that it uses.
 pub(crate) type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// A module: the file that it is, and the names in it.
+/// A module: its file, and the names in it.
 #[derive(Default)]
 struct Module {
     file: String,
@@ -18,7 +18,7 @@ struct Module {
     aliases: BTreeMap<String, Vec<String>>,
     /// The modules of `use …::*`.
     globs: Vec<Vec<String>>,
-    /// What is defined in the file itself.
+    /// The names of items that the file itself defines.
     items: BTreeSet<String>,
     /// Every path in the file that is not in a re-export.
     paths: Vec<Vec<String>>,
@@ -26,7 +26,7 @@ struct Module {
 
 type Modules = BTreeMap<Vec<String>, Module>;
 
-/// The graph of `files`: paths from `src`, and texts.
+/// Returns the graph of `files`, which are paths from `src` with their texts.
 pub(crate) fn graph(files: &[(String, String)]) -> Graph {
     let mut modules = Modules::new();
     for (file, text) in files {
@@ -51,7 +51,7 @@ pub(crate) fn graph(files: &[(String, String)]) -> Graph {
     graph
 }
 
-/// `net/tcp/mod.rs` is `net::tcp`, `lib.rs` is the root.
+/// Returns the path of a file's module: `net/tcp/mod.rs` is `net::tcp`, `lib.rs` is the root.
 fn module_of(file: &str) -> Vec<String> {
     let mut name: Vec<_> = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
     if matches!(name.last().map(String::as_str), Some("mod" | "lib")) {
@@ -60,7 +60,7 @@ fn module_of(file: &str) -> Vec<String> {
     name
 }
 
-/// The file that defines what `path` names in the module `from`.
+/// Returns the file that defines the item that `path` names in the module `from`.
 fn resolve(modules: &Modules, from: &[String], path: &[String], depth: u32) -> Option<String> {
     if depth > 16 {
         return None;
@@ -77,7 +77,7 @@ fn resolve(modules: &Modules, from: &[String], path: &[String], depth: u32) -> O
             }
         }
         first => {
-            // A name that this module has; any other is a crate's or a local one.
+            // A name that this module has. Any other name is that of a crate or is local.
             let module = &modules[from];
             if !module.children.contains(first) && !module.aliases.contains_key(first) {
                 return None;
@@ -148,7 +148,7 @@ fn parse(file: &str, text: &str) -> Module {
                     path.push(tokens[at + 2].clone());
                     at += 2;
                 }
-                // `$crate` is for those who call a macro.
+                // `$crate` refers to the crate that defines the macro.
                 if path.len() > 1 && begin.is_none_or(|before| before != "$") {
                     module.paths.push(path);
                 }
@@ -164,7 +164,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// The paths of a `use` item, and the name that each has in the module: `*` for all names.
+/// Returns the paths of a `use` item, and the name that each has in the module: `*` for all names.
 fn use_tree(tokens: &[String]) -> Vec<(Vec<String>, String)> {
     fn walk(tokens: &[String], at: &mut usize, prefix: &[String], found: &mut Vec<(Vec<String>, String)>) {
         let mut path = prefix.to_vec();
@@ -209,7 +209,7 @@ fn use_tree(tokens: &[String]) -> Vec<(Vec<String>, String)> {
     found
 }
 
-/// Names, `::`, and single signs; no comments, no literals.
+/// Splits a text into names, `::` and single signs. Leaves out comments and literals.
 fn tokens(text: &str) -> Vec<String> {
     let bytes: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
@@ -228,7 +228,7 @@ fn tokens(text: &str) -> Vec<String> {
             at += 1;
             tokens.push("\"".to_owned());
         } else if c == '\'' {
-            // A character, or a lifetime.
+            // A character or a lifetime.
             if next == Some('\\') {
                 at += 3;
                 while bytes.get(at).is_some_and(|&c| c != '\'') {
@@ -262,7 +262,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// Leaves out each item behind `#[cfg(test)]`.
+/// Removes each item behind `#[cfg(test)]`.
 fn without_tests(tokens: &[String]) -> Vec<String> {
     let cfg_test = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -290,8 +290,8 @@ fn without_tests(tokens: &[String]) -> Vec<String> {
     kept
 }
 
-/// The circles: sets of files each of which uses every other, by way of the others.
-pub(crate) fn circles(graph: &Graph) -> Vec<Vec<String>> {
+/// Returns the cycles: sets of files each of which uses every other, directly or through others.
+pub(crate) fn cycles(graph: &Graph) -> Vec<Vec<String>> {
     let reach = |from: &String| {
         let mut reached = BTreeSet::new();
         let mut next = vec![from];
@@ -305,16 +305,16 @@ pub(crate) fn circles(graph: &Graph) -> Vec<Vec<String>> {
         reached
     };
     let reached: BTreeMap<_, _> = graph.keys().map(|file| (file, reach(file))).collect();
-    let mut circles = BTreeSet::new();
+    let mut cycles = BTreeSet::new();
     for (file, reaches) in &reached {
-        let circle: Vec<_> = reaches
+        let cycle: Vec<_> = reaches
             .iter()
             .filter(|other| reached.get(other).is_some_and(|back| back.contains(*file)))
             .cloned()
             .collect();
-        if !circle.is_empty() {
-            circles.insert(circle);
+        if !cycle.is_empty() {
+            cycles.insert(cycle);
         }
     }
-    circles.into_iter().collect()
+    cycles.into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! `netpoll-top`: shows what the tasks, sockets and workers of a netpoll program do, in a terminal.
+//! `netpoll-top`: shows in a terminal what the tasks, sockets and workers of a netpoll program are doing.
 
 mod rows;
 mod screen;
@@ -18,7 +18,7 @@ const USAGE: &str =
     "usage: netpoll-top [--once | --json | --metrics | --trace] [--interval SECONDS] [--sort id|cpu|polls|since]
                    [--filter TEXT] SOCKET
 
-SOCKET is the path that the program was given by NETPOLL_INSPECT or rt::InspectServer.
+SOCKET is the path that NETPOLL_INSPECT or rt::InspectServer gave to the program.
   --once      print the tables once
   --json      print one snapshot as JSON
   --metrics   print the program's metrics in the OpenMetrics format
@@ -28,7 +28,7 @@ SOCKET is the path that the program was given by NETPOLL_INSPECT or rt::InspectS
 
 #[derive(Debug)]
 struct Arguments {
-    /// The format of a single answer; none for the live view.
+    /// The format of a single answer, or `None` for the live view.
     format: Option<&'static str>,
     interval: Duration,
     order: Order,
@@ -39,11 +39,11 @@ struct Arguments {
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String> {
     let (mut format, mut interval, mut order) = (None, Duration::from_secs(1), Order::Id);
     let (mut filter, mut path) = (String::new(), None);
-    // An option that has no meaning for JSON, metrics and traces, and one that has none for tables either.
+    // Options that were given: one that applies to tables and the live view, and one that applies to the live view only.
     let (mut rows_only, mut live_only) = (None, None);
     while let Some(argument) = arguments.next() {
         let mut value = |name: &str| {
-            let value = arguments.next().ok_or(format!("{name} wants a value"))?;
+            let value = arguments.next().ok_or(format!("{name} needs a value"))?;
             value.into_string().map_err(|_| format!("the value of {name} is not UTF-8"))
         };
         match argument.to_str() {
@@ -56,7 +56,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Str
                 let text = value("--interval")?;
                 let seconds = text.parse().ok().filter(|&seconds| (0.05..=3600.0).contains(&seconds));
                 let seconds =
-                    seconds.ok_or(format!("--interval {text}: give a number of seconds from 0.05 to 3600"))?;
+                    seconds.ok_or(format!("--interval {text}: the number of seconds must be from 0.05 to 3600"))?;
                 interval = Duration::from_secs_f64(seconds);
             }
             Some("--sort") => {
@@ -66,7 +66,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Str
                     "cpu" => Order::Cpu,
                     "polls" => Order::Polls,
                     "since" => Order::Since,
-                    other => return Err(format!("--sort {other}: it is one of id, cpu, polls, since")),
+                    other => return Err(format!("--sort {other}: the order must be id, cpu, polls or since")),
                 };
             }
             Some("--filter") => {
@@ -85,7 +85,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Str
         Some(_) => live_only.or(rows_only),
     };
     if let Some(option) = unused {
-        return Err(format!("{option} has no meaning for a single answer of this kind"));
+        return Err(format!("{option} does not apply to this kind of answer"));
     }
     let path = path.ok_or("no socket was given")?;
     Ok(Arguments { format, interval, order, filter, path })
@@ -104,7 +104,7 @@ fn run(arguments: Arguments) -> io::Result<()> {
     out.flush()
 }
 
-/// The tables of `answer` with the rows that contain `filter`. Rows begin with a number, other lines do not.
+/// Returns the tables of `answer` with the rows that contain `filter`. Only rows begin with a number.
 fn filtered(answer: &str, filter: &str) -> String {
     let is_shown = |line: &&str| line.contains(filter) || !line.starts_with(|c: char| c.is_ascii_digit());
     answer.split_inclusive('\n').filter(is_shown).collect()
@@ -125,7 +125,7 @@ fn main() -> ExitCode {
     let path = arguments.path.clone();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the output has had enough.
+        // The reader of the output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("netpoll-top: {}: {error}", path.display());

@@ -1,4 +1,4 @@
-//! What is shown: rows of tasks, sockets and workers, and the details of one.
+//! The rows of tasks, sockets and workers, and the details of one.
 
 use crate::snapshot::{Snapshot, Socket, Task, WaitsFor, WokenBy};
 
@@ -41,7 +41,7 @@ impl Order {
     }
 }
 
-/// What a row is about.
+/// The subject of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
     Task(u64),
@@ -53,7 +53,7 @@ pub(crate) enum Key {
     Range(usize),
 }
 
-/// One row: what it is about, and its cells.
+/// A row: its subject and its cells.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) key: Key,
@@ -61,7 +61,7 @@ pub(crate) struct Row {
 }
 
 pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
-    // With the least width of each column; the last takes what is left.
+    // The minimum width of each column. The last column takes the rest.
     match table {
         Table::Tasks => {
             &[("TASK", 7), ("STATE", 8), ("SINCE", 7), ("CPU%", 5), ("POLLS/S", 8), ("NAME", 14), ("WAITS FOR", 0)]
@@ -74,7 +74,7 @@ pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
     }
 }
 
-/// The rows of `table` that contain `filter`, in `order`. Rates are differences from the snapshot `before`.
+/// Returns the rows of `table` that contain `filter`, in `order`. Rates are differences from the snapshot `before`.
 pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, order: Order, filter: &str) -> Vec<Row> {
     let seconds = before.map_or(0.0, |before| now.taken - before.taken);
     let rate = |new: f64, old: Option<f64>| match old {
@@ -111,7 +111,7 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
             .sockets
             .iter()
             .map(|socket| {
-                // The number may have been another socket's then.
+                // The number may have belonged to another socket then.
                 let old = before.and_then(|before| before.socket(socket.fd)).filter(|old| old.local == socket.local);
                 let bytes = |of: fn(&Socket) -> Option<u64>| {
                     of(socket).map_or(0.0, |now| rate(now as f64, old.and_then(of).map(|then| then as f64)))
@@ -192,7 +192,7 @@ fn shared_queue(now: &Snapshot) -> Row {
     Row { key: Key::SharedQueue, cells: cells.into() }
 }
 
-/// An operation in words, before its socket.
+/// Returns the text for an operation before its socket.
 fn verb(operation: &str) -> &str {
     match operation {
         "readable" => "read of",
@@ -204,7 +204,7 @@ fn verb(operation: &str) -> &str {
     }
 }
 
-/// An operation in words, before its task.
+/// Returns the text for an operation before its task.
 fn short_verb(operation: &str) -> &str {
     verb(operation).trim_end_matches(" of").trim_end_matches(" to")
 }
@@ -217,7 +217,7 @@ fn label(task: &Task) -> String {
     task.name.as_ref().map_or_else(|| task.id.to_string(), |name| format!("{} ({name})", task.id))
 }
 
-/// What a task waits for; of tasks that wait for tasks, the whole chain.
+/// Returns what a task waits for. If it waits for another task, returns the whole chain.
 pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     let mut text = String::new();
     let mut seen = vec![task.id];
@@ -256,7 +256,7 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     text
 }
 
-/// What woke a task before its last poll.
+/// Returns what woke a task before its last poll.
 fn woken_by(now: &Snapshot, task: &Task) -> String {
     match &task.woken_by {
         None => "something unknown".to_owned(),
@@ -273,7 +273,7 @@ fn woken_by(now: &Snapshot, task: &Task) -> String {
     }
 }
 
-/// The host name or the address of the peer, or the own address of a socket without a peer.
+/// Returns the host name or the address of the peer, or the local address of a socket without a peer.
 fn far_end(socket: &Socket) -> String {
     let ends = [&socket.host, &socket.peer, &socket.local];
     ends.into_iter().flatten().next().cloned().unwrap_or_default()
@@ -292,8 +292,8 @@ fn waiters(now: &Snapshot, socket: &Socket) -> String {
     parts.join(", ")
 }
 
-/// The kernel's figures of a socket that may be the cause of a wait: the accept queue and its maximum, or the number of unsent bytes.
-/// At 80 columns there is room for 14 characters.
+/// Returns the kernel's figures of a socket that may explain a wait: the accept queue and its maximum, or the number of unsent bytes.
+/// A terminal of 80 columns has room for 14 characters.
 fn hint(socket: &Socket) -> String {
     match &socket.tcp {
         Some(tcp) if tcp.state == "LISTEN" && tcp.accept_queue > 0 => {
@@ -310,9 +310,9 @@ fn socket_state(socket: &Socket) -> String {
     socket.tcp.as_ref().map_or_else(|| socket.state.replace('_', " "), |tcp| tcp.state.to_lowercase().replace('_', " "))
 }
 
-/// The details of one row, a line each.
+/// Returns the details of one row, one per line.
 pub(crate) fn details(now: &Snapshot, key: Key) -> Vec<String> {
-    let gone = || vec!["It is gone.".to_owned()];
+    let gone = || vec!["It no longer exists.".to_owned()];
     match key {
         Key::Task(id) => now.task(id).map_or_else(gone, |task| task_details(now, task)),
         Key::Socket(fd) => now.socket(fd).map_or_else(gone, |socket| socket_details(now, socket)),
@@ -421,7 +421,7 @@ fn socket_details(now: &Snapshot, socket: &Socket) -> Vec<String> {
     lines
 }
 
-/// Where Enter leads from a row's details: to what a task waits for, or to the task that waits on a socket.
+/// Returns where Enter leads from the details of a row: to what a task waits for, or to the task that waits for a socket.
 pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
     match key {
         Key::Task(id) => match &now.task(id)?.waits_for {
@@ -435,7 +435,7 @@ pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
     }
 }
 
-/// Seconds in at most seven characters.
+/// Formats seconds in at most seven characters.
 pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 0.001 => format!("{:.0} us", s * 1e6),
@@ -448,7 +448,7 @@ pub(crate) fn time(seconds: f64) -> String {
     }
 }
 
-/// Bytes in at most seven characters.
+/// Formats a number of bytes in at most seven characters.
 fn size(bytes: f64) -> String {
     match bytes {
         b if b < 1.0 => "-".to_owned(),

@@ -12,7 +12,7 @@ use crossterm::{cursor, execute, queue};
 use crate::rows::{Key, Order, Row, Table, details, follow, rows, titles};
 use crate::snapshot::Snapshot;
 
-/// The terminal in raw mode, on its second screen; as before when it is dropped.
+/// The terminal in raw mode, on its alternate screen. Dropping it restores the terminal.
 struct Terminal;
 
 impl Terminal {
@@ -31,7 +31,7 @@ impl Drop for Terminal {
     }
 }
 
-/// What the view shows.
+/// The state of the view.
 pub(crate) struct View {
     path: PathBuf,
     now: Snapshot,
@@ -74,7 +74,7 @@ impl View {
             if !self.paused {
                 self.refresh();
             }
-            // A program with many sockets is not asked all the time.
+            // Snapshots of a program with many sockets take longer, so they are taken less often.
             let next = begin + interval.max(begin.elapsed() * 4);
             loop {
                 self.draw()?;
@@ -122,7 +122,7 @@ impl View {
         self.arrange();
     }
 
-    /// Acts on a key. False: quit.
+    /// Acts on a key. Returns false to quit.
     pub(crate) fn press(&mut self, key: KeyCode) -> bool {
         if self.types_filter {
             match key {
@@ -188,7 +188,7 @@ impl View {
         out.flush()
     }
 
-    /// The screen, line by line, and whether a line is the selected one.
+    /// Returns the lines of the screen, each with whether it is the selected one.
     pub(crate) fn lines(&self, width: usize, height: usize) -> Vec<(String, bool)> {
         let mut lines = vec![(fit(&self.summary(), width), false)];
         if let Some(&key) = self.open.last() {
@@ -249,7 +249,7 @@ fn row(cells: &[String], titles: &[(&str, usize)]) -> String {
     cells.collect::<Vec<_>>().join(" ")
 }
 
-/// Cuts `text` to `width` characters. What a terminal would act on is replaced.
+/// Cuts `text` to `width` characters, and replaces control characters.
 fn fit(text: &str, width: usize) -> String {
     text.chars().take(width).map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }

@@ -1,4 +1,4 @@
-//! The snapshot as a program serves it; see `Snapshot::to_json` of netpoll.
+//! The snapshot that a program serves; see `Snapshot::to_json` of netpoll.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// How long the program may take for an answer.
+/// The time limit for an answer of the program.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,16 +33,16 @@ pub(crate) struct Metrics {
     pub(crate) tasks_injected: u64,
 }
 
-/// How often a value was in each of a series of ranges.
+/// The number of values in each of a series of ranges.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Histogram {
     pub(crate) count: u64,
-    /// Upper bounds, and the numbers of values up to them.
+    /// Upper bounds, each with the number of values up to it.
     pub(crate) buckets: Vec<(f64, u64)>,
 }
 
 impl Histogram {
-    /// The number of values in each range; the last has no upper bound.
+    /// Returns the number of values in each range. The last range has no upper bound.
     pub(crate) fn ranges(&self) -> Vec<(Option<f64>, u64)> {
         let mut below = 0;
         let bounded = self.buckets.iter().map(|&(bound, count)| (Some(bound), count));
@@ -152,7 +152,7 @@ pub(crate) struct Worker {
     pub(crate) steals: u64,
 }
 
-/// Asks the program that serves snapshots at `path` for one, as `text`, `json` or `metrics`.
+/// Gets an answer from the program that serves snapshots at `path`, in the format `text`, `json`, `metrics` or `trace`.
 pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -161,18 +161,18 @@ pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     if answer.is_empty() {
-        let text = "the program closed the connection: it serves its own user and root only";
+        let text = "the program closed the connection: it serves only its own user and root";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     Ok(answer)
 }
 
 impl Snapshot {
-    /// A snapshot of the program that serves them at `path`.
+    /// Takes a snapshot of the program that serves them at `path`.
     pub(crate) fn take(path: &Path) -> io::Result<Snapshot> {
         let json = ask(path, "json")?;
         serde_json::from_str(&json).map_err(|error| {
-            let text = format!("the answer is no snapshot of this version of netpoll: {error}");
+            let text = format!("the answer is not a snapshot of this version of netpoll: {error}");
             io::Error::new(io::ErrorKind::InvalidData, text)
         })
     }

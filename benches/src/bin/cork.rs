@@ -1,9 +1,9 @@
-//! The savings by gathered writes: `cork [--rounds 5] [--batches 3000] [--members 1000]`.
+//! The savings from gathered writes: `cork [--rounds 5] [--batches 3000] [--members 1000]`.
 //!
-//! A child answers requests of 6 bytes ("PING") with 7 bytes each, on 8 connections that have a number of requests (the depth) in
-//! flight: by one `write_all` per answer, by the same with `set_auto_cork`, and by one `write_all` per read, gathered by hand. And it
-//! sends each of ten lines per read to all members of a chat, plain and gathered. Both processes are pinned to one CPU under
-//! SCHED_BATCH, so the server runs when the generator waits; every answer is compared. The ways alternate within a round. The output is
+//! A child process answers requests of 6 bytes ("PING") with 7 bytes each, on 8 connections that have a number of requests (the depth) in
+//! flight. It answers with one `write_all` per answer, with the same and `set_auto_cork`, or with one `write_all` per read, gathered by
+//! hand. It also sends each of ten lines per read to all members of a chat, plain and gathered. Both processes are pinned to one CPU under
+//! SCHED_BATCH, so the server runs while the generator waits. Every answer is compared. The ways alternate within a round. The output is
 //! the server's CPU time, requests per second and sends (`perf stat`, in one more run per way), each also as a ratio to the plain way.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -40,10 +40,10 @@ fn main() -> ExitCode {
 // ---- the child: serve WAY MEMBERS ----
 
 fn serve(words: &[String]) -> Result<(), String> {
-    let [way, members] = words else { return Err("a way and a number are wanted".to_owned()) };
-    let members: usize = members.parse().map_err(|_| "a number is wanted")?;
+    let [way, members] = words else { return Err("a way and a number are required".to_owned()) };
+    let members: usize = members.parse().map_err(|_| "a number is required")?;
     let ways = ["plain", "corked", "by hand"];
-    let way = *ways.iter().find(|known| *known == way).ok_or("no such way")?;
+    let way = *ways.iter().find(|known| *known == way).ok_or("unknown way")?;
     let text = |error: io::Error| error.to_string();
     sys::raise_descriptor_limit().map_err(text)?;
     sys::place(Some(cpu()?), true).map_err(text)?;
@@ -118,7 +118,7 @@ async fn chat(listener: TcpListener, members: usize) -> io::Result<()> {
 
 // ---- the parent ----
 
-/// The last CPU, as the other programs use.
+/// Returns the last CPU, as in the other programs.
 fn cpu() -> Result<usize, String> {
     sys::allowed_cpus().map_err(|error| error.to_string())?.pop().ok_or_else(|| "no CPU".to_owned())
 }
@@ -160,7 +160,7 @@ impl Drop for Server {
     }
 }
 
-/// One run: requests per second, and the server's CPU time per request in ns.
+/// The figures of one run: requests per second, and the server's CPU time per request in ns.
 #[derive(Clone, Copy)]
 struct Figures {
     rate: f64,
@@ -190,7 +190,7 @@ fn pipeline(server: &Server, depth: usize, batches: usize) -> io::Result<Figures
     Ok(Figures { rate, cpu: (server.cpu()? - cpu) / requests })
 }
 
-/// Sends lines to all members: the figures are per line and member.
+/// Sends lines to all members. The figures are per line and member.
 fn fan_out(server: &Server, members: usize, batches: usize) -> io::Result<Figures> {
     let mut speaker = server.connect()?;
     let mut streams = (0..members).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
@@ -231,7 +231,7 @@ fn sends(way: &str, depth: usize, members: usize, batches: usize) -> Result<Opti
         Ok((counts.len() == 2).then(|| counts.iter().sum()))
     };
     if members > 0 {
-        // A chat has one life: start and end are in the count, which has 3 batches more.
+        // A chat is one process: start and end are included in the count, with 3 more batches.
         return Ok(count(batches)?.map(|sends| sends / ((batches + 3) * LINES * members) as f64));
     }
     let (Some(short), Some(long)) = (count(10)?, count(10 + batches)?) else { return Ok(None) };

@@ -1,8 +1,8 @@
-//! Datagrams by CPU time: one a call, many a call, and with offload: `datagrams [--rounds 11] [--bursts 2000] [--cpu N]`.
+//! The CPU time of datagrams: one per call, many per call, and with offload: `datagrams [--rounds 11] [--bursts 2000] [--cpu N]`.
 //!
-//! One thread sends a burst of 50 datagrams over loopback and receives it, in each way in turn. The figures are nanoseconds of CPU a
-//! datagram, of the whole process, the kernel's share included: medians over the rounds, and how many times a loop of `send_to` and
-//! `recv_from` they are.
+//! One thread sends a burst of 50 datagrams over loopback and receives it, in each way in turn. The figures are nanoseconds of CPU per
+//! datagram, of the whole process and including the kernel's share, as medians over the rounds, and the speed-up over a loop of `send_to`
+//! and `recv_from`.
 
 use netpoll::net::{Ancillary, RecvBatch, SendBatch, SocketAddr, UdpSocket};
 use netpoll_bench::arguments::Arguments;
@@ -10,7 +10,7 @@ use netpoll_bench::sys;
 use std::io::{self, IoSlice};
 use std::process::ExitCode;
 
-/// Datagrams a burst.
+/// The number of datagrams per burst.
 const BURST: usize = 50;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +20,11 @@ enum Way {
     Offload,
 }
 
-/// The cases: bytes of a datagram, and the method. Others are compared with the first of each size.
+/// The cases: bytes per datagram, and the way. The first of each size is the base of the ratios.
 const CASES: [(usize, Way); 6] =
     [(64, Way::Loop), (64, Way::Many), (64, Way::Offload), (1200, Way::Loop), (1200, Way::Many), (1200, Way::Offload)];
 
-/// Nanoseconds of CPU that sending and receiving took.
+/// The CPU time of sending and receiving, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     send: u64,
@@ -89,7 +89,7 @@ impl Bench {
     async fn run(&mut self, way: Way, size: usize, bursts: u64) -> io::Result<Cost> {
         let mut cost = Cost::default();
         let clock = || sys::process_cpu_ns(std::process::id());
-        // The clock is a system call, so the cost of sending is measured by bursts of its own, and the sum without it.
+        // The clock is a system call. So the cost of sending is measured in separate bursts, and the sum without it.
         let start = clock()?;
         for _ in 0..bursts {
             self.send(way, size).await?;
@@ -140,8 +140,8 @@ fn run() -> Result<(), String> {
                 costs.push(bench.run(way, size, bursts).await?);
             }
         }
-        println!("ns of CPU a datagram, median of {rounds} rounds\n");
-        println!("| bytes | way | send | receive | sum | times the loop |\n|---:|---|---:|---:|---:|---:|");
+        println!("ns of CPU per datagram, median of {rounds} rounds\n");
+        println!("| bytes | way | send | receive | sum | speed-up over the loop |\n|---:|---|---:|---:|---:|---:|");
         let mut base = 1;
         for (&(size, way), costs) in CASES.iter().zip(&costs) {
             let part = |of: fn(&Cost) -> u64| median(costs.iter().map(of).collect());

@@ -5,8 +5,8 @@
 //! http load PORT CONNECTIONS BYTES
 //! ```
 //!
-//! RUNTIME is `netpoll`, `netpoll-server` (its own `Server`), `tokio` (its multi-threaded runtime), `tokio-local` (the current-thread one) or
-//! `smol`. `timer` gives hyper the runtime's timer, and so its 30 s for the head of a request.
+//! RUNTIME is `netpoll`, `netpoll-server` (its own `Server`), `tokio` (its multi-threaded runtime), `tokio-local` (its current-thread
+//! runtime) or `smol`. `timer` gives hyper the runtime's timer, and so its limit of 30 s for the head of a request.
 //!
 //! `load` is the client, in lock-step (src/generator.rs says why): it sends on all connections and then reads from all. It prints `warm`,
 //! reads amounts from its input (`500` rounds, or `0.8s`), one per line, and prints how many requests were answered.
@@ -52,7 +52,7 @@ fn connection(
     }
     let connection = http1.serve_connection(io, service(bytes));
     async move {
-        // A client that goes away is no news.
+        // A client that closes its connection is expected.
         let _ = connection.await;
     }
 }
@@ -66,7 +66,7 @@ fn ask(mut stream: &TcpStream) -> std::io::Result<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-/// The first answer on a connection, which gives the length of all: head and `bytes`.
+/// Returns the length of the first answer on a connection, head and `bytes`. All answers have this length.
 fn first_answer(mut stream: &TcpStream, bytes: usize) -> Result<Vec<u8>, Box<dyn Error>> {
     ask(stream)?;
     let mut answer = Vec::new();
@@ -104,7 +104,7 @@ fn load(port: u16, connections: usize, bytes: usize) -> Result<(), Box<dyn Error
             for mut stream in &streams {
                 stream.read_exact(&mut answer)?;
                 if !answer.starts_with(b"HTTP/1.1 200 OK\r\n") {
-                    return Err("an answer that is no success, or longer than the first".into());
+                    return Err("the status of an answer is not success, or the answer is longer than the first".into());
                 }
             }
             rounds += 1;

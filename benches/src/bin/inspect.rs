@@ -1,13 +1,13 @@
-//! Snapshots of many sockets and tasks, beside an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
+//! Snapshots of many sockets and tasks, and their effect on an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
 //!
-//! Half of the sockets are clients and half were accepted; a task waits to read from each. Prints the CPU time and the page faults of the
-//! first snapshot and of later ones, and how long an echo takes while another thread takes snapshots in a loop, while another thread only
-//! computes, and beside neither. The three take turns of 100 ms, so that each meets the same load of the machine. The client of the echo is
-//! a thread with a socket of the standard library. Each echo is measured twice: by the clock, and without the time for which the threads of
-//! the echo were ready and had no processor (schedstat), which is the share of the machine's other threads.
+//! Half of the sockets are clients and half were accepted; a task waits to read from each. The program prints the CPU time and the page
+//! faults of the first snapshot and of later ones. It also prints how long an echo takes while another thread takes snapshots in a loop,
+//! while another thread only computes, and with neither. The three alternate every 100 ms, so that each has the same load of the machine.
+//! The client of the echo is a thread with a socket of the standard library. Each echo is measured twice: by the clock, and without the
+//! time for which the threads of the echo were runnable and had no processor (schedstat), because the machine's other threads cause that.
 //!
-//! `--tasks N` adds N tasks that are always pending, and prints the time and memory that snapshots of them and their JSON take, limited
-//! as the server's answers are, and without a limit.
+//! `--tasks N` adds N tasks that are always pending, and prints the time and memory of snapshots of them and of their JSON, limited like
+//! the server's answers, and without a limit.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -33,12 +33,12 @@ async fn open(count: usize) -> io::Result<()> {
             drop(task::spawn(async move { stream.read(&mut [0; 8]).await }));
         }
     }
-    // Keeps the listener.
+    // The task keeps the listener open.
     drop(task::spawn(async move { listener.accept().await.map(drop) }));
     Ok(())
 }
 
-/// An echo server; returns its address.
+/// Starts an echo server. Returns its address.
 async fn echo() -> io::Result<std::net::SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -57,11 +57,11 @@ async fn echo() -> io::Result<std::net::SocketAddr> {
     Ok(address)
 }
 
-/// How long the threads that serve an echo were ready to run and had no processor.
+/// How long the threads that serve an echo were runnable and had no processor.
 struct Waiting(Vec<File>);
 
 impl Waiting {
-    /// Watches this thread and those of the runtime.
+    /// Measures this thread and those of the runtime.
     fn new() -> io::Result<Waiting> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir("/proc/self/task")? {
@@ -85,11 +85,11 @@ impl Waiting {
 struct Times {
     clock: Histogram,
     own: Histogram,
-    /// How often the latter was over 1 ms.
+    /// How often the latter was more than 1 ms.
     late: u64,
 }
 
-/// Sends requests one after the other for as long as `time`, one every 200 us, and records how long each took.
+/// Sends requests one after the other for `time`, one every 200 µs, and records how long each took.
 fn load(stream: &mut std::net::TcpStream, waiting: &Waiting, time: Duration, times: &mut Times) -> io::Result<()> {
     let mut buf = [7; 64];
     let begin = Instant::now();
@@ -117,10 +117,10 @@ fn print(title: &str, times: &Times) {
     println!("    without the waits for a processor: {}; {} over 1 ms", figures(&times.own), times.late);
 }
 
-/// Beside what an echo runs.
+/// The load that runs during an echo.
 const BESIDE: [&str; 3] = ["snapshots", "a busy thread", "nothing"];
 
-/// Measures echoes beside each of [`BESIDE`], in turns.
+/// Measures echoes under each load of [`BESIDE`], in turns.
 fn echoes(address: std::net::SocketAddr, time: Duration) -> io::Result<()> {
     let mut stream = std::net::TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -155,7 +155,7 @@ fn echoes(address: std::net::SocketAddr, time: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints what a snapshot with `tasks` more tasks takes.
+/// Prints the cost of a snapshot with `tasks` more tasks.
 fn many(tasks: usize) {
     // A task that nothing can wake lives as long as its handle.
     let _handles: Vec<_> = (0..tasks).map(|_| task::spawn(std::future::pending::<()>())).collect();
@@ -208,7 +208,9 @@ fn run(sockets: usize, tasks: usize, seconds: u64) -> io::Result<()> {
     println!("{} tasks, {} sockets", snapshot.tasks.len(), snapshot.sockets.len());
     let count = |has: fn(&rt::SocketInfo) -> bool| snapshot.sockets.iter().filter(|socket| has(socket)).count();
     let (locals, peers) = (count(|socket| socket.local().is_some()), count(|socket| socket.peer().is_some()));
-    println!("CPU of the first snapshot: {cpu:.1} ms, {faults} page faults; {locals} local addresses, {peers} of peers");
+    println!(
+        "CPU of the first snapshot: {cpu:.1} ms, {faults} page faults; {locals} local addresses, {peers} of peers"
+    );
     let mut later: Vec<f64> = (0..21).map(|_| timed(rt::Inspect::new()).0).collect();
     later.sort_by(f64::total_cmp);
     println!("CPU of later ones: median {:.1} ms, least {:.1}, most {:.1}", later[10], later[0], later[20]);

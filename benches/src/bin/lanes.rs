@@ -2,10 +2,10 @@
 //! [--turn-us 300] [--workers 1]`.
 //!
 //! The process serves `connections` connections that always have data: a task writes to one end of a pair of sockets and reads from the
-//! other, so that each of its turns is used up. `hogs` tasks beside them have turns of `turn-us`. A thread makes health checks over TCP,
-//! half of them over a connection of their own, one per millisecond. The checks are served by tasks of the lane `Normal` and of the lane
-//! `Control`, which alternate within a round, after a time without checks. The output is the delay of a check, and what the saturating
-//! connections carry meanwhile.
+//! other, so that it uses up each of its turns. There are also `hogs` tasks with turns of `turn-us`. A thread makes health checks over TCP,
+//! one per millisecond, half of them each over a new connection. The checks are served by tasks of the lane `Normal` and of the lane
+//! `Control`, which alternate within a round, after a time without checks. The output is the delay of a check, and the throughput of the
+//! saturating connections meanwhile.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream as Blocking};
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The checks of one kind, and the load beside them.
+/// The checks of one kind, and the throughput meanwhile.
 #[derive(Default)]
 struct Kind {
     delays: Histogram,
@@ -154,7 +154,7 @@ fn observe(
     Ok(())
 }
 
-/// Makes `checks` checks, every second one over a connection of its own.
+/// Makes `checks` checks, every second one over a new connection.
 fn visit(address: SocketAddr, checks: usize, delays: &mut Histogram) -> io::Result<()> {
     let mut kept = Blocking::connect(address)?;
     kept.set_nodelay(true)?;

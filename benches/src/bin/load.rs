@@ -1,8 +1,9 @@
 //! The load generator: `load --port P [--connections 1] [--size 64] [--churn server|client] [--free] [--amount 1000|1.5s]
 //! [--stay] [--patience SECONDS] [--cpu N] [--batch]`.
 //!
-//! Without `--free` it runs in lock-step (`--cpu N --batch`, the server with the same). With `--stay` it prints `warm` when
-//! its connections are open and reads amounts from standard input, one run a line, until the input ends.
+//! Without `--free` it runs in lock-step (`--cpu N --batch`, with the same options for the server). With `--stay` it
+//! prints `warm` when its connections are open. Then it reads amounts from standard input, one run per line, until the
+//! input ends.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::generator::{Amount, Generator, PATIENCE, Plan};
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let mut arguments = Arguments::from_env(&["free", "stay", "batch"])?;
     let plan = Plan {
-        port: arguments.optional("port")?.ok_or("--port is wanted")?,
+        port: arguments.optional("port")?.ok_or("--port is required")?,
         connections: arguments.value("connections", 1)?,
         size: arguments.value("size", 64)?,
         churn: arguments.optional("churn")?,

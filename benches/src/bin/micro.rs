@@ -1,5 +1,5 @@
 //! Measures the CPU time of single operations: spawn, yield, message, timer, deadline. Each measurement is a process with one worker. The
-//! runtimes alternate; results are medians over the rounds.
+//! runtimes alternate. Results are medians over the rounds.
 //!
 //! ```console
 //! $ target/release/micro                        # all cases, five rounds
@@ -92,7 +92,7 @@ impl Runtime for Smol {
     }
 }
 
-/// async-task and a queue, nothing else: what no executor on async-task gets below.
+/// async-task and a queue only: a lower bound for every executor on async-task.
 struct Bare;
 
 thread_local! {
@@ -138,7 +138,7 @@ fn cpu_ns() -> f64 {
     sys::process_cpu_ns(std::process::id()).expect("the process's own clock") as f64
 }
 
-/// Measures `work`, which does `count` operations.
+/// Measures `work`, which performs `count` operations.
 async fn measured(count: u32, work: impl Future<Output = ()>) -> Outcome {
     let before = cpu_ns();
     work.await;
@@ -153,12 +153,12 @@ async fn spawn_join<R: Runtime>() -> Outcome {
             task.await;
         }
     };
-    // Once to have the memory.
+    // The first round allocates the memory.
     round().await;
     measured(TASKS, round()).await
 }
 
-/// `tasks` that are always runnable and take turns.
+/// Runs `tasks` tasks that are always runnable and take turns.
 async fn yields<R: Runtime>(tasks: u32) -> Outcome {
     let turns = 1_280_000 / tasks;
     measured(tasks * turns, async {
@@ -187,8 +187,8 @@ async fn ping_pong<R: Runtime>() -> Outcome {
     });
     let outcome = measured(ROUNDS, async {
         for message in 0..ROUNDS {
-            to.0.send(message).await.expect("the other end is there");
-            from.1.recv().await.expect("the other end is there");
+            to.0.send(message).await.expect("the other end is open");
+            from.1.recv().await.expect("the other end is open");
         }
     })
     .await;
@@ -222,7 +222,7 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     let outcome = measured(SLEEPERS, async {
         let tasks: Vec<_> = (0..SLEEPERS)
             .map(|n| {
-                // Spread over a second, in an order that no heap likes.
+                // Spread over a second, in an unfavourable order for a heap.
                 let at = start + Duration::from_micros(u64::from(n) * 7_919 % 100_000 * 10);
                 let late = late.clone();
                 R::spawn(async move {
@@ -241,7 +241,7 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     Some(Outcome { late_us: Some(late[late.len() / 2].as_secs_f64() * 1e6), ..outcome })
 }
 
-/// `set_read_deadline`, moved later each time, without the caller's clock. netpoll only: no other runtime has it.
+/// Moves `set_read_deadline` later each time, without reading the clock. Only netpoll has it.
 async fn deadline_later() -> Outcome {
     const MOVES: u32 = 2_000_000;
     let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -258,7 +258,7 @@ async fn deadline_later() -> Outcome {
     .await
 }
 
-/// `yield` is among 64 tasks, `yield-N` among N: around the 256 places of a run queue, and far beyond.
+/// `yield` runs among 64 tasks, `yield-N` among N: around the 256 places of a run queue, and far beyond.
 const CASES: &[&str] = &[
     "spawn-join",
     "yield",
@@ -296,7 +296,7 @@ fn run<R: Runtime>(case: &str) -> Option<Outcome> {
     receive.recv().ok().flatten()
 }
 
-/// The child's part: one measurement.
+/// Makes one measurement, in the child process.
 fn measure(runtime: &str, case: &str) -> Result<(), String> {
     let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
     if let Some(&last) = cpus.last() {
@@ -309,7 +309,7 @@ fn measure(runtime: &str, case: &str) -> Result<(), String> {
         "tokio" => run::<Tokio<true>>(case),
         "tokio-current" => run::<Tokio<false>>(case),
         "smol" => run::<Smol>(case),
-        _ => return Err(format!("no runtime {runtime}")),
+        _ => return Err(format!("unknown runtime {runtime}")),
     };
     match outcome {
         Some(outcome) => println!("{} {}", outcome.cpu_ns, outcome.late_us.unwrap_or(-1.0)),
@@ -318,7 +318,7 @@ fn measure(runtime: &str, case: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The parent's: a child, and its figures.
+/// Starts a child process. Returns its figures.
 fn ask(runtime: &str, case: &str) -> Result<Option<(f64, f64)>, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(own)
@@ -353,7 +353,7 @@ fn chosen(known: &[&str], asked: Vec<String>, what: &str) -> Result<Vec<String>,
 fn try_main() -> Result<(), String> {
     let mut arguments = Arguments::from_env(&[])?;
     if let Some(runtime) = arguments.optional::<String>("run")? {
-        let case: String = arguments.optional("case")?.ok_or("--case is wanted")?;
+        let case: String = arguments.optional("case")?.ok_or("--case is required")?;
         arguments.finish()?;
         return measure(&runtime, &case);
     }

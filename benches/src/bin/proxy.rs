@@ -1,8 +1,8 @@
-//! The savings by splice and sendfile: `proxy [--mib 1024] [--rounds 5]`.
+//! The savings from splice and sendfile: `proxy [--mib 1024] [--rounds 5]`.
 //!
-//! A child forwards a stream from this process back to this process, or sends a file to it: by `io::copy`, which stays in the kernel, and
-//! by a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets; the receiver compares every byte. The output
-//! is the child's CPU time, user and system, in alternating rounds, and the ratio of the medians.
+//! A child process forwards a stream from this process back to this process, or sends a file to it, either by `io::copy`, which stays in
+//! the kernel, or by a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets; the receiver compares every
+//! byte. The output is the child's user and system CPU time, in alternating rounds, and the ratio of the medians.
 
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Of prime length, so that a piece lost or doubled does not go unseen.
+/// Returns a block of prime length, so that a lost or duplicated piece is detected.
 fn block() -> &'static [u8] {
     static BLOCK: OnceLock<Vec<u8>> = OnceLock::new();
     BLOCK.get_or_init(|| (0..1_048_573u32).map(|at| (at ^ at >> 7 ^ at >> 13) as u8).collect())
@@ -41,7 +41,7 @@ fn write_pattern(to: &mut impl Write, mut bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads to the end: how many bytes, all of them right.
+/// Reads to the end and checks all bytes. Returns their number.
 fn check_pattern(from: &mut impl Read) -> io::Result<u64> {
     let (mut buf, mut total) = (vec![0; 1 << 20], 0);
     loop {
@@ -66,7 +66,7 @@ fn check_pattern(from: &mut impl Read) -> io::Result<u64> {
 
 fn serve() -> Result<(), String> {
     let mut args = env::args().skip(2);
-    let (way, target) = (args.next().ok_or("a way is wanted")?, args.next().ok_or("a target is wanted")?);
+    let (way, target) = (args.next().ok_or("a way is required")?, args.next().ok_or("a target is required")?);
     let file = args.next();
     netpoll::task::block_on(carry(&way, &target, file)).map_err(|error| error.to_string())
 }
@@ -100,13 +100,13 @@ async fn carry(way: &str, target: &str, file: Option<String>) -> io::Result<()> 
                 count => to.write_all(&buf[..count]).await?,
             }
         },
-        _ => return Err(io::Error::other("no such way")),
+        _ => return Err(io::Error::other("unknown way")),
     }
     println!("{} {}", cpu_seconds()? - before, netpoll::rt::metrics().kernel_copies);
     Ok(())
 }
 
-/// User and system time of this process.
+/// Returns user and system time of this process.
 fn cpu_seconds() -> io::Result<f64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: `usage` is valid for the call.
@@ -130,7 +130,7 @@ fn measure() -> Result<(), String> {
     let path = env::temp_dir().join(format!("netpoll-proxy-{}", std::process::id()));
     let mut file = fs::File::create_new(&path).map_err(text)?;
     let measured = write_pattern(&mut file, bytes).map_err(text).and_then(|()| {
-        // In memory, so that neither way waits for the disk.
+        // The file is in memory, so that neither way waits for the disk.
         file.seek(SeekFrom::Start(0)).map_err(text)?;
         rounds_of(bytes, rounds, &path.to_string_lossy()).map_err(text)
     });
@@ -141,7 +141,7 @@ fn measure() -> Result<(), String> {
 fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
     println!(
         "{} MiB compared byte for byte, medians of {rounds} rounds: seconds of CPU (GiB a CPU second)\n\n\
-         | | in the kernel | its calls | loop of {} KiB | times the loop |\n|---|---:|---:|---:|---:|",
+         | | in the kernel | its calls | loop of {} KiB | speed-up |\n|---|---:|---:|---:|---:|",
         bytes >> 20,
         LOOP_BYTES >> 10
     );
@@ -170,7 +170,7 @@ fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// One transfer by a child: its CPU seconds, and its calls that moved bytes inside the kernel.
+/// Runs one transfer in a child process. Returns its CPU time in seconds, and the number of calls that moved bytes inside the kernel.
 fn once(way: &str, bytes: u64, file: Option<&str>) -> io::Result<(f64, u64)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let target = listener.local_addr()?.to_string();

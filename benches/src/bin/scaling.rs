@@ -1,9 +1,9 @@
-//! State that cores share, the cost of an access, and the effect of more cores than this machine has:
+//! Measures the cost of accesses to shared state, and models more cores than this machine has:
 //! `scaling [--cores 2,16,64,192] [--request-ns 4300] [--event-ns 180] [--transfer-ns 100] [--think-us 30] [--write FILE]`.
 //!
-//! First the measurement: for every shared state of the runtime the same atomic operations on the same layout, without its logic, by
-//! one thread and by two at once, in CPU time. Then the model: cores that serve requests of a known cost, take them from pollers
-//! that one core at a time may hold, and steal from one another. docs/SCALING.md has the conclusions.
+//! The measurement makes, for each shared state of the runtime, the same atomic operations on the same layout, without the runtime's
+//! logic, by one thread and by two at once. It reports CPU time. In the model, cores serve requests of a known cost, take them from
+//! pollers that one core at a time may hold, and steal from one another. docs/SCALING.md has the conclusions.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::compare::document;
@@ -52,14 +52,14 @@ fn run() -> Result<(), String> {
 #[repr(align(128))]
 struct Line<T>(T);
 
-/// A million entries: as many deadlines.
+/// The number of entries in the timer set: a million deadlines.
 const ENTRIES: u64 = 1_000_000;
 const SETS: usize = 192;
 
-/// When, and what for.
+/// Entries of a time and a target.
 type Heap = BinaryHeap<Reverse<(u64, u64)>>;
 
-/// The shared things, as far as their words go.
+/// The shared state: the words that are accessed, without the runtime's logic.
 struct Shared {
     role: Line<AtomicBool>,
     awake: Line<AtomicU64>,
@@ -91,7 +91,7 @@ impl Shared {
         })
     }
 
-    /// `Driver::try_take` and `release`.
+    /// `Role::try_take` and `release`.
     fn role(&self) {
         if !self.role.0.load(Ordering::Relaxed)
             && self.role.0.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
@@ -112,18 +112,18 @@ impl Shared {
         }
     }
 
-    /// `Runtime::attend` while a worker is awake.
-    fn attend(&self) {
+    /// `Runtime::ensure_worker` while a worker is awake.
+    fn ensure_worker(&self) {
         fence(Ordering::SeqCst);
         black_box(self.awake.0.load(Ordering::SeqCst));
     }
 
-    /// `Runtime::injected`, the look at an empty shared queue.
+    /// `Runtime::injected`: the check of an empty shared queue.
     fn look(&self) {
         black_box(self.injected.0.load(Ordering::SeqCst));
     }
 
-    /// A task into the shared queue and one out of it.
+    /// Pushes a task to the shared queue and pops one.
     fn inject(&self) {
         for is_push in [true, false] {
             let mut queue = self.injector.0.lock().expect("no thread panics");
@@ -158,7 +158,7 @@ impl Shared {
         }
     }
 
-    /// An entry into a timer set of a million, and the first out of it.
+    /// Pushes an entry to a timer set of a million and pops the first one.
     fn timer(&self, step: u64) {
         let mut heap = self.heap.0.lock().expect("no thread panics");
         heap.push(Reverse((step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % ENTRIES, step)));
@@ -166,19 +166,19 @@ impl Shared {
         self.next[0].0.store(step, Ordering::SeqCst);
     }
 
-    /// `Runtime::next_timer` over all sets; the first belongs to a core that arms timers meanwhile.
+    /// `Runtime::next_timer` over all sets, while a core arms timers in the first.
     fn sets(&self, step: u64) {
         self.next[0].0.store(step, Ordering::SeqCst);
         black_box(self.next.iter().map(|next| next.0.load(Ordering::SeqCst)).min());
     }
 
-    /// `give_back` and `wake_one`: the list of those at rest.
+    /// `Runtime::give_back` and `wake_one`: the list of resting threads.
     fn rest(&self) {
         self.idle.0.lock().expect("no thread panics").push(1);
         black_box(self.idle.0.lock().expect("no thread panics").pop());
     }
 
-    /// A connection counted in and out.
+    /// Counts a connection in and out.
     fn count(&self) {
         self.descriptors.0.fetch_add(1, Ordering::Relaxed);
         self.descriptors.0.fetch_sub(1, Ordering::Relaxed);
@@ -193,18 +193,21 @@ fn touches() -> std::io::Result<String> {
     let cases: [(&str, &str, u64, Touch); 10] = [
         ("poller role: take, release", "a sleep, a poll", 400_000, |shared, _| shared.role()),
         ("awake count: down, up", "a sleep", 400_000, |shared, _| shared.awake()),
-        ("attend: fence, look at the awake count", "a wake from outside", 400_000, |shared, _| shared.attend()),
-        ("shared queue: look", "61 turns; running dry", 400_000, |shared, _| shared.look()),
-        ("shared queue: push, pop", "a wake from outside", 200_000, |shared, _| shared.inject()),
+        ("ensure_worker: fence, load of the awake count", "a wake-up from outside", 400_000, |shared, _| {
+            shared.ensure_worker()
+        }),
+        ("shared queue: check", "at least every 17th turn; no work", 400_000, |shared, _| shared.look()),
+        ("shared queue: push, pop", "a wake-up from outside", 200_000, |shared, _| shared.inject()),
         ("poll cache: alloc, free", "a connection", 200_000, |shared, _| shared.slot()),
         ("timer set of 1,000,000: push, pop", "a timer armed", 100_000, |shared, step| shared.timer(step)),
         ("192 timer sets: store one, least of all", "a sleep", 20_000, |shared, step| shared.sets(step)),
         ("idle list: push, pop", "a rest, a wake", 200_000, |shared, _| shared.rest()),
         ("descriptor count: up, down", "a connection", 400_000, |shared, _| shared.count()),
     ];
-    let mut text = "ns of CPU a touch, least of 7 rounds for one thread, median of 7 for each of two\n\n\
-                    | shared thing | touched once | one thread | two threads | ratio |\n|---|---|---:|---:|---:|\n"
-        .to_owned();
+    let mut text =
+        "CPU time per access in ns: the least of 7 rounds for one thread, the median of 7 for each of two threads\n\n\
+                    | shared state | accessed by | one thread | two threads | ratio |\n|---|---|---:|---:|---:|\n"
+            .to_owned();
     for (name, when, count, touch) in cases {
         text += &row(name, when, &cpus, count, |step, _| touch(&shared, step))?;
     }
@@ -220,11 +223,12 @@ fn touches() -> std::io::Result<String> {
     text += &row("one epoll instance: add, delete", "a connection (add)", &cpus, 20_000, |_, thread| {
         register(&shared.epoll, thread)
     })?;
-    text += &row("an instance a thread: add, delete", "", &cpus, 20_000, |_, thread| register(&own[thread], thread))?;
-    Ok(format!("{text}\nepoll_wait(2): {:.0} ns an event in batches of 256\n\n", event_cost()?))
+    text +=
+        &row("one instance per thread: add, delete", "", &cpus, 20_000, |_, thread| register(&own[thread], thread))?;
+    Ok(format!("{text}\nepoll_wait(2): {:.0} ns per event in batches of 256\n\n", event_cost()?))
 }
 
-/// Measures one touch: its row.
+/// Measures one access and returns its row of the table.
 fn row(
     name: &str,
     when: &str,
@@ -248,7 +252,7 @@ fn row(
     })
 }
 
-/// CPU time a touch with a thread on each of `cpus`, mean over the threads.
+/// Returns the CPU time per access with a thread on each of `cpus`, as the mean of the threads.
 fn by_threads(cpus: &[usize], count: u64, touch: &(impl Fn(u64, usize) + Sync)) -> std::io::Result<f64> {
     let barrier = Barrier::new(cpus.len());
     let nanos = std::thread::scope(|scope| {
@@ -274,7 +278,7 @@ fn by_threads(cpus: &[usize], count: u64, touch: &(impl Fn(u64, usize) + Sync)) 
     Ok(nanos as f64 / count as f64 / cpus.len() as f64)
 }
 
-/// The kernel's time per event of epoll_wait(2), with level-triggered pipes that hold a byte.
+/// Returns the kernel's time per event of epoll_wait(2), for level-triggered pipes that contain a byte.
 fn event_cost() -> std::io::Result<f64> {
     use std::io::Write;
     use std::os::fd::AsRawFd;
@@ -302,20 +306,20 @@ fn event_cost() -> std::io::Result<f64> {
 
 // ---- the model ----
 
-/// Nanoseconds.
+/// The costs of the model, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 struct Costs {
-    /// A request by itself: read, user code, write.
+    /// A request: read, user code, write.
     request: u64,
-    /// An event under the role: the kernel's part, the word, the wake.
+    /// An event while the role is held: the kernel's part, the word, the wake-up.
     event: u64,
-    /// A poll that brings nothing.
+    /// A poll without events.
     poll: u64,
     /// A cache line from another core: a steal moves three of them, and taking the role one.
     transfer: u64,
-    /// A thread woken from rest.
+    /// Waking a resting thread.
     wake: u64,
-    /// From an answer to the next request of the same connection.
+    /// The time from an answer to the next request of the same connection.
     think: u64,
 }
 
@@ -323,34 +327,34 @@ impl Costs {
     const DEFAULT: Costs = Costs { request: 4_300, event: 180, poll: 700, transfer: 100, wake: 5_000, think: 30_000 };
 }
 
-/// Events of one poll, as in `EVENTS_MAX`.
+/// The maximum number of events per poll: `EVENTS_MAX`.
 const BATCH: usize = 256;
-/// Connections a core: enough to keep it busy.
+/// Connections per core: enough to keep it busy.
 const CONNECTIONS: usize = 64;
-/// Simulated time.
+/// The simulated time in nanoseconds.
 const SPAN: u64 = 20_000_000;
 
 /// The result of a run of the model.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
     requests: u64,
-    /// Share of the time in which the busiest poller was held.
+    /// The share of the time for which the busiest poller was held.
     held: f64,
 }
 
 fn simulate(cores: &[usize], costs: Costs) -> String {
     let mut text = format!(
-        "A request {} ns, an event {} ns under the role, a cache line {} ns, {CONNECTIONS} connections a core: M requests/s (share of \
-         what the cores could do; share of the time that the busiest poller is held)\n\n",
+        "{} ns per request, {} ns per event while the role is held, {} ns per cache line, {CONNECTIONS} connections per core. Cells: million \
+         requests/s (share of what the cores could serve; share of the time for which the busiest poller is held)\n\n",
         costs.request, costs.event, costs.transfer
     );
     type Pollers = fn(usize) -> usize;
     let shards: [(&str, Pollers, bool); 5] = [
         ("one poller", |_| 1, true),
-        ("one for 16 cores", |cores| cores.div_ceil(16), true),
-        ("one for 4 cores", |cores| cores.div_ceil(4), true),
-        ("one a core", |cores| cores, true),
-        ("one a core, `awake` sharded too", |cores| cores, false),
+        ("one per 16 cores", |cores| cores.div_ceil(16), true),
+        ("one per 4 cores", |cores| cores.div_ceil(4), true),
+        ("one per core", |cores| cores, true),
+        ("one per core, `awake` sharded too", |cores| cores, false),
     ];
     let head: Vec<&str> = shards.iter().map(|(name, ..)| *name).collect();
     let _ = writeln!(text, "| cores | {} |\n|---:|{}", head.join(" | "), "---:|".repeat(shards.len()));
@@ -366,7 +370,7 @@ fn simulate(cores: &[usize], costs: Costs) -> String {
     text
 }
 
-/// One poller: its holder, and the connections that become ready.
+/// One poller: when it is free, and the connections that become ready.
 #[derive(Debug, Default)]
 struct Poller {
     free_at: u64,
@@ -374,16 +378,16 @@ struct Poller {
     ready: BinaryHeap<Reverse<u64>>,
 }
 
-/// Simulates [`SPAN`]. The earliest core takes its next step: a task of its own, half of the fullest queue, a poll, or rest.
-/// With `counts_together` all cores without work count themselves down and up in the same word, one after the other.
+/// Simulates [`SPAN`]. The earliest core takes its next step: it runs a task of its queue, polls, steals half of the fullest queue, or
+/// rests. With `counts_together` all cores without work count themselves down and up in the same word, one after the other.
 fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Outcome {
     let mut shards: Vec<Poller> = (0..pollers).map(|_| Poller::default()).collect();
     for connection in 0..cores * CONNECTIONS {
-        // All at once, spread over the first think time.
+        // All begin within the first think time.
         let at = connection as u64 * 7_919 % costs.think.max(1);
         shards[connection % pollers].ready.push(Reverse(at));
     }
-    // A task is known by its shard alone.
+    // A task is represented by its shard.
     let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); cores];
     let mut line_free = vec![0_u64; cores];
     let mut clock: BinaryHeap<Reverse<(u64, usize)>> = (0..cores).map(|core| Reverse((0, core))).collect();
@@ -414,7 +418,7 @@ fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Ou
             line_free[victim] = begin + 3 * costs.transfer;
             line_free[victim]
         } else {
-            // At rest until there is work; both the waking core and this one pay.
+            // Rests until there is work.
             now + costs.wake
         };
         clock.push(Reverse((then, core)));
@@ -429,7 +433,7 @@ struct Got {
     until: u64,
 }
 
-/// The core's own poller first, then the others, if they are free and have something.
+/// Polls the core's own poller, or another one, if it is free and has events.
 fn poll(shards: &mut [Poller], core: usize, now: u64, costs: Costs) -> Option<Got> {
     let count = shards.len();
     let own = core % count;
@@ -449,7 +453,7 @@ fn poll(shards: &mut [Poller], core: usize, now: u64, costs: Costs) -> Option<Go
     Some(Got { shard, events, until: now + length })
 }
 
-/// The core whose queue is worth a steal (50 µs, as in the worker), if any.
+/// Returns the core with the fullest queue, if that is worth stealing from (50 µs, as in the worker).
 fn fullest(queues: &[VecDeque<usize>], costs: Costs) -> Option<usize> {
     let (victim, queue) = queues.iter().enumerate().max_by_key(|(_, queue)| queue.len())?;
     (queue.len() as u64 * costs.request >= 50_000).then_some(victim)

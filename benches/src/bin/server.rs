@@ -1,8 +1,8 @@
 //! The echo server: `server --runtime NAME [--mode echo|deadline|churn|readable] [--workers 1] [--buffer 4096]
 //! [--serve-in-block-on] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
 //!
-//! Prints `ready PORT`, answers a byte on standard input with a line of its CPU time, context switches and memory, and
-//! ends with the input.
+//! Prints `ready PORT`. For each byte on standard input it prints a line with its CPU time, context switches and
+//! memory. It ends at the end of the input.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::servers::{self, Hog, Mode, Options, Work, go};
@@ -21,11 +21,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let mut arguments = Arguments::from_env(&["serve-in-block-on", "batch"])?;
-    let runtime: String = arguments.optional("runtime")?.ok_or("--runtime is wanted")?;
-    // Before anything starts a thread: threads inherit both.
+    let runtime: String = arguments.optional("runtime")?.ok_or("--runtime is required")?;
+    // Before anything starts a thread, because threads inherit both.
     sys::place(arguments.optional("cpu")?, arguments.flag("batch")).map_err(|error| error.to_string())?;
     if runtime == go::NAME {
-        // Its runtime starts threads before `main`: placed first, then executed in this process's stead.
+        // Go's runtime starts threads before `main`, so this process is placed first and then replaced by the Go
+        // program.
         return Err(go::execute(arguments.into_words()).to_string());
     }
     let options = Options {
@@ -43,9 +44,9 @@ fn run() -> Result<(), String> {
     }
     sys::raise_descriptor_limit().map_err(|error| error.to_string())?;
     for name in ["SMOL_THREADS", "ASYNC_STD_THREAD_COUNT"] {
-        // SAFETY: no other thread has been started yet that could read the environment.
+        // SAFETY: no thread has been started yet that could read the environment.
         unsafe { std::env::set_var(name, options.workers.to_string()) };
     }
-    // A connection's task keeps a reference: the memory is the runtime's and its own.
+    // The task of a connection keeps a reference, so that its memory is only that of the runtime and its own.
     servers::serve(&runtime, Box::leak(Box::new(options))).map_err(|error| format!("{runtime}: {error}"))
 }

@@ -1,13 +1,12 @@
-//! Registrations beside a reader of /proc/PID/fdinfo: `shards [--shards 1,2,4] [--sockets 50000] [--seconds 3]`.
+//! Registrations while a process reads /proc/PID/fdinfo: `shards [--shards 1,2,4] [--sockets 50000] [--seconds 3]`.
 //!
-//! To print the fdinfo of an epoll instance, the kernel holds the lock of the instance for as long as the list of its
-//! descriptors takes, and epoll_ctl(2) waits for it, as does the close of a descriptor. With shards there are several
-//! instances, each with its part of the descriptors. For each number of shards a process of its own opens that many
-//! sockets, which are registered and idle, and then times the first wait of new sockets, which registers them, and their
-//! close: alone, while another process reads the fdinfo of one instance in a loop, and while it reads those of all
-//! instances in turn. The three take turns of 100 ms. The time for which the registering thread was ready and had no
-//! processor (schedstat) is left out. The sockets are Unix socket pairs. If RLIMIT_NOFILE does not allow so many, there
-//! are fewer.
+//! To print the fdinfo of an epoll instance, the kernel holds the lock of the instance while it lists its descriptors.
+//! epoll_ctl(2), and the close of a descriptor, wait for it. With shards there are several instances, each with a part
+//! of the descriptors. For each number of shards, a separate process opens that many sockets, which are registered and
+//! idle. It then times the first wait of new sockets, which registers them, and their close: alone, while another
+//! process reads the fdinfo of one instance in a loop, and while it reads those of all instances in turn. The three
+//! alternate every 100 ms. The time for which the registering thread was runnable and had no processor (schedstat) is
+//! subtracted. The sockets are Unix socket pairs. If RLIMIT_NOFILE does not allow so many, there are fewer.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -45,13 +44,13 @@ fn instances() -> io::Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Reads a file to its end, as a program that inspects processes does.
+/// Reads a file to its end, like a program that inspects processes.
 fn read(path: &str) -> io::Result<usize> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)
 }
 
-/// The process that reads: it reads the files of the last line of its input over and over, until the input ends.
+/// The reading process. It reads the files named in the last line of its input again and again, until the input ends.
 fn reader() -> io::Result<()> {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -84,7 +83,7 @@ fn reader() -> io::Result<()> {
     }
 }
 
-/// The other process, which ends with this value.
+/// The reading process, which ends when the value is dropped.
 struct Reader(Child, BufReader<std::process::ChildStdout>);
 
 impl Reader {
@@ -95,7 +94,7 @@ impl Reader {
         Ok(Reader(child, BufReader::new(output)))
     }
 
-    /// Makes it read `paths`; returns when it does.
+    /// Makes the process read `paths`. Returns when it does.
     fn set(&mut self, paths: &[String]) -> io::Result<()> {
         let input = self.0.stdin.as_mut().ok_or_else(|| io::Error::other("no input"))?;
         writeln!(input, "{}", paths.join(" "))?;
@@ -106,12 +105,12 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // It has ended, or ends now.
+        // The process has ended or is about to.
         let _ = self.0.wait();
     }
 }
 
-/// Times registrations and closes for as long as `time`, one every 200 us.
+/// Times registrations and closes for `time`, one every 200 µs.
 fn register(time: Duration, schedstat: &File, times: &mut Histogram) -> io::Result<()> {
     let waited = || -> io::Result<u64> {
         let mut buf = [0; 96];
@@ -188,7 +187,7 @@ fn try_main() -> Result<(), String> {
         shards = vec![1, 2, 4];
     }
     for shards in shards {
-        // A process has one runtime, and instances of their own.
+        // A process has one runtime, so each number of shards needs a separate process.
         let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
         for (name, value) in [("--shards", shards), ("--sockets", sockets), ("--seconds", seconds as usize)] {
             command.args([name, &value.to_string()]);

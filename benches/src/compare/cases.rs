@@ -13,11 +13,11 @@ pub enum Kind {
     Calls,
     /// User instructions of the server per request.
     Instructions,
-    /// Memory of an idle connection and context switches of an idle process.
+    /// Memory per idle connection and context switches of an idle process.
     Idle,
-    /// Requests per second and latencies on all CPUs, generator beside the server.
+    /// Requests per second and latencies on all CPUs, with the generator on the same CPUs as the server.
     Free,
-    /// Latencies beside tasks that hog.
+    /// Latencies while hogs run.
     Hogs,
     /// The gain from a second worker.
     Scale,
@@ -42,7 +42,7 @@ pub struct Case {
     pub in_block_on: bool,
     /// The message size in bytes.
     pub size: usize,
-    /// The behaviour of the tasks beside the echo.
+    /// The kind of the hogs.
     pub hog: Hog,
     /// The user CPU time per request, in microseconds.
     pub work_us: u64,
@@ -137,7 +137,7 @@ pub const CASES: &[Case] = &[
 ];
 
 impl Case {
-    /// The server of this case on `runtime`.
+    /// Returns the plan of this case's server on `runtime`.
     #[must_use]
     pub fn server(&self, runtime: &str, workers: usize, cpu: Option<usize>) -> ServerPlan {
         ServerPlan {
@@ -153,7 +153,7 @@ impl Case {
         }
     }
 
-    /// The load of this case.
+    /// Returns the plan of this case's load.
     #[must_use]
     pub fn load(&self, lock_step: bool, cpu: Option<usize>) -> LoadPlan {
         let patience_seconds = if self.kind == Kind::Hogs { 3 } else { 10 };

@@ -1,33 +1,33 @@
-//! The part for CI: limits on reproducible figures. No times.
+//! The checks of CI: limits on reproducible figures. No times.
 
 use super::cases::{CASES, Case};
 use super::measure::{FLOOR, Findings, Settings, measure};
 use std::collections::HashMap;
 
-/// The server that must keep the limits.
+/// The server that must keep within the limits.
 const OURS: &str = "netpoll";
 
 /// A limit on a figure of netpoll.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     case: &'static str,
-    /// Which figure of the case.
+    /// The number of the figure in the case.
     figure: usize,
     over: Over,
-    /// More than this is a step back.
+    /// The limit.
     at_most: f64,
-    /// Where it is to go, if that is lower.
+    /// The goal, if it is lower.
     goal: Option<f64>,
 }
 
-/// The base of a limit.
+/// The base that a limit is relative to.
 #[derive(Debug, Clone, Copy)]
 enum Over {
     /// Zero.
     Nothing,
     /// The bare loop's figure in the same case.
     Floor,
-    /// Our own first figure in another case.
+    /// Netpoll's first figure in another case.
     Ours(&'static str),
 }
 
@@ -44,13 +44,14 @@ const fn limit(case: &'static str, figure: usize, over: Over, at_most: f64) -> L
     Limit { case, figure, over, at_most, goal: None }
 }
 
-/// Other programs on the machine only add to a figure, so one above its limit is measured again, and the least counts.
+/// Other programs on the machine only add to a figure. So a figure above its limit is measured again, and the least
+/// counts.
 const ATTEMPTS: usize = 3;
 
-/// Measures and prints the limited figures; returns whether all limits hold.
+/// Measures and prints the limited figures. Returns whether all are within their limits.
 ///
 /// # Errors
-/// A figure could not be measured: a check that cannot be made has not passed.
+/// Returns an error if a figure could not be measured: a check that cannot be made has not passed.
 pub fn check(settings: &Settings) -> Result<bool, String> {
     let settings = Settings { runtimes: vec![FLOOR.to_owned(), OURS.to_owned()], quick: true, ..settings.clone() };
     let mut figures = Figures::default();
@@ -82,7 +83,8 @@ pub fn check(settings: &Settings) -> Result<bool, String> {
     Ok(all_hold)
 }
 
-/// The least of each figure, by case, runtime and number of the figure, and what could not be measured.
+/// The least value of each figure, by case, runtime and number of the figure; and the figures that could not be
+/// measured.
 #[derive(Debug, Default)]
 struct Figures {
     least: HashMap<(&'static str, String, usize), f64>,
@@ -108,7 +110,7 @@ impl Figures {
 }
 
 impl Limit {
-    /// Returns our figure, the base of the limit, and the name of the base.
+    /// Returns netpoll's figure, the base of the limit, and the name of the base.
     fn figures(&self, figures: &Figures) -> Result<(f64, f64, Option<&'static str>), String> {
         let value = figures.get(self.case, OURS, self.figure)?;
         Ok(match self.over {
@@ -123,7 +125,7 @@ impl Limit {
         Ok(value - base <= self.at_most + 1e-9)
     }
 
-    /// Returns whether the limit is on a figure of `case`, or has its base there.
+    /// Returns whether the limit is on a figure of `case`, or is relative to one.
     fn concerns(&self, case: &str) -> bool {
         self.case == case || matches!(self.over, Over::Ours(other) if other == case)
     }

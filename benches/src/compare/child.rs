@@ -1,4 +1,4 @@
-//! Servers and generators as child processes, spoken to over pipes. Dropping one ends it.
+//! Servers and generators as child processes, controlled over pipes. Dropping a value ends its process.
 
 use crate::generator::{Amount, Churn, Outcome};
 use crate::servers::{Hog, Mode};
@@ -8,20 +8,20 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-/// The longest any answer of a child is waited for. Valgrind is slow.
+/// The time limit for an answer of a child. Valgrind is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the programs are: beside this one.
+/// Returns the path of a program, which is in the folder of this one.
 ///
 /// # Errors
-/// The program's own path is unknown.
+/// Returns an error if the path of this program is unknown.
 pub fn program(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let path = own.with_file_name(name);
     if path.exists() { Ok(path) } else { Err(format!("{} is not built", path.display())) }
 }
 
-/// A child whose output arrives line by line.
+/// A child process whose output is read line by line.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -35,9 +35,9 @@ impl Process {
     /// Starts `command`.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// Returns an error if it cannot be started.
     pub fn start(mut command: Command) -> Result<Process, String> {
-        // Its name, not its path: the text may appear in a report.
+        // The name, not the path, because the text may appear in a report.
         let program = PathBuf::from(command.get_program());
         let what = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -47,16 +47,16 @@ impl Process {
         Ok(Process { input: child.stdin.take(), child, lines, errors, what })
     }
 
-    /// The process id.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The next line of its output.
+    /// Returns the next line of the output.
     ///
     /// # Errors
-    /// It ended, or was silent for a minute.
+    /// Returns an error if the process has ended, or is silent for a minute.
     pub fn line(&mut self) -> Result<String, String> {
         self.lines.recv_timeout(PATIENCE).map_err(|error| {
             let said: Vec<String> = self.errors.try_iter().collect();
@@ -64,10 +64,10 @@ impl Process {
         })
     }
 
-    /// Waits for a line of its standard error that contains `text`.
+    /// Waits for a line on standard error that contains `text`.
     ///
     /// # Errors
-    /// It ended without one, or was silent for a minute.
+    /// Returns an error if the process has ended without one, or is silent for a minute.
     pub fn error_line(&mut self, text: &str) -> Result<String, String> {
         loop {
             let line = self.errors.recv_timeout(PATIENCE).map_err(|error| format!("{}: {error}", self.what))?;
@@ -77,19 +77,19 @@ impl Process {
         }
     }
 
-    /// Sends it a line.
+    /// Sends a line to the process.
     ///
     /// # Errors
-    /// It closed its input.
+    /// Returns an error if the process has closed its input.
     pub fn tell(&mut self, line: &str) -> Result<(), String> {
         let Some(input) = &mut self.input else { return Err(format!("{}: its input is closed", self.what)) };
         writeln!(input, "{line}").map_err(|error| format!("{}: {error}", self.what))
     }
 
-    /// Closes its input, waits for its end, and returns its new output on standard error.
+    /// Closes the input, waits for the end of the process, and returns its new output on standard error.
     ///
     /// # Errors
-    /// It does not end (and is killed), or cannot be waited for.
+    /// Returns an error if the process does not end (it is then killed), or cannot be waited for.
     pub fn finish(&mut self) -> Result<Vec<String>, String> {
         self.input = None;
         let ended = loop {
@@ -104,7 +104,7 @@ impl Process {
         }
         let said = self.errors.iter().collect();
         self.child.wait().map_err(|error| format!("{}: {error}", self.what))?;
-        if ended { Ok(said) } else { Err(format!("{} does not end with its input", self.what)) }
+        if ended { Ok(said) } else { Err(format!("{} does not exit when its input ends", self.what)) }
     }
 }
 
@@ -132,31 +132,31 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     receiver
 }
 
-/// How a server is started.
+/// The settings with which a server is started.
 #[derive(Debug, Clone)]
 pub struct ServerPlan {
-    /// Which runtime.
+    /// The runtime.
     pub runtime: String,
     /// The server's mode for a connection.
     pub mode: Mode,
-    /// Worker threads.
+    /// The number of worker threads.
     pub workers: usize,
-    /// Bytes of a connection's buffer.
+    /// The size of a connection's buffer in bytes.
     pub buffer: usize,
     /// Whether the future of `block_on` serves.
     pub in_block_on: bool,
-    /// Tasks beside the echo.
+    /// The number of hogs.
     pub hogs: usize,
-    /// The kind of tasks.
+    /// The kind of the hogs.
     pub hog: Hog,
-    /// User CPU of a request.
+    /// The user CPU time per request.
     pub work_us: u64,
-    /// The CPU it shares with the generator under SCHED_BATCH; none: free.
+    /// The CPU that it shares with the generator under SCHED_BATCH, or `None` for any CPU.
     pub cpu: Option<usize>,
 }
 
 impl ServerPlan {
-    /// A plain echo server with one worker.
+    /// Returns the settings of a plain echo server with one worker.
     #[must_use]
     pub fn new(runtime: &str) -> ServerPlan {
         ServerPlan {
@@ -177,15 +177,15 @@ impl ServerPlan {
 #[derive(Debug)]
 pub struct Server {
     process: Process,
-    /// Its port.
+    /// The port.
     pub port: u16,
 }
 
 impl Server {
-    /// Starts one, under `wrapper` (a program and its arguments, such as valgrind's) if there is any.
+    /// Starts a server, under `wrapper` (a program and its arguments, such as valgrind's) if there is one.
     ///
     /// # Errors
-    /// It does not come up: the runtime may not work on this machine.
+    /// Returns an error if the server does not start: the runtime may not work on this machine.
     pub fn start(plan: &ServerPlan, wrapper: &[String]) -> Result<Server, String> {
         let server = program("server")?;
         let mut command = match wrapper.split_first() {
@@ -217,66 +217,66 @@ impl Server {
         let mut process = Process::start(command)?;
         let line = process.line()?;
         let port = line.strip_prefix("ready ").and_then(|port| port.parse().ok());
-        Ok(Server { port: port.ok_or_else(|| format!("{}: `{line}` is not its port", plan.runtime))?, process })
+        Ok(Server { port: port.ok_or_else(|| format!("{}: `{line}` contains no port", plan.runtime))?, process })
     }
 
-    /// The process id.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Its CPU time, read without its doing anything.
+    /// Returns the CPU time. Reading it does not disturb the server.
     ///
     /// # Errors
-    /// It has ended.
+    /// Returns an error if the server has ended.
     pub fn cpu_ns(&self) -> Result<u64, String> {
         crate::sys::process_cpu_ns(self.id()).map_err(|error| error.to_string())
     }
 
-    /// Its memory and context switches, read without its doing anything.
+    /// Returns memory and context switches. Reading them does not disturb the server.
     ///
     /// # Errors
-    /// It has ended.
+    /// Returns an error if the server has ended.
     pub fn snapshot(&self) -> Result<crate::procfs::Snapshot, String> {
         crate::procfs::snapshot(self.id()).map_err(|error| error.to_string())
     }
 
-    /// Kills it and returns what it and its wrapper wrote to standard error.
+    /// Kills the server and returns the output of it and its wrapper on standard error.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// Returns an error if it cannot be waited for.
     pub fn finish(mut self) -> Result<Vec<String>, String> {
         self.process.finish()
     }
 }
 
-/// How a generator is started.
+/// The settings with which a generator is started.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadPlan {
-    /// Connections at a time.
+    /// The number of concurrent connections.
     pub connections: usize,
-    /// Bytes of a message.
+    /// The number of bytes per message.
     pub size: usize,
-    /// Whether connections are short, and which side ends them.
+    /// Whether connections are short, and which side closes them.
     pub churn: Option<Churn>,
-    /// Lock-step on this CPU; none: free-running.
+    /// The CPU for lock-step, or `None` for a free-running load.
     pub cpu: Option<usize>,
-    /// Lock-step without a CPU of its own, for counting.
+    /// Whether it runs in lock-step without a separate CPU, for counting.
     pub lock_step: bool,
-    /// Seconds that a missing echo is waited for; valgrind is slow, and a server that is starved never answers.
+    /// The time limit for a missing echo in seconds. Valgrind is slow, and a starved server never answers.
     pub patience_seconds: u64,
 }
 
-/// A generator with its connections open.
+/// A generator with open connections.
 #[derive(Debug)]
 pub struct Load(Process);
 
 impl Load {
-    /// Starts one against `port`.
+    /// Starts a generator for the server at `port`.
     ///
     /// # Errors
-    /// The server does not answer.
+    /// Returns an error if the server does not answer.
     pub fn start(plan: &LoadPlan, port: u16) -> Result<Load, String> {
         let mut command = Command::new(program("load")?);
         command.arg("--stay");
@@ -302,10 +302,10 @@ impl Load {
         }
     }
 
-    /// Makes it run.
+    /// Runs the load.
     ///
     /// # Errors
-    /// The server ended, garbled or did not answer.
+    /// Returns an error if the server ended, corrupted data or did not answer.
     pub fn run(&mut self, amount: Amount) -> Result<Outcome, String> {
         self.0.tell(&match amount {
             Amount::Requests(count) => count.to_string(),

@@ -9,17 +9,17 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How system calls are counted on this machine.
+/// The tool that counts system calls on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracer {
     /// `perf stat` on the tracepoint.
     Perf,
-    /// `strace -c -f`: slower, the same numbers but for the timing it disturbs.
+    /// `strace -c -f`: slower. It counts the same calls, except those that depend on the timing, which it disturbs.
     Strace,
 }
 
 impl Tracer {
-    /// Finds one that works here.
+    /// Returns a tool that works here.
     #[must_use]
     pub fn available() -> Option<Tracer> {
         let works = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
@@ -46,16 +46,16 @@ impl Tracer {
     }
 }
 
-/// System calls a request of a case's server, with one worker and in lock-step on `cpu`.
+/// Returns the number of system calls per request of a case's server, with one worker and in lock-step on `cpu`.
 ///
 /// # Errors
-/// The server, the generator or the tracer fails.
+/// Returns an error if the server, the generator or the tracer fails.
 pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool) -> Result<f64, String> {
     let server = Server::start(&case.server(runtime, 1, Some(cpu)), &[])?;
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let requests = if quick { 12_800 } else { 64_000 };
     let amount = Amount::Requests((requests / case.connections as u64).clamp(2, 4000));
-    // Once uncounted: registrations, lazily started threads.
+    // The first run is not counted: registrations, threads that start on demand.
     load.run(Amount::Requests(20))?;
     let mut done = 0;
     let calls = tracer.count(server.id(), || {
@@ -66,8 +66,9 @@ pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool
 }
 
 fn count_with_perf(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
-    // Enabled and disabled through its control pipe, so exactly the work is counted. A shell holds the pipes: descriptor
-    // 8 carries commands to perf (our writes to the shell's input), 9 its acknowledgements (the shell's output).
+    // perf is enabled and disabled through its control pipe, so exactly the work is counted. A shell holds the pipes:
+    // descriptor 8 has the commands to perf (our writes to the shell's input), 9 its acknowledgements (the shell's
+    // output).
     let mut command = Command::new("sh");
     command.args([
         "-c",
@@ -105,18 +106,18 @@ fn count_with_strace(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Res
         .ok_or_else(|| format!("strace counted nothing: {}", said.join(" / ")))
 }
 
-/// User instructions a request of a case's server: the difference of two runs under callgrind over the difference of
-/// their requests, so that start and end do not count. In lock-step on `cpu`, as everything that is
-/// compared: the number depends on how many events a wait delivers.
+/// Returns the number of user instructions per request of a case's server: the difference of two runs under callgrind
+/// over the difference of their requests, so that start and end do not count. It is measured in lock-step on `cpu`,
+/// like everything that is compared, because it depends on how many events a wait returns.
 ///
 /// # Errors
-/// The server does not run under valgrind, or the generator fails.
+/// Returns an error if the server does not run under valgrind, or if the generator fails.
 pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Result<f64, String> {
     if runtime == "monoio" {
-        return Err("valgrind does not bring a thread back from io_uring_enter(2)".to_owned());
+        return Err("under valgrind, threads do not return from io_uring_enter(2)".to_owned());
     }
     if runtime == crate::servers::go::NAME {
-        return Err("Go's programs do not run under valgrind".to_owned());
+        return Err("Go programs do not run under valgrind".to_owned());
     }
     let (few, many) = if quick { (20, 120) } else { (50, 550) };
     let (less, done, _) = callgrind(case, runtime, cpu, few)?;
@@ -124,10 +125,10 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
     Ok((more as f64 - less as f64) / (done_more - done) as f64)
 }
 
-/// Where the instructions of an echo on 64 connections are, as Markdown.
+/// Returns the distribution of the instructions of an echo on 64 connections, as Markdown.
 ///
 /// # Errors
-/// As [`instructions`].
+/// Returns the errors of [`instructions`].
 pub fn profile(runtime: &str, cpu: usize, quick: bool) -> Result<String, String> {
     let case = CASES.iter().find(|case| case.name == "instructions-echo").ok_or("no such case")?;
     let (few, many) = if quick { (20, 120) } else { (50, 550) };
@@ -136,16 +137,16 @@ pub fn profile(runtime: &str, cpu: usize, quick: bool) -> Result<String, String>
     Ok(profile::markdown((&Run::parse(&less), done), (&Run::parse(&more), done_more)))
 }
 
-/// Whether callgrind is here.
+/// Returns whether callgrind is installed.
 #[must_use]
 pub fn callgrind_works() -> bool {
     Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Instructions, requests, and callgrind's own output.
+/// Returns the number of instructions, the number of requests, and callgrind's output.
 fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64, u64, String), String> {
     static RUN: AtomicU32 = AtomicU32::new(0);
-    // Relaxed: the number only has to differ.
+    // Relaxed: the numbers only have to differ.
     let run = RUN.fetch_add(1, Ordering::Relaxed);
     let out: PathBuf = std::env::temp_dir().join(format!("netpoll-bench-{}-{run}.callgrind", std::process::id()));
     let wrapper =
@@ -153,11 +154,11 @@ fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64
     let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let done = load.run(Amount::Requests(rounds))?.requests;
-    // The server first: its work when clients leave is no part of a request.
+    // The server is ended first: its work when clients leave is not part of a request.
     let said = server.finish()?;
     drop(load);
     let costs = std::fs::read_to_string(&out).unwrap_or_default();
-    // It may not have been written; a count does not depend on it.
+    // The file may not have been written, but the count does not depend on it.
     let _ = std::fs::remove_file(&out);
     let line = said.iter().find(|line| line.contains("Collected"));
     let count = line.and_then(|line| line.split(':').nth(1)?.trim().parse().ok());

@@ -1,16 +1,16 @@
-//! Puts a report into a document: what stands between two markers is replaced, the rest is left as it is.
+//! Writes a report into a document: replaces the text between two markers.
 
 use std::path::Path;
 
-/// Begins the part that is replaced.
-pub const BEGIN: &str = "<!-- figures: begin (written by `compare --write`; do not edit) -->";
-/// Ends it.
+/// The line before the text that is replaced.
+pub const BEGIN: &str = "<!-- figures: begin (written by a program of benches/ with --write; do not edit) -->";
+/// The line after it.
 pub const END: &str = "<!-- figures: end -->";
 
-/// Replaces the figures of the document `file` by `report`, whose headings move down one level.
+/// Replaces the figures in the document `file` with `report`, whose headings move down one level.
 ///
 /// # Errors
-/// The file cannot be read or written, or lacks a marker.
+/// Returns a message if the file cannot be read or written, or lacks a marker.
 pub fn write(file: &Path, report: &str) -> Result<(), String> {
     let text = |error: std::io::Error| format!("{}: {error}", file.display());
     let document = std::fs::read_to_string(file).map_err(text)?;

@@ -1,7 +1,7 @@
 //! Measures one case for several servers, in alternating rounds.
 //!
-//! All servers of a case are up at once and idle; each round visits every one of them, starting one further on each time, so that
-//! disturbances of the machine affect all alike. Ratios are taken within a round, medians over the rounds.
+//! All servers of a case run at once and are idle. Each round visits every one of them, beginning with the next one each time, so that
+//! disturbances of the machine affect all alike. Ratios are computed within a round, medians over the rounds.
 
 use super::cases::{Case, Kind};
 use super::child::{Load, LoadPlan, Server};
@@ -12,7 +12,7 @@ use crate::sys;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The server that ratios are taken against.
+/// The server that ratios are relative to.
 pub const FLOOR: &str = "bare";
 
 /// The settings of a measurement.
@@ -26,20 +26,20 @@ pub struct Settings {
     pub rounds: Option<usize>,
     /// The CPU of the lock-step cases.
     pub cpu: usize,
-    /// Number of CPUs, and of workers in the free cases.
+    /// The number of CPUs, and of workers in the free-running cases.
     pub cpus: usize,
     /// The tool that counts system calls, if there is one.
     pub tracer: Option<Tracer>,
 }
 
 impl Settings {
-    /// Settings for this machine.
+    /// Returns settings for this machine.
     ///
     /// # Errors
     /// Returns an error if the CPUs cannot be determined.
     pub fn for_this_machine(runtimes: Vec<String>, quick: bool) -> Result<Settings, String> {
         let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
-        let cpu = *cpus.last().ok_or("no CPU is allowed")?;
+        let cpu = *cpus.last().ok_or("the process may not run on any CPU")?;
         Ok(Settings { runtimes, quick, rounds: None, cpu, cpus: cpus.len(), tracer: Tracer::available() })
     }
 
@@ -48,14 +48,14 @@ impl Settings {
     }
 }
 
-/// One number of one server in one case.
+/// One figure of one server in one case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// Its name, with the unit.
+    /// The name, with the unit.
     pub what: &'static str,
-    /// The number; none if it could not be had.
+    /// The value, or `None` if it could not be measured.
     pub value: Option<f64>,
-    /// The ratio to the floor's value.
+    /// The ratio to the baseline's value.
     pub ratio: Option<f64>,
 }
 
@@ -64,7 +64,7 @@ pub struct Figure {
 pub struct Findings {
     /// Figures, in the servers' order.
     pub figures: Vec<(String, Vec<Figure>)>,
-    /// Servers that could not be measured, and why.
+    /// The servers that could not be measured, with the reasons.
     pub notes: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ fn with_two_loops(settings: &Settings) -> Vec<String> {
     runtimes
 }
 
-/// The runtime and the workers of a server in a free case: the floor has one loop unless its name says more.
+/// Returns the runtime and the number of workers of a server in a free-running case. The baseline has one loop unless its name says more.
 fn workers(runtime: &str, settings: &Settings) -> (String, usize) {
     match runtime.split_once('*') {
         Some((name, workers)) => (name.to_owned(), workers.parse().unwrap_or(1)),
@@ -200,7 +200,7 @@ fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // The round before the first warms caches and is not counted.
+    // The round before the first fills caches and is not counted.
     for round in 0..=rounds {
         let count = pairs.len();
         for step in 0..count {
@@ -253,7 +253,8 @@ fn counted(
     findings
 }
 
-/// Connections open before the first look at memory, so that one-time allocations of a server do not count.
+/// The number of connections that are open before memory is measured for the first time, so that one-time allocations of a server do not
+/// count.
 const FIRST_CONNECTIONS: usize = 200;
 
 fn idle(case: &Case, settings: &Settings) -> Findings {
@@ -275,8 +276,7 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // Runtimes go to sleep in steps, and threads that were added for a burst end. The measurement begins when they have had time for
-    // that.
+    // Runtimes go to sleep in steps, and threads that were added for a burst end. The measurement begins after enough time for that.
     std::thread::sleep(Duration::from_secs(4));
     let before: BTreeMap<String, Snapshot> =
         idlers.iter().filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?))).collect();
@@ -318,7 +318,7 @@ fn hogs(case: &Case, settings: &Settings) -> Findings {
                     ],
                 ));
             }
-            Err(error) => findings.note(case, runtime, &format!("no echo beside the hogs: {error}")),
+            Err(error) => findings.note(case, runtime, &format!("no echo while the hogs ran: {error}")),
         }
     }
     findings

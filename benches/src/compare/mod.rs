@@ -1,9 +1,9 @@
 //! The comparison: its cases, their measurement, the report.
 //!
-//! Servers and generators are child processes ([`child`]). [`cases`] is the list, [`measure`] runs one case for several servers in
-//! alternating rounds, [`counts`] has counted figures (system calls, instructions), [`profile`] attributes them, [`programs`] runs
-//! programs that measure by themselves, [`report`] prints, [`plot`] draws, [`document`] puts the report into a page, and [`check`] is the
-//! part for CI.
+//! Servers and generators are child processes ([`child`]). [`cases`] is the list. [`measure`] runs one case for several servers in
+//! alternating rounds. [`counts`] measures counted figures (system calls, instructions), and [`profile`] attributes them. [`programs`] runs
+//! programs that measure one thing each. [`report`] prints, [`plot`] draws, [`document`] writes the report into a page, and [`check`] is
+//! the part for CI.
 
 pub mod cases;
 pub mod check;

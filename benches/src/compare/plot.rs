@@ -1,7 +1,7 @@
-//! The report's figure: an SVG of two panels, written by hand.
+//! The plot of the report: an SVG image with two panels.
 //!
-//! Above, the server CPU of every lock-step case as a bar from the bare loop's line. Below, what connections wait for in the
-//! free-running cases, on a logarithmic axis: a line from the median to the 99.9th percentile, a dot at the 99th.
+//! The upper panel has the server CPU of every lock-step case, as a bar from the line of the bare loop. The lower panel has the latencies
+//! of the free-running cases on a logarithmic axis: a line from the median to the 99.9th percentile, with a dot at the 99th.
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings};
@@ -15,7 +15,7 @@ const PANEL: f64 = 260.0;
 const STEP: f64 = 9.0;
 const GAP: f64 = 18.0;
 
-/// A panel's vertical axis: where a value is.
+/// The vertical axis of a panel, which maps a value to its position.
 struct Axis {
     top: f64,
     low: f64,
@@ -30,7 +30,7 @@ impl Axis {
         self.top + PANEL * (scale(self.high) - scale(value)) / (scale(self.high) - scale(self.low))
     }
 
-    /// A line across, with its value.
+    /// Draws a horizontal line with its value.
     fn tick(&self, text: &mut String, width: f64, value: f64, label: &str) {
         let y = self.y(value);
         let _ = writeln!(
@@ -42,7 +42,7 @@ impl Axis {
     }
 }
 
-/// The figure; none if nothing that it shows was measured.
+/// Returns the plot, or `None` if none of its figures was measured.
 #[must_use]
 pub fn svg(results: &Results) -> Option<String> {
     let of = |kind| results.iter().filter(|(case, _)| case.kind == kind).collect::<Vec<_>>();
@@ -101,7 +101,7 @@ fn title(text: &mut String, top: f64, title: &str) {
         writeln!(text, r#"<text x="{LEFT}" y="{:.0}" font-size="13" font-weight="bold">{title}</text>"#, top - 18.0);
 }
 
-/// The columns of a panel: where each server of each case is, with its figures.
+/// Returns the columns of a panel: the position of each server of each case, with its figures.
 fn columns<'a>(
     cases: &[&'a (Case, Findings)],
     names: &[&str],
@@ -128,7 +128,7 @@ fn case_names(text: &mut String, cases: &[&(Case, Findings)], top: f64, group: f
 
 fn panel_of_bars(text: &mut String, cases: &[&(Case, Findings)], names: &[&str], top: f64, group: f64, width: f64) {
     let axis = Axis { top, low: 0.9, high: 2.0, logarithmic: false };
-    title(text, top, "Server CPU a request, as a ratio to the bare epoll loop (less is better; cut at 2)");
+    title(text, top, "Server CPU per request, as a ratio to the bare epoll loop (less is better; cut at 2)");
     for tenths in [9, 10, 11, 12, 14, 16, 18, 20] {
         axis.tick(text, width, f64::from(tenths) / 10.0, &format!("{:.1}", f64::from(tenths) / 10.0));
     }
@@ -151,7 +151,7 @@ fn panel_of_tails(text: &mut String, cases: &[&(Case, Findings)], names: &[&str]
     title(
         text,
         top,
-        "Time of an echo beside the generator on all CPUs: median to 99.9 %, dot at 99 % (less is better)",
+        "Time of an echo, with the generator on the same CPUs: median to 99.9 %, dot at 99 % (less is better)",
     );
     for (value, label) in
         [(10.0, "10 µs"), (1e2, "100 µs"), (1e3, "1 ms"), (1e4, "10 ms"), (1e5, "100 ms"), (1e6, "1 s")]

@@ -1,8 +1,8 @@
 //! The instructions of an echo: callgrind's self cost by source file, grouped by layer, and by function.
 //!
-//! The optimiser merges the layers of a request into a few functions, so a table by function says little about layers. The line
-//! tables keep the file that every instruction was inlined from. Two runs of different length, difference over difference, so that
-//! start and end do not count.
+//! The optimiser merges the layers of a request into a few functions, so a table by function shows little about layers. The line tables
+//! contain the file from which every instruction was inlined. The figures are the difference of two runs of different length over the
+//! difference of their requests, so that start and end do not count.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,7 @@ impl Run {
             if !line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
                 continue;
             }
-            // The line after `calls=` has the cost of the callee, which the callee has as well.
+            // The line after `calls=` has the cost of the callee, which is also counted in the callee.
             if std::mem::take(&mut is_call) {
                 continue;
             }
@@ -51,7 +51,7 @@ impl Run {
     }
 }
 
-/// `(3) name` names number 3, `(3)` is it again.
+/// Resolves a compressed name: `(3) name` defines number 3, and `(3)` refers to it.
 fn resolve(names: &mut HashMap<String, String>, value: &str) -> String {
     match value.split_once(") ") {
         Some((number, name)) => {
@@ -62,7 +62,7 @@ fn resolve(names: &mut HashMap<String, String>, value: &str) -> String {
     }
 }
 
-/// A file as a reader knows it: the crate's own by their path, others by package.
+/// Returns the name of a file in the tables: the path for the crate's own files, the package for others.
 fn place(file: &str, function: &str) -> String {
     if let Some((_, rest)) = file.split_once("/registry/src/") {
         let package = rest.split('/').nth(1).unwrap_or(rest);
@@ -86,7 +86,7 @@ fn place(file: &str, function: &str) -> String {
     file.to_owned()
 }
 
-/// Markdown: two tables, instructions an echo by place and by function, from a short and a long run with their requests.
+/// Returns two Markdown tables: instructions per echo by place and by function, from a short and a long run with their requests.
 #[must_use]
 pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
     let requests = (many - few).max(1) as f64;
@@ -98,7 +98,7 @@ pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
         let mut costs: Vec<(String, f64)> = long.keys().map(|key| (key.clone(), each(key))).collect();
         costs.sort_by(|a, b| b.1.total_cmp(&a.1));
         let whole: f64 = costs.iter().map(|cost| cost.1).sum();
-        text.push_str(&format!("| {what} | instructions an echo |\n|---|---:|\n"));
+        text.push_str(&format!("| {what} | instructions per echo |\n|---|---:|\n"));
         let (mut told, mut rest) = (0.0, 0);
         for (name, cost) in &costs {
             if *cost >= whole / 100.0 && rest == 0 {
@@ -113,7 +113,7 @@ pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
     text
 }
 
-/// A function's name in a table's cell: without generic arguments, which fill lines.
+/// Returns the name of a function for a table cell, without generic arguments, which are long.
 fn shortened(name: &str) -> String {
     let (mut depth, mut text) = (0_usize, String::new());
     // The part of `<Type as Trait>::method` to keep is at the beginning.

@@ -1,14 +1,14 @@
-//! The programs beside `compare` that measure one thing each and print Markdown: run as they are, their output is a part of the report.
+//! The programs besides `compare` that measure one thing each and print Markdown. Their output is part of the report.
 
 use super::child::program;
 use super::counts::{callgrind_works, profile};
 use super::measure::Settings;
 use std::process::Command;
 
-/// A part of the report that is no case.
+/// A part of the report that is not a case.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
-    /// Its name in `--case`.
+    /// The name in `--case`.
     pub name: &'static str,
     title: &'static str,
     run: fn(&Settings) -> Result<String, String>,
@@ -16,14 +16,14 @@ pub struct Part {
 
 /// All parts, in the order of the report.
 pub const PARTS: &[Part] = &[
-    Part { name: "profile", title: "Where netpoll's instructions of an echo are (64 connections)", run: layers },
-    Part { name: "micro", title: "Small things", run: micro },
-    Part { name: "datagrams", title: "Datagrams, 50 a burst", run: datagrams },
+    Part { name: "profile", title: "netpoll's instructions per echo (64 connections)", run: layers },
+    Part { name: "micro", title: "Single operations", run: micro },
+    Part { name: "datagrams", title: "Datagrams, 50 per burst", run: datagrams },
     Part { name: "proxy", title: "Streams and files copied in the kernel", run: proxy },
 ];
 
 impl Part {
-    /// Its title and text, or the reason why it cannot be measured here.
+    /// Returns the title and the text, or the reason why the part cannot be measured here.
     #[must_use]
     pub fn markdown(&self, settings: &Settings) -> String {
         let text = (self.run)(settings).unwrap_or_else(|error| format!("Not measured: {error}\n"));
@@ -33,7 +33,7 @@ impl Part {
 
 fn layers(settings: &Settings) -> Result<String, String> {
     if !callgrind_works() {
-        return Err("valgrind is not here".to_owned());
+        return Err("valgrind is not installed".to_owned());
     }
     profile("netpoll", settings.cpu, settings.quick)
 }

@@ -1,4 +1,4 @@
-//! Tells the findings: Markdown tables, the same on the terminal and in the file.
+//! Formats the findings as Markdown tables, the same on the terminal and in the file.
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings, Settings};
@@ -7,17 +7,17 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// Cases with their findings, in the order measured.
+/// Cases with their findings, in the order of the measurement.
 pub type Results = Vec<(Case, Findings)>;
 
-/// Writes the whole report: the cases, then `parts`, which are Markdown already, then the missing figures.
+/// Returns the whole report: the cases, then `parts`, which are Markdown already, then the missing figures.
 #[must_use]
 pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Settings) -> String {
     let mut text = heading(settings);
     for (kind, title) in [
-        (Kind::Cpu, "Server CPU a request, lock-step on one CPU: µs (ratio to the bare loop)"),
-        (Kind::Calls, "System calls of the server a request"),
-        (Kind::Instructions, "User instructions of the server a request"),
+        (Kind::Cpu, "Server CPU per request, lock-step on one CPU: µs (ratio to the bare loop)"),
+        (Kind::Calls, "System calls of the server per request"),
+        (Kind::Instructions, "User instructions of the server per request"),
     ] {
         let cases: Vec<_> = results.iter().filter(|(case, _)| case.kind == kind).collect();
         if !cases.is_empty() {
@@ -41,18 +41,18 @@ pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Set
             Kind::Burst => format!("{} tasks runnable at once, lock-step on one CPU", case.connections),
             Kind::Free => {
                 format!(
-                    "{} connections of {} bytes, generator beside {} workers on {} CPUs",
+                    "{} connections of {} bytes, generator and {} workers on {} CPUs",
                     case.connections, case.size, settings.cpus, settings.cpus
                 )
             }
             Kind::Hogs => format!(
-                "Echo on {} connections beside {} tasks that {:?}, {} workers, after 100 ms",
+                "Echo on {} connections during {} tasks that {:?}, {} workers, after 100 ms",
                 case.connections,
                 settings.cpus * 2,
                 case.hog,
                 settings.cpus
             ),
-            Kind::Scale => format!("{} connections, {} µs of user CPU a request", case.connections, case.work_us),
+            Kind::Scale => format!("{} connections, {} µs of user CPU per request", case.connections, case.work_us),
         };
         let _ = writeln!(text, "\n## {}: {title}\n", case.name);
         text.push_str(&one_case(findings));
@@ -88,13 +88,13 @@ fn heading(settings: &Settings) -> String {
     )
 }
 
-/// The first line that a program prints; empty if it does not run.
+/// Returns the first line that a program prints, or an empty text if it does not run.
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
 }
 
-/// The peers' versions, from the lock file this was built with.
+/// Returns the versions of the other runtimes, from the lock file of this build.
 fn versions(runtimes: &[String]) -> String {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap_or_default();
     let mut names: Vec<&str> =
@@ -111,7 +111,7 @@ fn versions(runtimes: &[String]) -> String {
     found.collect::<Vec<_>>().join(", ")
 }
 
-/// A column a case: its first figure.
+/// Returns a table with one column per case: its first figure.
 fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(cases.iter().map(|(case, _)| case.name.to_owned()));
@@ -126,8 +126,8 @@ fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     table(&rows)
 }
 
-/// The growth of a request's cost with more connections, relative to the bare loop's: the ratio, over the ratio at the fewest
-/// connections.
+/// Returns the growth of the cost of a request with more connections, relative to that of the bare loop: the ratio divided by the ratio at
+/// the fewest connections.
 fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let cases: Vec<_> = cases
         .iter()
@@ -148,10 +148,14 @@ fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
             rows.push(row);
         }
     }
-    format!("\n## growth: the same beside the bare loop's own growth, {} being 1\n\n{}", cases[0].0.name, table(&rows))
+    format!(
+        "\n## growth: the same relative to the growth of the bare loop, with {} as 1\n\n{}",
+        cases[0].0.name,
+        table(&rows)
+    )
 }
 
-/// A column a figure.
+/// Returns a table with one column per figure.
 fn one_case(findings: &Findings) -> String {
     let Some((_, first)) = findings.figures.first() else { return "nothing\n".to_owned() };
     let mut rows = vec![vec![String::new()]];
@@ -181,7 +185,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// A Markdown table with padded columns; the first row is the header.
+/// Returns a Markdown table with padded columns. The first row is the header.
 fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

@@ -1,14 +1,14 @@
-//! async-std, whose thread count the `server` program sets through `ASYNC_STD_THREAD_COUNT`.
+//! async-std. The `server` program sets its number of threads with `ASYNC_STD_THREAD_COUNT`.
 
 use super::{Mode, Options, READ_DEADLINE};
 use async_std::io::{self, ReadExt, WriteExt};
 use async_std::net::{TcpListener, TcpStream};
 use async_std::task;
 
-/// Serves for ever.
+/// Serves until the process ends.
 ///
 /// # Errors
-/// Those of binding and accepting.
+/// Returns the errors of binding and accepting.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     if options.mode == Mode::Readable {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "async-std cannot wait without a buffer"));

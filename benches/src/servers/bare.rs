@@ -1,8 +1,9 @@
-//! The floor: a level-triggered epoll loop on libc, nothing between it and the kernel.
+//! The baseline: a level-triggered epoll loop on libc, with nothing between it and the kernel.
 //!
-//! One loop per worker, each with its epoll instance, one buffer and a table of connections by descriptor. The first loop also accepts and
-//! deals connections round robin. An event means one read, one write; the rest of a short write is kept and sent when the socket
-//! is writable, and only then is reading resumed. A deadline is a number in the table, swept once per second.
+//! There is one loop per worker, each with an epoll instance, one buffer and a table of connections by descriptor. The first loop also
+//! accepts and distributes connections round robin. For an event, a loop makes one read and one write. It keeps the rest of a short write
+//! and sends it when the socket is writable; only then does it read again. A deadline is a number in the table, which is checked once per
+//! second.
 
 use super::{Mode, Options, READ_DEADLINE};
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -12,16 +13,16 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Events taken by one epoll_wait(2).
+/// The maximum number of events per epoll_wait(2).
 const EVENTS_MAX: usize = 256;
-/// How often deadlines are looked at.
+/// The time between two checks of the deadlines.
 const SWEEP_MS: i32 = 1_000;
 
 #[derive(Debug, Default)]
 struct Connection {
-    /// Milliseconds since the loop began; 0: none.
+    /// The deadline in milliseconds since the loop began, or 0.
     deadline_ms: u64,
-    /// Echo that the socket did not take yet.
+    /// The rest of an echo that the socket has not accepted yet.
     unsent: Vec<u8>,
 }
 
@@ -34,10 +35,10 @@ struct Loop {
     start: Instant,
 }
 
-/// Serves for ever.
+/// Serves until the process ends.
 ///
 /// # Errors
-/// Those of the set-up and of epoll_wait(2).
+/// Returns the errors of the set-up and of epoll_wait(2).
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -45,7 +46,7 @@ pub fn serve(options: &'static Options) -> io::Result<()> {
     epolls[0].add(listener.as_raw_fd(), libc::EPOLLIN, listener.as_raw_fd() as u64)?;
     options.ready(listener.local_addr()?.port());
     for _ in 0..options.hogs {
-        // There are no tasks here: what hogs is a thread.
+        // There are no tasks here, so a hog is a thread.
         let hog = options.hog;
         std::thread::Builder::new().name("hog".to_owned()).spawn(move || {
             loop {

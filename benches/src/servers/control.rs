@@ -1,9 +1,9 @@
-//! How a server is asked and ended, without a thread: glibc's calls cost 40 instructions more each in a process that has
-//! a second one, and the bare loop must not pay for being watched.
+//! Control of a server without a thread: in a process with a second thread, glibc's calls cost 40 instructions more
+//! each, and the bare loop must not pay for being measured.
 //!
-//! Standard input is switched to raise SIGIO (fcntl(2), `O_ASYNC`). The handler reads it: each byte is answered by a line of
-//! the process's own usage, the end by the same line and the end of the process. It calls only what signal-safety(7)
-//! allows: read, write, open, close, getrusage, _exit, and formats on the stack.
+//! Standard input is switched to raise SIGIO (fcntl(2), `O_ASYNC`). The handler reads it. For each byte it writes a
+//! line of the process's usage, and at the end of the input it writes the same line and ends the process. It calls only
+//! functions that signal-safety(7) allows: read, write, open, close, getrusage, _exit. It formats on the stack.
 
 use std::fmt::Write;
 use std::io;
@@ -11,22 +11,22 @@ use std::io;
 /// Starts to listen to standard input.
 ///
 /// # Errors
-/// Those of sigaction(2) and fcntl(2).
+/// Returns the errors of sigaction(2) and fcntl(2).
 pub fn listen() -> io::Result<()> {
     let handler: extern "C" fn(libc::c_int) = on_input;
-    // SAFETY: all bytes zero is a valid sigaction: no flags, an empty mask.
+    // SAFETY: zeroes are a valid sigaction: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as libc::sighandler_t;
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: the action lives through the call; the handler is async-signal-safe (module documentation).
+    // SAFETY: the action is valid for the call; the handler is async-signal-safe (module documentation).
     checked(unsafe { libc::sigaction(libc::SIGIO, &action, std::ptr::null_mut()) })?;
-    // SAFETY: takes no argument and cannot fail.
+    // SAFETY: the call takes no argument and cannot fail.
     let own = unsafe { libc::getpid() };
     // SAFETY: the arguments are numbers.
     checked(unsafe { libc::fcntl(0, libc::F_SETOWN, own) })?;
     // SAFETY: the arguments are numbers.
     checked(unsafe { libc::fcntl(0, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK) })?;
-    // Signals before the switch raised nothing.
+    // Input before the switch raised no signal.
     // SAFETY: raises a signal that now has a handler.
     checked(unsafe { libc::raise(libc::SIGIO) })
 }
@@ -36,13 +36,13 @@ fn checked(result: libc::c_int) -> io::Result<()> {
 }
 
 extern "C" fn on_input(_: libc::c_int) {
-    // SAFETY: errno belongs to the thread, and the interrupted code may be about to read it.
+    // SAFETY: errno belongs to the thread. The interrupted code may be about to read it.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
     let mut byte = 0u8;
     loop {
-        // SAFETY: the kernel writes at most one byte to a live place.
+        // SAFETY: the kernel writes at most one byte to a valid place.
         match unsafe { libc::read(0, (&raw mut byte).cast(), 1) } {
             1 if byte == b'\n' => {}
             1 => report(),
@@ -58,7 +58,7 @@ extern "C" fn on_input(_: libc::c_int) {
     unsafe { *errno = before };
 }
 
-/// A line built on the stack; a longer text is truncated.
+/// A line that is built on the stack. A longer text is truncated.
 struct Line {
     bytes: [u8; 256],
     length: usize,
@@ -76,7 +76,7 @@ impl Write for Line {
 fn report() {
     let Ok(usage) = crate::sys::own_usage() else { return };
     let mut line = Line { bytes: [0; 256], length: 0 };
-    // Cannot fail: `Line` never does.
+    // `Line` never fails.
     let _ = writeln!(
         line,
         "usage user_us={} system_us={} voluntary={} involuntary={} rss_anon_kib={}",
@@ -86,11 +86,11 @@ fn report() {
         usage.involuntary,
         rss_anon_kib()
     );
-    // SAFETY: the kernel reads `length` bytes of the line. An error cannot be reported anywhere.
+    // SAFETY: the kernel reads `length` bytes of the line. There is no way to report an error.
     unsafe { libc::write(1, line.bytes.as_ptr().cast(), line.length) };
 }
 
-/// `RssAnon` of /proc/self/status, or 0.
+/// Returns `RssAnon` of /proc/self/status, or 0.
 fn rss_anon_kib() -> u64 {
     let mut text = [0u8; 4096];
     // SAFETY: the path is a C string.

@@ -1,4 +1,5 @@
-//! Go: a program of its own (`benches/go`), built if Go's toolchain is installed, and executed by the `server` program.
+//! Go: a separate program (`benches/go`), which is built if Go's toolchain is installed. The `server` program executes
+//! it.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -6,21 +7,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, io};
 
-/// Its name among the runtimes.
+/// The name among the runtimes.
 pub const NAME: &str = "go";
 
-/// Where the built program is: beside this one.
+/// Returns the path of the built program, which is in the folder of this one.
 ///
 /// # Errors
-/// The program's own path is unknown.
+/// Returns an error if the path of this program is unknown.
 pub fn program() -> io::Result<PathBuf> {
     Ok(env::current_exe()?.with_file_name("echo-go"))
 }
 
-/// Builds the program; without a network, from its own sources alone. Returns Go's version.
+/// Builds the program from its own sources, without a network. Returns Go's version.
 ///
 /// # Errors
-/// There is no toolchain, or it fails.
+/// Returns an error if there is no toolchain, or if it fails.
 pub fn build() -> Result<String, String> {
     let text = |error: io::Error| format!("go: {error}");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
@@ -35,7 +36,7 @@ pub fn build() -> Result<String, String> {
     go(&["env", "GOVERSION"])
 }
 
-/// Turns this process into the Go program with these arguments. Returns only if that fails.
+/// Replaces this process with the Go program and these arguments. Returns only if that fails.
 #[must_use]
 pub fn execute(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Error {
     match program() {

@@ -1,7 +1,8 @@
-//! The same echo server, once a runtime: one file each, written as that runtime's users write it.
+//! The same echo server, once per runtime: one file each, written as users of that runtime write it.
 //!
-//! Every file has one entry, `serve(&'static Options)`, which binds 127.0.0.1 with port 0 through its own runtime, calls
-//! [`Options::ready`] with the port, and serves for ever. The process ends when its standard input does.
+//! Every file has one function, `serve(&'static Options)`, which binds 127.0.0.1 with port 0 through its own runtime,
+//! calls [`Options::ready`] with the port, and serves until the process ends. The process ends at the end of its
+//! standard input.
 
 pub mod bare;
 pub mod control;
@@ -32,11 +33,11 @@ pub const READ_DEADLINE: Duration = Duration::from_secs(30);
 pub enum Mode {
     /// Reads and writes back until the client ends.
     Echo,
-    /// As echo, with [`READ_DEADLINE`] set anew before every read.
+    /// Like echo, with [`READ_DEADLINE`] set before every read.
     Deadline,
     /// One read, one write, close.
     Churn,
-    /// As echo, with a buffer that is there only between a message and its answer.
+    /// Like echo, with a buffer that exists only between a message and its answer.
     Readable,
 }
 
@@ -55,7 +56,7 @@ impl FromStr for Mode {
 }
 
 impl Mode {
-    /// Its name on the command line.
+    /// Returns the name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -67,14 +68,14 @@ impl Mode {
     }
 }
 
-/// The kind of tasks beside the echo.
+/// The kind of the hogs: tasks that run besides the echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hog {
     /// Computes and never yields.
     Spin,
-    /// Yields to its executor all the time.
+    /// Yields to its executor in a loop.
     Yield,
-    /// Blocks its thread for 100 ms, yields once, and again.
+    /// Blocks its thread for 100 ms and then yields, in a loop.
     Sleep,
 }
 
@@ -92,7 +93,7 @@ impl FromStr for Hog {
 }
 
 impl Hog {
-    /// The part of a hog's life between two yields. That of [`Hog::Spin`] has no end.
+    /// Runs a hog until it yields. [`Hog::Spin`] never does.
     pub fn turn(self) {
         match self {
             Hog::Spin => loop {
@@ -104,52 +105,52 @@ impl Hog {
     }
 }
 
-/// How to serve.
+/// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The mode for connections.
     pub mode: Mode,
-    /// Worker threads.
+    /// The number of worker threads.
     pub workers: usize,
-    /// Bytes of a connection's buffer.
+    /// The size of a connection's buffer in bytes.
     pub buffer: usize,
-    /// One connection, served by the future given to `block_on` rather than by a spawned task.
+    /// Whether the future of `block_on`, not a spawned task, serves the only connection.
     pub serve_in_block_on: bool,
-    /// Number of tasks that hog beside the echo.
+    /// The number of hogs.
     pub hogs: usize,
-    /// The kind of those tasks.
+    /// The kind of the hogs.
     pub hog: Hog,
-    /// User CPU burnt for every request.
+    /// The user CPU time per request.
     pub work: Work,
 }
 
 impl Options {
-    /// Tells the parent that the server listens, and listens to it ([`control`]).
+    /// Tells the parent that the server listens, and begins to read commands from it ([`control`]).
     ///
     /// # Panics
-    /// Standard input cannot be listened to: it must be a pipe or a terminal.
+    /// Panics if standard input is neither a pipe nor a terminal.
     pub fn ready(&self, port: u16) {
-        control::listen().expect("standard input can be listened to");
+        control::listen().expect("standard input must be a pipe or a terminal");
         println!("ready {port}");
     }
 }
 
-/// A stretch of user CPU time, as a number of loop turns measured once: unlike a loop on the clock, it takes longer
-/// when another thread has the CPU.
+/// A stretch of user CPU time, as a number of loop iterations that was measured once. Unlike a loop on the clock, it
+/// takes longer when another thread has the CPU.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Work {
     turns: u64,
 }
 
 impl Work {
-    /// Finds how many turns make `microseconds`.
+    /// Finds the number of iterations for `microseconds`.
     #[must_use]
     pub fn calibrated(microseconds: u64) -> Work {
         if microseconds == 0 {
             return Work::default();
         }
         const TRIAL: u64 = 2_000_000;
-        // The thread's own clock: beside other work, the time on the wall is that of others as well.
+        // The thread's own clock, because wall-clock time includes that of other programs.
         let trial = || {
             let start = sys::thread_cpu_ns()?;
             Work { turns: TRIAL }.burn();
@@ -159,7 +160,7 @@ impl Work {
         Work { turns: TRIAL * microseconds * 1_000 / best.max(1) }
     }
 
-    /// Burns it.
+    /// Uses the CPU time.
     #[inline]
     pub fn burn(self) {
         let mut state = 1u64;
@@ -169,7 +170,7 @@ impl Work {
     }
 }
 
-/// The servers this build knows, in the order of the report.
+/// The servers that this build has, in the order of the report.
 pub const RUNTIMES: &[&str] = &[
     "bare",
     #[cfg(feature = "netpoll")]
@@ -191,7 +192,7 @@ pub const RUNTIMES: &[&str] = &[
 /// Serves with the runtime of that name until the process ends.
 ///
 /// # Errors
-/// A runtime this build does not know, and what binding or accepting reports.
+/// Returns an error for a runtime that this build does not have, and the errors of binding and accepting.
 pub fn serve(runtime: &str, options: &'static Options) -> io::Result<()> {
     match runtime {
         "bare" => bare::serve(options),

@@ -1,20 +1,20 @@
-//! monoio on io_uring: one runtime a thread, each with its own listener on the same port.
+//! monoio on io_uring: one runtime per thread, each with its own listener on the same port.
 
 use super::{Mode, Options, READ_DEADLINE};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 use std::io;
 
-/// Serves for ever.
+/// Serves until the process ends.
 ///
 /// # Errors
-/// A kernel without io_uring, and those of binding and accepting.
+/// Returns an error if the kernel has no io_uring, and the errors of binding and accepting.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let first = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = first.local_addr()?;
     let mut others = Vec::new();
     if options.workers > 1 {
-        // Every thread binds the port anew, so the first socket is released.
+        // Every thread binds the port again, so the first socket is released.
         drop(first);
         for _ in 1..options.workers {
             others.push(std::thread::spawn(move || {
@@ -61,7 +61,7 @@ async fn accept(listener: TcpListener, options: &'static Options) -> io::Result<
     }
 }
 
-/// monoio has none.
+/// Yields. monoio has no such function.
 async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|context| {
@@ -76,7 +76,7 @@ async fn yield_now() {
 }
 
 async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
-    // The buffer is lent to the kernel, which fills its capacity; its length is the number of bytes read.
+    // The buffer is lent to the kernel, which fills its capacity. Its length is the number of bytes read.
     let mut buffer = Vec::with_capacity(options.buffer);
     loop {
         let result;
@@ -102,7 +102,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Allocates its buffer when there is something to read.
+/// Serves a connection. Allocates the buffer when there is something to read.
 async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable(false).await?;

@@ -6,15 +6,15 @@ use netpoll::{rt, task};
 use std::io;
 use std::time::Instant;
 
-/// Serves for ever.
+/// Serves until the process ends.
 ///
 /// # Errors
-/// Those of configuring the runtime, of binding and accepting.
+/// Returns the errors of configuring the runtime, binding and accepting.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     rt::Builder::new().workers(options.workers).start()?;
     if options.hogs > 0 {
-        // The thread of `block_on` runs tasks while its own future waits. One that never yields keeps that future from
-        // being polled, so beside such tasks the listener is a task itself: those are rescued.
+        // With hogs, the listener is a task like them and competes for a worker. The future of `block_on` would have a
+        // thread on which no tasks run.
         return task::block_on(task::spawn(listen(options)));
     }
     task::block_on(listen(options))
@@ -62,7 +62,7 @@ async fn connection(stream: TcpStream, options: &'static Options) -> io::Result<
     }
 }
 
-/// Allocates its buffer when there is something to read.
+/// Serves a connection. Allocates the buffer when there is something to read.
 async fn on_demand(stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;

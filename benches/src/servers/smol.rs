@@ -1,4 +1,4 @@
-//! smol: its global executor, whose thread count the `server` program sets through `SMOL_THREADS`.
+//! smol with its global executor. The `server` program sets its number of threads with `SMOL_THREADS`.
 
 use super::{Mode, Options, READ_DEADLINE};
 use smol::future::{FutureExt, yield_now};
@@ -7,10 +7,10 @@ use smol::net::{TcpListener, TcpStream};
 use smol::{Async, Timer};
 use std::sync::Arc;
 
-/// Serves for ever.
+/// Serves until the process ends.
 ///
 /// # Errors
-/// Those of binding and accepting.
+/// Returns the errors of binding and accepting.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     smol::block_on(listen(options))
 }
@@ -64,7 +64,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Allocates its buffer when there is something to read.
+/// Serves a connection. Allocates the buffer when there is something to read.
 async fn on_demand(stream: Arc<Async<std::net::TcpStream>>, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;

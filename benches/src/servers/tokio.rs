@@ -1,4 +1,4 @@
-//! tokio, multi-threaded and on the current thread.
+//! tokio: its multi-threaded and its current-thread runtime.
 
 use super::{Mode, Options, READ_DEADLINE};
 use std::io;
@@ -7,19 +7,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-/// Which of tokio's two runtimes.
+/// One of tokio's two runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
     /// Worker threads that steal from one another.
     Multi,
-    /// Everything on the thread of `block_on`.
+    /// All tasks run on the thread of `block_on`.
     Current,
 }
 
-/// Serves for ever.
+/// Serves until the process ends.
 ///
 /// # Errors
-/// Those of binding and accepting.
+/// Returns the errors of binding and accepting.
 pub fn serve(options: &'static Options, flavour: Flavour) -> io::Result<()> {
     let mut builder = match flavour {
         Flavour::Multi => Builder::new_multi_thread(),
@@ -70,7 +70,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Allocates its buffer when there is something to read.
+/// Serves a connection. Allocates the buffer when there is something to read.
 async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;

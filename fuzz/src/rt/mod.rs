@@ -1,4 +1,4 @@
-//! The crate's `rt`, as far as the targets use it.
+//! The parts of the crate's `rt` that the targets use.
 
 pub(crate) mod poll;
 #[path = "../../../src/rt/slab.rs"]

@@ -1,4 +1,4 @@
-//! The crate's `rt::poll`, as far as the targets use it.
+//! The parts of the crate's `rt::poll` that the targets use.
 
 #[path = "../../../src/rt/poll/expiry.rs"]
 mod expiry;

@@ -1,4 +1,4 @@
-//! The crate's `rt::time`, as far as the targets use it.
+//! The parts of the crate's `rt::time` that the targets use.
 
 #[path = "../../../src/rt/time/clock.rs"]
 pub(crate) mod clock;

@@ -1,4 +1,4 @@
-//! Crawls because a task blocks its thread: it waits for a lock of the standard library, which
+//! Hangs because a task blocks its thread: it waits for a lock of the standard library, which
 //! another thread holds.
 
 use std::sync::Mutex;

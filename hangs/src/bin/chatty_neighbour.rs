@@ -1,4 +1,4 @@
-//! Crawls because of chatty neighbours: each of their polls is short enough not to be reported, but
+//! Is slow because of chatty neighbours: each of their polls is short enough not to be reported, but
 //! there are many, and a quiet task waits for all of them.
 
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
     netpoll_hangs::end_after_bound();
-    // On a busy machine a poll may take so long that spare workers would help.
+    // No spare workers, which would be added on a busy machine, where a poll may take long.
     rt::Builder::new().workers(1).spare_workers(0).start()?;
     for number in 0..20 {
         drop(named(&format!("chatty {number}"), async {

@@ -1,4 +1,4 @@
-//! Crawls because the accept queue is full: the task that accepts waits for something else after
+//! Is slow because the accept queue is full: the task that accepts waits for something else after
 //! each connection.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn main() -> std::io::Result<()> {
         let acceptor = named("acceptor", async move {
             loop {
                 let (stream, _) = listener.accept().await?;
-                // Looks up the client, one after the other.
+                // Stands for a slow look-up of the client, one client at a time.
                 task::sleep(Duration::from_secs(3600)).await;
                 drop(stream);
             }

@@ -12,10 +12,10 @@ fn main() {
     for (name, next) in names.into_iter().zip(receivers) {
         tasks.push(named(name, async move { next.await.expect("the next task").await }));
     }
-    // Each gets the handle of the one after it, the last that of the first.
+    // Each task gets the handle of the next one, and the last that of the first.
     tasks.rotate_left(1);
     for (sender, next) in senders.into_iter().zip(tasks) {
-        assert!(sender.send(next).is_ok(), "the task waits for it");
+        assert!(sender.send(next).is_ok(), "the task waits for the handle");
     }
     task::block_on(std::future::pending::<()>());
 }

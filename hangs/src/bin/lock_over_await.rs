@@ -11,7 +11,7 @@ use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
     netpoll_hangs::end_after_bound();
-    // Accepts in the kernel, and never answers.
+    // The kernel accepts the connection, and the program never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = silent.local_addr()?;
     task::block_on(async {
@@ -26,7 +26,7 @@ fn main() -> std::io::Result<()> {
                 server.read(&mut cache).await
             }
         });
-        // The lock is taken before the others ask for it.
+        // The refresher takes the lock before the users do.
         task::sleep(std::time::Duration::from_millis(50)).await;
         let users = (0..3).map(|number| {
             let cache = cache.clone();

@@ -203,7 +203,7 @@ pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) ->
     ok(kernel(|kernel| {
         let result = kernel.connect(fd, &address);
         if result == Err(libc::EINPROGRESS) && !kernel.is_nonblocking(fd)? {
-            // It would wait for events that only happen when this thread has returned to the run
+            // It would wait for events that occur only after this thread has returned to the run
             // loop.
             return Err(libc::EDEADLK);
         }
@@ -350,8 +350,8 @@ pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
     entries(list, count).iter().any(|entry| is_simulated(entry.fd))
 }
 
-/// Does not wait: the events it would wait for only happen when this thread has returned to the run
-/// loop.
+/// Never waits: the events that it would wait for occur only after this thread has returned to the
+/// run loop.
 pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
     let mut ready = 0;
     for entry in entries(list, count) {
@@ -532,7 +532,8 @@ pub(super) fn allows_threads() -> bool {
     })
 }
 
-/// Returns whether a task may open a file. A thread that panics may: its backtrace reads the program.
+/// Returns whether a task may open a file. A panicking thread may, because its backtrace reads the
+/// program.
 pub(super) fn allows_file(path: *const c_char) -> bool {
     current::with(|machine| {
         let Some(machine) = machine else { return true };
@@ -541,7 +542,7 @@ pub(super) fn allows_file(path: *const c_char) -> bool {
         }
         // SAFETY: the caller passes a string that ends in a zero byte.
         let path = unsafe { CStr::from_ptr(path) }.to_string_lossy();
-        // About the process itself, such as the number of its processors.
+        // Files about the process itself, for example the number of its processors.
         if path.starts_with("/proc/self/") || path.starts_with("/sys/fs/cgroup/") {
             return true;
         }

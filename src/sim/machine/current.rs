@@ -29,16 +29,16 @@ const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
 /// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
 pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
-/// The time of a turn after which sysmon has taken note of it.
+/// The length of a turn after which sysmon would have detected it.
 const LONG_NANOS: u64 = 20_000_000;
 
 thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
-    /// Whether the thread is in a simulation that has more than the clock.
+    /// Whether the thread is in a simulation of more than the clock.
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
     /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
     static NOW: Cell<u64> = const { Cell::new(0) };
-    /// The moment that the crate's clock counts from.
+    /// The time at which the crate's clock starts.
     static BASE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Machine {
     entropy: RefCell<Random>,
     /// The host whose code is running.
     pub(crate) host: Cell<HostId>,
-    /// The tag of tasks that are spawned there.
+    /// The tag of the tasks that are spawned on this host.
     pub(crate) tag: Cell<Tag>,
     /// Whether tasks may start threads.
     pub(crate) allows_threads: Cell<bool>,
@@ -62,7 +62,7 @@ pub(crate) struct Machine {
     pub(crate) slots: RefCell<Slots>,
     /// Called when a task has blocked its thread for [`LONG_NANOS`].
     pub(crate) on_long_block: Cell<Option<fn()>>,
-    /// If only the clock is virtual: the real sockets.
+    /// The real sockets, if only the clock is virtual.
     pub(crate) real: Option<Real>,
 }
 
@@ -81,7 +81,7 @@ impl Drop for Inside {
 /// Calls `f` with the machine of this thread, if it is in a simulation.
 #[allow(unsafe_code)]
 pub(crate) fn with<T>(f: impl FnOnce(Option<&Machine>) -> T) -> T {
-    // SAFETY: null, or a machine that outlives its `Inside`, which takes the pointer out.
+    // SAFETY: null, or a machine that outlives its `Inside`, which clears the pointer.
     f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
 }
 
@@ -91,8 +91,8 @@ pub(crate) fn is_here() -> bool {
     CURRENT.with(|current| !current.get().is_null())
 }
 
-/// Returns whether this thread is in a simulation whose sockets, files, threads and random numbers are not
-/// the real ones.
+/// Returns whether this thread is in a simulation in which sockets, files, threads and random
+/// numbers are not the real ones.
 #[inline]
 pub(crate) fn simulates() -> bool {
     SIMULATES.with(Cell::get)
@@ -131,7 +131,7 @@ pub(crate) fn clock(clock: i32) -> Option<u64> {
     Some(if is_wall { with(|machine| machine.map_or(WALL_START, Machine::wall_clock)) } else { now() })
 }
 
-/// Fills `buf` from the seed of this thread's simulation. Returns false without one.
+/// Fills `buf` from the seed of this thread's simulation. Returns false outside simulations.
 pub(crate) fn fill_random(buf: &mut [u8]) -> bool {
     simulates() && with(|machine| machine.map(|machine| machine.fill_random(buf))).is_some()
 }
@@ -152,7 +152,7 @@ pub(crate) fn clock_base() -> Option<Instant> {
 
 #[cold]
 fn simulated_base() -> Option<Instant> {
-    // Each simulation has its own thread, and asks first when it begins.
+    // Each simulation has its own thread, which calls this first when the simulation begins.
     BASE.with(|base| {
         if base.get().is_none() {
             base.set(Some(Instant::now()));
@@ -170,7 +170,8 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// `notify` is called when another thread has closed a descriptor of this simulation.
+    /// Creates the machine of a seed. `notify` is called when another thread has closed a
+    /// descriptor of this simulation.
     pub(crate) fn new(seed: u64, notify: impl Fn() + Send + Sync + 'static) -> Machine {
         let lane = Lane::take(seed, Arc::new(notify));
         let mut kernel = Kernel::new(seed);
@@ -190,7 +191,7 @@ impl Machine {
         }
     }
 
-    /// Creates a machine of which only the clock is virtual.
+    /// Creates a machine in which only the clock is virtual.
     pub(crate) fn with_real_sockets(notify: impl Fn() + Send + Sync + 'static) -> io::Result<Machine> {
         let mut machine = Machine::new(0, notify);
         machine.real = Some(Real::new()?);
@@ -210,7 +211,7 @@ impl Machine {
         }
     }
 
-    /// Records and prints that the simulation refuses something real.
+    /// Records and prints that the simulation refuses a real resource.
     pub(crate) fn refuse(&self, text: String) {
         eprintln!("netpoll: {text}");
         self.refusals.borrow_mut().push(text);

@@ -8,9 +8,9 @@
 //!
 //! # Requirements
 //! glibc on a 64-bit processor, linked dynamically, so that `dlsym(RTLD_NEXT)` finds the C
-//! library's function and times have 64 bits. A program that itself defines `clock_gettime` and
-//! `getrandom` must be built with `--cfg netpoll_no_interpose`; in its simulations, std then uses
-//! the real clock, unless the program's functions answer with [`opt_out`](crate::sim::clock_gettime).
+//! library's function and times have 64 bits. A program that defines `clock_gettime` and
+//! `getrandom` itself must be built with `--cfg netpoll_no_interpose`. In its simulations, std then
+//! uses the real clock, unless the program's functions call [`opt_out`](crate::sim::clock_gettime).
 //!
 //! # Signal safety
 //! Outside simulations the functions read at most a thread-local and jump. The first call of each
@@ -36,7 +36,7 @@ use super::current::{now, simulates};
 use super::{messages, names};
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
-compile_error!("the feature `sim` needs Linux with glibc on 64 bits: it defines functions of the C library");
+compile_error!("the feature `sim` needs 64-bit Linux with glibc, because it defines functions of the C library");
 
 /// Returns the C library's function `name` and stores it in `place`.
 #[cold]
@@ -93,7 +93,8 @@ macro_rules! interpose {
                 unsafe { real($($arg),*) }
             }
 
-            /// The simulation's answer. It is apart, so that other calls only compare and jump.
+            /// The simulation's answer. It is a separate function, so that other calls only compare
+            /// and jump.
             #[cold]
             #[inline(never)]
             #[allow(unused_variables)]

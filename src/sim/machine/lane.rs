@@ -1,17 +1,18 @@
 //! `Lane`: the range of numbers that a simulation's descriptors have.
 //!
-//! The last five digits of a number are the descriptor's place, which only depends on what the simulation
-//! does. The digits before them are the lane. No two simulations that exist have the same lane, and a
-//! lane stays taken while a descriptor of its ended simulation is open. So a socket that was kept from
-//! another simulation is unknown in this one, and cannot read from, write to or close one of its sockets.
+//! The last five digits of a number are the descriptor's place, which depends only on the actions
+//! of the simulation. The digits before them are the lane. No two existing simulations have the
+//! same lane, and a lane stays taken while a descriptor of its ended simulation is open. So a
+//! socket that was kept from another simulation is unknown in this one, and cannot read from, write
+//! to or close one of its sockets.
 //!
-//! The lane follows from the seed and the name of the thread, which is that of the test: a run that
-//! is repeated has the same numbers, unless another simulation has the lane.
+//! The lane follows from the seed and the name of the thread, which is that of the test. So a
+//! repeated run has the same numbers, unless another simulation has the lane.
 //!
 //! # Closing elsewhere
-//! A socket may be dropped on a thread that is not in its simulation. While the simulation runs, the
-//! number is put down in the lane, and the simulation closes the descriptor at its next step. After its
-//! end only the number is freed.
+//! A socket may be dropped on a thread that is not in its simulation. While the simulation runs,
+//! the number is recorded in the lane, and the simulation closes the descriptor at its next step.
+//! After the end of the simulation only the number is freed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,7 +24,7 @@ use super::kernel::{DESCRIPTORS_MAX, FD_BASE};
 /// The number of lanes.
 const LANES: u32 = 10_000;
 
-/// The first number of lane 0: a round number above all of the kernel's.
+/// The first number of lane 0: a round number above all numbers of the kernel.
 const FIRST: i32 = 1_100_000_000;
 
 const _: () = assert!(FIRST >= FD_BASE && FIRST.checked_add(LANES as i32 * DESCRIPTORS_MAX).is_some());
@@ -33,9 +34,9 @@ type Notify = Arc<dyn Fn() + Send + Sync>;
 
 /// The state of a lane that is taken.
 enum Taken {
-    /// A simulation has it: its descriptors that were closed elsewhere.
+    /// A running simulation has it. Contains the descriptors that were closed elsewhere.
     Running(BTreeSet<i32>, Arc<AtomicBool>, Notify),
-    /// Its simulation has ended: the descriptors that are still open.
+    /// Its simulation has ended. Contains the descriptors that are still open.
     Ended(BTreeSet<i32>),
 }
 
@@ -48,7 +49,7 @@ fn taken() -> MutexGuard<'static, BTreeMap<u32, Taken>> {
 /// The lane of a simulation; see the [module documentation](self).
 pub(crate) struct Lane {
     number: u32,
-    /// Descriptors were closed elsewhere since the last look.
+    /// Whether descriptors were closed elsewhere since the last check.
     has_closed: Arc<AtomicBool>,
 }
 
@@ -58,7 +59,7 @@ impl fmt::Debug for Lane {
     }
 }
 
-/// Returns the lane that a simulation takes if it is free.
+/// Returns the lane that a simulation takes unless it is taken.
 fn wanted(seed: u64, name: &str) -> u32 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = seed.to_le_bytes().into_iter().chain(name.bytes()).fold(0xcbf2_9ce4_8422_2325, mix);
@@ -84,7 +85,7 @@ impl Lane {
 
     /// Takes the descriptors that were closed elsewhere.
     pub(crate) fn take_closed(&self) -> BTreeSet<i32> {
-        // ORDERING: Relaxed: the set is read under the lock under which the flag was set.
+        // ORDERING: Relaxed: the set is read under the lock that is held when the flag is set.
         if !self.has_closed.swap(false, Ordering::Relaxed) {
             return BTreeSet::new();
         }
@@ -94,7 +95,7 @@ impl Lane {
         }
     }
 
-    /// Gives the lane back, or keeps it taken for the descriptors that are still open.
+    /// Releases the lane, or keeps it taken for the descriptors that are still open.
     pub(crate) fn end(&self, mut open: BTreeSet<i32>) {
         let mut taken = taken();
         if let Some(Taken::Running(closed, ..)) = taken.remove(&self.number) {
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn lane_is_free_when_its_last_descriptor_is_closed() {
+    fn lane_is_free_after_its_last_descriptor_is_closed() {
         let ended = lane(u64::MAX - 1);
         let fd = ended.first_descriptor() + 7;
         ended.end(BTreeSet::from([fd]));

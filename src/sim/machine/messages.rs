@@ -25,7 +25,7 @@ pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<i
     let control = received.marks.map(|(marks, to)| encode_marks(fd, marks, to)).unwrap_or_default();
     if control.len() <= message.msg_controllen {
         message.msg_controllen = control.len() as _;
-        // SAFETY: the buffer for control data has room for that many bytes; there may be none.
+        // SAFETY: the buffer for control data has room for that many bytes, which may be none.
         unsafe { ptr::copy_nonoverlapping(control.as_ptr(), message.msg_control.cast::<u8>(), control.len()) };
     } else {
         (message.msg_controllen, message.msg_flags) = (0, message.msg_flags | libc::MSG_CTRUNC);
@@ -82,8 +82,8 @@ fn value<T: Copy>(header: &cmsghdr) -> Result<T> {
     Ok(unsafe { data.cast::<T>().read_unaligned() })
 }
 
-/// Reads what the sender sets for a datagram. Control data whose effect is not simulated is an
-/// error.
+/// Reads the settings of the sender for a datagram. Control data whose effect is not simulated
+/// causes an error.
 fn wishes(message: &msghdr) -> Result<Wishes> {
     let mut wishes = Wishes::default();
     // SAFETY: the message is valid, and so is its control data.
@@ -135,7 +135,7 @@ fn push<T: Copy>(control: &mut Vec<u8>, level: c_int, kind: c_int, value: T) {
     unsafe { control[start + space_before()..].as_mut_ptr().cast::<T>().write_unaligned(value) };
 }
 
-/// Encodes what the receiver of a datagram has asked for.
+/// Encodes the fields that the receiver of a datagram has requested.
 fn encode_marks(fd: c_int, marks: Marks, to: IpAddr) -> Vec<u8> {
     let mut control = Vec::new();
     let asks = |level, name| kernel(|kernel| kernel.stored_option(fd, level, name)).is_ok_and(|value| value != 0);

@@ -1,4 +1,4 @@
-//! The resolver of a simulation in the terms of C: getaddrinfo(3).
+//! The C interface of a simulation's resolver: getaddrinfo(3).
 
 #![allow(unsafe_code)]
 
@@ -84,7 +84,7 @@ fn node(addr: SocketAddr, socktype: c_int, next: *mut addrinfo) -> Option<*mut a
         return None;
     }
     let entry: *mut addrinfo = memory.cast();
-    // SAFETY: the memory is large enough for an entry, and aligned for anything.
+    // SAFETY: the memory is large enough for an entry, and its alignment suits any type.
     let behind = unsafe { entry.add(1) }.cast::<u8>();
     // SAFETY: the memory is also large enough for the address after the entry.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), behind, bytes.len()) };

@@ -1,7 +1,7 @@
-//! `Real`: the real sockets of a test of which only the clock is virtual.
+//! `Real`: the real sockets of a test in which only the clock is virtual.
 //!
-//! They are registered with an epoll instance of their own, which the run loop looks at when no
-//! task can run. Bytes are *in flight* while a TCP socket has sent them and its peer's kernel has not
+//! They are registered with a separate epoll instance, which the run loop checks when no task can
+//! run. Bytes are *in flight* while a TCP socket has sent them and its peer's kernel has not
 //! acknowledged them.
 
 #![allow(unsafe_code)]
@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// The maximum number of events per call.
 const EVENTS_MAX: usize = 64;
 
-/// SIOCOUTQNSD of Linux: the number of bytes that were not sent yet.
+/// SIOCOUTQNSD of Linux: the number of bytes that have not been sent yet.
 const UNSENT: libc::Ioctl = 0x894b;
 
 /// An epoll instance for one thread; see the [module documentation](self).

@@ -1,7 +1,8 @@
 //! recv(2) and send(2), which this crate calls on its hot path.
 //!
-//! They are not defined in the program as the other calls are: the caller compares the number of the
-//! descriptor itself, which costs a real socket two instructions, and calls the C library directly.
+//! Unlike the other calls they are not defined in the program: the caller compares the number of
+//! the descriptor itself, which costs two instructions for a real socket, and calls the C library
+//! directly.
 
 use std::slice;
 
@@ -18,10 +19,10 @@ use super::interpose::answer;
 #[inline(never)]
 #[allow(unsafe_code)]
 pub(crate) unsafe fn recv(fd: c_int, buf: *mut c_void, length: usize, flags: c_int) -> isize {
-    // Its contents may be uninitialised.
+    // The buffer may be uninitialised.
     // SAFETY: the caller's contract.
     unsafe { buf.cast::<u8>().write_bytes(0, length) };
-    // SAFETY: valid, and all of it was just initialised.
+    // SAFETY: the buffer is valid, and all of it was just initialised.
     let buf = unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), length) };
     answer(abi::recv(fd, buf, flags).map(|count| count as isize))
 }

@@ -1,8 +1,9 @@
-//! The slots of the runtime's poll cache that simulations have taken.
+//! The slots of the runtime's poll cache that belong to simulations.
 //!
-//! A simulation keeps its slots until its end: a slot keeps the timer entry of its last descriptor for
-//! the next one, and the entry's time is on the simulation's clock. A descriptor that is dropped on
-//! another thread, or in another simulation, does not take its slot along.
+//! A simulation keeps its slots until its end, because a slot keeps the timer entry of its last
+//! descriptor for the next one, and the entry's time is on the simulation's clock. If a descriptor
+//! is dropped on another thread, or in another simulation, its slot still belongs to its
+//! simulation.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ struct Owner {
 
 static OWNERS: Mutex<BTreeMap<u32, Owner>> = Mutex::new(BTreeMap::new());
 
-/// The number of slots in `OWNERS`, so that programs without simulations take no lock.
+/// The number of slots in `OWNERS`. It lets programs without simulations avoid the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 fn owners() -> MutexGuard<'static, BTreeMap<u32, Owner>> {
@@ -38,7 +39,7 @@ pub(crate) fn reuse_slot() -> Option<u32> {
     with(|machine| machine?.slots.borrow_mut().free.pop())
 }
 
-/// A slot was allocated: it belongs to this thread's simulation, if there is one.
+/// Records that a slot was allocated: it belongs to this thread's simulation, if there is one.
 pub(crate) fn note_slot(index: u32) {
     with(|machine| {
         let Some(machine) = machine else { return };
@@ -49,7 +50,7 @@ pub(crate) fn note_slot(index: u32) {
     });
 }
 
-/// Keeps a slot that is freed for its simulation. Returns false if it belongs to none that runs.
+/// Keeps a freed slot for its simulation. Returns false if it belongs to no running simulation.
 pub(crate) fn keep_slot(index: u32) -> bool {
     // Relaxed: a thread that frees a slot has its descriptor from the thread that counted the slot.
     if COUNT.load(Ordering::Relaxed) == 0 {
@@ -64,8 +65,8 @@ pub(crate) fn keep_slot(index: u32) -> bool {
     true
 }
 
-/// Ends the ownership of all slots of a simulation. Returns those that are free, the one to be allocated
-/// next first. A descriptor that is still open keeps its slot.
+/// Releases all slots of a simulation. Returns those that are free, beginning with the one to be
+/// allocated next. A descriptor that is still open keeps its slot.
 pub(crate) fn release(machine: &Machine) -> Vec<u32> {
     let slots = std::mem::take(&mut *machine.slots.borrow_mut());
     let mut free: Vec<u32> = slots.free.into_iter().rev().collect();

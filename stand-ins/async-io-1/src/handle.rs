@@ -1,4 +1,4 @@
-//! What [`Async`] of version 1 has of its own: constructors for types with `AsRawFd`, and mutable access, which is safe.
+//! The parts of [`Async`] that only version 1 has: constructors for types with `AsRawFd`, and safe mutable access.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ impl<T: AsRawFd> Async<T> {
     /// Puts `io` into non-blocking mode and registers it.
     ///
     /// # Errors
-    /// The system's: of fcntl(2), and for a file that epoll(7) does not take.
+    /// Returns the OS error of fcntl(2), or an error for a file that epoll(7) does not support.
     pub fn new(io: T) -> io::Result<Async<T>> {
         // fcntl(2), which works for any descriptor.
         SockRef::from(&borrow(&io)).set_nonblocking(true)?;
@@ -25,28 +25,28 @@ impl<T: AsRawFd> Async<T> {
     }
 }
 
-/// The descriptor of `io`, without its lifetime.
+/// Borrows the descriptor of `io`, without its lifetime.
 #[allow(unsafe_code)]
 fn borrow(io: &impl AsRawFd) -> BorrowedFd<'static> {
     // SAFETY: the number is used for fcntl(2) here, and then for epoll_ctl(2) while `io` is in the same `Async`. `io` keeps it open, unless
-    // safe code closes or exchanges it through `get_mut`, which async-io 1 permits and its documentation warns of. Then these calls
-    // fail or concern another open file; no memory depends on the number.
+    // safe code closes or replaces it through `get_mut`, which async-io 1 permits and its documentation warns of. Then these calls fail or
+    // affect another open file; no memory depends on the number.
     unsafe { BorrowedFd::borrow_raw(io.as_raw_fd()) }
 }
 
 impl<T> Async<T> {
-    /// The I/O handle. Its descriptor should not be closed or exchanged: waits would then fail or concern another file.
+    /// Returns the I/O handle, mutably. Its descriptor should not be closed or replaced: waits would then fail or affect another file.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.io
     }
 
-    /// As [`read_with`](Async::read_with), with mutable access.
+    /// Works like [`read_with`](Async::read_with), with mutable access.
     pub async fn read_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
         let (Async { fd, io }, mut op) = (self, op);
         std::future::poll_fn(|cx| fd.poll_read_with(cx, |_| op(io))).await
     }
 
-    /// As [`write_with`](Async::write_with), with mutable access.
+    /// Works like [`write_with`](Async::write_with), with mutable access.
     pub async fn write_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
         let (Async { fd, io }, mut op) = (self, op);
         std::future::poll_fn(|cx| fd.poll_write_with(cx, |_| op(io))).await

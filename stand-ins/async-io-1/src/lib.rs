@@ -1,7 +1,7 @@
-//! A stand-in for async-io 1 over netpoll: crates that depend on async-io 1 wait on netpoll's poller and timers, unchanged.
+//! A stand-in for async-io 1 over netpoll. Crates that depend on async-io 1 wait on netpoll's poller and timers, unchanged.
 //!
-//! The package has async-io's name, so that `[patch.crates-io]` puts it in async-io's place; README.md of this package shows the entry.
-//! Most files are those of the stand-in for async-io 2. In version 1 a handle needs `AsRawFd` only, mutable access is safe, and every type
+//! The package has async-io's name, so that `[patch.crates-io]` can replace async-io with it; README.md of this package shows the entry.
+//! Most files are those of the stand-in for async-io 2. In version 1 a handle needs only `AsRawFd`, mutable access is safe, and every type
 //! with std's `Read` or `Write` has the traits of futures-io.
 #![deny(unsafe_code)]
 
@@ -31,7 +31,7 @@ pub use adapter::Async;
 pub use ready::{Readable, ReadableOwned, Writable, WritableOwned};
 pub use timer::Timer;
 
-/// Runs a future on the calling thread to its end. While it waits, the thread polls the network and the timers if no worker does.
+/// Runs a future to completion on the calling thread. While it waits, the thread polls the network and the timers if no worker does.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     netpoll::task::block_on(future)
 }

@@ -1,5 +1,5 @@
-//! What crates use of async-io 1 that version 2 does not have: types with `AsRawFd` alone, safe mutable access, and futures-io's traits for
-//! every type with std's. stand-ins/async-io/tests has the rest, which is the same code.
+//! Uses of async-io 1 that version 2 does not have: types with `AsRawFd` alone, safe mutable access, and futures-io's traits for every type
+//! with std's. stand-ins/async-io/tests has the rest, whose code is the same.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer, block_on};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 
-/// A type of a crate from before `AsFd`, which counts the calls of `read`.
+/// A type of a crate that does not know `AsFd`. It counts the calls of `read`.
 struct Old {
     stream: UnixStream,
     reads: usize,

@@ -1,8 +1,9 @@
-//! [`Async`]: an I/O handle that is waited for by netpoll's poller. Both versions of async-io compile this file; handle.rs of each has
-//! the constructors and the mutable access, which differ.
+//! [`Async`]: an I/O handle that waits on netpoll's poller. Both versions of async-io compile this file. handle.rs of each version has the
+//! constructors and the mutable access, which differ.
 //!
-//! # Who owns what
-//! The descriptor is `T`'s. `fd` has its number on loan, and is declared first, so that the number leaves the poller while it is open.
+//! # Ownership
+//! The descriptor belongs to `T`. `fd` borrows its number, and is declared first, so that the number leaves the poller while it is still
+//! open.
 
 use std::fmt;
 use std::io;
@@ -17,7 +18,7 @@ use crate::ready::{Readable, ReadableOwned, Writable, WritableOwned};
 /// An I/O handle in non-blocking mode, registered with netpoll's poller.
 ///
 /// # Errors
-/// Operations return those of the calls on `T`.
+/// Operations return the errors of the calls on `T`.
 pub struct Async<T> {
     pub(crate) fd: AsyncFd<BorrowedFd<'static>>,
     pub(crate) io: T,
@@ -27,37 +28,37 @@ pub struct Async<T> {
 impl<T> Unpin for Async<T> {}
 
 impl<T> Async<T> {
-    /// The I/O handle.
+    /// Returns the I/O handle.
     pub fn get_ref(&self) -> &T {
         &self.io
     }
 
-    /// Takes the handle out of the poller and returns it. It stays in non-blocking mode.
+    /// Removes the handle from the poller and returns it. It stays in non-blocking mode.
     ///
     /// # Errors
-    /// None; the signature is async-io's.
+    /// Never fails; the signature is async-io's.
     pub fn into_inner(self) -> io::Result<T> {
         let Async { fd, io } = self;
         drop(fd);
         Ok(io)
     }
 
-    /// Waits until the handle is readable: data, end of file, or an error that a read would return.
+    /// Waits until the handle is readable: it has data, is at its end, or a read would return an error.
     pub fn readable(&self) -> Readable<'_, T> {
         Readable::new(self)
     }
 
-    /// As [`readable`](Async::readable), by a future that has a share of the handle.
+    /// Waits like [`readable`](Async::readable), with a future that shares ownership of the handle.
     pub fn readable_owned(self: Arc<Self>) -> ReadableOwned<T> {
         ReadableOwned::new(self)
     }
 
-    /// Waits until the handle is writable: room, or an error that a write would return.
+    /// Waits until the handle is writable: it has room, or a write would return an error.
     pub fn writable(&self) -> Writable<'_, T> {
         Writable::new(self)
     }
 
-    /// As [`writable`](Async::writable), by a future that has a share of the handle.
+    /// Waits like [`writable`](Async::writable), with a future that shares ownership of the handle.
     pub fn writable_owned(self: Arc<Self>) -> WritableOwned<T> {
         WritableOwned::new(self)
     }
@@ -72,13 +73,13 @@ impl<T> Async<T> {
         self.fd.poll_writable(cx).map_ok(drop)
     }
 
-    /// Calls `op` until it returns anything but `WouldBlock`, and waits for readability in between.
+    /// Calls `op` until it returns something other than `WouldBlock`. Waits for readability between the calls.
     pub async fn read_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.read_with(|_| op(&self.io)).await
     }
 
-    /// Calls `op` until it returns anything but `WouldBlock`, and waits for writability in between.
+    /// Calls `op` until it returns something other than `WouldBlock`. Waits for writability between the calls.
     pub async fn write_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.write_with(|_| op(&self.io)).await

@@ -1,4 +1,4 @@
-//! What [`Async`] of version 2 has of its own: constructors for types with `AsFd`, and mutable access, which is unsafe.
+//! The parts of [`Async`] that only version 2 has: constructors for types with `AsFd`, and unsafe mutable access.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ impl<T: AsFd> Async<T> {
     /// Puts `io` into non-blocking mode and registers it.
     ///
     /// # Errors
-    /// The system's: of fcntl(2), and for a file that epoll(7) does not take.
+    /// Returns the OS error of fcntl(2), or an error for a file that epoll(7) does not support.
     pub fn new(io: T) -> io::Result<Async<T>> {
         // fcntl(2), which works for any descriptor.
         SockRef::from(&io).set_nonblocking(true)?;
@@ -22,41 +22,41 @@ impl<T: AsFd> Async<T> {
     /// Registers `io`, which is in non-blocking mode.
     ///
     /// # Errors
-    /// The system's, for a file that epoll(7) does not take.
+    /// Returns an error for a file that epoll(7) does not support.
     #[allow(unsafe_code)]
     pub fn new_nonblocking(io: T) -> io::Result<Async<T>> {
         let number = io.as_fd().as_raw_fd();
-        // SAFETY: the descriptor is `io`'s, which stays in the same `Async` and is dropped, or given back, after `fd`. Mutable access is
-        // unsafe, and its caller keeps the descriptor open.
+        // SAFETY: the descriptor belongs to `io`, which stays in the same `Async` and is dropped, or given back, after `fd`. Mutable access
+        // is unsafe, and its caller keeps the descriptor open.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         Ok(Async { fd: AsyncFd::new(borrowed)?, io })
     }
 }
 
 impl<T> Async<T> {
-    /// The I/O handle.
+    /// Returns the I/O handle, mutably.
     ///
     /// # Safety
-    /// The descriptor must not be closed or exchanged through the reference.
+    /// The descriptor must not be closed or replaced through the reference.
     #[allow(unsafe_code)]
     pub unsafe fn get_mut(&mut self) -> &mut T {
         &mut self.io
     }
 
-    /// As [`read_with`](Async::read_with), with mutable access.
+    /// Works like [`read_with`](Async::read_with), with mutable access.
     ///
     /// # Safety
-    /// `op` must not close or exchange the descriptor.
+    /// `op` must not close or replace the descriptor.
     #[allow(unsafe_code)]
     pub async unsafe fn read_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
         let (Async { fd, io }, mut op) = (self, op);
         std::future::poll_fn(|cx| fd.poll_read_with(cx, |_| op(io))).await
     }
 
-    /// As [`write_with`](Async::write_with), with mutable access.
+    /// Works like [`write_with`](Async::write_with), with mutable access.
     ///
     /// # Safety
-    /// `op` must not close or exchange the descriptor.
+    /// `op` must not close or replace the descriptor.
     #[allow(unsafe_code)]
     pub async unsafe fn write_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
         let (Async { fd, io }, mut op) = (self, op);

@@ -1,17 +1,18 @@
-//! [`IoSafe`]: the handles that have futures-io's traits.
+//! [`IoSafe`]: handles for which futures-io's traits are implemented.
 
 use std::io::{self, Read, Write};
 
-/// Types whose `Read` and `Write` keep the descriptor: neither closes or exchanges it.
+/// Types whose `Read` and `Write` neither close nor replace the descriptor.
 ///
 /// # Safety
-/// `std::io::Read` and `Write` of the type must not close its descriptor or put another in its place.
+/// `std::io::Read` and `Write` of the type must not close its descriptor or replace it with another one.
 #[allow(unsafe_code)]
 pub unsafe trait IoSafe {}
 
 macro_rules! io_safe {
     ($([$($generics:tt)*] $type:ty;)*) => {$(
-        // SAFETY: reading and writing call read(2) and write(2) of the descriptor that the value was made with; wrappers pass the calls on.
+        // SAFETY: reading and writing call read(2) and write(2) on the descriptor that the value was created with; wrappers forward the
+        // calls.
         #[allow(unsafe_code)]
         unsafe impl<$($generics)*> IoSafe for $type {}
     )*};

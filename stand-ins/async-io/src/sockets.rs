@@ -12,10 +12,10 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::Async;
 
-/// connect(2): the handshake goes on.
+/// connect(2): the handshake is in progress.
 const EINPROGRESS: i32 = 115;
 
-/// Connects a stream socket: begins to, waits until it is writable and asks for the error.
+/// Connects a stream socket: begins to connect, waits until it is writable and gets the error.
 async fn connect<T>(domain: Domain, protocol: Option<Protocol>, addr: &SockAddr) -> io::Result<Async<T>>
 where
     T: AsFd + AsRawFd + From<Socket>,
@@ -37,7 +37,7 @@ where
 }
 
 impl Async<TcpListener> {
-    /// Listens at `addr`.
+    /// Creates a listener at `addr`.
     pub fn bind<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<TcpListener>> {
         Async::new(TcpListener::bind(addr.into())?)
     }
@@ -48,7 +48,7 @@ impl Async<TcpListener> {
         Ok((Async::new(stream)?, addr))
     }
 
-    /// The connections, as a stream without an end.
+    /// Returns the connections as a stream that does not end.
     pub fn incoming(&self) -> impl Stream<Item = io::Result<Async<TcpStream>>> + Send + '_ {
         stream::unfold(
             self,
@@ -62,29 +62,29 @@ impl Async<TcpStream> {
     pub async fn connect<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<TcpStream>> {
         let addr = addr.into();
         let stream: Self = connect(Domain::for_address(addr), Some(Protocol::TCP), &addr.into()).await?;
-        // Without an error and without a peer there is no connection either.
+        // A socket that has neither an error nor a peer is not connected.
         stream.get_ref().peer_addr()?;
         Ok(stream)
     }
 
-    /// Reads data and leaves it for the next read.
+    /// Reads data without removing it from the queue.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.peek(buf)).await
     }
 }
 
 impl Async<UdpSocket> {
-    /// A socket with a local address.
+    /// Creates a socket with a local address.
     pub fn bind<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<UdpSocket>> {
         Async::new(UdpSocket::bind(addr.into())?)
     }
 
-    /// Receives a datagram and its sender.
+    /// Receives a datagram. Returns its length and its sender.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.read_with(|io| io.recv_from(buf)).await
     }
 
-    /// Receives a datagram and leaves it for the next call.
+    /// Receives a datagram without removing it from the queue. Returns its length and its sender.
     pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.read_with(|io| io.peek_from(buf)).await
     }
@@ -95,12 +95,12 @@ impl Async<UdpSocket> {
         self.write_with(|io| io.send_to(buf, addr)).await
     }
 
-    /// Receives a datagram of the connected peer.
+    /// Receives a datagram from the connected peer.
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.recv(buf)).await
     }
 
-    /// Receives a datagram of the connected peer and leaves it for the next call.
+    /// Receives a datagram from the connected peer without removing it from the queue.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.peek(buf)).await
     }
@@ -112,7 +112,7 @@ impl Async<UdpSocket> {
 }
 
 impl Async<UnixListener> {
-    /// Listens at `path`.
+    /// Creates a listener at `path`.
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixListener>> {
         Async::new(UnixListener::bind(path)?)
     }
@@ -123,7 +123,7 @@ impl Async<UnixListener> {
         Ok((Async::new(stream)?, addr))
     }
 
-    /// The connections, as a stream without an end.
+    /// Returns the connections as a stream that does not end.
     pub fn incoming(&self) -> impl Stream<Item = io::Result<Async<UnixStream>>> + Send + '_ {
         stream::unfold(
             self,
@@ -137,12 +137,12 @@ impl Async<UnixStream> {
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixStream>> {
         let addr = SockAddr::unix(path)?;
         let stream: Self = connect(Domain::UNIX, None, &addr).await?;
-        // EAGAIN means that the listener's queue is full; such a socket is not connected.
+        // After EAGAIN, which means that the listener's queue is full, the socket is not connected.
         stream.get_ref().peer_addr()?;
         Ok(stream)
     }
 
-    /// Two streams that are connected to each other.
+    /// Creates two streams that are connected to each other.
     pub fn pair() -> io::Result<(Async<UnixStream>, Async<UnixStream>)> {
         let (left, right) = UnixStream::pair()?;
         Ok((Async::new(left)?, Async::new(right)?))
@@ -150,23 +150,23 @@ impl Async<UnixStream> {
 }
 
 impl Async<UnixDatagram> {
-    /// A socket with a name.
+    /// Creates a socket with a name.
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixDatagram>> {
         Async::new(UnixDatagram::bind(path)?)
     }
 
-    /// A socket without a name.
+    /// Creates a socket without a name.
     pub fn unbound() -> io::Result<Async<UnixDatagram>> {
         Async::new(UnixDatagram::unbound()?)
     }
 
-    /// Two sockets that are connected to each other.
+    /// Creates two sockets that are connected to each other.
     pub fn pair() -> io::Result<(Async<UnixDatagram>, Async<UnixDatagram>)> {
         let (left, right) = UnixDatagram::pair()?;
         Ok((Async::new(left)?, Async::new(right)?))
     }
 
-    /// Receives a datagram and its sender.
+    /// Receives a datagram. Returns its length and its sender.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, UnixSocketAddr)> {
         self.read_with(|io| io.recv_from(buf)).await
     }
@@ -176,7 +176,7 @@ impl Async<UnixDatagram> {
         self.write_with(|io| io.send_to(buf, &path)).await
     }
 
-    /// Receives a datagram of the connected peer.
+    /// Receives a datagram from the connected peer.
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.recv(buf)).await
     }

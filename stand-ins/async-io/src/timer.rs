@@ -1,4 +1,4 @@
-//! [`Timer`]: a moment, or moments at equal distances. Both versions of async-io compile this file.
+//! [`Timer`]: one point in time, or a series of them. Both versions of async-io compile this file.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,52 +8,52 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use netpoll::time::Sleep;
 
-/// A future that completes at a moment, or a stream of moments; both yield the moment that was set.
+/// A future that completes at a point in time, or a stream of such points. Both yield the time that was set.
 ///
-/// A timer that was polled wakes its task at the new moment after it was set again, without another poll.
+/// A timer that is set again after it was polled wakes its task at the new time, without another poll.
 #[derive(Debug)]
 pub struct Timer {
     sleep: Sleep,
-    /// `None` when it will not fire.
+    /// `None` if the timer will not fire.
     when: Option<Instant>,
     period: Duration,
-    /// Of the last poll that had to wait.
+    /// The waker of the last poll that had to wait.
     waker: Option<Waker>,
 }
 
 impl Timer {
-    /// Never fires.
+    /// Creates a timer that never fires.
     pub fn never() -> Timer {
         Timer { sleep: Sleep::never(), when: None, period: Duration::MAX, waker: None }
     }
 
-    /// Fires after `duration`. A moment that cannot be represented is never.
+    /// Creates a timer that fires after `duration`, or never if that time cannot be represented.
     pub fn after(duration: Duration) -> Timer {
         Instant::now().checked_add(duration).map_or_else(Timer::never, Timer::at)
     }
 
-    /// Fires at `instant`.
+    /// Creates a timer that fires at `instant`.
     pub fn at(instant: Instant) -> Timer {
         Timer::interval_at(instant, Duration::MAX)
     }
 
-    /// Fires every `period`, first after one `period`.
+    /// Creates a timer that fires every `period`, for the first time after one `period`.
     pub fn interval(period: Duration) -> Timer {
         let start = Instant::now().checked_add(period);
         start.map_or_else(Timer::never, |start| Timer::interval_at(start, period))
     }
 
-    /// Fires at `start`, and every `period` from then on.
+    /// Creates a timer that fires at `start`, and then every `period`.
     pub fn interval_at(start: Instant, period: Duration) -> Timer {
         Timer { sleep: Sleep::until(start), when: Some(start), period, waker: None }
     }
 
-    /// Whether it will fire: not one that never fires, that was cleared or has fired.
+    /// Returns whether the timer will fire: false if it was cleared, has fired or never fires.
     pub fn will_fire(&self) -> bool {
         self.when.is_some()
     }
 
-    /// Sets it to fire once, after `duration`.
+    /// Sets the timer to fire once, after `duration`.
     pub fn set_after(&mut self, duration: Duration) {
         match Instant::now().checked_add(duration) {
             Some(when) => self.set_at(when),
@@ -61,12 +61,12 @@ impl Timer {
         }
     }
 
-    /// Sets it to fire once, at `instant`.
+    /// Sets the timer to fire once, at `instant`.
     pub fn set_at(&mut self, instant: Instant) {
         self.set_interval_at(instant, Duration::MAX);
     }
 
-    /// Sets it to fire every `period`, first after one `period`.
+    /// Sets the timer to fire every `period`, for the first time after one `period`.
     pub fn set_interval(&mut self, period: Duration) {
         match Instant::now().checked_add(period) {
             Some(start) => self.set_interval_at(start, period),
@@ -74,20 +74,20 @@ impl Timer {
         }
     }
 
-    /// Sets it to fire at `start`, and every `period` from then on.
+    /// Sets the timer to fire at `start`, and then every `period`.
     pub fn set_interval_at(&mut self, start: Instant, period: Duration) {
         (self.when, self.period) = (Some(start), period);
         self.sleep.reset(start);
         self.rearm();
     }
 
-    /// Sets it to never fire.
+    /// Clears the timer: it will not fire.
     pub fn clear(&mut self) {
         self.when = None;
         self.sleep = Sleep::never();
     }
 
-    /// Has the task that waits woken at the new moment.
+    /// Makes sure that the waiting task is woken at the new time.
     fn rearm(&mut self) {
         let Some(waker) = self.waker.take() else { return };
         if Pin::new(&mut self.sleep).poll(&mut Context::from_waker(&waker)).is_ready() {

@@ -1,4 +1,5 @@
-//! futures-io's traits for handles with std's. Both versions of async-io compile this file; in version 1 every type is [`IoSafe`].
+//! Implements futures-io's traits for handles with std's. Both versions of async-io compile this file; in version 1 every type is
+//! [`IoSafe`].
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;
@@ -59,7 +60,7 @@ impl<T: IoSafe + Write> AsyncWrite for Async<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Async { fd, io } = self.get_mut();
-        // Most have nothing to flush, also when there is no room to write.
+        // Most handles have nothing to flush, so this succeeds even if there is no room to write.
         match io.flush() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => fd.poll_write_with(cx, |_| io.flush()),
             flushed => Poll::Ready(flushed),
@@ -88,7 +89,7 @@ where
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Most have nothing to flush, also when there is no room to write.
+        // Most handles have nothing to flush, so this succeeds even if there is no room to write.
         match (&self.io).flush() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.fd.poll_write_with(cx, |_| (&self.io).flush())

@@ -1,4 +1,4 @@
-//! Handles and timers of the stand-in: what async-io promises of them, and what its own tests do not check.
+//! Handles and timers of the stand-in: properties that async-io documents and its own tests do not check.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -38,7 +38,7 @@ fn connection_carries_bytes_both_ways() -> io::Result<()> {
 
 #[test]
 fn refused_connection_is_an_error() {
-    // A bound socket that does not listen: no other test gets its port.
+    // A bound socket that does not listen, so that no other test gets its port.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
@@ -93,7 +93,7 @@ fn mutable_closures_and_handles_that_only_read_by_mutable_reference() -> io::Res
         right.write_all(b"x")
     });
     block_on(async {
-        // SAFETY: the closure keeps the descriptor.
+        // SAFETY: the closure does not close the descriptor.
         let read = unsafe {
             counted.read_with_mut(|io| {
                 io.1 += 1;
@@ -109,7 +109,7 @@ fn mutable_closures_and_handles_that_only_read_by_mutable_reference() -> io::Res
 
 #[test]
 fn timer_that_is_set_again_wakes_its_task_without_another_poll() {
-    /// Says when it was woken.
+    /// Records when it was woken.
     struct Woken(Mutex<Sender<()>>);
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
@@ -127,7 +127,7 @@ fn timer_that_is_set_again_wakes_its_task_without_another_poll() {
 }
 
 #[test]
-fn interval_yields_the_moments_that_were_set() {
+fn interval_yields_the_times_that_were_set() {
     block_on(async {
         let (start, period) = (Instant::now(), Duration::from_millis(2));
         let moments: Vec<_> = Timer::interval_at(start, period).take(3).collect().await;

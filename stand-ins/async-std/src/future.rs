@@ -1,4 +1,4 @@
-//! Futures: netpoll's, under async-std's names.
+//! Futures: netpoll's types under async-std's names.
 
 pub use netpoll::future::{Future, TimeoutError, pending, poll_fn, ready, timeout};
 
@@ -13,14 +13,14 @@ mod flatten {
 
     use pin_project_lite_02::pin_project;
 
-    /// What can be turned into a future. async-std's trait is not the standard library's.
+    /// Types that convert into a future. async-std's trait is not the standard library's.
     pub trait IntoFuture {
         /// The output of the future.
         type Output;
-        /// The future.
+        /// The future that the value converts into.
         type Future: Future<Output = Self::Output>;
 
-        /// Turns it into a future.
+        /// Converts the value into a future.
         fn into_future(self) -> Self::Future;
     }
 
@@ -34,7 +34,7 @@ mod flatten {
     }
 
     pin_project! {
-        /// Future of `FutureExt::flatten`.
+        /// The future that `FutureExt::flatten` returns.
         #[derive(Debug)]
         #[must_use = "futures do nothing unless you `.await` or poll them"]
         pub struct FlattenFuture<F, G> {

@@ -1,4 +1,4 @@
-//! Input and output: netpoll's types, under async-std's names.
+//! Input and output: netpoll's types under async-std's names.
 
 pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
 
@@ -18,10 +18,10 @@ pub mod prelude {
     pub use crate::extension::{BufReadExt, ReadExt, SeekExt, WriteExt};
 }
 
-/// Copies everything from `reader` to `writer`, flushes it and returns the number of bytes.
+/// Copies everything from `reader` to `writer` and flushes the writer. Returns the number of bytes.
 ///
 /// # Errors
-/// The first error of either. Bytes that were read and not yet written are lost then, as when the future is dropped.
+/// Returns the first error of either. Bytes that were read and not yet written are then lost, as when the future is dropped.
 #[cfg(not(feature = "unstable"))]
 pub async fn copy<R, W>(reader: &mut R, writer: &mut W) -> Result<u64>
 where
@@ -31,10 +31,10 @@ where
     netpoll::io::copy(reader, writer).await
 }
 
-/// Copies everything from `reader` to `writer`, flushes it and returns the number of bytes.
+/// Copies everything from `reader` to `writer` and flushes the writer. Returns the number of bytes.
 ///
 /// # Errors
-/// The first error of either. Bytes that were read and not yet written are lost then, as when the future is dropped.
+/// Returns the first error of either. Bytes that were read and not yet written are then lost, as when the future is dropped.
 #[cfg(feature = "unstable")]
 pub async fn copy<R, W>(reader: R, writer: W) -> Result<u64>
 where

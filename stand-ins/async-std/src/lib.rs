@@ -1,15 +1,15 @@
-//! A stand-in for async-std 1.13 over netpoll: crates that depend on async-std run on netpoll's runtime, unchanged.
+//! A stand-in for async-std 1.13 over netpoll. Crates that depend on async-std run on netpoll's runtime, unchanged.
 //!
-//! The package has async-std's name, so that `[patch.crates-io]` puts it in async-std's place:
+//! The package has async-std's name, so that `[patch.crates-io]` can replace async-std with it:
 //!
 //! ```toml
 //! [patch.crates-io]
 //! async-std = { git = "…" }    # netpoll's repository
 //! ```
 //!
-//! It has async-std's public items and no others. Sockets, tasks, timers and standard streams are netpoll's types; files and paths are here,
-//! over `task::spawn_blocking`; `channel`, `sync` and `process` are those of the crates that async-std takes them from. What only the
-//! feature `unstable` of async-std has, only the feature `unstable` has here, since an additional method can make a call ambiguous.
+//! It has async-std's public items and no others. Sockets, tasks, timers and standard streams are netpoll's types. Files and paths are
+//! types of this package, over `task::spawn_blocking`. `channel`, `sync` and `process` are those of the crates that async-std uses. Items
+//! that need async-std's feature `unstable` need it here too, because an additional method can make a call ambiguous.
 //!
 //! README.md of this package says where the behaviour differs.
 #![deny(unsafe_code)]
@@ -55,6 +55,6 @@ pub use netpoll::{eprint, eprintln, print, println, write, writeln};
 #[cfg(feature = "attributes")]
 pub use netpoll::{main, test};
 
-// Where the attributes look for the number of workers.
+// The name under which the attributes find the number of workers.
 #[doc(hidden)]
 pub use netpoll::rt;

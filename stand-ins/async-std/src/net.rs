@@ -1,4 +1,4 @@
-//! TCP and UDP sockets: netpoll's, under async-std's names.
+//! TCP and UDP sockets: netpoll's types under async-std's names.
 
 pub use netpoll::net::{
     AddrParseError, Incoming, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,

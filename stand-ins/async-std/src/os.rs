@@ -1,4 +1,4 @@
-//! What only some systems have.
+//! Items that only some systems have.
 
 pub mod unix {
     //! Unix: links, descriptors and sockets.
@@ -7,7 +7,7 @@ pub mod unix {
     pub use async_process::unix as process;
 
     pub mod fs {
-        //! Symbolic links, and traits with Unix' part of files' options and metadata.
+        //! Symbolic links, and traits with the Unix parts of files' options and metadata.
 
         use crate::io;
         use crate::path::Path;
@@ -18,7 +18,7 @@ pub mod unix {
         /// Creates `dst` as a symbolic link to `src`: symlink(2).
         ///
         /// # Errors
-        /// The system's error, such as `AlreadyExists`.
+        /// Returns the OS error, such as `AlreadyExists`.
         pub async fn symlink<P: AsRef<Path>, Q: AsRef<Path>>(src: P, dst: Q) -> io::Result<()> {
             let (src, dst) = (src.as_ref().to_owned(), dst.as_ref().to_owned());
             spawn_blocking(move || std::os::unix::fs::symlink(src, dst)).await
@@ -32,7 +32,7 @@ pub mod unix {
     }
 
     pub mod net {
-        //! Unix sockets: netpoll's, under async-std's names.
+        //! Unix sockets: netpoll's types under async-std's names.
 
         pub use netpoll::os::unix::net::{Incoming, SocketAddr, UnixDatagram, UnixListener, UnixStream};
     }

@@ -1,4 +1,4 @@
-//! The traits whose methods most programs call.
+//! The traits whose methods most programs use.
 
 #[doc(inline)]
 pub use crate::extension::{FutureExt, StreamExt};

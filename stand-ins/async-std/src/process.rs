@@ -1,4 +1,4 @@
-//! Processes: async-process, as in async-std.
+//! Processes: the crate async-process, as in async-std.
 
 pub use async_process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 pub use std::process::{abort, exit, id};

@@ -1,4 +1,4 @@
-//! Locks between tasks: async-lock 3, as in async-std, and a condition variable.
+//! Locks between tasks: the crate async-lock 3, as in async-std, and a condition variable.
 
 pub use async_lock_3::{
     Mutex, MutexGuard, MutexGuardArc, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard,

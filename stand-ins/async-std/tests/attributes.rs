@@ -1,4 +1,4 @@
-//! The attributes of a crate that depends on async-std alone.
+//! The attributes in a crate that depends only on async-std.
 #![cfg(feature = "attributes")]
 
 #[async_std::test]

@@ -1,4 +1,4 @@
-//! Files, directories and paths: what async-std promises of them.
+//! Files, directories and paths behave as async-std documents.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
@@ -10,7 +10,7 @@ use async_std::path::{Path, PathBuf};
 use async_std::prelude::*;
 use async_std::task;
 
-/// A folder of its own, which is removed.
+/// A folder for one test, which is removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -57,14 +57,14 @@ fn written_bytes_are_read_back_from_any_position() {
 }
 
 #[test]
-fn write_begins_where_the_reader_stopped_although_more_was_read_ahead() {
+fn write_begins_at_the_position_of_the_reader_despite_read_ahead() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("data");
         fs::write(&path, b"0123456789").await?;
         let mut file = OpenOptions::new().read(true).write(true).open(&path).await?;
-        // A read that is dropped leaves its bytes to the next one. A blocking thread may end the read before the first poll returns; then the
-        // read took the bytes, and the test begins again.
+        // A read that is dropped leaves its bytes to the next one. If a blocking thread ends the read before the first poll returns, the
+        // read returns the bytes, and the test starts again.
         let mut large = [0; 8];
         loop {
             let mut read = std::pin::pin!(file.read(&mut large));
@@ -104,7 +104,7 @@ fn clones_share_the_position_and_references_read_and_write() {
 }
 
 #[test]
-fn end_of_file_is_no_end_for_ever() {
+fn reading_continues_when_the_file_grows() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("log");
@@ -185,7 +185,7 @@ fn many_tasks_append_whole_lines() {
 }
 
 #[test]
-fn descriptor_goes_in_and_out() {
+fn conversions_to_and_from_descriptors_keep_the_file() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("data");
@@ -193,7 +193,7 @@ fn descriptor_goes_in_and_out() {
         file.write_all(b"text").await?;
         let clone = file.clone();
         let fd = file.into_raw_fd();
-        // SAFETY: the descriptor was given up above.
+        // SAFETY: the descriptor was released above.
         let file = unsafe { File::from_raw_fd(fd) };
         assert_eq!(file.metadata().await?.len(), 4);
         assert!(clone.as_raw_fd() >= 0);
@@ -203,7 +203,7 @@ fn descriptor_goes_in_and_out() {
 }
 
 #[test]
-fn directories_are_made_listed_and_removed() {
+fn directories_are_created_listed_and_removed() {
     let folder = Folder::new();
     task::block_on(async {
         let deep = folder.0.join("a").join("b");
@@ -254,7 +254,7 @@ fn errors_name_the_path_and_keep_their_kind() {
 }
 
 #[test]
-fn paths_compare_convert_and_come_apart_as_the_standard_ones() {
+fn paths_behave_like_the_standard_ones() {
     let path = Path::new("/usr/lib/libc.so.6");
     let std = std::path::Path::new("/usr/lib/libc.so.6");
     assert_eq!(path.file_name(), std.file_name());

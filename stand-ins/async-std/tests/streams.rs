@@ -1,4 +1,4 @@
-//! What is here beside netpoll's streams, futures and locks: async-std's traits of feature `unstable`.
+//! The parts that are not netpoll's: async-std's traits of the feature `unstable`, and the condition variable.
 #![cfg(feature = "unstable")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

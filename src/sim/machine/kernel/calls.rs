@@ -27,7 +27,7 @@ pub(crate) enum Address {
 impl Kernel {
     // ---- descriptors ----
 
-    /// Returns whether the number is one of this kernel's, and not of another's.
+    /// Returns whether the number belongs to this kernel, not to another.
     pub(crate) fn owns(&self, fd: i32) -> bool {
         (0..DESCRIPTORS_MAX).contains(&fd.wrapping_sub(self.first_descriptor))
     }
@@ -77,13 +77,13 @@ impl Kernel {
         Ok(self.first_descriptor + index as i32)
     }
 
-    /// Returns the name of a descriptor in the log: it counts from 0, whatever simulations there are
-    /// beside this one. -1 stands for no descriptor.
+    /// Returns the number of a descriptor in the log. It counts from 0, independently of other
+    /// simulations. -1 stands for no descriptor.
     fn place(&self, fd: i32) -> i32 {
         if fd < 0 { -1 } else { fd - self.first_descriptor }
     }
 
-    /// Returns the open descriptors as the log names them, and their sockets.
+    /// Returns the open descriptors, numbered as in the log, with their sockets.
     pub(crate) fn open_descriptors(&self) -> impl Iterator<Item = (i32, &Socket)> {
         let open = (0..).zip(&self.descriptors);
         open.filter_map(|(fd, id)| Some((fd, self.socket((*id)?)?)))
@@ -225,7 +225,7 @@ impl Kernel {
 
     /// Returns whether `id` may be bound to the port.
     fn check_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, ip: IpAddr, port: u16) -> Result<()> {
-        // As if it were bound, for the comparison.
+        // Treated as if it were bound, for the comparison.
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         socket.local = Some(SocketAddr::new(ip, port));
         let conflicts = self.conflicts(id, host, protocol, port);
@@ -314,7 +314,7 @@ impl Kernel {
         ip.is_loopback() || self.hosts[host as usize].addrs.contains(&ip)
     }
 
-    /// Returns a destination as packets contain it: the wildcard address stands for this host.
+    /// Returns the destination of a packet: the wildcard address stands for this host.
     pub(super) fn destination(socket: &Socket, addr: SocketAddr) -> Result<SocketAddr> {
         let remote = match (socket.family, addr) {
             (Family::V4, SocketAddr::V4(_)) => addr,
@@ -373,7 +373,7 @@ impl Kernel {
             self.set_local(id, SocketAddr::new(ip, port));
         }
         let port = self.get(fd)?.1.local.map_or(0, |local| local.port());
-        // Two sockets may be bound with SO_REUSEADDR, but one of them may listen.
+        // SO_REUSEADDR allows two sockets to be bound to the port, but only one of them to listen.
         let rivals = self.listeners.get(&(host, port)).cloned().unwrap_or_default();
         let own = self.get(fd)?.1;
         let is_taken = rivals

@@ -19,11 +19,11 @@ pub(crate) struct Received {
     /// The length of the whole datagram.
     pub(crate) whole: usize,
     pub(crate) from: Option<Address>,
-    /// For datagrams: the IP header's fields, and the address that it was sent to.
+    /// For datagrams: the fields of the IP header, and the destination address.
     pub(crate) marks: Option<(Marks, IpAddr)>,
 }
 
-/// The settings of a sender for one datagram (IP_PKTINFO, IP_TOS, IP_TTL and their like).
+/// The settings of a sender for one datagram (IP_PKTINFO, IP_TOS, IP_TTL and the IPv6 equivalents).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wishes {
     pub(crate) source: Option<IpAddr>,
@@ -81,7 +81,7 @@ impl Kernel {
             Role::Unix(_) => self.receive_unix(id, bufs, peeks),
             Role::Udp(datagrams) => {
                 let Some(Datagram { from, to, marks, data }) = datagrams.queue.front() else {
-                    // Also after a shutdown: only a call that waits returns 0 then.
+                    // The same after a shutdown: only a call that waits returns 0 then.
                     return Err(socket.error.take().unwrap_or(libc::EAGAIN));
                 };
                 if let Some(error) = socket.error.take() {
@@ -105,7 +105,7 @@ impl Kernel {
         if most == 0 {
             let state = connection.state;
             let ends = connection.fin_received || state == State::Closed || connection.read_shut;
-            // As on Linux, a reset that comes after the end of the stream does not concern readers.
+            // As on Linux, a reset after the end of the stream does not affect readers.
             if connection.readable() > 0 || connection.fin_received {
                 return Ok(Received::stream(0));
             }

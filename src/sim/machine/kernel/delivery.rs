@@ -1,4 +1,4 @@
-//! The way of a packet: over a link, to its socket, and the answers on the way.
+//! The path of a packet: over a link to its socket, and the answers that it causes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,7 +28,7 @@ impl Kernel {
         }
     }
 
-    /// No host has the address: a router reports that.
+    /// Reports, as a router does, that no host has the address.
     pub(super) fn refuse(&mut self, host: HostId, packet: &Packet) {
         let protocol = match packet.body {
             Body::Tcp(_) => Protocol::Tcp,
@@ -95,9 +95,9 @@ impl Kernel {
 
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN of a connection that was established is a late duplicate, also when it was sent after
-        // that. Linux answers it, and the sequence numbers, which are random there, end that connection
-        // before its program hears of it.
+        // A SYN of a connection that was established is a late duplicate, even if it was sent after
+        // that. Linux answers it, and the sequence numbers, which are random there, end that
+        // connection before its program is told of it.
         let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
             let is_new = opens && !is_late;
@@ -185,7 +185,7 @@ impl Kernel {
         mtu.saturating_sub(header).max(1)
     }
 
-    /// Calls a connection, whose segments [`after`](Kernel::after) then sends.
+    /// Calls a function with a connection. [`after`](Kernel::after) then sends its segments.
     pub(super) fn with_connection<T>(
         &mut self,
         id: SocketId,
@@ -201,8 +201,8 @@ impl Kernel {
         result
     }
 
-    /// Follows up on any action on a connection: sends its segments, sets its timer, and handles
-    /// the end of the handshake and of the connection.
+    /// Handles the effects of any action on a connection: sends its segments, sets its timer, and
+    /// processes the end of the handshake and of the connection.
     pub(super) fn after(&mut self, id: SocketId, changed: bool) {
         let Some(socket) = self.socket(id) else { return };
         let (host, parent) = (socket.host, socket.parent);
@@ -260,7 +260,7 @@ impl Kernel {
         let now = self.now;
         let Some(socket) = self.socket_mut(id) else { return };
         if socket.timer_at > now {
-            // The event of an earlier timer setting, which no longer applies.
+            // The event belongs to an earlier setting of the timer, which no longer applies.
             return;
         }
         socket.timer_at = NEVER;
@@ -300,8 +300,8 @@ impl Kernel {
         self.raise(id);
     }
 
-    /// Finds the socket for a datagram: one connected to the sender, else one bound to the address,
-    /// else one bound to the wildcard.
+    /// Finds the socket for a datagram: one connected to the sender, otherwise one bound to the
+    /// address, otherwise one bound to the wildcard.
     pub(super) fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
         let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
         let score = |id: &SocketId| {

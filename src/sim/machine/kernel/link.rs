@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn exponential_latency_has_its_least_value_and_mean() {
+    fn exponential_latency_has_its_minimum_and_mean() {
         let (mut link, mut random) = link(|config| config.latency = Latency::Exponential { min: MS, mean: 3 * MS });
         config_mean(&mut link, &mut random);
     }

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_depends_on_all_that_happens() {
+    fn digest_depends_on_all_events() {
         let digest = |note: &dyn Fn(&mut Log)| {
             let mut log = Log::new();
             note(&mut log);

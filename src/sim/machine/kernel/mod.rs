@@ -1,21 +1,21 @@
 //! The simulated kernel: hosts, links, sockets and the events between them.
 //!
-//! The kernel is a value that has no threads, clock or randomness of its own: its owner advances
-//! the time, and all random choices derive from the seed. It calls no foreign code. The files:
+//! The kernel is a value without threads, clock or randomness: its owner advances the time, and all
+//! random choices derive from the seed. It calls no foreign code. The files:
 //!
 //! * [`packet`], [`link`]: packets, and the links they travel on.
 //! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.
 //!   [`options`]: socket options.
-//! * [`network`]: hosts, tables, events. [`delivery`]: the way of a packet. [`calls`]: system calls on
-//!   sockets. [`data`]: calls that send and receive. [`state`]: options and readiness. [`unix`]: calls
-//!   on Unix sockets.
+//! * [`network`]: hosts, tables, events. [`delivery`]: the path of a packet. [`calls`]: system
+//!   calls on sockets. [`data`]: calls that send and receive. [`state`]: options and readiness.
+//!   [`unix`]: calls on Unix sockets.
 //! * [`upkeep`]: events without an effect on programs.
 //! * [`log`]: digest, log and counters.
 //!
 //! # Invariants
 //! * Events take place in the order of their times; events at the same time, in the order of
 //!   creation.
-//! * Only [`take_edges`](Kernel::take_edges) reports readiness, never a call.
+//! * Only [`take_edges`](Kernel::take_edges) reports readiness; calls never do.
 //! * Maps and sets are ordered, so that nothing depends on addresses or hashes.
 
 mod calls;

@@ -86,7 +86,7 @@ pub(crate) struct Kernel {
     pub(super) random: Random,
     pub(super) events: BinaryHeap<Reverse<Scheduled>>,
     pub(super) sequence: u64,
-    /// The time of a pending event that is not upkeep, as far as is known.
+    /// The time of a pending event that is known not to be upkeep.
     pub(super) counts_until: u64,
     pub(crate) hosts: Vec<Host>,
     pub(super) by_addr: BTreeMap<IpAddr, HostId>,
@@ -97,7 +97,7 @@ pub(crate) struct Kernel {
     /// The number of the first descriptor.
     pub(crate) first_descriptor: i32,
     pub(super) descriptors: Vec<Option<SocketId>>,
-    /// A descriptor of another simulation that a call was made on.
+    /// The descriptor of another simulation on which a call was made.
     pub(crate) stranger: Cell<Option<i32>>,
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
     /// Connections by host, local and remote address.

@@ -9,8 +9,8 @@ use super::settings::{MSS_MAX, Settings};
 
 type Result<T> = std::result::Result<T, i32>;
 
-/// Options that are only stored, with their values on a new socket. Of these only what concerns the
-/// IP headers of datagrams has an effect.
+/// Options that are only stored, with their values on a new socket. Of these, only those for the IP
+/// headers of datagrams have an effect.
 const STORED: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
     (libc::SOL_SOCKET, libc::SO_DONTROUTE, 0),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_given_back() {
+    fn options_read_back_as_stored() {
         let mut options = Options::new();
         for (level, name, set, got) in [
             (libc::SOL_SOCKET, libc::SO_REUSEADDR, 1, 1),

@@ -15,8 +15,8 @@ pub(crate) struct Segment {
     /// The number of bytes that the sender of this segment can receive.
     pub(crate) window: u64,
     pub(crate) data: Box<[u8]>,
-    /// The time at which the sender's connection began. A real segment tells connections apart by random
-    /// initial sequence numbers.
+    /// The time at which the sender's connection began. On a real network, random initial sequence
+    /// numbers distinguish connections.
     pub(crate) began: u64,
 }
 

@@ -1,5 +1,5 @@
-//! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset after the end of
-//! the stream, a port used again after a crash, a SYN that is late.
+//! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset
+//! after the end of the stream, a port used again after a crash, a late SYN.
 
 use super::Kernel;
 use super::tests::{MS, SECOND, SERVER, addr, connect, listen, pair, receive, run_for, send, tcp, world};
@@ -68,7 +68,7 @@ fn host_that_has_crashed_connects_again_from_the_same_port() {
 }
 
 #[test]
-fn syn_that_was_sent_again_and_is_late_opens_nothing() {
+fn late_retransmitted_syn_opens_no_connection() {
     let mut kernel = world(1);
     let listener = listen(&mut kernel, 8);
     kernel.link_mut(1, 0).is_partitioned = true;
@@ -90,5 +90,5 @@ fn syn_that_was_sent_again_and_is_late_opens_nothing() {
         has_come |= kernel.now > 10 * SECOND && kernel.log.counters.arrived > before;
         assert!(kernel.connections.keys().all(|key| key.0 != 1), "a connection is opened again at {}", kernel.now);
     }
-    assert!(has_come, "the SYN has come late");
+    assert!(has_come, "the SYN has arrived late");
 }

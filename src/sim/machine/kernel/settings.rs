@@ -2,8 +2,8 @@
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The largest segment in the largest IPv4 packet. The link of a connection has a smaller one, unless its
-/// MTU is that large.
+/// The largest segment in the largest IPv4 packet. Connections have smaller segments, unless the
+/// MTU of their link is that large.
 pub(crate) const MSS_MAX: u64 = 65_495;
 
 /// Settings of a connection; see the [module documentation](self). Times are in nanoseconds; 0
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Linux's defaults, and buffers of the usual size.
+    /// Creates settings with Linux's defaults, and buffers of the usual size.
     pub(crate) const fn new() -> Settings {
         Settings {
             mss: MSS_MAX,

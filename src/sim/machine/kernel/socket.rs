@@ -116,7 +116,7 @@ pub(crate) struct Socket {
     /// Its pollers: the descriptor and the poller's data.
     pub(crate) watchers: Vec<(i32, u64)>,
     pub(crate) is_edged: bool,
-    /// The time at which its timer event is due.
+    /// The time at which the event of its timer is due.
     pub(crate) timer_at: u64,
 }
 
@@ -223,7 +223,7 @@ impl Socket {
     }
 }
 
-/// Linux reports room when a third of the buffer is free.
+/// Returns whether poll(2) reports room. As on Linux, it does when a third of the buffer is free.
 fn has_room(connection: &Connection) -> bool {
     connection.room() * 3 >= connection.settings.send_buffer as usize
 }

@@ -1,4 +1,4 @@
-//! System calls that ask for the state of a socket or change it: options, readiness, queued bytes.
+//! System calls that return or change the state of a socket: options, readiness, queued bytes.
 
 use super::calls::Result;
 use super::network::Kernel;
@@ -98,8 +98,8 @@ impl Kernel {
         self.look(id).ok_or(libc::EBADF)
     }
 
-    /// Returns the state of a socket for a poller. As on Linux, a socket that is found without room
-    /// reports the room that it gets later, also if no write has failed.
+    /// Returns the state of a socket for a poller. As on Linux, a socket that is found to have no
+    /// room reports it later when there is room, even if no write has failed.
     pub(super) fn look(&mut self, id: SocketId) -> Option<u32> {
         let bits = self.readiness(id)?;
         if bits & libc::EPOLLOUT as u32 == 0 {

@@ -106,7 +106,7 @@ fn swarm(seed: u64) -> u64 {
         assert!(kernel.now < 100_000 * SECOND, "seed {seed} does not end");
     }
     let [one, other] = &ends;
-    assert!(one.got == other.data && other.got == one.data, "seed {seed}: other bytes");
+    assert!(one.got == other.data && other.got == one.data, "seed {seed}: wrong bytes");
     for end in &ends {
         kernel.close(end.fd).unwrap();
     }

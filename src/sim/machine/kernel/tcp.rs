@@ -1,4 +1,4 @@
-//! `Connection`: one end of a TCP connection, without sockets, links or a clock of its own.
+//! `Connection`: one end of a TCP connection, independent of sockets, links and clocks.
 //!
 //! It receives segments and times, and emits segments; its owner asks
 //! [`deadline`](Connection::deadline) when to call [`timeout`](Connection::timeout). It implements
@@ -19,7 +19,7 @@
 //! follows its last byte.
 //!
 //! # Limits
-//! Each segment is acknowledged at once. There are no selective acknowledgements, urgent data,
+//! Each segment is acknowledged immediately. There are no selective acknowledgements, urgent data,
 //! simultaneous opens or path MTU discovery.
 
 mod input;
@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::packet::Segment;
 use super::settings::Settings;
 
-/// No time.
+/// No deadline.
 pub(crate) const NEVER: u64 = u64::MAX;
 
 const MS: u64 = 1_000_000;
@@ -63,13 +63,13 @@ pub(crate) struct Connection {
     pub(crate) state: State,
     pub(crate) settings: Settings,
     began: u64,
-    /// When the peer's connection began, for one that was accepted.
+    /// The time at which the peer's connection began, for an accepted connection.
     pub(crate) peer_began: u64,
     /// The reason why the connection failed. The owner takes it.
     pub(crate) error: Option<i32>,
-    /// The program has closed its socket.
+    /// Whether the program has closed its socket.
     pub(crate) is_orphan: bool,
-    /// A write found no room, so that room must be reported by an edge.
+    /// Whether a write found no room, so that an edge must report room.
     pub(crate) wants_room: bool,
 
     send: VecDeque<u8>,
@@ -101,9 +101,10 @@ pub(crate) struct Connection {
     early: BTreeMap<u64, Box<[u8]>>,
     fin_at: Option<u64>,
     pub(crate) fin_received: bool,
-    /// The program reads no more: after the buffered data, reads return the end of the stream.
+    /// Whether the program has shut down reading: after the buffered data, reads return the end of
+    /// the stream.
     pub(crate) read_shut: bool,
-    /// The end of the window that was announced to the peer.
+    /// The end of the window that was last announced to the peer.
     right: u64,
     needs_ack: bool,
 
@@ -236,7 +237,7 @@ impl Connection {
         self.transmit(now, out);
     }
 
-    /// Ends reading. As on Linux, the peer is not told.
+    /// Ends reading. As on Linux, the peer is not notified.
     pub(crate) fn shut_read(&mut self) {
         self.read_shut = true;
     }
@@ -292,7 +293,8 @@ impl Connection {
         self.retransmit_at.min(self.keep_at).min(self.ends_at)
     }
 
-    /// Processes what is due. Returns whether the state that the program sees may have changed.
+    /// Processes the timers that are due. Returns whether the state that the program sees may have
+    /// changed.
     pub(crate) fn timeout(&mut self, now: u64, out: &mut Vec<Segment>) -> bool {
         if now >= self.ends_at {
             self.end();
@@ -345,7 +347,7 @@ impl Connection {
             return false;
         }
         if self.una < self.sent {
-            // Retransmissions already show whether the peer is there.
+            // Retransmissions already show whether the peer answers.
             self.keep_at = now + keep_idle.max(1);
             return false;
         }
@@ -379,7 +381,7 @@ impl Connection {
         self.una.max(1) + self.send.len() as u64 - u64::from(self.fin_acked)
     }
 
-    /// Returns the end of the window that the receive buffer permits; it never moves back.
+    /// Returns the end of the window that the receive buffer permits. It never decreases.
     pub(super) fn offer(&self) -> u64 {
         self.right.max(self.rcv_nxt + self.settings.receive_buffer.saturating_sub(self.receive.len() as u64))
     }

@@ -106,7 +106,7 @@ fn connection_is_made_and_carries_bytes_both_ways() {
     assert_eq!(kernel.peer_address(server), kernel.local_address(client));
     assert_eq!(receive(&mut kernel, server), Err(libc::EAGAIN));
     assert_eq!(send(&mut kernel, client, b"ping"), Ok(4));
-    assert_eq!(receive(&mut kernel, server), Err(libc::EAGAIN), "it is still on its way");
+    assert_eq!(receive(&mut kernel, server), Err(libc::EAGAIN), "the packet is still in flight");
     run_for(&mut kernel, MS);
     assert_eq!(receive(&mut kernel, server).unwrap(), b"ping");
     assert_eq!(send(&mut kernel, server, b"pong"), Ok(4));
@@ -126,7 +126,7 @@ fn loopback_connects_within_a_host() {
     let other = tcp(&mut kernel, 0);
     assert_eq!(kernel.connect(other, &addr("127.0.0.1:80")), Err(libc::EINPROGRESS));
     run_for(&mut kernel, MS);
-    assert_eq!(kernel.take_error(other), Ok(Some(libc::ECONNREFUSED)), "the other host's loopback is another one");
+    assert_eq!(kernel.take_error(other), Ok(Some(libc::ECONNREFUSED)), "the other host has its own loopback");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn full_backlog_ignores_syns_and_the_client_tries_again() {
     assert_eq!(connected(&kernel), 2);
     kernel.accept(listener, true).unwrap();
     run_until(&mut kernel, 2 * SECOND);
-    assert_eq!(connected(&kernel), 3, "a SYN is sent again after a second");
+    assert_eq!(connected(&kernel), 3, "a SYN is retransmitted after a second");
 }
 
 #[test]
@@ -217,7 +217,10 @@ fn unread_peer_stops_the_writer_and_room_is_an_edge() {
     let (client, server, _) = pair(&mut kernel);
     kernel.watch(client, 7).unwrap();
     let first = edges(&mut kernel);
-    assert!(matches!(first[..], [(7, bits)] if is_set(bits, libc::EPOLLOUT)), "registering reports what is ready");
+    assert!(
+        matches!(first[..], [(7, bits)] if is_set(bits, libc::EPOLLOUT)),
+        "a registration reports the current readiness"
+    );
     let mut sent = 0;
     loop {
         match send(&mut kernel, client, &[1; 10_000]) {
@@ -231,7 +234,7 @@ fn unread_peer_stops_the_writer_and_room_is_an_edge() {
                 }
             }
         }
-        assert!(sent < 1 << 20, "it never stops");
+        assert!(sent < 1 << 20, "the writer never has to wait");
     }
     run_for(&mut kernel, SECOND);
     assert!(edges(&mut kernel).is_empty());
@@ -302,7 +305,7 @@ fn data_after_close_is_answered_with_a_reset() {
     let (client, server, _) = pair(&mut kernel);
     kernel.close(server).unwrap();
     run_for(&mut kernel, 2 * MS);
-    assert_eq!(receive(&mut kernel, client).unwrap(), b"", "the end comes first");
+    assert_eq!(receive(&mut kernel, client).unwrap(), b"", "the end of the stream precedes the error");
     assert_eq!(send(&mut kernel, client, b"late"), Ok(4));
     run_for(&mut kernel, 3 * MS);
     assert_eq!(send(&mut kernel, client, b"late"), Err(libc::EPIPE), "the error of a reset behind a FIN");
@@ -524,7 +527,7 @@ fn unix_pairs_and_names_work_within_a_host() {
     send(&mut kernel, accepted, b"hello").unwrap();
     assert_eq!(receive(&mut kernel, near).unwrap(), b"hello");
     let far = client(&mut kernel, 1);
-    assert_eq!(kernel.connect(far, &name), Err(libc::ENOENT), "another host has other names");
+    assert_eq!(kernel.connect(far, &name), Err(libc::ENOENT), "another host has its own names");
     kernel.close(listener).unwrap();
     let late = client(&mut kernel, 0);
     assert_eq!(kernel.connect(late, &name), Err(libc::ENOENT));

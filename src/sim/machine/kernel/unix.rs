@@ -1,7 +1,7 @@
 //! Unix sockets of the simulated kernel: pairs, streams, datagrams and sequenced packets within a host.
 //!
-//! Bytes pass immediately; the edge that reports them is taken by the run loop, like all edges.
-//! Names exist in a table of the host, not in the file system.
+//! Bytes are transferred immediately. The run loop takes the edge that reports them, like all
+//! edges. Names exist in a table of the host, not in the file system.
 
 use std::collections::VecDeque;
 
@@ -141,7 +141,7 @@ impl Kernel {
         let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
         let Some((from, data)) = end.queue.front_mut() else {
             return match () {
-                // Of a datagram socket only a call that waits returns 0.
+                // On a datagram socket, only a call that waits returns 0.
                 () if kind != Kind::Datagram && (end.read_shut || end.is_hung_up) => Ok(Received::stream(0)),
                 () if end.peer.is_none() && kind != Kind::Datagram => Err(libc::ENOTCONN),
                 () => Err(libc::EAGAIN),
@@ -170,7 +170,7 @@ impl Kernel {
         Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from: Some(from), marks: None })
     }
 
-    /// Called after bytes were taken from the queue of `id`: senders that found it full try again.
+    /// Wakes senders that found the queue of `id` full, after bytes were taken from it.
     fn wake_unix_writers(&mut self, id: SocketId, peer: Option<SocketId>) {
         let Some(socket) = self.socket(id) else { return };
         let mut waiting: Vec<SocketId> = peer.into_iter().collect();
@@ -195,7 +195,7 @@ impl Kernel {
     pub(super) fn send_unix(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         let (host, kind, name) = (socket.host, socket.kind, socket.name.clone());
-        // A write to a stream fails with EPIPE and leaves the error to the next read.
+        // A write to a stream fails with EPIPE and leaves the error for the next read.
         if kind != Kind::Stream
             && let Some(error) = socket.error.take()
         {

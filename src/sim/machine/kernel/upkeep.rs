@@ -1,18 +1,18 @@
 //! Events that change nothing that a program can see: the traffic of idle connections.
 //!
-//! Keep-alive probes and probes of a closed window repeat for ever while the peer answers. When no task
-//! can run and no timer of a program is pending, these events alone do not make a task run, so the
-//! simulation stands still. An event counts as *upkeep* if, as long as no task runs,
+//! Keep-alive probes and probes of a closed window repeat forever while the peer answers. When no
+//! task can run and no timer of a program is pending, these events alone do not make a task run, so
+//! the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
 //!
 //! * it is a timer of a connection that only probes a peer which will answer, or of one in TIME-WAIT
 //!   whose socket is closed, or
 //! * it is a segment that its receiver does not notice: a probe, or a repeated acknowledgement.
 //!
 //! A peer answers if its host is up, it has the connection, and the links pass packets in both
-//! directions in time. On links that lose packets a keep-alive may fail by chance. That counts as
-//! impossible if it is expected less than once in a million days.
+//! directions in time. On links that lose packets a keep-alive may fail by chance. This is treated
+//! as impossible if it is expected less than once in a million days.
 //!
-//! All other events count: each takes place once, or changes something.
+//! All other events are not upkeep: each takes place once, or changes something.
 
 use super::link::{Latency, LinkConfig};
 use super::network::{Event, Kernel, Scheduled};
@@ -22,7 +22,7 @@ use super::tcp::{Connection, NEVER, RETRIES, RTO_MAX, State};
 
 const DAY: f64 = 24.0 * 3600.0 * 1e9;
 
-/// The expected number of failed probes per day from which a failure counts as possible.
+/// The expected number of failed probes per day from which a failure is treated as possible.
 const FAILURES_MIN: f64 = 1e-6;
 
 /// The length of a TCP packet without data.
@@ -34,7 +34,7 @@ fn length(is_v4: bool) -> u64 {
 fn delay_max(config: &LinkConfig, length: u64) -> u64 {
     let latency = match config.latency {
         Latency::Uniform(ref range) => *range.end(),
-        // Longer ones have a probability of e⁻³².
+        // Longer delays have a probability of e⁻³².
         Latency::Exponential { min, mean } => min.saturating_add(mean.saturating_sub(min).saturating_mul(32)),
     };
     let reorder = if config.reorder > 0.0 { config.reorder_by } else { 0 };
@@ -52,8 +52,8 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// Returns whether one of `count` probes in succession is answered within `limit`, for all that is known.
-    /// A new series of probes begins every `period`.
+    /// Returns whether it can be assumed that one of `count` successive probes is answered within
+    /// `limit`. A new series of probes begins every `period`.
     fn answers(&self, count: u32, limit: u64, period: u64) -> bool {
         let failures = self.loss.powf(f64::from(count)) * DAY / period.max(1) as f64;
         count > 0 && self.round_trip < limit && failures < FAILURES_MIN
@@ -61,7 +61,8 @@ impl Path<'_> {
 }
 
 impl Connection {
-    /// Returns whether a segment that arrives changes nothing but the time at which the peer was heard.
+    /// Returns whether an arriving segment changes nothing except the time at which the peer was
+    /// last heard.
     fn ignores(&self, segment: &Segment) -> bool {
         let is_empty = segment.data.is_empty() && !segment.syn && !segment.fin && !segment.rst;
         let acknowledges = segment.ack.is_none_or(|ack| ack > self.una);
@@ -70,8 +71,8 @@ impl Connection {
         self.state == State::Established && is_empty && !acknowledges && window_stays
     }
 
-    /// Returns whether the probes of the peer's window go on for ever: the peer has no room, and says so each
-    /// time.
+    /// Returns whether the probes of the peer's window repeat forever: the peer has no room, and
+    /// each answer says so.
     fn probes_in_vain(&self, path: &Path<'_>) -> bool {
         let peer = path.peer;
         let is_closed = self.window == 0 && peer.rcv_nxt == self.una && peer.offer() == peer.rcv_nxt;
@@ -82,7 +83,7 @@ impl Connection {
             && path.answers(RETRIES, self.rto, RTO_MAX)
     }
 
-    /// Returns whether the keep-alive goes on for ever.
+    /// Returns whether the keep-alive repeats forever.
     fn is_kept_alive(&self, path: &Path<'_>) -> bool {
         let settings = &self.settings;
         let count = if settings.user_timeout > 0 { settings.keep_count.min(1) } else { settings.keep_count };
@@ -94,7 +95,7 @@ impl Connection {
 impl Kernel {
     /// Returns whether all pending events are upkeep; see the [module documentation](self).
     pub(crate) fn has_only_upkeep(&mut self) -> bool {
-        // The event that counted in the last search is still to come.
+        // The event that was found to count in the last search is still pending.
         if self.now < self.counts_until {
             return false;
         }
@@ -136,7 +137,7 @@ impl Kernel {
         (!retransmits || connection.probes_in_vain(&path)) && (!keeps || connection.is_kept_alive(&path))
     }
 
-    /// Returns the path to the peer of a connection, or `None` if no segment will come back from there.
+    /// Returns the path to the peer of a connection, or `None` if no segment will come back.
     fn path(&self, socket: &Socket) -> Option<Path<'_>> {
         let (local, remote) = (socket.local?, socket.remote?);
         let to = self.host_at(socket.host, remote)?;
@@ -153,7 +154,7 @@ impl Kernel {
         Some(Path { peer, loss, round_trip: delay_max(there, length).saturating_add(delay_max(back, length)) })
     }
 
-    /// Returns the properties of a link if packets of `length` bytes may pass.
+    /// Returns the properties of a link if packets of `length` bytes can pass.
     fn passing(&self, from: HostId, to: HostId, length: u64) -> Option<&LinkConfig> {
         let link = self.links.get(&(from, to))?;
         let passes = !link.is_partitioned && link.held.is_none() && length <= link.config.mtu;

@@ -24,8 +24,8 @@ fn idle() -> (Kernel, i32, i32) {
     (kernel, client, server)
 }
 
-/// Runs for an hour, and asserts that the events that are not yet over are upkeep exactly if nothing happens
-/// to the sockets.
+/// Runs for an hour, and asserts that the pending events are upkeep exactly if nothing happens to
+/// the sockets.
 fn assert_upkeep(kernel: &mut Kernel, sockets: [i32; 2], expected: bool) {
     assert_eq!(kernel.has_only_upkeep(), expected);
     let states = |kernel: &mut Kernel| sockets.map(|fd| kernel.poll(fd));
@@ -38,7 +38,7 @@ fn assert_upkeep(kernel: &mut Kernel, sockets: [i32; 2], expected: bool) {
 fn probes_of_idle_connections_are_upkeep() {
     let (mut kernel, client, server) = idle();
     for _ in 0..500 {
-        // Also while a probe or its answer travels.
+        // This also holds while a probe or its answer travels.
         assert!(kernel.has_only_upkeep(), "at {}", kernel.now);
         let next = kernel.next_event().unwrap();
         let pause = next - kernel.now;
@@ -49,7 +49,7 @@ fn probes_of_idle_connections_are_upkeep() {
 }
 
 #[test]
-fn data_in_flight_is_no_upkeep_until_it_is_acknowledged() {
+fn data_in_flight_is_not_upkeep_until_it_is_acknowledged() {
     let (mut kernel, client, _) = idle();
     send(&mut kernel, client, b"data").unwrap();
     let mut steps = 0;
@@ -64,7 +64,7 @@ fn data_in_flight_is_no_upkeep_until_it_is_acknowledged() {
 }
 
 #[test]
-fn keep_alive_that_will_fail_is_no_upkeep() {
+fn keep_alive_that_will_fail_is_not_upkeep() {
     let changes: [fn(&mut Kernel); 7] = [
         |kernel| kernel.crash(1),
         |kernel| kernel.link_mut(0, 1).is_partitioned = true,
@@ -82,7 +82,7 @@ fn keep_alive_that_will_fail_is_no_upkeep() {
 }
 
 #[test]
-fn keep_alive_of_a_connection_that_the_peer_has_forgotten_is_no_upkeep() {
+fn keep_alive_of_a_connection_unknown_to_the_peer_is_not_upkeep() {
     let (mut kernel, client, server) = idle();
     kernel.crash(1);
     kernel.restart(1);
@@ -95,7 +95,7 @@ fn keep_alive_on_a_link_that_rarely_loses_packets_is_upkeep() {
     set(&mut kernel, server, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0);
     kernel.link_mut(0, 1).config.loss = 0.01;
     assert_upkeep(&mut kernel, [client, server], true);
-    // One lost probe ends it.
+    // One lost probe ends the connection.
     keep_alive(&mut kernel, client, 15, 1);
     assert!(!kernel.has_only_upkeep());
 }
@@ -114,7 +114,7 @@ fn probes_of_a_window_that_stays_closed_are_upkeep() {
 }
 
 #[test]
-fn probe_after_a_lost_window_update_is_no_upkeep() {
+fn probe_after_a_lost_window_update_is_not_upkeep() {
     let (mut kernel, client, server) = idle();
     while send(&mut kernel, client, &[0; 4096]).is_ok() {
         run_for(&mut kernel, 10 * MS);

@@ -9,10 +9,10 @@ use {
     std::time::Duration,
 };
 
-/// Methods of futures: those of netpoll's [`FutureExt`](netpoll::future::FutureExt), which documents them. Without the feature `unstable`
-/// there are none, as in async-std.
+/// Methods of futures: those of netpoll's [`FutureExt`](netpoll::future::FutureExt), which documents them. As in async-std, there are none
+/// without the feature `unstable`.
 pub trait FutureExt: Future {
-    /// The same future, not polled before `duration` has passed.
+    /// Returns a future that is this one, first polled after `duration`.
     #[cfg(feature = "unstable")]
     fn delay(self, duration: Duration) -> DelayFuture<Self>
     where
@@ -21,7 +21,7 @@ pub trait FutureExt: Future {
         Ours::delay(self, duration)
     }
 
-    /// The output of the future that is this one's output.
+    /// Returns the output of the future that this one returns.
     #[cfg(feature = "unstable")]
     fn flatten(self) -> FlattenFuture<Self, <Self::Output as IntoFuture>::Future>
     where
@@ -31,7 +31,7 @@ pub trait FutureExt: Future {
         FlattenFuture::new(self)
     }
 
-    /// The output of whichever ends first. The other is dropped.
+    /// Returns the output of the future that ends first. The other is dropped.
     #[cfg(feature = "unstable")]
     fn race<F>(self, other: F) -> Race<Self, F>
     where
@@ -41,7 +41,7 @@ pub trait FutureExt: Future {
         Ours::race(self, other)
     }
 
-    /// The first `Ok` of either, or the last error.
+    /// Returns the first `Ok` of either, or the last error.
     #[cfg(feature = "unstable")]
     fn try_race<F, T, E>(self, other: F) -> TryRace<Self, F>
     where
@@ -51,7 +51,7 @@ pub trait FutureExt: Future {
         Ours::try_race(self, other)
     }
 
-    /// The outputs of both.
+    /// Returns the outputs of both.
     #[cfg(feature = "unstable")]
     fn join<F>(self, other: F) -> Join<Self, F>
     where
@@ -61,7 +61,7 @@ pub trait FutureExt: Future {
         Ours::join(self, other)
     }
 
-    /// The values of both, or the first error.
+    /// Returns the values of both, or the first error.
     #[cfg(feature = "unstable")]
     fn try_join<F, A, B, E>(self, other: F) -> TryJoin<Self, A, F, B>
     where
@@ -71,7 +71,7 @@ pub trait FutureExt: Future {
         Ours::try_join(self, other)
     }
 
-    /// The output, if it comes within `duration`.
+    /// Returns the output if the future ends within `duration`.
     #[cfg(feature = "unstable")]
     fn timeout(self, duration: Duration) -> TimeoutFuture<Self>
     where

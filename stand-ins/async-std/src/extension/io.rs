@@ -28,7 +28,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_vectored(self, bufs)
     }
 
-    /// Appends everything up to the end of the stream to `buf`.
+    /// Appends all bytes up to the end of the stream to `buf`.
     fn read_to_end<'a>(&'a mut self, buf: &'a mut Vec<u8>) -> ReadToEndFuture<'a, Self>
     where
         Self: Unpin,
@@ -36,7 +36,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_to_end(self, buf)
     }
 
-    /// Appends everything up to the end of the stream, which must be UTF-8, to `buf`.
+    /// Appends all text up to the end of the stream, which must be UTF-8, to `buf`.
     fn read_to_string<'a>(&'a mut self, buf: &'a mut String) -> ReadToStringFuture<'a, Self>
     where
         Self: Unpin,
@@ -44,7 +44,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_to_string(self, buf)
     }
 
-    /// Fills `buf`. `UnexpectedEof` if the stream ends before.
+    /// Fills `buf`. Fails with `UnexpectedEof` if the stream ends before.
     fn read_exact<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadExactFuture<'a, Self>
     where
         Self: Unpin,
@@ -52,7 +52,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_exact(self, buf)
     }
 
-    /// A reader that ends after `limit` bytes.
+    /// Returns a reader that ends after `limit` bytes.
     fn take(self, limit: u64) -> Take<Self>
     where
         Self: Sized,
@@ -60,7 +60,7 @@ pub trait ReadExt: Read {
         OurReadExt::take(self, limit)
     }
 
-    /// A reference that adapters can take instead of the reader.
+    /// Returns a reference that adapters can take instead of the reader.
     fn by_ref(&mut self) -> &mut Self
     where
         Self: Sized,
@@ -68,7 +68,7 @@ pub trait ReadExt: Read {
         self
     }
 
-    /// The bytes as a stream.
+    /// Returns the bytes as a stream.
     fn bytes(self) -> Bytes<Self>
     where
         Self: Sized,
@@ -76,7 +76,7 @@ pub trait ReadExt: Read {
         OurReadExt::bytes(self)
     }
 
-    /// This reader, then `next`.
+    /// Returns a reader of this reader's bytes, followed by those of `next`.
     fn chain<R: Read>(self, next: R) -> Chain<Self, R>
     where
         Self: Sized,
@@ -89,7 +89,7 @@ impl<T: Read + ?Sized> ReadExt for T {}
 
 /// Methods of writers: those of netpoll's [`WriteExt`](netpoll::io::WriteExt), which documents them.
 pub trait WriteExt: Write {
-    /// Writes a part of `buf` and returns its length.
+    /// Writes some bytes of `buf`. Returns their number.
     fn write<'a>(&'a mut self, buf: &'a [u8]) -> WriteFuture<'a, Self>
     where
         Self: Unpin,
@@ -97,7 +97,7 @@ pub trait WriteExt: Write {
         OurWriteExt::write(self, buf)
     }
 
-    /// Writes out what the writer buffers.
+    /// Writes the bytes that the writer buffers.
     fn flush(&mut self) -> FlushFuture<'_, Self>
     where
         Self: Unpin,
@@ -105,7 +105,7 @@ pub trait WriteExt: Write {
         OurWriteExt::flush(self)
     }
 
-    /// Writes a part of several buffers and returns its length.
+    /// Writes some bytes of several buffers. Returns their number.
     fn write_vectored<'a>(&'a mut self, bufs: &'a [IoSlice<'a>]) -> WriteVectoredFuture<'a, Self>
     where
         Self: Unpin,
@@ -121,7 +121,7 @@ pub trait WriteExt: Write {
         OurWriteExt::write_all(self, buf)
     }
 
-    /// Writes formatted text, as the macro `write!` does.
+    /// Writes formatted text; the macro `write!` calls this.
     fn write_fmt<'a>(&'a mut self, fmt: Arguments<'_>) -> WriteFmtFuture<'a, Self>
     where
         Self: Unpin,
@@ -134,7 +134,7 @@ impl<T: Write + ?Sized> WriteExt for T {}
 
 /// Methods of buffered readers: those of netpoll's [`BufReadExt`](netpoll::io::BufReadExt), which documents them.
 pub trait BufReadExt: BufRead {
-    /// Appends everything up to and with the next `byte` to `buf`.
+    /// Appends all bytes up to and including the next `byte` to `buf`.
     fn read_until<'a>(&'a mut self, byte: u8, buf: &'a mut Vec<u8>) -> ReadUntilFuture<'a, Self>
     where
         Self: Unpin,
@@ -142,7 +142,7 @@ pub trait BufReadExt: BufRead {
         OurBufReadExt::read_until(self, byte, buf)
     }
 
-    /// Appends the next line, with its end, to `buf`.
+    /// Appends the next line, including its end, to `buf`.
     fn read_line<'a>(&'a mut self, buf: &'a mut String) -> ReadLineFuture<'a, Self>
     where
         Self: Unpin,
@@ -150,7 +150,7 @@ pub trait BufReadExt: BufRead {
         OurBufReadExt::read_line(self, buf)
     }
 
-    /// The lines, without their ends, as a stream.
+    /// Returns the lines, without their ends, as a stream.
     fn lines(self) -> Lines<Self>
     where
         Self: Unpin + Sized,
@@ -158,7 +158,7 @@ pub trait BufReadExt: BufRead {
         OurBufReadExt::lines(self)
     }
 
-    /// The parts between each `byte` as a stream.
+    /// Returns the parts between `byte`s as a stream.
     fn split(self, byte: u8) -> Split<Self>
     where
         Self: Sized,
@@ -169,9 +169,9 @@ pub trait BufReadExt: BufRead {
 
 impl<T: BufRead + ?Sized> BufReadExt for T {}
 
-/// The method of what has a position.
+/// The method of readers and writers that have a position.
 pub trait SeekExt: Seek {
-    /// Moves the position and returns it, counted from the start.
+    /// Moves the position. Returns it, counted from the start.
     fn seek(&mut self, pos: SeekFrom) -> SeekFuture<'_, Self>
     where
         Self: Unpin,

@@ -1,7 +1,7 @@
-//! The extension traits with async-std's methods and no others, over netpoll's.
+//! Extension traits over netpoll's, with async-std's methods and no others.
 //!
-//! netpoll's own traits have more methods. A dependent that also imports another crate's trait, such as futures' `AsyncWriteExt`, may not
-//! compile when a call finds a method in both.
+//! netpoll's own traits have more methods. If a dependent also imports a trait of another crate, such as futures' `AsyncWriteExt`, a call
+//! that finds a method in both does not compile.
 
 mod future;
 mod io;

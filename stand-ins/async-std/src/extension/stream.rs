@@ -20,12 +20,12 @@ use crate::stream::{
     Chain, Cloned, Copied, Filter, Fuse, Inspect, Map, Scan, Skip, SkipWhile, StepBy, Stream, Take, TakeWhile, Zip,
 };
 
-/// The order of the items themselves.
+/// The order of the items.
 type Natural<T> = fn(&T, &T) -> Ordering;
 
 /// Methods of streams: those of netpoll's [`StreamExt`](netpoll::stream::StreamExt), which documents them.
 pub trait StreamExt: Stream {
-    /// The next item; `None` after the last one.
+    /// Returns the next item, or `None` after the last one.
     fn next(&mut self) -> NextFuture<'_, Self>
     where
         Self: Unpin,
@@ -33,7 +33,7 @@ pub trait StreamExt: Stream {
         Ours::next(self)
     }
 
-    /// The first `n` items.
+    /// Returns a stream of the first `n` items.
     fn take(self, n: usize) -> Take<Self>
     where
         Self: Sized,
@@ -41,7 +41,7 @@ pub trait StreamExt: Stream {
         Ours::take(self, n)
     }
 
-    /// The items before the first for which `predicate` is false.
+    /// Returns a stream of the items before the first one for which `predicate` is false.
     fn take_while<P>(self, predicate: P) -> TakeWhile<Self, P>
     where
         Self: Sized,
@@ -50,7 +50,7 @@ pub trait StreamExt: Stream {
         Ours::take_while(self, predicate)
     }
 
-    /// The same items, at least `duration` apart.
+    /// Returns a stream of the same items, at least `duration` apart.
     #[cfg(feature = "unstable")]
     fn throttle(self, duration: Duration) -> Throttle<Self>
     where
@@ -59,7 +59,7 @@ pub trait StreamExt: Stream {
         Ours::throttle(self, duration)
     }
 
-    /// Every `step`th item, from the first on.
+    /// Returns a stream of every `step`th item, beginning with the first.
     fn step_by(self, step: usize) -> StepBy<Self>
     where
         Self: Sized,
@@ -67,7 +67,7 @@ pub trait StreamExt: Stream {
         Ours::step_by(self, step)
     }
 
-    /// These items, then those of `other`.
+    /// Returns a stream of these items, followed by those of `other`.
     fn chain<U>(self, other: U) -> Chain<Self, U>
     where
         Self: Sized,
@@ -76,7 +76,7 @@ pub trait StreamExt: Stream {
         Ours::chain(self, other)
     }
 
-    /// Clones of the items.
+    /// Returns a stream of clones of the items.
     fn cloned<'a, T>(self) -> Cloned<Self>
     where
         Self: Sized + Stream<Item = &'a T>,
@@ -85,7 +85,7 @@ pub trait StreamExt: Stream {
         Ours::cloned(self)
     }
 
-    /// Copies of the items.
+    /// Returns a stream of copies of the items.
     fn copied<'a, T>(self) -> Copied<Self>
     where
         Self: Sized + Stream<Item = &'a T>,
@@ -94,7 +94,7 @@ pub trait StreamExt: Stream {
         Ours::copied(self)
     }
 
-    /// The items again and again.
+    /// Returns a stream that repeats the items forever.
     fn cycle(self) -> Cycle<Self>
     where
         Self: Clone + Sized,
@@ -102,7 +102,7 @@ pub trait StreamExt: Stream {
         Ours::cycle(self)
     }
 
-    /// Each item with its number, from 0.
+    /// Returns a stream of the items with their numbers, counted from 0.
     fn enumerate(self) -> Enumerate<Self>
     where
         Self: Sized,
@@ -110,7 +110,7 @@ pub trait StreamExt: Stream {
         Ours::enumerate(self)
     }
 
-    /// The same items, the first of them after `duration`.
+    /// Returns a stream of the same items, the first of them after `duration`.
     #[cfg(feature = "unstable")]
     fn delay(self, duration: Duration) -> Delay<Self>
     where
@@ -119,7 +119,7 @@ pub trait StreamExt: Stream {
         Ours::delay(self, duration)
     }
 
-    /// The results of `f`.
+    /// Returns a stream of the results of `f`.
     fn map<B, F>(self, f: F) -> Map<Self, F>
     where
         Self: Sized,
@@ -128,7 +128,7 @@ pub trait StreamExt: Stream {
         Ours::map(self, f)
     }
 
-    /// The same items, shown to `f` as they pass.
+    /// Returns a stream of the same items, for each of which `f` is called.
     fn inspect<F>(self, f: F) -> Inspect<Self, F>
     where
         Self: Sized,
@@ -137,7 +137,7 @@ pub trait StreamExt: Stream {
         Ours::inspect(self, f)
     }
 
-    /// The last item.
+    /// Returns the last item.
     fn last(self) -> LastFuture<Self>
     where
         Self: Sized,
@@ -145,7 +145,7 @@ pub trait StreamExt: Stream {
         Ours::last(self)
     }
 
-    /// A stream that yields `None` forever after its end.
+    /// Returns a stream that yields `None` forever after its end.
     fn fuse(self) -> Fuse<Self>
     where
         Self: Sized,
@@ -153,7 +153,7 @@ pub trait StreamExt: Stream {
         Ours::fuse(self)
     }
 
-    /// The items for which `predicate` is true.
+    /// Returns a stream of the items for which `predicate` is true.
     fn filter<P>(self, predicate: P) -> Filter<Self, P>
     where
         Self: Sized,
@@ -162,7 +162,7 @@ pub trait StreamExt: Stream {
         Ours::filter(self, predicate)
     }
 
-    /// The items of the streams that `f` returns, one stream after the other.
+    /// Returns a stream of the items of the streams that `f` returns, one stream after the other.
     #[cfg(feature = "unstable")]
     fn flat_map<U, F>(self, f: F) -> FlatMap<Self, U, F>
     where
@@ -173,7 +173,7 @@ pub trait StreamExt: Stream {
         Ours::flat_map(self, f)
     }
 
-    /// The items of the streams that are this one's items, one stream after the other.
+    /// Returns a stream of the items of this stream's streams, one after the other.
     #[cfg(feature = "unstable")]
     fn flatten(self) -> Flatten<Self>
     where
@@ -183,7 +183,7 @@ pub trait StreamExt: Stream {
         Flatten::new(self)
     }
 
-    /// The results of `f` that are `Some`.
+    /// Returns a stream of the results of `f` that are `Some`.
     fn filter_map<B, F>(self, f: F) -> FilterMap<Self, F>
     where
         Self: Sized,
@@ -192,7 +192,7 @@ pub trait StreamExt: Stream {
         Ours::filter_map(self, f)
     }
 
-    /// The first item with the smallest key.
+    /// Returns the first item with the smallest key.
     fn min_by_key<B, F>(self, key: F) -> BestByKeyFuture<Self, F, B>
     where
         Self: Sized,
@@ -202,7 +202,7 @@ pub trait StreamExt: Stream {
         Ours::min_by_key(self, key)
     }
 
-    /// An item with the largest key.
+    /// Returns an item with the largest key.
     fn max_by_key<B, F>(self, key: F) -> BestByKeyFuture<Self, F, B>
     where
         Self: Sized,
@@ -212,7 +212,7 @@ pub trait StreamExt: Stream {
         Ours::max_by_key(self, key)
     }
 
-    /// The smallest item by `compare`.
+    /// Returns the smallest item by `compare`.
     fn min_by<F>(self, compare: F) -> BestFuture<Self, F>
     where
         Self: Sized,
@@ -221,7 +221,7 @@ pub trait StreamExt: Stream {
         Ours::min_by(self, compare)
     }
 
-    /// The largest item.
+    /// Returns the largest item.
     fn max(self) -> BestFuture<Self, Natural<Self::Item>>
     where
         Self: Sized,
@@ -230,7 +230,7 @@ pub trait StreamExt: Stream {
         Ours::max(self)
     }
 
-    /// The smallest item.
+    /// Returns the smallest item.
     fn min(self) -> BestFuture<Self, Natural<Self::Item>>
     where
         Self: Sized,
@@ -239,7 +239,7 @@ pub trait StreamExt: Stream {
         Ours::min(self)
     }
 
-    /// The largest item by `compare`.
+    /// Returns the largest item by `compare`.
     fn max_by<F>(self, compare: F) -> BestFuture<Self, F>
     where
         Self: Sized,
@@ -248,7 +248,7 @@ pub trait StreamExt: Stream {
         Ours::max_by(self, compare)
     }
 
-    /// The item number `n`, counted from 0.
+    /// Returns item `n`, counted from 0.
     fn nth(&mut self, n: usize) -> NthFuture<'_, Self>
     where
         Self: Unpin + Sized,
@@ -256,7 +256,7 @@ pub trait StreamExt: Stream {
         Ours::nth(self, n)
     }
 
-    /// Whether `f` is true for all items.
+    /// Returns whether `f` is true for all items.
     fn all<F>(&mut self, f: F) -> AllFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -265,7 +265,7 @@ pub trait StreamExt: Stream {
         Ours::all(self, f)
     }
 
-    /// The first item for which `predicate` is true.
+    /// Returns the first item for which `predicate` is true.
     fn find<P>(&mut self, predicate: P) -> FindFuture<'_, Self, P>
     where
         Self: Unpin + Sized,
@@ -274,7 +274,7 @@ pub trait StreamExt: Stream {
         Ours::find(self, predicate)
     }
 
-    /// The first result of `f` that is `Some`.
+    /// Returns the first result of `f` that is `Some`.
     fn find_map<F, B>(&mut self, f: F) -> FindMapFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -283,7 +283,7 @@ pub trait StreamExt: Stream {
         Ours::find_map(self, f)
     }
 
-    /// All items, folded into `init` by `f`.
+    /// Folds all items into `init` with `f`.
     fn fold<B, F>(self, init: B, f: F) -> FoldFuture<Self, F, B>
     where
         Self: Sized,
@@ -292,7 +292,7 @@ pub trait StreamExt: Stream {
         Ours::fold(self, init, f)
     }
 
-    /// Two collections: the items for which `f` is true, and the others.
+    /// Returns two collections: the items for which `f` is true, and the others.
     #[cfg(feature = "unstable")]
     fn partition<B, F>(self, f: F) -> PartitionFuture<Self, F, B>
     where
@@ -312,7 +312,7 @@ pub trait StreamExt: Stream {
         Ours::for_each(self, f)
     }
 
-    /// Whether `f` is true for an item.
+    /// Returns whether `f` is true for an item.
     fn any<F>(&mut self, f: F) -> AnyFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -321,13 +321,13 @@ pub trait StreamExt: Stream {
         Ours::any(self, f)
     }
 
-    /// A reference that adapters can take instead of the stream.
+    /// Returns a reference that adapters can take instead of the stream.
     #[cfg(feature = "unstable")]
     fn by_ref(&mut self) -> &mut Self {
         self
     }
 
-    /// The results of `f`, which keeps a state, up to the first `None`.
+    /// Returns a stream of the results of `f`, which has a state, up to the first `None`.
     fn scan<St, B, F>(self, initial_state: St, f: F) -> Scan<Self, St, F>
     where
         Self: Sized,
@@ -336,7 +336,7 @@ pub trait StreamExt: Stream {
         Ours::scan(self, initial_state, f)
     }
 
-    /// The items from the first on for which `predicate` is false.
+    /// Returns a stream of the items from the first one for which `predicate` is false.
     fn skip_while<P>(self, predicate: P) -> SkipWhile<Self, P>
     where
         Self: Sized,
@@ -345,7 +345,7 @@ pub trait StreamExt: Stream {
         Ours::skip_while(self, predicate)
     }
 
-    /// The items after the first `n`.
+    /// Returns a stream of the items after the first `n`.
     fn skip(self, n: usize) -> Skip<Self>
     where
         Self: Sized,
@@ -353,7 +353,7 @@ pub trait StreamExt: Stream {
         Ours::skip(self, n)
     }
 
-    /// The items, with an error for each `duration` that passes without one.
+    /// Returns a stream of the items, with an error for each `duration` without one.
     #[cfg(feature = "unstable")]
     fn timeout(self, duration: Duration) -> Timeout<Self>
     where
@@ -362,7 +362,7 @@ pub trait StreamExt: Stream {
         Ours::timeout(self, duration)
     }
 
-    /// All items, folded into `init` by `f`, or the first error of `f`.
+    /// Folds all items into `init` with `f`, up to the first error of `f`.
     fn try_fold<B, F, E>(&mut self, init: B, f: F) -> TryFoldFuture<'_, Self, F, B>
     where
         Self: Unpin + Sized,
@@ -371,7 +371,7 @@ pub trait StreamExt: Stream {
         Ours::try_fold(self, init, f)
     }
 
-    /// Calls `f` with each item, up to its first error.
+    /// Calls `f` with each item, up to the first error of `f`.
     fn try_for_each<F, E>(&mut self, f: F) -> TryForEachFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -380,7 +380,7 @@ pub trait StreamExt: Stream {
         Ours::try_for_each(self, f)
     }
 
-    /// Pairs of these items and those of `other`.
+    /// Returns a stream of pairs of these items and those of `other`.
     fn zip<U>(self, other: U) -> Zip<Self, U>
     where
         Self: Sized,
@@ -389,7 +389,7 @@ pub trait StreamExt: Stream {
         Ours::zip(self, other)
     }
 
-    /// All items, which are pairs, as two collections.
+    /// Returns the items, which are pairs, as two collections.
     #[cfg(feature = "unstable")]
     fn unzip<A, B, FromA, FromB>(self) -> UnzipFuture<Self, FromA, FromB>
     where
@@ -400,7 +400,7 @@ pub trait StreamExt: Stream {
         Ours::unzip(self)
     }
 
-    /// All items in a collection.
+    /// Returns all items in a collection.
     #[cfg(feature = "unstable")]
     fn collect<'a, B>(self) -> Pin<Box<dyn Future<Output = B> + Send + 'a>>
     where
@@ -411,7 +411,7 @@ pub trait StreamExt: Stream {
         FromStream::from_stream(self)
     }
 
-    /// The items of both as they come.
+    /// Returns a stream of the items of both streams in the order of arrival.
     #[cfg(feature = "unstable")]
     fn merge<U>(self, other: U) -> Merge<Self, U>
     where
@@ -421,7 +421,7 @@ pub trait StreamExt: Stream {
         Ours::merge(self, other)
     }
 
-    /// Compares the items of both in order.
+    /// Compares the items of both streams in order.
     fn partial_cmp<S>(self, other: S) -> CompareFuture<Self, S, Option<Ordering>>
     where
         Self: Sized,
@@ -431,7 +431,7 @@ pub trait StreamExt: Stream {
         Ours::partial_cmp(self, other)
     }
 
-    /// The number of the first item for which `predicate` is true.
+    /// Returns the number of the first item for which `predicate` is true.
     fn position<P>(&mut self, predicate: P) -> PositionFuture<'_, Self, P>
     where
         Self: Unpin + Sized,
@@ -440,7 +440,7 @@ pub trait StreamExt: Stream {
         Ours::position(self, predicate)
     }
 
-    /// Compares the items of both in order.
+    /// Compares the items of both streams in order.
     fn cmp<S>(self, other: S) -> CompareFuture<Self, S, Ordering>
     where
         Self: Sized,
@@ -450,7 +450,7 @@ pub trait StreamExt: Stream {
         Ours::cmp(self, other)
     }
 
-    /// The number of items.
+    /// Returns the number of items.
     #[cfg(feature = "unstable")]
     fn count(self) -> CountFuture<Self>
     where
@@ -459,7 +459,7 @@ pub trait StreamExt: Stream {
         Ours::count(self)
     }
 
-    /// Whether the items of both differ.
+    /// Returns whether the items of both streams differ.
     fn ne<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -469,7 +469,7 @@ pub trait StreamExt: Stream {
         Ours::ne(self, other)
     }
 
-    /// Whether the items of both are equal.
+    /// Returns whether the items of both streams are equal.
     fn eq<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -479,7 +479,7 @@ pub trait StreamExt: Stream {
         Ours::eq(self, other)
     }
 
-    /// Whether the items are greater than or equal to those of `other`, in order.
+    /// Returns whether the items are greater than or equal to those of `other`, in order.
     fn ge<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -489,7 +489,7 @@ pub trait StreamExt: Stream {
         Ours::ge(self, other)
     }
 
-    /// Whether the items are greater than those of `other`, in order.
+    /// Returns whether the items are greater than those of `other`, in order.
     fn gt<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -499,7 +499,7 @@ pub trait StreamExt: Stream {
         Ours::gt(self, other)
     }
 
-    /// Whether the items are less than or equal to those of `other`, in order.
+    /// Returns whether the items are less than or equal to those of `other`, in order.
     fn le<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -509,7 +509,7 @@ pub trait StreamExt: Stream {
         Ours::le(self, other)
     }
 
-    /// Whether the items are less than those of `other`, in order.
+    /// Returns whether the items are less than those of `other`, in order.
     fn lt<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -519,7 +519,7 @@ pub trait StreamExt: Stream {
         Ours::lt(self, other)
     }
 
-    /// The sum of all items.
+    /// Returns the sum of all items.
     #[cfg(feature = "unstable")]
     fn sum<'a, S>(self) -> Pin<Box<dyn Future<Output = S> + 'a>>
     where
@@ -529,7 +529,7 @@ pub trait StreamExt: Stream {
         Sum::sum(self)
     }
 
-    /// The product of all items.
+    /// Returns the product of all items.
     #[cfg(feature = "unstable")]
     fn product<'a, P>(self) -> Pin<Box<dyn Future<Output = P> + 'a>>
     where

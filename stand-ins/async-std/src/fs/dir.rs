@@ -14,7 +14,7 @@ use crate::path::{Path, PathBuf};
 use crate::stream::Stream;
 use crate::task::{JoinHandle, spawn_blocking};
 
-/// How a directory is created.
+/// The options of creating a directory.
 #[derive(Debug, Default)]
 pub struct DirBuilder {
     recursive: bool,
@@ -22,12 +22,12 @@ pub struct DirBuilder {
 }
 
 impl DirBuilder {
-    /// One directory, with the default mode.
+    /// Creates options for a single directory with the default mode.
     pub fn new() -> DirBuilder {
         DirBuilder::default()
     }
 
-    /// Whether parents that do not exist are created too.
+    /// Sets whether missing parents are created too.
     pub fn recursive(&mut self, recursive: bool) -> &mut DirBuilder {
         self.recursive = recursive;
         self
@@ -36,7 +36,7 @@ impl DirBuilder {
     /// Creates the directory: mkdir(2).
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the OS error.
     pub fn create<P: AsRef<Path>>(&self, path: P) -> impl Future<Output = io::Result<()>> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(self.recursive);
@@ -55,23 +55,23 @@ impl DirBuilderExt for DirBuilder {
     }
 }
 
-/// The entries of a directory, as a stream in no particular order.
+/// Returns the entries of a directory, as a stream in no particular order.
 ///
 /// # Errors
-/// The system's error: `NotFound`, `NotADirectory`. The stream yields later ones.
+/// Returns the OS error, such as `NotFound` or `NotADirectory`. The stream yields later errors.
 pub async fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
     let path = path.as_ref().to_owned();
     let inner = at(path, "read directory", |path| fs::read_dir(path)).await?;
     Ok(ReadDir { idle: Some(inner), step: None })
 }
 
-/// The entry that was found, and the rest.
+/// The entry that was found, and the rest of the entries.
 type Step = (fs::ReadDir, Option<io::Result<fs::DirEntry>>);
 
 /// The stream that [`read_dir`] returns.
 #[derive(Debug)]
 pub struct ReadDir {
-    /// `None` while a step has it.
+    /// `None` while a step is in progress.
     idle: Option<fs::ReadDir>,
     step: Option<JoinHandle<Step>>,
 }
@@ -102,29 +102,29 @@ impl DirEntry {
         DirEntry(Arc::new(inner))
     }
 
-    /// The directory's path with the name behind it.
+    /// Returns the path of the directory with the name appended.
     pub fn path(&self) -> PathBuf {
         self.0.path().into()
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn file_name(&self) -> OsString {
         self.0.file_name()
     }
 
-    /// What the file is, without following a symbolic link.
+    /// Returns the metadata of the file, without following a symbolic link.
     ///
     /// # Errors
-    /// The system's error, such as `NotFound` if the file is gone.
+    /// Returns the OS error, such as `NotFound` if the file no longer exists.
     pub async fn metadata(&self) -> io::Result<Metadata> {
         let entry = self.0.clone();
         spawn_blocking(move || entry.metadata()).await
     }
 
-    /// The kind of file, without following a symbolic link.
+    /// Returns the kind of file, without following a symbolic link.
     ///
     /// # Errors
-    /// The system's error. Most filesystems tell the kind with the name, so that nothing can fail.
+    /// Returns the OS error. Most filesystems return the kind with the name, so no call is made.
     pub async fn file_type(&self) -> io::Result<FileType> {
         let entry = self.0.clone();
         spawn_blocking(move || entry.file_type()).await

@@ -1,4 +1,4 @@
-//! [`File`]: reads and writes on the threads for blocking calls.
+//! [`File`]: an open file, with reads and writes on the threads for blocking calls.
 //!
 //! # States
 //! All clones share a [`Shared`], which has one call at a time:
@@ -7,15 +7,15 @@
 //! Idle ──queue──▶ Queued ──first to take it──▶ Running ──▶ Idle, all waiters woken
 //! ```
 //!
-//! A thread of the pool takes the queued call, or the drop of a `File`, which waits for writes: it does not depend on the pool having a free
-//! thread. A closure that the pool drops without running it takes the call too.
+//! A thread of the pool runs the queued call. The drop of a `File` waits for writes and may run the queued call itself, so it does not
+//! depend on a free thread in the pool. If the pool drops a closure without running it, the drop of the closure runs the call.
 //!
-//! A read puts bytes into `buffer`, where the next `poll_read` of any clone finds them; the kernel's offset is ahead by what was not taken, and
-//! a write, a seek or `set_len` sets it back. A write takes the bytes into `buffer` and counts as done; its error is the next write's, flush's,
-//! seek's or sync's.
+//! A read puts bytes into `buffer`, where the next `poll_read` of any clone finds them. The kernel's offset is then ahead by the number of
+//! bytes that were not taken; a write, a seek or `set_len` sets it back. A write copies the bytes into `buffer` and returns. Its error is
+//! returned by the next write, flush, seek or sync.
 //!
 //! # Cancellation
-//! A future that is dropped takes nothing away: what was read stays for the next reader.
+//! Dropping a future loses no data: bytes that were read remain for the next reader.
 
 use std::fs;
 use std::future::poll_fn;
@@ -31,13 +31,13 @@ use crate::io::{self, Read, Seek, SeekFrom, Write};
 use crate::path::Path;
 use crate::task::spawn_blocking;
 
-/// The most that one call reads or writes. A larger buffer takes several.
+/// The maximum number of bytes per call. A larger buffer takes several calls.
 const CALL_MAX: usize = 1 << 20;
 
 /// An open file. Clones share the position.
 ///
-/// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes were taken over: [`flush`] waits until
-/// the kernel has them, and returns an error of theirs, as does the next write. Dropping a `File` waits too, and drops the error.
+/// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are buffered. [`flush`] waits until the
+/// kernel has them, and returns the error of the write, as does the next write. Dropping a `File` also waits, and ignores the error.
 ///
 /// [`flush`]: crate::io::prelude::WriteExt::flush
 #[derive(Clone)]
@@ -55,10 +55,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     call: Call,
-    /// What was read and not taken yet, from `taken` on; or what is to be written.
+    /// The bytes that were read and not taken yet, from `taken` on; or the bytes to be written.
     buffer: Vec<u8>,
     taken: usize,
-    /// How a read ended that no `poll_read` has returned yet.
+    /// The result of a read that no `poll_read` has returned yet.
     read: Option<io::Result<()>>,
     write_error: Option<io::Error>,
     waiting: Vec<Waker>,
@@ -74,7 +74,7 @@ enum Call {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// At most so many bytes.
+    /// A read of at most this many bytes.
     Read(usize),
     Write,
 }
@@ -94,14 +94,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `busy` is false of the state.
+    /// Waits until `busy` is false.
     fn poll_until_not(&self, cx: &mut Context<'_>, busy: fn(&State) -> bool) -> Poll<MutexGuard<'_, State>> {
         let state = self.lock();
         if !busy(&state) {
             return Poll::Ready(state);
         }
         drop(state);
-        // Cloned and dropped without the lock: a waker is foreign code.
+        // Cloned and dropped outside the lock, because a waker is foreign code.
         let mut waker = Some(cx.waker().clone());
         let mut state = self.lock();
         if busy(&state) {
@@ -122,7 +122,7 @@ impl Shared {
         self.poll_until_not(cx, |state| state.call != Call::Idle)
     }
 
-    /// Waits for writes, and gives the kernel's offset back what was read ahead.
+    /// Waits for writes, and sets the kernel's offset back by the number of unread bytes.
     fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<io::Result<MutexGuard<'_, State>>> {
         let mut state = ready!(self.poll_idle(cx));
         if let Some(error) = state.write_error.take() {
@@ -130,7 +130,7 @@ impl Shared {
         }
         let unread = state.unread().len();
         if unread > 0 {
-            // What cannot be sought, such as a pipe, has no offset to set back.
+            // Files without an offset, such as pipes, fail with an error, which is ignored.
             let _ = (&self.file).seek(SeekFrom::Current(-(unread as i64)));
         }
         state.buffer.clear();
@@ -144,7 +144,7 @@ impl Shared {
         Poll::Ready(state.write_error.take().map_or(Ok(()), Err))
     }
 
-    /// Runs the queued call on this thread, if no other has taken it.
+    /// Runs the queued call on this thread, unless another thread has taken it.
     fn run_queued(&self) {
         let mut state = self.lock();
         let Call::Queued(kind) = state.call else { return };
@@ -177,7 +177,7 @@ impl Shared {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Blocks this thread until no write is left.
+    /// Blocks this thread until no write is queued or running.
     fn wait_for_writes(&self) {
         if self.lock().call == Call::Queued(Kind::Write) {
             self.run_queued();
@@ -210,51 +210,51 @@ impl File {
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the OS error.
     pub async fn open<P: AsRef<Path>>(path: P) -> io::Result<File> {
         let path = path.as_ref().to_owned();
         at(path, "open", |path| fs::File::open(path)).await.map(File::from)
     }
 
-    /// Opens a file for writing. It is created, or its contents are removed.
+    /// Opens a file for writing. Creates it, or truncates it if it exists.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the OS error.
     pub async fn create<P: AsRef<Path>>(path: P) -> io::Result<File> {
         let path = path.as_ref().to_owned();
         spawn_blocking(move || fs::File::create(path)).await.map(File::from)
     }
 
-    /// Waits until the disk has everything: fsync(2).
+    /// Waits until the file's contents and metadata are on the disk: fsync(2).
     ///
     /// # Errors
-    /// The system's error, also one of an earlier write.
+    /// Returns the OS error, including that of an earlier write.
     pub async fn sync_all(&self) -> io::Result<()> {
         self.after_writes(fs::File::sync_all).await
     }
 
-    /// Waits until the disk has the contents: fdatasync(2).
+    /// Waits until the file's contents are on the disk: fdatasync(2).
     ///
     /// # Errors
-    /// The system's error, also one of an earlier write.
+    /// Returns the OS error, including that of an earlier write.
     pub async fn sync_data(&self) -> io::Result<()> {
         self.after_writes(fs::File::sync_data).await
     }
 
-    /// Cuts the file off, or extends it by zeros: ftruncate(2).
+    /// Truncates the file, or extends it with zeros: ftruncate(2).
     ///
     /// # Errors
-    /// The system's error, also one of an earlier write.
+    /// Returns the OS error, including that of an earlier write.
     pub async fn set_len(&self, size: u64) -> io::Result<()> {
         poll_fn(|cx| self.shared.poll_settled(cx).map_ok(drop)).await?;
         let shared = self.shared.clone();
         spawn_blocking(move || shared.file.set_len(size)).await
     }
 
-    /// What the file is: fstat(2).
+    /// Returns the metadata of the file: fstat(2).
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the OS error.
     pub async fn metadata(&self) -> io::Result<Metadata> {
         poll_fn(|cx| self.shared.poll_until_not(cx, State::is_writing).map(drop)).await;
         let shared = self.shared.clone();
@@ -264,7 +264,7 @@ impl File {
     /// Changes the permissions of the file: fchmod(2).
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the OS error.
     pub async fn set_permissions(&self, perm: Permissions) -> io::Result<()> {
         let shared = self.shared.clone();
         spawn_blocking(move || shared.file.set_permissions(perm)).await
@@ -276,7 +276,7 @@ impl File {
         spawn_blocking(move || call(&shared.file)).await
     }
 
-    /// Queues a call. The state is idle.
+    /// Queues a call. The state must be idle.
     fn queue(&self, mut state: MutexGuard<'_, State>, kind: Kind) {
         state.call = Call::Queued(kind);
         drop(state);
@@ -284,13 +284,13 @@ impl File {
         drop(spawn_blocking(move || drop(runner)));
     }
 
-    /// The descriptor, or a duplicate if clones or a call under way have it too.
+    /// Returns the file, or a duplicate if clones or a call in progress use it too.
     fn into_std(self) -> fs::File {
         let shared = self.shared.clone();
         drop(self);
         match Arc::try_unwrap(shared) {
             Ok(shared) => shared.file,
-            Err(shared) => shared.file.try_clone().expect("the process can open another descriptor"),
+            Err(shared) => shared.file.try_clone().expect("the process must be able to open another descriptor"),
         }
     }
 }
@@ -313,7 +313,7 @@ impl Read for &File {
             let mut state = ready!(self.shared.poll_idle(cx));
             match state.read.take() {
                 Some(Err(error)) => return Poll::Ready(Err(error)),
-                // The end, which is none for ever: the file may grow.
+                // The end of the file. The next read makes a call again, because the file may grow.
                 Some(Ok(())) if state.unread().is_empty() => return Poll::Ready(Ok(0)),
                 _ => {}
             }
@@ -352,7 +352,7 @@ impl Write for &File {
 impl Seek for &File {
     fn poll_seek(self: Pin<&mut Self>, cx: &mut Context<'_>, pos: SeekFrom) -> Poll<io::Result<u64>> {
         let state = ready!(self.shared.poll_settled(cx))?;
-        // lseek(2) of a file does not wait for the disk.
+        // lseek(2) on a file does not wait for the disk.
         let position = (&self.shared.file).seek(pos);
         drop(state);
         Poll::Ready(position)
@@ -400,7 +400,7 @@ impl AsRawFd for File {
 impl FromRawFd for File {
     #[allow(unsafe_code)]
     unsafe fn from_raw_fd(fd: RawFd) -> File {
-        // SAFETY: the caller owns the descriptor, as this function demands.
+        // SAFETY: the caller owns the descriptor, as this function requires.
         unsafe { fs::File::from_raw_fd(fd) }.into()
     }
 }

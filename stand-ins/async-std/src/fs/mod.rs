@@ -1,7 +1,6 @@
-//! Files and directories. Calls run on netpoll's threads for blocking calls, so tasks go on meanwhile.
+//! Files and directories. Calls run on netpoll's threads for blocking calls, so other tasks continue meanwhile.
 //!
-//! Dropping a future does not stop a call that has begun. Errors have async-std's texts, which name the path; the system's error is the
-//! source.
+//! Dropping a future does not stop a call that has begun. Errors have async-std's texts, which name the path. Their source is the OS error.
 
 mod dir;
 mod file;
@@ -18,7 +17,7 @@ pub use dir::{DirBuilder, DirEntry, ReadDir, read_dir};
 pub use file::File;
 pub use open_options::OpenOptions;
 
-/// Calls `call` for `path`, and says in its error that it could not `what` the path.
+/// Calls `call` for `path`. The text of an error says that it could not `what` the path.
 async fn at<T, F>(path: PathBuf, what: &'static str, call: F) -> io::Result<T>
 where
     F: FnOnce(&std::path::Path) -> io::Result<T> + Send + 'static,
@@ -27,7 +26,7 @@ where
     spawn_blocking(move || with_context(call(path.as_std()), || format!("could not {what} `{}`", path.display()))).await
 }
 
-/// Calls `call` for two paths, and says in its error that it could not `what` the one `to` the other.
+/// Calls `call` for two paths. The text of an error says that it could not `what` the one `to` the other.
 async fn between<T, F>(from: PathBuf, to: PathBuf, what: &'static str, call: F) -> io::Result<T>
 where
     F: FnOnce(&std::path::Path, &std::path::Path) -> io::Result<T> + Send + 'static,
@@ -40,19 +39,19 @@ where
     .await
 }
 
-/// The absolute path without links: realpath(3).
+/// Returns the absolute path without symbolic links: realpath(3).
 ///
 /// # Errors
-/// The system's error: `NotFound` if a part does not exist.
+/// Returns the OS error: `NotFound` if a part of the path does not exist.
 pub async fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
     let path = path.as_ref().to_owned();
     at(path, "canonicalize", |path| std::fs::canonicalize(path)).await.map(PathBuf::from)
 }
 
-/// Copies contents and permissions of a file and returns the number of bytes.
+/// Copies contents and permissions of a file. Returns the number of bytes.
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
     let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
     between(from, to, "copy", |from, to| std::fs::copy(from, to)).await
@@ -61,34 +60,34 @@ pub async fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<
 /// Creates a directory: mkdir(2).
 ///
 /// # Errors
-/// The system's error: `AlreadyExists`, or `NotFound` if the parent does not exist.
+/// Returns the OS error: `AlreadyExists`, or `NotFound` if the parent does not exist.
 pub async fn create_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     at(path, "create directory", |path| std::fs::create_dir(path)).await
 }
 
-/// Creates a directory and its parents, where they do not exist.
+/// Creates a directory, and its parents if they do not exist.
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     at(path, "create directory path", |path| std::fs::create_dir_all(path)).await
 }
 
-/// Gives a file a second name: link(2).
+/// Creates a second name for a file: link(2).
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn hard_link<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
     let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
     between(from, to, "create a hard link from", |from, to| std::fs::hard_link(from, to)).await
 }
 
-/// What the file is: stat(2).
+/// Returns the metadata of a file: stat(2).
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
     let path = path.as_ref().to_owned();
     spawn_blocking(move || std::fs::metadata(path)).await
@@ -97,16 +96,16 @@ pub async fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
 /// Reads a whole file.
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
     let path = path.as_ref().to_owned();
     at(path, "read file", |path| std::fs::read(path)).await
 }
 
-/// Where a symbolic link leads: readlink(2).
+/// Returns the target of a symbolic link: readlink(2).
 ///
 /// # Errors
-/// The system's error: `InvalidInput` if the file is no symbolic link.
+/// Returns the OS error: `InvalidInput` if the file is not a symbolic link.
 pub async fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
     let path = path.as_ref().to_owned();
     at(path, "read link", |path| std::fs::read_link(path)).await.map(PathBuf::from)
@@ -115,7 +114,7 @@ pub async fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
 /// Reads a whole file, which must be UTF-8.
 ///
 /// # Errors
-/// The system's error; `InvalidData` if the file is not UTF-8.
+/// Returns the OS error, or `InvalidData` if the file is not UTF-8.
 pub async fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
     let path = path.as_ref().to_owned();
     at(path, "read file", |path| std::fs::read_to_string(path)).await
@@ -124,34 +123,34 @@ pub async fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
 /// Removes an empty directory: rmdir(2).
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     at(path, "remove directory", |path| std::fs::remove_dir(path)).await
 }
 
-/// Removes a directory with everything in it.
+/// Removes a directory and all of its contents.
 ///
 /// # Errors
-/// The system's error; a part may be gone then.
+/// Returns the OS error. Some of the contents may have been removed.
 pub async fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     at(path, "remove directory", |path| std::fs::remove_dir_all(path)).await
 }
 
-/// Removes a file's name: unlink(2).
+/// Removes a name of a file: unlink(2).
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     at(path, "remove file", |path| std::fs::remove_file(path)).await
 }
 
-/// Renames a file, in place of another if there is one: rename(2).
+/// Renames a file, and replaces a file that has the new name: rename(2).
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
     let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
     between(from, to, "rename", |from, to| std::fs::rename(from, to)).await
@@ -160,25 +159,25 @@ pub async fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Resul
 /// Changes the permissions of a file: chmod(2).
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn set_permissions<P: AsRef<Path>>(path: P, perm: Permissions) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     spawn_blocking(move || std::fs::set_permissions(path, perm)).await
 }
 
-/// What the file is, without following a symbolic link: lstat(2).
+/// Returns the metadata of a file, without following a symbolic link: lstat(2).
 ///
 /// # Errors
-/// The system's error.
+/// Returns the OS error.
 pub async fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
     let path = path.as_ref().to_owned();
     spawn_blocking(move || std::fs::symlink_metadata(path)).await
 }
 
-/// Makes `contents` the contents of a file, which is created if it does not exist.
+/// Replaces the contents of a file with `contents`. Creates the file if it does not exist.
 ///
 /// # Errors
-/// The system's error; a part may be written then.
+/// Returns the OS error. Some of the contents may have been written.
 pub async fn write<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     let contents = contents.as_ref().to_owned();

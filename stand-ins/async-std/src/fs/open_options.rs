@@ -1,4 +1,4 @@
-//! [`OpenOptions`]: how a file is opened.
+//! [`OpenOptions`]: the options of opening a file.
 
 use std::fs;
 use std::future::Future;
@@ -9,7 +9,7 @@ use crate::io;
 use crate::path::Path;
 use crate::task::spawn_blocking;
 
-/// How a file is opened: [`std::fs::OpenOptions`], with an asynchronous `open`.
+/// The options of opening a file: [`std::fs::OpenOptions`] with an asynchronous `open`.
 #[derive(Clone, Debug)]
 pub struct OpenOptions(fs::OpenOptions);
 
@@ -20,42 +20,42 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// All options false.
+    /// Creates options that are all false.
     pub fn new() -> OpenOptions {
         OpenOptions(fs::OpenOptions::new())
     }
 
-    /// Whether the file can be read.
+    /// Sets whether the file can be read.
     pub fn read(&mut self, read: bool) -> &mut OpenOptions {
         self.0.read(read);
         self
     }
 
-    /// Whether the file can be written.
+    /// Sets whether the file can be written.
     pub fn write(&mut self, write: bool) -> &mut OpenOptions {
         self.0.write(write);
         self
     }
 
-    /// Whether each write goes to the end of the file.
+    /// Sets whether each write appends to the file.
     pub fn append(&mut self, append: bool) -> &mut OpenOptions {
         self.0.append(append);
         self
     }
 
-    /// Whether the file's contents are removed.
+    /// Sets whether the file is truncated.
     pub fn truncate(&mut self, truncate: bool) -> &mut OpenOptions {
         self.0.truncate(truncate);
         self
     }
 
-    /// Whether the file is created if it does not exist.
+    /// Sets whether the file is created if it does not exist.
     pub fn create(&mut self, create: bool) -> &mut OpenOptions {
         self.0.create(create);
         self
     }
 
-    /// Whether the file must be a new one.
+    /// Sets whether the file must not exist yet.
     pub fn create_new(&mut self, create_new: bool) -> &mut OpenOptions {
         self.0.create_new(create_new);
         self
@@ -64,7 +64,7 @@ impl OpenOptions {
     /// Opens the file: open(2).
     ///
     /// # Errors
-    /// The system's error; `InvalidInput` for options that exclude each other.
+    /// Returns the OS error, or `InvalidInput` for options that exclude each other.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> impl Future<Output = io::Result<File>> {
         let (options, path) = (self.0.clone(), path.as_ref().to_owned());
         async move { spawn_blocking(move || options.open(path)).await.map(File::from) }

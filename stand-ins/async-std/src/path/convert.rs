@@ -1,4 +1,4 @@
-//! Conversions between these paths, the standard library's and strings.
+//! Conversions between these paths, those of the standard library and strings.
 
 use std::borrow::{Borrow, Cow};
 use std::ffi::{OsStr, OsString};

@@ -1,6 +1,6 @@
-//! Paths with methods that ask the filesystem without blocking.
+//! Paths with methods that access the filesystem without blocking.
 //!
-//! [`Path`] and [`PathBuf`] are types of their own, as in async-std: dependents implement traits for them beside the standard library's.
+//! As in async-std, [`Path`] and [`PathBuf`] are not the types of the standard library: dependents implement traits for both.
 
 mod compare;
 mod convert;

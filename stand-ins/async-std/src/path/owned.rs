@@ -20,17 +20,17 @@ impl fmt::Debug for PathBuf {
 }
 
 impl PathBuf {
-    /// An empty path.
+    /// Creates an empty path.
     pub fn new() -> PathBuf {
         PathBuf::default()
     }
 
-    /// The whole as a slice.
+    /// Returns the path as a slice.
     pub fn as_path(&self) -> &Path {
         Path::wrap(&self.inner)
     }
 
-    /// Puts `path` behind this, or in its place if it is absolute.
+    /// Appends `path`, or replaces this path if `path` is absolute.
     pub fn push<P: AsRef<Path>>(&mut self, path: P) {
         self.inner.push(path.as_ref().as_std());
     }
@@ -40,22 +40,22 @@ impl PathBuf {
         self.inner.pop()
     }
 
-    /// Replaces the name, or adds one.
+    /// Replaces or appends the file name.
     pub fn set_file_name<S: AsRef<OsStr>>(&mut self, file_name: S) {
         self.inner.set_file_name(file_name);
     }
 
-    /// Replaces the extension. Returns false if there is no name.
+    /// Replaces the extension. Returns false if there is no file name.
     pub fn set_extension<S: AsRef<OsStr>>(&mut self, extension: S) -> bool {
         self.inner.set_extension(extension)
     }
 
-    /// The whole as an `OsString`.
+    /// Returns the path as an `OsString`.
     pub fn into_os_string(self) -> OsString {
         self.inner.into_os_string()
     }
 
-    /// The whole as a boxed slice.
+    /// Returns the path as a boxed slice.
     pub fn into_boxed_path(self) -> Box<Path> {
         Path::wrap_box(self.inner.into_boxed_path())
     }

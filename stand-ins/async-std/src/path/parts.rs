@@ -1,4 +1,4 @@
-//! The iterators over parts of a path.
+//! Iterators over the parts of a path.
 
 use std::ffi::OsStr;
 use std::iter::FusedIterator;
@@ -6,7 +6,7 @@ use std::{fmt, path};
 
 use super::{Component, Path};
 
-/// A path and its parents; returned by [`Path::ancestors`].
+/// An iterator over a path and its parents, returned by [`Path::ancestors`].
 #[derive(Clone, Copy, Debug)]
 pub struct Ancestors<'a> {
     next: Option<&'a Path>,
@@ -30,7 +30,7 @@ impl<'a> Iterator for Ancestors<'a> {
 
 impl FusedIterator for Ancestors<'_> {}
 
-/// The components of a path; returned by [`Path::components`].
+/// An iterator over the components of a path, returned by [`Path::components`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Components<'a> {
     inner: path::Components<'a>,
@@ -41,7 +41,7 @@ impl<'a> Components<'a> {
         Components { inner }
     }
 
-    /// What is left, as a path.
+    /// Returns the rest as a path.
     pub fn as_path(&self) -> &'a Path {
         Path::wrap(self.inner.as_path())
     }
@@ -63,7 +63,7 @@ impl<'a> DoubleEndedIterator for Components<'a> {
 
 impl FusedIterator for Components<'_> {}
 
-/// The components of a path as `OsStr`s; returned by [`Path::iter`].
+/// An iterator over the components of a path as `OsStr`s, returned by [`Path::iter`].
 #[derive(Clone)]
 pub struct Iter<'a> {
     inner: Components<'a>,
@@ -74,7 +74,7 @@ impl<'a> Iter<'a> {
         Iter { inner }
     }
 
-    /// What is left, as a path.
+    /// Returns the rest as a path.
     pub fn as_path(&self) -> &'a Path {
         self.inner.as_path()
     }

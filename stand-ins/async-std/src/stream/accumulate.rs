@@ -7,17 +7,17 @@ use std::pin::{Pin, pin};
 
 use super::{Stream, StreamExt};
 
-/// What can be the sum of a stream.
+/// Types that can be the sum of a stream.
 pub trait Sum<A = Self>: Sized {
-    /// The sum of all items.
+    /// Returns the sum of all items.
     fn sum<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + 'a>>
     where
         S: Stream<Item = A> + 'a;
 }
 
-/// What can be the product of a stream.
+/// Types that can be the product of a stream.
 pub trait Product<A = Self>: Sized {
-    /// The product of all items.
+    /// Returns the product of all items.
     fn product<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + 'a>>
     where
         S: Stream<Item = A> + 'a;
@@ -58,7 +58,7 @@ integers!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
 accumulate!(Sum sum 0.0, Add::add: f32 f64);
 accumulate!(Product product 1.0, Mul::mul: f32 f64);
 
-/// The items' values up to the first item without one, which goes to `stop`.
+/// A stream of the items' values up to the first item without one, which is stored in `stop`.
 fn values<'a, S, T, V: 'a>(
     stream: S,
     stop: &'a mut Option<T>,
@@ -78,7 +78,7 @@ where
 
 macro_rules! of_fallible {
     ($trait:ident $method:ident) => {
-        /// The result for all values, or the first error.
+        /// Returns the result for all values, or the first error.
         impl<T: $trait<U>, U, E> $trait<Result<U, E>> for Result<T, E> {
             fn $method<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Result<T, E>> + 'a>>
             where
@@ -95,7 +95,7 @@ macro_rules! of_fallible {
             }
         }
 
-        /// The result for all values, or `None` if one is `None`.
+        /// Returns the result for all values, or `None` if one is `None`.
         impl<T: $trait<U>, U> $trait<Option<U>> for Option<T> {
             fn $method<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Option<T>> + 'a>>
             where

@@ -1,4 +1,4 @@
-//! Collections made of streams. The traits have async-std's shape, since dependents implement them.
+//! Collections of the items of streams. The traits have the form of async-std's, because dependents implement them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
@@ -12,16 +12,16 @@ use std::sync::Arc;
 use super::{IntoStream, StreamExt};
 use crate::path::{Path, PathBuf};
 
-/// What can be made of a stream.
+/// Types that can be created from a stream.
 pub trait FromStream<T: Send> {
-    /// Makes it of all items.
+    /// Creates a value from all items.
     fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
     where
         S: IntoStream<Item = T> + 'a,
         S::IntoStream: Send;
 }
 
-/// What takes the items of a stream.
+/// Types that can take the items of a stream.
 pub trait Extend<A> {
     /// Adds all items.
     fn extend<'a, S>(&'a mut self, stream: S) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>
@@ -118,7 +118,7 @@ of_vec!([T: Send] Box<[T]>);
 of_vec!([T: Send] Rc<[T]>);
 of_vec!([T: Send] Arc<[T]>);
 
-/// All values, or the first error. The stream is not polled beyond it.
+/// Collects all values, or returns the first error. The stream is not polled after it.
 impl<T: Send, E: Send, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, E> {
     fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
     where
@@ -139,7 +139,7 @@ impl<T: Send, E: Send, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, 
     }
 }
 
-/// All values, or `None` if one is `None`. The stream is not polled beyond it.
+/// Collects all values, or returns `None` if one is `None`. The stream is not polled after it.
 impl<T: Send, C: FromStream<T>> FromStream<Option<T>> for Option<C> {
     fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
     where

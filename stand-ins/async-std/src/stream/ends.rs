@@ -1,4 +1,4 @@
-//! Streams that can be read from the back, and streams of known length.
+//! Streams with two ends, and streams with a known length.
 //!
 //! The types of the futures have no names, as in async-std, where they are private.
 
@@ -10,10 +10,10 @@ use super::{FromIter, Once, Pending, Stream};
 
 /// A stream that yields items from both ends.
 pub trait DoubleEndedStream: Stream {
-    /// Polls for the last item that is left: `poll_next`, from the other end.
+    /// Polls for the last remaining item: `poll_next` from the other end.
     fn poll_next_back(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 
-    /// The last item that is left.
+    /// Returns the last remaining item.
     fn next_back(&mut self) -> impl Future<Output = Option<Self::Item>> + Unpin
     where
         Self: Unpin,
@@ -21,7 +21,7 @@ pub trait DoubleEndedStream: Stream {
         poll_fn(|cx| Pin::new(&mut *self).poll_next_back(cx))
     }
 
-    /// The item number `n` from the back, counted from 0.
+    /// Returns item `n` from the back, counted from 0.
     fn nth_back(&mut self, n: usize) -> impl Future<Output = Option<Self::Item>> + Unpin
     where
         Self: Unpin + Sized,
@@ -37,7 +37,7 @@ pub trait DoubleEndedStream: Stream {
         })
     }
 
-    /// The last item for which `predicate` is true.
+    /// Returns the last item for which `predicate` is true.
     fn rfind<P>(&mut self, predicate: P) -> impl Future<Output = Option<Self::Item>>
     where
         Self: Unpin + Sized,
@@ -54,7 +54,7 @@ pub trait DoubleEndedStream: Stream {
         })
     }
 
-    /// All items from the back, folded into `accum` by `f`.
+    /// Folds all items, from the back, into `accum` with `f`.
     fn rfold<B, F>(self, accum: B, f: F) -> impl Future<Output = B>
     where
         Self: Sized,
@@ -70,7 +70,7 @@ pub trait DoubleEndedStream: Stream {
         }
     }
 
-    /// All items from the back, folded into `accum` by `f`, or the first error of `f`.
+    /// Folds all items, from the back, into `accum` with `f`, up to the first error of `f`.
     fn try_rfold<B, F, E>(self, accum: B, f: F) -> impl Future<Output = Result<B, E>>
     where
         Self: Sized,
@@ -105,13 +105,13 @@ impl<T> DoubleEndedStream for Pending<T> {
     }
 }
 
-/// A stream that knows how many items are left.
+/// A stream with a known number of remaining items.
 #[allow(clippy::len_without_is_empty)] // As in async-std.
 pub trait ExactSizeStream: Stream {
-    /// The number of items that are left.
+    /// Returns the number of remaining items.
     ///
     /// # Panics
-    /// If `size_hint` gives two numbers: the stream is not of a known length.
+    /// Panics if `size_hint` returns two different numbers.
     fn len(&self) -> usize {
         let (lower, upper) = self.size_hint();
         assert_eq!(upper, Some(lower), "the stream's size hint is exact");

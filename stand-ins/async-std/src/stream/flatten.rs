@@ -1,4 +1,4 @@
-//! [`Flatten`]: a stream of what can be turned into streams.
+//! [`Flatten`]: a stream of the items of streams.
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Streams: netpoll's, under async-std's names, and async-std's traits for collections and for streams with two ends.
+//! Streams: netpoll's types under async-std's names, and async-std's traits for collections and for streams with two ends.
 
 #[cfg(feature = "unstable")]
 mod accumulate;

@@ -1,4 +1,4 @@
-//! Streams of values that are there already. They have two ends, so they are types of this crate.
+//! Streams of values that exist already. They have two ends, so they are types of this crate.
 
 use std::iter;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ pub struct FromIter<I> {
 
 impl<I> Unpin for FromIter<I> {}
 
-/// The items of an iterator.
+/// Creates a stream of the items of an iterator.
 pub fn from_iter<I: IntoIterator>(iter: I) -> FromIter<I::IntoIter> {
     FromIter { iter: iter.into_iter() }
 }
@@ -39,7 +39,7 @@ pub struct Once<T> {
 
 impl<T> Unpin for Once<T> {}
 
-/// One item.
+/// Creates a stream of one item.
 pub fn once<T>(item: T) -> Once<T> {
     Once { item: iter::once(item) }
 }

@@ -1,4 +1,4 @@
-//! [`Condvar`]: waiting for a condition that others make true under a lock.
+//! [`Condvar`]: waiting for a condition that other tasks make true under a lock.
 
 use std::time::{Duration, Instant};
 
@@ -7,43 +7,43 @@ use event_listener::Event;
 use super::MutexGuard;
 use crate::future::timeout;
 
-/// Whether a wait ended because its time was over.
+/// The result of a wait with a time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitTimeoutResult(bool);
 
 impl WaitTimeoutResult {
-    /// Whether the wait ended because its time was over.
+    /// Returns whether the wait ended because the time limit passed.
     pub fn timed_out(self) -> bool {
         self.0
     }
 }
 
-/// A condition variable for tasks, with an async [`Mutex`](super::Mutex): [`std::sync::Condvar`] that does not block.
+/// A condition variable for tasks: [`std::sync::Condvar`] for an async [`Mutex`](super::Mutex), without blocking.
 ///
 /// # Cancel safety
-/// A wait that is dropped has released the lock. A notification that it had got goes to another waiter.
+/// A dropped wait has released the lock. If it had received a notification, another waiter gets it.
 #[derive(Debug, Default)]
 pub struct Condvar {
     event: Event,
 }
 
 impl Condvar {
-    /// A condition variable without waiters.
+    /// Creates a condition variable without waiters.
     pub const fn new() -> Condvar {
         Condvar { event: Event::new() }
     }
 
-    /// Releases the lock of `guard`, waits for a notification and takes the lock again. May return without a notification.
+    /// Releases the lock of `guard`, waits for a notification and takes the lock again. It may return without a notification.
     pub async fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let mutex = MutexGuard::source(&guard);
-        // A notification counts from here on, while the lock is still held.
+        // Notifications count from here on, while the lock is still held.
         let notified = self.event.listen();
         drop(guard);
         notified.await;
         mutex.lock().await
     }
 
-    /// Waits until `condition` is true of the locked value.
+    /// Waits until `condition` returns true for the locked value.
     pub async fn wait_until<'a, T, F>(&self, guard: MutexGuard<'a, T>, condition: F) -> MutexGuard<'a, T>
     where
         F: FnMut(&mut T) -> bool,
@@ -55,7 +55,7 @@ impl Condvar {
         guard
     }
 
-    /// As [`wait`](Condvar::wait), for `duration` at most. Taking the lock again is not limited.
+    /// Waits like [`wait`](Condvar::wait), for `duration` at most. Taking the lock again has no time limit.
     pub async fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -68,7 +68,7 @@ impl Condvar {
         (mutex.lock().await, WaitTimeoutResult(timed_out))
     }
 
-    /// As [`wait_until`](Condvar::wait_until), for `duration` at most.
+    /// Waits like [`wait_until`](Condvar::wait_until), for `duration` at most.
     pub async fn wait_timeout_until<'a, T, F>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -92,7 +92,7 @@ impl Condvar {
         }
     }
 
-    /// Wakes one waiter that no earlier call has woken.
+    /// Wakes one waiter that was not woken by an earlier call.
     pub fn notify_one(&self) {
         self.event.notify_additional(1);
     }

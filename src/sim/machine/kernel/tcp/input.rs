@@ -1,4 +1,4 @@
-//! What a connection does with the segments that arrive.
+//! The processing of segments that arrive at a connection.
 
 use super::*;
 
@@ -112,8 +112,8 @@ impl Connection {
         self.state == State::Established && self.nxt == self.una && self.data_end() > self.una.max(1)
     }
 
-    /// The peer has answered a probe of its closed window: it is there, so the probes go on. As on Linux,
-    /// those of a closed socket do not.
+    /// Handles the answer to a probe of the peer's closed window. The peer exists, so its silence is
+    /// counted anew; as on Linux, not for a closed socket, whose probes then end.
     fn probe_answered(&mut self) {
         if self.window > 0 {
             self.retransmit_at = NEVER;
