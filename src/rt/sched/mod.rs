@@ -8,9 +8,9 @@
 //! * [`lanes`] — tasks that run before others, and their share of the time.
 //! * [`polling`] — a poll for events. `batch`: the wakers that it has collected.
 //! * [`block_on`], [`root`], [`blocking`] and [`pool`] — the other threads that run user code.
-//! * [`monitor`] — the thread that watches the others. [`sysmon`]: its state. `reports` and
-//!   `wake_queue`: the user code that other threads run for it. `shortage`: progress while the system
-//!   refuses to create threads.
+//! * [`monitor`] — the thread that watches the others. [`sysmon`]: its state. `cpus`: whether a CPU is
+//!   free. `reports` and `wake_queue`: the user code that other threads run for it. `shortage`: progress
+//!   while the system refuses to create threads.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor and the events between them,
 //!   for the black box.
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`] and [`cpu_time`]:
@@ -22,6 +22,7 @@ pub(crate) mod block_on;
 pub(crate) mod blocking;
 pub(crate) mod contained;
 pub(crate) mod cpu_time;
+mod cpus;
 pub(crate) mod event_ring;
 #[cfg(feature = "sim")]
 pub(crate) mod hooks;

@@ -44,6 +44,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::cpus::Cpus;
 use super::event_ring::Mark;
 use super::identity::{self, TaskId};
 use super::pacing::correct_and_wake;
@@ -104,6 +105,8 @@ struct Monitor {
     handed_over: Shards,
     activity: u64,
     quiet: u32,
+    /// Unless there is one worker.
+    cpus: Option<Cpus>,
     polling: Polling,
     /// The time since which the system has refused to create threads.
     short_since: Option<Instant>,
@@ -151,6 +154,7 @@ impl Runtime {
             handed_over: Shards::NONE,
             activity: 0,
             quiet: 0,
+            cpus: (self.config().workers > 1).then(Cpus::new),
             polling: Polling::new(),
             short_since: None,
             core: None,
@@ -244,6 +248,10 @@ impl Monitor {
         let wakes = self.check_wakers(epoch);
         if self.is_replaced {
             return;
+        }
+        if busy && let Some(cpus) = &mut self.cpus {
+            // ORDERING: Relaxed: a hint.
+            runtime.sysmon.are_cpus_busy.store(cpus.sample(), Ordering::Relaxed);
         }
         self.quiet = if busy || wakes { 0 } else { self.quiet + 1 };
         self.activity = activity;

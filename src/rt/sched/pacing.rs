@@ -27,7 +27,9 @@
 //! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
 //! epoll, only when the backlog is worth more than [`WAKE_NANOS`] by the mean length of a turn
 //! ([`maybe_wake_helper`]). It steals only from a queue worth [`STEAL_NANOS`]
-//! ([`is_worth_stealing`]), or one whose owner sysmon calls stuck. Long turns are considered as soon
+//! ([`is_worth_stealing`]), or one whose owner sysmon calls stuck. While other threads use all CPUs
+//! ([`cpus`](super::cpus)), short turns count for a quarter: the second worker would take the CPU from
+//! the peers that it serves. Long turns are considered as soon
 //! as they are queued: at the end of a sleep, and by a thread that has stolen some. Where the length
 //! is not known yet (a few long tasks after many short ones), sysmon detects the backlog
 //! ([`correct_and_wake`]). Work from outside (`Runtime::ensure_worker`) and stuck threads (sysmon)
@@ -70,6 +72,8 @@ const POLL_MARGIN: u32 = 32;
 const WAKE_NANOS: u64 = 100_000;
 /// A queue worth less than this is not stolen from.
 const STEAL_NANOS: u64 = 50_000;
+/// While other threads use all CPUs, turns shorter than this count for a quarter in both.
+const SHORT_NANOS: u64 = 10_000;
 /// A processor that had fewer turns than this between two checks of sysmon, and never a moment
 /// without work, has long turns.
 const FEW_TURNS: u64 = 100;
@@ -255,17 +259,23 @@ impl Pacing {
     }
 }
 
+/// Returns what `turns` of mean length `turn` are worth to a second worker, in nanoseconds.
+fn worth(runtime: &Runtime, turns: usize, turn: u64) -> u64 {
+    let share = if turn < SHORT_NANOS && runtime.sysmon.are_cpus_busy() { 4 } else { 1 };
+    (turns as u64).saturating_mul(turn) / share
+}
+
 /// Wakes a second worker if the `backlog` of turns queued here is worth it.
 pub(crate) fn maybe_wake_helper(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
     let turn = processor.turn_nanos.load(Ordering::Relaxed);
-    if (backlog as u64).saturating_mul(turn) > WAKE_NANOS {
+    if worth(runtime, backlog, turn) > WAKE_NANOS {
         runtime.wake_helper(turn > LONG_NANOS);
     }
 }
 
 /// Returns whether the queue of another thread, with turns of this length, is worth stealing from.
-pub(crate) fn is_worth_stealing(victim: &Processor, turn: u64) -> bool {
-    (victim.queue.len() as u64).saturating_mul(turn) >= STEAL_NANOS
+pub(crate) fn is_worth_stealing(runtime: &Runtime, victim: &Processor, turn: u64) -> bool {
+    worth(runtime, victim.queue.len(), turn) >= STEAL_NANOS
 }
 
 /// Called by sysmon for a processor that had `turns` turns in `period` and no moment without work:

@@ -24,6 +24,8 @@ pub(crate) struct Sysmon {
     pub(crate) blocked: AtomicU64,
     /// The number of workers that were stuck at the last check.
     pub(super) stuck: AtomicUsize,
+    /// Whether other threads use all CPUs; see [`cpus`](super::cpus).
+    pub(super) are_cpus_busy: AtomicBool,
     /// The last tasks that were found stuck, for the black box.
     pub(super) events: LazyBox<EventRing>,
     pub(super) reports: Reports,
@@ -40,6 +42,7 @@ impl Sysmon {
             is_missing: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
             stuck: AtomicUsize::new(0),
+            are_cpus_busy: AtomicBool::new(false),
             events: LazyBox::new(),
             reports: Reports::new(),
             wakes: WakeQueue::new(),
@@ -84,6 +87,13 @@ impl Sysmon {
     pub(crate) fn stuck(&self) -> usize {
         // ORDERING: Relaxed: a hint that may be stale.
         self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether all CPUs were in use at the last checks.
+    #[inline]
+    pub(super) fn are_cpus_busy(&self) -> bool {
+        // ORDERING: Relaxed: a hint that may be stale.
+        self.are_cpus_busy.load(Ordering::Relaxed)
     }
 
     /// Returns whether the runtime runs without sysmon.

@@ -205,7 +205,7 @@ impl Core {
             .find_map(|victim| {
                 let stuck = victim.stuck.load(Ordering::Relaxed);
                 let turn = victim.turn_nanos.load(Ordering::Relaxed);
-                if !stuck && !is_worth_stealing(victim, turn) {
+                if !stuck && !is_worth_stealing(runtime, victim, turn) {
                     return None;
                 }
                 let stolen =
