@@ -1,16 +1,16 @@
-//! connect(2) on a descriptor, and its wait. Also the first wait, the shutdown and the close of a
-//! descriptor whose connection is deferred or in progress ([`FastOpen`]).
+//! connect(2) on a descriptor, and the wait for its outcome. Also the registration, the shutdown
+//! and the close of a descriptor whose connection is deferred or in progress ([`FastOpen`]).
 //!
 //! # Rules
-//! * EINPROGRESS, EALREADY and EINTR mean: wait for writability. A wake-up alone proves nothing. If
-//!   getpeername(2) succeeds, the socket is connected; otherwise SO_ERROR says why not, and without
-//!   an error the wait continues (Go issues 14548 and 19289).
-//! * A handshake with this host is complete when connect(2) returns, so a loopback address is
-//!   checked before waiting, which saves a registration.
-//! * The descriptor is registered after connect(2): before it, epoll reports a hang-up.
+//! * After EINPROGRESS, EALREADY or EINTR, the connect waits until the socket is writable. A
+//!   wake-up alone proves nothing. If getpeername(2) succeeds, the socket is connected. Otherwise
+//!   SO_ERROR has the reason; without an error, the wait continues (Go issues 14548 and 19289).
+//! * A handshake with this host is complete when connect(2) returns. So the outcome for a loopback
+//!   address is checked before the wait, which saves a registration.
+//! * The descriptor is registered after connect(2), because epoll reports a hang-up before it.
 //!
 //! # Cancellation
-//! Dropping the future leaves the list of waiters. The kernel goes on connecting until the
+//! A future that is dropped leaves the list of waiters. The kernel continues to connect until the
 //! descriptor is closed.
 
 use std::future::poll_fn;
@@ -40,7 +40,7 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
         Ok(()) => fd.set_fast_open(),
         Err(Failure::Io(error)) => match error.raw_os_error() {
             Some(libc::EISCONN) => {}
-            // For a non-loopback address the first check would find nothing.
+            // For other than loopback addresses, a check before the wait would find nothing.
             Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => {
                 established(fd, addr.ip().to_canonical().is_loopback()).await?;
             }
@@ -54,8 +54,8 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
     Ok(())
 }
 
-/// Waits until a connect in progress has succeeded or failed. If `look` is true, the first poll
-/// checks the outcome before it waits.
+/// Waits until a connect in progress has succeeded or failed. If `look` is true, checks the outcome
+/// before the first wait.
 pub(super) async fn established(fd: &Fd, mut look: bool) -> Result<(), Failure> {
     let mut dial = Dial { fd, operation: Operation::new() };
     poll_fn(|cx| {
@@ -93,11 +93,11 @@ impl Drop for Dial<'_> {
     }
 }
 
-/// Performs the operations on `fd` that had to wait for its connection: shuts it down if `how` says
-/// so, and closes it.
+/// Starts a task that waits for the connection of `fd`, shuts it down if `how` is `Some`, and
+/// closes `fd`.
 fn finish_later(fd: OwnedFd, how: Option<Shutdown>) -> io::Result<()> {
     let fd = Fd::new(fd, false)?;
-    // SO_LINGER is set on the socket.
+    // SO_LINGER may be set on the socket.
     fd.set_may_linger();
     drop(task::spawn(async move {
         if established(&fd, false).await.is_ok()
@@ -116,7 +116,8 @@ impl Fd {
         self.fast_open_or_default().defer();
     }
 
-    /// Records the same for a socket that comes from elsewhere, if its connect is in progress.
+    /// Records that connect(2) may have been deferred, if the connect of an adopted socket is in
+    /// progress.
     pub(crate) fn find_fast_open(&self) {
         if connecting(self.borrow()).is_some() {
             self.set_fast_open();
@@ -132,8 +133,8 @@ impl Fd {
         self.fast_open().filter(|fast_open| fast_open.is_used())
     }
 
-    /// Registers the descriptor with the poller, and begins a deferred connection so that there is
-    /// something to wait for. The caller must hold a reference.
+    /// Registers the descriptor with the poller. Begins a deferred connection first, because
+    /// otherwise no event would follow. The caller must hold a reference.
     #[cold]
     pub(super) fn register_now(&self) -> Result<u32, Failure> {
         if let Some(fast_open) = self.used_fast_open() {
@@ -146,14 +147,14 @@ impl Fd {
         registered
     }
 
-    /// Returns whether a call failed because the connection is not established yet, so that it has
-    /// to wait.
+    /// Returns whether a call must wait because it failed before the connection was established.
     #[cold]
     pub(super) fn is_early(&self, error: &io::Error) -> bool {
         error.raw_os_error() == Some(libc::EINPROGRESS) && self.used_fast_open().is_some()
     }
 
-    /// Calls shutdown(2); if the connection is in progress, when it is established.
+    /// Calls shutdown(2). If the connection is in progress, a task calls it when the connection is
+    /// established.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         self.with(|fd| {
             let now = self.shut_gathered(how);
@@ -181,8 +182,8 @@ impl Fd {
         Ok(())
     }
 
-    /// Returns a duplicate that keeps the close from aborting a connection in progress whose SYN
-    /// carried data.
+    /// Returns a duplicate if the connection is in progress and its SYN carried data. It prevents
+    /// the close from aborting the connection.
     pub(super) fn unfinished(&self) -> Option<OwnedFd> {
         let fast_open = self.used_fast_open()?;
         let fd = self.borrow();
@@ -190,13 +191,13 @@ impl Fd {
             && connecting(fd).is_some_and(|segments| segments > 1)
             && !fork::is_child()
             && !matches!(option::socket::linger(fd), Ok(Some(Duration::ZERO)));
-        // If no descriptor is available, the close is an abort.
+        // If no descriptor is available, the close aborts the connection.
         if is_at_risk { socket::dup_cloexec(fd).ok() } else { None }
     }
 
     /// Closes the result of [`unfinished`](Fd::unfinished) when the connection is established.
     pub(super) fn close_later(unfinished: OwnedFd) {
-        // On an error it is closed now.
+        // On an error, the duplicate is closed now.
         let _ = finish_later(unfinished, None);
     }
 }

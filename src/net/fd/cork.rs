@@ -1,8 +1,9 @@
-//! [`Cork`]: the bytes that writes of a turn have gathered, until they leave as one send.
+//! [`Cork`]: the buffer in which the writes of a turn are gathered, to be sent with one system
+//! call.
 //!
-//! With the option, a write appends to this buffer and returns. The turn's end sends the buffer
-//! ([`unsent`](crate::rt::unsent)). [`gather`](super::gather) decides which writes append, and has
-//! the operations that wait; this file has the state.
+//! With the option (`set_auto_cork`), a write appends to this buffer and returns. The end of the
+//! turn sends the buffer ([`unsent`](crate::rt::unsent)). [`gather`](super::gather) decides which
+//! writes append, and contains the operations that wait. This file contains the state.
 //!
 //! # States
 //! ```text
@@ -13,42 +14,43 @@
 //!                         │
 //!   any ── a send fails ──┴→ failed: nothing is gathered any more
 //! ```
-//! *gathering*: some thread has the socket in its list and flushes. *blocked*: the socket took less
-//! than everything. A task of its own, the [`Flusher`](super::flusher), waits for room, and writes no
-//! longer append: they wait like writes without the option, and the first call of each sends what is
-//! gathered before its own bytes. So at most [`GATHERED_MAX`] bytes are gathered.
+//! *gathering*: the socket is in the list of a thread, which will flush it. *blocked*: the socket
+//! did not accept all bytes. A task, the [`Flusher`](super::flusher), waits for room. Writes no
+//! longer append: they wait like writes without the option, and their calls send the gathered bytes
+//! before their own. So at most [`GATHERED_MAX`] bytes are gathered.
 //!
 //! # Order
-//! * Gathered bytes precede everything that is written after them. A call that sends other bytes
-//!   first sends what is gathered, in the same critical section of the state's lock, and only an
-//!   operation that has the write lock of the descriptor makes such a call.
-//! * A write appends only while no operation has the write lock: it looks at the lock with the state
-//!   locked ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)). So it comes
-//!   before the first call of the next owner, which locks the state after it, or finds the lock taken.
-//! * So any thread may send gathered bytes at any time, with a reference to the descriptor and the
-//!   state's lock, and without the write lock: they never come in between the pieces of a
-//!   `write_all`.
+//! * Gathered bytes are sent before all bytes that are written later. Only an operation that has
+//!   the write lock of the descriptor makes a call that sends other bytes, and it sends the
+//!   gathered bytes first.
+//! * A write appends only while no operation has the write lock: it checks the lock with the state
+//!   locked ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)). So it either
+//!   finds the lock taken, or comes before the first call of the next owner, which locks the state
+//!   afterwards.
+//! * Therefore any thread may send gathered bytes at any time with the state locked, without the
+//!   write lock: they never appear between the pieces of a `write_all`.
 //!
 //! # Errors
-//! If gathered bytes cannot be sent, their writes have returned `Ok` already. The error is kept, and
-//! the next write, flush, shutdown or close of the writing side, or the read that finds the end of
-//! the stream, returns it, once. Afterwards nothing is gathered, so that the kernel answers each
-//! write itself.
+//! If gathered bytes cannot be sent, their writes have already returned `Ok`. The error is kept and
+//! returned once: by the next write, flush or shutdown of the sending side, or by a read that finds
+//! the end of the stream. Afterwards no write is gathered, so that each gets the kernel's own
+//! answer.
 //!
 //! # Deadlines
-//! Gathered bytes are accepted bytes, as those in the send buffer of the kernel: a deadline that
-//! passes does not take them back. It ends writes and flushes that wait.
+//! Gathered bytes count as accepted, like those in the send buffer of the kernel: a deadline that
+//! passes does not discard them. It ends writes and flushes that wait.
 //!
 //! # Locks
 //! The state's lock is held during send(2), which does not wait, and never while wakers run. A
-//! thread that has it may take the locks of [`unsent`](crate::rt::unsent).
+//! thread that holds it may take the locks of [`unsent`](crate::rt::unsent).
 //!
 //! # Ownership
 //! The lists of threads, sysmon and snapshots use the [`Gathering`], which is not a handle of the
-//! socket: it keeps nothing open, and its flush runs no code of the user. The descriptor's number
-//! may be used with the state locked until the state is *gone*, which the last reference and a
-//! conversion set, under the lock, before the number is closed or given away. Only the flusher takes
-//! a handle, for each of its polls, and the state counts it ([`State::borrow`]).
+//! socket: it keeps no socket open, and its flush runs no user code. With the state locked, the
+//! descriptor's number may be used until the state is *gone*. The close and the conversion of a
+//! socket mark the state as gone, under its lock, before the number is closed or given away. Only
+//! the flusher takes a handle, during each of its polls, and the state counts it
+//! ([`State::borrow`]).
 //!
 //! # Fork
 //! A child of fork(2) discards its copy of the bytes: the parent sends them.
@@ -70,10 +72,10 @@ use crate::sys::socket;
 
 /// The maximum number of gathered bytes per socket.
 pub(crate) const GATHERED_MAX: usize = 64 << 10;
-/// A write of this size is sent at once, together with what is gathered: copying it costs more than
-/// the call.
+/// A write of this size or more is sent at once, together with the gathered bytes, because copying
+/// it costs more than the call.
 const LARGE: usize = 16 << 10;
-/// After every this many writes, one takes a unit from the budget of the turn.
+/// The number of gathered writes per unit of the budget of a turn.
 const WRITES_A_UNIT: u32 = 256;
 /// The number of empty buffers that a thread keeps.
 const SPARES: usize = 16;
@@ -82,13 +84,13 @@ const FIRST: usize = 1 << 10;
 
 /// The option is set.
 const ON: u8 = 1;
-/// The socket took less than everything.
+/// The socket did not accept all bytes.
 const BLOCKED: u8 = 1 << 1;
 /// A send failed.
 const FAILED: u8 = 1 << 2;
-/// The sending side was shut down, which happens once everything is sent.
+/// The sending side is to be shut down when everything is sent, or is shut down.
 const SHUT: u8 = 1 << 3;
-/// The number must not be used any more.
+/// The number must no longer be used.
 const GONE: u8 = 1 << 4;
 
 thread_local! {
@@ -102,13 +104,13 @@ pub(crate) struct Cork {
     state: Mutex<State>,
 }
 
-/// The cork of a descriptor, for threads that have no handle of it.
+/// The cork of a descriptor, for threads that have no handle of the socket.
 pub(crate) struct Gathering {
     pub(super) cork: Cork,
     pub(super) number: RawFd,
     /// The index and the generation of the slot.
     slot: (u32, u32),
-    /// Whether a send may fail because the connection is not established yet.
+    /// Whether a send may fail with EINPROGRESS because the connection is not established yet.
     may_be_early: bool,
     /// Starts the task that waits for room.
     start_flusher: Box<dyn Fn(Arc<Gathering>) + Send + Sync + RefUnwindSafe + UnwindSafe>,
@@ -125,8 +127,8 @@ impl Gathering {
         Gathering { cork: Cork::new(), number, slot, may_be_early, start_flusher: Box::new(start_flusher) }
     }
 
-    /// Sends what is gathered. Returns whether nothing is left. An error is kept. `is_listed` tells
-    /// whether the thread has taken the socket out of its list.
+    /// Sends the gathered bytes, as many as the socket accepts. Returns whether none are left. An
+    /// error is kept. `is_listed` tells whether the caller has taken the socket out of a list.
     pub(super) fn send(&self, is_listed: bool) -> bool {
         self.sending(|state| {
             if is_listed {
@@ -135,21 +137,21 @@ impl Gathering {
             if state.has(GONE) {
                 return (true, None);
             }
-            // SAFETY: the number is open: it is closed or given away after the state is gone, and the
-            // lock is held during the call.
+            // SAFETY: the number is open: the lock is held during the call, and GONE is set under
+            // this lock before the number is closed or given away.
             let fd = unsafe { BorrowedFd::borrow_raw(self.number) };
             let Sent { is_empty, done } = state.send(fd, self.may_be_early);
             (is_empty, done)
         })
     }
 
-    /// Sends what is gathered and then `bufs`; see [`State::send_with`].
+    /// Sends the gathered bytes and then `bufs`; see [`State::send_with`].
     pub(super) fn send_with(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         self.sending(|state| state.send_with(fd, bufs, self.may_be_early))
     }
 
-    /// Calls `send` with the state locked, and then counts what it has sent and wakes the task that it
-    /// returns.
+    /// Calls `send` with the state locked. Then counts the gathered bytes that it has sent, and
+    /// wakes the flusher if `send` returns its waker.
     fn sending<T>(&self, send: impl FnOnce(&mut State) -> (T, Option<Waker>)) -> T {
         let (before, (sent, done), left) = {
             let mut state = self.cork.lock();
@@ -160,8 +162,8 @@ impl Gathering {
         sent
     }
 
-    /// Counts gathered bytes that were sent: for a read that waits for the answer, and because their
-    /// writes were free.
+    /// Counts gathered bytes that were sent. The call is recorded for a read that then waits for
+    /// the answer, and the bytes are charged to the budget, because their writes were not.
     fn count(&self, bytes: usize) {
         if bytes > 0 {
             context::record_call(true, self.number);
@@ -169,7 +171,8 @@ impl Gathering {
         }
     }
 
-    /// Called after a call that sent gathered bytes: makes sure that the rest is sent.
+    /// Starts a flusher if the socket is blocked and has none. Called after a call that sent
+    /// gathered bytes.
     pub(super) fn follow_up(self: &Arc<Self>) {
         let wants_flusher = {
             let mut state = self.cork.lock();
@@ -185,7 +188,8 @@ impl Gathering {
         }
     }
 
-    /// Ends the flusher if nothing is left to send; otherwise keeps its waker.
+    /// Returns whether nothing is left to send, so that the flusher ends. Otherwise keeps its
+    /// waker.
     pub(super) fn ends_flusher(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut state = self.cork.lock();
@@ -200,12 +204,13 @@ impl Gathering {
         ends
     }
 
-    /// Called when the flusher ends.
+    /// Records that the flusher has ended.
     pub(super) fn forget_flusher(&self) {
         let _old = self.cork.lock().flusher.take();
     }
 
-    /// Ends the use of the number: it is about to be closed or given away. Returns what is left.
+    /// Marks the state as gone, because the number is about to be closed or given away. Returns the
+    /// buffer and the number of its bytes that were sent.
     pub(super) fn retire(&self) -> (Vec<u8>, usize) {
         let (rest, flusher) = {
             let mut state = self.cork.lock();
@@ -216,7 +221,7 @@ impl Gathering {
         rest
     }
 
-    /// Identifies it among those that live.
+    /// Returns a number that is unique among live gatherings.
     fn id(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
@@ -241,7 +246,7 @@ impl Drop for Gathering {
     }
 }
 
-/// Wakes the task that waits for room. It is of this crate, so no code of the user runs.
+/// Wakes the flusher. Its task belongs to this crate, so no user code runs.
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
@@ -256,39 +261,40 @@ impl fmt::Debug for Gathering {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// [`ON`], and what speaks against it. Writes are gathered while it is exactly `ON`.
+    /// A combination of [`ON`] and the constants after it. Writes are gathered while this is
+    /// exactly `ON`.
     flags: u8,
     bytes: Vec<u8>,
-    /// The number of `bytes` that are sent.
+    /// The number of `bytes`, from the front, that were sent.
     sent: usize,
-    /// The thread list that the socket is in, or 0. Set when it enters, and cleared by the thread
-    /// that has taken it out and flushes: while it is set, a flush will follow.
+    /// The list that the socket is in, or 0. Set when the socket is added to the list, and cleared
+    /// by the thread that has taken it out and flushes it. While it is set, a flush follows.
     list: usize,
-    /// Whether it was ever blocked.
+    /// Whether the socket was ever blocked.
     was_blocked: bool,
-    /// The error that the next operation returns. [`FAILED`] is set.
+    /// The error that the next operation returns. [`FAILED`] is then set.
     error: Option<io::Error>,
-    /// Whether a task waits for room, and its waker.
+    /// `Some` if there is a flusher; contains its waker if it waits.
     pub(super) flusher: Option<Option<Waker>>,
-    /// The number of handles of the socket that the crate has for a moment.
+    /// The number of handles that the flusher has at the moment.
     borrowed: usize,
 }
 
-/// What a call that writes does with the bytes that its descriptor has gathered.
+/// Whether a call that writes must send gathered bytes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gathered {
-    /// Nothing: there are none.
+    /// There are no gathered bytes.
     Nothing,
-    /// It sends them first.
+    /// The call must send them first.
     First,
 }
 
-/// What became of a write.
+/// The outcome of an attempt to append a write.
 #[derive(Debug)]
 pub(super) enum Appended {
-    /// It is gathered. True for the first one of this thread's stretch.
+    /// The write is gathered. True if this added the first socket to this thread's list.
     All(bool),
-    /// It must be sent.
+    /// The write must be sent.
     Refused,
 }
 
@@ -296,9 +302,9 @@ pub(super) enum Appended {
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Sent {
-    /// Whether everything is sent, or discarded.
+    /// Whether all bytes are sent or discarded.
     pub(super) is_empty: bool,
-    /// The task that waited for room, if there is nothing left to send.
+    /// The waker of the flusher, if nothing is left to send.
     pub(super) done: Option<Waker>,
 }
 
@@ -335,19 +341,20 @@ impl State {
         self.flags = self.flags & !ON | u8::from(on);
     }
 
-    /// Counts a handle that the crate takes for a moment, with the lock held, if `take` returns one.
+    /// Calls `take`, which takes a handle for the flusher, with the lock held. Counts the handle if
+    /// `take` returns one.
     pub(super) fn borrow<T>(&mut self, take: impl FnOnce() -> Option<T>) -> Option<T> {
         let taken = take()?;
         self.borrowed += 1;
         Some(taken)
     }
 
-    /// Called when such a handle was dropped.
+    /// Called after such a handle was dropped.
     pub(super) fn give_back(&mut self) {
         self.borrowed -= 1;
     }
 
-    /// Returns whether the crate has a handle.
+    /// Returns whether the flusher has a handle.
     pub(super) fn is_borrowed(&self) -> bool {
         self.borrowed > 0
     }
@@ -360,7 +367,7 @@ impl State {
         self.sent == self.bytes.len()
     }
 
-    /// Returns whether a task must be started that waits for room, and enters it.
+    /// Returns whether a flusher must be started, and if so, records it.
     pub(super) fn wants_flusher(&mut self) -> bool {
         let wants = self.has(BLOCKED) && self.flusher.is_none() && !self.has(GONE) && !fork::is_child();
         if wants {
@@ -369,7 +376,7 @@ impl State {
         wants
     }
 
-    /// Returns whether the sending side is to be shut down, or is.
+    /// Returns whether the sending side is shut down, or is to be.
     pub(super) fn is_shut(&self) -> bool {
         self.has(SHUT)
     }
@@ -378,15 +385,16 @@ impl State {
         self.flags |= SHUT;
     }
 
-    /// Returns the error of bytes that were gathered, once.
+    /// Returns the error of gathered bytes that could not be sent, and clears it.
     pub(super) fn take_error(&mut self) -> io::Result<()> {
         self.error.take().map_or(Ok(()), Err)
     }
 
-    /// Appends a write of `len` bytes, while no operation has the write lock.
+    /// Appends a write of `len` bytes. No operation may have the write lock. Calls `socket` if the
+    /// socket must be added to the list of this thread.
     ///
     /// # Errors
-    /// Returns the error of earlier bytes.
+    /// Returns the error of earlier gathered bytes.
     #[inline]
     pub(super) fn append(
         &mut self,
@@ -402,7 +410,8 @@ impl State {
             return Ok(Appended::Refused);
         }
         let list = unsent::list();
-        // A socket that is in the list of this thread is flushed.
+        // A socket in the list of this thread will be flushed. Otherwise, the thread must be in a
+        // turn that flushes at its end.
         if self.list != list && !(context::gathers_writes() && unsent::has_list()) {
             return Ok(Appended::Refused);
         }
@@ -423,7 +432,7 @@ impl State {
         Ok(Appended::All(is_first))
     }
 
-    /// Sends the gathered bytes, as many as the socket takes. An error is kept.
+    /// Sends the gathered bytes, as many as the socket accepts. An error is kept.
     fn send(&mut self, fd: BorrowedFd<'_>, may_be_early: bool) -> Sent {
         if fork::is_child() {
             self.empty();
@@ -442,12 +451,13 @@ impl State {
         self.end(fd)
     }
 
-    /// Sends the gathered bytes and then `bufs`, of which at most [`IOVECS_MAX`](socket::IOVECS_MAX)
-    /// minus one are sent, for an operation that has the write lock. Returns the number of bytes of
-    /// `bufs` that were sent, and the task of [`Sent::done`].
+    /// Sends the gathered bytes and then `bufs`, for an operation that has the write lock. A call
+    /// takes at most [`IOVECS_MAX`](socket::IOVECS_MAX) buffers, including the gathered bytes.
+    /// Returns the number of bytes of `bufs` that were sent, and the waker of [`Sent::done`].
     ///
     /// # Errors
-    /// Returns `WouldBlock` if none was. Otherwise the error of the socket, or of earlier bytes.
+    /// Returns `WouldBlock` if none was sent, the error of the socket, or the error of earlier
+    /// gathered bytes.
     fn send_with(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -514,14 +524,15 @@ impl State {
         give_back(std::mem::take(&mut self.bytes));
     }
 
-    /// Takes the gathered bytes out.
+    /// Takes the gathered bytes out. Returns the buffer and the number of its bytes that were sent.
     fn take(&mut self) -> (Vec<u8>, usize) {
         let taken = (std::mem::take(&mut self.bytes), self.sent);
         self.empty();
         taken
     }
 
-    /// Called when everything is sent.
+    /// Called when all bytes are sent or discarded: frees the buffer, and shuts down the sending
+    /// side if that is due.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
         // A child of fork(2) shares the socket with its parent, which may have bytes left.
@@ -533,7 +544,7 @@ impl State {
     }
 }
 
-/// Returns whether a send failed because it has to wait: for room, or for the connection.
+/// Returns whether a send failed because it must wait, for room or for the connection.
 fn waits_for_room(error: &io::Error, may_be_early: bool) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || (may_be_early && error.raw_os_error() == Some(libc::EINPROGRESS))
 }
@@ -544,7 +555,8 @@ fn spare() -> Vec<u8> {
     spare.unwrap_or_else(|| Vec::with_capacity(FIRST))
 }
 
-/// Keeps a buffer for the next socket that gathers. A socket without gathered bytes has none.
+/// Keeps a buffer for the next socket of this thread that gathers writes. A socket without gathered
+/// bytes has no buffer.
 fn give_back(mut buffer: Vec<u8>) {
     if buffer.capacity() == 0 {
         return;

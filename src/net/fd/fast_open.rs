@@ -1,21 +1,21 @@
-//! TCP Fast Open: the kernel begins a connection with the first data (TCP_FASTOPEN_CONNECT,
-//! tcp(7)).
+//! TCP Fast Open: the kernel begins the connection when the first data is sent
+//! (TCP_FASTOPEN_CONNECT, tcp(7)).
 //!
 //! # States
 //! *deferred* (connect(2) returned 0 and sent nothing; the socket is in SYN-SENT) → *begun* (the
 //! SYN is sent, with the first data, or without data because a wait came first) → *established*.
 //!
 //! # Rules
-//! * The first wait begins the connection. Nothing else would: a read of a deferred socket returns
-//!   EAGAIN, and no event follows. A descriptor is registered with the poller before its first
-//!   wait, so this is done there (`Fd::register`), by a send of no bytes, which makes the kernel
-//!   send the SYN.
-//! * A send whose data does not fit into the SYN returns EINPROGRESS. It waits, as after EAGAIN
-//!   (`Fd::is_early`).
-//! * In SYN-SENT the kernel treats shutdown(2), and the close of the last descriptor, as an abort.
-//!   A task performs them when the connection is established, on a duplicate, so the FIN is sent
-//!   and data that was sent with the SYN is not lost. If the connection was begun without data,
-//!   nothing can be lost, and the close is immediate.
+//! * The first wait begins the connection, because nothing else would: a read of a deferred socket
+//!   returns EAGAIN, and no event follows. A descriptor is registered with the poller before its
+//!   first wait, so this is done at the registration (`Fd::register`), by a send of no bytes, which
+//!   makes the kernel send the SYN.
+//! * A send whose data does not fit into the SYN returns EINPROGRESS. The operation then waits, as
+//!   after EAGAIN (`Fd::is_early`).
+//! * In SYN-SENT, shutdown(2) and the close of the last descriptor abort the connection. So a task
+//!   performs them on a duplicate when the connection is established: the FIN is sent, and data
+//!   that was sent with the SYN is not lost. If the connection was begun without data, nothing can
+//!   be lost, and the close is immediate.
 //!
 //! # Cancellation
 //! The task ends when the connection is established or has failed, at the latest when the kernel
@@ -27,24 +27,24 @@ use std::os::fd::BorrowedFd;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::{option, socket};
 
-/// How a socket's connection is begun: one of the constants below.
+/// How the connection of a socket was or will be begun: one of the constants below.
 ///
-/// ORDERING: the kernel has the truth and is asked under its own lock; the value guards nothing. A
-/// stale value leads to another query.
+/// ORDERING: Relaxed: the value guards no other memory. The kernel knows the actual state, so a
+/// stale value only leads to another query.
 #[derive(Debug, Default)]
 pub(super) struct FastOpen(AtomicU32);
 
 /// With connect(2).
 const NEVER: u32 = 0;
-/// With the first data or the first wait, neither of which has happened as far as is known.
+/// With the first data or the first wait. Neither is known to have happened.
 const DEFERRED: u32 = 1;
-/// With a wait, without data.
+/// By a wait, without data.
 pub(super) const WAITED: u32 = 2;
 /// With the first data.
 const SENT: u32 = 3;
 
-/// Returns `None` unless the socket is in SYN-SENT; otherwise the number of segments that it has
-/// sent: 0 if the connect is deferred, 1 for the SYN, 2 for the SYN and data.
+/// Returns the number of segments that a socket in SYN-SENT has sent: 0 if the connect is deferred,
+/// 1 for the SYN, 2 for the SYN and data. Returns `None` in any other state.
 pub(super) fn connecting(fd: BorrowedFd<'_>) -> Option<u32> {
     option::syn_segments(fd)
 }
@@ -54,7 +54,7 @@ impl FastOpen {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Notes that connect(2) may have been deferred.
+    /// Records that connect(2) may have been deferred.
     pub(super) fn defer(&self) {
         self.0.store(DEFERRED, Ordering::Relaxed);
     }

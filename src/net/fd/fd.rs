@@ -1,7 +1,7 @@
 //! [`Fd`]: a descriptor with its lock and its poll handle, and the close protocol.
 //!
-//! This is the counterpart of Go's `internal/poll.FD`. Making calls and waiting is in
-//! [`operation`](super::operation).
+//! This is the counterpart of Go's `internal/poll.FD`. [`operation`](super::operation) makes the
+//! system calls and waits.
 //!
 //! # States
 //! *open* → (`begin_close`: no operation begins, all waiters are woken) → *closing*, while calls
@@ -11,31 +11,32 @@
 //! # Invariants
 //! * 1 — the number is used only under a reference, and closed once, by whichever operation drops
 //!   the last reference. No reference is held during a wait, so a close never waits for a future
-//!   that is not polled. Gathered writes are also sent with the lock of the [`Gathering`], which knows
-//!   when the number is gone.
-//! * F1 — the generation changes before the number is closed, so an event of the next owner of the
-//!   number reaches the next owner. A lent number (`AsyncFd`) is not closed: it leaves the poller
-//!   explicitly, before its owner may close it.
-//! * F2 — close(2) does not block a worker. With SO_LINGER set it waits, so it runs on a pool for
-//!   such closes. The socket is asked for the option if anyone may have set it: this handle, an owner of a
-//!   duplicate, or the listener from which the connection inherits it.
-//! * F3 — memory that the kernel still reads after its calls ([`Loans`]) is recalled before
-//!   close(2), after the last call.
+//!   that is not polled. Gathered writes may be sent under the lock of the [`Gathering`] instead,
+//!   which is marked as gone before the number is closed.
+//! * F1 — the generation changes before the number is closed, so that no event is attributed to
+//!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
+//!   poller explicitly, before its owner may close it.
+//! * F2 — close(2) does not block a worker. With SO_LINGER set, it waits, so it runs on a separate
+//!   thread pool. The option is read from the socket if it may be set: by this handle, by the owner
+//!   of a duplicate, or by the listener, from which a connection inherits it.
+//! * F3 — memory that the kernel still reads after the calls have returned ([`Loans`]) is recalled
+//!   after the last call and before close(2).
 //!
 //! # Exposed descriptors
 //! A descriptor that came from outside, or that was handed out (`as_fd`, `control`), may have
-//! duplicates, in this process or in another one. They keep the socket open beyond our close and
-//! can change its options. Nothing is therefore assumed about an exposed socket: it leaves epoll
-//! explicitly, SO_LINGER and O_NONBLOCK are checked, a short count proves nothing (kTLS ends a call
-//! at a record), and every send is copied. The flag is never cleared.
+//! duplicates, in this process or in another one. They keep the socket open after our close and can
+//! change its options. So nothing is assumed about an exposed socket: it is removed from epoll
+//! explicitly, SO_LINGER is checked, O_NONBLOCK is set again, a short count proves nothing (kTLS
+//! ends a call at a record), and every send is copied. The flag is never cleared.
 //!
 //! # Cancellation
 //! If a [`Closed`] future is dropped, the close completes by itself.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go)
-//! The order is the same: mark as closed, wake the lock's queue, evict the poller's waiters, drop
-//! the own reference, wait until destroyed. A second close is not an error: it waits for the same
-//! end. close(2) is not repeated after EINTR.
+//! The order is nearly the same: mark as closed, take the waiters of the lock and of the poller,
+//! drop the closer's reference, wait until the descriptor is destroyed. Go wakes the waiters before
+//! it drops the reference; here they are woken last, because a waker may block. A second close is
+//! not an error: it waits for the end of the first. close(2) is not repeated after EINTR.
 
 use std::any::Any;
 use std::fmt;
@@ -72,47 +73,47 @@ use crate::trace;
 pub(crate) struct Fd {
     pub(crate) poll: PollHandle,
     number: RawFd,
-    /// [`LENT`] and the flags below it.
+    /// A combination of [`LENT`] and the constants after it.
     flags: AtomicU8,
-    /// Per direction, the number of waits in a row that ended as
-    /// [`awaits_edges`](Fd::awaits_edges) relies on.
+    /// The number of consecutive waits per direction that ended in the way on which
+    /// [`awaits_edges`](Fd::awaits_edges) relies.
     pub(super) waits: [AtomicU8; 2],
-    /// std's relative timeouts in nanoseconds, per direction; 0 for none.
+    /// The relative timeout of each direction in nanoseconds, or 0 for none.
     timeouts: [AtomicU64; 2],
     pub(crate) mutex: FdMutex,
     rare: LazyBox<Rare>,
 }
 
-/// The number has another owner, and the close leaves it open.
+/// The number has another owner, so the close leaves it open.
 const LENT: u8 = 1;
-/// A TCP socket that is not a multipath one: a short count is evidence.
+/// The socket is TCP but not multipath TCP, so a short count is evidence.
 const PLAIN_TCP: u8 = 1 << 1;
 /// The descriptor may have duplicates.
 const EXPOSED: u8 = 1 << 2;
 /// SO_LINGER may be set.
 const LINGERS: u8 = 1 << 3;
-/// Receiving was shut down here.
+/// Receiving was shut down through this handle.
 const RECEIVING_SHUT: u8 = 1 << 4;
-/// Writes are gathered: on a listener, those of its connections; on a new connection, from the
-/// moment on at which it has its owner.
+/// Writes are to be gathered. On a listener, this applies to its connections. On a new connection,
+/// it takes effect when the connection has an owner.
 const WANTS_GATHERING: u8 = 1 << 5;
 
-/// Memory that the kernel reads after the calls that lent it.
+/// Memory that the kernel may read after the calls that lent it have returned.
 pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
     /// Ends lending, because the descriptor is about to be handed out. When this returns, no call
     /// that lends memory is in progress, and none follows.
     fn end(&self);
 
-    /// Makes the kernel give up the remaining memory, unless the socket may have other users.
+    /// Makes the kernel release the remaining memory, unless the socket may have other users.
     /// Returns whether it will do so soon. Called when no call on the socket is in progress or can
     /// follow, and this process is about to close its last descriptor.
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
 
-    /// Blocks until the kernel has given up the recalled memory, for a limited time.
+    /// Blocks until the kernel has released the recalled memory, for a limited time.
     fn wait(&self, fd: BorrowedFd<'_>);
 }
 
-/// A value that is dropped when the number has been closed or is given away.
+/// A value that is dropped after the number was closed or given away.
 pub(crate) trait Guard: fmt::Debug + Send + RefUnwindSafe + UnwindSafe {}
 
 impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
@@ -121,12 +122,12 @@ impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
 #[derive(Debug, Default)]
 struct Rare {
     guard: Mutex<Option<Box<dyn Guard>>>,
-    /// The end of a close, for its waiters.
+    /// The completion of the close, created by the first explicit close.
     gone: OnceLock<Arc<Gone>>,
     fast_open: FastOpen,
     loans: OnceLock<Arc<dyn Loans>>,
     gathering: OnceLock<std::sync::Arc<Gathering>>,
-    /// The number of an error that was taken from the socket and that no read has returned.
+    /// The errno of an error that was taken from the socket and that no read has returned yet.
     taken_error: Mutex<Option<i32>>,
 }
 
@@ -196,7 +197,7 @@ impl Fd {
         }
     }
 
-    /// Borrows a non-blocking descriptor, whose owner must keep it open for as long as this lives.
+    /// Borrows a non-blocking descriptor. Its owner must keep it open for the lifetime of the `Fd`.
     ///
     /// # Errors
     /// Returns the error of [`PollHandle::open`].
@@ -217,12 +218,12 @@ impl Fd {
         }
     }
 
-    /// Keeps `guard` for as long as the number. The descriptor is new.
+    /// Keeps `guard` until the number is closed or given away. The `Fd` must be new.
     pub(crate) fn hold(&mut self, guard: impl Guard + 'static) {
         self.rare = LazyBox::from(Rare { guard: Mutex::new(Some(Box::new(guard))), ..Rare::default() });
     }
 
-    /// Returns the number to a caller that holds a reference.
+    /// Returns the descriptor. The caller must hold a reference.
     #[inline]
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
         // SAFETY: the number is ours (or, lent, its owner's) until `destroy` or `take`, which come
@@ -230,8 +231,8 @@ impl Fd {
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// Lends the number to code that may do anything with it, and marks the descriptor as exposed.
-    /// No memory is lent from here on.
+    /// Returns the descriptor for code that may do anything with it, and marks it as exposed. From
+    /// here on, no memory is lent to the kernel.
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
         self.flush_gathered();
         if !self.is_exposed() {
@@ -260,13 +261,13 @@ impl Fd {
         self.has(PLAIN_TCP)
     }
 
-    /// Returns whether a count shorter than asked for means that the next call would wait.
+    /// Returns whether a short count means that the next call would wait.
     #[inline]
     pub(crate) fn trusts_short_counts(&self) -> bool {
         os::SHORT_COUNTS_ARE_EVIDENCE && self.flags.load(Ordering::Relaxed) & (PLAIN_TCP | EXPOSED) == PLAIN_TCP
     }
 
-    /// Returns whether SO_LINGER may be set here, and so on sockets accepted here.
+    /// Returns whether SO_LINGER may be set, here and on sockets accepted from this one.
     pub(crate) fn may_linger(&self) -> bool {
         self.has(LINGERS | EXPOSED)
     }
@@ -275,7 +276,7 @@ impl Fd {
         self.flags.fetch_or(LINGERS, Ordering::Relaxed);
     }
 
-    /// Returns whether connections, or this one, are to gather writes.
+    /// Returns whether this connection, or the connections of this listener, are to gather writes.
     #[inline]
     pub(crate) fn wants_gathering(&self) -> bool {
         self.has(WANTS_GATHERING)
@@ -285,7 +286,7 @@ impl Fd {
         self.flags.fetch_or(WANTS_GATHERING, Ordering::Relaxed);
     }
 
-    /// Returns the state of gathered writes, if they were ever gathered.
+    /// Returns the state of gathered writes, if gathering was ever turned on.
     #[inline]
     pub(super) fn gathering(&self) -> Option<&std::sync::Arc<Gathering>> {
         self.rare.get()?.gathering.get()
@@ -295,19 +296,19 @@ impl Fd {
         self.rare.get_or_default().gathering.get_or_init(|| std::sync::Arc::new(make()))
     }
 
-    /// Takes the error of the socket, which the kernel reports only once, for an operation that is not
-    /// a read. The next read that finds the end of the stream returns it too.
+    /// Takes the error of the socket (SO_ERROR) for an operation that is not a read. The kernel
+    /// reports it only once, so it is kept for the next read that finds the end of the stream.
     pub(crate) fn take_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
         let mut taken = self.rare.get_or_default().taken_error.lock();
-        // Locked before the call: a read that finds the end because of it then waits for the error.
+        // Locked first: a read that finds the end of the stream after the call waits for the error.
         if let Some(errno) = socket::take_error(fd)?.and_then(|error| error.raw_os_error()) {
             *taken = Some(errno);
         }
         Ok(taken.map(io::Error::from_raw_os_error))
     }
 
-    /// Called by a read that found the end of the stream: returns the error that was taken before, or
-    /// that of bytes that could not be sent. The kernel reports each only once.
+    /// Returns, once, the error that [`take_error`](Fd::take_error) took, or that of gathered bytes
+    /// that could not be sent. Called by a read that found the end of the stream.
     #[cold]
     pub(crate) fn end_of_stream(&self) -> io::Result<()> {
         let taken = self.rare.get().and_then(|rare| rare.taken_error.lock().take());
@@ -322,8 +323,8 @@ impl Fd {
         self.flags.fetch_or(RECEIVING_SHUT, Ordering::Relaxed);
     }
 
-    /// Returns whether receiving is shut down, here or by the peer. Asks the kernel if another user
-    /// of the socket may have shut it down. The caller must hold a reference.
+    /// Returns whether receiving was shut down, by this handle or by the peer. Asks the kernel if
+    /// another user of the socket may have shut it down. The caller must hold a reference.
     #[cold]
     pub(crate) fn is_receiving_shut(&self) -> bool {
         self.has(RECEIVING_SHUT)
@@ -332,12 +333,12 @@ impl Fd {
     }
 
     /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it. For calls that have no
-    /// flag against blocking. If it is cleared between this and the call, the call blocks. The
-    /// caller must hold a reference.
+    /// equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared before the call is made, the call
+    /// blocks. The caller must hold a reference.
     #[inline]
     pub(crate) fn ensure_nonblocking(&self) {
         if self.has(LENT | EXPOSED) {
-            // If the number is not an open descriptor, the call fails as well.
+            // If this fails because the number is not an open descriptor, so does the call.
             let _ = sys::fd::make_nonblocking(self.borrow());
         }
     }
@@ -346,7 +347,7 @@ impl Fd {
     /// close(2).
     ///
     /// # Panics
-    /// If loans of another type were created first: a descriptor has one kind.
+    /// Panics if loans of another type were created first: a descriptor has one kind of loans.
     pub(crate) fn loans<L: Loans + Default>(&self) -> &L {
         let loans = &**self.rare.get_or_default().loans.get_or_init(|| Arc::new(L::default()));
         // ORDERING: pairs with the fence in `expose`: either this sees the flag, or `expose` sees
@@ -358,13 +359,13 @@ impl Fd {
         (loans as &dyn Any).downcast_ref().expect("a descriptor has one kind of loans")
     }
 
-    /// Returns the loans, if there were ever any.
+    /// Returns the loans, if they were created.
     #[inline]
     pub(crate) fn loans_if_any(&self) -> Option<&dyn Loans> {
         self.rare.get()?.loans.get().map(|loans| &**loans)
     }
 
-    /// Sets the loans of a test.
+    /// Sets the loans, for tests.
     #[cfg(test)]
     pub(crate) fn set_loans(&self, loans: Arc<dyn Loans>) {
         let _ = self.rare.get_or_default().loans.set(loans);
@@ -374,7 +375,7 @@ impl Fd {
         self.number
     }
 
-    /// Makes a call that concerns no direction, such as an option or a name, under a reference.
+    /// Makes a call that belongs to no direction, such as getsockopt(2), under a reference.
     pub(crate) fn with<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> Result<T, Failure> {
         self.mutex.incref()?;
         let result = call(self.borrow());
@@ -388,7 +389,7 @@ impl Fd {
         self.poll.set_deadline(direction, deadline)
     }
 
-    /// Returns the relative timeout of operations in one direction.
+    /// Returns the relative timeout of operations in a direction.
     #[inline]
     pub(crate) fn timeout(&self, direction: Direction) -> Option<Duration> {
         match self.timeouts[direction as usize].load(Ordering::Relaxed) {
@@ -397,8 +398,8 @@ impl Fd {
         }
     }
 
-    /// Sets the relative timeout of one direction. Zero is refused, as in std; `None` means no
-    /// timeout.
+    /// Sets the relative timeout of a direction; `None` means no timeout. Zero is refused, as in
+    /// std.
     pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(
@@ -410,8 +411,8 @@ impl Fd {
         Ok(())
     }
 
-    /// Begins the close unless it has begun, and returns its completion. `before` runs once, while
-    /// the number is still open.
+    /// Begins the close unless it has begun, and returns its completion. If the close has not
+    /// begun, `before` runs first, while the number is open.
     pub(crate) fn close(&self, before: impl FnOnce()) -> Arc<Gone> {
         let gone = self.rare.get_or_default().gone.get_or_init(Arc::default).clone();
         if self.mutex.incref().is_ok() {
@@ -438,22 +439,22 @@ impl Fd {
             if self.mutex.decref() {
                 self.destroy();
             }
-            // Last: a waker may block, or wait for the end of this close.
+            // The wakers run last, because a waker may block, or wait for the end of this close.
             wakers.wake_all();
         }
     }
 
-    /// Called after the last reference was dropped: leaves the poller, then calls close(2), once.
+    /// Leaves the poller and calls close(2). Called once, after the last reference was dropped.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
         let unfinished = self.unfinished();
         let mut rest = self.take_gathered();
-        // A drop does not start a runtime that was shut down.
+        // A drop must not start a runtime that was shut down.
         let may_start = || !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
         if rest.is_some() && !may_start() {
             rest = None;
-            // The peer must not take the end for a regular one.
+            // Reset the connection, so that the peer does not mistake its end for a regular one.
             let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
         }
         let outlives = unfinished.is_some() || rest.is_some();
@@ -474,33 +475,33 @@ impl Fd {
         let mut fd = Some(unsafe { OwnedFd::from_raw_fd(self.number) });
         let guard = rare.and_then(|rare| rare.guard.lock().take());
         if let (Some(rest), Some(own)) = (rest, &fd) {
-            // Without a descriptor to spare, the number itself stays open until the rest is sent.
+            // If the duplicate fails, the number itself stays open until all is sent.
             if let Some(remainder) = socket::dup_cloexec(own.as_fd()).ok().or_else(|| fd.take()) {
                 Fd::finish_gathered(remainder, rest);
             }
         }
         let mut closing = Closing { fd, lingers: false, loans: None, guard, gone };
-        // A forked child has no pool, and its parent also has the socket.
+        // A forked child has no thread pool, and its parent has the socket too.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || outlives, self.may_linger());
         }
-        // Otherwise the kernel sends the rest.
+        // Otherwise the drop of `closing` closes the descriptor, and the kernel sends the rest.
         if closing.waits() && (closing.gone.is_some() || poller::is_running()) {
             spawn_close(move || closing.wait());
         }
-        // Otherwise the close is an abort.
+        // Otherwise the close aborts the connection.
         if let Some(unfinished) = unfinished.filter(|_| may_start()) {
             Fd::close_later(unfinished);
         }
     }
 
-    /// Takes the descriptor out without closing it. The caller must have the only handle, so no
-    /// operation is in progress.
+    /// Returns the descriptor without closing it. It has no other handle, so no operation is in
+    /// progress.
     pub(crate) fn take(self) -> Result<OwnedFd, Failure> {
         let mut wakers = self.mutex.begin_close()?;
         self.poll.evict(&mut wakers);
-        // The number stays in use elsewhere, so its registration must be removed explicitly.
+        // The number stays open, so its registration must be removed explicitly.
         self.poll.retire(self.borrow(), true);
         wakers.wake_all();
         // SAFETY: it is closed, and ours is the only reference, so this object no longer uses the
@@ -517,15 +518,15 @@ impl Drop for Fd {
     }
 }
 
-/// close(2) and the steps around it, on drop. If a shutdown empties the pool, calls that did not
-/// run are therefore closed too.
+/// Calls close(2) and performs the steps around it when it is dropped. So a descriptor is also
+/// closed if a shutdown removes its job from the pool.
 #[derive(Debug)]
 struct Closing {
     /// `Some` until it is closed.
     fd: Option<OwnedFd>,
-    /// SO_LINGER is set: close(2) waits.
+    /// SO_LINGER is set to a time other than zero, so close(2) waits.
     lingers: bool,
-    /// Memory that the kernel has not given up yet.
+    /// Memory that the kernel has not released yet.
     loans: Option<Arc<dyn Loans>>,
     guard: Option<Box<dyn Guard>>,
     gone: Option<Arc<Gone>>,
@@ -536,7 +537,7 @@ impl Closing {
     fn look(&mut self, loans: Option<&Arc<dyn Loans>>, may_be_shared: bool, may_linger: bool) {
         let Some(fd) = &self.fd else { return };
         self.loans = loans.filter(|loans| loans.recall(fd.as_fd(), may_be_shared)).cloned();
-        // Zero does not wait: it resets the connection.
+        // With a linger time of zero, close(2) does not wait: it resets the connection.
         self.lingers =
             may_linger && option::socket::linger(fd.as_fd()).ok().flatten().is_some_and(|linger| !linger.is_zero());
     }
@@ -545,7 +546,7 @@ impl Closing {
         self.lingers || self.loans.is_some()
     }
 
-    /// Blocks, then closes.
+    /// Waits for the loans, then closes the descriptor. Blocks.
     fn wait(mut self) {
         self.lingers = false;
         if let (Some(loans), Some(fd)) = (self.loans.take(), &self.fd) {
@@ -558,12 +559,11 @@ impl Drop for Closing {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
             if self.lingers {
-                // The pool did not run this, and waiting is not possible here: the kernel sends the
-                // rest in the background.
+                // The pool has not run this, and this thread must not block. Without SO_LINGER, the
+                // kernel sends the rest in the background.
                 let _ = option::socket::set_linger(fd.as_fd(), None);
             }
-            // The result is ignored: there is no caller to report it to, and the number is free
-            // whatever close(2) returns.
+            // The result is ignored: no caller receives it, and the number is free in any case.
             let _ = socket::close(fd);
         }
         poller::descriptor_closed();
@@ -574,9 +574,9 @@ impl Drop for Closing {
     }
 }
 
-/// A future that completes when a descriptor is closed.
+/// A future that completes when the descriptor is closed.
 #[derive(Debug)]
-#[must_use = "the close has begun; await this to know its end"]
+#[must_use = "the close has begun; await the future to wait until it has ended"]
 pub struct Closed {
     gone: Arc<Gone>,
     refused: bool,
@@ -593,7 +593,7 @@ impl Future for Closed {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.gone.poll(cx));
-        // A loop over closes that have ended must yield.
+        // A loop over completed closes must yield.
         context::poll_budget(cx, &mut self.refused).map(Ok)
     }
 }

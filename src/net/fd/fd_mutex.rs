@@ -1,12 +1,12 @@
 //! The lock of a descriptor: the read lock, the write lock, the number of system calls that use it,
 //! and whether it is closed, in one word.
 //!
-//! `Fd` consults it before every system call. A *reference* means that a system call (or a raw
-//! closure) is using the descriptor number. It is taken around that call only and never kept across
-//! a suspension. The *read lock* and the *write lock* serialise operations of one direction.
+//! `Fd` checks this word before every system call. A *reference* means that a system call (or a raw
+//! closure) is using the descriptor number. It is held during that call only, never across a
+//! suspension. The *read lock* and the *write lock* serialise operations of one direction.
 //! `write_all` keeps its lock across suspensions; all other operations hold lock and reference for
-//! one call. Closing marks the word; the operation that drops the last reference destroys the
-//! descriptor.
+//! one call. Closing sets a bit in the word. After that, the operation that drops the last
+//! reference destroys the descriptor.
 //!
 //! # The word
 //!
@@ -18,32 +18,34 @@
 //! | 3 | `READ_WAITERS` | the read queue may hold waiters, so `unlock` must check it | a waiter, under the queues' lock | the operation that empties the queue, under that lock |
 //! | 4 | `WRITE_WAITERS` | the write queue may hold waiters | as above | as above |
 //! | 5–7 | | unused | | |
-//! | 8–63 | refs | system calls in progress, and one for a closer until its `decref` | `incref`, `*_ref`, `begin_close` | `decref`, `unlock_ref` |
+//! | 8–63 | refs | system calls in progress, plus one for the closer until its `decref` | `incref`, `*_ref`, `begin_close` | `decref`, `unlock_ref` |
 //!
 //! # Invariants
-//! * M1 — a direction has one owner: its lock bit goes 0 → 1 by one CAS.
-//! * M2 — exactly one `decref` or `unlock_ref` returns "last", after `CLOSED`, when no reference is
-//!   left; none follows it.
-//! * M3 — a queue that holds a waiter has its bit set. A waiter enters only in the critical section
-//!   in which it saw (by CAS, or with the bit already set) that the lock was taken and the word not
-//!   closed. The owner's unlock, or the closer, therefore finds it.
-//! * M4 — no wake-up of an unlock is lost: all poll callers are woken, and the one future taken
-//!   from the queue either tries again, or passes the wake-up on when it is dropped
+//! * M1 — a direction has at most one owner: its lock bit is set only by a CAS on a word in which
+//!   it is clear.
+//! * M2 — exactly one `decref` or `unlock_ref` returns true: the one that leaves no reference when
+//!   `CLOSED` is set. No reference is taken afterwards.
+//! * M3 — a queue that holds a waiter has its bit set. A waiter enters the queue only in the
+//!   critical section in which it has seen (by its CAS, or because the bit was already set) that
+//!   the lock was taken and the word not closed. The owner's unlock, or the closer, therefore finds
+//!   it.
+//! * M4 — no wake-up of an unlock is lost: all poll callers are woken, and the one future that is
+//!   taken from the queue either tries again or, when it is dropped, passes the wake-up on
 //!   ([`FdMutex::cancel`]).
 //! * M5 — wakers are cloned, woken and dropped with the queues' lock released.
 //!
 //! # Memory ordering
 //! All decisions are made on one word, so no two locations have to be ordered. Locking is Acquire
-//! and unlocking Release: the next owner sees what the previous one did to the socket's state.
-//! `decref` is AcqRel: the caller that destroys the descriptor has seen the end of every call that
-//! used it. Other changes are also read-modify-writes, so release sequences stay intact. A stale
-//! load costs a failed CAS, or leads to the queues' lock, under which the relevant bits cannot be
-//! stale.
+//! and unlocking is Release: the next owner sees the changes of the previous one to the socket's
+//! state. `decref` is AcqRel: the caller that destroys the descriptor has seen the end of every
+//! call that used it. All other changes are read-modify-writes as well, so release sequences stay
+//! intact. A stale load costs a failed CAS, or leads to the queues' lock, under which the relevant
+//! bits cannot be stale.
 //!
 //! # Cancellation
-//! [`FdMutex::poll_lock`] keeps its key in the future; the future's `Drop` passes it to
-//! [`FdMutex::cancel`]. An owner that is dropped unlocks. Poll callers have no object to drop, so
-//! all of them are woken by every unlock.
+//! A future stores the key that [`FdMutex::poll_lock`] gives it, and its `Drop` passes the key to
+//! [`FdMutex::cancel`]. A future that is dropped while it owns the lock unlocks. Poll callers have
+//! no object to drop, so every unlock wakes all of them.
 //!
 //! # Compared with Go
 //! `internal/poll/fd_mutex.go` counts waiters in the word and posts a semaphore. Here there are
@@ -67,26 +69,25 @@ const WRITE_WAITERS: u64 = 1 << 4;
 const REFS_SHIFT: u32 = 8;
 const REF: u64 = 1 << REFS_SHIFT;
 
-/// The maximum number of references. A reference is held for one system call, so no program has
-/// this many unless it leaks guards; the limit turns that into an error long before the field could
-/// wrap.
+/// The maximum number of references. A reference is held for one system call, so only a leak of
+/// references can reach this limit. The limit turns the leak into an error long before the field
+/// can wrap.
 const REFS_MAX: u64 = (1 << 32) - 1;
 
-/// The maximum number of waiters per direction: Go's limit. Each is a task that waits to use one
-/// socket. A million of them means that the program is out of control, and the list's memory must
-/// be bounded.
+/// The maximum number of waiters per direction, the same as Go's. It bounds the memory of the
+/// queue. A million tasks that wait for the same socket mean that the program is out of control.
 const WAITERS_MAX: usize = (1 << 20) - 1;
 
 const FLAGS: u64 = CLOSED | READ_LOCKED | WRITE_LOCKED | READ_WAITERS | WRITE_WAITERS;
-const _: () = assert!(FLAGS & !(REF - 1) == 0, "the flags end below the reference count");
-const _: () = assert!(REFS_MAX < u64::MAX >> REFS_SHIFT, "the closer's reference fits above the bound");
+const _: () = assert!(FLAGS & !(REF - 1) == 0, "the flags must not overlap the reference count");
+const _: () = assert!(REFS_MAX < u64::MAX >> REFS_SHIFT, "the field must have room for the closer's reference");
 
 /// Why a lock or a reference was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockError {
     /// The descriptor is closed or being closed.
     Closed,
-    /// Too many references or waiters on one descriptor.
+    /// The descriptor has too many references or waiters.
     TooMany,
 }
 
@@ -105,7 +106,7 @@ const fn bits(direction: Direction) -> Bits {
     }
 }
 
-/// The waiters of both directions, allocated by the first lock that has to wait.
+/// The waiters of both directions, allocated by the first operation that has to wait for a lock.
 #[derive(Debug)]
 struct Queues {
     read: Waiters,
@@ -125,8 +126,7 @@ impl Queues {
 #[repr(C)]
 pub(crate) struct FdMutex {
     word: AtomicU64,
-    /// One lock for both directions: it is taken only when a direction is contended, and costs a
-    /// socket 24 bytes.
+    /// One lock for both directions, because it is taken only when a direction is contended.
     queues: Mutex<Option<Box<Queues>>>,
 }
 
@@ -138,7 +138,7 @@ impl FdMutex {
     /// Returns whether closing has begun. A hint: only a refused lock or reference is conclusive.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        // ORDERING: Relaxed; nothing is read based on it.
+        // ORDERING: Relaxed: no other memory depends on it.
         self.word.load(Ordering::Relaxed) & CLOSED != 0
     }
 
@@ -148,8 +148,9 @@ impl FdMutex {
         self.word.load(Ordering::Relaxed) & bits(direction).locked != 0
     }
 
-    /// Locks `state`, unless a direction is locked or the descriptor closed. While the guard lives, an
-    /// operation may take the direction's lock, but it has not locked `state` since.
+    /// Locks `state`, unless the direction is locked or the descriptor is closed. An operation may
+    /// take the direction's lock while the guard lives, but it cannot lock `state` before the guard
+    /// is dropped.
     #[inline]
     pub(crate) fn lock_while_free<'a, T>(
         &self,
@@ -161,9 +162,9 @@ impl FdMutex {
             return if is_free() { Some(state.lock()) } else { None };
         }
         let state = state.lock();
-        // ORDERING: Relaxed: an owner that has locked `state` before had taken its lock before that, so
-        // the lock of `state` makes it visible here. What an owner does to `state` later comes after
-        // what is done here (model `appends_come_between_operations`).
+        // ORDERING: Relaxed: an owner that locked `state` earlier had taken the direction's lock
+        // before that, so locking `state` makes the bit visible here. An owner that locks `state`
+        // later sees the changes made under this guard (model `appends_come_between_operations`).
         if is_free() { Some(state) } else { None }
     }
 
@@ -188,23 +189,23 @@ impl FdMutex {
     }
 
     /// Drops a reference. Returns true if it was the last one of a closed descriptor: the caller
-    /// must destroy it.
+    /// must then destroy the descriptor.
     #[inline]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn decref(&self) -> bool {
         self.release(0, REF).1
     }
 
-    /// Closes: refuses all later locks and references, and takes a reference for the caller, in one
-    /// step. Returns the waiters of both directions, which the caller must wake before it evicts
-    /// the poller's waiters and drops its reference.
+    /// Begins the close: in one step, refuses all later locks and references, and takes a reference
+    /// for the caller. Returns the wakers of both directions. The caller must drop the reference,
+    /// and wake the wakers when it holds no lock.
     pub(crate) fn begin_close(&self) -> Result<Wakers, LockError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if word & CLOSED != 0 {
                 return Err(LockError::Closed);
             }
-            // ORDERING: AcqRel; the caller that destroys the descriptor sees what the closer did
+            // ORDERING: AcqRel: the caller that destroys the descriptor sees what the closer did
             // before.
             match self.word.compare_exchange_weak(word, (word | CLOSED) + REF, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break,
@@ -224,15 +225,15 @@ impl FdMutex {
         Ok(wakers)
     }
 
-    /// Tries to take a direction's lock and a reference, for one system call. `Ok(false)` means
-    /// that the lock is taken.
+    /// Tries to take a direction's lock and a reference, for one system call. Returns `Ok(false)`
+    /// if another operation has the lock.
     #[inline]
     pub(crate) fn try_lock_ref(&self, direction: Direction) -> Result<bool, LockError> {
         self.acquire(bits(direction))
     }
 
-    /// Releases a lock whose reference was dropped before, and wakes its waiters. Wakers run here,
-    /// so the caller must hold no lock.
+    /// Releases the lock of a caller that has already dropped its reference, and wakes the next
+    /// waiters. Wakers run here, so the caller must hold no lock.
     #[inline]
     pub(crate) fn unlock(&self, direction: Direction) {
         let bits = bits(direction);
@@ -241,9 +242,9 @@ impl FdMutex {
         }
     }
 
-    /// Releases a lock and a reference, and wakes the waiters of the lock. Returns true if the
-    /// reference was the last one of a closed descriptor: the caller must destroy it. Wakers run
-    /// here, so the caller must hold no lock.
+    /// Releases a lock and a reference, and wakes the next waiters. Returns true if the reference
+    /// was the last one of a closed descriptor: the caller must then destroy the descriptor. Wakers
+    /// run here, so the caller must hold no lock.
     #[inline]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn unlock_ref(&self, direction: Direction) -> bool {
@@ -255,11 +256,12 @@ impl FdMutex {
         last
     }
 
-    /// Takes a direction's lock and a reference, for one system call, or queues the waiter.
+    /// Takes a direction's lock and a reference, for one system call. If another operation has the
+    /// lock, queues the waiter.
     ///
-    /// A future's key is `None` again once this returns `Ready`. A future that is dropped or gives up
-    /// while it has a key must call [`cancel`](FdMutex::cancel). The waker of a poll is kept until the
-    /// next unlock.
+    /// A future's key is `None` again once this returns `Ready`. A future that is dropped or gives
+    /// up while it has a key must call [`cancel`](FdMutex::cancel). The waker of a poll stays in
+    /// the queue until the next unlock.
     #[inline]
     pub(crate) fn poll_lock(
         &self,
@@ -277,8 +279,8 @@ impl FdMutex {
         self.poll_lock_slow(direction, cx, waiter)
     }
 
-    /// Removes a future that no longer wants the lock from the queue. If it had been woken, the
-    /// next waiter is woken instead.
+    /// Removes a future that no longer wants the lock from the queue. If the future has been woken
+    /// already, wakes the next waiter in its place.
     #[cold]
     pub(crate) fn cancel(&self, direction: Direction, key: Key) {
         let mut wakers = Wakers::new();
@@ -288,8 +290,8 @@ impl FdMutex {
             let queue = queues.of(direction);
             let removed = queue.remove(key);
             if removed.is_none() && !injected_bug!("fd_mutex_cancel_keeps_wakeup") {
-                // This does not check whether the lock is free: if it is not, the waiter tries and
-                // queues again.
+                // This does not check whether the lock is free: if it is not, the waiter queues
+                // again.
                 queue.take_event(&mut wakers);
             }
             self.settle(bits(direction), queue);
@@ -299,7 +301,7 @@ impl FdMutex {
         wakers.wake_all();
     }
 
-    /// Takes the lock if it is free. `Ok(false)` means that it is taken.
+    /// Takes the lock and a reference if the lock is free. Returns `Ok(false)` if it is not.
     #[inline]
     fn acquire(&self, bits: Bits) -> Result<bool, LockError> {
         let mut word = self.word.load(Ordering::Relaxed);
@@ -324,8 +326,9 @@ impl FdMutex {
         }
     }
 
-    /// Like [`acquire`](FdMutex::acquire), for the holder of the queues' lock: if the direction is
-    /// taken, sets its waiters bit in the same step (M3).
+    /// Takes the lock and a reference like [`acquire`](FdMutex::acquire). If the lock is taken,
+    /// sets the waiters bit in the step that finds it taken (M3). The caller must hold the queues'
+    /// lock.
     fn acquire_or_announce(&self, bits: Bits) -> Result<bool, LockError> {
         loop {
             if self.acquire(bits)? {
@@ -342,20 +345,20 @@ impl FdMutex {
             if word & bits.waiters != 0 {
                 return Ok(false);
             }
-            // ORDERING: Relaxed; the queue's contents are guarded by its lock, and the CAS decides
-            // against unlock and close.
+            // ORDERING: Relaxed: the queues' lock guards the contents of the queue. The CAS fails
+            // if an unlock or a close came first.
             if self.word.compare_exchange(word, word | bits.waiters, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return Ok(false);
             }
         }
     }
 
-    /// Subtracts `locked` and `refs` from the word. Returns the previous word, and whether the last
-    /// reference was dropped.
+    /// Subtracts `locked` and `refs` from the word. Returns the previous word, and whether this
+    /// dropped the last reference of a closed descriptor.
     #[inline]
     fn release(&self, locked: u64, refs: u64) -> (u64, bool) {
         // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`).
-        // Acquire for the last reference: the descriptor is destroyed after every call that used
+        // Acquire is for the last reference: the descriptor is destroyed after every call that used
         // it. Models `one_owner_per_direction`, `last_reference_destroys_once`.
         let ordering = match () {
             () if injected_bug!("fd_mutex_unlock_is_relaxed") => Ordering::Relaxed,
@@ -375,8 +378,7 @@ impl FdMutex {
         (word, refs != 0 && after & CLOSED != 0 && after >> REFS_SHIFT == 0)
     }
 
-    /// Clears the waiters bit of a queue that has become empty. The caller must hold the queues'
-    /// lock.
+    /// Clears the waiters bit if the queue is empty. The caller must hold the queues' lock.
     fn settle(&self, bits: Bits, queue: &Waiters) {
         if queue.is_empty() || injected_bug!("fd_mutex_bit_cleared_early") {
             self.word.fetch_and(!bits.waiters, Ordering::Relaxed);
@@ -403,7 +405,7 @@ impl FdMutex {
     ) -> Poll<Result<(), LockError>> {
         let bits = bits(direction);
         let mut waker = if is_queued(&waiter) { None } else { Some(cx.waker().clone()) };
-        // To be woken in the place of this one, or by an insertion (W2).
+        // Waiters to wake in place of this one, or because an insertion evicted them (W2).
         let mut others = Wakers::new();
         loop {
             let (outcome, discarded) = {
@@ -420,8 +422,9 @@ impl FdMutex {
         }
     }
 
-    /// One critical section of [`poll_lock_slow`](FdMutex::poll_lock_slow). The outcome is `None`
-    /// if a clone of the waker is needed. The second value is a waker to drop outside the lock.
+    /// Runs one critical section of [`poll_lock_slow`](FdMutex::poll_lock_slow). The outcome is
+    /// `None` if a clone of the waker is needed. The second value is a waker that the caller must
+    /// drop outside the lock.
     #[allow(clippy::too_many_arguments)]
     fn try_or_queue(
         &self,
@@ -459,7 +462,7 @@ impl FdMutex {
         {
             removed = queue.remove(key);
             if removed.is_none() && result == Err(LockError::TooMany) {
-                // It was woken for a lock that it does not take.
+                // It was woken but does not take the lock.
                 queue.take_event(others);
             }
         }
@@ -480,7 +483,7 @@ impl fmt::Debug for FdMutex {
     }
 }
 
-/// Returns whether the waiter has a place in a queue, or had one until it was woken.
+/// Returns whether the waiter is in a queue, or was until it was woken.
 #[inline]
 fn is_queued(waiter: &Waiter<'_>) -> bool {
     waiter.future().is_some_and(Option::is_some)

@@ -12,7 +12,7 @@ use futures_lite::future::block_on;
 
 const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
 
-/// A waker that counts.
+/// A waker that counts its wake-ups.
 #[derive(Debug, Default)]
 struct Count(AtomicUsize);
 
@@ -91,7 +91,7 @@ fn closed_descriptor_refuses_locks_and_references() {
 
 /// Go: TestMutexCloseUnblock, invariant 1.
 #[test]
-fn closing_wakes_the_queue_and_the_holder_is_the_last() {
+fn close_wakes_the_queue_and_the_lock_holder_drops_the_last_reference() {
     let mutex = Arc::new(FdMutex::new());
     assert_eq!(mutex.try_lock_ref(Direction::Read), Ok(true));
     let threads: Vec<_> = (0..4)
@@ -135,13 +135,13 @@ fn unbalanced_release_panics_and_changes_nothing() {
             mutex.unlock(direction);
         }
         mutex.incref().unwrap();
-        assert!(!mutex.decref(), "round {round}: the mutex is as good as before");
+        assert!(!mutex.decref(), "round {round}: the mutex still works");
     }
 }
 
 /// Go: TestMutexOverflowPanic, as an error.
 #[test]
-fn too_many_references_are_an_error_and_the_closer_still_gets_one() {
+fn too_many_references_are_an_error_but_the_closer_still_gets_one() {
     let mutex = FdMutex::new();
     mutex.word.store(REFS_MAX << REFS_SHIFT, Ordering::SeqCst);
     assert_eq!(mutex.incref(), Err(LockError::TooMany));
@@ -175,9 +175,9 @@ fn too_many_waiters_are_an_error() {
     mutex.unlock(Direction::Write);
 }
 
-/// A writer that is polled with a new waker each time, while another one has the lock.
+/// A writer is polled with a new waker each time while another writer has the lock.
 #[test]
-fn polls_with_ever_new_wakers_do_not_pile_up() {
+fn polls_with_new_wakers_do_not_accumulate() {
     let mutex = FdMutex::new();
     assert_eq!(keep_lock(&mutex, Direction::Write), Ok(true));
     for _ in 0..3 * POLLS_MAX {
@@ -205,7 +205,7 @@ fn unlock_wakes_the_oldest_future_and_every_poll() {
         }
         mutex.unlock(direction);
         assert_eq!((woken(&first), woken(&second), woken(&polled)), (1, 0, 1));
-        // A newcomer overtakes; the woken waiter queues again, behind the second.
+        // A newcomer overtakes the woken waiter, which queues again behind the second one.
         assert_eq!(mutex.try_lock_ref(direction), Ok(true));
         assert!(poll(&mutex, direction, &first_waker, &mut first_key).is_pending());
         assert!(!mutex.unlock_ref(direction));
@@ -220,7 +220,7 @@ fn unlock_wakes_the_oldest_future_and_every_poll() {
     }
 }
 
-/// Invariant 5: a waiter that was woken and is dropped passes the wake-up on; one that was not
+/// Invariant 5: a waiter that is dropped after it was woken passes the wake-up on. One that was not
 /// woken has no effect.
 #[test]
 fn dropped_waiter_passes_its_wake_up_on() {
@@ -240,7 +240,8 @@ fn dropped_waiter_passes_its_wake_up_on() {
     assert_eq!(waiters_bits(&mutex), 0);
 }
 
-/// A waker that unlocks another socket, or this one again, must not find the queues locked.
+/// The queues are unlocked while wakers run and are dropped, because a waker may use this or
+/// another socket.
 #[test]
 fn wakers_run_with_no_lock_held() {
     struct Reenter(Arc<FdMutex>, AtomicUsize);
@@ -273,7 +274,7 @@ fn wakers_run_with_no_lock_held() {
                 assert!(!mutex.unlock_ref(Direction::Read));
             }
             2 => {
-                // Replaced by another task's waker, so the old one is dropped.
+                // The waker of another task replaces this one, which is dropped.
                 assert!(poll(&mutex, Direction::Read, Waker::noop(), &mut key).is_pending());
                 assert!(!mutex.unlock_ref(Direction::Read));
             }
@@ -283,8 +284,8 @@ fn wakers_run_with_no_lock_held() {
     }
 }
 
-/// Two words that only the owner of a direction changes, one after the other: two owners would
-/// leave them different.
+/// Two words that the owner of a direction increments one after the other. With two owners at a
+/// time, they would differ.
 #[derive(Debug, Default)]
 struct Torn([AtomicU64; 2]);
 
@@ -297,7 +298,7 @@ impl Torn {
     }
 }
 
-/// Go: TestMutexStress: futures, polls and references from eight threads.
+/// Go: TestMutexStress. Eight threads use futures, polls and references.
 #[test]
 fn stress_keeps_one_owner_per_direction() {
     const THREADS: u64 = 8;

@@ -1,24 +1,25 @@
-//! The tasks that send gathered bytes which a socket did not take at once: [`Flusher`] while it is
-//! open, [`Finisher`] after its close.
+//! The tasks that send the gathered bytes that a socket did not accept at once: [`Flusher`] while
+//! the socket is open, [`Finisher`] after its close.
 //!
 //! # Flusher
-//! One per socket, from the first short send until everything is sent. It refers to the socket
-//! weakly, so it keeps no socket open, and waits among the writers. It has a handle during a poll
-//! only ([`Borrowed`]). Deadlines and timeouts of writes end its wait but not its work: after one it
-//! tries again at intervals, at first of [`PAUSE_MIN`] and at last of [`PAUSE_MAX`]. When everything
-//! is sent, whoever sent it, it wakes all that wait in the direction, because a flush among them may
-//! have nothing left to wait for. A shutdown of the runtime drops it; the next operation on the
-//! socket that writes or waits starts another one.
+//! There is at most one per socket, from the first send that the socket does not accept as a whole
+//! until all bytes are sent. It has a weak reference to the socket, so it does not keep it open; it
+//! has a handle only during a poll ([`Borrowed`]). It waits among the writers. A write deadline or
+//! timeout ends its wait, but not its work: it then tries again at intervals that grow from
+//! [`PAUSE_MIN`] to [`PAUSE_MAX`]. When all bytes are sent, by any thread, it wakes all waiters of
+//! the direction, because a flush among them may have nothing left to wait for. A shutdown of the
+//! runtime drops it. The next operation on the socket that writes or waits starts another one.
 //!
 //! # Finisher
-//! It owns a descriptor of the socket and the bytes, which the kernel has refused even with a larger
-//! send buffer. When all are sent, it closes the descriptor, so the peer gets a FIN after the last
-//! byte, as after a close with bytes in the send buffer of the kernel. If the peer takes nothing for
-//! [`FINISH_MAX`], or the runtime shuts down, the connection is reset: the peer must not take the end
-//! for a regular one. A Unix stream cannot be reset; its peer finds the end of the stream.
+//! It owns a descriptor of the socket and the bytes, which the kernel did not accept even with a
+//! larger send buffer. When all bytes are sent, it closes the descriptor, so the peer gets a FIN
+//! after the last byte, as after a close with bytes in the send buffer of the kernel. If the peer
+//! accepts nothing for [`FINISH_MAX`], or the runtime shuts down, the connection is reset, so that
+//! the peer does not mistake its end for a regular one. A Unix stream cannot be reset; its peer
+//! finds the end of the stream.
 //!
 //! # Cancellation
-//! Nobody else has the futures. They are dropped by the end of their task.
+//! Both futures are owned by their tasks and dropped with them.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -40,7 +41,7 @@ use crate::sys::{option, socket};
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(320);
-/// How long a closed connection may make no progress.
+/// The maximum time that a closed connection may make no progress.
 const FINISH_MAX: Duration = Duration::from_secs(60);
 
 /// The owner of a descriptor that gathers writes.
@@ -49,15 +50,15 @@ pub(crate) trait Gathers: Send + Sync + RefUnwindSafe + UnwindSafe + 'static {
     fn fd(&self) -> &Fd;
 }
 
-/// Starts the task that sends gathered bytes. The caller has entered it in the state.
+/// Starts a [`Flusher`]. The caller has recorded it in the state.
 pub(super) fn start<T: Gathers>(owner: Weak<T>, gathering: Arc<Gathering>) {
     let operation = Operation::new();
     let flusher = Flusher { owner, gathering, operation, pause: None, next: PAUSE_MIN, is_entered: true };
     spawn_untraced(Location::caller(), flusher).detach();
 }
 
-/// A handle of the socket for a moment, which does not count as one
-/// ([`unwrap_owner`](super::gather::unwrap_owner)).
+/// A handle of the socket during a poll. [`unwrap_owner`](super::gather::unwrap_owner) does not
+/// count it as a handle.
 struct Borrowed<'a, T: Gathers> {
     gathering: &'a Gathering,
     owner: Option<Arc<T>>,
@@ -81,7 +82,7 @@ impl<T: Gathers> Deref for Borrowed<'_, T> {
 
 impl<T: Gathers> Drop for Borrowed<'_, T> {
     fn drop(&mut self) {
-        // It may be the last one by now, and then closes the socket.
+        // This may be the last handle by now; its drop then closes the socket.
         drop(self.owner.take());
         self.gathering.cork.lock().give_back();
     }
@@ -94,7 +95,7 @@ struct Flusher<T: Gathers> {
     operation: Operation,
     pause: Option<Sleep>,
     next: Duration,
-    /// Whether the state says that it exists.
+    /// Whether this flusher is recorded in the state.
     is_entered: bool,
 }
 
@@ -103,7 +104,7 @@ impl<T: Gathers> Future for Flusher<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Flusher { owner, gathering, operation, pause, next, is_entered } = self.get_mut();
-        // If it is gone, its close has sent the bytes.
+        // If the socket is gone, its close has sent the bytes.
         let Some(fd) = Borrowed::new(owner, gathering) else { return Poll::Ready(()) };
         loop {
             if let Some(sleep) = pause {
@@ -151,8 +152,8 @@ pub(super) struct Finisher {
 }
 
 impl Finisher {
-    /// Starts a task that sends `bytes` from `sent` on and closes `fd`. If there is no slot for it,
-    /// the connection is reset.
+    /// Starts a task that sends `bytes` from `sent` on and closes `fd`. If the poller has no slot
+    /// for `fd`, resets the connection.
     pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize)) {
         let fd = match Fd::try_new(fd, false) {
             Ok(fd) => fd,
@@ -194,8 +195,8 @@ impl Drop for Finisher {
     fn drop(&mut self) {
         self.fd.cancel(Direction::Write, &mut self.operation);
         if self.sent < self.bytes.len() {
-            // The close that follows resets the connection. The error of one that has failed already
-            // says nothing new.
+            // The close that follows resets the connection. This fails if the connection has failed
+            // already, which changes nothing.
             let _ = self.fd.with(|fd| option::socket::set_linger(fd, Some(Duration::ZERO)));
         }
     }

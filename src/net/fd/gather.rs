@@ -1,37 +1,38 @@
-//! Gathering the writes of a turn: the operations of a descriptor with a [`Gathering`].
+//! Gathered writes: the operations of a descriptor that has a [`Gathering`].
 //!
 //! # Which writes are gathered
 //! A write that has not waited and finds the write lock free appends to the gathered bytes, if the
-//! thread is in a turn that flushes at its end, the socket takes bytes, and they fit. It takes neither
-//! the write lock nor a reference. Any other write goes the way of a write without the option, with
-//! one difference: its call sends what is gathered first, in the same sendmsg(2). That is a large
-//! write, one outside of a turn, one that has waited or continues a `write_all`, and one to a socket
-//! that is full.
+//! thread is in a turn that flushes at its end, the socket is not *blocked*
+//! ([`cork`](super::cork)), and the bytes fit. It takes neither the write lock nor a reference.
+//! Every other write makes a call like a write without the option, except that the call sends the
+//! gathered bytes first, in the same sendmsg(2). This applies to a large write, a write outside of
+//! a turn, a write that has waited or continues a `write_all`, and a write to a blocked socket.
 //!
 //! # When gathered bytes are sent
-//! * By the end of the turn, and before an operation of this crate returns `Pending`:
+//! * At the end of the turn, and before an operation of this crate returns `Pending`: see
 //!   [`unsent`](crate::rt::unsent).
 //! * By a write that does not fit.
 //! * Before every other call that writes, under the write lock: [`Fd::send_gathered`].
-//! * By `flush`, which waits for it.
-//! * By shutdown(2), by a close, and before the descriptor is handed out. These do not wait: a task
-//!   sends what the socket does not take at once. The FIN follows the last byte.
-//! * By a conversion, which waits for it, because the next write is that of the new owner.
+//! * By `flush`, which waits until all are sent.
+//! * By a shutdown, by a close, and before the descriptor is handed out. These do not wait: a task
+//!   sends the bytes that the socket does not accept at once. The FIN follows the last byte.
+//! * By a conversion, which blocks until all are sent, because the next write is that of the new
+//!   owner.
 //! * When the write deadline changes.
 //!
-//! # How the usual case stays as it is
-//! The write direction's word has a bit CORKED, which is tested together with CLOSING. So a socket
-//! without the option executes no instruction more.
+//! # No cost without the option
+//! The word of the write direction has a bit CORKED, which is tested together with CLOSING. So a
+//! write to a socket without the option executes no additional instruction.
 //!
 //! # Cancellation
 //! A write that is dropped while it waits has written nothing. Gathered bytes do not depend on it:
-//! whenever the socket does not take them, the [`Flusher`](super::flusher) waits too.
+//! while the socket does not accept them, the [`Flusher`](super::flusher) waits too.
 //!
 //! # Close
-//! The last reference sends, in [`Fd::destroy`]: no write can follow. If the socket is full, it makes
-//! the send buffer larger, so that the bytes are in the kernel as they are without the option. If
-//! that is not permitted, a [`Finisher`] sends them. With a linger time of
-//! zero it discards, since the close is an abort.
+//! [`Fd::destroy`] sends the gathered bytes, because no write can follow. If the socket is full, it
+//! enlarges the send buffer, so that the kernel has the bytes, as it does without the option. If
+//! that is not permitted, a [`Finisher`] sends them. With a linger time of zero, they are
+//! discarded, because the close aborts the connection.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -51,19 +52,19 @@ use crate::rt::runtime::runtime;
 use crate::rt::unsent;
 use crate::sys::{option, socket, zerocopy};
 
-/// How long a conversion waits until the socket has taken the gathered bytes.
+/// The maximum time that a conversion waits until the socket has accepted the gathered bytes.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
-/// How long a conversion waits until the crate has given its handle back.
+/// The maximum time that a conversion waits until the flusher has dropped its handle.
 const BORROWED_MAX: Duration = Duration::from_secs(5);
 
-/// Takes the owner of a descriptor out of its only handle. The flusher may have a handle during its
-/// poll, which does not count. Otherwise returns the handle.
+/// Returns the owner of a descriptor if `owner` is the only handle, or else `owner`. A handle that
+/// the flusher has during a poll does not count: this blocks until it is dropped.
 pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>) -> Result<T, Arc<T>> {
     let Some(gathering) = owner.fd().gathering().cloned() else { return Arc::try_unwrap(owner) };
     let begun = Instant::now();
     loop {
         let state = gathering.cork.lock();
-        // Under the lock no handle is taken.
+        // The flusher takes no handle while the lock is held.
         if !state.is_borrowed() {
             return Arc::try_unwrap(owner);
         }
@@ -81,8 +82,8 @@ impl Fd {
         self.gathering().is_some_and(|gathering| gathering.cork.lock().is_on())
     }
 
-    /// Sets whether writes are gathered. `owner` has this descriptor. When it is turned off, what is
-    /// gathered is sent.
+    /// Sets whether writes are gathered. `owner` contains this descriptor. If gathering is turned
+    /// off, sends the gathered bytes.
     pub(crate) fn set_gathers<T: Gathers>(&self, owner: &Arc<T>, gathers: bool) -> Result<(), Failure> {
         self.with(|_| Ok(()))?;
         if !gathers && self.gathering().is_none() {
@@ -100,13 +101,14 @@ impl Fd {
             return Ok(());
         }
         drop(state);
-        // While bytes are left, other writes must not overtake them: this clears the bit, or the call
-        // that sends the last byte.
+        // Until the last byte is sent, other writes must not overtake it. This call, or the one
+        // that sends the last byte, then clears CORKED.
         self.flush_gathered();
         Ok(())
     }
 
-    /// Makes `call` on a descriptor that gathers writes: lets it send what is gathered first.
+    /// Makes `call` on a descriptor that gathers writes, and tells it to send the gathered bytes
+    /// first.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_call_corked<T>(
@@ -121,7 +123,7 @@ impl Fd {
         polled
     }
 
-    /// Makes `call` as [`poll_call`](Fd::poll_call) does, without regard to gathered writes.
+    /// Makes `call` as [`poll_call`](Fd::poll_call) does, but does not send gathered bytes first.
     fn poll_call_now<T>(
         &self,
         direction: Direction,
@@ -133,12 +135,12 @@ impl Fd {
         self.poll_call_slow(direction, scope, caller, cx, call, self.poll.side(direction).begin(), None)
     }
 
-    /// Appends `bufs`, with `bytes` bytes, to what is gathered. An append uses neither the number
-    /// nor the lock of the descriptor. Every 256th append of a thread takes a unit of the budget,
-    /// and is refused if none is left. Returns `None` if the bytes must be sent, or else `bytes`.
+    /// Appends `bufs`, which have `bytes` bytes, to the gathered bytes. Uses neither the number nor
+    /// the lock of the descriptor. Every 256th append of a thread takes a unit of the budget, and
+    /// is refused if none is left. Returns `bytes`, or `None` if the write must be sent.
     ///
     /// # Errors
-    /// Returns the error of earlier bytes.
+    /// Returns the error of earlier gathered bytes.
     #[inline(never)]
     pub(crate) fn append(&self, bufs: &[IoSlice<'_>], bytes: usize) -> Option<io::Result<usize>> {
         let gathering = self.gathering()?;
@@ -154,11 +156,12 @@ impl Fd {
         Some(Ok(bytes))
     }
 
-    /// Sends what is gathered and then `bufs`, for an operation that has the write lock. Returns how
-    /// many bytes of `bufs` were sent.
+    /// Sends the gathered bytes and then `bufs`, for an operation that has the write lock. Returns
+    /// the number of bytes of `bufs` that were sent.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if none was sent; otherwise the error of the socket, or of earlier bytes.
+    /// Returns `WouldBlock` if none was sent, the error of the socket, or the error of earlier
+    /// gathered bytes.
     #[cold]
     pub(crate) fn send_after_gathered(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.gathering() {
@@ -167,10 +170,10 @@ impl Fd {
         }
     }
 
-    /// Sends what is gathered, before another call of an operation that has the write lock.
+    /// Sends the gathered bytes before another call of an operation that has the write lock.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if the socket does not take everything, or the error of the socket.
+    /// Returns `WouldBlock` if the socket does not accept all of them, or the error of the socket.
     #[cold]
     pub(super) fn send_gathered(&self) -> io::Result<()> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
@@ -179,7 +182,7 @@ impl Fd {
         if is_empty { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
-    /// Sends what is gathered without waiting, and makes sure that the rest follows.
+    /// Sends gathered bytes without waiting. If some are left, a task sends them.
     pub(crate) fn flush_gathered(&self) {
         if let Some(gathering) = self.gathering() {
             gathering.send(false);
@@ -187,8 +190,9 @@ impl Fd {
         }
     }
 
-    /// Called when the descriptor is registered anew, with a reference held: a shutdown of the runtime
-    /// has dropped the task that sends the rest. The thread flushes before the operation waits.
+    /// Adds the socket to the list of this thread if it has gathered bytes. Called under a
+    /// reference when the descriptor is registered, because a shutdown of the runtime may have
+    /// dropped the flusher. The thread flushes before the operation waits.
     #[cold]
     pub(super) fn send_rest_soon(&self) {
         if let Some(gathering) = self.gathering()
@@ -199,8 +203,8 @@ impl Fd {
         }
     }
 
-    /// Called after a call that sent gathered bytes: makes sure that the rest is sent, and lets
-    /// writes go the usual way again if the option is off and there is no rest.
+    /// Makes sure that a task sends the bytes that are left. If none are left, the option is off
+    /// and the sending side is open, clears CORKED. Called after a call that sent gathered bytes.
     pub(super) fn follow_up(&self) {
         let Some(gathering) = self.gathering() else { return };
         {
@@ -212,7 +216,10 @@ impl Fd {
         gathering.follow_up();
     }
 
-    /// Waits until everything gathered is sent. Returns the error of bytes that could not be sent.
+    /// Waits until all gathered bytes are sent.
+    ///
+    /// # Errors
+    /// Returns the error of gathered bytes that could not be sent, and `TimedOut` after the write deadline.
     pub(crate) fn poll_flush(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
         if gathering.cork.lock().is_empty() {
@@ -223,7 +230,7 @@ impl Fd {
         self.follow_up();
         match polled {
             Poll::Ready(Ok(())) => Poll::Ready(gathering.cork.lock().take_error().map_err(Failure::Io)),
-            // The poll may have sent everything before it looked at the deadline.
+            // The poll may have sent all bytes before it checked the deadline.
             Poll::Ready(Err(Failure::TimedOut)) if gathering.cork.lock().is_empty() => {
                 Poll::Ready(gathering.cork.lock().take_error().map_err(Failure::Io))
             }
@@ -231,7 +238,7 @@ impl Fd {
         }
     }
 
-    /// Waits until nothing is gathered. An error of the socket is kept.
+    /// Waits until no gathered bytes are left. An error of the socket is kept.
     pub(super) fn poll_drained(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
         self.poll_call_now(Direction::Write, LockScope::None, caller, cx, |_| {
@@ -239,7 +246,8 @@ impl Fd {
         })
     }
 
-    /// Returns the error of bytes that could not be sent, if no operation has returned it.
+    /// Returns the error of gathered bytes that could not be sent, unless an operation has returned
+    /// it already.
     pub(super) fn end_of_gathered(&self) -> io::Result<()> {
         match self.gathering() {
             Some(gathering) => gathering.cork.lock().take_error(),
@@ -247,8 +255,9 @@ impl Fd {
         }
     }
 
-    /// Sends what is gathered before shutdown(2), under a reference. Returns `how` to shut down now:
-    /// the sending side is shut down when the rest is sent.
+    /// Sends the gathered bytes before shutdown(2). Returns the sides to shut down now; if bytes
+    /// are left, the sending side is shut down after the last one. The caller must hold a
+    /// reference.
     ///
     /// # Errors
     /// Returns the error of bytes that could not be sent.
@@ -257,8 +266,8 @@ impl Fd {
         gathering.send(false);
         let mut state = gathering.cork.lock();
         let error = state.take_error();
-        // From here on writes fail. A write may have added bytes since; the thread that sends them
-        // shuts down afterwards. If there are none now, no thread does.
+        // From here on, writes fail. A write may have appended bytes since `send`; the thread that
+        // sends them then shuts down the sending side. If there are none, the caller does.
         state.set_shut();
         let is_empty = state.is_empty();
         drop(state);
@@ -271,13 +280,14 @@ impl Fd {
         })
     }
 
-    /// Called when the descriptor is about to be closed, after the last call. Sends what is
-    /// gathered. Returns what the socket did not take.
+    /// Sends the gathered bytes when the descriptor is about to be closed, after the last call. If
+    /// the socket does not accept all of them, returns the buffer and the number of its bytes that
+    /// were sent.
     pub(super) fn take_gathered(&self) -> Option<(Vec<u8>, usize)> {
         let gathering = self.gathering()?;
         if !fork::is_child() && !self.aborts() && !gathering.send(false) {
-            // The kernel then sends them as those of any closed socket, whatever becomes of this
-            // process. Where it does not permit that, a task of this crate does.
+            // With a larger send buffer, the kernel sends the bytes even if this process exits. If
+            // that is not permitted, a task of this crate sends them.
             let _ = option::socket::make_room(self.borrow(), gathering.cork.len());
             gathering.send(false);
             let (bytes, sent) = gathering.retire();
@@ -287,7 +297,8 @@ impl Fd {
         None
     }
 
-    /// Sends what [`take_gathered`](Fd::take_gathered) has returned on `fd`, and closes it then.
+    /// Starts a task that sends the result of [`take_gathered`](Fd::take_gathered) on `fd` and then
+    /// closes it.
     pub(super) fn finish_gathered(fd: OwnedFd, rest: (Vec<u8>, usize)) {
         Finisher::start(fd, rest);
     }
@@ -297,7 +308,7 @@ impl Fd {
         self.may_linger() && matches!(option::socket::linger(self.borrow()), Ok(Some(Duration::ZERO)))
     }
 
-    /// Blocks until everything gathered is sent, for at most [`RELEASE_MAX`].
+    /// Blocks until all gathered bytes are sent, for at most [`RELEASE_MAX`].
     ///
     /// # Errors
     /// Returns `WouldBlock` after this time, and at once in a simulation.
@@ -310,7 +321,7 @@ impl Fd {
             if left.is_zero() || unsent::is_simulating() {
                 return Err(Failure::Io(io::Error::new(
                     io::ErrorKind::WouldBlock,
-                    "the socket does not take the gathered bytes: flush the stream before it is converted",
+                    "the socket does not accept the gathered bytes; flush the stream before you convert it",
                 )));
             }
             self.with(|fd| socket::wait_ready(fd, true, Some(left)))?;
@@ -318,13 +329,13 @@ impl Fd {
         Ok(())
     }
 
-    /// Ends gathering, because the descriptor is given away. If bytes are left, the connection is
-    /// reset: the new owner must not write after a gap.
+    /// Ends gathering, because the descriptor is given away. If bytes are left, resets the
+    /// connection: the new owner must not write after a gap.
     pub(crate) fn retire_gathered(&self) {
         let Some(gathering) = self.gathering() else { return };
         let (bytes, sent) = gathering.retire();
         if sent < bytes.len() && !fork::is_child() {
-            // Where the connection cannot be reset, it is shut down.
+            // If the connection cannot be reset, it is shut down.
             let _ = self.with(zerocopy::disconnect);
             let _ = self.with(|fd| socket::shutdown(fd, Shutdown::Both));
         }

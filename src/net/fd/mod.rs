@@ -1,14 +1,16 @@
-//! Descriptors and the calls on them.
+//! File descriptors: system calls on them, waiting for readiness, and closing.
 //!
 //! * [`fd`](self::fd): the descriptor and its close.
-//! * [`operation`]: makes system calls and waits for edges. [`watching`]: waits for something else.
-//! * [`fd_mutex`]: the locks of the two directions, and the count of references.
-//! * [`gather`]: writes of a turn that leave as one send. [`cork`]: their bytes. [`flusher`]: the
-//!   tasks that send those for which there was no room.
-//! * [`connect`]: connects, also with [`fast_open`], and ends connections that have not begun.
+//! * [`operation`]: makes system calls and waits for edges. [`watching`]: waits for other
+//!   conditions, such as a hang-up.
+//! * [`fd_mutex`]: the lock of each direction and the reference count.
+//! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the buffer of their bytes.
+//!   [`flusher`]: the tasks that send the bytes that a socket did not accept at once.
+//! * [`connect`]: connects a socket, and shuts down or closes one whose connection is in progress.
+//!   [`fast_open`]: TCP Fast Open.
 //!
-//! This layer knows only descriptors and imports nothing else of `net`. What the layers above need
-//! done at a close, they pass in as a [`Guard`](fd::Guard) or as [`Loans`](fd::Loans).
+//! This layer imports nothing from the rest of `net`. A higher layer that must act when a
+//! descriptor is closed passes in a [`Guard`](fd::Guard) or [`Loans`](fd::Loans).
 
 pub(crate) mod connect;
 pub(crate) mod cork;

@@ -14,25 +14,25 @@
 //! exactly that edge.
 //!
 //! # Evidence
-//! EAGAIN clears readiness. On TCP, so does a count shorter than asked for: there is no more data
-//! (or room), and an edge will follow when there is. It does not after a hang-up, an error or
-//! urgent data, which can shorten a call without a following edge.
+//! EAGAIN clears readiness. On TCP, so does a short count: no more data (or room) is available, and
+//! an edge follows when it is. After a hang-up, an error or urgent data, a short count proves
+//! nothing, because these can shorten a call without another edge to follow.
 //!
 //! # Pending is an answer
 //! A caller may act on `Pending`: a connection pool polls a read once to learn whether the peer has
-//! closed. So the answer must not be older than the poll. An idle direction only means that no event
-//! was recorded since the evidence; the kernel may hold one that no thread has taken out of epoll
-//! yet. Therefore a poll that finds the direction idle makes its call once before it waits.
+//! closed the connection. So the answer must not be older than the poll. An idle direction only
+//! means that no event was recorded since the evidence; the kernel may have one that no thread has
+//! fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits.
 //!
-//! There is one exception, which saves a call per request in a task that reads a request, answers it
-//! and waits for the next one: a short count in the same turn replaces one call
-//! ([`Fd::awaits_edges`]) if something was written since, the operation waits with the task's own
-//! waker and the last [`WAITS_MIN`] operations in this direction waited to the end. That is, none of
-//! them was dropped, an edge woke each, and no call before a wait succeeded.
+//! One exception saves a call per request in a task that reads a request, answers it and waits for
+//! the next one. A short count earlier in the same turn replaces one call ([`Fd::awaits_edges`]) if
+//! the task has written since, the operation waits with the task's own waker, and the last
+//! [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none was dropped,
+//! an edge woke each, and no call in the idle direction succeeded.
 //!
 //! # Cancellation
-//! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: it leaves the queues, and a
-//! wake-up that it received and did not use goes to the next waiter.
+//! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues,
+//! and a wake-up that it received but did not use goes to the next waiter.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go)
 //! Go holds lock and reference while an operation is parked, so `Close` must evict it before the
@@ -52,18 +52,18 @@ use crate::rt::waiters::{Key, Waiter};
 use crate::sync::Ordering;
 use crate::sys::socket;
 
-/// State that a named future keeps between polls; empty until it has to wait.
+/// The state that a named future keeps between polls. Empty until the future has to wait.
 #[derive(Debug, Default)]
 pub(crate) struct Operation(Option<WaitState>);
 
 /// The state of an operation that has waited, or that keeps a lock.
 #[derive(Debug)]
 pub(super) struct WaitState {
-    /// Its wait for an edge, or for interruption.
+    /// The wait for an edge or for an interruption.
     pub(super) wait: WaitKey,
-    /// Its place in the lock's queue, while another operation has the lock.
+    /// The key in the lock's queue, while another operation has the lock.
     pub(super) lock: Option<Key>,
-    /// Whether it holds the direction's lock between calls: [`LockScope::WholeOperation`].
+    /// Whether the lock is kept between calls; see [`LockScope::WholeOperation`].
     holds: bool,
 }
 
@@ -72,7 +72,7 @@ impl Operation {
         Operation(None)
     }
 
-    /// Returns whether it was or is in a list.
+    /// Returns whether the operation waits for an edge, or was woken from such a wait.
     pub(crate) fn has_waited(&self) -> bool {
         self.0.as_ref().is_some_and(|state| state.wait.has_waited())
     }
@@ -112,16 +112,16 @@ impl From<LockError> for Failure {
 /// How long the direction's lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockScope {
-    /// For each call.
+    /// During each call.
     PerCall,
-    /// From the first call of the [`Operation`] until one leaves nothing to do or fails, or the
-    /// operation is dropped.
+    /// From the first call of the [`Operation`] until a call returns [`Remaining::Maybe`] or fails,
+    /// or the operation is dropped.
     WholeOperation,
     /// Not at all, for calls that the kernel serialises itself.
     None,
 }
 
-/// The number of operations in a row that must have waited to the end before a short count counts.
+/// The number of consecutive waits to the end after which a short count may replace a call.
 const WAITS_MIN: u8 = 16;
 
 /// Whether another call may succeed after a successful one.
@@ -129,19 +129,19 @@ const WAITS_MIN: u8 = 16;
 pub(crate) enum Remaining {
     /// It may succeed.
     Maybe,
-    /// It may succeed, and the operation needs it: a lock held across calls is kept.
+    /// It may succeed, and the operation needs it. A lock held across calls is kept.
     More,
-    /// It would find nothing.
+    /// It would have to wait. A lock held across calls is kept.
     Nothing,
 }
 
 impl Fd {
-    /// Makes `call` as soon as the direction is ready, and repeats it until it neither has to wait
-    /// nor is interrupted.
+    /// Makes `call` when the direction is ready. After EAGAIN, waits and repeats it; after EINTR,
+    /// repeats it at once.
     ///
-    /// This function handles the uncontended cases: a call, or a wait. All others are in
-    /// [`poll_call_slow`](Fd::poll_call_slow). A `call` that writes is made after gathered writes are
-    /// sent.
+    /// This function handles the uncontended cases: one call, or one wait. All others are in
+    /// [`poll_call_slow`](Fd::poll_call_slow). Gathered writes are sent before a `call` that
+    /// writes.
     #[inline]
     pub(crate) fn poll_call<T>(
         &self,
@@ -166,9 +166,9 @@ impl Fd {
         )
     }
 
-    /// Makes `call` as [`poll_call`](Fd::poll_call) does, and leaves it to `call` to send gathered
-    /// writes first. If writes are gathered and the operation has not waited, `append` is tried
-    /// instead; `None` means that it did nothing.
+    /// Makes `call` as [`poll_call`](Fd::poll_call) does, but `call` itself must send gathered
+    /// writes if it gets [`Gathered::First`]. If writes are gathered and the operation has not
+    /// waited, tries `append` first, which returns `None` if it did nothing.
     #[inline]
     pub(crate) fn poll_call_gathering<T>(
         &self,
@@ -215,8 +215,8 @@ impl Fd {
         self.poll_call_slow(direction, scope, caller, cx, |fd| call(fd, Gathered::Nothing), begun, called)
     }
 
-    /// The loop of [`poll_call`](Fd::poll_call). It starts from what `poll_call` found: the
-    /// direction `begun`, and possibly a call that failed with the lock held.
+    /// Runs the loop of [`poll_call`](Fd::poll_call). `begun` is the state of the direction. If
+    /// `called` has the error of a call that was made already, the lock and a reference are held.
     #[allow(clippy::too_many_arguments)]
     #[inline(never)]
     pub(super) fn poll_call_slow<T>(
@@ -229,13 +229,13 @@ impl Fd {
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
-        // Not with the lock held, because a flush may wake a task. A call that is made now sends the
-        // bytes of its own socket itself. Whatever waits flushes.
+        // Not with the lock held, because a flush may wake a task. A call that is made now sends
+        // the gathered bytes of its own socket, and every wait flushes.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
-            // It may have to wait, and what it waits for may depend on these bytes.
+            // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
             if begun.is_ok() {
-                // What it has sent may be what a short count needs to replace the call.
+                // The flush may have sent the bytes after which a short count replaces the call.
                 match self.poll_idle(direction, scope, &mut caller, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => {}
@@ -244,7 +244,7 @@ impl Fd {
                 begun = self.poll.side(direction).begin();
             }
         }
-        // Whether the kernel has answered in this poll.
+        // Whether a call was made in this poll.
         let mut asked = false;
         loop {
             let ticket = match begun {
@@ -283,11 +283,11 @@ impl Fd {
                             let side = self.poll.side(direction);
                             let is_idle = side.clear_ready(ticket);
                             if is_idle || !ticket.is_ready() {
-                                // In a direction that was idle the call only asked.
+                                // In an idle direction, the call only asked.
                                 context::end_run(side.turns(), !ticket.is_ready());
                             }
                             if !is_idle {
-                                // An edge has come since, so there is no reason to wait.
+                                // An edge has arrived since, so there is no reason to wait.
                                 self.give_back(direction, scope, &mut caller, true);
                                 begun = self.poll.side(direction).begin();
                                 continue;
@@ -322,9 +322,10 @@ impl Fd {
         }
     }
 
-    /// Takes a turn for a call, which in an idle direction only asks whether there is something to
-    /// do. Returns false if there is nothing to read and the budget is used up. (The kernel takes
-    /// bytes long before poll(2) reports room, so a write that is refused asks in the next turn.)
+    /// Takes a unit of the budget for a call, which in an idle direction only asks whether there is
+    /// something to do. Returns false if the budget is used up and there is nothing to read.
+    /// (poll(2) reports room long after the kernel accepts bytes, so a refused write asks in the
+    /// next turn.)
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
         if !ticket.is_ready()
@@ -338,7 +339,7 @@ impl Fd {
         self.poll_turn(direction, cx).map(|()| true)
     }
 
-    /// Takes one unit of the task's budget for an operation that need not wait.
+    /// Takes a unit of the budget for an operation that need not wait. If none is left, yields.
     pub(crate) fn poll_turn(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
         context::poll_turn(cx, self.poll.side(direction).turns())
     }
@@ -348,13 +349,13 @@ impl Fd {
         self.poll.side(direction).begin().is_ok_and(Ticket::is_ready)
     }
 
-    /// Returns whether a call would not wait, or the descriptor is closed. Asks the kernel.
+    /// Asks the kernel whether a call need not wait. Returns true if the descriptor is closed.
     #[cold]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
     }
 
-    /// Registers the descriptor with the poller. The caller must hold a reference.
+    /// Registers the descriptor, unless it is registered. The caller must hold a reference.
     #[inline]
     pub(super) fn register(&self) -> Result<u32, Failure> {
         match self.poll.registered() {
@@ -363,15 +364,15 @@ impl Fd {
         }
     }
 
-    /// Returns whether a short count of this turn replaces the call, because the operation is going to
-    /// be awaited.
+    /// Returns whether a short count of this turn replaces the call; see the section on `Pending`
+    /// in the [module documentation](self).
     #[inline]
     fn awaits_edges(&self, direction: Direction, cx: &Context<'_>) -> bool {
         context::take_short(&self.waits[direction as usize], cx.waker())
     }
 
-    /// Waits in an idle direction if nothing has to be done first. When it is ready, the caller
-    /// tries again.
+    /// Waits in an idle direction if a short count replaces the call and the lock is free. After
+    /// `Ready(Ok(()))`, the caller tries again.
     #[inline(always)]
     fn poll_idle(
         &self,
@@ -389,7 +390,7 @@ impl Fd {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for an edge, with nothing held. When it is ready, the caller tries again.
+    /// Waits for an edge, holding nothing. After `Ready(Ok(()))`, the caller tries again.
     #[inline(never)]
     fn poll_edge(
         &self,
@@ -407,15 +408,15 @@ impl Fd {
         }
     }
 
-    /// Waits as [`poll_edge`](Fd::poll_edge) does. With a copy of `poll_wait` per kind of waiter, each
-    /// takes fewer instructions.
+    /// Waits as [`poll_edge`](Fd::poll_edge) does, for `poll_*` methods. A separate copy of
+    /// `poll_wait` per kind of waiter takes fewer instructions.
     #[inline(never)]
     fn poll_edge_of_poll(&self, direction: Direction, epoch: u32, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.poll.side(direction).poll_wait(epoch, cx, Waiter::Poll, self.timeout(direction))
     }
 
-    /// Ends the operation, or its turn, after a call: records evidence, releases what is held, and
-    /// passes remaining readiness on.
+    /// Ends the operation, or its turn, after a call: records evidence, releases the lock and the
+    /// reference, and passes remaining readiness on.
     #[inline(always)]
     fn end(
         &self,
@@ -425,7 +426,7 @@ impl Fd {
         ticket: Ticket,
         remaining: Remaining,
     ) {
-        // Here, and called from one place: elsewhere it takes more instructions.
+        // Called in this one place, because it takes more instructions elsewhere.
         context::record_call(direction == Direction::Write, self.number());
         if remaining == Remaining::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
             self.poll.side(direction).clear_ready(ticket);
@@ -438,8 +439,8 @@ impl Fd {
         self.give_back(direction, scope, caller, remaining != Remaining::Maybe);
         if ticket.has_waiters() {
             self.end_wait(direction, caller);
-            // Whatever the evidence says: an edge that came since may have removed this operation
-            // from the list instead of one that needs it.
+            // Independently of the evidence: an edge that has arrived since may have woken this
+            // operation instead of one that needs it.
             self.poll.side(direction).wake_next(ticket);
         }
         let has_waited = match caller {
@@ -456,7 +457,7 @@ impl Fd {
         }
     }
 
-    /// The less common cases of [`end`](Fd::end).
+    /// Calls [`end`](Fd::end) out of line, in the less common cases.
     #[inline(never)]
     fn end_slow(
         &self,
@@ -469,7 +470,7 @@ impl Fd {
         self.end(direction, scope, caller, ticket, remaining);
     }
 
-    /// Counts a wait that has ended. `to_the_end`: an edge ended it, and the operation acted.
+    /// Counts a wait. `to_the_end` tells whether an edge ended it and the operation acted.
     #[inline]
     fn count_wait(&self, direction: Direction, to_the_end: bool) {
         // ORDERING: Relaxed: the count only decides whether one system call is saved, so it may
@@ -482,7 +483,7 @@ impl Fd {
         }
     }
 
-    /// Removes the operation, which has made its call, from the slot or the list. (Without waiters
+    /// Removes the operation, which has made its call, from the slot or the list. (Without waiters,
     /// it is in neither.)
     #[cold]
     pub(super) fn end_wait(&self, direction: Direction, caller: &mut Caller<'_>) {
@@ -491,14 +492,14 @@ impl Fd {
         }
     }
 
-    /// Ends the operation without a call: undoes its wait and releases a kept lock.
+    /// Ends the operation without a call: undoes its wait and releases a lock that it keeps.
     #[cold]
     pub(super) fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
         self.abandon(direction, caller);
         failure
     }
 
-    /// Ends an operation that makes no call, or none that needed what it waited for.
+    /// Ends an operation that does not use the edge for which it may have waited.
     pub(super) fn abandon(&self, direction: Direction, caller: Caller<'_>) {
         match caller {
             Waiter::Future(operation) => self.cancel(direction, operation),
@@ -506,9 +507,9 @@ impl Fd {
         }
     }
 
-    /// Returns whether an operation in an idle direction may wait without the lock, because the
-    /// lock is free. An operation in the lock's queue goes there first, to leave it; one that will
-    /// keep the lock takes it before it waits.
+    /// Returns whether an operation in an idle direction may wait without taking the lock first. An
+    /// operation in the lock's queue must leave the queue first, and one that keeps its lock takes
+    /// it before it waits.
     #[inline]
     fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let holds = || caller.future().is_some_and(Operation::holds);
@@ -519,8 +520,8 @@ impl Fd {
         }
     }
 
-    /// Takes lock and reference as `scope` says, for one call, in the simple case: no lock kept
-    /// from before and no place in the queue.
+    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Fails also if
+    /// the operation keeps a lock from an earlier call or is in the lock's queue.
     #[inline]
     fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         match caller {
@@ -530,7 +531,7 @@ impl Fd {
         }
     }
 
-    /// Takes lock and reference as `scope` says, for one call.
+    /// Takes the lock and a reference as `scope` says, for one call.
     #[inline]
     fn poll_hold(
         &self,
@@ -574,7 +575,7 @@ impl Fd {
         }
     }
 
-    /// Cancels the operation: its future is dropped, or ends without having acted.
+    /// Cancels the operation, because its future is dropped or completes without having acted.
     #[inline]
     pub(crate) fn cancel(&self, direction: Direction, operation: &mut Operation) {
         if let Some(state) = operation.0.take() {

@@ -1,4 +1,4 @@
-//! Waits of an operation for something other than its edge: a hang-up, an error, the lock of its
+//! Waits of an operation for other conditions than readiness: a hang-up, an error, the lock of its
 //! direction, expiry or close.
 
 use std::task::{Context, Poll, ready};
@@ -10,7 +10,8 @@ use crate::rt::poll::side::Side;
 use crate::rt::waiters::Waiter;
 
 impl Fd {
-    /// Waits until the peer has hung up: its sending side, or (`Write`) both.
+    /// Waits until the peer has hung up: for `Read`, until it has shut down its sending side; for
+    /// `Write`, until both directions of the connection are shut down.
     pub(crate) fn poll_hang_up(
         &self,
         direction: Direction,
@@ -24,8 +25,8 @@ impl Fd {
         polled
     }
 
-    /// Waits until edges have made `is_over` true, which reads the word of the direction. Registers the
-    /// descriptor, with a reference held meanwhile.
+    /// Waits until `is_over`, which reads the word of the direction, returns true. Edges make it
+    /// true. Registers the descriptor first, under a reference.
     pub(crate) fn poll_until(
         &self,
         direction: Direction,
@@ -49,8 +50,8 @@ impl Fd {
         polled
     }
 
-    /// Waits only for expiry and close, for an operation that waits for something that no edge
-    /// reports and has timers of its own. Nothing is held.
+    /// Waits for expiry and close only, for an operation that waits for a condition that no edge
+    /// reports and that has its own timers. The caller must hold no reference.
     pub(crate) fn poll_end(
         &self,
         direction: Direction,
@@ -68,7 +69,8 @@ impl Fd {
         self.poll.side(direction).end_interrupt(operation.wait_key());
     }
 
-    /// Ends the operation because the descriptor cannot be registered. Nothing is held.
+    /// Ends the operation because the descriptor cannot be registered. The caller must hold no
+    /// reference.
     #[cold]
     pub(super) fn fail_to_register(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
         if matches!(failure, Failure::Io(_)) {
@@ -105,8 +107,8 @@ impl Fd {
         self.poll_interrupt(direction, caller.reborrow(), cx)
     }
 
-    /// Waits only for expiry and close, in addition to a wait for something other than an edge.
-    /// [`cancel`](Fd::cancel) ends it.
+    /// Waits for expiry and close only, in addition to a wait for a condition that no edge reports.
+    /// [`cancel`](Fd::cancel) ends the wait.
     #[cold]
     pub(crate) fn poll_interrupt(
         &self,
