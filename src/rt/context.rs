@@ -364,14 +364,14 @@ impl Context {
 }
 
 /// The number of bytes per unit of the budget.
-pub(crate) const BYTES_A_UNIT: usize = 16 << 10;
+pub(crate) const BYTES_PER_UNIT: usize = 16 << 10;
 
 /// Takes additional units from the budget for an operation that moved many bytes. Otherwise a task that
 /// saturates its connection would delay the other tasks of its thread by 32 calls of maximum size.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
-    if bytes > BYTES_A_UNIT {
-        let units = u32::try_from(bytes / BYTES_A_UNIT).unwrap_or(BUDGET);
+    if bytes > BYTES_PER_UNIT {
+        let units = u32::try_from(bytes / BYTES_PER_UNIT).unwrap_or(BUDGET);
         CONTEXT.with(|context| {
             if let Some(left) = context.left() {
                 // Rounded down, so that the next operation checks the time.

@@ -74,7 +74,7 @@ fn long_turn_ends_before_its_budget() {
         let state = AtomicU8::new(0);
         processor.budget.store(BUDGET, Ordering::Relaxed);
         assert!(is_granted(&state));
-        charge(BYTES_A_UNIT + 1);
+        charge(BYTES_PER_UNIT + 1);
         assert!(is_spent(&state) && !is_granted(&state) && is_granted(&state), "refused once");
     });
 }
@@ -153,7 +153,7 @@ fn root_future_has_a_budget_per_turn() {
         let granted = (0..100).take_while(|_| is_granted(&state)).count();
         assert!((BUDGET as usize..=BUDGET as usize + 1).contains(&granted), "{granted}");
     }
-    charge(100 * BYTES_A_UNIT);
+    charge(100 * BYTES_PER_UNIT);
     assert!(!take_budget() && set_root(false));
     charge(1 << 20);
 }
@@ -265,10 +265,10 @@ fn many_bytes_cost_more() {
             charge(bytes);
             processor.budget.load(Ordering::Relaxed)
         };
-        assert_eq!([0, 1, BYTES_A_UNIT - 1].map(left), [BUDGET; 3]);
+        assert_eq!([0, 1, BYTES_PER_UNIT - 1].map(left), [BUDGET; 3]);
         // Rounded down to the next check of the time.
-        assert_eq!([2, 5, 31].map(|units| left(units * BYTES_A_UNIT)), [28, 24, 0]);
-        assert_eq!(left(4 * BYTES_A_UNIT - 1), left(3 * BYTES_A_UNIT));
+        assert_eq!([2, 5, 31].map(|units| left(units * BYTES_PER_UNIT)), [28, 24, 0]);
+        assert_eq!(left(4 * BYTES_PER_UNIT - 1), left(3 * BYTES_PER_UNIT));
         assert_eq!([left(1 << 20), left(usize::MAX)], [0; 2]);
     });
     charge(1 << 20);

@@ -76,7 +76,7 @@ pub(crate) const GATHERED_MAX: usize = 64 << 10;
 /// it costs more than the call.
 const LARGE: usize = 16 << 10;
 /// The number of gathered writes per unit of the budget of a turn.
-const WRITES_A_UNIT: u32 = 256;
+const WRITES_PER_UNIT: u32 = 256;
 /// The number of empty buffers that a thread keeps.
 const SPARES: usize = 16;
 /// The capacity of a new buffer.
@@ -95,7 +95,7 @@ const GONE: u8 = 1 << 4;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    /// The number of writes that this thread has gathered, for [`WRITES_A_UNIT`].
+    /// The number of writes that this thread has gathered, for [`WRITES_PER_UNIT`].
     static WRITES: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -417,7 +417,7 @@ impl State {
         }
         let writes = WRITES.get().wrapping_add(1);
         WRITES.set(writes);
-        if writes.is_multiple_of(WRITES_A_UNIT) && !context::take_budget() {
+        if writes.is_multiple_of(WRITES_PER_UNIT) && !context::take_budget() {
             return Ok(Appended::Refused);
         }
         if self.bytes.capacity() == 0 {

@@ -19,7 +19,7 @@ impl PollHandle {
         let now = ticks::rough_now();
         self.desc.describe(number as u32, is_tcp, now, record::edge_notes);
         if is_tcp {
-            self.uncounted = context::BYTES_A_UNIT as u32;
+            self.uncounted = context::BYTES_PER_UNIT as u32;
             addresses::reset(self.desc.index);
         } else {
             usage::of(self.desc.index).reset(now);

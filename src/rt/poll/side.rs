@@ -1,9 +1,8 @@
-//! [`Side`]: one direction of a [`PollDesc`]: whether a call may succeed, and the operations that
-//! wait until it may. A socket gets it from its [`PollHandle`]. It carries the generation of the
-//! descriptor for which the caller acts.
+//! [`Side`]: one direction of a [`PollDesc`], with its readiness and its waiters. A socket gets it
+//! from its [`PollHandle`]. It carries the generation of the descriptor for which the caller acts.
 //!
 //! # States
-//! One word, changed by read-modify-write only:
+//! The state is one word, which is changed only by read-modify-writes:
 //!
 //! | bits | name | meaning | set by | cleared by |
 //! |---|---|---|---|---|
@@ -13,22 +12,22 @@
 //! | 1 | LISTED | the list may contain a waiter | a wait, under the list's lock | under the list's lock, when it is empty |
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
 //! | 3–5 | HANG_UP, ERROR, PRIORITY | reported by an edge; they persist | `set_ready` | `open`, `retire` |
-//! | 5 | CORKED | in place of PRIORITY, which concerns reading, in the word for writing: writes are gathered | `set_corked` | `set_corked`, `open`, `retire` |
-//! | 6 | PLACED | the waiter in the slot may be taken out | the exclusive owner of the slot | the thread that thereby becomes its exclusive owner |
+//! | 5 | CORKED | writes are gathered; in the word of the write direction, in which PRIORITY has no meaning | `set_corked` | `set_corked`, `open`, `retire` |
+//! | 6 | PLACED | the slot has a waiter, which may be taken out | the exclusive owner of the slot | the thread that thereby becomes its exclusive owner |
 //! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges`, `retire` |
 //!
-//! *Ready* means READY; *idle* its absence; *waiting* means LISTED or PLACED without READY. Waiting
-//! never consumes READY, so a dropped future has no edge to give back. READY together with LISTED
-//! or PLACED means that some waiters were not woken yet: an operation that then succeeds without
-//! clearing READY wakes the next one (`pass_on`).
+//! *Ready* means that READY is set, *idle* that it is clear, and *waiting* that LISTED or PLACED is
+//! set and READY is clear. Waiting never consumes READY, so a dropped future has no edge to give
+//! back. READY together with LISTED or PLACED means that some waiters were not woken yet: an
+//! operation that then succeeds without clearing READY wakes the next one (`pass_on`).
 //!
 //! # Edges that are skipped
-//! Each event of a socket reports the state of both directions, so the events of a socket that
-//! reads also say that it can be written. In a direction without COUNTED, an edge that finds READY
-//! and no waiter leaves the word alone, which saves the poller one read-modify-write per event. No
-//! evidence from such a direction is accepted: the first `clear_ready` sets COUNTED and returns
-//! false, as if an edge had come, so the operation makes its call again. An edge that follows that
-//! call is recorded after the kernel has ordered the call before it (model
+//! Each event of a socket reports the state of both directions, so an event for received data
+//! usually reports also that the socket is writable. In a direction without COUNTED, an edge that
+//! finds READY and no waiter leaves the word alone, which saves the poller one read-modify-write
+//! per event. No evidence from such a direction is accepted: the first `clear_ready` sets COUNTED
+//! and returns false, as if an edge had come, so the operation makes its call again. COUNTED is set
+//! before that call, so every edge that the call may miss is recorded (model
 //! `skipped_edges_lose_no_room`).
 //!
 //! The deadline word is 0 (none), [`EXPIRED`] or a time. It alone decides whether the deadline has
@@ -40,9 +39,10 @@
 //!
 //! # Invariants (numbers of ARCHITECTURE.md)
 //! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word and checks
-//!   READY, CLOSING and EXPIRED afterwards. READY and CLOSING are set in that word; after EXPIRED
-//!   is set, the word is changed. One side sees the other (models `edge_against_wait`,
-//!   `expiry_against_wait`, `edge_close_and_expiry` and others).
+//!   READY, CLOSING and EXPIRED afterwards. READY and CLOSING are set in the same word, and after
+//!   EXPIRED is set, the word is changed. So the waiter sees the event, or the event finds the
+//!   waiter (models `edge_against_wait`, `expiry_against_wait`, `edge_close_and_expiry` and
+//!   others).
 //! * 3, 4 — every entry point compares the generation in the same step in which it changes the word
 //!   (model `stale_event_has_no_effect`).
 //! * 9 — `begin` checks the deadline word before every call.
@@ -61,7 +61,7 @@ pub(super) const CLOSING: u64 = 1 << 2;
 pub(crate) const HANG_UP: u64 = 1 << 3;
 pub(crate) const ERROR: u64 = 1 << 4;
 pub(crate) const PRIORITY: u64 = 1 << 5;
-/// In the word for writing.
+/// Writes are gathered. Used in the word of the write direction only.
 const CORKED: u64 = PRIORITY;
 pub(super) const PLACED: u64 = 1 << 6;
 const COUNTED: u64 = 1 << 7;
@@ -69,7 +69,7 @@ const TICK_SHIFT: u32 = 40;
 const TICK_ONE: u64 = 1 << TICK_SHIFT;
 const TICK_MASK: u64 = !0 << TICK_SHIFT;
 
-/// The word before a system call. Evidence from the call is valid only for this state.
+/// The word before a system call. The call is evidence about this state only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket(u64);
 
@@ -92,9 +92,9 @@ impl Ticket {
         self.0 & TICK_MASK
     }
 
-    /// Returns whether a short count proves nothing: after a hang-up, an error or urgent data, a call
-    /// may stop early without another edge to follow. The count of a write that sends gathered bytes
-    /// first is not that of its call.
+    /// Returns whether a short count proves nothing: after a hang-up, an error or urgent data, a
+    /// call may stop early without another edge to follow. With gathered writes, the count of a
+    /// write is not that of its system call.
     #[inline]
     pub(crate) fn distrusts_short_counts(self) -> bool {
         self.0 & (HANG_UP | ERROR | PRIORITY) != 0
@@ -112,7 +112,7 @@ pub(crate) enum Stop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     Stop(Stop),
-    /// Writes are gathered: others may have to be sent first.
+    /// Writes are gathered, so earlier ones may have to be sent first.
     Corked,
 }
 
@@ -122,7 +122,7 @@ pub(crate) enum Hold {
 pub(crate) enum Wait {
     /// The waker is in the slot or the list.
     Listed,
-    /// Something happened in between: try again from the start.
+    /// The reason for the wait no longer holds: the operation must try again from the start.
     Retry,
     /// There are [`WAITERS_MAX`] waiters already.
     Full,
@@ -134,7 +134,8 @@ pub(crate) enum Wait {
 pub(crate) struct Side<'a> {
     pub(super) desc: &'a PollDesc,
     pub(super) direction: Direction,
-    /// That of the descriptor for which the caller acts. If it is stale, nothing changes.
+    /// The generation of the descriptor for which the caller acts. If it is stale, no method
+    /// changes anything.
     pub(super) generation: u32,
 }
 
@@ -143,8 +144,8 @@ pub(crate) struct Side<'a> {
 pub(crate) struct PollHandle {
     pub(super) desc: &'static PollDesc,
     pub(super) generation: u32,
-    /// The maximum number of bytes per operation that need no `charge`: those of plain TCP are counted
-    /// by the kernel, and the budget is charged for large ones.
+    /// The maximum number of bytes of an operation that does not call `charge`. The kernel counts
+    /// the bytes of plain TCP, so only large operations do.
     pub(crate) uncounted: u32,
 }
 
@@ -177,19 +178,19 @@ impl<'a> Side<'a> {
         &self.desc.lists[self.direction as usize]
     }
 
-    /// The time at which the poll that waits times out, or none.
+    /// Returns the time at which the waiting poll times out, or [`NONE`].
     #[inline]
     pub(crate) fn until_of_poll(self) -> &'a AtomicU64 {
         &self.desc.poll_untils[self.direction as usize]
     }
 
-    /// The epoch, plus one, in which the poll that waits began, or 0.
+    /// Returns the epoch in which the waiting poll began, plus one, or 0.
     #[inline]
     pub(crate) fn epoch_of_poll(self) -> &'a AtomicU32 {
         &self.desc.poll_epochs[self.direction as usize]
     }
 
-    /// The state of the budget, for [`poll_turn`](crate::rt::context::poll_turn).
+    /// Returns the state of the budget, for [`poll_turn`](crate::rt::context::poll_turn).
     #[inline]
     pub(crate) fn turns(self) -> &'a AtomicU8 {
         &self.desc.turns[self.direction as usize]
@@ -206,8 +207,8 @@ impl<'a> Side<'a> {
         self.word().swap(u64::from(self.generation) << GENERATION_SHIFT | COUNTED | READY, Ordering::AcqRel);
     }
 
-    /// Lets the poller skip edges until a call gives evidence. For a new descriptor that no other
-    /// thread knows.
+    /// Lets the poller skip edges until a call gives evidence. The descriptor must be new, so that
+    /// no other thread knows it.
     pub(crate) fn skip_edges(self) {
         self.word().fetch_and(!COUNTED, Ordering::AcqRel);
     }
@@ -226,7 +227,8 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Called when the descriptor is gone: from here on its events and timers are stale.
+    /// Makes all later events and timers of the descriptor stale. Called when the descriptor is
+    /// gone.
     fn retire(self) {
         let mut word = self.word().load(Ordering::Acquire);
         while generation_of(word) == self.generation {
@@ -239,7 +241,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Returns the state before a call, or why there must be none.
+    /// Returns the state before a call, or the reason why the operation must not continue.
     #[inline]
     pub(crate) fn begin(self) -> Result<Ticket, Stop> {
         // ORDERING: Acquire pairs with the AcqRel of `set_ready`: a thread that sees the edge sees
@@ -248,16 +250,16 @@ impl<'a> Side<'a> {
         if generation_of(word) != self.generation || word & CLOSING != 0 {
             return Err(Stop::Closed);
         }
-        // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. A slightly old value
-        // is harmless: it is read again before any thread sleeps.
+        // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. An old value is
+        // harmless, because it is read again before the operation waits.
         if self.deadline_word().load(Ordering::Acquire) == EXPIRED {
             return Err(Stop::Expired);
         }
         Ok(Ticket(word))
     }
 
-    /// Returns [`begin`](Side::begin), or that writes are gathered, which a call that writes must
-    /// know. Both questions are one test.
+    /// Returns the result of [`begin`](Side::begin), or [`Hold::Corked`] if writes are gathered.
+    /// One test covers CLOSING and CORKED.
     #[inline]
     pub(crate) fn begin_call(self) -> Result<Ticket, Hold> {
         if self.direction == Direction::Read {
@@ -281,7 +283,7 @@ impl<'a> Side<'a> {
     }
 
     /// Sets whether [`begin_call`](Side::begin_call) reports that writes are gathered. For the
-    /// direction of writes.
+    /// write direction only.
     pub(crate) fn set_corked(self, corked: bool) {
         let mut word = self.word().load(Ordering::Acquire);
         while generation_of(word) == self.generation {
@@ -295,7 +297,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Returns whether READY is clear: as far as is known, a call would find nothing.
+    /// Returns whether READY is clear: as far as is known, a call would have to wait.
     pub(crate) fn is_idle(self) -> bool {
         // ORDERING: Acquire: an operation that waits has cleared READY, or found it clear, before it
         // arms.
@@ -303,9 +305,9 @@ impl<'a> Side<'a> {
         generation_of(word) == self.generation && word & READY == 0
     }
 
-    /// Clears READY on the evidence of a call that began at `ticket`. Returns false if an edge has
-    /// arrived since, or may have been skipped, which the call may have missed. If `ticket` was not
-    /// ready, returns true: the wait checks READY again.
+    /// Clears READY on the evidence of a call that began at `ticket`. Returns false if the call may
+    /// have missed an edge: one that has arrived since, or one that was skipped. If `ticket` was
+    /// not ready, returns true, because the wait checks READY again.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {
@@ -328,22 +330,23 @@ impl<'a> Side<'a> {
         true
     }
 
-    /// Returns whether edges may be skipped. They are never skipped for reading, where most edges
-    /// bring something.
+    /// Returns whether edges may be skipped. They are never skipped in the read direction, where
+    /// most edges mean new data.
     #[inline]
     fn may_skip(self, word: u64) -> bool {
         self.direction == Direction::Write && word & COUNTED == 0
     }
 
-    /// Lets the poller skip no edge from here on. Returns false, because it may have skipped one.
+    /// Makes the poller record every edge from here on. Returns false, because it may have skipped
+    /// one.
     #[cold]
     fn count_edges(self) -> bool {
-        // ORDERING: AcqRel, before the next call of the operation: see the module documentation.
+        // ORDERING: AcqRel, before the next call of the operation; see the module documentation.
         self.word().fetch_or(COUNTED, Ordering::AcqRel);
         false
     }
 
-    /// Records an edge. Returns false if the descriptor that it was sent for is gone.
+    /// Records an edge. Returns false if the descriptor for which it was sent is gone.
     #[inline(always)]
     pub(crate) fn set_ready(self, reasons: u64, wakers: &mut Wakers) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
@@ -366,8 +369,8 @@ impl<'a> Side<'a> {
             self.wake_placed(wakers);
         } else if word & LISTED != 0 {
             // A hang-up concerns all waiters, including those that wait only for it. An error may
-            // only be a message in the error queue, which a waiter for data or room would not pass
-            // on.
+            // only mean a message in the error queue. A waiter for data or room would not pass that
+            // wake-up on, so an error also wakes all.
             self.wake(word, reasons & (HANG_UP | ERROR) != 0 && !injected_bug!("hang_up_wakes_one"), wakers);
         }
         true
@@ -384,8 +387,9 @@ impl<'a> Side<'a> {
         future.is_some()
     }
 
-    /// Takes the waiters to be woken: for an edge all polls and the oldest future, or with `all`,
-    /// all waiters. The caller has just cleared PLACED if it was set in `word`.
+    /// Takes the waiters to be woken: all of them if `all`, or else those that an edge wakes, which
+    /// are all polls and the oldest future. The caller has just cleared PLACED if it was set in
+    /// `word`.
     #[cold]
     fn wake(self, word: u64, all: bool, wakers: &mut Wakers) {
         let has_future = word & PLACED != 0 && self.wake_placed(wakers);
@@ -431,8 +435,8 @@ impl<'a> Side<'a> {
         self.wake(word, false, wakers);
     }
 
-    /// Called after a success that left READY set: wakes the next waiter, which can succeed as
-    /// well.
+    /// Wakes the next waiter, if READY is set, because it may succeed. Called after an operation
+    /// that left READY set.
     pub(crate) fn pass_on(self, wakers: &mut Wakers) {
         // ORDERING: Acquire; an operation that announces itself later checks READY itself.
         let word = self.word().load(Ordering::Acquire);
@@ -449,8 +453,8 @@ impl<'a> Side<'a> {
         self.word().load(Ordering::Acquire) & (PLACED | LISTED) != 0
     }
 
-    /// Takes the wakers that remain when the last handle is dropped: those of `poll_*` calls that
-    /// have ended. A free slot of the cache has no waiters.
+    /// Takes the wakers that remain when the last handle is dropped: those of earlier `poll_*`
+    /// calls. A free slot of the cache must have no waiters.
     pub(crate) fn take_leftovers(self, wakers: &mut Wakers) {
         if self.has_waiters() {
             self.interrupt(wakers);
@@ -497,7 +501,7 @@ impl<'a> Side<'a> {
         self.deadline_word().load(Ordering::Acquire)
     }
 
-    /// Called after the deadline was set to [`EXPIRED`]: wakes the waiters.
+    /// Wakes the waiters. Called after the deadline was set to [`EXPIRED`].
     pub(super) fn expire(self, wakers: &mut Wakers) {
         if !injected_bug!("expiry_looks_at_the_bit") || self.has_waiters() {
             self.interrupt(wakers);
@@ -545,7 +549,7 @@ impl PollDesc {
         self.sides_of(generation).iter().for_each(|side| side.evict(wakers));
     }
 
-    /// Called when the descriptor is gone: from here on its events are stale.
+    /// Makes all later events of the descriptor stale. Called when the descriptor is gone.
     pub(crate) fn retire(&self, generation: u32) {
         // ORDERING: before the generation changes with Release, so a reader that sees the new
         // generation does not see the old number (model

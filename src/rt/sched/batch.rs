@@ -1,17 +1,17 @@
 //! [`Batch`]: the wakers of one poll, which another thread can take over.
 //!
-//! A poll takes the wakers of all its events and due timers out of their slots. From then on only the
-//! batch has them: a close, a deadline and a shutdown find no waiter there. A waker is user code and
-//! may block, so the thread that calls them must not be the only one that can.
+//! A poll takes the wakers of all its events and due timers out of their slots. From then on, only
+//! the batch has them: a close, a deadline or a shutdown finds no waiter in the slots. A waker is
+//! user code and may block, so another thread must be able to call the others.
 //!
 //! # States
-//! empty → filled by its owner → the owner takes one waker after the other, in order → empty; or
-//! another thread takes the rest at once (sysmon, if the batch does not move between two checks, or
-//! a shutdown) → empty.
+//! *empty* → filled by its owner → the owner takes one waker after the other, in order → *empty*.
+//! Or another thread takes the rest at once (sysmon, if the number of wakers is the same at two
+//! consecutive checks, or a shutdown) → *empty*.
 //!
 //! # Invariants
 //! * T1 — each waker is called once, by the owner or by the thread that took the rest.
-//! * T2 — a batch of one is called directly: nothing waits behind it.
+//! * T2 — the only waker of a batch is called directly, because no other waker waits behind it.
 //!
 //! # Memory ordering
 //! `left` decides which thread takes a waker. The owner's Release publishes the slots; the swap that
@@ -38,7 +38,7 @@ pub(crate) struct Batch {
     seen: AtomicUsize,
 }
 
-/// The room of the owner's vector.
+/// The allocation of the owner's vector.
 #[derive(Clone, Copy, Debug)]
 struct Slots {
     first: *const Waker,
@@ -48,7 +48,7 @@ struct Slots {
 impl Slots {
     /// Moves the waker `at` out of its slot. The caller must have taken it by `left`.
     fn waker(self, at: usize) -> Waker {
-        // SAFETY: the slot is within the room.
+        // SAFETY: the slot is within the allocation.
         let slot = unsafe { self.first.add(at) };
         // SAFETY: it has a waker, which `left` gave to this thread alone.
         unsafe { slot.read() }
@@ -71,19 +71,20 @@ impl Batch {
         }
     }
 
-    /// Calls `wakers` in order, except those that another thread takes. For the owner, one call at a
-    /// time. Returns the number of wakers.
+    /// Calls `wakers` in order, except those that another thread takes. Returns the number of
+    /// wakers. Only the owner may call this, one call at a time.
     pub(crate) fn call(&self, wakers: &mut Wakers) -> usize {
         let (first, rest) = wakers.parts();
         let Some(first) = first.take() else { return 0 };
         let (own, len) = (Slots { first: rest.as_ptr(), len: rest.len() }, rest.len());
         // SAFETY: zero is within the capacity. The wakers are moved out of the slots, each once, by
-        // the loop below or by `take`. Until then nothing else uses the vector, so its room stays.
+        // the loop below or by `take`. Until then nothing else uses the vector, so its allocation
+        // stays.
         unsafe { rest.set_len(0) };
         // SAFETY: no thread reads the slots: `left` is 0, and a `take` that found more has ended.
         self.slots.with_mut(|slots| unsafe { *slots = own });
-        // ORDERING: Release publishes the slots; pairs with the swap of `take`. A store would do, but
-        // loom does not order it against that swap.
+        // ORDERING: Release publishes the slots; pairs with the swap of `take`. A store would
+        // suffice, but loom does not order it against that swap.
         let order = if injected_bug!("batch_is_not_published") { Ordering::Relaxed } else { Ordering::Release };
         self.left.swap(len, order);
         wake(first);
@@ -102,7 +103,7 @@ impl Batch {
         len + 1
     }
 
-    /// Moves the wakers that are left to `wakers`.
+    /// Moves the wakers that no thread has taken to `wakers`.
     pub(crate) fn take(&self, wakers: &mut Wakers) {
         let _taking = self.taking.lock();
         // ORDERING: Acquire; pairs with the swap of `call`.
@@ -116,8 +117,8 @@ impl Batch {
         wakers.extend((slots.len - left..slots.len).map(|at| slots.waker(at)));
     }
 
-    /// For a check of sysmon. Returns whether wakers are left, and whether it is the same number as at
-    /// the last check.
+    /// Returns whether wakers are left, and whether their number is the same as at the last check.
+    /// Called by sysmon.
     pub(crate) fn check(&self) -> (bool, bool) {
         // ORDERING: Relaxed: a hint. The swap of `take` decides.
         let left = self.left.load(Ordering::Relaxed);
@@ -134,7 +135,7 @@ mod tests {
 
     type Calls = std::sync::Mutex<Vec<usize>>;
 
-    /// Writes its number down, and takes the rest of the batch if told to.
+    /// A waker that records its number, and takes the rest of the batch if `takes` is `Some`.
     struct Numbered {
         number: usize,
         takes: Option<Arc<std::sync::Mutex<Wakers>>>,

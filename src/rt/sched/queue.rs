@@ -1,28 +1,29 @@
 //! [`RunQueue`]: the run queue of one processor.
 //!
-//! It consists of a ring of [`RING`] items that its owner pushes to and all threads take from; a
-//! *next* slot in front of it for the task that the running one has woken (its data is in the
-//! cache); an unbounded FIFO overflow list behind it; and, behind all, an *aside* slot for a task
-//! that has used up its turn. Only the owner pushes.
+//! It has four parts, from the front to the back. Only the owner pushes; all threads take.
+//! * The *next* slot, for a task that the running task has woken, because its data is in the cache.
+//! * A ring of [`RING`] items.
+//! * An unbounded overflow list, which is FIFO.
+//! * The *aside* slot, for a task that has used up its turn.
 //!
 //! # The aside slot
-//! A task that used up its turn stays there until the poll that follows has woken others, which are
-//! pushed in front of it; then [`settle`](RunQueue::settle) appends it. So a connection that always
-//! has data does not go before one whose event arrived during its turn. It is overtaken by the tasks
-//! of one poll only, because it is in the ring by the time of the next one.
+//! A task that has used up its turn stays there until the next poll has woken other tasks, which
+//! are pushed in front of it. Then [`settle`](RunQueue::settle) appends it. So a connection that
+//! always has data does not run before one whose event arrived during its turn. The task is
+//! overtaken only by the tasks of one poll, because it is appended before the next one.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,
 //!   `next_slot_against_thief`, `aside_slot_against_thief`).
-//! * Q2 — except for the slots and for theft, the order is FIFO: while the overflow list is not
+//! * Q2 — apart from the slots and from theft, the order is FIFO: while the overflow list is not
 //!   empty, new items go to its end. No item goes to another queue because this one is full.
 //! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief's copy
 //!   counts only if `head` has not moved since the copy was made.
 //!
 //! # Memory ordering
-//! The owner stores `tail` with Release, and thieves load it with Acquire: slots are visible before
-//! the count that covers them. Owner and thieves move `head` by compare-and-swap with Release. The
-//! owner loads it with Acquire before it reuses a slot.
+//! The owner stores `tail` with Release, and thieves load it with Acquire, so they see the slots
+//! below `tail`. Owner and thieves move `head` by compare-and-swap with Release. The owner loads it
+//! with Acquire before it reuses a slot.
 //!
 //! # Compared with Go (runtime/proc.go)
 //! The ring has the same size, 256. Go moves half of a full ring to the global queue under the
@@ -36,9 +37,9 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, MODEL, Mutex, Ordering, inj
 
 /// The number of slots of a ring, equal to the maximum number of events in a batch.
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
-/// The number of items that are moved between a list and a ring at a time.
+/// The maximum number of items that are moved to a ring at a time.
 const BATCH: usize = RING / 2;
-/// The number of items for which an empty overflow list keeps room.
+/// The maximum capacity, in items, that an empty overflow list keeps.
 const ROOM_MAX: usize = 16 * RING;
 
 /// A runnable task as a raw pointer. The thread that takes it out of a queue owns it.
@@ -82,20 +83,21 @@ impl RunQueue {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         let ring = self.tail.load(Ordering::Relaxed).wrapping_sub(self.head.load(Ordering::Relaxed));
-        // A thief may move `head` between the loads; a huge count means an empty ring.
+        // A thief may move `head` between the loads. A difference greater than the ring then means
+        // that the ring is empty.
         let ring = if ring as usize > RING { 0 } else { ring as usize };
         let slots = [&self.next, &self.aside].map(|slot| usize::from(!slot.load(Ordering::Relaxed).is_null()));
         ring + self.overflow_len.load(Ordering::Relaxed) + slots[0] + slots[1]
     }
 
-    /// Returns the place at which the next item is appended, for [`has_passed`](RunQueue::has_passed).
-    /// Owner only.
+    /// Returns the position at which the next item is appended, for
+    /// [`has_passed`](RunQueue::has_passed). Owner only.
     pub(crate) fn end(&self) -> u32 {
         self.tail.load(Ordering::Relaxed).wrapping_add(self.overflow_len.load(Ordering::Relaxed) as u32)
     }
 
-    /// Returns whether all items before `place` have been taken. Approximate if thieves took some of
-    /// the overflow list.
+    /// Returns whether all items before the position `place` were taken. Approximate if thieves
+    /// took items of the overflow list.
     pub(crate) fn has_passed(&self, place: u32) -> bool {
         self.head.load(Ordering::Relaxed).wrapping_sub(place) as i32 >= 0
     }
@@ -134,7 +136,7 @@ impl RunQueue {
         }
     }
 
-    /// Takes the item of the next slot. Any thread.
+    /// Takes the item of the next slot. Any thread may call it.
     #[inline]
     pub(crate) fn pop_next(&self) -> Option<Item> {
         if self.next.load(Ordering::Relaxed).is_null() {
@@ -162,7 +164,7 @@ impl RunQueue {
         !self.aside.load(Ordering::Relaxed).is_null()
     }
 
-    /// Takes the item of the aside slot. Any thread.
+    /// Takes the item of the aside slot. Any thread may call it.
     pub(crate) fn pop_aside(&self) -> Option<Item> {
         if !self.has_aside() {
             return None;
@@ -204,8 +206,8 @@ impl RunQueue {
         }
     }
 
-    /// Moves items from the front of the overflow list into the ring, which is empty. Returns false if thieves
-    /// have emptied the list.
+    /// Moves items from the front of the overflow list into the empty ring. Returns false if
+    /// thieves have emptied the list.
     #[cold]
     fn refill(&self) -> bool {
         let mut overflow = self.overflow.lock();
@@ -222,7 +224,8 @@ impl RunQueue {
     }
 
     /// Moves half of the ring or, if it is empty, of the overflow list to `thief`, which belongs to
-    /// the calling thread and has an empty ring. Returns the youngest of them, to run at once.
+    /// the calling thread and has an empty ring. Returns the youngest of these items, to be run at
+    /// once.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         let start = thief.tail.load(Ordering::Relaxed);
         let mut head = self.head.load(Ordering::Acquire);
@@ -275,8 +278,9 @@ impl RunQueue {
         Some(last.0)
     }
 
-    /// Takes items until there are at least `least` or the queue is empty; a theft may take more. Any
-    /// thread may call it. Items that the owner pushes meanwhile may remain.
+    /// Takes items until it has at least `least` or the queue is empty. It may take more, because
+    /// it steals several at a time. Any thread may call it. Items that the owner pushes meanwhile
+    /// may remain.
     pub(crate) fn take(&self, least: usize) -> Vec<Item> {
         let (thief, mut taken) = (RunQueue::new(), Vec::new());
         while taken.len() < least
@@ -288,7 +292,8 @@ impl RunQueue {
         taken
     }
 
-    /// Takes the item of a slot: what is left of a queue whose owner is stuck. Any thread.
+    /// Takes the item of the next slot or the aside slot, from a queue whose owner is stuck. Any
+    /// thread may call it.
     pub(crate) fn pop_slots(&self) -> Option<Item> {
         self.pop_next().or_else(|| self.pop_aside())
     }
@@ -299,8 +304,8 @@ impl RunQueue {
     }
 }
 
-/// Frees the memory of an empty list that was long. Otherwise each list keeps the memory of its
-/// longest backlog.
+/// Frees the memory of a list that is empty and was long. Without this, each list would keep the
+/// memory of its longest backlog.
 pub(super) fn release_room(list: &mut VecDeque<SendItem>) {
     if list.is_empty() && list.capacity() > ROOM_MAX {
         *list = VecDeque::new();
@@ -358,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn room_of_a_long_overflow_list_is_freed_when_it_is_empty() {
+    fn memory_of_a_long_overflow_list_is_freed_when_it_is_empty() {
         let queue = RunQueue::new();
         let room = || queue.overflow.lock().capacity();
         (0..2 * ROOM_MAX).for_each(|number| queue.push(item(number)));
@@ -368,7 +373,7 @@ mod tests {
         (0..2 * ROOM_MAX).for_each(|number| queue.push(item(number)));
         assert_eq!(queue.take(usize::MAX).len(), 2 * ROOM_MAX);
         assert_eq!(room(), 0);
-        // A short one is used again.
+        // The memory of a short list is kept.
         (0..2 * RING).for_each(|number| queue.push(item(number)));
         assert_eq!(queue.drain().count(), 2 * RING);
         assert!(room() > 0);
@@ -388,7 +393,7 @@ mod tests {
     #[test]
     fn item_set_aside_is_overtaken_by_the_items_pushed_before_it_settles() {
         let queue = RunQueue::new();
-        // Both with an empty overflow list and behind a full ring.
+        // Both with an empty overflow list and with a full ring.
         for older in [0, 1, RING - 1, RING, RING + 1, 1000, 10_000] {
             (0..older).for_each(|number| queue.push(item(number)));
             queue.push_aside(item(older + 2));
@@ -401,7 +406,7 @@ mod tests {
             assert_eq!(queue.drain().collect::<Vec<_>>(), (0..older + 4).map(item).collect::<Vec<_>>());
             assert_eq!(queue.len(), 0);
         }
-        // A second one takes the place of the first, which is appended.
+        // A second item takes the slot of the first, which is appended.
         (0..2).for_each(|number| queue.push_aside(item(number)));
         assert_eq!((queue.pop(), queue.pop(), queue.pop_slots()), (Some(item(0)), None, Some(item(1))));
         queue.push_aside(item(2));
@@ -409,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_or_doubled_under_theft() {
+    fn no_item_is_lost_or_duplicated_under_theft() {
         const ITEMS: usize = 200_000;
         let queue = RunQueue::new();
         let seen: Vec<AtomicU32> = (0..ITEMS).map(|_| AtomicU32::new(0)).collect();
