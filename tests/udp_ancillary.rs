@@ -99,7 +99,7 @@ fn loopbacks() -> Vec<IpAddr> {
     let all = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     let here: Vec<_> = all.into_iter().filter(|ip| StdSocket::bind((*ip, 0)).is_ok()).collect();
     if here.len() < all.len() {
-        eprintln!("skipped: no IPv6 on this machine");
+        eprintln!("skipped: this machine has no IPv6");
     }
     here
 }
@@ -258,7 +258,7 @@ fn dual_stack_socket_reports_both_families() {
         let Ok(dual) = UdpSocket::bind("[::]:0").await else { return };
         let port = dual.local_addr().unwrap().port();
         if dual.local_addr().unwrap().is_ipv4() {
-            eprintln!("skipped: no IPv6 on this machine");
+            eprintln!("skipped: this machine has no IPv6");
             return;
         }
         dual.set_recv_hop_limit(true).unwrap();
@@ -289,7 +289,7 @@ fn truncated_control_data_is_flagged() {
         let socket = UdpSocket::bind("[::]:0").await.unwrap();
         let addr = socket.local_addr().unwrap();
         if addr.is_ipv4() {
-            eprintln!("skipped: no IPv6 on this machine");
+            eprintln!("skipped: this machine has no IPv6");
             return;
         }
         socket.set_recv_packet_info(true).unwrap();
@@ -321,7 +321,7 @@ fn offload_segments_and_coalesces() {
             let (ours, theirs) = (UdpSocket::bind((ip, 0)).await.unwrap(), UdpSocket::bind((ip, 0)).await.unwrap());
             let to = theirs.local_addr().unwrap();
             if let Err(error) = theirs.set_gro(true) {
-                eprintln!("skipped: no receive offload: {error}");
+                eprintln!("skipped: this kernel has no receive offload: {error}");
                 return;
             }
             let bytes: Vec<u8> = (0..10_100).map(|n| (n / 1000) as u8).collect();
@@ -375,7 +375,7 @@ fn batches_use_offload_when_possible() {
         let theirs = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let to = theirs.local_addr().unwrap();
         if theirs.set_gro(true).is_err() {
-            eprintln!("skipped: no offload");
+            eprintln!("skipped: this kernel has no receive offload");
             return;
         }
         // The number of network stack units for `COUNT` datagrams, and their contents.
@@ -476,7 +476,7 @@ fn options_read_back_as_set() {
                     assert_eq!(socket.device().unwrap().as_deref(), Some("lo"));
                     socket.bind_device(None).unwrap();
                 }
-                Err(error) => eprintln!("skipped: binding to a device: {error}"),
+                Err(error) => eprintln!("skipped: a socket cannot be bound to a device: {error}"),
             }
             assert_eq!(socket.device().unwrap(), None);
             assert_eq!(socket.bind_device(Some("none-such")).unwrap_err().raw_os_error(), Some(libc::ENODEV));
@@ -497,7 +497,7 @@ fn multicast_reaches_every_member() {
         for ip in loopbacks() {
             let interface = if ip.is_ipv4() { Some(loopback_index()) } else { multicast_index_v6() };
             let Some(interface) = interface else {
-                eprintln!("skipped: no interface with IPv6 multicast");
+                eprintln!("skipped: no interface has IPv6 multicast");
                 continue;
             };
             let (group, other_group) = match ip {

@@ -1,4 +1,4 @@
-//! hyper-util's HTTP client over netpoll-hyper's connector: both versions of HTTP, TLS, any executor, failures.
+//! Tests of hyper-util's HTTP client over netpoll-hyper's connector: HTTP/1 and HTTP/2, TLS, other executors, failures.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -34,7 +34,7 @@ async fn text(response: Response<Incoming>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-/// The text of an error and of its causes.
+/// Returns the text of an error and of its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     error.source().map_or(error.to_string(), |source| format!("{error}: {}", chain(source)))
 }
@@ -44,8 +44,7 @@ fn client_reuses_connections_over_http1() {
     run(async {
         let server = start(&mut Server::new()).await;
         let client = Connector::new().client::<Full<Bytes>>();
-        // A connection returns to the pool some time after the end of its answer. A request before
-        // that opens another one.
+        // A connection returns to the pool some time after the end of the response. A request before that opens another connection.
         let mut reused = 0;
         while reused < 5 {
             let opened = server.seen.connections.load(Ordering::SeqCst);
@@ -66,7 +65,7 @@ fn client_multiplexes_over_http2() {
     run(async {
         let server = start(&mut Server::new()).await;
         let client = Connector::builder().http2_only(true).build::<_, Full<Bytes>>(Connector::new());
-        // Opens the connection that the others share.
+        // This request opens the connection that the others share.
         assert_eq!(text(client.get(url(server.addr, "/version")).await.unwrap()).await, "HTTP/2.0");
         let waiting: Vec<_> = (0..10).map(|_| task::spawn(client.get(url(server.addr, "/wait")))).collect();
         becomes("all requests are in progress", || server.seen.waiting.load(Ordering::SeqCst) == 10).await;
@@ -80,7 +79,7 @@ fn client_multiplexes_over_http2() {
     });
 }
 
-/// Answers with an address that refuses connections before one that takes them.
+/// A resolver that returns an address that refuses connections, followed by one that accepts them.
 #[derive(Debug)]
 struct DeadFirst(SocketAddr);
 
@@ -129,7 +128,7 @@ fn client_runs_under_any_executor() {
     run(server.stop()).unwrap();
 }
 
-/// The two sides' settings for a certificate of localhost, without ALPN on the client's.
+/// Returns the TLS settings of a server with a certificate for localhost, and those of a client that trusts it, without ALPN.
 fn certificate() -> (Arc<ServerConfig>, ClientConfig) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -165,13 +164,13 @@ fn client_and_server_choose_http_version_by_alpn() {
                 let client = Connector::new().tls(config).client::<Empty<Bytes>>();
                 assert_eq!(text(client.get(url.clone()).await.unwrap()).await, version);
             }
-            // One that does not know the certificate.
+            // A client that does not trust the certificate.
             let suspicious =
                 ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
             let client = Connector::new().tls(suspicious).client::<Empty<Bytes>>();
             let error = client.get(url).await.unwrap_err();
             assert!(error.is_connect() && chain(&error).contains("invalid peer certificate"), "{}", chain(&error));
-            becomes("the server reports the handshake", || failures.try_recv().is_ok()).await;
+            becomes("the server reports the failed handshake", || failures.try_recv().is_ok()).await;
         };
         let mut server = Server::new();
         server.on_error(move |error| {
@@ -186,7 +185,7 @@ fn client_and_server_choose_http_version_by_alpn() {
 #[test]
 fn tls_handshake_has_a_time_limit() {
     run(async {
-        // Accepts and says nothing.
+        // A server that never answers.
         let listener = common::listener().await;
         let url: Uri = format!("https://localhost:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
         let connector = Connector::new().tls(certificate().1).handshake_timeout(Duration::from_millis(20));

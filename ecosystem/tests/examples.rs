@@ -1,4 +1,5 @@
-//! The examples of the ecosystem answer clients of other projects, each in a process of its own. `cargo test` builds them.
+//! Tests of the ecosystem examples with clients of other projects. Each example runs in a separate process. `cargo test` builds the
+//! examples.
 
 #[path = "../../tests/common/example.rs"]
 mod example;
@@ -11,7 +12,7 @@ use example::Example;
 #[test]
 fn tls_echo_answers_openssl() {
     let file = std::env::temp_dir().join(format!("netpoll-tls-echo-{}.pem", std::process::id()));
-    let tls_echo = Example::start("tls_echo", &["127.0.0.1:0", file.to_str().expect("a path of UTF-8")]);
+    let tls_echo = Example::start("tls_echo", &["127.0.0.1:0", file.to_str().expect("a UTF-8 path")]);
     let addr = tls_echo.addr().to_string();
     let mut openssl = Command::new("openssl");
     openssl.args([
@@ -26,33 +27,33 @@ fn tls_echo_answers_openssl() {
     ]);
     openssl.arg(&file).stderr(Stdio::null());
     if Command::new("openssl").arg("version").output().is_err() {
-        return eprintln!("no openssl here");
+        return eprintln!("skipped: openssl is not installed");
     }
     let mut client = Example::spawn(&mut openssl);
     let mut stdin = client.stdin();
-    stdin.write_all(b"hi\n").expect("room");
+    stdin.write_all(b"hi\n").expect("room in the pipe");
     assert_eq!(client.line(), "hi");
     std::fs::remove_file(&file).expect("the example wrote it");
 }
 
 #[test]
-fn websocket_talks_to_itself() {
+fn websocket_server_answers_its_own_client() {
     let server = Example::start("websocket", &["127.0.0.1:0"]);
     let (status, output) = Example::start("websocket", &[&server.addr().to_string(), "one", "two"]).end();
     assert!(status.success(), "{status}");
     assert_eq!(output, "one\ntwo\n");
 }
 
-/// The output of curl; `None` without curl.
+/// Runs curl. Returns its output, or `None` if curl is not installed.
 fn curl(args: &[&str]) -> Option<String> {
     match Command::new("curl").args(["-sS", "--max-time", "60"]).args(args).output() {
         Err(_) => {
-            eprintln!("no curl here");
+            eprintln!("skipped: curl is not installed");
             None
         }
         Ok(output) => {
             assert!(output.status.success(), "{output:?}");
-            Some(String::from_utf8(output.stdout).expect("text"))
+            Some(String::from_utf8(output.stdout).expect("UTF-8 output"))
         }
     }
 }
@@ -70,23 +71,24 @@ fn http_hello_answers_curl_and_ends_gracefully() {
     assert!(status.success(), "{status}");
 }
 
-/// The report of h2load, which opens 16 connections and makes 2000 requests; `None` without h2load.
+/// Runs h2load, which makes 2,000 requests on 16 connections. Returns its report, or `None` if h2load is not installed.
 fn h2load(url: &str) -> Option<String> {
     let output = Command::new("h2load").args(["-c16", "-m10", "-n2000", url]).output();
-    let output = output.map_err(|_| eprintln!("no h2load here")).ok()?;
+    let output = output.map_err(|_| eprintln!("skipped in part: h2load is not installed")).ok()?;
     assert!(output.status.success(), "{output:?}");
-    Some(String::from_utf8(output.stdout).expect("text"))
+    Some(String::from_utf8(output.stdout).expect("UTF-8 output"))
 }
 
-/// wrk and h2load, where they are: every request is answered well.
+/// Every request of wrk and h2load, as far as they are installed, gets a successful response.
 #[test]
 fn http_hello_survives_load() {
     let server = Example::start("http_hello", &["127.0.0.1:0"]);
     let url = format!("http://{}/", server.addr());
     let run = |command: &mut Command| {
-        let output = command.arg(&url).output().map_err(|_| eprintln!("{command:?}: not here")).ok()?;
+        let output =
+            command.arg(&url).output().map_err(|_| eprintln!("skipped in part: cannot run {command:?}")).ok()?;
         assert!(output.status.success(), "{output:?}");
-        Some(String::from_utf8(output.stdout).expect("text"))
+        Some(String::from_utf8(output.stdout).expect("UTF-8 output"))
     };
     if let Some(report) = run(Command::new("wrk").args(["-t1", "-c64", "-d1"])) {
         assert!(report.contains("requests in") && !report.contains("Socket errors"), "{report}");
@@ -140,7 +142,7 @@ fn grpc_hello_asks_itself_and_answers_curl() {
     let (status, output) = Example::start("grpc_hello", &[]).end();
     assert!(status.success(), "{status}: {output}");
     assert!(output.ends_with("Hello, gRPC!\n"), "{output}");
-    // A message by hand: no compression, four bytes of length, field 1.
+    // A gRPC message: no compression, the length in four bytes, field 1.
     let server = Example::start("grpc_hello", &["127.0.0.1:0"]);
     let url = format!("http://{}/hello.Greeter/SayHello", server.addr());
     let file = std::env::temp_dir().join(format!("netpoll-grpc-{}", std::process::id()));
@@ -149,7 +151,7 @@ fn grpc_hello_asks_itself_and_answers_curl() {
     let headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"];
     let args = ["--http2-prior-knowledge", "--data-binary", &data, &url];
     let answer = curl(&[&headers[..], &args].concat());
-    std::fs::remove_file(&file).expect("it is there");
+    std::fs::remove_file(&file).expect("it exists");
     let Some(answer) = answer else { return };
     assert_eq!(answer, "\0\0\0\0\x0e\x0a\x0cHello, curl!");
 }
@@ -161,10 +163,10 @@ fn quic_file_copies_a_file() {
     let [from, to] = ["from", "to"].map(|name| folder.join(name));
     let file: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 241) as u8).collect();
     std::fs::write(&from, &file).expect("a temporary file");
-    let args = [&from, &to].map(|path| path.to_str().expect("a path of UTF-8"));
+    let args = [&from, &to].map(|path| path.to_str().expect("a UTF-8 path"));
     let (status, output) = Example::start("quic_file", &args).end();
     let copy = std::fs::read(&to);
-    std::fs::remove_dir_all(&folder).expect("it is there");
+    std::fs::remove_dir_all(&folder).expect("it exists");
     assert!(status.success() && output.contains("1000000 bytes in "), "{status}: {output}");
     assert!(copy.expect("the example wrote it") == file);
 }

@@ -1,4 +1,4 @@
-//! netpoll's sockets and sleeps under tokio and smol, and the sockets of both in netpoll's tasks. Invariant 12.
+//! Tests of netpoll's sockets and timers under tokio and smol, and of the sockets of both in netpoll's tasks (invariant 12).
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -24,7 +24,7 @@ fn sockets_work_under_tokio() {
         for task in tasks {
             task.await.unwrap();
         }
-        // Its timers around our sockets.
+        // A timer of tokio around an operation of netpoll.
         let (client, _server) = pair().await;
         let late = tokio::time::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await;
         assert!(late.is_err());
@@ -58,8 +58,8 @@ fn lookup_works_under_smol() {
     assert!(!smol::block_on(netpoll::net::resolve("localhost:1")).unwrap().is_empty());
 }
 
-/// Sockets and timers of tokio and smol work in netpoll's tasks and talk to netpoll's sockets. tokio's need its runtime only to be created;
-/// smol's bring their own thread.
+/// Sockets and timers of tokio and smol work in netpoll's tasks and communicate with netpoll's sockets. tokio's runtime must be entered
+/// only to create its sockets and timers. Those of smol are driven by their own thread.
 #[test]
 fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,5 +1,5 @@
-//! QUIC by quinn on our sockets: data both ways, offload, many connections, a peer on smol's sockets and runtime, one of another library,
-//! foreign executors, and how deadlines and closing reach through.
+//! Tests of QUIC by quinn over netpoll's sockets: transfers, offload, many connections, peers on smol's runtime and of another library,
+//! other executors, deadlines and closing.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -26,7 +26,7 @@ fn configure() -> (ServerConfig, ClientConfig) {
     (server, client)
 }
 
-/// The configurations and the certificate that they agree on, as a text.
+/// Returns the configurations of a server and of a client that trusts it, and the server's certificate in PEM.
 fn configure_with_certificate() -> (ServerConfig, ClientConfig, String) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -40,7 +40,7 @@ async fn socket() -> Arc<UdpSocket> {
     Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap())
 }
 
-/// Two endpoints on our sockets, and the sockets: the server's first.
+/// Returns the endpoints of a server and a client, and their sockets in the same order.
 async fn endpoints() -> ([Endpoint; 2], [Arc<UdpSocket>; 2]) {
     let (server_config, client_config) = configure();
     let sockets = [socket().await, socket().await];
@@ -50,7 +50,7 @@ async fn endpoints() -> ([Endpoint; 2], [Arc<UdpSocket>; 2]) {
     ([server, client], sockets)
 }
 
-/// Both ends of a connection.
+/// Returns both ends of a new connection: the server's, then the client's.
 async fn connect(server: &Endpoint, client: &Endpoint) -> (Connection, Connection) {
     let accepted = async { server.accept().await.expect("an open endpoint").await.unwrap() };
     let connected = async { client.connect(server.local_addr().unwrap(), "localhost").unwrap().await.unwrap() };
@@ -66,7 +66,7 @@ async fn echo(connection: Connection) {
     }
 }
 
-/// Sends `data` on a stream of its own and expects it back.
+/// Sends `data` on a new stream and expects it back.
 async fn ask(connection: &Connection, data: &[u8]) {
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     let sent = async {
@@ -96,7 +96,7 @@ fn quic_transfers_both_ways_with_offload() {
         if offloads {
             assert!(sent.ios * 2 < sent.datagrams, "{sent:?}");
         } else {
-            eprintln!("no UDP_SEGMENT here");
+            eprintln!("skipped in part: this kernel has no UDP_SEGMENT");
         }
         connection.close(7_u8.into(), b"bye");
         let ConnectionError::ApplicationClosed(close) = served.closed().await else { panic!("not closed") };
@@ -126,7 +126,7 @@ fn many_quic_connections_share_a_socket() {
     });
 }
 
-/// quinn's client on async-io's sockets and timers, in smol's tasks.
+/// The client uses quinn with async-io's sockets and timers, in smol's tasks.
 #[test]
 fn client_on_smol_runtime_is_served() {
     run(async {
@@ -149,7 +149,7 @@ fn client_on_smol_runtime_is_served() {
     });
 }
 
-/// A client of another implementation: sends 1 MB and prints whether it came back.
+/// A client of another implementation. It sends 1 MB and prints whether the same bytes came back.
 const AIOQUIC: &str = "
 import asyncio, sys
 from aioquic.asyncio import connect
@@ -171,7 +171,7 @@ asyncio.run(main(*sys.argv[1:]))
 fn client_of_another_library_is_served() {
     let mut import = Command::new("python3");
     if !common::output(import.args(["-c", "import aioquic"])).is_ok_and(|import| import.status.success()) {
-        return eprintln!("no aioquic here");
+        return eprintln!("skipped: aioquic is not installed");
     }
     run(async {
         let (config, _, certificate) = configure_with_certificate();
@@ -197,14 +197,14 @@ fn endpoints_are_awaited_under_any_executor() {
     park_on(echo);
 }
 
-/// quinn's own constructor, which converts a std socket.
+/// quinn's own constructor converts a std socket.
 #[test]
 fn std_sockets_of_either_family_are_accepted() {
     run(async {
         for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
             let bind = || std::net::UdpSocket::bind(SocketAddr::new(ip, 0));
             let Ok(std) = bind() else {
-                eprintln!("no {ip} here");
+                eprintln!("skipped in part: this machine has no {ip}");
                 continue;
             };
             let (server_config, client_config) = configure();
@@ -219,7 +219,7 @@ fn std_sockets_of_either_family_are_accepted() {
     });
 }
 
-/// The error reaches the endpoint and everything that waits for it; both kinds of error.
+/// A close of the socket and an expired deadline end the endpoint and its connections.
 #[test]
 fn close_and_deadlines_apply_through_quinn() {
     run(async {
@@ -235,7 +235,7 @@ fn close_and_deadlines_apply_through_quinn() {
             }
             assert!(accept.await, "the endpoint is closed");
             let error = ended.await;
-            // The second if it was about to send.
+            // The second error, if the connection was about to send.
             assert!(matches!(error, ConnectionError::TransportError(_) | ConnectionError::LocallyClosed), "{error:?}");
         }
     });
@@ -290,10 +290,10 @@ fn moving_timer_later_arms_nothing() {
     });
 }
 
-/// Open sockets of this process.
+/// Returns the number of open sockets of this process.
 fn sockets() -> usize {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
-    // Another may be closed meanwhile.
+    // A descriptor may be closed meanwhile.
     let links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
     links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
 }
@@ -310,7 +310,7 @@ fn dropped_endpoint_closes_its_descriptor() {
                 ask(&connection, b"hello").await;
                 assert_eq!(sockets(), 2);
             }
-            becomes("all is closed", || sockets() == 0).await;
+            becomes("all sockets are closed", || sockets() == 0).await;
         });
     });
 }

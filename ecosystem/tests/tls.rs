@@ -1,5 +1,4 @@
-//! TLS by futures-rustls over our streams: data, certificates, deadlines and closing through the layer, `openssl s_client`, and https with
-//! curl.
+//! Tests of TLS by futures-rustls over netpoll's streams: data, certificates, deadlines, closing, `openssl s_client`, and HTTPS with curl.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -18,7 +17,7 @@ use futures_rustls::{TlsAcceptor, TlsConnector};
 use netpoll::net::{self, TcpStream, is_closed, is_timeout};
 use netpoll::task;
 
-/// A certificate for localhost: the server's side, the client's, and the certificate as a file has it.
+/// Returns an acceptor with a new certificate for localhost, a connector that trusts it, and the certificate in PEM.
 fn certificate() -> (TlsAcceptor, TlsConnector, String) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -35,7 +34,7 @@ fn localhost() -> ServerName<'static> {
     ServerName::try_from("localhost").unwrap()
 }
 
-/// The certificate in a file of this test's own, which is removed in the end.
+/// A temporary file with a certificate. Removed on drop.
 struct File(std::path::PathBuf);
 
 impl File {
@@ -89,7 +88,7 @@ fn wrong_certificate_is_rejected() {
     });
 }
 
-/// A silent peer, or one that stops in the middle, is disconnected by the socket's deadline, in the handshake and after it.
+/// A deadline of the socket ends operations that wait for the peer, during the handshake and after it.
 #[test]
 fn deadlines_apply_through_tls() {
     run(async {
@@ -106,7 +105,7 @@ fn deadlines_apply_through_tls() {
         let mut server = server.await.unwrap();
         ours.set_read_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         assert!(is_timeout(&server.read(&mut [0; 1]).await.unwrap_err()));
-        // A peer that does not read ends a write the same way.
+        // A write to a peer that does not read also ends at the deadline.
         ours.set_write_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         let flood = vec![0; 1 << 20];
         let error = loop {
@@ -115,7 +114,7 @@ fn deadlines_apply_through_tls() {
             }
         };
         assert!(is_timeout(&error), "{error}");
-        // Nothing is lost: with the deadline moved the stream goes on.
+        // No data is lost: without a deadline, the stream continues.
         ours.set_deadline(None).unwrap();
         let mut buf = [0; 5];
         client.write_all(b"hello").await.unwrap();
@@ -129,7 +128,7 @@ fn deadlines_apply_through_tls() {
 fn force_close_applies_through_tls() {
     run(async {
         let (acceptor, connector, _) = certificate();
-        // In the handshake.
+        // During the handshake.
         let (_stuck, server) = pair().await;
         let ours = server.clone();
         let mut handshake = acceptor.accept(server);
@@ -137,7 +136,7 @@ fn force_close_applies_through_tls() {
         let handshake = task::spawn(handshake);
         ours.force_close().await.unwrap();
         assert!(is_closed(&handshake.await.unwrap_err()));
-        // And in a read of another task.
+        // During a read in another task.
         let (client, server) = pair().await;
         let ours = server.clone();
         let server = task::spawn(async move { acceptor.accept(server).await });
@@ -146,12 +145,12 @@ fn force_close_applies_through_tls() {
         let reader = task::spawn(async move { server.read(&mut [0; 1]).await });
         ours.force_close().await.unwrap();
         assert!(is_closed(&reader.await.unwrap_err()));
-        // The peer sees an end without TLS's farewell.
+        // The peer finds the end of the stream without a close_notify.
         assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     });
 }
 
-/// Echoes single bytes through TLS. After an `s` it waits for ever.
+/// Echoes single bytes through TLS. After an `s`, it waits forever.
 async fn echo_bytes(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Infallible> {
     let mut tls = acceptor.accept(stream).await?;
     let mut byte = [0];
@@ -205,7 +204,9 @@ fn openssl_client_gets_its_echo() {
         command.arg(&file.0).args(["-connect", &addr.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = match common::spawn(&mut command) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return eprintln!("no openssl here"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return eprintln!("skipped: openssl is not installed");
+            }
             child => child.unwrap(),
         };
         let (stream, _) = listener.accept().await.unwrap();
@@ -252,7 +253,7 @@ fn curl_speaks_https_with_both_versions() {
         };
         let (server, ours) = (Server::new(), Arc::clone(&listener));
         let server = task::spawn(async move { server.serve_with(ours, connect, std::future::pending::<()>()).await });
-        // A client that never completes the handshake delays no other, nor the end.
+        // A client that never completes the handshake delays neither other clients nor the end of the server.
         let _silent = TcpStream::connect(addr).await.unwrap();
         for (option, version) in [("--http1.1", "HTTP/1.1 x"), ("--http2", "HTTP/2.0 x")] {
             let mut curl = Command::new("curl");
@@ -260,7 +261,9 @@ fn curl_speaks_https_with_both_versions() {
             curl.args(["--resolve", &format!("localhost:{}:127.0.0.1", addr.port())]);
             curl.arg(format!("https://localhost:{}/", addr.port()));
             let output = match task::spawn_blocking(move || common::output(&mut curl)).await {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return eprintln!("no curl here"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return eprintln!("skipped: curl is not installed");
+                }
                 output => output.unwrap(),
             };
             assert!(output.status.success(), "{output:?}");

@@ -1,4 +1,4 @@
-//! tokio's traits on our streams, with no runtime of tokio's anywhere: its own helpers, and h2 and hyper's client side by side with it.
+//! Tests of tokio's I/O traits on netpoll's streams, without tokio's runtime: tokio's own helpers, deadlines and closing, and h2.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -29,7 +29,7 @@ fn tokio_io_helpers_work_on_streams_and_references() {
         AsyncReadExt::read_to_end(&mut client, &mut rest).await.unwrap();
         assert!(rest.is_empty());
         assert_eq!(echo.await.unwrap(), 8);
-        // The peer is gone; once more is no error.
+        // The peer has closed the connection. A second shutdown is not an error.
         AsyncWriteExt::shutdown(&mut &client).await.unwrap();
     });
 }
@@ -44,7 +44,7 @@ fn reads_go_straight_into_uninitialised_memory() {
         buf.put_slice(b"..");
         poll_fn(|cx| AsyncRead::poll_read(Pin::new(&mut server), cx, &mut buf)).await.unwrap();
         assert_eq!((buf.filled(), buf.initialized().len()), (&b"..abc"[..], 5));
-        // SAFETY: all of it was initialised above.
+        // SAFETY: the whole array was initialised above.
         assert!(memory[5..].iter().all(|byte| unsafe { byte.assume_init() } == 0xAA));
     });
 }
@@ -64,7 +64,7 @@ fn writes_are_vectored() {
 }
 
 #[test]
-fn deadlines_and_closing_reach_through() {
+fn deadlines_and_force_close_apply_through_tokio_traits() {
     run(async {
         let (client, _server) = pair().await;
         client.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();

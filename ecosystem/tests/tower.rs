@@ -1,5 +1,5 @@
-//! tower's services on `netpoll_hyper::Server`: an axum `Router` over both versions of HTTP, a service that is not ready at once, one
-//! per connection.
+//! Tests of tower's services on `netpoll_hyper::Server`: an axum `Router` over HTTP/1 and HTTP/2, one service per connection, services that
+//! are not ready at once, and failures.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -128,7 +128,7 @@ fn make_service_gets_the_peer_of_each_connection() {
     });
 }
 
-/// A `make` that fails ends its connection, and the hook learns why.
+/// If the make service fails, its connection ends, and the hook receives the error.
 #[test]
 fn errors_of_connections_reach_the_hook() {
     #[derive(Clone)]
@@ -166,7 +166,7 @@ fn errors_of_connections_reach_the_hook() {
             let mut stream = TcpStream::connect(addr).await.unwrap();
             stream.write_all(b"GET\r\n\r\n").await.unwrap();
             let _ = stream.read_to_end(&mut Vec::new()).await;
-            // One that ends its connection between requests is no error.
+            // A client that closes its connection between requests causes no error.
             let stream = TcpStream::connect(addr).await.unwrap();
             assert_eq!(get_body(&stream, "/hello/you").await, b"Hello, you!");
             drop(stream);
@@ -175,7 +175,7 @@ fn errors_of_connections_reach_the_hook() {
         let texts: Vec<_> = failures.try_iter().collect();
         assert!(texts.len() == 1 && texts[0].contains("invalid HTTP"), "{texts:?}");
 
-        // A head that does not come to its end, or that has not even begun in time.
+        // A request head that is not complete in time.
         server.header_read_timeout(Duration::from_millis(20));
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();
@@ -190,7 +190,7 @@ fn errors_of_connections_reach_the_hook() {
     });
 }
 
-/// The same by hand.
+/// A handler learns the peer from an extension that `connect` adds.
 #[test]
 fn axum_handler_learns_the_peer_of_its_connection() {
     run(async {
@@ -216,7 +216,7 @@ fn axum_handler_learns_the_peer_of_its_connection() {
     });
 }
 
-/// Every clone is ready at its third poll, and must not be called before.
+/// A service whose clones are ready at their third poll, and must not be called before.
 #[derive(Debug, Default)]
 struct Lazy {
     polls: usize,
@@ -244,7 +244,7 @@ impl Service<Request<Incoming>> for Lazy {
     }
 
     fn call(&mut self, _: Request<Incoming>) -> Self::Future {
-        assert_eq!(self.polls, 3, "it was not ready");
+        assert_eq!(self.polls, 3, "the service was not ready");
         self.calls.fetch_add(1, Ordering::SeqCst);
         ready(Ok(Response::new(Body::from("lazy"))))
     }
@@ -268,7 +268,7 @@ fn tower_service_is_called_when_it_is_ready() {
     });
 }
 
-/// A service whose readiness fails, or that never becomes ready: its connection ends or is cut off; others are not affected.
+/// A service whose `poll_ready` fails or never completes. Its connection ends, or is cut off when the server stops.
 #[derive(Clone, Debug)]
 struct Failing {
     fails: bool,

@@ -1,5 +1,5 @@
-//! WebSocket by async-tungstenite over our streams: against its own client on smol's sockets, against another library's (soketto, both ways
-//! round), against RFC 6455's examples by hand, deadlines and closing through the layer, and after an upgrade of hyper's.
+//! Tests of WebSocket by async-tungstenite over netpoll's streams: with its own client on smol's sockets, with soketto as the client and as
+//! the server, with the examples of RFC 6455, with deadlines and closing, and after an upgrade by hyper.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -14,7 +14,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use netpoll::net::{is_closed, is_timeout};
 use netpoll::task;
 
-/// Sends messages back until the end.
+/// Echoes messages until the connection ends.
 async fn echo<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<(), Error> {
     while let Some(message) = socket.next().await {
         let message = message?;
@@ -50,7 +50,7 @@ fn messages_of_all_lengths_are_echoed() {
     });
 }
 
-/// The client's side on smol's sockets, awaited inside our task.
+/// The client uses smol's sockets and is awaited in a netpoll task.
 #[test]
 fn websocket_client_on_smol_sockets_is_served() {
     run(async {
@@ -63,7 +63,7 @@ fn websocket_client_on_smol_sockets_is_served() {
     });
 }
 
-/// soketto's client on smol's sockets asks our server of tungstenite.
+/// soketto's client on smol's sockets talks to tungstenite's server on netpoll's streams.
 #[test]
 fn client_of_another_library_is_served() {
     run(async {
@@ -92,7 +92,7 @@ fn client_of_another_library_is_served() {
     });
 }
 
-/// soketto's server on our streams answers tungstenite's client.
+/// soketto's server on netpoll's streams answers tungstenite's client.
 #[test]
 fn websocket_server_of_another_library_runs_on_netpoll_streams() {
     run(async {
@@ -121,7 +121,7 @@ fn websocket_server_of_another_library_runs_on_netpoll_streams() {
     });
 }
 
-/// The handshake of section 1.3 and the masked message of section 5.7, byte for byte.
+/// Sends the bytes of the handshake of section 1.3 and of the masked message of section 5.7.
 #[test]
 fn rfc_6455_examples_are_answered() {
     run(async {
@@ -143,7 +143,7 @@ fn rfc_6455_examples_are_answered() {
         let mut answer = [0; 7];
         read_exact(&client, &mut answer).await.unwrap();
         assert_eq!(&answer, b"\x81\x05Hello");
-        // A close without a status, and the server's.
+        // A close frame without a status, and the server's answer.
         client.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
         let mut close = [0; 2];
         read_exact(&client, &mut close).await.unwrap();
@@ -155,7 +155,7 @@ fn rfc_6455_examples_are_answered() {
 #[test]
 fn deadlines_and_force_close_apply_through_websocket() {
     run(async {
-        // A client that never shakes hands.
+        // A client that never begins the handshake.
         let (_stuck, server) = pair().await;
         server.set_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         let error = accept_async(server).await.map(drop).unwrap_err();

@@ -1,5 +1,5 @@
-//! The attributes in a crate that depends on netpoll under another name: as a program does that moves from async-std by its manifest
-//! alone.
+//! Tests of the attributes in a crate that depends on netpoll under another name, like a program that moves from async-std by changing only
+//! its manifest.
 
 use async_std::io;
 use async_std::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ mod program {
 }
 
 mod workers {
-    /// Any number that does not contradict the runtime of the other tests.
+    /// Sets no number of workers, which could contradict the runtime of the other tests.
     #[async_std::main(crate = async_std)]
     pub(super) async fn main() -> usize {
         async_std::rt::metrics().workers
@@ -39,7 +39,7 @@ fn main_finds_the_name_of_the_dependency() {
     assert!(workers::main() > 0);
 }
 
-/// The expansion of another crate's macro, whose user need not depend on this crate.
+/// Stands for another crate, whose macro uses the attribute. The user of the macro need not depend on netpoll.
 mod facade {
     pub(super) use async_std as runtime;
 

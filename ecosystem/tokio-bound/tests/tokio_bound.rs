@@ -1,8 +1,7 @@
-//! Crates that call tokio's functions, in programs on netpoll: axum's `ConnectInfo`, `WebSocketUpgrade`, tower-http's
+//! Tests of crates that call tokio's functions, in programs on netpoll: axum's `ConnectInfo` and `WebSocketUpgrade`, tower-http's
 //! `TimeoutLayer`, reqwest.
 //!
-//! `async_compat::Compat` enters a tokio runtime of its own around each poll of a future. Sockets that the server accepts remain
-//! netpoll's.
+//! `async_compat::Compat` enters its own tokio runtime around each poll of a future. The sockets that the server accepts remain netpoll's.
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;
@@ -67,7 +66,7 @@ fn axum_websocket_echoes_within_compat() {
                 assert_eq!(answer.to_text().unwrap(), text);
             }
             client.close(None).await.unwrap();
-            // The answer to the close, then the end.
+            // The answer to the close frame, then the end of the stream.
             while let Some(Ok(message)) = client.next().await {
                 assert!(message.is_close(), "{message}");
             }
@@ -86,7 +85,7 @@ fn tower_http_timeout_answers_within_compat() {
             .route("/slow", get(async || std::future::pending::<()>().await))
             .route("/quick", get(async || "quick"))
             .layer(timeout)
-            // Outermost: a layer covers those before it.
+            // Added last, so that it wraps the other layer.
             .layer(MapFutureLayer::new(Compat::new));
         let stop = async {
             let stream = TcpStream::connect(addr).await.unwrap();
@@ -104,7 +103,7 @@ fn reqwest_runs_within_compat() {
     run(async {
         let server = start(&mut Server::new()).await;
         let addr = server.addr;
-        // In a task of netpoll.
+        // The request runs in a task of netpoll.
         let answered = task::spawn(Compat::new(async move {
             let response = reqwest::Client::new().get(format!("http://{addr}/hello")).send().await?;
             let status = response.status().as_u16();
@@ -112,7 +111,7 @@ fn reqwest_runs_within_compat() {
         }));
         assert_eq!(answered.await.unwrap(), (200, "hello".to_owned()));
 
-        // reqwest's time limit is a timer of tokio, a limit around it is one of netpoll.
+        // reqwest's own timeout is a timer of tokio. A timeout around the request is a timer of netpoll.
         let late = Compat::new(async move {
             let client = reqwest::Client::builder().timeout(Duration::from_millis(20)).build()?;
             client.get(format!("http://{addr}/wait")).send().await

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn pipes_are_kept_up_to_a_limit() {
         if !has_descriptors(4 * KEPT_MAX as u64 + 500) {
-            return eprintln!("skipped: too few descriptors");
+            return eprintln!("skipped: the limit of descriptors is too low");
         }
         let copies: Vec<_> = (0..2 * KEPT_MAX).map(|_| Copying::begin()).collect();
         let pipes: Vec<_> = (0..2 * KEPT_MAX).map(|_| take().unwrap()).collect();
