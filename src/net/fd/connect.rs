@@ -30,7 +30,7 @@ use crate::rt::waiters::Waiter;
 use crate::sys::{option, socket};
 use crate::task;
 
-/// Connects a new socket to `addr`, until `deadline` at most.
+/// Connects a new socket to `addr`, waiting until `deadline` at most.
 pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>) -> Result<(), Failure> {
     if deadline.is_some() {
         fd.set_deadline(Direction::Write, deadline)?;

@@ -9,7 +9,7 @@
 //! closed.
 //!
 //! # Invariants
-//! * 1 — the number is used only under a reference, and closed once, by whichever operation drops
+//! * 1 — the number is used only under a reference, and closed once, by the operation that drops
 //!   the last reference. No reference is held during a wait, so a close never waits for a future
 //!   that is not polled. Gathered writes may be sent under the lock of the [`Gathering`] instead,
 //!   which is marked as gone before the number is closed.
@@ -105,8 +105,8 @@ pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
     fn end(&self);
 
     /// Makes the kernel release the remaining memory, unless the socket may have other users.
-    /// Returns whether it will do so soon. Called when no call on the socket is in progress or can
-    /// follow, and this process is about to close its last descriptor.
+    /// Returns whether the kernel will do so soon. Called when no call on the socket is in progress
+    /// or can follow, and this process is about to close its last descriptor of the socket.
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
 
     /// Blocks until the kernel has released the recalled memory, for a limited time.
@@ -496,7 +496,7 @@ impl Fd {
         }
     }
 
-    /// Returns the descriptor without closing it. It has no other handle, so no operation is in
+    /// Returns the descriptor without closing it. `self` is the only handle, so no operation is in
     /// progress.
     pub(crate) fn take(self) -> Result<OwnedFd, Failure> {
         let mut wakers = self.mutex.begin_close()?;

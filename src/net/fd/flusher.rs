@@ -3,7 +3,7 @@
 //!
 //! # Flusher
 //! There is at most one per socket, from the first send that the socket does not accept as a whole
-//! until all bytes are sent. It has a weak reference to the socket, so it does not keep it open; it
+//! until all bytes are sent. Its reference to the socket is weak, so it keeps no socket open; it
 //! has a handle only during a poll ([`Borrowed`]). It waits among the writers. A write deadline or
 //! timeout ends its wait, but not its work: it then tries again at intervals that grow from
 //! [`PAUSE_MIN`] to [`PAUSE_MAX`]. When all bytes are sent, by any thread, it wakes all waiters of

@@ -219,7 +219,8 @@ impl Fd {
     /// Waits until all gathered bytes are sent.
     ///
     /// # Errors
-    /// Returns the error of gathered bytes that could not be sent, and `TimedOut` after the write deadline.
+    /// Returns the error of gathered bytes that could not be sent, and `TimedOut` after the write
+    /// deadline.
     pub(crate) fn poll_flush(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
         if gathering.cork.lock().is_empty() {
@@ -255,7 +256,7 @@ impl Fd {
         }
     }
 
-    /// Sends the gathered bytes before shutdown(2). Returns the sides to shut down now; if bytes
+    /// Sends the gathered bytes before shutdown(2). Returns the sides to shut down now. If bytes
     /// are left, the sending side is shut down after the last one. The caller must hold a
     /// reference.
     ///

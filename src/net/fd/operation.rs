@@ -10,8 +10,8 @@
 //! A lock and a reference are held around one call only, so nothing is held while an operation
 //! waits, and wakers run when nothing is held. Only `write_all` keeps the write lock
 //! ([`LockScope::WholeOperation`]), and takes a reference for each call. A write that is woken by
-//! an edge and finds the lock taken passes the edge on, because the lock's owner may wait for
-//! exactly that edge.
+//! an edge and finds the lock taken passes the edge on, because the lock's owner may be waiting for
+//! this very edge.
 //!
 //! # Evidence
 //! EAGAIN clears readiness. On TCP, so does a short count: no more data (or room) is available, and
@@ -121,7 +121,8 @@ pub(crate) enum LockScope {
     None,
 }
 
-/// The number of consecutive waits to the end after which a short count may replace a call.
+/// The number of consecutive operations that must have waited to the end before a short count may
+/// replace a call.
 const WAITS_MIN: u8 = 16;
 
 /// Whether another call may succeed after a successful one.
@@ -364,8 +365,7 @@ impl Fd {
         }
     }
 
-    /// Returns whether a short count of this turn replaces the call; see the section on `Pending`
-    /// in the [module documentation](self).
+    /// Returns whether a short count of this turn replaces the call; see "Pending is an answer".
     #[inline]
     fn awaits_edges(&self, direction: Direction, cx: &Context<'_>) -> bool {
         context::take_short(&self.waits[direction as usize], cx.waker())
@@ -390,7 +390,8 @@ impl Fd {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for an edge, holding nothing. After `Ready(Ok(()))`, the caller tries again.
+    /// Waits for an edge, without a lock or a reference. After `Ready(Ok(()))`, the caller tries
+    /// again.
     #[inline(never)]
     fn poll_edge(
         &self,
@@ -426,7 +427,7 @@ impl Fd {
         ticket: Ticket,
         remaining: Remaining,
     ) {
-        // Called in this one place, because it takes more instructions elsewhere.
+        // This call is made here because it takes more instructions elsewhere.
         context::record_call(direction == Direction::Write, self.number());
         if remaining == Remaining::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
             self.poll.side(direction).clear_ready(ticket);
