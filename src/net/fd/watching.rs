@@ -1,4 +1,4 @@
-//! Waits of an operation for other conditions than readiness: a hang-up, an error, the lock of its
+//! Waits of an operation for conditions other than readiness: a hang-up, an error, the lock of its
 //! direction, expiry or close.
 
 use std::task::{Context, Poll, ready};

@@ -399,8 +399,8 @@ impl<'a> Side<'a> {
         let mut list = self.list().lock();
         let Some(waiters) = &mut *list else { return };
         if all {
-            // The empty list is kept while futures may have keys of it: a new one would allocate
-            // them again.
+            // The empty list is kept while futures may have keys of it, because a new list would
+            // issue the same keys again.
             waiters.take_all(wakers);
             if injected_bug!("keys_start_over") {
                 *list = None;
@@ -531,6 +531,7 @@ impl PollDesc {
         self.sides_of(self.generation())
     }
 
+    /// Returns both directions, for a caller that acts for the descriptor `generation`.
     pub(crate) fn sides_of(&self, generation: u32) -> [Side<'_>; 2] {
         [Direction::Read, Direction::Write].map(|direction| self.side(direction, generation))
     }

@@ -46,7 +46,7 @@ struct Slots {
 }
 
 impl Slots {
-    /// Moves the waker `at` out of its slot. The caller must have taken it by `left`.
+    /// Moves the waker `at` out of its slot. The caller must have taken it by a change of `left`.
     fn waker(self, at: usize) -> Waker {
         // SAFETY: the slot is within the allocation.
         let slot = unsafe { self.first.add(at) };

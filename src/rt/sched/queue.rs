@@ -61,8 +61,8 @@ pub(crate) struct RunQueue {
 #[derive(Debug)]
 pub(crate) struct SendItem(pub(crate) Item);
 
-// SAFETY: an item is the ownership of a runnable task, which may be run on any thread (`spawn`
-// requires the future to be `Send`).
+// SAFETY: an item owns a runnable task, which may be run on any thread (`spawn` requires the future
+// to be `Send`).
 #[allow(unsafe_code)]
 unsafe impl Send for SendItem {}
 
