@@ -309,8 +309,14 @@ impl Server {
                     closed = None;
                     connections.as_mut().poll_next(cx).map(Some)
                 } else {
-                    let closed = closed.get_or_insert_with(|| Box::pin(listener.closed()));
-                    closed.as_mut().poll(cx).map(|()| Some(None))
+                    let until_closed = closed.get_or_insert_with(|| Box::pin(listener.closed()));
+                    if until_closed.as_mut().poll(cx).is_ready() {
+                        // The listener returns the reason: a close, or its deadline.
+                        closed = None;
+                        connections.as_mut().poll_next(cx).map(Some)
+                    } else {
+                        Poll::Pending
+                    }
                 };
                 if next.is_pending() { stop.as_mut().poll(cx).map(|_| None) } else { next }
             });

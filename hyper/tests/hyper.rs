@@ -490,11 +490,14 @@ fn http_is_served_over_unix_sockets() {
 #[test]
 fn accept_error_ends_server() {
     run(async {
-        let server = start(&mut Server::new()).await;
-        let stream = server.connect().await;
-        assert_hello(&stream).await;
-        server.listener.set_deadline(Instant::now()).unwrap();
-        assert!(is_timeout(&server.end.await.unwrap_err()));
-        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        // With one connection, the second server is at its limit.
+        for server in [&mut Server::new(), Server::new().max_connections(1)] {
+            let server = start(server).await;
+            let stream = server.connect().await;
+            assert_hello(&stream).await;
+            server.listener.set_deadline(Instant::now()).unwrap();
+            assert!(is_timeout(&server.end.await.unwrap_err()));
+            assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        }
     });
 }
