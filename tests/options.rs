@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use common::{fill, listener, pair, run};
-use netpoll::net::{KeepAlive, ListenConfig, TcpListener, TcpStream, is_closed, raw_os_error};
+use netpoll::net::{KeepAlive, ListenConfig, TcpListener, TcpStream, UdpSocket, is_closed, raw_os_error};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -293,6 +293,12 @@ fn invalid_option_values_are_rejected() {
         let error = stream.bind_device(Some("missing")).unwrap_err();
         assert!(matches!(raw_os_error(&error), Some(libc::ENODEV | libc::EPERM)), "{error}");
         assert_eq!(snapshot(&stream), before);
+        let datagrams = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for set in [UdpSocket::set_recv_buffer_size, UdpSocket::set_send_buffer_size] {
+            for size in [0, 1 << 30, usize::MAX] {
+                assert_eq!(set(&datagrams, size).unwrap_err().kind(), ErrorKind::InvalidInput, "{size}");
+            }
+        }
     });
 }
 

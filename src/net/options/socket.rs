@@ -1,4 +1,4 @@
-//! Options of the socket layer and of IP: buffers, traffic class, device, CPU.
+//! Options of the socket layer and of IP: buffers and traffic class.
 //!
 //! A value that does not fit the kernel's type is refused before the call, because the kernel would
 //! truncate or misread it.

@@ -84,7 +84,7 @@ socket_options! {
     set_ttl, |fd, ttl| options::set_ttl(fd, ttl);
 
     /// Returns the TOS (IP_TOS) or traffic class (IPV6_TCLASS) byte of sent datagrams.
-    tos -> u8, |fd| tos(fd);
+    tos -> u8, |fd| options::socket::tos(fd);
     /// Sets the TOS or traffic class byte of sent datagrams. Its low two bits are
     /// [`Ecn`](super::Ecn).
     set_tos, |fd, tos| set_tos(fd, tos);
@@ -125,17 +125,19 @@ socket_options! {
 
     /// Returns the size of the receive buffer in bytes (SO_RCVBUF). It includes the kernel's
     /// overhead and is twice the value that was set.
-    recv_buffer_size -> usize, |fd| option::socket::recv_buffer_size(fd);
+    recv_buffer_size -> usize, |fd| options::socket::recv_buffer_size(fd);
     /// Sets the size of the receive buffer in bytes. The kernel doubles it and limits it to
-    /// `net.core.rmem_max`. Datagrams that arrive while the buffer is full are dropped.
-    set_recv_buffer_size, |fd, bytes| option::socket::set_recv_buffer_size(fd, bytes);
+    /// `net.core.rmem_max`. Datagrams that arrive while the buffer is full are dropped. A size of 0,
+    /// and one of 1 GiB or more, is an error of kind `InvalidInput`.
+    set_recv_buffer_size, |fd, bytes| options::socket::set_recv_buffer_size(fd, bytes);
 
     /// Returns the size of the send buffer in bytes (SO_SNDBUF). It includes the kernel's overhead
     /// and is twice the value that was set.
-    send_buffer_size -> usize, |fd| option::socket::send_buffer_size(fd);
+    send_buffer_size -> usize, |fd| options::socket::send_buffer_size(fd);
     /// Sets the size of the send buffer in bytes. The kernel doubles it and limits it to
-    /// `net.core.wmem_max`. Sends wait while the buffer is full.
-    set_send_buffer_size, |fd, bytes| option::socket::set_send_buffer_size(fd, bytes);
+    /// `net.core.wmem_max`. Sends wait while the buffer is full. A size of 0, and one of 1 GiB or
+    /// more, is an error of kind `InvalidInput`.
+    set_send_buffer_size, |fd, bytes| options::socket::set_send_buffer_size(fd, bytes);
 
     /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO,
     /// IPV6_RECVPKTINFO). The default is false.
@@ -166,11 +168,6 @@ socket_options! {
     /// Sets whether received datagrams carry the time at which the kernel received them. See
     /// [`Ancillary::timestamp`](super::Ancillary::timestamp).
     set_recv_timestamp, |fd, on| option::switch(fd, libc::SOL_SOCKET, os::RECV_TIMESTAMP, on);
-}
-
-fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
-    let tos = if option::is_v6(fd)? { option::ip::tclass_v6(fd)? } else { option::ip::tos_v4(fd)? };
-    Ok(tos as u8)
 }
 
 fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
