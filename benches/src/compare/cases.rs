@@ -132,6 +132,7 @@ pub const CASES: &[Case] = &[
     hogs(case("hogs-spin", Kind::Hogs, 8), Hog::Spin),
     full_only(hogs(case("hogs-yield", Kind::Hogs, 8), Hog::Yield)),
     full_only(hogs(case("hogs-sleep", Kind::Hogs, 8), Hog::Sleep)),
+    full_only(case("work-none-64", Kind::Scale, 64)),
     full_only(Case { work_us: 20, ..case("work-64", Kind::Scale, 64) }),
     full_only(Case { work_us: 1000, ..case("work-8", Kind::Scale, 8) }),
 ];

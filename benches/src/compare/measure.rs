@@ -324,31 +324,58 @@ fn hogs(case: &Case, settings: &Settings) -> Findings {
     findings
 }
 
+/// Measures each runtime with one worker and with one per CPU, in alternating rounds: the rates, and the gain within a round.
 fn scale(case: &Case, settings: &Settings) -> Findings {
+    struct Scaled {
+        runtime: String,
+        loads: [(Server, Load); 2],
+        rounds: Vec<[f64; 3]>,
+    }
     let mut findings = Findings::default();
+    let start = |runtime: &str, workers| {
+        let server = Server::start(&case.server(runtime, workers, None), &[])?;
+        let load = Load::start(&case.load(false, None), server.port)?;
+        Ok::<_, String>((server, load))
+    };
+    let mut all = Vec::new();
     for runtime in &settings.runtimes {
-        let throughput = |workers| {
-            let server = Server::start(&case.server(runtime, workers, None), &[])?;
-            let mut load = Load::start(&case.load(false, None), server.port)?;
-            load.run(Amount::Time(Duration::from_millis(300)))?;
-            let outcome = load.run(Amount::Time(Duration::from_secs(if settings.quick { 1 } else { 3 })))?;
-            Ok::<_, String>(outcome.requests as f64 / (outcome.wall_ns as f64 / 1e9))
-        };
-        let both = || Ok::<_, String>((throughput(1)?, throughput(settings.cpus)?));
-        match both() {
-            Ok((one, all)) => {
-                let figure = |what, value| Figure { what, value: Some(value), ratio: None };
-                findings.figures.push((
-                    runtime.clone(),
-                    vec![
-                        figure("requests/s, one worker", one),
-                        figure("requests/s, one worker per CPU", all),
-                        figure("gain", all / one),
-                    ],
-                ));
-            }
+        match start(runtime, 1).and_then(|one| Ok([one, start(runtime, settings.cpus)?])) {
+            Ok(loads) => all.push(Scaled { runtime: runtime.clone(), loads, rounds: Vec::new() }),
             Err(error) => findings.note(case, runtime, &error),
         }
+    }
+    let time = Amount::Time(Duration::from_millis(if settings.quick { 250 } else { 500 }));
+    // The round before the first is not counted.
+    for round in 0..=settings.rounds() {
+        all.retain_mut(|scaled| {
+            let rates = scaled.loads.each_mut().map(|(_, load)| {
+                let outcome = load.run(time)?;
+                Ok::<_, String>(outcome.requests as f64 / (outcome.wall_ns as f64 / 1e9))
+            });
+            match rates {
+                [Ok(one), Ok(several)] => {
+                    if round > 0 {
+                        scaled.rounds.push([one, several, several / one]);
+                    }
+                    true
+                }
+                [Err(error), _] | [_, Err(error)] => {
+                    findings.note(case, &scaled.runtime, &error);
+                    false
+                }
+            }
+        });
+    }
+    let floor = all.iter().find(|scaled| scaled.runtime == FLOOR).map(|scaled| scaled.rounds.clone());
+    for scaled in &all {
+        let whats = ["requests/s, one worker", "requests/s, one worker per CPU", "gain"];
+        let figures = whats.into_iter().enumerate().map(|(index, what)| {
+            let values: Vec<f64> = scaled.rounds.iter().map(|values| values[index]).collect();
+            let ratios = |floor: &Vec<[f64; 3]>| values.iter().zip(floor).map(|(value, floor)| value / floor[index]).collect();
+            let ratio = floor.as_ref().and_then(|floor| median(ratios(floor)));
+            Figure { what, value: median(values), ratio }
+        });
+        findings.figures.push((scaled.runtime.clone(), figures.collect()));
     }
     findings
 }
