@@ -172,7 +172,7 @@ impl Runtime {
         self.epolls.iter().for_each(|epoll| drop(epoll.lock().take()));
     }
 
-    fn break_sleep(&self, shard: usize) {
+    fn interrupt_sleep(&self, shard: usize) {
         let epoll = self.epolls[shard].lock().clone();
         if let Some(epoll) = epoll {
             epoll.wake();
@@ -183,7 +183,7 @@ impl Runtime {
     fn wake_if_later(&self, shard: usize, at: u64) -> bool {
         let (is_asleep, is_later) = self.roles.role(shard).asleep_beyond(at);
         if is_later {
-            self.break_sleep(shard);
+            self.interrupt_sleep(shard);
         }
         is_asleep
     }
@@ -200,7 +200,7 @@ impl Runtime {
     fn wake_one_of(&self, first: usize, by: Option<By>) -> bool {
         let shard = self.roles.asleep(first, by);
         if let Some(shard) = shard {
-            self.break_sleep(shard);
+            self.interrupt_sleep(shard);
         }
         shard.is_some()
     }

@@ -294,7 +294,7 @@ impl Driver {
     fn wake_one(&self, first: usize, by: Option<By>) -> bool {
         let shard = self.roles.asleep(first, by);
         if let Some(shard) = shard {
-            self.break_sleep(shard);
+            self.interrupt_sleep(shard);
         }
         shard.is_some()
     }
@@ -311,7 +311,7 @@ impl Driver {
         self.wake_one(0, None)
     }
 
-    fn break_sleep(&self, shard: usize) {
+    fn interrupt_sleep(&self, shard: usize) {
         if let Some(instance) = &*self.shards[shard].slot() {
             instance.wake();
         }
@@ -322,7 +322,7 @@ impl Driver {
     pub(crate) fn wake_if_later(&self, shard: usize, at: u64) -> bool {
         let (is_asleep, is_later) = self.roles.role(shard).asleep_beyond(at);
         if is_later {
-            self.break_sleep(shard);
+            self.interrupt_sleep(shard);
         }
         is_asleep
     }
