@@ -54,13 +54,18 @@ fn turns_calls_and_sleeps_are_recorded() {
     });
 }
 
-/// Returns the calls in the last turn of a task.
-fn last_calls(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<(i32, bool)> {
-    let turns = black_box.events.iter().rev().filter_map(|event| match &event.kind {
+/// Returns the calls in each turn of a task.
+fn calls_by_turn(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<Vec<(i32, bool)>> {
+    let turns = black_box.events.iter().filter_map(|event| match &event.kind {
         WorkerEventKind::Turn { task, calls } if *task == of => Some(calls.clone()),
         _ => None,
     });
-    turns.into_iter().next().unwrap_or_default()
+    turns.collect()
+}
+
+/// Returns the calls in the last turn of a task.
+fn last_calls(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<(i32, bool)> {
+    calls_by_turn(black_box, of).pop().unwrap_or_default()
 }
 
 /// Opens sockets that can be sent to without waiting, and returns their descriptors.
@@ -93,12 +98,11 @@ fn all_calls_of_a_long_turn_are_recorded_in_order() {
             let id = task.task().id();
             task::block_on(task);
             let black_box = rt::black_box();
-            let turns = black_box.events.iter().filter_map(|event| match &event.kind {
-                WorkerEventKind::Turn { task, calls } if *task == id => Some(calls.clone()),
-                _ => None,
-            });
+            let mut turns = calls_by_turn(&black_box, id);
             let expected: Vec<_> = numbers.iter().map(|&number| (number, true)).collect();
-            assert_eq!(turns.collect::<Vec<_>>(), [Vec::new(), expected, Vec::new()], "{black_box}");
+            assert_eq!((turns.remove(0), turns.pop()), (Vec::new(), Some(Vec::new())), "{black_box}");
+            // On a slow machine, the time of a turn ends before all are sent.
+            assert!(turns.iter().all(|calls| !calls.is_empty()) && turns.concat() == expected, "{black_box}");
         }
     });
 }
@@ -122,7 +126,9 @@ fn turn_in_progress_is_shown_with_its_calls() {
             has_sent.recv().unwrap();
             let expected: Vec<_> = numbers.iter().map(|&number| (number, true)).collect();
             let black_box = rt::black_box();
-            assert_eq!(last_calls(&black_box, id), expected, "{black_box}");
+            // On a slow machine, a turn may end before all are sent.
+            let turns = calls_by_turn(&black_box, id);
+            assert!(turns.concat() == expected && turns.last().is_some_and(|calls| !calls.is_empty()), "{black_box}");
             drop(end);
             task::block_on(task);
         }
