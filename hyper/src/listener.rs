@@ -21,9 +21,11 @@ pub trait Listener {
     /// Returns a stream of connections. An error ends the server.
     fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
 
-    /// Waits until the listener is closed. The future is polled while the server does not accept,
-    /// because it is at its connection limit.
-    fn closed(&self) -> impl Future<Output = ()> + Send;
+    /// Waits until the listener accepts no more connections. Returns an error if
+    /// [`accepted`](Listener::accepted) would return it, such as `TimedOut` after the listener's
+    /// deadline. The future is polled while the server does not accept, because it is at its
+    /// connection limit. The server ends when the future is ready.
+    fn closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Returns whether a connection is in the listener's queue, even if
     /// [`accepted`](Listener::accepted) has not been notified of it. The server calls this when it
@@ -63,7 +65,7 @@ pub trait Listener {
 ///         self.0.accepted().inspect(|stream| eprintln!("{stream:?}"))
 ///     }
 ///
-///     fn closed(&self) -> impl Future<Output = ()> + Send {
+///     fn closed(&self) -> impl Future<Output = io::Result<()>> + Send {
 ///         Listener::closed(&self.0)
 ///     }
 ///
@@ -105,7 +107,7 @@ macro_rules! listener {
                 self.incoming().map(|stream| stream.map(Socket::new))
             }
 
-            fn closed(&self) -> impl Future<Output = ()> + Send {
+            fn closed(&self) -> impl Future<Output = io::Result<()>> + Send {
                 self.until_closed()
             }
 
@@ -145,7 +147,7 @@ macro_rules! holder {
                 L::accepted(self)
             }
 
-            fn closed(&self) -> impl Future<Output = ()> + Send {
+            fn closed(&self) -> impl Future<Output = io::Result<()>> + Send {
                 L::closed(self)
             }
 

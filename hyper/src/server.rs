@@ -298,7 +298,7 @@ impl Server {
     {
         let mut connections = pin!(listener.accepted());
         let mut stop = pin!(stop);
-        let mut closed: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
+        let mut closed: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>>> = None;
         let mut is_stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
         let result = loop {
             if is_stopped {
@@ -309,14 +309,8 @@ impl Server {
                     closed = None;
                     connections.as_mut().poll_next(cx).map(Some)
                 } else {
-                    let until_closed = closed.get_or_insert_with(|| Box::pin(listener.closed()));
-                    if until_closed.as_mut().poll(cx).is_ready() {
-                        // The listener returns the reason: a close, or its deadline.
-                        closed = None;
-                        connections.as_mut().poll_next(cx).map(Some)
-                    } else {
-                        Poll::Pending
-                    }
+                    let closed = closed.get_or_insert_with(|| Box::pin(listener.closed()));
+                    closed.as_mut().poll(cx).map(|reason| Some(reason.err().map(Err)))
                 };
                 if next.is_pending() { stop.as_mut().poll(cx).map(|_| None) } else { next }
             });

@@ -119,8 +119,8 @@ pub trait ListenerView {
     /// Asks the kernel whether a connection is in the queue.
     fn is_queued(&self) -> bool;
 
-    /// Waits until the listener is closed or its deadline has passed.
-    fn until_closed(&self) -> impl Future<Output = ()> + Send;
+    /// Waits until the listener is closed, or fails because its deadline has passed.
+    fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 
 macro_rules! listener_view {
@@ -130,9 +130,9 @@ macro_rules! listener_view {
                 is_readable(&self.fd)
             }
 
-            async fn until_closed(&self) {
+            async fn until_closed(&self) -> io::Result<()> {
                 // A listener has no peer, so only a close or its deadline ends this.
-                let _ = PeerClosed::new(&self.fd).await;
+                PeerClosed::new(&self.fd).await
             }
         }
     )*};
