@@ -371,8 +371,8 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
         let whats = ["requests/s, one worker", "requests/s, one worker per CPU", "gain"];
         let figures = whats.into_iter().enumerate().map(|(index, what)| {
             let values: Vec<f64> = scaled.rounds.iter().map(|values| values[index]).collect();
-            let ratios = |floor: &Vec<[f64; 3]>| values.iter().zip(floor).map(|(value, floor)| value / floor[index]).collect();
-            let ratio = floor.as_ref().and_then(|floor| median(ratios(floor)));
+            let pairs = floor.iter().flat_map(|floor| values.iter().zip(floor));
+            let ratio = median(pairs.map(|(value, floor)| value / floor[index]).collect());
             Figure { what, value: median(values), ratio }
         });
         findings.figures.push((scaled.runtime.clone(), figures.collect()));
