@@ -1,33 +1,40 @@
-//! [`Cpus`]: whether other threads leave a CPU free for a second worker.
+//! [`Cpus`]: whether other threads leave a CPU free for one more worker.
 //!
-//! A woken worker helps only on a CPU that nothing else needs. If all are in use, it takes the time
-//! from other threads, often from the peer whose requests it serves, and wake-ups, context switches
-//! and cold caches come on top. Sysmon therefore compares the number of runnable threads of the
-//! machine (the fourth field of /proc/loadavg) with the number of CPUs at each check.
+//! A woken worker helps only on a CPU that no other thread needs. If all CPUs are in use, the worker
+//! takes time from other threads, often from the peer whose requests it serves. Wake-ups, context
+//! switches and cold caches add to that. Sysmon therefore reads the number of runnable threads of the
+//! machine (the fourth field of /proc/loadavg) at each check. The CPUs are in use if the threads that
+//! are not workers, the awake workers and one more worker would exceed the number of CPUs. Workers
+//! alone never do.
 //!
-//! A sample may find a thread between two waits, so one sample that finds all CPUs in use outweighs
-//! [`BUSY_WEIGHT`] others, and several are needed: see [`Cpus::add`]. If the file cannot be read, the
-//! CPUs are never busy. The figures are those of the machine, also in a container that may use only
-//! some of its CPUs.
+//! A sample may find a thread between two waits. So the samples are weighted and summed, and one that
+//! finds the CPUs in use outweighs [`BUSY_WEIGHT`] others; see [`Cpus::add`].
 //!
-//! The file stays open as long as sysmon's thread lives: a program that counts its descriptors, such
+//! The CPUs are never busy if this process may use only some of the machine's CPUs, because the file
+//! counts the threads on all of them; nor if the file does not belong to procfs, because a read of
+//! another file system might block sysmon.
+//!
+//! The file stays open as long as sysmon's thread lives. A program that counts its descriptors, such
 //! as a test, would otherwise see one come and go.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// The weight of a sample that finds all CPUs in use. Other samples count -1.
+use crate::sys::os;
+
+/// The weight of a sample that finds all CPUs in use. The weight of other samples is -1.
 const BUSY_WEIGHT: u32 = 3;
 /// The maximum sum.
 const SUM_MAX: u32 = 16;
-/// The CPUs are busy from this sum on.
+/// The minimum sum with which the CPUs are busy.
 const BUSY_FROM: u32 = 8;
 
 /// The samples of one sysmon; see the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Cpus {
     file: Option<File>,
-    count: u32,
+    /// The number of CPUs.
+    count: usize,
     /// The sum of the samples' weights, between 0 and [`SUM_MAX`].
     sum: u32,
 }
@@ -35,16 +42,23 @@ pub(super) struct Cpus {
 impl Cpus {
     /// Opens the file.
     pub(super) fn new() -> Cpus {
-        Cpus { file: File::open("/proc/loadavg").ok(), count: online(), sum: 0 }
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let file = if count == all() { os::load_average() } else { None };
+        Cpus { file, count, sum: 0 }
     }
 
-    /// Takes a sample. Returns whether the CPUs are busy.
-    pub(super) fn sample(&mut self) -> bool {
+    /// Takes a sample while `awake` of `workers` workers are awake. Returns whether the CPUs are busy.
+    pub(super) fn sample(&mut self, awake: usize, workers: usize) -> bool {
         let mut text = [0; 64];
         let Some(Ok(len)) = self.file.as_ref().map(|file| file.read_at(&mut text, 0)) else { return false };
-        // The calling thread is one of those that run.
-        let others = runnable(&text[..len]).map_or(0, |running| running.saturating_sub(1));
-        self.add(others >= self.count)
+        let all_in_use = runnable(&text[..len]).is_some_and(|running| self.are_in_use(running, awake, workers));
+        self.add(all_in_use)
+    }
+
+    /// Returns whether no CPU is left for one more worker. `running` includes the calling thread.
+    fn are_in_use(&self, running: usize, awake: usize, workers: usize) -> bool {
+        let others = running.saturating_sub(1 + awake);
+        others + workers.min(awake + 1) > self.count
     }
 
     /// Adds a sample. Returns whether the CPUs are busy.
@@ -52,18 +66,23 @@ impl Cpus {
         self.sum = if all_in_use { (self.sum + BUSY_WEIGHT).min(SUM_MAX) } else { self.sum.saturating_sub(1) };
         self.sum >= BUSY_FROM
     }
+
+    /// Forgets the samples, because they are old.
+    pub(super) fn reset(&mut self) {
+        self.sum = 0;
+    }
 }
 
-/// Returns the number of CPUs that are online.
+/// Returns the number of CPUs of the machine.
 #[allow(unsafe_code)]
-fn online() -> u32 {
+fn all() -> usize {
     // SAFETY: the call takes no pointer.
-    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
-    u32::try_from(count).unwrap_or(0).max(1)
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    usize::try_from(count).unwrap_or(0)
 }
 
 /// Returns the number of runnable threads in the text of /proc/loadavg.
-fn runnable(text: &[u8]) -> Option<u32> {
+fn runnable(text: &[u8]) -> Option<usize> {
     let field = str::from_utf8(text).ok()?.split(' ').nth(3)?;
     field.split_once('/')?.0.parse().ok()
 }
@@ -72,6 +91,10 @@ fn runnable(text: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
+    fn cpus(count: usize) -> Cpus {
+        Cpus { file: None, count, sum: 0 }
+    }
+
     #[test]
     fn runnable_threads_are_the_fourth_field() {
         assert_eq!(runnable(b"0.20 0.18 0.12 13/80 11206\n"), Some(13));
@@ -79,18 +102,36 @@ mod tests {
             assert_eq!(runnable(text), None);
         }
         let mut cpus = Cpus::new();
-        cpus.sample();
+        cpus.sample(1, 2);
         assert!(cpus.count > 0 && cpus.sum <= BUSY_WEIGHT);
     }
 
     #[test]
+    fn workers_alone_do_not_use_all_cpus() {
+        for count in 1..=16 {
+            for awake in 0..=count {
+                // All awake workers and sysmon run.
+                assert!(!cpus(count).are_in_use(1 + awake, awake, count), "{awake} of {count}");
+                // As many other threads as CPUs leave none free.
+                assert!(cpus(count).are_in_use(1 + awake + count, awake, count), "{awake} of {count}");
+            }
+        }
+        // A peer beside one of two workers, and beside both.
+        assert!(cpus(2).are_in_use(3, 1, 2) && cpus(2).are_in_use(4, 2, 2));
+        // A worker that is awake and blocked is not runnable.
+        assert!(!cpus(2).are_in_use(1, 2, 2));
+    }
+
+    #[test]
     fn several_samples_decide() {
-        let mut cpus = Cpus { file: None, count: 1, sum: 0 };
-        assert!(!cpus.sample(), "no file");
+        let mut cpus = cpus(1);
+        assert!(!cpus.sample(5, 5), "no file");
         assert_eq!([true; 4].map(|all_in_use| cpus.add(all_in_use)), [false, false, true, true]);
         // One of four samples keeps them busy.
         assert!((0..100).all(|number| cpus.add(number % 4 == 3)));
         while cpus.add(false) {}
         assert_eq!(cpus.sum, BUSY_FROM - 1);
+        cpus.reset();
+        assert!(!cpus.add(true) && !cpus.add(true));
     }
 }

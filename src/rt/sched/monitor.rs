@@ -204,6 +204,7 @@ impl Monitor {
                 if is_quiet && runtime.epoch() == epoch {
                     self.parker.park();
                     self.looked_at = None;
+                    self.forget_cpus();
                 }
                 sysmon.set_ticks(&self.parker, true);
                 self.quiet = 0;
@@ -212,8 +213,18 @@ impl Monitor {
                 self.look(epoch);
             }
         }
+        // Closes the file before the thread is forgotten.
+        self.cpus = None;
         if runtime.epoch() == epoch {
             runtime.threads.leave();
+        }
+    }
+
+    /// Forgets whether the CPUs were busy.
+    fn forget_cpus(&mut self) {
+        if let Some(cpus) = &mut self.cpus {
+            cpus.reset();
+            self.runtime.sysmon.are_cpus_busy.store(false, Ordering::Relaxed);
         }
     }
 
@@ -251,7 +262,8 @@ impl Monitor {
         }
         if busy && let Some(cpus) = &mut self.cpus {
             // ORDERING: Relaxed: a hint.
-            runtime.sysmon.are_cpus_busy.store(cpus.sample(), Ordering::Relaxed);
+            let busy = cpus.sample(runtime.awake.count(), runtime.config().workers);
+            runtime.sysmon.are_cpus_busy.store(busy, Ordering::Relaxed);
         }
         self.quiet = if busy || wakes { 0 } else { self.quiet + 1 };
         self.activity = activity;

@@ -105,6 +105,7 @@ impl Sysmon {
 
     pub(crate) fn set_missing(&self) {
         self.is_missing.store(true, Ordering::Relaxed);
+        self.are_cpus_busy.store(false, Ordering::Relaxed);
     }
 
     /// Returns whether the thread ticks, or is about to.
@@ -139,6 +140,7 @@ impl Sysmon {
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
         self.is_missing.store(false, Ordering::Relaxed);
+        self.are_cpus_busy.store(false, Ordering::Relaxed);
         self.ticks.store(false, Ordering::SeqCst);
         if let Some(parker) = thread {
             parker.unpark();

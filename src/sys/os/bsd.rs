@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -145,6 +146,11 @@ pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
 pub(crate) fn errno_place() -> *mut libc::c_int {
     // SAFETY: the function has no preconditions.
     unsafe { libc::__error() }
+}
+
+/// Returns `None`: the file that counts the runnable threads exists only on Linux.
+pub(crate) fn load_average() -> Option<File> {
+    None
 }
 
 /// Does nothing: the first write to each page of the memory causes a page fault.

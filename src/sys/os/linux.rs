@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
@@ -138,6 +139,18 @@ pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
 pub(crate) fn errno_place() -> *mut libc::c_int {
     // SAFETY: the function has no preconditions.
     unsafe { libc::__errno_location() }
+}
+
+/// Opens /proc/loadavg. Returns `None` if it does not exist or does not belong to procfs: in some
+/// containers it is a file of lxcfs.
+pub(crate) fn load_average() -> Option<File> {
+    let file = File::open("/proc/loadavg").ok()?;
+    let mut status = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the descriptor is open, and `status` has room for the result.
+    let result = unsafe { libc::fstatfs(file.as_raw_fd(), status.as_mut_ptr()) };
+    // PROC_SUPER_MAGIC of statfs(2), whose type differs between C libraries.
+    // SAFETY: a call that succeeds has filled `status`.
+    (result == 0 && unsafe { status.assume_init() }.f_type == 0x9fa0).then_some(file)
 }
 
 /// Populates the pages of `memory`, which will be written next, with one call. Before Linux 5.14 this
