@@ -367,15 +367,19 @@ impl Context {
 pub(crate) const BYTES_PER_UNIT: usize = 16 << 10;
 
 /// Takes additional units from the budget for an operation that moved many bytes. Otherwise a task that
-/// saturates its connection would delay the other tasks of its thread by 32 calls of maximum size.
+/// saturates its connection would delay the other tasks of its thread by 31 calls of maximum size.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     if bytes > BYTES_PER_UNIT {
         let units = u32::try_from(bytes / BYTES_PER_UNIT).unwrap_or(BUDGET);
         CONTEXT.with(|context| {
             if let Some(left) = context.left() {
-                // Rounded down, so that the next operation checks the time.
-                context.set_left(left.saturating_sub(units) / CHECK_EVERY * CHECK_EVERY);
+                let mut left = left.saturating_sub(units);
+                if context.processor.get().is_some_and(|processor| processor.turns.began() != 0) {
+                    // The next operation checks the time.
+                    left -= left % CHECK_EVERY;
+                }
+                context.set_left(left);
             }
         });
     }

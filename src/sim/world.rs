@@ -420,7 +420,7 @@ impl World {
     fn begin_turn(&self, host: HostId, name: &str) {
         self.set_host(host);
         let budget = match self.order.get() {
-            Order::Fifo => BUDGET_MAX,
+            Order::Fifo => context::BUDGET.into(),
             Order::Random => 1 + self.random.borrow_mut().below(BUDGET_MAX),
         };
         self.processor.budget.store(budget as u32, Ordering::Relaxed);

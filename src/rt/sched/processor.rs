@@ -84,12 +84,15 @@ impl Processor {
     /// not record when its turns begin (a simulation's) returns false.
     pub(crate) fn is_turn_over(&self) -> bool {
         static LIMIT: OnceLock<u64> = OnceLock::new();
+        let began = self.turns.began();
+        if began == 0 {
+            return false;
+        }
         let limit = LIMIT.get().copied().or_else(|| {
             let ticks = ticks::in_nanos(TURN_NANOS)?;
             Some(*LIMIT.get_or_init(|| ticks))
         });
-        let began = self.turns.began();
-        began != 0 && limit.is_some_and(|limit| ticks::ticks().saturating_sub(began) > limit)
+        limit.is_some_and(|limit| ticks::ticks().saturating_sub(began) > limit)
     }
 
     pub(crate) fn new(id: usize) -> Processor {

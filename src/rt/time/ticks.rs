@@ -109,11 +109,16 @@ pub(crate) fn calibrate() {
     base();
 }
 
-/// Returns the number of ticks in `nanos`, or None in the first millisecond after [`calibrate`].
+/// The minimum time over which the rate of [`in_nanos`] is measured. An interruption between the readings
+/// of the two clocks, by other threads, then changes it little.
+const MEASURED_FOR: Duration = Duration::from_millis(100);
+
+/// Returns the number of ticks in `nanos`, or `None` in the first 100 ms after [`calibrate`], and while the
+/// counter stands still.
 pub(crate) fn in_nanos(nanos: u64) -> Option<u64> {
     let (first, began) = base();
     let (passed, elapsed) = (ticks().saturating_sub(first), monotonic().saturating_duration_since(began));
-    let is_measured = elapsed >= Duration::from_millis(1);
+    let is_measured = elapsed >= MEASURED_FOR && passed > 0;
     is_measured.then(|| (u128::from(passed) * u128::from(nanos) / elapsed.as_nanos()) as u64)
 }
 
