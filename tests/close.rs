@@ -48,10 +48,10 @@ fn is_taken(addr: SocketAddr) -> bool {
     }
 }
 
-/// Checks [`spawn`] for the tests that hold [`no_forks`]. (`Command::spawn` returns before the
-/// copies are closed.)
+/// When [`spawn`](common::spawn) returns, the child has closed the descriptors that it inherited.
+/// Tests that hold [`no_forks`] rely on this. (`Command::spawn` returns earlier.)
 #[test]
-fn started_process_has_closed_its_copies() {
+fn spawned_child_holds_no_inherited_fds() {
     for _ in 0..100 {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut process = common::spawn(&mut Command::new("true")).unwrap();
@@ -230,7 +230,7 @@ fn close_races_with_reads_and_writes() {
     });
 }
 
-/// Go: TestFileCloseRace. Taking the descriptor, or a duplicate of it, races with a close.
+/// Go: TestFileCloseRace. A conversion to std's type races with a close.
 #[test]
 fn conversions_race_with_close() {
     run(async {
@@ -244,8 +244,8 @@ fn conversions_race_with_close() {
             if round % 3 == 0 {
                 task::yield_now().await;
             }
-            // With clones the conversion is refused, without clones it may come too late. Neither
-            // may break anything.
+            // The conversion fails with `ResourceBusy` while clones exist, and with `NotConnected`
+            // if the socket is already closed.
             match std::net::TcpStream::try_from(client) {
                 Ok(stream) => assert!(stream.local_addr().is_ok(), "the converted descriptor is open"),
                 Err(error) => {
@@ -265,8 +265,8 @@ fn conversions_race_with_close() {
 fn duplicate_outlives_close() {
     run(async {
         let (client, server) = fresh_pair().await;
-        // The socket is registered and then exposed: otherwise epoll would keep the duplicate's
-        // registration.
+        // The socket is registered with epoll before `as_fd` exposes it. Without the exposure, the
+        // duplicate would keep the registration alive after the close.
         assert!(poll_now(&mut client.read(&mut [0; 1])).is_pending());
         let duplicate: OwnedFd = client.as_fd().try_clone_to_owned().unwrap();
         client.force_close().await.unwrap();
@@ -279,11 +279,11 @@ fn duplicate_outlives_close() {
         clone.force_close().await.unwrap();
         let again = TcpStream::from(given);
         round_trip(&again, &server).await;
-        // The only handle gives its own descriptor away and takes it back.
+        // The only handle releases its own descriptor, not a duplicate, and can be rebuilt from it.
         let before = number(&again);
         let raw = again.into_raw_fd();
         assert_eq!(raw, before);
-        // SAFETY: `into_raw_fd` has just given it to us.
+        // SAFETY: `into_raw_fd` just transferred ownership of `raw`.
         let back = unsafe { <TcpStream as std::os::fd::FromRawFd>::from_raw_fd(raw) };
         assert_eq!(back.as_raw_fd(), before);
         round_trip(&back, &server).await;
@@ -323,7 +323,7 @@ fn second_close_succeeds() {
         let (client, _server) = fresh_pair().await;
         for _ in 0..3 {
             client.force_close().await.unwrap();
-            // `close` of the traits after `close` of the socket.
+            // The traits' `close` also succeeds after the socket was closed.
             (&client).close().await.unwrap();
             // Shutting down a closed socket is an error, as in Go.
             assert_closed(client.close_read());
@@ -335,7 +335,7 @@ fn second_close_succeeds() {
         for _ in 0..3 {
             listener.close().await.unwrap();
         }
-        // Several closes at the same time all complete.
+        // Concurrent closes all complete.
         let (client, _server) = fresh_pair().await;
         let (one, two) = (client.force_close(), client.force_close());
         let (one, two) = both(one, two).await;
@@ -361,7 +361,7 @@ fn close_completes_despite_unpolled_read() {
         let socket = target(number).expect("open");
         client.force_close().await.unwrap();
         assert_ne!(target(number), Some(socket), "the close has ended but the descriptor is open");
-        // These futures were never polled again. They get the error when they are polled.
+        // The futures have not been polled since the close. The next poll returns the error.
         assert_closed(read.await);
         assert_closed(write.await);
         assert_closed(readable.await);
@@ -484,7 +484,7 @@ fn lingering_close_completes_when_fd_is_closed() {
     });
 }
 
-/// Regression: with all threads for blocking calls in use, the peer did not get the end of the stream.
+/// Regression: while all threads for blocking calls were in use, the peer did not receive EOF.
 #[test]
 fn lingering_close_does_not_wait_for_blocking_calls() {
     child("lingering_close_does_not_wait_for_blocking_calls", || {
@@ -506,8 +506,8 @@ fn lingering_close_does_not_wait_for_blocking_calls() {
     });
 }
 
-/// Invariant 1.
-/// The number of a closed socket is reused; operations of the first socket must not touch it.
+/// Invariant 1. The descriptor number of a closed socket is reused; operations of the closed socket
+/// must not affect the new one.
 #[test]
 fn stale_operation_does_not_touch_reused_fd() {
     run(async {
@@ -541,7 +541,7 @@ fn stale_operation_does_not_touch_reused_fd() {
             assert_eq!((&a, &b), (b"to one..", b"to other"), "no other reader took the byte");
             drop(server);
         }
-        assert!(reused > 0, "the number was never used again: this test proves nothing");
+        assert!(reused > 0, "the number was never reused, so this run tested nothing");
     });
 }
 
@@ -590,16 +590,17 @@ impl Wake for WaitsForClose {
     }
 }
 
-/// Regression: the wakers of the lock's queue were called first, and one that blocked kept the
-/// descriptor open and the other waiters asleep.
+/// Regression: the wakers in the lock's queue were called before the descriptor was closed. A waker
+/// that blocked kept the descriptor open and the other waiters asleep.
 #[test]
-fn wakers_are_called_when_the_descriptor_is_closed() {
-    child("wakers_are_called_when_the_descriptor_is_closed", || {
+fn wakers_are_called_after_fd_is_closed() {
+    child("wakers_are_called_after_fd_is_closed", || {
         let (one, other) = task::block_on(pair());
         task::block_on(fill(&one));
         let closed = Arc::new(WaitsForClose(number(&one), Mutex::default()));
         let waker = Waker::from(closed.clone());
-        // Each operation waits with its own reference: two for the lock or room, one for data.
+        // Each operation waits through a clone of the stream: the writes for the write lock or for
+        // room in the send buffer, the read for data.
         let mut writes =
             [one.clone(), one.clone()].map(|one| Box::pin(async move { one.write_all(&[0; 1 << 20]).await }));
         let reader = one.clone();
