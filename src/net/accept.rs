@@ -30,14 +30,14 @@ pub(crate) type Adopt<T> = fn(NetFd, SockAddr) -> io::Result<T>;
 #[derive(Debug, Default)]
 pub(crate) struct Accepting {
     operation: Operation,
-    /// Its place among the parked accepts, or the place from which it was woken.
+    /// The accept's place among the parked accepts, or the place from which it was woken.
     place: Option<Key>,
     /// Whether the operation waits only for the deadline and close.
     parked: bool,
 }
 
 impl Accepting {
-    /// Polls to accept a connection within the limits of `admission`, if there are any. `adopt`
+    /// Attempts to accept a connection within the limits of `admission`, if there are any. `adopt`
     /// creates the stream.
     #[inline]
     pub(crate) fn poll<T>(

@@ -13,16 +13,16 @@
 //! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
 //!   the time of the call. The descriptors are for a child of that process, not for children of
 //!   that child. If that process has ended, its children were reparented, and the descriptors are
-//!   for a process whose parent is older than it.
+//!   for a process whose present parent is older than the process that passed them.
 //! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
-//!   is open if the intended number was taken.
+//!   is open if the intended number was in use.
 //!
 //! A successor that calls sd_listen_fds(3) needs `LISTEN_PID`. Start it as
 //! `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
 //!
 //! # The environment
 //! [`take`] does not change the environment, because that is not safe in a process with threads. It
-//! is not necessary either: descriptors that were taken are close-on-exec, and `LISTEN_PID` or the
+//! is not necessary either: [`take`] makes the descriptors close-on-exec, and `LISTEN_PID` or the
 //! check of the parent keeps children from taking them, even children that were started before
 //! [`take`] was called.
 //!
@@ -85,8 +85,8 @@ impl Activated {
             && option::socket::is_listener(fd).is_ok_and(|listens| listens)
     }
 
-    /// Converts the descriptor to a listener. The socket keeps the options that the process that
-    /// opened it has set. Use [`ListenConfig::limit`](super::ListenConfig::limit) to add limits.
+    /// Converts the descriptor to a listener. The socket keeps the options set by the process that
+    /// opened it. Use [`ListenConfig::limit`](super::ListenConfig::limit) to add limits.
     ///
     /// # Errors
     /// Returns `InvalidInput` and closes the descriptor if it is not a listening TCP socket.
@@ -126,7 +126,7 @@ struct Announced {
 #[derive(Debug, PartialEq)]
 struct Passed {
     identity: Identity,
-    /// The number under which the descriptor is open, if the intended one was taken.
+    /// The number under which the descriptor is open if the intended number was in use.
     otherwise: Option<RawFd>,
 }
 
@@ -199,7 +199,7 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
 }
 
 /// Takes the descriptors that were passed to this process, in order. Returns an empty list if there
-/// are none, and on every call after one that has taken them.
+/// are none, and on every call after the one that took them.
 ///
 /// Call this early: until then, processes that this one starts also inherit the descriptors,
 /// although they do not take them. The descriptors are made close-on-exec.
@@ -247,19 +247,19 @@ pub fn take() -> io::Result<Vec<Activated>> {
 /// Passes `fds`, each with a name, to the process that `command` starts. The process calls [`take`]
 /// to get them.
 ///
-/// The command holds duplicates, which keep a listener's port open, so drop it when the successor
-/// runs. The caller may then close its listener, because the successor shares the queue of
-/// connections. Only a process that this one starts takes the descriptors.
+/// The command holds duplicates, which keep a listener's port open, so drop the command when the
+/// successor is running. The caller may then close its listener, because the successor shares the
+/// queue of connections. Only a process that this one starts takes the descriptors.
 ///
-/// The numbers begin at 3. If this process closes a descriptor with one of these numbers between
-/// this call and the spawn, a descriptor may be passed under another number. [`take`] finds it; a
-/// successor that calls sd_listen_fds(3) does not.
+/// The descriptors are passed under consecutive numbers from 3 on. If this process closes a
+/// descriptor with one of these numbers between this call and the spawn, a descriptor may be passed
+/// under another number. [`take`] finds it; a successor that calls sd_listen_fds(3) does not.
 ///
 /// # Errors
-/// Returns `InvalidInput` if a name contains `:` or a control character or is longer than
-/// 255 bytes, if there are more than 65,536 descriptors, or if the command already passes
-/// descriptors. Returns EMFILE at the descriptor limit. The call needs one more descriptor for each
-/// descriptor that it passes, and up to as many again.
+/// Returns `InvalidInput` if a name contains `:` or a control character or is longer than 255
+/// bytes, if there are more than 65,536 descriptors, or if the command already passes descriptors.
+/// Returns EMFILE at the descriptor limit. For each descriptor that it passes, the call opens one
+/// or two more.
 ///
 /// # Examples
 /// ```no_run
@@ -285,7 +285,7 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
         return Err(refused("too many descriptors"));
     }
     // The duplicates have numbers above all targets, so that no dup2(2) replaces a source that is
-    // still needed. All numbers below are filled, so that the channel by which `Command` learns of
+    // still needed. All target numbers are filled, so that the channel by which `Command` learns of
     // a failed exec(2) does not get one of them, unless one is closed before the spawn.
     let beyond = FIRST + fds.len() as RawFd;
     let sources = fds.iter().map(|fd| inherit::dup_above(*fd, beyond)).collect::<io::Result<Vec<_>>>()?;

@@ -24,12 +24,13 @@ macro_rules! read_uninit {
     ($($stream:ident),*) => {$(
         /// Reading, for adapters.
         impl $stream {
-            /// Polls to read like `AsyncRead::poll_read`, into memory that need not be initialised.
-            /// Returns the number of bytes read; 0 means end of stream. `unsafe` code may rely on
-            /// that many bytes at the start of `buf` being initialised.
+            /// Attempts to read, as `AsyncRead::poll_read` does, into memory that need not be
+            /// initialised. Returns the number of bytes read; 0 means end of stream. `unsafe` code
+            /// may rely on that many bytes at the start of `buf` being initialised.
             ///
-            /// Use it to implement another crate's reading trait. The socket keeps the waker until
-            /// the next event, and any number of tasks may wait this way.
+            /// Use this method to implement another crate's reading trait. If nothing is available,
+            /// returns `Pending` and wakes the task at the next read event. Any number of tasks may
+            /// wait this way.
             ///
             /// # Errors
             #[doc = concat!("Returns the same errors as [`read`](", stringify!($stream), "::read).")]

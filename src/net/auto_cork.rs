@@ -79,9 +79,9 @@ macro_rules! auto_cork_methods {
             /// call instead of one per answer. A write copies its bytes and returns; the bytes are
             /// sent when the task waits for an operation of this crate or its turn ends. Writes of
             /// 16 KiB or more, and writes outside of a turn (on a thread of another executor, or in
-            /// `spawn_blocking`), are sent immediately, together with the bytes gathered before. At
-            /// most 64 KiB are gathered. While the send buffer is full, writes wait as without this
-            /// option.
+            /// `spawn_blocking`), are sent immediately, together with the bytes gathered earlier.
+            /// At most 64 KiB are gathered. While the send buffer is full, writes wait as they do
+            /// without this option.
             ///
             /// If a task computes for a long time between two writes, the first one is delayed by
             /// at most 20 ms; [`flush`](Self::flush) sends it immediately. Closing and shutting
@@ -101,9 +101,9 @@ macro_rules! auto_cork_methods {
             /// A gathered write returns `Ok` before its bytes are sent. If sending them fails
             /// later, the error is returned by the next write, `flush`, shutdown or `close`, or by
             /// a read at the end of the stream. If there is no such operation, the error is lost,
-            /// as it is for bytes in the kernel's send buffer. A deadline does not withdraw
-            /// gathered bytes. Bytes that have not been sent are lost when the process exits, so
-            /// flush before that.
+            /// as it is for bytes in the kernel's send buffer. An expired deadline does not
+            /// withdraw gathered bytes. Bytes that have not been sent are lost when the process
+            /// exits, so flush the stream before exiting.
             $($(#[$example])*)?
             pub fn set_auto_cork(&self, gather: bool) -> io::Result<()> {
                 self.fd.set_auto_cork(gather)

@@ -91,8 +91,8 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// Not cancel safe: part of `buf` may have been written.
     fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Sets the time at which reads and writes fail with `TimedOut`, including those that are
-    /// already waiting; `None` removes it.
+    /// Sets the deadline, after which reads and writes fail with `TimedOut`, including those that
+    /// are already waiting. `None` removes the deadline.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after [`force_close`](Conn::force_close).
@@ -102,11 +102,11 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
         self.set_write_deadline(deadline)
     }
 
-    /// Sets the deadline of reads; see [`set_deadline`](Conn::set_deadline).
+    /// Sets the read deadline; see [`set_deadline`](Conn::set_deadline).
     #[doc(alias = "SetReadDeadline")]
     fn set_read_deadline(&self, deadline: Option<Instant>) -> io::Result<()>;
 
-    /// Sets the deadline of writes; see [`set_deadline`](Conn::set_deadline).
+    /// Sets the write deadline; see [`set_deadline`](Conn::set_deadline).
     #[doc(alias = "SetWriteDeadline")]
     fn set_write_deadline(&self, deadline: Option<Instant>) -> io::Result<()>;
 
@@ -130,7 +130,8 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 
     /// Returns a function that creates another handle of the connection, or returns `None` if all
-    /// handles were dropped. A server uses it to reach a connection without keeping it open.
+    /// handles were dropped. A server uses it to reach a connection without keeping it open. The
+    /// default implementation holds a handle, so it does keep the connection open.
     #[doc(hidden)]
     fn handles(&self) -> Handles<Self>
     where

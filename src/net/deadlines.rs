@@ -26,8 +26,8 @@ macro_rules! deadline_methods {
     ($type:ident $(; $(#[$example:meta])*)?) => {
         /// Deadlines and timeouts.
         impl $type {
-            /// Sets the time at which reads and writes (or receives and sends) fail with
-            /// `TimedOut`; `None` removes it.
+            /// Sets the deadline, after which reads and writes (or receives and sends) fail with
+            /// `TimedOut`. `None` removes the deadline.
             ///
             /// The deadline also applies to operations that are already waiting, and stays set
             /// until it is changed. A deadline in the past fails waiting operations immediately. An
@@ -44,7 +44,7 @@ macro_rules! deadline_methods {
                 self.fd.set_deadline(Direction::Write, deadline)
             }
 
-            /// Sets the deadline of reads (receives) only; see
+            /// Sets the deadline only of reads (receives); see
             /// [`set_deadline`](Self::set_deadline).
             ///
             /// # Errors
@@ -54,7 +54,7 @@ macro_rules! deadline_methods {
                 self.fd.set_deadline(Direction::Read, deadline.into())
             }
 
-            /// Sets the deadline of writes (sends) only; see [`set_deadline`](Self::set_deadline).
+            /// Sets the deadline only of writes (sends); see [`set_deadline`](Self::set_deadline).
             ///
             /// # Errors
             /// Returns a [closed](crate::net::is_closed) error after an explicit close.

@@ -192,8 +192,8 @@ impl Dialer {
 
 /// Options.
 impl Dialer {
-    /// Sets the time limit of each dial, which starts with the call of [`dial`](Dialer::dial). It
-    /// covers the look-up and all addresses. With zero, every dial times out.
+    /// Sets the time limit of each dial. The time starts when the future of [`dial`](Dialer::dial)
+    /// is first polled, and covers the look-up and all addresses. With zero, every dial times out.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Dialer {
         self.timeout = timeout.into();
         self

@@ -280,7 +280,7 @@ impl OpError {
         matches!(self.cause, Cause::Closed)
     }
 
-    /// Returns whether a deadline or timeout of this crate has passed. It is false for a timeout
+    /// Returns whether a deadline or timeout of this crate has passed. Returns false for a timeout
     /// that the kernel reports (ETIMEDOUT).
     pub fn is_deadline(&self) -> bool {
         matches!(self.cause, Cause::Deadline)

@@ -75,8 +75,8 @@ impl Queue {
     }
 }
 
-/// A future of the first connection that `dial` establishes to an address from `source`. See the
-/// [module documentation](self).
+/// A future that returns the first connection that `dial` establishes to an address from `source`.
+/// See the [module documentation](self).
 pub(crate) struct Race<S, D, F> {
     source: Option<S>,
     dial: D,
@@ -302,8 +302,8 @@ mod tests {
         use Fate::{Connects, Fails, Hangs};
         let refused = |addr: SocketAddr| Some(Err(addr.to_string()));
         // The fates of the first and the second address, the outcome, and whether the second
-        // attempt begins after the stagger or immediately (`None`: it does not begin). Where it
-        // must not wait, the stagger is longer than any test.
+        // attempt begins after the stagger or immediately (`None`: it does not begin). In the cases
+        // where it must not wait, the stagger is longer than any test.
         let cases = [
             (Connects(0), Connects(0), Some(Ok(v6(1))), None),
             (Connects(5), Hangs, Some(Ok(v6(1))), None),

@@ -39,7 +39,7 @@ impl ListenConfig {
         self
     }
 
-    /// Delays accepting a connection until its first data has arrived, or about `most` has passed
+    /// Delays accepting a connection until its first data has arrived, but for at most about `most`
     /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. Use
     /// this for protocols in which the client speaks first. The time is rounded up to seconds.
     ///

@@ -166,9 +166,9 @@ impl ListenConfig {
 
     /// Reserves descriptors for refusing connections when the process runs out of descriptors
     /// (EMFILE, ENFILE). The listener then closes a reserved descriptor, accepts the oldest
-    /// connection in its place, sends it the [`refuse_with`](ListenConfig::refuse_with) answer,
-    /// closes it and refills the reserve. Clients learn immediately that the server is full, and
-    /// accepts do not fail for lack of descriptors while a reserved one is left.
+    /// connection in its place, sends the [`refuse_with`](ListenConfig::refuse_with) answer, closes
+    /// the connection and refills the reserve. Clients learn immediately that the server is full,
+    /// and accepts do not fail for lack of descriptors while a reserved one is left.
     ///
     /// One descriptor is enough unless other threads open files at the same time, because they may
     /// take the freed descriptor first. Descriptors that become free refill the reserve before
@@ -221,8 +221,8 @@ impl ListenConfig {
     pub(super) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener = make(self.socket(addr)?)?;
-        // On a host without IPv6 it listens on another address, so the kernel is asked for the
-        // address when it is needed.
+        // On a host without IPv6 the listener is bound to another address, so the kernel is asked
+        // for the address when it is needed.
         let may_differ = is_wildcard_v6(addr) && !self.only_v6;
         listener.fd.poll.set_listener(if may_differ { SocketAddr::new(addr.ip(), 0) } else { addr });
         if self.auto_cork {
@@ -238,10 +238,11 @@ impl ListenConfig {
     /// Opens a socket that listens on `addr`.
     ///
     /// # Errors
-    /// Returns an `OpError` with the text `listen tcp ADDR: CALL: …`.
+    /// Returns an `OpError` with the text `listen tcp ADDR: CALL: …`, or `listen tcp ADDR: …` if
+    /// the hook returned the error.
     fn socket(&self, addr: SocketAddr) -> io::Result<OwnedFd> {
         match self.try_socket(addr) {
-            // A host without IPv6 falls back to the IPv4 wildcard.
+            // On a host without IPv6, falls back to the IPv4 wildcard.
             Err(("socket", error))
                 if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && is_wildcard_v6(addr) && !self.only_v6 =>
             {
@@ -265,7 +266,7 @@ impl ListenConfig {
         let fd = listener.as_fd();
         if addr.is_ipv6() {
             let set = option::ip::set_only_v6(fd, self.only_v6);
-            // A kernel without IPv4 refuses to clear the option, and there is nothing to map then.
+            // A kernel without IPv4 refuses to clear the option, and no IPv4 connection can arrive.
             if self.only_v6 {
                 set.map_err(|error| ("setsockopt", error))?;
             }

@@ -12,7 +12,7 @@
 //! | send and receive datagrams | [`UdpSocket`] |
 //! | test without a network | [`pipe()`] |
 //! | tell errors apart | [`is_timeout`], [`is_closed`], [`OpError`] |
-//! | take over listeners from systemd or from an earlier process | [`activation`] |
+//! | inherit listeners from systemd or from a predecessor process | [`activation`] |
 
 mod accept;
 pub mod activation;

@@ -56,32 +56,33 @@ pub(crate) type Network = &'static &'static str;
 const _: () = assert!(size_of::<NetFd>() <= 80 + size_of::<std::sync::Mutex<()>>());
 
 impl NetFd {
-    /// Takes over a non-blocking TCP socket.
+    /// Takes ownership of a non-blocking TCP socket.
     pub(crate) fn tcp(fd: OwnedFd) -> io::Result<NetFd> {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", names: LazyBox::new() })
     }
 
-    /// Takes over a non-blocking stream socket that may be TCP or multipath TCP. The subflows of a
-    /// multipath connection deliver independently, so a short count proves that the socket is empty
-    /// or full only for TCP.
+    /// Takes ownership of a non-blocking stream socket that may be TCP or multipath TCP. Only on
+    /// TCP does a short count prove that the socket is empty or full: the subflows of a multipath
+    /// connection deliver independently.
     pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
         let is_tcp = option::is_plain_tcp(fd.as_fd()).is_ok_and(|is| is);
         Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", names: LazyBox::new() })
     }
 
-    /// Takes over a non-blocking UDP socket.
+    /// Takes ownership of a non-blocking UDP socket.
     pub(crate) fn udp(fd: OwnedFd) -> io::Result<NetFd> {
         NetFd::new(fd, &"udp")
     }
 
-    /// Takes over a non-blocking socket of another kind.
+    /// Takes ownership of a non-blocking socket of another kind.
     pub(crate) fn new(fd: OwnedFd, network: Network) -> io::Result<NetFd> {
         let fd = Fd::new(fd, false)?;
         fd.poll.set_kind(network);
         Ok(NetFd { fd, network, names: LazyBox::new() })
     }
 
-    /// Takes over a socket that accept4(2) returned for this listener, and its peer's address.
+    /// Takes ownership of a socket that accept4(2) returned for this listener. `peer` is the peer's
+    /// address.
     pub(crate) fn accepted(&self, socket: OwnedFd, peer: &SockAddr) -> io::Result<NetFd> {
         let make = match () {
             () if self.fd.is_plain_tcp() => NetFd::tcp,
@@ -111,7 +112,7 @@ impl NetFd {
         Ok(stream)
     }
 
-    /// Hands the descriptor out to code that may do anything with it ([`Fd::expose`]).
+    /// Returns the descriptor for code that may do anything with it; see [`Fd::expose`].
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
         self.fd.expose()
     }
@@ -187,7 +188,7 @@ impl NetFd {
         }
     }
 
-    /// Polls a read or write of zero bytes. It transfers nothing, and fails if the socket is
+    /// Performs a read or write of zero bytes, which transfers nothing and fails if the socket is
     /// closed.
     #[cold]
     pub(crate) fn poll_empty(
@@ -334,7 +335,7 @@ impl NetFd {
         self.poll_send(LockScope::PerCall, caller, cx, buf)
     }
 
-    /// Polls one write, with the write lock held for `scope`.
+    /// Attempts one write, with the write lock held for `scope`.
     #[inline]
     pub(crate) fn poll_send(
         &self,
@@ -395,7 +396,7 @@ impl NetFd {
         }
     }
 
-    /// Polls until the socket is ready in `direction`.
+    /// Waits until the socket is ready in `direction`.
     pub(crate) fn poll_ready(
         &self,
         direction: Direction,
@@ -424,7 +425,7 @@ impl NetFd {
         }
     }
 
-    /// Polls until the peer has closed its side or the connection has failed.
+    /// Waits until the peer has closed its side or the connection has failed.
     pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // If the hang-up is already known, Pending means that the budget is used up.
         let is_known = self.fd.poll.is_hung_up();
@@ -444,7 +445,7 @@ impl NetFd {
         self.fd.poll.is_hung_up() || self.fd.with(socket::is_hung_up).unwrap_or(false)
     }
 
-    /// Polls to accept a connection. `adopt` creates the stream.
+    /// Attempts to accept a connection. `adopt` creates the stream.
     pub(crate) fn poll_accept<T>(
         &self,
         caller: Caller<'_>,

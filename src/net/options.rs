@@ -57,8 +57,8 @@ impl KeepAlive {
         KeepAlive { idle: TIME, interval: TIME, count: Some(9) }
     }
 
-    /// Creates settings that turn keep-alive on and leave all three values unchanged: the host's,
-    /// or those set before. (In Go: negative fields.)
+    /// Creates settings that turn keep-alive on without changing any of the three values, which are
+    /// the host's defaults unless they were set earlier. (In Go: negative fields.)
     pub const fn unchanged() -> KeepAlive {
         KeepAlive { idle: None, interval: None, count: None }
     }

@@ -2,20 +2,20 @@
 //!
 //! These methods are for system calls that have no method in this crate. They run a closure with
 //! the descriptor. `control` is for calls that do not wait, such as a socket option or an ioctl.
-//! `read_with` and `write_with` are for calls that may have to wait, and repeat the closure when
-//! the descriptor is ready. The closure runs under the reference that every operation holds during
-//! its system call. The number is closed only after the reference is dropped, so it never belongs
-//! to another file. A socket type gets the methods with one line:
-//! `raw_access!(TcpStream, PerCall);`.
+//! `read_with` and `write_with` are for calls that may have to wait; they call the closure again
+//! when the descriptor is ready. The closure runs under the reference that every operation holds
+//! during its system call. The descriptor is closed only after the reference is dropped, so its
+//! number cannot refer to another file while the closure runs. A socket type gets the methods with
+//! one line: `raw_access!(TcpStream, PerCall);`.
 //!
 //! # Foreign code
-//! The closures are user code. They run outside all mutexes. For a stream, they hold the lock of
-//! their direction, as every read and write does. A panic propagates to the caller after the lock
-//! and the reference are released.
+//! The closures are user code. They run outside all mutexes. On a stream, a closure runs under the
+//! lock of its direction, as every read and write does. A panic propagates to the caller after the
+//! lock and the reference are released.
 //!
 //! # Compared with Go (net/rawconn.go, internal/poll/fd_unix.go)
 //! This is `SyscallConn` with `Control`, `Read` and `Write`. In Go the callback returns a bool that
-//! tells whether it is done; here it returns `WouldBlock` if it is not. Go refuses `Read` and
+//! tells whether it is done; here it returns `WouldBlock` while it is not. Go refuses `Read` and
 //! `Write` on a listener at run time; here a listener does not have these methods.
 
 use std::future::Future;
@@ -127,15 +127,16 @@ macro_rules! raw_access {
     ($type:ident) => {
         /// Access to the descriptor.
         impl $type {
-            /// Calls `call` with the descriptor, which stays open during the call. Use it for
-            /// options and ioctls that have no method here.
+            /// Calls `call` with the descriptor, which stays open during the call. Use this method
+            /// for options and ioctls that have no method here.
             ///
-            /// `call` may duplicate the descriptor. It must not block, because it runs on the
-            /// calling thread. From then on the descriptor may have other users; see `as_fd`.
+            /// `call` must not block, because it runs on the calling thread. It may duplicate the
+            /// descriptor, so from then on the socket assumes that the descriptor has other users;
+            /// see `as_fd`.
             ///
             /// # Errors
-            /// Returns the error of `call` unchanged. Returns a [closed](crate::net::is_closed)
-            /// error after an explicit close, without calling it.
+            /// Returns the error of `call` unchanged. After an explicit close, returns a
+            /// [closed](crate::net::is_closed) error without calling `call`.
             ///
             /// Source: `syscall.RawConn.Control` of Go.
             ///
@@ -160,23 +161,23 @@ macro_rules! raw_access {
     ($type:ident, $scope:ident) => {
         $crate::net::raw::raw_access!($type);
 
-        /// The caller's own system calls.
+        /// System calls made by the caller.
         impl $type {
-            /// Calls `call` with the descriptor until it returns something other than `WouldBlock`,
-            /// waiting for readability in between. Use it for system calls that receive and have no
-            /// method here.
+            /// Calls `call` with the descriptor and returns its result. If `call` returns
+            /// `WouldBlock`, waits until the descriptor is readable and calls it again. Use this
+            /// method for receiving system calls that have no method here.
             ///
             /// The descriptor stays open during each call. No lock is held while the future waits.
-            /// `call` must not block: O_NONBLOCK is set before each call. It must either complete
-            /// or return `WouldBlock`. After `Interrupted` it is called again immediately.
+            /// `call` must not block; the descriptor is non-blocking. It must either complete or
+            /// return `WouldBlock`. After `Interrupted` it is called again immediately.
             ///
             /// # Errors
             /// Returns the error of `call` unchanged; `TimedOut` after the read deadline or
             /// timeout; a [closed](crate::net::is_closed) error after an explicit close.
             ///
             /// # Cancel safety
-            /// Cancel safe, provided that a `call` that returns `WouldBlock` has done nothing. A
-            /// `call` that completes also completes the future.
+            /// Cancel safe, provided that a `call` that returns `WouldBlock` has no effect. When
+            /// `call` completes, the future completes too.
             ///
             /// Source: `syscall.RawConn.Read` of Go, `async_io::Async::read_with`.
             ///
@@ -200,7 +201,7 @@ macro_rules! raw_access {
                 $crate::net::raw::RawRead::new(&self.fd, $crate::net::fd::operation::LockScope::$scope, call)
             }
 
-            #[doc = concat!("Calls `call` until it returns something other than `WouldBlock`, and waits for writability in between; see [`read_with`](", stringify!($type), "::read_with).")]
+            #[doc = concat!("Calls `call` with the descriptor and returns its result. If `call` returns `WouldBlock`, waits until the descriptor is writable and calls it again. See [`read_with`](", stringify!($type), "::read_with).")]
             ///
             /// # Errors
             /// Returns the error of `call` unchanged; `TimedOut` after the write deadline or

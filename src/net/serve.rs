@@ -46,9 +46,9 @@ const BATCH_MAX: usize = 64;
 
 /// Serves each connection that `listener` accepts with `handler`, in its own task.
 ///
-/// Await the returned value. Its methods set limits, and when and how the server stops. Without
-/// [`until`](Serve::until), the server runs until the listener is closed. A panic in a handler ends
-/// only its connection. A connection is closed when its handler drops the last handle.
+/// Await the returned value. Its methods set limits and control when and how the server stops.
+/// Without [`until`](Serve::until), the server runs until the listener is closed. A panic in a
+/// handler ends only its connection. A connection is closed when its handler drops the last handle.
 ///
 /// # Errors
 /// If an accept fails with an error that would persist, the server stops, drains its connections
@@ -117,7 +117,7 @@ pub struct Serve<L: Listener, H, S = Pending<()>> {
 }
 
 impl<L: Listener, H, S> Serve<L, H, S> {
-    /// Stops the server gracefully when `stop` completes. Its output is ignored.
+    /// Stops the server gracefully when `stop` completes. The output of `stop` is ignored.
     pub fn until<T: Future>(self, stop: T) -> Serve<L, H, T> {
         let Serve { listener, handler, max_connections, drain, when_stopping, on_error, .. } = self;
         Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error }
@@ -435,7 +435,7 @@ where
             Poll::Pending
         })
         .await;
-        // Closing the listener would reset connections that the kernel has already accepted.
+        // Takes the queued connections first, because closing the listener would reset them.
         let mut queued = 0;
         poll_fn(|cx| {
             let attempt = Arc::new(Attempt { task: cx.waker().clone(), woken: AtomicBool::new(false) });

@@ -40,7 +40,7 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
         Ok(()) => fd.set_fast_open(),
         Err(Failure::Io(error)) => match error.raw_os_error() {
             Some(libc::EISCONN) => {}
-            // For other than loopback addresses, a check before the wait would find nothing.
+            // For an address that is not loopback, a check before the wait would find nothing.
             Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => {
                 established(fd, addr.ip().to_canonical().is_loopback()).await?;
             }
@@ -182,8 +182,8 @@ impl Fd {
         Ok(())
     }
 
-    /// Returns a duplicate if the connection is in progress and its SYN carried data. It prevents
-    /// the close from aborting the connection.
+    /// Returns a duplicate if the connection is in progress and its SYN carried data. The duplicate
+    /// prevents the close from aborting the connection.
     pub(super) fn unfinished(&self) -> Option<OwnedFd> {
         let fast_open = self.used_fast_open()?;
         let fd = self.borrow();

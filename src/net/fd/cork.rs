@@ -127,8 +127,8 @@ impl Gathering {
         Gathering { cork: Cork::new(), number, slot, may_be_early, start_flusher: Box::new(start_flusher) }
     }
 
-    /// Sends the gathered bytes, as many as the socket accepts. Returns whether none are left. An
-    /// error is kept. `is_listed` tells whether the caller has taken the socket out of a list.
+    /// Sends as many gathered bytes as the socket accepts. Returns whether none are left. An error
+    /// is kept. `is_listed` tells whether the caller has taken the socket out of a list.
     pub(super) fn send(&self, is_listed: bool) -> bool {
         self.sending(|state| {
             if is_listed {
@@ -349,7 +349,7 @@ impl State {
         Some(taken)
     }
 
-    /// Called after such a handle was dropped.
+    /// Records that a handle counted by [`borrow`](State::borrow) was dropped.
     pub(super) fn give_back(&mut self) {
         self.borrowed -= 1;
     }
@@ -432,7 +432,7 @@ impl State {
         Ok(Appended::All(is_first))
     }
 
-    /// Sends the gathered bytes, as many as the socket accepts. An error is kept.
+    /// Sends as many gathered bytes as the socket accepts. An error is kept.
     fn send(&mut self, fd: BorrowedFd<'_>, may_be_early: bool) -> Sent {
         if fork::is_child() {
             self.empty();
@@ -456,8 +456,8 @@ impl State {
     /// Returns the number of bytes of `bufs` that were sent, and the waker of [`Sent::done`].
     ///
     /// # Errors
-    /// Returns `WouldBlock` if none was sent, the error of the socket, or the error of earlier
-    /// gathered bytes.
+    /// Returns `WouldBlock` if no byte of `bufs` was sent, the error of the socket, or the error of
+    /// earlier gathered bytes.
     fn send_with(
         &mut self,
         fd: BorrowedFd<'_>,

@@ -8,8 +8,8 @@
 //! # Rules
 //! * The first wait begins the connection, because nothing else would: a read of a deferred socket
 //!   returns EAGAIN, and no event follows. A descriptor is registered with the poller before its
-//!   first wait, so this is done at the registration (`Fd::register`), by a send of no bytes, which
-//!   makes the kernel send the SYN.
+//!   first wait, so the registration (`Fd::register`) begins the connection, by a send of zero
+//!   bytes, which makes the kernel send the SYN.
 //! * A send whose data does not fit into the SYN returns EINPROGRESS. The operation then waits, as
 //!   after EAGAIN (`Fd::is_early`).
 //! * In SYN-SENT, shutdown(2) and the close of the last descriptor abort the connection. So a task
@@ -34,13 +34,13 @@ use crate::sys::{option, socket};
 #[derive(Debug, Default)]
 pub(super) struct FastOpen(AtomicU32);
 
-/// With connect(2).
+/// connect(2) began the connection.
 const NEVER: u32 = 0;
-/// With the first data or the first wait. Neither is known to have happened.
+/// The first data or the first wait begins the connection. Neither is known to have happened.
 const DEFERRED: u32 = 1;
-/// By a wait, without data.
+/// A wait began the connection, without data.
 pub(super) const WAITED: u32 = 2;
-/// With the first data.
+/// The first data began the connection.
 const SENT: u32 = 3;
 
 /// Returns the number of segments that a socket in SYN-SENT has sent: 0 if the connect is deferred,

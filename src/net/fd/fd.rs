@@ -181,7 +181,7 @@ pub(crate) fn open_pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
 
 #[allow(unsafe_code)]
 impl Fd {
-    /// Takes over a non-blocking descriptor.
+    /// Takes ownership of a non-blocking descriptor.
     ///
     /// # Errors
     /// Returns the error of [`PollHandle::open`]; the descriptor is then closed.
@@ -189,7 +189,8 @@ impl Fd {
         Fd::try_new(fd, is_plain_tcp).map_err(|(error, _fd)| error)
     }
 
-    /// Takes over a non-blocking descriptor, or returns it with the error of [`new`](Fd::new).
+    /// Takes ownership of a non-blocking descriptor, or returns it with the error of
+    /// [`new`](Fd::new).
     pub(super) fn try_new(fd: OwnedFd, is_plain_tcp: bool) -> Result<Fd, (io::Error, OwnedFd)> {
         match PollHandle::open() {
             Ok(poll) => Ok(Fd::around(poll, fd.into_raw_fd(), if is_plain_tcp { PLAIN_TCP } else { 0 })),
@@ -332,13 +333,13 @@ impl Fd {
             || (self.is_exposed() && socket::is_hung_up(self.borrow()).unwrap_or(false))
     }
 
-    /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it. For calls that have no
-    /// equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared before the call is made, the call
-    /// blocks. The caller must hold a reference.
+    /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it, before a call that has
+    /// no equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared between the two, that call blocks.
+    /// The caller must hold a reference.
     #[inline]
     pub(crate) fn ensure_nonblocking(&self) {
         if self.has(LENT | EXPOSED) {
-            // If this fails because the number is not an open descriptor, so does the call.
+            // If this fails because the number is not an open descriptor, the call fails too.
             let _ = sys::fd::make_nonblocking(self.borrow());
         }
     }
@@ -470,12 +471,12 @@ impl Fd {
             }
             return;
         }
-        // SAFETY: it is closed and has no references: this runs once, and the number is not used
-        // afterwards (invariant 1).
+        // SAFETY: this `Fd` is closed and has no references, so this runs once, and the number is
+        // not used afterwards (invariant 1).
         let mut fd = Some(unsafe { OwnedFd::from_raw_fd(self.number) });
         let guard = rare.and_then(|rare| rare.guard.lock().take());
         if let (Some(rest), Some(own)) = (rest, &fd) {
-            // If the duplicate fails, the number itself stays open until all is sent.
+            // If the duplicate fails, the number itself stays open until all bytes are sent.
             if let Some(remainder) = socket::dup_cloexec(own.as_fd()).ok().or_else(|| fd.take()) {
                 Fd::finish_gathered(remainder, rest);
             }
@@ -486,7 +487,7 @@ impl Fd {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || outlives, self.may_linger());
         }
-        // Otherwise the drop of `closing` closes the descriptor, and the kernel sends the rest.
+        // Otherwise the drop of `closing` closes the descriptor, and the kernel sends unsent data.
         if closing.waits() && (closing.gone.is_some() || poller::is_running()) {
             spawn_close(move || closing.wait());
         }
@@ -504,7 +505,7 @@ impl Fd {
         // The number stays open, so its registration must be removed explicitly.
         self.poll.retire(self.borrow(), true);
         wakers.wake_all();
-        // SAFETY: it is closed, and ours is the only reference, so this object no longer uses the
+        // SAFETY: this `Fd` is closed, and ours is the only reference, so it no longer uses the
         // number.
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         // Our reference remains: `Drop` finds the lock closed and does nothing.
@@ -518,8 +519,8 @@ impl Drop for Fd {
     }
 }
 
-/// Calls close(2) and performs the steps around it when it is dropped. So a descriptor is also
-/// closed if a shutdown removes its job from the pool.
+/// A close in progress. Its drop calls close(2) and performs the steps around the call, so the
+/// descriptor is also closed if a shutdown removes the job from the pool.
 #[derive(Debug)]
 struct Closing {
     /// `Some` until it is closed.
@@ -560,7 +561,7 @@ impl Drop for Closing {
         if let Some(fd) = self.fd.take() {
             if self.lingers {
                 // The pool has not run this, and this thread must not block. Without SO_LINGER, the
-                // kernel sends the rest in the background.
+                // kernel sends unsent data in the background.
                 let _ = option::socket::set_linger(fd.as_fd(), None);
             }
             // The result is ignored: no caller receives it, and the number is free in any case.

@@ -205,8 +205,8 @@ impl FdMutex {
             if word & CLOSED != 0 {
                 return Err(LockError::Closed);
             }
-            // ORDERING: AcqRel: the caller that destroys the descriptor sees what the closer did
-            // before.
+            // ORDERING: AcqRel: the caller that destroys the descriptor sees all that the closer
+            // did before this step.
             match self.word.compare_exchange_weak(word, (word | CLOSED) + REF, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => word = now,

@@ -57,8 +57,9 @@ const RELEASE_MAX: Duration = Duration::from_secs(5);
 /// The maximum time that a conversion waits until the flusher has dropped its handle.
 const BORROWED_MAX: Duration = Duration::from_secs(5);
 
-/// Returns the owner of a descriptor if `owner` is the only handle, or else `owner`. A handle that
-/// the flusher has during a poll does not count: this blocks until it is dropped.
+/// Unwraps the owner of a descriptor if `owner` is the only handle, otherwise returns `owner`
+/// itself. A handle that the flusher has during a poll does not count: this blocks until that
+/// handle is dropped, for at most [`BORROWED_MAX`].
 pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>) -> Result<T, Arc<T>> {
     let Some(gathering) = owner.fd().gathering().cloned() else { return Arc::try_unwrap(owner) };
     let begun = Instant::now();
@@ -160,8 +161,8 @@ impl Fd {
     /// the number of bytes of `bufs` that were sent.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if none was sent, the error of the socket, or the error of earlier
-    /// gathered bytes.
+    /// Returns `WouldBlock` if no byte of `bufs` was sent, the error of the socket, or the error of
+    /// earlier gathered bytes.
     #[cold]
     pub(crate) fn send_after_gathered(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.gathering() {
@@ -331,7 +332,7 @@ impl Fd {
     }
 
     /// Ends gathering, because the descriptor is given away. If bytes are left, resets the
-    /// connection: the new owner must not write after a gap.
+    /// connection, because otherwise the new owner's bytes would follow a gap in the stream.
     pub(crate) fn retire_gathered(&self) {
         let Some(gathering) = self.gathering() else { return };
         let (bytes, sent) = gathering.retire();

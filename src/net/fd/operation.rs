@@ -140,7 +140,7 @@ impl Fd {
     /// Makes `call` when the direction is ready. After EAGAIN, waits and repeats it; after EINTR,
     /// repeats it at once.
     ///
-    /// This function handles the uncontended cases: one call, or one wait. All others are in
+    /// This function handles the uncontended cases: one call, or one wait. All other cases are in
     /// [`poll_call_slow`](Fd::poll_call_slow). Gathered writes are sent before a `call` that
     /// writes.
     #[inline]
@@ -230,13 +230,13 @@ impl Fd {
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
-        // Not with the lock held, because a flush may wake a task. A call that is made now sends
-        // the gathered bytes of its own socket, and every wait flushes.
+        // Skipped while the lock is held, because a flush may wake a task. A call that is made now
+        // sends the gathered bytes of its own socket, and every wait flushes.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
             if begun.is_ok() {
-                // The flush may have sent the bytes after which a short count replaces the call.
+                // The flush may be the write after which a short count may replace the call.
                 match self.poll_idle(direction, scope, &mut caller, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => {}
@@ -284,7 +284,7 @@ impl Fd {
                             let side = self.poll.side(direction);
                             let is_idle = side.clear_ready(ticket);
                             if is_idle || !ticket.is_ready() {
-                                // In an idle direction, the call only asked.
+                                // In an idle direction, the call only asked the kernel.
                                 context::end_run(side.turns(), !ticket.is_ready());
                             }
                             if !is_idle {
@@ -325,8 +325,8 @@ impl Fd {
 
     /// Takes a unit of the budget for a call, which in an idle direction only asks whether there is
     /// something to do. Returns false if the budget is used up and there is nothing to read.
-    /// (poll(2) reports room long after the kernel accepts bytes, so a refused write asks in the
-    /// next turn.)
+    /// (poll(2) does not report room until long after the kernel accepts bytes again, so a write
+    /// without budget makes its call in the next turn.)
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
         if !ticket.is_ready()

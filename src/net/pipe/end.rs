@@ -5,7 +5,7 @@
 //! from the lane; bytes that a read leaves stay for the next read. A
 //! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
 //! future's buffer) and completes when reads have taken all of them. The traits' `poll_write` has
-//! no object that could wait for that. It fills the lane only while a read waits, with at most as
+//! no future that could wait until then. It fills the lane only while a read waits, with at most as
 //! many bytes as the read asked for. These bytes stay in the lane after the write; `poll_flush`
 //! waits until they are taken.
 //!

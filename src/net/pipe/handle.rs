@@ -133,7 +133,7 @@ impl Pipe {
         PipeWriteAll { write: self.write(buf) }
     }
 
-    /// Sets the time at which reads and writes fail with `TimedOut`; `None` removes it. The
+    /// Sets the deadline, after which reads and writes fail with `TimedOut`; `None` removes it. The
     /// deadline also applies to operations that are already waiting, and stays set until it is
     /// changed.
     ///
@@ -146,7 +146,7 @@ impl Pipe {
         self.set_write_deadline(deadline)
     }
 
-    /// Sets the deadline of reads only; see [`set_deadline`](Pipe::set_deadline).
+    /// Sets the deadline only of reads; see [`set_deadline`](Pipe::set_deadline).
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after `force_close`.
@@ -170,7 +170,7 @@ impl Pipe {
         set.map_err(|failure| self.end.error("set", failure))
     }
 
-    /// Sets the deadline of writes only; see [`set_deadline`](Pipe::set_deadline).
+    /// Sets the deadline only of writes; see [`set_deadline`](Pipe::set_deadline).
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after `force_close`.

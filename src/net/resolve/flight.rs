@@ -3,7 +3,7 @@
 //! # States
 //! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
 //! runs the query removes the flight when it has the answer, or before the query if no look-up
-//! waits any longer. A later look-up starts a new query, so nothing is cached.
+//! waits for it any longer. A later look-up starts a new query, so nothing is cached.
 //!
 //! # Invariants
 //! * Every flight gets a reply. Its job replies when it is dropped, even if a shutdown empties the

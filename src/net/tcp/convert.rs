@@ -10,8 +10,9 @@
 //! Converting a stream first sends the writes that `set_auto_cork` has gathered. If the send buffer
 //! is full, the conversion blocks its thread until there is room, for at most five seconds. After
 //! that, `TryFrom` fails, and dropping the stream sends the bytes before FIN. An infallible
-//! conversion resets the connection, because the bytes of the new owner must not follow a gap. If
-//! it returns a duplicate, the socket's other handles still send the bytes.
+//! conversion resets the connection, because otherwise the bytes that the new owner writes would
+//! follow a gap in the stream. If it returns a duplicate, it does not reset the connection: the
+//! other clones still send the bytes.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -27,7 +28,7 @@ use crate::sys::socket;
 /// Creates a socket from `fd` for an infallible conversion.
 ///
 /// # Panics
-/// Panics if the process has 2²⁴ sockets already.
+/// Panics if the process already has 2²⁴ open sockets.
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
     // This fails only if the descriptor is not open, which an `OwnedFd` rules out. The first
     // operation would report such an error.
@@ -89,10 +90,10 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
             release(fd)
         }
         Err(shared) => {
-            // Without this, the duplicate would keep the epoll registration of the closed number
-            // alive.
+            // Without this, the duplicate would keep the epoll registration alive after the
+            // original descriptor is closed.
             shared.expose();
-            // If this fails, the other clones send the rest later.
+            // If this fails, the other clones send the remaining bytes later.
             let _ = shared.fd.drain_blocking();
             shared.with("file", socket::dup_cloexec)
         }
@@ -106,7 +107,11 @@ impl From<std::net::TcpListener> for TcpListener {
 }
 
 impl From<OwnedFd> for TcpListener {
-    /// Takes over a listening TCP socket. Operations fail if it is something else.
+    /// Takes ownership of `fd`, which must be a listening TCP socket. This is not checked; on any
+    /// other descriptor, operations may fail.
+    ///
+    /// # Panics
+    /// Panics if the process already has 2²⁴ open sockets.
     fn from(fd: OwnedFd) -> TcpListener {
         TcpListener::from_net_fd(adopt(fd, NetFd::tcp_or_multipath), None)
     }
@@ -141,7 +146,11 @@ impl From<std::net::TcpStream> for TcpStream {
 }
 
 impl From<OwnedFd> for TcpStream {
-    /// Takes over a TCP socket. Operations fail if it is something else.
+    /// Takes ownership of `fd`, which must be a TCP socket. This is not checked; on any other
+    /// descriptor, operations may fail.
+    ///
+    /// # Panics
+    /// Panics if the process already has 2²⁴ open sockets.
     fn from(fd: OwnedFd) -> TcpStream {
         let fd = adopt(fd, NetFd::tcp_or_multipath);
         fd.fd.find_fast_open();
@@ -190,9 +199,10 @@ macro_rules! descriptor {
             /// Borrows the descriptor for as long as the socket is borrowed. Do not use it after an
             /// explicit close.
             ///
-            /// From then on the descriptor may have other users, which costs a few system calls: a
-            /// read that empties the socket is followed by another one before the next wait, and a
-            /// close reads SO_LINGER and removes the descriptor from epoll explicitly.
+            /// From then on the socket assumes that the descriptor has other users, which costs a
+            /// few system calls: a read that empties the socket is followed by another one before
+            /// the next wait, and a close reads SO_LINGER and removes the descriptor from epoll
+            /// explicitly.
             ///
             /// Writes that `set_auto_cork` has gathered are sent first, as far as the socket
             /// accepts them without waiting. Await `flush` before you write to the descriptor.

@@ -34,7 +34,7 @@ use crate::rt::time::clock;
 use crate::sys::{option, socket};
 use crate::trace;
 
-/// The function of [`Dialer::control`](crate::net::Dialer::control).
+/// The function set by [`Dialer::control`](crate::net::Dialer::control).
 type Hook = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 
 #[derive(Clone)]
@@ -108,7 +108,7 @@ impl Recipe {
     /// Opens the socket. Returns whether it is a plain TCP socket.
     fn socket(&self, addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
         let domain = Domain::for_address(addr);
-        // If an MPTCP socket cannot be opened (no support, a sandbox, a policy), uses TCP.
+        // If an MPTCP socket cannot be opened (no support, a sandbox, a policy), falls back to TCP.
         let multipath = self.extras.open(domain);
         let is_tcp = multipath.is_none();
         let socket = match multipath {

@@ -48,7 +48,7 @@ struct Pause {
 }
 
 impl Accepts {
-    /// Polls for the next connection, which `accept` returns.
+    /// Polls the stream. `accept` polls for one connection.
     pub(in crate::net) fn poll_next<T>(
         &mut self,
         fd: &NetFd,

@@ -163,7 +163,7 @@ impl TcpStream {
     }
 
     /// Returns the CPU on which the kernel last received data for the socket (SO_INCOMING_CPU);
-    /// `None` before it received any.
+    /// `None` if it has not received any yet.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

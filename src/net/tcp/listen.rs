@@ -12,9 +12,12 @@ impl ListenConfig {
     ///
     /// # Errors
     /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
-    /// text is `listen tcp ADDR: CALL: …`. Its kind is that of the OS error, such as `AddrInUse`,
-    /// `AddrNotAvailable` or `PermissionDenied`, or `InvalidInput` for an option value that is
-    /// never valid. If there is no address, returns the same errors as [`TcpListener::bind`].
+    /// text is `listen tcp ADDR: CALL: …`, or `listen tcp ADDR: …` if the
+    /// [`control`](ListenConfig::control) function returned the error. Its kind is that of the OS
+    /// error, such as `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`, or `InvalidInput` for
+    /// an option value that is out of range (a buffer of 1 GiB, for example). If there is no
+    /// address, returns the same errors as [`TcpListener::bind`]. If the descriptor reserve cannot
+    /// be opened, returns an `OpError` with the text `listen tcp: open: …`.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, no listener stays open.
@@ -63,13 +66,15 @@ impl ListenConfig {
         .await
     }
 
-    /// Applies this configuration's limits ([`max_connections`](ListenConfig::max_connections),
-    /// [`reserve_descriptors`](ListenConfig::reserve_descriptors)) to a listener that was opened
-    /// elsewhere, such as by [socket activation](crate::net::activation). Open connections that
-    /// hold permits of an earlier limit do not count against the new one.
+    /// Replaces the limits of `listener` with those of this configuration
+    /// ([`max_connections`](ListenConfig::max_connections),
+    /// [`reserve_descriptors`](ListenConfig::reserve_descriptors)). Use this for a listener that
+    /// was opened elsewhere, such as by [socket activation](crate::net::activation). Open
+    /// connections that hold permits of an earlier limit do not count against the new one.
     ///
     /// # Errors
-    /// Returns the OS error if the reserve cannot be opened.
+    /// If the descriptor reserve cannot be opened, closes the listener and returns an
+    /// [`OpError`](crate::net::OpError) with the text `listen tcp: open: …`.
     pub fn limit(&self, listener: TcpListener) -> io::Result<TcpListener> {
         Ok(listener.admitting(self.admission()?))
     }

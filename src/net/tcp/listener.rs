@@ -155,8 +155,8 @@ impl TcpListener {
         self.fd.local_addr()
     }
 
-    /// Sets the time at which accepts time out; `None` removes it. The deadline also applies to
-    /// calls that are already waiting. Once it has passed, every accept fails, even with
+    /// Sets the deadline of accepts; `None` removes it. The deadline also applies to calls that are
+    /// already waiting. Once it has passed, every accept fails with `TimedOut`, even with
     /// connections in the queue, until the deadline is changed.
     ///
     /// # Errors

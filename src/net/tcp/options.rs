@@ -96,7 +96,7 @@ macro_rules! shared_options {
             /// Returns whether the socket is restricted to IPv6 (IPV6_V6ONLY).
             ///
             /// # Errors
-            /// Returns the OS error, always for an IPv4 socket, or a
+            /// Returns the OS error (always, for an IPv4 socket), or a
             /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn only_v6(&self) -> io::Result<bool> {
                 self.fd.with("get", socket::only_v6)
@@ -188,8 +188,8 @@ impl TcpListener {
         self.fd.with("get", options::keepalive)
     }
 
-    /// Sets keep-alive of streams accepted from now on; `None` turns it off. Values that
-    /// `keepalive` leaves out do not change.
+    /// Sets keep-alive of streams accepted from now on; `None` turns it off. A value that is `None`
+    /// in `keepalive` stays unchanged.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a value that the kernel does not accept (see [`KeepAlive`]), and

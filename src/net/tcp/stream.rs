@@ -37,10 +37,10 @@ use crate::sys::{option, socket};
 ///
 /// # Deadlines
 /// [`set_deadline`](TcpStream::set_deadline), [`set_read_deadline`](TcpStream::set_read_deadline)
-/// and [`set_write_deadline`](TcpStream::set_write_deadline) set the time at which operations fail
-/// with `TimedOut`, including operations that are already waiting. A deadline therefore also takes
-/// effect inside a TLS or HTTP library, or a buffer, that holds the stream. Moving a deadline later
-/// costs one atomic swap, so setting one before every read is cheap.
+/// and [`set_write_deadline`](TcpStream::set_write_deadline) set the time after which operations
+/// fail with `TimedOut`, including operations that are already waiting. A deadline therefore also
+/// takes effect inside a TLS or HTTP library, or a buffer, that holds the stream. Moving a deadline
+/// later costs one atomic swap, so setting one before every read is cheap.
 ///
 /// # Closing
 /// The traits' `close()` flushes and sends FIN; other clones can still read.
@@ -244,8 +244,9 @@ impl TcpStream {
         Readable::new(&self.fd)
     }
 
-    /// Polls for readability like [`readable`](TcpStream::readable), for use in your own `poll_*`
-    /// methods. The waker is kept until the next event, and any number of tasks may wait this way.
+    /// Checks whether the socket is readable, as [`readable`](TcpStream::readable) does. If it is
+    /// not, returns `Pending` and wakes the task at the next read event. Any number of tasks may
+    /// wait this way. Use this method to implement your own `poll_*` methods.
     ///
     /// # Errors
     /// Returns the same errors as [`readable`](TcpStream::readable).
@@ -353,8 +354,9 @@ impl TcpStream {
         Writable::new(&self.fd)
     }
 
-    /// Polls for writability like [`writable`](TcpStream::writable), for use in your own `poll_*`
-    /// methods.
+    /// Checks whether the socket is writable, as [`writable`](TcpStream::writable) does. If it is
+    /// not, returns `Pending` and wakes the task at the next write event. Any number of tasks may
+    /// wait this way. Use this method to implement your own `poll_*` methods.
     ///
     /// # Errors
     /// Returns the same errors as [`writable`](TcpStream::writable).
@@ -416,9 +418,9 @@ impl TcpStream {
     /// [closed](crate::net::is_closed) error.
     ///
     /// The close begins immediately, even if the future is dropped. The future completes when the
-    /// descriptor is closed. Closing twice is not an error. The kernel still sends data written
-    /// before; to reset the connection instead, call [`set_linger`](TcpStream::set_linger) first.
-    /// This is Go's `Close`.
+    /// descriptor is closed. Closing twice is not an error. The kernel still sends the data written
+    /// before the close; to reset the connection instead, first call
+    /// [`set_linger`](TcpStream::set_linger) with zero. This is Go's `Close`.
     ///
     /// # Errors
     /// Never returns an error. An error from close(2) would come too late to act on.
@@ -528,8 +530,8 @@ impl TcpStream {
         self.fd.with("get", options::keepalive)
     }
 
-    /// Sets keep-alive, which probes a silent connection. `None` turns it off. Values that
-    /// `keepalive` leaves out do not change.
+    /// Sets keep-alive, which probes a silent connection. `None` turns it off. A value that is
+    /// `None` in `keepalive` stays unchanged.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a value that the kernel does not accept (see [`KeepAlive`]), and
@@ -551,8 +553,9 @@ impl TcpStream {
     /// Sets how a close treats unsent data (SO_LINGER). With `None` the kernel sends it in the
     /// background. Zero discards it and resets the connection. With any other time, rounded up to
     /// seconds, the close waits up to that long for the data to be sent. The wait runs on a thread
-    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) comes first, or the stream is
-    /// dropped while the runtime is not running, the kernel sends the data in the background.
+    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) is called before it ends, or
+    /// the stream is dropped while the runtime is not running, the kernel sends the data in the
+    /// background.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

@@ -1,6 +1,6 @@
 //! futures-io's traits for TCP and Unix streams and for references to them.
 //!
-//! No object lives from the `poll_*` call that returns `Pending` to the one that completes, so the
+//! A `poll_*` method has no future that could hold the waker from one call to the next, so the
 //! socket keeps the waker until the next event. Any number of tasks may wait this way, and the
 //! event wakes all of them.
 

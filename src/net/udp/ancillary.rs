@@ -158,8 +158,8 @@ impl Ancillary {
         Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
     }
 
-    /// Returns the local address that an answer should come from. It is `None` for an IPv6
-    /// multicast, and if the socket does not report it.
+    /// Returns the local address from which an answer should be sent. Returns `None` for a datagram
+    /// to an IPv6 multicast group, and if the socket does not report local addresses.
     pub const fn local(&self) -> Option<IpAddr> {
         self.local
     }
@@ -211,7 +211,7 @@ impl Ancillary {
     }
 
     fn take(&mut self, message: Message<'_>) {
-        // The value is an int, or on some systems, for the TTL, a byte.
+        // The value is an int. On some systems the TTL is a byte.
         let byte = || match message.data {
             [byte] => Some(*byte),
             _ => message.value::<c_int>().and_then(|value| u8::try_from(value).ok()),
@@ -326,13 +326,14 @@ mod tests {
     }
 
     #[test]
-    fn encoded_data_decodes_to_the_same() {
+    fn encoding_and_decoding_preserve_the_data() {
         let (v4, v6) = (to("127.0.0.1"), to("::1"));
         let local = IpAddr::from(Ipv6Addr::LOCALHOST);
         let all = Ancillary::new().with_local(local).with_interface(3).with_hop_limit(9).with_tos(0xb8);
         for to in [Some(&v6), None] {
             let back = there_and_back(all, to).unwrap();
-            // IP_TOS, which is written if the family is not known, is read as one byte.
+            // If the family is not known, IP_TOS is also encoded, as an int, but it is decoded as
+            // one byte.
             let expected = Ancillary { destination: Some(local), ..all };
             assert_eq!(Ancillary { tos: expected.tos, ..back }, expected);
         }

@@ -96,7 +96,7 @@ impl RecvBatch {
         self.inbox.clear();
     }
 
-    /// Returns the datagram at `index`, in order of arrival.
+    /// Returns the datagram at `index` in order of arrival, or `None` if `index` is out of range.
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         self.inbox.get(index).map(|message| Datagram { message })
     }
@@ -167,8 +167,8 @@ impl<'a> Datagram<'a> {
         Ancillary::decode(self.message.control.clone(), self.message.flags)
     }
 
-    /// Returns the datagrams that receive offload combined, or the one datagram. An empty datagram
-    /// has no segments.
+    /// Returns an iterator over the datagrams that receive offload combined, or over the one
+    /// datagram. An empty datagram has no segments.
     pub fn segments(&self) -> Chunks<'a, u8> {
         let size = self.ancillary().segment_size.map_or(self.bytes().len(), usize::from);
         self.bytes().chunks(size.max(1))
@@ -235,8 +235,8 @@ impl SendBatch {
         self.len() == 0
     }
 
-    /// Removes the first datagram without sending it. Use this if the kernel refuses a datagram,
-    /// because it blocks the ones behind it.
+    /// Removes the first datagram without sending it. Use this if the kernel refuses the datagram,
+    /// because those behind it are not sent until it is removed.
     pub fn skip(&mut self) {
         self.outbox.advance(1);
     }

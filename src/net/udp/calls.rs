@@ -88,7 +88,7 @@ impl NetFd {
         polled.map_err(|failure| self.error(op, failure))
     }
 
-    /// Polls to receive a datagram. With an empty buffer, receives nothing, like Go's `Read`.
+    /// Attempts to receive a datagram. With an empty buffer, receives nothing, like Go's `Read`.
     #[inline]
     pub(super) fn poll_recv(
         &self,
@@ -229,8 +229,8 @@ impl NetFd {
         let Some(second) = second else { return first.into_iter().chain(Vec::new()) };
         let mut all: Vec<_> = first.into_iter().chain([second]).chain(addrs).collect();
         let own = self.fd.with(|fd| Ok((socket::local_addr(fd)?.ip(), option::ip::only_v6(fd).unwrap_or(false))));
-        // If this fails, the socket is closed or not a UDP socket; the send or connect reports
-        // that.
+        // If the query fails, the socket is closed or is not a UDP socket; the send or connect then
+        // reports that.
         if let Ok((local, only_v6)) = own {
             all.sort_by_key(|addr| !sends_to(local, only_v6, *addr));
         }

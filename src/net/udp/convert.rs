@@ -15,10 +15,11 @@ impl From<std::net::UdpSocket> for UdpSocket {
 }
 
 impl From<OwnedFd> for UdpSocket {
-    /// Takes over a UDP socket. Operations fail if it is something else.
+    /// Takes ownership of `fd`, which must be a UDP socket. This is not checked; on any other
+    /// descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process has 2²⁴ sockets already.
+    /// Panics if the process already has 2²⁴ open sockets.
     fn from(fd: OwnedFd) -> UdpSocket {
         UdpSocket::from_net_fd(adopt(fd, NetFd::udp))
     }

@@ -24,7 +24,7 @@ type CallResult<T> = Result<T, (&'static str, io::Error)>;
 /// Returns an `OpError` with the text `listen udp ADDR: CALL: …`.
 pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     let bound = match try_bind(addr, |_| Ok(())) {
-        // A host without IPv6 falls back to the IPv4 wildcard.
+        // On a host without IPv6, falls back to the IPv4 wildcard.
         Err(("socket", error))
             if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && addr.is_ipv6() && addr.ip().is_unspecified() =>
         {
@@ -79,7 +79,7 @@ fn try_bind(addr: SocketAddr, prepare: impl FnOnce(BorrowedFd<'_>) -> io::Result
         fd::open(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP)).map_err(|error| ("socket", error))?;
     let fd = bound.as_fd();
     if addr.is_ipv6() {
-        // A kernel without IPv4 refuses this, and there is nothing to map then.
+        // Fails on a kernel without IPv4, where no IPv4 datagram can arrive.
         let _ = option::ip::set_only_v6(fd, false);
     }
     prepare(fd).map_err(|error| ("setsockopt", error))?;

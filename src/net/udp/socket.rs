@@ -48,7 +48,7 @@ use crate::sys::socket;
 /// receiving, see [`set_gro`](UdpSocket::set_gro).
 ///
 /// Deadlines and closing work as for [`TcpStream`](crate::net::TcpStream). Sends wait while the
-/// send buffer is full. If the queue of the network device is full, they return the error ENOBUFS.
+/// send buffer is full. If a device's queue is full, Linux drops the datagram without an error.
 ///
 /// Source: `net.UDPConn` of Go, `async_std::net::UdpSocket`, udp(7).
 ///
@@ -89,7 +89,7 @@ impl UdpSocket {
         self.fd
     }
 
-    /// Creates a socket that is bound to the first of `addrs` that is available. Port 0 asks the
+    /// Creates a socket that is bound to the first of `addrs` that can be bound. Port 0 asks the
     /// kernel for a free port. `[::]` accepts both families, `0.0.0.0` only IPv4.
     ///
     /// # Errors
@@ -152,8 +152,8 @@ impl UdpSocket {
         Ok(UdpSocket::from_net_fd(NetFd::udp(multicast_socket(group, interface)?)?))
     }
 
-    /// Connects to the first of `addrs` that the socket can reach. No packet is sent. Another call
-    /// changes the peer.
+    /// Sets the peer to the first of `addrs` that connect(2) accepts, which is usually the first
+    /// one to which the kernel has a route. No packet is sent. Another call changes the peer.
     ///
     /// Addresses of a family that the socket cannot send to are tried last. These are IPv6
     /// addresses for an IPv4 socket, and IPv4 addresses for an IPv6 socket that is bound to an
@@ -230,7 +230,7 @@ impl UdpSocket {
     }
 
     /// Receives like [`recv_from`](UdpSocket::recv_from) but leaves the datagram in the socket for
-    /// the next call.
+    /// the next call. Errors and cancel safety are those of [`recv_from`](UdpSocket::recv_from).
     pub fn peek_from<'a>(&'a self, buf: &'a mut [u8]) -> PeekFrom<'a> {
         PeekFrom::new(&self.fd, buf)
     }
@@ -248,7 +248,7 @@ impl UdpSocket {
     }
 
     /// Receives like [`recv`](UdpSocket::recv) but leaves the datagram in the socket for the next
-    /// call.
+    /// call. Errors and cancel safety are those of [`recv`](UdpSocket::recv).
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> PeekDatagram<'a> {
         PeekDatagram::new(&self.fd, buf)
     }
@@ -267,9 +267,9 @@ impl UdpSocket {
         RecvMsg::new(&self.fd, bufs)
     }
 
-    /// Receives as many available datagrams as fit into `batch`, waiting until there is at least
-    /// one, with one system call (recvmmsg(2)). Returns their number. The previous contents of the
-    /// batch are discarded. [`RecvBatch`] has an example.
+    /// Waits until at least one datagram is available, and receives as many as fit into `batch`
+    /// with one system call (recvmmsg(2)). Returns the number of datagrams received. The previous
+    /// contents of the batch are discarded. [`RecvBatch`] has an example.
     ///
     /// # Errors
     /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). An error that occurs after
@@ -293,8 +293,8 @@ impl UdpSocket {
 
     // ---- sending ----
 
-    /// Sends a datagram to the first address of `to` that the socket can reach. Returns the number
-    /// of bytes, which is always `buf.len()`.
+    /// Sends a datagram to the first address of `to` that the kernel accepts. Returns the number of
+    /// bytes sent, which is always `buf.len()`.
     ///
     /// If `to` has several addresses, those of a family that the socket cannot send to are tried
     /// last, as in [`connect`](UdpSocket::connect). If the kernel has no route to an address or
@@ -310,7 +310,7 @@ impl UdpSocket {
     /// * Returns other OS errors, `TimedOut` after the write deadline, a
     ///   [closed](crate::net::is_closed) error after `close`, and errors of name resolution.
     ///
-    /// If several addresses were tried, returns the error of the first.
+    /// If the kernel refuses every address, returns the first error. Other errors end the send.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -331,7 +331,7 @@ impl UdpSocket {
         SendTo::new(&self.fd, buf, to.to_socket_addrs())
     }
 
-    /// Sends a datagram to the peer. Returns the number of bytes, which is always `buf.len()`.
+    /// Sends a datagram to the peer. Returns the number of bytes sent, which is always `buf.len()`.
     ///
     /// # Errors
     /// Returns EDESTADDRREQ if the socket is not connected, and `ConnectionRefused` if the peer
@@ -364,10 +364,10 @@ impl UdpSocket {
         SendMsg::new(&self.fd, bufs, to.into().map(canonical), *ancillary)
     }
 
-    /// Sends as many datagrams of `batch` as the send buffer has room for, waiting until there is
-    /// room for at least one, with one system call (sendmmsg(2)), and removes them from the batch.
-    /// Returns their number. If the batch is empty, returns 0 immediately. [`RecvBatch`] has an
-    /// example.
+    /// Waits until the send buffer has room for at least one datagram, sends as many datagrams of
+    /// `batch` as there is room for with one system call (sendmmsg(2)), and removes them from the
+    /// batch. Returns the number of datagrams sent. If the batch is empty, returns 0 immediately.
+    /// [`RecvBatch`] has an example.
     ///
     /// Consecutive datagrams of equal size to one peer without ancillary data pass through the
     /// network stack together (segmentation offload) if the kernel and the device support it and
@@ -397,8 +397,9 @@ impl UdpSocket {
 
     // ---- polling and the caller's own system calls ----
 
-    /// Polls to receive a datagram like [`recv`](UdpSocket::recv). When a datagram arrives, all
-    /// tasks that wait this way are woken.
+    /// Attempts to receive a datagram, as [`recv`](UdpSocket::recv) does. If none is available,
+    /// returns `Pending` and wakes the task when the socket becomes readable. When a datagram
+    /// arrives, every task whose `poll_*` call is pending for reading is woken.
     ///
     /// # Errors
     /// Returns the same errors as [`recv`](UdpSocket::recv).
@@ -406,7 +407,7 @@ impl UdpSocket {
         self.fd.poll_recv(Waiter::Poll, cx, buf, 0)
     }
 
-    /// Polls to receive a datagram with its sender like [`recv_from`](UdpSocket::recv_from).
+    /// Attempts to receive a datagram with its sender; see [`poll_recv`](UdpSocket::poll_recv).
     ///
     /// # Errors
     /// Returns the same errors as [`recv_from`](UdpSocket::recv_from).
@@ -414,7 +415,7 @@ impl UdpSocket {
         self.fd.poll_recv_from(Waiter::Poll, cx, buf, 0)
     }
 
-    /// Polls to receive many datagrams like [`recv_many`](UdpSocket::recv_many).
+    /// Attempts to receive many datagrams; see [`poll_recv`](UdpSocket::poll_recv).
     ///
     /// # Errors
     /// Returns the same errors as [`recv_many`](UdpSocket::recv_many).
@@ -422,7 +423,8 @@ impl UdpSocket {
         self.fd.poll_recv_many(Waiter::Poll, cx, batch)
     }
 
-    /// Polls for readability like [`readable`](UdpSocket::readable).
+    /// Checks whether the socket is readable; if not, waits like
+    /// [`poll_recv`](UdpSocket::poll_recv).
     ///
     /// # Errors
     /// Returns the same errors as [`readable`](UdpSocket::readable).
@@ -430,7 +432,8 @@ impl UdpSocket {
         self.fd.poll_ready(Direction::Read, Waiter::Poll, cx)
     }
 
-    /// Polls to send a datagram to the peer like [`send`](UdpSocket::send).
+    /// Attempts to send a datagram to the peer, as [`send`](UdpSocket::send) does. If the send
+    /// buffer is full, returns `Pending` and wakes the task when the socket becomes writable.
     ///
     /// # Errors
     /// Returns the same errors as [`send`](UdpSocket::send).
@@ -438,7 +441,7 @@ impl UdpSocket {
         self.fd.poll_send_datagram(Waiter::Poll, cx, buf)
     }
 
-    /// Polls to send a datagram to `to` like [`send_to`](UdpSocket::send_to).
+    /// Attempts to send a datagram to `to`; see [`poll_send`](UdpSocket::poll_send).
     ///
     /// # Errors
     /// Returns the same errors as [`send_to`](UdpSocket::send_to).
@@ -446,7 +449,8 @@ impl UdpSocket {
         self.fd.poll_send_to(Waiter::Poll, cx, buf, &canonical(to))
     }
 
-    /// Polls for writability like [`writable`](UdpSocket::writable).
+    /// Checks whether the socket is writable; if not, waits like
+    /// [`poll_send`](UdpSocket::poll_send).
     ///
     /// # Errors
     /// Returns the same errors as [`writable`](UdpSocket::writable).
@@ -454,8 +458,8 @@ impl UdpSocket {
         self.fd.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
 
-    /// Runs `call`, which makes a system call that reads, without waiting. The descriptor stays
-    /// open during the call. If the call returns `WouldBlock`, wait with
+    /// Runs `call` once, without waiting for readability. `call` should make one read system call.
+    /// The descriptor stays open during the call. If `call` returns `WouldBlock`, wait with
     /// [`readable`](UdpSocket::readable) and try again.
     ///
     /// # Errors
@@ -486,10 +490,9 @@ impl UdpSocket {
         self.fd.try_call(Direction::Read, call)
     }
 
-    /// Polls until `call`, which makes a system call that reads, returns something other than
-    /// `WouldBlock`, waiting in between until the socket is readable. The descriptor stays open
-    /// during each call. Any number of tasks may wait; the socket keeps their wakers until the next
-    /// event.
+    /// Runs `call`, which should make one read system call. If it returns `WouldBlock`, returns
+    /// `Pending` and wakes the task when the socket becomes readable. The descriptor stays open
+    /// during each call. Any number of tasks may wait this way.
     ///
     /// # Errors
     /// Returns the error of `call`; `TimedOut` after the read deadline; a
@@ -516,8 +519,8 @@ impl UdpSocket {
         polled.map_err(|failure| self.fd.error("read", failure))
     }
 
-    /// Runs `call`, which makes a system call that writes, without waiting. The descriptor stays
-    /// open during the call. If the call returns `WouldBlock`, wait with
+    /// Runs `call` once, without waiting for writability. `call` should make one write system call.
+    /// The descriptor stays open during the call. If `call` returns `WouldBlock`, wait with
     /// [`writable`](UdpSocket::writable) and try again.
     ///
     /// # Errors

@@ -20,21 +20,33 @@ impl UnixListener {
 }
 
 impl From<OwnedFd> for UnixListener {
-    /// Takes over a listening Unix stream socket. Operations fail if it is something else.
+    /// Takes ownership of `fd`, which must be a listening Unix stream socket. This is not checked;
+    /// on any other descriptor, operations may fail.
+    ///
+    /// # Panics
+    /// Panics if the process already has 2²⁴ open sockets.
     fn from(fd: OwnedFd) -> UnixListener {
         UnixListener { file: SocketFile::default(), fd: adopt(fd, UnixStream::net_fd) }
     }
 }
 
 impl From<OwnedFd> for UnixStream {
-    /// Takes over a Unix stream socket. Operations fail if it is something else.
+    /// Takes ownership of `fd`, which must be a Unix stream socket. This is not checked; on any
+    /// other descriptor, operations may fail.
+    ///
+    /// # Panics
+    /// Panics if the process already has 2²⁴ open sockets.
     fn from(fd: OwnedFd) -> UnixStream {
         UnixStream::from_net_fd(adopt(fd, UnixStream::net_fd))
     }
 }
 
 impl From<OwnedFd> for UnixDatagram {
-    /// Takes over a Unix datagram socket. Operations fail if it is something else.
+    /// Takes ownership of `fd`, which must be a Unix datagram socket. This is not checked; on any
+    /// other descriptor, operations may fail.
+    ///
+    /// # Panics
+    /// Panics if the process already has 2²⁴ open sockets.
     fn from(fd: OwnedFd) -> UnixDatagram {
         UnixDatagram { fd: adopt(fd, UnixDatagram::net_fd) }
     }

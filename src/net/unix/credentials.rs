@@ -8,8 +8,8 @@ use crate::sys::unix;
 /// The process, user and group at the other end of a connection.
 ///
 /// The kernel records them when the peer calls connect(2), listen(2) or socketpair(2), and a
-/// process cannot forge them. They do not change afterwards, but the process id may have been
-/// reused since.
+/// process cannot forge them. They do not change afterwards, but another process may have reused
+/// the process ID since.
 ///
 /// Source: `SO_PEERCRED` in unix(7).
 ///
@@ -37,18 +37,18 @@ impl PeerCred {
         Ok(PeerCred { pid: u32::try_from(pid).ok().filter(|&pid| pid != 0), uid, gid })
     }
 
-    /// Returns the process id; `None` if the process is not visible in this process's PID
-    /// namespace.
+    /// Returns the process ID. Returns `None` if the process is not visible in this process's PID
+    /// namespace, and always on FreeBSD, where the ID is not queried.
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    /// Returns the effective user id.
+    /// Returns the effective user ID.
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// Returns the effective group id.
+    /// Returns the effective group ID.
     pub fn gid(&self) -> u32 {
         self.gid
     }

@@ -145,7 +145,7 @@ impl UnixDatagram {
     /// after `close`.
     ///
     /// # Cancel safety
-    /// A future that is dropped before it completes has taken no datagram.
+    /// A future that is dropped before it completes has received no datagram.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, 0)
     }
@@ -171,7 +171,7 @@ impl UnixDatagram {
     // ---- sending ----
 
     /// Sends a datagram to the peer set by [`connect`](UnixDatagram::connect), waiting for room in
-    /// its queue. Returns the number of bytes, which is always `buf.len()`.
+    /// the peer's queue. Returns the number of bytes sent, which is always `buf.len()`.
     ///
     /// # Errors
     /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone;
@@ -185,9 +185,9 @@ impl UnixDatagram {
         Send::new(&self.fd, buf)
     }
 
-    /// Sends a datagram to the socket at `path`, waiting for room in its queue. The kernel reports
-    /// room only to connected senders, so this method retries at intervals that grow to 20 ms. A
-    /// connected socket can also send to other sockets.
+    /// Sends a datagram to the socket at `path`, waiting for room in that socket's queue. The
+    /// kernel reports room only to connected senders, so this method retries at intervals that grow
+    /// to 20 ms. A connected socket can also send to other sockets.
     ///
     /// # Errors
     /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if the file exists but no

@@ -6,9 +6,9 @@
 //! * On a stream, descriptors travel with the first byte of their message, and a read that receives
 //!   descriptors ends with that message. If a read does not ask for descriptors, it takes the
 //!   bytes, and the kernel closes the descriptors.
-//! * If this process cannot open all of them (its descriptor limit is reached), those that arrived
-//!   are closed, and the read returns [`TruncatedFds`]. Part of a message's descriptors is useless
-//!   to the caller.
+//! * If this process cannot open all descriptors of a message (its descriptor limit is reached),
+//!   those that arrived are closed, and the read returns [`TruncatedFds`]. An incomplete set of
+//!   descriptors is useless to the caller.
 
 use std::error::Error;
 use std::fmt;

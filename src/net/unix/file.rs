@@ -9,8 +9,8 @@
 //!   `set_unlink_on_close` requests it.
 //! * A listener that is converted into another type is not closed and keeps its file.
 //! * Only the file that was bound is removed, not another file that has since taken its name, such
-//!   as a new server's. The file is identified by device and inode. No other file can get them
-//!   while the socket is open, because the socket holds the inode.
+//!   as a new server's. The file is identified by device and inode. No other file can have the same
+//!   device and inode while the socket is open, because the socket holds the inode.
 //! * A relative path is resolved against the working directory at the time of the bind.
 //! * A forked child leaves the file to its parent.
 
@@ -41,7 +41,7 @@ struct Bound {
 
 impl Bound {
     fn find(path: &Path) -> io::Result<Bound> {
-        // Without a working directory the relative path is used as it is.
+        // If the working directory is unknown, the relative path is used unchanged.
         let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let metadata = std::fs::symlink_metadata(&path)?;
         if !metadata.file_type().is_socket() {

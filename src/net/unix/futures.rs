@@ -4,11 +4,11 @@
 //! # Full queues of receivers
 //! A datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
 //! when there is room. A sender that names the receiver gets an event when one of its own datagrams
-//! is consumed, and one for its failed attempt, but none when the receiver consumes datagrams of
-//! other senders. Waiting for events would therefore hang or spin. [`SendTo`] determines which
-//! queue is full. If it is the send buffer, it waits for events. If it is the receiver's queue, it
-//! retries on a timer: after 0.1 ms, then after twice as long each time, up to 20 ms. (Go waits for
-//! events.)
+//! is consumed, and an event for its failed attempt, but no event when the receiver consumes
+//! datagrams of other senders. Waiting for events would therefore hang or spin. [`SendTo`]
+//! determines which queue is full. If it is the send buffer, it waits for events. If it is the
+//! receiver's queue, it retries on a timer: after 0.1 ms, then after twice as long each time, up to
+//! 20 ms. (Go waits for events.)
 //!
 //! # Cancellation
 //! A message is sent or received whole or not at all. A future that is dropped before it completes
@@ -37,9 +37,9 @@ use crate::rt::waiters::Waiter;
 use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
 
-/// Polls to receive one message. No lock is needed, because the kernel gives each message to one
-/// reader. `end` returns the result after receiving was shut down: a non-blocking datagram socket
-/// then returns EAGAIN, as for an empty queue, where a blocking socket returns 0.
+/// Attempts to receive one message. No lock is needed, because the kernel gives each message to one
+/// reader. `end` returns the result to report after receiving was shut down. In that state a
+/// non-blocking datagram socket returns EAGAIN, as for an empty queue; a blocking socket returns 0.
 pub(super) fn poll_message<T>(
     fd: &NetFd,
     scope: LockScope,
@@ -72,7 +72,7 @@ fn end_from() -> io::Result<(usize, SocketAddr)> {
     Ok((0, SocketAddr::from_pathname("")?))
 }
 
-/// Polls to send one message.
+/// Attempts to send one message.
 fn poll_send<T>(
     fd: &NetFd,
     scope: LockScope,
@@ -103,7 +103,7 @@ pub(crate) struct Destination {
     backoff: Backoff,
     pause: Option<Sleep>,
     /// The end of the write timeout, which starts with the first pause. The outer option is `None`
-    /// before it.
+    /// before the first pause.
     until: Option<Option<Instant>>,
 }
 
@@ -113,7 +113,7 @@ impl Destination {
         Destination { to: name.raw(), backoff, pause: None, until: None }
     }
 
-    /// Polls to send one message, waiting as the module documentation describes.
+    /// Attempts to send one message, and waits as the module documentation describes.
     fn poll_send(
         &mut self,
         fd: &NetFd,

@@ -156,8 +156,8 @@ macro_rules! listener {
                 self.fd.with("local-addr", |fd| from_kernel(&socket::local_addr_any(fd)?))
             }
 
-            /// Sets the time at which accepts time out; `None` removes it. The deadline also
-            /// applies to calls that are already waiting. Once it has passed, every accept fails,
+            /// Sets the deadline of accepts; `None` removes it. The deadline also applies to calls
+            /// that are already waiting. Once it has passed, every accept fails with `TimedOut`,
             /// even with connections in the queue, until the deadline is changed.
             ///
             /// # Errors

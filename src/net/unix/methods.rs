@@ -17,9 +17,9 @@ macro_rules! socket_methods {
                 $crate::net::futures::Readable::new(&self.fd)
             }
 
-            /// Polls for readability like [`readable`](Self::readable), for use in your own
-            /// `poll_*` methods. The waker is kept until the next event, and any number of tasks
-            /// may wait this way.
+            /// Checks whether the socket is readable, as [`readable`](Self::readable) does. If it
+            /// is not, returns `Pending` and wakes the task at the next read event. Any number of
+            /// tasks may wait this way. Use this method to implement your own `poll_*` methods.
             ///
             /// # Errors
             /// Returns the same errors as [`readable`](Self::readable).
@@ -37,8 +37,9 @@ macro_rules! socket_methods {
                 $crate::net::futures::Writable::new(&self.fd)
             }
 
-            /// Polls for writability like [`writable`](Self::writable), for use in your own
-            /// `poll_*` methods.
+            /// Checks whether the socket is writable, as [`writable`](Self::writable) does. If it
+            /// is not, returns `Pending` and wakes the task at the next write event. Any number of
+            /// tasks may wait this way. Use this method to implement your own `poll_*` methods.
             ///
             /// # Errors
             /// Returns the same errors as [`writable`](Self::writable).

@@ -197,8 +197,9 @@ impl UnixStream {
         ReadVectored::new(&self.fd, bufs)
     }
 
-    /// Reads like [`read`](UnixStream::read) but leaves the bytes, and descriptors that arrived
-    /// with them, in the socket for the next read.
+    /// Reads like [`read`](UnixStream::read) but leaves the bytes, and any descriptors that arrived
+    /// with them, in the socket for the next read. Errors and cancel safety are those of
+    /// [`read`](UnixStream::read).
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> Peek<'a> {
         Peek::new(&self.fd, buf)
     }

@@ -48,8 +48,8 @@ impl NetFd {
         }
     }
 
-    /// Polls until the peer accepts no more data: both sides are closed (`Ok`), or the connection
-    /// has failed.
+    /// Waits until the peer accepts no more data: both sides are closed (`Ok`), or the connection
+    /// has failed (`Err`).
     pub(crate) fn poll_gone(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Err(failure) = ready!(self.fd.poll_hang_up(Direction::Write, operation, cx)) {
             return Poll::Ready(Err(self.error("write", failure)));

@@ -50,8 +50,8 @@ impl TcpStream {
     /// the number of bytes sent before the error.
     ///
     /// # Cancel safety
-    /// Not cancel safe: part of the file may have been sent. [`sent`](SendFile::sent) returns the
-    /// number of bytes sent before the future is dropped.
+    /// Not cancel safe: part of the file may have been sent. Call [`sent`](SendFile::sent) before
+    /// you drop the future to learn how many bytes were sent.
     ///
     /// Source: sendfile(2), `internal/poll.SendFile` of Go.
     ///
@@ -76,8 +76,8 @@ impl TcpStream {
 }
 
 impl NetFd {
-    /// Polls one sendfile(2) of at most `most` bytes from the file's own position, which advances.
-    /// Returns `None` if the kernel refuses the file.
+    /// Attempts one sendfile(2) of at most `most` bytes from the file's current position, which
+    /// advances. Returns `None` if the kernel refuses the file.
     pub(crate) fn poll_send_from(
         &self,
         caller: Caller<'_>,

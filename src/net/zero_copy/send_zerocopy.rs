@@ -24,10 +24,10 @@ impl TcpStream {
     /// Sets whether [`send_zerocopy`](TcpStream::send_zerocopy) may send without a copy
     /// (SO_ZEROCOPY). The default is false.
     ///
-    /// It has no effect on a stream whose descriptor may have other users, because two users cannot
-    /// tell their completions apart. This is a stream that was converted from std or from a
-    /// descriptor, or whose descriptor was handed out by `as_fd`, `as_raw_fd`, `control`,
-    /// `read_with` or `write_with`.
+    /// The setting has no effect on a stream whose descriptor may have other users, because two
+    /// users cannot tell their completions apart. Such a stream was converted from std or from a
+    /// descriptor, or its descriptor was handed out by `as_fd`, `as_raw_fd`, `control`, `read_with`
+    /// or `write_with`.
     ///
     /// # Errors
     /// Returns the OS error, for example on a kernel before 4.14, or a
@@ -38,8 +38,8 @@ impl TcpStream {
     }
 
     /// Sends all of `buf` without copying it (MSG_ZEROCOPY). Returns the buffer when the kernel no
-    /// longer needs it, which is when the peer has acknowledged the data. This is faster than a
-    /// copy from about 10 KiB.
+    /// longer needs it, which is when the peer has acknowledged the data. This is faster than
+    /// copying if `buf` has about 10 KiB or more.
     ///
     /// The bytes are copied if [`set_zerocopy`](TcpStream::set_zerocopy) was not called or has no
     /// effect, and where the kernel needs a copy (always on loopback). [`ZerocopySent::copied`]

@@ -83,8 +83,8 @@ impl Splice {
         self.held == 0
     }
 
-    /// Polls one call that fills or drains the pipe. Takes at most `limit` bytes from the source;
-    /// `limit` must not be 0.
+    /// Polls one step, which fills or drains the pipe with one call. Takes at most `limit` bytes
+    /// from the source; `limit` must not be 0.
     pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<io::Result<Step>> {
         if self.held > 0 { self.poll_drain(cx) } else { self.poll_fill(cx, limit) }
     }

@@ -15,14 +15,22 @@ impl UnixSeqpacketListener {
 }
 
 impl From<OwnedFd> for UnixSeqpacketListener {
-    /// Takes over a listening Unix packet socket. Operations fail if it is something else.
+    /// Takes ownership of `fd`, which must be a listening Unix packet socket. This is not checked;
+    /// on any other descriptor, operations may fail.
+    ///
+    /// # Panics
+    /// Panics if the process already has 2²⁴ open sockets.
     fn from(fd: OwnedFd) -> UnixSeqpacketListener {
         UnixSeqpacketListener { file: SocketFile::default(), fd: adopt(fd, UnixSeqpacket::net_fd) }
     }
 }
 
 impl From<OwnedFd> for UnixSeqpacket {
-    /// Takes over a Unix packet socket. Operations fail if it is something else.
+    /// Takes ownership of `fd`, which must be a Unix packet socket. This is not checked; on any
+    /// other descriptor, operations may fail.
+    ///
+    /// # Panics
+    /// Panics if the process already has 2²⁴ open sockets.
     fn from(fd: OwnedFd) -> UnixSeqpacket {
         UnixSeqpacket::from_net_fd(adopt(fd, UnixSeqpacket::net_fd))
     }

@@ -144,7 +144,7 @@ impl UnixSeqpacket {
     /// deadline; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// A future that is dropped before it completes has taken no message.
+    /// A future that is dropped before it completes has received no message.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, 0)
     }
@@ -155,7 +155,7 @@ impl UnixSeqpacket {
         Recv::new(&self.fd, buf, libc::MSG_PEEK)
     }
 
-    /// Sends a message. Returns the number of bytes, which is always `buf.len()`.
+    /// Sends a message. Returns the number of bytes sent, which is always `buf.len()`.
     ///
     /// # Errors
     /// Returns `BrokenPipe` if the peer is gone or this side was shut down; EMSGSIZE if `buf` is
@@ -243,7 +243,8 @@ mod tests {
     use crate::sys::message;
     use crate::sys::unix;
 
-    /// The peer sends and closes between the call that finds nothing and the check for a hang-up.
+    /// The peer sends and closes between the receive that finds no message and the check for a
+    /// hang-up.
     #[test]
     fn message_before_hang_up_is_received() {
         for with_fds in [false, true] {
