@@ -308,7 +308,7 @@ fn reset_is_an_error_not_eof() {
             server.force_close().await.unwrap();
             let error = drive(&mut read, &wakes, &waker).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "untouched");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "the OS error was wrapped");
             assert!(!netpoll::net::is_timeout(&error));
             assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "the error is reported once");
             assert_eq!(client.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
@@ -402,7 +402,7 @@ fn leaked_future_does_not_hold_port() {
         let _no_forks = no_forks();
         listener.close().await.unwrap();
         assert!(!is_taken(addr));
-        // The same for a socket that is dropped instead of closed.
+        // A listener that is dropped instead of closed also frees its port.
         let listener = TcpListener::bind(addr).await.unwrap();
         let mut accept = listener.accept();
         assert!(poll_now(&mut accept).is_pending());
@@ -538,7 +538,7 @@ fn stale_operation_does_not_touch_reused_fd() {
             let (mut a, mut b) = ([0; 8], [0; 8]);
             read_exact(&one, &mut a).await.unwrap();
             read_exact(&other, &mut b).await.unwrap();
-            assert_eq!((&a, &b), (b"to one..", b"to other"), "no other reader took the byte");
+            assert_eq!((&a, &b), (b"to one..", b"to other"), "another reader took the bytes");
             drop(server);
         }
         assert!(reused > 0, "the number was never reused, so this run tested nothing");

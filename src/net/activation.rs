@@ -13,7 +13,7 @@
 //! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
 //!   the time of the call. The descriptors are for a child of that process, not for children of
 //!   that child. If that process has ended, its children were reparented, and the descriptors are
-//!   for a process whose present parent is older than the process that passed them.
+//!   for a process whose current parent is older than the process that passed them.
 //! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
 //!   is open if the intended number was in use.
 //!

@@ -227,8 +227,8 @@ impl Fd {
     /// Returns the descriptor. The caller must hold a reference.
     #[inline]
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
-        // SAFETY: the number is ours (or, lent, its owner's) until `destroy` or `take`, which come
-        // after the last reference; callers hold one.
+        // SAFETY: the number belongs to this `Fd` (or, if lent, to its owner) until `destroy` or
+        // `take`, which come after the last reference is dropped; callers hold a reference.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 

@@ -15,8 +15,8 @@
 //!
 //! # Evidence
 //! EAGAIN clears readiness. On TCP, so does a short count: no more data (or room) is available, and
-//! an edge follows when it is. After a hang-up, an error or urgent data, a short count proves
-//! nothing, because these can shorten a call without another edge to follow.
+//! an edge follows when there is. After a hang-up, an error or urgent data, a short count proves
+//! nothing, because these can shorten a call although no other edge follows.
 //!
 //! # Pending is an answer
 //! A caller may act on `Pending`: a connection pool polls a read once to learn whether the peer has

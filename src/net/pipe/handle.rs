@@ -16,7 +16,7 @@ use crate::rt::time::clock;
 use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
 
-/// Creates two connected in-memory ends, for tests without sockets.
+/// Creates an in-memory connection and returns its two ends, for tests without sockets.
 ///
 /// The pipe is synchronous: a write completes when reads have taken all of its bytes.
 ///
@@ -91,9 +91,9 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Reads up to `buf.len()` bytes of one write, waiting until there is one. Returns the number
-    /// of bytes read; 0 means end of stream (or that `buf` is empty). Bytes that do not fit into
-    /// `buf` stay for the next read.
+    /// Reads up to `buf.len()` bytes of one write, waiting until at least one is available. Returns
+    /// the number of bytes read; 0 means end of stream (or that `buf` is empty). Bytes that do not
+    /// fit into `buf` stay for the next read.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after this end was closed. Returns

@@ -46,7 +46,7 @@ impl fmt::Debug for Control {
     }
 }
 
-/// How a socket is set up before it connects.
+/// The configuration of a socket before it connects.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(in crate::net) local: Option<SocketAddr>,

@@ -38,14 +38,15 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives a datagram with its sender; returned by [`UdpSocket::recv_from`](super::UdpSocket::recv_from).
+    /// Receives a datagram and its sender's address; returned by
+    /// [`UdpSocket::recv_from`](super::UdpSocket::recv_from).
     RecvFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| this.fd.poll_recv_from(Waiter::Future(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
-    /// Receives a datagram with its sender and leaves it in the socket; returned by
-    /// [`UdpSocket::peek_from`](super::UdpSocket::peek_from).
+    /// Receives a datagram and its sender's address, and leaves the datagram in the socket;
+    /// returned by [`UdpSocket::peek_from`](super::UdpSocket::peek_from).
     PeekFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| this.fd.poll_recv_from(Waiter::Future(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }

@@ -423,7 +423,7 @@ impl UdpSocket {
         self.fd.poll_recv_many(Waiter::Poll, cx, batch)
     }
 
-    /// Checks whether the socket is readable; if not, waits like
+    /// Checks whether the socket is readable. If it is not, returns `Pending`; see
     /// [`poll_recv`](UdpSocket::poll_recv).
     ///
     /// # Errors
@@ -449,7 +449,7 @@ impl UdpSocket {
         self.fd.poll_send_to(Waiter::Poll, cx, buf, &canonical(to))
     }
 
-    /// Checks whether the socket is writable; if not, waits like
+    /// Checks whether the socket is writable. If it is not, returns `Pending`; see
     /// [`poll_send`](UdpSocket::poll_send).
     ///
     /// # Errors

@@ -101,7 +101,7 @@ pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -
     Ok((received.bytes, received.address))
 }
 
-/// Returns the error for descriptors without a byte on a stream.
+/// Returns the error for sending descriptors without any bytes on a stream.
 #[cold]
 pub(super) fn need_a_byte() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "descriptors must be sent with at least one byte")

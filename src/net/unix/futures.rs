@@ -169,7 +169,7 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives a datagram with its sender; returned by
+    /// Receives a datagram and its sender's address; returned by
     /// [`UnixDatagram::recv_from`](super::UnixDatagram::recv_from) and `peek_from`.
     RecvFrom<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, end_from,
@@ -235,7 +235,7 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives a datagram with descriptors and its sender; returned by
+    /// Receives a datagram, its descriptors and its sender's address; returned by
     /// [`UnixDatagram::recv_from_with_fds`](super::UnixDatagram::recv_from_with_fds).
     RecvFromWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd> }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, end_from,

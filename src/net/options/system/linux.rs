@@ -242,7 +242,7 @@ pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
 /// Returns `duration` in units of `unit`, rounded up.
 fn units(duration: Duration, unit: Duration) -> io::Result<c_int> {
     if duration.is_zero() {
-        return Err(invalid("time must not be zero; use None for the system's default"));
+        return Err(invalid("time must not be zero"));
     }
     let count = duration.as_nanos().div_ceil(unit.as_nanos());
     c_int::try_from(count).map_err(|_| invalid("time is longer than the kernel accepts"))
