@@ -300,7 +300,7 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
         }
     }
     // The time makes the mark of each call unique, even if the process replaces itself with exec(2)
-    // in between.
+    // between two calls.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut passed = String::new();
     for source in &sources {

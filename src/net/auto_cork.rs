@@ -76,12 +76,12 @@ macro_rules! auto_cork_methods {
             /// all clones. A turn is one poll of the task by the runtime.
             ///
             /// With this option, a server that answers several requests per read makes one system
-            /// call instead of one per answer. A write copies its bytes and returns; the bytes are
-            /// sent when the task waits for an operation of this crate or its turn ends. Writes of
-            /// 16 KiB or more, and writes outside of a turn (on a thread of another executor, or in
-            /// `spawn_blocking`), are sent immediately, together with the bytes gathered earlier.
-            /// At most 64 KiB are gathered. While the send buffer is full, writes wait as they do
-            /// without this option.
+            /// call instead of one per response. A write copies its bytes and returns; the bytes
+            /// are sent when the task waits for an operation of this crate or its turn ends. Writes
+            /// of 16 KiB or more, and writes outside of a turn (on a thread of another executor, or
+            /// in `spawn_blocking`), are sent immediately, together with the bytes gathered
+            /// earlier. At most 64 KiB are gathered. While the send buffer is full, writes wait as
+            /// they do without this option.
             ///
             /// If a task computes for a long time between two writes, the first one is delayed by
             /// at most 20 ms; [`flush`](Self::flush) sends it immediately. Closing and shutting

@@ -166,9 +166,9 @@ impl ListenConfig {
 
     /// Reserves descriptors for refusing connections when the process runs out of descriptors
     /// (EMFILE, ENFILE). The listener then closes a reserved descriptor, accepts the oldest
-    /// connection in its place, sends the [`refuse_with`](ListenConfig::refuse_with) answer, closes
-    /// the connection and refills the reserve. Clients learn immediately that the server is full,
-    /// and accepts do not fail for lack of descriptors while a reserved one is left.
+    /// connection in its place, sends the [`refuse_with`](ListenConfig::refuse_with) response,
+    /// closes the connection and refills the reserve. Clients learn immediately that the server is
+    /// full, and accepts do not fail for lack of descriptors while a reserved one is left.
     ///
     /// One descriptor is enough unless other threads open files at the same time, because they may
     /// take the freed descriptor first. Descriptors that become free refill the reserve before
@@ -194,8 +194,8 @@ impl ListenConfig {
         self
     }
 
-    /// Sets the answer that refused connections receive, as far as it fits into the socket's send
-    /// buffer. The default is no answer.
+    /// Sets the response that is sent to refused connections, as far as it fits into the socket's
+    /// send buffer. The default is no response.
     pub fn refuse_with(mut self, answer: impl Into<Vec<u8>>) -> ListenConfig {
         self.answer = answer.into();
         self

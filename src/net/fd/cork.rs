@@ -532,7 +532,7 @@ impl State {
     }
 
     /// Called when all bytes are sent or discarded: frees the buffer, and shuts down the sending
-    /// side if that is due.
+    /// side if a shutdown is pending.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
         // A child of fork(2) shares the socket with its parent, which may have bytes left.

@@ -75,8 +75,8 @@ pub(crate) struct Fd {
     number: RawFd,
     /// A combination of [`LENT`] and the constants after it.
     flags: AtomicU8,
-    /// The number of consecutive waits per direction that ended in the way on which
-    /// [`awaits_edges`](Fd::awaits_edges) relies.
+    /// The number of consecutive waits per direction that ended as
+    /// [`awaits_edges`](Fd::awaits_edges) requires.
     pub(super) waits: [AtomicU8; 2],
     /// The relative timeout of each direction in nanoseconds, or 0 for none.
     timeouts: [AtomicU64; 2],
@@ -156,8 +156,8 @@ impl Gone {
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
         let (done, _unused) = {
             let mut waiting = self.waiting.lock();
-            // ORDERING: `set` stores `done` under the same lock, so either `done` is seen here, or
-            // the waker is seen there.
+            // ORDERING: `set` stores `done` under the same lock, so either this load sees `done`,
+            // or `set` sees the waker.
             let done = self.done.load(Ordering::Acquire);
             (done, if done { Some(waker) } else { waiting.insert_poll(waker, &mut old) })
         };

@@ -284,7 +284,7 @@ mod tests {
         drop(first);
         job.unwrap().run(|_| panic!("the query was run"));
         assert!(table.0.lock().is_empty());
-        // A look-up that joins before the job runs keeps it alive.
+        // A look-up that joins before the job runs keeps the query alive.
         let (first, job) = table.join(query("a"));
         drop(first);
         let (mut second, none) = table.join(query("a"));

@@ -71,7 +71,7 @@ impl Ecn {
 /// ipv6(7), udp(7), socket(7).)
 ///
 /// # Examples
-/// A server that is bound to all addresses answers from the address that the request was sent to:
+/// A server that is bound to all addresses replies from the address that the request was sent to:
 /// ```
 /// # netpoll::task::block_on(async {
 /// use netpoll::net::UdpSocket;
@@ -151,14 +151,14 @@ impl Ancillary {
         Ancillary { tos: Some(tos & !3 | ecn.bits()), ..self }
     }
 
-    /// Returns the ancillary data for an answer to this datagram: the answer is sent from the
-    /// address that the datagram was sent to, in segments of the same size.
+    /// Returns the ancillary data for a reply to this datagram: the reply is sent from the address
+    /// that the datagram was sent to, in segments of the same size.
     #[must_use]
     pub const fn reply(&self) -> Ancillary {
         Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
     }
 
-    /// Returns the local address from which an answer should be sent. Returns `None` for a datagram
+    /// Returns the local address from which a reply should be sent. Returns `None` for a datagram
     /// to an IPv6 multicast group, and if the socket does not report local addresses.
     pub const fn local(&self) -> Option<IpAddr> {
         self.local

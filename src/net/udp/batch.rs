@@ -140,7 +140,7 @@ impl<'a> Iterator for RecvBatchIter<'a> {
 
 impl ExactSizeIterator for RecvBatchIter<'_> {}
 
-/// A datagram in a [`RecvBatch`]; with receive offload, several datagrams of one sender.
+/// A datagram in a [`RecvBatch`]; with receive offload, several datagrams from one sender.
 #[derive(Clone)]
 pub struct Datagram<'a> {
     message: Incoming<'a>,
@@ -210,7 +210,8 @@ impl SendBatch {
     /// the bytes are sent as several datagrams.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if the local address in `ancillary` is of another family than `to`.
+    /// Returns `InvalidInput` if the local address in `ancillary` and `to` are of different
+    /// families.
     pub fn push_with(
         &mut self,
         bytes: &[u8],

@@ -142,7 +142,7 @@ socket_options! {
     /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO,
     /// IPV6_RECVPKTINFO). The default is false.
     recv_packet_info -> bool, |fd| PACKET_INFO.get(fd);
-    /// Sets whether received datagrams carry their destination, the address to answer from, and the
+    /// Sets whether received datagrams carry their destination, the address to reply from, and the
     /// interface. See [`Ancillary::destination`](super::Ancillary::destination),
     /// [`Ancillary::local`](super::Ancillary::local) and
     /// [`Ancillary::interface`](super::Ancillary::interface).

@@ -198,7 +198,7 @@ macro_rules! listener {
             /// [closed](crate::net::is_closed) error, and connections in the queue are reset. The
             /// close begins immediately; the future completes when the descriptor is closed.
             /// Closing twice is not an error, and the second close does not remove a file that was
-            /// created in between.
+            /// created after the first.
             ///
             /// Dropping the listener also closes it.
             pub fn close(&self) -> Closed {

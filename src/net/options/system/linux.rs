@@ -170,7 +170,7 @@ pub struct TcpInfo {
     pub rtt_variation: Duration,
     /// The time after which unacknowledged data is retransmitted.
     pub retransmission_timeout: Duration,
-    /// The number of consecutive retransmissions without an answer; 0 while the peer answers.
+    /// The number of consecutive unanswered retransmissions; 0 while the peer acknowledges data.
     pub retransmits: u32,
     /// The total number of retransmitted segments.
     pub total_retransmits: u32,
