@@ -188,8 +188,8 @@ impl Gathering {
         }
     }
 
-    /// Returns whether nothing is left to send, so that the flusher ends. Otherwise keeps its
-    /// waker.
+    /// Returns whether nothing is left to send, in which case the flusher ends. Otherwise stores
+    /// the flusher's waker.
     pub(super) fn ends_flusher(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut state = self.cork.lock();

@@ -105,8 +105,8 @@ pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
     fn end(&self);
 
     /// Makes the kernel release the remaining memory, unless the socket may have other users.
-    /// Returns whether the kernel will do so soon. Called when no call on the socket is in progress
-    /// or can follow, and this process is about to close its last descriptor of the socket.
+    /// Returns whether it will do so later. Called when no call on the socket is in progress or can
+    /// follow, and this process is about to close its last descriptor of the socket.
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
 
     /// Blocks until the kernel has released the recalled memory, for a limited time.
@@ -445,7 +445,7 @@ impl Fd {
         }
     }
 
-    /// Leaves the poller and calls close(2). Called once, after the last reference was dropped.
+    /// Unregisters and closes the descriptor. Called once, after the last reference was dropped.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
@@ -455,7 +455,7 @@ impl Fd {
         let may_start = || !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
         if rest.is_some() && !may_start() {
             rest = None;
-            // Reset the connection, so that the peer does not mistake its end for a regular one.
+            // Reset the connection, so that the peer does not mistake it for a complete stream.
             let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
         }
         let outlives = unfinished.is_some() || rest.is_some();
@@ -487,11 +487,11 @@ impl Fd {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || outlives, self.may_linger());
         }
-        // Otherwise the drop of `closing` closes the descriptor, and the kernel sends unsent data.
+        // Without the pool, dropping `closing` closes the descriptor; the kernel sends unsent data.
         if closing.waits() && (closing.gone.is_some() || poller::is_running()) {
             spawn_close(move || closing.wait());
         }
-        // Otherwise the close aborts the connection.
+        // If no task may start, the close aborts the connection.
         if let Some(unfinished) = unfinished.filter(|_| may_start()) {
             Fd::close_later(unfinished);
         }

@@ -15,8 +15,8 @@
 //! larger send buffer. When all bytes are sent, it closes the descriptor, so the peer gets a FIN
 //! after the last byte, as after a close with bytes in the send buffer of the kernel. If the peer
 //! accepts nothing for [`FINISH_MAX`], or the runtime shuts down, the connection is reset, so that
-//! the peer does not mistake its end for a regular one. A Unix stream cannot be reset; its peer
-//! finds the end of the stream.
+//! the peer does not mistake it for a complete stream. A Unix stream cannot be reset; its peer
+//! reads end of stream.
 //!
 //! # Cancellation
 //! Both futures are owned by their tasks and dropped with them.

@@ -440,8 +440,8 @@ impl Fd {
         self.give_back(direction, scope, caller, remaining != Remaining::Maybe);
         if ticket.has_waiters() {
             self.end_wait(direction, caller);
-            // Independently of the evidence: an edge that has arrived since may have woken this
-            // operation instead of one that needs it.
+            // This does not depend on the evidence: an edge that has arrived since may have woken
+            // this operation instead of one that needs it.
             self.poll.side(direction).wake_next(ticket);
         }
         let has_waited = match caller {
@@ -521,7 +521,7 @@ impl Fd {
         }
     }
 
-    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Fails also if
+    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Also fails if
     /// the operation keeps a lock from an earlier call or is in the lock's queue.
     #[inline]
     fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {

@@ -71,7 +71,7 @@ struct Lane {
     writer: u64,
     /// The waker of the future of that write.
     owner: Option<Waker>,
-    /// The number of the last write of a future.
+    /// The number of the most recent write by a future.
     last_writer: u64,
     /// The largest number of bytes that a waiting read asks for; 0 if none waits.
     wanted: usize,
