@@ -9,23 +9,23 @@ use socket2::SockRef;
 use crate::Async;
 
 impl<T: AsRawFd> Async<T> {
-    /// Puts `io` into non-blocking mode and registers it.
+    /// Puts `io` into non-blocking mode and registers it with the poller.
     ///
     /// # Errors
     /// Returns the OS error of fcntl(2), or an error for a file that epoll(7) does not support.
     pub fn new(io: T) -> io::Result<Async<T>> {
-        // fcntl(2), which works for any descriptor.
+        // This calls fcntl(2), which works for any descriptor.
         SockRef::from(&borrow(&io)).set_nonblocking(true)?;
         Async::new_nonblocking(io)
     }
 
-    /// Registers `io`, which is in non-blocking mode.
+    /// Registers `io`, which must already be in non-blocking mode, with the poller.
     pub(crate) fn new_nonblocking(io: T) -> io::Result<Async<T>> {
         Ok(Async { fd: AsyncFd::new(borrow(&io))?, io })
     }
 }
 
-/// Borrows the descriptor of `io`, without its lifetime.
+/// Borrows the descriptor of `io` without tying the result to the lifetime of `io`.
 #[allow(unsafe_code)]
 fn borrow(io: &impl AsRawFd) -> BorrowedFd<'static> {
     // SAFETY: the number is used for fcntl(2) here, and then for epoll_ctl(2) while `io` is in the same `Async`. `io` keeps it open, unless
@@ -35,18 +35,19 @@ fn borrow(io: &impl AsRawFd) -> BorrowedFd<'static> {
 }
 
 impl<T> Async<T> {
-    /// Returns the I/O handle, mutably. Its descriptor should not be closed or replaced: waits would then fail or affect another file.
+    /// Returns a mutable reference to the I/O handle. The caller should not close or replace its descriptor: later waits would fail or
+    /// affect another file.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.io
     }
 
-    /// Works like [`read_with`](Async::read_with), with mutable access.
+    /// Works like [`read_with`](Async::read_with), but passes a mutable reference to `op`.
     pub async fn read_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
         let (Async { fd, io }, mut op) = (self, op);
         std::future::poll_fn(|cx| fd.poll_read_with(cx, |_| op(io))).await
     }
 
-    /// Works like [`write_with`](Async::write_with), with mutable access.
+    /// Works like [`write_with`](Async::write_with), but passes a mutable reference to `op`.
     pub async fn write_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
         let (Async { fd, io }, mut op) = (self, op);
         std::future::poll_fn(|cx| fd.poll_write_with(cx, |_| op(io))).await

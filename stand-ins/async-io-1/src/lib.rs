@@ -1,8 +1,8 @@
 //! A stand-in for async-io 1 over netpoll. Crates that depend on async-io 1 wait on netpoll's poller and timers, unchanged.
 //!
-//! The package has async-io's name, so that `[patch.crates-io]` can replace async-io with it; README.md of this package shows the entry.
-//! Most files are those of the stand-in for async-io 2. In version 1 a handle needs only `AsRawFd`, mutable access is safe, and every type
-//! with std's `Read` or `Write` has the traits of futures-io.
+//! The package has async-io's name, so that `[patch.crates-io]` can replace async-io with it. README.md of this package shows the entry.
+//! It shares most source files with the stand-in for async-io 2. In version 1 a handle needs only `AsRawFd`, mutable access is safe, and
+//! futures-io's traits are implemented for every type that implements std's `Read` or `Write`.
 #![deny(unsafe_code)]
 
 #[path = "../../async-io/src/adapter.rs"]
@@ -18,7 +18,7 @@ mod timer;
 mod traits;
 
 mod io_safe {
-    //! The bound of the shared files, which every type meets.
+    //! The bound `IoSafe` of the shared files. In this version every type satisfies it.
 
     pub(crate) trait IoSafe {}
 
@@ -31,7 +31,8 @@ pub use adapter::Async;
 pub use ready::{Readable, ReadableOwned, Writable, WritableOwned};
 pub use timer::Timer;
 
-/// Runs a future to completion on the calling thread. While it waits, the thread polls the network and the timers if no worker does.
+/// Runs a future to completion on the calling thread. While the future is pending, the thread polls the network and the timers if no
+/// worker does.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     netpoll::task::block_on(future)
 }

@@ -1,5 +1,5 @@
-//! Uses of async-io 1 that version 2 does not have: types with `AsRawFd` alone, safe mutable access, and futures-io's traits for every type
-//! with std's. stand-ins/async-io/tests has the rest, whose code is the same.
+//! Features that only async-io 1 has: types that implement only `AsRawFd`, safe mutable access, and futures-io's traits for every type that
+//! implements std's. The tests in stand-ins/async-io/tests cover the shared code.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer, block_on};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 
-/// A type of a crate that does not know `AsFd`. It counts the calls of `read`.
+/// A type that implements `AsRawFd` but not `AsFd`, as in older crates. It counts the calls of `read`.
 struct Old {
     stream: UnixStream,
     reads: usize,
@@ -41,7 +41,7 @@ impl Write for Old {
 }
 
 #[test]
-fn type_with_a_raw_descriptor_alone_is_read_and_written() -> io::Result<()> {
+fn type_with_only_as_raw_fd_is_read_and_written() -> io::Result<()> {
     let (stream, peer) = UnixStream::pair()?;
     let (mut old, mut peer) = (Async::new(Old { stream, reads: 0 })?, Async::new(peer)?);
     block_on(async {
@@ -78,7 +78,7 @@ fn mutable_access_waits_for_readiness() -> io::Result<()> {
 }
 
 #[test]
-fn sockets_connect_and_owned_waits_end() -> io::Result<()> {
+fn sockets_connect_and_owned_waits_complete() -> io::Result<()> {
     block_on(async {
         let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0))?;
         let addr = listener.get_ref().local_addr()?;
@@ -91,7 +91,7 @@ fn sockets_connect_and_owned_waits_end() -> io::Result<()> {
         assert_eq!(server.peek(&mut buf).await?, 1);
         let fd = OwnedFd::try_from(client)?;
         drop(Async::<TcpStream>::try_from(fd)?);
-        let server = Arc::into_inner(server).expect("no other handle");
+        let server = Arc::into_inner(server).expect("there is no other reference");
         assert_eq!((&server).read(&mut buf).await?, 1);
         assert_eq!((&server).read(&mut buf).await?, 0);
         Ok(())

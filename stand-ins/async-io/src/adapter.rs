@@ -1,9 +1,9 @@
-//! [`Async`]: an I/O handle that waits on netpoll's poller. Both versions of async-io compile this file. handle.rs of each version has the
-//! constructors and the mutable access, which differ.
+//! [`Async`]: an I/O handle that waits on netpoll's poller. The stand-ins for both versions of async-io compile this file. The constructors
+//! and the mutable access differ; they are in handle.rs of each version.
 //!
 //! # Ownership
-//! The descriptor belongs to `T`. `fd` borrows its number, and is declared first, so that the number leaves the poller while it is still
-//! open.
+//! `T` owns the descriptor. `fd` borrows it and is declared before `io`, so it is dropped first: the descriptor is removed from the poller
+//! while it is still open.
 
 use std::fmt;
 use std::io;
@@ -24,16 +24,16 @@ pub struct Async<T> {
     pub(crate) io: T,
 }
 
-// The handle is never pinned: the traits use it by reference.
+// `io` is never pinned: the I/O traits access it through plain references.
 impl<T> Unpin for Async<T> {}
 
 impl<T> Async<T> {
-    /// Returns the I/O handle.
+    /// Returns a reference to the I/O handle.
     pub fn get_ref(&self) -> &T {
         &self.io
     }
 
-    /// Removes the handle from the poller and returns it. It stays in non-blocking mode.
+    /// Removes the I/O handle from the poller and returns it. It stays in non-blocking mode.
     ///
     /// # Errors
     /// Never fails; the signature is async-io's.
@@ -43,7 +43,7 @@ impl<T> Async<T> {
         Ok(io)
     }
 
-    /// Waits until the handle is readable: it has data, is at its end, or a read would return an error.
+    /// Waits until the handle is readable: data is available, the end of the stream is reached, or a read would return an error.
     pub fn readable(&self) -> Readable<'_, T> {
         Readable::new(self)
     }
@@ -53,7 +53,7 @@ impl<T> Async<T> {
         ReadableOwned::new(self)
     }
 
-    /// Waits until the handle is writable: it has room, or a write would return an error.
+    /// Waits until the handle is writable: there is space for data, or a write would return an error.
     pub fn writable(&self) -> Writable<'_, T> {
         Writable::new(self)
     }
@@ -63,23 +63,23 @@ impl<T> Async<T> {
         WritableOwned::new(self)
     }
 
-    /// Polls for readability. Any number of tasks may wait this way.
+    /// Polls for readability. If the handle is not readable, wakes the task when it is. Any number of tasks may wait this way.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_readable(cx).map_ok(drop)
     }
 
-    /// Polls for writability. Any number of tasks may wait this way.
+    /// Polls for writability. If the handle is not writable, wakes the task when it is. Any number of tasks may wait this way.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_writable(cx).map_ok(drop)
     }
 
-    /// Calls `op` until it returns something other than `WouldBlock`. Waits for readability between the calls.
+    /// Calls `op` until it returns a result other than `WouldBlock`. Waits for readability between the calls.
     pub async fn read_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.read_with(|_| op(&self.io)).await
     }
 
-    /// Calls `op` until it returns something other than `WouldBlock`. Waits for writability between the calls.
+    /// Calls `op` until it returns a result other than `WouldBlock`. Waits for writability between the calls.
     pub async fn write_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.write_with(|_| op(&self.io)).await

@@ -9,32 +9,32 @@ use socket2::SockRef;
 use crate::Async;
 
 impl<T: AsFd> Async<T> {
-    /// Puts `io` into non-blocking mode and registers it.
+    /// Puts `io` into non-blocking mode and registers it with the poller.
     ///
     /// # Errors
     /// Returns the OS error of fcntl(2), or an error for a file that epoll(7) does not support.
     pub fn new(io: T) -> io::Result<Async<T>> {
-        // fcntl(2), which works for any descriptor.
+        // This calls fcntl(2), which works for any descriptor.
         SockRef::from(&io).set_nonblocking(true)?;
         Async::new_nonblocking(io)
     }
 
-    /// Registers `io`, which is in non-blocking mode.
+    /// Registers `io`, which must already be in non-blocking mode, with the poller.
     ///
     /// # Errors
     /// Returns an error for a file that epoll(7) does not support.
     #[allow(unsafe_code)]
     pub fn new_nonblocking(io: T) -> io::Result<Async<T>> {
         let number = io.as_fd().as_raw_fd();
-        // SAFETY: the descriptor belongs to `io`, which stays in the same `Async` and is dropped, or given back, after `fd`. Mutable access
-        // is unsafe, and its caller keeps the descriptor open.
+        // SAFETY: `io` owns the descriptor, stays in the same `Async`, and is dropped or returned to the caller only after `fd` is dropped.
+        // Mutable access is unsafe, and its caller must keep the descriptor open.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         Ok(Async { fd: AsyncFd::new(borrowed)?, io })
     }
 }
 
 impl<T> Async<T> {
-    /// Returns the I/O handle, mutably.
+    /// Returns a mutable reference to the I/O handle.
     ///
     /// # Safety
     /// The descriptor must not be closed or replaced through the reference.
@@ -43,7 +43,7 @@ impl<T> Async<T> {
         &mut self.io
     }
 
-    /// Works like [`read_with`](Async::read_with), with mutable access.
+    /// Works like [`read_with`](Async::read_with), but passes a mutable reference to `op`.
     ///
     /// # Safety
     /// `op` must not close or replace the descriptor.
@@ -53,7 +53,7 @@ impl<T> Async<T> {
         std::future::poll_fn(|cx| fd.poll_read_with(cx, |_| op(io))).await
     }
 
-    /// Works like [`write_with`](Async::write_with), with mutable access.
+    /// Works like [`write_with`](Async::write_with), but passes a mutable reference to `op`.
     ///
     /// # Safety
     /// `op` must not close or replace the descriptor.

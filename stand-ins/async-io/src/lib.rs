@@ -7,8 +7,8 @@
 //! async-io = { version = "2", git = "…" }    # netpoll's repository
 //! ```
 //!
-//! [`Async`] wraps [`netpoll::io::AsyncFd`], [`Timer`] wraps [`netpoll::time::Sleep`], and [`block_on`] is netpoll's. No thread of async-io
-//! runs. README.md of this package says where the behaviour differs.
+//! [`Async`] wraps [`netpoll::io::AsyncFd`], [`Timer`] wraps [`netpoll::time::Sleep`], and [`block_on`] calls netpoll's. async-io's
+//! reactor thread is not started. README.md of this package lists the differences in behaviour.
 #![deny(unsafe_code)]
 
 mod adapter;
@@ -20,14 +20,15 @@ mod timer;
 mod traits;
 
 pub mod os {
-    //! Items that only some systems have.
+    //! Items for specific operating systems.
 
     pub mod unix {
-        //! Unix: the descriptor of the reactor.
+        //! Items for Unix: the descriptor of the reactor.
 
         use std::os::fd::BorrowedFd;
 
-        /// Returns the descriptor on which another event loop could wait for the reactor: `None`, because netpoll's threads poll.
+        /// Returns `None`. In async-io this is a descriptor on which another event loop can wait for the reactor; here netpoll's own
+        /// threads poll.
         pub fn reactor_fd() -> Option<BorrowedFd<'static>> {
             None
         }
@@ -41,7 +42,8 @@ pub use io_safe::IoSafe;
 pub use ready::{Readable, ReadableOwned, Writable, WritableOwned};
 pub use timer::Timer;
 
-/// Runs a future to completion on the calling thread. While it waits, the thread polls the network and the timers if no worker does.
+/// Runs a future to completion on the calling thread. While the future is pending, the thread polls the network and the timers if no
+/// worker does.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     netpoll::task::block_on(future)
 }

@@ -1,4 +1,5 @@
-//! The futures of [`Async::readable`](crate::Async::readable) and the other waits. Both versions of async-io compile this file.
+//! The futures returned by [`Async::readable`](crate::Async::readable) and the other waiting methods. The stand-ins for both versions of
+//! async-io compile this file.
 
 use std::fmt;
 use std::future::Future;
@@ -14,7 +15,7 @@ use crate::Async;
 
 macro_rules! ready {
     ($Borrowed:ident $Owned:ident, $Inner:ident, $method:ident, $poll:ident) => {
-        #[doc = concat!("The future of [`Async::", stringify!($method), "`].")]
+        #[doc = concat!("The future returned by [`Async::", stringify!($method), "`].")]
         #[must_use = "futures do nothing unless you `.await` or poll them"]
         pub struct $Borrowed<'a, T> {
             inner: $Inner<'a, BorrowedFd<'static>>,
@@ -41,7 +42,7 @@ macro_rules! ready {
             }
         }
 
-        #[doc = concat!("The future of [`Async::", stringify!($method), "_owned`].")]
+        #[doc = concat!("The future returned by [`Async::", stringify!($method), "_owned`].")]
         #[must_use = "futures do nothing unless you `.await` or poll them"]
         pub struct $Owned<T> {
             handle: Arc<Async<T>>,

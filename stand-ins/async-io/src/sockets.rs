@@ -1,4 +1,4 @@
-//! The methods of sockets. Both versions of async-io compile this file.
+//! [`Async`]'s methods for sockets. The stand-ins for both versions of async-io compile this file.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,10 +12,10 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::Async;
 
-/// connect(2): the handshake is in progress.
+/// The error of connect(2) on a non-blocking socket while the handshake is in progress.
 const EINPROGRESS: i32 = 115;
 
-/// Connects a stream socket: begins to connect, waits until it is writable and gets the error.
+/// Connects a stream socket: calls connect(2), waits until the socket is writable, and returns its pending error, if any.
 async fn connect<T>(domain: Domain, protocol: Option<Protocol>, addr: &SockAddr) -> io::Result<Async<T>>
 where
     T: AsFd + AsRawFd + From<Socket>,
@@ -37,18 +37,18 @@ where
 }
 
 impl Async<TcpListener> {
-    /// Creates a listener at `addr`.
+    /// Creates a TCP listener bound to `addr`.
     pub fn bind<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<TcpListener>> {
         Async::new(TcpListener::bind(addr.into())?)
     }
 
-    /// Accepts a connection.
+    /// Accepts a connection and returns the stream and the peer's address.
     pub async fn accept(&self) -> io::Result<(Async<TcpStream>, SocketAddr)> {
         let (stream, addr) = self.read_with(TcpListener::accept).await?;
         Ok((Async::new(stream)?, addr))
     }
 
-    /// Returns the connections as a stream that does not end.
+    /// Returns a stream of the accepted connections. The stream never ends.
     pub fn incoming(&self) -> impl Stream<Item = io::Result<Async<TcpStream>>> + Send + '_ {
         stream::unfold(
             self,
@@ -58,7 +58,7 @@ impl Async<TcpListener> {
 }
 
 impl Async<TcpStream> {
-    /// Connects to `addr`.
+    /// Opens a TCP connection to `addr`.
     pub async fn connect<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<TcpStream>> {
         let addr = addr.into();
         let stream: Self = connect(Domain::for_address(addr), Some(Protocol::TCP), &addr.into()).await?;
@@ -67,63 +67,63 @@ impl Async<TcpStream> {
         Ok(stream)
     }
 
-    /// Reads data without removing it from the queue.
+    /// Reads data without removing it from the receive queue, and returns the number of bytes read.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.peek(buf)).await
     }
 }
 
 impl Async<UdpSocket> {
-    /// Creates a socket with a local address.
+    /// Creates a UDP socket bound to `addr`.
     pub fn bind<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<UdpSocket>> {
         Async::new(UdpSocket::bind(addr.into())?)
     }
 
-    /// Receives a datagram. Returns its length and its sender.
+    /// Receives a datagram and returns the number of bytes received and the sender's address.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.read_with(|io| io.recv_from(buf)).await
     }
 
-    /// Receives a datagram without removing it from the queue. Returns its length and its sender.
+    /// Receives a datagram without removing it from the receive queue. Returns the number of bytes received and the sender's address.
     pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.read_with(|io| io.peek_from(buf)).await
     }
 
-    /// Sends a datagram to `addr`.
+    /// Sends a datagram to `addr` and returns the number of bytes sent.
     pub async fn send_to<A: Into<SocketAddr>>(&self, buf: &[u8], addr: A) -> io::Result<usize> {
         let addr = addr.into();
         self.write_with(|io| io.send_to(buf, addr)).await
     }
 
-    /// Receives a datagram from the connected peer.
+    /// Receives a datagram from the connected peer and returns the number of bytes received.
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.recv(buf)).await
     }
 
-    /// Receives a datagram from the connected peer without removing it from the queue.
+    /// Receives a datagram from the connected peer without removing it from the receive queue. Returns the number of bytes received.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.peek(buf)).await
     }
 
-    /// Sends a datagram to the connected peer.
+    /// Sends a datagram to the connected peer and returns the number of bytes sent.
     pub async fn send(&self, buf: &[u8]) -> io::Result<usize> {
         self.write_with(|io| io.send(buf)).await
     }
 }
 
 impl Async<UnixListener> {
-    /// Creates a listener at `path`.
+    /// Creates a Unix listener bound to `path`.
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixListener>> {
         Async::new(UnixListener::bind(path)?)
     }
 
-    /// Accepts a connection.
+    /// Accepts a connection and returns the stream and the peer's address.
     pub async fn accept(&self) -> io::Result<(Async<UnixStream>, UnixSocketAddr)> {
         let (stream, addr) = self.read_with(UnixListener::accept).await?;
         Ok((Async::new(stream)?, addr))
     }
 
-    /// Returns the connections as a stream that does not end.
+    /// Returns a stream of the accepted connections. The stream never ends.
     pub fn incoming(&self) -> impl Stream<Item = io::Result<Async<UnixStream>>> + Send + '_ {
         stream::unfold(
             self,
@@ -133,7 +133,7 @@ impl Async<UnixListener> {
 }
 
 impl Async<UnixStream> {
-    /// Connects to `path`.
+    /// Connects to the Unix listener at `path`.
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixStream>> {
         let addr = SockAddr::unix(path)?;
         let stream: Self = connect(Domain::UNIX, None, &addr).await?;
@@ -142,7 +142,7 @@ impl Async<UnixStream> {
         Ok(stream)
     }
 
-    /// Creates two streams that are connected to each other.
+    /// Creates a pair of connected streams.
     pub fn pair() -> io::Result<(Async<UnixStream>, Async<UnixStream>)> {
         let (left, right) = UnixStream::pair()?;
         Ok((Async::new(left)?, Async::new(right)?))
@@ -150,38 +150,38 @@ impl Async<UnixStream> {
 }
 
 impl Async<UnixDatagram> {
-    /// Creates a socket with a name.
+    /// Creates a Unix datagram socket bound to `path`.
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixDatagram>> {
         Async::new(UnixDatagram::bind(path)?)
     }
 
-    /// Creates a socket without a name.
+    /// Creates an unbound Unix datagram socket.
     pub fn unbound() -> io::Result<Async<UnixDatagram>> {
         Async::new(UnixDatagram::unbound()?)
     }
 
-    /// Creates two sockets that are connected to each other.
+    /// Creates a pair of connected sockets.
     pub fn pair() -> io::Result<(Async<UnixDatagram>, Async<UnixDatagram>)> {
         let (left, right) = UnixDatagram::pair()?;
         Ok((Async::new(left)?, Async::new(right)?))
     }
 
-    /// Receives a datagram. Returns its length and its sender.
+    /// Receives a datagram and returns the number of bytes received and the sender's address.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, UnixSocketAddr)> {
         self.read_with(|io| io.recv_from(buf)).await
     }
 
-    /// Sends a datagram to `path`.
+    /// Sends a datagram to the socket at `path` and returns the number of bytes sent.
     pub async fn send_to<P: AsRef<Path>>(&self, buf: &[u8], path: P) -> io::Result<usize> {
         self.write_with(|io| io.send_to(buf, &path)).await
     }
 
-    /// Receives a datagram from the connected peer.
+    /// Receives a datagram from the connected peer and returns the number of bytes received.
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.recv(buf)).await
     }
 
-    /// Sends a datagram to the connected peer.
+    /// Sends a datagram to the connected peer and returns the number of bytes sent.
     pub async fn send(&self, buf: &[u8]) -> io::Result<usize> {
         self.write_with(|io| io.send(buf)).await
     }

@@ -1,4 +1,4 @@
-//! [`Timer`]: one point in time, or a series of them. Both versions of async-io compile this file.
+//! [`Timer`]: a timer that fires once or periodically. The stand-ins for both versions of async-io compile this file.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use netpoll::time::Sleep;
 
-/// A future that completes at a point in time, or a stream of such points. Both yield the time that was set.
+/// A timer that fires once or periodically. As a future it completes when it fires; as a stream it yields an item each time it fires. Both
+/// return the instant for which the timer was set.
 ///
-/// A timer that is set again after it was polled wakes its task at the new time, without another poll.
+/// If a timer is reset after it was polled, it wakes the task at the new time without another poll.
 #[derive(Debug)]
 pub struct Timer {
     sleep: Sleep,
     /// `None` if the timer will not fire.
     when: Option<Instant>,
     period: Duration,
-    /// The waker of the last poll that had to wait.
+    /// The waker of the last poll that returned `Pending`.
     waker: Option<Waker>,
 }
 
@@ -48,7 +49,7 @@ impl Timer {
         Timer { sleep: Sleep::until(start), when: Some(start), period, waker: None }
     }
 
-    /// Returns whether the timer will fire: false if it was cleared, has fired or never fires.
+    /// Returns whether the timer will fire. False if it was cleared, has fired for the last time, or never fires.
     pub fn will_fire(&self) -> bool {
         self.when.is_some()
     }
@@ -81,13 +82,13 @@ impl Timer {
         self.rearm();
     }
 
-    /// Clears the timer: it will not fire.
+    /// Clears the timer. It does not fire unless it is set again.
     pub fn clear(&mut self) {
         self.when = None;
         self.sleep = Sleep::never();
     }
 
-    /// Makes sure that the waiting task is woken at the new time.
+    /// Ensures that the waiting task is woken at the new time.
     fn rearm(&mut self) {
         let Some(waker) = self.waker.take() else { return };
         if Pin::new(&mut self.sleep).poll(&mut Context::from_waker(&waker)).is_ready() {

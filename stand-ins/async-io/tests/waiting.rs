@@ -1,4 +1,4 @@
-//! Handles and timers of the stand-in: properties that async-io documents and its own tests do not check.
+//! Handles and timers of the stand-in: behaviour that async-io documents but its own tests do not check.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -38,7 +38,7 @@ fn connection_carries_bytes_both_ways() -> io::Result<()> {
 
 #[test]
 fn refused_connection_is_an_error() {
-    // A bound socket that does not listen, so that no other test gets its port.
+    // The socket is bound but does not listen. It stays open, so that no other test gets its port.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
@@ -47,7 +47,7 @@ fn refused_connection_is_an_error() {
 }
 
 #[test]
-fn handle_that_is_given_back_stays_non_blocking_and_can_be_wrapped_again() -> io::Result<()> {
+fn unwrapped_handle_stays_non_blocking_and_can_be_wrapped_again() -> io::Result<()> {
     let (left, mut right) = UnixStream::pair()?;
     let left = Async::new(left)?.into_inner()?;
     assert_eq!((&left).read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -78,7 +78,7 @@ fn any_number_of_owned_futures_wait_for_one_handle() -> io::Result<()> {
 }
 
 #[test]
-fn mutable_closures_and_handles_that_only_read_by_mutable_reference() -> io::Result<()> {
+fn read_with_mut_works_for_handles_that_read_by_mutable_reference() -> io::Result<()> {
     struct Counted(UnixStream, usize);
     impl std::os::fd::AsFd for Counted {
         fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -108,7 +108,7 @@ fn mutable_closures_and_handles_that_only_read_by_mutable_reference() -> io::Res
 }
 
 #[test]
-fn timer_that_is_set_again_wakes_its_task_without_another_poll() {
+fn reset_timer_wakes_its_task_without_another_poll() {
     /// Records when it was woken.
     struct Woken(Mutex<Sender<()>>);
     impl Wake for Woken {
@@ -136,7 +136,7 @@ fn interval_yields_the_times_that_were_set() {
 }
 
 #[test]
-fn timer_fires_once_and_never_when_it_is_cleared() {
+fn timer_fires_once_and_cleared_timer_never_fires() {
     block_on(async {
         let mut timer = Timer::after(Duration::ZERO);
         assert!(timer.will_fire());

@@ -1,4 +1,4 @@
-//! Errors that name the failed operation with async-std's words, because dependents compare the text.
+//! Errors that describe the failed operation in async-std's words, because dependents compare the text.
 
 use std::error::Error;
 use std::fmt;
@@ -22,7 +22,7 @@ impl Error for WithContext {
     }
 }
 
-/// Gives an error a text. The kind does not change, and the original error becomes the source.
+/// Replaces the text of an error. The kind stays the same, and the original error becomes the source.
 pub(crate) fn with_context<T>(result: io::Result<T>, text: impl FnOnce() -> String) -> io::Result<T> {
     result.map_err(|source| io::Error::new(source.kind(), WithContext { text: text(), source }))
 }

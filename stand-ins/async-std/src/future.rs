@@ -13,11 +13,11 @@ mod flatten {
 
     use pin_project_lite_02::pin_project;
 
-    /// Types that convert into a future. async-std's trait is not the standard library's.
+    /// Types that can be converted into a future. async-std's trait differs from the standard library's.
     pub trait IntoFuture {
-        /// The output of the future.
+        /// The output type of the future.
         type Output;
-        /// The future that the value converts into.
+        /// The type of the future.
         type Future: Future<Output = Self::Output>;
 
         /// Converts the value into a future.
@@ -34,7 +34,7 @@ mod flatten {
     }
 
     pin_project! {
-        /// The future that `FutureExt::flatten` returns.
+        /// The future returned by `FutureExt::flatten`.
         #[derive(Debug)]
         #[must_use = "futures do nothing unless you `.await` or poll them"]
         pub struct FlattenFuture<F, G> {

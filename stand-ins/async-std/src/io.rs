@@ -12,16 +12,19 @@ pub use netpoll::io::{
 pub use prelude::{BufReadExt, ReadExt, SeekExt, WriteExt};
 
 pub mod prelude {
-    //! The traits of readers and writers with their methods.
+    //! The traits for readers and writers, and their extension traits.
 
     pub use super::{BufRead, Read, Seek, Write};
     pub use crate::extension::{BufReadExt, ReadExt, SeekExt, WriteExt};
 }
 
-/// Copies everything from `reader` to `writer` and flushes the writer. Returns the number of bytes.
+/// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the first error of either. Bytes that were read and not yet written are then lost, as when the future is dropped.
+/// Returns the first error of the reader or the writer. Bytes that were read but not yet written are then lost.
+///
+/// # Cancel safety
+/// Dropping the future also loses bytes that were read but not yet written.
 #[cfg(not(feature = "unstable"))]
 pub async fn copy<R, W>(reader: &mut R, writer: &mut W) -> Result<u64>
 where
@@ -31,10 +34,13 @@ where
     netpoll::io::copy(reader, writer).await
 }
 
-/// Copies everything from `reader` to `writer` and flushes the writer. Returns the number of bytes.
+/// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the first error of either. Bytes that were read and not yet written are then lost, as when the future is dropped.
+/// Returns the first error of the reader or the writer. Bytes that were read but not yet written are then lost.
+///
+/// # Cancel safety
+/// Dropping the future also loses bytes that were read but not yet written.
 #[cfg(feature = "unstable")]
 pub async fn copy<R, W>(reader: R, writer: W) -> Result<u64>
 where

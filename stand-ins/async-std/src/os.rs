@@ -1,4 +1,4 @@
-//! Items that only some systems have.
+//! Items for specific operating systems.
 
 pub mod unix {
     //! Unix: links, descriptors and sockets.
@@ -7,7 +7,7 @@ pub mod unix {
     pub use async_process::unix as process;
 
     pub mod fs {
-        //! Symbolic links, and traits with the Unix parts of files' options and metadata.
+        //! Symbolic links, and extension traits for Unix-specific file options and metadata.
 
         use crate::io;
         use crate::path::Path;
@@ -26,7 +26,7 @@ pub mod unix {
     }
 
     pub mod io {
-        //! The traits of descriptors.
+        //! Types and traits for file descriptors.
 
         pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
     }

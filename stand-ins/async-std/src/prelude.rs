@@ -1,4 +1,4 @@
-//! The traits whose methods most programs use.
+//! The traits that most programs need.
 
 #[doc(inline)]
 pub use crate::extension::{FutureExt, StreamExt};

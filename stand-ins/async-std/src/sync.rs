@@ -1,4 +1,4 @@
-//! Locks between tasks: the crate async-lock 3, as in async-std, and a condition variable.
+//! Synchronization between tasks: re-exports async-lock 3, as async-std does, and adds a condition variable.
 
 pub use async_lock_3::{
     Mutex, MutexGuard, MutexGuardArc, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard,

@@ -1,4 +1,4 @@
-//! The attributes in a crate that depends only on async-std.
+//! The attributes work in a crate that depends only on async-std.
 #![cfg(feature = "attributes")]
 
 #[async_std::test]

@@ -1,4 +1,4 @@
-//! Files, directories and paths behave as async-std documents.
+//! Files, directories and paths behave as async-std documents them.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
@@ -10,7 +10,7 @@ use async_std::path::{Path, PathBuf};
 use async_std::prelude::*;
 use async_std::task;
 
-/// A folder for one test, which is removed at the end.
+/// A temporary folder for one test. It is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -57,14 +57,14 @@ fn written_bytes_are_read_back_from_any_position() {
 }
 
 #[test]
-fn write_begins_at_the_position_of_the_reader_despite_read_ahead() {
+fn write_begins_at_the_position_despite_read_ahead() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("data");
         fs::write(&path, b"0123456789").await?;
         let mut file = OpenOptions::new().read(true).write(true).open(&path).await?;
-        // A read that is dropped leaves its bytes to the next one. If a blocking thread ends the read before the first poll returns, the
-        // read returns the bytes, and the test starts again.
+        // The next read gets the bytes of a read that was dropped. If a blocking thread completes the read before the first poll returns,
+        // the poll returns the bytes, and the test starts again.
         let mut large = [0; 8];
         loop {
             let mut read = std::pin::pin!(file.read(&mut large));
@@ -185,7 +185,7 @@ fn many_tasks_append_whole_lines() {
 }
 
 #[test]
-fn conversions_to_and_from_descriptors_keep_the_file() {
+fn conversions_to_and_from_descriptors_preserve_the_file() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("data");

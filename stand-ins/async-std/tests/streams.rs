@@ -1,4 +1,4 @@
-//! The parts that are not netpoll's: async-std's traits of the feature `unstable`, and the condition variable.
+//! The parts that netpoll does not provide: async-std's traits of the feature `unstable`, and the condition variable.
 #![cfg(feature = "unstable")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -13,7 +13,7 @@ use async_std::sync::{Condvar, Mutex};
 use async_std::{future, io, task};
 
 #[test]
-fn streams_are_collected_into_every_type_of_async_std() {
+fn streams_collect_into_every_type_that_async_std_supports() {
     task::block_on(async {
         let numbers = || stream::from_iter([3, 1, 2]);
         assert_eq!(numbers().collect::<Vec<_>>().await, [3, 1, 2]);
@@ -71,7 +71,7 @@ impl Extend<u8> for Count {
 }
 
 #[test]
-fn dependents_implement_the_traits_in_async_stds_shape() {
+fn dependents_can_implement_the_collection_traits() {
     task::block_on(async {
         let longest: Longest = stream::from_iter(["a", "ccc", "bb"]).collect().await;
         assert_eq!(longest.0, "ccc");

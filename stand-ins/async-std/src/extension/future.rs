@@ -1,4 +1,4 @@
-//! Methods of futures, all of which are `unstable` in async-std.
+//! Extension methods for futures. All of them are `unstable` in async-std.
 
 use std::future::Future;
 
@@ -9,10 +9,10 @@ use {
     std::time::Duration,
 };
 
-/// Methods of futures: those of netpoll's [`FutureExt`](netpoll::future::FutureExt), which documents them. As in async-std, there are none
-/// without the feature `unstable`.
+/// Extension methods for futures. See netpoll's [`FutureExt`](netpoll::future::FutureExt) for details. As in async-std, the trait has no
+/// methods without the feature `unstable`.
 pub trait FutureExt: Future {
-    /// Returns a future that is this one, first polled after `duration`.
+    /// Returns a future that waits for `duration` and then runs this one.
     #[cfg(feature = "unstable")]
     fn delay(self, duration: Duration) -> DelayFuture<Self>
     where
@@ -21,7 +21,7 @@ pub trait FutureExt: Future {
         Ours::delay(self, duration)
     }
 
-    /// Returns the output of the future that this one returns.
+    /// Runs this future, then the future that it returns, and returns the output of the second.
     #[cfg(feature = "unstable")]
     fn flatten(self) -> FlattenFuture<Self, <Self::Output as IntoFuture>::Future>
     where
@@ -31,7 +31,7 @@ pub trait FutureExt: Future {
         FlattenFuture::new(self)
     }
 
-    /// Returns the output of the future that ends first. The other is dropped.
+    /// Runs both futures concurrently, returns the output of the first to complete and drops the other.
     #[cfg(feature = "unstable")]
     fn race<F>(self, other: F) -> Race<Self, F>
     where
@@ -41,7 +41,7 @@ pub trait FutureExt: Future {
         Ours::race(self, other)
     }
 
-    /// Returns the first `Ok` of either, or the last error.
+    /// Runs both futures concurrently. Returns the first `Ok`, or the later error if both fail.
     #[cfg(feature = "unstable")]
     fn try_race<F, T, E>(self, other: F) -> TryRace<Self, F>
     where
@@ -51,7 +51,7 @@ pub trait FutureExt: Future {
         Ours::try_race(self, other)
     }
 
-    /// Returns the outputs of both.
+    /// Runs both futures concurrently and returns both outputs.
     #[cfg(feature = "unstable")]
     fn join<F>(self, other: F) -> Join<Self, F>
     where
@@ -61,7 +61,7 @@ pub trait FutureExt: Future {
         Ours::join(self, other)
     }
 
-    /// Returns the values of both, or the first error.
+    /// Runs both futures concurrently and returns both values. Returns the first error as soon as one fails.
     #[cfg(feature = "unstable")]
     fn try_join<F, A, B, E>(self, other: F) -> TryJoin<Self, A, F, B>
     where
@@ -71,7 +71,7 @@ pub trait FutureExt: Future {
         Ours::try_join(self, other)
     }
 
-    /// Returns the output if the future ends within `duration`.
+    /// Returns the output of the future, or a `TimeoutError` if it does not complete within `duration`.
     #[cfg(feature = "unstable")]
     fn timeout(self, duration: Duration) -> TimeoutFuture<Self>
     where

@@ -1,4 +1,4 @@
-//! Methods of readers and writers.
+//! Extension methods for readers and writers.
 
 use std::fmt::Arguments;
 
@@ -10,7 +10,7 @@ use netpoll::io::{
 
 use crate::io::{BufRead, Bytes, Chain, IoSlice, IoSliceMut, Lines, Read, Seek, SeekFrom, Split, Take, Write};
 
-/// Methods of readers: those of netpoll's [`ReadExt`](netpoll::io::ReadExt), which documents them.
+/// Extension methods for readers. See netpoll's [`ReadExt`](netpoll::io::ReadExt) for details.
 pub trait ReadExt: Read {
     /// Reads up to `buf.len()` bytes and returns the number of bytes read; 0 means end of stream.
     fn read<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadFuture<'a, Self>
@@ -20,7 +20,7 @@ pub trait ReadExt: Read {
         OurReadExt::read(self, buf)
     }
 
-    /// Reads into several buffers, one after the other.
+    /// Reads into several buffers, filling each before the next, and returns the number of bytes read; 0 means end of stream.
     fn read_vectored<'a>(&'a mut self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectoredFuture<'a, Self>
     where
         Self: Unpin,
@@ -28,7 +28,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_vectored(self, bufs)
     }
 
-    /// Appends all bytes up to the end of the stream to `buf`.
+    /// Reads until the end of the stream, appends the bytes to `buf` and returns their number.
     fn read_to_end<'a>(&'a mut self, buf: &'a mut Vec<u8>) -> ReadToEndFuture<'a, Self>
     where
         Self: Unpin,
@@ -36,7 +36,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_to_end(self, buf)
     }
 
-    /// Appends all text up to the end of the stream, which must be UTF-8, to `buf`.
+    /// Reads until the end of the stream, appends the bytes, which must be UTF-8, to `buf` and returns their number.
     fn read_to_string<'a>(&'a mut self, buf: &'a mut String) -> ReadToStringFuture<'a, Self>
     where
         Self: Unpin,
@@ -44,7 +44,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_to_string(self, buf)
     }
 
-    /// Fills `buf`. Fails with `UnexpectedEof` if the stream ends before.
+    /// Reads exactly `buf.len()` bytes. Fails with `UnexpectedEof` if the stream ends before `buf` is full.
     fn read_exact<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadExactFuture<'a, Self>
     where
         Self: Unpin,
@@ -52,7 +52,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_exact(self, buf)
     }
 
-    /// Returns a reader that ends after `limit` bytes.
+    /// Returns a reader that reaches its end after at most `limit` bytes.
     fn take(self, limit: u64) -> Take<Self>
     where
         Self: Sized,
@@ -60,7 +60,7 @@ pub trait ReadExt: Read {
         OurReadExt::take(self, limit)
     }
 
-    /// Returns a reference that adapters can take instead of the reader.
+    /// Borrows the reader, so that an adapter can use it without consuming it.
     fn by_ref(&mut self) -> &mut Self
     where
         Self: Sized,
@@ -68,7 +68,7 @@ pub trait ReadExt: Read {
         self
     }
 
-    /// Returns the bytes as a stream.
+    /// Returns a stream of the reader's bytes.
     fn bytes(self) -> Bytes<Self>
     where
         Self: Sized,
@@ -76,7 +76,7 @@ pub trait ReadExt: Read {
         OurReadExt::bytes(self)
     }
 
-    /// Returns a reader of this reader's bytes, followed by those of `next`.
+    /// Returns a reader that reads this reader to its end, and then `next`.
     fn chain<R: Read>(self, next: R) -> Chain<Self, R>
     where
         Self: Sized,
@@ -87,9 +87,9 @@ pub trait ReadExt: Read {
 
 impl<T: Read + ?Sized> ReadExt for T {}
 
-/// Methods of writers: those of netpoll's [`WriteExt`](netpoll::io::WriteExt), which documents them.
+/// Extension methods for writers. See netpoll's [`WriteExt`](netpoll::io::WriteExt) for details.
 pub trait WriteExt: Write {
-    /// Writes some bytes of `buf`. Returns their number.
+    /// Writes up to `buf.len()` bytes and returns the number of bytes written.
     fn write<'a>(&'a mut self, buf: &'a [u8]) -> WriteFuture<'a, Self>
     where
         Self: Unpin,
@@ -97,7 +97,7 @@ pub trait WriteExt: Write {
         OurWriteExt::write(self, buf)
     }
 
-    /// Writes the bytes that the writer buffers.
+    /// Flushes the writer: writes all buffered bytes to their destination.
     fn flush(&mut self) -> FlushFuture<'_, Self>
     where
         Self: Unpin,
@@ -105,7 +105,7 @@ pub trait WriteExt: Write {
         OurWriteExt::flush(self)
     }
 
-    /// Writes some bytes of several buffers. Returns their number.
+    /// Writes bytes from several buffers, in order, and returns the number of bytes written.
     fn write_vectored<'a>(&'a mut self, bufs: &'a [IoSlice<'a>]) -> WriteVectoredFuture<'a, Self>
     where
         Self: Unpin,
@@ -121,7 +121,7 @@ pub trait WriteExt: Write {
         OurWriteExt::write_all(self, buf)
     }
 
-    /// Writes formatted text; the macro `write!` calls this.
+    /// Writes formatted text. The macro `write!` calls this method.
     fn write_fmt<'a>(&'a mut self, fmt: Arguments<'_>) -> WriteFmtFuture<'a, Self>
     where
         Self: Unpin,
@@ -132,9 +132,9 @@ pub trait WriteExt: Write {
 
 impl<T: Write + ?Sized> WriteExt for T {}
 
-/// Methods of buffered readers: those of netpoll's [`BufReadExt`](netpoll::io::BufReadExt), which documents them.
+/// Extension methods for buffered readers. See netpoll's [`BufReadExt`](netpoll::io::BufReadExt) for details.
 pub trait BufReadExt: BufRead {
-    /// Appends all bytes up to and including the next `byte` to `buf`.
+    /// Reads up to and including the next `byte`, or to the end of the stream. Appends the bytes to `buf` and returns their number.
     fn read_until<'a>(&'a mut self, byte: u8, buf: &'a mut Vec<u8>) -> ReadUntilFuture<'a, Self>
     where
         Self: Unpin,
@@ -142,7 +142,7 @@ pub trait BufReadExt: BufRead {
         OurBufReadExt::read_until(self, byte, buf)
     }
 
-    /// Appends the next line, including its end, to `buf`.
+    /// Reads the next line, appends it with its line terminator to `buf` and returns its length in bytes.
     fn read_line<'a>(&'a mut self, buf: &'a mut String) -> ReadLineFuture<'a, Self>
     where
         Self: Unpin,
@@ -150,7 +150,7 @@ pub trait BufReadExt: BufRead {
         OurBufReadExt::read_line(self, buf)
     }
 
-    /// Returns the lines, without their ends, as a stream.
+    /// Returns a stream of the lines, without their line terminators.
     fn lines(self) -> Lines<Self>
     where
         Self: Unpin + Sized,
@@ -158,7 +158,7 @@ pub trait BufReadExt: BufRead {
         OurBufReadExt::lines(self)
     }
 
-    /// Returns the parts between `byte`s as a stream.
+    /// Returns a stream of the segments separated by `byte`.
     fn split(self, byte: u8) -> Split<Self>
     where
         Self: Sized,
@@ -169,9 +169,9 @@ pub trait BufReadExt: BufRead {
 
 impl<T: BufRead + ?Sized> BufReadExt for T {}
 
-/// The method of readers and writers that have a position.
+/// Extension method for readers and writers that can seek.
 pub trait SeekExt: Seek {
-    /// Moves the position. Returns it, counted from the start.
+    /// Seeks to `pos` and returns the new position in bytes from the start of the stream.
     fn seek(&mut self, pos: SeekFrom) -> SeekFuture<'_, Self>
     where
         Self: Unpin,

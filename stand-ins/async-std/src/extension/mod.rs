@@ -1,7 +1,7 @@
-//! Extension traits over netpoll's, with async-std's methods and no others.
+//! Extension traits with exactly the methods of async-std's. They call netpoll's extension traits.
 //!
-//! netpoll's own traits have more methods. If a dependent also imports a trait of another crate, such as futures' `AsyncWriteExt`, a call
-//! that finds a method in both does not compile.
+//! netpoll's own traits have more methods. If a dependent also imported a trait of another crate that has such a method, such as futures'
+//! `AsyncWriteExt`, calls of the method would be ambiguous and would not compile.
 
 mod future;
 mod io;

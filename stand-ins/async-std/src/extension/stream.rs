@@ -1,4 +1,4 @@
-//! Methods of streams.
+//! Extension methods for streams.
 
 use std::cmp::Ordering;
 
@@ -20,10 +20,10 @@ use crate::stream::{
     Chain, Cloned, Copied, Filter, Fuse, Inspect, Map, Scan, Skip, SkipWhile, StepBy, Stream, Take, TakeWhile, Zip,
 };
 
-/// The order of the items.
+/// The type of a function that compares items by their natural order.
 type Natural<T> = fn(&T, &T) -> Ordering;
 
-/// Methods of streams: those of netpoll's [`StreamExt`](netpoll::stream::StreamExt), which documents them.
+/// Extension methods for streams. See netpoll's [`StreamExt`](netpoll::stream::StreamExt) for details.
 pub trait StreamExt: Stream {
     /// Returns the next item, or `None` after the last one.
     fn next(&mut self) -> NextFuture<'_, Self>
@@ -50,7 +50,7 @@ pub trait StreamExt: Stream {
         Ours::take_while(self, predicate)
     }
 
-    /// Returns a stream of the same items, at least `duration` apart.
+    /// Returns a stream that yields the items at least `duration` apart.
     #[cfg(feature = "unstable")]
     fn throttle(self, duration: Duration) -> Throttle<Self>
     where
@@ -102,7 +102,7 @@ pub trait StreamExt: Stream {
         Ours::cycle(self)
     }
 
-    /// Returns a stream of the items with their numbers, counted from 0.
+    /// Returns a stream of pairs of an index, counted from 0, and an item.
     fn enumerate(self) -> Enumerate<Self>
     where
         Self: Sized,
@@ -110,7 +110,7 @@ pub trait StreamExt: Stream {
         Ours::enumerate(self)
     }
 
-    /// Returns a stream of the same items, the first of them after `duration`.
+    /// Returns a stream that waits for `duration` before it yields the first item.
     #[cfg(feature = "unstable")]
     fn delay(self, duration: Duration) -> Delay<Self>
     where
@@ -128,7 +128,7 @@ pub trait StreamExt: Stream {
         Ours::map(self, f)
     }
 
-    /// Returns a stream of the same items, for each of which `f` is called.
+    /// Returns a stream that calls `f` with a reference to each item before it yields the item.
     fn inspect<F>(self, f: F) -> Inspect<Self, F>
     where
         Self: Sized,
@@ -162,7 +162,7 @@ pub trait StreamExt: Stream {
         Ours::filter(self, predicate)
     }
 
-    /// Returns a stream of the items of the streams that `f` returns, one stream after the other.
+    /// Calls `f` with each item and returns a stream of the items of the resulting streams, one stream after the other.
     #[cfg(feature = "unstable")]
     fn flat_map<U, F>(self, f: F) -> FlatMap<Self, U, F>
     where
@@ -173,7 +173,7 @@ pub trait StreamExt: Stream {
         Ours::flat_map(self, f)
     }
 
-    /// Returns a stream of the items of this stream's streams, one after the other.
+    /// Flattens a stream of streams: returns a stream of the items of each inner stream, one stream after the other.
     #[cfg(feature = "unstable")]
     fn flatten(self) -> Flatten<Self>
     where
@@ -183,7 +183,7 @@ pub trait StreamExt: Stream {
         Flatten::new(self)
     }
 
-    /// Returns a stream of the results of `f` that are `Some`.
+    /// Returns a stream of the values for which `f` returns `Some`.
     fn filter_map<B, F>(self, f: F) -> FilterMap<Self, F>
     where
         Self: Sized,
@@ -248,7 +248,7 @@ pub trait StreamExt: Stream {
         Ours::max_by(self, compare)
     }
 
-    /// Returns item `n`, counted from 0.
+    /// Returns the item with index `n`, counted from 0.
     fn nth(&mut self, n: usize) -> NthFuture<'_, Self>
     where
         Self: Unpin + Sized,
@@ -283,7 +283,7 @@ pub trait StreamExt: Stream {
         Ours::find_map(self, f)
     }
 
-    /// Folds all items into `init` with `f`.
+    /// Combines all items into one value: starts with `init` and calls `f` with the value so far and each item.
     fn fold<B, F>(self, init: B, f: F) -> FoldFuture<Self, F, B>
     where
         Self: Sized,
@@ -292,7 +292,7 @@ pub trait StreamExt: Stream {
         Ours::fold(self, init, f)
     }
 
-    /// Returns two collections: the items for which `f` is true, and the others.
+    /// Collects the items into two collections: those for which `f` is true, and the others.
     #[cfg(feature = "unstable")]
     fn partition<B, F>(self, f: F) -> PartitionFuture<Self, F, B>
     where
@@ -312,7 +312,7 @@ pub trait StreamExt: Stream {
         Ours::for_each(self, f)
     }
 
-    /// Returns whether `f` is true for an item.
+    /// Returns whether `f` is true for at least one item.
     fn any<F>(&mut self, f: F) -> AnyFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -321,13 +321,13 @@ pub trait StreamExt: Stream {
         Ours::any(self, f)
     }
 
-    /// Returns a reference that adapters can take instead of the stream.
+    /// Borrows the stream, so that an adapter can use it without consuming it.
     #[cfg(feature = "unstable")]
     fn by_ref(&mut self) -> &mut Self {
         self
     }
 
-    /// Returns a stream of the results of `f`, which has a state, up to the first `None`.
+    /// Returns a stream of the results of `f`, which is called with a mutable state and each item. The stream ends at the first `None`.
     fn scan<St, B, F>(self, initial_state: St, f: F) -> Scan<Self, St, F>
     where
         Self: Sized,
@@ -353,7 +353,7 @@ pub trait StreamExt: Stream {
         Ours::skip(self, n)
     }
 
-    /// Returns a stream of the items, with an error for each `duration` without one.
+    /// Returns a stream of the items that yields an error whenever no item arrives within `duration`.
     #[cfg(feature = "unstable")]
     fn timeout(self, duration: Duration) -> Timeout<Self>
     where
@@ -362,7 +362,7 @@ pub trait StreamExt: Stream {
         Ours::timeout(self, duration)
     }
 
-    /// Folds all items into `init` with `f`, up to the first error of `f`.
+    /// Combines the items like [`fold`](StreamExt::fold), but stops at the first error of `f` and returns it.
     fn try_fold<B, F, E>(&mut self, init: B, f: F) -> TryFoldFuture<'_, Self, F, B>
     where
         Self: Unpin + Sized,
@@ -371,7 +371,7 @@ pub trait StreamExt: Stream {
         Ours::try_fold(self, init, f)
     }
 
-    /// Calls `f` with each item, up to the first error of `f`.
+    /// Calls `f` with each item, stops at the first error of `f` and returns it.
     fn try_for_each<F, E>(&mut self, f: F) -> TryForEachFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -380,7 +380,7 @@ pub trait StreamExt: Stream {
         Ours::try_for_each(self, f)
     }
 
-    /// Returns a stream of pairs of these items and those of `other`.
+    /// Returns a stream of pairs of an item of this stream and an item of `other`.
     fn zip<U>(self, other: U) -> Zip<Self, U>
     where
         Self: Sized,
@@ -389,7 +389,7 @@ pub trait StreamExt: Stream {
         Ours::zip(self, other)
     }
 
-    /// Returns the items, which are pairs, as two collections.
+    /// Splits a stream of pairs into two collections.
     #[cfg(feature = "unstable")]
     fn unzip<A, B, FromA, FromB>(self) -> UnzipFuture<Self, FromA, FromB>
     where
@@ -400,7 +400,7 @@ pub trait StreamExt: Stream {
         Ours::unzip(self)
     }
 
-    /// Returns all items in a collection.
+    /// Collects all items into a collection.
     #[cfg(feature = "unstable")]
     fn collect<'a, B>(self) -> Pin<Box<dyn Future<Output = B> + Send + 'a>>
     where
@@ -411,7 +411,7 @@ pub trait StreamExt: Stream {
         FromStream::from_stream(self)
     }
 
-    /// Returns a stream of the items of both streams in the order of arrival.
+    /// Returns a stream of the items of both streams in their order of arrival.
     #[cfg(feature = "unstable")]
     fn merge<U>(self, other: U) -> Merge<Self, U>
     where
@@ -421,7 +421,7 @@ pub trait StreamExt: Stream {
         Ours::merge(self, other)
     }
 
-    /// Compares the items of both streams in order.
+    /// Compares the streams lexicographically by the partial order of their items.
     fn partial_cmp<S>(self, other: S) -> CompareFuture<Self, S, Option<Ordering>>
     where
         Self: Sized,
@@ -431,7 +431,7 @@ pub trait StreamExt: Stream {
         Ours::partial_cmp(self, other)
     }
 
-    /// Returns the number of the first item for which `predicate` is true.
+    /// Returns the index of the first item for which `predicate` is true.
     fn position<P>(&mut self, predicate: P) -> PositionFuture<'_, Self, P>
     where
         Self: Unpin + Sized,
@@ -440,7 +440,7 @@ pub trait StreamExt: Stream {
         Ours::position(self, predicate)
     }
 
-    /// Compares the items of both streams in order.
+    /// Compares the streams lexicographically.
     fn cmp<S>(self, other: S) -> CompareFuture<Self, S, Ordering>
     where
         Self: Sized,
@@ -459,7 +459,7 @@ pub trait StreamExt: Stream {
         Ours::count(self)
     }
 
-    /// Returns whether the items of both streams differ.
+    /// Returns whether the streams differ in an item or in length.
     fn ne<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -469,7 +469,7 @@ pub trait StreamExt: Stream {
         Ours::ne(self, other)
     }
 
-    /// Returns whether the items of both streams are equal.
+    /// Returns whether the streams have equal items and the same length.
     fn eq<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -479,7 +479,7 @@ pub trait StreamExt: Stream {
         Ours::eq(self, other)
     }
 
-    /// Returns whether the items are greater than or equal to those of `other`, in order.
+    /// Returns whether this stream is lexicographically greater than or equal to `other`.
     fn ge<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -489,7 +489,7 @@ pub trait StreamExt: Stream {
         Ours::ge(self, other)
     }
 
-    /// Returns whether the items are greater than those of `other`, in order.
+    /// Returns whether this stream is lexicographically greater than `other`.
     fn gt<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -499,7 +499,7 @@ pub trait StreamExt: Stream {
         Ours::gt(self, other)
     }
 
-    /// Returns whether the items are less than or equal to those of `other`, in order.
+    /// Returns whether this stream is lexicographically less than or equal to `other`.
     fn le<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,
@@ -509,7 +509,7 @@ pub trait StreamExt: Stream {
         Ours::le(self, other)
     }
 
-    /// Returns whether the items are less than those of `other`, in order.
+    /// Returns whether this stream is lexicographically less than `other`.
     fn lt<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,

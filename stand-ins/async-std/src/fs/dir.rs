@@ -1,4 +1,4 @@
-//! Directories: creating and listing them.
+//! Creating and listing directories.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::path::{Path, PathBuf};
 use crate::stream::Stream;
 use crate::task::{JoinHandle, spawn_blocking};
 
-/// The options of creating a directory.
+/// Options for creating a directory.
 #[derive(Debug, Default)]
 pub struct DirBuilder {
     recursive: bool,
@@ -22,12 +22,12 @@ pub struct DirBuilder {
 }
 
 impl DirBuilder {
-    /// Creates options for a single directory with the default mode.
+    /// Creates a set of options for a single directory with the default mode.
     pub fn new() -> DirBuilder {
         DirBuilder::default()
     }
 
-    /// Sets whether missing parents are created too.
+    /// Sets whether to create missing parent directories too.
     pub fn recursive(&mut self, recursive: bool) -> &mut DirBuilder {
         self.recursive = recursive;
         self
@@ -55,17 +55,18 @@ impl DirBuilderExt for DirBuilder {
     }
 }
 
-/// Returns the entries of a directory, as a stream in no particular order.
+/// Returns a stream of the entries of a directory, in no particular order.
 ///
 /// # Errors
-/// Returns the OS error, such as `NotFound` or `NotADirectory`. The stream yields later errors.
+/// Returns the OS error, such as `NotFound` or `NotADirectory`, if the directory cannot be opened. The stream yields errors that occur
+/// while it reads the entries.
 pub async fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
     let path = path.as_ref().to_owned();
     let inner = at(path, "read directory", |path| fs::read_dir(path)).await?;
     Ok(ReadDir { idle: Some(inner), step: None })
 }
 
-/// The entry that was found, and the rest of the entries.
+/// The result of a step: the iterator over the remaining entries, and the entry that was read.
 type Step = (fs::ReadDir, Option<io::Result<fs::DirEntry>>);
 
 /// The stream that [`read_dir`] returns.
@@ -102,12 +103,12 @@ impl DirEntry {
         DirEntry(Arc::new(inner))
     }
 
-    /// Returns the path of the directory with the name appended.
+    /// Returns the path that was passed to [`read_dir`], joined with the file name.
     pub fn path(&self) -> PathBuf {
         self.0.path().into()
     }
 
-    /// Returns the name.
+    /// Returns the file name, without the directory.
     pub fn file_name(&self) -> OsString {
         self.0.file_name()
     }
@@ -121,10 +122,10 @@ impl DirEntry {
         spawn_blocking(move || entry.metadata()).await
     }
 
-    /// Returns the kind of file, without following a symbolic link.
+    /// Returns the file type, without following a symbolic link.
     ///
     /// # Errors
-    /// Returns the OS error. Most filesystems return the kind with the name, so no call is made.
+    /// Returns the OS error. Most filesystems return the type with the name; then no call is made and no error occurs.
     pub async fn file_type(&self) -> io::Result<FileType> {
         let entry = self.0.clone();
         spawn_blocking(move || entry.file_type()).await

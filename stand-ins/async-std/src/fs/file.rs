@@ -1,21 +1,21 @@
-//! [`File`]: an open file, with reads and writes on the threads for blocking calls.
+//! [`File`]: an open file. Reads and writes run on the threads for blocking calls.
 //!
 //! # States
-//! All clones share a [`Shared`], which has one call at a time:
+//! All clones share a [`Shared`], which has at most one call in progress:
 //!
 //! ```text
 //! Idle ──queue──▶ Queued ──first to take it──▶ Running ──▶ Idle, all waiters woken
 //! ```
 //!
-//! A thread of the pool runs the queued call. The drop of a `File` waits for writes and may run the queued call itself, so it does not
-//! depend on a free thread in the pool. If the pool drops a closure without running it, the drop of the closure runs the call.
+//! A thread of the pool runs the queued call. Dropping a `File` waits for writes and may run the queued write on the dropping thread, so
+//! it does not depend on a free thread in the pool. If the pool drops a closure without running it, dropping the closure runs the call.
 //!
-//! A read puts bytes into `buffer`, where the next `poll_read` of any clone finds them. The kernel's offset is then ahead by the number of
-//! bytes that were not taken; a write, a seek or `set_len` sets it back. A write copies the bytes into `buffer` and returns. Its error is
-//! returned by the next write, flush, seek or sync.
+//! A read puts bytes into `buffer`, and the next `poll_read` of any clone returns them. Until then the kernel's offset is ahead of the
+//! position by the number of unread bytes; a write, a seek or `set_len` moves the offset back. A write copies the bytes into `buffer` and
+//! returns. If writing them to the file fails, the next write, flush, seek, `set_len` or sync returns the error.
 //!
 //! # Cancellation
-//! Dropping a future loses no data: bytes that were read remain for the next reader.
+//! Dropping a future loses no data: bytes that were read from the file stay in `buffer` for the next read.
 
 use std::fs;
 use std::future::poll_fn;
@@ -31,13 +31,14 @@ use crate::io::{self, Read, Seek, SeekFrom, Write};
 use crate::path::Path;
 use crate::task::spawn_blocking;
 
-/// The maximum number of bytes per call. A larger buffer takes several calls.
+/// The maximum number of bytes per call. Filling or writing a larger buffer takes several calls.
 const CALL_MAX: usize = 1 << 20;
 
 /// An open file. Clones share the position.
 ///
-/// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are buffered. [`flush`] waits until the
-/// kernel has them, and returns the error of the write, as does the next write. Dropping a `File` also waits, and ignores the error.
+/// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are buffered. [`flush`] waits until they
+/// are written to the kernel. If that fails, `flush` or the next write returns the error. Dropping a `File` also waits until the bytes
+/// are written, but ignores the error.
 ///
 /// [`flush`]: crate::io::prelude::WriteExt::flush
 #[derive(Clone)]
@@ -48,14 +49,14 @@ pub struct File {
 struct Shared {
     file: fs::File,
     state: Mutex<State>,
-    /// Signalled when a call has ended.
+    /// Signalled when a call completes.
     ended: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     call: Call,
-    /// The bytes that were read and not taken yet, from `taken` on; or the bytes to be written.
+    /// After a read, the bytes read, of which the first `taken` were returned. During a write, the bytes to write.
     buffer: Vec<u8>,
     taken: usize,
     /// The result of a read that no `poll_read` has returned yet.
@@ -113,7 +114,7 @@ impl Shared {
         }
         drop(state);
         drop(waker);
-        // Nothing was registered, so the caller is polled again.
+        // No waker was registered, so the task must be polled again.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -122,7 +123,7 @@ impl Shared {
         self.poll_until_not(cx, |state| state.call != Call::Idle)
     }
 
-    /// Waits for writes, and sets the kernel's offset back by the number of unread bytes.
+    /// Waits until no call is in progress, and moves the kernel's offset back by the number of unread bytes.
     fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<io::Result<MutexGuard<'_, State>>> {
         let mut state = ready!(self.poll_idle(cx));
         if let Some(error) = state.write_error.take() {
@@ -130,7 +131,7 @@ impl Shared {
         }
         let unread = state.unread().len();
         if unread > 0 {
-            // Files without an offset, such as pipes, fail with an error, which is ignored.
+            // The error is ignored: files without an offset, such as pipes, cannot seek.
             let _ = (&self.file).seek(SeekFrom::Current(-(unread as i64)));
         }
         state.buffer.clear();
@@ -144,7 +145,7 @@ impl Shared {
         Poll::Ready(state.write_error.take().map_or(Ok(()), Err))
     }
 
-    /// Runs the queued call on this thread, unless another thread has taken it.
+    /// Runs the queued call on this thread, unless another thread is already running it.
     fn run_queued(&self) {
         let mut state = self.lock();
         let Call::Queued(kind) = state.call else { return };
@@ -216,7 +217,7 @@ impl File {
         at(path, "open", |path| fs::File::open(path)).await.map(File::from)
     }
 
-    /// Opens a file for writing. Creates it, or truncates it if it exists.
+    /// Opens a file for writing. Creates the file if it does not exist, and truncates it if it does.
     ///
     /// # Errors
     /// Returns the OS error.
@@ -225,7 +226,7 @@ impl File {
         spawn_blocking(move || fs::File::create(path)).await.map(File::from)
     }
 
-    /// Waits until the file's contents and metadata are on the disk: fsync(2).
+    /// Waits until the file's contents and metadata are on disk: fsync(2).
     ///
     /// # Errors
     /// Returns the OS error, including that of an earlier write.
@@ -233,7 +234,7 @@ impl File {
         self.after_writes(fs::File::sync_all).await
     }
 
-    /// Waits until the file's contents are on the disk: fdatasync(2).
+    /// Waits until the file's contents are on disk: fdatasync(2).
     ///
     /// # Errors
     /// Returns the OS error, including that of an earlier write.
@@ -241,7 +242,7 @@ impl File {
         self.after_writes(fs::File::sync_data).await
     }
 
-    /// Truncates the file, or extends it with zeros: ftruncate(2).
+    /// Truncates the file to `size` bytes, or extends it with zeros: ftruncate(2).
     ///
     /// # Errors
     /// Returns the OS error, including that of an earlier write.
@@ -284,7 +285,7 @@ impl File {
         drop(spawn_blocking(move || drop(runner)));
     }
 
-    /// Returns the file, or a duplicate if clones or a call in progress use it too.
+    /// Returns the file, or a duplicate if a clone or a call in progress still uses it.
     fn into_std(self) -> fs::File {
         let shared = self.shared.clone();
         drop(self);
@@ -313,7 +314,7 @@ impl Read for &File {
             let mut state = ready!(self.shared.poll_idle(cx));
             match state.read.take() {
                 Some(Err(error)) => return Poll::Ready(Err(error)),
-                // The end of the file. The next read makes a call again, because the file may grow.
+                // End of file. The next read makes another call, because the file may grow.
                 Some(Ok(())) if state.unread().is_empty() => return Poll::Ready(Ok(0)),
                 _ => {}
             }

@@ -1,6 +1,7 @@
-//! Files and directories. Calls run on netpoll's threads for blocking calls, so other tasks continue meanwhile.
+//! Files and directories. Calls run on netpoll's threads for blocking calls, so they do not block other tasks.
 //!
-//! Dropping a future does not stop a call that has begun. Errors have async-std's texts, which name the path. Their source is the OS error.
+//! Dropping a future does not stop a call that has begun. Most errors have async-std's texts, which name the path; their source is the OS
+//! error.
 
 mod dir;
 mod file;
@@ -17,7 +18,7 @@ pub use dir::{DirBuilder, DirEntry, ReadDir, read_dir};
 pub use file::File;
 pub use open_options::OpenOptions;
 
-/// Calls `call` for `path`. The text of an error says that it could not `what` the path.
+/// Runs `call` for `path`. The text of an error is "could not", followed by `what` and the path.
 async fn at<T, F>(path: PathBuf, what: &'static str, call: F) -> io::Result<T>
 where
     F: FnOnce(&std::path::Path) -> io::Result<T> + Send + 'static,
@@ -26,7 +27,7 @@ where
     spawn_blocking(move || with_context(call(path.as_std()), || format!("could not {what} `{}`", path.display()))).await
 }
 
-/// Calls `call` for two paths. The text of an error says that it could not `what` the one `to` the other.
+/// Runs `call` for two paths. The text of an error is "could not", followed by `what`, `from`, "to" and `to`.
 async fn between<T, F>(from: PathBuf, to: PathBuf, what: &'static str, call: F) -> io::Result<T>
 where
     F: FnOnce(&std::path::Path, &std::path::Path) -> io::Result<T> + Send + 'static,
@@ -39,16 +40,16 @@ where
     .await
 }
 
-/// Returns the absolute path without symbolic links: realpath(3).
+/// Returns the absolute path with all symbolic links resolved: realpath(3).
 ///
 /// # Errors
-/// Returns the OS error: `NotFound` if a part of the path does not exist.
+/// Returns the OS error, such as `NotFound` if a component of the path does not exist.
 pub async fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
     let path = path.as_ref().to_owned();
     at(path, "canonicalize", |path| std::fs::canonicalize(path)).await.map(PathBuf::from)
 }
 
-/// Copies contents and permissions of a file. Returns the number of bytes.
+/// Copies the contents and permissions of a file and returns the number of bytes copied.
 ///
 /// # Errors
 /// Returns the OS error.
@@ -60,13 +61,13 @@ pub async fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<
 /// Creates a directory: mkdir(2).
 ///
 /// # Errors
-/// Returns the OS error: `AlreadyExists`, or `NotFound` if the parent does not exist.
+/// Returns the OS error, such as `AlreadyExists`, or `NotFound` if the parent does not exist.
 pub async fn create_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     at(path, "create directory", |path| std::fs::create_dir(path)).await
 }
 
-/// Creates a directory, and its parents if they do not exist.
+/// Creates a directory and all missing parents.
 ///
 /// # Errors
 /// Returns the OS error.
@@ -75,7 +76,7 @@ pub async fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, "create directory path", |path| std::fs::create_dir_all(path)).await
 }
 
-/// Creates a second name for a file: link(2).
+/// Creates a hard link to a file: link(2).
 ///
 /// # Errors
 /// Returns the OS error.
@@ -93,7 +94,7 @@ pub async fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
     spawn_blocking(move || std::fs::metadata(path)).await
 }
 
-/// Reads a whole file.
+/// Reads a whole file into a vector.
 ///
 /// # Errors
 /// Returns the OS error.
@@ -105,13 +106,13 @@ pub async fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
 /// Returns the target of a symbolic link: readlink(2).
 ///
 /// # Errors
-/// Returns the OS error: `InvalidInput` if the file is not a symbolic link.
+/// Returns the OS error, such as `InvalidInput` if the file is not a symbolic link.
 pub async fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
     let path = path.as_ref().to_owned();
     at(path, "read link", |path| std::fs::read_link(path)).await.map(PathBuf::from)
 }
 
-/// Reads a whole file, which must be UTF-8.
+/// Reads a whole UTF-8 file into a string.
 ///
 /// # Errors
 /// Returns the OS error, or `InvalidData` if the file is not UTF-8.
@@ -138,7 +139,7 @@ pub async fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, "remove directory", |path| std::fs::remove_dir_all(path)).await
 }
 
-/// Removes a name of a file: unlink(2).
+/// Removes a file: unlink(2).
 ///
 /// # Errors
 /// Returns the OS error.
@@ -147,7 +148,7 @@ pub async fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, "remove file", |path| std::fs::remove_file(path)).await
 }
 
-/// Renames a file, and replaces a file that has the new name: rename(2).
+/// Renames a file or directory, replacing a file that already has the new name: rename(2).
 ///
 /// # Errors
 /// Returns the OS error.
@@ -174,7 +175,7 @@ pub async fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
     spawn_blocking(move || std::fs::symlink_metadata(path)).await
 }
 
-/// Replaces the contents of a file with `contents`. Creates the file if it does not exist.
+/// Writes `contents` to a file. Replaces its old contents, or creates the file if it does not exist.
 ///
 /// # Errors
 /// Returns the OS error. Some of the contents may have been written.

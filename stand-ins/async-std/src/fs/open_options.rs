@@ -1,4 +1,4 @@
-//! [`OpenOptions`]: the options of opening a file.
+//! [`OpenOptions`]: options for opening a file.
 
 use std::fs;
 use std::future::Future;
@@ -9,7 +9,7 @@ use crate::io;
 use crate::path::Path;
 use crate::task::spawn_blocking;
 
-/// The options of opening a file: [`std::fs::OpenOptions`] with an asynchronous `open`.
+/// Options for opening a file: [`std::fs::OpenOptions`] with an asynchronous `open`.
 #[derive(Clone, Debug)]
 pub struct OpenOptions(fs::OpenOptions);
 
@@ -20,42 +20,42 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Creates options that are all false.
+    /// Creates a set of options, all initially false.
     pub fn new() -> OpenOptions {
         OpenOptions(fs::OpenOptions::new())
     }
 
-    /// Sets whether the file can be read.
+    /// Sets whether to open the file for reading.
     pub fn read(&mut self, read: bool) -> &mut OpenOptions {
         self.0.read(read);
         self
     }
 
-    /// Sets whether the file can be written.
+    /// Sets whether to open the file for writing.
     pub fn write(&mut self, write: bool) -> &mut OpenOptions {
         self.0.write(write);
         self
     }
 
-    /// Sets whether each write appends to the file.
+    /// Sets whether each write appends to the end of the file.
     pub fn append(&mut self, append: bool) -> &mut OpenOptions {
         self.0.append(append);
         self
     }
 
-    /// Sets whether the file is truncated.
+    /// Sets whether to truncate the file to length 0 if it exists.
     pub fn truncate(&mut self, truncate: bool) -> &mut OpenOptions {
         self.0.truncate(truncate);
         self
     }
 
-    /// Sets whether the file is created if it does not exist.
+    /// Sets whether to create the file if it does not exist.
     pub fn create(&mut self, create: bool) -> &mut OpenOptions {
         self.0.create(create);
         self
     }
 
-    /// Sets whether the file must not exist yet.
+    /// Sets whether to create a new file, failing if it already exists.
     pub fn create_new(&mut self, create_new: bool) -> &mut OpenOptions {
         self.0.create_new(create_new);
         self
@@ -64,7 +64,7 @@ impl OpenOptions {
     /// Opens the file: open(2).
     ///
     /// # Errors
-    /// Returns the OS error, or `InvalidInput` for options that exclude each other.
+    /// Returns the OS error, or `InvalidInput` for an invalid combination of options.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> impl Future<Output = io::Result<File>> {
         let (options, path) = (self.0.clone(), path.as_ref().to_owned());
         async move { spawn_blocking(move || options.open(path)).await.map(File::from) }

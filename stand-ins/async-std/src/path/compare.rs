@@ -1,4 +1,4 @@
-//! Comparisons of paths with strings, and of the kinds of paths with each other, by components.
+//! Comparisons of paths with strings and between the path types. Paths are compared component by component.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -1,4 +1,4 @@
-//! Conversions between these paths, those of the standard library and strings.
+//! Conversions between this crate's paths, the standard library's paths and strings.
 
 use std::borrow::{Borrow, Cow};
 use std::ffi::{OsStr, OsString};

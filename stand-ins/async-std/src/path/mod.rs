@@ -1,6 +1,6 @@
 //! Paths with methods that access the filesystem without blocking.
 //!
-//! As in async-std, [`Path`] and [`PathBuf`] are not the types of the standard library: dependents implement traits for both.
+//! As in async-std, [`Path`] and [`PathBuf`] are distinct from the standard library's types. Some dependents implement a trait for both.
 
 mod compare;
 mod convert;

@@ -25,27 +25,27 @@ impl PathBuf {
         PathBuf::default()
     }
 
-    /// Returns the path as a slice.
+    /// Returns the path as a [`Path`].
     pub fn as_path(&self) -> &Path {
         Path::wrap(&self.inner)
     }
 
-    /// Appends `path`, or replaces this path if `path` is absolute.
+    /// Appends `path` to this path, or replaces this path if `path` is absolute.
     pub fn push<P: AsRef<Path>>(&mut self, path: P) {
         self.inner.push(path.as_ref().as_std());
     }
 
-    /// Removes the last component. Returns false if there is none.
+    /// Removes the last component. Returns false if the path has no parent.
     pub fn pop(&mut self) -> bool {
         self.inner.pop()
     }
 
-    /// Replaces or appends the file name.
+    /// Replaces the file name, or appends one if the path has none.
     pub fn set_file_name<S: AsRef<OsStr>>(&mut self, file_name: S) {
         self.inner.set_file_name(file_name);
     }
 
-    /// Replaces the extension. Returns false if there is no file name.
+    /// Replaces, adds or removes the extension. Returns false if the path has no file name.
     pub fn set_extension<S: AsRef<OsStr>>(&mut self, extension: S) -> bool {
         self.inner.set_extension(extension)
     }
@@ -55,7 +55,7 @@ impl PathBuf {
         self.inner.into_os_string()
     }
 
-    /// Returns the path as a boxed slice.
+    /// Returns the path as a boxed [`Path`].
     pub fn into_boxed_path(self) -> Box<Path> {
         Path::wrap_box(self.inner.into_boxed_path())
     }

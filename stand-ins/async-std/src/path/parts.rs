@@ -1,4 +1,4 @@
-//! Iterators over the parts of a path.
+//! Iterators over the components and ancestors of a path.
 
 use std::ffi::OsStr;
 use std::iter::FusedIterator;
@@ -41,7 +41,7 @@ impl<'a> Components<'a> {
         Components { inner }
     }
 
-    /// Returns the rest as a path.
+    /// Returns the remaining components as a path.
     pub fn as_path(&self) -> &'a Path {
         Path::wrap(self.inner.as_path())
     }
@@ -74,7 +74,7 @@ impl<'a> Iter<'a> {
         Iter { inner }
     }
 
-    /// Returns the rest as a path.
+    /// Returns the remaining components as a path.
     pub fn as_path(&self) -> &'a Path {
         self.inner.as_path()
     }

@@ -8,7 +8,7 @@ use super::{Ancestors, Components, Display, Iter, PathBuf, StripPrefixError};
 use crate::fs::{self, Metadata, ReadDir};
 use crate::io;
 
-/// A slice of a path: [`std::path::Path`], with asynchronous methods for access to the filesystem.
+/// A borrowed path: [`std::path::Path`], with asynchronous methods that access the filesystem.
 #[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct Path {
@@ -22,7 +22,7 @@ impl fmt::Debug for Path {
 }
 
 impl Path {
-    /// Wraps a string without copying it.
+    /// Returns a string as a path, without copying it.
     pub fn new<S: AsRef<OsStr> + ?Sized>(s: &S) -> &Path {
         Path::wrap(path::Path::new(s))
     }
@@ -57,17 +57,17 @@ impl Path {
         self.inner.as_os_str()
     }
 
-    /// Returns the path as text, if it is UTF-8.
+    /// Returns the path as a `&str`, or `None` if it is not valid UTF-8.
     pub fn to_str(&self) -> Option<&str> {
         self.inner.to_str()
     }
 
-    /// Returns the path as text, with bytes that are not UTF-8 replaced.
+    /// Returns the path as a string in which invalid UTF-8 is replaced with U+FFFD.
     pub fn to_string_lossy(&self) -> Cow<'_, str> {
         self.inner.to_string_lossy()
     }
 
-    /// Returns an owned copy.
+    /// Returns an owned copy of the path.
     pub fn to_path_buf(&self) -> PathBuf {
         PathBuf::from(self.inner.to_path_buf())
     }
@@ -87,7 +87,7 @@ impl Path {
         self.inner.has_root()
     }
 
-    /// Returns the path without its last component.
+    /// Returns the path without its last component, or `None` if the path is the root or empty.
     pub fn parent(&self) -> Option<&Path> {
         self.inner.parent().map(Path::wrap)
     }
@@ -97,25 +97,25 @@ impl Path {
         Ancestors::new(self)
     }
 
-    /// Returns the last component, if it is a name.
+    /// Returns the last component, or `None` if it is the root or `..`, or the path is empty.
     pub fn file_name(&self) -> Option<&OsStr> {
         self.inner.file_name()
     }
 
-    /// Returns the path relative to `base`.
+    /// Returns the path with the prefix `base` removed.
     ///
     /// # Errors
-    /// Returns an error if `base` is not a prefix.
+    /// Returns an error if `base` is not a prefix of the path.
     pub fn strip_prefix<P: AsRef<Path>>(&self, base: P) -> Result<&Path, StripPrefixError> {
         self.inner.strip_prefix(base.as_ref().as_std()).map(Path::wrap)
     }
 
-    /// Returns whether `base` is a prefix, by whole components.
+    /// Returns whether `base` is a prefix of the path. Only whole components match.
     pub fn starts_with<P: AsRef<Path>>(&self, base: P) -> bool {
         self.inner.starts_with(base.as_ref().as_std())
     }
 
-    /// Returns whether `child` is a suffix, by whole components.
+    /// Returns whether `child` is a suffix of the path. Only whole components match.
     pub fn ends_with<P: AsRef<Path>>(&self, child: P) -> bool {
         self.inner.ends_with(child.as_ref().as_std())
     }
@@ -130,17 +130,17 @@ impl Path {
         self.inner.extension()
     }
 
-    /// Returns this path with `path` appended, or `path` if that is absolute.
+    /// Returns this path with `path` appended, or `path` itself if it is absolute.
     pub fn join<P: AsRef<Path>>(&self, path: P) -> PathBuf {
         PathBuf::from(self.inner.join(path.as_ref().as_std()))
     }
 
-    /// Returns the path with another file name.
+    /// Returns a copy of the path with the file name replaced.
     pub fn with_file_name<S: AsRef<OsStr>>(&self, file_name: S) -> PathBuf {
         PathBuf::from(self.inner.with_file_name(file_name))
     }
 
-    /// Returns the path with another extension.
+    /// Returns a copy of the path with the extension replaced.
     pub fn with_extension<S: AsRef<OsStr>>(&self, extension: S) -> PathBuf {
         PathBuf::from(self.inner.with_extension(extension))
     }
@@ -155,12 +155,12 @@ impl Path {
         Iter::new(self.components())
     }
 
-    /// Returns a value that displays the path, with bytes that are not UTF-8 replaced.
+    /// Returns a value that displays the path with invalid UTF-8 replaced.
     pub fn display(&self) -> Display<'_> {
         self.inner.display()
     }
 
-    /// Converts a box to an owned path without copying it.
+    /// Converts a boxed path into a [`PathBuf`] without copying it.
     pub fn into_path_buf(self: Box<Path>) -> PathBuf {
         PathBuf::from(Path::unwrap_box(self).into_path_buf())
     }
@@ -181,7 +181,7 @@ impl Path {
         fs::symlink_metadata(self).await
     }
 
-    /// Returns the absolute path without symbolic links: realpath(3).
+    /// Returns the absolute path with all symbolic links resolved: realpath(3).
     ///
     /// # Errors
     /// Returns the OS error, with the path in its text.
@@ -197,7 +197,7 @@ impl Path {
         fs::read_link(self).await
     }
 
-    /// Returns the entries of a directory.
+    /// Returns a stream of the entries of the directory.
     ///
     /// # Errors
     /// Returns the OS error, with the path in its text.
@@ -210,12 +210,12 @@ impl Path {
         fs::metadata(self).await.is_ok()
     }
 
-    /// Returns whether the path is that of a regular file.
+    /// Returns whether the path refers to a regular file.
     pub async fn is_file(&self) -> bool {
         fs::metadata(self).await.is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// Returns whether the path is that of a directory.
+    /// Returns whether the path refers to a directory.
     pub async fn is_dir(&self) -> bool {
         fs::metadata(self).await.is_ok_and(|metadata| metadata.is_dir())
     }

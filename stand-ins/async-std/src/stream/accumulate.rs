@@ -58,7 +58,7 @@ integers!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
 accumulate!(Sum sum 0.0, Add::add: f32 f64);
 accumulate!(Product product 1.0, Mul::mul: f32 f64);
 
-/// A stream of the items' values up to the first item without one, which is stored in `stop`.
+/// Returns a stream of the items' values. It ends at the first item without a value, and stores that item in `stop`.
 fn values<'a, S, T, V: 'a>(
     stream: S,
     stop: &'a mut Option<T>,
@@ -78,7 +78,7 @@ where
 
 macro_rules! of_fallible {
     ($trait:ident $method:ident) => {
-        /// Returns the result for all values, or the first error.
+        /// Combines the values of all items, or returns the first error.
         impl<T: $trait<U>, U, E> $trait<Result<U, E>> for Result<T, E> {
             fn $method<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Result<T, E>> + 'a>>
             where
@@ -95,7 +95,7 @@ macro_rules! of_fallible {
             }
         }
 
-        /// Returns the result for all values, or `None` if one is `None`.
+        /// Combines the values of all items, or returns `None` if an item is `None`.
         impl<T: $trait<U>, U> $trait<Option<U>> for Option<T> {
             fn $method<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Option<T>> + 'a>>
             where

@@ -1,4 +1,4 @@
-//! Collections of the items of streams. The traits have the form of async-std's, because dependents implement them.
+//! Collecting the items of a stream. The traits have the same signatures as async-std's, because dependents implement them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
@@ -21,9 +21,9 @@ pub trait FromStream<T: Send> {
         S::IntoStream: Send;
 }
 
-/// Types that can take the items of a stream.
+/// Collections that can be extended with the items of a stream.
 pub trait Extend<A> {
-    /// Adds all items.
+    /// Adds all items of `stream`.
     fn extend<'a, S>(&'a mut self, stream: S) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>
     where
         S: IntoStream<Item = A> + 'a,
@@ -118,7 +118,7 @@ of_vec!([T: Send] Box<[T]>);
 of_vec!([T: Send] Rc<[T]>);
 of_vec!([T: Send] Arc<[T]>);
 
-/// Collects all values, or returns the first error. The stream is not polled after it.
+/// Collects all values, or returns the first error. The stream is not polled after an error.
 impl<T: Send, E: Send, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, E> {
     fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
     where
@@ -139,7 +139,7 @@ impl<T: Send, E: Send, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, 
     }
 }
 
-/// Collects all values, or returns `None` if one is `None`. The stream is not polled after it.
+/// Collects all values, or returns `None` if an item is `None`. The stream is not polled after such an item.
 impl<T: Send, C: FromStream<T>> FromStream<Option<T>> for Option<C> {
     fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
     where

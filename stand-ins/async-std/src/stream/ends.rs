@@ -1,6 +1,6 @@
-//! Streams with two ends, and streams with a known length.
+//! Double-ended streams, streams of known length, and fused streams.
 //!
-//! The types of the futures have no names, as in async-std, where they are private.
+//! The methods return `impl Future`: in async-std the types of their futures are private.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -10,7 +10,7 @@ use super::{FromIter, Once, Pending, Stream};
 
 /// A stream that yields items from both ends.
 pub trait DoubleEndedStream: Stream {
-    /// Polls for the last remaining item: `poll_next` from the other end.
+    /// Attempts to return the last remaining item, as `poll_next` does for the first.
     fn poll_next_back(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 
     /// Returns the last remaining item.
@@ -21,7 +21,7 @@ pub trait DoubleEndedStream: Stream {
         poll_fn(|cx| Pin::new(&mut *self).poll_next_back(cx))
     }
 
-    /// Returns item `n` from the back, counted from 0.
+    /// Returns the item with index `n`, counted from 0 at the back.
     fn nth_back(&mut self, n: usize) -> impl Future<Output = Option<Self::Item>> + Unpin
     where
         Self: Unpin + Sized,
@@ -54,7 +54,7 @@ pub trait DoubleEndedStream: Stream {
         })
     }
 
-    /// Folds all items, from the back, into `accum` with `f`.
+    /// Combines all items, from the back, into one value: starts with `accum` and calls `f` with the value so far and each item.
     fn rfold<B, F>(self, accum: B, f: F) -> impl Future<Output = B>
     where
         Self: Sized,
@@ -70,7 +70,7 @@ pub trait DoubleEndedStream: Stream {
         }
     }
 
-    /// Folds all items, from the back, into `accum` with `f`, up to the first error of `f`.
+    /// Combines the items like [`rfold`](DoubleEndedStream::rfold), but stops at the first error of `f` and returns it.
     fn try_rfold<B, F, E>(self, accum: B, f: F) -> impl Future<Output = Result<B, E>>
     where
         Self: Sized,
@@ -111,10 +111,10 @@ pub trait ExactSizeStream: Stream {
     /// Returns the number of remaining items.
     ///
     /// # Panics
-    /// Panics if `size_hint` returns two different numbers.
+    /// Panics if the lower and upper bounds of `size_hint` differ.
     fn len(&self) -> usize {
         let (lower, upper) = self.size_hint();
-        assert_eq!(upper, Some(lower), "the stream's size hint is exact");
+        assert_eq!(upper, Some(lower), "the size hint of an ExactSizeStream must be exact");
         lower
     }
 }

@@ -1,4 +1,4 @@
-//! [`Flatten`]: a stream of the items of streams.
+//! [`Flatten`]: flattens a stream of streams.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use pin_project_lite_02::pin_project;
 use super::{IntoStream, Stream};
 
 pin_project! {
-    /// The stream that `StreamExt::flatten` returns.
+    /// The stream returned by `StreamExt::flatten`.
     pub struct Flatten<S>
     where
         S: Stream,

@@ -1,4 +1,4 @@
-//! Streams: netpoll's types under async-std's names, and async-std's traits for collections and for streams with two ends.
+//! Streams: netpoll's types under async-std's names, and async-std's traits for collections and for double-ended streams.
 
 #[cfg(feature = "unstable")]
 mod accumulate;
@@ -30,6 +30,6 @@ pub use {
     },
 };
 
-/// The stream that [`successors`] returns.
+/// The stream returned by [`successors`].
 #[cfg(feature = "unstable")]
 pub type Successors<F, T> = netpoll::stream::Successors<T, F>;

@@ -1,4 +1,4 @@
-//! Streams of values that exist already. They have two ends, so they are types of this crate.
+//! Streams of existing values. They are types of this crate, because they are double-ended and netpoll's are not.
 
 use std::iter;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::Stream;
 
-/// The stream that [`from_iter`] returns.
+/// The stream returned by [`from_iter`].
 #[derive(Clone, Debug)]
 pub struct FromIter<I> {
     pub(super) iter: I,
@@ -31,7 +31,7 @@ impl<I: Iterator> Stream for FromIter<I> {
     }
 }
 
-/// The stream that [`once`] returns.
+/// The stream returned by [`once`].
 #[derive(Clone, Debug)]
 pub struct Once<T> {
     pub(super) item: iter::Once<T>,

@@ -1,4 +1,4 @@
-//! [`Condvar`]: waiting for a condition that other tasks make true under a lock.
+//! [`Condvar`]: a condition variable for tasks.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ impl WaitTimeoutResult {
 /// A condition variable for tasks: [`std::sync::Condvar`] for an async [`Mutex`](super::Mutex), without blocking.
 ///
 /// # Cancel safety
-/// A dropped wait has released the lock. If it had received a notification, another waiter gets it.
+/// If a wait is dropped, the lock stays released. A notification that the wait received is passed to another waiter.
 #[derive(Debug, Default)]
 pub struct Condvar {
     event: Event,
@@ -33,17 +33,17 @@ impl Condvar {
         Condvar { event: Event::new() }
     }
 
-    /// Releases the lock of `guard`, waits for a notification and takes the lock again. It may return without a notification.
+    /// Releases the lock of `guard`, waits for a notification and reacquires the lock. The wait may also end without a notification.
     pub async fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let mutex = MutexGuard::source(&guard);
-        // Notifications count from here on, while the lock is still held.
+        // The waiter is registered before the lock is released, so that no notification is lost.
         let notified = self.event.listen();
         drop(guard);
         notified.await;
         mutex.lock().await
     }
 
-    /// Waits until `condition` returns true for the locked value.
+    /// Waits until `condition` returns true for the protected value.
     pub async fn wait_until<'a, T, F>(&self, guard: MutexGuard<'a, T>, condition: F) -> MutexGuard<'a, T>
     where
         F: FnMut(&mut T) -> bool,
@@ -55,7 +55,7 @@ impl Condvar {
         guard
     }
 
-    /// Waits like [`wait`](Condvar::wait), for `duration` at most. Taking the lock again has no time limit.
+    /// Waits like [`wait`](Condvar::wait), but for at most `duration`. Reacquiring the lock is not limited in time.
     pub async fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -68,7 +68,7 @@ impl Condvar {
         (mutex.lock().await, WaitTimeoutResult(timed_out))
     }
 
-    /// Waits like [`wait_until`](Condvar::wait_until), for `duration` at most.
+    /// Waits like [`wait_until`](Condvar::wait_until), but for at most `duration`.
     pub async fn wait_timeout_until<'a, T, F>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -92,7 +92,7 @@ impl Condvar {
         }
     }
 
-    /// Wakes one waiter that was not woken by an earlier call.
+    /// Wakes one waiter, in addition to those woken by earlier calls.
     pub fn notify_one(&self) {
         self.event.notify_additional(1);
     }
