@@ -16,7 +16,7 @@ use netpoll::prelude::*;
 use netpoll::rt::{self, BlackBox, WorkerEvent, WorkerEventKind};
 use netpoll::task;
 
-/// The time before and after the longest turn that is shown.
+/// The time shown before and after the longest turn.
 const AROUND: Duration = Duration::from_millis(2);
 
 async fn echo(stream: TcpStream) -> io::Result<()> {

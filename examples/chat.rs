@@ -5,7 +5,7 @@
 //! nc 127.0.0.1 7000                                     # in several terminals
 //! ```
 //!
-//! Shows shared handles. Each client has one task, which reads from its stream and writes to all
+//! The example shows shared handles. Each client has one task, which reads from its stream and writes to all
 //! other streams. Any number of tasks may write to one stream at the same time, and `write_all`
 //! keeps their lines whole. There is no queue per client and no task that owns the writing side. A
 //! client that does not read delays the others once, by the write timeout: the task whose write times
@@ -61,7 +61,7 @@ pub(crate) async fn serve(listener: TcpListener, stop: impl Future + Send + 'sta
     Ok(())
 }
 
-/// Forwards the lines of a client until it leaves or sends a line that is too long.
+/// Forwards the lines of a client until it disconnects or sends a line that is too long.
 async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     stream.write_all(format!("you are {peer}\n").as_bytes()).await?;

@@ -6,7 +6,7 @@
 //! printf 'hi\n' | nc -q1 127.0.0.1 7000
 //! ```
 //!
-//! Shows `net::serve`: an accept loop that waits while the process is out of descriptors, with one task
+//! The example shows `net::serve`: an accept loop that waits while the process is out of descriptors, with one task
 //! per connection. Ctrl-C or SIGTERM stops the server. It then still echoes the data that clients have
 //! already sent, followed by end of stream.
 

@@ -6,9 +6,9 @@
 //! nc 127.0.0.1 7000                                                   # and wait
 //! ```
 //!
-//! Shows the read deadline: a point in time, stored in the socket, after which every read fails,
-//! including a read that is already waiting. It is moved before each read, which costs one atomic swap
-//! and no timer. The write timeout is like std's: a duration, counted from the moment when a write begins
+//! The example shows the read deadline: a point in time, stored in the socket, after which every read fails,
+//! including a read that is already waiting. The server moves the deadline before each read, which costs
+//! one atomic swap and no timer. The write timeout is like std's: a duration, counted from the moment when a write begins
 //! to wait. It ends the connection of a client that sends but does not read. Ctrl-C or SIGTERM stops the
 //! server.
 

@@ -5,7 +5,7 @@
 //! cargo run --release --example happy_eyeballs -- example.org:80  # or the addresses of a name
 //! ```
 //!
-//! Shows `Dialer`: the stagger, the control hook, which is called for each socket before it connects,
+//! The example shows `Dialer`: the stagger, the control hook, which is called for each socket before it connects,
 //! and a timeout for the whole dial. The unreachable address is that of a listener with a full queue,
 //! which does not answer. It is an IPv6 address if this host has IPv6.
 

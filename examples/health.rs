@@ -5,7 +5,7 @@
 //! cargo run --release --example health -- 1000 300
 //! ```
 //!
-//! Shows `rt::Lane::Control`: a control task serves the listener of the health checks, and the tasks of
+//! The example shows `rt::Lane::Control`: a control task serves the listener of the health checks, and the tasks of
 //! its connections inherit the lane. The checks are served first by tasks of the lane `Normal`, and then
 //! by tasks of the lane `Control`. The output is the time of a check.
 

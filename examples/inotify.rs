@@ -6,7 +6,7 @@
 //! cargo run --release --example inotify -- /tmp 10      # ten events
 //! ```
 //!
-//! Shows `io::AsyncFd`, which can wait on any descriptor that epoll accepts, with deadlines like those of
+//! The example shows `io::AsyncFd`, which can wait on any descriptor that epoll accepts, with deadlines like those of
 //! a socket.
 
 #[cfg(target_os = "linux")]

@@ -7,8 +7,8 @@
 //! cargo run --release --example port_scan -- localhost 1-1024 100 0.2  # 100 at a time, 0.2 s each
 //! ```
 //!
-//! Scan only your own hosts. Shows a `Dialer` that tasks share, without the socket options that a probe
-//! does not need, and how to limit concurrency: each task takes the next port from a counter.
+//! Scan only your own hosts. The example shows a `Dialer` that tasks share, without the socket options that
+//! a probe does not need, and how to limit concurrency: each task takes the next port from a counter.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //! curl -H 'Host: example.com' http://127.0.0.1:8080/
 //! ```
 //!
-//! Shows `copy_bidirectional_with`: splice(2) between the sockets, half-close, and a limit for idle
+//! The example shows `copy_bidirectional_with`: splice(2) between the sockets, half-close, and a limit for idle
 //! connections. The third argument is this limit in seconds; the default is 300. After Ctrl-C or
 //! SIGTERM, connections have ten seconds to end.
 

@@ -7,7 +7,7 @@
 //! redis-benchmark -p 7000 -t set,get -n 1000000 -P 16
 //! ```
 //!
-//! Shows gathered writes (`auto_cork`). A client may send many commands before it reads a response. The
+//! The example shows gathered writes (`auto_cork`). A client may send many commands before it reads a response. The
 //! server simply writes each response separately, but the responses to all commands of one read are
 //! sent with one system call. `-- ADDRESS plain` disables this for comparison. A third argument is the
 //! number of workers. Ctrl-C or SIGTERM stops the server.
@@ -53,7 +53,7 @@ pub(crate) async fn serve(addr: &str, gather: bool, stop: impl Future + Send + '
     Ok(())
 }
 
-/// Executes the commands of one client until it leaves.
+/// Executes the commands of one client until it disconnects.
 async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
     let (mut buf, mut filled, mut answer) = (vec![0; 16 << 10], 0, Vec::new());
     loop {
@@ -117,7 +117,7 @@ fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
     Ok(Some((words, at)))
 }
 
-/// Returns the line at `from` without its line end, and the index after it.
+/// Returns the line at `from` without its line terminator, and the index after the terminator.
 fn line(bytes: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let end = from + bytes[from..].iter().position(|byte| *byte == b'\n')?;
     let line = &bytes[from..end];

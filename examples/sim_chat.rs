@@ -6,8 +6,8 @@
 //! cargo run --release --features sim --example sim_chat -- 17 chat.svg   # the picture as SVG
 //! ```
 //!
-//! Each simulation has a server and three clients. Two clients talk, the network loses packets, and the third client is cut off for some time. It
-//! receives the lines of the others afterwards, unless its connection fails. It never receives a part of a line, and no line twice.
+//! Each simulation has a server and three clients. Two clients send lines, the network loses packets, and the third client is cut off for some time.
+//! Afterwards it receives the lines of the others, unless its connection fails. It never receives part of a line, nor a line twice.
 
 #[path = "chat.rs"]
 mod chat;

@@ -6,7 +6,7 @@
 //! printf 'hi\n' | nc -u -w1 127.0.0.1 7000
 //! ```
 //!
-//! Shows `recv_many` and `send_many`, receive and segmentation offload if the kernel supports them, and
+//! The example shows `recv_many` and `send_many`, receive and segmentation offload if the kernel supports them, and
 //! replies from the address to which the request was sent. Ctrl-C or SIGTERM stops the server.
 
 use netpoll::net::{RecvBatch, SendBatch, UdpSocket};

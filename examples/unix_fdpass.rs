@@ -6,7 +6,7 @@
 //! cargo run --release --example unix_fdpass -- 127.0.0.1:8000 4
 //! ```
 //!
-//! Shows descriptors in messages (one byte per connection, with its descriptor), the peer's credentials,
+//! The example shows descriptors in messages (one byte per connection, with its descriptor), the peer's credentials,
 //! and sockets created from received descriptors. A worker sends a greeting and then echoes. When Ctrl-C
 //! or SIGTERM stops the parent, it closes the workers' sockets. Each worker then echoes the data that its
 //! clients have already sent, and exits.
@@ -51,7 +51,7 @@ async fn parent(addr: &str, workers: usize) -> io::Result<()> {
             }
         }
     };
-    // When it ends, it drops the sockets, which ends the workers.
+    // When the server ends, it drops the handler and with it the sockets, which ends the workers.
     net::serve(listener, hand_out).until(stop).await?;
     task::spawn_blocking(|| children.into_iter().try_for_each(|mut child| child.wait().map(drop))).await
 }

@@ -68,8 +68,8 @@
 //! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
 //! * `serde`: [`rt::Snapshot`] and [`rt::Metrics`] implement `Serialize`.
 //! * `tracing`: events and spans for `tracing`: accepts, dials, closes, deadlines, tasks, shutdown.
-//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for the streams, without tokio's runtime, for
-//!   libraries such as h2 and tokio-postgres.
+//! * `tokio-io`: the streams implement tokio's `AsyncRead` and `AsyncWrite`, without tokio's runtime,
+//!   for libraries such as h2 and tokio-postgres.
 //!
 //! Separate crates:
 //! * `netpoll-hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server that also
@@ -99,7 +99,7 @@
 //! * In a child of fork(2) that has not called exec(2), every operation fails.
 //!
 //! The environment variable `NETPOLL_BACKEND` selects the system call that waits for sockets:
-//! `epoll`, `kqueue` or `poll`. The default is the best one that the system has.
+//! `epoll`, `kqueue` or `poll`. The default is the best one that the system supports.
 //!
 //! [`write_all`]: net::TcpStream::write_all
 #![deny(unsafe_code)]
@@ -129,8 +129,8 @@ pub mod time;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 
-// Modules of async-std that this crate does not have. The compiler's error for a use of such a name
-// shows its line here. `os::unix` and `stream` have similar lists.
+// Modules of async-std that this crate does not have. If a program uses such a name, the compiler's
+// error shows its line here. `os::unix` and `stream` have similar lists.
 #[cfg(false)]
 pub mod channel {} // absent: use the crate async-channel
 #[cfg(false)]

@@ -63,7 +63,7 @@ kinds! {
     INTERRUPT = SIGINT;
     /// SIGTERM: a service manager or kill(1) asks the process to terminate.
     TERMINATE = SIGTERM;
-    /// SIGHUP: the terminal was closed, or the configuration should be read again.
+    /// SIGHUP: the terminal was closed, or the program should reload its configuration.
     HANGUP = SIGHUP;
     /// SIGQUIT: Ctrl-\ was typed.
     QUIT = SIGQUIT;
@@ -141,7 +141,7 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Creates a listener for signals of `kind`. It receives signals that arrive from this call on.
+    /// Creates a listener for signals of `kind`. It receives signals that arrive after this call.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a number that is not a signal; for SIGKILL and SIGSTOP, which
@@ -155,8 +155,8 @@ impl Signal {
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
-        // An empty send. The first send of a process selects the system call entry with dladdr(3), which a
-        // handler must not call.
+        // This sends no bytes. The first send of a process calls dladdr(3) to choose how system calls are
+        // made, and a signal handler must not call dladdr(3).
         sys::socket::send(sender.as_fd(), &[], 0)?;
         // A child of fork(2) shares the socket: it must not notify the parent of its own signals.
         fork::watch(|| runtime().disown());
@@ -191,7 +191,8 @@ impl Signal {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// Polls for the next signal, like [`recv`](Signal::recv).
+    /// Attempts to receive the next signal, as [`recv`](Signal::recv) does. If none has arrived, returns
+    /// `Pending` and wakes the task when a signal arrives.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Any number of bytes counts as one signal, because signals are merged.
         let mut merged = [0; 64];
@@ -228,8 +229,8 @@ impl fmt::Debug for Signal {
 /// poll, the signal no longer terminates the process.
 ///
 /// # Errors
-/// The call returns the errors of [`Signal::new`], so that a server does not start if it could not be
-/// stopped. The future returns the errors of [`Signal::recv`].
+/// The call returns the errors of [`Signal::new`], so that a server that could not be stopped does not
+/// start. The future returns the errors of [`Signal::recv`].
 ///
 /// # Cancel safety
 /// A signal that arrives while no such future exists is lost. To receive every signal, keep a

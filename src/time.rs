@@ -6,7 +6,7 @@
 //! | limit the time of any future | [`future::timeout`](crate::future::timeout()) |
 //! | limit the time of socket operations | `set_read_deadline` and similar methods, see [deadlines](crate::guide::deadlines) |
 //! | repeat an action periodically | [`stream::interval`](crate::stream::interval) |
-//! | move the end of a sleep, or poll a sleep in your own future | [`Sleep`] |
+//! | reset a sleep, or poll a sleep in your own future | [`Sleep`] |
 //!
 //! # Examples
 //! ```

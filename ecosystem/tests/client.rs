@@ -44,7 +44,7 @@ fn client_reuses_connections_over_http1() {
     run(async {
         let server = start(&mut Server::new()).await;
         let client = Connector::new().client::<Full<Bytes>>();
-        // A connection returns to the pool some time after the end of the response. A request before that opens another connection.
+        // A connection returns to the pool some time after the end of the response. A request that is sent earlier opens another connection.
         let mut reused = 0;
         while reused < 5 {
             let opened = server.seen.connections.load(Ordering::SeqCst);
@@ -122,7 +122,7 @@ fn client_runs_under_any_executor() {
     };
     assert_eq!(futures::executor::block_on(ask()), "hello");
     assert_eq!(smol::block_on(ask()), "hello");
-    // tokio's runtime without its I/O and timers.
+    // This runtime of tokio has neither I/O nor timers.
     let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(tokio.block_on(ask()), "hello");
     run(server.stop()).unwrap();

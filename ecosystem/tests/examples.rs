@@ -79,7 +79,7 @@ fn h2load(url: &str) -> Option<String> {
     Some(String::from_utf8(output.stdout).expect("UTF-8 output"))
 }
 
-/// Every request of wrk and h2load, as far as they are installed, gets a successful response.
+/// Every request from wrk and h2load succeeds. A tool that is not installed is skipped.
 #[test]
 fn http_hello_survives_load() {
     let server = Example::start("http_hello", &["127.0.0.1:0"]);
@@ -138,7 +138,7 @@ fn axum_websocket_talks_to_the_websocket_example() {
 }
 
 #[test]
-fn grpc_hello_asks_itself_and_answers_curl() {
+fn grpc_hello_calls_itself_and_answers_curl() {
     let (status, output) = Example::start("grpc_hello", &[]).end();
     assert!(status.success(), "{status}: {output}");
     assert!(output.ends_with("Hello, gRPC!\n"), "{output}");

@@ -59,7 +59,7 @@ fn lookup_works_under_smol() {
 }
 
 /// Sockets and timers of tokio and smol work in netpoll's tasks and communicate with netpoll's sockets. tokio's runtime must be entered
-/// only to create its sockets and timers. Those of smol are driven by their own thread.
+/// only to create its sockets and timers. A thread of smol drives smol's sockets and timers.
 #[test]
 fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

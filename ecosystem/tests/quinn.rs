@@ -1,4 +1,4 @@
-//! Tests of QUIC by quinn over netpoll's sockets: transfers, offload, many connections, peers on smol's runtime and of another library,
+//! Tests of QUIC by quinn over netpoll's sockets: transfers, offload, many connections, a peer on smol's runtime, a peer of another library,
 //! other executors, deadlines and closing.
 
 #[path = "../../tests/common/mod.rs"]
@@ -235,7 +235,7 @@ fn close_and_deadlines_apply_through_quinn() {
             }
             assert!(accept.await, "the endpoint is closed");
             let error = ended.await;
-            // The second error, if the connection was about to send.
+            // The connection ends with `LocallyClosed` if it was about to send.
             assert!(matches!(error, ConnectionError::TransportError(_) | ConnectionError::LocallyClosed), "{error:?}");
         }
     });
@@ -293,7 +293,7 @@ fn moving_timer_later_arms_nothing() {
 /// Returns the number of open sockets of this process.
 fn sockets() -> usize {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
-    // A descriptor may be closed meanwhile.
+    // A descriptor may be closed while this function runs.
     let links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
     links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
 }

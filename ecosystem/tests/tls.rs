@@ -150,7 +150,7 @@ fn force_close_applies_through_tls() {
     });
 }
 
-/// Echoes single bytes through TLS. After an `s`, it waits forever.
+/// Echoes single bytes through TLS. After the byte `s`, waits forever.
 async fn echo_bytes(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Infallible> {
     let mut tls = acceptor.accept(stream).await?;
     let mut byte = [0];

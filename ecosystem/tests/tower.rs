@@ -1,5 +1,5 @@
 //! Tests of tower's services on `netpoll_hyper::Server`: an axum `Router` over HTTP/1 and HTTP/2, one service per connection, services that
-//! are not ready at once, and failures.
+//! are not ready immediately, and failures.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -216,7 +216,7 @@ fn axum_handler_learns_the_peer_of_its_connection() {
     });
 }
 
-/// A service whose clones are ready at their third poll, and must not be called before.
+/// A service whose clones become ready at their third poll and must not be called earlier.
 #[derive(Debug, Default)]
 struct Lazy {
     polls: usize,

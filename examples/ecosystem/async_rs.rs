@@ -1,11 +1,11 @@
-//! Runs code that is written for the traits of async-rs on netpoll: an adapter, and a program that uses
-//! only the traits.
+//! Runs code that is written for the traits of async-rs on netpoll: an adapter implements the traits, and
+//! the program uses only them.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example async_rs
 //! ```
 //!
-//! Shows implementations of `Executor` and `Reactor`: tasks that can be detached and cancelled, timers,
+//! The example shows implementations of `Executor` and `Reactor`: tasks that can be detached and cancelled, timers,
 //! streams, and any descriptor that epoll accepts.
 
 use std::future::Future;
@@ -99,7 +99,7 @@ struct Registered<H> {
     handle: H,
 }
 
-// The handle is not pinned.
+// The handle is never pinned.
 impl<H> Unpin for Registered<H> {}
 
 impl<H: Read> AsyncRead for Registered<H> {

@@ -5,7 +5,7 @@
 //! cargo run --release -p netpoll-ecosystem --example websocket -- 127.0.0.1:7080 hello
 //! ```
 //!
-//! Shows hyper's upgrade in an axum handler, and async-tungstenite on the upgraded connection in a
+//! The example shows hyper's upgrade in an axum handler, and async-tungstenite on the upgraded connection in a
 //! netpoll task. Ctrl-C or SIGTERM stops the server. Upgraded connections end with the process.
 
 use async_tungstenite::WebSocketStream;

@@ -5,7 +5,7 @@
 //! cargo run --release -p netpoll-ecosystem --example grpc_hello -- 127.0.0.1:50051    # the server
 //! ```
 //!
-//! Shows how to replace tonic's transport: in the server with `service_fn` and
+//! The example shows how to replace tonic's transport: in the server with `service_fn` and
 //! `netpoll_hyper::Server`, in the client with a tower service around hyper's `SendRequest`. The codec is
 //! for one message type; prost's codec is used in the same way. Ctrl-C or SIGTERM stops the server.
 //!

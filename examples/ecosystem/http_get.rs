@@ -5,7 +5,7 @@
 //! cargo run --release -p netpoll-ecosystem --example http_get -- --ca certificate.pem https://localhost:8443/
 //! ```
 //!
-//! Shows hyper-util's client with `netpoll_hyper::Connector`: pooled connections, HTTP/1 or HTTP/2 as
+//! The example shows hyper-util's client with `netpoll_hyper::Connector`: pooled connections, HTTP/1 or HTTP/2 as
 //! negotiated by ALPN, Happy Eyeballs, and one time limit per request. The client also works under any
 //! other executor.
 

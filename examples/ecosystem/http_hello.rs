@@ -8,7 +8,7 @@
 //! h2load -c64 -m10 -n100000 http://127.0.0.1:8080/
 //! ```
 //!
-//! Shows `netpoll_hyper::Server` and its graceful shutdown: after Ctrl-C or SIGTERM it stops accepting
+//! The example shows `netpoll_hyper::Server` and its graceful shutdown: after Ctrl-C or SIGTERM it stops accepting
 //! connections, and answers the requests in progress.
 
 use std::convert::Infallible;

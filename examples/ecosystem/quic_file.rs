@@ -5,7 +5,7 @@
 //! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md /tmp/copy.md   # a file, and its copy
 //! ```
 //!
-//! Shows `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets, and use the
+//! The example shows `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets, and use the
 //! kernel's offload in both directions.
 
 use std::error::Error;

@@ -6,7 +6,7 @@
 //! openssl s_client -quiet -connect 127.0.0.1:7443 -servername localhost -CAfile certificate.pem
 //! ```
 //!
-//! Shows that deadlines belong to the socket. They are set on a clone of the stream, and end a handshake
+//! The example shows that deadlines belong to the socket. They are set on a clone of the stream, and end a handshake
 //! that hangs and the connection of a silent client, although rustls does not know about them. After
 //! Ctrl-C or SIGTERM, connections have five seconds to end.
 

@@ -6,7 +6,7 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! Shows `Server`, `RuntimeTrait` and `Transport` of trillium-server-common over netpoll's listener and
+//! The example shows `Server`, `RuntimeTrait` and `Transport` of trillium-server-common over netpoll's listener and
 //! streams, with HTTP/1, HTTP/2 and a graceful shutdown: after Ctrl-C or SIGTERM the server stops
 //! accepting connections, and answers the requests in progress. QUIC is not supported, so
 //! `UdpTransport` is `()`.

@@ -5,7 +5,7 @@
 //! cargo run --release -p netpoll-ecosystem --example websocket -- 127.0.0.1:7080 hello    # the client: sends words, prints the replies
 //! ```
 //!
-//! Shows a protocol library for futures-io that works with netpoll's streams without an adapter, and a
+//! The example shows a protocol library for futures-io that works with netpoll's streams without an adapter, and a
 //! read deadline on the socket that is moved with every message. Ctrl-C or SIGTERM stops the server
 //! after it has answered the messages that have arrived.
 

@@ -1,13 +1,13 @@
-//! Functions of the programs of docs/HANGS.md, each of which hangs or is slow for a known reason. Run one with
+//! Functions shared by the programs in docs/HANGS.md, each of which hangs or is slow for a known reason. Run one with
 //! `NETPOLL_INSPECT=/tmp/hang.sock` and inspect it with `netpoll-top /tmp/hang.sock`.
 //!
-//! Each exits after ten minutes, or after `NETPOLL_HANG_SECONDS`.
+//! Each program exits after ten minutes, or after the time in `NETPOLL_HANG_SECONDS`.
 
 use std::time::Duration;
 
 use netpoll::task::{self, JoinHandle};
 
-/// The time in seconds after which a program exits, unless the environment sets another one.
+/// The time in seconds after which a program exits, unless the environment sets another time.
 const BOUND_SECONDS: u64 = 600;
 
 /// The exit code of a program that has reached its time limit.

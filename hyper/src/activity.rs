@@ -180,7 +180,7 @@ where
 }
 
 pin_project! {
-    /// The future of a response, with its request counted as in progress.
+    /// The future of a response. Its request counts as in progress until the response ends.
     pub(super) struct Answering<F> {
         #[pin]
         future: F,

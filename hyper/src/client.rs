@@ -71,7 +71,7 @@ const IDLE: Duration = Duration::from_secs(90);
 ///     task::spawn(netpoll_hyper::serve(listener, service_fn(hello)));
 ///
 ///     let client = Connector::new().client::<String>();
-///     // Both requests use one connection: an answer that was read to its end frees its connection.
+///     // Both requests use one connection: it returns to the pool when the response was read to its end.
 ///     for _ in 0..2 {
 ///         let response = client.get(url.clone()).await?;
 ///         assert_eq!(response.into_body().collect().await?.to_bytes(), "hello");
@@ -112,7 +112,8 @@ impl Connector {
         self
     }
 
-    /// Sets the TLS configuration for connections to `https` addresses. Without it they fail.
+    /// Sets the TLS configuration for connections to `https` addresses. Without it, requests to such
+    /// addresses fail.
     ///
     /// If `config` has no ALPN protocols, this sets `h2` and `http/1.1`.
     #[cfg(feature = "rustls")]
@@ -144,8 +145,8 @@ impl Connector {
         Connector::builder().build(self)
     }
 
-    /// Returns hyper-util's builder with the settings of [`client`](Connector::client), which can be
-    /// changed; `build(connector)` then creates a client. The executor and the timers are netpoll's.
+    /// Returns hyper-util's builder with the settings of [`client`](Connector::client), which the caller
+    /// can change before `build(connector)` creates a client. The executor and the timers are netpoll's.
     pub fn builder() -> Builder {
         let mut builder = Client::<(), ()>::builder(Executor);
         builder.timer(Timer).pool_timer(Timer).pool_idle_timeout(IDLE);

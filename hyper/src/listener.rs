@@ -44,9 +44,9 @@ pub trait Listener {
 
 /// A view of the socket of a connection. It shows the server events that TLS or an HTTP library hides.
 ///
-/// With this view a server drops the handler of an HTTP/1 request when the peer resets the connection
-/// or [`force_close`](TcpStream::force_close) closes it. And when the server stops, it answers a
-/// request that has arrived even if the runtime has not been notified of it.
+/// With this view, a server drops the handler of an HTTP/1 request when the peer resets the connection
+/// or [`force_close`](TcpStream::force_close) closes it. A stopping server also answers a request that
+/// has arrived but of which the runtime has not been notified yet.
 ///
 /// # Examples
 /// A listener that wraps another one passes on the view of the underlying stream:

@@ -193,7 +193,7 @@ fn reset_and_force_close_drop_the_handler() {
     });
 }
 
-/// The parts are of a first head and of a later head, and of HTTP/2 before and after its preface.
+/// The clients have sent part of their first head, part of a later head, part of HTTP/2's preface, or the preface but no complete request.
 #[test]
 fn part_of_a_head_does_not_hold_a_stopping_server() {
     run(async {
@@ -206,7 +206,7 @@ fn part_of_a_head_does_not_hold_a_stopping_server() {
         }
         let settings = server.connect().await;
         settings.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
-        // HEADERS without the end of the headers.
+        // A HEADERS frame without the flag END_HEADERS.
         let headers = server.connect().await;
         headers.write_all(&[PREFACE, SETTINGS, b"\0\0\x01\x01\0\0\0\0\x01\x82"].concat()).await.unwrap();
         streams.extend([settings, headers]);
@@ -224,7 +224,7 @@ fn part_of_a_head_does_not_hold_a_stopping_server() {
     });
 }
 
-/// Is ready when it is polled while `flag` is set.
+/// Completes when it is polled while `flag` is set.
 async fn until(flag: &AtomicBool) {
     poll_fn(|_| if flag.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
@@ -324,7 +324,7 @@ fn grace_ends_a_server_whose_listener_is_at_its_limit() {
 }
 
 #[test]
-fn queued_request_is_answered_if_the_listener_has_room_within_the_grace() {
+fn queued_request_is_answered_if_it_is_accepted_within_the_grace_period() {
     run(async {
         let ended = stop_at_limit_of_listener(HOUR, async |first, queued, seen| {
             seen.let_go.store(1, Ordering::SeqCst);
@@ -505,7 +505,7 @@ fn http2_connection_without_requests_is_closed() {
         silent.write_all(PREFACE).await.unwrap();
         let settings = server.connect().await;
         settings.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
-        // HEADERS without the end of the headers: no request.
+        // A HEADERS frame without the flag END_HEADERS is not a request.
         let headers = server.connect().await;
         headers.write_all(&[PREFACE, SETTINGS, b"\0\0\x01\x01\0\0\0\0\x01\x82"].concat()).await.unwrap();
         for stream in [silent, settings, headers] {
@@ -526,7 +526,7 @@ async fn handshake(addr: SocketAddr) -> (Client, impl Future<Output = hyper::Res
 }
 
 #[test]
-fn http2_request_may_take_longer_than_the_limit_of_heads() {
+fn http2_request_may_take_longer_than_the_head_limit() {
     run(with_some_limit(async |limit| {
         let server = start(Server::new().header_read_timeout(limit).grace(HOUR)).await;
         let (mut sender, connection) = handshake(server.addr).await;
@@ -551,7 +551,7 @@ fn http2_request_may_take_longer_than_the_limit_of_heads() {
 
 /// A tunnel has no further requests after the CONNECT request.
 #[test]
-fn http2_tunnel_outlives_the_limit_of_heads() {
+fn http2_tunnel_outlives_the_head_limit() {
     run(with_some_limit(async |limit| {
         let listener = Arc::new(common::listener().await);
         let addr = listener.local_addr().unwrap();
@@ -595,7 +595,7 @@ fn http2_tunnel_outlives_the_limit_of_heads() {
 
 /// An upgraded stream belongs to the service: shutting it down must not discard bytes that the peer sends.
 #[test]
-fn upgraded_stream_reads_on_after_its_shutdown() {
+fn upgraded_stream_can_be_read_after_its_shutdown() {
     run(async {
         let listener = Arc::new(common::listener().await);
         let addr = listener.local_addr().unwrap();

@@ -194,7 +194,7 @@ impl Write for Counted {
 }
 
 #[test]
-fn head_and_body_leave_in_one_vectored_write() {
+fn head_and_body_are_sent_in_one_vectored_write() {
     run(async {
         let (client, server) = pair().await;
         let (vectored, plain) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -221,14 +221,14 @@ fn timer_resets_sleeps_in_place() {
         let mut sleep = Timer.sleep(Duration::from_secs(3600));
         let place = std::ptr::from_ref(&*sleep).cast::<()>();
         assert!(poll_once(&mut sleep).await.is_pending());
-        // Moves the armed sleep to an earlier time, to a later time, and to a still later time.
+        // The armed sleep is reset to an earlier time, to a later time, and to a still later time.
         Timer.reset(&mut sleep, at(5));
         assert!(poll_once(&mut sleep).await.is_pending() || start.elapsed() >= Duration::from_millis(5));
         Timer.reset(&mut sleep, at(10));
         Timer.reset(&mut sleep, at(30));
         sleep.as_mut().await;
         assert!(start.elapsed() >= Duration::from_millis(30));
-        // Resets the sleep after its end.
+        // The sleep is reset after its end.
         Timer.reset(&mut sleep, at(40));
         sleep.as_mut().await;
         assert!(start.elapsed() >= Duration::from_millis(40));
@@ -386,7 +386,7 @@ fn missing_request_head_ends_connection() {
     }));
 }
 
-/// The head of every request has a time limit, but requests do not create timers: the connection's timer is moved.
+/// The head of every request has a time limit, but requests do not create timers: the connection's timer is reset.
 #[test]
 fn header_timeout_costs_no_timer_per_request() {
     common::child("header_timeout_costs_no_timer_per_request", || {
@@ -414,7 +414,7 @@ fn service_panic_ends_only_its_connection() {
         send(&victim, "/panic").await;
         assert_eq!(victim.read(&mut [0; 1]).await.map_or(0, |count| count), 0);
         assert_hello(&bystander).await;
-        // The connection is no longer counted; otherwise the server would not end.
+        // The server ends, so it no longer counts the connection.
         server.stop().await.unwrap();
     });
 }

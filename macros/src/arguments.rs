@@ -12,9 +12,9 @@ pub(crate) struct Arguments {
     pub(crate) path: Option<TokenStream>,
     /// The number of worker threads.
     pub(crate) workers: Option<Literal>,
-    /// The span of the word `sim`: the test runs in a simulation.
+    /// The span of the word `sim`, if present: the test runs in a simulation.
     pub(crate) sim: Option<Span>,
-    /// The span of the word `paused`: the test has a virtual clock and real sockets.
+    /// The span of the word `paused`, if present: the test has a virtual clock and real sockets.
     pub(crate) paused: Option<Span>,
     /// The number of seeds with which the test runs.
     pub(crate) seeds: Option<Literal>,
@@ -91,10 +91,10 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
             (_, Some(value)) if value.to_string() == "\"multi_thread\"" => {}
             _ => {
                 let instead = match attribute {
-                    Attribute::Main => "leave `flavor` out, or say `workers = 1`",
-                    Attribute::Test => "leave `flavor` out",
+                    Attribute::Main => "remove `flavor`, or use `workers = 1`",
+                    Attribute::Test => "remove `flavor`",
                 };
-                return Err(Error::new(name.span(), format!("there is one kind of runtime: {instead}")));
+                return Err(Error::new(name.span(), format!("there is only one kind of runtime: {instead}")));
             }
         }
         seen.push(ident);
@@ -105,17 +105,17 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
         }
     }
     if let (None, Some(seeds)) = (parsed.sim, &parsed.seeds) {
-        return Err(Error::new(seeds.span(), "`seeds` belongs to a simulation: `sim, seeds = N`"));
+        return Err(Error::new(seeds.span(), "`seeds` requires a simulation: `sim, seeds = N`"));
     }
     if let (Some(_), Some(paused)) = (parsed.sim, parsed.paused) {
-        return Err(Error::new(paused, "the clock of a simulation is virtual already: leave `paused` out"));
+        return Err(Error::new(paused, "the clock of a simulation is already virtual: remove `paused`"));
     }
     Ok(parsed)
 }
 
 /// Parses a decimal number that is at least 1.
 fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
-    let expected = "expected a number of seeds from 1 up, such as `seeds = 100`";
+    let expected = "expected a number of seeds, at least 1, such as `seeds = 100`";
     match value {
         Some(TokenTree::Literal(literal)) if literal.to_string().parse().is_ok_and(|seeds: u64| seeds > 0) => {
             Ok(literal)
@@ -127,7 +127,7 @@ fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
 
 /// Parses a decimal number that is at least 1. The upper limit is checked when the program starts.
 fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
-    let expected = "expected a number of threads from 1 up, such as `workers = 4`";
+    let expected = "expected a number of threads, at least 1, such as `workers = 4`";
     match value {
         Some(TokenTree::Literal(literal)) if literal.to_string().parse().is_ok_and(|workers: u32| workers > 0) => {
             Ok(literal)
@@ -166,10 +166,7 @@ fn plain_path(path: Vec<TokenTree>, accepted: &str) -> Result<TokenStream, Error
 fn quoted_path(literal: &Literal, accepted: &str) -> Result<TokenStream, Error> {
     let text = unquote(literal).ok_or_else(|| not_a_path(literal.span(), accepted))?;
     if !is_path(&text) {
-        return Err(Error::new(
-            literal.span(),
-            format!("`{text}` is not a path: segments are names, with `::` between"),
-        ));
+        return Err(Error::new(literal.span(), format!("`{text}` is not a path: expected names separated by `::`")));
     }
     let tokens: TokenStream = text.parse().map_err(|_| not_a_path(literal.span(), accepted))?;
     let place = |mut token: TokenTree| {

@@ -21,7 +21,7 @@ pub(crate) fn expand(attribute: Attribute, arguments: TokenStream, item: TokenSt
         Err(error) => {
             let mut tokens = error.into_tokens();
             if attribute == Attribute::Main {
-                // Avoids a second error, about a program without `main`.
+                // This avoids a second error about a missing `main`.
                 tokens.extend(parse_ours("fn main() {}"));
             }
             tokens

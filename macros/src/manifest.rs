@@ -27,7 +27,7 @@ fn find(dir: &Path) -> Option<String> {
     let names: Vec<(&str, String)> =
         dependencies(&values).filter_map(|name| Some((name, package(&values, name, || shared.as_deref())?))).collect();
     let find = |wanted: &str| {
-        // Prefers the package's own name over the first renamed dependency.
+        // A dependency under the package's own name takes precedence over a renamed one.
         let is_wanted = |(_, package): &&(&str, String)| package == wanted;
         let own = names.iter().filter(is_wanted).find(|(name, _)| *name == wanted);
         own.or_else(|| names.iter().find(is_wanted)).map(|(name, _)| name.replace('-', "_"))

@@ -1,5 +1,5 @@
-//! Tests of the attributes' errors. The compiler runs on each program and must report exactly one
-//! error, at one place.
+//! Tests of the attributes' errors. The compiler must report exactly one error for each program, at the
+//! expected place.
 //!
 //! `proc_macro` works only inside the compiler, so these tests also cover the parsing of tokens. The
 //! programs are compiled with the library of this crate that cargo built for this test.
@@ -169,23 +169,23 @@ fn arguments_of_the_attribute() {
     refuses("#[netpoll::main(start_paused = true)] async fn main() {}", &unknown, "start_paused");
     let unknown = format!("unknown argument `start_paused`: {only}");
     refuses("#[netpoll::test(start_paused = true)] async fn works() {}", &unknown, "start_paused");
-    let seeds = "`seeds` belongs to a simulation: `sim, seeds = N`";
+    let seeds = "`seeds` requires a simulation: `sim, seeds = N`";
     refuses("#[netpoll::test(seeds = 5)] async fn works() {}", seeds, "5");
-    let seeds = "expected a number of seeds from 1 up, such as `seeds = 100`";
+    let seeds = "expected a number of seeds, at least 1, such as `seeds = 100`";
     refuses("#[netpoll::test(sim, seeds = 0)] async fn works() {}", seeds, "0");
     let comma = "expected `,` after `sim`";
     refuses("#[netpoll::test(sim = true)] async fn works() {}", comma, "=");
     let comma = "expected `,` after `paused`";
     refuses("#[netpoll::test(paused = true)] async fn works() {}", comma, "=");
-    let both = "the clock of a simulation is virtual already: leave `paused` out";
+    let both = "the clock of a simulation is already virtual: remove `paused`";
     refuses("#[netpoll::test(sim, paused)] async fn works() {}", both, "paused");
-    let seeds = "`seeds` belongs to a simulation: `sim, seeds = N`";
+    let seeds = "`seeds` requires a simulation: `sim, seeds = N`";
     refuses("#[netpoll::test(paused, seeds = 5)] async fn works() {}", seeds, "5");
-    let one = "there is one kind of runtime: leave `flavor` out, or say `workers = 1`";
+    let one = "there is only one kind of runtime: remove `flavor`, or use `workers = 1`";
     refuses("#[netpoll::main(flavor = \"current_thread\")] async fn main() {}", one, "flavor");
-    let one = "there is one kind of runtime: leave `flavor` out";
+    let one = "there is only one kind of runtime: remove `flavor`";
     refuses("#[netpoll::test(flavor = \"current_thread\")] async fn works() {}", one, "flavor");
-    let workers = "expected a number of threads from 1 up, such as `workers = 4`";
+    let workers = "expected a number of threads, at least 1, such as `workers = 4`";
     refuses("#[netpoll::main(workers = 0)] async fn main() {}", workers, "0");
     refuses("#[netpoll::main(worker_threads = \"2\")] async fn main() {}", workers, "\"2\"");
     refuses("#[netpoll::main(workers =)] async fn main() {}", workers, "workers");
@@ -203,7 +203,7 @@ fn arguments_of_the_attribute() {
     refuses("#[netpoll::main(crate = net-poll)] async fn main() {}", &path, "net");
     refuses("#[netpoll::main(crate = np(7))] async fn main() {}", &path, "np");
     refuses("#[netpoll::main(crate = 7)] async fn main() {}", &path, "7");
-    let bad = "`net poll` is not a path: segments are names, with `::` between";
+    let bad = "`net poll` is not a path: expected names separated by `::`";
     refuses("#[netpoll::main(crate = \"net poll\")] async fn main() {}", bad, "\"net poll\"");
     let comma = "expected `,` between arguments";
     refuses("#[netpoll::test(crate = \"netpoll\" 7)] async fn works() {}", comma, "7");
@@ -211,7 +211,7 @@ fn arguments_of_the_attribute() {
     refuses("#[netpoll::test(crate = \"a\", crate = \"b\")] async fn works() {}", twice, "crate");
 }
 
-/// The compiler reports errors in the body at their place, as in any async function.
+/// The compiler reports errors in the body where they occur, as in any async function.
 #[test]
 fn type_errors_point_at_their_source() {
     let shown = |program: &str, code: &str, at: &str| {

@@ -27,7 +27,7 @@ use netpoll::future::timeout;
 use netpoll::net::{Conn, is_closed, is_timeout};
 use netpoll::task;
 
-/// The time limit of a property: far more than it needs on a busy machine.
+/// The time limit of a property: far longer than any property takes, even on a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 
 /// Runs a property to completion.
@@ -36,7 +36,7 @@ const BOUND: Duration = Duration::from_secs(120);
 /// Panics if it does not end within two minutes.
 pub fn run(property: impl Future<Output = ()>) {
     let ended = task::block_on(timeout(BOUND, property));
-    assert!(ended.is_ok(), "not within {BOUND:?}");
+    assert!(ended.is_ok(), "the property did not complete within {BOUND:?}");
 }
 
 fn past() -> Option<Instant> {
@@ -108,7 +108,8 @@ async fn round_trip<C: Conn + Clone>(one: &C, other: &C) {
     }
 }
 
-/// Checks that a megabyte arrives in pieces of another size than it was written in, and is sent back. Then the peer reads end of stream.
+/// Checks that a megabyte arrives when it is read in pieces of a different size than it was written in, and that it can be sent back. Then
+/// the peer reads end of stream.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -299,7 +300,7 @@ pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
         let (one, set) = (one.clone(), set.clone());
         async move {
             let result = one.read(&mut [0; 1024]).await;
-            assert!(set.load(Ordering::SeqCst), "not before: {result:?}");
+            assert!(set.load(Ordering::SeqCst), "ended before the deadline was set: {result:?}");
             assert_timeout(result);
         }
     });
@@ -307,7 +308,7 @@ pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
         let (one, set) = (one.clone(), set.clone());
         async move {
             let error = write_until_failure(&one).await;
-            assert!(set.load(Ordering::SeqCst), "not before: {error}");
+            assert!(set.load(Ordering::SeqCst), "ended before the deadline was set: {error}");
             assert_timeout::<()>(Err(error));
         }
     });

@@ -108,7 +108,7 @@ fn connection_that_ignores_read_deadlines_fails_the_suite() {
     let result = catch_unwind(AssertUnwindSafe(|| {
         netpoll_nettest::run(async {
             let (one, other) = net::pipe().unwrap();
-            // A byte to read, so that the read does not wait forever.
+            // The peer sends a byte, so that the read does not wait forever.
             let writer = other.clone();
             task::spawn(async move { writer.write_all(b"x").await });
             let one = Wrapper { inner: one, deaf: true };

@@ -64,7 +64,7 @@ impl quinn::Runtime for Runtime {
     }
 }
 
-/// The timer of one connection, which is moved for every packet.
+/// The timer of one connection, which quinn resets for every packet.
 #[derive(Debug)]
 struct Timer(Movable);
 

@@ -1,7 +1,8 @@
 //! [`Socket`]: a [`UdpSocket`] that makes quinn-udp's system calls.
 //!
-//! Before each send quinn asks whether there is room. The answer costs no system call: it is yes until
-//! a send finds no room. Then the sender waits for an edge.
+//! Before each send quinn asks whether the socket is writable. The answer needs no system call: the
+//! socket counts as writable until a send returns `WouldBlock`. The sender then waits until the socket
+//! is writable.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use netpoll::net::UdpSocket;
 pub struct Socket {
     socket: Arc<UdpSocket>,
     offload: UdpSocketState,
-    /// The number of sends that found no room.
+    /// The number of sends that returned `WouldBlock`.
     full: AtomicUsize,
 }
 
@@ -83,11 +84,11 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// A sender that may have to wait for room.
+/// The state of a sender that may have to wait until the socket is writable.
 #[derive(Debug)]
 struct Poller {
     socket: Arc<Socket>,
-    /// The value of `Socket::full` when there was room for the last time.
+    /// The value of `Socket::full` when the socket last was writable.
     seen: usize,
 }
 
@@ -96,7 +97,7 @@ impl UdpPoller for Poller {
         let Poller { socket, seen } = &mut *self;
         // ORDERING: Relaxed, because the counter guards no other memory. A sender sees the increment of
         // its own send in program order. If it misses the increment of another sender, its next send
-        // finds no room and increments the counter.
+        // returns `WouldBlock` and increments the counter.
         let full = socket.full.load(Ordering::Relaxed);
         if full != *seen {
             ready!(socket.socket.poll_writable(cx))?;
@@ -115,12 +116,12 @@ mod tests {
     use netpoll::task;
 
     #[test]
-    fn room_is_checked_only_after_a_send_found_none() {
+    fn writability_is_checked_only_after_a_send_would_block() {
         task::block_on(async {
             let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             let quic = Arc::new(Socket::new(Arc::clone(&socket)).unwrap());
             let mut poller = Arc::clone(&quic).create_io_poller();
-            // There is room, so `Pending` only means that the poll was deferred for fairness.
+            // The socket is writable, so `Pending` only means that the poll was deferred for fairness.
             let mut poll = || loop {
                 if let Poll::Ready(result) = poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())) {
                     return result;

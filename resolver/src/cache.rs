@@ -1,9 +1,9 @@
 //! [`Cache`]: cached answers.
 //!
-//! An answer is kept until its TTL ends. The number of answers and the memory that they use are
+//! An answer is kept until its TTL expires. The number of answers and the memory that they use are
 //! bounded, because a server determines the size of its answers and, through the names in them, also
-//! some of the queries. At a bound, answers whose TTL has ended are removed. If that is not enough, all
-//! answers are removed.
+//! some of the queries. When a bound is reached, answers whose TTL has expired are removed. If that does
+//! not free enough, all answers are removed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

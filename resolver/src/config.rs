@@ -11,7 +11,7 @@
 //! | `ndots:n` | names with fewer dots are looked up in the search list first; at most 15 |
 //! | `timeout:n` | the time for a server to reply, in seconds, 1 to 30 |
 //! | `attempts:n` | the number of times that the servers are queried, 1 to 5 |
-//! | `rotate` | each look-up begins with another server |
+//! | `rotate` | each look-up begins with the next server |
 //! | `use-vc` | only TCP is used |
 //! | `edns0` | replies over UDP have up to 1,232 bytes |
 //! | `single-request`, `single-request-reopen` | AAAA is queried after A |

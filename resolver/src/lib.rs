@@ -14,8 +14,8 @@
 //!
 //! # When a look-up ends
 //! The names of the search list are looked up one after the other, until one has an answer. If a name
-//! does not exist, the next name is looked up. If a query fails, the look-up fails. Otherwise an
-//! attacker could suppress the replies for one name, so that another name is used instead.
+//! does not exist, the next name is looked up. If a query fails, the whole look-up fails: if the next
+//! name were looked up instead, an attacker who suppresses replies could make the resolver use it.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
 //! The resolver corresponds to Go's own resolver: A and AAAA are queried concurrently, forged replies
@@ -82,7 +82,7 @@ const LOOPBACK: [SocketAddr; 2] =
 /// fail, the look-up fails with a temporary error, and the rest of the search list is not tried.
 ///
 /// # Answers
-/// Only the records at the end of a name's aliases are used; up to 16 aliases are followed. Names in
+/// Only the records at the end of a chain of aliases are used; up to 16 aliases are followed. Names in
 /// answers are returned as the server wrote them, in ASCII with a final dot. Names that are not host
 /// names are omitted.
 ///
@@ -242,8 +242,8 @@ impl Resolver {
     /// unchanged.
     ///
     /// # Errors
-    /// Returns a [`LookupError`]: of kind `NotFound` if the name does not exist or has no addresses,
-    /// otherwise with the failure of the servers.
+    /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist or has no addresses.
+    /// If the servers failed, it describes their failure.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the look-up.
@@ -275,11 +275,11 @@ impl Resolver {
         .await
     }
 
-    /// Looks up the canonical name of `host`: the name at the end of its aliases.
+    /// Looks up the canonical name of `host`: the name at the end of its chain of aliases.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). Returns `NotFound` also if
-    /// the canonical name is not a host name.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). It also returns `NotFound`
+    /// if the canonical name is not a host name.
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -387,8 +387,8 @@ impl Resolver {
     /// Looks up the canonical name of `host`, if it is a host name, and its addresses, at least
     /// those of `family`.
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
-        // Most look-ups complete without waiting. This makes a task that looks up names in a loop yield
-        // from time to time.
+        // Most look-ups complete without waiting, so a task that looks up names in a loop would never
+        // yield. This call makes it yield from time to time.
         take_turn().await;
         if let Some(addr) = literal(host, 0) {
             return Ok((None, vec![addr]));
@@ -417,8 +417,8 @@ impl Resolver {
             if unwanted { Ok(None) } else { self.look_up(name.clone(), RecordType::AAAA).await }
         };
         let (v4, v6) = if self.inner.config.single_request { (v4.await, v6.await) } else { zip(v4, v6).await };
-        // The answer for one family is sufficient if it has addresses. Otherwise the answers for both
-        // families are required.
+        // The answer for one family is sufficient if it has addresses. If neither answer has any, both
+        // queries must have succeeded.
         let mut failure = None;
         let mut found = Vec::new();
         for answer in [v6, v4] {
@@ -463,7 +463,8 @@ impl Resolver {
         Err(not_found(text))
     }
 
-    /// Looks up the records of `name`, which the user wrote as `text`, and returns the results of `says`.
+    /// Looks up the records of `name`, which the user wrote as `text`, and converts each with `says`. A
+    /// record for which `says` returns `None` is omitted.
     async fn records<T>(
         &self,
         text: &str,
@@ -500,8 +501,8 @@ fn printed(name: &Name) -> Option<String> {
     Some(name.to_ascii()).filter(|name| is_host_name(name))
 }
 
-/// Returns the text of a name like [`printed`], or `.` for the root. For records in which the root means
-/// "none".
+/// Returns the text of a name like [`printed`], or `.` for the root. It is used for records in which the
+/// root means "none".
 fn printed_or_root(name: &Name) -> Option<String> {
     if name.is_root() { Some(".".to_owned()) } else { printed(name) }
 }

@@ -382,7 +382,7 @@ fn unusable_reply_is_temporary_and_ends_search() {
         let server = Server::new(move |_, _| reply());
         let builder = || server.builder().attempts(0).search(["corp.test", "other.test"]);
         run(async {
-            // A name with a dot is looked up itself first, a name without a dot in the search list.
+            // A name with a dot is first looked up as given; a name without a dot is first looked up in the search list.
             for (host, first) in [("host", "host.corp.test."), ("www.host", "www.host.")] {
                 let resolver = builder().build().unwrap();
                 server.asked.lock().unwrap().clear();
@@ -482,7 +482,7 @@ fn negative_answer_of_a_later_server_does_not_precede_records_of_an_earlier_one(
         let later = Server::new(move |_, _| negative());
         let later_asked = later.asked.clone();
         let earlier = Server::new(move |_, _| {
-            // Waits until the answer of the later server has arrived.
+            // Wait until the later server has been queried.
             while later_asked.lock().unwrap().is_empty() {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -793,7 +793,7 @@ fn system_resolver_skips_malformed_lines() {
     }
 }
 
-/// The look-ups are of literals and of this host's names, and from the cache.
+/// The look-ups need no server: they are of literals, of this host's names and of cached names.
 #[test]
 fn loop_of_ready_lookups_can_be_cancelled() {
     let server = Server::new(|_, kind| match kind {

@@ -1,4 +1,4 @@
-//! [`FutureExt`]: async-std's combinators, without its feature `unstable`.
+//! [`FutureExt`]: async-std's combinators. They need no feature, unlike async-std's.
 //!
 //! # Cancellation
 //! A combinator owns its futures and drops them when it is dropped. `race` and `try_race` drop the
@@ -165,7 +165,7 @@ pub trait FutureExt: Future {
 impl<F: Future + ?Sized> FutureExt for F {}
 
 pin_project! {
-    /// Future of [`FutureExt::delay`].
+    /// The future returned by [`FutureExt::delay`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct DelayFuture<F> {
@@ -190,7 +190,7 @@ impl<F: Future> Future for DelayFuture<F> {
 }
 
 pin_project! {
-    /// Future of [`FutureExt::flatten`].
+    /// The future returned by [`FutureExt::flatten`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct FlattenFuture<F, G> {
@@ -224,7 +224,7 @@ where
 }
 
 pin_project! {
-    /// Future of [`FutureExt::try_race`].
+    /// The future returned by [`FutureExt::try_race`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct TryRace<L, R> {

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //! * Every byte consumed from the reader is in the caller's buffer, in the stream's own buffer, or
-//!   in an error. If the reader fails (for example by a deadline), or a future is dropped, in the
-//!   middle of a line, no bytes are lost. There is one exception: a `String` cannot hold the bytes of
+//!   in an error. If the reader fails (for example because a deadline expires) or a future is dropped
+//!   in the middle of a line, no bytes are lost. There is one exception: a `String` cannot hold the bytes of
 //!   an incomplete character, nor invalid UTF-8 and the bytes after it. `read_until` does not have
 //!   this limitation.
 //! * End of stream is reported once each time the reader reports it. After a last piece without a
@@ -179,7 +179,7 @@ pub trait BufReadExt: BufRead {
         ReadLineFuture { reader: self, buf, bytes: Vec::new(), max }
     }
 
-    /// Returns a stream of lines, without their line ends (LF or CR LF).
+    /// Returns a stream of lines, without their line terminators (LF or CR LF).
     ///
     /// The length of a line is unlimited; see [`lines_bounded`](BufReadExt::lines_bounded).
     ///
@@ -207,8 +207,8 @@ pub trait BufReadExt: BufRead {
         self.lines_bounded(usize::MAX)
     }
 
-    /// Returns a stream of lines of at most `max` bytes each, counted with their line ends; otherwise
-    /// like [`lines`](BufReadExt::lines).
+    /// Returns a stream of lines like [`lines`](BufReadExt::lines), but limits each line to `max` bytes,
+    /// including its line terminator.
     ///
     /// For a longer line the item is an `InvalidData` error with [`TooLong`] inside, and the stream
     /// ends. The first `max` bytes of the line are consumed and discarded; the reader continues after
@@ -256,8 +256,8 @@ pub trait BufReadExt: BufRead {
         self.split_bounded(byte, usize::MAX)
     }
 
-    /// Returns a stream of pieces of at most `max` bytes each, counted with their delimiters;
-    /// otherwise like [`split`](BufReadExt::split).
+    /// Returns a stream of pieces like [`split`](BufReadExt::split), but limits each piece to `max`
+    /// bytes, including its delimiter.
     ///
     /// For a longer piece the item is an error, and the stream ends, as in
     /// [`lines_bounded`](BufReadExt::lines_bounded).
@@ -330,8 +330,8 @@ fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<TooLong>())
 }
 
-/// Appends to `bytes` until `byte` is found (returns true) or the reader is at end of stream (returns
-/// false). The piece may have `max` bytes, of which `before` were read by earlier calls.
+/// Reads into `bytes` until `byte` is found (returns true) or the reader is at end of stream (returns
+/// false). The piece may have at most `max` bytes, of which earlier calls have read `before`.
 fn poll_read_until<R: BufRead + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,
@@ -365,15 +365,16 @@ fn poll_read_until<R: BufRead + ?Sized>(
     }
 }
 
-/// Returns the index after the first `byte` in `haystack`. It uses std's blocking `BufRead`, because
-/// that is the only access to std's vectorised search (memchr). Reading a slice cannot fail.
+/// Returns the index after the first `byte` in `haystack`, or `None` if there is none. It uses std's
+/// blocking `BufRead`, because std offers no other access to its vectorised search (memchr). Reading a
+/// slice cannot fail.
 pub(super) fn find_end(byte: u8, haystack: &[u8]) -> Option<usize> {
     let mut rest = haystack;
     let end = io::BufRead::skip_until(&mut rest, byte).unwrap_or(0);
     (end > 0 && haystack[end - 1] == byte).then_some(end)
 }
 
-/// Future of [`BufReadExt::read_until`] and [`read_until_bounded`](BufReadExt::read_until_bounded).
+/// The future returned by [`BufReadExt::read_until`] and [`read_until_bounded`](BufReadExt::read_until_bounded).
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ReadUntilFuture<'a, R: Unpin + ?Sized> {
@@ -397,7 +398,7 @@ impl<R: BufRead + Unpin + ?Sized> Future for ReadUntilFuture<'_, R> {
     }
 }
 
-/// Future of [`BufReadExt::read_line`] and [`read_line_bounded`](BufReadExt::read_line_bounded).
+/// The future returned by [`BufReadExt::read_line`] and [`read_line_bounded`](BufReadExt::read_line_bounded).
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ReadLineFuture<'a, R: Unpin + ?Sized> {
@@ -434,7 +435,7 @@ impl<R: Unpin + ?Sized> Drop for ReadLineFuture<'_, R> {
 }
 
 pin_project! {
-    /// Stream of [`BufReadExt::lines`] and [`lines_bounded`](BufReadExt::lines_bounded).
+    /// The stream returned by [`BufReadExt::lines`] and [`lines_bounded`](BufReadExt::lines_bounded).
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Lines<R> {
@@ -469,7 +470,7 @@ enum Ended {
 }
 
 pin_project! {
-    /// Stream of [`BufReadExt::split`] and [`split_bounded`](BufReadExt::split_bounded).
+    /// The stream returned by [`BufReadExt::split`] and [`split_bounded`](BufReadExt::split_bounded).
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Split<R> {

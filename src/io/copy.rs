@@ -35,15 +35,15 @@ pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 /// Copies all bytes from `reader` to `writer` until end of stream, and flushes the writer. Returns
 /// the number of bytes copied. The writer is not closed.
 ///
-/// Between stream sockets of this crate the bytes stay in the kernel (splice(2)). From a
-/// [`File`](std::fs::File) in [`AssertAsync`](crate::io::AssertAsync) to a socket they do as well
-/// (sendfile(2)). This also works through references and, for the reader, through
-/// [`take`](crate::io::ReadExt::take). All other types use a buffer of 32 KiB. So do transfers that
-/// the kernel refuses, and a TCP stream after its first urgent byte.
+/// Between stream sockets of this crate, and from a [`File`](std::fs::File) in
+/// [`AssertAsync`](crate::io::AssertAsync) to a socket, the bytes stay in the kernel (splice(2) and
+/// sendfile(2)). This also works through references and, for the reader, through
+/// [`take`](crate::io::ReadExt::take). Copies between other types use a buffer of 32 KiB. So do
+/// copies that the kernel refuses, and copies from a TCP stream after its first urgent byte.
 /// [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts kernel copies. Reading a
 /// file that is not in the page cache blocks the thread while the disk is read.
 ///
-/// If the writer is a socket, it is watched while the reader has no data: the copy ends when the
+/// If the writer is a socket, the copy watches it while it waits for the reader, and fails when the
 /// writer's peer is gone.
 ///
 /// # Errors

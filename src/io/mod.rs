@@ -1,4 +1,4 @@
-//! Asynchronous input and output: async-std's `io`, over the futures-io traits.
+//! Asynchronous input and output: async-std's `io`, based on the futures-io traits.
 //!
 //! The traits are those of `futures-io` under shorter names, so all types of this module, all
 //! sockets of [`net`](crate::net) and all futures-io libraries work together. Simple adapters come
@@ -19,8 +19,8 @@
 //! # Errors
 //!
 //! Errors of the reader or writer are returned unchanged, so `raw_os_error` works; async-std wraps
-//! some of them. Operations are retried after `Interrupted`. For text that is not UTF-8 the error is
-//! `InvalidData` and contains the bytes; see [`BufReadExt::read_line`].
+//! some of them. Operations are retried after `Interrupted`. Reading text that is not UTF-8 fails with
+//! `InvalidData`, and the error contains the bytes; see [`BufReadExt::read_line`].
 //!
 //! # Compared with Go
 //!

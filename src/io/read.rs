@@ -62,8 +62,7 @@ pub trait ReadExt: Read {
         Lite::read(self, buf)
     }
 
-    /// Reads into several buffers, filling each before the next; otherwise like
-    /// [`read`](ReadExt::read).
+    /// Reads like [`read`](ReadExt::read), but into several buffers, filling each before the next.
     ///
     /// ```
     /// use netpoll::io::{IoSliceMut, ReadExt};
@@ -139,11 +138,11 @@ pub trait ReadExt: Read {
     /// Reads exactly `buf.len()` bytes.
     ///
     /// # Errors
-    /// Returns `UnexpectedEof` if the stream ends first, or the reader's error; retries after
-    /// `Interrupted`. Part of `buf` may have been filled.
+    /// Returns `UnexpectedEof` if the stream ends before `buf` is full, or the reader's error; retries
+    /// after `Interrupted`. Part of `buf` may have been filled.
     ///
     /// # Cancel safety
-    /// Not cancel safe: part of `buf` may have been filled, and the number of bytes is unknown.
+    /// Not cancel safe: part of `buf` may have been filled, and the number of bytes read is unknown.
     ///
     /// ```
     /// use netpoll::io::{ErrorKind, ReadExt};
@@ -183,7 +182,7 @@ pub trait ReadExt: Read {
         Lite::take(self, limit)
     }
 
-    /// Borrows the reader, for use with an adapter that takes it by value.
+    /// Borrows the reader, so that an adapter can use it without consuming it.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -243,8 +242,8 @@ pub trait ReadExt: Read {
 
 impl<R: Read + ?Sized> ReadExt for R {}
 
-/// Polls a read until end of stream into `buf`. Whenever it returns, `buf` contains only bytes that
-/// were read. `total` accumulates over calls.
+/// Appends bytes to `buf` until end of stream. Whenever the function returns, `buf` contains no bytes
+/// beyond those read. `total` accumulates over calls.
 fn poll_read_to_end<R: Read + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,
@@ -288,7 +287,7 @@ fn poll_read_to_end<R: Read + ?Sized>(
     }
 }
 
-/// Future of [`ReadExt::read_to_end`].
+/// The future returned by [`ReadExt::read_to_end`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ReadToEndFuture<'a, R: Unpin + ?Sized> {
@@ -307,7 +306,7 @@ impl<R: Read + Unpin + ?Sized> Future for ReadToEndFuture<'_, R> {
     }
 }
 
-/// Future of [`ReadExt::read_to_string`].
+/// The future returned by [`ReadExt::read_to_string`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ReadToStringFuture<'a, R: Unpin + ?Sized> {
@@ -341,7 +340,7 @@ impl<R: Unpin + ?Sized> Drop for ReadToStringFuture<'_, R> {
     }
 }
 
-/// Future of [`ReadExt::read_exact`].
+/// The future returned by [`ReadExt::read_exact`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ReadExactFuture<'a, R: Unpin + ?Sized> {
@@ -370,7 +369,7 @@ impl<R: Read + Unpin + ?Sized> Future for ReadExactFuture<'_, R> {
 }
 
 pin_project! {
-    /// Stream of [`ReadExt::bytes`].
+    /// The stream returned by [`ReadExt::bytes`].
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Bytes<R> {

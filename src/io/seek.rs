@@ -17,11 +17,11 @@ use super::SeekFrom;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub trait SeekExt: Seek {
-    /// Seeks to a position. Returns the new position in bytes from the start.
+    /// Seeks to `pos` and returns the new position in bytes from the start of the stream.
     ///
     /// # Errors
     /// Returns the error of the underlying object, which is `InvalidInput` for a position before the
-    /// start.
+    /// start of the stream.
     ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, ReadExt, SeekExt, SeekFrom};

@@ -80,7 +80,7 @@ impl State {
         let taken = f(&self.buffer[self.start..self.start + count]);
         self.start += count;
         if self.start == self.buffer.len() {
-            // Frees the memory of a very long line.
+            // Free the memory of a very long line.
             if self.buffer.capacity() > 8 * CHUNK_BYTES {
                 self.buffer = Vec::new();
             }
@@ -123,7 +123,7 @@ impl Input {
         if let Some(result) = take(&mut self.state.lock()) {
             return Poll::Ready(result);
         }
-        // Declared before the guard, so that they are dropped after it, outside the lock.
+        // The wakers are declared before the guard, so that they are dropped after it, outside the lock.
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
         let mut state = self.state.lock();
         if let Some(result) = take(&mut state) {
@@ -135,8 +135,8 @@ impl Input {
         drop(unused);
         old.wake_all();
         if begin {
-            // Detached: the bytes are not for a particular task, so dropping this task must not
-            // cancel the read.
+            // The read is detached: its bytes do not belong to a particular task, so dropping this
+            // task must not cancel it.
             let reading = Reading { input: self, result: None };
             drop(spawn_blocking(move || reading.run()));
         }
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn waiters_get_a_line_each() {
+    fn each_waiter_gets_one_line() {
         input!(INPUT, SCRIPT);
         let readers: Vec<_> = (0..4).map(|_| std::thread::spawn(|| read_line(&INPUT).unwrap())).collect();
         for bytes in [&b"a"[..], b"a\nbb\n", b"cc", b"\ndd\n"] {

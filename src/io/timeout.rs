@@ -12,7 +12,7 @@ use crate::future;
 /// clock is checked, so an operation that is ready immediately succeeds even with a `duration` of
 /// zero. A duration beyond the clock's range, such as [`Duration::MAX`], never expires.
 ///
-/// For sockets a deadline achieves the same without a timer per operation, and without dropping the
+/// For sockets, a deadline has the same effect without a timer per operation, and without dropping the
 /// operation and its buffers; see
 /// [`TcpStream::set_deadline`](crate::net::TcpStream::set_deadline).
 ///

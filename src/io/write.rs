@@ -1,9 +1,9 @@
 //! [`WriteExt`]: writing methods and their futures.
 //!
 //! # Cancellation
-//! A dropped `write_all` or `write_fmt` may have written part of its data; the number of bytes is
-//! unknown. Sockets have an inherent `write_all` that also excludes other writers until it
-//! completes. Through this trait only a single `poll_write` excludes them.
+//! A dropped `write_all` or `write_fmt` may have written part of its data; the number of bytes written
+//! is unknown. Sockets have an inherent `write_all` that also excludes other writers until it
+//! completes. The methods of this trait exclude other writers only during each `poll_write`.
 
 use std::fmt;
 use std::future::Future;
@@ -50,7 +50,7 @@ pub trait WriteExt: Write {
         Lite::write(self, buf)
     }
 
-    /// Writes from several buffers, in order; otherwise like [`write`](WriteExt::write).
+    /// Writes like [`write`](WriteExt::write), but from several buffers, in order.
     ///
     /// ```
     /// use netpoll::io::{IoSlice, WriteExt};
@@ -74,7 +74,7 @@ pub trait WriteExt: Write {
     /// `Interrupted`. Part of `buf` may have been written.
     ///
     /// # Cancel safety
-    /// Not cancel safe: part of `buf` may have been written, and the number of bytes is unknown.
+    /// Not cancel safe: part of `buf` may have been written, and the number of bytes written is unknown.
     ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, WriteExt};
@@ -128,7 +128,7 @@ pub trait WriteExt: Write {
         WriteFmtFuture { writer: self, text: Some(text), written: 0 }
     }
 
-    /// Flushes buffered data.
+    /// Flushes the writer: writes all buffered data to its destination.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
@@ -187,7 +187,7 @@ fn poll_write_some<W: Write + ?Sized>(
     }
 }
 
-/// Future of [`WriteExt::write_all`].
+/// The future returned by [`WriteExt::write_all`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct WriteAllFuture<'a, W: Unpin + ?Sized> {
@@ -208,7 +208,7 @@ impl<W: Write + Unpin + ?Sized> Future for WriteAllFuture<'_, W> {
     }
 }
 
-/// Future of [`WriteExt::write_fmt`].
+/// The future returned by [`WriteExt::write_fmt`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct WriteFmtFuture<'a, W: Unpin + ?Sized> {

@@ -181,7 +181,7 @@ impl<T, C: FromStream<T>> FromStream<Option<T>> for Option<C> {
 }
 
 pin_project! {
-    /// Future of [`StreamExt::collect`](super::StreamExt::collect).
+    /// The future returned by [`StreamExt::collect`](super::StreamExt::collect).
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct CollectFuture<S, C>
     where

@@ -1,4 +1,5 @@
-//! Futures of comparisons: the least or greatest item of a stream, and two streams item by item.
+//! Futures that compare items: they find the least or greatest item of a stream, or compare two
+//! streams item by item.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,7 +14,7 @@ use pin_project_lite::pin_project;
 pub(super) type Natural<T> = fn(&T, &T) -> Ordering;
 
 pin_project! {
-    /// Future of [`min`](super::StreamExt::min), [`max`](super::StreamExt::max),
+    /// The future returned by [`min`](super::StreamExt::min), [`max`](super::StreamExt::max),
     /// [`min_by`](super::StreamExt::min_by) and [`max_by`](super::StreamExt::max_by).
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct BestFuture<S: Stream, F> {
@@ -26,12 +27,14 @@ pin_project! {
     }
 }
 
-/// Returns a future of the least item. As in [`Iterator`], it is the first of several equal items.
+/// Returns a future that finds the least item. Of several equal items it returns the first, as
+/// [`Iterator`] does.
 pub(super) fn least<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_gt }
 }
 
-/// Returns a future of the greatest item. As in [`Iterator`], it is the last of several equal items.
+/// Returns a future that finds the greatest item. Of several equal items it returns the last, as
+/// [`Iterator`] does.
 pub(super) fn greatest<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_le }
 }
@@ -58,7 +61,7 @@ impl<S: Stream, F> fmt::Debug for BestFuture<S, F> {
 }
 
 pin_project! {
-    /// Future of [`min_by_key`](super::StreamExt::min_by_key) and
+    /// The future returned by [`min_by_key`](super::StreamExt::min_by_key) and
     /// [`max_by_key`](super::StreamExt::max_by_key).
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct BestByKeyFuture<S: Stream, F, K> {
@@ -100,7 +103,7 @@ impl<S: Stream, F, K> fmt::Debug for BestByKeyFuture<S, F, K> {
 }
 
 pin_project! {
-    /// Future of [`cmp`](super::StreamExt::cmp), [`partial_cmp`](super::StreamExt::partial_cmp),
+    /// The future returned by [`cmp`](super::StreamExt::cmp), [`partial_cmp`](super::StreamExt::partial_cmp),
     /// [`eq`](super::StreamExt::eq) and the other comparisons of two streams. It stops at the first
     /// pair of items that are not equal.
     #[must_use = "futures do nothing unless you `.await` or poll them"]

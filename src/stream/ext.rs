@@ -1,9 +1,9 @@
 //! [`StreamExt`]: the methods of streams, with async-std's names and signatures.
 //!
-//! All methods are in one trait, so that a glob import never makes a method ambiguous, and therefore
-//! in one file. Methods that only forward to `futures-lite` return its types. This crate implements
+//! All methods are in one trait, and therefore in one file, so that a glob import never makes a method
+//! ambiguous. Methods that only forward to `futures-lite` return its types. This crate implements
 //! `merge`, `collect`, `try_fold`, sums, comparisons and the methods with timers. No method needs a
-//! feature; some of async-std's need its feature `unstable`.
+//! feature, whereas some methods of async-std need its feature `unstable`.
 //!
 //! # Cancellation
 //! Dropping the future of `next` loses no item. Dropping another future that borrows the stream loses
@@ -440,7 +440,7 @@ pub trait StreamExt: Stream {
         Lite::fuse(self)
     }
 
-    /// Borrows the stream, for use with a method that takes it by value.
+    /// Borrows the stream, so that an adapter can use it without consuming it.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};

@@ -9,7 +9,7 @@ use futures_core::Stream;
 
 use super::StreamExt;
 
-/// Conversion into a stream; implemented for every [`Stream`].
+/// A type that can be converted into a stream. It is implemented for every [`Stream`].
 pub trait IntoStream {
     /// The type of the items.
     type Item;
@@ -29,8 +29,8 @@ impl<S: Stream> IntoStream for S {
     }
 }
 
-/// Extending a collection with the items of a stream; implemented for every type that implements
-/// std's [`Extend`](iter::Extend).
+/// A collection that can be extended with the items of a stream. It is implemented for every type that
+/// implements std's [`Extend`](iter::Extend).
 pub trait Extend<T> {
     /// Adds all items of `stream` to the collection.
     ///

@@ -12,7 +12,7 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// Future of [`StreamExt::sum`](super::StreamExt::sum) and
+    /// The future returned by [`StreamExt::sum`](super::StreamExt::sum) and
     /// [`StreamExt::product`](super::StreamExt::product).
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct AccumulateFuture<S: Stream, T> {
@@ -37,7 +37,7 @@ impl<S: Stream, T> Future for AccumulateFuture<S, T> {
         let mut this = self.project();
         loop {
             let item = ready!(this.stream.as_mut().poll_next(cx));
-            let total = this.total.take().expect("polled after it was ready");
+            let total = this.total.take().expect("sum or product polled after it was ready");
             match item {
                 Some(item) => *this.total = Some((this.add)(total, item)),
                 None => return Poll::Ready(total),
@@ -52,7 +52,7 @@ impl<S: Stream, T: fmt::Debug> fmt::Debug for AccumulateFuture<S, T> {
     }
 }
 
-/// Future of [`StreamExt::try_fold`](super::StreamExt::try_fold).
+/// The future returned by [`StreamExt::try_fold`](super::StreamExt::try_fold).
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct TryFoldFuture<'a, S: ?Sized, F, B> {

@@ -1,4 +1,4 @@
-//! [`Merge`]: the items of two streams as they arrive.
+//! [`Merge`]: yields the items of two streams as they arrive.
 //!
 //! # Invariants
 //! * Fairness: the side that did not yield the last item is polled first. A side that has an item
@@ -15,7 +15,7 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// Stream of [`StreamExt::merge`](super::StreamExt::merge).
+    /// The stream returned by [`StreamExt::merge`](super::StreamExt::merge).
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Merge<L, R> {

@@ -1,8 +1,8 @@
 //! Streams: asynchronous iterators, their combinators and sources.
 //!
-//! `Stream` is the trait of `futures-core`. [`StreamExt`] has the methods of async-std in one trait;
-//! simple adapters come from `futures-lite`. The crates `futures` and `futures-lite` work with every
-//! stream of this crate.
+//! `Stream` is the trait of `futures-core`. [`StreamExt`] has all of async-std's stream methods. Simple
+//! adapters come from `futures-lite`. The crates `futures` and `futures-lite` work with every stream of
+//! this crate.
 
 mod collect;
 mod compare;

@@ -1,4 +1,4 @@
-//! Streams created from closures, which `futures-lite` does not have.
+//! [`from_fn`] and [`successors`]: streams created from closures. `futures-lite` does not have them.
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ pub fn from_fn<T, F: FnMut() -> Option<T>>(f: F) -> FromFn<F> {
     FromFn { f }
 }
 
-/// Stream of [`from_fn`].
+/// The stream returned by [`from_fn`].
 #[derive(Clone)]
 #[must_use = "streams do nothing unless polled"]
 pub struct FromFn<F> {
@@ -62,7 +62,7 @@ pub fn successors<T, F: FnMut(&T) -> Option<T>>(first: Option<T>, next: F) -> Su
     Successors { item: first, next }
 }
 
-/// Stream of [`successors`].
+/// The stream returned by [`successors`].
 #[derive(Clone)]
 #[must_use = "streams do nothing unless polled"]
 pub struct Successors<T, F> {

@@ -24,7 +24,7 @@ fn restart(sleep: &mut Sleep, duration: Duration) {
 }
 
 pin_project! {
-    /// Stream of [`StreamExt::timeout`](super::StreamExt::timeout).
+    /// The stream returned by [`StreamExt::timeout`](super::StreamExt::timeout).
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Timeout<S> {
@@ -88,7 +88,7 @@ impl From<TimeoutError> for io::Error {
 }
 
 pin_project! {
-    /// Stream of [`StreamExt::delay`](super::StreamExt::delay).
+    /// The stream returned by [`StreamExt::delay`](super::StreamExt::delay).
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Delay<S> {
@@ -123,7 +123,7 @@ impl<S: Stream> Stream for Delay<S> {
 }
 
 pin_project! {
-    /// Stream of [`StreamExt::throttle`](super::StreamExt::throttle).
+    /// The stream returned by [`StreamExt::throttle`](super::StreamExt::throttle).
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Throttle<S> {

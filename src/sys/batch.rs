@@ -60,7 +60,7 @@ struct Arrival {
     flags: c_int,
 }
 
-/// Buffers for received messages.
+/// A set of buffers for received messages.
 pub(crate) struct Inbox {
     headers: Vec<mmsghdr>,
     vectors: Vec<libc::iovec>,
@@ -240,10 +240,10 @@ struct Outgoing {
     to: Option<SockAddr>,
     /// The position at which its bytes end. They begin where those of the previous message end.
     bytes_end: u64,
-    /// The position at which its control data ends, likewise.
+    /// The position at which its control data ends. It begins where that of the previous message ends.
     control_end: u64,
-    /// Whether it has the same address as the previous message and neither has control data, so that
-    /// both may be segments of one datagram.
+    /// Whether the message has the same address as the previous one and neither has control data, so
+    /// that both may be segments of one datagram.
     follows: bool,
 }
 
@@ -257,7 +257,7 @@ const SEGMENTED_MAX: usize = 65_507;
 /// Control data that contains the segment size.
 type Cut = [Word; words(space(size_of::<u16>()))];
 
-/// Messages to be sent.
+/// A queue of messages to send.
 pub(crate) struct Outbox {
     headers: Vec<mmsghdr>,
     vectors: Vec<libc::iovec>,
@@ -272,9 +272,9 @@ pub(crate) struct Outbox {
     starts: (u64, u64),
 }
 
-// SAFETY: the same as for `Inbox`.
+// SAFETY: as for `Inbox`.
 unsafe impl Send for Outbox {}
-// SAFETY: the same as for `Inbox`.
+// SAFETY: as for `Inbox`.
 unsafe impl Sync for Outbox {}
 
 impl Outbox {
@@ -413,7 +413,8 @@ impl fmt::Debug for Outbox {
 /// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers.
 /// Removes the messages that were sent from the outbox, and returns their number, at least 1. With
 /// `merge`, consecutive messages of one size to one peer are sent as segments of one datagram
-/// (UDP_SEGMENT). The kernel and the socket must support this; otherwise the peer receives one datagram.
+/// (UDP_SEGMENT). The kernel and the socket must support this: if they do not, the peer receives one
+/// datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
     let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);
@@ -536,7 +537,7 @@ mod tests {
         assert_eq!(runs(&[(9, 1), (9, 2), (9, 1)]), [1, 2, 3], "different peers");
         assert_eq!(runs(&[(9, 1), (8, 1), (8, 1), (9, 1)]), [2, 3, 4], "the last may be shorter, and ends the run");
         assert_eq!(runs(&[(0, 1), (0, 1), (9, 1), (0, 1)]), [1, 2, 3, 4], "empty messages are not segments");
-        assert_eq!(runs(&[(1, 1); 100]), [64, 100], "as many as a kernel accepts");
+        assert_eq!(runs(&[(1, 1); 100]), [64, 100], "at most as many as every kernel accepts");
         assert_eq!(runs(&[(30_000, 1), (30_000, 1), (30_000, 1)]), [2, 3], "as many bytes as fit into a datagram");
         let mut words = [0; CONTROL_WORDS];
         let mut control = ControlWriter::new(&mut words);
@@ -552,7 +553,7 @@ mod tests {
         assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 1), "sent messages are not counted");
     }
 
-    /// Refills the queue before it is empty.
+    /// The queue is refilled before it is empty, so it is never simply cleared.
     #[test]
     fn sent_messages_are_released() {
         let (from, to) = sockets();

@@ -1,5 +1,5 @@
 //! Control messages, the ancillary data of a message (cmsg(3)): building them, iterating over them, and
-//! owning the descriptors in them.
+//! ownership of the descriptors in them.
 //!
 //! libc's `CMSG_LEN` and `CMSG_SPACE` compute the layout. Iteration ends at a length that exceeds
 //! the buffer, so the complete messages in truncated control data are read.
@@ -143,7 +143,7 @@ impl<'a> ControlWriter<'a> {
             return Ok(());
         }
         if fds.len() > FDS_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message carries at most 253 descriptors"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message can carry at most 253 descriptors"));
         }
         let room = self.reserve(libc::SOL_SOCKET, libc::SCM_RIGHTS, fds.len() * size_of::<c_int>())?;
         for (place, fd) in room.chunks_exact_mut(size_of::<c_int>()).zip(fds) {

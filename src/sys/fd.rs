@@ -98,7 +98,7 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     }
 }
 
-/// Returns EMFILE or ENFILE if the process or the system has no descriptor left.
+/// Returns EMFILE or ENFILE if no descriptor is available to the process or in the system.
 pub(crate) fn exhausted() -> Option<i32> {
     // Simulated look-ups need no descriptor, and a simulation must not open files.
     #[cfg(feature = "sim")]
@@ -109,7 +109,8 @@ pub(crate) fn exhausted() -> Option<i32> {
     errno.filter(|errno| matches!(*errno, libc::EMFILE | libc::ENFILE))
 }
 
-/// Returns whether this process may have `count` descriptors, for tests that need them.
+/// Returns whether this process may open `count` descriptors. Tests that need many descriptors check
+/// this.
 #[cfg(test)]
 pub(crate) fn has_descriptors(count: u64) -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.is_none_or(|most| most >= count)

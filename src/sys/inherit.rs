@@ -153,9 +153,9 @@ pub(crate) fn is_inherited(number: RawFd) -> io::Result<bool> {
 pub(crate) fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: the descriptor is open, and was open before this process opened any. The parent left it
-    // to the code that reads the environment variables, which calls this once. All other owners of
-    // descriptors in this process made theirs close-on-exec.
+    // SAFETY: the descriptor is open, and was inherited. The parent passed it to the code that reads
+    // the environment variables, which calls this once per descriptor. No other code in this process
+    // owns it, because descriptors that this process opens are close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -171,8 +171,8 @@ pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd>
 /// long as `command` exists.
 ///
 /// `Command` reports a failed exec(2) over a pipe or a pair of Unix sockets. The child has one end of
-/// it, with an unknown number. This may be one of the target numbers, if that number was closed since
-/// this call. So if a target number is a close-on-exec channel that was not there at the time of this
+/// it, with an unknown number. This may be one of the target numbers, if that number was closed after
+/// this call. So if a target number is a close-on-exec channel that was not open at the time of this
 /// call, it is not replaced; exec(2) closes it. The child then has the descriptor only under its
 /// original number.
 pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, kept: Vec<OwnedFd>) {

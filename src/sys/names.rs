@@ -33,10 +33,10 @@ pub enum Family {
 pub(crate) enum NameFailure {
     /// The name does not exist, or has no records of the queried kind (EAI_NONAME, EAI_NODATA).
     NotFound,
-    /// No server answered, or a server has a temporary failure (EAI_AGAIN). Contains the library's
-    /// text.
+    /// No server answered, or a server reported a temporary failure (EAI_AGAIN). Contains the C
+    /// library's text.
     Temporary(String),
-    /// The call failed with another code. Contains the library's text.
+    /// The call failed with another code. Contains the C library's text.
     Other(String),
     /// An underlying system call failed (EAI_SYSTEM, EAI_MEMORY). Contains the errno.
     Errno(i32),
@@ -116,8 +116,9 @@ fn failure(code: c_int) -> NameFailure {
     }
 }
 
-/// Returns EMFILE or ENFILE instead of `failure` if no descriptor is left. The C library then could
-/// not read hosts(5) or query a server, and its error may be misleading, such as "no such name".
+/// Returns EMFILE or ENFILE instead of `failure` if no descriptor is available. In that case the C
+/// library could not read hosts(5) or query a server, and its error may be misleading, such as "no such
+/// name".
 #[cold]
 fn explained(failure: NameFailure) -> NameFailure {
     fd::exhausted().map_or(failure, NameFailure::Errno)
@@ -138,7 +139,7 @@ pub(crate) fn addrs(host: &str, family: Family) -> Result<Vec<SocketAddr>, NameF
     if addrs.is_empty() { Err(NameFailure::NotFound) } else { Ok(addrs) }
 }
 
-/// Returns the canonical name of `host`: the name at the end of its aliases.
+/// Returns the canonical name of `host`: the name at the end of its chain of aliases.
 pub(crate) fn canonical_name(host: &str) -> Result<String, NameFailure> {
     let list = List::ask(Some(host), None, &hints(Family::Any, libc::SOCK_STREAM, libc::AI_CANONNAME))?;
     let name = list.entries().find(|entry| !entry.ai_canonname.is_null()).ok_or(NameFailure::NotFound)?;
@@ -160,7 +161,7 @@ pub(crate) fn port(service: &str, socktype: c_int) -> Result<u16, NameFailure> {
     list.addrs().next().map(|addr| addr.port()).ok_or(NameFailure::NotFound)
 }
 
-/// Returns the index of the network interface `name`.
+/// Returns the index of the network interface `name`, or `None` if there is no such interface.
 pub(crate) fn interface(name: &str) -> Option<u32> {
     let name = CString::new(name).ok()?;
     // SAFETY: the string ends with NUL. No interface has the index 0.

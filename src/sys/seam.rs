@@ -1,7 +1,8 @@
 //! Scripted results of system calls, for unit tests only.
 //!
 //! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for sockets that will connect to an
-//! address ([`destination`]). In the latter case a descriptor joins the script when it calls `connect`.
+//! address ([`destination`]). In the latter case a descriptor joins the script when `connect` is called
+//! on it.
 //! Calls on other descriptors are not affected, so tests can run in parallel. A descriptor leaves its
 //! script with `socket::close`, which `Fd` uses. A script ends when it is dropped.
 //!

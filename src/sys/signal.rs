@@ -14,7 +14,7 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// process.
 ///
 /// # Errors
-/// Returns `AlreadyExists` if the signal has a handler or is ignored.
+/// Returns `AlreadyExists` if the signal already has a handler or is ignored.
 #[allow(unsafe_code)]
 pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
@@ -25,9 +25,10 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
     // SAFETY: all zeroes is a valid value, and sigaction(2) has filled it in.
     let mut action = unsafe { action.assume_init() };
     if action.sa_sigaction != libc::SIG_DFL {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "SIGUSR1 has a handler already, or is ignored"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "SIGUSR1 already has a handler or is ignored"));
     }
-    // If the pipe is full, the handler writes nothing. The bytes in the pipe already cause a report.
+    // If the pipe is full, the handler's write fails, which is harmless: the bytes already in the pipe
+    // will trigger a snapshot.
     super::socket::set_nonblocking(std::os::fd::AsFd::as_fd(&pipe), true)?;
     PIPE.store(pipe.as_raw_fd(), Ordering::Release);
     action.sa_sigaction = handle as extern "C" fn(libc::c_int) as usize;

@@ -15,7 +15,7 @@ pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     os::pair(ty)
 }
 
-/// Returns the process, user and group of the peer. A process of 0 means unknown.
+/// Returns the process, user and group IDs of the peer. A process ID of 0 means that it is unknown.
 ///
 /// # Errors
 /// Returns ENOTCONN if there is no peer.
@@ -31,7 +31,7 @@ pub(crate) fn user() -> libc::uid_t {
     unsafe { libc::geteuid() }
 }
 
-/// Locks a file or directory until it is closed (flock(2)).
+/// Locks a file or directory exclusively until it is closed (flock(2)). Does not wait.
 ///
 /// # Errors
 /// Returns `WouldBlock` if it is already locked.

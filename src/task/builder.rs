@@ -35,8 +35,8 @@ impl Builder {
         Builder::default()
     }
 
-    /// Sets the name of the task. [`Task::name`](super::Task::name) returns it, and reports of tasks
-    /// that block their thread contain it.
+    /// Sets the name of the task. [`Task::name`](super::Task::name) returns it, and it appears in
+    /// reports of tasks that block their thread.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(Name::new(name.into_boxed_str()));
         self
@@ -93,7 +93,7 @@ impl Builder {
     {
         fork::check()?;
         if !local_tasks::is_possible() {
-            let text = "spawn_local needs a thread inside block_on; this task may move to another thread";
+            let text = "spawn_local needs a thread inside block_on, but this task may move to another thread";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         Ok(JoinHandle::new(local_tasks::spawn(self.name, future)))

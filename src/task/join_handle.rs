@@ -112,10 +112,10 @@ impl<T> Future for JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// Polls for the end of the task. Must not be called again after it was ready. Returns the task's
-    /// result, or `None` if a shutdown dropped the task.
+    /// Polls for the end of the task. Returns the task's result, or `None` if a shutdown dropped the
+    /// task. Must not be called again after it has returned `Ready`.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let task = self.task.as_mut().expect("the end was not seen");
+        let task = self.task.as_mut().expect("polled after the end of the task");
         let polled = poll_contained(cx, |cx| Pin::new(task).poll(cx));
         if polled.is_pending() {
             context::note(Waits::Task(self.identity.id().number()));

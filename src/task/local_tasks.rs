@@ -39,8 +39,8 @@ use crate::rt::sched::task_data::TaskData;
 use crate::rt::unsent;
 use crate::sync::Mutex;
 
-/// The maximum number of local tasks run per poll of the root future. The other tasks wait for the
-/// next poll.
+/// The maximum number of local tasks run per poll of the root future. Further tasks run in the next
+/// poll.
 const BATCH_TASKS_MAX: usize = 64;
 
 thread_local! {
@@ -129,7 +129,7 @@ impl<F: Future> Future for Local<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
         let this = self.project();
-        let future = this.future.as_pin_mut().expect("a future that is not dropped");
+        let future = this.future.as_pin_mut().expect("the future is not dropped before this poll");
         this.record.polling(|| future.poll(cx)).map(Output::new)
     }
 }

@@ -58,9 +58,9 @@ where
 
 /// Spawns `future`, which need not be `Send`, as a task on the calling thread.
 ///
-/// The task runs while the thread is inside [`block_on`], in the current call or in a later one.
-/// Otherwise it is like a task of [`spawn`]. Tasks that have not ended when the thread exits are
-/// dropped.
+/// The task runs only while the thread is inside [`block_on`], in the current call or in a later one.
+/// In other respects it is like a task of [`spawn`]. Tasks that have not ended when the thread exits
+/// are dropped.
 ///
 /// # Panics
 /// Panics inside a task created by [`spawn`] or [`spawn_blocking`], because its thread may have no
@@ -139,9 +139,9 @@ where
 /// runs tasks.
 ///
 /// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that calls
-/// `block_on`. A waker may also call `block_on`. But a waker that a close of a socket calls must not
-/// wait for another task that this close wakes, because it delays the other wakers of the socket
-/// until it returns.
+/// `block_on`. A waker may also call `block_on`. However, a waker that is called because a socket is
+/// closed must not wait for another task that the same close wakes: the socket's other wakers are
+/// called only after it returns.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads exist only
@@ -157,7 +157,7 @@ pub fn block_on<F, T>(future: F) -> T
 where
     F: Future<Output = T>,
 {
-    // Passed by reference, because the future may be large and each move would copy it on the stack.
+    // The future is passed by reference, because it may be large and each move would copy it.
     sched::block_on::block_on(local_tasks::WithLocal::new(pin!(future)))
 }
 

@@ -64,7 +64,7 @@ impl Ended {
     }
 }
 
-/// A guard that announces the end of a task when it is dropped.
+/// A guard that reports the end of a task to its set when it is dropped.
 #[derive(Debug)]
 struct Announce {
     ended: Arc<Ended>,
@@ -195,7 +195,8 @@ impl<T> TaskSet<T> {
         poll_fn(|cx| self.poll_join_next(cx)).await
     }
 
-    /// Polls for the next task to end, like [`join_next`](TaskSet::join_next).
+    /// Polls for the result of the next task that ends, as [`join_next`](TaskSet::join_next) does. If no
+    /// task has ended, returns `Pending` and wakes the caller's task when one ends.
     pub fn poll_join_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         self.poll_next(cx, |handle, cx| Pin::new(handle).poll(cx))
     }
@@ -217,7 +218,8 @@ impl<T> TaskSet<T> {
             }
             let number = ready!(self.ended.poll_first(cx));
             self.ended.pop_first();
-            // The task is removed before its panic is resumed. `None`: it was cancelled or detached.
+            // The task is removed before its panic is resumed. If it is absent, it was cancelled or
+            // detached.
             let Some(mut handle) = self.tasks.remove(&number) else { continue };
             let polled = poll(&mut handle, cx);
             if polled.is_pending() {
@@ -264,9 +266,9 @@ impl<T> TaskSet<T> {
     /// # Cancel safety
     /// Dropping the future after its first poll cancels all tasks without waiting for them.
     pub async fn cancel_all(&mut self) {
-        // All tasks are requested to end before any is awaited.
+        // The cancellation of all tasks is requested before any of them is awaited.
         let cancelled: Vec<_> = std::mem::take(&mut self.tasks).into_values().map(JoinHandle::begin_cancel).collect();
-        // A new queue, because no poll will take the ends of these tasks.
+        // The queue is replaced, because no poll will remove the ended tasks from it.
         self.ended = Arc::default();
         for task in cancelled {
             task.await;
@@ -276,12 +278,12 @@ impl<T> TaskSet<T> {
     /// Removes all tasks from the set without cancelling them.
     pub fn detach_all(&mut self) {
         self.tasks.clear();
-        // A new queue, because no poll will take the ends of these tasks.
+        // The queue is replaced, because no poll will remove the ended tasks from it.
         self.ended = Arc::default();
     }
 
-    /// Returns the number of tasks in the set, including tasks that have ended and whose results were
-    /// not returned yet.
+    /// Returns the number of tasks in the set, including tasks that have ended but whose results have
+    /// not been returned yet.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
@@ -367,7 +369,7 @@ mod tests {
     use crate::task::block_on;
 
     #[test]
-    fn ends_of_tasks_that_left_the_set_are_not_kept() {
+    fn detached_and_cancelled_tasks_leave_no_entries() {
         block_on(async {
             let mut set = TaskSet::new();
             for _ in 0..10 {

@@ -1,8 +1,7 @@
-//! [`Movable`]: a sleep that is moved more often than it ends.
+//! [`Movable`]: a sleep that is reset more often than it ends.
 //!
-//! A protocol moves its timer with every packet or request, mostly to a later time. Such a move only
-//! stores the new time. The inner sleep ends once at the earlier time and is then set to the new
-//! time.
+//! A protocol resets its timer on every packet or request, mostly to a later time. Such a reset only
+//! stores the new time. When the inner sleep ends at the earlier time, it is set to the new time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,13 +11,13 @@ use std::time::Instant;
 use crate::rt::time::clock;
 use crate::rt::time::sleep::Sleep;
 
-/// A sleep that is cheap to move to a later time.
+/// A sleep that is cheap to reset to a later time.
 #[derive(Debug)]
 pub struct Movable {
     /// The time at which the sleep ends, or `None` if it never ends.
     when: Option<Instant>,
-    /// The deadline of `sleep`, which may be earlier than `when`. It is stored, because `Sleep` would
-    /// have to convert it.
+    /// The deadline of `sleep`, which may be earlier than `when`. It is stored here, because
+    /// `Sleep::deadline` would have to convert it.
     armed: Option<Instant>,
     sleep: Sleep,
 }

@@ -1,4 +1,4 @@
-//! The empty functions that are used without the feature `tracing`.
+//! The empty functions used without the feature `tracing`.
 
 use std::fmt::Display;
 use std::future::Future;

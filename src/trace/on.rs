@@ -1,4 +1,4 @@
-//! The functions that are used with the feature `tracing`.
+//! The functions used with the feature `tracing`.
 
 use std::fmt::Display;
 use std::future::Future;

@@ -74,7 +74,7 @@ pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
     }
 }
 
-/// Returns the rows of `table` that contain `filter`, in `order`. Rates are differences from the snapshot `before`.
+/// Returns the rows of `table` that contain `filter`, in `order`. Rates are relative to the snapshot `before`.
 pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, order: Order, filter: &str) -> Vec<Row> {
     let seconds = before.map_or(0.0, |before| now.taken - before.taken);
     let rate = |new: f64, old: Option<f64>| match old {
@@ -111,7 +111,7 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
             .sockets
             .iter()
             .map(|socket| {
-                // The number may have belonged to another socket then.
+                // In the earlier snapshot, the descriptor number may have belonged to another socket.
                 let old = before.and_then(|before| before.socket(socket.fd)).filter(|old| old.local == socket.local);
                 let bytes = |of: fn(&Socket) -> Option<u64>| {
                     of(socket).map_or(0.0, |now| rate(now as f64, old.and_then(of).map(|then| then as f64)))
@@ -217,7 +217,7 @@ fn label(task: &Task) -> String {
     task.name.as_ref().map_or_else(|| task.id.to_string(), |name| format!("{} ({name})", task.id))
 }
 
-/// Returns what a task waits for. If it waits for another task, returns the whole chain.
+/// Describes what a task waits for. If it waits for another task, describes the whole chain.
 pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     let mut text = String::new();
     let mut seen = vec![task.id];
@@ -256,7 +256,7 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     text
 }
 
-/// Returns what woke a task before its last poll.
+/// Describes what woke a task before its last poll.
 fn woken_by(now: &Snapshot, task: &Task) -> String {
     match &task.woken_by {
         None => "something unknown".to_owned(),
@@ -310,7 +310,7 @@ fn socket_state(socket: &Socket) -> String {
     socket.tcp.as_ref().map_or_else(|| socket.state.replace('_', " "), |tcp| tcp.state.to_lowercase().replace('_', " "))
 }
 
-/// Returns the details of one row, one per line.
+/// Returns the details of one row, one detail per line.
 pub(crate) fn details(now: &Snapshot, key: Key) -> Vec<String> {
     let gone = || vec!["It no longer exists.".to_owned()];
     match key {

@@ -122,7 +122,7 @@ impl View {
         self.arrange();
     }
 
-    /// Acts on a key. Returns false to quit.
+    /// Handles a key press. Returns false to quit.
     pub(crate) fn press(&mut self, key: KeyCode) -> bool {
         if self.types_filter {
             match key {
@@ -188,7 +188,7 @@ impl View {
         out.flush()
     }
 
-    /// Returns the lines of the screen, each with whether it is the selected one.
+    /// Returns the lines of the screen. The boolean tells whether the line is the selected one.
     pub(crate) fn lines(&self, width: usize, height: usize) -> Vec<(String, bool)> {
         let mut lines = vec![(fit(&self.summary(), width), false)];
         if let Some(&key) = self.open.last() {

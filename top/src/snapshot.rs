@@ -33,7 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) tasks_injected: u64,
 }
 
-/// The number of values in each of a series of ranges.
+/// A histogram: the number of values in each of a series of ranges.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Histogram {
     pub(crate) count: u64,
@@ -152,7 +152,7 @@ pub(crate) struct Worker {
     pub(crate) steals: u64,
 }
 
-/// Gets an answer from the program that serves snapshots at `path`, in the format `text`, `json`, `metrics` or `trace`.
+/// Requests an answer from the program that serves snapshots at `path`. The format is `text`, `json`, `metrics` or `trace`.
 pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -62,7 +62,7 @@ fn waits_of_a_live_program_are_shown_and_followed() {
     assert!(lines.iter().any(|line| line.starts_with("accept queue    0 of ")), "{lines:?}");
     let lines = details(&snapshot, Key::Task(acceptor_id));
     assert!(lines.iter().any(|line| line.contains("awaited by") && line.contains("joiner")), "{lines:?}");
-    // The test's own thread has spawned it, and it was not woken since.
+    // The test's own thread spawned the task, and it has not been woken since.
     assert!(lines.iter().any(|line| line == "woken by   a thread that runs no task"), "{lines:?}");
     task::block_on(joiner.cancel());
 }

@@ -1,5 +1,5 @@
-//! Tests of the attributes in a crate that depends on netpoll under another name, like a program that moves from async-std by changing only
-//! its manifest.
+//! Tests of the attributes in a crate that depends on netpoll under another name, like a program that migrates from async-std by changing
+//! only its manifest.
 
 use async_std::io;
 use async_std::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ mod program {
 }
 
 mod workers {
-    /// Sets no number of workers, which could contradict the runtime of the other tests.
+    /// This sets no number of workers, because the other tests share its runtime and may use another number.
     #[async_std::main(crate = async_std)]
     pub(super) async fn main() -> usize {
         async_std::rt::metrics().workers

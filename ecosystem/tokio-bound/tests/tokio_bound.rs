@@ -66,7 +66,7 @@ fn axum_websocket_echoes_within_compat() {
                 assert_eq!(answer.to_text().unwrap(), text);
             }
             client.close(None).await.unwrap();
-            // The answer to the close frame, then the end of the stream.
+            // The server answers the close frame, and then the stream ends.
             while let Some(Ok(message)) = client.next().await {
                 assert!(message.is_close(), "{message}");
             }
@@ -85,7 +85,7 @@ fn tower_http_timeout_answers_within_compat() {
             .route("/slow", get(async || std::future::pending::<()>().await))
             .route("/quick", get(async || "quick"))
             .layer(timeout)
-            // Added last, so that it wraps the other layer.
+            // This layer is added last, so that it wraps the other one.
             .layer(MapFutureLayer::new(Compat::new));
         let stop = async {
             let stream = TcpStream::connect(addr).await.unwrap();

@@ -8,7 +8,7 @@ use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
     netpoll_hangs::end_after_bound();
-    // No spare workers, which would be added on a busy machine, where a poll may take long.
+    // Spare workers are disabled. They would be added on a busy machine, where a poll may take long.
     rt::Builder::new().workers(1).spare_workers(0).start()?;
     for number in 0..20 {
         drop(named(&format!("chatty {number}"), async {

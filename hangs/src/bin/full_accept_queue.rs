@@ -15,7 +15,7 @@ fn main() -> std::io::Result<()> {
         let acceptor = named("acceptor", async move {
             loop {
                 let (stream, _) = listener.accept().await?;
-                // Stands for a slow look-up of the client, one client at a time.
+                // This stands for a slow look-up of the client, one client at a time.
                 task::sleep(Duration::from_secs(3600)).await;
                 drop(stream);
             }

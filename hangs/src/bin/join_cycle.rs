@@ -1,4 +1,4 @@
-//! Hangs because three tasks await each other's end.
+//! Hangs because three tasks await each other in a cycle.
 
 use futures::channel::oneshot;
 use netpoll::task::{self, JoinHandle};
@@ -12,7 +12,7 @@ fn main() {
     for (name, next) in names.into_iter().zip(receivers) {
         tasks.push(named(name, async move { next.await.expect("the next task").await }));
     }
-    // Each task gets the handle of the next one, and the last that of the first.
+    // Each task gets the handle of the next task, and the last task gets that of the first.
     tasks.rotate_left(1);
     for (sender, next) in senders.into_iter().zip(tasks) {
         assert!(sender.send(next).is_ok(), "the task waits for the handle");

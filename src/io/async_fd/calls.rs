@@ -13,7 +13,7 @@ use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
 use crate::sys;
 
-/// Waiting and calls.
+/// Waiting for readiness and making calls.
 impl<T> AsyncFd<T> {
     // ---- readiness ----
 
@@ -88,8 +88,8 @@ impl<T> AsyncFd<T> {
     /// Records that the user's call would have blocked. `ticket` was taken before the call.
     pub(super) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
         if !ticket.is_ready() && self.fd.is_ready(direction) {
-            // poll(2) reports readiness, but the call would have blocked. Until the next edge,
-            // poll(2) is no evidence.
+            // poll(2) reports readiness although the call would have blocked, so the result of poll(2)
+            // is ignored until the next edge.
             self.refuted[direction as usize].store(ticket.edges(), Ordering::Relaxed);
         }
         let side = self.fd.poll.side(direction);
@@ -103,8 +103,8 @@ impl<T> AsyncFd<T> {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
-        // An edge that arrives while this operation waits is sufficient evidence. Older readiness may
-        // have been consumed since, so poll(2) checks it.
+        // An edge that arrived while this operation waited is sufficient evidence of readiness. Older
+        // readiness may have been consumed since, so it is checked with poll(2).
         let is_ready = self.fd.is_marked_ready(direction);
         let woken = is_ready && caller.future().is_some_and(Operation::has_waited);
         let refuted = &self.refuted[direction as usize];
@@ -125,8 +125,8 @@ impl<T> AsyncFd<T> {
 
     // ---- calls ----
 
-    /// Calls `call` until it returns something other than `WouldBlock`, and waits for readability
-    /// between the calls.
+    /// Calls `call` until it returns a result other than `WouldBlock`. Waits for readability between
+    /// the calls.
     ///
     /// `call` must not block: it must complete immediately or return `WouldBlock`. After
     /// `Interrupted` it is called again immediately.
@@ -159,8 +159,8 @@ impl<T> AsyncFd<T> {
         AsyncFdReadWith::new(self, call)
     }
 
-    /// Calls `call` until it returns something other than `WouldBlock`, and waits for writability
-    /// between the calls; see [`read_with`](AsyncFd::read_with).
+    /// Calls `call` until it returns a result other than `WouldBlock`. Waits for writability between
+    /// the calls. See [`read_with`](AsyncFd::read_with).
     ///
     /// # Errors
     /// Returns the error of `call` unchanged; `TimedOut` after the write deadline or timeout; a
@@ -172,8 +172,8 @@ impl<T> AsyncFd<T> {
         AsyncFdWriteWith::new(self, call)
     }
 
-    /// Polls a reading call as [`read_with`](AsyncFd::read_with) does, for use in your own `poll_*`
-    /// methods.
+    /// Calls `call` as [`read_with`](AsyncFd::read_with) does, for use in your own `poll_*` methods. If
+    /// `call` returns `WouldBlock`, returns `Pending` and wakes the task when the descriptor is readable.
     ///
     /// # Errors
     /// Returns the errors of [`read_with`](AsyncFd::read_with).
@@ -185,8 +185,8 @@ impl<T> AsyncFd<T> {
         self.poll_with(Direction::Read, Waiter::Poll, cx, call)
     }
 
-    /// Polls a writing call as [`write_with`](AsyncFd::write_with) does, for use in your own
-    /// `poll_*` methods.
+    /// Calls `call` as [`write_with`](AsyncFd::write_with) does, for use in your own `poll_*` methods. If
+    /// `call` returns `WouldBlock`, returns `Pending` and wakes the task when the descriptor is writable.
     ///
     /// # Errors
     /// Returns the errors of [`write_with`](AsyncFd::write_with).

@@ -13,7 +13,7 @@ use super::AsyncFd;
 use super::wrapper::op;
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
 
-/// Proof that a descriptor was ready a moment ago.
+/// A guard that shows that a descriptor was ready when it was created.
 ///
 /// Dropping the guard has no effect. If your call returns `WouldBlock`, call
 /// [`clear_ready`](AsyncFdReadyGuard::clear_ready), or make the call with
@@ -80,7 +80,8 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
     /// `force_close`; `call` is then not called.
     pub fn try_io<R>(&mut self, call: impl FnOnce(&AsyncFd<T>) -> io::Result<R>) -> Result<io::Result<R>, TryIoError> {
         let fd = &self.fd.fd;
-        // The guard's ticket may be older than the last edge, and the call has seen that edge.
+        // A new ticket is taken, because the guard's ticket may be older than the last edge, whose
+        // event the call takes into account.
         let result = fd.poll.side(self.direction).begin().map_err(Failure::from).and_then(|ticket| {
             let call = |_: BorrowedFd<'_>| {
                 fd.ensure_nonblocking();

@@ -2,10 +2,10 @@
 //!
 //! # Ownership
 //! `T` owns the descriptor. An [`Fd`] that borrows it has the poll handle, the deadlines and the
-//! close protocol. The `Fd` is removed from the poller before `T` is dropped or returned. The
-//! descriptor is registered immediately, so that `new` returns an error if epoll refuses it.
+//! close protocol. The descriptor is removed from the poller before `T` is dropped or returned. It is
+//! registered in `new`, so that `new` returns an error if epoll refuses it.
 //!
-//! # Evidence
+//! # Readiness
 //! Only EAGAIN (`WouldBlock`) clears readiness. A short read or write does not, because its meaning
 //! depends on the type of file. Calls are not serialised ([`LockScope::None`]).
 //!
@@ -255,8 +255,8 @@ impl<T> AsyncFd<T> {
         self.fd.set_timeout(Direction::Read, timeout)
     }
 
-    /// Sets how long each write may wait; otherwise like
-    /// [`set_read_timeout`](AsyncFd::set_read_timeout).
+    /// Sets how long each write may wait; `None` removes the limit. The time is counted from the moment
+    /// when the write begins to wait.
     ///
     /// # Errors
     /// Returns `InvalidInput` for zero, as in std.
@@ -286,9 +286,9 @@ impl<T> AsyncFd<T> {
     /// close begins immediately. The returned future completes when no call is in progress and the
     /// descriptor is removed from the poller. Closing twice is not an error.
     ///
-    /// The descriptor itself is closed by `T`: when the `AsyncFd` is dropped, or after
-    /// [`into_inner`](AsyncFd::into_inner), when the caller drops `T`. `close` of the traits only
-    /// flushes.
+    /// `force_close` does not close the descriptor itself. Dropping `T` does: together with the
+    /// `AsyncFd`, or separately after [`into_inner`](AsyncFd::into_inner). The method `close` of the
+    /// I/O traits only flushes.
     pub fn force_close(&self) -> Closed {
         Closed::new(self.fd.close(|| ()))
     }

@@ -38,8 +38,8 @@ use crate::time::Sleep;
 /// When one side's stream ends, the other side is closed for writing (`poll_close`), and the other
 /// direction continues. Each direction works like [`copy`](crate::io::copy()): between sockets the
 /// bytes stay in the kernel, and while one side is silent the other is watched. When a peer has
-/// closed both directions, the direction towards it ends, even if there is no data to send. A peer
-/// that vanished silently is detected by keep-alive or by the idle limit of
+/// closed both directions of its connection, the direction towards it ends, even if there is no data
+/// to send. A peer that vanished silently is detected by keep-alive or by the idle limit of
 /// [`copy_bidirectional_with`].
 ///
 /// If writing to one side fails, the other direction runs to its end, so the last response of a
@@ -256,7 +256,8 @@ impl Idle {
         Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant() }
     }
 
-    /// Is ready when no bytes were copied for the limit. `progress` changes whenever bytes are copied.
+    /// Returns `Ready` with an error when no bytes were copied for the time limit. `progress` changes
+    /// whenever bytes are copied.
     fn poll(&mut self, cx: &mut Context<'_>, progress: u64) -> Poll<io::Error> {
         if progress != self.progress {
             (self.progress, self.since) = (progress, clock::instant());

@@ -13,13 +13,14 @@ const BUFFER_BYTES: usize = 32 << 10;
 /// The number of bytes that one poll moves before it yields. Moving them takes about a millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
-/// The number of bytes that a smaller step counts as, because each step has a fixed cost.
+/// The minimum number of bytes for which a step is counted. A smaller step counts as this many,
+/// because each step has a fixed cost.
 pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
 
 /// The cause of a failed transfer.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// Reading failed. All bytes read before were written.
+    /// Reading failed. All bytes read before the failure were written.
     Reader(io::Error),
     /// Writing failed, or the writer's peer is gone.
     Writer(io::Error),
@@ -112,8 +113,8 @@ impl Buffer {
         }
     }
 
-    /// Reads and drops bytes, about [`BYTES_PER_POLL`] per call. Is ready when the reader is at end of
-    /// stream or fails. Use a buffer either for this or for `poll_step`.
+    /// Reads and drops bytes, about [`BYTES_PER_POLL`] per call. Returns `Ready` when the reader is at
+    /// end of stream or fails. A buffer must be used either with this method or with `poll_step`.
     pub(super) fn poll_discard<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<()>
     where
         R: Read + Unpin + ?Sized,

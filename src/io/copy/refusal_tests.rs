@@ -1,5 +1,5 @@
-//! Tests of copies whose splice or sendfile is refused, by the kernel, a sandbox or the file type, at
-//! the start or later: the copy continues through the buffer, and no byte is lost.
+//! Tests of copies whose splice or sendfile fails at the start or later, because the kernel, a sandbox
+//! or the file type refuses it: the copy continues through the buffer, and no byte is lost.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -88,7 +88,7 @@ fn splice_refused_later_loses_nothing() {
 
 /// The bytes in the pipe were already taken from the source.
 #[test]
-fn bytes_in_the_pipe_are_written_out_when_the_target_refuses() {
+fn bytes_in_the_pipe_are_written_when_the_target_refuses_splice() {
     for (before, errno) in [0, 1, 2].into_iter().zip(REFUSALS) {
         splices(Call::SpliceTo, before, errno);
     }

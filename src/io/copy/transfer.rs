@@ -1,4 +1,4 @@
-//! [`Transfer`]: one direction of a copy, with splice(2), with sendfile(2), or through a buffer.
+//! [`Transfer`]: one direction of a copy, by splice(2), by sendfile(2), or through a buffer.
 //!
 //! # States
 //! The types of the reader and the writer determine the path at the start. If the kernel refuses a
@@ -84,8 +84,8 @@ impl Transfer {
         self.read.wrapping_add(self.written)
     }
 
-    /// Returns whether the transfer holds no bytes, so that the next step waits for the reader. False
-    /// for a path that sends a file, which waits only for the writer.
+    /// Returns whether the transfer holds no bytes, so that the next step waits for the reader. Returns
+    /// false if the transfer sends a file, because it then waits only for the writer.
     fn is_empty(&self) -> bool {
         match &self.path {
             Path::Splice(splice) => splice.is_empty(),

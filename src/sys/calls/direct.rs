@@ -27,7 +27,8 @@ const UNKNOWN: u8 = 0;
 const BY_SYSCALL: u8 = 1;
 const BY_FUNCTION: u8 = 2;
 
-/// One of the three constants. Every thread makes the same choice, so no ordering is needed.
+/// The choice: one of the three constants above. Every thread makes the same choice, so no ordering is
+/// needed.
 static CHOICE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Calls recv(2).
@@ -82,7 +83,7 @@ fn syscall() -> *const c_void {
     return libc::syscall as *const c_void;
 }
 
-/// Calls recv(2). Makes the choice first, if it has not been made.
+/// Calls recv(2). If the choice has not been made yet, makes it first.
 ///
 /// # Safety
 /// Same as [`recv`].
@@ -93,7 +94,7 @@ unsafe fn recv_by_choice(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int)
     unsafe { libc::recv(fd, buf, len, flags) }
 }
 
-/// Calls send(2). Makes the choice first, if it has not been made.
+/// Calls send(2). If the choice has not been made yet, makes it first.
 ///
 /// # Safety
 /// Same as [`send`].

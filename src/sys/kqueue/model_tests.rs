@@ -49,7 +49,7 @@ fn cleared_filter_is_taken_once_per_change() {
 }
 
 #[test]
-fn level_is_taken_until_it_ends() {
+fn level_triggered_event_is_returned_while_the_condition_holds() {
     let (queue, (mut socket, mut peer)) = (kqueue().unwrap(), pair());
     peer.write_all(b"ab").unwrap();
     assert_eq!(apply(&queue, change(&socket, EVFILT_READ, EV_ADD)), 0);
@@ -105,7 +105,7 @@ fn end_of_file_is_reported_with_the_data_before_it() {
 }
 
 #[test]
-fn changes_that_fail_answer_in_the_list_or_fail_the_call() {
+fn failed_changes_are_reported_in_the_list_or_fail_the_call() {
     let (queue, (socket, _peer)) = (kqueue().unwrap(), pair());
     let bad = kevent_of(1 << 20, EVFILT_READ, EV_ADD, 0, 0);
     assert_eq!(apply(&queue, bad), libc::EBADF);

@@ -49,7 +49,7 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
 /// Raises SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit
 /// (net.core.wmem_max) allows it.
 pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    // Doubled, because the kernel also counts its own structures.
+    // `bytes` is doubled, because the kernel also counts its own structures.
     set_send_buffer_size(fd, send_buffer_size(fd)?.saturating_add(2 * bytes))
 }
 

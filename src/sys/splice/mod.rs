@@ -1,5 +1,5 @@
-//! System calls that move bytes inside the kernel. On systems that do not have a call, its function
-//! returns ENOSYS, and the caller copies the bytes through a buffer.
+//! System calls that move bytes inside the kernel. On a system without such a call, the function
+//! returns ENOSYS, and its caller copies the bytes through a buffer.
 
 #[cfg(target_os = "linux")]
 mod linux;
