@@ -11,7 +11,7 @@
 //! peer's PING reply. This module ends a connection that has no request.
 //!
 //! An HTTP/2 connection that has no request for the time limit of a request's head is shut down
-//! gracefully. It ends if no bytes move for the same time again.
+//! gracefully. If no bytes move for the same time after that, the connection ends.
 
 use std::error::Error;
 use std::fmt;
@@ -173,21 +173,21 @@ async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
                 shut_down(connection.as_mut());
                 continue;
             }
-            // No request has arrived, and no error response is being written: the head is
+            // No request has arrived, and no error response is being written, so the head is
             // incomplete.
             if !activity.used() && !activity.blocked() && !activity.closing() {
                 return Poll::Ready(Ok(()));
             }
             break;
         }
-        // hyper reads, and so detects a reset, except while it waits for a response of the service.
+        // hyper reads from the stream, and so detects a reset, except while it waits for the service.
         if activity.is_busy() { aborted.as_mut().poll(cx).map(Ok) } else { Poll::Pending }
     })
     .await
 }
 
-/// Drives an HTTP/2 connection until it ends. Ending it for a time limit or because the server stops
-/// is not an error.
+/// Drives an HTTP/2 connection until it ends. Ending it because of a time limit or because the server
+/// stops is not an error.
 async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),

@@ -110,8 +110,8 @@ impl Member {
         self.seen
     }
 
-    /// Awaits `future` for at most `limit`, and then returns a `TimedOut` error. Returns `None` if the
-    /// server stops, unless bytes are available to read.
+    /// Awaits `future`. Returns a `TimedOut` error if it is not ready within `limit`. If the server stops,
+    /// returns `None` as soon as no bytes are available to read, or when all connections are cut off.
     pub(super) async fn while_serving<T, F: Future<Output = io::Result<T>>>(
         &mut self,
         limit: Option<Duration>,

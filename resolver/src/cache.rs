@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn large_answers_do_not_exceed_the_bound_of_bytes() {
+    fn large_answers_do_not_exceed_the_byte_limit() {
         let cache = Cache::default();
         for number in 0..1000 {
             let query = query(&format!("{number}.test."));

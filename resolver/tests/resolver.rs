@@ -537,7 +537,7 @@ fn only_records_of_final_alias_count() {
     assert_eq!(addrs_of(move || with(chain())).unwrap(), [ip(1)]);
     let backwards = move || with(chain()).into_iter().rev().collect();
     assert_eq!(addrs_of(backwards).unwrap(), [ip(1)]);
-    // An alias, at the beginning or in the middle of a chain, has no addresses of its own.
+    // The addresses of an alias, at the beginning or in the middle of a chain, are ignored.
     let own = move || {
         let mut records = vec![record("host.test.", v4(6)), record("a.test.", v4(6))];
         records.extend(chain());

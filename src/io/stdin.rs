@@ -63,7 +63,7 @@ struct State {
     /// `buffer[start..]` is input that no caller has taken yet.
     buffer: Vec<u8>,
     start: usize,
-    /// The index before which `buffer` contains no line end.
+    /// The index before which `buffer` contains no LF.
     searched: usize,
     reading: bool,
     outcome: Option<Outcome>,
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_read_leaves_its_input_to_the_next() {
+    fn next_read_gets_the_input_of_a_dropped_read() {
         input!(INPUT, SCRIPT);
         let mut line = String::from("> ");
         assert!(poll_once(INPUT.read_line(&mut line)).is_pending());

@@ -553,7 +553,7 @@ mod tests {
         assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 1), "sent messages are not counted");
     }
 
-    /// The queue is refilled before it is empty, so it is never simply cleared.
+    /// The queue is refilled before it is empty, so sent messages must be released while others remain.
     #[test]
     fn sent_messages_are_released() {
         let (from, to) = sockets();

@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn oversized_message_is_refused_and_leaves_the_rest() {
+    fn oversized_message_is_refused_and_others_are_kept() {
         let mut buffer = [0; words(space(4))];
         let mut writer = ControlWriter::new(&mut buffer);
         writer.push(1, 1, 1_u32).unwrap();

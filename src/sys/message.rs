@@ -9,7 +9,7 @@
 //! * S2, S3 and S4 of [`socket`](super::socket): no SIGPIPE, checked families, no blocking.
 
 #![allow(unsafe_code)]
-// As in `control`.
+// Lengths of control data are `size_t` in some C libraries and `socklen_t` in others.
 #![allow(clippy::unnecessary_cast)]
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -220,7 +220,7 @@ mod tests {
         }
     }
 
-    /// In an earlier version each message leaked one descriptor.
+    /// Regression test: each message leaked one descriptor.
     #[test]
     fn unrequested_descriptors_of_senders_are_closed() {
         /// The value in asm-generic.

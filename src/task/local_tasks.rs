@@ -217,7 +217,7 @@ impl Thread {
         }
         for _ in 0..BATCH_TASKS_MAX {
             let Some(runnable) = self.queue.pop() else { return };
-            // A raw pointer, not a reference: the task and its data may be freed during the turn.
+            // This is a raw pointer, because the task and its data may be freed during the turn.
             let data: *const TaskData = runnable.metadata();
             let own = runnable.waker().data();
             context::run_turn(data, own, || contain(|| _ = runnable.run()));

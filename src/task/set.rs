@@ -79,7 +79,7 @@ impl Drop for Announce {
 
 pin_project! {
     struct Member<F> {
-        // Declared before the guard, so that the future is dropped before the end is announced.
+        // The future is declared before the guard, so that it is dropped before the end is announced.
         #[pin]
         future: F,
         announce: Announce,

@@ -13,7 +13,7 @@ use super::AsyncFd;
 use super::wrapper::op;
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
 
-/// A guard that shows that a descriptor was ready when it was created.
+/// A guard that is returned when a descriptor is ready.
 ///
 /// Dropping the guard has no effect. If your call returns `WouldBlock`, call
 /// [`clear_ready`](AsyncFdReadyGuard::clear_ready), or make the call with
@@ -80,8 +80,8 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
     /// `force_close`; `call` is then not called.
     pub fn try_io<R>(&mut self, call: impl FnOnce(&AsyncFd<T>) -> io::Result<R>) -> Result<io::Result<R>, TryIoError> {
         let fd = &self.fd.fd;
-        // A new ticket is taken, because the guard's ticket may be older than the last edge, whose
-        // event the call takes into account.
+        // A new ticket is taken, because the guard's ticket may be older than the last edge, and the
+        // call is made after that edge.
         let result = fd.poll.side(self.direction).begin().map_err(Failure::from).and_then(|ticket| {
             let call = |_: BorrowedFd<'_>| {
                 fd.ensure_nonblocking();

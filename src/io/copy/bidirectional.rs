@@ -220,7 +220,7 @@ impl Half {
         let _ = if self.transfer.writes_to_socket() { writer.poll_close(cx) } else { writer.poll_flush(cx) };
     }
 
-    /// Ends this half after reading from its writer has failed in the other half.
+    /// Ends this half after the other half has failed to read from this half's writer.
     fn give_up<R: Read + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, reader: &mut R) {
         if matches!(self.state, State::Copying) && !self.transfer.is_at_end() {
             self.state = State::Discarding(Box::default());
@@ -256,7 +256,7 @@ impl Idle {
         Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant() }
     }
 
-    /// Returns `Ready` with an error when no bytes were copied for the time limit. `progress` changes
+    /// Returns `Ready` with an error when no bytes were copied within the time limit. `progress` changes
     /// whenever bytes are copied.
     fn poll(&mut self, cx: &mut Context<'_>, progress: u64) -> Poll<io::Error> {
         if progress != self.progress {

@@ -13,11 +13,11 @@ use std::thread::JoinHandle;
 
 use libc::c_int;
 
-/// Whether a short read of a TCP socket means that no data is left. Here it does not: urgent data
-/// causes short reads, and kqueue(2) does not report urgent data.
+/// Whether a short read of a TCP socket means that no data is left. On these systems it does not:
+/// urgent data causes short reads, and kqueue(2) does not report urgent data.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = false;
 
-/// The errors of getaddrinfo(3) which mean that the name has no address, or no address of the family:
+/// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the family:
 /// EAI_NODATA and EAI_ADDRFAMILY.
 pub(crate) const NO_ADDRESS_CODES: [c_int; 2] = [7, 1];
 
@@ -129,8 +129,8 @@ pub(crate) fn from_abstract_name(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Joins a thread if it has ended, and returns whether it did. After true, the handle must be neither
-/// joined nor dropped. The call waits for thread-local destructors that are still running, because
+/// Joins a thread if it has ended, and returns whether it did. If so, the handle must be neither joined
+/// nor dropped afterwards. The call waits for thread-local destructors that are still running, because
 /// these systems do not report whether they have ended.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     if !thread.is_finished() {

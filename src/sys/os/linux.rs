@@ -16,11 +16,11 @@ use std::thread::JoinHandle;
 use libc::c_int;
 pub(crate) use libc::{CLOCK_MONOTONIC_COARSE as COARSE_CLOCK, ENONET, mmsghdr};
 
-/// Whether a short read of a TCP socket means that no data is left. It does: only urgent data also
-/// causes short reads, and the poller reports urgent data.
+/// Whether a short read of a TCP socket means that no data is left. On Linux it does: the only other
+/// cause of short reads is urgent data, which the poller reports.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = true;
 
-/// The errors of getaddrinfo(3) which mean that the name has no address, or no address of the family:
+/// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the family:
 /// EAI_NODATA and EAI_ADDRFAMILY.
 pub(crate) const NO_ADDRESS_CODES: [c_int; 2] = [libc::EAI_NODATA, -9];
 
@@ -127,7 +127,7 @@ pub(crate) fn from_abstract_name(name: &[u8]) -> io::Result<SocketAddr> {
 }
 
 /// Joins a thread if it has ended, including its thread-local destructors, and returns whether it did.
-/// After true, the handle must be neither joined nor dropped.
+/// If so, the handle must be neither joined nor dropped afterwards.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the
     // calling thread, which is running.

@@ -52,7 +52,7 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
 }
 
 /// Makes a socket non-blocking and close-on-exec, and disables SIGPIPE for it. If another thread calls
-/// fork(2) before this call, the socket leaks to the child.
+/// fork(2) before this call, the socket leaks into the child.
 fn prepare(socket: Socket) -> io::Result<OwnedFd> {
     let reference = SockRef::from(&socket);
     reference.set_nonblocking(true)?;
