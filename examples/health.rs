@@ -7,7 +7,7 @@
 //!
 //! The example shows `rt::Lane::Control`: a control task serves the listener of the health checks, and the tasks of
 //! its connections inherit the lane. The checks are served first by tasks of the lane `Normal`, and then
-//! by tasks of the lane `Control`. The output is the time of a check.
+//! by tasks of the lane `Control`. The output shows how long the checks take.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,10 +21,10 @@ fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);
     let mut number = |default| args.next().map_or(Ok(default), |number| number.parse()).map_err(io::Error::other);
     let (busy, checks) = (number(500)?, number(100)?);
-    // One worker, so that all tasks compete.
+    // There is one worker, so that all tasks compete for it.
     rt::Builder::new().workers(1).start()?;
     for _ in 0..busy {
-        // A connection with endless requests, each of which takes 50 µs.
+        // This stands for a connection with endless requests, each of which takes 50 µs.
         task::spawn(async {
             loop {
                 let begun = Instant::now();

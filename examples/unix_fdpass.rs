@@ -89,7 +89,7 @@ impl Listener for Passed {
         Box::pin(futures::stream::unfold(&self.0, async |parent| {
             let mut fds = Vec::new();
             match parent.recv_with_fds(&mut [0], &mut fds).await {
-                // The parent is gone.
+                // The parent has closed its end.
                 Ok(0) => None,
                 Ok(_) => fds.pop().map(|fd| (Ok(TcpStream::from(fd)), parent)),
                 Err(error) => Some((Err(error), parent)),

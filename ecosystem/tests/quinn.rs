@@ -258,7 +258,7 @@ fn silent_peer_times_out_by_quinn_timer() {
 }
 
 #[test]
-fn timer_moves_both_ways_and_is_never_early() {
+fn timer_reset_to_any_time_never_fires_early() {
     run(async {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
@@ -275,8 +275,8 @@ fn timer_moves_both_ways_and_is_never_early() {
 }
 
 #[test]
-fn moving_timer_later_arms_nothing() {
-    child("moving_timer_later_arms_nothing", || {
+fn timer_reset_to_later_time_arms_no_new_timer() {
+    child("timer_reset_to_later_time_arms_no_new_timer", || {
         run(async {
             let later = |seconds| Instant::now() + Duration::from_secs(seconds);
             let mut timer = Runtime.new_timer(later(100));

@@ -141,7 +141,7 @@ pub async fn basic_io<C: Conn + Clone>(one: C, other: C) {
     assert_eq!(other.read(&mut buf).await.unwrap(), 0, "and again");
 }
 
-/// Sends a number back and forth 500 times. Then a close ends the peer's read.
+/// Checks that a number can be sent back and forth 500 times, and that a close then ends the peer's read.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -166,7 +166,7 @@ pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
     second.await;
 }
 
-/// Reads in ten tasks with short deadlines while data arrives. Each call reads or times out, and a close ends the peer's write.
+/// Checks that reads in ten tasks with short deadlines each return data or time out while data arrives, and that a close ends the peer's write.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -207,7 +207,7 @@ pub async fn racy_read<C: Conn + Clone>(one: C, other: C) {
     assert!(is_closed(&writer.await));
 }
 
-/// Writes in ten tasks with short deadlines. The peer reads as many bytes as the writes returned.
+/// Checks that writes in ten tasks with short deadlines each write data or time out, and that the peer reads as many bytes as were written.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -276,7 +276,7 @@ pub async fn write_timeout<C: Conn + Clone>(one: C, other: C) {
     writer.await.unwrap();
 }
 
-/// Checks that a deadline in the past fails both directions immediately, and that the connection is usable once it is cleared.
+/// Checks that a deadline in the past fails both directions immediately, and that the connection is usable once the deadline is cleared.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -319,7 +319,8 @@ pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
     writer.await;
 }
 
-/// Checks that a future deadline ends waiting operations at its time, not before, and that the connection is usable once it is cleared.
+/// Checks that a future deadline ends waiting operations when it expires and not earlier, and that the connection is usable once the deadline
+/// is cleared.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -370,7 +371,7 @@ pub async fn close_timeout<C: Conn + Clone>(one: C, _other: C) {
     one.force_close().await.unwrap();
 }
 
-/// Calls all methods concurrently in a hundred tasks. Each call returns.
+/// Checks that all methods can be called concurrently in a hundred tasks, and that each call returns.
 ///
 /// # Panics
 /// Panics if the property does not hold.

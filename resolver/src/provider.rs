@@ -18,15 +18,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The provider of connections to one server. It has the server's address, because the address that
-/// hickory passes does not have a zone.
+/// The provider of connections to one server. It stores the server's address, because the address that
+/// hickory passes does not contain the zone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Provider {
     pub(super) server: SocketAddr,
 }
 
 /// A datagram socket that is connected to its server, so that the kernel drops datagrams from other
-/// peers and reports if no process receives on the server's port.
+/// peers and reports an error if the server's port is closed.
 pub(super) struct ServerSocket(UdpSocket);
 
 /// A connection to a server.

@@ -8,9 +8,9 @@
 //! | with a final dot | looked up as given | RFC 1034, section 3.1 |
 //! | all others | looked up as given and in the search list | resolv.conf(5) |
 //!
-//! Names in the first three rows are never looked up in the search list. That would reveal the private
-//! or anonymous service that the user wants to the servers of the search domains, and allow them to
-//! answer for it.
+//! Names in the first three rows are never looked up in the search list. A look-up there would reveal the
+//! name of a private or anonymous service to the servers of the search domains, and allow them to answer
+//! for it.
 
 use hickory_resolver::proto::rr::Name;
 

@@ -8,7 +8,7 @@
 //! # Invariants
 //! * A write is ready when std has accepted the bytes. They are therefore in order with `println!`,
 //!   and appear when the process exits normally (std flushes `stdout` at exit).
-//! * A count is reported only for the bytes that it belongs to. If the caller passes bytes that do
+//! * A write returns only the count of its own bytes. If the caller passes bytes that do
 //!   not begin with the chunk in progress, the future that began the chunk was dropped. The count of
 //!   the chunk is discarded, and the new bytes are written after it. If the bytes begin with the
 //!   chunk, the call continues that write, so a write that timed out can be retried and appears once.
@@ -196,7 +196,8 @@ macro_rules! output {
         /// A write passes up to 64 KiB to a thread of the blocking pool, and is ready when the bytes
         /// are written. Writes through one handle keep their order. Writes through several handles
         /// may interleave, but a single write is not split. Closing the handle flushes it; the
-        /// descriptor stays open. Writes wait for room even if another process has set O_NONBLOCK.
+        /// descriptor stays open. Writes wait until the descriptor is writable, even if another process
+        /// has set O_NONBLOCK.
         ///
         /// # Errors
         /// Returns the error of write(2), such as `BrokenPipe` if the reader of a pipe is gone.

@@ -57,7 +57,7 @@ pub(crate) fn from_kernel(address: &SockAddr) -> io::Result<SocketAddr> {
         (None, Some(name)) => os::from_abstract_name(name).ok(),
         (None, None) => None,
     };
-    // An empty path gives the unnamed address.
+    // `from_pathname` converts an empty path into the unnamed address.
     named.map_or_else(|| SocketAddr::from_pathname(""), Ok)
 }
 

@@ -18,12 +18,12 @@ const USAGE: &str =
     "usage: netpoll-top [--once | --json | --metrics | --trace] [--interval SECONDS] [--sort id|cpu|polls|since]
                    [--filter TEXT] SOCKET
 
-SOCKET is the path that NETPOLL_INSPECT or rt::InspectServer gave to the program.
+SOCKET is the path that the program was given with NETPOLL_INSPECT or rt::InspectServer.
   --once      print the tables once
   --json      print one snapshot as JSON
   --metrics   print the program's metrics in the OpenMetrics format
   --trace     print the last events of the workers as a trace: open it with ui.perfetto.dev
-  --interval, --sort apply to the live view, --filter to the rows of the live view and of --once.
+  --interval and --sort apply to the live view, --filter to the rows of the live view and of --once.
 ";
 
 #[derive(Debug)]
@@ -85,7 +85,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Str
         Some(_) => live_only.or(rows_only),
     };
     if let Some(option) = unused {
-        return Err(format!("{option} does not apply to this kind of answer"));
+        return Err(format!("{option} does not apply to this output format"));
     }
     let path = path.ok_or("no socket was given")?;
     Ok(Arguments { format, interval, order, filter, path })

@@ -54,7 +54,7 @@ impl<T> AsyncFd<T> {
         AsyncFdReadable::new(self)
     }
 
-    /// Waits until the descriptor is writable: there is room, or a write would return an error. The
+    /// Waits until the descriptor is writable: there is space for data, or a write would return an error. The
     /// guard works like that of [`readable`](AsyncFd::readable).
     ///
     /// # Errors

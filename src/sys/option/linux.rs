@@ -100,7 +100,7 @@ pub(crate) fn set_congestion(fd: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> 
     SockRef::from(&fd).set_tcp_congestion(name)
 }
 
-/// Returns TCP_INFO. Fields that the kernel does not know are zero.
+/// Returns TCP_INFO. Fields that the kernel does not provide are zero.
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
 }

@@ -4,7 +4,7 @@
 //! All clones share a [`Shared`], which has at most one call in progress:
 //!
 //! ```text
-//! Idle ──queue──▶ Queued ──first to take it──▶ Running ──▶ Idle, all waiters woken
+//! Idle ──queue──▶ Queued ──first thread to take it──▶ Running ──▶ Idle, all waiters woken
 //! ```
 //!
 //! A thread of the pool runs the queued call. Dropping a `File` waits for writes and may run the queued write on the dropping thread, so
