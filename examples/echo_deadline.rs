@@ -8,9 +8,9 @@
 //!
 //! The example shows the read deadline: a point in time, stored in the socket, after which every read fails,
 //! including a read that is already waiting. The server moves the deadline before each read, which costs
-//! one atomic swap and no timer. The write timeout is like std's: a duration, counted from the moment when a write begins
-//! to wait. It ends the connection of a client that sends but does not read. Ctrl-C or SIGTERM stops the
-//! server.
+//! one atomic swap and no timer. The write timeout is like std's: a duration, counted from the moment when
+//! a write begins to wait. It ends the connection of a client that sends but does not read. Ctrl-C or
+//! SIGTERM stops the server.
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -3,9 +3,9 @@
 //! # Invariants
 //! * Every byte consumed from the reader is in the caller's buffer, in the stream's own buffer, or
 //!   in an error. If the reader fails (for example because a deadline expires) or a future is dropped
-//!   in the middle of a line, no bytes are lost. There is one exception: a `String` cannot hold the bytes of
-//!   an incomplete character, nor invalid UTF-8 and the bytes after it. `read_until` does not have
-//!   this limitation.
+//!   in the middle of a line, no bytes are lost. There is one exception: a `String` cannot hold the
+//!   bytes of an incomplete character, nor invalid UTF-8 and the bytes after it. `read_until` does not
+//!   have this limitation.
 //! * End of stream is reported once each time the reader reports it. After a last piece without a
 //!   delimiter the streams end without polling the reader again; otherwise the user of a terminal
 //!   would have to type end of file twice.

@@ -8,10 +8,10 @@
 //! # Invariants
 //! * A write is ready when std has accepted the bytes. They are therefore in order with `println!`,
 //!   and appear when the process exits normally (std flushes `stdout` at exit).
-//! * A write returns only the count of its own bytes. If the caller passes bytes that do
-//!   not begin with the chunk in progress, the future that began the chunk was dropped. The count of
-//!   the chunk is discarded, and the new bytes are written after it. If the bytes begin with the
-//!   chunk, the call continues that write, so a write that timed out can be retried and appears once.
+//! * A write returns only the count of its own bytes. If the caller passes bytes that do not begin with
+//!   the chunk in progress, the future that began the chunk was dropped. The count of the chunk is
+//!   discarded, and the new bytes are written after it. If the bytes begin with the chunk, the call
+//!   continues that write, so a write that timed out can be retried and appears once.
 //!
 //! # Cancellation
 //! The chunk of a dropped write is still written.

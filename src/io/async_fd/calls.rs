@@ -54,8 +54,8 @@ impl<T> AsyncFd<T> {
         AsyncFdReadable::new(self)
     }
 
-    /// Waits until the descriptor is writable: there is space for data, or a write would return an error. The
-    /// guard works like that of [`readable`](AsyncFd::readable).
+    /// Waits until the descriptor is writable: there is space for data, or a write would return an
+    /// error. The guard works like that of [`readable`](AsyncFd::readable).
     ///
     /// # Errors
     /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
