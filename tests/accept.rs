@@ -43,7 +43,7 @@ fn close_ends_a_waiting_accept_and_frees_the_port() {
 
 /// Go: TestTCPListenAfterClose.
 #[test]
-fn nothing_is_accepted_after_close_returned() {
+fn nothing_is_accepted_after_close() {
     run(async {
         for _ in 0..50 {
             let listener = TcpListener::bind(own_address()).await.unwrap();

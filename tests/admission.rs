@@ -74,7 +74,7 @@ fn permit_belongs_to_connection_not_handle() {
     });
 }
 
-/// With SO_LINGER another thread makes the close call.
+/// With SO_LINGER, another thread calls close(2).
 #[test]
 fn lingering_close_returns_permit_when_done() {
     run(async {

@@ -59,7 +59,7 @@ fn descriptor_above_the_limit_of_poll_is_an_error() {
             assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
             let text = error.to_string();
             assert!(text.contains("poll(2)") && text.contains("RLIMIT_NOFILE"), "{text}");
-            // Registered descriptors continue to work. The others work when there is room.
+            // Registered descriptors continue to work. The others work once there is room.
             server.write_all(b"x").await.unwrap();
             assert_eq!(client.read(&mut [0]).await.unwrap(), 1);
             set(limit.current);

@@ -190,7 +190,7 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
             ended.send(result).unwrap();
         });
         is_pending.recv().unwrap();
-        // Usually it sleeps by then.
+        // The waiter usually sleeps by then.
         std::thread::sleep(Duration::from_millis(2));
         let begin = Instant::now();
         park_on(close()).unwrap();

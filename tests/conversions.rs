@@ -187,7 +187,7 @@ fn std_listeners_convert_both_ways() {
             assert_eq!(std.local_addr().unwrap(), addr);
             listener = TcpListener::from(OwnedFd::from(std));
         }
-        // SAFETY: the number was just given away and has no other owner.
+        // SAFETY: the number was just released by its owner and has no other one.
         let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
         assert_eq!(listener.local_addr().unwrap(), addr);
         let dial = task::spawn(TcpStream::connect(addr));

@@ -100,7 +100,7 @@ async fn read_late(total: usize, done: Arc<AtomicBool>) -> std::io::Result<()> {
     }
 }
 
-/// The peer does not read: the bytes fill the socket and what may be gathered.
+/// The peer does not read: the bytes fill the socket and the buffer of gathered writes.
 #[test]
 fn full_socket_delivers_everything_after_the_close() {
     for seed in 0..10 {
@@ -127,7 +127,7 @@ fn full_socket_delivers_everything_after_the_close() {
     }
 }
 
-/// Writes until the socket takes nothing more.
+/// Writes until the socket accepts no more bytes.
 async fn fill(stream: &TcpStream) {
     let mut refused = 0;
     while refused < 3 {

@@ -466,7 +466,7 @@ fn local_port_gets_past_silent_addresses() {
         };
         let staggers = [Some(Duration::from_millis(10)), Some(Duration::ZERO)];
         for (stagger, defaults) in staggers.into_iter().flat_map(|stagger| [(stagger, true), (stagger, false)]) {
-            // Its owner released it without a connection.
+            // No connection has used this port, so it is free at once.
             let port = free_port();
             let dialer = Dialer::new().stagger(stagger).defaults(defaults).local_addr(port);
             let addrs = [holes[0].addr, refusing, holes[1].addr, good];

@@ -1,4 +1,4 @@
-//! The examples that are servers behave as their headers say, each in its own process, and a signal stops them in order.
+//! The example servers behave as their headers say and stop cleanly on a signal. Each runs in its own process.
 //!
 //! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), the tests also assert how soon a server exits.
 #![cfg(feature = "signal")]
@@ -143,7 +143,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
     let (status, output) = graceful.end();
     assert!(status.success() && output.starts_with("SIGTERM: stopping\n"), "{status}: {output}");
     assert!(output.contains("connections accepted, 0 closed by force\n"), "{output}");
-    // The clients have received as many: every request that the server has read was answered.
+    // The clients have received as many answers: every request that the server has read was answered.
     assert!(output.ends_with(&format!("\n{received} of {received} requests answered\n")), "{received}: {output}");
 }
 

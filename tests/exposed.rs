@@ -1,5 +1,5 @@
 //! Sockets whose descriptor has other users, in this process or another. These keep the socket open
-//! after our close, set its options, and clear O_NONBLOCK.
+//! after this crate has closed it, set its options, and clear O_NONBLOCK.
 #![cfg(not(target_os = "macos"))] // packet sockets
 
 mod common;
@@ -61,8 +61,8 @@ async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: 
     drop(peer);
 }
 
-/// Regression: only if the stream's `set_linger` had set the option was the close moved to the
-/// blocking pool.
+/// Regression: the close was moved to the blocking pool only if the stream's `set_linger` had set the
+/// option.
 #[test]
 fn close_blocks_no_worker_when_duplicate_sets_so_linger() {
     run(async {

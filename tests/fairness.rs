@@ -463,7 +463,7 @@ fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
 
 // ---- together with a connection that always has data ----
 
-/// Spins for `micros`, as an operation on a saturated connection takes its time.
+/// Spins for `micros`, which stands for an operation on a saturated connection.
 fn spin(micros: u64) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_micros(micros) {}
@@ -511,7 +511,7 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
             }
         });
         drop(task::spawn(saturating(turns, move |turn| {
-            // Once per turn that the quiet task has preceded.
+            // Sends the next byte after the quiet task has seen the previous one, at most once per turn.
             if turn > 2 && sent_in.load(Ordering::SeqCst) == 0 {
                 sent_in.store(turn, Ordering::SeqCst);
                 std::io::Write::write_all(&mut &writer, b"x").unwrap();
@@ -521,7 +521,8 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
     });
 }
 
-/// Tasks whose events never end overtake a saturating task once per turn.
+/// Beside tasks whose events never end, a saturating task gets its turns: each of the others runs at
+/// most about twice between two of them.
 #[test]
 fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
     const OTHERS: usize = 64;

@@ -258,7 +258,7 @@ fn first_wait_begins_connect_of_adopted_socket() {
             let stream = match way {
                 0 => TcpStream::from(std::net::TcpStream::from(socket)),
                 1 => TcpStream::from(OwnedFd::from(socket)),
-                // SAFETY: the number was just given away to us.
+                // SAFETY: `into_raw_fd` just transferred ownership of the number.
                 _ => unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) },
             };
             let client = async { stream.read(&mut [0; 8]).await.unwrap() };

@@ -83,7 +83,7 @@ fn resident_bytes() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
-/// The answer, not the number of tasks, bounds what a request costs.
+/// The cost of a request is bounded by the size of the answer, whatever the number of tasks.
 #[test]
 fn answer_for_a_million_tasks_is_limited() {
     child("answer_for_a_million_tasks_is_limited", || {
@@ -157,7 +157,7 @@ fn second_process_at_the_same_path_reports_it_and_continues() {
     });
 }
 
-/// For example, a supervisor starts all workers of a server again after a crash.
+/// This happens, for example, if a supervisor restarts all workers of a server after a crash.
 #[test]
 fn one_of_many_processes_takes_over_a_stale_socket() {
     const NAME: &str = "one_of_many_processes_takes_over_a_stale_socket";
@@ -234,7 +234,7 @@ fn client_that_stops_reading_keeps_others_for_a_bounded_time() {
     });
 }
 
-/// The file's mode keeps other users out; if it is changed, their credentials do.
+/// The file's mode keeps other users out; if it is changed, the check of their credentials does.
 #[test]
 fn other_users_are_refused() {
     const NAME: &str = "other_users_are_refused";
@@ -327,7 +327,7 @@ fn server_survives_a_lack_of_descriptors() {
     });
 }
 
-/// A listener whose queue is full lets connect(2) wait.
+/// A connect(2) to a listener whose queue is full waits.
 #[test]
 fn busy_listener_at_the_path_is_reported_at_once() {
     bounded(|| {

@@ -634,7 +634,7 @@ fn buf_writer_survives_dropped_operations() {
         let mut out = BufWriter::with_capacity(6, Writer::new(steps.clone()));
         block_on(out.write_all(b"abcde")).unwrap();
         let flushed = poll_times(out.flush(), times);
-        // Some of it may be sent: there is room for more, or the writer is polled to make room.
+        // The flush may have sent some bytes. Otherwise this write has to make room first.
         while block_on(out.write_all(b"XY")).is_err() {}
         while block_on(out.flush()).is_err() {}
         let written = out.into_inner();

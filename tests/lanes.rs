@@ -143,7 +143,7 @@ fn control_task_without_credit_has_its_turns_among_others() {
                 async move {
                     let mut before = count(&normal);
                     loop {
-                        // Its share for 60 ms.
+                        // 3 ms: the share of 60 ms.
                         spin(3000);
                         task::yield_now().await;
                         let now = count(&normal);

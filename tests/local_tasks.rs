@@ -173,7 +173,7 @@ fn thread_exit_drops_local_tasks() {
     thread.join().unwrap();
     let waker = wakers.recv().unwrap();
     eventually("both tasks are dropped", || drops.load(Ordering::SeqCst) == 2);
-    // The waker has no effect any more.
+    // The waker no longer has an effect.
     waker.wake_by_ref();
     drop(waker);
 }

@@ -353,7 +353,7 @@ fn wrong_descriptor_kind_rejects_options() {
             assert!(stream.is_multipath().is_err() || !is_file);
         }
         // Converts it from a raw descriptor to a listener.
-        // SAFETY: the number was just given up by its owner.
+        // SAFETY: the number was just released by its owner.
         let listener = unsafe { TcpListener::from_raw_fd(file().into_raw_fd()) };
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
         assert!(listener.local_addr().is_err() && listener.nodelay().is_err());

@@ -1,5 +1,5 @@
-//! An operation that is polled once reports the kernel's current state, even if no thread has received the event yet. Connection pools test
-//! in this way whether a connection is alive.
+//! An operation that is polled once reports the kernel's current state, even if no thread has received the event yet. Connection pools rely
+//! on this to test whether a connection is alive.
 #![cfg(target_os = "linux")] // POLLRDHUP
 
 mod common;
@@ -84,7 +84,8 @@ async fn read_short(stream: &TcpStream, mut peer: impl io::Write + Send + 'stati
     }
 }
 
-/// After one answer, and after so many that each waited for an event that the next poll is expected to wait too.
+/// The peer closes after `answers` answers. After many reads that waited, the crate expects the next read to wait as well; it must still make
+/// its call.
 async fn end_of_stream_is_seen(answers: usize) {
     for by in BOTH {
         for round in 0..(ROUNDS / answers).max(5) {

@@ -211,7 +211,7 @@ fn panic_in_closure_of_a_datagram_socket_releases_reference() {
     });
 }
 
-/// Like any reads, raw reads of one socket run one at a time.
+/// Raw reads of one socket run one at a time, like all reads.
 #[test]
 fn concurrent_raw_reads_lose_nothing() {
     run(async {

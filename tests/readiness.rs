@@ -1,5 +1,5 @@
-//! `readable`, `writable` and `peer_closed` report the true state, in any number and together with
-//! readers, and consume nothing.
+//! `readable`, `writable` and `peer_closed` report the true state and consume nothing. Any number of
+//! them may wait, also together with readers.
 
 mod common;
 
@@ -321,7 +321,7 @@ async fn fill_behind(stream: &TcpStream) {
     }
 }
 
-/// A turn ends between the call that finds the buffer full and the wait. The next poll must not take its own first poll for an event.
+/// A turn ends between the call that finds the buffer full and the wait. The next poll must not conclude from the previous one that an event has occurred.
 #[test]
 fn writable_is_not_reported_after_a_yield_with_full_buffer() {
     for reads in 0..=40 {

@@ -40,7 +40,7 @@ impl Drop for Tracked {
     }
 }
 
-/// More than the buffers of both sockets hold.
+/// A size that exceeds the buffers of both sockets.
 const MUCH: usize = 32 << 20;
 
 fn pattern(len: usize) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! `net::serve` and its traits: connections are served, and the server ends in order and in time.
+//! `net::serve` and its traits: connections are served, and the server stops cleanly and in time.
 
 mod common;
 
@@ -419,7 +419,7 @@ fn shutdown_of_the_runtime_ends_the_server_with_its_error() {
                     })
                 })
                 .collect();
-            // What registers after the shutdown starts the next runtime.
+            // A registration after the shutdown starts the next runtime.
             eventually("all wait", || rt::metrics().waiters == 1 + connections);
             rt::shutdown(BOUND).unwrap();
             let error = server.join().expect("no panic").unwrap_err();

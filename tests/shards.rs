@@ -69,7 +69,7 @@ fn descriptors_are_spread_over_all_shards_and_stay() {
         let clients = echo_clients(64);
         let before = registered();
         assert_eq!(before.len(), 4);
-        // An echo server and a client, if it had to wait.
+        // An echo server per connection, and the client if it had to wait.
         assert!(before.iter().all(|fds| fds.len() >= 8), "{before:?}");
         for _ in 0..10 {
             let pings: Vec<_> = clients.iter().map(|client| ping(client, b"again")).collect();

@@ -18,7 +18,7 @@ use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_millis(300);
-/// Long enough for everything that can end to end, even on a busy machine.
+/// A limit within which everything that can end does end, even on a busy machine.
 const AMPLE: Duration = Duration::from_secs(3);
 
 /// Calls a function when it is dropped.
@@ -73,7 +73,7 @@ fn destructors_that_wait_for_runtime_complete() {
                 end.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
                 assert!(netpoll::net::is_timeout(&task::block_on(end.read(&mut [0; 1])).unwrap_err()));
             },
-            // A runtime that ends refuses sockets.
+            // A runtime that is shutting down refuses sockets.
             || assert!(task::block_on(async { pair().await.0.read(&mut [0; 1]).await }).is_err()),
             || assert!(rt::shutdown(LONG).is_err_and(|still| still.on_runtime_thread)),
             || {

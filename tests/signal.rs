@@ -1,4 +1,5 @@
-//! Signals: each listener gets its own copy, none is lost, and nothing else is changed.
+//! Signals: every listener receives each signal, none is lost, and other signals and processes are
+//! not affected.
 #![cfg(feature = "signal")]
 
 mod common;

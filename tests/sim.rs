@@ -171,7 +171,7 @@ fn peers_notice_partition_and_crash() {
     });
 }
 
-/// A waker may be called under a lock that a destructor takes: ended tasks are not dropped by those that wake them.
+/// A waker may be called under a lock that a destructor takes, so ended tasks are not dropped by the tasks that wake them.
 #[test]
 fn tasks_that_wake_each_other_under_a_lock_end_with_their_host() {
     use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
-//! `netpoll::stream` through the public API: the calls of async-std programs. Those that use the
-//! clock have generous bounds.
+//! `netpoll::stream` through the public API, as async-std programs use it. Tests that use the clock
+//! have generous bounds.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};

@@ -1,5 +1,5 @@
-//! Ending threads of the runtime release everything, and stopping the process does not disturb
-//! them. Each test runs in its own process.
+//! Threads of the runtime release their memory when they end, and a stop of the process (SIGSTOP) is
+//! not mistaken for blocked tasks. Each test runs in its own process.
 
 mod common;
 
@@ -13,7 +13,8 @@ use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// So large that the C library keeps few of these stacks for new threads (it keeps 40 MiB).
+/// The size of a stack: so large that the C library keeps few of them for new threads (it keeps 40
+/// MiB).
 const STACK: usize = 32 << 20;
 
 /// Runs `body` in a child process whose threads have stacks of [`STACK`] bytes and no malloc arenas

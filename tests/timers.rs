@@ -15,7 +15,7 @@ use common::{Watchdog, becomes, poll_now, poll_with, run};
 use netpoll::time::Sleep;
 use netpoll::{future, task};
 
-/// A small generator, so that a failure can be repeated.
+/// A pseudo-random generator with a fixed seed, so that a failure can be repeated.
 struct Random(u64);
 
 impl Random {

@@ -744,7 +744,7 @@ fn conversions_keep_the_socket_and_know_its_peer() {
         one.send(b"std").await.unwrap();
         assert_eq!(other.recv(&mut buf).await.unwrap(), 3);
         let number = one.into_raw_fd();
-        // SAFETY: `into_raw_fd` gave the descriptor away.
+        // SAFETY: `into_raw_fd` transferred ownership of the number.
         let one = unsafe { UdpSocket::from_raw_fd(number) };
         let one = UdpSocket::from(OwnedFd::from(one));
         one.send(b"owned").await.unwrap();

@@ -528,7 +528,7 @@ fn std_unix_types_convert_both_ways() {
         (&back).write_all(b"out").unwrap();
         let mut text = [0; 3];
         other.read_exact(&mut text).unwrap();
-        // SAFETY: the number was just given away to us.
+        // SAFETY: `into_raw_fd` just transferred ownership of the number.
         let again = unsafe { UnixStream::from_raw_fd(back.into_raw_fd()) };
         other.write_all(b"again").unwrap();
         assert_eq!(again.read(&mut buf).await.unwrap(), 5);

@@ -193,7 +193,7 @@ fn unlink_on_close_is_configurable() {
         assert!(path.exists(), "from std");
         fs::remove_file(&path).unwrap();
         let raw = std_net::UnixListener::bind(&path).unwrap().into_raw_fd();
-        // SAFETY: the number was just given away to us.
+        // SAFETY: `into_raw_fd` just transferred ownership of the number.
         drop(unsafe { UnixListener::from_raw_fd(raw) });
         assert!(path.exists(), "from a raw descriptor");
         fs::remove_file(&path).unwrap();

@@ -1,5 +1,5 @@
-//! Tests which waiters an event wakes: one, and the next one if something is left. The tests use
-//! wakers that count.
+//! Which waiters an event wakes: one, and the next one if data or connections are left. The tests
+//! count the calls of wakers.
 //!
 //! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost when the woken
 //! waiter is dropped.

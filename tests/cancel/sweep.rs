@@ -26,7 +26,7 @@ pub(crate) struct At {
 #[derive(Debug)]
 pub(crate) struct Outcome<T> {
     pub(crate) output: Option<T>,
-    /// Whether the event that the future waits for was caused.
+    /// Whether the test has caused the event that the future waits for.
     pub(crate) stirred: bool,
 }
 

@@ -12,7 +12,7 @@ use netpoll::task;
 use super::common::{self, becomes, bounded, child, poll_once, read_exact, run};
 use super::{Counted, info, narrow_pair, pair, pattern, read_to_end, sends, some_round_is_undisturbed};
 
-/// Writes until the socket and what may be gathered are full. Returns the number of bytes.
+/// Writes until the socket and the buffer of gathered writes are full. Returns the number of bytes.
 pub(super) async fn stuff(ours: &TcpStream) -> usize {
     let (mut at, mut number) = (0, 0);
     while number < 2000 {
@@ -138,7 +138,7 @@ fn abort_sends_nothing() {
 }
 
 #[test]
-fn descriptor_that_is_given_away_has_sent_first() {
+fn released_descriptor_has_sent_gathered_bytes() {
     run(async {
         let (ours, peer) = pair().await;
         ours.write_all(b"ours ").await.unwrap();

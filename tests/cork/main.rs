@@ -35,7 +35,7 @@ async fn pair() -> (TcpStream, TcpStream) {
     (corked, peer)
 }
 
-/// Returns such a pair with small buffers.
+/// Returns such a pair with small socket buffers.
 async fn narrow_pair() -> (TcpStream, TcpStream) {
     let (corked, peer) = common::by_hand::narrow_pair().await;
     corked.set_auto_cork(true).unwrap();
@@ -59,7 +59,7 @@ impl Counted {
 }
 
 /// Fills a Unix stream with `a`, and gathers more that it does not take. Returns the number of
-/// bytes accepted, of which the kernel has the first `kernel` ones: (`total`, `kernel`).
+/// accepted bytes and the number of those that the kernel has.
 async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
     let mut kernel = 0;
     while let Poll::Ready(count) = common::poll_once(&mut ours.write(&[b'a'; 7000])).await {
@@ -83,7 +83,7 @@ fn gathered(stream: &impl AsRawFd) -> usize {
     info(stream.as_raw_fd()).gathered()
 }
 
-/// Returns what the snapshot says about the socket `number`.
+/// Returns the row of the socket `number` in a snapshot.
 fn info(number: RawFd) -> SocketInfo {
     let snapshot = netpoll::rt::Inspect::new().tcp(true).take();
     snapshot.sockets.into_iter().find(|socket| socket.fd() == number).expect("an open socket")

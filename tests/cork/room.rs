@@ -133,7 +133,7 @@ fn flush_waits_for_room_and_can_be_dropped() {
 }
 
 #[test]
-fn writes_of_all_keep_their_order_through_a_full_socket() {
+fn write_alls_keep_their_order_through_a_full_socket() {
     run(async {
         let (ours, peer) = narrow_pair().await;
         let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
@@ -148,7 +148,7 @@ fn writes_of_all_keep_their_order_through_a_full_socket() {
 }
 
 #[test]
-fn cancelled_write_of_all_leaves_the_stream_usable() {
+fn cancelled_write_all_leaves_the_stream_usable() {
     run(async {
         let (ours, peer) = narrow_pair().await;
         ours.write_all(&pattern(0, 100)).await.unwrap();

@@ -92,7 +92,7 @@ fn all_ways_to_write_are_gathered_in_order() {
 }
 
 #[test]
-fn vectored_writes_of_all_are_gathered() {
+fn write_vectored_all_is_gathered() {
     run(async {
         let (ours, peer) = pair().await;
         let turn = task::spawn(async move {
@@ -110,9 +110,9 @@ fn vectored_writes_of_all_are_gathered() {
     });
 }
 
-/// Each of these waits, within the turn, for an effect of its own bytes.
+/// Each case waits, within the turn, for the echo of its own bytes.
 #[test]
-fn any_wait_sends_first() {
+fn every_wait_sends_gathered_bytes_first() {
     run(async {
         for kind in 0..5 {
             let (ours, peer) = pair().await;
@@ -124,7 +124,7 @@ fn any_wait_sends_first() {
                     0 => read_exact(&ours, &mut buf).await.unwrap(),
                     // Another executor in the turn.
                     1 => common::park_on(read_exact(&ours, &mut buf)).unwrap(),
-                    // A nested call of our own.
+                    // A nested `block_on` of this crate.
                     2 => task::block_on(read_exact(&ours, &mut buf)).unwrap(),
                     3 => {
                         let clone = ours.clone();
@@ -145,7 +145,7 @@ fn any_wait_sends_first() {
 
 /// After its writes the turn makes no further call of this crate.
 #[test]
-fn turn_that_blocks_its_thread_is_sent_by_the_watcher() {
+fn sysmon_sends_for_turn_that_blocks_its_thread() {
     run(async {
         let (ours, peer) = pair().await;
         let (got, wait) = mpsc::channel();
@@ -164,7 +164,7 @@ fn turn_that_blocks_its_thread_is_sent_by_the_watcher() {
 }
 
 #[test]
-fn root_future_that_blocks_its_thread_is_sent_by_the_watcher() {
+fn sysmon_sends_for_root_future_that_blocks_its_thread() {
     run(async {
         let (ours, peer) = pair().await;
         let (got, wait) = mpsc::channel();

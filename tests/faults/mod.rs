@@ -2,8 +2,8 @@
 //!
 //! A test binary with this module defines functions with the C library's names; the linker prefers them for the calls
 //! of the crate, socket2 and std. They decide about a fault and then call the C library's function. So the tested
-//! code is the shipped code, in any profile, through every layer. Under a sanitizer they call its interceptor, so it
-//! sees memory written by the kernel.
+//! code is the shipped code, in any profile, through every layer. Under a sanitizer they call the sanitizer's
+//! interceptor, which records the memory that the kernel writes.
 //!
 //! # Three kinds
 //! * [`inject`]: a number of calls of a kind, on a descriptor or on any, fail with an errno.
@@ -13,8 +13,8 @@
 //! * [`Stale`]: every batch begins with events of closed descriptors, with all flags set.
 //!
 //! # Injected faults keep the kernel's contract
-//! After EAGAIN, and after a short count on TCP, an edge follows when the operation can proceed. If it can already, the kernel would report
-//! nothing, so the registration is renewed (EPOLL_CTL_MOD), which causes the edge.
+//! After EAGAIN, and after a short count on TCP, an edge follows when the operation can proceed. If an injected fault hides that it already
+//! can, the kernel reports no edge. So the registration is renewed (EPOLL_CTL_MOD), which causes one.
 #![allow(dead_code, unreachable_pub)]
 
 use std::cell::UnsafeCell;

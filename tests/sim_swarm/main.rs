@@ -4,13 +4,13 @@
 //! [`others`]). The oracle requires that bytes are exact, that everything ends, that timers end exactly at their
 //! virtual time, and that each error has a cause in the program.
 //!
-//! | variable | |
+//! | variable | meaning |
 //! |---|---|
 //! | `NETPOLL_SWARM=n` | the number of seeds, instead of 200 |
 //! | `NETPOLL_SWARM_FIRST=n` | the first of them, instead of 0 |
 //! | `NETPOLL_SWARM_JOBS=n` | the number of threads, instead of 2 |
-//! | `NETPOLL_SWARM_TWICE=n` | every so many seeds run twice, with equal digests, instead of 64 |
-//! | `NETPOLL_SWARM_LOG=1` | prints the log of a run that fails |
+//! | `NETPOLL_SWARM_TWICE=n` | every nth seed runs twice, with equal digests, instead of every 64th |
+//! | `NETPOLL_SWARM_LOG=1` | print the log of a run that fails |
 #![allow(unreachable_pub)]
 
 mod conn;
@@ -228,11 +228,11 @@ fn random_programs_keep_their_guarantees() {
     assert!(excused * 200 <= passed + 200, "losses excuse {excused} time-outs, which is too many");
 }
 
-/// Seeds that found a defect, each run twice: lost room edges (209, 223), polls woken by address (2104, 2122), a
-/// connection reopened by a late SYN, a duplicate (390405) or one sent again (107501), readers that outlived their
-/// session without the oracle's knowledge (178382).
+/// Runs seeds that found defects, each twice: lost edges for room (209, 223), polls woken by address (2104, 2122),
+/// connections reopened by a late SYN that was duplicated (390405) or retransmitted (107501), readers that outlived
+/// their session without the oracle's knowledge (178382).
 #[test]
-fn seeds_that_found_something_pass() {
+fn seeds_that_found_defects_pass() {
     for seed in [209, 223, 2104, 2122, 107_501, 178_382, 390_405] {
         let told = run_and_compare(seed, 1);
         assert!(told.is_ok(), "seed {seed}: {told:?}");

@@ -8,16 +8,16 @@
 //! `cargo test --test stress` runs random programs for a few seconds, and the directed ones ([`scenarios`]), each of
 //! which found a defect that has been fixed. `ci/runtime-stress.sh SECONDS` runs random programs for the given time.
 //!
-//! | variable | |
+//! | variable | effect |
 //! |---|---|
 //! | `NETPOLL_STRESS_SEED=n` | run only the program of this seed; the schedule of its threads still varies |
 //! | `NETPOLL_STRESS_FILE=path` | run only the program in this file |
-//! | `NETPOLL_STRESS_RUNS=n` | run such a program n times |
+//! | `NETPOLL_STRESS_RUNS=n` | run this program n times |
 //! | `NETPOLL_STRESS_FIRST=n`, `NETPOLL_STRESS_SECONDS=n` | run random programs from this seed on, for n seconds |
-//! | `NETPOLL_STRESS_WITH=word`, `NETPOLL_STRESS_WITHOUT=word,…` | only programs whose text has the word; without the actions and events that have one of the words |
+//! | `NETPOLL_STRESS_WITH=word`, `NETPOLL_STRESS_WITHOUT=word,…` | run only programs whose text has the word; remove the actions and events that have one of the words |
 //! | `NETPOLL_STRESS_KEEP_GOING=1` | continue after a failure |
 //! | `NETPOLL_STRESS_JOBS=n` | the number of processes at a time |
-//! | `NETPOLL_STRESS_SHRINK=n` | shrink a program that fails, for n seconds |
+//! | `NETPOLL_STRESS_SHRINK=n` | shrink a failing program for at most n seconds |
 //! | `NETPOLL_STRESS_LATE_MS=n` | the bound on lateness |
 #![cfg(target_os = "linux")] // the C library's functions
 #![allow(unreachable_pub)]

@@ -85,7 +85,7 @@ impl Waiting {
 struct Times {
     clock: Histogram,
     own: Histogram,
-    /// How often the latter was more than 1 ms.
+    /// The number of echoes that took more than 1 ms without the waits for a processor.
     late: u64,
 }
 
