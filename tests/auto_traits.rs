@@ -86,5 +86,5 @@ fn sizes_do_not_grow_unnoticed() {
         ("Metrics", size_of::<rt::Metrics>(), 74 * word),
     ];
     let large: Vec<_> = sizes.iter().filter(|(_, size, most)| size > most).collect();
-    assert!(large.is_empty(), "larger than so many bytes: {large:?}");
+    assert!(large.is_empty(), "(type, size, limit) in bytes: {large:?}");
 }

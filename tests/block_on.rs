@@ -262,7 +262,7 @@ fn tasks_may_block_on_the_root_with_four_workers() {
     child("tasks_may_block_on_the_root_with_four_workers", || tasks_may_block_on_the_root(4));
 }
 
-/// The root future's sockets and timers proceed while every worker is busy and none can be added.
+/// The root future's sockets and timers proceed while every worker is busy and no worker can be added.
 #[test]
 fn root_future_runs_beside_workers_that_never_yield() {
     child("root_future_runs_beside_workers_that_never_yield", || {

@@ -350,7 +350,7 @@ fn shutdown_calls_the_wakers_behind_one_that_blocks() {
     });
 }
 
-/// Regression: reports were made on the thread that monitors the workers, so it added none meanwhile.
+/// Regression: reports were made on the thread that monitors the workers. While one blocked, no worker was added.
 #[test]
 fn tasks_run_beside_a_report_that_blocks() {
     child("tasks_run_beside_a_report_that_blocks", || {

@@ -142,7 +142,7 @@ async fn fill(stream: &TcpStream) {
 }
 
 /// The one edge wakes the task that sends the rest, and passes from it to a write that has nothing to
-/// send. The flush behind them gets none.
+/// send. The flush behind them gets no edge.
 #[test]
 fn flush_ends_when_others_have_used_the_edge() {
     Sim::run(3, async move |sim: Sim| {

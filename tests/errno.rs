@@ -630,7 +630,7 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
 fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
     let output = common::child_with(name, variables, || {
         let _watch = watch();
-        // Creates what is created once: the poller, and spare pipes for copies.
+        // Creates the poller and the spare pipes for copies, which a process creates once.
         run(async {
             copying("copy", "splice", EINTR).await.0.unwrap();
             becomes("sockets to be closed", || rt::metrics().descriptors == 0).await;

@@ -13,7 +13,7 @@ use netpoll::{rt, task};
 
 const QUIET: Duration = Duration::from_millis(1200);
 
-/// Asserts that after pending work has ended, no thread except this one runs for a while.
+/// Asserts that no thread except this one runs for a while, once pending work has ended.
 #[track_caller]
 fn assert_idle() {
     let start = Instant::now();

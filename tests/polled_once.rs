@@ -276,7 +276,7 @@ async fn other_descriptors_are_seen() {
     }
 }
 
-/// Packets, connections of Unix listeners, and what ended without bytes: resets, refusals, dials.
+/// Packet sockets, connections of Unix listeners, resets, refusals and dials.
 async fn packets_and_ends_are_seen() {
     for by in BOTH {
         let listener = UnixListener::bind("").await.unwrap();

@@ -61,7 +61,7 @@ unsafe extern "C" fn pthread_create(
         return unsafe { real(thread, attributes, main, argument) };
     }
     let held: *mut (Main, *mut c_void) = Box::into_raw(Box::new((main, argument)));
-    // SAFETY: the caller's promise, and the argument is what `held_main` expects.
+    // SAFETY: the caller's promise, and the argument has the form that `held_main` expects.
     unsafe { real(thread, attributes, held_main, held.cast()) }
 }
 

@@ -126,7 +126,7 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// Leaves a slot whose last operation armed its timer after the close.
+/// Closes a socket before its last operation has armed its timer, so that the timer stays in the slot.
 fn close_while_timeout_is_armed() {
     let (one, _other) = UnixStream::pair().unwrap();
     one.set_read_timeout(Some(Duration::from_millis(20))).unwrap();

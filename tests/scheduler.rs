@@ -187,8 +187,8 @@ fn blocked_tasks_are_ignored_when_configured() {
     });
 }
 
-/// A socket waiter of another executor is served although all workers are blocked and none may be
-/// added.
+/// A socket waiter of another executor is served although all workers are blocked and no worker may
+/// be added.
 #[test]
 fn network_is_polled_beside_blocked_workers() {
     child("network_is_polled_beside_blocked_workers", || {

@@ -18,7 +18,8 @@ async fn connection() -> (TcpStream, TcpStream) {
 
 #[test]
 fn socket_kept_from_another_simulation_closes_none_of_this_one() {
-    // The same test and seed: without more, the same numbers.
+    // Two runs of one test with the same seed would use the same descriptor numbers, but a simulation
+    // avoids the numbers of other existing simulations.
     let kept = Sim::run(1, async |_| connection().await);
     Sim::run(1, async move |_| {
         let (client, server) = connection().await;

@@ -305,7 +305,7 @@ fn descriptors_beyond_capacity_are_closed() {
     });
 }
 
-/// Counts descriptors: none of a thousand messages stays open, taken or not.
+/// Counts descriptors: those of a thousand messages are all closed, whether they were taken or not.
 #[test]
 fn nothing_leaks() {
     child("nothing_leaks", || {

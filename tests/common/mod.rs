@@ -166,7 +166,7 @@ pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<
     }
 }
 
-/// Creates what a process creates once: the poller's descriptors. For tests that count or exhaust
+/// Creates the descriptors of the poller, which a process opens once. For tests that count or exhaust
 /// descriptors.
 pub async fn warm_up() {
     let mut pairs = Vec::new();

@@ -1,10 +1,10 @@
 //! Gathering of writes (`set_auto_cork`): when and in which order bytes are sent, and what happens
 //! on errors, full sockets, deadlines and closes.
 //!
-//! `turns` tests the ends of turns, which send. `room` tests full sockets. `errors` and `ends` test
-//! what follows a failure, a shutdown and a close. `converted` tests conversions to other types.
-//! `full_ends` tests closes and shutdowns of the runtime with a full socket, and `rest` the bytes
-//! that a task sends after a close. `random` compares random programs with an oracle.
+//! `turns` tests that the end of a turn sends. `room` tests full sockets, `errors` the operations after
+//! a failure, `ends` shutdowns and closes, and `converted` conversions to other types. `full_ends`
+//! tests closes and shutdowns of the runtime with a full socket, and `rest` the bytes that a task sends
+//! after a close. `random` compares random programs with an oracle.
 
 #[path = "../common/mod.rs"]
 mod common;

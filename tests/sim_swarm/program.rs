@@ -323,7 +323,7 @@ impl Program {
         let clients = 1 + draw.below(3);
         let count = 1 + draw.below(5);
         let mut sessions: Vec<_> = (0..count).map(|_| (draw.magnitude(1, 200_000), session(&mut draw))).collect();
-        // Drawn from a separate source, in which the seeds that found defects have none, so their programs do not change.
+        // Drawn from a separate source. The seeds that found defects draw no such session from it, so their programs are unchanged.
         let mut draw = Draw::new(seed, 4);
         let mut long_turns = None;
         if draw.one_in(3) {

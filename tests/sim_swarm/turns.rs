@@ -17,10 +17,10 @@ use netpoll::{future, task};
 use crate::program::Instantly;
 use crate::scene::{Scene, retried};
 
-/// Rounds of a loop in which every other task has had its turns.
+/// The number of rounds of a loop within which every other task must have had its turns.
 const ROUNDS_MAX: u32 = 20_000;
 
-/// A list of 4,096 wakers, and a slot.
+/// The maximum number of wakers that a direction keeps: a list of 4,096, and a slot.
 const WAKERS_MAX: usize = 4096 + 1;
 
 /// Completes an operation that is ready. `filled` has a byte to read.

@@ -64,7 +64,7 @@ pub fn run(program: Program) {
     }
     faults::refuse_no_more();
     endings::all_is_at_rest(unreaped, threads);
-    // From here on, stopped threads would only delay the end.
+    // Stopping threads during the remaining checks would only delay the end.
     faults::end_stops();
     endings::nothing_is_left(threads, unreaped, &descriptors);
 }
@@ -85,7 +85,7 @@ pub fn builder(config: &Config) -> rt::Builder {
     if report.is_zero() { builder } else { builder.on_blocked_task(move |_| oracle::keep(report, false)) }
 }
 
-/// Returns what the open descriptors refer to, without those of /proc, which the heartbeat thread opens at any time.
+/// Returns the targets of the open descriptors, except those in /proc, which the heartbeat thread opens at any time.
 pub fn open_descriptors() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());

@@ -57,7 +57,7 @@ pub fn program(seed: u64, long: bool) -> Program {
         actors.push(Actor { host, actions });
     }
     let mut events = events;
-    // Not drawn, so that the other programs of a seed stay as they are.
+    // Computed without `random`, so that this event does not change the rest of a seed's program.
     if seed.is_multiple_of(8) && kind != Kind::Long {
         events.push(Event::Inspect { after: Ms(seed / 8 % 50), looks: Many(20 + seed / 8 % 100) });
     }
@@ -150,7 +150,7 @@ fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
             0 => Action::Sleep { ms: Ms(5_100 + random.below(4_000)), how: SleepHow::draw(random) },
             1 => {
                 let sender = Sender::draw(random);
-                // Those threads end at the latest when the other actors have ended.
+                // The threads of these senders end at the latest when the other actors have ended.
                 let is_kept = matches!(sender, Sender::Foreign | Sender::Pool);
                 let ms = Ms(if is_kept { 25_000 } else { 4_000 } + random.below(6_000));
                 Action::Recv { tasks: Few::draw(random), sender, ms }

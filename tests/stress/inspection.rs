@@ -30,7 +30,7 @@ fn number(conn: &Conn) -> i32 {
     }
 }
 
-/// Takes so many snapshots, while tasks are spawned, end, and are cancelled, and their sockets are closed.
+/// Takes `looks` snapshots, while tasks are spawned, end, and are cancelled, and their sockets are closed.
 pub fn look(looks: Many) {
     park_on(rounds(looks.0));
 }

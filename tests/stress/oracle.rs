@@ -491,7 +491,7 @@ fn end(code: i32, what: &str) -> ! {
     let _ = writeln!(text, "not dropped {:?}; threads {}", tokens_left(), faults::threads());
     text += &stacks();
     let _ = io::stderr().write_all(text.as_bytes());
-    // It takes locks, which may be what hangs.
+    // On a separate thread, because `metrics` takes locks, and a thread that hangs may hold one.
     let metrics = faults::own_thread("metrics", || {
         let _ = writeln!(io::stderr(), "{:?}", rt::metrics());
     });

@@ -448,7 +448,7 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
     }
     rounds.sort_unstable();
     let config = oracle::config();
-    // With other threads running, it is not known which one was delayed by which.
+    // While other threads run, the cause of a delay is unknown.
     let is_alone = config.workers == 1 && config.preempt == Preempt::Off && oracle::actors() == 1;
     if let Some(&median) = rounds.get(rounds.len() / 2)
         && is_alone
