@@ -85,8 +85,8 @@ fn successor_takes_passed_listeners() {
     let mut command = successor(name);
     let passed = [("web", first.as_fd()), ("log", their_log.as_fd()), ("", file.as_fd()), ("web", second.as_fd())];
     activation::pass(&mut command, passed).unwrap();
-    // These copies are closed; the successor's stay open. Connections in the queue wait for the
-    // successor.
+    // This process closes its copies of the listeners below, and the successor's copies stay open. A
+    // connection made before waits in the queue for the successor.
     let mut early = StdStream::connect(addrs[0]).unwrap();
     let child = common::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
     drop((command, first, second, their_log));

@@ -92,7 +92,7 @@ fn all_calls_of_a_long_turn_are_recorded_in_order() {
                     socket.send(b"1").await.unwrap();
                 }
                 task::yield_now().await;
-                // Their destructors belong to another turn.
+                // The sockets are dropped in a separate turn.
                 drop(sockets);
             });
             let id = task.task().id();
@@ -101,7 +101,7 @@ fn all_calls_of_a_long_turn_are_recorded_in_order() {
             let mut turns = calls_by_turn(&black_box, id);
             let expected: Vec<_> = numbers.iter().map(|&number| (number, true)).collect();
             assert_eq!((turns.remove(0), turns.pop()), (Vec::new(), Some(Vec::new())), "{black_box}");
-            // On a slow machine, the time of a turn ends before all are sent.
+            // On a slow machine, a turn may reach its time limit before all datagrams are sent.
             assert!(turns.iter().all(|calls| !calls.is_empty()) && turns.concat() == expected, "{black_box}");
         }
     });
@@ -126,7 +126,7 @@ fn turn_in_progress_is_shown_with_its_calls() {
             has_sent.recv().unwrap();
             let expected: Vec<_> = numbers.iter().map(|&number| (number, true)).collect();
             let black_box = rt::black_box();
-            // On a slow machine, a turn may end before all are sent.
+            // On a slow machine, a turn may reach its time limit before all datagrams are sent.
             let turns = calls_by_turn(&black_box, id);
             assert!(turns.concat() == expected && turns.last().is_some_and(|calls| !calls.is_empty()), "{black_box}");
             drop(end);

@@ -362,7 +362,7 @@ fn tasks_run_beside_a_report_that_blocks() {
             reported.send(()).unwrap();
         };
         rt::Builder::new().workers(1).on_blocked_task(report).start().unwrap();
-        // Each blocks its thread until both are reported.
+        // Each task blocks its thread until both are reported.
         let release = Arc::new(Barrier::new(3));
         let block = |release: Arc<Barrier>| task::spawn(async move { _ = release.wait() });
         let blocked = [block(release.clone()), block(release.clone())];
@@ -431,7 +431,7 @@ fn timers_fire_after_a_long_computation() {
             one.set_read_timeout(Some(5 * MS)).unwrap();
             let mut read_buf = [0; 1];
             let mut read = one.read(&mut read_buf);
-            // It may have expired already on a busy machine.
+            // On a busy machine the timeout may already have expired.
             match poll_once(&mut read).await {
                 Poll::Ready(result) => times_out(result),
                 Poll::Pending => {

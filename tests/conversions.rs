@@ -80,7 +80,7 @@ fn stream_with_clones_cannot_be_converted() {
         let mut buf = [0; 3];
         common::read_exact(&server, &mut buf).await.unwrap();
         assert_eq!(&buf, b"dup");
-        // Each works after the other was dropped.
+        // Each of the two works after the other was dropped.
         drop(duplicate);
         other.write_all(b"own").await.unwrap();
         common::read_exact(&server, &mut buf).await.unwrap();

@@ -378,7 +378,7 @@ fn idle_limit_ends_copy_to_stalled_server() {
                     copy_bidirectional_with(&mut inbound, &mut outbound, limit).await
                 }
             });
-            // Until the proxy has ended.
+            // Writes until the proxy has ended.
             while client.write_all(&[1; 1000]).await.is_ok() {
                 task::sleep(Duration::from_millis(1)).await;
             }

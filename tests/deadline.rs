@@ -829,7 +829,7 @@ fn expiry_ends_trait_operations() {
         // An expired deadline stays.
         assert_timeout(trait_read(&client, &mut [0; 1]).await);
         assert_timeout(trait_write(&client, &[0; 1]).await);
-        // It can be cleared.
+        // The deadline can be cleared.
         client.set_deadline(None).unwrap();
         server.write_all(b"x").await.unwrap();
         assert_eq!(trait_read(&client, &mut [0; 1]).await.unwrap(), 1);
@@ -981,7 +981,7 @@ fn write_timeout_runs_while_waiting_for_lock() {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let big = vec![0; 1 << 20];
-        // It waits without a timeout, and holds the lock.
+        // `all` waits without a timeout and holds the lock.
         let mut all = client.write_all(&big);
         assert!(poll_now(&mut all).is_pending());
         let timeout = Duration::from_millis(20);

@@ -176,7 +176,7 @@ fn sequential_attempts_share_the_timeout() {
         let error = dialer.dial(&addrs[..]).await.unwrap_err();
         assert_eq!(error.to_string(), format!("dial tcp {}: i/o timeout", addrs[0]));
         assert!(start.elapsed() >= Duration::from_millis(60));
-        // With more time, it leaves half for the second.
+        // With more time, the first attempt leaves half of it for the second.
         let listener = listener().await;
         let addrs = [holes[0].addr, listener.local_addr().unwrap()];
         let start = Instant::now();

@@ -53,7 +53,7 @@ fn blocked_writer_does_not_retry() {
                 drop(client);
                 written
             });
-            // It fills the buffers and then waits.
+            // The writer fills the buffers and then waits.
             becomes("the writer waits", || rt::metrics().waiters == 1).await;
             // Room may appear while the kernel moves bytes to the peer.
             let start = Instant::now();
@@ -191,7 +191,7 @@ mod hooked {
     }
 }
 
-/// An event comes after a reader was registered and before it waits, and another reader uses it up. The next event wakes the first.
+/// An event arrives after a reader has registered and before it waits, and another reader uses the event up. The next event wakes the first reader.
 #[test]
 fn reader_that_was_delayed_before_its_wait_gets_the_next_edge() {
     let (server, client) = run(async {

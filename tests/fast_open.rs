@@ -310,7 +310,7 @@ fn syn_data_survives_close_and_shutdown() {
         });
         let listener = busy.serve();
         task::block_on(async {
-            // Others may still be in the queue: they send nothing.
+            // The connections that filled the queue may still be in it; they send nothing.
             loop {
                 let (peer, _) = listener.accept().await.unwrap();
                 let mut all = Vec::new();

@@ -83,7 +83,7 @@ fn late_worker_takes_no_task(waits: bool) {
             .map(|at| {
                 let mut guard = Guard { has_run: false, waits, dropped: counter.clone() };
                 task::spawn(async move {
-                    // All of it is in the task, so that its drop is the guard's.
+                    // Captures the whole guard, so that dropping the task drops it.
                     let guard = &mut guard;
                     guard.has_run = true;
                     at

@@ -501,7 +501,7 @@ fn successful_reads_use_up_the_budget() {
         for _ in 0..200 {
             peer.write_all(b"x").unwrap();
             kernel_has(&stream, PollFlags::IN);
-            // This is one turn: nothing here is awaited.
+            // All polls are in one turn, because nothing waits in between.
             let mut read = stream.read(&mut buf);
             poll_fn(|cx| {
                 while Pin::new(&mut read).poll(cx).is_pending() {

@@ -284,7 +284,7 @@ fn nothing_leaks_at_descriptor_limit() {
             let before = common::fd_count();
             for _ in 0..20 {
                 let mut streams = Vec::new();
-                // Until a dial, or the accept of its connection, finds no free number.
+                // Connects until a dial, or the accept of its connection, finds no free descriptor.
                 loop {
                     match netpoll::net::TcpStream::connect(addr).await {
                         Ok(client) => streams.push(client),

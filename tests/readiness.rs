@@ -25,7 +25,7 @@ fn readable_reports_data_without_consuming_it() {
         assert!(poll_with(&mut readable, &waker).is_pending());
         server.write_all(b"data").await.unwrap();
         drive(&mut readable, &wakes, &waker).await.unwrap();
-        // It completes immediately each time, until the data is read.
+        // `readable` completes immediately each time, until the data is read.
         for _ in 0..3 {
             assert!(poll_now(&mut client.readable()).is_ready());
         }

@@ -311,7 +311,7 @@ fn threads_start_when_refusals_end() {
             let refusals = refused();
             let waits = || {
                 if first {
-                    // This is the only thread.
+                    // The calling thread is the only one.
                     park_on(task::sleep(MS));
                 }
             };

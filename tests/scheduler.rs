@@ -709,8 +709,8 @@ fn task_local_destructor_using_its_key_terminates() {
     struct Partner;
     impl Drop for Partner {
         fn drop(&mut self) {
-            // It is dropped after the value that created it. Otherwise each would create the other
-            // again.
+            // This value is dropped after the value that created it, whose key is then unusable. If it were usable, each
+            // value would create the other again.
             assert!(OWN.try_with(|_| ()).is_err_and(|error| error.to_string().contains("ending")));
             PARTNERS.fetch_add(1, Ordering::SeqCst);
         }

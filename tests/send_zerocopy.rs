@@ -491,7 +491,7 @@ fn deadline_and_dead_peer_end_zerocopy_send() {
         assert!(is_timeout(&error), "{error}");
         assert_eq!(freed.load(Ordering::SeqCst), 0);
         to.set_write_deadline(None).unwrap();
-        // Until nothing more is acknowledged, including this send.
+        // Fills the connection, so that nothing more is acknowledged, including the next send.
         fill(&to).await;
         let mut send = to.send_zerocopy(Tracked(pattern(1000), freed.clone()));
         assert!(poll_once(&mut send).await.is_pending());

@@ -471,7 +471,7 @@ fn sockets_survive_shutdown() {
         let (server, _) = park_on(listener.accept()).unwrap();
         for round in 0..50_u8 {
             task::block_on(async {
-                // It waits, so it is registered with this runtime.
+                // The read waits, so its socket is registered with this runtime.
                 let answer = task::spawn({
                     let server = server.clone();
                     async move {
@@ -761,7 +761,7 @@ fn report_of_previous_runtime_takes_no_task_of_the_next() {
             let report = move |_: &rt::BlockedTask| {
                 let (release, released) = mpsc::channel::<()>();
                 entered.lock().unwrap().send(release).unwrap();
-                // Until the sender is dropped.
+                // Blocks until the sender is dropped.
                 let _ = released.recv_timeout(common::BOUND);
             };
             rt::Builder::new().workers(1).on_blocked_task(report).start().unwrap();

@@ -116,7 +116,7 @@ fn keep_alive_detects_a_dead_peer_although_all_tasks_wait() {
             let stream = TcpStream::connect("server:7").await.unwrap();
             let probes = KeepAlive::new().with_idle(ms(10_000)).with_interval(ms(5000)).with_count(3);
             stream.set_keepalive(probes).unwrap();
-            // Some probes are answered before.
+            // The first probes are answered.
             task::sleep(ms(60_000)).await;
             if dies == 0 {
                 server.crash()

@@ -336,7 +336,7 @@ fn stale_events_reach_no_new_socket() {
                         }
                         drop((client, server));
                         if random(&mut state).is_multiple_of(2) {
-                            // It ends in any case: with data, the end of the stream, a reset, a
+                            // The wait ends in any case: with data, the end of the stream, a reset, a
                             // deadline or the closed error.
                             let _ = waiting.await;
                         } else {
@@ -606,8 +606,8 @@ fn edge_reaches_lock_holder() {
             let mut buf = vec![0; 1 << 16];
             while server.read(&mut buf).await.unwrap() > 0 {}
         });
-        // It has its own waker, so that the second operation is polled only when it is woken
-        // itself.
+        // `FuturesUnordered` gives the second operation its own waker, so that it is polled only when it
+        // is woken itself.
         let second = futures::stream::FuturesUnordered::from_iter([second]);
         let second = futures::StreamExt::collect::<Vec<_>>(second);
         let (first, second) = futures::future::join(first, second).await;

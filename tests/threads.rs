@@ -59,7 +59,7 @@ fn ended_spare_and_blocking_threads_are_joined() {
         for task in tasks.into_iter().chain(blocking) {
             park_on(task);
         }
-        // Its worker remains. Of the others the C library keeps one or two stacks.
+        // The configured worker remains. The C library keeps one or two stacks of the ended threads.
         eventually("the threads have ended", || thread_count() <= threads + 1 && stacks() <= before + 4);
         rt::shutdown(LONG).unwrap();
     });
@@ -78,7 +78,7 @@ fn shutdowns_leave_no_threads() {
                 rt::shutdown(LONG).unwrap();
                 eventually("its threads have ended", || thread_count() == threads);
             } else {
-                // These threads end later.
+                // This shutdown does not wait for its threads, which end later.
                 let _ = rt::shutdown(Duration::ZERO);
             }
         }

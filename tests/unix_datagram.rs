@@ -117,7 +117,7 @@ fn connected_and_unconnected_senders() {
         assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(&*path));
         client.send(b"connected").await.unwrap();
         assert_eq!(server.recv(&mut buf).await.unwrap(), 9);
-        // It can name other receivers, and only its peer can send to it.
+        // A connected socket can name other receivers, and only its peer can send to it.
         client.send_to(b"named", &path_other).await.unwrap();
         assert_eq!(other.recv(&mut buf).await.unwrap(), 5);
         let addr = client.local_addr().unwrap();

@@ -384,7 +384,7 @@ fn dial_waits_on_full_backlog() {
         let late = UnixStream::connect_deadline(&path, start + Duration::from_millis(30)).await;
         assert!(is_timeout(&late.unwrap_err()) && start.elapsed() >= Duration::from_millis(30));
         assert!(is_timeout(&UnixStream::connect_deadline(&path, start).await.unwrap_err()));
-        // Without a timeout it waits until there is room. If it is dropped, it leaves nothing
+        // Without a timeout the dial waits until there is room. If it is dropped, it leaves nothing
         // behind.
         let waiting = task::spawn({
             let path = path.clone();

@@ -270,10 +270,10 @@ fn dropped_lock_waiter_passes_lock_on() {
         assert!(poll_with(&mut d, &wakers[3].1).is_pending());
         drop(all);
         assert_eq!(counts(), [1, 0, 0, 0], "one at a time, in order");
-        // It was woken and is never polled again.
+        // `a` was woken and is never polled again.
         drop(a);
         assert_eq!(counts(), [1, 1, 0, 0]);
-        // It was not woken yet, so it leaves the queue.
+        // `c` has not been woken yet, so it leaves the queue.
         drop(c);
         drop(b);
         assert_eq!(counts(), [1, 1, 0, 1]);
@@ -331,7 +331,7 @@ fn abandoned_poll_does_not_block_lock() {
         let big = vec![7; 1 << 20];
         let mut all = client.write_all(&big);
         assert!(poll_now(&mut all).is_pending());
-        // It is woken by the unlock and never polled again.
+        // This poll is woken by the unlock and never repeated.
         assert!(poll_write(&client, Waker::noop(), b"x").is_pending());
         let (wakes, waker) = Wakes::new();
         let mut next = client.write(b"end");

@@ -262,7 +262,7 @@ fn waiting_copy_holds_no_pipe() {
                 clients.push(client);
                 servers.push(server);
             }
-            // Each thread used at most two at once.
+            // Each thread used at most two pipes at once.
             becomes("the pipes are returned", || fd_count_of_pipes() - before <= 2 * 8).await;
             drop(clients);
             for copying in copies {

@@ -271,7 +271,7 @@ fn unix_writes_dials_and_accepts() {
             })
             .await;
         }
-        // With a full backlog.
+        // Dials to a listener with a full backlog.
         sweep("dial", async |at| {
             let path = Place::new();
             let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
@@ -315,7 +315,7 @@ fn unix_messages() {
             })
             .await;
         }
-        // To a receiver with a full queue: no event reports free space.
+        // Sends to a receiver with a full queue. No event reports free space.
         sweep("datagram send_to", async |at| {
             let path = Place::new();
             let receiver = UnixDatagram::bind(&path).await.unwrap();
@@ -543,7 +543,7 @@ fn copies_and_files() {
             let got = Cell::new(0);
             let drain = async || {
                 let mut buf = vec![0; 65536];
-                // All available data; the sender is not polled for the rest.
+                // Reads all available data; the sender is not polled, so it sends no more.
                 let idle = Duration::from_millis(20);
                 while let Ok(count) = netpoll::future::timeout(idle, server.read(&mut buf)).await {
                     got.set(got.get() + count.unwrap());

@@ -315,7 +315,7 @@ fn every_kind_of_write() {
                     drain().await;
                 }
                 if outcome.output.is_none() && kind == "write_all" && outcome.stirred {
-                    // It wrote a part and continues when that was read: another poll shows nothing new.
+                    // `write_all` wrote a part and continues when the peer has read it. Further polls repeat this case.
                     check_written(kind, at, &client, &server, None, payload.len()).await;
                     return at.polls >= 3;
                 }
@@ -352,7 +352,7 @@ fn every_kind_of_write_behind_the_lock() {
                 let mut junk = vec![0; filled];
                 read_exact(&server, &mut junk).await.unwrap();
                 if outcome.output.is_none() && at.polls >= 2 {
-                    // It now has the lock and waits for room, which the other sweep covers.
+                    // The write now has the lock and waits for room, which `every_kind_of_write` covers.
                     check_written(kind, at, &client, &server, None, payload.len()).await;
                     return true;
                 }
@@ -504,7 +504,7 @@ fn cancelling_tasks() {
             becomes("the task to wait", || rt::metrics().waiters == 1).await;
             let outcome = drop_at(at, handle.cancel(), async || {}).await;
             if at.polls == 0 {
-                // It had not started, so this was the drop of a handle.
+                // The cancellation was never polled, so this only dropped the handle.
                 assert!(!gone.load(Ordering::SeqCst));
                 server.write_all(b"x").await.unwrap();
             }

@@ -49,7 +49,7 @@ fn drop_of_a_full_stream_after_a_shutdown_starts_no_runtime() {
             });
             rt::shutdown(LONG).unwrap();
             drop((unix.0, tcp.0));
-            // It fails if the runtime runs.
+            // `start` fails if the runtime is already running.
             rt::Builder::new().workers(1).start().unwrap();
             task::block_on(async {
                 #[cfg(target_os = "linux")]

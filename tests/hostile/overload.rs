@@ -40,7 +40,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its process has ended and was waited for.
+        // The group is empty: its process has ended and was waited for.
         let _ = std::fs::remove_dir(&self.0);
     }
 }
@@ -366,7 +366,7 @@ fn panics_stay_contained() {
         park_on(service).unwrap();
         eventually("nothing is left", || rt::metrics().descriptors == 0 && rt::metrics().waiters == 0);
         eventually("half of the sleeping tasks are left", || rt::metrics().tasks_alive == rounds as u64 / 2);
-        // They are dropped on this thread, which contains their panics.
+        // The shutdown drops these tasks on this thread, which contains their panics.
         EXPECTED.set(true);
         rt::shutdown(Duration::from_secs(120)).unwrap();
         EXPECTED.set(false);

@@ -68,7 +68,7 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
         SleepHow::Moved => {
             let mut sleep = Sleep::new(length);
             let _ = begin(&mut sleep).await;
-            // It continues in a task, perhaps on another thread. The handle of a task that a shutdown dropped panics.
+            // The sleep continues in a task, perhaps on another thread. The handle of a task that a shutdown dropped panics.
             let moved = task::spawn(sleep);
             moved.await;
         }
