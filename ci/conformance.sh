@@ -68,7 +68,7 @@ log = "0.4"
 pin-project-lite = "0.2"
 tempfile = "3"
 
-# Their gates for unstable features of the language.
+# The features that gate tests and examples of unstable items.
 [features]
 default = ["unstable"]
 unstable = []
@@ -96,7 +96,7 @@ rename() {
 for name in "${tests[@]}"; do
     rename "$source/tests/$name.rs" >"$run/tests/$name.rs"
 done
-# The other test of this file opens a file.
+# Leaves out one test of this file, which opens a file.
 sed -i -e 's/{fs, /{/' -e '0,/^#\[test\]/{/^#\[test\]/d}' -e '/^fn open_file/,/^}/d' "$run/tests/verbose_errors.rs"
 place_programs
 
@@ -118,7 +118,7 @@ result() {
     (($2 == $3)) || broken+=("$4")
 }
 
-# One test waits for a line on standard input, which must neither come nor end.
+# One test needs a standard input that neither has a line nor ends.
 mkfifo "$out/silence"
 exec 9<>"$out/silence"
 
@@ -129,7 +129,7 @@ for name in "${tests[@]}"; do
     if read -r ok failed < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$output"); then
         all=$((ok + failed))
     else
-        # It does not build, or did not end.
+        # The test binary does not build, or did not end.
         ok=0
         all=$(grep -c '^ *#\[test\]' "$run/tests/$name.rs")
     fi

@@ -37,7 +37,7 @@ fi
 scratch=$(mktemp -d)
 source ci/dependents/servers.sh
 trap 'rm -rf "$scratch"' EXIT
-# Tests of standard input wait for a line, which must neither come nor end.
+# Tests of standard input need an input that neither has a line nor ends.
 mkfifo "$scratch/silence"
 exec 9<>"$scratch/silence"
 mkdir -p "$target/logs" "$target/control-rows" "$scratch/source/src"
@@ -67,7 +67,7 @@ own_tests() {
     cp -r "$original/tests" "$copy/tests"
     {
         printf '[package]\nname = "own-tests-of-%s"\nversion = "0.0.0"\nedition = "2021"\n' "$name"
-        # The gates of the tests for unstable features.
+        # The features that gate the tests of unstable items.
         printf '[features]\ndefault = ["unstable"]\nunstable = []\n[dependencies]\n'
         printf '"%s" = { version = "%s", features = [%s] }\n' "$name" "$version" "$(IFS=,; printf '%s' "${features[*]}")"
         printf 'async-channel = "2"\nfemme = "2.1"\nfutures = "0.3"\nfutures-lite = "2"\nparking = "2"\nrand = "0.8"\n'
@@ -124,13 +124,13 @@ run() (
         cp -r "$original" "$copy"
         rm -f "$copy/Cargo.lock"
     fi
-    # Only benchmarks use it, and it is larger than most crates here.
+    # Only benchmarks use criterion, and it is larger than most crates here.
     sed -i '/^\[dev-dependencies.criterion\]/,/^$/d' "$copy/Cargo.toml"
     if [[ $name == redis ]]; then
         redis_tests "$copy"
-        # The other tests use connections that block.
+        # redis' other tests use blocking connections.
         targets=(--lib --test=parser --test=test_async)
-        # A process chooses a runtime once. The other tests are left out by their names, which end in the name of the runtime.
+        # A process chooses its runtime once. Tests of other runtimes are left out by their names, which end in the name of the runtime.
         runner=(--config "target.'cfg(all())'.runner='$root/ci/dependents/one_by_one.sh'")
     fi
     case $name in
@@ -139,14 +139,14 @@ run() (
             printf '[dev-dependencies.async-h1]\nversion = "2"\n' >>"$copy/Cargo.toml"
             ;;
         suppaftp)
-            # It needs testcontainers only for containers.
+            # suppaftp needs testcontainers only for containers.
             cp "$root/ci/dependents/suppaftp_container.rs" "$copy/src/test_container.rs"
             sed -i '/^\[dev-dependencies.testcontainers\]/,/^$/d' "$copy/Cargo.toml"
             ;;
-        # It is published without the archives. Another descendant of the crate tar is published with them.
+        # async-tar is published without its archives. Another descendant of the crate tar is published with them.
         async-tar) cp -r "$(source_of astral-tokio-tar 0.5.6)/tests/archives" "$copy/tests/" ;;
     esac
-    # It is published without this package, which is in a neighbouring directory of its repository.
+    # zbus is published without zbus_xml, which is in a neighbouring directory of its repository.
     [[ $name != zbus ]] || printf '[dev-dependencies.zbus_xml]\nversion = "5"\n' >>"$copy/Cargo.toml"
     if [[ $features != - ]]; then
         if [[ $features == no-default* ]]; then
@@ -182,7 +182,7 @@ run() (
         printf -- '- -\n'
         return
     fi
-    # The source that it was built from.
+    # Checks that the crate was built with a stand-in.
     if [[ $side == netpoll ]] && ! grep -A1 -E '^name = "async-(std|io)"' "$copy/Cargo.lock" | grep -qE '"(1.13|2).99'; then
         printf 'the crate was not built with a stand-in\n' >>"$log"
         printf -- '- -\n'
@@ -194,7 +194,7 @@ run() (
     fi
     timeout --kill-after=10 900 "${within[@]}" cargo test "${common[@]}" "${runner[@]}" "${targets[@]}" --no-fail-fast "${arguments[@]}" \
         -- "${filters[@]}" <&9 >>"$log" 2>&1 || true
-    # The programs of the tests are as large as everything that they depend on together.
+    # Each test program is as large as all of its dependencies together, so the programs are removed.
     cargo clean --quiet --package "$(sed -n '/^\[package\]/,/^name/s/^name = "\(.*\)"/\1/p' "$copy/Cargo.toml")" "${common[@]}" 2>>"$log" || true
     sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" |
         awk '{ passed += $1; failed += $2 } END { print passed + 0, passed + failed }'
@@ -209,7 +209,7 @@ for name in "${names[@]}"; do
         printf '%-18s left out: install the Debian package %s, which has %s\n' "$name" "${debian_package[$server]}" "$server"
         continue
     fi
-    # Named after everything in the row of the list, and after the crate's files in ci/dependents.
+    # The file's name contains a checksum of the rest of the row and of the crate's files in ci/dependents.
     kept=$target/control-rows/$name-$version-$(
         { printf '%s\n' "$features $skip $server"; cat ci/dependents/"$name"_* 2>/dev/null || true; } | cksum | cut -d' ' -f1
     )

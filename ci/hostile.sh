@@ -23,7 +23,7 @@ declare -A tests=(
 for row; do
     [[ -n ${tests[$row]:-} ]] || { echo "no row $row here" >&2; exit 2; }
 done
-# Half of them hold some thousand connections in one process.
+# Half of the tests hold some thousands of connections in one process.
 ulimit -n "$(ulimit -Hn)"
 [[ ${QUICK:-0} == 1 ]] || export NETPOLL_FULL=1
 

@@ -29,6 +29,6 @@ patch=()
 for package in "${packages[@]}"; do
     printf '==> %s\n' "$package"
     (cd "$scratch/$package" && cargo test "${patch[@]}" --target-dir "$target/packaged" "$@")
-    # It is not in the registry yet, and the next packages need it.
+    # The package is not in the registry yet, and the next packages need it.
     patch+=(--config "patch.crates-io.$package.path='$scratch/$package'")
 done

@@ -47,13 +47,13 @@ esac
 # tests/faults precedes the C library, and looks up the interceptors by name.
 flags+=' -Clink-arg=-Wl,--export-dynamic-symbol=__interceptor_*'
 export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0 ${LSAN_OPTIONS:-}"
-# The runtime's threads live as long as the process. Random delays create more interleavings. A test forks and starts the runtime in the
-# child.
+# The runtime's threads live as long as the process, so they are no leaks. Random delays create more interleavings. One test forks and
+# starts the runtime in the child.
 export TSAN_OPTIONS="report_thread_leaks=0 enable_adaptive_delay=1 die_after_fork=0 ${TSAN_OPTIONS:-}"
 export RUSTFLAGS="$flags ${RUSTFLAGS:-}"
-# Symbols take seconds, which tests of panics do not have.
+# Resolving symbols takes seconds, for which tests of panics do not wait.
 export RUST_BACKTRACE=0
-# tests/common has longer time limits then.
+# Gives the tests longer time limits (tests/common).
 export NETPOLL_SLOW=1
 if (($# == 0)); then
     # tests/examples.rs runs them.

@@ -1,7 +1,7 @@
 //! The savings from gathered writes: `cork [--rounds 5] [--batches 3000] [--members 1000]`.
 //!
 //! A child process answers requests of 6 bytes ("PING") with 7 bytes each, on 8 connections that have a number of requests (the depth) in
-//! flight. It answers with one `write_all` per answer, with the same and `set_auto_cork`, or with one `write_all` per read, gathered by
+//! flight. It answers with one `write_all` per answer, with the same plus `set_auto_cork`, or with one `write_all` per read, gathered by
 //! hand. It also sends each of ten lines per read to all members of a chat, plain and gathered. Both processes are pinned to one CPU under
 //! SCHED_BATCH, so the server runs while the generator waits. Every answer is compared. The ways alternate within a round. The output is
 //! the server's CPU time, requests per second and sends (`perf stat`, in one more run per way), each also as a ratio to the plain way.
