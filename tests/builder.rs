@@ -25,7 +25,7 @@ fn invalid_numbers_are_rejected() {
         assert!(refused(Builder::new().workers(usize::MAX)).contains("the maximum of 512"));
         assert!(refused(Builder::new().workers(usize::MAX).spare_workers(usize::MAX)).contains("the maximum of 512"));
         assert_eq!(refused(Builder::new().thread_name("a\0b")), "a thread name must not contain a NUL byte");
-        // The attempts started nothing.
+        // None of these attempts started a runtime.
         Builder::new().workers(3).spare_workers(0).blocking_threads(1).thread_name("").start().unwrap();
         assert_eq!(rt::metrics().workers, 3);
         assert_eq!(park_on(task::spawn(async { 1 })), 1);
@@ -52,7 +52,7 @@ fn second_start_is_rejected() {
 #[test]
 fn start_after_first_use_is_rejected() {
     child("start_after_first_use_is_rejected", || {
-        // Reading the counters and binding use nothing that has settings.
+        // Reading the metrics and binding a listener do not start the runtime; `block_on` does.
         let _ = rt::metrics();
         let _listener = park_on(common::listener());
         task::block_on(async {});
@@ -205,7 +205,7 @@ fn metrics_count_events() {
         });
         let fired = rt::metrics().timers_fired;
         eventually("another timer fires", || {
-            // On a busy machine this may end at its first poll, without a timer.
+            // On a busy machine the sleep may end at its first poll, without a timer.
             park_on(task::sleep(std::time::Duration::from_millis(1)));
             rt::metrics().timers_fired == fired + 1
         });

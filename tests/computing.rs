@@ -163,7 +163,7 @@ fn waits_of_tasks_end_beside_tasks_that_compute() {
     }
 }
 
-/// A task that occupies its worker: the other worker is free, whatever the policy for blocked tasks is.
+/// While a task occupies its worker, the other worker takes its queue, whatever the policy for blocked tasks is.
 #[test]
 fn free_worker_takes_tasks_queued_behind_one_that_computes() {
     use rt::BlockedPolicy::{AddWorkers, Off, ReportOnly};

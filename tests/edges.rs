@@ -104,7 +104,7 @@ fn wildcard_listener_address_can_be_dialled() {
     });
 }
 
-/// A task that saturates its connection yields after about 2 MiB, for any size of operation.
+/// A task that saturates its connection yields after a bounded number of bytes, for any size of operation.
 #[test]
 fn one_turn_moves_a_bounded_number_of_bytes() {
     const TOTAL: usize = 128 << 20;

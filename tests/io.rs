@@ -257,7 +257,7 @@ fn take_chain_and_by_ref() {
     block_on(async {
         let mut reader = Reader::new([Data(b"abcdef")]);
         let mut text = String::new();
-        // At the limit the reader is not polled: this one would panic after its end.
+        // At the limit the reader is not polled: `Reader` would panic after its end.
         reader.by_ref().take(6).read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "abcdef");
         let mut taken = (&b"abc"[..]).take(1);

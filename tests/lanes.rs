@@ -37,7 +37,7 @@ fn spin(micros: u64) {
     while begun.elapsed() < Duration::from_micros(micros) {}
 }
 
-/// Runs one turn of `micros` after the other, and counts them.
+/// Runs turns of `micros` each without end, and counts them.
 async fn hog(turns: Arc<AtomicUsize>, micros: u64) {
     loop {
         spin(micros);

@@ -121,7 +121,7 @@ fn wildcard_conflicts_follow_kernel() {
     ];
     run(async {
         for (first, second, both) in cases {
-            // Another process may have the port in the other family. Then use another port.
+            // If another process has the port in the other family, tries another port.
             for attempt in 0.. {
                 let listener = TcpListener::bind((first, 0)).await.unwrap();
                 let port = listener.local_addr().unwrap().port();

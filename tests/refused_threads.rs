@@ -23,7 +23,7 @@ static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Main, *mut c_void) -> c_int;
 
-/// Whether threads that are created now wait before they begin, until this is false.
+/// Whether newly created threads wait before they begin, until this is false.
 static HELD: AtomicBool = AtomicBool::new(false);
 
 type Main = extern "C" fn(*mut c_void) -> *mut c_void;

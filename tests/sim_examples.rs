@@ -162,7 +162,7 @@ async fn chat_lines_are_whole_and_in_order(sim: Sim) {
         }
         io::Result::Ok(heard)
     });
-    // The listening client has connected when the others begin.
+    // The listening client connects before the others begin.
     task::sleep(ms(20_000)).await;
     let talkers = ["ann", "bob"].map(|name| {
         sim.host(name).spawn_task(async move {

@@ -190,7 +190,7 @@ fn there_are_no_tabs_or_trailing_blanks() {
     }
 }
 
-/// Files that are tables, which may be longer: one entry after the other, each with its text.
+/// Files that may be longer, because they are tables: a sequence of entries, each with its documentation.
 const TABLES: [&str; 1] = [
     // The methods of one trait, each with its documentation and example.
     "stream/ext.rs",
@@ -490,7 +490,7 @@ fn documents_list_features_examples_and_scripts() {
         let examples = names(folder, ".rs").into_iter().map(|name| format!("({folder}/{name}.rs)"));
         missing.extend(examples.filter(|link| !readme.contains(link)));
     }
-    // Another script reads this one.
+    // Another script sources this one.
     let scripts = names("ci", ".sh").into_iter().filter(|name| name != "conformance-programs");
     missing.extend(scripts.map(|name| format!("ci/{name}.sh")).filter(|script| !contributing.contains(script)));
     assert!(missing.is_empty(), "{missing:?}");

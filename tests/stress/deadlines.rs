@@ -58,7 +58,7 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
     let other = waiter.clone();
     let later = move |deadline: Option<Instant>| {
         peer(span, party, async move {
-            // In some runs this is before the operation waits, in others after.
+            // The deadline is set before the operation waits in some runs, and after in others.
             if length > Duration::from_millis(2) {
                 task::sleep(length / 3).await;
             }

@@ -294,7 +294,7 @@ async fn computing<F: Future>(length: Duration, future: F) -> (F::Output, u32) {
     (output, polls)
 }
 
-/// The maximum number of polls of an operation that need not wait, whatever its task does before.
+/// The maximum number of polls of an operation that need not wait, however long its task computes before each.
 const POLLS_MAX: u32 = 5;
 
 /// A task computes in every turn before an operation that could complete.
@@ -408,7 +408,7 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
             })
         })
         .collect();
-    /// The crowd ends whatever the outcome is.
+    /// Ends the crowd when it is dropped, whatever the outcome of the echo is.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {

@@ -91,7 +91,7 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
 /// Tasks that pump bytes without a pause, while another task gets its turns and a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     let _watch = watch(format!("a task and a timer during {} connections without a pause, {stream:?}", tasks.0));
-    /// The pumps end whatever the outcome is.
+    /// Ends the pumps when it is dropped, whatever the outcome of the action is.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {

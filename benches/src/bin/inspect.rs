@@ -89,7 +89,7 @@ struct Times {
     late: u64,
 }
 
-/// Sends requests one after the other for `time`, one every 200 µs, and records how long each took.
+/// Sends a request every 200 µs for `time`, and records the duration of each echo.
 fn load(stream: &mut std::net::TcpStream, waiting: &Waiting, time: Duration, times: &mut Times) -> io::Result<()> {
     let mut buf = [7; 64];
     let begin = Instant::now();

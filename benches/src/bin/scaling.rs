@@ -379,7 +379,7 @@ struct Poller {
 }
 
 /// Simulates [`SPAN`]. The earliest core takes its next step: it runs a task of its queue, polls, steals half of the fullest queue, or
-/// rests. With `counts_together` all cores without work count themselves down and up in the same word, one after the other.
+/// rests. With `counts_together`, all cores without work decrement and increment the same word, one at a time.
 fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Outcome {
     let mut shards: Vec<Poller> = (0..pollers).map(|_| Poller::default()).collect();
     for connection in 0..cores * CONNECTIONS {
