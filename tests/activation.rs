@@ -273,8 +273,8 @@ fn is_taken() -> bool {
     activation::take().unwrap().into_iter().any(|taken| taken.name() == "web")
 }
 
-/// A helper process has its parent's environment, and until the parent takes the descriptors also
-/// the descriptors. It must take none.
+/// A helper process inherits its parent's environment and, if it is started before the parent takes
+/// them, the passed descriptors. It must take none of them.
 #[test]
 fn helper_process_does_not_take_parent_descriptors() {
     let name = "helper_process_does_not_take_parent_descriptors";

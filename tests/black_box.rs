@@ -211,7 +211,7 @@ fn environment_names_the_file() {
     });
 }
 
-/// The events are public, so a program may sort or shorten them first.
+/// The events are public, so a program may sort or remove some before it makes a trace.
 #[test]
 fn events_in_any_order_become_a_trace() {
     child("events_in_any_order_become_a_trace", || {

@@ -35,7 +35,7 @@ fn block_on_from_many_threads() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// More nested waits than there are spare threads: the clock and the network continue.
+/// Timers and the network make progress while more nested calls wait than there are spare threads.
 #[test]
 fn nested_block_on_beyond_all_spare_workers() {
     child("nested_block_on_beyond_all_spare_workers", || {
@@ -313,8 +313,8 @@ fn block_on_runs_tasks_when_configured() {
 
 // ---- nested ----
 
-/// More nested calls than spare workers wait for the clock, the network, other tasks and each
-/// other.
+/// Makes more nested calls than there are spare workers. They wait for timers, the network, other
+/// tasks and each other.
 fn nested_calls_end(workers: usize) {
     const CALLS: usize = 200;
     rt::Builder::new().workers(workers).start().unwrap();

@@ -110,8 +110,7 @@ async fn waits_end() {
     assert!(net::Dialer::new().timeout(20 * MS).dial(silent).await.is_err());
 }
 
-/// Waits of a root future, of other executors and of foreign threads, beside tasks that compute. No worker is left
-/// for a task.
+/// Waits of root futures, of another executor and of foreign threads end although tasks compute on every worker.
 #[test]
 fn waits_end_beside_tasks_that_compute() {
     child("waits_end_beside_tasks_that_compute", || {
@@ -123,7 +122,7 @@ fn waits_end_beside_tasks_that_compute() {
                 park_on(waits_end());
                 let threads: Vec<_> = (0..2).map(|_| thread::spawn(|| task::block_on(waits_end()))).collect();
                 threads.into_iter().for_each(|thread| thread.join().unwrap());
-                // A nested call, in the turn of a root future.
+                // A nested call in the turn of a root future.
                 task::block_on(async { task::block_on(waits_end()) });
                 drop(computing);
                 rt::shutdown(common::BOUND).unwrap();
@@ -132,7 +131,7 @@ fn waits_end_beside_tasks_that_compute() {
     });
 }
 
-/// Tasks that already wait when others begin to compute on their workers, and tasks that are spawned later.
+/// Waits of tasks end although other tasks compute on every worker, whether the waits began before that or after.
 #[test]
 fn waits_of_tasks_end_beside_tasks_that_compute() {
     for workers in [1, 2] {
@@ -411,7 +410,7 @@ fn tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end() {
     }
 }
 
-/// A task that computes for longer than its timers, before and between its operations.
+/// Timers fire in a task that computes for longer than their time, before and between its operations.
 #[test]
 fn timers_fire_after_a_long_computation() {
     async fn compute() {
@@ -423,7 +422,7 @@ fn timers_fire_after_a_long_computation() {
         for _ in 0..3 {
             let mut sleep = Box::pin(task::sleep(5 * MS));
             let begin = Instant::now();
-            // Sysmon expires it, and a poll sees that without waiting.
+            // The timer fires during a computation, so a poll finds the sleep complete.
             while poll_once(&mut sleep).await.is_pending() {
                 assert!(begin.elapsed() < common::BOUND);
                 compute().await;
@@ -461,7 +460,7 @@ fn timers_fire_after_a_long_computation() {
     }
 }
 
-/// Accepts and dials that wait for something other than an edge: a permit, room in a queue.
+/// Timeouts end accepts and dials that wait for a permit or for room in a queue instead of an edge.
 #[test]
 fn timeouts_end_waits_for_permits_and_queues() {
     async fn all() {

@@ -152,7 +152,7 @@ fn server_death_after_last_byte_is_noticed() {
 }
 
 /// Regression: the copy to a connection that was reset took the error, and the copy from it found a
-/// regular end.
+/// regular end of stream.
 #[test]
 fn copy_from_a_reset_connection_fails_beside_a_copy_to_it() {
     /// `to` and `from` are handles of one connection; `resets` resets it from the other side.
@@ -551,7 +551,7 @@ impl Write for Gathering {
     }
 }
 
-/// Closing a TLS stream sends close_notify: its peer would take the data for complete.
+/// Closing a TLS stream sends close_notify, from which the peer would conclude that the data is complete.
 #[test]
 fn failed_read_flushes_and_does_not_close_the_other_side() {
     run(async {

@@ -57,7 +57,7 @@ async fn turns(operation: impl Future<Output = ()>) -> usize {
     polls
 }
 
-/// Operations that complete without waiting, one of each kind.
+/// Returns operations that complete without waiting, one of each kind.
 async fn ready_operations() -> Operations {
     let mut all: Operations = Vec::new();
     let mut add = |name, operation: Pin<Box<dyn Future<Output = ()> + Send>>| all.push((name, operation));
@@ -266,7 +266,7 @@ fn operations_behind_a_greedy_one_of_the_same_task_make_progress() {
 
 // ---- loops ----
 
-/// Loops that never wait.
+/// Returns loops over operations that never wait, one per kind.
 async fn loops() -> Operations {
     macro_rules! forever {
         ($all:ident: $($name:literal $step:expr;)*) => {
@@ -430,7 +430,7 @@ fn loop_that_never_waits_leaves_turns_to_others_under_another_executor() {
     }
 }
 
-/// A poll with a no-op waker gets its answer. The turn ends at the next awaited operation, after any number of such polls.
+/// A poll with a no-op waker gets its answer. However many such polls a task makes, its turn ends at the next awaited operation.
 #[test]
 fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
     const ROUNDS: usize = 500;

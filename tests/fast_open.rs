@@ -213,7 +213,7 @@ fn first_wait_begins_deferred_connect() {
     }
 }
 
-/// Tasks of another executor wait.
+/// Runs the first waits under another executor.
 #[test]
 fn first_wait_begins_deferred_connect_on_foreign_executor() {
     let _watchdog = common::Watchdog::new();
@@ -233,7 +233,8 @@ fn first_wait_begins_deferred_connect_on_workers() {
     });
 }
 
-/// Other options of a dialer: a multipath socket if available, a local address, no defaults.
+/// Runs the first waits with other options of the dialer: a multipath socket if available, a local
+/// address, no defaults.
 #[test]
 fn first_wait_begins_deferred_connect_with_other_options() {
     for &(name, wait) in WAITS {

@@ -238,7 +238,7 @@ fn sleep_moves_between_threads() {
     }
 }
 
-/// Timers armed while a worker sleeps in epoll, each earlier than all before.
+/// Arming a timer that is earlier than all others interrupts a worker that sleeps in epoll.
 #[test]
 fn earlier_timer_interrupts_poller_sleep() {
     let _watchdog = Watchdog::new();

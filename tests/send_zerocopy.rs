@@ -508,7 +508,7 @@ fn deadline_and_dead_peer_end_zerocopy_send() {
     });
 }
 
-/// Under another executor, with a future that is never polled again after it was woken.
+/// Runs under another executor, with a future that is polled once and forgotten.
 #[test]
 fn zerocopy_futures_are_send_unpin_and_forgettable() {
     fn check<T: Send + Unpin>(future: T) -> T {

@@ -168,7 +168,7 @@ fn active_and_queued_requests_are_answered() {
     });
 }
 
-/// More connections than a task accepts in one turn.
+/// The queue holds more connections than a task accepts in one turn.
 #[test]
 fn whole_queue_is_served_at_stop() {
     run(async {

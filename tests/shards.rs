@@ -306,7 +306,7 @@ fn default_number_of_shards_follows_the_workers() {
     }
 }
 
-/// Another back end has one shard.
+/// A back end other than epoll has one shard.
 #[test]
 fn poll_back_end_has_one_shard() {
     let variables = [("NETPOLL_BACKEND", "poll")];

@@ -52,7 +52,7 @@ fn all() -> Vec<(PathBuf, String)> {
     .collect()
 }
 
-/// Fails with the complaints of `complaint` about lines of the files.
+/// Calls `complaint` for each line of the files, and fails if it returns a complaint.
 fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> Option<String>) {
     let mut complaints = Vec::new();
     for (path, text) in files {

@@ -327,7 +327,7 @@ fn every_kind_of_write() {
     });
 }
 
-/// Another operation holds the lock. The event is that it is dropped.
+/// Another operation holds the lock, and the event that the write waits for is the drop of that operation.
 #[test]
 fn every_kind_of_write_behind_the_lock() {
     let _alone = alone();

@@ -71,7 +71,8 @@ fn next_close_reports_the_failure() {
     });
 }
 
-/// The send took the error of the socket, so the kernel has only the end for the read.
+/// The failed send took the socket's error, so the kernel reports only the end of the stream to the
+/// read.
 #[test]
 fn read_at_the_end_reports_the_failure() {
     run(async {

@@ -12,7 +12,7 @@ use netpoll::task;
 use crate::common::{pair, park_on, poll_with};
 use crate::scale::*;
 
-/// The lateness of a thread that only sleeps: the lateness that the machine adds.
+/// Measures the lateness of a thread that only sleeps, which is due to the machine.
 fn control(run: Duration) -> thread::JoinHandle<Vec<Duration>> {
     thread::spawn(move || {
         let end = Instant::now() + run;
@@ -26,7 +26,7 @@ fn control(run: Duration) -> thread::JoinHandle<Vec<Duration>> {
     })
 }
 
-/// p99 ≤ 2 ms holds on an idle machine; `control` shows whether this machine is idle.
+/// Prints the lateness of timers. Requires a p99 of at most 2 ms if the machine is idle, as the lateness of a bare thread (`control`) shows.
 fn judge(what: &str, late: &mut [Duration], control: &mut [Duration]) {
     figure("8", format_args!("{what}: 0 early, late {}; a bare thread's sleep: {}", spread(late), spread(control)));
     if percentile(control, 99.0) <= Duration::from_millis(1) {

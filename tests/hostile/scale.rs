@@ -140,12 +140,12 @@ pub(crate) fn spread(values: &mut [Duration]) -> String {
     format!("p50 {half:.1?}, p99 {most:.1?}, max {:.1?}", values[values.len() - 1])
 }
 
-/// A small generator, so that a failure can be repeated (xorshift64).
+/// A pseudo-random generator with a fixed seed (xorshift64), so that a failure can be repeated.
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// `NETPOLL_SEED` changes all of them.
+    /// Returns the generator number `stream`. `NETPOLL_SEED` changes the numbers of all generators.
     pub(crate) fn new(stream: u64) -> Random {
         let seed = setting("NETPOLL_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
             ^ (stream + 1).wrapping_mul(0xd134_2543_de82_ef95);

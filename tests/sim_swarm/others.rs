@@ -173,7 +173,7 @@ async fn dial(scene: &Scene, what: Dial, after: Duration) {
     }
 }
 
-/// Tasks that accept, dials that arrive, and a close of the listener.
+/// Runs tasks that accept, dials that arrive, and a close of the listener.
 async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration) {
     let listener = match scene.listen("127.0.0.1:0").await {
         Ok(listener) => Arc::new(listener),
@@ -237,7 +237,7 @@ async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration)
     }
 }
 
-/// Sleeps, intervals and time limits, each of which must end exactly at its time.
+/// Runs sleeps, intervals and time limits, each of which must end exactly at its time.
 async fn timers(scene: &Arc<Scene>, number: u64, tasks: u64) {
     let tasks: Vec<_> = (0..tasks)
         .map(|at| {
@@ -296,7 +296,7 @@ impl Drop for Ends {
     }
 }
 
-/// Tasks that are cancelled or joined: each is dropped once, and returns its result if it ended.
+/// Cancels or joins tasks: each is dropped once, and returns its result if it ended.
 async fn cancel(scene: &Scene, number: u64, tasks: u64) {
     let mut draw = scene.draw(number * 100 + 9);
     let ended = Arc::new(AtomicU64::new(0));

@@ -227,7 +227,7 @@ fn record(number: u64, writer: u64, index: u64, size: usize) -> Vec<u8> {
     record
 }
 
-/// Tasks that write whole records.
+/// Runs tasks that write whole records.
 async fn write_records(
     scene: &Arc<Scene>,
     number: u64,
@@ -317,7 +317,7 @@ async fn read_records(
     });
 }
 
-/// Operations that wait while the deadline is moved, until a close.
+/// Runs operations that wait while the deadline is moved, until a close.
 async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Option<u64>)], close_us: u64, fate: Fate) {
     let begin = Instant::now();
     // The time of the deadline, if it is before the close. Later moves do not affect the waiting operations.
@@ -369,7 +369,7 @@ async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Optio
     }
 }
 
-/// Connections whose slots are reused: an operation waits with a time limit when its connection is closed, and the
+/// Opens connections whose slots are reused: an operation waits with a time limit when its connection is closed, and the
 /// limits of the next connection apply.
 async fn churn(scene: &Arc<Scene>, number: u64, session: &Session, transport: Transport, rounds: u64) {
     let mut draw = scene.draw(number * 100 + 70);

@@ -34,7 +34,7 @@ async fn complete(what: Instantly, filled: &UnixStream) {
     }
 }
 
-/// A loop runs until another one has done `count` operations, in the same task or in another.
+/// Runs a loop until another one has done `count` operations, in the same task or in another.
 pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, count: u64, is_one_task: bool) {
     let (Ok((first, _first)), Ok((second, _second))) =
         (retried!(async { UnixStream::pair() }), retried!(async { UnixStream::pair() }))
@@ -75,8 +75,9 @@ pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, coun
     }
 }
 
-/// An operation that is ready, in a task that computes before each poll for so long that sysmon asks it to yield: it is
-/// done in a few polls. Computing stands for the clock of the whole simulation, so nothing else may run.
+/// Runs a ready operation in a task that computes before each poll for so long that sysmon would ask it to yield. The
+/// operation must complete within a limited number of polls. The computation advances the clock of the whole simulation,
+/// so no session may run at the same time.
 pub async fn long_turns(scene: &Scene, what: Instantly) {
     const POLLS_MAX: u32 = 60;
     let Ok((filled, other)) = retried!(async { UnixStream::pair() }) else {

@@ -61,8 +61,8 @@ pub fn happen(event: Event, config: &Config) {
     }
 }
 
-/// A shutdown from inside the runtime returns an error that says so, unless a shutdown from outside has dropped the
-/// caller.
+/// Calls `shutdown` inside the runtime. It must return the error that says so, unless a shutdown from outside has dropped
+/// the caller.
 fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
     let _watch = watch("a shutdown from inside, which is refused");
     let span = Span::begin();
@@ -73,7 +73,7 @@ fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
     }
 }
 
-/// A shutdown and the restart after it.
+/// Shuts the runtime down and restarts it.
 fn storm(timeout: Duration, restart: Restart, config: &Config) {
     /// Marks the runtime as usable again, whatever the outcome is.
     struct Over;

@@ -76,7 +76,7 @@ pub async fn echo(span: Span, stream: Stream, party: Party, size: Bytes, rounds:
     with_peer(own, peer(span, party, echoes)).await;
 }
 
-/// One side sends, shuts down its direction, and then gets an answer.
+/// Sends from one side, shuts down its direction, and then checks the answer.
 pub async fn half(span: Span, stream: Stream, party: Party, size: Bytes) {
     let size = size.0 as usize;
     let _watch = watch(format!("a half close after {size} bytes, {stream:?}, {party:?}"));
@@ -327,7 +327,7 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     }
 }
 
-/// A connection is used again, perhaps after a restart of the runtime.
+/// Uses a connection again later, perhaps after a restart of the runtime.
 pub async fn survive(stream: Stream, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a {stream:?} that is used again after {length:?}"));
@@ -399,7 +399,7 @@ impl Drop for Over {
     }
 }
 
-/// A dial by name while the pool for blocking calls is full.
+/// Dials by name while the pool for blocking calls is full.
 pub async fn names(span: Span, calls: Few, ms: Ms) {
     let length = ms.duration();
     let Some(listener) = span.ok(TcpListener::bind("127.0.0.1:0").await, "a listener") else { return };

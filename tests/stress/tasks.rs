@@ -123,7 +123,7 @@ pub async fn cancel(span: Span, tasks: Few, state: CancelState) {
     }
 }
 
-/// Tasks that cancel themselves.
+/// Runs tasks that cancel themselves.
 async fn cancels_itself(span: Span, tasks: Few) {
     for _ in 0..tasks.0 {
         let (send, receive) = oneshot::channel::<JoinHandle<()>>();
@@ -162,7 +162,7 @@ pub async fn pool(span: Span, calls: Few, ms: Ms) {
     }
 }
 
-/// Tasks that wait for each other, in a row.
+/// Runs a chain of tasks, each of which awaits the one spawned before it.
 pub async fn chain(span: Span, tasks: Many, end: ChainEnd) {
     let _watch = watch(format!("a chain of {} tasks", tasks.0));
     let (release, released) = oneshot::channel::<u64>();

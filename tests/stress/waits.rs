@@ -79,7 +79,7 @@ async fn wait_for(span: Span, length: Duration, woken: WokenBy) {
     }
 }
 
-/// Many tasks, each of which calls `block_on`.
+/// Runs many tasks, each of which calls `block_on`.
 pub async fn crowd(span: Span, tasks: Many, of: CrowdOf, ms: Ms) {
     let length = ms.duration();
     let rounds = 1 + tasks.0 / (oracle::config().spares + oracle::config().workers).max(1);
@@ -108,7 +108,7 @@ pub async fn crowd(span: Span, tasks: Many, of: CrowdOf, ms: Ms) {
     }
 }
 
-/// Threads in `block_on`, each with a connection to a task and a timer.
+/// Runs threads in `block_on`, each with a connection to a task and a timer.
 pub async fn roots(span: Span, threads: Many, ms: Ms) {
     let length = ms.duration();
     let threads = threads.0.min(40);
@@ -139,7 +139,7 @@ pub async fn roots(span: Span, threads: Many, ms: Ms) {
     futures::future::join_all(results.into_iter().map(Peer::ends)).await;
 }
 
-/// Tasks that block their threads until a message is sent.
+/// Runs tasks that block their threads until a message is sent.
 pub async fn recv(span: Span, tasks: Few, sender: Sender, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} tasks that block until {sender:?} sends after {length:?}", tasks.0));
@@ -391,7 +391,7 @@ async fn computed(span: Span, length: Duration, op: ComputeOp) -> Option<u32> {
 /// The maximum number of turns, of all tasks, for one hop of an echo beside a crowd that yields.
 const ROUNDS_MAX: u64 = 5;
 
-/// Tasks that yield without end, beside an echo between two others.
+/// Runs tasks that yield without end, beside an echo between two others.
 pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
     let echoes = echoes.0 * 8;
     let (stop, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

@@ -49,7 +49,7 @@ pub async fn wakes(span: Span, threads: Few, wakes: Many) {
     span.check(joined, || "a thread that wakes panicked".to_owned());
 }
 
-/// Wakers are used after their task has ended or was cancelled.
+/// Uses wakers after their task has ended or was cancelled.
 pub async fn stale(span: Span, tasks: Few, wakes: Few) {
     let _watch = watch(format!("wakers of {} tasks that have ended", tasks.0));
     let mut wakers = Vec::new();
@@ -88,7 +88,7 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
     waking.ends().await;
 }
 
-/// Tasks that pump bytes without a pause, while another task gets its turns and a timer fires.
+/// Runs tasks that pump bytes without a pause, while another task gets its turns and a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     let _watch = watch(format!("a task and a timer during {} connections without a pause, {stream:?}", tasks.0));
     /// Ends the pumps when it is dropped, whatever the outcome of the action is.
@@ -167,7 +167,7 @@ impl Wake for Acts {
     }
 }
 
-/// A read whose waker has an effect, and another read that the same batch of events wakes.
+/// Runs a read whose waker has an effect, and another read that the same batch of events wakes.
 pub async fn waker(span: Span, act: WakeAct) {
     let _watch = watch(format!("a waker that does {act:?}, and another read"));
     let Some((one, other)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
