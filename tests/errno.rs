@@ -730,7 +730,7 @@ fn poller_creation_failure_is_returned() {
     });
 }
 
-/// A kernel or a sandbox without epoll_pwait2.
+/// On a kernel or in a sandbox without epoll_pwait2(2), waits have timeouts in milliseconds.
 #[test]
 fn without_epoll_pwait2_waits_use_milliseconds() {
     for (name, errno) in [("ENOSYS", ENOSYS), ("EPERM", EPERM), ("EACCES", EACCES), ("EINVAL", EINVAL), ("EIO", EIO)] {

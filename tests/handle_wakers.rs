@@ -51,7 +51,7 @@ fn end_with(waker: &Waker, keeps_handle: bool) -> Vec<JoinHandle<u64>> {
     kept
 }
 
-/// The task is over, and may be freed, when the waker runs.
+/// When the waker runs, the task has ended and may be freed.
 #[test]
 fn waker_of_handle_runs_outside_of_ended_task() {
     for keeps_handle in [false, true] {

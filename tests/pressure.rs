@@ -242,7 +242,7 @@ fn lookup_without_descriptors_reports_emfile() {
     });
 }
 
-/// The backlog of a listener opened with the last descriptors, and of those opened after it.
+/// A listener opened with the last descriptors, and those opened after it, have the full backlog.
 #[test]
 fn listener_opened_with_last_descriptor_has_full_backlog() {
     common::child("listener_opened_with_last_descriptor_has_full_backlog", || {

@@ -254,7 +254,7 @@ fn lookups_and_blocking_calls_use_separate_threads() {
     });
 }
 
-/// Names from a name service module or from hosts(5).
+/// Invalid host names from a name service module or from hosts(5) are not returned.
 #[test]
 fn invalid_system_host_names_are_omitted() {
     let hosts = "127.0.0.1 localhost\n192.0.2.77 bad;name alias\n192.0.2.78 good-name\n192.0.2.79 \x1b[31mred colour\n\

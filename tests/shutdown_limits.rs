@@ -283,7 +283,7 @@ fn destructor_may_wait_for_another_task_drop() {
     });
 }
 
-/// Wakers are user code too.
+/// A waker is user code, too: one that blocks delays neither a shutdown nor other waiters.
 #[test]
 fn blocking_waker_delays_no_shutdown_or_waiter() {
     struct Blocks(Mutex<mpsc::Receiver<()>>);
@@ -369,7 +369,7 @@ fn park_poll((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStrea
     }
 }
 
-/// A start during a shutdown waits until it has ended.
+/// A start during a shutdown waits until the shutdown has ended.
 #[test]
 fn start_waits_for_shutdown() {
     with_workers("start_waits_for_shutdown", || {

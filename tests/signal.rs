@@ -181,8 +181,8 @@ mod linker {
     }
 }
 
-/// Regression: the handler's send was the first of the process, and had the dynamic linker look up
-/// the function. That takes a lock.
+/// Regression: the handler's send was the first of the process, so the dynamic linker looked up the
+/// function, under a lock.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn handler_does_not_call_the_dynamic_linker() {

@@ -1,5 +1,5 @@
-//! Standard input, output and error in a child process. It runs this test binary, with the test
-//! named below and with pipes.
+//! Standard input, output and error in a child process. The child runs one test of this binary, and
+//! its standard streams are pipes.
 
 mod common;
 

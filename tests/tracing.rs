@@ -93,7 +93,7 @@ fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
     (socket, queued, addr)
 }
 
-/// In a separate process, because it takes all descriptors.
+/// Runs in a separate process, because it takes all descriptors.
 #[test]
 fn pause_of_accepts_and_abandoned_dial_are_reported() {
     common::child("pause_of_accepts_and_abandoned_dial_are_reported", || {

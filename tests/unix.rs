@@ -45,8 +45,8 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- round trips ----
 
-/// Go: TestConnAndListener, TestUnixAndUnixpacketServer. By path, by abstract name, and by a name
-/// that the kernel chose.
+/// Go: TestConnAndListener, TestUnixAndUnixpacketServer. Connects by path, by abstract name, and by a
+/// name that the kernel chose.
 #[test]
 fn unix_streams_transfer_both_ways() {
     run(async {

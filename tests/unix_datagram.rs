@@ -53,8 +53,8 @@ fn datagrams_keep_message_boundaries() {
     });
 }
 
-/// Go: TestReadUnixgramWithUnnamedSocket, TestUnixConnLocalAndRemoteNames. Named and unnamed
-/// senders.
+/// Go: TestReadUnixgramWithUnnamedSocket, TestUnixConnLocalAndRemoteNames. Senders may be named or
+/// unnamed.
 #[test]
 fn receivers_see_sender_names() {
     run(async {
@@ -101,7 +101,7 @@ fn receivers_see_sender_names() {
     });
 }
 
-/// Go: TestUnixgramWrite. Connected and unconnected sockets as senders and receivers.
+/// Go: TestUnixgramWrite. Connected and unconnected sockets can send and receive.
 #[test]
 fn connected_and_unconnected_senders() {
     run(async {
@@ -210,7 +210,8 @@ fn sender_waits_again_after_losing_queue_space() {
     }
 }
 
-/// For the sender's own buffer there are events. Here it is full of datagrams to several receivers.
+/// The kernel reports room in the sender's own buffer. Here the buffer is full of datagrams to several
+/// receivers.
 #[test]
 fn sender_is_woken_by_its_own_buffer_space() {
     run(async {

@@ -262,8 +262,8 @@ fn plain_reads_close_received_descriptors() {
     });
 }
 
-/// With too few free numbers the error reports the message's bytes, and the received descriptors
-/// are closed.
+/// With too few free descriptor numbers, the error reports the number of the message's bytes, and the
+/// received descriptors are closed.
 #[test]
 fn descriptors_beyond_capacity_are_closed() {
     child("descriptors_beyond_capacity_are_closed", || {

@@ -85,7 +85,8 @@ fn empty_name_is_autobound() {
     });
 }
 
-/// Go: TestUnixgramLinuxAbstractLongName. 107 bytes after the NUL, without a terminating NUL.
+/// Go: TestUnixgramLinuxAbstractLongName. A name may have 107 bytes after the leading NUL, without a
+/// terminating NUL.
 #[test]
 fn abstract_names_hold_any_bytes() {
     run(async {
@@ -358,7 +359,8 @@ fn replaced_socket_file_is_not_removed() {
 
 // ---- dialling ----
 
-/// Go fails immediately. The kernel reports no event when the queue has room.
+/// Go's dial fails immediately. This one retries, because the kernel reports no event when the queue
+/// has room.
 #[test]
 fn dial_waits_on_full_backlog() {
     run(async {
@@ -533,7 +535,7 @@ fn socket_file_without_permission_is_rejected() {
     });
 }
 
-/// Sockets of another family, and descriptors that are not sockets.
+/// Sockets of another family and descriptors that are not sockets cause errors.
 #[test]
 fn wrong_handle_kinds_return_errors() {
     run(async {

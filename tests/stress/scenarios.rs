@@ -134,7 +134,7 @@ fn poller_role_is_free_while_task_blocks() {
     );
 }
 
-/// A7: more tasks in `block_on` than threads for them.
+/// A7: all calls of `block_on` in tasks complete, even if there are more of them than threads.
 #[test]
 fn many_nested_block_on_calls_complete() {
     holds_with(
@@ -346,7 +346,7 @@ fn ended_threads_are_joined() {
     );
 }
 
-/// C5: a task-local value whose destructor uses its own key.
+/// C5: the drop of a task-local value whose destructor uses its own key ends.
 #[test]
 fn task_local_destructors_terminate() {
     for kind in ["plain", "usesother", "usesown", "spawns", "panics"] {
