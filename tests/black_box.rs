@@ -14,7 +14,7 @@ use netpoll::task;
 #[test]
 fn turns_calls_and_sleeps_are_recorded() {
     child("turns_calls_and_sleeps_are_recorded", || {
-        // Off, because a spare worker would take some of the turns.
+        // The policy is `Off`, because a spare worker would take some of the turns.
         rt::Builder::new().workers(1).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
         let (id, fd) = task::block_on(async {
             let (client, server) = pair().await;

@@ -174,7 +174,7 @@ fn threads_have_configured_name() {
 fn metrics_count_events() {
     child("metrics_count_events", || {
         assert_eq!(rt::metrics().worker_threads, 0);
-        // Off, because a spare worker would be counted too.
+        // The policy is `Off`, because a spare worker would be counted too.
         Builder::new().workers(2).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
         let before = rt::metrics();
         assert_eq!((before.workers, before.tasks_spawned, before.descriptors, before.waiters), (2, 0, 0, 0));

@@ -318,7 +318,7 @@ fn server_survives_a_lack_of_descriptors() {
             setrlimit(Resource::Nofile, Rlimit { current: Some(3), maximum: limit.maximum }).unwrap();
             client.write_all(b"rics\n").unwrap();
             client.read_to_string(&mut String::new()).unwrap();
-            // Time for a call that fails.
+            // Gives the server time for an accept(2) that fails.
             std::thread::sleep(Duration::from_millis(20));
             setrlimit(Resource::Nofile, limit).unwrap();
             assert!(ask(&path, "text\n").contains("tasks"));

@@ -78,7 +78,7 @@ fn control_task_waits_for_no_queue() {
                         // Such a turn counts as long (`LONG_NANOS`), however few there are.
                         spin(60);
                         let turn = turns.fetch_add(1, Ordering::SeqCst) + 1;
-                        // In the middle of the first round and of later ones.
+                        // Sends in the middle of a round, in the first one and in later ones.
                         if turn > 10 && sent_in.load(Ordering::SeqCst) == 0 {
                             sent_in.store(turn, Ordering::SeqCst);
                             std::io::Write::write_all(&mut &*writer, b"x").unwrap();

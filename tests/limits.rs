@@ -208,7 +208,7 @@ fn missing_poller_descriptors_are_reported() {
 fn missing_thread_memory_is_reported() {
     child("missing_thread_memory_is_reported", || {
         rt::Builder::new().workers(2).start().unwrap();
-        // Less memory than a thread's stack is available.
+        // Leaves less memory than the stack of a thread takes.
         let maximum = getrlimit(Resource::As).maximum;
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix(" kB")).unwrap();

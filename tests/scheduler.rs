@@ -447,7 +447,7 @@ fn every_task_gets_a_turn_at_any_queue_length() {
 #[test]
 fn every_task_gets_a_turn_on_several_workers() {
     child("every_task_gets_a_turn_on_several_workers", || {
-        // Off, because on a busy machine ever more threads would compete for the CPUs.
+        // The policy is `Off`, because on a busy machine ever more threads would compete for the CPUs.
         rt::Builder::new().workers(4).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         for count in [257, 1000] {
             task::block_on(async {
@@ -512,7 +512,7 @@ fn ping_pong_starves_no_task() {
 #[test]
 fn backlog_is_shared_with_thread_sleeping_in_epoll() {
     child("backlog_is_shared_with_thread_sleeping_in_epoll", || {
-        // Off, because help for a thread that seems blocked would be mistaken for this wake-up.
+        // The policy is `Off`, because help for a thread that seems blocked would be mistaken for this wake-up.
         let builder = rt::Builder::new().workers(2).block_on_runs_tasks(false);
         builder.blocked_tasks(BlockedPolicy::Off).start().unwrap();
         let spin = |time: Duration| {
@@ -550,7 +550,7 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
 #[test]
 fn yield_now_runs_queued_tasks_first() {
     child("yield_now_runs_queued_tasks_first", || {
-        // Off, because a helper for a worker without a CPU would change the order.
+        // The policy is `Off`, because a helper for a worker without a CPU would change the order.
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         // A task spawns them, so that one worker has queued all of them before it runs the first.
         let order = park_on(task::spawn(async {

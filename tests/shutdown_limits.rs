@@ -227,17 +227,17 @@ fn task_chains_are_dropped_iteratively() {
     with_workers("task_chains_are_dropped_iteratively", || {
         let alive = || rt::metrics().tasks_alive as usize;
         let all_wait = || eventually("all wait", || WAITING.load(Ordering::SeqCst) == COUNT);
-        // Linked by handles.
+        // Tasks that are linked by handles.
         let (client, _server) = park_on(pair());
         let mut last = task::spawn(async move { drop(client.read(&mut [0; 1]).await) });
         for _ in 0..COUNT {
             last = task::spawn(last);
         }
-        // Linked by channels; the first one belongs to a task of the runtime.
+        // Tasks that are linked by channels; a task of the runtime has the end of the first channel.
         let (client, _peer) = park_on(pair());
         let first = chain(COUNT, awaits);
         drop(task::spawn(async move { drop((client.read(&mut [0; 1]).await, first)) }));
-        // Linked by wakers in destructors.
+        // Tasks that are linked by wakers in destructors.
         let mut waker = Waker::noop().clone();
         for _ in 0..COUNT {
             let wakes_next = OnDrop(move || waker.wake_by_ref());

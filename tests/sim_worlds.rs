@@ -96,7 +96,7 @@ fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
         });
     });
     ends.wait();
-    // Freed here, while their simulation is running.
+    // The slots are released here, while their simulation is running.
     drop(shared.lock().unwrap().take());
     task::block_on(async {
         let mut sockets = Vec::new();

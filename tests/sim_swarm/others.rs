@@ -244,7 +244,7 @@ async fn timers(scene: &Arc<Scene>, number: u64, tasks: u64) {
             let (scene, mut draw) = (scene.clone(), scene.draw(number * 100 + at));
             task::spawn(async move {
                 for _ in 0..1 + draw.below(5) {
-                    // Often at the same time as another task.
+                    // A third of the sleeps have the same length, so that several often end at the same time.
                     let length = if draw.one_in(3) { us(10_000) } else { us(draw.magnitude(1, 60_000_000)) };
                     let begin = Instant::now();
                     match draw.below(6) {

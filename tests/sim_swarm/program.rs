@@ -236,7 +236,7 @@ impl Flow {
         Flow {
             key: draw.next(),
             bytes,
-            // Many bytes in small chunks would only repeat themselves.
+            // Bounds the number of chunks, because many small ones would only repeat the same steps.
             chunk: (draw.magnitude(1, 20_000) as usize).max(bytes / 40),
             readers: if draw.one_in(4) { 2 } else { 1 },
         }

@@ -195,7 +195,7 @@ impl Waiter {
 
     async fn wait(&self) -> io::Result<()> {
         let mut buf = [0; 8];
-        // More bytes than fit after the kernel has reported room.
+        // More bytes than the socket takes at once after the kernel has reported room.
         let large = 8 << 20;
         match (&self.on, self.op) {
             (Target::Conn(conn), WaitOp::Readable) => conn.readable().await,

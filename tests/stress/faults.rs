@@ -242,7 +242,7 @@ fn send_stops(every: Duration, seed: u64) {
         }
         thread::sleep(every / 2 + every.mul_f64(random.below(100) as f64 / 100.0));
         if !threads.is_empty() {
-            // Prefers a thread that runs, if one of a few does.
+            // Draws a few threads and prefers one that runs.
             let tries = if random.chance(30) { 1 } else { 4 };
             let draws: Vec<_> = (0..tries).map(|_| threads[random.below(threads.len() as u64) as usize]).collect();
             let thread = draws.iter().copied().skip(1).find(|&thread| runs(thread)).unwrap_or(draws[0]);

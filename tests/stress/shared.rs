@@ -98,7 +98,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
             match select(act, pin!(task::sleep(patience))).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => {
-                    // Others may have moved it: then the operation's end is not known.
+                    // Other actors may have moved the deadline. Then the operation's end is not known.
                     let was_moved = shared.version.load(SeqCst) != version;
                     // A hold has no deadline, a copy ends by itself, and a timeout does not apply to a wait for the
                     // peer's end.
