@@ -25,9 +25,9 @@ const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
-    /// The data pointer of the waker of the future whose turn this thread is in, or [`NO_TURN`].
+    /// The data pointer of the waker of the task whose turn this thread is in, or [`NO_TURN`].
     own: Cell<*const ()>,
-    /// The direction of the turn's last call with a short count, or null.
+    /// The address of the state of the direction of the turn's last call with a short count, or null.
     short: Cell<*const ()>,
     /// Whether the turn has written since that call.
     has_written: Cell<bool>,
@@ -35,15 +35,15 @@ struct Context {
     calls: Cell<CallPlace<'static>>,
     /// The nesting depth of worker loops and `block_on` on this thread.
     depth: Cell<u32>,
-    /// Whether the thread is in the turn of a root future. After the turn it polls, or makes sure
+    /// Whether the thread is in the turn of a root future. After the turn, the thread polls or makes sure
     /// that another thread does.
     is_root: Cell<bool>,
-    /// Whether the thread is sysmon and runs the wakers of events and timers.
+    /// Whether the thread is sysmon and is calling the wakers of events and timers.
     is_sysmon: Cell<bool>,
     /// The nesting depth of drops of tasks.
     discards: Cell<u32>,
-    /// The budget of a root future's turn on a thread without a processor. Outside turns, it counts
-    /// operations without a descriptor.
+    /// The remaining budget of a root future's turn on a thread without a processor. Outside turns, it limits
+    /// consecutive operations without a descriptor.
     budget: Cell<u32>,
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn is_inside() -> bool {
     CONTEXT.with(|context| context.depth.get() > 0)
 }
 
-/// Marks the thread as inside until [`leave`]. Returns whether it was inside before.
+/// Marks the thread as inside the runtime until [`leave`] is called. Returns whether it already was.
 pub(crate) fn enter() -> bool {
     CONTEXT.with(|context| context.depth.replace(context.depth.get() + 1) > 0)
 }
@@ -113,18 +113,18 @@ pub(crate) fn set_root(is_root: bool) -> bool {
     CONTEXT.with(|context| context.is_root.replace(is_root))
 }
 
-/// Sets whether this thread is sysmon and runs the wakers of events and timers.
+/// Sets whether this thread is sysmon and is calling the wakers of events and timers.
 pub(crate) fn set_sysmon(is_sysmon: bool) {
     CONTEXT.with(|context| context.is_sysmon.set(is_sysmon));
 }
 
-/// Refills the budget for a turn on a thread without a processor.
+/// Refills the budget of a thread without a processor, for the next turn.
 pub(crate) fn refill_budget() {
     CONTEXT.with(|context| context.budget.set(BUDGET));
 }
 
-/// The maximum nesting depth of drops. It is greater than 1 because a destructor may wait until another
-/// task is dropped.
+/// The maximum nesting depth of drops of tasks. It is greater than 1 because a destructor may wait until
+/// another task is dropped.
 pub(crate) const DISCARDS_MAX: u32 = 16;
 
 /// Calls `f` with the nesting depth of drops on this thread, including the drop that `f` performs.
@@ -158,15 +158,16 @@ pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     f(unsafe { task.as_ref() })
 }
 
-/// Clears the current task if it is the task `number`, whose future was dropped. The code that follows
-/// in this call of `async-task`, such as the waker of the handle, may run after the task is freed.
+/// Clears the current task if it is the task `number`, whose future was just dropped. Code that
+/// `async-task` runs afterwards in the same call, such as the waker of the handle, may run when the task is
+/// already freed.
 pub(crate) fn end_task(number: u64) {
     if with_task(|task| task.is_some_and(|task| task.number() == number)) {
         CONTEXT.with(|context| context.task.set(ptr::null()));
     }
 }
 
-/// Returns whether `waker` is the waker of the future whose turn this thread is in.
+/// Returns whether `waker` belongs to the task whose turn this thread is in.
 pub(crate) fn is_own(waker: &Waker) -> bool {
     CONTEXT.with(|context| context.own.get() == waker.data())
 }
@@ -177,8 +178,8 @@ pub(crate) fn gathers_writes() -> bool {
     CONTEXT.with(|context| context.own.get() != NO_TURN || (unsent::is_simulating() && !context.task.get().is_null()))
 }
 
-/// Records the wait of an operation that returns Pending in the current task, if there is one, and
-/// flushes gathered writes. The caller must hold no lock.
+/// Flushes gathered writes, and records in the current task, if there is one, what an operation that
+/// returns `Pending` waits for. The caller must hold no lock.
 pub(crate) fn note(waits: Waits) {
     unsent::flush();
     with_task(|task| {
@@ -188,8 +189,8 @@ pub(crate) fn note(waits: Waits) {
     });
 }
 
-/// Records one of the [`edge_notes`](super::sched::record::edge_notes) in the current task. Replaces
-/// the previous word, and does not flush gathered writes.
+/// Records one of the [`edge_notes`](super::sched::record::edge_notes) in the current task, in place of its
+/// previous wait. Unlike [`note`], does not flush gathered writes.
 #[inline]
 pub(crate) fn note_edge(note: u32) {
     with_task(|task| {
@@ -199,8 +200,8 @@ pub(crate) fn note_edge(note: u32) {
     });
 }
 
-/// Records in `record` that this thread, or the task that it runs, wakes the record's task. If the
-/// wake-up is caused by an event of the poller or a timer, the record keeps the wait of the task.
+/// Records in `record` that this thread, or the task that it runs, wakes the record's task. If an event of
+/// the poller or a timer causes the wake-up, the record keeps the wait of the task instead.
 pub(crate) fn note_waker(record: &Record) {
     match with_task(|task| task.map(TaskData::number)) {
         Some(number) => record.note_waker(Waits::WokenByTask(number)),
@@ -209,15 +210,15 @@ pub(crate) fn note_waker(record: &Record) {
     }
 }
 
-/// Returns the processor that this thread owns in `epoch`. A thread that a shutdown left behind owns
-/// none in the next epoch.
+/// Returns the processor that this thread owns, if it got it in `epoch`. The processor of a thread that
+/// outlived a shutdown does not count in the next epoch.
 #[inline]
 pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
     // ORDERING: Relaxed: written by the owner, or before the processor was handed to it.
     processor().filter(|processor| processor.epoch.load(Ordering::Relaxed) == epoch)
 }
 
-/// Returns the processor that this thread owns in `epoch`, and whether it is running a task.
+/// Returns the result of [`processor_in`], and whether this thread is running a task.
 #[inline]
 pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, bool) {
     (processor_in(epoch), CONTEXT.with(|context| !context.task.get().is_null()))
@@ -236,7 +237,7 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce(
         fn drop(&mut self) {
             CONTEXT.with(|context| {
                 context.task.set(self.0);
-                // An outer turn continues without this optimisation and makes its calls.
+                // The rest of an outer turn does without the optimisations that depend on `own`.
                 context.own.set(NO_TURN);
             });
         }
@@ -250,20 +251,21 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce(
     f()
 }
 
-/// Records that a call in the direction of `state` had a short count. [`record_call`] records the call
-/// itself, before or after this.
+/// Records that a call had a short count in the direction whose state is `state`. [`record_call`] records
+/// the call itself, before or after this.
 #[inline]
 pub(crate) fn set_short(writes: bool, state: &AtomicU8) {
     CONTEXT.with(|context| {
         context.short.set(ptr::from_ref(state).cast());
-        // After a short write, the operation waits for room, and the short count itself is the evidence.
+        // After a short write, the operation waits for room in the buffer, and the short count itself proves
+        // that there is none.
         if !writes {
             context.has_written.set(false);
         }
     });
 }
 
-/// Records a call on the descriptor `fd` that did not have to wait, including a failed one.
+/// Records a call on the descriptor `fd` that completed without waiting, even if it failed.
 #[inline]
 pub(crate) fn record_call(writes: bool, fd: i32) {
     CONTEXT.with(|context| {
@@ -280,9 +282,8 @@ pub(crate) fn record_call(writes: bool, fd: i32) {
     });
 }
 
-/// Returns true, once per short count, if the last short count of this turn was in the direction of
-/// `state`, the turn has written since, and `waker` is the task's own waker, with which an awaited
-/// operation waits.
+/// Returns whether the last short count of this turn was in the direction whose state is `state`, the turn
+/// has written since, and `waker` is the task's own waker. If so, forgets the short count.
 #[inline]
 pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
     CONTEXT.with(|context| {
@@ -296,20 +297,20 @@ pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
     })
 }
 
-/// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false
-/// if the budget is used up or this thread is not in a turn.
+/// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false if the
+/// budget is used up or this thread is not in a turn.
 #[inline]
 pub(crate) fn take_budget() -> bool {
     CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
 }
 
 impl Context {
-    /// Returns whether this thread may run the wakers of events and timers.
+    /// Returns whether this thread may call the wakers of events and timers.
     fn may_poll(&self) -> bool {
         self.processor.get().is_some() || self.depth.get() > 0 || self.is_sysmon.get()
     }
 
-    /// Records a call for which the entry of the turn has no room. Moves the calls of the entry to the
+    /// Records a call for which the turn's entry has no room: first moves the calls in the entry to the
     /// processor's ring of events.
     #[cold]
     fn record_further_call(&self, writes: bool, fd: i32) {
@@ -350,7 +351,7 @@ impl Context {
         true
     }
 
-    /// Returns whether the turn continues at a check: units are left, and so is time.
+    /// Returns whether the turn may continue at a check, because neither the budget nor the time is used up.
     #[cold]
     fn continues(&self, left: u32) -> bool {
         left > 0 && self.processor.get().is_none_or(|processor| !processor.is_turn_over())
@@ -367,7 +368,7 @@ impl Context {
 pub(crate) const BYTES_PER_UNIT: usize = 16 << 10;
 
 /// Takes additional units from the budget for an operation that moved many bytes. Otherwise a task that
-/// saturates its connection would delay the other tasks of its thread by 31 calls of maximum size.
+/// saturates its connection would delay the other tasks of its thread by up to 31 calls of maximum size.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     if bytes > BYTES_PER_UNIT {
@@ -385,11 +386,11 @@ pub(crate) fn charge(bytes: usize) {
     }
 }
 
-/// Asks the task that `processor` runs to yield, by taking the rest of its budget. The first
-/// operation of a turn keeps its unit, so that a task that computes for long before each operation
-/// makes progress.
+/// Asks the task that `processor` runs to yield, by taking the rest of its budget. If the turn has not used
+/// any of its budget, one unit remains, so that a task that computes for long before each operation makes
+/// progress.
 pub(crate) fn ask_to_yield(processor: &Processor) {
-    // If one unit is left, an earlier call has left it, or it is the last of the turn.
+    // One remaining unit was left by an earlier call, or is the last of the turn. It stays.
     let cut = |left| Some(u32::from(left == BUDGET || left == 1));
     // ORDERING: Relaxed: a hint to the owner, which may overwrite it.
     let _ = processor.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut);
@@ -398,17 +399,19 @@ pub(crate) fn ask_to_yield(processor: &Processor) {
 /// The state of a direction whose last operation in a turn was refused.
 const REFUSED: u8 = u8::MAX;
 
-/// Takes one unit from the budget for an operation on a descriptor that need not wait. If the
-/// budget is used up, refuses the operation: wakes the task and returns `Pending`. `state` belongs to
-/// one direction of the descriptor, and is initially 0.
+/// Takes one unit from the budget for an operation on a descriptor that need not wait. If the budget is used
+/// up, refuses the operation: wakes the task and returns `Pending`. `state` belongs to one direction of the
+/// descriptor and is initially 0.
 ///
-/// An operation that is polled with a waker without data is never refused. Such a waker wakes no task,
-/// so the caller of the operation may act on the result and never poll again. The operation takes its
-/// unit, and the refusal applies to the next operation of the turn that can be polled again.
+/// After a refusal, the next operation in the same direction is not refused. So each of several operations
+/// in a task makes progress, even if the others use up every turn.
 ///
-/// An operation that was refused is not refused the next time. So each of several operations in a task
-/// makes progress, even if the others use up every turn. Outside turns, under another executor, an
-/// operation is refused after [`BUDGET`] consecutive operations on the same direction.
+/// An operation that is polled with a waker without data is never refused, because such a waker wakes no
+/// task, and the operation might not be polled again. The refusal then applies to the next operation of the
+/// turn that has a waker with data.
+///
+/// Outside turns, under another executor, an operation is refused after [`BUDGET`] consecutive operations in
+/// the same direction.
 pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> {
     // ORDERING: Relaxed: the state only affects fairness.
     let seen = state.load(Ordering::Relaxed);
@@ -440,9 +443,9 @@ pub(crate) fn is_spent(state: &AtomicU8) -> bool {
     })
 }
 
-/// Ends the run of consecutive operations on a direction, because this one has to wait. In a turn,
-/// gives back the unit that [`poll_turn`] took, if `only_asked`: the direction was not marked as ready,
-/// and the call was made only to find out whether it is.
+/// Ends a run of consecutive operations in a direction, because the current one has to wait. `only_asked` is
+/// whether the direction was not marked as ready, and the call was made only to find out whether it is. If
+/// so, and in a turn, gives back the unit that [`poll_turn`] took.
 pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
     CONTEXT.with(|context| match context.left() {
         Some(left) if only_asked => context.set_left((left + 1).min(BUDGET)),
@@ -457,8 +460,8 @@ pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
 pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<()> {
     let yields = can_yield(cx);
     let granted = CONTEXT.with(|context| {
-        // A budget that is used up is refilled at once, because the task may be another executor that
-        // continues to poll within this turn.
+        // A budget that is used up is refilled immediately, because the task may contain another executor,
+        // which continues to poll within this turn.
         let (left, refill) = context.left().map_or((context.budget.get(), BUDGET), |left| (left, REFILL));
         if context.take(left) || *refused || !yields {
             return true;
@@ -472,13 +475,13 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<
     granted_or_yield(granted, cx)
 }
 
-/// Takes one unit of the task's budget. Yields once if the budget is used up.
+/// Takes one unit from the budget of the turn. Yields once if the budget is used up.
 pub async fn take_turn() {
     let mut refused = false;
     poll_fn(|cx| poll_budget(cx, &mut refused)).await;
 }
 
-/// Returns whether the caller is polled again after it was woken. A waker without data wakes no task.
+/// Returns whether waking the waker of `cx` causes another poll. A waker without data wakes no task.
 pub(crate) fn can_yield(cx: &TaskContext<'_>) -> bool {
     !cx.waker().data().is_null()
 }

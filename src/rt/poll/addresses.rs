@@ -1,30 +1,31 @@
 //! Records the addresses of TCP sockets, so that [`inspect`](crate::rt::inspect()) needs no system
 //! calls for them.
 //!
-//! accept4(2) returns the peer's address. A dial knows both addresses. A connection of a listener that
-//! is bound to one address has that local address. When a connection is opened, its addresses are
-//! written to the [words](super::slot_words) of its slot, so a snapshot of many connections queries
-//! few of them. An unknown local address, such as that of a connection of a wildcard listener, is
-//! added when it is first queried.
+//! accept4(2) returns the peer's address. A dial knows both addresses. A connection of a listener that is
+//! bound to one address has that local address. When a connection is opened, its addresses are written to
+//! the [words](super::slot_words) of its slot, so a snapshot of many connections has to query only few of
+//! them. An unknown local address, such as that of a connection of a wildcard listener, is added when it is
+//! first queried.
 //!
 //! # Layout
-//! The first word has, from the lowest bit, the local port, the peer's port, the number of the local
-//! IP address (16 bits each, 0 if unknown), 13 bits of the generation, and the kind. The other two
-//! have the peer's IP address. Local IP addresses are in a table, because a process has few of them.
-//! An entry of that table is never removed.
+//! From the lowest bit on, the first word has the local port, the peer's port and the number of the local IP
+//! address (16 bits each, 0 if unknown), 13 bits of the generation, and the kind. The other two words have
+//! the peer's IP address. Local IP addresses are in a table, because a process has few of them. An entry of
+//! that table is never removed.
 //!
 //! # States
-//! *none* (kind 0) → *listener*, *IPv4* or *IPv6 connection* → *none*. The owner of the slot sets
-//! *none* when it opens a descriptor, and then changes the state at most once. Any thread may add the
+//! *none* (kind 0) → *listener*, *IPv4 connection* or *IPv6 connection* → *none*. The owner of the slot sets
+//! *none* when it opens a descriptor, and afterwards changes the kind at most once. Any thread may add the
 //! local address, with a compare-and-swap of the first word.
 //!
 //! # Memory ordering
-//! The first word protects the others as the sequence number of a seqlock does. The owner stores
-//! *none*, issues a release fence, writes the others, and stores the new first word with Release. A
-//! reader loads it with Acquire, reads the others, issues an acquire fence, and loads it again.
+//! The first word protects the others, like the sequence number of a seqlock. The owner stores *none* in it,
+//! issues a release fence, writes the others, and stores the new first word with Release. A reader loads the
+//! first word with Acquire, reads the others, issues an acquire fence, and loads the first word again.
 //!
 //! # Limits
-//! Addresses with a scope or flow information, and the 65,536th local IP address, are not stored.
+//! Addresses with a scope or flow information are not stored. Neither are local IP addresses after the
+//! first 65,535.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -36,13 +37,13 @@ use super::slot_words::{self, Words};
 /// The known addresses of one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// A listener.
+    /// The socket is a listener.
     Listener { local: Option<SocketAddr> },
-    /// A connection.
+    /// The socket is a connection.
     Connection { local: Option<SocketAddr>, peer: SocketAddr },
 }
 
-/// Identifies a socket: its slot and generation.
+/// The index of a socket's slot, and its generation.
 pub(crate) type Id = (u32, u32);
 
 const PEER_PORT_SHIFT: u32 = 16;
@@ -71,8 +72,8 @@ fn lock() -> MutexGuard<'static, Option<Locals>> {
     LOCALS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Creates the table before a simulation starts. The table's hasher takes random numbers from the
-/// thread that creates it, and must not take those of a simulation.
+/// Creates the table before a simulation starts. The table's hasher uses random numbers of the thread that
+/// creates it, which must not be those of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     lock().get_or_insert_default();
@@ -131,7 +132,7 @@ pub(crate) fn set_listener((index, generation): Id, local: SocketAddr) {
 
 /// Stores the addresses of a new connection.
 pub(crate) fn set_connection(id: Id, local: Option<SocketAddr>, peer: SocketAddr) {
-    // A socket that is bound to a wildcard address gets another address when it is connected.
+    // A socket that is bound to a wildcard address gets another local address when it is connected.
     let local = local.filter(|local| !local.ip().is_unspecified());
     set_peer(id, local.map_or(0, local_bits), peer);
 }
@@ -147,7 +148,7 @@ pub(crate) fn set_accepted(id: Id, listener: Id, peer: SocketAddr) {
 }
 
 fn set_peer((index, generation): Id, local: u64, peer: SocketAddr) {
-    // The peer of a connection to port 0 or to a wildcard address has another address.
+    // The peer of a connection to port 0 or to a wildcard address has a different address.
     if !is_plain(&peer) || peer.port() == 0 || peer.ip().is_unspecified() {
         return;
     }
@@ -169,7 +170,7 @@ fn write(index: u32, value: u64, ip: [u64; 2]) {
     first.store(value, Ordering::Release);
 }
 
-/// Adds the local address of a socket that the kernel has returned, if its other data is stored.
+/// Adds the local address that the kernel has returned for a socket whose other data is stored.
 pub(crate) fn add_local((index, generation): Id, local: SocketAddr) {
     let Some([first, ..]) = slot_words::get(index) else { return };
     let seen = first.load(Ordering::Relaxed);
@@ -178,8 +179,8 @@ pub(crate) fn add_local((index, generation): Id, local: SocketAddr) {
     }
     let known = seen & !LOCAL_MASK | local_bits(local);
     if known != seen {
-        // ORDERING: Relaxed: the other words do not change. If the slot has a new socket, the word has
-        // changed and the exchange fails.
+        // ORDERING: Relaxed: the other words do not change. If the slot belongs to a new socket, the word has
+        // changed, and the compare-and-swap fails.
         let _ = first.compare_exchange(seen, known, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
@@ -193,10 +194,11 @@ pub(crate) fn words(index: u32) -> Option<&'static Words> {
     slot_words::get(index)
 }
 
-/// Returns the addresses of a socket, if they are stored. `local_ips` is the result of
-/// [`local_ips`]; an address that was added to the table since is missing.
+/// Returns the addresses of a socket, if they are stored. `local_ips` is the result of [`local_ips`]; the
+/// result lacks a local address that was added to the table later.
 ///
-/// The result is valid only if the slot still belongs to the generation afterwards.
+/// The caller must check afterwards that the slot still belongs to the generation. Otherwise the result may
+/// be that of another socket.
 pub(crate) fn get((index, generation): Id, local_ips: &[IpAddr]) -> Option<Known> {
     let [first, high, low] = slot_words::get(index)?;
     let seen = first.load(Ordering::Acquire);

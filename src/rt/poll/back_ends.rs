@@ -139,7 +139,7 @@ macro_rules! back_ends {
     };
 }
 
-// Best first. A line also declares the module of its file.
+// The best back end comes first. Each line also declares the module of its file.
 back_ends! {
     #[cfg(target_os = "linux")]
     "epoll.rs" => epoll::Epoll;
@@ -158,7 +158,7 @@ fn add(instance: &impl BackEnd, fd: BorrowedFd<'_>, token: Token, is_first: bool
 
 #[cold]
 fn unknown(name: &str) -> io::Error {
-    let text = format!("{VARIABLE}: no back end {name:?} on this system; available: {}", NAMES.join(", "));
+    let text = format!("{VARIABLE}: this system has no back end {name:?}; available: {}", NAMES.join(", "));
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 

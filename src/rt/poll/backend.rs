@@ -1,53 +1,54 @@
 //! [`BackEnd`]: the contract of a back end. [`back_ends`](super::back_ends) lists the back ends.
 //!
-//! A back end tells the runtime when a descriptor becomes readable or writable. All code above it
-//! is independent of the system. To add a back end, write one file that implements [`BackEnd`] and
-//! add one line to the list. The tests of the contract (`back_ends_tests.rs`) run for every line.
+//! A back end tells the runtime when a descriptor becomes readable or writable. To add one, write a file that
+//! implements [`BackEnd`] and add a line to the list. The tests of the contract (`back_ends_tests.rs`) run for
+//! every back end in the list.
 //!
 //! # The contract
-//! **Descriptors.** [`add`](BackEnd::add) registers a descriptor once, for both directions, under a
-//! [`Token`]: the index of a slot and a generation. A second `add` of the same descriptor replaces
-//! the token. [`delete`](BackEnd::delete) ends the registration, and returns when no wait holds the
-//! open file any more. Closing the last duplicate of a descriptor also ends the registration,
-//! unless the back end [arms](BackEnd::ARMS). The poller's own descriptors
-//! ([`owns`](BackEnd::owns)) are never registered.
+//! **Descriptors.** [`add`](BackEnd::add) registers a descriptor once, for both directions, with a [`Token`]:
+//! the index of a slot and a generation. A second `add` of the same descriptor replaces the token.
+//! [`delete`](BackEnd::delete) ends the registration, and returns when no wait holds a reference to the open
+//! file any more. Closing the last duplicate of a descriptor also ends the registration, unless
+//! [`ARMS`](BackEnd::ARMS) is true. The back end's own descriptors ([`owns`](BackEnd::owns)) are never
+//! registered.
 //!
-//! **Edges.** An event reports a change in the state of a direction since the last report, or the
-//! state itself after an `add`. It may combine any number of changes. It may also be spurious: the
-//! operation then repeats its call and waits again. An event must not be lost: after a call has failed
-//! with EAGAIN, the next change in that direction is reported.
+//! **Edges.** An event reports that the state of a direction has changed since the last report, or, after an
+//! `add`, the state itself. An event may combine any number of changes. It may also be spurious: the
+//! operation then repeats its call and waits again. An event must not be lost: after a call has failed with
+//! EAGAIN, the next change in that direction is reported.
 //!
 //! | reason | direction | set when |
 //! |---|---|---|
 //! | `readable` | read | there is data, the end of the stream, a connection to accept, an error, or urgent data |
-//! | `writable` | write | there is room in the buffer, the connection is established or refused, or there is an error |
+//! | `writable` | write | there is room in the send buffer, the connection is established or refused, or there is an error |
 //! | `HANG_UP` | read | the peer will send no more data |
-//! | `HANG_UP` | write | no more data can be sent: the peer will accept none either, or (kqueue) this side was shut down |
+//! | `HANG_UP` | write | no more data can be sent, because both directions are closed or (kqueue) this side was shut down |
 //! | `ERROR` | both | the connection has failed; if the system reports it, also a pending error or a message in the error queue |
 //! | `PRIORITY` | read | there is urgent data; if the system does not report it, a short count is not evidence (`sys::os`) |
 //!
-//! HANG_UP does not mean that all earlier data has been read. Each reason is reported at least once
-//! per descriptor and then stays set in the descriptor's word. After an error, a back end that must be
-//! armed reports nothing more until it is armed.
+//! HANG_UP does not mean that all earlier data has been read. HANG_UP, ERROR and PRIORITY are reported at
+//! least once per descriptor and then stay set in the word of the direction. After an error, a back end that
+//! must be armed reports nothing more until it is armed.
 //!
-//! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns when there is an event, an interrupt or
-//! a signal, or at its timeout, and not earlier. One thread waits at a time.
+//! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns when there is an event, an interrupt or a
+//! signal, or when its timeout has passed. It must not return before its timeout for another reason, except
+//! after a failure of the system call. One thread waits at a time.
 //!
-//! **Shards.** If [`SHARDS`](BackEnd::SHARDS) is true, the poller may have several instances of a back
-//! end. Each has its own descriptors. A thread that waits for several instances calls poll(2) for their
+//! **Shards.** If [`SHARDS`](BackEnd::SHARDS) is true, the poller may have several instances of the back end,
+//! each for other descriptors. A thread that waits for several instances calls poll(2) for their
 //! [`descriptor`](BackEnd::descriptor)s.
 //!
 //! **Interrupts.** [`wake`](BackEnd::wake), called from any thread, makes the current or the next
 //! `wait` return. Any number of calls before that return cost one system call in total.
 //!
-//! **Close and reuse.** An event may be late: its token may belong to a descriptor that has been
-//! closed. The generation shows this; descriptor numbers are never compared. After an `add` with a new
-//! token, no event of that descriptor has the old token.
+//! **Close and reuse.** An event may be late: its token may belong to a descriptor that has been closed. The
+//! caller recognises this by the generation, not by the descriptor number. After an `add` with a new token,
+//! no event of that descriptor has the old token.
 //!
-//! **Arming.** If the system reports levels ([`ARMS`](BackEnd::ARMS) is true), a direction is
-//! reported once, and again only after [`arm`](BackEnd::arm). Each operation arms its direction right
-//! before it waits. If `ARMS` is false, `arm` is never called, and only the first wait for a descriptor
-//! makes a system call. (Go's counterpart is `netpollarm` of Solaris and AIX.)
+//! **Arming.** If the system reports levels, [`ARMS`](BackEnd::ARMS) is true: a direction is reported once,
+//! and again only after [`arm`](BackEnd::arm). Each operation arms its direction just before it waits. If
+//! `ARMS` is false, `arm` has no effect, and only the first wait for a descriptor makes a system call. (Go's
+//! counterpart is `netpollarm` of Solaris and AIX.)
 
 use std::fmt;
 use std::io;
@@ -61,7 +62,7 @@ pub(crate) const EVENTS_MAX: usize = 256;
 /// The environment variable that selects a back end by name.
 pub(crate) const VARIABLE: &str = "NETPOLL_BACKEND";
 
-/// The key under which a descriptor is registered.
+/// The identity with which a descriptor is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) index: u32,
@@ -87,9 +88,9 @@ pub(crate) struct Event {
     pub(crate) generation: u32,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// HANG_UP, ERROR and PRIORITY of [`side`](super::side), for the read direction.
+    /// The bits HANG_UP, ERROR and PRIORITY of [`side`](super::side), for the read direction.
     pub(crate) read_reasons: u64,
-    /// HANG_UP and ERROR of [`side`](super::side), for the write direction.
+    /// The bits HANG_UP and ERROR of [`side`](super::side), for the write direction.
     pub(crate) write_reasons: u64,
 }
 
@@ -99,9 +100,9 @@ pub(crate) struct State {
     pub(crate) input: bool,
     pub(crate) output: bool,
     pub(crate) priority: bool,
-    /// The peer will send no more data.
+    /// Whether the peer will send no more data.
     pub(crate) half_closed: bool,
-    /// Both directions are closed.
+    /// Whether both directions are closed.
     pub(crate) hung_up: bool,
     pub(crate) failed: bool,
 }
@@ -145,7 +146,7 @@ pub(crate) trait Batch {
     fn is_empty(&self) -> bool;
 }
 
-/// Receives the events of a batch. It is a trait because the compiler does not inline a closure that
+/// A receiver of the events of a batch. It is a trait because the compiler would not inline a closure that
 /// several back ends call.
 pub(crate) trait Sink {
     fn take(&mut self, event: Event);
@@ -153,11 +154,11 @@ pub(crate) trait Sink {
 
 /// A mechanism that reports which descriptors are ready; see the [module documentation](self).
 pub(crate) trait BackEnd: fmt::Debug + Sized {
-    /// The name for [`VARIABLE`].
+    /// The name of the back end, for [`VARIABLE`].
     const NAME: &'static str;
 
-    /// Whether a direction is reported again only after [`arm`](BackEnd::arm), and whether a
-    /// registration outlives its descriptor.
+    /// Whether a direction is reported again only after [`arm`](BackEnd::arm). If so, a registration also
+    /// outlives its descriptor.
     const ARMS: bool;
 
     /// Whether the poller may have several instances. If so, [`descriptor`](BackEnd::descriptor) must
@@ -173,22 +174,21 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// that the back end needs.
     fn open() -> io::Result<Self>;
 
-    /// Registers `fd`. If `is_first` is true, refuses a descriptor that is already registered, if the
-    /// back end can detect this.
+    /// Registers `fd`. If `is_first` is true, refuses a descriptor that is already registered.
     ///
     /// # Errors
-    /// Returns `InvalidInput` for a file that is always ready, EEXIST for a descriptor that is refused
-    /// as above, and otherwise the OS error.
+    /// Returns `InvalidInput` for a file that is always ready, EEXIST for a descriptor that is refused, and
+    /// otherwise the OS error.
     fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()>;
 
     /// Removes `fd`, if it is registered.
     fn delete(&self, fd: BorrowedFd<'_>);
 
-    /// Arms the directions that are true, so that they are reported again.
+    /// Arms each direction whose flag is true, so that it is reported again.
     fn arm(&self, token: Token, read: bool, write: bool);
 
-    /// Waits for up to `timeout` nanoseconds, or without a limit if that is `None`. Takes up to `most`
-    /// events, which must be 1 to [`EVENTS_MAX`].
+    /// Waits for events for up to `timeout` nanoseconds, or without a limit if it is `None`. Stores up to
+    /// `most` events in `batch`; `most` must be in the range from 1 to [`EVENTS_MAX`].
     fn wait(&self, batch: &mut Self::Batch, most: usize, timeout: Option<u64>);
 
     /// Makes the current or the next wait return.
@@ -197,7 +197,7 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// Returns whether `fd` is a descriptor of the instance itself.
     fn owns(&self, fd: RawFd) -> bool;
 
-    /// Returns a descriptor that poll(2) reports as readable while a wait would return at once, if the
+    /// Returns a descriptor that poll(2) reports as readable while a wait would return immediately, if the
     /// back end has one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None

@@ -1,21 +1,21 @@
 //! [`Closings`]: operations that wait until this crate closes a descriptor.
 //!
-//! After EMFILE, an accept loop backs off on a timer, but continues as soon as a descriptor number is
-//! free again. Closings are counted. An operation that has seen a smaller count continues at once, so
-//! it misses no closing between the failed call and the wait.
+//! After EMFILE, an accept loop waits for a timer, but continues as soon as this crate closes a descriptor.
+//! Closings are counted. An operation that has seen a smaller count continues immediately, so it misses no
+//! closing between the failed call and the wait.
 //!
 //! # Memory ordering
-//! A lock protects the list; `has_waiters` avoids the lock while there are no waiters. A waiter sets
-//! `has_waiters` under the lock and then reads the count; a closer increments the count and then reads
-//! `has_waiters`. Both are SeqCst, so one of the two sees the other (model
-//! `a_closing_is_not_missed`).
+//! A lock protects the list, and `has_waiters` avoids the lock while there are no waiters. A waiter sets
+//! `has_waiters` under the lock and then reads the count. A thread that has closed a descriptor increments
+//! the count and then reads `has_waiters`. All these accesses are SeqCst, so one of the two threads sees the
+//! other (model `a_closing_is_not_missed`).
 
 use std::task::{Context, Poll};
 
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, injected_bug};
 
-/// The number of closed descriptors, and the operations that wait for the next; see the
+/// The number of closed descriptors, and the operations that wait for the next closing; see the
 /// [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Closings {
@@ -50,13 +50,13 @@ impl Closings {
         }
     }
 
-    /// Returns the number of descriptors closed so far. Callers read it before a call that may fail for
-    /// lack of a descriptor.
+    /// Returns the number of descriptors closed so far. A caller reads it before a call that may fail with
+    /// EMFILE or ENFILE.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Waits until a descriptor is closed after [`count`](Closings::count) has returned `seen`.
+    /// Waits until the number of closed descriptors differs from `seen`.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
         if injected_bug!("closings_look_first") && self.count() != seen {
             return Poll::Ready(());

@@ -1,24 +1,24 @@
-//! The driver: owns the instances of the back end, one per shard, and records their events.
+//! [`Driver`]: owns the instances of the back end, one per shard, and records their events.
 //!
-//! A descriptor is registered in one shard and stays there. [`Driver::choose`] returns the own shard
-//! of the registering thread's processor (shard 0 for a thread without one), or the emptiest shard if
-//! the own shard has many more descriptors. So the sockets of one task are usually in one shard, while
-//! the connections of one accepting task are spread over all shards. The first registration in a shard
-//! opens its instance. The first sleep also opens that of shard 0. A shard whose instance cannot be
-//! opened is not used; shard 0 takes its place.
+//! A descriptor is registered in one shard and stays there. [`Driver::choose`] selects the own shard of
+//! the registering thread's processor (shard 0 for a thread without one), or the emptiest shard if the own
+//! shard has many more descriptors. So the sockets of one task are usually in one shard, while the
+//! connections that one task accepts are spread over all shards. The first registration in a shard opens its
+//! instance. The first sleep opens the instance of shard 0 if necessary. If the instance of another shard
+//! cannot be opened, the descriptor is registered in shard 0.
 //!
-//! One thread at a time has the [`Role`](super::role::Role) of polling a shard: a worker, a thread
-//! in `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
+//! One thread at a time has the [`Role`](super::role::Role) of polling a shard: a worker, a thread in
+//! `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
 //!
-//! A thread that sleeps in one shard waits in its instance. A thread that sleeps in several shards
-//! waits in poll(2) for their descriptors, and then takes the events of the ready ones. This costs an
-//! additional system call. An outer epoll instance that contains all others would cost more: the
-//! kernel takes the lock of the outer instance at each event of an inner one, even while no thread
-//! waits, so all cores would contend for it. poll(2) attaches to the instances only during the sleep.
+//! A thread that sleeps in one shard waits in its instance. A thread that sleeps in several shards waits in
+//! poll(2) for their instances, and then takes the events of the ready ones. This costs at least one more
+//! system call. An outer epoll instance that contains all others would cost more: the kernel takes the lock
+//! of the outer instance at each event of an inner one, even while no thread waits, so all CPUs would
+//! contend for this lock. poll(2) attaches to the instances only during the sleep.
 //!
 //! # Invariants
-//! * D1 — while a thread sleeps in a shard, its announced end is not later than any timer of the
-//!   shard. Arming an earlier timer, injecting a task and shutting down interrupt the sleep.
+//! * D1 — while a thread sleeps in a shard, the announced end of its sleep is not later than any timer of
+//!   the shard. Arming an earlier timer, injecting a task and shutting down interrupt the sleep.
 //! * D2 — a thread holds roles from just before a poll until its batch is recorded, and never while
 //!   user code runs.
 //! * 12 — wakers are called after the whole batch is recorded and the roles are released.
@@ -41,24 +41,26 @@ use crate::rt::waiters::Wakers;
 use crate::sync::{Arc, AtomicU64, Ordering, array_of};
 use crate::sys;
 
-/// An instance of the back end, with its counters.
+/// A shard: an instance of the back end, with its counters.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard {
+    /// The instance, if the shard is open.
     instance: RwLock<Option<Arc<Instance>>>,
-    /// The number of registered descriptors, modulo 2⁶⁴. A shutdown resets it while threads retire
-    /// descriptors, so it may fall below 0. Not counted while there is only one shard.
+    /// The number of registered descriptors, modulo 2⁶⁴. A shutdown may reset it while other threads retire
+    /// descriptors, so it may fall below 0. Not used while there is only one shard.
     registered: AtomicU64,
     counts: Counts,
 }
 
-/// The counters that the holder of the role writes, on a separate cache line.
+/// The counters that the holder of the role writes, on separate cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Counts {
     /// The number of sleeps and non-blocking polls. A sleep in several shards counts in each.
     pub(crate) waits: Counter,
     pub(crate) events: Counter,
+    /// The number of events whose descriptor was already closed.
     pub(crate) stale: Counter,
 }
 
@@ -87,7 +89,7 @@ pub(crate) struct Driver {
     shards: [Shard; SHARDS_MAX],
 }
 
-/// A registration; returned by [`Driver::add`].
+/// The result of [`Driver::add`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Added {
     pub(crate) shard: usize,
@@ -95,15 +97,17 @@ pub(crate) struct Added {
     pub(crate) arms: bool,
 }
 
-/// Sleeps of this length and longer are made in two steps. The kernel may exceed a timeout by 50 µs
-/// plus a thousandth of the timeout. The coarse clock is accurate enough for the first step.
+/// The minimum length of a sleep that is made in two steps, in nanoseconds. The kernel may exceed a timeout
+/// by 50 µs plus a thousandth of the timeout, so the first step ends early. The coarse clock is accurate
+/// enough for it.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
-/// The pause after poll(2) has failed.
+/// The pause after a failure of poll(2).
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
-/// Returns the timeout of a wait that begins at `now` and ends at `until`. If it is
-/// [`ONE_STEP_NANOS`] or longer, `now` may come from the coarse clock.
+/// Returns the timeout of a wait from `now` until `until`, in nanoseconds, or `None` for a wait without a
+/// limit. If the wait is [`ONE_STEP_NANOS`] or longer, the timeout is that of its first step, and `now` may
+/// come from the coarse clock.
 fn timeout(now: u64, until: u64) -> Option<u64> {
     match until.saturating_sub(now) {
         _ if until == clock::NEVER => None,
@@ -117,9 +121,9 @@ impl Driver {
         Driver { roles: Roles::new(), shards: array_of![Shard::new(); SHARDS_MAX] }
     }
 
-    /// For a start: sets the number of shards for `workers` workers.
+    /// Sets the number of shards for `workers` workers. Called by a start of the runtime.
     pub(crate) fn configure(&self, shards: usize, workers: usize) {
-        // A thread that the last shutdown left behind may have opened an instance since.
+        // A thread that outlived the last shutdown may have opened an instance since.
         self.close();
         self.roles.configure(shards, workers);
     }
@@ -152,9 +156,9 @@ impl Driver {
         self.instance(0).map(drop)
     }
 
-    /// Returns the shard for a registration by a thread whose own shard is `own`. That is `own`, unless
-    /// it has more than 1.5 times the descriptors of the emptiest shard plus one per worker of a shard;
-    /// then it is the emptiest one.
+    /// Returns the shard for a registration by a thread whose own shard is `own`. This is the emptiest shard
+    /// if `own` has more than 1.5 times as many descriptors plus the number of workers per shard, and
+    /// otherwise `own`.
     fn choose(&self, own: usize) -> usize {
         if self.roles.is_single() {
             return 0;
@@ -167,8 +171,8 @@ impl Driver {
         if count(own) > most { emptiest } else { own }
     }
 
-    /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so the
-    /// caller must own a processor or then make sure that a thread polls.
+    /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so a caller
+    /// that owns no processor must make sure afterwards that a thread polls.
     ///
     /// # Errors
     /// Returns the errors of [`instance`](Driver::instance) for shard 0, and those of
@@ -209,14 +213,14 @@ impl Driver {
         others.any(|other| self.shards[other].slot().as_ref().is_some_and(knows))
     }
 
-    /// Removes a descriptor that is no longer registered in a shard from its count.
+    /// Subtracts a descriptor that is no longer registered from the count of its shard.
     pub(crate) fn retired(&self, shard: usize) {
         if !self.roles.is_single() {
             self.shards[shard].registered.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Arms the directions that are true, if the shard is open.
+    /// Arms each direction whose flag is true, if the shard is open.
     pub(crate) fn arm(&self, shard: usize, token: Token, read: bool, write: bool) {
         if let Some(instance) = &*self.shards[shard].slot() {
             instance.arm(token, read, write);
@@ -244,9 +248,9 @@ impl Driver {
         self.roles.set_closed();
     }
 
-    /// Takes up to `most` events of a shard, waiting until `until` at most. The caller must hold the
-    /// role. `now` is the current time; if the wait is [`ONE_STEP_NANOS`] or longer, it may come from
-    /// the coarse clock.
+    /// Takes up to `most` events of a shard. Waits for the first one until `until` at most; the wait may end
+    /// earlier. The caller must hold the role. `now` is the current time; if the wait is
+    /// [`ONE_STEP_NANOS`] or longer, it may come from the coarse clock.
     #[inline]
     pub(crate) fn poll(
         &self,
@@ -261,9 +265,9 @@ impl Driver {
         instance.wait(events, most, timeout(now, until));
     }
 
-    /// Waits until one of several shards has events, until `until` at most. `descriptors` has the
-    /// descriptors of their instances, in the same order. Returns the shards that have events or were
-    /// interrupted. The caller must hold the roles.
+    /// Waits until one of `shards` has events, until `until` at most. `descriptors` has the descriptors of
+    /// their instances, in the same order. Returns the shards that have events or were interrupted, or all
+    /// of them if poll(2) fails. The caller must hold the roles.
     pub(crate) fn wait_for_any(
         &self,
         shards: Shards,
@@ -275,7 +279,7 @@ impl Driver {
         match sys::os::poll(descriptors, timeout(now, until)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Shards::NONE,
-            // The kernel has no memory, or RLIMIT_NOFILE is less than the number of shards.
+            // The kernel has too little memory, or RLIMIT_NOFILE is less than the number of shards.
             Err(_) => {
                 std::thread::sleep(REFUSED_PAUSE);
                 return shards;
@@ -284,13 +288,13 @@ impl Driver {
         shards.into_iter().zip(descriptors).filter(|(_, polled)| polled.revents != 0).map(|(shard, _)| shard).collect()
     }
 
-    /// Interrupts all threads that sleep in the back end.
+    /// Interrupts all threads that sleep in the poller.
     pub(crate) fn wake(&self) {
         self.roles.open().into_iter().for_each(|shard| _ = self.wake_if_later(shard, 0));
     }
 
-    /// Interrupts a sleeping thread of the kind `by`, or of any kind if `by` is `None`. Checks shard
-    /// `first` first. Returns whether such a thread was sleeping in the back end.
+    /// Interrupts a sleeping thread of the kind `by`, or of any kind if `by` is `None`. Prefers the thread
+    /// that sleeps in the shard `first`. Returns whether such a thread was sleeping.
     fn wake_one(&self, first: usize, by: Option<By>) -> bool {
         let shard = self.roles.asleep(first, by);
         if let Some(shard) = shard {
@@ -299,14 +303,14 @@ impl Driver {
         shard.is_some()
     }
 
-    /// Interrupts a sleeping worker, preferably one in shard `first`. Returns whether a worker was
-    /// sleeping in the back end.
+    /// Interrupts a sleeping worker, preferably the one in the shard `first`. Returns whether a worker was
+    /// sleeping.
     pub(crate) fn wake_worker(&self, first: usize) -> bool {
         self.wake_one(first, Some(By::Worker))
     }
 
-    /// Interrupts a sleeping thread, so that it takes roles again. Returns whether a thread was
-    /// sleeping in the back end.
+    /// Interrupts a sleeping thread, so that it decides again which roles to take. Returns whether a thread
+    /// was sleeping.
     pub(crate) fn wake_sleeper(&self) -> bool {
         self.wake_one(0, None)
     }
@@ -327,8 +331,8 @@ impl Driver {
         is_asleep
     }
 
-    /// Records a batch of a shard and collects the wakers to call. The caller must hold the role.
-    /// Returns the number of events.
+    /// Records a batch of events of a shard and collects the wakers that the caller must call later. The
+    /// caller must hold the role. Returns the number of events.
     pub(crate) fn record(&self, shard: usize, cache: &PollCache, events: &Events, wakers: &mut Wakers) -> usize {
         let (count, stale) = record(cache, events, wakers);
         let counts = &self.shards[shard].counts;
@@ -350,7 +354,7 @@ impl Driver {
     }
 }
 
-/// Records a batch. Returns the number of events and the number of stale ones.
+/// Records a batch of events. Returns the number of events and the number of stale ones.
 #[inline(never)]
 fn record(cache: &PollCache, events: &Events, wakers: &mut Wakers) -> (u64, u64) {
     let mut recording = Recording { cache, wakers, count: 0, stale: 0 };

@@ -7,13 +7,13 @@
 //! | call | errno | outcome |
 //! |---|---|---|
 //! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
-//! | ADD | EEXIST | returned if the caller requires the first registration; otherwise MOD: a duplicate of the descriptor was registered under the same number |
+//! | ADD | EEXIST | returned if `is_first` is true; otherwise MOD, because another handle has registered the same descriptor |
 //! | MOD | ENOENT | ADD again, once |
-//! | ADD | EPERM | returned as "not pollable" (a regular file) |
-//! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next wait retries |
+//! | ADD | EPERM | returned as "not pollable" (for example a regular file) |
+//! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next operation that has to wait retries |
 //! | DEL | ENOENT, EBADF | ignored: already removed |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
-//! | pwait2 | all but EINTR | epoll_wait is used from then on, in whole milliseconds (ENOSYS: an old kernel; others: a seccomp filter) |
+//! | pwait2 | all but EINTR | epoll_wait is used from then on, with timeouts in whole milliseconds (ENOSYS: an old kernel; others: a seccomp filter) |
 //! | wait | EBADF, EFAULT, EINVAL | aborts with a message: the process closed the descriptor, or memory is corrupt |
 //! | eventfd write | EAGAIN | ignored: the counter is full, so the event is pending |
 //! | eventfd write | EINTR | repeated |
@@ -40,7 +40,7 @@ pub(crate) struct Batch {
 
 impl backend::Batch for Batch {
     fn new() -> Batch {
-        // Initialised here, because MemorySanitizer does not see the writes of epoll_pwait2.
+        // The buffer is initialised, because MemorySanitizer does not see the writes of epoll_pwait2.
         Batch { raw: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX] }
     }
 
@@ -203,8 +203,8 @@ impl BackEnd for Epoll {
         Some(self.epoll.as_fd())
     }
 
-    /// Tries to add `fd`, and removes it again if that succeeds. In between, a hang-up may be reported,
-    /// for a slot that does not exist.
+    /// Tries to add `fd`, and removes it again on success. In between, epoll may report a hang-up, but for a
+    /// slot that does not exist.
     fn knows(&self, fd: BorrowedFd<'_>) -> bool {
         let no_slot = Token { index: u32::MAX, generation: 0 };
         let added = self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), libc::EPOLLET, no_slot.pack());
@@ -225,9 +225,9 @@ type Pwait2 = unsafe extern "C" fn(
 
 static PWAIT2_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Returns glibc's `epoll_pwait2` (since 2.35), unless the kernel has refused it (before 5.11). The
-/// function is looked up by name, so that the program links with an older C library. It is not called
-/// as a raw system call, so that sanitizers see the writes of the kernel.
+/// Returns the C library's `epoll_pwait2` (since glibc 2.35), unless the kernel has refused it (before 5.11).
+/// The function is looked up by name, so that the program links with an older C library. A raw system
+/// call would hide the writes of the kernel from sanitizers.
 #[allow(unsafe_code)]
 fn pwait2() -> Option<Pwait2> {
     static FOUND: OnceLock<Option<Pwait2>> = OnceLock::new();

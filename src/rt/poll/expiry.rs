@@ -1,18 +1,18 @@
 //! Deadlines and timeouts of a descriptor, and the one timer entry that serves all of them.
 //!
 //! # The timer
-//! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`], or
-//! the time of a heap entry for this slot. Code that changes it to a time must add that entry. An
-//! entry counts while `armed` equals its time. Closing does not change `armed`: the next descriptor of
-//! the slot relies on the entry of the previous one, which fires at or before its earliest deadline
-//! and is then added again for the remaining deadlines. An entry that finds nothing due has no effect
-//! (models `a_timer_armed_during_close_serves_the_next_descriptor`,
+//! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`] or the time of
+//! an entry for this slot in a timer heap. Code that sets it to a time must add that entry. An entry is valid
+//! while `armed` equals its time, and has no effect if no deadline has passed. Closing does not change
+//! `armed`. The next descriptor of the slot uses the entry of the previous one if the entry is not later than
+//! its earliest deadline. When an entry fires, another one is added for the remaining deadlines (models
+//! `a_timer_armed_during_close_serves_the_next_descriptor`,
 //! `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
 //!
 //! # Memory ordering
-//! The timer handshake (`set_deadline` against `fire`) is a Dekker pair over a side's deadline and
-//! `armed`, and is SeqCst on both sides: models `deadline_moves_against_fire`,
-//! `deadline_set_against_fire`, `two_deadlines_move_against_fire`.
+//! `set_deadline` writes a direction's deadline and then reads `armed`; `fire` writes `armed` and then reads
+//! the deadlines. All these accesses are SeqCst (a Dekker pair; models `deadline_moves_against_fire`,
+//! `deadline_set_against_fire`, `two_deadlines_move_against_fire`).
 
 use crate::rt::poll::poll_desc::PollDesc;
 use crate::rt::poll::side::{Side, claim};
@@ -21,8 +21,8 @@ use crate::rt::waiters::Wakers;
 use crate::sync::{Ordering, injected_bug};
 
 impl Side<'_> {
-    /// Moves the deadline to a later time. Returns the time of the timer entry that the caller must
-    /// add, as [`set_deadline`](Side::set_deadline) does.
+    /// Moves the deadline to a later time. Returns the time of the timer entry that the caller must add, or
+    /// `None` if there is an entry at or before the deadline.
     #[inline]
     #[must_use = "a deadline without its timer entry never fires"]
     pub(crate) fn move_deadline(self, at: u64) -> Option<u64> {
@@ -30,8 +30,8 @@ impl Side<'_> {
         self.desc.arm(at)
     }
 
-    /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. Returns the time of the timer entry
-    /// that the caller must add, unless there is an entry at or before the deadline.
+    /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. Returns the time of the timer entry that
+    /// the caller must add, or `None` if none is needed or there is an entry at or before the deadline.
     #[must_use = "a deadline without its timer entry never fires"]
     pub(crate) fn set_deadline(self, at: u64, wakers: &mut Wakers) -> Option<u64> {
         if injected_bug!("armed_before_deadline") && at > EXPIRED {
@@ -52,9 +52,8 @@ impl Side<'_> {
 }
 
 impl PollDesc {
-    /// Called when an operation is about to wait until `at` at most, because of its own relative
-    /// timeout. Returns the time of the timer entry that the caller must add, as
-    /// [`set_deadline`](Side::set_deadline) does.
+    /// Records that an operation waits until `at` at most, because of its own relative timeout. Returns the
+    /// time of the timer entry that the caller must add, or `None` if there is an entry at or before `at`.
     #[must_use = "a timeout without its timer entry never fires"]
     pub(crate) fn wait_until(&self, at: u64) -> Option<u64> {
         let slot = &self.wait_until;
@@ -68,8 +67,8 @@ impl PollDesc {
         self.arm(at)
     }
 
-    /// Makes sure that an entry is due at or before `at`. Returns the time of the entry that the caller
-    /// must add, if one is missing.
+    /// Arms the timer for `at`, unless there is an entry at or before `at`. Returns the time of the entry that
+    /// the caller must add.
     fn arm(&self, at: u64) -> Option<u64> {
         let mut armed = self.armed.load(Ordering::SeqCst);
         loop {
@@ -83,9 +82,8 @@ impl PollDesc {
         }
     }
 
-    /// Handles the timer entry for `when`. Ignores a superseded entry. Otherwise expires the deadlines
-    /// that have passed, and returns the time of the entry that the caller must add for the remaining
-    /// ones.
+    /// Handles the timer entry for `when`, unless it is no longer valid: expires the deadlines that have
+    /// passed at `now`. Returns the time of the entry that the caller must add for the remaining ones.
     #[must_use = "remaining deadlines never fire without a timer entry"]
     pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
         // ORDERING: SeqCst, before the loads of the deadlines; see `set_deadline`.
@@ -95,20 +93,21 @@ impl PollDesc {
         let [read, write] = self.sides();
         let mut next = [read.fire(now, wakers), write.fire(now, wakers), claim(&self.wait_until, now, NONE)];
         if next[2] == Some(EXPIRED) {
-            // Each waiter checks its own time. A waiter whose time has not come arms the timer again.
+            // Each waiter checks its own time. A waiter whose timeout has not passed arms the timer again.
             next[2] = None;
             self.sides().iter().for_each(|side| side.interrupt(wakers));
         }
         self.arm(next.into_iter().flatten().min()?)
     }
 
-    /// Forgets the timer entry of the slot, because a simulation has ended, and its clock with it.
+    /// Forgets the timer entry of the slot. Called when a simulation ends, because the time of the entry is
+    /// that of the simulated clock.
     #[cfg(feature = "sim")]
     pub(crate) fn disarm(&self) {
         self.armed.store(NONE, Ordering::SeqCst);
     }
 
-    /// Returns whether a timer entry for `when` still counts.
+    /// Returns whether a timer entry for `when` is still valid.
     pub(crate) fn counts(&self, when: u64) -> bool {
         self.armed.load(Ordering::Acquire) == when
     }

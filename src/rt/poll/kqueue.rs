@@ -5,26 +5,26 @@
 //! (`sys/kqueue/model.rs`). It has not been run on macOS or FreeBSD.
 //!
 //! # Filters
-//! Each descriptor has two filters, READ and WRITE, with EV_CLEAR. A batch may contain an event of
-//! each. Every EV_ADD passes EV_CLEAR, because EV_ADD replaces the flags: without it, a second
-//! EV_ADD would make the filter level-triggered. Urgent data is not reported; see
-//! `sys::os::SHORT_COUNTS_ARE_EVIDENCE`.
+//! Each descriptor has two filters, READ and WRITE, with EV_CLEAR. A batch may contain one event of each.
+//! Every EV_ADD must pass EV_CLEAR, because EV_ADD replaces the flags, and a filter without EV_CLEAR is
+//! level-triggered. Urgent data is not reported; see `sys::os::SHORT_COUNTS_ARE_EVIDENCE`.
 //!
 //! # Meaning of flags
 //! | filter | flags | event |
 //! |---|---|---|
-//! | READ | EV_EOF | HANG_UP for readers; data may be left, so they read until the end of the stream. Writers retry: some systems report only this when the reader of a pipe is closed |
+//! | READ | EV_EOF | HANG_UP for readers, which read any remaining data up to the end of the stream. Writers retry, because some systems report only this when the reader of a pipe is closed |
 //! | WRITE | EV_EOF | HANG_UP for writers: the peer accepts no more data, or this side was shut down |
 //! | both | EV_EOF with `fflags`, EV_ERROR | also ERROR, in both directions |
 //! | USER | | an interrupt, which is not an event |
 //!
-//! A descriptor is added after connect(2), because some systems report an end of file before it.
+//! A descriptor is added after connect(2), because some systems report EV_EOF for a socket that is not
+//! connected.
 //!
 //! # Handling of errors (kqueue(2))
 //! | call | errno | outcome |
 //! |---|---|---|
 //! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket; the next one retries |
-//! | EV_ADD | any, for one filter | ignored if the other succeeds: one end of a pipe has one direction |
+//! | EV_ADD | any, for one filter | ignored if the other succeeds, because each end of a pipe has only one direction |
 //! | EV_ADD | any, for both filters | returned |
 //! | EV_DELETE | ENOENT, EBADF | ignored: already removed |
 //! | any change | EINTR | repeated |
@@ -98,7 +98,8 @@ pub(crate) struct Kqueue {
 }
 
 impl Kqueue {
-    /// Applies changes that have no answers, or one answer each. A change may be applied twice.
+    /// Applies changes. The kernel stores one answer for each change with EV_RECEIPT. If the call is
+    /// interrupted, it is repeated, so a change may be applied twice.
     fn apply(&self, changes: &[Kevent], answers: &mut [Kevent]) -> io::Result<()> {
         loop {
             match kevent(self.queue.as_fd(), changes, answers, None) {
@@ -108,7 +109,7 @@ impl Kqueue {
         }
     }
 
-    /// Changes both filters of a descriptor. Returns the errno of each, or 0.
+    /// Changes both filters of a descriptor. Returns the errno of each change, or 0 if it succeeded.
     fn change(&self, fd: RawFd, flags: u16, token: u64) -> io::Result<[i32; 2]> {
         let change = |filter| kevent_of(fd as usize, filter, flags | EV_RECEIPT, 0, token);
         let changes = [change(EVFILT_READ), change(EVFILT_WRITE)];

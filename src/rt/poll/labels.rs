@@ -1,14 +1,14 @@
-//! Labels: data that few sockets have, for [`inspect`](crate::rt::inspect()).
+//! Labels: data about sockets that only few sockets have, for [`inspect`](crate::rt::inspect()).
 //!
-//! A label is the host name to which a connection was dialled, or the limits of a listener. The
-//! table is keyed by the slot of the socket and contains only sockets with a label. An entry belongs
-//! to one generation of its slot, so the entry of a closed socket is ignored. Such entries are
-//! removed whenever the table has doubled, so it has at most 16 entries, or twice as many as there are
-//! open sockets with a label. An entry takes 32 bytes and the table's slack. Names are shared.
+//! A label is the host name to which a connection was dialled, or the limits of a listener. The table is
+//! keyed by the slot of the socket and contains only sockets with a label. An entry belongs to one generation
+//! of its slot, so the entry of a closed socket is ignored. Such entries are removed whenever the table has
+//! doubled, so it has at most 16 entries, or about twice as many as there were open sockets with a label. An
+//! entry takes 32 bytes plus unused capacity of the table. Sockets share the names of their hosts.
 //!
 //! # Invariants
-//! * The table's lock is taken when a socket gets a label, and by a snapshot for each socket if there
-//!   are labels. Operations do not take it. No foreign code runs under it.
+//! * The table's lock is taken when a socket gets a label, and by a snapshot for each socket if there are
+//!   labels, but not by other operations. No user code runs while it is held.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -39,7 +39,7 @@ struct Labels {
     /// The generation and the label of each slot, by its index.
     entries: HashMap<u32, (u32, Label)>,
     hosts: HashSet<Arc<str>>,
-    /// The number of entries at which closed sockets are removed.
+    /// The number of entries at which those of closed sockets are removed.
     prune_at: usize,
 }
 
@@ -97,7 +97,7 @@ impl Labels {
         self.entries.insert(index, (generation, label));
         if self.entries.len() >= self.prune_at.max(PRUNE_MIN) {
             self.entries.retain(|&index, &mut (generation, _)| is_open(index, generation));
-            // A name without another reference is not in use.
+            // A name without another reference is no longer used.
             self.hosts.retain(|host| Arc::strong_count(host) > 1);
             self.prune_at = self.entries.len() * 2;
         }

@@ -1,37 +1,36 @@
-//! poll(2): a back end for systems whose poll(2) reports a half-close. It turns levels into edges.
+//! poll(2): a back end for systems whose poll(2) reports a half-close. It converts levels to edges.
 //!
 //! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
-//! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better one. The
-//! cost of a wait is proportional to the number of descriptors.
+//! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better one. The cost of a
+//! wait is proportional to the number of descriptors.
 //!
 //! # Edges
 //! After a level was reported, it is requested again only when an operation
-//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction, right before it waits. poll(2) always
-//! reports hang-ups and errors, so a descriptor that has reported one is omitted from the call until
-//! it is armed. An error, such as a message in the error queue, or urgent data may persist. Reporting
-//! it again at once would cause a busy loop, so it is reported again after [`QUIET_NANOS`]. If the
-//! user's call needs more data than there is and fails with EAGAIN, the operation is woken again at
-//! once, because the level persists.
+//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction, just before it waits. poll(2) always reports
+//! hang-ups and errors, so a descriptor that has reported one is omitted from the call until it is armed. An
+//! error, such as a message in the error queue, or urgent data may persist. Reporting it again immediately
+//! would cause a busy loop, so it is reported again only after [`QUIET_NANOS`]. An operation that needs more
+//! data than is available (such as one with a low-water mark) and fails with EAGAIN is woken again immediately,
+//! because the level persists.
 //!
 //! # Close
-//! poll(2) holds references to the open files that it waits for. `delete` interrupts the wait and
-//! returns after poll(2) has returned. Otherwise the peer would not see the close, and the port would
-//! stay in use.
+//! While poll(2) waits, it holds references to the open files. `delete` interrupts the wait and returns after
+//! poll(2) has returned. Otherwise the peer would not see a following close, and the port would stay in use.
 //!
 //! # Handling of errors (poll(2), pipe(2))
 //! | call | errno | outcome |
 //! |---|---|---|
 //! | pipe | EMFILE, ENFILE | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
-//! | wait | EAGAIN, ENOMEM, EINVAL | a pause of a millisecond and an empty batch |
-//! | wait | POLLNVAL | other code closed the descriptor: an error in both directions |
+//! | wait | EAGAIN, ENOMEM, EINVAL | a pause of one millisecond and an empty batch |
+//! | wait | POLLNVAL | reported as an error in both directions: other code closed the descriptor |
 //! | pipe write | EAGAIN | ignored: the pipe is full, so the interrupt is pending |
 //! | pipe write | EINTR | repeated |
 //!
-//! EINVAL means more descriptors than RLIMIT_NOFILE. `add` refuses further descriptors with
-//! `QuotaExceeded`. If the limit is lowered later, a request has only some of the descriptors and waits
-//! for at most a millisecond. So EINVAL occurs only if the limit is lowered between the check and the
-//! call.
+//! EINVAL means that the call has more descriptors than RLIMIT_NOFILE permits. `add` refuses descriptors above
+//! the limit with `QuotaExceeded`. If the limit is lowered later, each call has only some of the descriptors
+//! and waits for at most one millisecond. So EINVAL occurs only if the limit is lowered between the check and
+//! the call.
 
 use std::collections::HashMap;
 use std::io;
@@ -50,7 +49,7 @@ use crate::sys::fd::File;
 /// The time after which an error or urgent data that persists is reported again.
 const QUIET_NANOS: u64 = 1_000_000;
 
-/// The level of a half-close. On a system without it, [`Poll::open`] fails.
+/// The level of a half-close, or 0 if the system has none. In this case, [`Poll::open`] fails.
 const HALF_CLOSED: c_short = match sys::os::POLL_HALF_CLOSED {
     Some(level) => level,
     None => 0,
@@ -72,7 +71,8 @@ pub(crate) struct Batch {
     indices: Vec<u32>,
     events: Vec<Event>,
     is_broken: bool,
-    /// The position at which the next request begins, so that every descriptor gets its turn.
+    /// The position of the first descriptor of the next request, which advances with each request, so that
+    /// every descriptor is requested from time to time.
     start: usize,
 }
 
@@ -97,9 +97,9 @@ struct Entry {
     fd: RawFd,
     generation: u32,
     file: File,
-    /// The levels that were not reported since they were armed.
+    /// The levels that have not been reported since they were armed.
     armed: c_short,
-    /// Lasting levels that are not requested before `quiet_until`, because they were just reported.
+    /// The lasting levels that are not requested before `quiet_until`, because they were just reported.
     quiet: c_short,
     quiet_until: u64,
 }
@@ -109,14 +109,14 @@ impl Entry {
         Entry { fd, generation, file, armed: ALWAYS | READ | WRITE, quiet: 0, quiet_until: 0 }
     }
 
-    /// Arms the directions that are true. Returns whether that changes the request.
+    /// Arms each direction whose flag is true. Returns whether this changes the next request.
     fn arm(&mut self, read: bool, write: bool) -> bool {
         let before = self.armed;
         self.armed |= ALWAYS | if read { READ } else { 0 } | if write { WRITE } else { 0 };
         self.armed != before
     }
 
-    /// Returns the levels to request at `now`, or `None` if the descriptor must be omitted.
+    /// Returns the levels to request at `now`, or `None` if the descriptor must be omitted from the call.
     fn request(&mut self, now: u64) -> Option<c_short> {
         if now >= self.quiet_until {
             self.quiet = 0;
@@ -152,16 +152,16 @@ struct Table {
     entries: HashMap<u32, Entry>,
     /// Whether a thread is in poll(2).
     is_asleep: bool,
-    /// Whether that call was interrupted because the table has changed.
+    /// Whether this call was interrupted because the table has changed.
     is_broken: bool,
     /// The number of calls of poll(2) that have returned.
     returns: u64,
 }
 
 impl Table {
-    /// Writes a request for up to `room` descriptors into `batch`, beginning at another descriptor each
-    /// time. If the request omits descriptors or levels, returns the time at which it must be made
-    /// again.
+    /// Writes a request for up to `room` descriptors to `batch`, starting with a different descriptor each
+    /// time. If the request lacks descriptors or levels, returns the time at which a new request must be
+    /// made.
     fn request(&mut self, batch: &mut Batch, room: usize, now: u64) -> Option<u64> {
         batch.polled.truncate(1);
         batch.indices.clear();
@@ -191,7 +191,7 @@ impl Table {
             if batch.events.len() == most {
                 break;
             }
-            // The slot may have another descriptor by now. The next wait requests it.
+            // The slot may belong to another descriptor by now, which the next request will contain.
             if let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.fd == polled.fd) {
                 batch.events.extend(entry.report(*index, polled.revents, now));
             }
@@ -199,7 +199,7 @@ impl Table {
     }
 }
 
-/// A table of descriptors, with the pipe that interrupts a wait.
+/// An instance of the back end: a table of descriptors, and the pipe that interrupts a wait.
 #[derive(Debug)]
 pub(crate) struct Poll {
     reader: PipeReader,
@@ -293,7 +293,7 @@ impl BackEnd for Poll {
         batch.polled.push(libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         let mut table = self.table.lock();
         loop {
-            // The pipe takes one entry.
+            // One entry is needed for the pipe.
             let room = usize::try_from(sys::fd::limit()).unwrap_or(usize::MAX).saturating_sub(1);
             let now = clock::now();
             let again_at = table.request(batch, room, now);

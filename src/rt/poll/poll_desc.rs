@@ -1,18 +1,18 @@
 //! [`PollDesc`]: the poller's state of one descriptor.
 //!
-//! This is the counterpart of Go's `runtime.pollDesc`. It is in a slot of a [`PollCache`]. Slots are
-//! reused but never unmapped, so a late event or timer may access one at any time. The generation shows
-//! whether the slot still belongs to the descriptor for which the event was sent. A `PollDesc` makes no
-//! system call and does not use the runtime: the poller and the timers call it.
+//! A `PollDesc` is the counterpart of Go's `runtime.pollDesc` and occupies a slot of the [`PollCache`].
+//! Slots are reused but never unmapped, so a late event or timer may access one at any time. The generation
+//! shows whether the slot still belongs to the descriptor of the event. The methods of a `PollDesc` make no
+//! system calls and do not use the runtime.
 //!
-//! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which knows whether a call
-//! may succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) has the deadlines and
-//! the timer of both. This file has the layout, and the identity of the descriptor.
+//! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which knows whether a call may
+//! succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) has the deadlines of both
+//! directions and their timer. This file has the layout and the identity of the descriptor.
 //!
 //! # Compared with Go (runtime/netpoll.go)
-//! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here an edge
-//! remains until a call shows that it is used up, and any number of operations wait. One timer serves
-//! both directions and all deadlines. It is armed at or before the earliest.
+//! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here, an edge
+//! remains until a call shows that it is used up, and any number of operations may wait. One timer serves
+//! both directions and all their deadlines. It is armed for the earliest deadline or an earlier time.
 
 use std::mem::offset_of;
 
@@ -32,6 +32,7 @@ pub(crate) enum Direction {
 /// The waiters that do not fit into the slot. The first of them allocates the list.
 pub(super) type List = Mutex<Option<Box<Waiters>>>;
 
+/// The position of the generation in the word of a direction.
 pub(super) const GENERATION_SHIFT: u32 = 8;
 
 /// Returns the generation in the word of a direction.
@@ -45,44 +46,44 @@ pub(super) fn generation_of(word: u64) -> u32 {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct PollDesc {
-    // First cache line: everything that a waiting read, its edge, and a write that does not wait
-    // access.
+    // First cache line: all fields that a waiting read, its edge, and a write that does not wait access.
     pub(super) words: [AtomicU64; 2],
     pub(super) deadlines: [AtomicU64; 2],
-    /// The runtime's epoch above one of the [`registration`] states and the shard.
+    /// The runtime's epoch in the high half; one of the [`registration`] states and the shard in the low
+    /// half.
     pub(crate) registration: AtomicU64,
     pub(super) slots: [WaitSlot; 2],
     // Second cache line: deadlines, and the state of `poll_*` operations.
-    /// The time of the slot's timer entry that counts, or [`NONE`].
+    /// The time of the slot's valid timer entry, or [`NONE`]; see `expiry`.
     pub(super) armed: AtomicU64,
     /// The time at which the waiting `poll_*` operation times out, or [`NONE`].
     pub(super) poll_untils: [AtomicU64; 2],
     /// The epoch in which the waiting `poll_*` operation began, plus one, or 0.
     pub(super) poll_epochs: [AtomicU32; 2],
-    /// The earliest end of a waiting operation's relative timeout, or [`NONE`].
+    /// The time at which the earliest relative timeout of the waiting operations ends, or [`NONE`].
     pub(super) wait_until: AtomicU64,
-    // Third cache line.
+    // Third cache line: rarely used fields.
     pub(super) lists: [List; 2],
-    /// The state of the budget, for [`poll_turn`](crate::rt::context::poll_turn).
+    /// The states for [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
-    /// The number of failed operations, up to 255, above the last errno.
+    /// The number of failed operations, up to 255, in the high byte, and the last errno in the low byte.
     failures: AtomicU16,
     pub(crate) index: u32,
     /// The link of the free list if the slot is free; otherwise the rough time at which the descriptor
     /// was opened.
     link: AtomicU32,
-    /// The number of the descriptor, which is open while the generation is current, or
-    /// [`NO_NUMBER`].
+    /// The number of the descriptor, with [`IS_TCP`], or [`NO_NUMBER`]. The descriptor is open while the
+    /// generation is current.
     number: AtomicU32,
-    /// The notes for the record of a task that waits for an edge of a direction: the
-    /// [`tag`](PollDesc::tag), with the kind of wait above it.
+    /// The notes for the records of tasks that wait for an edge: the [`tag`](PollDesc::tag) in the low bits
+    /// and the kind of wait above it.
     notes: [AtomicU32; 2],
-    /// The number of operations of each direction that moved bytes, and of accepts, modulo 2³². The
+    /// The number of operations in each direction that moved bytes or accepted a connection, modulo 2³². The
     /// operations of TCP connections are not counted.
     operations: [AtomicU32; 2],
 }
 
-/// The slots of descriptors.
+/// The slots of all descriptors.
 pub(crate) type PollCache = Slab<PollDesc>;
 
 impl Slot for PollDesc {
@@ -116,6 +117,7 @@ pub(crate) struct Description {
 /// The bit of `number` that marks a TCP socket.
 const IS_TCP: u32 = 1 << 31;
 
+/// The number of bits of a tag that have the index of the slot.
 const TAG_INDEX_BITS: u32 = 20;
 /// The tag of a descriptor whose index has more than 20 bits.
 pub(crate) const NO_TAG: u32 = TAG_MASK;
@@ -131,23 +133,25 @@ pub(crate) fn tag_is_of(tag: u32, generation: u32) -> bool {
     tag >> TAG_INDEX_BITS == generation & 0xff
 }
 
-/// The `number` of a slot without a descriptor, or whose descriptor snapshots do not show.
+/// The `number` of a slot without a descriptor, or with one that snapshots do not show.
 const NO_NUMBER: u32 = u32::MAX;
 
 /// The values of the low half of [`PollDesc::registration`]. The high half is the runtime's epoch. For
 /// a registered descriptor, the lowest [`SHARD_BITS`](registration::SHARD_BITS) bits are its shard.
 pub(crate) mod registration {
+    /// The number of bits that have the shard.
     pub(crate) const SHARD_BITS: u32 = 6;
     /// The number of values per state.
     pub(crate) const SHARDS: u64 = 1 << SHARD_BITS;
-    /// Not registered with any instance.
+    /// The descriptor is not registered with any instance.
     pub(crate) const NONE: u64 = 0;
-    /// Being added by an operation. Others wait for the edge that follows, or for the wake-up after a
-    /// failure.
+    /// An operation is adding the descriptor. Other operations wait for the edge that follows, or for the
+    /// wake-up after a failure.
     pub(crate) const ADDING: u64 = SHARDS;
-    /// Registered.
+    /// The descriptor is registered.
     pub(crate) const ADDED: u64 = 2 * SHARDS;
-    /// Registered with a back end that must be armed before each wait, so no wait takes the fast path.
+    /// The descriptor is registered with a back end that must be armed before each wait, so no wait takes the
+    /// fast path.
     pub(crate) const ARMED: u64 = 3 * SHARDS;
 
     /// Returns the state without the shard.
@@ -190,7 +194,7 @@ impl PollDesc {
 
     /// Prepares the slot for a new descriptor, except for the words of the directions.
     pub(super) fn reset(&self) {
-        // ORDERING: Relaxed. A swap for the reason given in `Side::open`.
+        // ORDERING: Relaxed. This is a swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
         self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         self.turns.iter().for_each(|state| state.store(0, Ordering::Relaxed));
@@ -203,8 +207,8 @@ impl PollDesc {
         self.number.store(NO_NUMBER, Ordering::Relaxed);
     }
 
-    /// Returns the tag of the descriptor: the index of the slot in 20 bits, with the lowest eight bits
-    /// of the generation above it. Returns [`NO_TAG`] if the index has more than 20 bits.
+    /// Returns the tag of the descriptor: the index of the slot in the low 20 bits, and the low eight bits of
+    /// the generation above them. Returns [`NO_TAG`] if the index has more than 20 bits.
     pub(crate) fn tag(&self) -> u32 {
         self.note(Direction::Read) & TAG_MASK
     }
@@ -240,8 +244,8 @@ impl PollDesc {
         let generation = self.generation();
         let number = self.number.load(Ordering::Acquire);
         let opened = self.link.load(Ordering::Relaxed);
-        // ORDERING: Acquire: if `opened` belongs to a later use of the slot, so does the generation
-        // that is compared.
+        // ORDERING: Acquire: if `opened` belongs to a later descriptor of the slot, the comparison below sees
+        // a later generation.
         fence(Ordering::Acquire);
         (number != NO_NUMBER && self.is_current(generation)).then_some(Description {
             generation,
@@ -257,7 +261,7 @@ impl PollDesc {
         self.operations[direction as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a failed operation. `errno` is 0 if it has no errno.
+    /// Counts a failed operation. `errno` is 0 if the error has none.
     pub(crate) fn count_failure(&self, errno: i32) {
         let count = (self.failures.load(Ordering::Relaxed) >> 8).saturating_add(1).min(0xff);
         self.failures.store(count << 8 | u16::from(u8::try_from(errno).unwrap_or(0)), Ordering::Relaxed);
@@ -281,7 +285,10 @@ impl PollDesc {
 }
 
 // The size holds on systems where std's mutex is a futex.
+const _: () = assert!(
+    crate::sync::MODEL || size_of::<Mutex<()>>() > 8 || size_of::<PollDesc>() <= 192,
+    "more than three cache lines"
+);
 const _: () =
-    assert!(crate::sync::MODEL || size_of::<Mutex<()>>() > 8 || size_of::<PollDesc>() <= 192, "three cache lines");
-const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, slots) + size_of::<WaitSlot>() <= 64, "the first");
-const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, lists) <= 128, "the second");
+    assert!(crate::sync::MODEL || offset_of!(PollDesc, slots) + size_of::<WaitSlot>() <= 64, "not in the first line");
+const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, lists) <= 128, "not in the second line");

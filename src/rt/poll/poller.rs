@@ -1,12 +1,12 @@
-//! The interface of [`PollHandle`]: opening, registration, waits of operations, and retirement.
+//! The methods of [`PollHandle`] and [`Side`] for operations: opening, registration, waits, and retirement.
 //!
 //! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. With the
 //! [`Side`] of its direction, an operation runs
 //!
 //! ```text
-//! loop { ticket = side.begin()?       closed? expired?
-//!        if ticket is ready { call; on EAGAIN or a short count clear_ready(ticket); on success leave }
-//!        register()?                  once, at the first evidence of idleness
+//! loop { ticket = side.begin()?       fails if the socket is closed or the deadline has passed
+//!        if ticket is ready { call; on success leave; on EAGAIN or a short count clear_ready(ticket) }
+//!        register()?                  once, when a call first finds the direction idle
 //!        side.poll_wait()? }
 //! side.end_operation()                also when the future is dropped
 //! ```
@@ -15,16 +15,16 @@
 //! operations.
 //!
 //! # Registration
-//! *None* → *adding* → *added*, stored together with the runtime's epoch and the poller's shard. The
-//! shard does not change. A registration of another epoch counts as *none*. If two operations are the
-//! first to wait, only one adds the descriptor. The other waits at once, and the edge that an ADD
-//! produces wakes it. If the ADD fails, all waiters are woken and retry, so that each gets its own
-//! error.
+//! A registration goes from *none* to *adding* to *added*. It is stored together with the runtime's epoch
+//! and the poller's shard, which does not change. A registration of another epoch counts as *none*. If two
+//! operations wait at the same time before the descriptor is registered, one of them adds it. The other waits
+//! immediately, and the first edge after the registration wakes it. If the registration fails, all waiters
+//! are woken and retry, so that each gets its own error.
 //!
 //! # Cancellation
-//! A future keeps a [`WaitKey`] while it waits; `end_operation` with the key undoes the wait. A
-//! `poll_*` operation (below: a poll) has no key. Its state is in the [`PollDesc`], and its waker may
-//! be woken spuriously once.
+//! A future keeps a [`WaitKey`] while it waits, and `end_operation` uses the key to undo the wait. A `poll_*`
+//! operation (below: a poll) has no key. Its state is in the [`PollDesc`], and its waker may be woken
+//! spuriously once.
 
 use std::io;
 use std::mem;
@@ -48,8 +48,8 @@ use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Waiter, Wakers, wake_taken};
 use crate::sync::Ordering;
 
-/// The reason why an operation on a descriptor failed. The layers above turn it into an `io::Error`
-/// that names the operation and the addresses.
+/// The reason why an operation on a descriptor failed. `net` converts it to an `io::Error` that names the
+/// operation and the addresses.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The error of the system call, or of the registration.
@@ -60,7 +60,7 @@ pub(crate) enum Failure {
     TimedOut,
     /// The runtime was shut down while the operation waited.
     Stopped,
-    /// More operations use the socket than can wait for it, or than its lock can count.
+    /// Too many operations wait for the socket, or more than its lock can count use it.
     TooMany,
 }
 
@@ -76,9 +76,9 @@ impl From<Stop> for Failure {
 /// The state of a future whose operation waits for an edge or for interruption.
 #[derive(Debug)]
 pub(crate) struct WaitKey {
-    /// The key of the slot or the list entry, if the operation waits for an edge.
+    /// The key of the slot or the list entry, if the operation has waited for an edge.
     edge: Option<Key>,
-    /// The key of the list entry, if the operation waits only for expiry and close.
+    /// The key of the list entry, if the operation has waited only for expiry and close.
     interrupt: Option<Key>,
     /// The epoch in which the wait began, plus one, or 0.
     epoch: u32,
@@ -91,7 +91,7 @@ impl WaitKey {
         WaitKey { edge: None, interrupt: None, epoch: 0, until: clock::NONE }
     }
 
-    /// Returns whether the future waits for an edge, or was woken from such a wait.
+    /// Returns whether the future is waiting for an edge or was woken from such a wait.
     #[inline]
     pub(crate) fn has_waited(&self) -> bool {
         self.edge.is_some()
@@ -104,8 +104,8 @@ impl Default for WaitKey {
     }
 }
 
-/// Returns the number of descriptors that this crate has closed so far. Callers read it before a call
-/// that may fail for lack of a descriptor.
+/// Returns the number of descriptors that this crate has closed so far. A caller reads it before a call that
+/// may fail with EMFILE or ENFILE, and passes it to [`poll_descriptor_closed`].
 #[inline]
 pub(crate) fn descriptors_closed() -> u64 {
     runtime().closings.count()
@@ -137,12 +137,12 @@ pub(crate) fn descriptor_closed() {
     runtime().closings.note();
 }
 
-/// Makes sure that the poller exists, if the runtime is running. Called before a descriptor is opened,
-/// because afterwards the process may not have two descriptors left for the poller. Opening a socket
-/// does not start the runtime; under another executor, the first wait does.
+/// Opens the instance of shard 0 if the runtime is running. Called before a descriptor is opened, because
+/// afterwards the process may have too few descriptors left for the poller. Opening a socket does not start
+/// the runtime; under another executor, the first wait does.
 ///
 /// # Errors
-/// Returns the error of epoll_create1(2), eventfd(2) or epoll_ctl(2).
+/// Returns the errors of [`Driver::ensure`](super::driver::Driver::ensure).
 pub(crate) fn prepare() -> io::Result<()> {
     let runtime = runtime();
     if runtime.is_running() { runtime.driver.ensure() } else { Ok(()) }
@@ -152,7 +152,8 @@ impl PollHandle {
     /// Creates a handle for a new descriptor, which is not registered yet.
     ///
     /// # Errors
-    /// Returns ENFILE if 2²⁴ sockets exist, and the error of [`fork::check`] in a forked child.
+    /// Returns ENFILE if the process already has 2²⁴ handles, and the error of [`fork::check`] in a forked
+    /// child.
     pub(crate) fn open() -> io::Result<PollHandle> {
         fork::check()?;
         let desc = alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
@@ -165,12 +166,13 @@ impl PollHandle {
         (self.desc.index, self.generation)
     }
 
-    /// Makes sure that the descriptor is registered, or being registered, with the runtime of the
-    /// returned epoch. The caller must keep `fd` open during the call. After [`Failure::Io`], the caller
-    /// must call [`registration_failed`](PollHandle::registration_failed) when it holds no lock.
+    /// Registers the descriptor with the current runtime, unless it is registered or being registered.
+    /// Returns the epoch of the registration. The caller must keep `fd` open during the call. After
+    /// [`Failure::Io`], the caller must call [`registration_failed`](PollHandle::registration_failed) when it
+    /// holds no lock.
     ///
-    /// If another handle has registered the descriptor, the call fails with EEXIST if `is_first`, and
-    /// otherwise takes the registration over.
+    /// If another handle has registered the descriptor, the call fails with EEXIST if `is_first` is true, and
+    /// otherwise takes over the registration.
     #[cold]
     pub(crate) fn register(&self, fd: BorrowedFd<'_>, is_first: bool) -> Result<u32, Failure> {
         fork::check().map_err(Failure::Io)?;
@@ -205,7 +207,7 @@ impl PollHandle {
                 Ok(epoch)
             }
             Err(error) => {
-                // ORDERING: Release, followed by a change of the words in `registration_failed`: a
+                // ORDERING: Release. `registration_failed` then changes the words of the directions, so a
                 // waiter sees that no registration is in progress, or is woken there.
                 self.desc.registration.store(registration::NONE, Ordering::Release);
                 Err(Failure::Io(error))
@@ -213,13 +215,14 @@ impl PollHandle {
         }
     }
 
-    /// Wakes all operations that relied on a registration that has failed, so that each retries.
+    /// Wakes all operations that rely on the failed registration, so that each of them retries.
     #[cold]
     pub(crate) fn registration_failed(&self) {
         wake_taken(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
     }
 
-    /// Returns the epoch, if the descriptor is registered with the current runtime.
+    /// Returns the current epoch if the descriptor is registered in it, with a back end that need not be
+    /// armed.
     #[inline]
     pub(crate) fn registered(&self) -> Option<u32> {
         let epoch = runtime().epoch();
@@ -230,8 +233,7 @@ impl PollHandle {
     }
 
     /// Charges the task's budget for a stream operation that moved more than `uncounted` bytes, and
-    /// [counts](PollHandle::count) the operation. `bytes` must not exceed
-    /// [`MAX_RW`](crate::sys::socket::MAX_RW).
+    /// [counts](PollHandle::count) it. `bytes` must not exceed [`MAX_RW`](crate::sys::socket::MAX_RW).
     #[inline(never)]
     pub(crate) fn charge(&self, direction: Direction, bytes: usize) {
         context::charge(bytes);
@@ -258,7 +260,7 @@ impl PollHandle {
         self.desc.count_failure(error.raw_os_error().unwrap_or(0));
     }
 
-    /// Returns whether an edge has reported a hang-up by the peer. There are no edges before the
+    /// Returns whether an edge has reported a hang-up of the read direction. There are no edges before the
     /// descriptor is registered.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.side(Direction::Read).is_hung_up()
@@ -269,8 +271,9 @@ impl PollHandle {
         self.desc.evict(self.generation, wakers);
     }
 
-    /// Called before the descriptor is closed or leaves this crate. `exposed` means that a duplicate
-    /// may exist, so that closing would not end the registration.
+    /// Ends the registration and makes later events of the descriptor stale. Called before the descriptor is
+    /// closed or leaves this crate. `exposed` is whether a duplicate may exist, in which case closing `fd`
+    /// would not end the registration.
     pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool) {
         if !self.desc.is_current(self.generation) {
             return;
@@ -278,7 +281,7 @@ impl PollHandle {
         let registered = self.desc.registration.load(Ordering::Acquire);
         let (state, shard) = (registration::state(registered), registration::shard(registered));
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
-        // A forked child shares the instances, so it would remove the parent's registration.
+        // A forked child shares the instances with its parent, so it would remove the parent's registration.
         if outlives && state != registration::NONE && !fork::is_child() {
             runtime().driver.delete(shard, fd);
         }
@@ -288,7 +291,7 @@ impl PollHandle {
         self.retire_bare();
     }
 
-    /// Retires a handle without a registration.
+    /// Makes later events of the descriptor stale, without ending its registration.
     pub(crate) fn retire_bare(&self) {
         self.desc.retire(self.generation);
         runtime().descriptors.fetch_sub(1, Ordering::Relaxed);
@@ -305,7 +308,7 @@ impl Side<'static> {
         registered.wrapping_sub(first) < registration::ARMED && runtime().epoch() == epoch
     }
 
-    /// Stores that the operation waits in `epoch`. Returns false if its wait began in another epoch.
+    /// Records that the operation waits in `epoch`. Returns false if its wait began in another epoch.
     #[inline]
     fn is_of(self, epoch: u32, waiter: &mut Waiter<'_, WaitKey>) -> bool {
         let now = epoch.wrapping_add(1);
@@ -316,9 +319,8 @@ impl Side<'static> {
         began == 0 || began == now
     }
 
-    /// Waits for an edge. The descriptor must be registered in `epoch`, as
-    /// [`register`](PollHandle::register) has just returned. When this returns `Ready(Ok)`, the
-    /// operation must begin again.
+    /// Waits for an edge. `epoch` is the epoch that [`register`](PollHandle::register) has just returned. If
+    /// the result is `Ready(Ok)`, the operation must start again.
     #[inline(always)]
     pub(crate) fn poll_wait(
         self,
@@ -347,8 +349,8 @@ impl Side<'static> {
         }
     }
 
-    /// Waits until `is_over`, which reads the word of the direction, returns true because of an edge.
-    /// The descriptor must be registered in `epoch`.
+    /// Waits until an edge makes `is_over` return true, which must only read the word of the direction. The
+    /// descriptor must be registered in `epoch`.
     pub(crate) fn poll_until(
         self,
         epoch: u32,
@@ -365,8 +367,8 @@ impl Side<'static> {
                 return Poll::Ready(Ok(()));
             }
             wait.epoch = epoch.wrapping_add(1);
-            // ORDERING: called after LISTED is set in the word that an edge changes, so either the
-            // edge is seen here, or the edge takes the waiter out of the list.
+            // ORDERING: `still` is called after LISTED is set in the word that an edge changes. So either
+            // `is_over` sees the edge, or the edge takes the waiter out of the list.
             let still = || self.is_registered(epoch) && !is_over(self);
             match self.wait(Waiter::Future(&mut wait.edge), Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => {
@@ -381,9 +383,9 @@ impl Side<'static> {
         }
     }
 
-    /// Waits for expiry and close only, on behalf of an operation that queues for the lock of this
-    /// direction. The operation's own timeout also applies. Returns `Ready` with the error if the
-    /// operation has ended. An edge may wake the waker of a poll spuriously.
+    /// Waits only for expiry and close, for an operation that waits for the lock of this direction. The
+    /// operation's own timeout also applies. Returns `Ready` with the error if the operation must end. An edge
+    /// may wake the waker of a poll spuriously.
     pub(crate) fn poll_interrupt(
         self,
         cx: &mut Context<'_>,
@@ -413,8 +415,8 @@ impl Side<'static> {
         }
     }
 
-    /// Ends an operation of a future that has completed or is dropped. `acted` is whether it made its
-    /// call after it was woken; if not, the wake-up is passed on.
+    /// Ends the operation of a future that completes or is dropped. `acted` is whether it has made its call
+    /// since it was woken; if not, the wake-up is passed on.
     #[inline]
     pub(crate) fn end_operation(self, wait: &mut WaitKey, acted: bool) {
         self.end_interrupt(wait);
@@ -430,22 +432,22 @@ impl Side<'static> {
         if has_waited {
             self.epoch_of_poll().store(0, Ordering::Relaxed);
         }
-        // Checked separately, because a poll that waits for a lock has a time but no epoch.
+        // Checked separately, because a poll that waits for a lock has a timeout but no epoch.
         if self.until_of_poll().load(Ordering::Relaxed) != clock::NONE {
             self.until_of_poll().store(clock::NONE, Ordering::Relaxed);
         }
         has_waited
     }
 
-    /// Ends a wait for interruption. The operation's timeout remains. An interruption wakes all
-    /// waiters, so no wake-up must be passed on.
+    /// Ends a wait for interruption. The operation's timeout remains. No wake-up is passed on, because an
+    /// interruption wakes all waiters.
     #[inline]
     pub(crate) fn end_interrupt(self, wait: &mut WaitKey) {
         self.leave(&mut wait.interrupt, true);
     }
 
-    /// Called when an operation that waits for an edge, or got one, finds that another operation has
-    /// the lock. Passes the edge on to the next waiter, which may be the owner of the lock. The
+    /// Ends the wait of an operation for an edge, and passes an edge that it got on to the next waiter, which
+    /// may be the owner of the lock. Called when the operation finds that another one has the lock. The
     /// operation's timeout remains.
     #[inline]
     pub(crate) fn pass_edge_on(self, wait: &mut WaitKey) {
@@ -464,7 +466,7 @@ impl Side<'static> {
         wake_taken(|wakers| self.end_wait(place, acted, wakers));
     }
 
-    /// Called after a success that may have left data or room: wakes the next waiter, if any.
+    /// Wakes the next waiter, if there is one. Called after a successful call that may have left data or room.
     #[inline]
     pub(crate) fn wake_next(self, ticket: Ticket) {
         if ticket.has_waiters() {
@@ -473,26 +475,26 @@ impl Side<'static> {
         }
     }
 
-    /// Wakes all waiting operations, because something other than an edge may have ended their wait.
+    /// Wakes all waiting operations, because something other than an edge may have ended the reason for their
+    /// wait.
     #[cold]
     pub(crate) fn wake_waiters(self) {
         wake_taken(|wakers| self.interrupt(wakers));
     }
 
-    /// Arms the idle directions of the descriptor, if the back end needs it. An operation calls this
-    /// when it is listed, because an earlier event that another call has used up would leave the back
-    /// end unarmed. An operation that found its direction idle but does not wait calls this for those
-    /// that wait.
+    /// Arms the idle directions of the descriptor if the back end must be armed. An operation calls this when
+    /// it is listed, because the back end is unarmed after an event, even if another call has used the event
+    /// up. An operation that found its direction idle but does not wait calls this for those that wait.
     #[cold]
     pub(crate) fn arm_for_waiters(self) {
-        // In the state ADDING, the back end may already have the descriptor. If not, it arms all
-        // levels when it adds the descriptor.
+        // In the state ADDING, the back end may already have the descriptor. Otherwise it will arm all levels
+        // when it adds the descriptor.
         let registered = self.desc.registration.load(Ordering::Acquire);
         let state = registration::state(registered);
         if state == registration::ADDING || state == registration::ARMED {
             let [read, write] = self.desc.sides_of(self.generation).map(Side::is_idle);
             let token = Token { index: self.desc.index, generation: self.generation };
-            // A back end that must be armed has one shard.
+            // A back end that must be armed has only one shard.
             runtime().driver.arm(registration::shard(registered), token, read, write);
         }
     }
@@ -506,7 +508,7 @@ impl Drop for PollHandle {
     }
 }
 
-/// Allocates a slot.
+/// Allocates a slot. Returns `None` if there are no more.
 fn alloc() -> Option<&'static PollDesc> {
     #[cfg(feature = "sim")]
     if let Some(index) = crate::sim::reuse_slot() {
@@ -520,8 +522,8 @@ fn alloc() -> Option<&'static PollDesc> {
 
 /// Frees a slot.
 fn free(desc: &PollDesc) {
-    // The slot's timer entry remains for the next descriptor, and its time is on the clock of the
-    // simulation, so a simulation keeps its slots.
+    // The slot's timer entry remains for the next descriptor. In a simulation, its time is that of the
+    // simulated clock, so the simulation keeps the slot.
     #[cfg(feature = "sim")]
     if crate::sim::keep_slot(desc.index) {
         return;

@@ -1,14 +1,14 @@
-//! [`Role`]: the exclusive right to poll a shard, and the end of its holder's sleep.
+//! [`Role`]: the exclusive right to poll a shard. While its holder sleeps, it also has the end of the sleep.
 //!
-//! The role is one word. A thread takes the role right before it polls and releases it right after it
-//! has recorded the events, so no thread holds the role while it runs user code.
+//! The role is one word. A thread takes the role just before it polls and releases it as soon as it has
+//! recorded the events, so no thread holds a role while it runs user code.
 //!
 //! # States
 //! ```text
 //! FREE ── try_take ──→ HELD ── sleep(until, by) ──→ ASLEEP ── rise ──→ HELD ── release ──→ FREE
 //! ```
-//! ASLEEP contains the end of the sleep, and whether the sleeping thread is a worker, which runs the
-//! tasks that its events wake, or a thread in `block_on`, which does not.
+//! ASLEEP contains the end of the sleep, and the kind of the sleeping thread: a worker runs the tasks that
+//! its events wake, a thread in `block_on` does not.
 //!
 //! # Memory ordering
 //! The sleeping thread calls `sleep` and then checks the queues and timers. Other threads publish
@@ -19,10 +19,11 @@ use crate::sync::{AtomicU64, Ordering, const_fn};
 
 const FREE: u64 = 0;
 const HELD: u64 = 1;
-/// Smaller values are [`FREE`] and [`HELD`].
+/// The lowest value of a word that announces a sleep.
 const ASLEEP: u64 = 4;
+/// Set if the sleeping thread is in `block_on`.
 const BY_ROOT: u64 = 1;
-/// The low bits of a time that the word does not store. A sleep may seem to end up to 3 ns later than
+/// The low bits of a time, which the word does not store. A sleep may appear to end up to 3 ns later than
 /// it does.
 const BELOW: u64 = 3;
 
@@ -46,7 +47,7 @@ impl Role {
         }
     }
 
-    /// Takes the role if no thread has it. Returns whether it did.
+    /// Takes the role if no thread has it. Returns whether the caller now has it.
     #[inline]
     pub(crate) fn try_take(&self) -> bool {
         self.0.load(Ordering::Relaxed) == FREE
@@ -82,7 +83,7 @@ impl Role {
         (word >= ASLEEP).then_some(if word & BY_ROOT == 0 { By::Worker } else { By::Root })
     }
 
-    /// Returns whether a thread sleeps, and whether it sleeps beyond `at`.
+    /// Returns whether a thread sleeps, and whether its sleep ends after `at`.
     pub(crate) fn asleep_beyond(&self, at: u64) -> (bool, bool) {
         // ORDERING: SeqCst; see the module documentation.
         let word = self.0.load(Ordering::SeqCst);

@@ -1,35 +1,37 @@
-//! [`Roles`]: the shards of the poller, and which threads poll them.
+//! [`Roles`]: the shards of the poller, and the rules for which thread polls which shard.
 //!
-//! A shard is an instance of the back end with a [`Role`]. A descriptor stays in the shard in which
-//! it was registered; tasks move. A shard is *open* from its first registration to the shutdown.
-//! Shard 0 always counts as open.
+//! A shard is an instance of the back end with a [`Role`]. A descriptor stays in the shard in which it was
+//! registered, even if its task moves to another thread. A shard is *open* from its first registration to
+//! the shutdown. Shard 0 always counts as open.
 //!
 //! Each processor has an *own* shard. Its *home* is its own shard if that is open, and otherwise
 //! shard 0. The timers of a processor belong to its home, and those of threads without a processor to
 //! shard 0.
 //!
 //! # Which shards a thread polls
-//! A thread that is about to sleep [takes](Roles::take) the roles of a set of shards, and sleeps in
-//! all of them until their first timer:
-//! 1. its home, unless another thread has that role;
-//! 2. the free shards that were not polled for [`STALE_NANOS`], because their workers are in long
+//! A shard is *free* if no thread has its role. A thread that owns a processor and has no work
+//! [takes](Roles::take) the roles of these shards, and sleeps in all of them until an event arrives or
+//! their earliest timer is due:
+//! 1. its home, if it is free;
+//! 2. the free shards that no thread has polled for [`STALE_NANOS`], because their workers are in long
 //!    turns;
 //! 3. all free shards, if no other thread is awake.
 //!
-//! A worker that gets no role rests. A thread in `block_on` that polls takes all free shards. A
-//! busy worker polls the shards of rules 1 and 2. Sysmon checks each shard, and interrupts a sleeping
-//! thread if a shard is not polled, so that rule 2 applies. In a process with one open shard, a worker
-//! takes the role or rests.
+//! A worker that gets no role rests. A busy worker polls the shards of rules 1 and 2 without waiting. A
+//! thread in `block_on` that polls takes all free shards. Sysmon checks each shard; if one is not polled, it
+//! interrupts a sleeping thread, which then takes the shard by rule 2. In a process with one open shard, a
+//! worker takes its role or rests.
 //!
 //! # Invariants
-//! * R1 — if no thread is awake, the role of every open shard is taken, or will be: some thread is
-//!   between its step and its check, below.
-//! * D1 — the end that is announced in the role of a shard is not later than any timer of the shard.
+//! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between its step
+//!   and its check in the table below, and will make sure that it is taken.
+//! * D1 — the end of the sleep that is announced in the role of a shard is not later than any timer of the
+//!   shard.
 //!
 //! # Memory ordering
-//! All accesses to roles, to the set of open shards and to the count of awake threads are SeqCst. In
-//! each pair below, each side makes a step and then a check, so at least one of the two sees the
-//! other's step:
+//! All accesses to roles, to the set of open shards and to the count of awake threads are SeqCst. In each
+//! row below, two threads each make a step and then a check, so at least one of the checks sees the step of
+//! the other thread:
 //!
 //! | step, then check | step, then check | model |
 //! |---|---|---|
@@ -88,7 +90,7 @@ impl Shards {
         self.0.trailing_zeros() as usize
     }
 
-    /// Returns the shard, if the set has exactly one.
+    /// Returns the shard if the set has exactly one.
     #[inline]
     pub(crate) fn only(self) -> Option<usize> {
         self.0.is_power_of_two().then_some(self.first())
@@ -130,7 +132,7 @@ impl Iterator for Iter {
     }
 }
 
-/// The state of a shard that threads other than the polling one access.
+/// The state of one shard in [`Roles`], on its own cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Line {
@@ -150,7 +152,8 @@ impl Line {
 /// The roles of all shards; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Roles {
-    /// The number of shards in the high half, and the number of processors per shard in the low half.
+    /// The number of shards in the high half, and the number of consecutive processors that own the same
+    /// shard in the low half.
     layout: AtomicU64,
     /// The set of open shards.
     open: AtomicU64,
@@ -177,12 +180,12 @@ impl Roles {
 
     // ---- the layout ----
 
-    /// For a start: sets the number of shards, clamped to 1 to [`SHARDS_MAX`], for `workers` processors
-    /// and spare ones. Only shard 0 may be open.
+    /// Sets the number of shards, clamped to the range from 1 to [`SHARDS_MAX`], for `workers` processors
+    /// (not counting spare ones). Called by a start of the runtime, when only shard 0 is open.
     pub(crate) fn configure(&self, count: usize, workers: usize) {
         let count = count.clamp(1, SHARDS_MAX);
-        // ORDERING: Relaxed, here and below: the state of the runtime publishes a start. A thread of an
-        // earlier epoch may use the earlier layout for its own processor.
+        // ORDERING: Relaxed, here and below: the state of the runtime publishes the layout at a start. A
+        // thread of an earlier epoch may still use the earlier layout.
         let layout = if count == 1 { SINGLE } else { layout(count, workers.div_ceil(count).max(1)) };
         self.layout.store(layout, Ordering::Relaxed);
     }
@@ -248,7 +251,7 @@ impl Roles {
         Shards(self.open.load(Ordering::SeqCst))
     }
 
-    /// Marks a shard as open. A caller that owns no processor must then make sure that a thread polls.
+    /// Marks a shard as open. Afterwards, a caller that owns no processor must make sure that a thread polls.
     pub(crate) fn set_open(&self, shard: usize) {
         // ORDERING: SeqCst; see the module documentation.
         self.open.fetch_or(1 << shard, Ordering::SeqCst);
@@ -267,9 +270,9 @@ impl Roles {
         &self.lines[shard].role
     }
 
-    /// Takes the roles with which a worker at home in `home` sleeps, by the rules above. `is_last`
-    /// returns whether no other thread is awake, and `now` returns the time. Both are called only if
-    /// several shards are open.
+    /// Takes the roles with which a worker whose home is `home` sleeps, by the rules of the
+    /// [module documentation](self). `is_last` returns whether no other thread is awake, and `now` returns
+    /// the time. Both are called only if several shards are open.
     #[inline]
     pub(crate) fn take(&self, home: usize, is_last: impl FnOnce() -> bool, now: impl FnOnce() -> u64) -> Shards {
         let taken = if self.role(home).try_take() { Shards::one(home) } else { Shards::NONE };
@@ -282,7 +285,8 @@ impl Roles {
         self.take_each(others.into_iter().filter(|&shard| is_last || self.is_stale(shard, now)))
     }
 
-    /// Takes the roles with which a busy worker polls at `now`: its home and the stale shards.
+    /// Takes the roles with which a busy worker polls at `now`, those of its home and of stale shards.
+    /// Records the shards as polled.
     pub(crate) fn take_to_look(&self, home: usize, now: u64) -> Shards {
         let taken = self.take(home, || false, || now);
         self.note_polled(taken, now);
@@ -301,7 +305,8 @@ impl Roles {
 
     /// Returns whether workers of other shards may take a shard at `now`.
     fn is_stale(&self, shard: usize, now: u64) -> bool {
-        // ORDERING: Relaxed: a hint; sysmon detects a shard that is not polled.
+        // ORDERING: Relaxed: a wrong result only delays a poll, because sysmon detects a shard that is not
+        // polled.
         now.saturating_sub(self.lines[shard].polled_at.load(Ordering::Relaxed)) >= STALE_NANOS
     }
 
@@ -357,7 +362,7 @@ impl Roles {
     }
 
     /// Returns an open shard in which a thread of the kind `by` sleeps, or a thread of any kind if `by` is
-    /// `None`. Checks `first` first.
+    /// `None`. Prefers the shard `first`.
     pub(crate) fn asleep(&self, first: usize, by: Option<By>) -> Option<usize> {
         let is_meant = |&shard: &usize| self.role(shard).asleep().is_some_and(|of| by.is_none_or(|by| by == of));
         Some(first).filter(is_meant).or_else(|| self.open().into_iter().find(is_meant))

@@ -1,51 +1,50 @@
-//! [`Side`]: one direction of a [`PollDesc`], with its readiness and its waiters. A socket gets it
-//! from its [`PollHandle`]. It carries the generation of the descriptor for which the caller acts.
+//! [`Side`]: one direction of a [`PollDesc`], with its readiness and its waiters. A socket gets a `Side`
+//! from its [`PollHandle`]. A `Side` carries the generation of the descriptor for which the caller acts.
 //!
 //! # States
 //! The state is one word, which is changed only by read-modify-writes:
 //!
 //! | bits | name | meaning | set by | cleared by |
 //! |---|---|---|---|---|
-//! | 40–63 | tick | edges seen, modulo 2²⁴ (the overflow is shifted out) | +1 by `set_ready` | `open`, `retire` |
-//! | 8–39 | generation | the descriptor that this belongs to | — | +1 by `retire` |
+//! | 40–63 | tick | the number of edges, modulo 2²⁴ (the overflow is shifted out) | +1 by `set_ready` | `open`, `retire` |
+//! | 8–39 | generation | the descriptor to which the word belongs | — | +1 by `retire` |
 //! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready`, only with a ticket of the same tick; `retire` |
 //! | 1 | LISTED | the list may contain a waiter | a wait, under the list's lock | under the list's lock, when it is empty |
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
 //! | 3–5 | HANG_UP, ERROR, PRIORITY | reported by an edge; they persist | `set_ready` | `open`, `retire` |
-//! | 5 | CORKED | writes are gathered; in the word of the write direction, in which PRIORITY has no meaning | `set_corked` | `set_corked`, `open`, `retire` |
-//! | 6 | PLACED | the slot has a waiter, which may be taken out | the exclusive owner of the slot | the thread that thereby becomes its exclusive owner |
+//! | 5 | CORKED | writes are gathered; only in the word of the write direction, which does not use PRIORITY | `set_corked` | `set_corked`, `open`, `retire` |
+//! | 6 | PLACED | the slot has a waiter, which may be taken out | the exclusive owner of the slot | a thread, which thereby becomes the exclusive owner |
 //! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges`, `retire` |
 //!
-//! *Ready* means that READY is set, *idle* that it is clear, and *waiting* that LISTED or PLACED is
-//! set and READY is clear. Waiting never consumes READY, so a dropped future has no edge to give
-//! back. READY together with LISTED or PLACED means that some waiters were not woken yet: an
-//! operation that then succeeds without clearing READY wakes the next one (`pass_on`).
+//! A direction is *ready* if READY is set, and *idle* if it is clear. Operations are *waiting* if LISTED or
+//! PLACED is set and READY is clear. A wait never consumes READY, so a dropped future has no edge to give
+//! back. READY together with LISTED or PLACED means that some waiters have not been woken yet: an operation
+//! that succeeds without clearing READY then wakes the next one (`pass_on`).
 //!
 //! # Edges that are skipped
-//! Each event of a socket reports the state of both directions, so an event for received data
-//! usually reports also that the socket is writable. In a direction without COUNTED, an edge that
-//! finds READY and no waiter leaves the word alone, which saves the poller one read-modify-write
-//! per event. No evidence from such a direction is accepted: the first `clear_ready` sets COUNTED
-//! and returns false, as if an edge had come, so the operation makes its call again. COUNTED is set
-//! before that call, so every edge that the call may miss is recorded (model
+//! Each event of a socket reports the state of both directions, so an event for received data usually also
+//! reports that the socket is writable. While COUNTED is clear in the write direction, an edge that finds
+//! READY and no waiter does not change the word, which saves the poller one read-modify-write per event.
+//! The result of a call is then no evidence that the direction is idle: the first `clear_ready` sets COUNTED
+//! and returns false, as if an edge had arrived, so the operation makes its call again. COUNTED is set
+//! before that second call, so every edge that this call may miss is recorded (model
 //! `skipped_edges_lose_no_room`).
 //!
-//! The deadline word is 0 (none), [`EXPIRED`] or a time. It alone decides whether the deadline has
-//! passed: setting it is a swap, and expiring it a compare-and-swap from the value that was seen,
-//! so a deadline that is moved at the last moment never fires.
+//! # The deadline
+//! The deadline word is 0 (none), [`EXPIRED`] or a time. It alone decides whether the deadline has passed.
+//! Setting the deadline is a swap, and expiring it is a compare-and-swap from the time that was seen, so a
+//! deadline that is moved in the meantime does not expire.
 //!
-//! [`waiting`](crate::rt::poll::waiting) describes how a waiter enters the slot or the list, and
-//! leaves it.
+//! [`waiting`](crate::rt::poll::waiting) describes how a waiter enters and leaves the slot or the list.
 //!
 //! # Invariants (numbers of ARCHITECTURE.md)
-//! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word and checks
-//!   READY, CLOSING and EXPIRED afterwards. READY and CLOSING are set in the same word, and after
-//!   EXPIRED is set, the word is changed. So the waiter sees the event, or the event finds the
-//!   waiter (models `edge_against_wait`, `expiry_against_wait`, `edge_close_and_expiry` and
-//!   others).
-//! * 3, 4 — every entry point compares the generation in the same step in which it changes the word
-//!   (model `stale_event_has_no_effect`).
-//! * 9 — `begin` checks the deadline word before every call.
+//! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word, and afterwards
+//!   checks READY, CLOSING and EXPIRED. READY and CLOSING are in the same word, and the word is changed
+//!   after EXPIRED is set. So the waiter sees the event, or the event finds the waiter (models
+//!   `edge_against_wait`, `expiry_against_wait`, `edge_close_and_expiry` and others).
+//! * 3, 4 — a late event or a late operation compares the generation in the step in which it changes the
+//!   word (model `stale_event_has_no_effect`).
+//! * 9 — every operation checks the deadline word in `begin`, before each of its calls.
 
 #![allow(unsafe_code)]
 
@@ -69,13 +68,13 @@ const TICK_SHIFT: u32 = 40;
 const TICK_ONE: u64 = 1 << TICK_SHIFT;
 const TICK_MASK: u64 = !0 << TICK_SHIFT;
 
-/// The word before a system call. The call is evidence about this state only.
+/// The value of the word before a system call. The result of the call is evidence about this state only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket(u64);
 
 impl Ticket {
-    /// Returns whether READY is set. If not, an operation makes its call at most once per poll
-    /// before it waits.
+    /// Returns whether READY is set. If it is clear, an operation makes its call at most once per poll before
+    /// it waits.
     #[inline]
     pub(crate) fn is_ready(self) -> bool {
         self.0 & READY != 0
@@ -92,23 +91,23 @@ impl Ticket {
         self.0 & TICK_MASK
     }
 
-    /// Returns whether a short count proves nothing: after a hang-up, an error or urgent data, a
-    /// call may stop early without another edge to follow. With gathered writes, the count of a
-    /// write is not that of its system call.
+    /// Returns whether a short count does not prove that the direction is idle. After a hang-up, an error or
+    /// urgent data, a call may return a short count without another edge to follow. While writes are
+    /// gathered, the count of a write is not that of a system call.
     #[inline]
     pub(crate) fn distrusts_short_counts(self) -> bool {
         self.0 & (HANG_UP | ERROR | PRIORITY) != 0
     }
 }
 
-/// Why an operation must not continue. Closing takes precedence over expiry.
+/// The reason why an operation must not continue. Closing takes precedence over expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     Closed,
     Expired,
 }
 
-/// Why an operation must not make its call right away.
+/// The reason why an operation must not make its call immediately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     Stop(Stop),
@@ -122,9 +121,9 @@ pub(crate) enum Hold {
 pub(crate) enum Wait {
     /// The waker is in the slot or the list.
     Listed,
-    /// The reason for the wait no longer holds: the operation must try again from the start.
+    /// The reason for the wait no longer holds, and the operation must start again.
     Retry,
-    /// There are [`WAITERS_MAX`] waiters already.
+    /// There are already [`WAITERS_MAX`] waiters.
     Full,
 }
 
@@ -144,8 +143,8 @@ pub(crate) struct Side<'a> {
 pub(crate) struct PollHandle {
     pub(super) desc: &'static PollDesc,
     pub(super) generation: u32,
-    /// The maximum number of bytes of an operation that does not call `charge`. The kernel counts
-    /// the bytes of plain TCP, so only large operations do.
+    /// The number of bytes above which an operation must call `charge`. It is 0 unless the kernel counts the
+    /// bytes of the socket (TCP).
     pub(crate) uncounted: u32,
 }
 
@@ -178,37 +177,37 @@ impl<'a> Side<'a> {
         &self.desc.lists[self.direction as usize]
     }
 
-    /// Returns the time at which the waiting poll times out, or [`NONE`].
+    /// Returns the word with the time at which the waiting poll times out, or [`NONE`].
     #[inline]
     pub(crate) fn until_of_poll(self) -> &'a AtomicU64 {
         &self.desc.poll_untils[self.direction as usize]
     }
 
-    /// Returns the epoch in which the waiting poll began, plus one, or 0.
+    /// Returns the word with the epoch in which the waiting poll began, plus one, or 0.
     #[inline]
     pub(crate) fn epoch_of_poll(self) -> &'a AtomicU32 {
         &self.desc.poll_epochs[self.direction as usize]
     }
 
-    /// Returns the state of the budget, for [`poll_turn`](crate::rt::context::poll_turn).
+    /// Returns the state that [`poll_turn`](crate::rt::context::poll_turn) needs for the direction.
     #[inline]
     pub(crate) fn turns(self) -> &'a AtomicU8 {
         &self.desc.turns[self.direction as usize]
     }
 
-    /// Assigns the direction to a new descriptor: a call may succeed, and no operation waits.
+    /// Initialises the direction for a new descriptor: it is ready, and no operation waits.
     fn open(self) {
         self.until_of_poll().store(NONE, Ordering::Relaxed);
-        // ORDERING: Relaxed. A swap, although a store would suffice, because loom allows a
-        // compare-and-swap of `fire` to come after a store that it did not see.
+        // ORDERING: Relaxed. A store would suffice, but loom would allow a compare-and-swap in `fire` that
+        // follows the store without seeing it.
         self.deadline_word().swap(NONE, Ordering::Relaxed);
-        // ORDERING: Release: a stale event that reads this word with its own old generation is
-        // ignored; see `set_ready`.
+        // ORDERING: AcqRel, as for every change of the word. A stale event compares its generation with that
+        // of the word and is ignored; see `set_ready`.
         self.word().swap(u64::from(self.generation) << GENERATION_SHIFT | COUNTED | READY, Ordering::AcqRel);
     }
 
-    /// Lets the poller skip edges until a call gives evidence. The descriptor must be new, so that
-    /// no other thread knows it.
+    /// Permits the poller to skip edges until the first `clear_ready`. The descriptor must be new, so that no
+    /// other thread uses it yet.
     pub(crate) fn skip_edges(self) {
         self.word().fetch_and(!COUNTED, Ordering::AcqRel);
     }
@@ -216,8 +215,8 @@ impl<'a> Side<'a> {
     /// Ends all current and later operations with [`Stop::Closed`].
     fn evict(self, wakers: &mut Wakers) {
         if generation_of(self.word().load(Ordering::Acquire)) == self.generation {
-            // ORDERING: AcqRel: a waiter's own step in this word sees CLOSING, or `interrupt` sees
-            // the waiter (invariant 2).
+            // ORDERING: AcqRel: the step in which a waiter announces itself sees CLOSING, or `interrupt`
+            // sees the waiter (invariant 2).
             self.word().fetch_or(CLOSING, Ordering::AcqRel);
             if injected_bug!("close_wakes_one") {
                 self.take_event(wakers);
@@ -227,8 +226,8 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Makes all later events and timers of the descriptor stale. Called when the descriptor is
-    /// gone.
+    /// Makes all later events of the descriptor stale. Called before the descriptor is closed or leaves this
+    /// crate.
     fn retire(self) {
         let mut word = self.word().load(Ordering::Acquire);
         while generation_of(word) == self.generation {
@@ -244,22 +243,22 @@ impl<'a> Side<'a> {
     /// Returns the state before a call, or the reason why the operation must not continue.
     #[inline]
     pub(crate) fn begin(self) -> Result<Ticket, Stop> {
-        // ORDERING: Acquire pairs with the AcqRel of `set_ready`: a thread that sees the edge sees
-        // what the poller wrote before it.
+        // ORDERING: Acquire pairs with the AcqRel of `set_ready`: a thread that sees the edge also sees
+        // everything that the poller wrote before it.
         let word = self.word().load(Ordering::Acquire);
         if generation_of(word) != self.generation || word & CLOSING != 0 {
             return Err(Stop::Closed);
         }
-        // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. An old value is
-        // harmless, because it is read again before the operation waits.
+        // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. An outdated value does no harm,
+        // because the word is read again before the operation waits.
         if self.deadline_word().load(Ordering::Acquire) == EXPIRED {
             return Err(Stop::Expired);
         }
         Ok(Ticket(word))
     }
 
-    /// Returns the result of [`begin`](Side::begin), or [`Hold::Corked`] if writes are gathered.
-    /// One test covers CLOSING and CORKED.
+    /// Returns the state before a call, as [`begin`](Side::begin) does, or [`Hold::Corked`] if writes are
+    /// gathered. CLOSING and CORKED are checked together.
     #[inline]
     pub(crate) fn begin_call(self) -> Result<Ticket, Hold> {
         if self.direction == Direction::Read {
@@ -276,20 +275,20 @@ impl<'a> Side<'a> {
         Ok(Ticket(word))
     }
 
-    /// Returns why [`begin_call`](Side::begin_call) refuses.
+    /// Returns the reason why [`begin_call`](Side::begin_call) refuses the call.
     #[cold]
     fn hold(self) -> Hold {
         self.begin().map_or_else(Hold::Stop, |_| Hold::Corked)
     }
 
-    /// Sets whether [`begin_call`](Side::begin_call) reports that writes are gathered. For the
-    /// write direction only.
+    /// Sets whether [`begin_call`](Side::begin_call) reports that writes are gathered. The direction must be
+    /// the write direction.
     pub(crate) fn set_corked(self, corked: bool) {
         let mut word = self.word().load(Ordering::Acquire);
         while generation_of(word) == self.generation {
             let next = if corked { word | CORKED } else { word & !CORKED };
-            // ORDERING: AcqRel, as every change of the word. The state of the gathering has its own
-            // lock, under which this is called.
+            // ORDERING: AcqRel, as for every change of the word. The gathered writes have their own lock,
+            // which the caller holds.
             match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(now) => word = now,
@@ -297,17 +296,16 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Returns whether READY is clear: as far as is known, a call would have to wait.
+    /// Returns whether READY is clear, so that a call would probably have to wait.
     pub(crate) fn is_idle(self) -> bool {
-        // ORDERING: Acquire: an operation that waits has cleared READY, or found it clear, before it
-        // arms.
+        // ORDERING: Acquire: an operation clears READY, or finds it clear, before it arms the back end.
         let word = self.word().load(Ordering::Acquire);
         generation_of(word) == self.generation && word & READY == 0
     }
 
-    /// Clears READY on the evidence of a call that began at `ticket`. Returns false if the call may
-    /// have missed an edge: one that has arrived since, or one that was skipped. If `ticket` was
-    /// not ready, returns true, because the wait checks READY again.
+    /// Clears READY, because a call that began at `ticket` has failed with EAGAIN or had a short count.
+    /// Returns false if the call may have missed an edge, which arrived in the meantime or was skipped. If
+    /// `ticket` was not ready, returns true, because the wait checks READY again.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {
@@ -315,8 +313,8 @@ impl<'a> Side<'a> {
         }
         let mut word = ticket.0;
         while word & READY != 0 {
-            // ORDERING: AcqRel, one total order of changes to this word; an edge's increment of the
-            // tick makes this fail.
+            // ORDERING: AcqRel, as for every change of the word. If an edge has incremented the tick, this
+            // fails.
             match self.word().compare_exchange_weak(word, word & !READY, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(now)
@@ -330,23 +328,22 @@ impl<'a> Side<'a> {
         true
     }
 
-    /// Returns whether edges may be skipped. They are never skipped in the read direction, where
-    /// most edges mean new data.
+    /// Returns whether edges may be skipped. In the read direction, where most edges mean new data, they
+    /// never are.
     #[inline]
     fn may_skip(self, word: u64) -> bool {
         self.direction == Direction::Write && word & COUNTED == 0
     }
 
-    /// Makes the poller record every edge from here on. Returns false, because it may have skipped
-    /// one.
+    /// Makes the poller record every edge from now on. Returns false, because it may have skipped one.
     #[cold]
     fn count_edges(self) -> bool {
-        // ORDERING: AcqRel, before the next call of the operation; see the module documentation.
+        // ORDERING: AcqRel, and before the next call of the operation; see the module documentation.
         self.word().fetch_or(COUNTED, Ordering::AcqRel);
         false
     }
 
-    /// Records an edge. Returns false if the descriptor for which it was sent is gone.
+    /// Records an edge. Returns false if the edge is stale, because its descriptor has been closed.
     #[inline(always)]
     pub(crate) fn set_ready(self, reasons: u64, wakers: &mut Wakers) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
@@ -358,8 +355,8 @@ impl<'a> Side<'a> {
                 return true;
             }
             let next = (word.wrapping_add(TICK_ONE) | READY | reasons) & !PLACED;
-            // ORDERING: AcqRel. The waiters are read in the step that sets READY, and a waiter
-            // announces itself in a step that reads READY. Acquire, for the waker in the slot.
+            // ORDERING: AcqRel: the step that sets READY also reads whether there are waiters, and a waiter
+            // announces itself in a step that reads READY. Acquire also covers the waker in the slot.
             match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => word = now,
@@ -368,9 +365,9 @@ impl<'a> Side<'a> {
         if word & (PLACED | LISTED) == PLACED {
             self.wake_placed(wakers);
         } else if word & LISTED != 0 {
-            // A hang-up concerns all waiters, including those that wait only for it. An error may
-            // only mean a message in the error queue. A waiter for data or room would not pass that
-            // wake-up on, so an error also wakes all.
+            // A hang-up concerns all waiters, including those that wait only for it. An error may only mean
+            // that a message is in the error queue. A waiter for data or room would not pass that wake-up
+            // on, so an error also wakes all waiters.
             self.wake(word, reasons & (HANG_UP | ERROR) != 0 && !injected_bug!("hang_up_wakes_one"), wakers);
         }
         true
@@ -387,9 +384,9 @@ impl<'a> Side<'a> {
         future.is_some()
     }
 
-    /// Takes the waiters to be woken: all of them if `all`, or else those that an edge wakes, which
-    /// are all polls and the oldest future. The caller has just cleared PLACED if it was set in
-    /// `word`.
+    /// Takes the waiters to be woken out of the slot and the list: all of them if `all` is true, and
+    /// otherwise those that an edge wakes, which are all polls and the oldest future. If PLACED is set in
+    /// `word`, the caller has just cleared it.
     #[cold]
     fn wake(self, word: u64, all: bool, wakers: &mut Wakers) {
         let has_future = word & PLACED != 0 && self.wake_placed(wakers);
@@ -399,8 +396,8 @@ impl<'a> Side<'a> {
         let mut list = self.list().lock();
         let Some(waiters) = &mut *list else { return };
         if all {
-            // The empty list is kept while futures may have keys of it, because a new list would
-            // issue the same keys again.
+            // The empty list is kept, because futures may still have its keys, and a new list would issue
+            // the same keys again.
             waiters.take_all(wakers);
             if injected_bug!("keys_start_over") {
                 *list = None;
@@ -421,46 +418,46 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Wakes all waiters for a reason that the caller has already stored.
+    /// Wakes all waiters. The caller must already have stored the reason.
     pub(crate) fn interrupt(self, wakers: &mut Wakers) {
-        // ORDERING: AcqRel, and a change of the word even if no operation seems to wait: a waiter
-        // that announces itself later sees the reason that was stored before this (invariant 2).
+        // ORDERING: AcqRel. The word is changed even if no operation seems to wait, so that a waiter that
+        // announces itself later sees the reason (invariant 2).
         let word = self.word().fetch_and(!PLACED, Ordering::AcqRel);
         self.wake(word, true, wakers);
     }
 
-    /// Takes the wakers that an event would wake.
+    /// Takes the wakers that an edge would wake.
     fn take_event(self, wakers: &mut Wakers) {
         let word = self.word().fetch_and(!PLACED, Ordering::AcqRel);
         self.wake(word, false, wakers);
     }
 
-    /// Wakes the next waiter, if READY is set, because it may succeed. Called after an operation
-    /// that left READY set.
+    /// Wakes the next waiter if READY is set, because its call may succeed. Called after an operation that
+    /// left READY set.
     pub(crate) fn pass_on(self, wakers: &mut Wakers) {
-        // ORDERING: Acquire; an operation that announces itself later checks READY itself.
+        // ORDERING: Acquire. An operation that announces itself later checks READY itself.
         let word = self.word().load(Ordering::Acquire);
         if word & (PLACED | LISTED) != 0 && word & READY != 0 && !injected_bug!("success_keeps_the_rest") {
             self.take_event(wakers);
         }
     }
 
-    /// Returns whether an operation may be waiting; if not, a future that waited was woken and
-    /// taken out.
+    /// Returns whether an operation may be waiting. If the result is false, a future that has waited was
+    /// woken.
     #[inline]
     pub(crate) fn has_waiters(self) -> bool {
-        // ORDERING: Acquire; an operation that announces itself later checks READY itself.
+        // ORDERING: Acquire. An operation that announces itself later checks READY itself.
         self.word().load(Ordering::Acquire) & (PLACED | LISTED) != 0
     }
 
-    /// Takes the wakers that remain when the last handle is dropped: those of earlier `poll_*`
-    /// calls. A free slot of the cache must have no waiters.
+    /// Takes the wakers that remain when the handle is dropped, which are those of `poll_*` calls, because a
+    /// free slot of the cache must have no waiters.
     pub(crate) fn take_leftovers(self, wakers: &mut Wakers) {
         if self.has_waiters() {
             self.interrupt(wakers);
         }
-        // With the last handle the last key is gone. A separate variable, so that the list is freed
-        // outside the lock.
+        // No future has a key of the list any more. The variable makes sure that the list is freed outside
+        // the lock.
         let list = self.list().lock().take();
         drop(list);
     }
@@ -487,12 +484,12 @@ impl<'a> Side<'a> {
         usize::from(word & PLACED != 0) + listed
     }
 
-    /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. After setting EXPIRED, the
-    /// caller must wake the waiters.
+    /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. After setting it to EXPIRED, the caller
+    /// must wake the waiters.
     #[inline]
     pub(super) fn swap_deadline(self, at: u64) {
-        // ORDERING: SeqCst swap, then the load of `armed`: a Dekker pair with `PollDesc::fire`,
-        // which takes `armed` and then loads this.
+        // ORDERING: SeqCst: the caller then loads `armed`. `PollDesc::fire` first takes `armed` and then
+        // loads the deadline, so the two are a Dekker pair.
         self.deadline_word().swap(at, Ordering::SeqCst);
     }
 
@@ -508,7 +505,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Expires the deadline if it has passed at `now`; otherwise returns it.
+    /// Expires the deadline if it has passed at `now`. Otherwise returns it, if there is one.
     pub(super) fn fire(self, now: u64, wakers: &mut Wakers) -> Option<u64> {
         let next = claim(self.deadline_word(), now, EXPIRED);
         if next == Some(EXPIRED) {
@@ -518,7 +515,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Both directions.
+/// Access to both directions.
 impl PollDesc {
     /// Returns a direction, for a caller that acts for the descriptor `generation`.
     #[inline]
@@ -526,7 +523,7 @@ impl PollDesc {
         Side { desc: self, direction, generation }
     }
 
-    /// Returns the directions of the descriptor that has the slot at this moment.
+    /// Returns the directions of the descriptor to which the slot currently belongs.
     pub(crate) fn sides(&self) -> [Side<'_>; 2] {
         self.sides_of(self.generation())
     }
@@ -536,8 +533,8 @@ impl PollDesc {
         [Direction::Read, Direction::Write].map(|direction| self.side(direction, generation))
     }
 
-    /// Assigns a free slot to a new descriptor and returns its generation. Both directions begin
-    /// ready: a call may succeed.
+    /// Assigns a free slot to a new descriptor and returns its generation. Both directions are initially
+    /// ready, because a call may succeed.
     pub(crate) fn open(&self) -> u32 {
         let generation = self.generation();
         self.sides_of(generation).iter().for_each(|side| side.open());
@@ -550,10 +547,11 @@ impl PollDesc {
         self.sides_of(generation).iter().for_each(|side| side.evict(wakers));
     }
 
-    /// Makes all later events of the descriptor stale. Called when the descriptor is gone.
+    /// Makes all later events of the descriptor stale. Called before the descriptor is closed or leaves this
+    /// crate.
     pub(crate) fn retire(&self, generation: u32) {
-        // ORDERING: before the generation changes with Release, so a reader that sees the new
-        // generation does not see the old number (model
+        // ORDERING: this precedes the change of the generation, which is a Release, so a reader that sees
+        // the new generation does not see the old number (model
         // `a_snapshot_pairs_no_number_with_another_generation`).
         if !injected_bug!("number_outlives_generation") {
             self.forget_number();
@@ -563,8 +561,8 @@ impl PollDesc {
     }
 }
 
-/// Replaces a time that has passed by `after` and returns [`EXPIRED`]. Otherwise returns the future
-/// time, if there is one.
+/// If the time in `slot` has passed at `now`, replaces it with `after` and returns [`EXPIRED`]. Otherwise
+/// returns the time, if there is one.
 pub(super) fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
     // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the documentation of `expiry`).
     let mut at = slot.load(Ordering::SeqCst);
@@ -576,8 +574,8 @@ pub(super) fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
             slot.store(after, Ordering::SeqCst);
             return Some(EXPIRED);
         }
-        // ORDERING: SeqCst; a compare-and-swap from the value seen, so that a deadline moved in the
-        // meantime stays.
+        // ORDERING: SeqCst. A compare-and-swap from the time that was seen, so that a deadline that was moved
+        // in the meantime stays.
         match slot.compare_exchange(at, after, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => return Some(EXPIRED),
             Err(moved) => at = moved,

@@ -1,8 +1,8 @@
 //! Three additional words per descriptor, for [`inspect`](crate::rt::inspect()).
 //!
-//! They contain the [addresses](super::addresses) of a TCP socket, or the [usage](super::usage) of
-//! another socket. They are allocated in blocks of 16 slots when the first socket of a block needs
-//! them, and never freed.
+//! They contain the [addresses](super::addresses) of a TCP socket or the [usage](super::usage) of another
+//! kind of socket. The words of 16 slots are allocated together when a socket in one of the slots first needs
+//! them, and are never freed.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
@@ -16,7 +16,7 @@ const PAGES: usize = SLOTS_MAX.div_ceil(PAGE_BLOCKS * BLOCK_SLOTS);
 /// The words of one slot.
 pub(crate) type Words = [AtomicU64; 3];
 
-// Bounds the memory per connection.
+// The words must not take more than 24 bytes per connection.
 const _: () = assert!(size_of::<Words>() <= 24);
 
 type Block = Box<[Words; BLOCK_SLOTS]>;
@@ -24,7 +24,7 @@ type Page = Box<[OnceLock<Block>; PAGE_BLOCKS]>;
 
 static TABLE: [OnceLock<Page>; PAGES] = [const { OnceLock::new() }; PAGES];
 
-/// Returns the words of a slot. Creates them if they do not exist.
+/// Returns the words of a slot. Allocates them if they do not exist.
 pub(super) fn of(index: u32) -> &'static Words {
     let (page, block, slot) = place(index);
     let page = TABLE[page].get_or_init(|| Box::new([const { OnceLock::new() }; PAGE_BLOCKS]));

@@ -1,17 +1,18 @@
 //! Relative timeouts and deadlines of operations.
 //!
 //! # Relative timeouts
-//! An operation that has to wait stores the end of its timeout in its key, and makes sure that a timer
-//! fires by then. The timer wakes all waiters of both directions, and each checks its own time.
+//! An operation that has to wait stores the time at which its timeout ends in its [`WaitKey`], and makes
+//! sure that a timer fires at that time or earlier. The timer wakes all waiters of both directions, and each
+//! of them checks its own time.
 //!
-//! A `poll_*` operation has no key, so its time is stored in the direction. The operation begins when
-//! a poll first returns Pending and ends when one returns Ready. If no poll follows within the same
-//! duration after the end of the timeout (or within 100 ms if that is longer, because a busy task is
-//! polled late), the operation counts as abandoned, and the next poll begins a new one.
+//! A `poll_*` operation has no key, so its time is stored in the direction. The operation begins when a poll
+//! first returns `Pending` and ends when a poll returns `Ready`. If the next poll comes too late, the
+//! operation counts as abandoned, and the poll begins a new one. Too late means more than one further timeout
+//! after the end of the timeout, and at least 100 ms after it, because a busy task may be polled late.
 //!
 //! # Deadlines
-//! A deadline belongs to a direction and is stored by [`expiry`](super::expiry). This file sets it and
-//! makes sure that a timer fires and that a thread waits for the timer.
+//! A deadline belongs to a direction and is stored by [`expiry`](super::expiry). This file sets it, and makes
+//! sure that a timer fires and that a thread waits for the timer.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -25,14 +26,15 @@ use crate::rt::unsent;
 use crate::rt::waiters::{Waiter, Wakers};
 use crate::sync::Ordering;
 
-/// The minimum time after which a `poll_*` operation whose timeout has passed counts as abandoned. With
-/// a smaller value, a short timeout could start over repeatedly on a busy machine.
+/// The minimum time after which a `poll_*` operation whose timeout has passed counts as abandoned. With a
+/// smaller value, an operation with a short timeout could begin again and again on a busy machine, and never
+/// time out.
 const LATE_MAX: Duration = Duration::from_millis(100);
 
 impl Side<'static> {
-    /// Makes sure that a timer fires at the end of the operation's own timeout, which begins now
-    /// unless it has begun. The operation must already be listed, so that a timer that fires at once
-    /// finds it.
+    /// Makes sure that a timer fires at the end of the operation's own timeout. The timeout begins now if it
+    /// has not begun yet. The operation must already be listed, so that a timer that fires immediately finds
+    /// it.
     #[cold]
     pub(super) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: Duration) -> Poll<Result<(), Failure>> {
         let now = clock::now();
@@ -59,9 +61,9 @@ impl Side<'static> {
         Poll::Pending
     }
 
-    /// Returns whether the operation's own timeout has passed. If so, clears the time of a `poll_*`
-    /// operation. If that passed longer ago than another `timeout` and [`LATE_MAX`], it belonged to an
-    /// abandoned operation, and the result is false.
+    /// Returns whether the operation's own timeout has passed. If so, clears the stored time of a `poll_*`
+    /// operation. Returns false if that time belongs to an abandoned operation, because both `timeout` and
+    /// [`LATE_MAX`] have passed since.
     pub(super) fn has_timed_out(self, waiter: &Waiter<'_, WaitKey>, timeout: Duration) -> bool {
         let until = match waiter {
             Waiter::Future(wait) => wait.until,
@@ -79,8 +81,8 @@ impl Side<'static> {
 }
 
 impl PollHandle {
-    /// Sets or clears a deadline. A deadline in the past ends waiting operations at once; a later one
-    /// ends them when it passes.
+    /// Sets or clears the deadline of a direction. A deadline in the past ends waiting operations
+    /// immediately. A deadline in the future ends those that wait when it passes.
     ///
     /// # Errors
     /// Returns [`Failure::Closed`] if the socket is closed.
@@ -98,8 +100,8 @@ impl PollHandle {
         }
         let old = side.deadline();
         if old > clock::EXPIRED && at >= old && !clock::has_come(at) {
-            // Moved later: the timer entry is at or before the old time. When it fires, the deadline is
-            // checked and the entry added again.
+            // The deadline moves to a later time. The timer entry is at or before the old time; when it
+            // fires, the deadline is checked and another entry added.
             if let Some(at) = side.move_deadline(at) {
                 runtime().arm_poll(self.desc, at);
             }
@@ -115,16 +117,16 @@ impl PollHandle {
         }
         let mut wakers = Wakers::new();
         if let Some(at) = self.side(direction).set_deadline(at, &mut wakers) {
-            // Armed before the start, so that the start sees the timer.
+            // Armed before the runtime starts, so that the start sees the timer.
             runtime().arm_poll(self.desc, at);
             runtime().ensure_running();
         }
         wakers.wake_all();
     }
 
-    /// Makes sure that timers run, for an operation that waits without a registration. Must be called
-    /// when the operation is listed: while a shutdown is in progress, this call cannot start the
-    /// runtime, but the shutdown interrupts all listed operations when it ends.
+    /// Makes sure that timers run, for an operation that waits without a registration. The operation must
+    /// already be listed: while a shutdown is in progress, this call cannot start the runtime, but at its end
+    /// the shutdown interrupts all listed operations.
     pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>, cx: &mut Context<'_>) {
         if timeout.is_some() || self.side(direction).deadline() > clock::EXPIRED {
             runtime().ensure_running();

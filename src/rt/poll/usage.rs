@@ -1,8 +1,8 @@
 //! Counts the bytes that sockets other than plain TCP have moved, for
 //! [`inspect`](crate::rt::inspect()).
 //!
-//! The kernel counts the bytes of a TCP connection (TCP_INFO), but not those of UDP and Unix
-//! sockets. They are counted here, in the [words](super::slot_words) of the slot.
+//! The kernel counts the bytes of a TCP connection (TCP_INFO), but not those of UDP and Unix sockets. This
+//! module counts them, in the [words](super::slot_words) of the slot.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,7 +21,7 @@ pub(crate) struct Usage {
 /// The kinds of sockets. The number of a kind is its position plus one.
 const KINDS: [&str; 4] = ["udp", "unix", "unixgram", "unixpacket"];
 
-/// Returns the usage of a slot. Creates it if it does not exist.
+/// Returns the usage of a slot. Allocates it if it does not exist.
 pub(crate) fn of(index: u32) -> Usage {
     slot_words::of(index).into()
 }
@@ -66,7 +66,7 @@ impl Usage {
         KINDS.get(number.checked_sub(1)?).copied()
     }
 
-    /// Returns the bytes moved, and the rough time of the last operation.
+    /// Returns the number of bytes moved in each direction, and the rough time of the last operation.
     pub(crate) fn read(self) -> ([u64; 2], u32) {
         (self.bytes.map(|bytes| bytes.load(Ordering::Relaxed)), self.used.load(Ordering::Relaxed) as u32)
     }

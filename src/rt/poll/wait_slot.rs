@@ -1,4 +1,4 @@
-//! [`WaitSlot`]: a place for one waker, which is taken and vacated without a lock.
+//! [`WaitSlot`]: a place for one waker, which is claimed and vacated without a lock.
 //!
 //! A direction of a socket usually has one waiter, which uses this slot. Further waiters use the
 //! list of [`Side`](crate::rt::poll::side::Side). The word of the `Side` has the bit that shows whether
@@ -7,24 +7,24 @@
 //! # States
 //! | tag | published | state |
 //! |---|---|---|
-//! | free | no | free: the thread that advances the tag gets the slot exclusively |
-//! | taken | no | the thread that has claimed the slot, or has cleared the bit, has it exclusively |
+//! | free | no | no waker; the thread that changes the tag to taken gets the slot exclusively |
+//! | taken | no | the thread that claimed the slot or cleared the bit has the slot exclusively |
 //! | taken | yes | a waker waits; the thread that clears the bit gets the slot exclusively |
 //!
-//! A thread that has the slot exclusively either publishes it (again, if the waker is its own) or
-//! empties it with [`vacate`](WaitSlot::vacate).
+//! A thread that has the slot exclusively either publishes it, possibly again, or empties it with
+//! [`vacate`](WaitSlot::vacate).
 //!
 //! # Invariants
-//! * K1 — only the thread that has the slot exclusively accesses the waker (the models of
-//!   `wait_state` verify this with loom's cell).
-//! * K2 — each tag is used once in the lifetime of the slot, so that a waiter that has left or was
-//!   taken out is not mistaken for a later one.
-//! * K3 — no thread waits for a slot: a thread that does not get it uses the list. No foreign code runs
-//!   while a thread has the slot exclusively.
+//! * K1 — only the thread that has the slot exclusively accesses the waker (the models of `wait_state`
+//!   verify this with loom's cell).
+//! * K2 — each tag of a taken slot is used once in the lifetime of the slot, so a waiter that has left or was
+//!   taken out is never mistaken for a later one.
+//! * K3 — no thread waits for the slot: a thread that does not get it uses the list. No user code runs while
+//!   a thread has the slot exclusively.
 //!
 //! # Memory ordering
-//! The waker is published with the bit (Release by the publisher, Acquire by the thread that clears
-//! it), and its removal with the tag (Release in `vacate`, Acquire in `claim`).
+//! The bit publishes the waker (Release by the thread that sets it, Acquire by the thread that clears it).
+//! The tag publishes the removal of the waker (Release in `vacate`, Acquire in `claim`).
 
 #![allow(unsafe_code)]
 
@@ -37,10 +37,11 @@ use std::task::Waker;
 use crate::rt::waiters::Key;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell, injected_bug};
 
-/// The tag of a taken slot has this bit, and [`POLL`] if it was taken by a poll. The bits below
-/// count the waiters that had the slot. No key of a list has this bit.
+/// The bit of the tag of a taken slot. No key of a list has this bit.
 const TAKEN: NonZeroU64 = NonZeroU64::new(1 << 62).unwrap();
+/// The bit of the tag of a slot that a poll has taken.
 const POLL: u64 = 1 << 61;
+/// The bits of a tag that count the waiters that have had the slot.
 const COUNT: u64 = POLL - 1;
 
 /// Returns whether a future's key is for a slot rather than a list.
@@ -58,7 +59,7 @@ pub(crate) struct WaitSlot {
 // SAFETY: one thread at a time accesses the cell (K1), and any thread may use and drop a waker.
 unsafe impl Sync for WaitSlot {}
 
-// No foreign code runs while the slot changes, so no panic can leave it inconsistent.
+// No user code runs while the slot changes, so no panic can leave it inconsistent.
 impl RefUnwindSafe for WaitSlot {}
 
 impl WaitSlot {
@@ -72,7 +73,7 @@ impl WaitSlot {
     pub(crate) fn claim(&self, is_poll: bool, waker: Waker) -> Result<Key, Waker> {
         let free = self.tag.load(Ordering::Relaxed);
         let taken = TAKEN | (free.wrapping_add(1) & COUNT) | if is_poll { POLL } else { 0 };
-        // ORDERING: Acquire pairs with the Release in `vacate`: the previous waker was moved out.
+        // ORDERING: Acquire pairs with the Release in `vacate`, so the previous waker has been moved out.
         if free & TAKEN.get() != 0
             || self.tag.compare_exchange(free, taken.get(), Ordering::Acquire, Ordering::Relaxed).is_err()
         {
@@ -85,23 +86,23 @@ impl WaitSlot {
         Ok(taken)
     }
 
-    /// Returns whether the slot is free at this moment.
+    /// Returns whether the slot is free. The result may already be outdated.
     #[inline]
     pub(crate) fn is_free(&self) -> bool {
         self.tag.load(Ordering::Relaxed) & TAKEN.get() == 0
     }
 
-    /// Returns whether the future `key` has the slot at this moment.
+    /// Returns whether the future `key` has the slot. The result true may already be outdated: a caller that
+    /// relies on it must clear the bit first, and then check the result of `vacate`.
     #[inline]
     pub(crate) fn is_of(&self, key: Key) -> bool {
-        // ORDERING: Acquire pairs with the Release in `vacate`: a thread that sees that the future
-        // was taken out also sees the reason (model `a_dropped_reader_passes_on`). A result of true is
-        // only a hint: to act on it, clear the bit first and check the result of `vacate`.
+        // ORDERING: Acquire pairs with the Release in `vacate`: a thread that sees that the future was taken
+        // out also sees the reason (model `a_dropped_reader_passes_on`).
         let order = if injected_bug!("slot_tag_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
         self.tag.load(order) == key.get()
     }
 
-    /// Returns whether a poll has the slot at this moment.
+    /// Returns whether a poll has the slot. The result may already be outdated.
     #[inline]
     pub(crate) fn is_poll(&self) -> bool {
         self.tag.load(Ordering::Relaxed) & (TAKEN.get() | POLL) == TAKEN.get() | POLL

@@ -1,22 +1,22 @@
-//! The waiting half of [`Side`]: how a waiter enters a direction's slot or list, and leaves it.
+//! The waiting half of [`Side`]: how a waiter enters and leaves the slot or the list of a direction.
 //!
 //! # Slot and list
-//! The first waiter uses the slot, which needs no lock: an edge that finds PLACED clears it in the
-//! step that sets READY, and thereby owns the waker. A waiter enters the list if the slot is taken, if
-//! the list is not empty, or if it waits for interruption only. The waiter in the slot is therefore
+//! The first waiter uses the slot, which needs no lock: an edge that finds PLACED set clears it in the
+//! step that sets READY, and the thread then owns the waker. A waiter enters the list if the slot is taken,
+//! if the list is not empty, or if it waits for interruption only. The waiter in the slot is therefore
 //! older than those in the list and is woken first. A thread that clears PLACED of another waiter must
-//! wake this waiter, even if spuriously: while the waiter was out of the slot, it may have missed
-//! events, or its future may have been dropped.
+//! wake this waiter, even if the wake-up is spurious: in the meantime the waiter may have missed events, or
+//! its future may have been dropped.
 //!
 //! # Invariants
 //! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or
 //!   woken afterwards.
-//! * 2 — after a waiter is announced by a read-modify-write of the word ([`publish`](Side::publish),
-//!   [`announce`](Side::announce)), it checks again whether something forbids the wait.
+//! * 2 — a waiter announces itself by a read-modify-write of the word ([`publish`](Side::publish),
+//!   [`announce`](Side::announce)), and then checks again whether it must not wait.
 //!
 //! # Cancellation
-//! A future that waited calls `end_wait` when it completes or is dropped. If it was woken, or `wait`
-//! returned [`Wait::Retry`], and it did not act, `end_wait` passes the wake-up on (models
+//! A future that waited calls `end_wait` when it completes or is dropped. If it was woken, or if `wait`
+//! returned [`Wait::Retry`], but it has not made its call since, `end_wait` wakes the next waiter (models
 //! `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
 
 #![allow(unsafe_code)]
@@ -30,18 +30,17 @@ use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
-/// The maximum number of waiters in one direction, similar to that of a lock of the socket (13).
+/// The maximum number of waiters in one direction, similar to that of a socket's lock (invariant 13).
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
-    /// Puts the waker of `waiter` into the slot or the list. Then calls `still`, which returns whether
-    /// the reason for the wait still holds. Code that makes it return false must call
-    /// [`interrupt`](Side::interrupt) afterwards.
+    /// Puts the waker of `waiter` into the slot or the list. Then calls `still`, which returns whether the
+    /// reason for the wait still holds. After a change that makes `still` return false, the changing thread
+    /// must call [`interrupt`](Side::interrupt).
     #[inline(always)]
     pub(crate) fn wait(self, waiter: Waiter<'_>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         match waiter {
-            // Cloning runs foreign code, so it happens before the slot is taken, and outside the lock
-            // (W1).
+            // Cloning runs user code, so it happens before the slot is taken and outside the lock (W1).
             Waiter::Future(key @ None) if interest == Interest::Event => self.wait_anew(key, waker.clone(), still),
             Waiter::Future(key) => self.wait_again(key, interest, waker, still),
             Waiter::Poll => self.wait_poll(reasons(interest), waker, still),
@@ -68,7 +67,7 @@ impl Side<'_> {
         }
     }
 
-    /// Starts the wait of a future in the list.
+    /// Starts the wait of a future that enters the list.
     #[cold]
     fn wait_listed(self, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let mut list = self.list().lock();
@@ -76,20 +75,20 @@ impl Side<'_> {
         self.look_again(key, READY, list, still)
     }
 
-    /// Announces the waiter in the slot, which the caller has exclusively. Returns false if the waiter
-    /// must not wait.
+    /// Announces the waiter in the slot, which the caller has exclusively. Returns whether the waiter may
+    /// wait.
     #[inline]
     fn publish(self, reasons: u64, still: &impl Fn() -> bool) -> bool {
-        // ORDERING: AcqRel: the step that announces the waiter reads READY and CLOSING, and
-        // everything stored before an earlier `interrupt`. It also publishes the waker. The bit is
-        // clear before, because only the exclusive owner of the slot sets it.
+        // ORDERING: AcqRel: Release publishes the waker. With Acquire, the step that announces the waiter
+        // sees READY, CLOSING and everything that was stored before an earlier `interrupt`. PLACED is clear
+        // before this step, because only the exclusive owner of the slot sets it.
         let word = self.word().fetch_add(PLACED, Ordering::AcqRel);
         debug_assert_eq!(word & PLACED, 0, "published by another thread");
         injected_bug!("wait_without_recheck") || (!self.forbids(word, reasons) && still())
     }
 
-    /// Ends the wait of the future `placed`, which must not wait. The future keeps its key, as if it
-    /// had been woken: if it does not act, `end_wait` passes the wake-up on.
+    /// Takes the future `placed`, which must not wait, out of the slot. The future keeps its key, as if it
+    /// had been woken, so that `end_wait` passes the wake-up on if the future does not make its call.
     #[cold]
     fn withdraw(self, key: &mut Option<Key>, placed: Key) -> Wait {
         if injected_bug!("retry_forgets_the_edge") {
@@ -107,8 +106,8 @@ impl Side<'_> {
         if found == Some(key) || injected_bug!("slot_left_by_another_waiter") {
             return Some(waker);
         }
-        // The future was taken out between the checks, and another one took the slot. That one is woken
-        // spuriously; see `turn_out`.
+        // The future was taken out between the two checks, and another waiter took the slot. That waiter is
+        // woken spuriously; see `turn_out`.
         wake(waker);
         None
     }
@@ -118,8 +117,7 @@ impl Side<'_> {
     fn take_slot(self, is_meant: impl Fn() -> bool) -> Option<()> {
         let mut word = self.word().load(Ordering::Acquire);
         while word & PLACED != 0 && is_meant() {
-            // ORDERING: Acquire, for the waker; Release, because changes to this word have one
-            // total order.
+            // ORDERING: Acquire, for the waker in the slot; Release, as for every change of the word.
             match self.word().compare_exchange_weak(word, word & !PLACED, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(()),
                 Err(now) => word = now,
@@ -180,8 +178,8 @@ impl Side<'_> {
         wake(waker);
     }
 
-    /// The second half of a wait in the locked list: announces the waiter and checks again whether
-    /// something forbids the wait.
+    /// Completes the entry of a waiter into the list, which the caller has locked: announces the waiter and
+    /// checks again whether it must not wait.
     fn look_again(
         self,
         key: &mut Option<Key>,
@@ -202,8 +200,8 @@ impl Side<'_> {
         if full { Wait::Full } else { Wait::Retry }
     }
 
-    /// Waits for a poll, which has no key. If it must not wait, its waker may remain and be woken
-    /// spuriously by the next edge. Polls must expect that anyway.
+    /// Starts or continues the wait of a poll, which has no key. If the poll must not wait, its waker remains
+    /// and may be woken spuriously by the next edge, which the caller of a poll must expect anyway.
     fn wait_poll(self, reasons: u64, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
             return if self.publish(reasons, &still) { Wait::Listed } else { Wait::Retry };
@@ -211,8 +209,8 @@ impl Side<'_> {
         self.wait_poll_listed(reasons, waker.clone(), still)
     }
 
-    /// Takes the slot for a poll with `waker`, if it is free or has an equivalent waker. If this returns
-    /// true, the caller has the slot exclusively and must publish it.
+    /// Takes the slot for a poll with `waker`, if the slot is free or has an equivalent waker of a poll.
+    /// Returns whether it did; the caller then has the slot exclusively and must publish it.
     fn poll_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             return self.slot().claim(true, waker.clone()).is_ok();
@@ -258,8 +256,8 @@ impl Side<'_> {
             || self.deadline_word().load(Ordering::Acquire) == EXPIRED
     }
 
-    /// Ends the wait of a future that may have waited. If it was woken and has not `acted`, passes
-    /// the wake-up on.
+    /// Ends the wait of the future `key`, if there is one. `acted` is whether the future has made its call
+    /// since it was woken. If it was woken and has not, passes the wake-up on.
     pub(crate) fn end_wait(self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
         let Some(key) = key.take() else { return };
         if !self.has_waiters() {
@@ -279,7 +277,7 @@ impl Side<'_> {
     }
 }
 
-/// Returns the bits that forbid a wait with this interest, in addition to those that forbid every wait.
+/// Returns the bits of the word that forbid a wait with this interest, in addition to CLOSING.
 #[inline]
 fn reasons(interest: Interest) -> u64 {
     if interest == Interest::Event { READY } else { 0 }

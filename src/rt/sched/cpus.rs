@@ -24,7 +24,7 @@ use crate::sys::os;
 
 /// The weight of a sample that finds all CPUs in use. The weight of other samples is -1.
 const BUSY_WEIGHT: u32 = 3;
-/// The maximum sum.
+/// The maximum sum of the weights.
 const SUM_MAX: u32 = 16;
 /// The minimum sum with which the CPUs are busy.
 const BUSY_FROM: u32 = 8;
@@ -32,6 +32,7 @@ const BUSY_FROM: u32 = 8;
 /// The samples of one sysmon; see the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Cpus {
+    /// /proc/loadavg, if it could be opened.
     file: Option<File>,
     /// The number of CPUs.
     count: usize,
@@ -40,7 +41,7 @@ pub(super) struct Cpus {
 }
 
 impl Cpus {
-    /// Opens the file.
+    /// Opens /proc/loadavg and counts the CPUs.
     pub(super) fn new() -> Cpus {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let file = if count == all() { os::load_average() } else { None };
@@ -61,7 +62,7 @@ impl Cpus {
         others + workers.min(awake + 1) > self.count
     }
 
-    /// Adds a sample. Returns whether the CPUs are busy.
+    /// Adds a sample to the sum, and returns whether the CPUs are busy.
     fn add(&mut self, all_in_use: bool) -> bool {
         self.sum = if all_in_use { (self.sum + BUSY_WEIGHT).min(SUM_MAX) } else { self.sum.saturating_sub(1) };
         self.sum >= BUSY_FROM
@@ -127,7 +128,7 @@ mod tests {
         let mut cpus = cpus(1);
         assert!(!cpus.sample(5, 5), "no file");
         assert_eq!([true; 4].map(|all_in_use| cpus.add(all_in_use)), [false, false, true, true]);
-        // One of four samples keeps them busy.
+        // One busy sample in four keeps the sum constant.
         assert!((0..100).all(|number| cpus.add(number % 4 == 3)));
         while cpus.add(false) {}
         assert_eq!(cpus.sum, BUSY_FROM - 1);

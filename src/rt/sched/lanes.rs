@@ -1,16 +1,16 @@
-//! [`Lane`]: tasks that run before others, within a share of the time.
+//! [`Lane`]: whether a task runs before others, within a share of the time.
 //!
-//! A task of the lane [`Control`](Lane::Control) answers health checks and heartbeats, or sheds load,
-//! while ordinary tasks saturate the workers. When it is woken, it goes to the control lane, a queue of
-//! the runtime that each worker checks before each turn. So it waits until one worker ends its turn,
-//! and for the control tasks that were woken before it.
+//! A task in the lane [`Control`](Lane::Control), for example one that answers health checks or sheds
+//! load, runs soon even while ordinary tasks saturate the workers. When it is woken, it is queued in the
+//! control lane, a queue of the runtime that each worker checks before each turn. So it waits only until
+//! some worker ends its turn, and for the control tasks that were woken before it.
 //!
 //! # The lane belongs to the task
-//! A socket has no lane, because an event wakes a task, and the task runs. A task that a control task
-//! spawns is also a control task, unless [`Builder::lane`](crate::task::Builder::lane) sets another
-//! lane. So connections that a control task accepts are served in the control lane. The lane is a bit
-//! of the word that has the task's epoch. The existing comparisons of epochs therefore detect control
-//! tasks, and the only cost for other tasks is the check whether the lane is empty.
+//! A socket has no lane: its events wake a task, and the task has one. A task that a control task spawns is
+//! also a control task, unless [`Builder::lane`](crate::task::Builder::lane) sets another lane. So
+//! connections that a control task accepts are served in the control lane. The lane is one bit of the word
+//! that holds the task's epoch, so the comparison of epochs before each turn also detects control tasks.
+//! The only additional cost for other tasks is the check whether the lane is empty.
 //!
 //! # States of a woken control task
 //! ```text
@@ -19,31 +19,34 @@
 //! ```
 //!
 //! # The share
-//! Each worker gives the lane a share of its time or of its turns, whichever is more. The default is 5 %.
-//! * Time: a turn of length *t* that precedes others is charged as *t* / share. The lane has credit
-//!   while its charges are at most [`WINDOW`] ahead of the time: at 5 %, a burst of 2.5 ms.
-//! * Turns: without credit, the lane gets one of 20 turns (at 5 %). If fewer than 20 tasks are queued,
-//!   a control task is queued behind them.
+//! Each worker gives the lane a share of its time or of its turns, whichever is more. The default share is
+//! 5 %, which the numbers below assume.
+//! * Time: a turn of a control task that precedes ordinary tasks and takes the time *t* is charged as *t* /
+//!   share. The lane has credit while its charges are at most [`WINDOW`] ahead of the time, which permits
+//!   a burst of 2.5 ms.
+//! * Turns: without credit, the lane gets one of 20 turns. If fewer than 20 tasks are queued, a control task
+//!   is queued behind them.
 //!
 //! Therefore neither lane starves:
-//! * Between two turns of ordinary tasks, the lane gets at most its burst and one turn. Over longer
-//!   times it gets its share.
-//! * The first task of the lane waits for at most 20 turns of others (at 5 %).
+//! * Between two turns of ordinary tasks, the lane gets at most its burst and one turn. Over a longer time,
+//!   it gets its share.
+//! * The first task of the lane waits for at most 20 turns of ordinary tasks.
 //!
 //! # Events
-//! While a control task is alive, a busy worker polls after 50 µs, however long its turns are, reads
-//! the clock at least every fourth turn, and polls up to eight times in a row while batches are full
-//! ([`pacing`](super::pacing)). If all awake workers are in long turns, a wake-up of a control task
-//! wakes a resting worker.
+//! While a control task is alive, a busy worker reads the clock at least every fourth turn, polls if 50 µs
+//! have passed since the last poll, and polls up to eight times in a row while batches are full
+//! ([`pacing`](super::pacing)). If all awake workers are in long turns, the wake-up of a control task
+//! also wakes a resting worker.
 //!
 //! # Locks
-//! The locks of this crate are FIFO and independent of lanes. A control task that waits for the lock of
-//! a socket waits for the operations before it, and so for turns of ordinary tasks. Because ordinary
-//! tasks always get their share, the wait is bounded. With an unlimited priority it would not be.
+//! The locks of this crate are FIFO and ignore lanes. A control task that waits for the lock of a socket
+//! waits for earlier operations, which may belong to ordinary tasks. Because ordinary tasks always get
+//! their share of the turns, they are not prevented from completing these operations. With an unlimited
+//! priority they would be.
 //!
 //! # Memory ordering
-//! The lane is a [`SharedQueue`]. A wake-up checks the epoch under the queue's lock, as for the
-//! injector: a shutdown advances the epoch and then empties the lane (model
+//! The lane is a [`SharedQueue`]. As in the injector, a wake-up checks the epoch under the queue's lock,
+//! and a shutdown first advances the epoch and then empties the lane (model
 //! `epoch_ends_against_scheduling`).
 
 use super::shared_queue::SharedQueue;
@@ -84,8 +87,8 @@ pub enum Lane {
     Control,
 }
 
-/// The bit of control tasks in an epoch word. The epoch itself reaches it only after two billion
-/// starts.
+/// The bit of an epoch word that marks a control task. An epoch would need this bit only after two billion
+/// starts of the runtime.
 pub(super) const CONTROL: u32 = 1 << 31;
 
 impl Lane {
@@ -98,34 +101,35 @@ impl Lane {
         }
     }
 
+    /// Returns the lane in an epoch word.
     #[inline]
     pub(super) fn of_word(word: u32) -> Lane {
         if word & CONTROL == 0 { Lane::Normal } else { Lane::Control }
     }
 }
 
-/// The default of [`Builder::control_share`](crate::rt::Builder::control_share), in per cent.
+/// The default of [`Builder::control_share`](crate::rt::Builder::control_share), in percent.
 pub(crate) const SHARE: u32 = 5;
 
-/// The time by which the charges of the lane may be ahead on a worker, in nanoseconds.
+/// How far the charges of the lane may be ahead of the time on one worker, in nanoseconds.
 const WINDOW: u64 = 50_000_000;
 
-/// The queue of runnable control tasks, and the number of live ones.
+/// The queue of runnable control tasks, and the number of control tasks that have not ended.
 #[derive(Debug)]
 pub(crate) struct ControlLane {
     pub(crate) queue: SharedQueue,
     alive: AtomicUsize,
 }
 
-/// The share of the current or last runtime, in per cent.
+/// The share of the current or last runtime, in percent.
 static CURRENT_SHARE: AtomicU32 = AtomicU32::new(SHARE);
 
-/// Returns the share of the runtime, in per cent.
+/// Returns the share of the control lane, in percent.
 pub(super) fn share() -> u32 {
     CURRENT_SHARE.load(Ordering::Relaxed)
 }
 
-/// Sets the share of the runtime, in per cent.
+/// Sets the share of the control lane, in percent.
 pub(crate) fn set_share(percent: u32) {
     CURRENT_SHARE.store(percent, Ordering::Relaxed);
 }
@@ -135,10 +139,10 @@ impl ControlLane {
         ControlLane { queue: SharedQueue::new(), alive: AtomicUsize::new(0) }
     }
 
-    /// Returns the number of live control tasks.
+    /// Returns the number of control tasks that have not ended.
     #[inline]
     pub(crate) fn alive(&self) -> usize {
-        // ORDERING: Relaxed: a hint for the spacing of polls.
+        // ORDERING: Relaxed: the number only affects how often workers poll.
         self.alive.load(Ordering::Relaxed)
     }
 
@@ -154,13 +158,13 @@ impl ControlLane {
 /// The account of one worker's control turns; see "The share" in the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Account {
-    /// The time until which the lane's turns so far have used up the share.
+    /// The time until which the share is used up by the turns so far.
     paid_until: u64,
-    /// The number of the worker's last turn that preceded others.
+    /// The tick of the last turn in which a control task preceded ordinary tasks.
     turn_at: u32,
 }
 
-/// Returns the number of turns of which the lane gets one, with a share of `percent`.
+/// Returns the number of turns per turn of the lane, with a share of `percent`: 20 for 5 %.
 pub(super) fn turns_per_control_turn(percent: u32) -> usize {
     100_usize.checked_div(percent as usize).unwrap_or(usize::MAX)
 }
@@ -170,23 +174,24 @@ impl Account {
         Account { paid_until: 0, turn_at: 0 }
     }
 
-    /// Returns whether a control task may precede others at `now`, with a share of `percent`.
+    /// Returns whether the lane has credit at `now`, with a share of `percent`, so that a control task may
+    /// precede ordinary tasks.
     pub(super) fn has_credit(&self, now: u64, percent: u32) -> bool {
         percent > 0 && self.paid_until <= now.saturating_add(WINDOW)
     }
 
-    /// Returns whether a control task may precede others in the turn `tick`, because the lane got less
-    /// than its share of the turns.
+    /// Returns whether a control task may precede ordinary tasks in the turn `tick`, because the last such
+    /// turn is long enough ago, with a share of `percent`.
     pub(super) fn has_turn(&self, tick: u32, percent: u32) -> bool {
         tick.wrapping_sub(self.turn_at) as usize >= turns_per_control_turn(percent)
     }
 
-    /// Counts a turn that precedes others.
+    /// Records that a control task preceded ordinary tasks in the turn `tick`.
     pub(super) fn take_turn(&mut self, tick: u32) {
         self.turn_at = tick;
     }
 
-    /// Charges a turn that began at `now` and took `length`.
+    /// Charges a turn that began at `now` and took `length`, with a share of `percent`.
     pub(super) fn charge(&mut self, now: u64, length: u64, percent: u32) {
         let price = length.saturating_mul(100) / u64::from(percent.max(1));
         self.paid_until = self.paid_until.max(now).saturating_add(price);
@@ -220,7 +225,7 @@ mod tests {
                     account.charge(now, MS / 10, 5);
                     turns += 1;
                 }
-                // A turn of the lane or of another task.
+                // Either a control task or an ordinary task has used the time.
                 now += MS / 10;
             }
             turns

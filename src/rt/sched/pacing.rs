@@ -1,39 +1,46 @@
-//! [`Pacing`]: when a busy thread reads the clock, when it polls, and when it wakes a second one.
+//! [`Pacing`]: when a busy thread reads the clock, when it polls, and when it wakes a second worker.
 //!
 //! # The length of a turn
-//! It determines all three. It is measured between two readings of the clock, which happen every 16
-//! turns, or fewer that take 1 ms, and after a turn that used much of its budget. Between two sleeps
-//! there may be fewer turns than that. So after some sleeps the clock is read at once and after the
-//! first turn: after those that wake several tasks, after every eighth of the others, and after all
-//! while turns are long.
+//! The mean length of a turn determines all three. It is measured between two readings of the clock.
+//! The clock is read every 16 turns, or after fewer turns that together take about 1 ms, and after a turn
+//! that used much of its budget. Between two sleeps there may be fewer turns than that. So after some
+//! sleeps the clock is read immediately and again after the first turn: after sleeps that wake several
+//! tasks, after every eighth of the others, and, while turns are long, after every sleep.
 //!
-//! These readings are also the samples of [`poll_times`](Processor::poll_times), if they are one
-//! turn apart. After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the end of the
-//! queue is noted with the time. When a reading finds that the queue has passed that place, the time
-//! in between is a sample of [`wake_delays`](Processor::wake_delays).
+//! Two readings that are one turn apart are also a sample of [`poll_times`](Processor::poll_times).
+//! After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the thread records the end of the
+//! queue and the time. When a later reading finds that the queue has passed that position, the time in
+//! between is a sample of [`wake_delays`](Processor::wake_delays).
 //!
 //! # Polling while busy
-//! While there are moments without work, the sleep in epoll is the only poll. A thread that has had
-//! none for long polls from its tick, without waiting: after 100 µs and more turns than the last
-//! poll brought events (plus 32), or after 100 µs and any number of long turns ([`LONG_NANOS`]), or
-//! after 15 µs behind a turn that was used up, or after 1 ms. So a busy thread does not delay events
-//! by 10 ms, as in Go, and a request needs no fourth system call. A connection that always has data
-//! uses up its turns, which end after 20 µs (`processor::TURN_NANOS`). Beside it, an event waits for
-//! the rest of one such turn: the poll follows the turn, and the tasks that the poll wakes run before
-//! the greedy one (the aside slot of the [`queue`](super::queue)). While there are control tasks, a
-//! busy thread polls after 50 µs, and reads the clock every 4 turns, or fewer that take 100 µs.
+//! A thread that runs out of work from time to time polls only when it sleeps in epoll. A thread that does
+//! not run out of work polls without waiting, when it reads the clock and one of these holds since the
+//! last poll:
+//! * 100 µs have passed, and there were at least 33 more turns than wake-ups delivered by that poll;
+//! * 100 µs have passed, and turns are long ([`LONG_NANOS`]);
+//! * 15 µs have passed, and a task has used up its turn;
+//! * 50 µs have passed, and there are control tasks;
+//! * 1 ms has passed.
+//!
+//! So a busy thread does not delay events by up to 10 ms, as in Go, and a request needs no fourth system
+//! call. A connection that always has data uses up its turns, which end after 20 µs
+//! (`processor::TURN_NANOS`). An event that arrives during such a turn waits for the rest of this turn
+//! only: a poll follows, and the tasks that it wakes run before the task of that connection (the aside
+//! slot of the [`queue`](super::queue)). While there are control tasks, the clock is read every 4 turns,
+//! or after fewer turns that together take about 100 µs.
 //!
 //! # Waking a second worker
-//! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
-//! epoll, only when the backlog is worth more than [`WAKE_NANOS`] by the mean length of a turn
-//! ([`maybe_wake_helper`]). It steals only from a queue worth [`STEAL_NANOS`]
-//! ([`is_worth_stealing`]), or one whose owner sysmon calls stuck. While other threads use all CPUs
-//! ([`cpus`](super::cpus)), short turns count for a quarter: the second worker would take the CPU from
-//! the peers that it serves. Long turns are considered as soon
-//! as they are queued: at the end of a sleep, and by a thread that has stolen some. Where the length
-//! is not known yet (a few long tasks after many short ones), sysmon detects the backlog
-//! ([`correct_and_wake`]). Work from outside (`Runtime::ensure_worker`) and stuck threads (sysmon)
-//! wake threads without these limits.
+//! For short tasks, a second thread costs more than it gains. So a worker that rests or sleeps is woken
+//! only when the backlog, computed with the mean length of a turn, is worth more than [`WAKE_NANOS`]
+//! ([`maybe_wake_helper`]). It steals only from a queue worth at least [`STEAL_NANOS`]
+//! ([`is_worth_stealing`]), or from one whose owner sysmon considers stuck. While other threads use all
+//! CPUs ([`cpus`](super::cpus)), short turns count for a quarter, because the second worker would take
+//! CPU time from the peers that it serves.
+//!
+//! A backlog of long turns is checked not only when the clock is read, but also at the end of a sleep.
+//! A thread that has stolen tasks checks its backlog too. If the mean does not reflect the backlog yet (a
+//! few long tasks after many short ones), sysmon detects it ([`correct_and_wake`]). Work from outside
+//! (`Runtime::ensure_worker`) and stuck threads (sysmon) wake workers without these limits.
 
 use std::time::Duration;
 
@@ -46,52 +53,55 @@ use crate::sync::Ordering;
 const CLOCK_EVERY: u32 = 16;
 /// The maximum time between two readings of the clock, in nanoseconds.
 const CLOCK_NANOS: u64 = 1_000_000;
-/// The number of sleeps per one after which the turns are measured from the first on.
+/// After one of this many sleeps, turns are measured from the first one on.
 const SAMPLE_EVERY: u32 = 8;
-/// The number of wake-ups by one sleep from which on the turns after it are measured.
+/// After a sleep that delivers at least this many wake-ups, turns are measured from the first one on.
 const SAMPLE_FROM: u32 = 4;
-/// The number of sleeps per one after which the delay of the woken tasks is measured. A multiple of
-/// [`SAMPLE_EVERY`].
+/// After one of this many sleeps, the delay of the woken tasks is measured. A multiple of
+/// [`SAMPLE_EVERY`], because only measured turns give a delay.
 const PROBE_EVERY: u32 = 32;
-/// The minimum time between two polls of a busy thread, in nanoseconds.
+/// The minimum time between two polls of a busy thread, in nanoseconds, apart from the two exceptions
+/// below.
 const POLL_MIN_NANOS: u64 = 100_000;
-/// The minimum time between two polls that follow turns that were used up, in nanoseconds. It is less
-/// than the length of such a turn, so that each of them is followed by a poll.
+/// The minimum time between two polls while a task is in the aside slot, in nanoseconds. It is less than
+/// [`TURN_NANOS`](super::processor::TURN_NANOS), so that a poll follows each turn that used up its time.
 const ASIDE_NANOS: u64 = 15_000;
 /// The minimum time between two polls while there are control tasks, in nanoseconds.
 const CONTROL_NANOS: u64 = 50_000;
 /// The maximum time between two polls of a busy thread, in nanoseconds.
 const POLL_MAX_NANOS: u64 = 1_000_000;
-/// The maximum number of turns between two readings of the clock while there are control tasks, and
-/// the time that they are to take.
+/// The maximum number of turns between two readings of the clock while there are control tasks.
 const CONTROL_CLOCK_EVERY: u32 = 4;
+/// The maximum time between two readings of the clock while there are control tasks, in nanoseconds.
 const CONTROL_CLOCK_NANOS: u64 = 100_000;
-/// The number of turns beyond the delivered wake-ups after which a busy thread polls.
+/// A busy thread polls after more than this many turns in addition to one per delivered wake-up.
 const POLL_MARGIN: u32 = 32;
-/// A backlog worth less than this is done before a woken thread has warmed up.
+/// The worth of a backlog above which a second worker is woken, in nanoseconds. A smaller backlog is
+/// finished before a woken thread has warmed up.
 const WAKE_NANOS: u64 = 100_000;
-/// A queue worth less than this is not stolen from.
+/// The minimum worth of a queue from which a thread steals, in nanoseconds.
 const STEAL_NANOS: u64 = 50_000;
-/// While other threads use all CPUs, turns shorter than this count for a quarter in both.
+/// While other threads use all CPUs, turns shorter than this, in nanoseconds, count for a quarter in both
+/// of the limits above.
 const SHORT_NANOS: u64 = 10_000;
-/// A processor that had fewer turns than this between two checks of sysmon, and never a moment
-/// without work, has long turns.
+/// If a processor was never without work between two checks of sysmon, and had fewer turns than this, its
+/// turns are long.
 const FEW_TURNS: u64 = 100;
 
-/// The measurements of one stretch of work of one thread, and the times of the next ones.
+/// The measurements of one thread since its last sleep, and when the next ones are due.
 #[derive(Debug)]
 pub(crate) struct Pacing {
     /// The number of turns since the last poll.
     since_poll: u32,
     /// The number of wake-ups that the last poll delivered.
     delivered: u32,
-    /// The time of the last reading of the clock in this stretch of work, or 0.
+    /// The time of the last reading of the clock since the last sleep, or 0 if there was none.
     clock: u64,
-    /// The number of turns since the last poll at that time.
+    /// The value of `since_poll` at that reading.
     clock_turns: u32,
     /// The tick of the next reading.
     clock_at: u32,
-    /// The number of turns between two readings.
+    /// The number of ticks between two readings.
     spacing: u32,
     /// The number of sleeps.
     sleeps: u32,
@@ -99,9 +109,9 @@ pub(crate) struct Pacing {
     sampled: bool,
     /// The time of the last poll.
     polled_at: u64,
-    /// A place in the queue at which the delay of woken tasks is measured.
+    /// The position in the queue that ends the tasks whose delay is being measured.
     probe: u32,
-    /// The time at which these tasks were woken, or 0.
+    /// The time at which these tasks were woken, or 0 if no delay is being measured.
     probed_at: u64,
 }
 
@@ -140,7 +150,8 @@ impl Pacing {
         self.since_poll
     }
 
-    /// Makes the clock be read in the next tick, because the turn of this one may have been long.
+    /// Schedules a reading of the clock for the next tick, because the turn of this tick may have been
+    /// long.
     #[inline]
     pub(crate) fn read_next(&mut self, tick: u32) {
         self.clock_at = tick.wrapping_add(1);
@@ -151,7 +162,7 @@ impl Pacing {
         (self.clock, self.probed_at) = (0, 0);
     }
 
-    /// Begins to measure the delay of the tasks that are queued, which were woken at `now`.
+    /// Begins to measure the delay of the queued tasks, the last of which were woken at `now`.
     pub(crate) fn probe(&mut self, processor: &Processor, now: u64) {
         let end = processor.queue.end();
         if !processor.queue.has_passed(end) {
@@ -159,7 +170,7 @@ impl Pacing {
         }
     }
 
-    /// Does the same for the tasks that some of the measured sleeps have woken.
+    /// Calls [`probe`](Pacing::probe) after one of [`PROBE_EVERY`] sleeps.
     #[inline]
     pub(crate) fn probe_some(&mut self, processor: &Processor) {
         if self.sleeps % PROBE_EVERY == 1 {
@@ -167,7 +178,7 @@ impl Pacing {
         }
     }
 
-    /// Reads the clock and plans the next reading. Returns the time and the mean length of a turn.
+    /// Reads the clock and schedules the next reading. Returns the time and the mean length of a turn.
     pub(crate) fn read(&mut self, processor: &Processor, tick: u32) -> (u64, u64) {
         let now = clock::now();
         let turn = self.measure(processor, now);
@@ -180,7 +191,7 @@ impl Pacing {
         (now, turn)
     }
 
-    /// Plans an earlier reading, because there are control tasks. `turn` is the mean length of a turn.
+    /// Schedules an earlier reading, because there are control tasks. `turn` is the mean length of a turn.
     #[cold]
     pub(crate) fn read_soon(&mut self, tick: u32, turn: u64) {
         let most = (CONTROL_CLOCK_NANOS / turn.max(1)).clamp(1, u64::from(CONTROL_CLOCK_EVERY));
@@ -200,7 +211,7 @@ impl Pacing {
                 processor.poll_times.record_owned(passed);
             }
             if self.probed_at != 0 && processor.queue.has_passed(self.probe) {
-                // The last of the tasks began one of these turns; on average the middle one.
+                // The turn of the last of the tasks was one of these, on average the middle one.
                 let began = self.clock + passed * u64::from(turns - 1) / (2 * u64::from(turns));
                 processor.wake_delays.record_owned(began.saturating_sub(self.probed_at));
                 self.probed_at = 0;
@@ -210,7 +221,8 @@ impl Pacing {
         mean
     }
 
-    /// Called when there is nothing to run: measures the first turns, which no reading has followed.
+    /// Called when there is nothing to run. Measures the turns since the last reading if they are the first
+    /// ones after a sleep, or if a delay is being measured.
     #[inline]
     pub(crate) fn end_stretch(&mut self, processor: &Processor) {
         if self.clock != 0 && (self.clock_turns == 0 || self.probed_at != 0) {
@@ -219,8 +231,8 @@ impl Pacing {
         self.forget_reading();
     }
 
-    /// Called after a sleep that delivered `delivered` wake-ups. Returns whether the turns that follow
-    /// are measured from the first on.
+    /// Called after a sleep that delivered `delivered` wake-ups. Returns whether the following turns are
+    /// measured from the first one on.
     #[inline]
     pub(crate) fn begin_stretch(
         &mut self,
@@ -234,13 +246,14 @@ impl Pacing {
         self.sleeps = self.sleeps.wrapping_add(1);
         (self.clock, self.spacing) = if self.sampled { (clock::now(), 1) } else { (0, CLOCK_EVERY) };
         self.polled(self.clock, delivered);
-        // The tick before the first turn is one more.
+        // One more, because the next tick precedes the first turn.
         self.clock_at = tick.wrapping_add(self.spacing + 1);
         self.sampled
     }
 
-    /// Returns whether a busy thread is to poll, at a reading of the clock. `has_aside`: a task waits
-    /// aside, because it has used up its turn. `has_control`: there are control tasks.
+    /// Returns whether a busy thread that has just read the clock must poll. `now` is the time and `turn`
+    /// the mean length of a turn. `has_aside` is whether a task that has used up its turn is in the aside
+    /// slot, and `has_control` whether there are control tasks.
     pub(crate) fn is_poll_due(&self, now: u64, turn: u64, has_aside: bool, has_control: bool) -> bool {
         let since = now.saturating_sub(self.polled_at);
         let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;
@@ -250,7 +263,7 @@ impl Pacing {
             || (since > ASIDE_NANOS && has_aside)
     }
 
-    /// Notes a poll that delivered `delivered` wake-ups.
+    /// Records a poll at `now` that delivered `delivered` wake-ups.
     #[inline]
     pub(crate) fn polled(&mut self, now: u64, delivered: u32) {
         self.polled_at = now;
@@ -259,13 +272,14 @@ impl Pacing {
     }
 }
 
-/// Returns what `turns` of mean length `turn` are worth to a second worker, in nanoseconds.
+/// Returns how much work for a second worker `turns` turns of mean length `turn` are, in nanoseconds. If
+/// other threads use all CPUs, short turns count for a quarter.
 fn worth(runtime: &Runtime, turns: usize, turn: u64) -> u64 {
     let share = if turn < SHORT_NANOS && runtime.sysmon.are_cpus_busy() { 4 } else { 1 };
     (turns as u64).saturating_mul(turn) / share
 }
 
-/// Wakes a second worker if the `backlog` of turns queued here is worth it.
+/// Wakes a second worker if a `backlog` of this many turns is worth more than [`WAKE_NANOS`].
 pub(crate) fn maybe_wake_helper(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
     let turn = processor.turn_nanos.load(Ordering::Relaxed);
     if worth(runtime, backlog, turn) > WAKE_NANOS {
@@ -273,14 +287,15 @@ pub(crate) fn maybe_wake_helper(runtime: &'static Runtime, processor: &Processor
     }
 }
 
-/// Returns whether the queue of another thread, with turns of this length, is worth stealing from.
+/// Returns whether the queue of `victim`, whose turns have the mean length `turn`, is worth at least
+/// [`STEAL_NANOS`].
 pub(crate) fn is_worth_stealing(runtime: &Runtime, victim: &Processor, turn: u64) -> bool {
     worth(runtime, victim.queue.len(), turn) >= STEAL_NANOS
 }
 
-/// Called by sysmon for a processor that had `turns` turns in `period` and no moment without work:
-/// if they were few and others wait, notes that turns are long, which the owner may not know yet,
-/// and wakes a second worker.
+/// Called by sysmon for a processor that had `turns` turns in `period` and was never without work. If
+/// these were few and other tasks are queued, stores their mean length, which the owner may not have
+/// measured yet, and wakes a second worker.
 pub(crate) fn correct_and_wake(runtime: &'static Runtime, processor: &Processor, turns: u64, period: Duration) {
     if (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
         processor.turn_nanos.store(period.as_nanos() as u64 / turns, Ordering::Relaxed);
@@ -304,15 +319,15 @@ mod tests {
     fn turns_are_measured_between_two_clock_readings() {
         let (mut pacing, processor) = (Pacing::new(), processor(1000));
         pacing.since_poll = 3;
-        assert_eq!(pacing.measure(&processor, 5000), 1000, "the clock was not read before");
+        assert_eq!(pacing.measure(&processor, 5000), 1000, "the first reading of the clock");
         assert_eq!((pacing.clock, pacing.clock_turns), (5000, 3));
-        assert_eq!(pacing.measure(&processor, 9000), 1000, "no turn between");
+        assert_eq!(pacing.measure(&processor, 9000), 1000, "no turn between the readings");
         pacing.since_poll = 7;
         assert_eq!(pacing.measure(&processor, 9000 + 4 * 9000), (3 * 1000 + 9000) / 4);
         assert_eq!(processor.turn_nanos.load(Ordering::Relaxed), 3000);
         assert_eq!((pacing.clock, pacing.clock_turns), (45_000, 7));
         pacing.since_poll = 8;
-        assert_eq!(pacing.measure(&processor, 40_000), 2250, "a clock that goes back");
+        assert_eq!(pacing.measure(&processor, 40_000), 2250, "a clock that goes backwards");
     }
 
     #[test]
@@ -330,17 +345,18 @@ mod tests {
         }
         pacing.clock = 5000;
         pacing.probe(&processor, 4000);
-        // One turn: a sample of its duration.
+        // Readings one turn apart are a sample of the turn's duration.
         (pacing.since_poll, pacing.clock_turns) = (1, 0);
         assert!(processor.queue.pop().is_some());
         pacing.measure(&processor, 7000);
         assert_eq!(samples(&processor.poll_times), (1, 2000));
         assert_eq!((samples(&processor.wake_delays), pacing.probed_at), ((0, 0), 4000));
-        // Two turns, after which the queue has passed the place: the second began in their middle.
+        // After two more turns the queue has passed the position. The estimated start of the last task's
+        // turn is the mean of the starts of both turns.
         pacing.since_poll = 3;
         assert!(processor.queue.pop().is_some() && processor.queue.pop().is_some());
         pacing.measure(&processor, 9000);
-        assert_eq!(samples(&processor.poll_times), (1, 2000), "their durations are not known one by one");
+        assert_eq!(samples(&processor.poll_times), (1, 2000), "the duration of each turn is not known");
         assert_eq!((samples(&processor.wake_delays), pacing.probed_at), ((1, 3500), 0));
         pacing.since_poll = 4;
         pacing.measure(&processor, 10_000);
@@ -365,7 +381,8 @@ mod tests {
         assert!(begin(1, 0, LONG_NANOS + 1), "all sleeps while turns are long");
     }
 
-    /// Reads the clock more often after long turns, and step by step less often after short ones.
+    /// The clock is read more often while turns are long. While they are short, the distance between the
+    /// readings grows step by step.
     #[test]
     fn clock_is_read_less_often_with_short_turns() {
         for (turn_nanos, spacings) in

@@ -1,15 +1,15 @@
 //! [`Polling`]: the buffers with which a thread polls, and the poll itself.
 //!
-//! Workers, threads in `block_on` and sysmon each own one. A poll takes the roles of some shards
-//! ([`Roles`](crate::rt::poll::roles::Roles)), takes the available events or sleeps until there are
-//! some, records the batches, and releases the roles. The caller then calls the collected wakers (D2
+//! Each worker, each thread in `block_on` and sysmon owns one. The thread first takes the roles of some
+//! shards ([`Roles`](crate::rt::poll::roles::Roles)). A poll takes the available events, or sleeps until
+//! there are some, records them, and releases the roles. The thread then calls the collected wakers (D2
 //! and 12 of `driver.rs`).
 //!
 //! # Memory ordering
-//! The polling thread announces a sleep in its roles. Then it checks the timers, its caller's condition
-//! and whether a shard would be left without a polling thread. A thread that changes one of these
-//! checks the roles afterwards. All these accesses are SeqCst (models `sleep_against_inject` and those
-//! of `rt/poll/roles.rs`).
+//! The polling thread announces a sleep in the roles of its shards. Then it checks its timers, the caller's
+//! condition, the epoch, and whether a shard would be left without a polling thread. A thread that changes
+//! one of these checks the roles afterwards. All these accesses are SeqCst (models `sleep_against_inject`
+//! and those of `rt/poll/roles.rs`).
 
 use std::os::fd::AsRawFd;
 
@@ -28,24 +28,25 @@ use crate::sync::Arc;
 /// The outcome of a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slept {
-    /// The thread slept, or took events without sleeping. The wakers of the events are collected.
+    /// The back end was polled, with or without a sleep. The wakers of the events are collected.
     Polled,
-    /// Timers were due and their wakers are collected. The back end was not polled.
+    /// Timers were due, and their wakers are collected. The back end was not polled.
     TimersRan,
-    /// No descriptor was available for an instance. With one shard, this means that nothing is registered.
+    /// No descriptor was available for an instance. If there is only one shard, no descriptor is registered.
     NoPoller,
 }
 
 /// The events and wakers of a thread that polls; see the [module documentation](self).
 pub(crate) struct Polling {
     events: Events,
-    /// The wakers of the last batch that have not been called yet.
+    /// The wakers that the last poll collected and that have not been called yet.
     pub(crate) wakers: Wakers,
-    /// The wakers while they are called. Created, and registered with sysmon, when a poll collects
-    /// several wakers for the first time.
+    /// Holds several wakers while they are called. Created, and registered with sysmon, when a poll first
+    /// collects more than one.
     batch: Option<Arc<Batch>>,
+    /// A buffer for due timers.
     due: Vec<(u64, Target)>,
-    /// The instances of the back end by shard, each with the epoch it belongs to.
+    /// The instances of the back end by shard, each with the epoch to which it belongs.
     instances: Vec<Option<(u32, Arc<Instance>)>>,
     /// The descriptors of the instances, for a sleep in several shards.
     descriptors: Vec<libc::pollfd>,
@@ -63,13 +64,13 @@ impl Polling {
         }
     }
 
-    /// Drops the instances.
+    /// Drops the kept instances.
     pub(crate) fn forget_instances(&mut self) {
         self.instances.clear();
     }
 
-    /// Returns the instance of a shard, and keeps it in `kept`. The caller has seen the runtime running
-    /// in `epoch`. Returns `None` if no descriptor is available for an instance.
+    /// Returns the instance of a shard, and keeps it in `kept`. The runtime was running in `epoch` when the
+    /// caller last checked. Returns `None` if no descriptor is available for an instance.
     #[inline]
     fn instance<'a>(
         kept: &'a mut Vec<Option<(u32, Arc<Instance>)>>,
@@ -91,7 +92,7 @@ impl Polling {
         Polling::kept(kept, shard)
     }
 
-    /// Returns the kept instance of a shard.
+    /// Returns the kept instance of a shard, if there is one.
     #[inline]
     fn kept(kept: &[Option<(u32, Arc<Instance>)>], shard: usize) -> Option<&Instance> {
         kept.get(shard)?.as_ref().map(|(_, instance)| &**instance)
@@ -109,8 +110,8 @@ impl Polling {
         })
     }
 
-    /// Calls the collected wakers, except those that another thread takes over because one of them
-    /// blocks. Returns the number of calls.
+    /// Calls the collected wakers. If one of them blocks, another thread takes over the remaining ones.
+    /// Returns the number of wakers that this thread called.
     #[inline]
     pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {
         if self.wakers.len() <= 1 {
@@ -126,9 +127,9 @@ impl Polling {
         }
     }
 
-    /// Takes the available events of `shards` without waiting, and releases their roles, which the
-    /// caller must hold. `epoch` is the caller's. Returns whether a batch was full, so that there may be
-    /// more events.
+    /// Takes the available events of `shards` without waiting, and releases their roles, which the caller
+    /// must hold. `epoch` is the epoch of the caller. Returns whether a batch was full, so that there may
+    /// be more events.
     pub(crate) fn poll_now(&mut self, runtime: &'static Runtime, shards: Shards, epoch: u32, now: u64) -> bool {
         let driver = &runtime.driver;
         let most = EVENTS_MAX / shards.len().max(1);
@@ -150,10 +151,11 @@ impl Polling {
         self.poll_now(runtime, shards, epoch, now);
     }
 
-    /// Sleeps in `shards` until their earliest timer, then releases their roles, which the caller must
-    /// hold. `epoch` is the caller's. If it is over, the thread does not sleep, because no other thread
-    /// may be able to interrupt it. `falls_asleep` is called after the sleep is announced; if it returns
-    /// true, the sleep is cancelled. `rises` is called when the sleep ends.
+    /// Sleeps until `shards` have events or their earliest timer is due, and releases their roles, which the
+    /// caller must hold. `epoch` is the epoch of the caller. If it is over, the thread does not sleep,
+    /// because no other thread may be able to interrupt it. `falls_asleep` is called after the sleep is
+    /// announced; if it returns true, the thread polls without waiting. `rises` is called when the sleep
+    /// ends.
     pub(crate) fn sleep(
         &mut self,
         runtime: &'static Runtime,
@@ -168,7 +170,7 @@ impl Polling {
         let mut now = 0;
         if until != clock::NEVER {
             now = clock::coarse();
-            // A short wait needs the exact time. For a long one, the coarse clock is sufficient.
+            // A short sleep needs the exact time. For a long one, the coarse clock is sufficient.
             if until.saturating_sub(now) < ONE_STEP_NANOS {
                 now = clock::now();
             }
@@ -187,8 +189,8 @@ impl Polling {
             return Slept::NoPoller;
         }
         driver.roles.sleep(shards, until, by);
-        // ORDERING: SeqCst: these are checked after the announcement; a shutdown changes the epoch and
-        // then checks the roles.
+        // ORDERING: SeqCst: all of these are checked after the announcement. A shutdown, for example, changes
+        // the epoch and then checks the roles.
         let called_off = falls_asleep()
             | (runtime.next_timer(shards) < until)
             | (runtime.epoch() != epoch)
@@ -233,7 +235,7 @@ impl Polling {
         let ready = driver.wait_for_any(shards, &mut self.descriptors, now, until);
         rises();
         driver.roles.rise(shards);
-        // Each shard gets an equal part of the batch. The next poll takes the remaining events.
+        // Each shard gets an equal part of the buffer. The next poll takes the remaining events.
         let most = EVENTS_MAX / ready.len().max(1);
         for shard in ready {
             if let Some(instance) = Polling::kept(&self.instances, shard) {

@@ -1,8 +1,8 @@
 //! [`Processor`]: the right to run tasks, with its queue, timers and counters.
 //!
-//! It corresponds to Go's P. There is one per worker, and spare ones that sysmon adds while tasks block
-//! their threads. A thread owns at most one. A processor without an owner has an empty queue, and other
-//! threads run its timers.
+//! It corresponds to Go's P. There is one per worker. Sysmon adds spare ones while tasks block their
+//! threads. A thread owns at most one processor. A processor without an owner has an empty queue, and
+//! other threads run its timers.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -17,27 +17,28 @@ use crate::rt::time::ticks;
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-/// A turn longer than this is long. Compared with such a turn, the cost of reading the clock or of
-/// polling is negligible.
+/// The length above which a turn is long, in nanoseconds. Compared with such a turn, the cost of reading
+/// the clock or of polling is negligible.
 pub(crate) const LONG_NANOS: u64 = 50_000;
 
 /// The number of operations that a task may complete in one poll before it yields: I/O operations that
 /// need not wait, and timers that are due.
 ///
-/// Without a budget, a task whose socket is always ready would keep its thread forever. The value is
-/// one less than a multiple of [`CHECK_EVERY`], so that a turn of a few operations reads no clock.
+/// Without a budget, a task whose socket is always ready would occupy its thread forever. The value is one
+/// less than a multiple of [`CHECK_EVERY`], so that a turn of at most three operations does not read the
+/// clock.
 pub(crate) const BUDGET: u32 = 31;
 
-/// The number of operations between two checks of the turn's duration. An operation takes between one
-/// microsecond and some tens, so the number of operations alone does not bound the time.
+/// The number of operations between two checks of the turn's duration. The number of operations alone does
+/// not bound the time, because one operation takes from one microsecond to tens of microseconds.
 pub(crate) const CHECK_EVERY: u32 = 4;
 
-/// A turn that has taken this long ends at the next check, in nanoseconds. A task that becomes ready
-/// meanwhile waits for the end of the turn.
+/// The time after which a turn ends at the next check, in nanoseconds. A task that becomes runnable during
+/// the turn waits until it ends.
 pub(crate) const TURN_NANOS: u64 = 20_000;
 
-/// The budget within the same poll after [`BUDGET`] is used up. A turn that ends with this or less
-/// was a long one.
+/// The budget for the rest of a poll in which [`BUDGET`] was used up. A turn that ends with this much or
+/// less counts as possibly long.
 pub(crate) const REFILL: u32 = BUDGET * 3 / 4;
 
 /// The right to run tasks; see the [module documentation](self).
@@ -59,29 +60,29 @@ pub(crate) struct Processor {
     pub(crate) stuck: AtomicBool,
     /// Whether a thread owns the processor.
     pub(crate) owned: AtomicBool,
-    /// The epoch in which its owner got the processor.
+    /// The epoch in which the owner got the processor.
     pub(crate) epoch: AtomicU32,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
     pub(crate) steals: Counter,
     pub(crate) parks: Counter,
-    /// The number of turns in which a control task ran before others.
+    /// The number of turns in which a control task ran before ordinary tasks.
     pub(crate) control_turns: Counter,
-    /// The number of times that a control task queued with the others.
+    /// The number of times that a control task was queued behind ordinary tasks.
     pub(crate) control_queued: Counter,
-    /// Samples of the duration of polls.
+    /// Samples of the duration of one poll of a task.
     pub(crate) poll_times: Recorder,
-    /// Samples of the time that woken tasks waited for their poll.
+    /// Samples of the time between the wake-up of a task and its next poll.
     pub(crate) wake_delays: Recorder,
-    /// The last turns, for the black box, and the number of turns. Written by the owner.
+    /// The last turns, for the black box, and the number of completed turns. Written by the owner.
     pub(crate) turns: TurnRing,
-    /// The last events between the turns, for the black box. Written by the owner.
+    /// The last events outside turns, for the black box. Written by the owner.
     pub(crate) events: EventRing,
 }
 
 impl Processor {
-    /// Returns whether the turn in progress has taken [`TURN_NANOS`]. Owner only. A processor that does
-    /// not record when its turns begin (a simulation's) returns false.
+    /// Returns whether the turn in progress has taken more than [`TURN_NANOS`]. Only the owner may call
+    /// this. Returns false for the processor of a simulation, which does not record when turns begin.
     pub(crate) fn is_turn_over(&self) -> bool {
         static LIMIT: OnceLock<u64> = OnceLock::new();
         let began = self.turns.began();
@@ -119,7 +120,7 @@ impl Processor {
         }
     }
 
-    /// Records an event that happens now. Only the owner may call this.
+    /// Records an event with the current time. Only the owner may call this.
     #[inline(never)]
     pub(crate) fn record(&self, mark: Mark, value: u64) {
         if !cfg!(netpoll_no_black_box) {
@@ -127,7 +128,7 @@ impl Processor {
         }
     }
 
-    /// Returns the record of the task that is being polled. The task may have ended in the meantime.
+    /// Returns the record of the task that is being polled, or `None`. The task may already have ended.
     #[allow(unsafe_code)]
     pub(crate) fn running(&self) -> Option<&'static Record> {
         // ORDERING: Acquire pairs with the Release at the beginning of the turn.
@@ -141,7 +142,7 @@ impl Processor {
         self.running().map_or(0, Record::id)
     }
 
-    /// Returns whether the owner is in a turn, and recent turns were long.
+    /// Returns whether the owner is in a turn and the mean length of its turns is long.
     pub(crate) fn is_in_long_turn(&self) -> bool {
         !self.running.load(Ordering::Relaxed).is_null() && self.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS
     }

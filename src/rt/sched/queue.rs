@@ -1,45 +1,47 @@
 //! [`RunQueue`]: the run queue of one processor.
 //!
-//! It has four parts, from the front to the back. Only the owner pushes; all threads take.
-//! * The *next* slot, for a task that the running task has woken, because its data is in the cache.
+//! It has four parts, listed here from the front to the back. Only the owner pushes items; any thread may
+//! take them.
+//! * The *next* slot, for a task that the running task has woken and whose data is likely in the cache.
 //! * A ring of [`RING`] items.
 //! * An unbounded overflow list, which is FIFO.
 //! * The *aside* slot, for a task that has used up its turn.
 //!
 //! # The aside slot
-//! A task that has used up its turn stays there until the next poll has woken other tasks, which
-//! are pushed in front of it. Then [`settle`](RunQueue::settle) appends it. So a connection that
-//! always has data does not run before one whose event arrived during its turn. The task is
-//! overtaken only by the tasks of one poll, because it is appended before the next one.
+//! A task that has used up its turn stays there until the next poll has woken other tasks, which are
+//! queued in front of it. Then [`settle`](RunQueue::settle) appends it. So the task of a connection that
+//! always has data does not run before a task whose event arrived during its turn. Only the tasks that one
+//! poll wakes can overtake it, because it is appended before the next poll.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,
 //!   `next_slot_against_thief`, `aside_slot_against_thief`).
-//! * Q2 — apart from the slots and from theft, the order is FIFO: while the overflow list is not
-//!   empty, new items go to its end. No item goes to another queue because this one is full.
-//! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief's copy
-//!   counts only if `head` has not moved since the copy was made.
+//! * Q2 — the order is FIFO, except for the items of the two slots and for stolen items: while the overflow
+//!   list is not empty, new items go to its end. A full ring never moves items to another queue.
+//! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief uses its copies
+//!   only if `head` did not move while it made them.
 //!
 //! # Memory ordering
-//! The owner stores `tail` with Release, and thieves load it with Acquire, so they see the slots
-//! below `tail`. Owner and thieves move `head` by compare-and-swap with Release. The owner loads it
-//! with Acquire before it reuses a slot.
+//! The owner stores `tail` with Release, and thieves load it with Acquire, so they see the items in the
+//! slots below `tail`. The owner and the thieves advance `head` by compare-and-swap with Release. The
+//! owner loads it with Acquire before it reuses a slot.
 //!
 //! # Compared with Go (runtime/proc.go)
-//! The ring has the same size, 256. Go moves half of a full ring to the global queue under the
-//! scheduler's lock; here the overflow list belongs to the processor. In Go a task in the next
-//! slot inherits the time slice. Here the worker uses the ring after three turns from the next slot.
+//! The ring has the same size, 256. When the ring is full, Go moves half of it to the global queue under
+//! the scheduler's lock; here, each processor has its own overflow list. In Go, a goroutine in the next
+//! slot inherits the time slice. Here, the worker takes an item from the ring after three consecutive
+//! turns from the next slot.
 
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, MODEL, Mutex, Ordering, injected_bug};
 
-/// The number of slots of a ring, equal to the maximum number of events in a batch.
+/// The number of slots in the ring, equal to the maximum number of events in a batch.
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
-/// The maximum number of items that are moved to a ring at a time.
+/// The maximum number of items that one call moves to a ring.
 const BATCH: usize = RING / 2;
-/// The maximum capacity, in items, that an empty overflow list keeps.
+/// The maximum capacity, in items, of an empty overflow list. If it is larger, the memory is freed.
 const ROOM_MAX: usize = 16 * RING;
 
 /// A runnable task as a raw pointer. The thread that takes it out of a queue owns it.
@@ -79,7 +81,8 @@ impl RunQueue {
         }
     }
 
-    /// Returns the approximate number of items; exact for the owner if no thread steals.
+    /// Returns the number of items. The number is exact only if the owner calls this and no thread steals
+    /// at the same time.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         let ring = self.tail.load(Ordering::Relaxed).wrapping_sub(self.head.load(Ordering::Relaxed));
@@ -90,25 +93,25 @@ impl RunQueue {
         ring + self.overflow_len.load(Ordering::Relaxed) + slots[0] + slots[1]
     }
 
-    /// Returns the position at which the next item is appended, for
-    /// [`has_passed`](RunQueue::has_passed). Owner only.
+    /// Returns the position at which the next item will be appended, for
+    /// [`has_passed`](RunQueue::has_passed). Only the owner may call this.
     pub(crate) fn end(&self) -> u32 {
         self.tail.load(Ordering::Relaxed).wrapping_add(self.overflow_len.load(Ordering::Relaxed) as u32)
     }
 
-    /// Returns whether all items before the position `place` were taken. Approximate if thieves
-    /// took items of the overflow list.
+    /// Returns whether all items before the position `place` have been taken. The result may be wrong if
+    /// thieves took items of the overflow list.
     pub(crate) fn has_passed(&self, place: u32) -> bool {
         self.head.load(Ordering::Relaxed).wrapping_sub(place) as i32 >= 0
     }
 
-    /// Appends an item. Owner only.
+    /// Appends an item. Only the owner may call this.
     #[inline]
     pub(crate) fn push(&self, item: Item) {
         // ORDERING: Relaxed: only the owner stores `tail`.
         let tail = self.tail.load(Ordering::Relaxed);
-        // ORDERING: Acquire pairs with the thieves' Release: they have read the slots that `head`
-        // has passed (Q3).
+        // ORDERING: Acquire pairs with the thieves' Release, so they have finished reading the slots that
+        // `head` has passed (Q3).
         let head = self.head.load(Ordering::Acquire);
         if tail.wrapping_sub(head) as usize == RING || self.overflow_len.load(Ordering::Relaxed) != 0 {
             return self.push_overflow(item);
@@ -126,17 +129,18 @@ impl RunQueue {
         self.overflow_len.store(overflow.len(), Ordering::Relaxed);
     }
 
-    /// Puts an item into the next slot; the previous item of the slot is appended. Owner only.
+    /// Puts an item into the next slot, and appends the previous item of the slot. Only the owner may call
+    /// this.
     #[inline]
     pub(crate) fn push_next(&self, item: Item) {
-        // ORDERING: AcqRel: the item's data travels with the pointer, to the owner or to a thief.
+        // ORDERING: AcqRel: the swap that takes the pointer out must also see the data of the item.
         let old = self.next.swap(item.as_ptr(), Ordering::AcqRel);
         if let Some(old) = NonNull::new(old) {
             self.push(old);
         }
     }
 
-    /// Takes the item of the next slot. Any thread may call it.
+    /// Takes the item of the next slot. Any thread may call this.
     #[inline]
     pub(crate) fn pop_next(&self) -> Option<Item> {
         if self.next.load(Ordering::Relaxed).is_null() {
@@ -150,7 +154,8 @@ impl RunQueue {
         NonNull::new(self.next.swap(ptr::null_mut(), Ordering::AcqRel))
     }
 
-    /// Puts an item into the aside slot; the previous item of the slot is appended. Owner only.
+    /// Puts an item into the aside slot, and appends the previous item of the slot. Only the owner may call
+    /// this.
     pub(crate) fn push_aside(&self, item: Item) {
         // ORDERING: AcqRel, as in `push_next`.
         let old = self.aside.swap(item.as_ptr(), Ordering::AcqRel);
@@ -164,7 +169,7 @@ impl RunQueue {
         !self.aside.load(Ordering::Relaxed).is_null()
     }
 
-    /// Takes the item of the aside slot. Any thread may call it.
+    /// Takes the item of the aside slot. Any thread may call this.
     pub(crate) fn pop_aside(&self) -> Option<Item> {
         if !self.has_aside() {
             return None;
@@ -178,14 +183,15 @@ impl RunQueue {
         NonNull::new(self.aside.swap(ptr::null_mut(), Ordering::AcqRel))
     }
 
-    /// Appends the item of the aside slot. Owner only.
+    /// Appends the item of the aside slot. Only the owner may call this.
     pub(crate) fn settle(&self) {
         if let Some(item) = self.pop_aside() {
             self.push(item);
         }
     }
 
-    /// Takes the oldest item. Owner only.
+    /// Takes the oldest item of the ring or, if the ring is empty, of the overflow list. Only the owner may
+    /// call this.
     #[inline]
     pub(crate) fn pop(&self) -> Option<Item> {
         loop {
@@ -193,8 +199,7 @@ impl RunQueue {
             let tail = self.tail.load(Ordering::Relaxed);
             while head != tail {
                 let item = self.ring[head as usize % RING].load(Ordering::Relaxed);
-                // ORDERING: Release, as thieves do, so that the owner's own later `push` reuses the
-                // slot after this read.
+                // ORDERING: AcqRel, as in `steal`: the slot is read before a later `push` reuses it.
                 match self.head.compare_exchange_weak(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire) {
                     Ok(_) => return NonNull::new(item),
                     Err(now) => head = now,
@@ -206,8 +211,8 @@ impl RunQueue {
         }
     }
 
-    /// Moves items from the front of the overflow list into the empty ring. Returns false if
-    /// thieves have emptied the list.
+    /// Moves items from the front of the overflow list to the empty ring. Returns false if thieves have
+    /// emptied the list.
     #[cold]
     fn refill(&self) -> bool {
         let mut overflow = self.overflow.lock();
@@ -223,9 +228,9 @@ impl RunQueue {
         count > 0
     }
 
-    /// Moves half of the ring or, if it is empty, of the overflow list to `thief`, which belongs to
-    /// the calling thread and has an empty ring. Returns the youngest of these items, to be run at
-    /// once.
+    /// Takes half of the items of the ring or, if it is empty, of the overflow list. Returns the youngest of
+    /// them, which the caller runs immediately, and moves the others to `thief`. The queue `thief` must
+    /// belong to the calling thread and have an empty ring.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         let start = thief.tail.load(Ordering::Relaxed);
         let mut head = self.head.load(Ordering::Acquire);
@@ -250,7 +255,7 @@ impl RunQueue {
                 self.head.store(head.wrapping_add(count), Ordering::Release);
                 break count;
             }
-            // ORDERING: Release: the copies are read before the owner may reuse the slots (Q3).
+            // ORDERING: Release: the slots are read before the owner can reuse them (Q3).
             match self.head.compare_exchange(head, head.wrapping_add(count), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break count,
                 Err(now) => head = now,
@@ -278,9 +283,9 @@ impl RunQueue {
         Some(last.0)
     }
 
-    /// Takes items until it has at least `least` or the queue is empty. It may take more, because
-    /// it steals several at a time. Any thread may call it. Items that the owner pushes meanwhile
-    /// may remain.
+    /// Takes items until it has at least `least` of them or the queue is empty. It may take more, because it
+    /// steals several at a time. Items that the owner pushes at the same time may remain. Any thread may call
+    /// this.
     pub(crate) fn take(&self, least: usize) -> Vec<Item> {
         let (thief, mut taken) = (RunQueue::new(), Vec::new());
         while taken.len() < least
@@ -292,20 +297,20 @@ impl RunQueue {
         taken
     }
 
-    /// Takes the item of the next slot or the aside slot, from a queue whose owner is stuck. Any
-    /// thread may call it.
+    /// Takes the item of the next slot or, if that is empty, of the aside slot, from a queue whose owner is
+    /// stuck. Any thread may call this.
     pub(crate) fn pop_slots(&self) -> Option<Item> {
         self.pop_next().or_else(|| self.pop_aside())
     }
 
-    /// Takes all items. Owner only.
+    /// Takes all items. Only the owner may call this.
     pub(crate) fn drain(&self) -> impl Iterator<Item = Item> + '_ {
         std::iter::from_fn(|| self.pop_next().or_else(|| self.pop()).or_else(|| self.pop_aside()))
     }
 }
 
-/// Frees the memory of a list that is empty and was long. Without this, each list would keep the
-/// memory of its longest backlog.
+/// Frees the memory of an empty list whose capacity exceeds [`ROOM_MAX`]. Without this, each list would
+/// keep the memory of its longest backlog.
 pub(super) fn release_room(list: &mut VecDeque<SendItem>) {
     if list.is_empty() && list.capacity() > ROOM_MAX {
         *list = VecDeque::new();
@@ -393,7 +398,7 @@ mod tests {
     #[test]
     fn item_set_aside_is_overtaken_by_the_items_pushed_before_it_settles() {
         let queue = RunQueue::new();
-        // Both with an empty overflow list and with a full ring.
+        // With an empty overflow list, a full ring, and a long overflow list.
         for older in [0, 1, RING - 1, RING, RING + 1, 1000, 10_000] {
             (0..older).for_each(|number| queue.push(item(number)));
             queue.push_aside(item(older + 2));

@@ -3,16 +3,19 @@
 //! Sources of work, in order: the root future of `block_on`, if it was woken; the control lane
 //! ([`lanes`](super::lanes)), within its share; the next slot (a few turns in a row at most); the
 //! processor's own queue; the shared queue (it comes first after each reading of the clock, so at
-//! least every 17th turn); tasks of other processors, if they are worth the move. Timers run when the
-//! clock is read and before a sleep. Without work the thread sleeps: in epoll if its shard of the
-//! poller is free, otherwise at rest.
+//! least every 17th turn); tasks stolen from other processors, if they are worth the move. Timers run
+//! when the clock is read and before a sleep.
+//!
+//! A thread without work takes the role of polling its shard and *sleeps* in epoll; it keeps its
+//! processor. If another thread has the role, it gives its processor back and *rests*: it waits on the
+//! idle list, without a role, until it is woken (see [`resting`](super::resting)).
 //!
 //! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second one.
 //!
 //! # Invariants
 //! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
 //! * R1 (`runtime.rs`) — `awake` is decremented before the last check of the queues, and
-//!   incremented before anything is run.
+//!   incremented before the thread runs anything.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -39,32 +42,30 @@ use crate::rt::unsent;
 use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, Ordering};
 
-/// The maximum number of consecutive turns for tasks that the running one woke, before older ones
-/// run.
+/// The maximum number of consecutive turns from the next slot. After them, the oldest queued task runs.
 const NEXT_MAX: u32 = 3;
-/// After this many consecutive sleeps whose events woke no task, a thread in `block_on` may have
-/// the role.
+/// After this many consecutive sleeps without a turn in between, the workers count as lonely, and a
+/// thread in `block_on` may ask for the role of polling.
 const LONELY: u32 = 4;
-/// The maximum number of polls in a row while batches are full, with control tasks.
+/// The maximum number of consecutive polls while control tasks exist and each batch is full.
 const POLLS_MAX: u32 = 8;
-/// The pause of a worker without work in a process that has no descriptor left for an epoll
-/// instance.
+/// The pause of a thread without work if no descriptor is available for an epoll instance.
 const NO_POLLER: Duration = Duration::from_millis(10);
 
-/// Why the loop was left.
+/// The reason why the loop was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// The root future was woken. The thread still owns the processor.
     Root,
-    /// The thread gave the processor back. A worker is listed as resting.
+    /// The thread gave the processor back. If it is a worker, it is on the idle list.
     Resting,
     /// A nested `block_on` gave the processor away.
     Lost,
-    /// The epoch ended. The thread gave the processor up.
+    /// The epoch ended, and the thread gave the processor up.
     Stopped,
 }
 
-/// The state of the loop, in addition to a processor.
+/// The state of a thread's loop that does not belong to the processor.
 pub(crate) struct Core {
     polling: Polling,
     tick: u32,
@@ -73,9 +74,9 @@ pub(crate) struct Core {
     shared_at: u32,
     pacing: Pacing,
     account: Account,
-    /// The processor's polls at the last sleep, and the number of consecutive sleeps that ended
-    /// without a turn.
+    /// The number of turns that the processor had completed at the last sleep.
     slept_at: u64,
+    /// The number of consecutive sleeps without a turn in between.
     lonely: u32,
 }
 
@@ -99,8 +100,8 @@ impl Core {
         }
     }
 
-    /// Runs tasks until there is a reason to leave. `sleeper` is that of a worker; `root` is that
-    /// of a thread in `block_on`.
+    /// Runs tasks until there is a reason to leave the loop. `sleeper` is `Some` for a worker, and `root`
+    /// for a thread in `block_on`.
     pub(crate) fn run(
         &mut self,
         processor: &'static Processor,
@@ -109,8 +110,8 @@ impl Core {
         epoch: u32,
     ) -> Exit {
         let runtime = runtime();
-        // A root future that is woken when it returns has yielded: queued tasks go first.
-        // (Otherwise the root future goes first.)
+        // A root future that is already woken when its poll returns has yielded, so the queued tasks run
+        // first. If it is woken later, it runs before them.
         let mut owed = if root.is_some_and(Root::is_woken) { processor.queue.len().clamp(1, RING) } else { 0 };
         loop {
             if runtime.epoch() != epoch {
@@ -152,8 +153,8 @@ impl Core {
     fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
         self.polling.forget_instances();
-        // From here on a scheduled task is queued by its own epoch: one of the new epoch is queued
-        // there, others are cancelled.
+        // From here on, scheduling depends on the epoch of the task: a task of the new epoch is queued,
+        // and any other is cancelled.
         context::set_processor(None);
         let items: Vec<_> = processor.queue.drain().collect();
         items.into_iter().map(take_item).for_each(|runnable| runtime.inject(runnable));
@@ -191,7 +192,8 @@ impl Core {
         processor.queue.pop()
     }
 
-    /// Returns a task of the shared queue, and takes those that are queued behind stuck ones.
+    /// Returns a task of the shared queue. First moves tasks that are queued behind stuck ones to this
+    /// processor's queue.
     fn next_shared(&self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
         if runtime.sysmon.stuck() > 0 {
             take_from_stuck(runtime, processor);
@@ -225,9 +227,9 @@ impl Core {
             })
     }
 
-    /// Runs one turn of a control task, unless others precede it, and then returns `None`. Returns false
-    /// if the turn gave the processor away. `is_due` tells whether the turn takes the place of one that
-    /// would check the shared queue first.
+    /// Runs one turn of a control task, and returns whether the thread still owns the processor. Returns
+    /// `None` without running one if ordinary tasks must run first, or if the lane is empty. `is_due` is
+    /// whether this turn would otherwise check the shared queue first.
     #[cold]
     #[inline(never)]
     fn control_turn(
@@ -263,14 +265,14 @@ impl Core {
         Some(kept)
     }
 
-    /// Runs one turn of one task. Returns false if it gave the processor away.
+    /// Runs one turn of a task. Returns false if the turn gave the processor away.
     #[allow(unsafe_code)]
     #[inline(always)]
     fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) -> bool {
         // SAFETY: the item was just taken out of a queue and is used once, here.
         let runnable = unsafe { from_item(item) };
         if runnable.metadata().epoch_word() != epoch && !is_control_of(&runnable, epoch) {
-            // Its epoch is over, or this thread is late and has taken a task of the next one.
+            // The task's epoch is over, or this thread's is and the task belongs to the next one.
             runtime.inject(runnable);
             return owns_processor();
         }
@@ -280,14 +282,14 @@ impl Core {
         let own = item.as_ptr().cast_const();
         self.pacing.begin_turn();
         begin_turn(processor, record);
-        // The future's own panics are kept by its task; what is left are panics of destructors.
+        // The task catches the panics of its future. Only panics of destructors arrive here.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_turn(data, own, || runnable.run()))) {
             drop_payload(payload);
             runtime.panics.add(1);
         }
         unsent::flush();
         if !owns_processor() {
-            // The wait was not part of the turn.
+            // The time since the last reading includes the wait in the nested `block_on`.
             self.pacing.forget_reading();
             return false;
         }
@@ -299,8 +301,8 @@ impl Core {
         true
     }
 
-    /// Called when the clock is to be read: runs timers, polls if a poll is due, and wakes a helper
-    /// if it is worthwhile. Returns false if a waker gave the processor away.
+    /// Reads the clock, runs due timers, polls if a poll is due, and wakes a second worker if the queued
+    /// tasks are worth it. Returns false if a waker gave the processor away.
     #[cold]
     fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> bool {
         let (now, turn) = self.pacing.read(processor, self.tick);
@@ -327,12 +329,12 @@ impl Core {
         }
         let is_owned = owns_processor();
         if is_owned {
-            // Behind the tasks that timers and the poll have woken.
+            // Behind the tasks that the timers and the poll have woken.
             processor.queue.settle();
-            // One of them is this thread's own.
+            // This thread runs one of the tasks itself.
             maybe_wake_helper(runtime, processor, (processor.queue.len() + runtime.injected()).saturating_sub(1));
             if turn > LONG_NANOS && !runtime.driver.roles.are_taken() {
-                // A thread in `block_on` need not wait for the end of such turns.
+                // A thread in `block_on` can poll, so that events do not wait for the end of long turns.
                 let others = runtime.processors().filter(|other| other.id != processor.id && other.is_in_long_turn());
                 if runtime.awake.count() <= others.count() + 1 {
                     runtime.nudge_root();
@@ -342,8 +344,8 @@ impl Core {
         is_owned
     }
 
-    /// Takes available events, without waiting. Tasks that they wake go behind all queued ones, but
-    /// before one that has just used up its turn. Returns whether there may be more events.
+    /// Takes available events without waiting, and wakes their tasks. These are queued behind all others
+    /// except the one in the aside slot. Returns whether there may be more events.
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) -> bool {
         let shards = runtime.driver.roles.take_to_look(home, now);
         let mut is_full = false;
@@ -359,8 +361,8 @@ impl Core {
         is_full
     }
 
-    /// Polls until a batch is not full, [`POLLS_MAX`] times at most: the event of a control task may be
-    /// behind many others.
+    /// Polls until a batch is not full, at most [`POLLS_MAX`] times, because the event of a control task
+    /// may be behind many others.
     #[cold]
     fn poll_all(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) {
         for _ in 0..POLLS_MAX {
@@ -370,8 +372,8 @@ impl Core {
         }
     }
 
-    /// Called when there is nothing to run. Sleeps in epoll, or gives the processor back. Returns
-    /// why the loop must be left, if it must.
+    /// Called when there is nothing to run. Sleeps in epoll or gives the processor back. Returns the
+    /// reason if the loop must be left.
     fn idle(
         &mut self,
         runtime: &'static Runtime,
@@ -395,8 +397,8 @@ impl Core {
         {
             return Some(Exit::Resting);
         }
-        // ORDERING: SeqCst: announced and decremented, then one more check; see `ensure_worker` and
-        // the documentation of the role.
+        // ORDERING: SeqCst: the sleep is announced and `awake` decremented before the last check; see
+        // `ensure_worker` and the documentation of the role.
         let falls_asleep = || {
             runtime.awake.down(epoch);
             runtime.injected() > 0
@@ -428,21 +430,22 @@ impl Core {
                 processor.record(Mark::Timers, self.polling.wakers.len() as u64);
                 self.polling.wake_all(runtime);
             }
-            // Try again in a while: a descriptor may be free then.
+            // A descriptor may be free after a while.
             Slept::NoPoller => std::thread::sleep(NO_POLLER),
         }
         (!owns_processor()).then_some(Exit::Lost)
     }
 }
 
-/// Returns whether the task is a control task of `epoch`.
+/// Returns whether `runnable` belongs to `epoch`, for a task whose epoch word is not `epoch`. Such a task
+/// is a control task.
 #[cold]
 fn is_control_of(runnable: &Runnable<TaskData>, epoch: u32) -> bool {
     runnable.metadata().epoch() == epoch
 }
 
-/// Takes half of the tasks that are queued behind each stuck one. A thread without work steals them;
-/// one that always has work of its own, such as tasks that yield without end, takes them here.
+/// Takes half of the tasks that are queued behind each stuck one. A thread without work steals them in
+/// [`search`](Core::search); a thread whose own tasks yield forever never gets there.
 #[cold]
 fn take_from_stuck(runtime: &'static Runtime, processor: &'static Processor) {
     let others = runtime.processors().filter(|other| other.id != processor.id);
@@ -457,13 +460,13 @@ fn take_from_stuck(runtime: &'static Runtime, processor: &'static Processor) {
 }
 
 /// Returns whether this thread still owns its processor. A `block_on` in a task, a waker or a
-/// destructor gives it away, so this must be checked after any of them has run, before the
-/// processor is used again.
+/// destructor gives it away. The caller must therefore check after any of them has run, before it uses
+/// the processor again.
 fn owns_processor() -> bool {
     context::processor().is_some()
 }
 
-/// Marks the beginning of a turn: sysmon sees which task runs, and the task gets its budget.
+/// Marks the beginning of a turn, so that sysmon sees which task runs, and refills the budget.
 #[inline]
 fn begin_turn(processor: &'static Processor, record: &'static Record) {
     let ticks = ticks::ticks();
@@ -471,7 +474,7 @@ fn begin_turn(processor: &'static Processor, record: &'static Record) {
     record.begin_poll(ticks);
 }
 
-/// Marks the beginning of a turn whose poll is recorded by the caller.
+/// Marks the beginning of a turn, as [`begin_turn`] does. The caller records the poll.
 #[inline]
 pub(crate) fn mark_turn(processor: &'static Processor, record: &'static Record, ticks: u64) {
     processor.budget.store(BUDGET, Ordering::Relaxed);
@@ -488,7 +491,7 @@ pub(crate) fn end_turn(processor: &Processor) {
     context::record_calls_at(CallPlace::NONE);
 }
 
-/// The main function of a worker thread, starting with its first processor.
+/// The main function of a worker thread, which owns `first` at the beginning.
 pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Processor) {
     let sleeper = Arc::new(Sleeper::new());
     let mut core = Core::new();
@@ -516,7 +519,7 @@ mod tests {
         processor
     }
 
-    /// Runs `test` on a thread that owns `processor`, so that tasks that it spawns stay there.
+    /// Runs `test` on a thread that owns `processor`, so that tasks that `test` spawns stay in its queue.
     fn on<T: Send>(processor: &'static Processor, test: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -548,7 +551,7 @@ mod tests {
         assert_eq!(taken, [3, 4, 14, 18]);
     }
 
-    /// A turn that used much of its budget was a long one: the clock is read after it.
+    /// A turn that used much of its budget may have been long, so the clock is read after it.
     #[test]
     fn clock_is_read_after_a_long_turn() {
         let (mut core, processor) = (Core::new(), processor(1000));
@@ -604,10 +607,10 @@ mod tests {
         on(processor, || {
             let spawner = crate::task::spawn(async { drop(crate::task::spawn(async { 7 })) });
             let yielder = crate::task::spawn(crate::task::yield_now());
-            assert!(processor.queue.pop_next().is_none(), "no task has woken them");
+            assert!(processor.queue.pop_next().is_none(), "no running task has spawned or woken them");
             turn();
             assert!(spawner.is_finished());
-            processor.queue.push(processor.queue.pop_next().expect("the one that it spawned"));
+            processor.queue.push(processor.queue.pop_next().expect("the spawned task"));
             turn();
             assert!(!yielder.is_finished() && processor.queue.pop_next().is_none());
             turn();
