@@ -1,14 +1,13 @@
 //! [`Awake`]: the number of threads that own a processor and are neither parked nor asleep in
 //! epoll.
 //!
-//! The count belongs to an epoch. A thread that a shutdown left behind in a task decrements it when
-//! the task returns, possibly in the next epoch. There the thread was never counted, so the decrement
-//! has no effect.
+//! The count belongs to an epoch. A thread that is still in a task when the runtime has been shut down
+//! decrements the count when the task returns, possibly in the next epoch. That epoch has not counted the
+//! thread, so the decrement has no effect.
 //!
 //! # Memory ordering
-//! All changes and `count` are SeqCst: a thread that goes to sleep decrements the count and then
-//! looks for work; a thread that brings work publishes it and then reads the count (R1 of
-//! `runtime.rs`).
+//! All accesses are SeqCst: a thread that goes to sleep decrements the count and then looks for work; a thread
+//! that has work publishes it and then reads the count (R1 of `runtime.rs`).
 
 use crate::sync::{AtomicU64, Ordering, const_fn};
 

@@ -1,17 +1,17 @@
 //! [`Batch`]: the wakers of one poll, which another thread can take over.
 //!
-//! A poll takes the wakers of all its events and due timers out of their slots. From then on, only
-//! the batch has them: a close, a deadline or a shutdown finds no waiter in the slots. A waker is
-//! user code and may block, so another thread must be able to call the others.
+//! A poll takes the wakers of all its events and due timers out of the wait slots and lists. From then on,
+//! only the batch has them, and a close, a deadline or a shutdown finds no waiter. A waker is user code and
+//! may block, so another thread must be able to call the remaining ones.
 //!
 //! # States
-//! *empty* → filled by its owner → the owner takes one waker after the other, in order → *empty*.
-//! Or another thread takes the rest at once (sysmon, if the number of wakers is the same at two
-//! consecutive checks, or a shutdown) → *empty*.
+//! *empty* → *filled* by its owner → the owner takes one waker after the other, in order → *empty*. Instead,
+//! another thread may take all remaining wakers: sysmon, if their number is the same at two consecutive
+//! checks, or a shutdown.
 //!
 //! # Invariants
 //! * T1 — each waker is called once, by the owner or by the thread that took the rest.
-//! * T2 — the only waker of a batch is called directly, because no other waker waits behind it.
+//! * T2 — a single waker is called directly, without a batch, because no other waker waits behind it.
 //!
 //! # Memory ordering
 //! `left` decides which thread takes a waker. The owner's Release publishes the slots; the swap that
@@ -46,11 +46,12 @@ struct Slots {
 }
 
 impl Slots {
-    /// Moves the waker `at` out of its slot. The caller must have taken it by a change of `left`.
+    /// Moves the waker with the index `at` out of its slot. The caller must have taken it by a change of
+    /// `left`.
     fn waker(self, at: usize) -> Waker {
         // SAFETY: the slot is within the allocation.
         let slot = unsafe { self.first.add(at) };
-        // SAFETY: it has a waker, which `left` gave to this thread alone.
+        // SAFETY: the slot has a waker, which the change of `left` gave to this thread alone.
         unsafe { slot.read() }
     }
 }
@@ -71,20 +72,20 @@ impl Batch {
         }
     }
 
-    /// Calls `wakers` in order, except those that another thread takes. Returns the number of
-    /// wakers. Only the owner may call this, one call at a time.
+    /// Calls `wakers` in order, until another thread takes the remaining ones. Returns the number of
+    /// `wakers`. Only the owner may call this, and not while another call is in progress.
     pub(crate) fn call(&self, wakers: &mut Wakers) -> usize {
         let (first, rest) = wakers.parts();
         let Some(first) = first.take() else { return 0 };
         let (own, len) = (Slots { first: rest.as_ptr(), len: rest.len() }, rest.len());
-        // SAFETY: zero is within the capacity. The wakers are moved out of the slots, each once, by
-        // the loop below or by `take`. Until then nothing else uses the vector, so its allocation
-        // stays.
+        // SAFETY: zero is within the capacity. The loop below or `take` moves each waker out of its slot
+        // once. Until then, nothing else uses the vector, so its allocation remains.
         unsafe { rest.set_len(0) };
-        // SAFETY: no thread reads the slots: `left` is 0, and a `take` that found more has ended.
+        // SAFETY: no thread reads the slots, because `left` is 0, and the last `take` that found wakers has
+        // returned.
         self.slots.with_mut(|slots| unsafe { *slots = own });
-        // ORDERING: Release publishes the slots; pairs with the swap of `take`. A store would
-        // suffice, but loom does not order it against that swap.
+        // ORDERING: Release publishes the slots and pairs with the swap in `take`. A store would suffice, but
+        // loom does not order a store against that swap.
         let order = if injected_bug!("batch_is_not_published") { Ordering::Relaxed } else { Ordering::Release };
         self.left.swap(len, order);
         wake(first);
@@ -106,21 +107,21 @@ impl Batch {
     /// Moves the wakers that no thread has taken to `wakers`.
     pub(crate) fn take(&self, wakers: &mut Wakers) {
         let _taking = self.taking.lock();
-        // ORDERING: Acquire; pairs with the swap of `call`.
+        // ORDERING: Acquire pairs with the swap in `call`.
         let left = self.left.swap(0, Ordering::Acquire);
         if left == 0 {
             return;
         }
         // SAFETY: the owner fills the slots again only after it has locked `taking`.
         let slots = self.slots.with(|slots| unsafe { *slots });
-        // The swap gave the last slots to this thread.
+        // The swap gave the last `left` slots to this thread.
         wakers.extend((slots.len - left..slots.len).map(|at| slots.waker(at)));
     }
 
     /// Returns whether wakers are left, and whether their number is the same as at the last check.
     /// Called by sysmon.
     pub(crate) fn check(&self) -> (bool, bool) {
-        // ORDERING: Relaxed: a hint. The swap of `take` decides.
+        // ORDERING: Relaxed: a hint. The swap in `take` decides.
         let left = self.left.load(Ordering::Relaxed);
         let seen = self.seen.swap(left, Ordering::Relaxed);
         (left > 0, left > 0 && left == seen)

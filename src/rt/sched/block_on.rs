@@ -1,31 +1,30 @@
 //! [`block_on`]: runs one future, the root future, on the calling thread.
 //!
-//! The progress of the root future does not depend on any task. The thread polls the root future
-//! when it was woken. When the thread would otherwise sleep, it polls the network and the timers if no
-//! worker does, and parks if one does. Spawned tasks run on workers, including tasks that the root
-//! future or a poll by this thread woke. So a server that serves one connection in `block_on` has no
-//! hop between threads. A server that spawns its connections has none either: the first event for a
-//! task wakes a worker, which polls from then on.
+//! The progress of the root future does not depend on any task. The thread polls the root future when it was
+//! woken. When it has nothing to do, it sleeps in epoll if no worker polls, and parks otherwise. Spawned tasks
+//! run on workers, including tasks that the root future or a poll by this thread has woken. So a server that
+//! serves one connection in `block_on` needs no switch between threads per request. Neither does a server that
+//! spawns a task per connection: the first event for a task wakes a worker, which polls from then on.
 //!
 //! # Which thread polls
-//! * If no worker is awake, this thread takes the roles of all free shards of the poller, right before
-//!   it sleeps (D2 of `driver.rs`).
+//! * If no worker is awake, this thread takes the roles of all free shards of the poller, just before it
+//!   sleeps (D2 of `driver.rs`).
 //! * If a worker polls and its events no longer wake tasks ([`Runtime::is_lonely`]), this thread
 //!   asks for the role. The worker then releases the role and rests.
 //! * If all awake workers are stuck in a turn, sysmon nudges this thread, which then polls.
 //!
-//! While this thread is in a long turn of its root future and no other thread polls, sysmon polls,
-//! and wakes a worker to continue.
+//! While this thread is in a long turn of its root future and no other thread polls, sysmon polls, and wakes
+//! a worker that polls from then on.
 //!
 //! # Inside a task or another `block_on`
 //! The same applies, but the thread first gives its processor away. Another thread then runs the queued
-//! tasks, and the rest of the task's turn continues without a processor. So any number of nested calls
-//! make progress, as long as the process may have that many threads.
+//! tasks, and the rest of the task's turn continues without a processor. So any number of nested calls make
+//! progress, as long as the system permits that many threads.
 //!
 //! # `Builder::block_on_runs_tasks`
-//! The thread takes a free processor, if there is one, and is a worker that gives priority to its root
-//! future. A task that blocks the thread delays the root future. The thread also runs tasks if sysmon
-//! could not be started, because then no other thread does.
+//! With this option, the thread takes a free processor, if there is one, and acts as a worker that gives
+//! priority to its root future. A task that blocks the thread delays the root future. Without the option, the
+//! thread runs tasks only if sysmon could not be started, because then no other thread does.
 //!
 //! # Cancellation
 //! If the root future panics, `Drop` releases everything that the thread holds.
@@ -78,14 +77,14 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
     #[cfg(feature = "sim")]
     assert!(
         !crate::sim::is_here(),
-        "`block_on` inside a simulation would stop its only thread: await the future, or use `sim::Host::run`"
+        "`block_on` inside a simulation would block its only thread: await the future, or use `sim::Host::run`"
     );
     #[cfg(feature = "sim")]
     if crate::sim::replaces_block_on() {
         return crate::sim::block_on(future);
     }
     let data = TaskData::new(Kind::Root, name, Lane::Normal, runtime().ensure_running(), Location::caller());
-    // Flushes the writes of the turn that makes this call and now waits.
+    // Flushes the gathered writes of the turn that makes this call, because that turn now waits.
     unsent::flush();
     let mut thread = Thread::enter(data.record());
     let waker = Waker::from(thread.root.clone());
@@ -120,7 +119,7 @@ struct Thread {
     /// Whether the thread is counted as blocked inside a task.
     is_blocked: bool,
     runs_tasks: bool,
-    /// The processor, if the thread runs tasks.
+    /// The processor that the thread has taken to run tasks.
     processor: Option<&'static Processor>,
     core: Option<Box<Core>>,
     polling: Option<Box<Polling>>,
@@ -196,8 +195,8 @@ impl Thread {
         if self.root.is_woken() { self.poll_between_turns() } else { self.wait() }
     }
 
-    /// Returns whether this thread must run tasks, because the runtime has no thread. A nested call does
-    /// not, because its thread must first finish its own task.
+    /// Returns whether this thread must run tasks, because the runtime has no threads. A nested call does not
+    /// run tasks, because its thread must first finish its own task.
     fn stands_in(&self) -> bool {
         !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
     }
@@ -228,7 +227,7 @@ impl Thread {
     /// Polls at most every [`POLL_EVERY_NANOS`]. Called while the root future keeps yielding, because
     /// the thread then never sleeps in epoll.
     fn poll_between_turns(&mut self) {
-        // The epoch is read first: the runtime was running in it.
+        // The epoch is read before the check that the runtime is running, so the runtime was running in it.
         let (now, epoch) = (clock::now(), self.runtime.epoch());
         if now.saturating_sub(self.polled_at) < POLL_EVERY_NANOS || !self.runtime.is_running() {
             return;
@@ -240,7 +239,7 @@ impl Thread {
         polling.wake_all(self.runtime);
     }
 
-    /// Sleeps in epoll if no other thread polls; otherwise parks.
+    /// Sleeps in epoll if no other thread polls, and parks otherwise.
     fn wait(&mut self) {
         if self.runtime.is_stopping() {
             return self.wait_in_shutdown();
@@ -283,8 +282,8 @@ impl Thread {
         }
     }
 
-    /// Waits in a runtime that is shutting down. Runs the timers, because in a destructor this may be
-    /// the thread that shuts down, which would otherwise run them.
+    /// Waits while the runtime is shutting down. Runs the timers, because `block_on` may have been called in a
+    /// destructor on the thread that shuts the runtime down and would otherwise run them.
     #[cold]
     fn wait_in_shutdown(&mut self) {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
@@ -293,8 +292,9 @@ impl Thread {
         self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
     }
 
-    /// Waits while the system refuses to start sysmon: polls, and returns to try again. The thread may
-    /// be the previous sysmon, which waits here for tasks that need another worker.
+    /// Waits while the system refuses to start sysmon: polls once, parks for at most 10 ms, and returns, so
+    /// that the caller tries again. The thread may be the previous sysmon, which waits for tasks that need
+    /// another worker.
     #[cold]
     fn wait_without_sysmon(&mut self) {
         let (epoch, now) = (self.runtime.epoch(), clock::now());
@@ -316,7 +316,7 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // Needed after a panic of the root future.
+        // The writes have not been flushed yet if the root future has panicked.
         unsent::flush();
         if self.has_asked {
             self.settle_wish();

@@ -4,16 +4,16 @@
 //! Look-ups have separate threads, so that a program whose other calls occupy all of their threads can
 //! still resolve names: the deadline of a dial must not depend on those calls. Go also limits look-ups
 //! separately from other blocked threads. Closes of sockets for which SO_LINGER is set have separate
-//! threads for the same reason: the peer waits for the FIN.
+//! threads for the same reason, because the peer waits for the FIN.
 //!
-//! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is an ordinary
-//! task whose single poll makes the call. So it is awaited and panics like any other task, and can be
-//! cancelled before it starts.
+//! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is an ordinary task
+//! with a single poll, which makes the call. So it can be awaited, its panics are handled as those of other
+//! tasks, and it can be cancelled before it starts.
 //!
 //! # Invariants
 //! * P1 — a pool has at most `blocking_threads` threads per epoch. Further calls are queued.
-//! * P2 — for each queued call there is a thread that will run it. If the system refuses to create
-//!   threads, see `shortage.rs`.
+//! * P2 — for each queued call there is a thread that will run it, unless the system refuses to create
+//!   threads (see `shortage.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -37,8 +37,8 @@ impl Runtime {
         let epoch = runnable.metadata().epoch();
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
-        // Checked under the lock: a shutdown advances the epoch before it empties the queue, and
-        // would miss calls that are queued later.
+        // The epoch is checked under the lock. A shutdown advances the epoch before it empties the queue, so
+        // calls of the old epoch are not queued afterwards.
         if self.epoch() != epoch {
             drop(state);
             return discard(runnable);
@@ -73,12 +73,12 @@ impl Runtime {
         self.refused();
     }
 
-    /// Called after the system has refused to create threads: tries again for calls that no thread will
-    /// run. If the refusal `lasts`, runs them as tasks.
+    /// Tries again to start threads for the calls that no thread will run. If the refusal to create threads
+    /// `lasts`, queues these calls as tasks. Called after a refusal.
     pub(crate) fn ensure_pool_thread(&'static self, pool: &'static Pool, lasts: bool) {
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
-        // Read under the lock: a thread of an epoch that is over would stay counted.
+        // The epoch is read under the lock. Otherwise a thread of an epoch that is over might stay counted.
         let epoch = self.epoch();
         let free = state.free;
         if state.queue.len() <= free || state.threads >= bound {

@@ -1,13 +1,13 @@
 //! [`EventRing`]: the last events of one thread between its turns, for the black box.
 //!
-//! The ring has entries of two words. The owner appends events and overwrites old ones. Other threads
-//! read the ring at any time, without stopping the owner. Turns are recorded in a
+//! The ring has entries of two words. The owner appends events and overwrites the oldest ones. Other threads
+//! can read the ring at any time, without stopping the owner. Turns are recorded in a
 //! [`TurnRing`](super::turn_ring::TurnRing).
 //!
 //! # Memory ordering
-//! `end` is stored after the words that it covers. Words are stored with Release and loaded with
-//! Acquire. So a reader that finds a new word in place of an old one also finds the `end` that was
-//! stored before it, and drops all entries that may have been overwritten by then (model
+//! `end`, the number of events, is stored after the words of an event. Words are stored with Release and loaded
+//! with Acquire. So a reader that finds a new word in place of an old one also finds the `end` that was stored
+//! before it, and drops all entries that may have been overwritten in the meantime (model
 //! `event_ring_reader_against_owner`).
 
 use crate::sync::{AtomicU64, MODEL, Ordering, injected_bug};
@@ -20,7 +20,7 @@ const MARK_BITS: u32 = 4;
 /// The mask of a time stamp, which has 60 bits.
 const TICKS_MASK: u64 = u64::MAX >> MARK_BITS;
 
-/// The kind of an event. The comments have the meaning of its value in parentheses.
+/// The kind of an event. In the comments, the meaning of the event's value is in parentheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// The thread goes to sleep in the poller.
@@ -33,8 +33,7 @@ pub(crate) enum Mark {
     Timers,
     /// The thread gives its processor back, because there is no work.
     Rest,
-    /// The thread gives its processor up, because its task waits in `block_on`, or because the runtime
-    /// has ended.
+    /// The thread gives its processor up, because its task waits in `block_on` or because the epoch is over.
     Leave,
     /// The thread gets a processor.
     Begin,
@@ -102,8 +101,8 @@ impl EventRing {
     /// Returns the total number of events that were appended, and whether calls of wakers follow the
     /// last one. Any thread may call this.
     pub(crate) fn is_waking(&self) -> (u64, bool) {
-        // ORDERING: Acquire pairs with the Release of `end`. The entry may be overwritten in the
-        // meantime; then the caller sees another number next time.
+        // ORDERING: Acquire pairs with the Release of `end`. If the entry is overwritten in the meantime, the
+        // caller gets a different number at its next call.
         let end = self.end.load(Ordering::Acquire);
         let word = self.entries[end.wrapping_sub(1) as usize % ENTRIES][0].load(Ordering::Acquire);
         let mark = MARKS.get((word & !(TICKS_MASK << MARK_BITS)) as usize);
@@ -113,7 +112,7 @@ impl EventRing {
     /// Returns the events in the ring, oldest first, and whether no event was overwritten. Any thread
     /// may call this.
     pub(crate) fn read(&self) -> (Vec<Event>, bool) {
-        // ORDERING: Acquire pairs with the Release of `end`: the words that it covers are visible.
+        // ORDERING: Acquire pairs with the Release of `end`: the words of all events up to it are visible.
         let end = self.end.load(Ordering::Acquire);
         let first = end.saturating_sub(ENTRIES as u64);
         let read = |number: u64| {
@@ -132,8 +131,8 @@ impl EventRing {
     }
 }
 
-/// Returns the number of ticks from the time stamp `then` of an event to `now`. Returns 0 if the event
-/// was recorded on a core whose counter is ahead.
+/// Returns the number of ticks from `then`, the time stamp of an event, to `now`. Returns 0 if the counter of
+/// the CPU that recorded the event is ahead.
 pub(crate) fn ticks_since(then: u64, now: u64) -> u64 {
     let ticks = now.wrapping_sub(then) & TICKS_MASK;
     if ticks > TICKS_MASK / 2 { 0 } else { ticks }

@@ -1,7 +1,7 @@
-//! [`Hooks`]: the functions with which a simulation handles its tasks (feature `sim`).
+//! [`Hooks`]: the functions that the scheduler calls for the tasks of a simulation (feature `sim`).
 //!
-//! The simulation is in a layer above the scheduler, so it registers its functions here before its
-//! first task is spawned.
+//! The simulator is in a layer above the scheduler, so it registers its functions here before the first task
+//! of a simulation is spawned.
 
 use std::sync::OnceLock;
 
@@ -22,13 +22,13 @@ pub(crate) struct Hooks {
 
 static HOOKS: OnceLock<Hooks> = OnceLock::new();
 
-/// Registers the functions. Later calls have no effect; they pass the same functions.
+/// Registers the functions. Later calls, which pass the same functions, have no effect.
 pub(crate) fn install(hooks: Hooks) {
     let _ = HOOKS.set(hooks);
 }
 
-/// Queues a task that belongs to a simulation, and records the cause of its wake-up. Returns a task
-/// that does not. `while_running` is whether the task was woken in its own turn.
+/// Queues the task if it belongs to a simulation, and records the cause of its wake-up. Otherwise returns it.
+/// `while_running` is whether the task was woken in its own turn.
 pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Option<Runnable<TaskData>> {
     if runnable.metadata().tag().world == 0 {
         return Some(runnable);

@@ -20,7 +20,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(u64);
 
-/// The last number that was given to a task.
+/// The number of the last task.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 impl TaskId {
@@ -28,7 +28,7 @@ impl TaskId {
         TaskId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Returns the last id that was given to a task, or 0.
+    /// Returns the number of the last task, or 0 if there was none.
     pub(crate) fn latest() -> u64 {
         LAST.load(Ordering::Relaxed)
     }
@@ -66,8 +66,8 @@ pub struct Task {
     place: Option<&'static Location<'static>>,
 }
 
-/// The bit of control tasks in the word of a [`Task`]. Even at a billion tasks per second, ids reach it
-/// only after almost three hundred years.
+/// The bit in the word of a [`Task`] that marks a control task. Even at a billion tasks per second, ids need
+/// this bit only after almost three hundred years.
 const CONTROL: u64 = 1 << 63;
 
 impl fmt::Debug for Task {
@@ -81,7 +81,7 @@ impl fmt::Debug for Task {
     }
 }
 
-/// A task's name. It takes one word, because most tasks have none.
+/// The name of a task. The type takes only one word, because most tasks have no name.
 pub(crate) type Name = Arc<Box<str>>;
 
 impl Task {
@@ -99,8 +99,8 @@ impl Task {
         self.name.as_ref().map(|name| &***name)
     }
 
-    /// Returns the file and line of the call that spawned the task, for messages such as those of a
-    /// panic hook. `None` if the call is in a library that is loaded far from this crate in memory.
+    /// Returns the file and line of the call that spawned the task, for messages such as those of a panic
+    /// hook. Returns `None` if the call is in a library that is loaded far from this crate in memory.
     ///
     /// # Examples
     /// ```
@@ -117,7 +117,8 @@ impl Task {
         self.place
     }
 
-    /// Returns the task's lane, set by [`Builder::lane`](crate::task::Builder::lane) or inherited.
+    /// Returns the task's lane, which [`Builder::lane`](crate::task::Builder::lane) has set or the task has
+    /// inherited.
     ///
     /// # Examples
     /// ```
@@ -133,8 +134,8 @@ impl Task {
 /// The names of tasks by id, for reports and snapshots.
 static NAMES: Mutex<Option<HashMap<u64, Name>>> = Mutex::new(None);
 
-/// Creates the table before a simulation starts. The table's hasher takes random numbers from the
-/// thread that creates it, and must not take those of a simulation.
+/// Creates the table before a simulation starts. The table's hasher uses random numbers of the thread that
+/// creates it, which must not be those of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     NAMES.lock().get_or_insert_default();
@@ -157,8 +158,7 @@ pub(crate) fn name_of(task: TaskId) -> Option<String> {
     NAMES.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
 }
 
-/// The number of tasks whose names are copied in one critical section. It is small, so that the section
-/// is short.
+/// The number of names that are looked up in one critical section. It is small, so that the section is short.
 const NAMES_BATCH: usize = 64;
 
 /// Returns the names of `tasks` by id. Tasks without a name are omitted.

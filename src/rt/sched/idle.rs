@@ -1,9 +1,9 @@
-//! [`Idle`]: the lists of resting threads and free processors.
+//! [`Idle`]: the idle list (the resting workers), and the lists of free processors.
 //!
 //! [`resting`](super::resting) describes how threads go to rest and are woken.
 //!
 //! # Invariants
-//! * I1 — a processor is in `free` or in `spare`, is owned by one thread, or is assigned to one.
+//! * I1 — each processor is in `free`, is in `spare`, is owned by one thread, or is assigned to one.
 
 use super::processor::Processor;
 use super::root::Root;
@@ -23,7 +23,7 @@ impl Sleeper {
     }
 }
 
-/// The wish of a thread in `block_on` to poll itself, so that the polling worker need not wake it.
+/// The wish of a thread in `block_on` to poll itself instead of being woken by a polling worker.
 #[derive(Debug, Default)]
 pub(super) enum Wish {
     #[default]
@@ -32,13 +32,13 @@ pub(super) enum Wish {
     Granted(Arc<Root>),
 }
 
-/// The lists of resting threads and free processors; see [`resting`](super::resting).
+/// The idle list and the lists of free processors; see [`resting`](super::resting).
 #[derive(Debug)]
 pub(crate) struct Idle {
     pub(super) free: Vec<usize>,
     pub(super) spare: Vec<usize>,
     pub(super) sleepers: Vec<Arc<Sleeper>>,
-    /// The epoch that the lists belong to.
+    /// The epoch to which the lists belong.
     pub(super) epoch: u32,
     pub(super) workers: usize,
     /// The number of the first spare processor.
@@ -65,8 +65,8 @@ impl Idle {
         }
     }
 
-    /// For a start: makes `workers` processors available and `spares` spare ones. Skips processors
-    /// that a thread of an earlier epoch still owns.
+    /// Makes `workers` processors and `spares` spare ones available. Skips processors that a thread of an
+    /// earlier epoch still owns. Called by a start of the runtime.
     pub(crate) fn fill(&mut self, epoch: u32, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
         self.epoch = epoch;
         // Threads of the previous epoch are ending.
@@ -80,12 +80,12 @@ impl Idle {
         self.spare.reverse();
     }
 
-    /// Removes a thread that no longer rests from the list.
+    /// Removes a worker that no longer rests from the idle list.
     pub(super) fn forget(&mut self, sleeper: &Arc<Sleeper>) {
         self.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
     }
 
-    /// For a shutdown: empties the lists. Returns the threads to be unparked.
+    /// Empties the lists, and returns the workers that the caller must unpark. Called by a shutdown.
     pub(crate) fn empty(&mut self) -> Vec<Arc<Sleeper>> {
         self.free.clear();
         self.spare.clear();

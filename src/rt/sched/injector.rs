@@ -1,4 +1,4 @@
-//! Queues tasks in the shared queues, and takes all queued tasks at the end of an epoch.
+//! Methods that queue tasks in the shared queues, and take all queued tasks at the end of an epoch.
 
 use async_task::Runnable;
 
@@ -13,16 +13,16 @@ use crate::rt::runtime::Runtime;
 use crate::sync::Ordering;
 
 impl Runtime {
-    /// Queues a task from a thread that has no processor, and makes sure that a worker runs it. A
-    /// task whose epoch is over is dropped.
+    /// Queues a task in the injector or the control lane, and makes sure that a worker runs it. Drops the task
+    /// if its epoch is over. Called by threads without a processor.
     pub(crate) fn inject(&'static self, runnable: Runnable<TaskData>) {
         self.inject_quietly(std::iter::once(runnable.into_raw()));
         self.ensure_worker();
     }
 
-    /// Queues tasks, each in its lane, without waking a worker. Drops tasks whose epoch is over. The
-    /// epoch of each task is checked, because a thread of an earlier epoch may have taken tasks of the
-    /// next one.
+    /// Queues tasks in the injector or the control lane, without waking a worker. Drops tasks whose epoch is
+    /// over. The epoch of each task is checked, because a thread of an earlier epoch may have taken tasks of
+    /// the next one.
     pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>) {
         let mut items = items.map(take_item).peekable();
         while let Some(first) = items.peek() {
@@ -30,8 +30,8 @@ impl Runtime {
             let queue = if lane == Lane::Control { &self.control.queue } else { &self.injector };
             let mut over = Vec::new();
             queue.change(|queue| {
-                // Read under the lock: a shutdown advances the epoch before it empties the queue, and
-                // would miss tasks that are queued later.
+                // The epoch is read under the lock. A shutdown advances the epoch before it empties the queue,
+                // so tasks of the old epoch are not queued afterwards.
                 let epoch = self.epoch();
                 while let Some(runnable) = items.next_if(|next| next.metadata().lane() == lane) {
                     if runnable.metadata().epoch() == epoch {
@@ -45,13 +45,13 @@ impl Runtime {
         }
     }
 
-    /// Queues a control task of the current epoch that was woken. `while_running` is whether it was
-    /// woken in its own turn.
+    /// Queues a woken control task of the current epoch. `while_running` is whether it was woken in its own
+    /// turn.
     pub(super) fn schedule_control(&'static self, runnable: Runnable<TaskData>, while_running: bool) {
         let (processor, is_in_task) = context::processor_and_task(self.epoch());
         let record = runnable.metadata().record();
         if !while_running {
-            // Does not change the record if an event of the poller or a timer woke the task.
+            // This has no effect if an event of the poller or a timer woke the task.
             context::note_waker(record);
         } else if processor.is_none() || is_in_task {
             record.note_waker(Waits::Turn);
@@ -81,8 +81,8 @@ impl Runtime {
         self.injector.pop(more, |item| processor.queue.push(item))
     }
 
-    /// For a shutdown: takes every queued task. No start may happen in the meantime, because it would
-    /// use the processors.
+    /// Takes all queued tasks. Called by a shutdown. No start may happen in the meantime, because it would use
+    /// the processors.
     pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
         let mut items = self.injector.take();
         items.extend(self.control.queue.take());
@@ -92,7 +92,7 @@ impl Runtime {
                 processor.owned.store(false, Ordering::SeqCst);
                 continue;
             }
-            // The owner may be in a turn that waits for a task queued behind it.
+            // The owner may be in a turn that waits for one of these tasks.
             items.extend(processor.queue.take(usize::MAX));
         }
         let mut tasks: Vec<_> = items.into_iter().map(take_item).collect();

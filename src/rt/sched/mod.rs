@@ -1,18 +1,17 @@
 //! The scheduler.
 //!
-//! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: the times at which it reads the
-//!   clock, polls and wakes a second worker. [`queue`] and [`processor`]: its run queue and the rest of
-//!   its data.
-//! * [`resting`] and [`idle`] — resting threads and free processors. [`awake`]: the number of awake
+//! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls, and wakes a
+//!   second worker. [`queue`] and [`processor`]: its run queue and its other data.
+//! * [`resting`] and [`idle`] — resting workers and free processors. [`awake`]: the number of awake
 //!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share.
 //! * [`lanes`] — tasks that run before others, and their share of the time.
-//! * [`polling`] — a poll for events. `batch`: the wakers that it has collected.
-//! * [`block_on`], [`root`], [`blocking`] and [`pool`] — the other threads that run user code.
-//! * [`monitor`] — the thread that watches the others. [`sysmon`]: its state. `cpus`: whether a CPU is
-//!   free. `reports` and `wake_queue`: the user code that other threads run for it. `shortage`: progress
-//!   while the system refuses to create threads.
-//! * [`turn_ring`] and [`event_ring`] — the last turns of a processor and the events between them,
-//!   for the black box.
+//! * [`polling`] — polls and sleeps. `batch`: the wakers that a poll has collected.
+//! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for blocking calls.
+//! * [`monitor`] — sysmon, the thread that watches the others. [`sysmon`]: its state. `cpus`: whether a CPU is
+//!   idle. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
+//!   system refuses to create threads.
+//! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and the events between them, for the
+//!   black box.
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`] and [`cpu_time`]:
 //!   the data of a task. [`contained`]: the wakers of futures that await tasks.
 

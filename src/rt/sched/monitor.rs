@@ -1,34 +1,33 @@
 //! Sysmon: the thread that watches the other threads.
 //!
 //! Sysmon makes a check every [`TICK`] while the runtime is active:
-//! * If a processor made few turns while tasks were queued, sysmon wakes another worker that rests or
-//!   sleeps in epoll.
-//! * A task that is in the same poll as at the previous check is *stuck*. It is asked to yield at its
-//!   next I/O operation, counted and reported, unless the policy is [`BlockedPolicy::Off`]. Other
-//!   threads, including those that have tasks, may take any task queued behind it. The same applies,
-//!   except for the report, to a thread that is still in the wakers of the same batch.
+//! * If a processor has run only a few turns since the previous check while tasks were queued, sysmon wakes
+//!   another worker, which rests or sleeps in epoll.
+//! * A task that is in the same poll as at the previous check is *stuck*. Unless the policy is
+//!   [`BlockedPolicy::Off`], it is asked to yield at its next I/O operation, counted and reported. Other
+//!   threads, even busy ones, may take any task queued behind it. A thread that is still calling wakers of the
+//!   same batch is treated in the same way, but not reported.
 //! * If all awake threads are stuck, sysmon adds threads with spare processors, so that tasks, timers
 //!   and the network make progress.
-//! * If a turn has lasted since the previous check, sysmon sends its gathered writes
-//!   (`rt/unsent.rs`).
+//! * If a turn has lasted since the previous check, sysmon sends its gathered writes (`rt/unsent.rs`).
 //! * If no thread has polled a shard of the poller since the previous check, sysmon wakes a thread
 //!   that sleeps in other shards, which then also sleeps in this one. If there is no such thread,
 //!   sysmon polls the shard, and wakes a thread that is parked in `block_on`, or a resting worker, to
 //!   poll from then on.
 //!
-//! A late check does not look for stuck tasks: if the process was stopped (SIGSTOP, a paused virtual
-//! machine), no task has made progress. The check after it does, even if it is late as well.
+//! A late check does not look for stuck tasks, because the process may have been stopped (SIGSTOP, a paused
+//! virtual machine), so that no task could make progress. The next check does, even if it is late as well.
 //!
 //! # States
-//! *ticking* → (five checks without a turn or a poll) *asleep*, without a time limit →
-//! (`notice_activity`, called by a thread that ends the idleness) *ticking*. Each epoch has its own
-//! thread. The thread of an earlier epoch ends, but may still be in a waker. If the system refuses to
+//! *ticking* (makes a check every [`TICK`]) → after five checks without a turn or a poll, *asleep* without a
+//! time limit → woken by the next thread that becomes active (`notice_activity`), *ticking*. Each epoch has its
+//! own thread. The thread of an earlier epoch ends, but may still be in a waker. If the system refuses to
 //! create the thread, it is *missing*; see `shortage.rs`.
 //!
 //! User code may block, so it runs on other threads: see [`wake_queue`](super::wake_queue) and
-//! [`reports`](super::reports). If the system refuses to create these, wakers, reports and tasks run on
-//! sysmon. If they call `block_on`, another thread takes over at once, and this one ends when they
-//! return.
+//! [`reports`](super::reports). If the system refuses to create these threads, sysmon runs the wakers, reports
+//! and tasks itself. If one of them calls `block_on`, another thread immediately takes over as sysmon, and this
+//! one ends when the user code returns.
 //!
 //! # Invariants
 //! * 10 — sysmon sleeps when the process is idle. Waking it costs one system call per idle period of
@@ -37,7 +36,7 @@
 //!
 //! # Compared with Go (runtime/proc.go, sysmon)
 //! A future cannot be preempted, so a stuck thread keeps its processor, and another processor is added.
-//! Go's sysmon wakes every 20 µs to 10 ms while anything runs, this one every 10 ms.
+//! While anything runs, Go's sysmon wakes up every 20 µs to 10 ms; this one wakes up every 10 ms.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -65,16 +64,16 @@ use crate::trace;
 
 /// The time between two checks.
 const TICK: Duration = Duration::from_millis(10);
-/// A check that comes later than this after the previous one is late: other threads may have been
-/// delayed as well.
+/// The time since the previous check above which a check is late. Other threads may have been delayed as
+/// well.
 const LATE: Duration = Duration::from_millis(20);
 /// The number of checks without activity before sysmon sleeps.
 const QUIET_TICKS: u32 = 5;
-/// The maximum number of threads added per check.
+/// The maximum number of threads that one check adds.
 const ADD_MAX: usize = 4;
 
 thread_local! {
-    /// The epoch of sysmon while it runs user code on this thread.
+    /// The epoch of sysmon, if this thread is sysmon and runs user code.
     static WATCHED_EPOCH: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
@@ -105,19 +104,19 @@ struct Monitor {
     handed_over: Shards,
     activity: u64,
     quiet: u32,
-    /// Unless there is one worker.
+    /// The samples of the CPU usage, or `None` if there is only one worker.
     cpus: Option<Cpus>,
     polling: Polling,
     /// The time since which the system has refused to create threads.
     short_since: Option<Instant>,
-    /// For running tasks on this thread while the system refuses to create others.
+    /// The state for running tasks on this thread while the system refuses to create others.
     core: Option<Box<Core>>,
     /// Whether another thread has taken over.
     is_replaced: bool,
 }
 
 impl Runtime {
-    /// Called by a thread that becomes active: makes sysmon tick.
+    /// Makes sysmon resume its checks. Called by a thread that becomes active.
     #[inline]
     pub(crate) fn notice_activity(&'static self) {
         if !self.sysmon.is_ticking() {
@@ -139,7 +138,7 @@ impl Runtime {
     /// Returns the error of creating the thread.
     pub(crate) fn start_sysmon(&'static self, epoch: u32) -> io::Result<()> {
         let mut thread = self.sysmon.thread.lock();
-        // Checked under the lock: a shutdown advances the epoch before it takes the thread.
+        // The epoch is checked under the lock, because a shutdown advances it before it takes the thread.
         if thread.is_some() || self.epoch() != epoch || self.is_stopping() {
             return Ok(());
         }
@@ -167,13 +166,13 @@ impl Runtime {
         Ok(())
     }
 
-    /// Called by a thread that waits in `block_on`. If the thread is sysmon, in a waker or a task,
-    /// starts another thread that takes over.
+    /// If the calling thread is sysmon, in a waker, a report or a task, starts another thread that takes over.
+    /// Called by a thread that waits in `block_on`.
     pub(crate) fn replace_sysmon(&'static self) {
         let Some(epoch) = WATCHED_EPOCH.take() else { return };
         {
             let mut thread = self.sysmon.thread.lock();
-            // Checked under the lock: a shutdown advances the epoch before it takes the thread.
+            // The epoch is checked under the lock, because a shutdown advances it before it takes the thread.
             if self.epoch() != epoch {
                 return;
             }
@@ -293,26 +292,26 @@ impl Monitor {
         let adds = policy == BlockedPolicy::AddWorkers;
         let work = backlog + runtime.injected();
         if runtime.awake.count() > stuck {
-            // Another thread is awake and takes the work in addition to its own.
+            // Another thread is awake and takes the queued tasks in addition to its own.
             if work > 0 {
                 runtime.wake_one(false);
             }
         } else if (work > 0 && !runtime.wake_worker()) || (adds && !is_asleep) {
-            // A free worker takes the work, whatever the policy is.
+            // A resting worker takes the queued tasks, whatever the policy is.
             for _ in 0..work.clamp(1, ADD_MAX) {
                 runtime.wake_one(adds);
             }
         }
     }
 
-    /// Called after the system has refused to create a thread: tries again, and does the work of the
-    /// missing threads if the refusal lasts.
+    /// Tries again to start the threads that the system has refused to create, and does their work if the
+    /// refusal lasts.
     fn make_up(&mut self, epoch: u32) {
         let runtime = self.runtime;
         self.quiet = 0;
         let since = *self.short_since.get_or_insert_with(Instant::now);
         let lasts = since.elapsed() >= LASTS;
-        // A further refusal sets it again.
+        // A further refusal sets the flag again.
         runtime.set_short_of_threads(false);
         runtime.ensure_worker_after_leaving();
         runtime.ensure_pool_thread(&runtime.pool, lasts);
@@ -326,14 +325,14 @@ impl Monitor {
         }
     }
 
-    /// Marks the processors whose task has not changed since the last check. Returns their number,
-    /// and the number of tasks queued behind them.
+    /// Marks the processors that have been in the same poll, or in the wakers of the same batch, since the last
+    /// check. Returns their number, and the number of tasks queued behind them.
     fn find_stuck(&mut self, policy: BlockedPolicy, no_thread_polled: bool) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
         let gap = self.looked_at.map_or(TICK, |last| now - last);
         if gap < TICK / 2 {
-            // A wake-up has ended the pause early, so too little time has passed to call a task stuck.
+            // A wake-up has ended the pause early, so too little time has passed to consider a task stuck.
             return (0, 0);
         }
         self.looked_at = Some(now);
@@ -416,8 +415,8 @@ impl Monitor {
         }
     }
 
-    /// Takes the wakers that are behind a blocking one, and calls them on another thread. Returns
-    /// whether any wakers are still to be called.
+    /// Takes the wakers of batches that make no progress, and calls them on another thread. Returns whether
+    /// any wakers have not been called yet.
     fn check_wakers(&mut self, epoch: u32) -> bool {
         let (runtime, mut wakers) = (self.runtime, Wakers::new());
         let are_left = runtime.sysmon.take_stuck_wakers(&mut wakers);
@@ -444,10 +443,10 @@ impl Monitor {
         shards.into_iter().filter(is_unpolled).collect()
     }
 
-    /// Makes sure that the shards `unpolled`, which were not polled since the last check, are polled.
-    /// Skips those in which a thread sleeps. For the others, wakes a thread that sleeps in other shards,
-    /// which then sleeps in these too. Polls them itself if no thread sleeps, or if they were still not
-    /// polled after such a wake-up.
+    /// Makes sure that the shards `unpolled`, which were not polled since the last check, are polled. Skips
+    /// those in which a thread sleeps. For the others, interrupts a thread that sleeps in other shards, which
+    /// then also sleeps in these. Polls them itself if no thread sleeps, or if they are still unpolled at the
+    /// check after such an interruption.
     fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {
         let roles = &self.runtime.driver.roles;
         let free: Shards = unpolled.into_iter().filter(|&shard| roles.role(shard).asleep().is_none()).collect();
@@ -461,15 +460,14 @@ impl Monitor {
     fn poll(&mut self, shards: Shards, epoch: u32) {
         let runtime = self.runtime;
         let now = clock::now();
-        // Not noted as polled, so that the next thread that goes to sleep takes these shards.
+        // The shards are not recorded as polled, so that the next thread that goes to sleep takes them.
         let shards = runtime.driver.roles.take_each(shards.into_iter());
         if shards.is_empty() {
             return;
         }
         self.polling.poll_now(runtime, shards, epoch, now);
-        // A worker may have gone to rest in the meantime because the role was taken (model
-        // `sysmon_gives_the_role_back`), and a thread in `block_on` may have to poll while all
-        // workers are stuck.
+        // In the meantime, a worker may have gone to rest because the role was taken (model
+        // `sysmon_gives_the_role_back`). Also, a thread in `block_on` must poll while all workers are stuck.
         runtime.ensure_poller();
         if runtime.needs_poller() {
             runtime.nudge_root();
@@ -502,9 +500,8 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Queues reports about tasks that sysmon has found stuck in `epoch`, and starts the thread that
-    /// makes them. Returns false if the system refuses to create the thread; then the caller must make
-    /// the reports.
+    /// Queues reports about tasks that sysmon has found stuck in `epoch`, and starts the thread that makes
+    /// them. Returns false if the system refuses to create the thread. The caller must then make the reports.
     fn report_blocked(&'static self, epoch: u32, tasks: Vec<BlockedTask>) -> bool {
         let config = self.config();
         if tasks.is_empty() || (config.on_blocked_task.is_none() && cfg!(not(feature = "tracing"))) {

@@ -111,7 +111,7 @@ impl Polling {
     }
 
     /// Calls the collected wakers. If one of them blocks, another thread takes over the remaining ones.
-    /// Returns the number of wakers that this thread called.
+    /// Returns the number of collected wakers.
     #[inline]
     pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {
         if self.wakers.len() <= 1 {

@@ -16,8 +16,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Called when a free thread looks for work, or could not be started. `is_current` is whether its
-    /// epoch is the current one; other threads are no longer counted.
+    /// Called when a free thread begins to look for work, or could not be started. `is_current` is whether the
+    /// thread belongs to the current epoch; other threads are no longer counted.
     pub(super) fn leave_free(&mut self, is_current: bool) {
         if is_current {
             self.free -= 1;
@@ -54,10 +54,11 @@ impl Pool {
         self.state.lock().queue.len()
     }
 
-    /// For a shutdown: takes the queued calls, and makes resting threads check the epoch.
+    /// Takes the queued calls, and makes resting threads check the epoch. Called by a shutdown.
     pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
         let mut state = self.state.lock();
-        // Resting threads end, and threads in a call end after it. The next epoch has its own threads.
+        // Resting threads end, and threads that are in a call end after it. The next epoch has its own
+        // threads.
         (state.free, state.threads) = (0, 0);
         let queue = std::mem::take(&mut state.queue);
         drop(state);

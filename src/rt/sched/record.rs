@@ -1,23 +1,24 @@
 //! [`Record`]: the state of one live task, which any thread can read at any time.
 //!
-//! Records are slots of a slab, or leaked if the slab is full. They stay readable until the process
-//! ends, so [`inspect`](crate::rt::inspect()) reads the slab while tasks start and end, without a lock
-//! and without accessing a task. The thread that polls a task writes its record; sysmon writes `cpu`.
+//! A record is a slot of a slab, or a leaked allocation if the slab is full. Records stay readable until the
+//! process ends, so [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and
+//! without accessing a task. The thread that polls a task writes its record, except for `cpu`, which sysmon
+//! writes.
 //!
 //! # States
 //! *free* (id 0) → *in use* (the task's id) → *free*. Ids are never reused, so a reader that finds
 //! the same id before and after it reads the other fields has read the fields of one task.
 //!
 //! # Memory ordering
-//! `id` protects the other fields as the sequence number of a seqlock does. The owner clears it,
-//! issues a release fence, writes the fields of the next task, and stores the new id with Release.
-//! A reader loads it with Acquire, reads the fields, issues an acquire fence, and loads it again.
+//! `id` protects the other fields, like the sequence number of a seqlock. The owner clears it, issues a
+//! release fence, writes the fields of the next task, and stores the new id with Release. A reader loads the
+//! id with Acquire, reads the fields, issues an acquire fence, and loads the id again.
 //!
 //! # The wait word
-//! An operation that returns Pending stores its wait in the record of the current task, as one word.
-//! Each poll begins by clearing the word. If a task waits for several things, a socket operation takes
-//! precedence over a timer, and a flag is set. A task whose word is clear waits for something outside
-//! this crate, or is about to run.
+//! An operation that returns `Pending` stores its wait in the record of the current task, as one word. Each
+//! poll begins by clearing the word. If several operations of a task wait, a flag is set, and the wait of a
+//! socket operation takes precedence over that for a timer. A task whose word is clear waits for something
+//! outside this crate, or is about to run.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -44,17 +45,18 @@ pub(crate) struct Record {
     polled: AtomicU32,
     /// A [`CpuTime`], written by sysmon.
     cpu: AtomicU32,
-    /// The rough time at which the task was spawned. The lowest two bits are the kind of task.
+    /// The rough time at which the task was spawned. The lowest two bits are the [`Kind`].
     born: AtomicU32,
-    /// The location of the spawn, as an offset; see [`pack_place`]. The lowest [`SLOT_BITS`] bits are
-    /// the slot's number within its block, or [`UNLISTED`], and never change.
+    /// The location of the call that spawned the task, as an offset; see [`pack_place`]. The lowest
+    /// [`SLOT_BITS`] bits are the slot's number within its block, or [`UNLISTED`], and never change.
     place: AtomicU32,
 }
 
-// The record is part of the cost of every task.
+// Every task has a record, so the size matters.
 const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 
-/// Set by `--cfg netpoll_no_records`, with which `ci/regression.sh` measures the cost of the records.
+/// Whether records are disabled, by `--cfg netpoll_no_records`. `ci/regression.sh` measures the cost of the
+/// records with it.
 const NO_RECORDS: bool = cfg!(netpoll_no_records);
 
 const SLOT_BITS: u32 = 5;
@@ -96,13 +98,13 @@ pub(crate) enum Waits {
     Time(u64),
     /// The end of the task with this id, of which only the lowest 28 bits are kept.
     Task(u64),
-    /// A thread that runs no task has woken the task.
+    /// The task was woken by a thread that runs no task.
     WokenByThread,
-    /// The task with this id, of which only the lowest 27 bits are kept, has woken the task.
+    /// The task was woken by the task with this id, of which only the lowest 27 bits are kept.
     WokenByTask(u64),
 }
 
-// The bits of a word, from the lowest: the argument, the kind, and whether the task also waits for
+// From the lowest bit on, a word has the argument, the kind, and the flag that the task also waits for
 // something else.
 const ARGUMENT_BITS: u32 = 28;
 const ARGUMENT_MAX: u32 = (1 << ARGUMENT_BITS) - 1;
@@ -114,8 +116,8 @@ const WAKER_BITS: u32 = ARGUMENT_BITS - 1;
 /// The word of a future that a thread other than a worker is polling. For a worker, the processor
 /// records the current task.
 const RUNNING: u32 = SEVERAL;
-/// Times are stored in units of 2²⁰ ns, modulo 2²⁸. The upper half of the range counts as past, so a
-/// time more than 39 hours ahead is not read correctly.
+/// The binary logarithm of the unit of a stored time, in nanoseconds. Times are stored modulo 2²⁸ units. The
+/// upper half of the range counts as past, so a time more than 39 hours ahead is not read correctly.
 const TIME_SHIFT: u32 = 20;
 
 impl Waits {
@@ -216,8 +218,8 @@ impl Reading {
         Waits::unpack(self.waits, now)
     }
 
-    /// Returns the cause of the wake-up before the task's last poll: the task or thread that called the
-    /// waker, if it is known, or else the event that the task waited for.
+    /// Returns the cause of the wake-up before the task's last poll. This is the task or thread that called
+    /// the waker, if it is known, and otherwise the event for which the task waited.
     pub(crate) fn woken(&self, now: u64) -> Waits {
         Waits::unpack(self.woken, now).0
     }
@@ -267,7 +269,7 @@ impl Slot for Record {
     #[allow(unsafe_code)]
     fn index(&self) -> u32 {
         let place = self.place.load(Ordering::Relaxed) & SLOT_MASK;
-        // SAFETY: only the slab calls this, for its own records, whose places `vacant` has stored.
+        // SAFETY: only the slab calls this, for its own records, in which `vacant` has stored the place.
         let FirstIndex(first) = unsafe { slab::shared(self, place) };
         first + place
     }
@@ -281,7 +283,7 @@ impl Record {
     /// Takes a record for a new task of `epoch`, spawned at `place`.
     pub(crate) fn open(kind: Kind, lane: Lane, epoch: u32, place: &'static Location<'static>) -> &'static Record {
         let record = RECORDS.alloc().unwrap_or_else(Record::unlisted);
-        // ORDERING: Release, after `close` has cleared the id: see the module documentation.
+        // ORDERING: Release, after `close` has cleared the id; see the module documentation.
         fence(Ordering::Release);
         record.epoch.store(lane.word(epoch), Ordering::Relaxed);
         record.waits.store(0, Ordering::Relaxed);
@@ -368,8 +370,8 @@ impl Record {
         self.waits.store(word, Ordering::Relaxed);
     }
 
-    /// Records the task or thread that has woken the task, which is not being polled. An event that
-    /// the task waits for does not call this, so the word still has the wait.
+    /// Records which task or thread has woken the task, which must not be in a poll. This is not called for
+    /// an event for which the task waits, so the word then still has the wait.
     #[inline]
     pub(crate) fn note_waker(&self, waker: Waits) {
         if NO_RECORDS {
@@ -390,7 +392,8 @@ impl Record {
         self.polled.store(ticks::rough(ticks), Ordering::Relaxed);
     }
 
-    /// Calls `poll`, which polls the task of this record on a thread that is not a worker.
+    /// Calls `poll`, which polls the task of this record on a thread that is not a worker, and marks the
+    /// record as running in the meantime.
     pub(crate) fn polling<T>(&self, poll: impl FnOnce() -> T) -> T {
         let id = self.id();
         self.begin_poll(ticks::ticks());
@@ -404,7 +407,7 @@ impl Record {
         polled
     }
 
-    /// Adds the period of a sample that found the task in a poll, in nanoseconds, to its CPU time.
+    /// Adds `nanos` to the CPU time of the task: the period of a sample that found the task in a poll.
     pub(crate) fn add_cpu(&self, nanos: u64) {
         self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).plus(nanos).0, Ordering::Relaxed);
     }
@@ -515,7 +518,7 @@ mod tests {
         }
     }
 
-    /// More than a block, so that numbers within blocks repeat.
+    /// Uses more records than a block has, so that numbers within blocks repeat.
     #[test]
     fn records_are_freed_to_the_slab_under_their_own_numbers() {
         let open =
@@ -551,7 +554,7 @@ mod tests {
         record.id.store(7, Ordering::Relaxed);
         let reading = record.read().unwrap();
         let cpu = reading.cpu.total();
-        // Other tests of this process may take part of the shared rounding rest.
+        // Other tests of this process also change the shared remainder.
         assert!(cpu.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{cpu:?}");
         assert_eq!(reading.cpu.longest_poll(), Duration::from_millis(80));
     }

@@ -1,12 +1,11 @@
 //! [`Reports`]: the queue of reports about tasks that block their threads.
 //!
-//! A report is a call of the user's function, which may block. So it runs on a separate thread, while
-//! sysmon continues to watch. Reports are made one at a time, in order. The thread starts with the
-//! first report and ends when the queue is empty. If the system refuses to create the thread, sysmon
-//! makes the reports.
+//! A report is a call of a user's function, which may block. So a separate thread makes the reports, one at a
+//! time and in order, while sysmon continues its checks. The thread is started for the first report and ends
+//! when the queue is empty. If the system refuses to create the thread, sysmon makes the reports itself.
 //!
-//! A thread that a shutdown left behind in a report ends after this report. The next epoch has its own
-//! thread.
+//! A thread that is still in a report when the runtime has been shut down ends after this report. The next
+//! epoch has its own thread.
 
 use std::collections::VecDeque;
 
@@ -37,7 +36,7 @@ impl Reports {
         let mut state = self.0.lock();
         let age = epoch.wrapping_sub(state.epoch).cast_signed();
         if age < 0 {
-            // The sysmon of an epoch that has ended.
+            // The caller is the sysmon of an earlier epoch.
             return false;
         }
         if age > 0 {

@@ -1,22 +1,22 @@
-//! Resting threads: how they go to rest, are woken, and get a processor.
+//! Resting workers: how they go to rest, are woken, and get a processor.
 //!
-//! The lists are in [`Idle`], under one lock, which is taken when a thread goes to rest or is woken,
-//! and never per request. A worker that rests has given its processor back. When it is woken, it gets
-//! one assigned.
+//! A worker *rests* when it has no work and does not poll: it has given its processor back and is parked on
+//! the idle list. A thread that wakes it assigns a processor to it. The lists are in [`Idle`], under one
+//! lock, which is taken when a worker goes to rest or is woken, but not per request.
 //!
 //! # States of a worker
-//! *running* (owns a processor) → *asleep* in epoll (keeps it) → *running*; or *running* → *resting*
-//! (has given it back) → *assigned* one → *running*. A worker beyond the configured number that is not
-//! needed ends after [`SURPLUS_REST`].
+//! *running* (owns a processor) → *asleep* in epoll (keeps the processor) → *running*; or *running* →
+//! *resting* (has given the processor back) → *assigned* a processor → *running*. A worker beyond the
+//! configured number ends if it has rested for [`SURPLUS_REST`].
 //!
 //! # The wish for the role of polling
 //! ```text
 //! Wish::None ── ask_for_role (a thread in block_on, before it parks) ──→ Asked ── grant_role (a worker about to sleep in epoll) ──→ Granted
 //!   ↑                                                                     │                                                      │
-//!   └──────────────────────── withdraw_wish (the thread in block_on, for whatever reason it woke) ──────────────────────────────┘
+//!   └──────────────────────── withdraw_wish (the thread in block_on, whenever it wakes up) ─────────────────────────────────────┘
 //! ```
-//! The worker that grants the wish releases the role and rests. From then on the thread that asked
-//! is responsible: it takes the role, or makes sure that another thread does (model
+//! The worker that grants the wish releases the role and rests. From then on, the thread that asked is
+//! responsible for the role: it takes the role, or makes sure that another thread does (model
 //! `the_role_is_not_lost_when_a_wish_is_granted`).
 //!
 //! # Invariants
@@ -36,12 +36,12 @@ use crate::rt::runtime::Runtime;
 use crate::sync::{Arc, Ordering};
 use crate::trace;
 
-/// The time for which a worker beyond the configured number rests before it ends.
+/// The time after which a resting worker beyond the configured number ends.
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
 impl Runtime {
-    /// Wakes or starts a thread and gives it a processor, which may be a spare one if `spare`. Returns
-    /// false if no processor is free, or if the system refuses to create a thread.
+    /// Wakes or starts a worker and gives it a processor, which may be a spare one if `spare` is true.
+    /// Returns false if no processor is free, or if the system refuses to create a thread.
     pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
         let mut idle = self.idle.lock();
         let id = match idle.free.pop() {
@@ -80,16 +80,16 @@ impl Runtime {
         false
     }
 
-    /// Wakes a thread to help another one that has too much work. This is a resting thread or, if no
-    /// processor is free for it and the work consists of long turns (`is_long`), a worker that sleeps in
-    /// epoll with its processor. With short turns, the next event wakes that worker soon enough.
+    /// Wakes a second worker for a thread that has too much work. This is a resting worker or, if no
+    /// processor is free for one and the work consists of long turns (`is_long`), a worker that sleeps in
+    /// epoll. With short turns, the next event wakes the sleeping worker soon enough.
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
         if !self.wake_one(false) && is_long {
             self.wake_worker();
         }
     }
 
-    /// Marks a processor that was taken from a list as owned in `epoch`, by a thread that counts as
+    /// Marks a processor that was taken from a list as owned in `epoch`, and counts its future owner as
     /// awake.
     fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
         let processor = self.processor_at(id);
@@ -108,7 +108,7 @@ impl Runtime {
         self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok()
     }
 
-    /// Lists a processor that no longer has an owner. Returns false if its epoch is over.
+    /// Adds a processor without an owner to its list. Returns false if its epoch is over.
     fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
         debug_assert_eq!(processor.queue.len(), 0, "a processor was given back with tasks");
         let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
@@ -124,7 +124,7 @@ impl Runtime {
         true
     }
 
-    /// Takes a free processor for a thread in `block_on`.
+    /// Takes a free processor for a thread in `block_on`, if there is one.
     pub(crate) fn acquire(&'static self) -> Option<&'static Processor> {
         let processor = {
             let mut idle = self.idle.lock();
@@ -137,8 +137,8 @@ impl Runtime {
         Some(processor)
     }
 
-    /// Gives the processor back, unless there is work for it; then returns false. Its queue must be
-    /// empty. `sleeper` belongs to the calling worker; a thread in `block_on` has none.
+    /// Gives the processor back, unless there is work for it. Returns whether it did. The processor's queue
+    /// must be empty. `sleeper` is that of the calling worker, or `None` for a thread in `block_on`.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
         let roles = &self.driver.roles;
@@ -150,10 +150,10 @@ impl Runtime {
         self.list(&mut idle, processor, sleeper);
         let is_spare = processor.id >= idle.first_spare;
         drop(idle);
-        // ORDERING: SeqCst. The thread that held the role at the check above may have released it
-        // since, and may block or leave. It decrements and then reads `awake`; this thread decrements
-        // `awake` and then checks the roles (models `some_thread_polls_when_all_rest` and
-        // `last_awake_thread_polls_both_shards`).
+        // ORDERING: SeqCst. The thread that had the role at the check above may have released it in the
+        // meantime, and may then block or give its processor up. It releases the role, decrements `awake` and
+        // reads it; this thread decrements `awake` and then checks the roles (models
+        // `some_thread_polls_when_all_rest` and `last_awake_thread_polls_both_shards`).
         self.ensure_worker_after_listing();
         if is_spare {
             trace::spare_ended(processor.id);
@@ -161,7 +161,8 @@ impl Runtime {
         true
     }
 
-    /// Lists the processor of a thread that gives it back, and the thread if it is a worker.
+    /// Adds the processor of a thread that gives it back to its list, and the thread to the idle list if it
+    /// is a worker.
     fn list(&'static self, idle: &mut Idle, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.record(Mark::Rest, 0);
@@ -195,8 +196,8 @@ impl Runtime {
         }
     }
 
-    /// Called when a thread gives up its processor. The queued tasks go to the shared queue, and the
-    /// processor to the next thread that is woken.
+    /// Gives up the processor of the calling thread. The queued tasks go to the shared queue, and the
+    /// processor to the next worker that is woken.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         context::set_processor(None);
@@ -212,8 +213,8 @@ impl Runtime {
         self.ensure_worker_after_leaving();
     }
 
-    /// Called when a thread no longer works for the runtime: makes sure that another thread does the
-    /// remaining work.
+    /// Makes sure that another thread does the remaining work. Called by a thread that no longer works for
+    /// the runtime.
     pub(crate) fn ensure_worker_after_leaving(&'static self) {
         if !self.is_running() {
             return;
@@ -229,8 +230,8 @@ impl Runtime {
         }
     }
 
-    /// Removes a resting thread from the list. Returns the processor that was assigned to it in the
-    /// meantime.
+    /// Removes a worker from the idle list. Returns the processor that was assigned to it in the meantime, if
+    /// there is one.
     pub(crate) fn unlist(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
         self.idle.lock().forget(sleeper);
         sleeper.assigned.lock().take()
@@ -262,8 +263,8 @@ impl Runtime {
                     idle.sleepers.push(sleeper.clone());
                 }
             }
-            // After a nested `block_on`, the worker rests without having listed its processor here, so
-            // work may have found no thread in the meantime.
+            // After a nested `block_on`, the worker rests without having listed itself before, so work may
+            // have found no thread in the meantime.
             if self.injected() > 0 {
                 self.ensure_worker();
             }
@@ -272,8 +273,9 @@ impl Runtime {
     }
 
     /// Called by a worker that has the roles of `shards` and is about to sleep in epoll. If a thread in
-    /// `block_on` has asked for the role, releases the roles and rests. That thread then polls itself,
-    /// which saves a hop between threads per request. Returns false if no thread has asked.
+    /// `block_on` has asked for the role, releases the roles, gives the processor back and puts the worker on
+    /// the idle list. The other thread then polls itself, which saves a switch between threads per request.
+    /// Returns false if no thread has asked.
     pub(crate) fn grant_role(
         &'static self,
         shards: Shards,
@@ -297,8 +299,8 @@ impl Runtime {
         true
     }
 
-    /// Asks for the role on behalf of a thread in `block_on`, which must then park. Returns false if
-    /// another thread has asked.
+    /// Asks for the role on behalf of a thread in `block_on`, which must then park. Returns false if another
+    /// thread has already asked.
     pub(crate) fn ask_for_role(&'static self, root: &Arc<Root>) -> bool {
         let mut idle = self.idle.lock();
         if !matches!(idle.wish, Wish::None) {
@@ -326,7 +328,7 @@ impl Runtime {
         was_granted
     }
 
-    /// Parks a thread in `block_on`, unless no other thread polls.
+    /// Parks a thread in `block_on` if another thread polls.
     pub(crate) fn park_root(&'static self, root: &Arc<Root>) {
         self.idle.lock().roots.push(root.clone());
         self.root_ends();

@@ -1,4 +1,4 @@
-//! [`Root`]: the state of a thread in `block_on` and of the waker of its root future.
+//! [`Root`]: the state of a thread in `block_on`, which is also the waker of its root future.
 //!
 //! # States
 //! ```text
@@ -8,20 +8,23 @@
 //! ```
 //!
 //! # Memory ordering
-//! The state is one word, changed by read-modify-writes. The swap in `wake` is a Release and that in
-//! `begin_turn` an Acquire, so the following poll sees the writes of the waking thread. `wake` is
-//! SeqCst with respect to the announcement of a sleep in the role: either the sleeping thread sees that
-//! it was woken when it enters POLLING, or `wake` sees POLLING and interrupts the sleep (model
-//! `root_waker_against_sleep`).
+//! The state is one word, which is changed only by read-modify-writes. The swap in `wake` is a Release and
+//! the swap in `begin_turn` an Acquire, so the following poll sees the writes of the waking thread. `wake` and
+//! the announcement of a sleep in the role are SeqCst: either the thread finds that it was woken when it
+//! enters POLLING, or `wake` sees POLLING and interrupts the sleep (model `root_waker_against_sleep`).
 
 use std::time::Instant;
 
 use crate::rt::parker::Parker;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
+/// The root future was woken and must be polled.
 const WOKEN: u32 = 0;
+/// The thread is awake, and the root future was not woken since its last turn began.
 const RUNNING: u32 = 1;
+/// The thread sleeps in epoll or is about to.
 const POLLING: u32 = 2;
+/// The thread is parked or is about to.
 const PARKED: u32 = 3;
 
 /// The state of a thread in `block_on`; see the [module documentation](self).
@@ -38,8 +41,8 @@ impl Root {
         Root { state: AtomicU32::new(WOKEN), shard: AtomicUsize::new(0), parker: Parker::new() }
     }
 
-    /// Wakes the root future. Calls `break_poll` with the shard in which the thread sleeps, if it does,
-    /// to interrupt the sleep.
+    /// Wakes the root future. If the thread sleeps in epoll, calls `break_poll` with its shard, which must
+    /// interrupt the sleep.
     #[inline]
     pub(crate) fn wake(&self, break_poll: impl FnOnce(usize)) {
         // ORDERING: SeqCst; see the module documentation.
@@ -65,8 +68,8 @@ impl Root {
         self.is_woken() && self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
     }
 
-    /// Announces that the thread goes to sleep in epoll, in `shard` and perhaps others. Returns false
-    /// if the root future was woken.
+    /// Announces that the thread goes to sleep in `shard`, and perhaps also in others. Returns false if the
+    /// root future was woken.
     pub(crate) fn enter_poll(&self, shard: usize) -> bool {
         self.shard.store(shard, Ordering::Relaxed);
         self.leave(RUNNING, POLLING)
@@ -89,7 +92,7 @@ impl Root {
         }
     }
 
-    /// Changes the state. Returns false if the root future was woken in state `from`.
+    /// Changes the state from `from` to `to`. Returns false if the root future was woken in the meantime.
     fn leave(&self, from: u32, to: u32) -> bool {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Acquire).is_ok()
     }

@@ -1,7 +1,7 @@
-//! [`SharedQueue`]: a FIFO of runnable tasks that all threads use.
+//! [`SharedQueue`]: a FIFO queue of runnable tasks that all threads share.
 //!
-//! The runtime has two: the injector, for tasks that are woken by threads without a processor, and
-//! the control lane ([`lanes`](super::lanes)).
+//! The runtime has two such queues: the injector, for tasks that are woken by threads without a processor,
+//! and the control lane ([`lanes`](super::lanes)).
 //!
 //! # Invariants
 //! * Q1 (`queue.rs`) — every pushed item is taken exactly once.
@@ -9,18 +9,18 @@
 //!   that thread stays awake, or the thread that pushed the item wakes another one.
 //!
 //! # Memory ordering
-//! The items are protected by the lock. `len` is their number, stored before the lock is released, so
-//! that threads detect an empty queue without the lock. It is SeqCst: a thread that brings work pushes
-//! it and then reads the number of awake threads; a thread that goes to sleep decrements that number
-//! and then reads `len` (model `shared_queue_against_sleep`). Pushes and takes store `len` in the
-//! order of the lock (model `shared_queue_two_pushers`).
+//! A lock protects the items. `len` is their number and is stored before the lock is released, so that
+//! threads detect an empty queue without taking the lock. Its accesses are SeqCst: a thread that has work
+//! pushes it and then reads the number of awake threads; a thread that goes to sleep decrements that number
+//! and then reads `len` (model `shared_queue_against_sleep`). Pushes and takes store `len` in the order in
+//! which they take the lock (model `shared_queue_two_pushers`).
 
 use std::collections::VecDeque;
 
 use super::queue::{Item, SendItem, release_room};
 use crate::sync::{AtomicUsize, Mutex, Ordering, const_fn, injected_bug};
 
-/// A FIFO that all threads share; see the [module documentation](self).
+/// A FIFO queue that all threads share; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct SharedQueue {
     len: AtomicUsize,
@@ -41,7 +41,7 @@ impl SharedQueue {
         self.len.load(Ordering::SeqCst)
     }
 
-    /// Calls `push` with the items under the lock, and publishes their number.
+    /// Locks the items, calls `push` with them, and publishes their new number.
     pub(crate) fn change<T>(&self, push: impl FnOnce(&mut VecDeque<SendItem>) -> T) -> T {
         let mut items = self.items.lock();
         let result = push(&mut items);
@@ -57,7 +57,7 @@ impl SharedQueue {
         result
     }
 
-    /// Takes the oldest item, and passes up to `more` further items to `rest`.
+    /// Takes the oldest item, and passes up to `more` further ones to `rest`.
     pub(crate) fn pop(&self, more: usize, rest: impl FnMut(Item)) -> Option<Item> {
         if self.len() == 0 {
             return None;

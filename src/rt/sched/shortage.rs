@@ -1,22 +1,22 @@
-//! Makes progress while the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
+//! Progress while the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
 //!
-//! A refusal is recorded, and all work that waits for a thread makes progress without further external
+//! A refusal is recorded. All work that waits for a thread then makes progress without further external
 //! events:
 //!
-//! | refused | meanwhile | then |
+//! | refused thread | meanwhile | retry |
 //! |---|---|---|
-//! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`] without any worker, it runs tasks and polls itself |
+//! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`] without any worker, it runs the tasks and polls itself |
 //! | a blocking thread | calls wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`], it queues calls as tasks |
 //! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
 //! | the replacement of a sysmon that waits in `block_on` | the waiting thread polls | the waiting thread tries again every 10 ms |
-//! | sysmon | the start tries again for a quarter of a second | [`Builder::start`](crate::rt::Builder::start) fails; a start by first use continues without any thread |
+//! | sysmon | the start waits | the start tries again for a quarter of a second; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by first use continues without any thread |
 //!
 //! # Without any thread
-//! No worker is started before sysmon, because a blocked worker relies on it. Every use of the runtime
-//! tries again to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls. Under
-//! another executor, a thread that spawns a task, or polls a handle, a sleep or a deadline, does a
-//! slice of the work, and its future is polled again: [`Runtime::stand_in`]. An operation on a socket
-//! that would have to wait there fails with an error.
+//! No worker is started before sysmon, because a blocked worker relies on sysmon. Every use of the runtime
+//! tries again to start it. Until that succeeds, a thread in `block_on` runs tasks and polls. Under another
+//! executor, a thread that spawns a task, or polls a handle, a sleep or a deadline, *stands in*: it does a
+//! slice of the work, and its future is polled again ([`Runtime::stand_in`]). An operation on a socket that
+//! would have to wait there fails with an error.
 
 use std::io;
 use std::task::Context;
@@ -32,13 +32,13 @@ use crate::rt::runtime::Runtime;
 use crate::rt::time::clock;
 use crate::sync::Ordering;
 
-/// A refusal that lasts this long is considered permanent.
+/// The time after which a refusal counts as permanent.
 pub(crate) const LASTS: Duration = Duration::from_millis(300);
-/// The time for which a thread that stands in runs tasks.
+/// The length of a slice: the time for which a thread that stands in runs tasks.
 const SLICE: Duration = Duration::from_millis(10);
-/// The time for which a thread that stands in sleeps if there was no work.
+/// The time for which a thread that stands in pauses if there was no work.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The pauses between attempts of a start, in milliseconds.
+/// The pauses between the attempts of a start, in milliseconds.
 const PAUSES_MS: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 
 impl Runtime {
@@ -88,8 +88,8 @@ impl Runtime {
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
     }
 
-    /// Called when a future is pending under another executor. If the runtime has no thread, the
-    /// calling thread does a slice of the work, and the future is polled again.
+    /// Called when a future is pending under another executor. If the runtime has no thread, does a slice of
+    /// the work on the calling thread, and wakes the future so that it is polled again.
     #[inline]
     pub(crate) fn stand_in(&'static self, cx: &mut Context<'_>) {
         if self.sysmon.is_missing() && self.stand_in_now() {
@@ -129,7 +129,7 @@ impl Runtime {
         true
     }
 
-    /// Runs queued tasks on this thread, which is not a worker. Returns false if there were none.
+    /// Runs queued tasks on the calling thread, which is not a worker. Returns false if there were none.
     pub(crate) fn run_queued(&'static self, core: &mut Core) -> bool {
         if self.injected() == 0 {
             return false;

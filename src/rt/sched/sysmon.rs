@@ -14,7 +14,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 /// The state of sysmon; see [`monitor`](super::monitor).
 #[derive(Debug)]
 pub(crate) struct Sysmon {
-    /// Whether the thread ticks. If not, it sleeps or does not exist.
+    /// Whether the thread makes checks. If not, it sleeps or does not exist.
     pub(super) ticks: AtomicBool,
     /// The thread of the current epoch. The thread of an earlier epoch may still be in a waker.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
@@ -77,7 +77,7 @@ impl Sysmon {
         are_left
     }
 
-    /// For a shutdown: takes the wakers that were collected and not called.
+    /// Takes the wakers that were collected but not called. Called by a shutdown.
     pub(crate) fn take_wakers(&self, wakers: &mut Wakers) {
         self.wakes.take(wakers);
         self.batches.lock().iter().filter_map(Weak::upgrade).for_each(|batch| batch.take(wakers));
@@ -85,14 +85,14 @@ impl Sysmon {
 
     /// Returns the number of workers that were stuck at the last check.
     pub(crate) fn stuck(&self) -> usize {
-        // ORDERING: Relaxed: a hint that may be stale.
+        // ORDERING: Relaxed: a hint that may be outdated.
         self.stuck.load(Ordering::Relaxed)
     }
 
-    /// Returns whether all CPUs were in use at the last checks.
+    /// Returns whether other threads use all CPUs, by the last checks.
     #[inline]
     pub(super) fn are_cpus_busy(&self) -> bool {
-        // ORDERING: Relaxed: a hint that may be stale.
+        // ORDERING: Relaxed: a hint that may be outdated.
         self.are_cpus_busy.load(Ordering::Relaxed)
     }
 
@@ -108,15 +108,15 @@ impl Sysmon {
         self.are_cpus_busy.store(false, Ordering::Relaxed);
     }
 
-    /// Returns whether the thread ticks, or is about to.
+    /// Returns whether the thread makes checks or is about to.
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
-        // ORDERING: SeqCst: the counter of the activity or `awake` is stored before `ticks` is read;
-        // the thread stores `ticks` before it reads them.
+        // ORDERING: SeqCst: the caller changes a counter of activity or `awake` before it reads `ticks`.
+        // Sysmon stores `ticks` before it reads these.
         self.ticks.load(Ordering::SeqCst)
     }
 
-    /// Makes the thread tick. Returns false if there is no thread.
+    /// Makes the thread resume its checks. Returns false if there is no thread.
     pub(super) fn rouse(&self) -> bool {
         let thread = self.thread.lock();
         let Some(parker) = &*thread else { return false };
@@ -136,7 +136,7 @@ impl Sysmon {
         is_current
     }
 
-    /// For a shutdown that has advanced the epoch: wakes the thread, so that it checks the epoch.
+    /// Wakes the thread, so that it checks the epoch. Called by a shutdown that has advanced the epoch.
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
         self.is_missing.store(false, Ordering::Relaxed);

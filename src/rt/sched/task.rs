@@ -1,13 +1,13 @@
 //! Tasks: spawning, scheduling, and their end.
 //!
-//! `async-task` implements the mechanism. [`TaskData`] adds identity, name, task-local values and
-//! the epoch. It is the task's metadata, in the same allocation. The schedule function captures
-//! nothing, so a task costs one allocation.
+//! The crate `async-task` implements tasks. [`TaskData`] adds the identity, the name, task-local values and
+//! the epoch. It is the metadata of an `async-task`, in the same allocation as the future. The schedule
+//! function captures nothing, so a task costs one allocation.
 //!
 //! # Invariants
-//! * 11 — a panic of the future ends only its task. `async-task` keeps the panic for the awaiting task.
-//! * E1 — a runnable whose epoch is not the current one is dropped instead of queued, which cancels the
-//!   task. So a shutdown ends all tasks, even if their wakers still exist.
+//! * 11 — a panic of a future ends only its task. `async-task` stores the panic for the awaiting task.
+//! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which cancels it.
+//!   So a shutdown ends all tasks, even if their wakers still exist.
 
 use std::future::Future;
 use std::panic::Location;
@@ -30,11 +30,11 @@ use crate::sync::Ordering;
 use crate::trace;
 
 pin_project! {
-    /// A task's future, which counts the end of the task. `drop` takes the future out, because its
-    /// destructor may panic (11).
+    /// A task's future. Its destructor drops the future, catches a panic of that (11), and counts the end of
+    /// the task.
     ///
-    /// The task's number is not stored, because the task is the current one wherever its future is
-    /// dropped: in a poll or in [`discard`].
+    /// The task's number is not stored, because the task is the current one whenever its future is dropped,
+    /// which happens only in a poll or in [`discard`].
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
@@ -65,14 +65,14 @@ impl<F: Future> Future for Tracked<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
         let this = self.project();
-        let future = this.future.as_pin_mut().expect("a future that is not dropped");
+        let future = this.future.as_pin_mut().expect("the future has not been dropped");
         future.poll(cx).map(Output::new)
     }
 }
 
-/// Drops the local values of the task `number`, whose future was dropped, and ends its turn. The task is
-/// the current one wherever its future is dropped. The values must not live as long as the task's handle
-/// and wakers, because then they would be dropped where a panic aborts the process.
+/// Drops the local values of the task `number`, whose future was just dropped, and clears the current task.
+/// The task is the current one whenever its future is dropped. The values must not live as long as the task's
+/// handle and wakers, because they would then be dropped where a panic aborts the process.
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {
         let Some(task) = task.filter(|task| task.number() == number) else { return };
@@ -83,7 +83,8 @@ pub(crate) fn end_locals(number: u64) {
     context::end_task(number);
 }
 
-/// The output of a task. If it is not taken, `drop` catches a panic of its destructor (11).
+/// The output of a task. If it is not taken, it is dropped with the task, and a panic of its destructor is
+/// caught (11).
 #[derive(Debug)]
 pub(crate) struct Output<T>(Option<T>);
 
@@ -93,7 +94,7 @@ impl<T> Output<T> {
     }
 
     pub(crate) fn take(mut self) -> T {
-        self.0.take().expect("taken once")
+        self.0.take().expect("the output is taken once")
     }
 }
 
@@ -139,8 +140,8 @@ where
     spawn_with(data, future)
 }
 
-/// Spawns a task of this crate on the workers. Does not call a `tracing` subscriber, so any thread may
-/// use it.
+/// Spawns a task of this crate on the workers. Unlike [`spawn`], does not call a `tracing` subscriber, so it
+/// may be called on any thread.
 pub(crate) fn spawn_untraced<F>(place: &'static Location<'static>, future: F) -> RawTask<F::Output>
 where
     F: Future + Send + 'static,
@@ -187,7 +188,7 @@ where
     spawn_call(None, Location::caller(), f, |runnable| runtime().pool_push(&runtime().lookups, runnable))
 }
 
-/// Spawns a close that may wait on the pool for such closes.
+/// Spawns a call of `close`, which may wait, on the pool for closes.
 #[track_caller]
 pub(crate) fn spawn_close(close: impl FnOnce() + Send + 'static) {
     let push = |runnable| runtime().pool_push(&runtime().closes, runnable);
@@ -228,18 +229,18 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
-        // Woken by the poller or a timer. The record already has the cause.
+        // The poller or a timer has woken the task. The record already has the cause.
         (Some(processor), false) => processor.queue.push(runnable.into_raw()),
-        // Woken by the task that runs on this thread, so it runs next, while its data is in the cache. A
-        // task that wakes itself goes to the end of the queue.
+        // The task that runs on this thread has woken another task, which runs next, while its data is in the
+        // cache. A task that wakes itself goes to the end of the queue.
         (Some(processor), true) if !info.woken_while_running => {
             context::note_waker(record);
             processor.queue.push_next(runnable.into_raw());
         }
         (Some(processor), true) => {
             record.note_waker(Waits::Turn);
-            // If the budget was used up, the worker may poll after this turn. The tasks that this poll
-            // wakes go first.
+            // If the budget was used up, the worker may poll after this turn. The tasks that this poll wakes
+            // run before this one.
             // ORDERING: Relaxed, as in `context::poll_budget`.
             if processor.budget.load(Ordering::Relaxed) <= context::REFILL {
                 processor.queue.push_aside(runnable.into_raw());
@@ -258,9 +259,10 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
 }
 
-/// Queues a control task in its lane and a task of a simulation in the simulation. Cancels a task that
-/// is woken after the end of its epoch. In a child of fork(2), these are the parent's tasks: they are
-/// leaked, because they live on in the parent and their destructors must not run here.
+/// Schedules a task whose epoch word is not the current epoch. Queues a control task in its lane, and a task
+/// of a simulation in the simulation. Cancels a task that is woken after the end of its epoch. In a child of
+/// fork(2), the tasks are those of the parent: they are leaked, because they live on in the parent, and their
+/// destructors must not run in the child.
 #[cold]
 fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
     if runnable.metadata().epoch() == runtime().epoch() {
@@ -278,7 +280,7 @@ fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
 /// Converts a task from its raw form.
 ///
 /// # Safety
-/// `item` must have been taken from a queue, into which `schedule` has put it, and must be used once.
+/// `item` must have been taken out of a queue in which `schedule` has put it, and must be used only once.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
     // SAFETY: `into_raw` in `schedule` created it, with this metadata type.
@@ -292,9 +294,9 @@ pub(crate) fn take_item(item: Item) -> Runnable<TaskData> {
     unsafe { from_item(item) }
 }
 
-/// Drops a task, which cancels it. The drop wakes the tasks that await it, and waking a task whose epoch
-/// is over drops that task in turn. Beyond [`DISCARDS_MAX`] nested drops, tasks are deferred and dropped
-/// one after the other, so that a chain of any length fits on the stack.
+/// Drops a task, which cancels it. The drop wakes the tasks that await it, and if the epoch of such a task is
+/// over, the wake-up drops that task as well. At a nesting depth of [`DISCARDS_MAX`], further drops are
+/// deferred and made one after the other, so that a chain of any length fits on the stack.
 pub(crate) fn discard(runnable: Runnable<TaskData>) {
     context::discarding(|depth| {
         if depth > DISCARDS_MAX {
@@ -312,7 +314,7 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
 
 fn discard_here(runnable: Runnable<TaskData>) {
     let data: *const TaskData = runnable.metadata();
-    // The future's destructor and the wakers that it calls are foreign code. The task is the current one
-    // while they run, and its local values are dropped with it.
+    // The future's destructor and the wakers that it calls are user code. The task is the current one while
+    // they run, and its local values are dropped with it.
     contain(|| context::run_task(data, || drop(runnable)));
 }

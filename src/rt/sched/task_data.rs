@@ -11,8 +11,8 @@ use super::record::{Kind, Record};
 use crate::rt::lazy_box::LazyBox;
 use crate::sync::Mutex;
 
-/// A task-local value and its key, which is the address of the `LocalKey`. The entry remains when the
-/// value is dropped, so that a destructor does not create a new value for its own key.
+/// The key of a task-local value, which is the address of its `LocalKey`, and the value. The entry remains
+/// when the value is dropped, so that its destructor cannot create a new value for the same key.
 type Local = (usize, Option<Box<dyn Any + Send>>);
 
 /// The state of a task-local value.
@@ -25,8 +25,8 @@ pub(crate) enum LocalState {
     Dropped,
 }
 
-/// The epoch of a simulation's tasks, which the runtime reaches only after two billion starts. So the
-/// existing comparison of epochs detects such tasks.
+/// The epoch of a simulation's tasks. The runtime would reach it only after two billion starts, so the
+/// comparison of epochs that each turn makes anyway detects such tasks.
 #[cfg(feature = "sim")]
 const SIMULATED: u32 = CONTROL - 1;
 
@@ -47,8 +47,8 @@ const _: () = assert!(cfg!(feature = "sim") || size_of::<TaskData>() <= 16);
 #[derive(Debug, Default)]
 struct Rare {
     name: Option<Name>,
-    /// The lock exists only to make this `Sync`: only the thread that polls the task accesses it. No
-    /// user code runs under it.
+    /// The task-local values. The lock exists only to make the type `Sync`, because only the thread that
+    /// polls the task accesses them. No user code runs while it is held.
     locals: Mutex<Vec<Local>>,
 }
 
@@ -78,7 +78,7 @@ impl TaskData {
         }
     }
 
-    /// Returns the simulation that the task belongs to.
+    /// Returns the tag of the simulation to which the task belongs.
     #[cfg(feature = "sim")]
     pub(crate) fn tag(&self) -> crate::sim::Tag {
         self.tag
@@ -120,7 +120,7 @@ impl TaskData {
         self.record.epoch_word() & !CONTROL
     }
 
-    /// Returns the word with the task's epoch and lane, so that both are compared at once.
+    /// Returns the word with the task's epoch and lane, so that one comparison covers both.
     #[inline]
     pub(super) fn epoch_word(&self) -> u32 {
         self.record.epoch_word()

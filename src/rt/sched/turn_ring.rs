@@ -1,8 +1,8 @@
 //! [`TurnRing`]: the last turns of one processor and the socket calls in them, for the black box.
 //!
-//! At the beginning of each turn, the owner overwrites the oldest entry. It adds the calls while the
-//! turn runs. Other threads read the ring at any time, without stopping the owner. So they also see
-//! the turn in progress.
+//! At the beginning of each turn, the owner overwrites the oldest entry. It adds the calls while the turn
+//! runs. Other threads can read the ring at any time, including the turn in progress, without stopping the
+//! owner.
 //!
 //! An entry has room for two calls, which is enough for an echo. The owner moves the calls of a full
 //! entry to its [`EventRing`](super::event_ring::EventRing).
@@ -10,8 +10,7 @@
 //! # Memory ordering
 //! A reader must not combine the words of two turns:
 //! * The time stamp of an entry is stored after its other words, with Release. A reader loads it first,
-//!   with Acquire: if the time stamp belongs to a turn, the other words belong to this turn or a later
-//!   one.
+//!   with Acquire, so the other words belong to the turn of this time stamp or to a later one.
 //! * The number of ended turns is stored before an entry is reused. The words of an entry are stored
 //!   with Release and loaded with Acquire. So a reader that finds a word of a later turn also finds a
 //!   number that shows that the entry was reused, and drops the entry (model
@@ -27,8 +26,8 @@ const TURNS: usize = if MODEL { 2 } else { 2048 };
 /// The number of calls in an entry.
 const CALLS: usize = if MODEL { 1 } else { 2 };
 const ENTRY_BYTES: usize = 32;
-/// Turns are counted in this unit, so that an entry is at the address of the first one plus eight times
-/// the count, which x86 computes in an addressing mode.
+/// The increment of `ended` per turn. With this unit, the address of an entry is that of the first one plus
+/// eight times the count, which x86 computes in an addressing mode.
 const UNITS: u64 = ENTRY_BYTES as u64 / 8;
 /// The offset of an entry's calls.
 const OFFSET: usize = std::mem::offset_of!(Entry, calls);
@@ -38,8 +37,8 @@ const FULL: usize = CALLS * size_of::<AtomicU32>();
 /// The last turns of one processor; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct TurnRing {
-    /// The number of turns that have ended, times [`UNITS`]. The number of ended turns modulo [`TURNS`]
-    /// is the index of the entry of the turn in progress, or of the next one.
+    /// The number of turns that have ended, times [`UNITS`]. This number of turns, modulo [`TURNS`], is the
+    /// index of the entry of the turn in progress or, outside turns, of the next one.
     ended: AtomicU64,
     entries: Box<[Entry; TURNS]>,
 }
@@ -83,11 +82,11 @@ impl<'a> CallPlace<'a> {
         // SAFETY: the result is within the entry, which has room and whose address is a multiple of its
         // size.
         let place = unsafe { self.0.byte_add(OFFSET) };
-        // SAFETY: an element of the entry's calls. The entry lives for 'a.
+        // SAFETY: the pointer is that of an element of the entry's calls. The entry lives for 'a.
         let call = unsafe { &*place };
         // ORDERING: Release; see the module documentation.
         call.store(pack(writes, fd), Ordering::Release);
-        // SAFETY: within the entry.
+        // SAFETY: the result is within the entry.
         Some(CallPlace(unsafe { self.0.add(1) }, PhantomData))
     }
 }
@@ -148,7 +147,7 @@ impl TurnRing {
             return CallPlace::NONE;
         }
         let entry = self.current();
-        // ORDERING: Release, the time stamp last; see the module documentation.
+        // ORDERING: Release, and the time stamp last; see the module documentation.
         entry.calls.iter().for_each(|call| call.store(0, Ordering::Release));
         let task_order = if injected_bug!("turn_without_its_end") { Ordering::Relaxed } else { Ordering::Release };
         entry.task.store(task, task_order);
@@ -204,7 +203,7 @@ impl TurnRing {
         {
             turns.pop();
         }
-        // The entry of the turn `now` may be in use.
+        // The owner may already be overwriting the entry of the turn after the last one that has ended.
         let begun = if injected_bug!("turn_in_progress_counts") { 0 } else { 1 };
         let reused = (now + begun).saturating_sub(TURNS as u64).saturating_sub(first);
         turns.drain(..turns.len().min(reused as usize));
@@ -220,7 +219,7 @@ impl Entry {
     }
 
     fn read(&self) -> Turn {
-        // ORDERING: Acquire, the time stamp first; see the module documentation.
+        // ORDERING: Acquire, and the time stamp first; see the module documentation.
         let ticks = self.ticks.load(Ordering::Acquire);
         let task = self.task.load(Ordering::Acquire);
         Turn { ticks, task, calls: self.calls.each_ref().map(|call| call.load(Ordering::Acquire)) }

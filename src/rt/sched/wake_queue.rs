@@ -1,14 +1,13 @@
-//! [`WakeQueue`]: wakers that sysmon has collected or taken over, to be called on other threads.
+//! [`WakeQueue`]: wakers that sysmon has collected or taken over, and that other threads call.
 //!
-//! A waker is user code and may block, so sysmon calls none and continues to watch. A thread starts
-//! with the first waker and ends when the queue is empty. If no waker was taken between two checks by
-//! sysmon, a waker blocks its thread, and another thread starts, up to [`THREADS_MAX`] per epoch. If
-//! the system refuses to create the first thread, or refuses the others for longer, sysmon calls the
-//! wakers.
+//! A waker is user code and may block, so sysmon does not call wakers itself. A thread is started for the
+//! first waker and ends when the queue is empty. If no waker is taken between two checks of sysmon, a waker
+//! probably blocks the thread, and another thread is started, up to [`THREADS_MAX`] per epoch. If the system
+//! refuses to create the first thread, or refuses the others for longer, sysmon calls the wakers itself.
 //!
 //! # Invariants
-//! * Q1 — each waker is called, in the order of arrival. A shutdown calls the remaining ones, because
-//!   the futures of other executors outlive it.
+//! * Q1 — each waker is called. Wakers are taken in the order in which they were queued. A shutdown calls the
+//!   remaining ones, because the futures of other executors outlive it.
 //! * Q2 — while a waker is queued and no thread of the queue is free, sysmon does not sleep.
 
 use std::collections::VecDeque;
@@ -17,7 +16,7 @@ use std::task::Waker;
 use crate::rt::waiters::Wakers;
 use crate::sync::Mutex;
 
-/// The maximum number of threads, and so of wakers that block at the same time.
+/// The maximum number of threads, and so the number of wakers that may block at the same time.
 const THREADS_MAX: usize = 64;
 
 /// A queue of wakers; see the [module documentation](self).
@@ -72,8 +71,8 @@ impl WakeQueue {
         waker
     }
 
-    /// For a check by sysmon. Returns whether wakers are queued, and whether sysmon must start a thread,
-    /// which is then counted.
+    /// Called at each check of sysmon. Returns whether wakers are queued, and whether sysmon must start a
+    /// thread, which is then counted.
     pub(super) fn check(&self, epoch: u32) -> (bool, bool) {
         let mut state = self.0.lock();
         let moved = std::mem::replace(&mut state.has_moved, false);
@@ -134,7 +133,7 @@ mod tests {
         assert!(queue.push(1, &mut wakers(2)));
         let started = (0..2 * THREADS_MAX).filter(|_| queue.check(1).1).count();
         assert_eq!(1 + started, THREADS_MAX);
-        assert_eq!(queue.check(2), (true, true), "the wakers of the last epoch are called in the next");
+        assert_eq!(queue.check(2), (true, true), "the wakers of one epoch are called in the next");
         assert!(queue.pop(1).is_some() && queue.pop(1).is_some(), "threads of any epoch take wakers");
         assert!((0..THREADS_MAX).all(|_| queue.pop(1).is_none()));
         assert!(!queue.push(2, &mut wakers(1)), "the thread of this epoch still counts");
