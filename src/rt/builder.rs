@@ -50,8 +50,8 @@ impl Builder {
     /// Creates settings with the defaults: one worker per CPU, 64 spare workers, 256 threads for
     /// blocking calls, and one poller shard per 8 workers.
     ///
-    /// Environment variables replace three of the defaults. [`start`](Builder::start) reads those
-    /// whose method was not called:
+    /// Environment variables replace three of the defaults. [`start`](Builder::start) reads a variable only
+    /// if the corresponding method was not called:
     /// * [`workers`](Builder::workers): `NETPOLL_THREADS`, or else async-std's
     ///   `ASYNC_STD_THREAD_COUNT`;
     /// * [`thread_name`](Builder::thread_name): `NETPOLL_THREAD_NAME`, or else async-std's
@@ -62,7 +62,7 @@ impl Builder {
     }
 
     /// Sets the maximum number of threads that run tasks at the same time, which must be at least 1.
-    /// A thread starts when there is work for it. A thread that runs the future of
+    /// A thread is started when there is work for it. A thread that runs the future of
     /// [`block_on`](crate::task::block_on) is not counted.
     #[doc(alias = "worker_threads")]
     pub fn workers(mut self, workers: usize) -> Builder {
@@ -80,12 +80,11 @@ impl Builder {
     /// Sets the number of shards of the poller, from 1 to 64. The default is one per 8 workers, and
     /// one for fewer than 16 workers. This setting is meant for tests and tuning.
     ///
-    /// A shard is an epoll instance in which one thread at a time waits. A descriptor is registered
-    /// in one shard, preferably that of the registering worker, and stays there. With more shards,
-    /// more threads can take events at the same time, and they contend less for the kernel's lock of
-    /// each instance. However, a thread that waits while no other thread is awake waits in all shards,
-    /// which costs an additional system call. An instance uses two descriptors and is opened when it
-    /// is first used.
+    /// A shard is an epoll instance in which one thread at a time waits. A descriptor is registered in one
+    /// shard, preferably that of the registering worker, and stays there. With more shards, more threads can
+    /// take events at the same time, with less contention for the kernel's lock of each instance. However, if
+    /// no other thread is awake, a thread waits in all shards, which costs additional system calls. An
+    /// instance uses two descriptors and is opened when it is first used.
     ///
     /// Back ends other than epoll always have one shard.
     ///
@@ -104,24 +103,24 @@ impl Builder {
         self
     }
 
-    /// Sets the maximum number of threads for [`spawn_blocking`](crate::task::spawn_blocking), which
-    /// must be at least 1. Further calls wait in a queue. Name look-ups have separate threads, and so have
-    /// closes of sockets for which SO_LINGER is set, so that neither waits for other calls. The same
-    /// maximum applies to each of these groups.
+    /// Sets the maximum number of threads for [`spawn_blocking`](crate::task::spawn_blocking), which must be
+    /// at least 1. Further calls wait in a queue. Name look-ups and closes of sockets for which SO_LINGER is
+    /// set have separate threads, so that they do not wait for other calls. The maximum applies to each of the
+    /// three groups.
     #[doc(alias = "max_blocking_threads")]
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.config.blocking_threads = threads;
         self
     }
 
-    /// Sets the name of the runtime's threads. The names of threads that do not run tasks have a
-    /// suffix. The kernel shows the first 15 bytes.
+    /// Sets the name of the runtime's threads. The names of threads that are not workers have a suffix. The
+    /// kernel shows the first 15 bytes of a name.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = Some(name.into());
         self
     }
 
-    /// Sets how tasks that block their thread for more than 10 ms are handled.
+    /// Sets how the runtime handles tasks that block their thread for more than 10 ms.
     pub fn blocked_tasks(mut self, policy: BlockedPolicy) -> Builder {
         self.config.blocked_tasks = policy;
         self
@@ -129,8 +128,8 @@ impl Builder {
 
     /// Sets a function that is called each time a task is found to block its thread.
     ///
-    /// The function runs on a separate thread, one call at a time, and may block. Up to 256 reports
-    /// wait for a call in progress; further ones are dropped. A panic in the function is caught.
+    /// The function runs on a separate thread, one call at a time, and may block. Up to 256 reports wait while
+    /// a call is in progress; further ones are dropped. A panic in the function is caught.
     pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
         self.config.on_blocked_task = Some(Arc::new(report));
         self
@@ -151,9 +150,9 @@ impl Builder {
     /// Go's errors do. The default is `false`.
     ///
     /// With `true`, a read from a reset connection fails with `read tcp 127.0.0.1:2->127.0.0.1:1:
-    /// read: connection reset by peer`, an [`OpError`](crate::net::OpError) of the same kind. Because
-    /// the kernel forgets the addresses when a connection is reset, they are queried when a TCP
-    /// connection is dialed or any connection is accepted; this costs two system calls per connection.
+    /// read: connection reset by peer`, which is an [`OpError`](crate::net::OpError) with the `ErrorKind` of
+    /// the OS error. Because the kernel forgets the addresses when a connection is reset, they are queried when
+    /// a TCP connection is dialed or any connection is accepted. This costs two system calls per connection.
     /// [`net::raw_os_error`](crate::net::raw_os_error()) returns the errno of such an error;
     /// `io::Error::raw_os_error` returns `None`. Errors of binding, dialing and resolving, and errors
     /// that this crate creates, are always `OpError`s.
@@ -184,13 +183,13 @@ impl Builder {
         self
     }
 
-    /// Sets the share of each worker's time or turns, in per cent, in which tasks of the lane
+    /// Sets the share of each worker's time or turns, in percent, in which tasks of the lane
     /// [`Control`](crate::rt::Lane::Control) run before others. The default is 5; the maximum is 100.
     ///
-    /// An unused share accumulates for 50 ms, so at 5 % a burst of control tasks may take 2.5 ms. After
-    /// that, at 5 %, control tasks get one of 20 turns; if fewer than 20 other tasks are queued, they
-    /// queue behind these. With 0, control tasks always queue with the others. With 100, they always go
-    /// first, and other tasks run only while no control task is runnable.
+    /// An unused share accumulates for 50 ms, so at 5 % a burst of control tasks may take 2.5 ms. After such a
+    /// burst, at 5 %, control tasks get one of 20 turns; if fewer than 20 other tasks are queued, control tasks
+    /// are queued behind these. With 0, control tasks are always queued behind other tasks. With 100, they
+    /// always run first, and other tasks run only while no control task is runnable.
     ///
     /// # Examples
     /// ```
@@ -219,8 +218,8 @@ impl Builder {
         self
     }
 
-    /// Writes the [`black_box`](crate::rt::black_box()) to a file at `path` when a task blocks its
-    /// worker, at most once per 10 s, and together with the snapshots of
+    /// Sets the path of a file to which the [`black_box`](crate::rt::black_box()) is written. This happens
+    /// when a task blocks its worker, at most once per 10 s, and together with the snapshots of
     /// [`dump_on_panic`](crate::rt::dump_on_panic) and
     /// [`dump_on_sigusr1`](crate::rt::dump_on_sigusr1). An existing file is replaced.
     ///
@@ -249,7 +248,7 @@ impl Builder {
     /// Starts the runtime with these settings.
     ///
     /// # Errors
-    /// The runtime is not started if an error is returned:
+    /// If an error is returned, the runtime is not started:
     /// * `AlreadyExists` if the runtime is running, because of an earlier `start` or because it was
     ///   already used to spawn, wait or sleep. The settings can be changed after a
     ///   [`shutdown`](crate::rt::shutdown).
@@ -257,8 +256,8 @@ impl Builder {
     ///   includes `NETPOLL_THREADS` if [`workers`](Builder::workers) was not called, and
     ///   `NETPOLL_POLLER_SHARDS` if [`poller_shards`](Builder::poller_shards) was not called.
     /// * `Unsupported` in a simulation, and in a task or destructor of a runtime that is shutting down.
-    /// * `Other` in a child of fork(2) that did not call exec(2), and if the system has refused to
-    ///   create a thread for a quarter of a second.
+    /// * `Other` in a child of fork(2) that did not call exec(2), and if the system refuses to create a thread
+    ///   for a quarter of a second.
     /// * The error of [`InspectServer::bind`](crate::rt::InspectServer::bind), if
     ///   [`inspect_socket`](Builder::inspect_socket) was called.
     pub fn start(self) -> io::Result<()> {
@@ -284,7 +283,7 @@ impl Builder {
         }
         if config.blocking_threads == 0 {
             return Err(invalid(
-                "a runtime needs at least one thread for blocking calls, which resolves names".to_owned(),
+                "a runtime needs at least one thread for blocking calls, such as name look-ups".to_owned(),
             ));
         }
         if config.workers.saturating_add(config.spares) > PROCESSORS_MAX {
@@ -302,8 +301,8 @@ impl Builder {
         super::fork::check()?;
         let runtime = runtime();
         if runtime.is_stopping() && context::is_inside() {
-            // The caller is a destructor that the shutdown runs, or a task that has not ended. Waiting
-            // for the shutdown would deadlock, because the shutdown waits for the caller.
+            // The caller is a destructor that the shutdown runs, or a task that has not ended. Waiting for the
+            // shutdown here would deadlock, because the shutdown waits for the caller.
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the runtime cannot be started while it is shutting down",

@@ -29,11 +29,10 @@ pub enum BlockedPolicy {
     /// [`Builder::spare_workers`](crate::rt::Builder::spare_workers).
     #[default]
     AddWorkers,
-    /// Counts and reports such tasks, and adds no workers. A free worker takes the tasks queued behind
-    /// them.
+    /// Counts and reports such tasks, but adds no workers. Another worker takes the tasks queued behind them.
     ReportOnly,
-    /// Neither counts nor reports such tasks, and adds no workers. A free worker takes the tasks queued
-    /// behind them.
+    /// Neither counts nor reports such tasks, and adds no workers. Another worker takes the tasks queued behind
+    /// them.
     Off,
 }
 
@@ -46,8 +45,8 @@ pub struct BlockedTask {
     pub id: TaskId,
     /// The task's name, if it has one.
     pub name: Option<String>,
-    /// The file and line of the call that spawned it. `None` if the task has ended in the meantime, or
-    /// if the call is in a library that is loaded far from this crate in memory.
+    /// The file and line of the call that spawned the task. `None` if the task has ended in the meantime, or if
+    /// the call is in a library that is loaded far from this crate in memory.
     pub spawned_at: Option<&'static Location<'static>>,
     /// The minimum time that the task has spent in the same poll.
     pub blocked_for: Duration,
@@ -71,7 +70,7 @@ pub(crate) struct Config {
     pub(crate) on_blocked_task: Option<Arc<Report>>,
     pub(crate) block_on_runs_tasks: bool,
     pub(crate) wrap_io_errors: bool,
-    /// The share of the control lane, in per cent.
+    /// The share of the control lane, in percent.
     pub(crate) control_share: u32,
     /// Called by sysmon when it finds that a task blocks its thread. Must return soon.
     pub(crate) on_stall: fn(),
@@ -94,7 +93,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// `wrap_io_errors` of the current or last runtime. Accepts and failed operations read it.
+/// The setting `wrap_io_errors` of the current or last runtime. Accepts and failed operations read it.
 static WRAPS_IO_ERRORS: AtomicBool = AtomicBool::new(false);
 
 /// Returns whether OS errors name the operation and the addresses; see
@@ -104,12 +103,12 @@ pub(crate) fn wraps_io_errors() -> bool {
     WRAPS_IO_ERRORS.load(Ordering::Relaxed)
 }
 
-/// According to the model in docs/SCALING.md, 16 busy workers keep one poller busy for two thirds of
-/// the time.
+/// The default number of workers per shard. According to the model in docs/SCALING.md, 16 busy workers keep
+/// one shard busy for two thirds of the time.
 const WORKERS_PER_SHARD: usize = 8;
 pub(super) const SPARES: usize = 64;
-/// The maximum number of workers that the environment can set. It leaves room for the default number
-/// of spare workers.
+/// The maximum number of workers that the environment can set. It leaves room for the default number of spare
+/// workers.
 pub(super) const WORKERS_MAX: usize = PROCESSORS_MAX - SPARES;
 const BLOCKING_THREADS: usize = 256;
 const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
@@ -172,12 +171,12 @@ impl Config {
     }
 }
 
-/// Returns the name and value of this crate's variable if it is set, otherwise of async-std's.
+/// Returns the name and the value of this crate's variable or, if it is not set, of async-std's.
 fn variable(ours: &'static str, fallback: &'static str) -> Option<(&'static str, OsString)> {
     [ours, fallback].into_iter().find_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
-/// Returns the number of workers that the environment sets, if any.
+/// Returns the number of workers that the environment sets, if it does.
 ///
 /// An invalid number in async-std's variable is ignored, as async-std does.
 ///
@@ -193,7 +192,7 @@ pub(super) fn workers_from_environment() -> io::Result<Option<usize>> {
     }
 }
 
-/// Returns the number of shards that the environment sets, if any.
+/// Returns the number of shards that the environment sets, if it does.
 ///
 /// # Errors
 /// Returns `InvalidInput` if `NETPOLL_POLLER_SHARDS` is not a number from 1 to [`SHARDS_MAX`].

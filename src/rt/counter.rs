@@ -2,7 +2,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A counter that its owner, or any thread, increments, and that `metrics` reads.
+/// A counter that one thread or several threads increment, and that `metrics` reads.
 #[derive(Debug)]
 pub(crate) struct Counter(AtomicU64);
 

@@ -1,14 +1,14 @@
 //! fork(2): a child has the runtime's memory but none of its threads, and shares the epoll instances
 //! with the parent.
 //!
-//! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and
-//! ends the epoch, so that existing registrations are void and a new registration checks the flag.
+//! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and advances
+//! the epoch, so that existing registrations become invalid, and a new registration checks the flag and fails.
 //! A child that only calls exec(2) is not affected.
 //!
-//! A child that does not call exec(2) keeps duplicates of the parent's descriptors, so their epoll
-//! registrations stay after the parent has closed them. A process that has ever called fork(2)
-//! therefore removes every descriptor from epoll before it closes it. posix_spawn(3), which
-//! `std::process::Command` prefers, runs no handlers; its child calls exec(2) at once.
+//! A child that does not call exec(2) keeps duplicates of the parent's descriptors, so the epoll registrations
+//! of these descriptors remain after the parent has closed them. Therefore a process that has ever called
+//! fork(2) removes every descriptor from epoll before it closes the descriptor. posix_spawn(3), which
+//! `std::process::Command` prefers, runs no handlers; its child calls exec(2) immediately.
 
 use std::io;
 use std::sync::{Once, OnceLock};
@@ -23,7 +23,7 @@ static FORKS: AtomicBool = AtomicBool::new(false);
 
 #[allow(unsafe_code)]
 unsafe extern "C" {
-    // POSIX pthread_atfork(3); the `libc` crate does not declare it for Linux.
+    // The `libc` crate does not declare pthread_atfork(3) for Linux.
     fn pthread_atfork(
         prepare: Option<unsafe extern "C" fn()>,
         parent: Option<unsafe extern "C" fn()>,
@@ -42,7 +42,7 @@ extern "C" fn in_child() {
     }
 }
 
-/// Called in a child, to make the earlier state void. It must be async-signal-safe.
+/// The function that makes the earlier state invalid in a child. It must be async-signal-safe.
 static DISOWN: OnceLock<fn()> = OnceLock::new();
 
 /// Installs the handlers, once. A child calls `disown`, which must be async-signal-safe.
@@ -51,8 +51,8 @@ pub(crate) fn watch(disown: fn()) {
     static INSTALLED: Once = Once::new();
     DISOWN.get_or_init(|| disown);
     INSTALLED.call_once(|| {
-        // SAFETY: the handlers only use atomic operations, which are async-signal-safe. If they cannot
-        // be installed for lack of memory, forks are not detected.
+        // If the handlers cannot be installed for lack of memory, forks are not detected.
+        // SAFETY: the handlers only use atomic operations, which are async-signal-safe.
         let _ = unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
     });
 }
@@ -63,7 +63,7 @@ pub(crate) fn has_forked() -> bool {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Panics in a forked child. For functions that cannot return an error.
+/// Panics in a forked child. Called by functions that cannot return an error.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).

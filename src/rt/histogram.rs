@@ -1,7 +1,7 @@
 //! [`Histogram`]: the number of measured values in each of a fixed series of ranges.
 //!
-//! The upper bound of a range is four times that of the previous range, so 14 counters cover one
-//! microsecond to 17 seconds. The bounds never change, as metrics collectors require.
+//! The upper bound of each range is four times that of the previous one, so 14 counters cover the times from
+//! one microsecond to 17 seconds. The bounds never change, as metrics collectors require.
 
 use std::fmt;
 
@@ -13,9 +13,9 @@ pub(crate) const BUCKETS: usize = 14;
 /// The unit of the recorded values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// Nanoseconds, shown as seconds. The first upper bound is 1024 ns.
+    /// Values are recorded in nanoseconds and shown in seconds. The first upper bound is 1024 ns.
     Seconds,
-    /// A count. The first upper bound is 1.
+    /// Values are counts. The first upper bound is 1.
     Count,
 }
 
@@ -114,8 +114,8 @@ impl Histogram {
         self.sum as f64 * self.unit.scale()
     }
 
-    /// Returns the upper bound of each range with the number of values that do not exceed it. The
-    /// last bound is infinite.
+    /// Returns the upper bound of each range, and the number of values that do not exceed it. The last
+    /// bound is infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + use<> {
         let (Histogram { unit, counts, .. }, mut total) = (*self, 0);
         (0..BUCKETS).map(move |at| {
@@ -126,8 +126,8 @@ impl Histogram {
         })
     }
 
-    /// Returns the upper bound of the range that contains the given quantile (0 to 1) of the values.
-    /// Returns 0 if there are no values.
+    /// Returns the upper bound of the range that contains the given quantile of the values, or 0 if there are
+    /// no values. `quantile` is clamped to the range from 0 to 1.
     pub fn quantile(&self, quantile: f64) -> f64 {
         let (all, quantile) = (self.count(), quantile.clamp(0.0, 1.0));
         if all == 0 {
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_included_and_the_last_range_has_none() {
+    fn bounds_are_inclusive_and_the_last_range_has_none() {
         for (value, at) in [(0, 0), (1, 0), (1024, 0), (1025, 1), (4096, 1), (4097, 2), (1 << 34, 12), (u64::MAX, 13)] {
             assert_eq!(bucket(value, Unit::Seconds), at, "{value}");
         }

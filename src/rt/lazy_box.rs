@@ -1,7 +1,7 @@
-//! [`LazyBox`]: an optional value that is created on demand, and takes one word.
+//! [`LazyBox`]: an optional value that is created on demand and takes one word.
 //!
-//! It is used for fields that few sockets and tasks need. `std::sync::OnceLock<Box<T>>` takes two words
-//! and an additional check.
+//! It is used for fields that only few sockets and tasks need. `std::sync::OnceLock<Box<T>>` takes two words
+//! and needs an additional check.
 //!
 //! # States
 //! *empty* (null) → *created*, once. If two threads create the value at the same time, one value is
@@ -37,7 +37,7 @@ impl<T> LazyBox<T> {
     #[allow(unsafe_code)]
     pub(crate) fn get(&self) -> Option<&T> {
         // ORDERING: Acquire pairs with the Release in `get_or_default`.
-        // SAFETY: null, or created by `Box::into_raw` and owned until `self` is dropped.
+        // SAFETY: the pointer is null, or was created by `Box::into_raw` and is owned until `self` is dropped.
         unsafe { self.value.load(Ordering::Acquire).as_ref() }
     }
 
@@ -52,20 +52,20 @@ impl<T> LazyBox<T> {
         self.offer(Box::default())
     }
 
-    /// Returns the value that was stored first: `value` or that of another thread.
+    /// Stores `value`, unless another thread has stored one. Returns the stored value.
     #[cold]
     #[allow(unsafe_code)]
     fn offer(&self, value: Box<T>) -> &T {
         let made = Box::into_raw(value);
-        // ORDERING: Release publishes the value; Acquire sees that of another thread.
+        // ORDERING: Release publishes the value. Acquire makes the value of another thread visible.
         match self.value.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: just created, and owned until `self` is dropped.
+            // SAFETY: the value was just created and is owned until `self` is dropped.
             Ok(_) => unsafe { &*made },
             Err(theirs) => {
                 // SAFETY: the pointer was never shared.
                 drop(unsafe { Box::from_raw(made) });
-                // SAFETY: created by `Box::into_raw` on another thread, and owned until `self` is
-                // dropped.
+                // SAFETY: the value was created by `Box::into_raw` on another thread and is owned until
+                // `self` is dropped.
                 unsafe { &*theirs }
             }
         }

@@ -1,16 +1,16 @@
 //! [`Parker`]: blocks a thread until another thread passes it a token.
 //!
-//! It is used instead of `std::thread::park` so that it neither consumes nor produces tokens of user
-//! code on the same thread.
+//! It is used instead of `std::thread::park`, because it must not consume or produce tokens of user code on the
+//! same thread.
 //!
 //! # States
-//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. An `unpark` before `park`
-//! leaves the token. Several leave one token.
+//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. An `unpark` before `park` stores a
+//! token, so that `park` returns immediately. Several calls store only one token.
 //!
 //! # Memory ordering
-//! All transitions are read-modify-writes with AcqRel: writes before `unpark` are visible after
-//! `park`. `unpark` takes the lock only because the thread may be between its last check of the state
-//! and the wait (models `parker_*`).
+//! All transitions are read-modify-writes with AcqRel, so writes before `unpark` are visible after `park`.
+//! `unpark` takes the lock only because the parking thread may be between its last check of the state and its
+//! wait (models `parker_*`).
 
 use std::time::{Duration, Instant};
 
@@ -51,10 +51,11 @@ impl Parker {
             return true;
         }
         let mut guard = self.lock.lock();
-        // ORDERING: AcqRel. This fails if the token has arrived since. No notification follows then.
+        // ORDERING: AcqRel. This fails if the token has arrived in the meantime. In this case no notification
+        // follows.
         if self.state.compare_exchange(EMPTY, PARKED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // A swap reads from the last of several `unpark`s, so that their writes become visible. A
-            // store would discard a token whose cause this thread could then miss.
+            // A swap reads the value of the last of several `unpark`s, so that their writes become visible. A
+            // store could overwrite a token without making the writes before it visible.
             if injected_bug!("parker_overwrites_token") {
                 self.state.store(EMPTY, Ordering::Release);
             } else {
@@ -85,8 +86,8 @@ impl Parker {
         if self.state.swap(NOTIFIED, Ordering::AcqRel) != PARKED {
             return;
         }
-        // The parked thread holds the lock from its transition to PARKED until it waits. After this,
-        // the thread either waits or has returned.
+        // The parking thread holds the lock from its transition to PARKED until it waits. Once this thread has
+        // held the lock, the other one either waits or has returned.
         if !injected_bug!("unpark_without_lock") {
             drop(self.lock.lock());
         }

@@ -1,21 +1,20 @@
 //! [`Reapers`]: threads on which a shutdown runs user code.
 //!
-//! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: they may take
-//! locks that the caller of the shutdown holds, wait for a timer or wait forever. So none of them run
-//! on the thread that shuts down, which watches its deadline and the timers in the meantime. While
-//! every reaper is occupied and other jobs are queued, another reaper is started, up to
-//! [`REAPERS_MAX`].
+//! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: they may take locks that the
+//! caller of the shutdown holds, wait for a timer, or wait forever. So they do not run on the thread that shuts
+//! the runtime down, which watches its deadline and the timers in the meantime. If all reapers are occupied and
+//! further jobs are queued, another reaper is started, up to [`REAPERS_MAX`].
 //!
-//! A shutdown has two sets of reapers: one calls wakers and one drops tasks. So a destructor that
-//! sleeps under another executor is woken even if such destructors occupy all threads of their set. If
-//! a waker wakes a task whose epoch is over, the task is deferred to the set that drops tasks.
+//! A shutdown has two sets of reapers: one calls wakers and one drops tasks. So a destructor that sleeps under
+//! another executor is woken even if such destructors occupy all threads of their set. If a waker wakes a task
+//! whose epoch is over, the task is deferred to the set that drops tasks.
 //!
 //! # States of a job
-//! *queued* → *running* → *done*. A reaper ends when the queue is closed and empty. If a shutdown gives
-//! up, the remaining jobs run when the jobs before them are done.
+//! *queued* → *running* → *done*. A reaper ends when the queue is closed and empty. If the shutdown reaches its
+//! time limit, the remaining jobs run later, when the jobs before them are done.
 //!
-//! # When no thread can be started
-//! The jobs run on the thread that shuts down.
+//! # If no thread can be started
+//! The jobs run on the thread that shuts the runtime down.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -31,8 +30,8 @@ use super::sched::task_data::TaskData;
 use super::waiters::{Wakers, wake};
 use crate::sync::{Arc, Condvar, Mutex};
 
-/// The maximum number of threads of a set. If this many jobs wait for jobs behind them in the queue,
-/// they outlast the shutdown.
+/// The maximum number of threads in a set. If this many jobs wait for jobs behind them in the queue, the
+/// shutdown reaches its time limit.
 const REAPERS_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -46,7 +45,7 @@ impl Job {
         match self {
             Job::Wake(waker) => {
                 context::defer_discards(|| wake(waker));
-                // If the shutdown has given up in the meantime, it no longer takes deferred tasks.
+                // If the shutdown has already returned, it no longer takes deferred tasks.
                 if !runtime().is_stopping() {
                     runtime().take_deferred().into_iter().for_each(discard);
                 }
@@ -126,12 +125,12 @@ impl Reapers {
         Reapers { runtime, shared: Arc::default(), started: 0, done: 0 }
     }
 
-    /// Queues wakers to be woken.
+    /// Queues wakers, which a reaper wakes.
     pub(crate) fn wake(&mut self, mut wakers: Wakers) {
         self.push(wakers.drain().map(Job::Wake));
     }
 
-    /// Queues tasks to be dropped.
+    /// Queues tasks, which a reaper drops.
     pub(crate) fn discard(&mut self, tasks: Vec<Runnable<TaskData>>) {
         self.push(tasks.into_iter().map(Job::Drop));
     }
@@ -147,7 +146,7 @@ impl Reapers {
         }
     }
 
-    /// Waits until all jobs are done, for at most `most`. Returns whether they are.
+    /// Waits until all jobs are done, for at most `most`. Returns whether all jobs are done.
     pub(crate) fn wait(&mut self, most: Duration) -> bool {
         let until = Instant::now() + most;
         let mut state = self.shared.state.lock();
@@ -192,7 +191,7 @@ impl Reapers {
         match started {
             Ok(()) => self.started += 1,
             Err(_) if self.started == 0 => {
-                // Counts as a thread of the runtime, so that a call of `shutdown` in a job is refused
+                // The thread counts as inside the runtime, so that a call of `shutdown` in a job is refused
                 // and does not wait for itself.
                 context::enter();
                 while self.shared.run_next() {}

@@ -5,17 +5,17 @@
 //!            first use, Builder::start              rt::shutdown
 //!  STOPPED ───────────────────────────→ RUNNING ─────────────────→ STOPPING ──→ STOPPED
 //! ```
-//! The state and the *epoch*, which advances with every shutdown, share one word. A task or a
-//! registration of another epoch belongs to a runtime that no longer exists. Processors and the poll
-//! cache stay in memory, so that a late wake-up can always check its epoch. Threads, queues, timers
-//! and the epoll instances do not outlive their epoch.
+//! One word holds the state and the *epoch*, which advances with every shutdown. A task or a registration
+//! of another epoch belongs to a runtime that no longer exists. Processors and the poll cache stay in memory,
+//! so that a late wake-up can always check its epoch. Queued tasks, sleeps and the epoll instances do not
+//! outlive their epoch. Neither do threads, unless user code keeps them longer than the shutdown waits.
 //!
 //! # Invariants
-//! * 10 — nothing here runs periodically: with no traffic and no timer due, every thread sleeps
-//!   without a time limit.
-//! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in
-//!   epoll. If it is 0, either threads sleep in all open shards of the poller, or the next work wakes
-//!   a resting thread or starts one.
+//! * 10 — nothing runs periodically while the process is idle: without traffic and due timers, every thread
+//!   sleeps without a time limit.
+//! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in epoll. If it
+//!   is 0, either threads sleep in all open shards of the poller, or the next work wakes a resting worker or
+//!   starts one.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -63,7 +63,7 @@ pub(crate) struct Runtime {
     pub(super) config: Mutex<Option<Arc<Config>>>,
     pub(crate) cache: PollCache,
     processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
-    /// The number of processors that were ever used.
+    /// The number of processors that have ever been used.
     processors_len: AtomicUsize,
     pub(crate) injector: SharedQueue,
     pub(crate) control: ControlLane,
@@ -91,9 +91,9 @@ pub(crate) struct Runtime {
     pub(crate) visitors: AtomicUsize,
     /// Whether a thread in `block_on` asks for the role; see `Wish`.
     pub(crate) role_wished: AtomicBool,
-    /// Whether the events that the workers receive wake no tasks.
+    /// Whether the last sleeps of the workers led to no turns.
     lonely: AtomicBool,
-    /// Whether the system refused to create the last thread.
+    /// Whether the system has refused to create a thread, and sysmon has not tried again since.
     pub(super) short_of_threads: AtomicBool,
     pub(crate) closings: Closings,
 }
@@ -139,13 +139,13 @@ pub(crate) fn runtime() -> &'static Runtime {
 }
 
 impl Runtime {
-    /// Returns the current epoch. Tasks and registrations of other epochs are void.
+    /// Returns the current epoch. Tasks and registrations of other epochs are no longer valid.
     #[inline]
     pub(crate) fn epoch(&self) -> u32 {
         (self.word.load(Ordering::Acquire) >> EPOCH_SHIFT) as u32
     }
 
-    /// For a forked child: advances the epoch, so that all earlier state is void. See `fork`.
+    /// Advances the epoch, so that all earlier state becomes invalid. Called in a forked child; see `fork`.
     pub(crate) fn disown(&self) {
         self.word.fetch_add(1 << EPOCH_SHIFT, Ordering::Relaxed);
     }
@@ -208,12 +208,12 @@ impl Runtime {
         processor
     }
 
-    /// Returns whether a thread owns the processor `id`, possibly one that a shutdown left behind.
+    /// Returns whether a thread owns the processor `id`, which may be a thread of an earlier epoch.
     pub(super) fn is_owned(&self, id: usize) -> bool {
         self.processors[id].get().is_some_and(|processor| processor.owned.load(Ordering::Acquire))
     }
 
-    /// Returns all processors that were ever used.
+    /// Returns all processors that have ever been used.
     pub(crate) fn processors(&'static self) -> impl Iterator<Item = &'static Processor> {
         let len = self.processors_len.load(Ordering::SeqCst);
         self.processors[..len].iter().filter_map(|slot| slot.get().map(|processor| &**processor))
@@ -221,10 +221,10 @@ impl Runtime {
 
     // ---- waking ----
 
-    /// Makes sure that a worker is awake, because there is work. Uses a spare processor if no other
-    /// one is free, because then all others belong to threads that block.
+    /// Makes sure that a worker is awake that is not stuck. Called when there is work. If all other processors
+    /// belong to threads that block, uses a spare one, as far as the policy permits.
     pub(crate) fn ensure_worker(&'static self) {
-        // ORDERING: SeqCst: the work is published before `awake` is read; a thread that goes to
+        // ORDERING: SeqCst: the caller publishes the work before this reads `awake`. A thread that goes to
         // sleep decrements `awake` before it looks for work (R1).
         fence(Ordering::SeqCst);
         let awake = self.awake.count();
@@ -234,24 +234,24 @@ impl Runtime {
         }
     }
 
-    /// Makes sure that other threads poll all shards, because this thread has registered or armed
-    /// something and will not poll.
+    /// Makes sure that other threads poll all open shards. Called by a thread that has registered a descriptor
+    /// or armed a timer and will not poll itself.
     pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
-        // A thread that sleeps in some shards then sleeps in all.
+        // If a thread sleeps in some of the shards, its next sleep is in all of them.
         if self.leaves_a_shard() && !self.driver.wake_sleeper() && !self.nudge_root() {
             self.wake_one(true);
         }
     }
 
-    /// Returns whether no thread is awake and there is a shard that no thread polls (R1).
+    /// Returns whether no thread is awake, and no thread has the role of some open shard (R1).
     #[inline]
     pub(crate) fn leaves_a_shard(&self) -> bool {
         self.awake.count() == 0 && !self.driver.roles.are_taken()
     }
 
-    /// Interrupts a worker that sleeps in the back end, preferably one in this thread's home shard.
-    /// Returns whether there was one.
+    /// Interrupts a worker that sleeps in epoll, preferably in this thread's home shard. Returns whether a
+    /// worker was sleeping.
     pub(crate) fn wake_worker(&'static self) -> bool {
         self.driver.wake_worker(self.home_shard())
     }
@@ -266,7 +266,7 @@ impl Runtime {
     /// Returns the shards to which a timer that this thread has just armed may belong.
     fn timer_shards(&'static self) -> Shards {
         let is_of_before = context::processor().is_some_and(|it| it.epoch.load(Ordering::Relaxed) != self.epoch());
-        // The processor's epoch may have ended since the timer set was chosen.
+        // The epoch of the processor may have ended since this thread chose the timer set.
         if is_of_before { self.driver.roles.open() } else { Shards::one(self.home_shard()) }
     }
 
@@ -279,8 +279,8 @@ impl Runtime {
 
     /// Called when a turn of a root future begins.
     pub(crate) fn root_begins(&'static self) {
-        // ORDERING: SeqCst: this counts before it checks whether sysmon sleeps; sysmon announces its
-        // sleep before it checks the count.
+        // ORDERING: SeqCst: this increments the count before it checks whether sysmon sleeps. Sysmon announces
+        // its sleep before it checks the count.
         self.roots.fetch_add(1, Ordering::SeqCst);
         self.notice_activity();
     }
@@ -294,8 +294,8 @@ impl Runtime {
         self.roots.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns whether no worker will poll soon, because every awake worker is stuck, or because every
-    /// awake worker is in a long turn.
+    /// Returns whether no worker will poll soon, because all awake workers are stuck or all of them are in long
+    /// turns.
     pub(crate) fn needs_poller(&'static self) -> bool {
         let awake = self.awake.count();
         awake <= self.sysmon.stuck()
@@ -306,7 +306,8 @@ impl Runtime {
         self.role_wished.load(Ordering::SeqCst)
     }
 
-    /// Returns whether the events that the workers receive wake no tasks. A hint.
+    /// Returns whether the last sleeps of the workers led to no turns, so that the workers poll only for
+    /// threads in `block_on`. The result is a hint.
     pub(crate) fn is_lonely(&self) -> bool {
         self.lonely.load(Ordering::Relaxed)
     }
@@ -318,8 +319,9 @@ impl Runtime {
         }
     }
 
-    /// Returns whether this thread will poll without being woken, because it owns a processor or is in
-    /// the turn of a root future. If its turn is long, sysmon makes sure that another thread polls.
+    /// Returns whether this thread will soon poll or make sure that another thread does, because it owns a
+    /// processor or is in the turn of a root future. If the turn is long, sysmon makes sure that another thread
+    /// polls.
     pub(crate) fn polls_here(&self) -> bool {
         context::is_root() || context::processor_in(self.epoch()).is_some()
     }
@@ -344,7 +346,7 @@ impl Runtime {
 
     /// Returns the number of tasks that have begun and not ended.
     pub(crate) fn tasks_alive(&'static self) -> u64 {
-        // `ended` is read first, so that a task that ends in between counts as alive.
+        // `ended` is read first, so that a task that ends between the two reads counts as alive.
         let ended: u64 = self.ended.get() + self.processors().map(|processor| processor.ended.get()).sum::<u64>();
         let spawned: u64 = self.spawned.get() + self.processors().map(|processor| processor.spawned.get()).sum::<u64>();
         spawned.saturating_sub(ended)
@@ -374,7 +376,7 @@ impl Runtime {
         sets.chain(shards.contains(0).then_some(&self.shared_timers))
     }
 
-    /// For a shutdown: takes the wakers of all sleeps.
+    /// Takes the wakers of all sleeps. Called by a shutdown.
     pub(crate) fn clear_sleeps(&'static self, wakers: &mut Wakers) {
         self.all_timer_sets().for_each(|set| set.clear_sleeps(wakers, |target, when| self.entry_counts(target, when)));
     }
@@ -409,9 +411,9 @@ impl Runtime {
         }
     }
 
-    /// Called when a timer has become the first of its set. Interrupts the threads that would sleep
-    /// beyond it. Does not start the runtime, because a shutdown fires timers too; timers that it
-    /// re-arms wait for the next start.
+    /// Interrupts the threads that would sleep beyond `at`. Called when a timer for `at` has become the first
+    /// of its set. Does not start the runtime, because a shutdown also runs timers; those that it arms again
+    /// wait for the next start.
     pub(crate) fn timer_moved(&'static self, at: u64) {
         // A simulation checks its timers whenever it moves its clock.
         #[cfg(feature = "sim")]
@@ -422,7 +424,7 @@ impl Runtime {
         if self.timer_shards().into_iter().fold(false, wake) || self.polls_here() {
             return;
         }
-        // ORDERING: SeqCst: the timer is armed before the state is read; `start` stores the state
+        // ORDERING: SeqCst: the caller arms the timer before this reads the state. `start` stores the state
         // before it reads the timers (model `timer_armed_against_start`).
         fence(Ordering::SeqCst);
         if self.is_running() {
@@ -472,9 +474,9 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
-    /// A thread may be delayed between its check of the epoch and its access to the queue, while the
-    /// runtime shuts down and the next one starts. The task must not stay in a queue that is no longer
-    /// emptied, and a blocking call must not run in another runtime.
+    /// A thread may be delayed between its check of the epoch and its access to the queue, while the runtime
+    /// shuts down and starts again. The task must not stay in a queue that has already been emptied, and a
+    /// blocking call must not run in another epoch.
     #[test]
     fn tasks_queued_after_their_epoch_ended_are_dropped() {
         let runtime = runtime();

@@ -1,21 +1,20 @@
 //! [`shutdown()`]: ends the runtime within a time limit.
 //!
 //! # Order
-//! 1. The epoch advances. From now on, tasks that are woken are dropped and registrations are
-//!    refused.
-//! 2. All sleeping threads are woken and see the new epoch. Workers end; threads inside `block_on`
+//! 1. The epoch advances. From now on, tasks that are woken are dropped and registrations are refused.
+//! 2. All sleeping and resting threads are woken and see the new epoch. Workers end; threads in `block_on`
 //!    continue without a processor.
-//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock
-//!    again, queued tasks are dropped, and due timers fire. This repeats until nothing is queued,
-//!    because a destructor may wake other tasks, and may itself sleep.
+//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock again,
+//!    queued tasks are dropped, and due timers fire. This repeats until no task is queued, because a
+//!    destructor may wake other tasks, and may itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
 //!    epoll instances are closed.
 //!
 //! # The time limit
-//! The calling thread runs no user code and takes no lock under which user code runs: destructors
-//! and wakers run on `Reapers`. Threads and tasks that have not ended when the time is over are left
-//! behind. A thread that is stuck in a task sees the new epoch when the task returns, and ends. A
-//! reaper that is stuck in a destructor continues with the jobs queued behind it.
+//! The calling thread runs no user code and takes no lock under which user code runs: destructors and wakers
+//! run on `Reapers`. The shutdown does not wait beyond the time limit for threads and tasks that have not
+//! ended. A thread that is stuck in a task sees the new epoch when the task's poll returns, and ends. A reaper
+//! that is stuck in a destructor later continues with the jobs queued behind it.
 //!
 //! # Concurrent shutdowns
 //! The state STOPPING lasts from step 1 to step 4. A second call waits for the first, within its own
@@ -39,29 +38,29 @@ use crate::trace;
 /// Shuts the runtime down: wakes every waiter with an error, drops every queued task, joins the
 /// runtime's threads and closes the poller.
 ///
-/// Returns when that is done or when `timeout` has elapsed. While destructors run, a timeout shorter
-/// than 200 ms counts as 200 ms.
+/// Returns when all this is done or when `timeout` has elapsed. While destructors run, a timeout shorter than
+/// 200 ms counts as 200 ms.
 ///
-/// Sockets survive. They register again when they are next used. This starts a new runtime, with new
-/// settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at
-/// their current `.await`. Awaiting the handle of a dropped task from outside the runtime panics;
+/// Sockets stay open and can be used again. The next operation that has to wait starts a new runtime, with new
+/// settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at their
+/// current `.await`. Awaiting the handle of a dropped task from outside the runtime panics;
 /// [`cancel`](crate::task::JoinHandle::cancel) on it returns `None`.
 ///
-/// Destructors of tasks, and wakers, run on threads of the runtime and not on the calling thread.
-/// They may sleep, block or take locks that the caller holds. Tasks that they spawn are dropped at
-/// once, and operations on sockets fail.
+/// Destructors of tasks and wakers run on threads of the runtime, not on the calling thread. They may sleep,
+/// block or take locks that the caller holds. Tasks that they spawn are dropped immediately, and operations on
+/// sockets fail.
 ///
-/// The call also waits for tasks that an earlier shutdown left behind and that are still being polled.
+/// The call also waits for tasks that were still being polled at the end of an earlier shutdown.
 ///
 /// If another thread is already shutting the runtime down, the call waits for that shutdown, for at
 /// most its own `timeout`, and returns the same result. In a child of fork(2) that did not call
 /// exec(2), the call does nothing.
 ///
 /// # Errors
-/// Returns [`StillRunning`], which names threads and tasks, if some have not ended in time. They end
-/// when their current polls and destructors return. `StillRunning` is also returned, and the call has
-/// no effect, if it is made inside the runtime: in a task, in `block_on`, in a blocking call or in a
-/// destructor that the shutdown runs.
+/// Returns [`StillRunning`], which names threads and tasks, if some of them have not ended in time. They end
+/// when their current polls and destructors return. `StillRunning` is also returned, and the call has no
+/// effect, if it is made inside the runtime: in a task, in `block_on`, in a blocking call or in a destructor
+/// that the shutdown runs.
 ///
 /// # Examples
 /// ```
@@ -116,13 +115,15 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     outcome
 }
 
-/// The minimum time for user code, so that even with a timeout of zero, tasks with short destructors
-/// are dropped.
+/// The minimum time for user code, so that tasks with short destructors are dropped even with a timeout of
+/// zero.
 const LEAST: Duration = Duration::from_millis(200);
+/// The first pause between two checks. Each pause is longer than the previous one.
 const NAP_MIN: Duration = Duration::from_micros(50);
+/// The longest pause between two checks.
 const NAP_MAX: Duration = Duration::from_millis(2);
 
-/// Returns whether `deadline` has passed. No deadline never passes.
+/// Returns whether `deadline` has passed. `None` never passes.
 fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
@@ -146,7 +147,7 @@ fn wait_for_another(
     lifecycle.clone()
 }
 
-/// The longest single wait on the condition variable. A longer timeout could overflow the clock.
+/// The longest single wait on the condition variable. A much longer timeout could overflow the clock.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Ends threads and tasks until `deadline`. Returns those that are still running.
@@ -168,8 +169,8 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
         let all_dropped = droppers.wait(nap);
         let is_idle = all_woken && all_dropped;
         let threads = runtime.threads.join_ended().saturating_sub(wakers.started() + droppers.started());
-        // Threads in `block_on` that run a task or poll, and threads that an earlier shutdown left
-        // behind in a turn.
+        // Threads in `block_on` that run a task or poll, and threads that are still in a turn of an earlier
+        // epoch.
         let is_used = runtime.visitors.load(Ordering::SeqCst) > 0
             || runtime.driver.roles.is_any_taken()
             || (runtime.tasks_alive() > 0 && has_turns_of_before(runtime));
@@ -185,7 +186,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     };
     let threads = threads + wakers.kept() + droppers.kept();
     drop((wakers, droppers));
-    // Reapers without a job end now, after their thread-local destructors.
+    // Reapers without a job now run their thread-local destructors and end.
     let until = Instant::now().checked_add(LEAST);
     nap = NAP_MIN;
     while runtime.threads.join_ended() > threads && !(is_over(until) && is_over(deadline)) {
@@ -198,7 +199,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     still
 }
 
-/// Returns whether a thread that an earlier shutdown left behind is still in the turn of a task.
+/// Returns whether a thread is still in a turn that began before an earlier shutdown.
 fn has_turns_of_before(runtime: &'static Runtime) -> bool {
     let ended = runtime.epoch().wrapping_sub(1);
     runtime.processors().any(|processor| {

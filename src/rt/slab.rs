@@ -1,19 +1,18 @@
 //! [`Slab`]: slots that are reused but never unmapped.
 //!
-//! Slabs contain the states of descriptors (`PollDesc`) and the records of tasks (`Record`). Slots
-//! are allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
-//! [`inspect`](crate::rt::inspect()) can read any slot at any time. Freed slots go to a free list and
-//! are reused. The owner of a slot marks each use with a generation or an id. Finding a slot by its
-//! index takes two loads.
+//! The states of descriptors (`PollDesc`) and the records of tasks (`Record`) are in slabs. Slots are
+//! allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
+//! [`inspect`](crate::rt::inspect()) can read any slot at any time. Freed slots go to a free list and are
+//! reused. The owner of a slot marks each use with a generation or an id. Finding a slot by its index takes
+//! two loads.
 //!
 //! # Invariants
-//! * C1 — the address of a slot never changes, and the slot stays readable for the lifetime of the
-//!   slab.
-//! * C2 — a slot is not allocated again before it is freed: pop and push are compare-and-swaps on a
-//!   head that contains a count of pops, against ABA (model `free_list_hands_out_once`). The link of a
-//!   slot in use may have any value: another pop has taken the slot, so the compare-and-swap of a pop
-//!   that reads this link fails.
-//! * C3 — the number of slots is limited to [`SLOTS_MAX`]. Beyond it, `alloc` returns `None`.
+//! * C1 — the address of a slot never changes, and the slot stays readable for the lifetime of the slab.
+//! * C2 — a slot is not allocated again before it is freed. Pop and push are compare-and-swaps of the head of
+//!   the free list, which contains a count of pops, against ABA (model `free_list_hands_out_once`). The link of
+//!   a slot in use may have any value: if a pop reads it, another pop has taken the slot in the meantime, so
+//!   the compare-and-swap of the first one fails.
+//! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use, `alloc` returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)
 //! Go takes a global lock twice per connection, and pads a 296-byte descriptor to 512 bytes to get tag
@@ -23,7 +22,7 @@ use std::ptr;
 
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, injected_bug};
 
-/// A power of two, so that finding a slot needs no division.
+/// The number of slots per block. It is a power of two, so that finding a slot needs no division.
 const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
 const PAGE_BLOCKS: usize = if MODEL { 2 } else { 1024 };
 const PAGES: usize = if MODEL { 1 } else { 1024 };
@@ -41,7 +40,7 @@ type Page<T> = [AtomicPtr<Block<T>>; PAGE_BLOCKS];
 
 /// A value that lives in a slab.
 pub(crate) trait Slot: Sized + 'static {
-    /// Data that a block stores once for all of its slots: `()`, or the index of the first.
+    /// Data that a block stores once for all its slots: `()`, or the index of the first slot.
     type Shared: From<First> + std::fmt::Debug + 'static;
     /// Creates the slot `index`, which is not in use.
     fn vacant(index: u32) -> Self;
@@ -78,7 +77,7 @@ pub(crate) unsafe fn shared<T: Slot>(slot: &T, place: u32) -> &'static T::Shared
     &block.shared
 }
 
-const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index + 1 must fit a free-list link");
+const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index plus one must fit into a link");
 
 /// A set of slots; see the [module documentation](self).
 #[derive(Debug)]
@@ -111,16 +110,17 @@ impl<T: Slot> Slab<T> {
         // ORDERING: Acquire pairs with the Release stores in `grow`: the block's slots are
         // initialised.
         let page = self.pages.get(block / PAGE_BLOCKS)?.load(Ordering::Acquire);
-        // SAFETY: null or a leaked `Page` (C1).
+        // SAFETY: the pointer is null or that of a leaked `Page` (C1).
         let page = unsafe { page.as_ref() }?;
         // ORDERING: Acquire, as above.
         let block = page[block % PAGE_BLOCKS].load(Ordering::Acquire);
-        // SAFETY: null or a leaked `Block` (C1).
+        // SAFETY: the pointer is null or that of a leaked `Block` (C1).
         let block = unsafe { block.as_ref() }?;
         Some(&block.slots[slot])
     }
 
-    /// Allocates a slot, from a new block if necessary. Returns `None` at the limit of C3.
+    /// Allocates a slot, in a new block if no slot is free. Returns `None` if all [`SLOTS_MAX`] slots are in
+    /// use.
     pub(crate) fn alloc(&self) -> Option<&T> {
         loop {
             let head = self.free.load(Ordering::Acquire);
@@ -129,11 +129,11 @@ impl<T: Slot> Slab<T> {
                 continue;
             };
             let slot = self.get(index)?;
-            // ORDERING: Relaxed: if the slot was popped in the meantime, the link is stale, and so
-            // is the count in `head`.
+            // ORDERING: Relaxed: if the slot was popped in the meantime, the link is outdated, but so is the
+            // count in `head`, and the compare-and-swap fails.
             let next = u64::from(slot.link().load(Ordering::Relaxed));
             let pops = if injected_bug!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
-            // ORDERING: AcqRel pairs with `push`: the slot's previous owner no longer uses it.
+            // ORDERING: AcqRel pairs with `push`, so the slot's previous owner no longer uses it.
             if self.free.compare_exchange_weak(head, pops | next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Some(slot);
             }
@@ -185,7 +185,7 @@ impl<T: Slot> Slab<T> {
         }));
         // `shared` computes this address.
         block_of_slots.expose_provenance();
-        // SAFETY: not null, and leaked, so valid forever (C1).
+        // SAFETY: the pointer is not null, and the page is leaked, so it stays valid (C1).
         let page = unsafe { &*page };
         // ORDERING: Release pairs with `get`.
         page[block % PAGE_BLOCKS].store(block_of_slots, Ordering::Release);

@@ -23,7 +23,7 @@ impl Runtime {
         }
         let _lifecycle = self.lifecycle.lock();
         if self.is_stopping() {
-            // Returns the epoch that is ending, so everything that is created in it is void.
+            // The epoch that is ending is returned, so everything that is created in it is invalid.
             return self.epoch().wrapping_sub(1);
         }
         if !self.is_running() {
@@ -44,7 +44,7 @@ impl Runtime {
     pub(crate) fn prepare_start(&'static self, mut config: Config) -> io::Result<()> {
         fork::watch(|| runtime().disown());
         inspect::serve_from_environment();
-        // A thread of the previous runtime may have been started while that runtime shut down.
+        // Joins threads that were started while the previous runtime shut down.
         self.threads.join_ended();
         config.on_stall = inspect::write_file_of_stall;
         config.publish();
@@ -60,11 +60,11 @@ impl Runtime {
         self.driver.configure(config.poller_shards(), config.workers);
         self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
         self.begin_run(epoch);
-        // ORDERING: SeqCst: the state is stored before the timers are read; `timer_moved` arms the
-        // timer before it reads the state (model `timer_armed_against_start`).
+        // ORDERING: SeqCst: this stores the state before it reads the timers. A caller of `timer_moved` arms
+        // the timer before `timer_moved` reads the state (model `timer_armed_against_start`).
         fence(Ordering::SeqCst);
-        // Deadlines survive a shutdown, so a thread must sleep until the first timer. A timer that is
-        // armed later and is not the first of its set wakes no thread.
+        // Deadlines survive a shutdown, so a thread must sleep until the first timer is due. Later timers
+        // would not cause that, because one that is not the first of its set wakes no thread.
         if self.next_timer(Shards::ALL) != clock::NEVER {
             self.ensure_poller();
         }

@@ -5,8 +5,8 @@ use std::io;
 
 use super::sched::identity::TaskId;
 
-/// The error of [`shutdown`](crate::rt::shutdown()): threads and tasks were still running at the end of
-/// its timeout, or it was called inside the runtime.
+/// The error of [`shutdown`](crate::rt::shutdown()): some threads or tasks were still running at the end of
+/// the timeout, or the function was called inside the runtime.
 ///
 /// # Examples
 /// ```
@@ -20,14 +20,14 @@ use super::sched::identity::TaskId;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning {
-    /// Whether the call was made on a thread of the runtime or inside `block_on`, and had no effect.
+    /// Whether the call had no effect, because it was made on a thread of the runtime or inside `block_on`.
     pub on_runtime_thread: bool,
     /// The names of the runtime's threads that have not ended.
     pub threads: Vec<String>,
     /// The tasks that occupy a thread, each with its name if it has one.
     pub running: Vec<(TaskId, Option<String>)>,
-    /// The number of tasks that have not ended, including those that occupy a thread. The others wait
-    /// for something outside the runtime and end when they are woken.
+    /// The number of tasks that have not ended, including those that occupy a thread. The others wait for
+    /// something outside the runtime and are dropped when they are woken.
     pub tasks: u64,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for StillRunning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.on_runtime_thread {
             return f.write_str(
-                "the runtime cannot be shut down from a task or from inside block_on: call rt::shutdown outside",
+                "the runtime cannot be shut down from a task or from block_on: call rt::shutdown outside the runtime",
             );
         }
         write!(f, "{} threads and {} tasks are still running", self.threads.len(), self.tasks)?;
@@ -50,7 +50,7 @@ impl fmt::Display for StillRunning {
     }
 }
 
-/// Prints the same text as `Display`, because `main` prints a returned error with `Debug`.
+/// Formats the error as `Display` does, because an error that `main` returns is printed with `Debug`.
 impl fmt::Debug for StillRunning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -2,18 +2,17 @@
 //!
 //! # States of a thread
 //! A thread is listed when it starts. If it ends before its epoch does (a spare worker, a thread of the
-//! blocking pool), it removes itself from the list and is detached. Otherwise it stays listed until a
-//! shutdown joins it, or detaches it when the time is over.
+//! blocking pool), it removes itself from the list and is detached. Otherwise it stays in the list until a
+//! shutdown joins it, or detaches it at the end of its time limit.
 //!
 //! # Joining
-//! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are
-//! user code and may wait forever. `is_finished` returns true as soon as the closure has returned,
-//! before they run. pthread_tryjoin_np(3) does not wait, and succeeds when the kernel has ended the
-//! thread.
+//! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are user code
+//! and may wait forever. `is_finished` returns true as soon as the closure has returned, before these
+//! destructors run. pthread_tryjoin_np(3) does not wait, and succeeds once the thread has ended.
 //!
-//! # Compared with std
-//! A thread counts as inside the runtime (`context::is_inside`) until it has ended. Otherwise a
-//! thread-local destructor that calls `rt::shutdown` would wait for its own thread.
+//! # Thread-local destructors
+//! A thread counts as inside the runtime (`context::is_inside`) until it has ended. Otherwise a thread-local
+//! destructor that calls `rt::shutdown` would wait for its own thread.
 
 use std::io;
 use std::mem;
@@ -35,10 +34,10 @@ impl Threads {
     /// Starts a thread that runs `main`.
     ///
     /// # Errors
-    /// Returns the error of pthread_create(3): EAGAIN if the process may not have more threads, or
-    /// ENOMEM if there is no memory.
+    /// Returns the error of pthread_create(3): EAGAIN if the process must not have more threads or the system
+    /// lacks resources, or ENOMEM if there is too little memory.
     pub(crate) fn start(&self, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        // Locked during the start, so that a thread that ends at once is already in the list.
+        // Locked during the start, so that even a thread that ends immediately is in the list when it leaves.
         let mut list = self.0.lock();
         let thread = thread::Builder::new().name(name).spawn(move || {
             context::enter();
@@ -60,7 +59,7 @@ impl Threads {
     /// Joins the threads that have ended. Returns the number of threads that are still listed.
     pub(crate) fn join_ended(&self) -> usize {
         let mut list = self.0.lock();
-        // `retain` would drop the handle, which detaches the thread.
+        // `retain` cannot be used: it would drop the handle, which detaches the thread.
         let mut at = 0;
         while at < list.len() {
             if crate::sys::os::try_join(&list[at]) {
@@ -114,7 +113,7 @@ mod tests {
         let threads = Threads::new();
         let ((release, wait), (begun, begins)) = (mpsc::channel(), mpsc::channel());
         threads.start("slow".into(), move || LOCAL.set(Some(Waits(wait, begun)))).unwrap();
-        assert_eq!(begins.recv_timeout(BOUND), Ok(true), "inside until it has ended");
+        assert_eq!(begins.recv_timeout(BOUND), Ok(true), "the thread is inside the runtime until it has ended");
         assert_eq!((threads.join_ended(), threads.names()), (1, vec!["slow".to_owned()]));
         release.send(()).unwrap();
         becomes_empty(&threads);

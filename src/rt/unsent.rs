@@ -1,30 +1,30 @@
-//! Per-thread lists of sockets with unsent bytes, whose writes are gathered until the turn ends
+//! Per-thread lists of the sockets that have unsent bytes, because writes are gathered until the turn ends
 //! (`net::fd::cork`).
 //!
 //! # States
 //! *none* → (`push`, by a write of a turn) → *some* → (`flush`, or a check by sysmon) → *none*.
 //!
 //! # When a list is flushed
-//! * At the end of a turn of a task on a worker, of the future of a `block_on`, of a local task, or of a
+//! * At the end of each turn: of a task on a worker, of the future of a `block_on`, of a local task, or of a
 //!   task in a simulation.
-//! * Before an operation of this crate returns `Pending`. A task may contain another executor, such
-//!   as the `block_on` of another crate, which would wait for the answer to the unsent bytes in the
-//!   middle of the turn.
+//! * Before an operation of this crate returns `Pending`. A task may contain another executor, such as the
+//!   `block_on` of another crate, which would otherwise wait in the middle of the turn for the answer to bytes
+//!   that have not been sent.
 //! * Before a nested `block_on` of this crate.
-//! * By sysmon, if two consecutive checks, 10 ms apart, find the list in the same period of *some*: the
-//!   turn is long, or waits for something outside this crate.
+//! * By sysmon, if two consecutive checks, 10 ms apart, find the list in the same period of *some*, because
+//!   the turn is long or waits for something outside this crate.
 //!
 //! # Invariants
-//! * An entry is not a handle of the socket: the list keeps no socket open, and neither a flush nor
-//!   the drop of an entry closes one. A socket that is dropped sends its bytes itself. So a flush
-//!   calls no user code, and sysmon may flush.
-//! * Sockets are flushed with the list unlocked, because a flush takes the lock of the socket's bytes,
+//! * An entry is not a handle of the socket: the list keeps no socket open, and neither a flush nor the drop of
+//!   an entry closes one. A socket that is dropped sends its bytes itself. So a flush calls no user code, and
+//!   sysmon may flush a list.
+//! * The list is unlocked while its sockets are flushed, because a flush takes the lock of the socket's bytes,
 //!   and a socket enters a list under this lock.
-//! * Only the thread itself adds to its list. If sysmon has emptied it, the flag of the thread remains
-//!   set, which costs a check of the empty list.
+//! * Only the thread itself adds sockets to its list. If sysmon has emptied the list, the flag of the thread
+//!   remains set, which only costs a check of the empty list.
 //!
 //! # Cancellation
-//! If a turn panics, its caller flushes, as at the end of any turn. If a flush panics, the panic is
+//! If a turn panics, its caller flushes the list, as at the end of any turn. If a flush panics, the panic is
 //! caught, and the other sockets of the list are flushed.
 
 use std::cell::Cell;
@@ -37,8 +37,8 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// The unsent bytes of a socket. This is not a handle of the socket.
 pub(crate) trait Unsent: Send + Sync + RefUnwindSafe + UnwindSafe {
-    /// Called by the thread that has taken the socket out of a list. Sends as much as the socket
-    /// accepts, and makes sure that the rest follows. Does not wait, and calls no user code.
+    /// Sends as many bytes as the socket accepts, and makes sure that the others are sent later. Called by the
+    /// thread that has taken the socket out of a list. Must not wait or call user code.
     fn flush(self: Arc<Self>);
 
     /// Returns the number of unsent bytes, for [`inspect`](crate::rt::inspect()).
@@ -79,17 +79,18 @@ thread_local! {
 /// The lists that sysmon checks.
 static LISTS: Mutex<Vec<Weak<List>>> = Mutex::new(Vec::new());
 
-/// The *blocked* sockets: those that did not accept all bytes of a flush. Some may have sent the rest
-/// since. The keys are unique among live sockets.
+/// The *blocked* sockets, which did not accept all bytes of a flush. Some of them may have sent the remaining
+/// bytes in the meantime. The keys are unique among live sockets.
 static BLOCKED: Mutex<BTreeMap<usize, Weak<dyn Unsent>>> = Mutex::new(BTreeMap::new());
 
-/// Adds a blocked socket for [`amounts`], unless it was added. It must be
+/// Adds a blocked socket, for [`amounts`], unless it was already added. The socket must be
 /// [removed](leave_blocked) before it is dropped.
 pub(crate) fn enter_blocked(id: usize, socket: impl FnOnce() -> Weak<dyn Unsent>) {
     BLOCKED.lock().entry(id).or_insert_with(socket);
 }
 
-/// Removes a socket that has sent all bytes or is about to be dropped. Does nothing if it was not added.
+/// Removes a blocked socket, which has sent all bytes or is about to be dropped. Does nothing if it was not
+/// added.
 pub(crate) fn leave_blocked(id: usize) {
     let removed = BLOCKED.lock().remove(&id);
     drop(removed);
@@ -107,7 +108,7 @@ pub(crate) fn amounts() -> Vec<Amount> {
     sockets.iter().map(|socket| socket.amount()).filter(|amount| amount.bytes > 0).collect()
 }
 
-/// Returns a number that identifies the list of this thread among those of live threads.
+/// Returns a number that identifies the list of this thread among the lists of live threads.
 #[inline]
 pub(crate) fn list() -> usize {
     SOME.with(|some| std::ptr::from_ref(some).addr())
@@ -125,7 +126,7 @@ pub(crate) fn push(socket: Arc<dyn Unsent>) -> bool {
         let is_first = sockets.is_empty();
         sockets.push(socket);
         if is_first {
-            // ORDERING: Relaxed: written under the lock, under which sysmon reads it.
+            // ORDERING: Relaxed: this is written and read under the lock.
             list.begun.fetch_add(1, Ordering::Relaxed);
         }
         drop(sockets);
@@ -172,19 +173,19 @@ pub(crate) fn flush_some() {
 fn flush_list(list: &List) {
     let mut sockets = std::mem::take(&mut *list.sockets.lock());
     for socket in sockets.drain(..) {
-        // No user code runs here, but one socket must not depend on the code of another.
+        // No user code runs here, but a panic in the flush of one socket must not affect another.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| socket.flush())) {
             drop_payload(payload);
         }
     }
-    // Keep the memory for the next turn.
+    // The memory of the list is kept for the next turn.
     let mut kept = list.sockets.lock();
     if kept.capacity() == 0 {
         *kept = sockets;
     }
 }
 
-/// Flushes the lists that have been in the same period of *some* since the last call. Called by sysmon.
+/// Flushes the lists that are in the same period of *some* as at the last call. Called by sysmon.
 pub(crate) fn flush_old() {
     let lists: Vec<_> = {
         let lists = LISTS.lock();
@@ -215,7 +216,7 @@ pub(crate) fn simulating<T>(f: impl FnOnce() -> T) -> T {
     fn set(simulates: bool) {
         SIMULATES.set(simulates);
         let _ = LIST.try_with(|list| {
-            // Changed under the lock, so that sysmon is not in a check of the list.
+            // The flag changes under the lock, so that sysmon is not checking the list at the same time.
             let _sockets = list.sockets.lock();
             list.simulates.store(simulates, Ordering::Relaxed);
         });
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!(Arc::weak_count(&socket), 0);
     }
 
-    /// Sysmon may run concurrently with this test and make further checks.
+    /// Sysmon may make further checks while this test runs.
     #[test]
     fn second_check_flushes_for_a_thread_that_does_not() {
         let socket = Arc::new(Counted::default());

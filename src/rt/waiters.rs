@@ -1,24 +1,22 @@
-//! [`Waiters`]: a list of the wakers that wait for the same event, such as an edge in one direction of
-//! a socket, a lock, a permit, or the end of a close.
+//! [`Waiters`]: a list of the wakers that wait for the same event, such as an edge in one direction of a
+//! socket, a lock, a permit, or the end of a close.
 //!
-//! The list is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of
-//! waiters, which differ in how many of them one event wakes:
+//! The list is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of waiters:
 //!
-//! * **Futures** have a key, wait in order of arrival and are woken *one at a time*. A future that
-//!   is no longer in the list and did not remove itself knows that it was woken. If it is dropped
-//!   before it acts, it passes the wake-up on. Futures have keys instead of intrusive links, so that
-//!   named futures are `Unpin`. A future may wait for *interruption only* (expiry or close); ordinary
-//!   events do not wake it.
-//! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. One
-//!   poll is kept per waker (compared as by [`Waker::will_wake`]), and each event wakes *all* of them,
-//!   in order of arrival.
+//! * **Futures** have a key, wait in the order of their arrival and are woken *one at a time*. If a future is
+//!   no longer in the list and has not removed itself, it was woken. If such a future is dropped before it makes
+//!   its call, it passes the wake-up on. Futures have keys instead of intrusive links, so that named futures are
+//!   `Unpin`. A future may wait for *interruption only* (expiry or close); other events do not wake it.
+//! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. The list has at
+//!   most one poll per waker (compared by [`Waker::will_wake`]), and each event wakes *all* of them, in the
+//!   order of their arrival.
 //!
 //! # Invariants
-//! * W1 — a waker is cloned, woken and dropped outside the lock around the list: methods return
-//!   wakers ([`Wakers`]), and the caller unlocks first.
-//! * W2 — at most [`POLLS_MAX`] polls are kept. Polls of tasks that have lost interest cannot be
-//!   distinguished from others, so at this number all are woken, and those that still wait poll again.
-//! * W3 — no operation takes time proportional to the number of waiters, except waking them.
+//! * W1 — a waker is cloned, woken and dropped outside the lock around the list. Methods return wakers
+//!   ([`Wakers`]), and the caller unlocks the list before it uses them.
+//! * W2 — a list has at most [`POLLS_MAX`] polls. The list cannot know which tasks have lost interest, so when
+//!   this number is reached, all polls are woken, and the tasks that still wait poll again.
+//! * W3 — no operation takes time proportional to the number of waiters, except waking all of them.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -32,8 +30,8 @@ use crate::sync::{MODEL, injected_bug};
 /// The key of a waiting future, which is unique for the lifetime of the list.
 pub(crate) type Key = NonZeroU64;
 
-/// A waiter: a future, or a task that has called a `poll_*` method. `K` is the state that a future
-/// keeps between polls. For a list it is the key, which is `None` at first.
+/// A waiter: a future, or a task that has called a `poll_*` method. `K` is the state that a future keeps
+/// between polls. For a list, this is the key, which is initially `None`.
 #[derive(Debug)]
 pub(crate) enum Waiter<'a, K = Option<Key>> {
     Future(&'a mut K),
@@ -49,7 +47,7 @@ impl<'a, K> Waiter<'a, K> {
         }
     }
 
-    /// Returns the waiter with a part of a future's state.
+    /// Returns the waiter with the part of the future's state that `part` selects.
     #[inline]
     pub(crate) fn map<T>(self, part: impl FnOnce(&'a mut K) -> &'a mut T) -> Waiter<'a, T> {
         match self {
@@ -77,12 +75,12 @@ pub(crate) enum Interest {
     Interrupt,
 }
 
-/// The maximum number of polls in one list. If more tasks call `poll_*` on one direction of a socket,
-/// they wake each other.
+/// The maximum number of polls in one list. If more tasks call `poll_*` methods of one direction of a socket,
+/// they repeatedly wake each other.
 pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 
-/// The bit of a key for [`Interest::Interrupt`]. Bits from 61 on belong to
-/// [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot).
+/// The bit of a key that marks [`Interest::Interrupt`]. [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot)
+/// uses the bits from 61 on.
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
 /// The maximum number of vacated places that are kept, in addition to the number of occupied ones.
@@ -125,7 +123,7 @@ impl Queue {
         Some(waker)
     }
 
-    /// Called after a place was vacated: removes vacated places if there are too many.
+    /// Counts a vacated place, and removes the vacated places if there are too many.
     fn has_left(&mut self) {
         self.taken -= 1;
         while self.places.front().is_some_and(|place| place.1.is_none()) {
@@ -189,9 +187,8 @@ impl Waiters {
         self.place(key).is_some_and(|held| held.will_wake(waker))
     }
 
-    /// Stores `waker` for the future `key`. If `key` is `None` or no longer in the list, adds a new
-    /// future at the tail. Returns the key, and the replaced waker, which the caller must drop outside
-    /// the lock.
+    /// Stores `waker` for the future `key`. If `key` is `None` or no longer in the list, adds a new future at
+    /// the end. Returns the key and the replaced waker, which the caller must drop outside the lock.
     #[must_use]
     pub(crate) fn insert(&mut self, key: Option<Key>, interest: Interest, waker: Waker) -> (Key, Option<Waker>) {
         if let Some(key) = key
@@ -202,7 +199,7 @@ impl Waiters {
         (self.push(interest, waker), None)
     }
 
-    /// Stores the waker of a new future at the tail, and returns its key.
+    /// Adds a new future at the end, and returns its key.
     pub(crate) fn push(&mut self, interest: Interest, waker: Waker) -> Key {
         let kind = if interest == Interest::Interrupt { INTERRUPT_ONLY } else { 0 };
         let key = Key::MIN.saturating_add(self.keys) | kind;
@@ -232,16 +229,16 @@ impl Waiters {
         self.polls.insert(identity, (self.keys, waker)).map(|(_, waker)| waker)
     }
 
-    /// Takes the wakers that one event wakes: every poll and the oldest future that waits for
+    /// Takes the wakers that one event wakes: those of all polls and of the oldest future that waits for
     /// events.
     pub(crate) fn take_event(&mut self, wakers: &mut Wakers) {
         self.take_polls(wakers);
         wakers.extend(self.events.pop());
     }
 
-    /// Takes the wakers for an event that has woken a future outside the list: every poll.
+    /// Takes the wakers of all polls, for an event that has already woken a future outside the list.
     pub(crate) fn take_polls(&mut self, wakers: &mut Wakers) {
-        // Sorted by arrival, because the order of addresses differs from run to run.
+        // Sorted by arrival, because the order of the map depends on addresses, which differ from run to run.
         let mut polls: Vec<_> = std::mem::take(&mut self.polls).into_values().collect();
         polls.sort_unstable_by_key(|&(arrival, _)| arrival);
         wakers.extend(polls.into_iter().map(|(_, waker)| waker));
@@ -260,7 +257,8 @@ impl Default for Waiters {
     }
 }
 
-/// Wakers that were taken from lists, to be woken when no lock is held. The first is stored inline.
+/// Wakers that were taken out of lists and that the caller must wake when it holds no lock. The first one is
+/// stored inline.
 #[derive(Debug, Default)]
 #[must_use = "wakers that are dropped instead of woken are lost wake-ups"]
 pub(crate) struct Wakers {
@@ -296,9 +294,8 @@ impl Wakers {
         (&mut self.one, &mut self.rest)
     }
 
-    /// Wakes all wakers, in the order in which they were taken, and keeps the allocation. A waker is
-    /// foreign code: if one panics, the panic is caught and the others are still woken. Returns the
-    /// number of wakers.
+    /// Wakes all wakers in the order in which they were taken. Returns their number. A waker is user code: if
+    /// one panics, the panic is caught and the others are still woken. Keeps the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
         let Some(first) = self.one.take() else { return 0 };
         wake(first);
@@ -310,7 +307,7 @@ impl Wakers {
     }
 }
 
-/// Calls `take`, and wakes the wakers that it has taken after it has released its locks.
+/// Calls `take`, which must release its locks before it returns, and then wakes the wakers that it has taken.
 pub(crate) fn wake_taken(take: impl FnOnce(&mut Wakers)) {
     let mut wakers = Wakers::new();
     take(&mut wakers);
@@ -325,8 +322,8 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
-/// Drops the payload of a panic in foreign code. The drop is also foreign code: if it panics, the
-/// payload of the second panic is leaked.
+/// Drops the payload of a panic in user code. The destructor is also user code: if it panics, the payload of
+/// this second panic is leaked.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);
@@ -355,7 +352,7 @@ mod tests {
 
     impl Drop for Bomb {
         fn drop(&mut self) {
-            assert!(!self.again || std::thread::panicking(), "in a payload, on purpose");
+            assert!(!self.again || std::thread::panicking(), "an intended panic in the destructor of a payload");
         }
     }
 
@@ -468,7 +465,7 @@ mod tests {
         }
         let (mut waiters, mut wakers, told) = (Waiters::new(), Wakers::new(), Arc::default());
         let mut all: Vec<Waker> = (0..20).map(|number| Arc::new(Tells(number, Arc::clone(&told))).into()).collect();
-        // Neither the ascending nor the descending order of addresses.
+        // An order that is neither ascending nor descending by address.
         all.sort_by_key(|waker| (waker.data().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         all.iter().for_each(|waker| assert!(waiters.insert_poll(waker.clone(), &mut wakers).is_none()));
         waiters.take_polls(&mut wakers);
@@ -508,7 +505,7 @@ mod tests {
         let waker = Waker::from(Arc::new(Count::default()));
         let mut keys: Vec<Key> = (0..COUNT).map(|n| waiters.push(interest(n), waker.clone())).collect();
         assert_eq!(waiters.len(), COUNT);
-        // From the middle, with a look-up of each before its removal.
+        // Beginning in the middle, with a look-up of each future before its removal.
         keys.rotate_left(COUNT / 2);
         for (left, &key) in keys[..COUNT - 2].iter().enumerate() {
             assert!(waiters.holds(key, &waker) && waiters.remove(key).is_some() && waiters.remove(key).is_none());

@@ -2,8 +2,8 @@
 //!
 //! Each worker always records its turns, with their socket calls, in one ring
 //! ([`TurnRing`](crate::rt::sched::turn_ring::TurnRing)), and its sleeps and steals in another
-//! ([`EventRing`](crate::rt::sched::event_ring::EventRing)). Reading the rings stops no thread. Times
-//! are recorded in [`ticks`] and converted when the rings are read.
+//! ([`EventRing`](crate::rt::sched::event_ring::EventRing)). The rings are read without stopping a thread.
+//! Times are recorded in [`ticks`] and converted when the rings are read.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -67,8 +67,8 @@ pub struct WorkerEvent {
     pub worker: Option<usize>,
     /// The time from the beginning of the event to [`taken`](BlackBox::taken).
     pub ago: Duration,
-    /// The time until the worker's next event, or until [`taken`](BlackBox::taken) for its last event.
-    /// Zero for [`Blocks`](WorkerEventKind::Blocks).
+    /// The time from the event to the worker's next event or, for its last event, to
+    /// [`taken`](BlackBox::taken). Zero for [`Blocks`](WorkerEventKind::Blocks).
     pub lasted: Duration,
     /// The event.
     pub kind: WorkerEventKind,
@@ -89,8 +89,8 @@ pub enum WorkerEventKind {
     Turn {
         /// The task.
         task: TaskId,
-        /// The descriptors of the socket calls that did not have to wait, in order, each with whether
-        /// the call was a write. Failed calls are included. An accept counts as a read.
+        /// The socket calls that did not have to wait, in order: the descriptor of each, and whether it was a
+        /// write. Failed calls are included. An accept counts as a read.
         calls: Vec<(RawFd, bool)>,
     },
     /// The worker sleeps until a socket is ready, a timer is due, or another thread wakes it.
@@ -113,9 +113,9 @@ pub enum WorkerEventKind {
     /// The worker parks, because it has no work and other threads poll the sockets.
     Rests,
     /// The thread gives up the worker's queue, because its task waits in
-    /// [`block_on`](crate::task::block_on), or because the runtime has ended.
+    /// [`block_on`](crate::task::block_on), or because the runtime was shut down.
     Leaves,
-    /// A thread begins to run the worker.
+    /// A thread takes over the worker's queue.
     Begins,
     /// The worker has taken tasks from another worker's queue.
     Steals {
@@ -131,7 +131,7 @@ pub enum WorkerEventKind {
 
 /// Reads the last events of all workers, which are about 2,000 turns per worker.
 ///
-/// Events are always recorded, at a cost of about 26 instructions per request. Reading them stops no
+/// Events are always recorded, at a cost of about 26 instructions per request. They are read without stopping a
 /// thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), and threads in
 /// [`block_on`](crate::task::block_on) that run no tasks, record no events.
 ///
@@ -150,8 +150,8 @@ pub fn black_box() -> BlackBox {
     let mut events = Vec::new();
     for processor in runtime().processors() {
         let ((turns, has_all_turns), (between, has_all_events)) = (processor.turns.read(), processor.events.read());
-        // If a ring has overwritten events, older events of the other ring are dropped: without the
-        // missing events, turns would seem to last too long.
+        // If one ring has overwritten events, older events of the other ring are dropped. Otherwise turns
+        // would appear to last too long, because the events between them are missing.
         let oldest = [
             turns.first().filter(|_| !has_all_turns).map(|turn| turn.ticks),
             between.first().filter(|_| !has_all_events).map(|event| event.ticks),
@@ -191,8 +191,8 @@ impl Recorded {
 /// begins with the oldest.
 fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64, Recorded)], scale: &Scale) {
     let first = into.len();
-    // The number of calls in the entry of the last turn. They follow the calls that were moved to
-    // `Mark::Calls`.
+    // The number of calls in the entry of the last turn. Calls of the same turn that were moved to a
+    // `Mark::Calls` precede them.
     let mut in_entry = 0;
     for &(since, recorded) in recorded {
         let kind = match recorded {
@@ -232,7 +232,7 @@ fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64,
     }
 }
 
-/// Returns the name, or else the place of the spawn, of each live task in `events`.
+/// Returns the name of each live task in `events` or, if it has none, the place where it was spawned.
 fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
     let shown: HashSet<_> = events
         .iter()
@@ -252,13 +252,13 @@ fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
 }
 
 impl BlackBox {
-    /// Returns the name of a task, or else the place where it was spawned. `None` if the task is not in
-    /// the events, or had ended when they were read.
+    /// Returns the name of a task or, if it has none, the place where it was spawned. Returns `None` if the task
+    /// is not in the events, or had ended when they were read.
     pub fn label(&self, task: TaskId) -> Option<&str> {
         self.labels.get(&task.number()).map(String::as_str)
     }
 
-    /// Writes [`to_trace_json`](BlackBox::to_trace_json) to a file. An existing file is replaced
+    /// Writes the result of [`to_trace_json`](BlackBox::to_trace_json) to a file. An existing file is replaced
     /// atomically.
     ///
     /// # Errors
@@ -295,7 +295,7 @@ impl BlackBox {
     }
 }
 
-/// Prints one line per event, oldest first.
+/// Formats one line per event, oldest first.
 impl fmt::Display for BlackBox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for event in &self.events {
@@ -341,7 +341,7 @@ impl BlackBox {
     }
 }
 
-/// The path of [`Builder::black_box_file`](crate::rt::Builder::black_box_file), and the time of the last
+/// The path set by [`Builder::black_box_file`](crate::rt::Builder::black_box_file), and the time of the last
 /// write that a blocked task caused.
 static FILE: Mutex<(Option<PathBuf>, Option<Instant>)> = Mutex::new((None, None));
 
@@ -354,8 +354,7 @@ fn file_or_environment(path: &Option<PathBuf>) -> Option<PathBuf> {
     path.clone().or_else(|| std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from))
 }
 
-/// Writes the file, if a path is set. Prints an error on standard error, because no caller could
-/// handle it.
+/// Writes the file, if a path is set. Prints an error to standard error, because no caller could handle it.
 pub(super) fn write_file() {
     let path = file_or_environment(&FILE.lock().unwrap_or_else(PoisonError::into_inner).0);
     if let Some(path) = path
@@ -365,8 +364,8 @@ pub(super) fn write_file() {
     }
 }
 
-/// Writes the file on a separate thread because a task blocks, unless this happened within the last
-/// [`AGAIN`].
+/// Writes the file on a separate thread, because a task blocks its worker. Does nothing if this happened within
+/// the last [`AGAIN`].
 pub(crate) fn write_file_of_stall() {
     {
         let mut file = FILE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,15 +10,15 @@ use crate::rt::sched::identity::Task;
 use crate::rt::sched::task_data::TaskData;
 use crate::sys::signal;
 
-/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the process receives SIGUSR1:
-/// `kill -USR1 PID`.
+/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the process receives SIGUSR1, for example
+/// from `kill -USR1 PID`.
 ///
-/// The snapshot includes TCP_INFO. A separate thread prints it, even while all workers are blocked. A
-/// second call does nothing. The handler remains installed until the process ends.
+/// The snapshot includes TCP_INFO. A separate thread prints it, so this works even while all workers are
+/// blocked. A second call does nothing. The handler remains installed until the process ends.
 ///
 /// # Errors
-/// Returns `AlreadyExists` if SIGUSR1 has another handler or is ignored. Returns the OS error if
-/// pipe(2), sigaction(2) or starting the thread fails.
+/// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns the OS error if pipe(2),
+/// sigaction(2) or starting the thread fails.
 ///
 /// # Examples
 /// ```
@@ -35,7 +35,7 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
     let (mut reader, writer) = io::pipe()?;
     let run = move || {
         let mut bytes = [0; 64];
-        // Signals that arrive together cause one snapshot.
+        // Signals that arrive at the same time cause one snapshot.
         while matches!(reader.read(&mut bytes), Ok(1..)) {
             dump("SIGUSR1");
         }
@@ -51,9 +51,8 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics, after
 /// the message of the current panic hook.
 ///
-/// A panic of a task does not affect other tasks, so it prints no snapshot, but a line with the task's
-/// id and name, and the place where it was spawned. A second call does nothing. A hook that is set
-/// later replaces this one.
+/// A panic of a task does not affect other tasks. It prints no snapshot, but a line with the task's id, its name
+/// and the place where it was spawned. A second call does nothing. A hook that is set later replaces this one.
 ///
 /// # Examples
 /// ```
@@ -75,7 +74,7 @@ pub fn dump_on_panic() {
     });
 }
 
-/// Prints the id, name and place of the task that has panicked.
+/// Prints the id and the name of the task that has panicked, and the place where it was spawned.
 fn name_task(task: &Task) {
     let name = task.name().map(|name| format!(" `{name}`")).unwrap_or_default();
     let place = task.spawned_at().map(|place| format!(", spawned at {place}")).unwrap_or_default();

@@ -63,7 +63,8 @@ impl Snapshot {
                 histogram.count(),
                 histogram.sum()
             )?;
-            // Infinity is not a JSON number, so the last range is omitted. It has the rest of the count.
+            // Infinity is not a JSON number, so the last range is omitted. Its number of values is the
+            // difference between `count` and the last pair.
             let bounded: Vec<_> = histogram.buckets().filter(|(bound, _)| bound.is_finite()).collect();
             array(out, &bounded, |out, (bound, count)| write!(out, "[{bound},{count}]"))?;
             out.push('}');

@@ -1,19 +1,19 @@
 //! Allocates and prefetches the memory of large snapshots.
 //!
-//! The first snapshot of 16,000 tasks and sockets allocates 4 MB, most of it in two lists, so their
-//! rows are small. The pages of a list are populated with one system call, because a page fault per
-//! page takes longer. If an earlier snapshot has left pages there, the call takes a few microseconds.
-//! Huge pages are not requested: with the usual setting (`defrag` is `madvise`), the kernel may
-//! compact memory for milliseconds to create one.
+//! The first snapshot of 16,000 tasks and sockets allocates 4 MB, most of it in two lists. The pages of a large
+//! list are populated with one system call, because one page fault per page would take longer. If the memory was
+//! used by an earlier snapshot and still has its pages, the call takes only a few microseconds. Huge pages are
+//! not requested: with the usual setting (`defrag` is `madvise`), the kernel may compact memory for milliseconds
+//! to create one.
 //!
-//! The rows that a snapshot reads are seldom in the CPU's cache, so they are prefetched.
+//! The records and slots that a snapshot reads are seldom in the CPU's cache, so they are prefetched.
 
 use crate::sys::os;
 
-/// The size in bytes from which the pages of a list are populated at once.
+/// The minimum size in bytes of a list whose pages are populated with one system call.
 const LARGE: usize = 256 << 10;
 
-/// The number of rows by which memory is prefetched.
+/// The number of rows by which prefetching is ahead of reading.
 pub(super) const AHEAD: usize = 12;
 
 /// Returns an empty list with room for `count` elements.

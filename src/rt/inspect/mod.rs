@@ -1,25 +1,22 @@
 //! [`inspect()`]: a snapshot of the state of every task and socket, taken while they run.
 //!
 //! # Implementation
-//! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll
-//! cache. Both are read in place. No task is polled and no thread is stopped. A snapshot holds no
-//! lock that operations of tasks take, with one exception: when several operations wait on one socket,
-//! their list is locked while they are counted. Addresses are queried from the kernel by descriptor
-//! number. The result is discarded unless the generation of the slot is still current afterwards. The
-//! generation changes before the descriptor is closed, so a current generation proves that the number
-//! belonged to this socket.
+//! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll cache. Both are
+//! read in place. No task is polled and no thread is stopped. A snapshot takes no lock that the operations of
+//! tasks take, with one exception: if several operations wait for one socket, their list is locked while they
+//! are counted. Addresses are queried from the kernel by descriptor number. The result is discarded if the
+//! generation of the slot is no longer current afterwards. The generation changes before the descriptor is
+//! closed, so a current generation proves that the number belonged to this socket.
 //!
 //! # Pairing tasks with sockets
-//! An operation that waits stores the tag of the socket in the record of its task. A tag consists
-//! of the index of the socket's slot and 8 bits of its generation. A task is paired with a socket
-//! if the socket with that tag is open and has a waiting operation in that direction. A wrong pair
-//! is possible only if a close wakes the task, and the slot is reused exactly 256 times before the
-//! task is polled.
+//! An operation that waits stores the tag of the socket in the record of its task. A tag consists of the index
+//! of the socket's slot and 8 bits of its generation. A task is paired with a socket if the socket with that tag
+//! is open and has a waiting operation in the same direction. A wrong pair is possible only if a close wakes the
+//! task, and the slot is reused a multiple of 256 times before the task is polled.
 //!
 //! # Invariants
-//! * A task and a socket are paired only if an operation of that task returned Pending on that
-//!   socket in the task's last poll (`tests/inspect.rs`:
-//!   `pairs_are_right_beside_spawns_and_closes`).
+//! * A task and a socket are paired only if an operation of that task on that socket returned `Pending` in the
+//!   task's last poll (`tests/inspect.rs`: `pairs_are_right_beside_spawns_and_closes`).
 //! * All rows of a snapshot are read during the call, but not at the same instant. A task may be
 //!   shown as waiting for a task that has ended.
 
@@ -80,9 +77,8 @@ const CALLS_MAX: usize = 2000;
 /// The addresses of accepted and dialled TCP connections are known without a system call, except for
 /// the local address of a connection that a wildcard listener has accepted. The addresses of other
 /// sockets are queried from the kernel. If this needs more than 2,000 calls, some sockets have the
-/// state [`Unknown`](SocketState::Unknown) or no local address, and the next snapshot queries those
-/// first. [`Inspect::addresses`] removes this limit. [`Inspect::tcp`] adds the state of TCP
-/// connections.
+/// state [`Unknown`](SocketState::Unknown) or no local address, and the next snapshot queries these first.
+/// [`Inspect::addresses`] removes this limit. [`Inspect::tcp`] adds the state of TCP connections.
 ///
 /// # Examples
 /// ```
@@ -127,7 +123,7 @@ pub struct Inspect {
     tcp: bool,
     asking: Asking,
     max_tasks: usize,
-    /// Tasks up to this id are omitted.
+    /// The id up to which tasks are omitted.
     after: u64,
 }
 
@@ -147,10 +143,10 @@ impl Inspect {
     /// Sets whether to query all unknown addresses from the kernel. By default, at most 2,000 system
     /// calls are made for them.
     ///
-    /// The addresses of listeners and of accepted and dialled TCP connections are known. The local
-    /// address of a connection that a wildcard listener has accepted takes one system call, the first
-    /// time. An adopted TCP socket takes up to four; the answers for up to 4,096 of these are kept. A
-    /// UDP or Unix socket takes up to three in each snapshot.
+    /// The addresses of listeners and of accepted and dialled TCP connections are known. The local address of a
+    /// connection that a wildcard listener has accepted takes one system call in the first snapshot that queries
+    /// it. An adopted TCP socket takes up to four, whose results are kept for up to 4,096 such sockets. A UDP or
+    /// Unix socket takes up to three in each snapshot.
     ///
     /// With `false`, no addresses are queried. A socket whose addresses are unknown has the state
     /// [`Unknown`](SocketState::Unknown).
@@ -166,7 +162,7 @@ impl Inspect {
         self
     }
 
-    /// Sets whether to include the TCP_INFO of each TCP socket, which takes one more system call per
+    /// Sets whether to include the TCP_INFO of each TCP socket, which takes one additional system call per
     /// socket. The default is `false`.
     pub fn tcp(mut self, tcp: bool) -> Inspect {
         self.tcp = tcp;
@@ -197,8 +193,8 @@ impl Inspect {
         self
     }
 
-    /// Omits the tasks up to the last one of an earlier snapshot, so that this snapshot continues after
-    /// it.
+    /// Omits the tasks up to the last one of an earlier snapshot, so that this snapshot continues where that one
+    /// ends.
     pub fn after(self, snapshot: &Snapshot) -> Inspect {
         self.after_task(snapshot.tasks.last().map_or(self.after, |task| task.id.number()))
     }
@@ -214,7 +210,7 @@ impl Inspect {
     fn readings(self) -> (Vec<Reading>, Option<Vec<u64>>, usize) {
         let is_limited = self.max_tasks < usize::MAX || self.after > 0;
         if !is_limited {
-            // With room for tasks that are spawned in the meantime, so that the list is not reallocated.
+            // The list has room for tasks that are spawned in the meantime, so that it is not reallocated.
             let mut readings = with_room(runtime().tasks_alive() as usize + 64);
             readings.extend(record::all().filter_map(Record::read));
             readings.sort_unstable_by_key(|reading: &Reading| reading.id);
@@ -244,8 +240,8 @@ impl Inspect {
             Some(ids) => Alive::Ids(ids),
             None => Alive::Shown(&readings),
         };
-        // Tasks are read before sockets. So a socket that a task waits for may have been closed since,
-        // but is never one that was opened later.
+        // Tasks are read before sockets. So the socket for which a task waits may have been closed in the
+        // meantime, but is never mistaken for one that was opened later.
         let (mut sockets, places) = Reader::new(self.asking, self.tcp, now, &scale).read();
         let running: Vec<u64> = runtime().processors().map(Processor::running_id).collect();
         let names = identity::names(readings.iter().map(|reading| reading.id));
@@ -306,7 +302,7 @@ enum Found {
     Unknown,
 }
 
-/// Returns the place of the socket that a task waits for.
+/// Returns the position of the socket for which a task waits.
 fn place(waits: Waits, places: &[u32]) -> Option<usize> {
     match waits {
         Waits::Readable(tag) | Waits::Writable(tag) => Some(places.get(tag_index(tag))?.checked_sub(1)? as usize),
@@ -314,8 +310,8 @@ fn place(waits: Waits, places: &[u32]) -> Option<usize> {
     }
 }
 
-/// Decodes the wait of the task `id`. `alive` has the ids of all tasks, in order. `places` is returned
-/// by [`Reader::read`].
+/// Decodes the wait of the task `id`. `alive` has the ids of all tasks, in order. `places` has the positions of
+/// sockets, as [`Reader::read`] returns them.
 fn resolve(id: u64, waits: Waits, now: u64, alive: Alive<'_>, places: &[u32], sockets: &mut [SocketInfo]) -> Found {
     let (tag, operation) = match waits {
         Waits::Nothing => return Found::Unknown,
@@ -390,7 +386,7 @@ impl Alive<'_> {
 /// Finds the cause of the last wake-up of tasks.
 struct Wakers<'a> {
     alive: Alive<'a>,
-    /// The last task that was searched for, and the result, because one task often spawns many.
+    /// The last search for a task, and its result. One task often spawns many others.
     last: Option<(Waits, Option<u64>)>,
 }
 

@@ -13,11 +13,11 @@ use crate::task::TaskId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskKind {
-    /// Spawned by [`task::spawn`](crate::task::spawn()).
+    /// A task spawned by [`task::spawn`](crate::task::spawn()).
     Task,
-    /// Spawned by [`task::spawn_local`](crate::task::spawn_local()).
+    /// A task spawned by [`task::spawn_local`](crate::task::spawn_local()).
     Local,
-    /// The future given to [`task::block_on`](crate::task::block_on()).
+    /// The future passed to [`task::block_on`](crate::task::block_on()).
     BlockOn,
     /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), or a name look-up.
     Blocking,
@@ -72,9 +72,9 @@ pub enum WokenBy {
     Socket(SocketId),
     /// A timer.
     Timer,
-    /// A task that called the waker, such as the sender of a message, or that ended while this task
-    /// awaited it. It may have ended since. Only the lowest 27 bits of its id are recorded. The others
-    /// are taken from a live task with these bits or, if there is none, from the latest task with them.
+    /// A task that called the waker, such as the sender of a message, or that ended while this task awaited it.
+    /// The task may have ended in the meantime. Only the lowest 27 bits of its id are recorded. The other bits
+    /// are those of a live task with these 27 bits or, if there is none, of the latest task with them.
     Task(TaskId),
     /// A thread that ran no task.
     Thread,
@@ -96,7 +96,7 @@ pub enum SocketWait {
     ReadLock,
     /// The end of a write by another task.
     WriteLock,
-    /// The peer's close of the connection.
+    /// A hang-up: the peer has closed the connection or its sending side.
     HangUp,
 }
 
@@ -114,7 +114,7 @@ pub struct PollerShard {
     pub events: u64,
 }
 
-/// Identifies a socket in the process. An id is reused only after billions of sockets.
+/// The identity of a socket within the process. An id is reused only after billions of sockets.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
@@ -122,8 +122,8 @@ pub struct SocketId {
     pub(super) generation: u32,
 }
 
-/// The limits of a listener, as set by a [`ListenConfig`](crate::net::ListenConfig). Listeners that
-/// were opened together share them.
+/// The limits of a listener, which a [`ListenConfig`](crate::net::ListenConfig) has set. Listeners that were
+/// opened together share their limits.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -172,13 +172,13 @@ pub enum SocketState {
     /// The socket is connected.
     Open,
     /// One direction of a TCP connection is closed. This state is shown only with
-    /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the peer has closed its
-    /// sending side, and `Open` if this process has.
+    /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the peer has closed its sending
+    /// side, and `Open` if this process has closed its own.
     HalfClosed,
     /// The kernel has reported that the peer has closed the connection or its sending side, or that an
     /// error is pending.
     HungUp,
-    /// This process has closed the socket, and an operation on it has not ended yet.
+    /// This process has closed the socket, but an operation on it has not ended yet.
     Closing,
     /// The kernel was not queried; see [`Inspect::addresses`](super::Inspect::addresses).
     Unknown,
@@ -204,9 +204,9 @@ pub struct TcpDetails {
     pub bytes_sent: u64,
     /// The total number of bytes received.
     pub bytes_received: u64,
-    /// The total number of segments with data received, modulo 2³².
+    /// The total number of received segments with data, modulo 2³².
     pub segments_received: u32,
-    /// The total number of segments with data sent, modulo 2³², including retransmissions.
+    /// The total number of sent segments with data, modulo 2³², including retransmissions.
     pub segments_sent: u32,
     /// The time since data was last sent.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
@@ -231,7 +231,7 @@ pub struct WorkerInfo {
     pub owned: bool,
     /// The task that is being polled.
     pub running: Option<TaskId>,
-    /// The time that the current poll has taken so far. Precise to a few milliseconds. `None` if no
+    /// The time that the current poll has taken so far, with a precision of a few milliseconds. `None` if no
     /// task is being polled, or if the task is not in the snapshot.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub running_for: Option<Duration>,

@@ -14,15 +14,15 @@
 //! | `metrics` | [`openmetrics`](super::openmetrics) |
 //! | `trace` | [`BlackBox::to_trace_json`](super::BlackBox::to_trace_json) |
 //!
-//! After `text` or `json`, a space and the id of a task may follow. The answer then has the tasks with
+//! After `text` or `json`, a space and the id of a task may follow. The answer then has only the tasks with
 //! greater ids.
 //!
 //! # Limits
-//! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded. The client requests the others
-//! with the last id that it has received. Clients are served one at a time. A client that sends no
-//! line within [`PATIENCE`], or does not read the answer within [`ANSWER_PATIENCE`], is disconnected.
-//! The socket file has mode 0600, and the server checks the client's credentials (SO_PEERCRED,
-//! unix(7)): it serves the same user and root.
+//! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded. The client requests further tasks with the
+//! last id that it has received. Clients are served one at a time. A client that sends no line within
+//! [`PATIENCE`], or does not read the answer within [`ANSWER_PATIENCE`], is disconnected. The socket file has
+//! mode 0600, and the server checks the client's credentials (SO_PEERCRED, unix(7)): it serves only the same user
+//! and root.
 
 use std::fmt;
 use std::fs::File;
@@ -54,7 +54,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LINE_MAX: usize = 64;
 /// The maximum number of tasks in an answer.
 const TASKS_MAX: usize = 100_000;
-/// The maximum number of bytes per write(2). The time is checked before each.
+/// The maximum number of bytes per write(2). The time limit is checked before each call.
 const PART: usize = 64 << 10;
 const VARIABLE: &str = "NETPOLL_INSPECT";
 
@@ -64,10 +64,9 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 /// server stops it and removes the socket file. If the environment variable `NETPOLL_INSPECT` is
 /// set to a path, the runtime starts a server there, which runs until the process ends.
 ///
-/// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of the
-/// stream: `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids;
-/// `more_tasks` is the number of tasks that follow. `json 7` and `text 7` return the tasks with ids
-/// greater than 7.
+/// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of the stream, for
+/// example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids;
+/// `more_tasks` is the number of the others. `json 7` and `text 7` return the tasks with ids greater than 7.
 ///
 /// # Examples
 /// ```
@@ -154,8 +153,7 @@ impl Shared {
     /// Serves clients until the server is dropped.
     fn run(&self) {
         for client in self.listener.incoming() {
-            // ORDERING: SeqCst, as the store in `drop`, which precedes the shutdown(2) that ends
-            // accept(2).
+            // ORDERING: SeqCst, like the store in `drop`, which precedes the shutdown(2) that ends accept(2).
             if self.ends.load(Ordering::SeqCst) {
                 return;
             }
@@ -172,8 +170,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Starts the server at the path in `NETPOLL_INSPECT`, once per process. Prints an error on standard
-/// error, because the first use of the runtime cannot return it.
+/// Starts the server at the path in `NETPOLL_INSPECT`, once per process. Prints an error to standard error,
+/// because the first use of the runtime cannot return it.
 pub(crate) fn serve_from_environment() {
     static SERVER: OnceLock<Option<InspectServer>> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -182,8 +180,8 @@ pub(crate) fn serve_from_environment() {
     });
 }
 
-/// Starts a server at `path` that runs until the process ends. Does nothing if an earlier call has
-/// started it.
+/// Starts a server at `path` that runs until the process ends. Does nothing if an earlier call has already
+/// started one there.
 ///
 /// # Errors
 /// Returns the errors of [`InspectServer::bind`].
@@ -207,9 +205,9 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         let text = format!("cannot serve snapshots at {}: {what}", path.display());
         io::Error::new(io::ErrorKind::AddrInUse, text)
     };
-    // With the lock, only one of several processes replaces the file of a process that has ended. If
-    // the directory cannot be locked, because it cannot be opened or another program keeps it locked,
-    // two processes may race.
+    // The lock makes sure that only one of several processes replaces the file of a process that has ended. If
+    // the directory cannot be locked, because it cannot be opened or another program keeps it locked, two
+    // processes may race.
     let _lock = lock_folder(path);
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -232,8 +230,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Locks the directory of `path` against other processes that bind a socket there. They hold the lock
-/// for less than a millisecond.
+/// Locks the directory of `path` against other processes that bind a socket there, which hold the lock for less
+/// than a millisecond.
 ///
 /// # Errors
 /// Returns the error of open(2), or `WouldBlock` if the directory is locked for longer than `PATIENCE`.
@@ -310,7 +308,7 @@ fn write_all(mut client: &UnixStream, mut bytes: &[u8], end: Instant) -> io::Res
     Ok(())
 }
 
-/// Returns whether the client belongs to the same user or to root.
+/// Returns whether the client runs as the same user or as root.
 fn is_trusted(client: &UnixStream) -> io::Result<bool> {
     let user = unix::peer_cred(client.as_fd())?.1;
     Ok(user == 0 || user == unix::user())

@@ -23,7 +23,7 @@ pub(super) fn shards(sockets: &[SocketInfo]) -> Vec<PollerShard> {
     shards
 }
 
-/// Returns the shard of a descriptor. `None` if there is only one shard or the descriptor is not
+/// Returns the shard of a descriptor, or `None` if there is only one shard or the descriptor is not
 /// registered.
 pub(super) fn of(desc: &PollDesc) -> Option<u8> {
     if runtime().driver.roles.is_single() {

@@ -1,9 +1,8 @@
 //! [`SocketInfo`]: one socket of a snapshot.
 //!
-//! A snapshot has one row per socket, and the first snapshot of a process allocates memory for all of
-//! them. So a row takes only 120 bytes: durations are stored in nanoseconds, IP addresses without
-//! scope and flow information unless they have any, and data that a plain TCP connection does not have
-//! in a separate allocation.
+//! A snapshot has one row per socket, and the first snapshot of a process allocates memory for all of them. So
+//! that a row takes only 120 bytes, durations are stored in nanoseconds, and IP addresses without scope and flow
+//! information if they have none. Data that a plain TCP connection does not have is in a separate allocation.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -74,7 +73,7 @@ pub(super) enum SocketKind {
     Unixpacket,
     /// A descriptor that is not a socket.
     Fd,
-    /// A socket of another kind, or whose kind was not queried.
+    /// A socket of another kind, or one whose kind was not queried.
     Socket,
 }
 
@@ -186,7 +185,7 @@ impl SocketInfo {
         (self.poller_shard != NO_SHARD).then_some(self.poller_shard)
     }
 
-    /// Returns the time since the socket was opened or accepted. Precise to a few milliseconds.
+    /// Returns the time since the socket was opened or accepted, with a precision of a few milliseconds.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(self.age_nanos)
     }
@@ -233,9 +232,9 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| [tcp.segments_received, tcp.segments_sent]))
     }
 
-    /// Returns the number of operations that received something, modulo 2³²: reads, datagrams or
-    /// batches of datagrams, and accepted connections. Calls made by a closure of the program, such as
-    /// those of an `AsyncFd`, are not counted.
+    /// Returns the number of operations that have received data or a connection, modulo 2³². A batch of datagrams
+    /// counts as one operation. Calls made by a closure of the program, such as those of an `AsyncFd`, are not
+    /// counted.
     ///
     /// The operations of a TCP connection are not counted. For a TCP connection, this is the kernel's
     /// number of received segments with data, or `None` without [`Inspect::tcp`](super::Inspect::tcp).
@@ -243,8 +242,8 @@ impl SocketInfo {
         self.operations().map(|operations| operations[0])
     }
 
-    /// Returns the number of operations that sent something, modulo 2³². For a TCP connection, this is
-    /// the number of sent segments, as for [`reads`](SocketInfo::reads).
+    /// Returns the number of operations that have sent data, modulo 2³². For a TCP connection, this is the
+    /// kernel's number of sent segments with data, or `None` without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn writes(&self) -> Option<u32> {
         self.operations().map(|operations| operations[1])
     }
@@ -266,15 +265,15 @@ impl SocketInfo {
         self.bytes().map(|bytes| bytes[1])
     }
 
-    /// Returns the time since bytes were last received or sent, or since the socket was opened if none
-    /// were. Precise to a few milliseconds. `None` as for
-    /// [`bytes_received`](SocketInfo::bytes_received).
+    /// Returns the time since bytes were last received or sent, or since the socket was opened if this has not
+    /// happened, with a precision of a few milliseconds. Returns `None` in the cases in which
+    /// [`bytes_received`](SocketInfo::bytes_received) does.
     pub fn last_use(&self) -> Option<Duration> {
         let counted = self.extras.as_ref().and_then(|extras| extras.last_use);
         counted.or_else(|| self.connection().map(|tcp| tcp.last_sent.min(tcp.last_received).min(self.age())))
     }
 
-    /// Returns the number of bytes that writes have gathered and that were not sent yet; see
+    /// Returns the number of gathered bytes that have not been sent yet; see
     /// [`TcpStream::set_auto_cork`](crate::net::TcpStream::set_auto_cork).
     pub fn gathered(&self) -> usize {
         self.extras.as_ref().map_or(0, |extras| extras.gathered)
@@ -301,8 +300,8 @@ impl SocketInfo {
     }
 }
 
-/// The tasks that wait for a socket, each with the event or lock that it waits for. Most sockets have
-/// at most one, which needs no allocation.
+/// The tasks that wait for a socket, each with the event or lock for which it waits. Most sockets have at most
+/// one, which needs no allocation.
 #[derive(Clone, Default)]
 pub(super) enum SocketWaits {
     #[default]

@@ -1,11 +1,11 @@
 //! Reads the sockets of a snapshot: state from the poll cache, addresses and TCP state from the kernel.
 //!
 //! # Addresses
-//! Querying the addresses of a socket takes up to four system calls, which would be most of the cost
-//! of a snapshot. The addresses of most TCP sockets are [recorded](addresses) when these are opened.
-//! For other TCP sockets that are connected or listen, such as adopted ones, the kernel's answers are
-//! kept, for up to [`ASKED_MAX`] sockets. A snapshot with a limit on the calls begins with the sockets
-//! that the previous one has left out.
+//! Querying the addresses of a socket takes up to four system calls, which would be most of the cost of a
+//! snapshot. The addresses of most TCP sockets are [recorded](addresses) when the sockets are opened. For other
+//! TCP sockets that are connected or listen, such as adopted ones, the results of queries are kept, for up to
+//! [`ASKED_MAX`] sockets. A snapshot with a limit on the calls begins with the sockets for which the previous
+//! one had no calls left.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -75,7 +75,7 @@ pub(super) struct Reader<'a> {
     scale: &'a Scale,
     local_ips: Vec<IpAddr>,
     asked: Option<MutexGuard<'static, Option<HashMap<u32, Asked>>>>,
-    /// Whether the answers about closed sockets were removed.
+    /// Whether the results for closed sockets were removed.
     has_pruned: bool,
     has_labels: bool,
     gathered: HashMap<(u32, u32), usize>,
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
                 }
             }
             let Some(desc) = cache.get(index) else { continue };
-            // If the number has changed, the slot now has a new socket, which would be out of order.
+            // If the number has changed, the slot belongs to a new socket, which would be out of order.
             let Some(description) = desc.described().filter(|now| now.number == number) else { continue };
             let known = self.known(description, desc);
             let comes_later = description.number < first && calls(known) > 0;
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        // The previous snapshot has queried these, so they come last.
+        // The previous snapshot has queried these sockets, so they come last.
         for (place, description, desc) in skipped {
             let known = self.known(description, desc);
             if !self.may_ask(known, description.number) {
@@ -150,8 +150,8 @@ impl<'a> Reader<'a> {
         matches!(self.asking, Asking::UpTo(_))
     }
 
-    /// Deducts the calls that the addresses of a socket need from the limit. Returns whether the limit
-    /// permits them.
+    /// Deducts the calls that the addresses of a socket may need from the limit. Returns whether the limit
+    /// permits these calls.
     fn may_ask(&mut self, known: Option<Known>, number: u32) -> bool {
         match (&mut self.asking, calls(known)) {
             (Asking::Never, _) => false,
@@ -307,7 +307,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Keeps the addresses of a TCP socket that is connected or listens, if they were unknown.
+    /// Keeps the addresses of a TCP socket that is connected or listens, if they were not known before.
     fn remember(&mut self, info: &SocketInfo, known: Option<Known>, state: SocketState) {
         let Some(SocketAddress::Ip(local)) = info.local() else { return };
         let SocketId { index, generation } = info.id;

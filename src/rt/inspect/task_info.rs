@@ -1,8 +1,7 @@
 //! [`TaskInfo`]: one task of a snapshot.
 //!
-//! A snapshot has one row per task, and the first snapshot of a process allocates memory for all of
-//! them. So a row takes only 88 bytes: durations are stored in nanoseconds, and the name is shared
-//! with the task.
+//! A snapshot has one row per task, and the first snapshot of a process allocates memory for all of them. So that
+//! a row takes only 88 bytes, durations are stored in nanoseconds, and the name is shared with the task.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -81,7 +80,7 @@ impl TaskInfo {
         self.spawned_at
     }
 
-    /// Returns the time since the task was spawned. Precise to a few milliseconds.
+    /// Returns the time since the task was spawned, with a precision of a few milliseconds.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(self.age_nanos)
     }
@@ -106,9 +105,9 @@ impl TaskInfo {
         self.waits_for_more
     }
 
-    /// Returns the cause of the wake-up before the task's last poll. Before the first poll, this is the
-    /// task or thread that spawned it. `None` if the cause is unknown, for example a socket that was
-    /// closed since, or a timer or socket of another crate.
+    /// Returns the cause of the wake-up before the task's last poll. Before the first poll, this is the task or
+    /// thread that spawned it. Returns `None` if the cause is unknown, for example because the socket has been
+    /// closed since, or because it was a timer or socket of another crate.
     pub fn woken_by(&self) -> Option<WokenBy> {
         self.woken_by
     }
@@ -118,7 +117,7 @@ impl TaskInfo {
         self.polls
     }
 
-    /// Returns the time since the last poll of the task began. Precise to a few milliseconds.
+    /// Returns the time since the last poll of the task began, with a precision of a few milliseconds.
     pub fn last_poll(&self) -> Duration {
         Duration::from_nanos(self.last_poll_nanos)
     }
@@ -129,8 +128,8 @@ impl TaskInfo {
         self.cpu.total()
     }
 
-    /// Returns the minimum duration of the task's longest poll on a worker, from the same samples. Zero
-    /// if no two consecutive samples saw the same poll; they may miss polls of less than 20 ms.
+    /// Returns the minimum duration of the task's longest poll on a worker, from the same samples. The result is
+    /// zero if no two consecutive samples found the same poll, which is possible for polls of less than 20 ms.
     pub fn longest_poll(&self) -> Duration {
         self.cpu.longest_poll()
     }

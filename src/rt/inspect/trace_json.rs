@@ -11,7 +11,7 @@ use super::black_box::{BlackBox, WorkerEventKind};
 use super::json::string;
 use crate::task::TaskId;
 
-/// The thread number of sysmon, which is greater than those of all workers.
+/// The thread number of sysmon, which is greater than the numbers of all workers.
 const SYSMON: usize = 10_000;
 
 impl BlackBox {

@@ -1,4 +1,4 @@
-//! Monotonic time as one `u64`, in nanoseconds since a moment shortly before its first use.
+//! Monotonic time as a `u64`, in nanoseconds since about one second before its first use.
 //!
 //! The runtime stores times in atomics, for which an [`Instant`] is too large. Two values are not
 //! times: [`NONE`] and [`EXPIRED`]. Times beyond the range of a `u64` (584 years) saturate to
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 pub(crate) const NONE: u64 = 0;
 /// The time that was set has passed.
 pub(crate) const EXPIRED: u64 = 1;
-/// Later than any wait.
+/// A time that is later than the end of any wait.
 pub(crate) const NEVER: u64 = u64::MAX;
-/// The time of the first call. It leaves room below for earlier moments.
+/// The time of the first call. It is greater than 0, so that somewhat earlier moments can be represented.
 const ORIGIN: u64 = 1 << 30;
 
 #[inline]
@@ -64,8 +64,8 @@ pub(crate) fn coarse() -> u64 {
         let (coarse, exact) = (read(), now());
         coarse.wrapping_sub(exact)
     });
-    // The coarse clock was up to one tick behind when `zero` was determined, so the difference may be
-    // ahead by this tick. Subtracting one keeps the result from being in the future.
+    // The coarse clock was up to one tick behind when `zero` was determined, so the difference may be ahead by
+    // this tick. One tick is subtracted, so that the result is never in the future.
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
 }
 
@@ -78,11 +78,12 @@ pub(crate) fn has_come(time: u64) -> bool {
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 
-/// The maximum lag of [`coarse`]: one tick of the kernel's clock, and the tick that it subtracts.
+/// The maximum lag of [`coarse`], in nanoseconds: one tick of the kernel's clock, and the tick that is
+/// subtracted.
 pub(crate) const COARSE_BEHIND_NANOS: u64 = 2 * COARSE_TICK_NANOS;
 
-/// Converts `instant` to this clock. Instants more than a second before the first call become the
-/// earliest time.
+/// Converts `instant` to a time of this clock. Instants more than about a second before the first call are
+/// converted to the earliest time.
 pub(crate) fn from_instant(instant: Instant) -> u64 {
     let base = base();
     match instant.checked_duration_since(base) {
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_has_come_at_its_moment_and_not_before() {
+    fn time_has_come_when_it_is_reached_and_not_earlier() {
         for ahead in [1, COARSE_TICK_NANOS, COARSE_BEHIND_NANOS, 60_000_000_000] {
             let time = now() + ahead;
             let has_come = has_come(time);

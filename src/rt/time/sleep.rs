@@ -1,7 +1,7 @@
 //! [`Sleep`]: a future that completes at a given time.
 //!
-//! The first poll arms the sleep in the timer set of the polling thread. The sleep identifies its slot
-//! there by number and generation, so it can be moved to another thread and dropped anywhere.
+//! The first poll arms the sleep in the timer set of the polling thread. The sleep keeps the number and the
+//! generation of its slot in that set, so it can be moved to another thread and dropped anywhere.
 
 use std::fmt;
 use std::future::Future;
@@ -18,19 +18,19 @@ use crate::rt::time::timer::{SleepKey, TimerSet};
 
 /// A future that completes at a given time; [`sleep`](crate::task::sleep) is built on it.
 ///
-/// A sleep is never early. It may be late by the kernel's timer slack (50 µs by default) and by the
-/// time for which the workers are busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and
+/// A sleep never completes early. It may complete late, by the kernel's timer slack (50 µs by default) and by
+/// the time for which the workers are busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and
 /// does not allocate.
 ///
-/// If the time has passed at the first poll, the sleep completes without waiting, like an I/O operation
-/// that need not wait. After a number of consecutive such completions the task yields, so that a loop
-/// over them does not occupy its thread.
+/// If the time has already passed at the first poll, the sleep completes without waiting. After a number of
+/// consecutive operations that need not wait, the task yields, so that a loop over them does not occupy its
+/// thread.
 ///
 /// # Cancel safety
 /// Dropping a sleep cancels it.
 ///
 /// # Panics
-/// Panics if a sleep has to wait in a child of fork(2) that did not call exec(2).
+/// Panics if the sleep has to wait in a child of fork(2) that did not call exec(2).
 ///
 /// Source: `time.Timer` of Go (time/sleep.go).
 ///
@@ -52,8 +52,8 @@ use crate::rt::time::timer::{SleepKey, TimerSet};
 pub struct Sleep {
     when: u64,
     armed: Option<(&'static TimerSet, SleepKey)>,
-    /// Whether the sleep has returned `Pending` since its time was set. If so, it may complete even if
-    /// the turn's budget is used up.
+    /// Whether the sleep has returned `Pending` since its time was set. If so, it completes even if the budget
+    /// of the turn is used up.
     waited: bool,
 }
 
@@ -65,7 +65,7 @@ impl Sleep {
         Sleep { when, armed: None, waited: false }
     }
 
-    /// Creates a sleep that completes at `deadline`, or at once if that is in the past.
+    /// Creates a sleep that completes at `deadline`, or at its first poll if `deadline` is in the past.
     pub fn until(deadline: Instant) -> Sleep {
         Sleep { when: clock::from_instant(deadline), armed: None, waited: false }
     }
@@ -80,8 +80,8 @@ impl Sleep {
         clock::to_instant(self.when)
     }
 
-    /// Sets the time to `deadline`. A sleep that has completed can be used again. The sleep wakes the
-    /// task only after it has been polled again.
+    /// Sets the time at which the sleep completes to `deadline`, even if it has already completed. The sleep
+    /// must be polled again to wake the task.
     pub fn reset(&mut self, deadline: Instant) {
         self.disarm();
         self.waited = false;
@@ -105,7 +105,7 @@ impl Future for Sleep {
                 runtime().stand_in(cx);
                 return Poll::Pending;
             }
-            // The sleep has fired, or a shutdown has woken it: check the clock.
+            // Either the timer has fired or a shutdown has woken the sleep, so the clock decides.
             self.disarm();
         }
         if self.when == clock::NEVER {
@@ -120,8 +120,8 @@ impl Future for Sleep {
         let (key, first) =
             set.arm_sleep(self.when, cx.waker().clone(), |target, when| runtime.entry_counts(target, when));
         (self.armed, self.waited) = (Some((set, key)), true);
-        // Armed before this, so that a start sees the timer. If a shutdown keeps this call from starting
-        // the runtime, the end of the shutdown sees it.
+        // The sleep is armed before this call, so that a start sees the timer. If a shutdown prevents this call
+        // from starting the runtime, the end of the shutdown wakes the sleep.
         runtime.ensure_running();
         if first {
             runtime.timer_moved(self.when);

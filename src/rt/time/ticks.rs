@@ -1,15 +1,15 @@
 //! Ticks: the CPU's time stamp counter, for estimates of times that are measured at every poll.
 //!
-//! On x86 and 64-bit ARM, reading the counter takes one instruction and no call. Other CPUs use the
-//! coarse clock instead. The rate is found by comparison with the monotonic clock over the lifetime of
-//! the process. [`inspect`](crate::rt::inspect()), the black box and samples of metrics use ticks;
-//! deadlines and sleeps use `clock`. Ticks count real time, even in a simulation.
+//! On x86 and 64-bit ARM, reading the counter takes one instruction. On other CPUs, the coarse clock is used
+//! instead. The rate of the counter is determined by comparison with the monotonic clock over the lifetime of
+//! the process. [`inspect`](crate::rt::inspect()), the black box and the samples of metrics use ticks;
+//! deadlines and sleeps use `clock`. Ticks measure real time, even in a simulation.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The unit of a [`rough`] time is 2²² ticks, which is 1.4 ms at 3 GHz. So 32 bits are enough for 70
-/// days.
+/// The binary logarithm of the unit of a [`rough`] time, in ticks. At 3 GHz, the unit is 1.4 ms, and 32 bits
+/// are enough for 70 days.
 const ROUGH_SHIFT: u32 = 22;
 
 /// Returns the current value of the counter.
@@ -18,7 +18,7 @@ pub(crate) fn ticks() -> u64 {
     read()
 }
 
-/// Returns the low and high half of the counter, as the instruction does.
+/// Returns the low and the high half of the counter, as the instruction RDTSC does.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 #[inline]
 #[allow(unsafe_code)]
@@ -52,7 +52,7 @@ fn read() -> u64 {
 #[allow(unsafe_code)]
 fn read() -> u64 {
     let ticks: u64;
-    // SAFETY: the virtual counter is readable in user mode on Linux; reading it has no side effect.
+    // SAFETY: Linux permits reading the virtual counter in user mode, which has no side effect.
     unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
     // The counter runs at 1 GHz or less, often at 25 MHz. It is scaled up so that rough times are
     // precise enough.
@@ -82,7 +82,7 @@ pub(crate) fn draws(one_of: u64) -> bool {
 pub(crate) fn rough_now() -> u32 {
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
     {
-        // One instruction for both halves.
+        // This compiles to one instruction that combines both halves.
         let (low, high) = halves();
         high << (32 - ROUGH_SHIFT) | low >> ROUGH_SHIFT
     }
@@ -90,7 +90,7 @@ pub(crate) fn rough_now() -> u32 {
     rough(ticks())
 }
 
-/// Returns the real time of the monotonic clock. The clock of a simulation would stand still.
+/// Returns the real time of the monotonic clock, even in a simulation, whose clock would stand still.
 fn monotonic() -> Instant {
     #[cfg(feature = "sim")]
     return crate::sim::in_real_time(Instant::now);
@@ -122,12 +122,12 @@ pub(crate) fn in_nanos(nanos: u64) -> Option<u64> {
     is_measured.then(|| (u128::from(passed) * u128::from(nanos) / elapsed.as_nanos()) as u64)
 }
 
-/// A rough time that is at most this far ahead of `now` counts as `now`. The counter of another core
-/// may be ahead, and the thread that read `now` may have waited for a CPU since. The unit is that of
-/// rough times: at 2.4 GHz this is about two minutes.
+/// The difference by which a rough time may be ahead of `now` and still count as `now`, in units of rough
+/// times; at 2.4 GHz this is about two minutes. The counter of another CPU may be ahead, and the thread that
+/// read `now` may have waited for a CPU since.
 const AHEAD_MAX: u32 = 1 << 16;
 
-/// Converts ticks to durations, relative to one moment.
+/// Converts ticks to durations, and rough times to the time that has passed since.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     now: u64,
@@ -135,8 +135,8 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// Returns the scale measured from the first [`calibrate`] until now. Spins until that was at least
-    /// a millisecond ago.
+    /// Measures the scale from the first [`calibrate`] until now. If that was less than a millisecond ago,
+    /// spins until a millisecond has passed.
     pub(crate) fn new() -> Scale {
         let (first, began) = base();
         loop {
@@ -208,7 +208,7 @@ mod tests {
         let since = Scale::new().since(then);
         assert!(since > Duration::from_millis(15) && since < began.elapsed() * 2, "{since:?}");
         let ahead = Scale::new();
-        assert_eq!(ahead.since(rough(ahead.now).wrapping_add(3)), Duration::ZERO, "read on another core");
+        assert_eq!(ahead.since(rough(ahead.now).wrapping_add(3)), Duration::ZERO, "read on another CPU");
         assert_eq!(ahead.since(rough(ahead.now).wrapping_add(1 << 15)), Duration::ZERO, "read later");
     }
 }

@@ -1,13 +1,13 @@
 //! [`TimerSet`]: a 4-ary heap of timers. Each processor has one, and threads without a processor share
 //! one.
 //!
-//! An entry has 16 bytes: a time and a target. It contains no pointer and need not be removed: the
-//! authoritative state is elsewhere, and an entry that does not match it is *dead*. There are two kinds
-//! of targets:
+//! An entry has 16 bytes: a time and a target. It contains no pointer and need not be removed, because the
+//! authoritative state is in the target, and an entry that does not match it is *dead*. There are two kinds of
+//! targets:
 //!
-//! * the deadlines of the descriptor that has a slot of the poll cache when the entry is due,
-//!   identified by the index of the slot (`armed` in the
-//!   [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) determines which entry counts);
+//! * the deadlines of a slot of the poll cache, identified by its index: those of the descriptor that has the
+//!   slot when the entry is due (`armed` in the [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) determines
+//!   which entry is valid);
 //! * a sleep, whose waker is in a slot of this set, identified by slot number and generation.
 //!
 //! # States of a sleep slot
@@ -15,23 +15,24 @@
 //! → `release` → *free*, with a dead entry. Every release changes the generation.
 //!
 //! # Invariants
-//! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the
-//!   earliest `next` of all sets is never late. It may be early, because of a dead entry at the top.
-//! * T2 — dead entries are swept when the heap has doubled since it was smallest, so its memory is
-//!   linear in the maximum number of live entries.
+//! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the earliest `next`
+//!   of all sets is never late. It may be early, because the first entry may be dead.
+//! * T2 — dead entries are removed whenever the heap has doubled since the last removal, so its memory is
+//!   proportional to the maximum number of live entries.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
-//! `next` is stored SeqCst under the set's lock. A thread that arms a timer then loads the poller's
-//! wake-up time (SeqCst). The poller stores that time and then loads every `next`. One of the two
-//! sees the other's store (model `earlier_timer_breaks_the_wait`).
+//! A thread that arms a timer stores `next` under the set's lock, and then loads the end of the sleep that is
+//! announced in the poller's role. A thread that goes to sleep stores that end and then loads every `next`. All
+//! these accesses are SeqCst, so one of the two threads sees the other's store (model
+//! `earlier_timer_breaks_the_wait`).
 //!
 //! # Cancellation
 //! Dropping a sleep releases its slot. The waker is dropped outside the lock.
 //!
 //! # Compared with Go (runtime/time.go)
-//! Go's entries point to timers that are modified in place and contain a callback. Here no foreign
-//! code is called: `run` returns the due entries and wakers, and the caller acts without the lock.
+//! Go's entries point to timers, which are modified in place and contain a callback. Here, `run` calls no user
+//! code: it returns the due entries and the wakers, and the caller uses them after the lock is released.
 
 use std::task::Waker;
 
@@ -54,7 +55,7 @@ const SLEEP: u32 = 1 << 31;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     when: u64,
-    /// The index, with the bit [`SLEEP`] for the kind.
+    /// The index or the slot number, with the bit [`SLEEP`] for a sleep.
     id: u32,
     /// The generation of a sleep; 0 for a poll descriptor.
     generation: u32,
@@ -78,7 +79,7 @@ impl Entry {
 
 const _: () = assert!(size_of::<Entry>() == 16);
 
-/// A 4-ary min-heap by `when`.
+/// A 4-ary heap, with the earliest entry at the top.
 #[derive(Debug)]
 struct Heap(Vec<Entry>);
 
@@ -100,8 +101,8 @@ impl Heap {
         Some(top)
     }
 
-    /// Keeps the entries that `live` accepts, without duplicates. An entry that was superseded and
-    /// added again exists twice, and `live` accepts both.
+    /// Keeps the entries for which `live` returns true, without duplicates. If an entry was superseded and then
+    /// added again with the same time, the heap has it twice, and `live` returns true for both.
     #[cfg(not(feature = "sim"))]
     fn retain(&mut self, live: impl FnMut(&Entry) -> bool) {
         self.0.retain(live);
@@ -110,8 +111,8 @@ impl Heap {
         self.0.dedup();
     }
 
-    /// Keeps the entries that `live` accepts, without duplicates. The resulting order does not depend on
-    /// slot numbers, which differ between two runs of a simulation.
+    /// Keeps the entries for which `live` returns true, without duplicates. The resulting order does not depend
+    /// on slot numbers, which differ between two runs of a simulation.
     #[cfg(feature = "sim")]
     fn retain(&mut self, mut live: impl FnMut(&Entry) -> bool) {
         let mut seen = std::collections::BTreeSet::new();
@@ -161,14 +162,14 @@ const NO_SLOT: u32 = u32::MAX;
 #[derive(Debug)]
 struct Inner {
     heap: Heap,
-    /// The number of entries at which the heap is swept next.
+    /// The number of entries at which dead entries are removed next.
     sweep_at: usize,
     slots: Vec<SleepSlot>,
     free: u32,
 }
 
 impl Inner {
-    /// Keeps the entries for which `counts` returns true, except those of released sleeps.
+    /// Keeps the entries for which `counts` returns true, and removes those of released sleeps.
     fn retain(&mut self, counts: impl Fn(Target, u64) -> bool) {
         let Inner { heap, slots, .. } = self;
         heap.retain(|entry| {
@@ -185,7 +186,7 @@ impl Inner {
     }
 }
 
-/// Identifies an armed sleep in a set.
+/// The key of an armed sleep in a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SleepKey {
     slot: u32,
@@ -202,7 +203,7 @@ pub(crate) struct TimerSet {
     armed: AtomicU64,
 }
 
-/// The minimum number of entries at which the heap is swept.
+/// The minimum number of entries at which dead entries are removed.
 const SWEEP_MIN: usize = 64;
 
 impl TimerSet {
@@ -221,7 +222,7 @@ impl TimerSet {
         }
     }
 
-    /// Returns the time of the first entry.
+    /// Returns the time of the first entry, or [`NEVER`] if there is none.
     #[inline]
     pub(crate) fn next(&self) -> u64 {
         // ORDERING: SeqCst; see the module documentation.
@@ -233,7 +234,8 @@ impl TimerSet {
         self.armed.load(Ordering::Relaxed)
     }
 
-    /// Adds an entry. Returns whether it is the first to be due.
+    /// Adds an entry. If dead entries are removed, `counts` returns whether an entry is valid. Returns whether
+    /// the new entry is the first to be due.
     fn push(&self, inner: &mut Inner, entry: Entry, counts: impl Fn(Target, u64) -> bool) -> bool {
         if inner.heap.0.len() >= inner.sweep_at {
             inner.retain(|target, when| matches!(target, Target::Sleep { .. }) || counts(target, when));
@@ -254,13 +256,14 @@ impl TimerSet {
         self.next.store(inner.heap.peek().map_or(NEVER, |entry| entry.when), Ordering::SeqCst);
     }
 
-    /// Adds an entry for a poll descriptor. If the set is swept, `counts` returns whether an entry still
-    /// counts. Returns whether the entry is the first to be due.
+    /// Adds an entry for a poll descriptor. If dead entries are removed, `counts` returns whether an entry is
+    /// valid. Returns whether the new entry is the first to be due.
     pub(crate) fn add(&self, when: u64, target: Target, counts: impl Fn(Target, u64) -> bool) -> bool {
         self.push(&mut self.inner.lock(), Entry::new(when, target), counts)
     }
 
-    /// Arms a sleep. Returns its key and whether it is the first to be due.
+    /// Arms a sleep. If dead entries are removed, `counts` returns whether an entry is valid. Returns the key
+    /// of the sleep, and whether it is the first to be due.
     pub(crate) fn arm_sleep(&self, when: u64, waker: Waker, counts: impl Fn(Target, u64) -> bool) -> (SleepKey, bool) {
         let mut inner = self.inner.lock();
         let slot = match inner.free {
@@ -279,7 +282,7 @@ impl TimerSet {
         (SleepKey { slot, generation }, first)
     }
 
-    /// Returns whether the sleep has fired. If not, registers `waker`.
+    /// Returns whether the sleep has fired. If it has not, stores `waker`.
     pub(crate) fn poll_sleep(&self, key: SleepKey, waker: &Waker) -> bool {
         let mut replaced = None;
         let mut inner = self.inner.lock();
@@ -300,7 +303,7 @@ impl TimerSet {
         fired
     }
 
-    /// Releases the slot of a sleep, fired or not.
+    /// Releases the slot of a sleep, whether or not it has fired.
     pub(crate) fn release(&self, key: SleepKey) {
         let mut inner = self.inner.lock();
         let free = inner.free;
@@ -338,8 +341,8 @@ impl TimerSet {
         count
     }
 
-    /// For a shutdown: takes the wakers of all sleeps, which then check the clock. Deadlines remain,
-    /// because their sockets do. Dead entries are removed.
+    /// Takes the wakers of all sleeps, which then check the clock, and removes dead entries. Deadlines remain,
+    /// because their sockets do. Called by a shutdown.
     pub(crate) fn clear_sleeps(&self, wakers: &mut Wakers, counts: impl Fn(Target, u64) -> bool) {
         let mut inner = self.inner.lock();
         for place in &mut inner.slots {
@@ -352,8 +355,8 @@ impl TimerSet {
         self.publish(&inner);
     }
 
-    /// Resets the set for the next simulation: removes all entries, and sorts the free slots, so that
-    /// they are used in order.
+    /// Resets the set for the next simulation: removes all entries, and sorts the free slots, so that they are
+    /// used in order.
     #[cfg(feature = "sim")]
     pub(crate) fn reset(&self) {
         let mut inner = self.inner.lock();
@@ -426,8 +429,8 @@ mod tests {
         assert!(set.inner.lock().slots.len() == 1, "the slot is reused");
     }
 
-    /// Short timeouts expire on a socket with a far deadline. Each supersedes the entry of the deadline,
-    /// which is then added again.
+    /// Short timeouts expire on a socket whose deadline is far in the future. Each of them supersedes the entry
+    /// of the deadline, which is then added again.
     #[test]
     fn repeatedly_added_entries_do_not_accumulate() {
         let (set, far) = (TimerSet::new(), Target::Poll { index: 7 });
