@@ -3,7 +3,8 @@
 //! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls, and wakes a
 //!   second worker. [`queue`] and [`processor`]: its run queue and its other data.
 //! * [`resting`] and [`idle`] — resting workers and free processors. [`awake`]: the number of awake
-//!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share.
+//!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share. `steal`: taking tasks
+//!   from other processors.
 //! * [`lanes`] — tasks that run before others, and their share of the time.
 //! * [`polling`] — polls and sleeps. `batch`: the wakers that a poll has collected.
 //! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for blocking calls.
@@ -41,6 +42,7 @@ mod resting;
 pub(crate) mod root;
 pub(crate) mod shared_queue;
 mod shortage;
+mod steal;
 pub(crate) mod sysmon;
 pub(crate) mod task;
 pub(crate) mod task_data;

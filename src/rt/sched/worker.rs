@@ -25,12 +25,13 @@ use async_task::Runnable;
 use super::event_ring::Mark;
 use super::idle::Sleeper;
 use super::lanes::{Account, share, turns_per_control_turn};
-use super::pacing::{Pacing, is_worth_stealing, maybe_wake_helper};
+use super::pacing::{Pacing, maybe_wake_helper};
 use super::polling::{Polling, Slept};
 use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
 use super::record::Record;
 use super::root::Root;
+use super::steal::{steal, take_from_stuck};
 use super::task::{from_item, take_item};
 use super::task_data::TaskData;
 use super::turn_ring::CallPlace;
@@ -208,23 +209,7 @@ impl Core {
         if runtime.awake.count() <= 1 {
             return None;
         }
-        runtime
-            .processors()
-            .filter(|victim| victim.id != processor.id && victim.owned.load(Ordering::Relaxed))
-            .find_map(|victim| {
-                let stuck = victim.stuck.load(Ordering::Relaxed);
-                let turn = victim.turn_nanos.load(Ordering::Relaxed);
-                if !stuck && !is_worth_stealing(runtime, victim, turn) {
-                    return None;
-                }
-                let stolen =
-                    victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_slots())?)?;
-                processor.steals.add_owned(1);
-                processor.record(Mark::Steal, victim.id as u64);
-                processor.turn_nanos.store(turn, Ordering::Relaxed);
-                maybe_wake_helper(runtime, processor, processor.queue.len());
-                Some(stolen)
-            })
+        steal(runtime, processor)
     }
 
     /// Runs one turn of a control task, and returns whether the thread still owns the processor. Returns
@@ -442,21 +427,6 @@ impl Core {
 #[cold]
 fn is_control_of(runnable: &Runnable<TaskData>, epoch: u32) -> bool {
     runnable.metadata().epoch() == epoch
-}
-
-/// Takes half of the tasks that are queued behind each stuck one. A thread without work steals them in
-/// [`search`](Core::search); a thread whose own tasks yield forever never gets there.
-#[cold]
-fn take_from_stuck(runtime: &'static Runtime, processor: &'static Processor) {
-    let others = runtime.processors().filter(|other| other.id != processor.id);
-    for victim in others.filter(|victim| victim.stuck.load(Ordering::Relaxed)) {
-        let items = victim.queue.take(1);
-        if !items.is_empty() {
-            processor.steals.add_owned(1);
-            processor.record(Mark::Steal, victim.id as u64);
-        }
-        items.into_iter().for_each(|item| processor.queue.push(item));
-    }
 }
 
 /// Returns whether this thread still owns its processor. A `block_on` in a task, a waker or a

@@ -1,0 +1,46 @@
+//! Taking tasks from other processors.
+//!
+//! A thread without work [steals](steal) from a queue that is worth it ([`pacing`](super::pacing)), or
+//! whose owner is stuck. A thread whose own tasks yield without end never gets there, so it [takes](take_from_stuck)
+//! a part of the queues of stuck owners whenever it looks at the shared queue.
+
+use super::event_ring::Mark;
+use super::pacing::{is_worth_stealing, maybe_wake_helper};
+use super::processor::Processor;
+use super::queue::Item;
+use crate::rt::runtime::Runtime;
+use crate::sync::Ordering;
+
+/// Takes half of the tasks that are queued at another processor. Returns one of them and queues the
+/// others. For a thread without work.
+pub(super) fn steal(runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
+    runtime.processors().filter(|victim| victim.id != processor.id && victim.owned.load(Ordering::Relaxed)).find_map(
+        |victim| {
+            let stuck = victim.stuck.load(Ordering::Relaxed);
+            let turn = victim.turn_nanos.load(Ordering::Relaxed);
+            if !stuck && !is_worth_stealing(runtime, victim, turn) {
+                return None;
+            }
+            let stolen = victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_slots())?)?;
+            processor.steals.add_owned(1);
+            processor.record(Mark::Steal, victim.id as u64);
+            processor.turn_nanos.store(turn, Ordering::Relaxed);
+            maybe_wake_helper(runtime, processor, processor.queue.len());
+            Some(stolen)
+        },
+    )
+}
+
+/// Takes half of the tasks that are queued behind each stuck one, and queues them here.
+#[cold]
+pub(super) fn take_from_stuck(runtime: &'static Runtime, processor: &'static Processor) {
+    let others = runtime.processors().filter(|other| other.id != processor.id);
+    for victim in others.filter(|victim| victim.stuck.load(Ordering::Relaxed)) {
+        let items = victim.queue.take(1);
+        if !items.is_empty() {
+            processor.steals.add_owned(1);
+            processor.record(Mark::Steal, victim.id as u64);
+        }
+        items.into_iter().for_each(|item| processor.queue.push(item));
+    }
+}
