@@ -145,8 +145,8 @@ pub fn timer_armed_against_start() {
     assert!(shared.is_attended.load(Ordering::Relaxed), "no thread polls for the timer");
 }
 
-/// A thread that the last epoch has left behind with a processor schedules a task of the next epoch. The task must not
-/// be lost.
+/// A thread that still owns a processor of the last epoch schedules a task of the next epoch. The task must not be
+/// lost.
 ///
 /// Mirrors `schedule`, `context::processor_in` and `Core::give_up`. `queue` is the queue of the old processor.
 pub fn an_epoch_begins_against_scheduling() {

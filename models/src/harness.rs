@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, INJECTED_VARIABLE, Mutex};
 
-/// The maximum number of preemptions per execution that loom tries. Each additional one multiplies the time. Bugs of
-/// this kind need one or two.
+/// The maximum number of preemptions per execution that loom tries. Each additional one multiplies the time. Most
+/// concurrency bugs need only one or two.
 const PREEMPTIONS: usize = 3;
 
 /// The message of a model in which threads wait forever.
 pub const DEADLOCK: &str = "deadlock";
-/// The message of a model with two accesses that are not ordered by happens-before.
+/// The message of a model with two conflicting accesses that happens-before does not order.
 pub const RACE: &str = "Causality violation";
 
 /// The time in which a child must find an injected bug.
@@ -31,7 +31,7 @@ pub fn check(model: fn()) {
     check_within(PREEMPTIONS, model);
 }
 
-/// Runs `model` like [`check`], with its own bound on preemptions, for a model with many threads.
+/// Runs `model` like [`check`], but with a different bound on preemptions, for a model with many threads.
 pub fn check_within(preemptions: usize, model: fn()) {
     #[cfg(feature = "shuttle")]
     {

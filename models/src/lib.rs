@@ -15,7 +15,7 @@
 
 // The unit tests of the mirrored files run in the crate, with the standard library's types.
 #![cfg(not(test))]
-// The mirrored files are linted in the crate. Here only parts of them are used, and with other sizes.
+// The mirrored files are linted in the crate. Here, only parts of them are used, with other sizes.
 #![allow(dead_code, unused_imports, clippy::all)]
 
 mod engine;

@@ -2,9 +2,9 @@
 //!
 //! `Role`, `Roles`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is spread over files that
 //! make system calls (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/resting.rs`,
-//! `rt/sched/polling.rs`, `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which cannot be compiled here. So that part
-//! is a miniature: each function accesses the same words in the same order as the function of the same name. A change
-//! to one of those files must be made here too.
+//! `rt/sched/polling.rs`, `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which cannot be compiled here. So this code
+//! is a miniature of theirs: each function accesses the same words in the same order as the function of the same name.
+//! A change to the protocol in one of those files must be made here too.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl Kernel {
     }
 }
 
-/// `Epoll`: an instance with its eventfd, and the flag that avoids redundant writes of the eventfd.
+/// Mirrors `Epoll`: an instance with its eventfd, and the flag that avoids redundant writes to the eventfd.
 pub(crate) struct Epoll {
     kernel: Arc<Kernel>,
     number: usize,
@@ -89,7 +89,7 @@ impl Epoll {
     }
 }
 
-/// `Wish`, for the only thread in `block_on` of a model.
+/// Mirrors `Wish`, for the only thread in `block_on` of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Wish {
     #[default]
@@ -98,7 +98,7 @@ enum Wish {
     Granted,
 }
 
-/// `Idle`, for one resting worker.
+/// Mirrors `Idle`, for one resting worker.
 #[derive(Default)]
 struct Idle {
     free: usize,
@@ -111,7 +111,8 @@ struct Idle {
     root_parked: bool,
 }
 
-/// `Runtime` with its `Driver`, one worker that may rest, one thread in `block_on`, and further threads of the model.
+/// Mirrors `Runtime` and its `Driver`, with one worker that may rest, one thread in `block_on`, and further threads of
+/// the model.
 pub(crate) struct Runtime {
     pub(crate) epoch: AtomicU32,
     injected: AtomicUsize,

@@ -1,8 +1,8 @@
 //! Models of the poller with two shards: the shards in which threads sleep, and the wake-ups that reach them.
 //!
 //! A model posts events to a shard, and ends only if a thread takes them. The rules for taking shards are in
-//! `rt/poll/roles.rs`, which is compiled here. No shard is ever stale, so only the last rule makes a thread take a shard
-//! that is not its home.
+//! `rt/poll/roles.rs`, which is compiled here. No shard is ever stale in a model, so only the last rule makes a thread
+//! take a shard that is not its home.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub fn sleep_in_two_shards_against_inject() {
     worker.join().unwrap();
 }
 
-/// An event arrives in shard 1 while the only worker, at home in shard 0, goes to sleep. The worker must take it.
+/// An event arrives in shard 1 while the only worker, whose home is shard 0, goes to sleep. The worker must take it.
 pub fn only_thread_polls_both_shards() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
@@ -86,8 +86,8 @@ pub fn shard_opened_against_sleep() {
     worker.join().unwrap();
 }
 
-/// A thread arms a timer of shard 1 while the only worker, at home in shard 0, goes to sleep. The worker must run the
-/// timer.
+/// A thread arms a timer of shard 1 while the only worker, whose home is shard 0, goes to sleep. The worker must run
+/// the timer.
 pub fn timer_against_sleep_in_two_shards() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});

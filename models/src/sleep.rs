@@ -1,5 +1,5 @@
-//! Models of going to sleep and waking up: workers, threads in `block_on`, the role of polling, the eventfd. The poller
-//! has one shard here; [`shards`](crate::shards) has the models with two.
+//! Models of going to sleep and waking up, with workers, threads in `block_on`, the role of polling and the eventfd. The
+//! poller has one shard here; [`shards`](crate::shards) has the models with two.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub fn breaks_are_not_lost() {
 }
 
 /// A task is injected while the worker goes to rest because another thread has the role. That thread releases the role
-/// and leaves.
+/// and gives its processor up. The worker must run the task.
 pub fn rest_against_inject() {
     let runtime = Runtime::new(2);
     assert!(runtime.roles.role(0).try_take());
@@ -50,7 +50,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     let worker = spawn(&runtime, |runtime| {
         runtime.rest();
         runtime.work(1);
-        // The task has run: end the root future, and with it the model.
+        // The task has run, so the root future ends, and with it the model.
         runtime.wake_root();
     });
     let injecting = spawn(&runtime, Runtime::inject);
@@ -59,7 +59,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     worker.join().unwrap();
 }
 
-/// Runs the worker until it has the role. The worker must get it, because no other thread polls.
+/// Runs the worker until it has the role, which it must get, because no other thread polls.
 fn ends_up_polling(runtime: &Runtime) {
     while !runtime.roles.role(0).try_take() {
         if runtime.give_back(0) {
@@ -68,8 +68,8 @@ fn ends_up_polling(runtime: &Runtime) {
     }
 }
 
-/// A thread returns from epoll and leaves while the worker goes to rest because the role is taken. The worker must be
-/// woken to poll.
+/// A thread returns from epoll and gives its processor up while the worker goes to rest because the role is taken. The
+/// worker must be woken to poll.
 pub fn some_thread_polls_when_all_rest() {
     let runtime = Runtime::new(2);
     assert!(runtime.roles.role(0).try_take());

@@ -57,7 +57,7 @@ pub fn free_list_hands_out_once() {
     other.join().unwrap();
 }
 
-/// A descriptor is closed while an accept loop that found no free one starts its pause. The pause must end.
+/// A descriptor is closed while an accept loop that found no free descriptor begins to wait. The wait must end.
 pub fn a_closing_is_not_missed() {
     let closings = Arc::new(Closings::new());
     let free = Arc::new(AtomicBool::new(false));

@@ -339,7 +339,7 @@ pub fn the_slot_changes_hands() {
     let leaving = spawn(&socket, move |socket| socket.finish(&mut key, false));
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
     let mut wakers = Wakers::new();
-    // Like the timeout of another operation.
+    // Interrupts the waiters as the timeout of another operation does.
     socket.side().interrupt(&mut wakers);
     wakers.wake_all();
     leaving.join().unwrap();
@@ -376,7 +376,7 @@ pub fn a_key_is_not_given_out_again() {
     let mut noop = Context::from_waker(Waker::noop());
     assert!(socket.poll_read(1, &mut first, &mut noop).is_pending());
     assert!(socket.poll_read(1, &mut second, &mut noop).is_pending());
-    // Like the timeout of another operation.
+    // Interrupts the waiters as the timeout of another operation does.
     let mut wakers = Wakers::new();
     socket.side().interrupt(&mut wakers);
     assert_eq!(wakers.wake_all(), 2);
@@ -462,7 +462,8 @@ pub fn a_timeout_against_a_look_for_another() {
     looking.join().unwrap();
 }
 
-/// Mirrors `Fd::poll_call` with the order of `Fd::end`: evidence, then the list, then the remaining data.
+/// Mirrors `Fd::poll_call` with the order of `Fd::end`: it clears READY if the call shows that the direction is idle,
+/// then leaves the list, and then wakes the next waiter if data may remain.
 fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<usize> {
     let side = socket.side();
     loop {
@@ -537,8 +538,8 @@ pub fn interrupts_take_no_events() {
     interrupted.join().unwrap();
 }
 
-/// An event of a closed descriptor arrives while its slot is reused. It must not make the new descriptor ready or hung
-/// up.
+/// An event of a closed descriptor arrives while its slot is reused. It must not make the new descriptor ready or
+/// report a hang-up of it.
 pub fn stale_event_has_no_effect() {
     let cache = Arc::new(PollCache::new());
     let desc = cache.alloc().unwrap();

@@ -13,9 +13,10 @@ use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 
-/// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. It is
-/// longer than every timeout of TCP, of which TCP_KEEPIDLE has the longest: 9.1 hours. It ends
-/// keep-alive on links that lose many packets; any other standstill is detected immediately.
+/// The virtual time without an edge or timer for a task, in nanoseconds, after which the simulation counts as
+/// standing still. It is longer than every timeout of TCP; the longest is TCP_KEEPIDLE with up to 9.1 hours. The
+/// limit matters only for keep-alive on links that lose many packets. Any other standstill is detected
+/// immediately.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// Reports edges to their descriptors.
@@ -82,9 +83,9 @@ impl World {
         wakers.wake_all();
     }
 
-    /// Waits until another thread wakes a task or closes a socket, because only that can make
-    /// progress possible. Fails if there are no other threads, or if they do nothing for the
-    /// patience of the run.
+    /// Waits until another thread wakes a task or closes a socket. Called when nothing else can make progress
+    /// possible. Fails the simulation if there are no other threads, or if they do nothing for the patience of
+    /// the run.
     fn wait_for_threads(&self) {
         for _ in 0..if self.machine.allows_threads.get() { self.patience_ms.get() } else { 0 } {
             if self.shared.take_poke() {
@@ -125,19 +126,19 @@ impl World {
         }
     }
 
-    /// Converts a time of the crate's clock to one of the kernel's.
+    /// Converts a time of the crate's clock to a time of the simulated kernel's clock.
     fn kernel_time(&self, time: u64) -> u64 {
         let now = clock::now();
         let elapsed = self.machine.kernel.borrow().now;
         if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
     }
 
-    /// Advances a simulation with real sockets: takes their events while there are any, and
-    /// advances the clock only when no bytes are in flight.
+    /// Advances a simulation with real sockets: takes their events, and advances the clock only if there are
+    /// none and no bytes are in flight.
     fn advance_beside(&self, real: &Real) {
         let (mut wakers, mut edges, mut silent_ms) = (Wakers::new(), Vec::new(), 0);
         loop {
-            // Checked before the events are taken: bytes that arrive in between cause an event.
+            // This is checked before the events are taken, because bytes that arrive in between cause an event.
             let is_in_flight = self.is_in_flight();
             let timer = self.processor.timers.next();
             let millis = i32::from(is_in_flight || timer == clock::NEVER);

@@ -11,7 +11,7 @@ use super::{picture, report};
 /// A handle to a simulation, for its test and its tasks. Copies refer to the same simulation.
 ///
 /// # Panics
-/// All methods panic outside the simulation that the handle belongs to.
+/// All methods panic outside the simulation to which the handle belongs.
 ///
 /// # Examples
 /// ```
@@ -41,7 +41,7 @@ pub struct Counters {
     pub packets_lost: u64,
     /// The number of bytes in the packets sent, including headers.
     pub bytes_sent: u64,
-    /// The number of calls on sockets, except calls that would block.
+    /// The number of calls on sockets, except those that failed with EAGAIN.
     pub calls: u64,
     /// The number of times that a task was polled.
     pub turns: u64,
@@ -89,7 +89,7 @@ impl Sim {
     /// stay open until they time out. `*` stands for all hosts, including those added later.
     ///
     /// # Panics
-    /// Panics if there is no such host, as all methods that take host names do.
+    /// Panics if a host does not exist, as all methods that take host names do.
     #[track_caller]
     pub fn partition(&self, a: &str, b: &str) {
         self.note(&format!("partition {a} and {b}"));
@@ -104,7 +104,7 @@ impl Sim {
         self.change_named(from, to, true, Change::Partitioned(true));
     }
 
-    /// Ends partitions between two hosts, in both directions. `*` stands for all hosts, as in
+    /// Ends the partition between two hosts, in both directions. `*` stands for all hosts, as in
     /// [`partition`](Sim::partition).
     #[track_caller]
     pub fn heal(&self, a: &str, b: &str) {
@@ -112,15 +112,15 @@ impl Sim {
         self.change_named(a, b, false, Change::Partitioned(false));
     }
 
-    /// Holds packets between two hosts back until [`release`](Sim::release). `*` stands for all hosts,
-    /// as in [`partition`](Sim::partition).
+    /// Holds back the packets between two hosts until [`release`](Sim::release) is called. `*` stands for all
+    /// hosts, as in [`partition`](Sim::partition).
     #[track_caller]
     pub fn hold(&self, a: &str, b: &str) {
         self.note(&format!("hold {a} and {b}"));
         self.change_named(a, b, false, Change::Held(true));
     }
 
-    /// Delivers the packets that were held back, in order. `*` stands for all hosts, as in
+    /// Delivers the packets between two hosts that were held back, in order. `*` stands for all hosts, as in
     /// [`partition`](Sim::partition).
     #[track_caller]
     pub fn release(&self, a: &str, b: &str) {
@@ -128,12 +128,12 @@ impl Sim {
         self.change_named(a, b, false, Change::Held(false));
     }
 
-    /// Returns the faults of system calls, to change them.
+    /// Returns a handle to the probabilities of faults in system calls.
     pub fn faults(&self) -> Faults {
         Faults { sim: *self }
     }
 
-    /// Returns the seed.
+    /// Returns the seed of the simulation.
     pub fn seed(&self) -> u64 {
         self.world(|world| world.seed)
     }
@@ -167,27 +167,26 @@ impl Sim {
         self.kernel(|kernel| kernel.log.keep());
     }
 
-    /// Returns the log since [`keep_log`](Sim::keep_log), one line per packet and call: virtual
-    /// time in seconds, host, event. It has the last 50,000 lines.
+    /// Returns the log since [`keep_log`](Sim::keep_log), up to its last 50,000 lines. Each line has the virtual
+    /// time in seconds, the host, and a packet, a call or a note.
     pub fn log(&self) -> String {
         self.kernel(|kernel| report::log(kernel))
     }
 
-    /// Returns a diagram of the packets in the log as text: one column per host, time downwards.
-    /// [`diagram_svg`](Sim::diagram_svg) draws them.
+    /// Returns a diagram of the packets in the log as text, with one column per host and time running
+    /// downwards. [`diagram_svg`](Sim::diagram_svg) returns it as an image.
     pub fn diagram(&self) -> String {
         self.kernel(|kernel| report::diagram(kernel))
     }
 
-    /// Returns a picture of the packets in the log, as an SVG image: one column per host, time
+    /// Returns a diagram of the packets in the log as an SVG image, with one column per host and time running
     /// downwards.
     ///
-    /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are
-    /// dashed and end in a cross, those of copies are purple, and packets that are held or still on
-    /// their way have half an arrow. Pointing at an arrow shows the addresses. Notes
-    /// ([`note`](Sim::note), crashes and partitions) are in the column of their host. Each event
-    /// has its own row, so times are not to scale. Hosts without an event have no column. The last
-    /// 2,000 events are shown.
+    /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are dashed and end in
+    /// a cross. Arrows of duplicates are purple. Packets that are held back or have not arrived yet have half an
+    /// arrow. Pointing at an arrow shows the addresses. Notes ([`note`](Sim::note), crashes and partitions) are
+    /// in the column of their host. Each event has its own row, so times are not to scale. Hosts without an event
+    /// have no column. The last 2,000 events are shown.
     ///
     /// # Examples
     /// ```
@@ -241,15 +240,15 @@ impl Sim {
         self.world(|world| world.machine.allows_threads.set(true));
     }
 
-    /// Allows tasks to open files, whose contents a seed does not reproduce. Otherwise opening a file
-    /// fails with `PermissionDenied`, except those about the process in `/proc/self`.
+    /// Allows tasks to open files, whose contents a seed does not reproduce. Without this call, opening a file
+    /// fails with `PermissionDenied`, except for files in `/proc/self`.
     pub fn allow_files(&self) {
         self.world(|world| world.machine.allows_files.set(true));
     }
 
-    /// Returns the requests that the simulation has refused, each once: real threads, files and
-    /// sockets, and features of sockets that are not simulated, such as urgent data and unknown
-    /// options. Each is also printed to standard error when it is refused.
+    /// Returns the requests that the simulation has refused, each only once: those for real threads, files and
+    /// sockets, and for features of sockets that are not simulated, such as urgent data and unknown options. Each
+    /// request is also printed to standard error when it is refused.
     ///
     /// # Examples
     /// ```
@@ -286,7 +285,7 @@ pub(super) fn counters(kernel: &Kernel) -> Counters {
     }
 }
 
-/// Probabilities of faults in system calls; returned by [`Sim::faults`]. All are 0 at first.
+/// The probabilities of faults in system calls, which are initially 0; returned by [`Sim::faults`].
 ///
 /// # Panics
 /// All methods panic if the rate is not between 0 and 1.
@@ -312,45 +311,45 @@ impl Faults {
         self
     }
 
-    /// Sets how often a call fails with EINTR before it has an effect.
+    /// Sets the probability that a call fails with EINTR before it has an effect.
     #[track_caller]
     pub fn interrupted(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.interrupted)
     }
 
-    /// Sets how often a read or write of a stream transfers fewer bytes than it could.
+    /// Sets the probability that a read or write of a stream transfers fewer bytes than it could.
     #[track_caller]
     pub fn short(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.short)
     }
 
-    /// Sets how often a call fails with EAGAIN although the socket was ready. The socket becomes
+    /// Sets the probability that a call fails with EAGAIN although the socket is ready. The socket is reported as
     /// ready again later.
     #[track_caller]
     pub fn spurious(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.again)
     }
 
-    /// Sets how often a call that creates a descriptor fails as if no descriptor were free
+    /// Sets the probability that a call that creates a descriptor fails as if no descriptor were free
     /// (EMFILE).
     #[track_caller]
     pub fn no_descriptors(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.no_descriptors)
     }
 
-    /// Sets how often sending a datagram fails for lack of memory (ENOBUFS).
+    /// Sets the probability that sending a datagram fails for lack of memory (ENOBUFS).
     #[track_caller]
     pub fn no_buffers(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.no_buffers)
     }
 
-    /// Sets how often readiness is reported late, by up to 2 ms.
+    /// Sets the probability that readiness is reported late, by up to 2 ms.
     #[track_caller]
     pub fn late_edges(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.late_edges)
     }
 
-    /// Sets how often readiness is reported twice.
+    /// Sets the probability that readiness is reported twice.
     #[track_caller]
     pub fn repeated_edges(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.repeated_edges)

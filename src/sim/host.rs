@@ -80,21 +80,21 @@ pub struct Host {
 }
 
 impl Host {
-    /// Returns the name.
+    /// Returns the name of the host.
     pub fn name(&self) -> String {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].name.clone())
     }
 
-    /// Returns the addresses. Initially these are an IPv4 address in 10.0.0.0/16 and an IPv6
+    /// Returns the addresses of the host. Initially, these are an IPv4 address in 10.0.0.0/16 and an IPv6
     /// address in fd00::/112.
     pub fn addrs(&self) -> Vec<IpAddr> {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
     }
 
-    /// Replaces the addresses of the host, for sockets created from now on.
+    /// Replaces the addresses of the host, for sockets that are created from now on.
     ///
     /// # Panics
-    /// Panics if another host has one of them.
+    /// Panics if another host has one of the addresses.
     #[track_caller]
     pub fn set_addrs(&self, addrs: &[IpAddr]) {
         let is_free = self.sim.kernel(|kernel| kernel.set_addrs(self.id, addrs));
@@ -142,9 +142,9 @@ impl Host {
         });
     }
 
-    /// Spawns a task on the host. A crash of the host drops it, and it is not started again, unlike
-    /// the program of [`spawn`](Host::spawn). Awaiting the handle panics if the task panicked or
-    /// the host dropped it.
+    /// Spawns a task on the host. A crash of the host drops the task. Unlike the program of
+    /// [`spawn`](Host::spawn), the task is not started again. Awaiting the handle panics if the task panicked or
+    /// was dropped with its host.
     #[track_caller]
     pub fn spawn_task<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -165,22 +165,22 @@ impl Host {
         HostRun { host: *self, future }
     }
 
-    /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets
-    /// fail. Peers receive nothing and time out. After [`restart`](Host::restart) their old
-    /// connections are reset.
+    /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets fail. Peers
+    /// receive nothing and time out. After a [`restart`](Host::restart), packets of their old connections are
+    /// answered with resets.
     pub fn crash(&self) {
         self.sim.kernel(|kernel| kernel.crash(self.id));
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Kills the programs of the host: drops its tasks, which closes their sockets, as the
-    /// operating system does when a process ends.
+    /// Kills the programs of the host: drops its tasks and thereby closes their sockets, as the operating system
+    /// does when a process ends.
     pub fn kill(&self) {
         self.sim.note(&format!("kill {}", self.name()));
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Kills the programs of the host and starts those given to [`spawn`](Host::spawn) again.
+    /// Kills the programs of the host, and starts those that were passed to [`spawn`](Host::spawn) again.
     pub fn restart(&self) {
         self.sim.world(|world| world.end_tasks(self.id));
         self.sim.kernel(|kernel| kernel.restart(self.id));

@@ -11,15 +11,14 @@ use super::world::World;
 /// `attributes`, `#[netpoll::test(paused)]` does this for a test.
 ///
 /// `Instant`, `SystemTime`, [`sleep`](crate::task::sleep), deadlines and timeouts are virtual on
-/// this thread, as in a [simulation](crate::sim), and all tasks run on it. The clock advances to
-/// the next timer when no task can run, no event of a socket is pending, and no bytes that a TCP
-/// socket of the test has sent are in flight. So a test of a 30 s timeout takes no time. The clock
-/// does not wait for an answer of another process or thread: a timeout of the task that waits for
-/// it fires first.
+/// this thread, as in a [simulation](crate::sim), and all tasks run on it. The clock advances to the next timer
+/// when no task can run, no event of a socket is pending, and no bytes that a TCP socket of the test has sent are
+/// in flight. So a test of a 30 s timeout takes almost no time. The clock does not wait for another process or
+/// thread: if a task waits for an answer from one with a timeout, the timeout passes first.
 ///
 /// # Panics
-/// Panics inside another simulation or runtime. Panics if the test waits for an event without a
-/// timer, and none occurs for a minute of real time.
+/// Panics inside another simulation or runtime. Panics if the test waits without a timer, and no event occurs for
+/// a minute of real time.
 ///
 /// # Examples
 /// ```

@@ -7,17 +7,18 @@ use super::machine::kernel::socket::HostId;
 use super::rules::{Change, Latency, Rule, add, apply, nanos};
 
 impl Sim {
-    /// Returns the links between two hosts, in both directions, to change them. `*` stands for all
-    /// hosts, including those added later.
+    /// Returns a handle to the links between two hosts, in both directions. `*` stands for all hosts, including
+    /// those added later.
     ///
     /// # Panics
-    /// Panics if there is no such host, as all methods that take host names do.
+    /// Panics if a host does not exist, as all methods that take host names do.
     #[track_caller]
     pub fn link(&self, a: &str, b: &str) -> Link {
         Link { sim: *self, from: self.find(a), to: self.find(b), is_one_way: false }
     }
 
-    /// Returns the links from one host to another, to change them.
+    /// Returns a handle to the links from one host to another. `*` stands for all hosts, as in
+    /// [`link`](Sim::link).
     #[track_caller]
     pub fn one_way(&self, from: &str, to: &str) -> Link {
         Link { sim: *self, from: self.find(from), to: self.find(to), is_one_way: true }
@@ -44,7 +45,7 @@ impl Sim {
     }
 }
 
-/// The links between hosts, to change their properties; returned by [`Sim::link`] and
+/// A handle to links between hosts, which changes their properties; returned by [`Sim::link`] and
 /// [`Sim::one_way`].
 ///
 /// A change applies from the next packet on, and to hosts that are added later. It does not apply
@@ -80,7 +81,7 @@ impl Link {
         self
     }
 
-    /// Sets how long packets travel. Packets keep their order. The default is 100 to 200 µs.
+    /// Sets the time that packets travel. They stay in order. The default is 100 to 200 µs.
     #[track_caller]
     pub fn latency(self, latency: impl Into<Latency>) -> Link {
         self.change(Change::Latency(latency.into().0))
@@ -89,7 +90,7 @@ impl Link {
     /// Sets the probability that a packet is lost. The default is 0.
     ///
     /// # Panics
-    /// Panics if the value is not between 0 and 1, as the other methods that take a probability do.
+    /// Panics if `probability` is not between 0 and 1, as all methods that take a probability do.
     #[track_caller]
     pub fn loss(self, probability: f64) -> Link {
         self.change(Change::Loss(rate("loss", probability)))
@@ -108,28 +109,28 @@ impl Link {
         self.change(Change::Reorder(rate("reordering", probability), nanos(by)))
     }
 
-    /// Sets the bandwidth in bits per second. Packets wait for it in the [queue](Link::queue). By
-    /// default it is unlimited.
+    /// Sets the bandwidth in bits per second. Packets that exceed it wait in the [queue](Link::queue). By
+    /// default, the bandwidth is unlimited.
     ///
     /// # Panics
-    /// Panics if it is 0; use [`Sim::partition`] instead.
+    /// Panics if the bandwidth is 0; use [`Sim::partition`] instead.
     #[track_caller]
     pub fn bandwidth(self, bits_per_second: u64) -> Link {
         assert!(bits_per_second > 0, "a bandwidth of 0 sends nothing: use Sim::partition");
         self.change(Change::Bandwidth(bits_per_second))
     }
 
-    /// Sets how many bytes may wait for the bandwidth before packets are dropped. The default is
-    /// 256 KiB.
+    /// Sets the number of bytes that may wait in the queue. If it is full, further packets are lost. The default
+    /// is 256 KiB.
     pub fn queue(self, bytes: u64) -> Link {
         self.change(Change::Queue(bytes))
     }
 
-    /// Sets the size of the largest IP packet, which determines the segment size of new TCP
-    /// connections. The default is 1500.
+    /// Sets the maximum size of an IP packet in bytes, which determines the segment size of new TCP connections.
+    /// The default is 1500.
     ///
     /// # Panics
-    /// Panics if it is below 576 or above 65535.
+    /// Panics if the size is less than 576 or greater than 65535.
     #[track_caller]
     pub fn mtu(self, bytes: u64) -> Link {
         assert!((576..=65_535).contains(&bytes), "an MTU is between 576 and 65535 bytes, not {bytes}");

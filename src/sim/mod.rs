@@ -1,5 +1,4 @@
-//! A simulated world for tests: hosts, links and a clock, reproduced exactly from a seed. Feature
-//! `sim`.
+//! A simulated world for tests (feature `sim`): hosts, links and a clock, which a seed reproduces exactly.
 //!
 //! Code under test needs no changes: it uses the ordinary [`TcpListener`](crate::net::TcpListener),
 //! [`TcpStream`](crate::net::TcpStream), [`UdpSocket`](crate::net::UdpSocket),
@@ -36,15 +35,15 @@
 //! });
 //! ```
 //!
-//! With the feature `attributes`, `#[netpoll::test(sim, seeds = 100)]` turns an `async fn` that
-//! takes a [`Sim`] into such a test. A run that fails prints its seed; setting `NETPOLL_SEED` to it
-//! repeats the run. docs/SIMULATION.md is a guide, and lists what is simulated, what is restricted
-//! and what a seed does not reproduce.
+//! With the feature `attributes`, `#[netpoll::test(sim, seeds = 100)]` turns an `async fn` that takes a [`Sim`]
+//! into such a test. A run that fails prints its seed; with this seed in `NETPOLL_SEED`, the run is repeated.
+//! docs/SIMULATION.md is a guide to simulations. It also lists the features that are simulated, the restrictions,
+//! and the things that a seed does not reproduce.
 //!
 //! # Requirements
-//! Linux with glibc on a 64-bit processor, linked dynamically. The feature defines functions of the
-//! C library in the program (`close`, `connect`, `clock_gettime` and others), which outside
-//! simulations call the C library's own. Enable it only in `[dev-dependencies]`.
+//! Simulations need Linux on a 64-bit processor, and a program that is linked dynamically with glibc. The feature
+//! defines functions of the C library in the program (`close`, `connect`, `clock_gettime` and others). Outside
+//! simulations, these call the functions of the C library. Enable the feature only in `[dev-dependencies]`.
 
 mod advance;
 mod api;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::machine::current;
 
-/// Returns the time of the clock `clock` (`CLOCK_MONOTONIC`, `CLOCK_REALTIME` and so on) in the
-/// simulation of this thread. Returns `None` outside simulations, and for clocks of CPU time.
+/// Returns the time of the clock `clock` (`CLOCK_MONOTONIC`, `CLOCK_REALTIME` and so on) in the simulation of
+/// this thread. Returns `None` outside simulations, and for clocks of CPU time.
 ///
-/// A program that defines clock_gettime(2) itself is built with `--cfg netpoll_no_interpose`. In
-/// its simulations, std's `Instant` and `SystemTime` are real, unless its definition calls this
-/// function. It takes no lock and makes no system call.
+/// A program that defines clock_gettime(2) itself must be built with `--cfg netpoll_no_interpose`. In its
+/// simulations, std's `Instant` and `SystemTime` show real time, unless its definition calls this function. The
+/// function takes no lock and makes no system call.
 ///
 /// # Examples
 /// ```
@@ -28,11 +28,11 @@ pub fn clock_gettime(clock: i32) -> Option<Duration> {
     current::clock(clock).map(Duration::from_nanos)
 }
 
-/// Fills `buf` with random numbers from the seed of this thread's simulation. Returns false, and
-/// does not change `buf`, outside simulations and in tests in which only the clock is virtual.
+/// Fills `buf` with random bytes that depend on the seed of this thread's simulation. Returns whether it did.
+/// Outside simulations, and in tests in which only the clock is virtual, does not change `buf`.
 ///
-/// A program that defines getrandom(2) itself is built with `--cfg netpoll_no_interpose`. In its
-/// simulations, the keys of `HashMap` are real, unless its definition calls this function.
+/// A program that defines getrandom(2) itself must be built with `--cfg netpoll_no_interpose`. In its
+/// simulations, the seed does not determine the keys of `HashMap`, unless its definition calls this function.
 ///
 /// # Examples
 /// ```

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-/// The result of a test or of a host's program: nothing, or a `Result`.
+/// The result of a test or of a host's program: `()` or a `Result`.
 pub trait Outcome {
     /// Returns a description of the failure, if there is one.
     fn failure(&self) -> Option<String>;

@@ -1,9 +1,9 @@
 //! The picture of a run as SVG: hosts are columns, packets are arrows, time runs downwards.
 //!
-//! Each departure, arrival and note in the log has its own row, in the order of the log, so times
-//! are not to scale: microseconds and hours fit on one page. An arrow leads from the row of the
-//! departure to that of the arrival. Packets in the log have no numbers: an arrival belongs to the
-//! oldest packet with the same addresses and fields that has not arrived yet.
+//! Each departure, arrival and note in the log has its own row, in the order of the log. So times are not to
+//! scale, but microseconds and hours fit into one picture. An arrow leads from the row of the departure to that of
+//! the arrival. Packets in the log have no numbers, so an arrival is assigned to the oldest packet with the same
+//! addresses and fields that has not arrived yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use super::machine::kernel::Kernel;
 use super::machine::kernel::log::{Fate, Summary, What, seconds};
 use super::report;
 
-/// The maximum number of rows. The last ones of the log are shown.
+/// The maximum number of rows. If the log has more, the last ones are shown.
 const ROWS_MAX: usize = 2000;
 
 const TIME_WIDTH: usize = 110;
@@ -30,12 +30,13 @@ text{font:11px sans-serif;fill:#222}.h{font-weight:bold;font-size:13px}.t{fill:#
 /// The fate of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It has not arrived yet, or is held.
+    /// The packet has not arrived yet, or is held back.
     OnTheWay,
+    /// The packet arrived in this row.
     Arrived(usize),
-    /// It was lost before it left the host, or on the way.
+    /// The packet was lost before it left the host, or on the way.
     Lost,
-    /// It was lost at the receiver, in this row.
+    /// The packet was lost at the receiver, in this row.
     LostAt(usize),
 }
 
@@ -81,7 +82,7 @@ impl Flow {
                     let waiting = on_the_way.entry(key(summary)).or_default();
                     let held = waiting.iter().copied().find(|&index| flow.arrows[index].is_held);
                     if let Some(index) = held.filter(|_| *fate == Fate::Sent) {
-                        // It is released.
+                        // The packet was held back and is now released.
                         (flow.arrows[index].is_held, flow.arrows[index].at) = (false, at);
                         continue;
                     }
@@ -113,8 +114,8 @@ impl Flow {
                         flow.arrows[index].text = summary.text.to_string();
                         continue;
                     }
-                    // A packet without a departure is a copy, or was sent by a router, or left
-                    // before the log begins.
+                    // A packet without a departure is a duplicate, was sent by a router, or left before the log
+                    // begins.
                     let row = flow.row(at);
                     let Some(original) = index.or_else(|| last.get(&key).copied()) else {
                         flow.notes.push((row, host, format!("{} from {}", report::fields(&summary.text), summary.src)));
@@ -205,7 +206,7 @@ pub(super) fn svg(kernel: &Kernel) -> String {
             );
         }
     }
-    // Drawn above all arrows.
+    // The labels are drawn above all arrows.
     let mut labels = String::new();
     for arrow in flow.arrows.iter().filter(|arrow| arrow.row >= first) {
         let (x, to, row) = (x(arrow.from), x(arrow.to), y(arrow.row));

@@ -1,14 +1,13 @@
 //! Runs simulations: one thread per run, a watchdog, seeds, replay and minimisation.
 //!
-//! Each run has a new OS thread, so that per-thread state of std and other libraries (such as the
-//! keys of `HashMap`) is new. The caller waits for the thread, and reports a task that never
-//! yields.
+//! Each run has a new OS thread, so that the per-thread state of std and other libraries (such as the keys of
+//! `HashMap`) is new. The calling thread waits for that thread, and reports a task that does not yield.
 //!
 //! # Environment
 //! | variable | meaning |
 //! |---|---|
 //! | `NETPOLL_SEED` | run only this seed, and print the log if it fails |
-//! | `NETPOLL_SEEDS` | the number of seeds each test runs, instead of its own |
+//! | `NETPOLL_SEEDS` | the number of seeds that each test runs, instead of the number in the test |
 //! | `NETPOLL_LOG_LINES` | the number of log lines that a failing run prints, instead of 200 |
 //! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
 //! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find those that are needed |
@@ -30,10 +29,10 @@ use super::outcome::Outcome;
 use super::world::{Order, World};
 use super::{picture, report};
 
-/// The real time after which a task that has not yielded is reported, by default.
+/// The default real time after which a task that has not yielded is reported.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// The stack size of a run's thread: that of a main thread.
+/// The stack size of a run's thread, which is that of a main thread.
 const STACK: usize = 8 << 20;
 
 /// The number of log lines that a failing run prints, unless `NETPOLL_LOG_LINES` is set.
@@ -91,7 +90,7 @@ pub struct Builder {
     plan: Plan,
 }
 
-/// Which faults of a run take place.
+/// The faults of a run that take place.
 #[derive(Clone, Debug, Default)]
 struct Plan {
     /// The number of the first fault that no longer takes place.
@@ -131,15 +130,15 @@ impl Builder {
         self
     }
 
-    /// Sets the virtual time after which a simulation that has not ended fails.
+    /// Sets the virtual time after which the simulation fails if it has not ended.
     pub fn limit(mut self, limit: Duration) -> Builder {
         self.limit = limit;
         self
     }
 
-    /// Sets the real time after which a task that has not yielded fails the simulation. It is also
-    /// the time for which a simulation with [threads](Sim::allow_threads) waits for them when
-    /// nothing else can happen. The default is a minute.
+    /// Sets the real time after which the simulation fails because a task has not yielded. A simulation with
+    /// [threads](Sim::allow_threads) also waits this long for them when no other event is pending. The default is
+    /// one minute.
     pub fn stuck_after(mut self, bound: Duration) -> Builder {
         self.stuck_after = bound;
         self
@@ -148,8 +147,8 @@ impl Builder {
     /// Runs `test` and returns its result.
     ///
     /// # Panics
-    /// Panics if `test` panics, if a host's program fails, if no event is pending any more, if the
-    /// limit has passed, or if a task does not yield for the real time of
+    /// Panics if `test` panics, if a host's program fails, if `test` has not ended but no event is pending, if the
+    /// [limit](Builder::limit) has passed, or if a task does not yield for the real time of
     /// [`stuck_after`](Builder::stuck_after). Also panics inside a simulation.
     pub fn run<F, Fut>(&self, test: F) -> Run<Fut::Output>
     where
@@ -223,8 +222,8 @@ impl Builder {
     }
 }
 
-/// Creates process-wide tables on this thread. Tables take the hash keys of the thread that creates
-/// them, so a simulation must not create them.
+/// Creates process-wide tables on this thread. A table takes its hash keys from the thread that creates it, so a
+/// simulation must not create one.
 pub(super) fn prepare() {
     crate::net::prepare_look_ups();
     crate::rt::poll::addresses::prepare();
@@ -370,7 +369,7 @@ where
 {
     let fails = |plan: &Plan| attempt(&Builder { plan: plan.clone(), ..settings.clone() }, test.clone()).err();
     let mut plan = Plan::default();
-    // First, the fewest faults counted from the start.
+    // First finds the smallest number of faults, from the beginning, with which the run still fails.
     let (mut low, mut high) = (0, failed.faults);
     let mut notes = failed.clone();
     while low < high {
@@ -381,7 +380,7 @@ where
         }
     }
     plan.most = Some(high);
-    // Then leaves out each of them alone.
+    // Then omits each of these faults in turn, if the run fails without it as well.
     for number in (0..high).rev().take(256) {
         let mut fewer = plan.clone();
         fewer.skipped.push(number);

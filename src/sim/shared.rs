@@ -13,7 +13,7 @@ use crate::rt::sched::task_data::TaskData;
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) inbox: Mutex<Vec<Runnable<TaskData>>>,
-    /// Whether something has arrived from another thread. Changed under the lock of `inbox`.
+    /// Whether another thread has done something for the simulation. Changed under the lock of `inbox`.
     is_poked: AtomicBool,
     pub(super) is_over: AtomicBool,
     /// The names of the threads that woke a task.

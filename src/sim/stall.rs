@@ -1,5 +1,4 @@
-//! The message of a simulation that stands still: each host's tasks, what they wait for, and its
-//! sockets.
+//! The message of a simulation that stands still: the tasks of each host with their waits, and its sockets.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,7 +20,7 @@ fn place(kernel: &Kernel, tag: u32) -> Option<i32> {
     tag_is_of(tag, of.generation).then_some(place)
 }
 
-/// Describes what a task waits for.
+/// Describes the wait of a task.
 fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTreeMap<u64, Option<String>>) -> String {
     let on = |verb: &str, tag| match place(kernel, tag) {
         Some(place) => format!("waits {verb} socket {place}"),

@@ -1,9 +1,9 @@
 //! `World`: one simulation on one thread, and its run loop.
 //!
 //! # States of the thread
-//! *outside* → [`World::run`] → *inside* → the guard is dropped → *outside*. Inside, the thread's
-//! clock, random numbers and sockets are the world's, tasks spawned on it belong to the world, and
-//! it owns a processor for its timers.
+//! *outside* → [`World::run`] → *inside* → the guard is dropped → *outside*. Inside, the thread uses the clock, the
+//! random numbers and the sockets of the world, tasks spawned on it belong to the world, and it owns a processor
+//! for its timers.
 //!
 //! # The run loop
 //! While any task is runnable, the next one is chosen at random and polled. Otherwise the earliest
@@ -15,11 +15,9 @@
 //! [`Shared`], and the seed then no longer reproduces the run.
 //!
 //! # Invariants
-//! * Neither the kernel nor the scheduler is borrowed while foreign code runs: futures,
-//!   destructors, wakers.
-//! * All random choices and all orders depend only on the seed. Only the order of task numbers is
-//!   used, which is the order in which the world's tasks were spawned, because the numbers belong
-//!   to the process.
+//! * Neither the kernel nor the scheduler is borrowed while user code runs (futures, destructors, wakers).
+//! * All random choices and all orders depend only on the seed. Task numbers are unique in the process, so a
+//!   simulation uses only their order, which is the order in which the tasks of the world were spawned.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -52,14 +50,13 @@ use crate::rt::sched::task_data::TaskData;
 use crate::rt::unsent;
 use crate::rt::waiters::{Wakers, drop_payload};
 
-/// The maximum number of I/O operations per turn before the task yields. The random budget is often
-/// smaller than outside, so that tasks are preempted in more places.
+/// The maximum number of I/O operations per turn before the task yields. The number is random and often smaller
+/// than outside simulations, so that tasks yield in more places.
 const BUDGET_MAX: u64 = 32;
 
-/// While control tasks and others are runnable, one of this many draws may choose any task, and the
-/// others choose a control task. This does not depend on
-/// [`control_share`](crate::rt::Builder::control_share): a simulation does not measure the time of
-/// turns.
+/// While both control tasks and ordinary tasks are runnable, one of this many draws may choose any task, and the
+/// others choose a control task. This does not depend on [`control_share`](crate::rt::Builder::control_share),
+/// because a simulation does not measure the time of turns.
 const CONTROL_DRAWS: u64 = 20;
 
 /// The default of [`World::patience_ms`].
@@ -88,7 +85,7 @@ static PROCESSORS: Mutex<Vec<&'static Processor>> = Mutex::new(Vec::new());
 /// The program of a host, which can be started again.
 #[derive(Clone)]
 pub(super) struct Start {
-    /// Where [`Host::spawn`](super::Host::spawn) was called.
+    /// The location of the call of [`Host::spawn`](super::Host::spawn).
     pub(super) place: &'static Location<'static>,
     pub(super) program: Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
 }
@@ -112,9 +109,9 @@ enum Ready {
 pub(super) struct Schedule {
     ready: Vec<Ready>,
     pub(super) members: BTreeMap<u64, Member>,
-    /// The number of times that each host's tasks were ended.
+    /// The number of times that the tasks of each host were ended.
     lives: Vec<u16>,
-    /// The number of draws in a row that chose a control task, in the order [`Order::Fifo`].
+    /// The number of consecutive draws that chose a control task, in the order [`Order::Fifo`].
     control_draws: u64,
 }
 
@@ -157,7 +154,7 @@ pub(crate) struct World {
     failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
     /// The virtual time after which the simulation fails.
     pub(super) limit: Cell<u64>,
-    /// The real time for which it waits for other threads and for the real kernel.
+    /// The real time for which the simulation waits for other threads and for the real kernel, in milliseconds.
     pub(super) patience_ms: Cell<u64>,
     /// The number of the test's own future.
     pub(super) root: Cell<u64>,
@@ -177,8 +174,8 @@ impl std::fmt::Debug for World {
 /// Calls `f` with the world of this thread, if it is in one.
 #[allow(unsafe_code)]
 pub(super) fn with<T>(f: impl FnOnce(Option<&World>) -> T) -> T {
-    // SAFETY: null, or a world that `Inside` keeps on the stack below and removes before it is
-    // dropped.
+    // SAFETY: the pointer is null, or that of a world that is further up on the stack of this thread. `Inside`
+    // clears the pointer before the world is dropped.
     f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
 }
 
@@ -359,7 +356,7 @@ impl World {
         is_current(&self.schedule.borrow().lives, tag)
     }
 
-    /// Queues a task. If its host has ended it, its future is dropped later, not here: the caller
+    /// Queues a task. If its host has ended the task, its future is dropped later and not here, because the caller
     /// is a waker, which may be called under a lock that the future's destructor takes.
     fn add(&self, runnable: Runnable<TaskData>) {
         let data = runnable.metadata();
@@ -383,8 +380,8 @@ impl World {
         }
     }
 
-    /// Takes the next task to be polled. Control tasks go first in most draws; a program can rely
-    /// neither on their order nor on that of the other tasks.
+    /// Takes the next task to be polled. Most draws choose a control task if one is runnable. A program can rely
+    /// neither on the order of control tasks nor on that of the others.
     fn draw(&self) -> Option<Ready> {
         let Schedule { ready, control_draws, .. } = &mut *self.schedule.borrow_mut();
         let is_control = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().lane() == Lane::Control);
@@ -446,7 +443,7 @@ impl World {
         let task = runnable.metadata().task();
         self.begin_turn(tag.host, task.name().unwrap_or("a task without a name"));
         drop(task);
-        // Panics of the future itself are kept by its task. The rest are panics of destructors.
+        // The task catches the panics of its future. Only panics of destructors arrive here.
         if let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| context::run_task(data, || record.polling(|| runnable.run()))))
         {
@@ -481,7 +478,7 @@ impl World {
         f()
     }
 
-    /// Ends all tasks of a host: drops their futures, now or when their turn is over.
+    /// Ends all tasks of a host: drops their futures, immediately or at the end of the turn in progress.
     pub(super) fn end_tasks(&self, host: HostId) {
         let wakers: Vec<_> = {
             let mut schedule = self.schedule.borrow_mut();
@@ -496,8 +493,8 @@ impl World {
         });
     }
 
-    /// Drops the futures of queued tasks whose hosts have ended them, including tasks that this
-    /// makes runnable.
+    /// Drops the futures of queued tasks whose hosts have ended them, including tasks that become runnable as a
+    /// result.
     fn drop_ended(&self) {
         loop {
             let ended: Vec<Ready> = {
@@ -534,7 +531,7 @@ impl World {
 
     // ---- ends ----
 
-    /// Ends all tasks, including those that are spawned while others end, in at most 16 rounds.
+    /// Ends all tasks, in at most 16 rounds, because tasks may be spawned while others end.
     fn end(&self) {
         for _ in 0..16 {
             let hosts = self.machine.kernel.borrow().hosts.len() as HostId;

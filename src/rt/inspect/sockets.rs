@@ -38,10 +38,10 @@ struct Asked {
     known: Known,
 }
 
-/// The answers that are kept, by slot. A snapshot does not use them while another one has the lock.
+/// The results that are kept, by slot. A snapshot does not use them if another one has the lock.
 static ASKED: Mutex<Option<HashMap<u32, Asked>>> = Mutex::new(None);
 
-/// The maximum number of answers that are kept.
+/// The maximum number of results that are kept.
 const ASKED_MAX: usize = 4096;
 
 /// The descriptor number at which the next snapshot with a limit begins its queries.

@@ -1,4 +1,4 @@
-//! The C interface of the simulated kernel: addresses, buffers and messages behind pointers.
+//! The C interface of the simulated kernel: conversion of addresses, buffers and results.
 //!
 //! [`messages`](super::messages) has the calls with message headers, [`names`](super::names) the resolver.
 //!
@@ -55,7 +55,7 @@ pub(super) fn read_address(address: *const sockaddr, length: socklen_t) -> Resul
     match i32::from(family) {
         libc::AF_UNSPEC => Ok(Address::Unspecified),
         libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
-            // SAFETY: the bytes are there, and any bytes are a valid value.
+            // SAFETY: the address has enough bytes, and any bytes are a valid value.
             let raw: libc::sockaddr_in = unsafe { ptr::read_unaligned(address.cast()) };
             let ip = Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr));
             Ok(Address::Inet(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(raw.sin_port)))))
@@ -80,7 +80,7 @@ pub(super) fn read_address(address: *const sockaddr, length: socklen_t) -> Resul
 /// Converts an address to bytes.
 pub(super) fn encode(address: &Address) -> Vec<u8> {
     fn bytes<T>(raw: &T) -> Vec<u8> {
-        // SAFETY: a plain struct without relevant padding; all its bytes were initialised with
+        // SAFETY: the value is a plain struct, and all its bytes, including padding, were initialised with
         // zeroes.
         unsafe { slice::from_raw_parts(ptr::from_ref(raw).cast::<u8>(), size_of::<T>()) }.to_vec()
     }
@@ -203,8 +203,7 @@ pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) ->
     ok(kernel(|kernel| {
         let result = kernel.connect(fd, &address);
         if result == Err(libc::EINPROGRESS) && !kernel.is_nonblocking(fd)? {
-            // It would wait for events that occur only after this thread has returned to the run
-            // loop.
+            // The call would wait for events that occur only after this thread has returned to the run loop.
             return Err(libc::EDEADLK);
         }
         result
@@ -287,7 +286,7 @@ pub(super) fn setsockopt(
     ok(result)
 }
 
-/// Returns whether the number is one of this thread's simulation.
+/// Returns whether the descriptor belongs to this thread's simulation.
 fn is_own(fd: c_int) -> bool {
     kernel(|kernel| Ok(kernel.owns(fd))) == Ok(true)
 }
@@ -350,8 +349,7 @@ pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
     entries(list, count).iter().any(|entry| is_simulated(entry.fd))
 }
 
-/// Never waits: the events that it would wait for occur only after this thread has returned to the
-/// run loop.
+/// Implements poll(2) without waiting, because events occur only after this thread has returned to the run loop.
 pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
     let mut ready = 0;
     for entry in entries(list, count) {
@@ -407,12 +405,12 @@ pub(super) fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int
     result
 }
 
-/// Calls recv(2) with a slice.
+/// Implements recv(2) for a slice.
 pub(super) fn recv(fd: c_int, buf: &mut [u8], flags: c_int) -> Result<usize> {
     received(fd, &mut [buf], flags).map(|received| received.bytes)
 }
 
-/// Calls send(2) with a slice.
+/// Implements send(2) for a slice.
 pub(super) fn send(fd: c_int, buf: &[u8], flags: c_int) -> Result<usize> {
     sent(fd, &[buf], None, flags, Wishes::default()).map(|count| count as usize)
 }
@@ -489,7 +487,8 @@ fn nanos(time: *const timespec) -> u64 {
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
 }
 
-/// Advances the clock. A thread that sleeps blocks its simulation, so nothing else runs meanwhile.
+/// Implements nanosleep(2) by advancing the clock. A thread that sleeps blocks its simulation, so nothing else runs
+/// in the meantime.
 pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
     let nanos = nanos(time);
     current::with(|machine| machine.map(|machine| machine.block_for(nanos)));
@@ -532,8 +531,8 @@ pub(super) fn allows_threads() -> bool {
     })
 }
 
-/// Returns whether a task may open a file. A panicking thread may, because its backtrace reads the
-/// program.
+/// Returns whether a task may open a file. A panicking thread may open any file, because its backtrace reads the
+/// program file.
 pub(super) fn allows_file(path: *const c_char) -> bool {
     current::with(|machine| {
         let Some(machine) = machine else { return true };
@@ -542,7 +541,7 @@ pub(super) fn allows_file(path: *const c_char) -> bool {
         }
         // SAFETY: the caller passes a string that ends in a zero byte.
         let path = unsafe { CStr::from_ptr(path) }.to_string_lossy();
-        // Files about the process itself, for example the number of its processors.
+        // These files have data about the process itself, for example the number of CPUs that it may use.
         if path.starts_with("/proc/self/") || path.starts_with("/sys/fs/cgroup/") {
             return true;
         }

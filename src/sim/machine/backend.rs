@@ -1,8 +1,8 @@
 //! The poller's back end for simulated descriptors.
 //!
-//! The contract is that of `rt/poll`: a descriptor is registered once, for both directions and
-//! edge-triggered, and the first edge reports the current state. No thread waits here: the run loop
-//! takes edges when no task can run.
+//! It has the contract of `rt/poll`: a descriptor is registered once, for both directions and edge-triggered, and the
+//! first edge reports the current state. No thread waits in this back end, because the run loop takes edges when no
+//! task can run.
 
 use std::io;
 
@@ -15,7 +15,7 @@ pub(crate) fn is_simulated(fd: i32) -> bool {
     fd >= FD_BASE
 }
 
-/// Returns whether a descriptor is registered here, not with the runtime's poller.
+/// Returns whether a descriptor is registered here instead of with the runtime's poller.
 pub(crate) fn registers(fd: i32) -> bool {
     is_simulated(fd) || current::with(|machine| machine.is_some_and(|machine| machine.real.is_some()))
 }

@@ -1,11 +1,11 @@
-//! `Machine`: the part of a thread's simulation below the scheduler: the kernel, the clock, and the
-//! host whose code is running.
+//! `Machine`: the part of a thread's simulation below the scheduler. It has the kernel, the clock, and the host whose
+//! code is running.
 //!
-//! The functions that replace the C library's find the machine of their thread by a thread-local
-//! pointer. Time has its own thread-local.
+//! The functions that replace those of the C library find the machine of their thread by a thread-local pointer. The
+//! time has its own thread-local.
 //!
 //! # Invariants
-//! * The kernel is not borrowed while foreign code runs.
+//! * The kernel is not borrowed while user code runs.
 //! * [`Inside`] sets the pointer and clears it before the machine is dropped.
 
 use std::cell::{Cell, RefCell};
@@ -29,12 +29,12 @@ const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
 /// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
 pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
-/// The length of a turn after which sysmon would have detected it.
+/// The length of a turn, in nanoseconds, after which sysmon would consider the task stuck.
 const LONG_NANOS: u64 = 20_000_000;
 
 thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
-    /// Whether the thread is in a simulation of more than the clock.
+    /// Whether the thread is in a simulation in which more than the clock is virtual.
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
     /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
     static NOW: Cell<u64> = const { Cell::new(0) };
@@ -66,7 +66,7 @@ pub(crate) struct Machine {
     pub(crate) real: Option<Real>,
 }
 
-/// Makes a machine the thread's until it is dropped.
+/// A guard during whose life a machine is that of the thread.
 #[derive(Debug)]
 pub(crate) struct Inside(());
 
@@ -81,7 +81,7 @@ impl Drop for Inside {
 /// Calls `f` with the machine of this thread, if it is in a simulation.
 #[allow(unsafe_code)]
 pub(crate) fn with<T>(f: impl FnOnce(Option<&Machine>) -> T) -> T {
-    // SAFETY: null, or a machine that outlives its `Inside`, which clears the pointer.
+    // SAFETY: the pointer is null, or that of a machine that outlives its `Inside`, which clears the pointer.
     f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
 }
 
@@ -91,8 +91,8 @@ pub(crate) fn is_here() -> bool {
     CURRENT.with(|current| !current.get().is_null())
 }
 
-/// Returns whether this thread is in a simulation in which sockets, files, threads and random
-/// numbers are not the real ones.
+/// Returns whether this thread is in a simulation in which more than the clock is virtual: sockets, files, threads and
+/// random numbers.
 #[inline]
 pub(crate) fn simulates() -> bool {
     SIMULATES.with(Cell::get)
@@ -131,7 +131,8 @@ pub(crate) fn clock(clock: i32) -> Option<u64> {
     Some(if is_wall { with(|machine| machine.map_or(WALL_START, Machine::wall_clock)) } else { now() })
 }
 
-/// Fills `buf` from the seed of this thread's simulation. Returns false outside simulations.
+/// Fills `buf` with random bytes that depend on the seed of this thread's simulation. Returns false outside
+/// simulations.
 pub(crate) fn fill_random(buf: &mut [u8]) -> bool {
     simulates() && with(|machine| machine.map(|machine| machine.fill_random(buf))).is_some()
 }
@@ -170,7 +171,7 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// Creates the machine of a seed. `notify` is called when another thread has closed a
+    /// Creates a machine whose random choices depend on `seed`. `notify` is called when another thread has closed a
     /// descriptor of this simulation.
     pub(crate) fn new(seed: u64, notify: impl Fn() + Send + Sync + 'static) -> Machine {
         let lane = Lane::take(seed, Arc::new(notify));
@@ -204,7 +205,7 @@ impl Machine {
         self.tag.get().world
     }
 
-    /// Closes the descriptors that other threads have closed.
+    /// Closes the descriptors that other threads have asked to close.
     pub(crate) fn close_from_elsewhere(&self) {
         for fd in self.lane.take_closed() {
             let _ = self.kernel.borrow_mut().close(fd);
@@ -233,8 +234,8 @@ impl Machine {
         Inside(())
     }
 
-    /// Calls the kernel. Returns `None` if the kernel is already being called; no code of ours
-    /// makes a call while it borrows the kernel.
+    /// Calls `f` with the kernel. Returns `None` if the kernel is already borrowed, which should not happen, because
+    /// this crate makes no call while it borrows the kernel.
     pub(crate) fn try_kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> Option<T> {
         self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
     }
@@ -244,8 +245,7 @@ impl Machine {
         NOW.with(|cell| cell.set(MONOTONIC_START + now));
     }
 
-    /// Advances the clock although tasks could run, because a task has blocked its thread for that
-    /// long.
+    /// Advances the clock by `nanos` although tasks could run, because a task has blocked its thread for this time.
     pub(crate) fn block_for(&self, nanos: u64) {
         let now = self.kernel.borrow().now;
         self.set_clock(now.saturating_add(nanos));

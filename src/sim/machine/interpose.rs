@@ -1,20 +1,20 @@
 //! C library functions that this crate defines in the program. They answer calls in simulations and
 //! calls on simulated descriptors; all other calls go to the C library's own functions.
 //!
-//! A definition in the program takes precedence over one in a shared library. So this crate,
-//! `socket2` and std call these functions without changes to their source. Outside simulations each
-//! costs a comparison and a jump. `recv` and `send`, which are on the hot path, are not defined
-//! here: `sys::socket` compares the number of the descriptor itself.
+//! A definition in the program takes precedence over one in a shared library. So this crate, `socket2` and std call
+//! these functions without changes to their source. Outside simulations, each call costs an additional comparison and
+//! a jump. `recv` and `send`, which are on the hot path, are not defined here: `sys::socket` compares the number of
+//! the descriptor itself.
 //!
 //! # Requirements
-//! glibc on a 64-bit processor, linked dynamically, so that `dlsym(RTLD_NEXT)` finds the C
-//! library's function and times have 64 bits. A program that defines `clock_gettime` and
-//! `getrandom` itself must be built with `--cfg netpoll_no_interpose`. In its simulations, std then
-//! uses the real clock, unless the program's functions call [`opt_out`](crate::sim::clock_gettime).
+//! The program must be linked dynamically with glibc, so that `dlsym(RTLD_NEXT)` finds the function of the C library.
+//! The processor must have 64 bits, so that times do. A program that defines `clock_gettime` and `getrandom` itself
+//! must be built with `--cfg netpoll_no_interpose`. In its simulations, std then uses the real clock, unless the
+//! program's functions call those of [`opt_out`](crate::sim::clock_gettime).
 //!
 //! # Signal safety
-//! Outside simulations the functions read at most a thread-local and jump. The first call of each
-//! looks up its function.
+//! Outside simulations, the functions read at most a thread-local and jump. The first call of each function looks up
+//! the C library's function.
 
 #![allow(unsafe_code)]
 
@@ -51,7 +51,7 @@ fn find(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     found
 }
 
-/// Sets errno after a failure.
+/// Converts a result to the return value of a C function. On failure, sets errno and returns -1.
 pub(super) fn answer<T: From<i8>>(result: Result<T, i32>) -> T {
     result.unwrap_or_else(|errno| {
         // SAFETY: returns the address of this thread's errno.
@@ -62,7 +62,7 @@ pub(super) fn answer<T: From<i8>>(result: Result<T, i32>) -> T {
     })
 }
 
-/// Defines functions, each with the condition under which the simulation answers, and its answer.
+/// Defines functions, each with the condition under which the simulation answers the call, and the answer.
 macro_rules! interpose {
     ($(
         $(#[doc = $doc:literal])+
@@ -240,7 +240,7 @@ interpose! {
 pub(crate) type SystemCall =
     unsafe extern "C" fn(c_long, c_int, *mut c_void, size_t, c_int, *mut c_void, size_t) -> c_long;
 
-/// The C library's function once [`find_system_call`] was called, and the definition below before.
+/// The C library's function, or the definition below until [`find_system_call`] is called.
 #[cfg(not(netpoll_no_interpose))]
 static SYSTEM_CALL: AtomicPtr<c_void> = AtomicPtr::new(syscall as *mut c_void);
 
@@ -250,7 +250,7 @@ pub(crate) fn find_system_call() -> *const c_void {
     find(&SYSTEM_CALL, c"syscall")
 }
 
-/// Returns the C library's own syscall(2), which the hot path calls past the definition below.
+/// Returns the C library's own syscall(2), which the hot path calls instead of the definition below.
 #[cfg(not(netpoll_no_interpose))]
 #[inline]
 pub(crate) fn system_call() -> SystemCall {

@@ -1,18 +1,17 @@
-//! `Lane`: the range of numbers that a simulation's descriptors have.
+//! `Lane`: the range of the descriptor numbers of a simulation.
 //!
-//! The last five digits of a number are the descriptor's place, which depends only on the actions
-//! of the simulation. The digits before them are the lane. No two existing simulations have the
-//! same lane, and a lane stays taken while a descriptor of its ended simulation is open. So a
-//! socket that was kept from another simulation is unknown in this one, and cannot read from, write
-//! to or close one of its sockets.
+//! The last five digits of a number are the descriptor's place, which depends only on the actions of the simulation.
+//! The digits before them are the lane. No two existing simulations have the same lane, unless all lanes are taken. A
+//! lane stays taken while a descriptor of its ended simulation is open. So a socket that a test has kept from another
+//! simulation is unknown in this one, and cannot read from, write to or close one of its sockets.
 //!
-//! The lane follows from the seed and the name of the thread, which is that of the test. So a
-//! repeated run has the same numbers, unless another simulation has the lane.
+//! The lane depends on the seed and the name of the thread, which is that of the test. So a repeated run has the same
+//! numbers, unless another simulation has taken the lane.
 //!
 //! # Closing elsewhere
 //! A socket may be dropped on a thread that is not in its simulation. While the simulation runs,
 //! the number is recorded in the lane, and the simulation closes the descriptor at its next step.
-//! After the end of the simulation only the number is freed.
+//! After the end of the simulation, only the number is freed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,9 +33,9 @@ type Notify = Arc<dyn Fn() + Send + Sync>;
 
 /// The state of a lane that is taken.
 enum Taken {
-    /// A running simulation has it. Contains the descriptors that were closed elsewhere.
+    /// A running simulation has the lane. The set contains the descriptors that were closed elsewhere.
     Running(BTreeSet<i32>, Arc<AtomicBool>, Notify),
-    /// Its simulation has ended. Contains the descriptors that are still open.
+    /// The simulation has ended. The set contains the descriptors that are still open.
     Ended(BTreeSet<i32>),
 }
 
@@ -59,7 +58,7 @@ impl fmt::Debug for Lane {
     }
 }
 
-/// Returns the lane that a simulation takes unless it is taken.
+/// Returns the lane that a simulation takes if it is free.
 fn wanted(seed: u64, name: &str) -> u32 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = seed.to_le_bytes().into_iter().chain(name.bytes()).fold(0xcbf2_9ce4_8422_2325, mix);
@@ -107,7 +106,7 @@ impl Lane {
     }
 }
 
-/// Closes a descriptor of a simulation that this thread is not in.
+/// Closes a descriptor of a simulation in which this thread is not.
 pub(crate) fn close_elsewhere(fd: i32) {
     let number = fd.wrapping_sub(FIRST) / DESCRIPTORS_MAX;
     let Ok(number) = u32::try_from(number) else { return };

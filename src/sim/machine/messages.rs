@@ -1,5 +1,5 @@
-//! Calls with message headers: recvmsg(2), sendmsg(2) and their multiples, and the control messages
-//! of datagrams.
+//! Calls with message headers: recvmsg(2), sendmsg(2), recvmmsg(2) and sendmmsg(2), and the control messages of
+//! datagrams.
 
 #![allow(unsafe_code)]
 
@@ -47,7 +47,7 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
     sent(fd, &bufs, to.as_ref(), flags, wishes)
 }
 
-/// Returns the value of a control message: an int, or a byte.
+/// Returns the value of a control message that is an int or a byte.
 fn number(header: &cmsghdr) -> Option<u8> {
     // SAFETY: the header is followed by its data.
     let data = unsafe { libc::CMSG_DATA(header) };
@@ -82,13 +82,12 @@ fn value<T: Copy>(header: &cmsghdr) -> Result<T> {
     Ok(unsafe { data.cast::<T>().read_unaligned() })
 }
 
-/// Reads the settings of the sender for a datagram. Control data whose effect is not simulated
-/// causes an error.
+/// Reads the settings of the sender for a datagram. Fails if the effect of a control message is not simulated.
 fn wishes(message: &msghdr) -> Result<Wishes> {
     let mut wishes = Wishes::default();
     // SAFETY: the message is valid, and so is its control data.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
-    // SAFETY: null, or a header within the control data.
+    // SAFETY: the pointer is null, or that of a header within the control data.
     while let Some(header) = unsafe { next.as_ref() } {
         match (header.cmsg_level, header.cmsg_type) {
             (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => wishes.tos = number(header),

@@ -26,14 +26,14 @@ pub(super) fn getaddrinfo(
     hints: *const addrinfo,
     list: *mut *mut addrinfo,
 ) -> c_int {
-    // SAFETY: null, or hints passed by the caller.
+    // SAFETY: the pointer is null, or that of hints passed by the caller.
     let hints = unsafe { hints.as_ref() };
     let (family, socktype) = hints.map_or((libc::AF_UNSPEC, 0), |hints| (hints.ai_family, hints.ai_socktype));
     let passive = hints.is_some_and(|hints| hints.ai_flags & libc::AI_PASSIVE != 0);
     let port = match text(service).map(str::parse::<u16>) {
         None => 0,
         Some(Ok(port)) => port,
-        // Services are those of the machine (services(5)).
+        // The names of services are those of the real machine (services(5)).
         Some(Err(_)) => return libc::EAI_SERVICE,
     };
     let ips = match text(host) {
@@ -64,7 +64,7 @@ pub(super) fn getaddrinfo(
         return libc::EAI_NONAME;
     }
     if hints.is_some_and(|hints| hints.ai_flags & libc::AI_CANONNAME != 0) && !host.is_null() {
-        // SAFETY: the caller's string; the copy is freed with the list.
+        // SAFETY: the caller passes a string. freeaddrinfo(3) frees the copy with the list.
         let name = unsafe { libc::strdup(host) };
         // SAFETY: the node was just created.
         unsafe { (*first).ai_canonname = name };

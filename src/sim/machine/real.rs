@@ -1,8 +1,7 @@
 //! `Real`: the real sockets of a test in which only the clock is virtual.
 //!
-//! They are registered with a separate epoll instance, which the run loop checks when no task can
-//! run. Bytes are *in flight* while a TCP socket has sent them and its peer's kernel has not
-//! acknowledged them.
+//! They are registered with a separate epoll instance, which the run loop checks when no task can run. Bytes that a TCP
+//! socket has sent are *in flight* until the peer's kernel acknowledges them.
 
 #![allow(unsafe_code)]
 
@@ -51,7 +50,7 @@ impl Real {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0);
     }
 
-    /// Appends edges, waiting for up to `millis` of real time for the first.
+    /// Appends edges to `edges`, waiting for the first one for up to `millis` milliseconds of real time.
     pub(crate) fn wait(&self, edges: &mut Vec<(u64, u32)>, millis: i32) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
         // SAFETY: the buffer has room for that many events.

@@ -1,8 +1,7 @@
 //! recv(2) and send(2), which this crate calls on its hot path.
 //!
-//! Unlike the other calls they are not defined in the program: the caller compares the number of
-//! the descriptor itself, which costs two instructions for a real socket, and calls the C library
-//! directly.
+//! Unlike the functions for other calls, they are not defined in the program. The caller compares the number of the
+//! descriptor itself, which costs two instructions for a real socket, and then calls the C library directly.
 
 use std::slice;
 
@@ -20,7 +19,7 @@ use super::interpose::answer;
 #[allow(unsafe_code)]
 pub(crate) unsafe fn recv(fd: c_int, buf: *mut c_void, length: usize, flags: c_int) -> isize {
     // The buffer may be uninitialised.
-    // SAFETY: the caller's contract.
+    // SAFETY: the caller guarantees that the buffer is valid for writes.
     unsafe { buf.cast::<u8>().write_bytes(0, length) };
     // SAFETY: the buffer is valid, and all of it was just initialised.
     let buf = unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), length) };

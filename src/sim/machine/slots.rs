@@ -1,9 +1,8 @@
 //! The slots of the runtime's poll cache that belong to simulations.
 //!
-//! A simulation keeps its slots until its end, because a slot keeps the timer entry of its last
-//! descriptor for the next one, and the entry's time is on the simulation's clock. If a descriptor
-//! is dropped on another thread, or in another simulation, its slot still belongs to its
-//! simulation.
+//! A simulation keeps its slots until its end, because a slot keeps the timer entry of its last descriptor for the next
+//! one, and the time of the entry is that of the simulated clock. If a descriptor is dropped on another thread or in
+//! another simulation, its slot still belongs to the simulation that allocated it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +19,7 @@ struct Owner {
 
 static OWNERS: Mutex<BTreeMap<u32, Owner>> = Mutex::new(BTreeMap::new());
 
-/// The number of slots in `OWNERS`. It lets programs without simulations avoid the lock.
+/// The number of slots in `OWNERS`. While it is 0, the lock is not taken.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 fn owners() -> MutexGuard<'static, BTreeMap<u32, Owner>> {
@@ -52,7 +51,7 @@ pub(crate) fn note_slot(index: u32) {
 
 /// Keeps a freed slot for its simulation. Returns false if it belongs to no running simulation.
 pub(crate) fn keep_slot(index: u32) -> bool {
-    // Relaxed: a thread that frees a slot has its descriptor from the thread that counted the slot.
+    // ORDERING: Relaxed: a thread that frees a slot got the descriptor from the thread that counted the slot.
     if COUNT.load(Ordering::Relaxed) == 0 {
         return false;
     }
@@ -65,8 +64,8 @@ pub(crate) fn keep_slot(index: u32) -> bool {
     true
 }
 
-/// Releases all slots of a simulation. Returns those that are free, beginning with the one to be
-/// allocated next. A descriptor that is still open keeps its slot.
+/// Releases all slots of a simulation. Returns the free ones, beginning with the slot to be allocated next. A
+/// descriptor that is still open keeps its slot.
 pub(crate) fn release(machine: &Machine) -> Vec<u32> {
     let slots = std::mem::take(&mut *machine.slots.borrow_mut());
     let mut free: Vec<u32> = slots.free.into_iter().rev().collect();

@@ -1,4 +1,4 @@
-//! `Tag`: the simulation, and the host in it, that a task belongs to.
+//! `Tag`: the simulation and the host to which a task belongs.
 
 /// The owner of a task; see the [module documentation](self). The default belongs to no simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,26 +8,26 @@ use super::packet::Protocol;
 use super::socket::{Family, HostId, Kind, Listener, Role, Socket, SocketId, canonical};
 use super::tcp::{Connection, State};
 
-/// An errno on failure.
+/// The result of a call: its value, or an errno.
 pub(crate) type Result<T> = std::result::Result<T, i32>;
 
-/// net.core.somaxconn.
+/// The maximum backlog of a listener (net.core.somaxconn).
 const BACKLOG_MAX: usize = 4096;
 
 /// A socket address of any family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Inet(SocketAddr),
-    /// Empty for an unnamed socket; an abstract name begins with a zero byte.
+    /// The name of a Unix socket. It is empty for an unnamed socket, and an abstract name begins with a zero byte.
     Unix(Vec<u8>),
-    /// AF_UNSPEC.
+    /// The address of the family AF_UNSPEC.
     Unspecified,
 }
 
 impl Kernel {
     // ---- descriptors ----
 
-    /// Returns whether the number belongs to this kernel, not to another.
+    /// Returns whether the number belongs to this kernel and not to that of another simulation.
     pub(crate) fn owns(&self, fd: i32) -> bool {
         (0..DESCRIPTORS_MAX).contains(&fd.wrapping_sub(self.first_descriptor))
     }
@@ -52,7 +52,7 @@ impl Kernel {
         Ok((id, self.socket_mut(id).ok_or(libc::EBADF)?))
     }
 
-    /// Returns the host that the socket belongs to.
+    /// Returns the host to which the socket belongs.
     pub(crate) fn host_of(&self, fd: i32) -> Result<HostId> {
         Ok(self.get(fd)?.1.host)
     }
@@ -77,7 +77,7 @@ impl Kernel {
         Ok(self.first_descriptor + index as i32)
     }
 
-    /// Returns the number of a descriptor in the log. It counts from 0, independently of other
+    /// Returns the number of a descriptor in the log. These numbers begin with 0, independently of other
     /// simulations. -1 stands for no descriptor.
     fn place(&self, fd: i32) -> i32 {
         if fd < 0 { -1 } else { fd - self.first_descriptor }
@@ -501,7 +501,7 @@ impl Kernel {
         Ok((accepted, peer))
     }
 
-    /// Reports an edge after a call that failed because of an injected fault.
+    /// Schedules an edge. Called after an injected fault has made a call fail or transfer fewer bytes.
     pub(super) fn raise_later(&mut self, id: SocketId) {
         self.schedule(self.now + 100_000, Event::Edge(id));
     }

@@ -14,7 +14,7 @@ const DATAGRAM_MAX: usize = 65_507;
 /// The result of a receive call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
-    /// The number of bytes copied.
+    /// The number of bytes that were copied to the caller's buffers.
     pub(crate) bytes: usize,
     /// The length of the whole datagram.
     pub(crate) whole: usize,
@@ -49,7 +49,7 @@ pub(super) fn scatter(data: &[u8], bufs: &mut [&mut [u8]]) -> usize {
 }
 
 impl Kernel {
-    /// Receives into several buffers (recv(2), recvmsg(2), readv(2)). `peeks`: MSG_PEEK.
+    /// Receives into several buffers (recv(2), recvmsg(2), readv(2)). `peeks` corresponds to MSG_PEEK.
     pub(crate) fn receive(&mut self, fd: i32, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
         let result = self.try_receive(fd, bufs, peeks);
         let host = self.host_of(fd)?;
@@ -81,7 +81,7 @@ impl Kernel {
             Role::Unix(_) => self.receive_unix(id, bufs, peeks),
             Role::Udp(datagrams) => {
                 let Some(Datagram { from, to, marks, data }) = datagrams.queue.front() else {
-                    // The same after a shutdown: only a call that waits returns 0 then.
+                    // This also applies after a shutdown, when only a call that waits returns 0.
                     return Err(socket.error.take().unwrap_or(libc::EAGAIN));
                 };
                 if let Some(error) = socket.error.take() {
@@ -117,8 +117,8 @@ impl Kernel {
         }
         let shortened = self.faults.shortened(most, self.now);
         if shortened < most {
-            // There is more data. An edge must report it, because the caller may take the short
-            // count as the end.
+            // There is more data. An edge must report it, because the caller may conclude from the short count that
+            // there is none.
             self.raise_later(id);
         }
         let most = shortened;
@@ -135,7 +135,7 @@ impl Kernel {
         Ok(Received::stream(bytes))
     }
 
-    /// Sends several buffers (send(2), sendto(2), sendmsg(2)).
+    /// Sends the contents of several buffers (send(2), sendto(2), sendmsg(2)).
     pub(crate) fn send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
         let result = self.try_send(fd, bufs, to, wishes);
         let host = self.host_of(fd)?;
@@ -198,8 +198,8 @@ impl Kernel {
         });
         self.after(id, false);
         if is_short {
-            // The buffer has room. An edge must report it, because the caller may take the short
-            // count as the end.
+            // The buffer has room. An edge must report it, because the caller may conclude from the short count that
+            // there is none.
             self.raise_later(id);
         }
         Ok(written.unwrap_or_default())

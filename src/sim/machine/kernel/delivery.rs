@@ -1,4 +1,4 @@
-//! The path of a packet: over a link to its socket, and the answers that it causes.
+//! The path of a packet over a link to its socket, and the answers that it causes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -95,9 +95,9 @@ impl Kernel {
 
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN of a connection that was established is a late duplicate, even if it was sent after
-        // that. Linux answers it, and the sequence numbers, which are random there, end that
-        // connection before its program is told of it.
+        // A SYN of a connection that has already been accepted is a late duplicate, even if it was sent after that.
+        // Linux answers it, but because its initial sequence numbers are random, the resulting connection ends before
+        // its program gets it.
         let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
             let is_new = opens && !is_late;
@@ -106,7 +106,7 @@ impl Kernel {
                 let changed = self.with_connection(id, |connection, now, out| connection.input(now, segment, out));
                 return self.after(id, changed.unwrap_or_default());
             }
-            // A new connection replaces one in TIME-WAIT.
+            // The new connection replaces the one in TIME-WAIT.
             self.with_connection(id, |connection, _, out| connection.abort(out));
             self.segments.clear();
             self.after(id, true);
@@ -135,8 +135,8 @@ impl Kernel {
         }
     }
 
-    /// Finds the listener for an address: one bound to the address, or else to the wildcard. If
-    /// there are several (SO_REUSEPORT), one is chosen at random.
+    /// Finds the listener for an address: one bound to the address or, if there is none, to the wildcard address. If
+    /// there are several (SO_REUSEPORT), chooses one at random.
     pub(super) fn listener(&mut self, host: HostId, dst: SocketAddr) -> Option<SocketId> {
         let listeners = self.listeners.get(&(host, dst.port()))?;
         let socket = |id: &SocketId| self.socket(*id);
@@ -157,7 +157,7 @@ impl Kernel {
         let (host, family, options) = (socket.host, socket.family, socket.options.clone());
         match &socket.role {
             Role::Listener(state) if !state.is_full() => {}
-            // As on Linux, the client tries again.
+            // As on Linux, the SYN is ignored, and the client retransmits it.
             _ => return self.log.text(now, host, "backlog full: SYN ignored"),
         }
         let mut child = self.fresh(host, family, socket::Kind::Stream);
@@ -177,7 +177,7 @@ impl Kernel {
         self.after(id, false);
     }
 
-    /// Returns the largest segment between two addresses.
+    /// Returns the maximum segment size between two addresses.
     pub(super) fn mss(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr) -> u64 {
         let header = if local.is_ipv4() { 40 } else { 60 };
         let Some(to) = self.host_at(host, remote) else { return 1460 };
@@ -300,8 +300,8 @@ impl Kernel {
         self.raise(id);
     }
 
-    /// Finds the socket for a datagram: one connected to the sender, otherwise one bound to the
-    /// address, otherwise one bound to the wildcard.
+    /// Finds the socket for a datagram: one connected to the sender or, if there is none, one bound to the address or,
+    /// if there is none, one bound to the wildcard address.
     pub(super) fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
         let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
         let score = |id: &SocketId| {

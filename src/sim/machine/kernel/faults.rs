@@ -10,15 +10,15 @@ use super::random::Random;
 #[derive(Debug)]
 pub(crate) struct Faults {
     random: Random,
-    /// EINTR before the call has an effect.
+    /// The rate at which calls fail with EINTR before they have an effect.
     pub(crate) interrupted: f64,
-    /// Fewer bytes transferred than possible.
+    /// The rate at which calls transfer fewer bytes than possible.
     pub(crate) short: f64,
-    /// EAGAIN although the socket is ready; an edge follows.
+    /// The rate at which calls fail with EAGAIN although the socket is ready. An edge follows.
     pub(crate) again: f64,
-    /// EMFILE when a descriptor is created.
+    /// The rate at which the creation of a descriptor fails with EMFILE.
     pub(crate) no_descriptors: f64,
-    /// ENOBUFS when a datagram is sent.
+    /// The rate at which sending a datagram fails with ENOBUFS.
     pub(crate) no_buffers: f64,
     pub(crate) late_edges: f64,
     pub(crate) repeated_edges: f64,
@@ -27,7 +27,7 @@ pub(crate) struct Faults {
     pub(crate) most: u64,
     pub(crate) skipped: BTreeSet<u64>,
     drawn: u64,
-    /// The faults that took place, by number: the first [`STRUCK_MAX`].
+    /// The first [`STRUCK_MAX`] faults that took place, with their numbers.
     pub(crate) struck: Vec<(u64, String)>,
     happened: u64,
 }
@@ -38,10 +38,10 @@ pub(crate) struct Edge {
     pub(crate) again: Option<u64>,
 }
 
-/// The number of faults whose names are kept.
+/// The maximum number of faults whose names are kept.
 const STRUCK_MAX: usize = 1000;
 
-/// The longest delay of an edge.
+/// The maximum delay of an edge, in nanoseconds.
 const EDGE_DELAY: u64 = 2_000_000;
 
 impl Faults {
@@ -87,7 +87,7 @@ impl Faults {
         self.happened
     }
 
-    /// Returns how many of `count` bytes are transferred, at least one.
+    /// Returns the number of bytes, of `count` possible ones, that are transferred. It is at least 1.
     pub(crate) fn shortened(&mut self, count: usize, at: u64) -> usize {
         if count > 1 && self.strikes(self.short, at, "short count") {
             1 + self.random.below(count as u64 - 1) as usize

@@ -12,10 +12,10 @@ use super::random::Random;
 /// How long packets travel, in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Latency {
-    /// All values of the range with equal probability.
+    /// Each value of the range has the same probability.
     Uniform(RangeInclusive<u64>),
-    /// At least `min`; the rest is exponentially distributed with the mean `mean - min`: most
-    /// packets are fast, and a few are very late.
+    /// The sum of `min` and an exponentially distributed time with the mean `mean - min`. Most packets are fast, and a
+    /// few are very late.
     Exponential { min: u64, mean: u64 },
 }
 
@@ -36,24 +36,23 @@ impl Latency {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LinkConfig {
     pub(crate) latency: Latency,
-    /// Probability that a packet is lost.
+    /// The probability that a packet is lost.
     pub(crate) loss: f64,
-    /// Probability that a packet arrives twice.
+    /// The probability that a packet arrives twice.
     pub(crate) duplicate: f64,
-    /// Probability that a packet is late by up to `reorder_by` nanoseconds, so that others may
-    /// overtake it.
+    /// The probability that a packet is late by up to `reorder_by` nanoseconds, so that others may overtake it.
     pub(crate) reorder: f64,
     pub(crate) reorder_by: u64,
-    /// Bits per second; 0 for no limit.
+    /// The bandwidth in bits per second, or 0 for no limit.
     pub(crate) bandwidth: u64,
-    /// Number of bytes that may wait to be sent. Used only with a bandwidth.
+    /// The number of bytes that may wait to be sent. Used only with a bandwidth.
     pub(crate) queue: u64,
-    /// The largest IP packet in bytes.
+    /// The maximum size of an IP packet in bytes.
     pub(crate) mtu: u64,
 }
 
 impl LinkConfig {
-    /// A healthy local network: 100 to 200 µs, no loss.
+    /// Returns the properties of a healthy local network: a latency of 100 to 200 µs and no loss.
     pub(crate) const fn new() -> LinkConfig {
         LinkConfig {
             latency: Latency::Uniform(100_000..=200_000),
@@ -67,7 +66,7 @@ impl LinkConfig {
         }
     }
 
-    /// The defaults within a host: 5 µs, 64 KiB packets.
+    /// Returns the properties of the path within a host: a latency of 5 µs and packets of up to 64 KiB.
     pub(crate) const fn loopback() -> LinkConfig {
         LinkConfig { latency: Latency::Uniform(5_000..=5_000), mtu: 65_536, ..LinkConfig::new() }
     }
@@ -89,9 +88,9 @@ pub(crate) enum Dropped {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Dropped(Dropped),
-    /// It is held until the link is released.
+    /// The packet is held back until the link is released.
     Held,
-    /// The time at which it arrives, and the time at which its duplicate does.
+    /// The packet arrives at the first time, and its duplicate, if there is one, at the second.
     Arrives(u64, Option<u64>),
 }
 
@@ -100,9 +99,9 @@ pub(crate) enum Sent {
 pub(crate) struct Link {
     pub(crate) config: LinkConfig,
     pub(crate) is_partitioned: bool,
-    /// Packets that wait while the link is held.
+    /// The packets that are held back, or `None` if the link is not held.
     pub(crate) held: Option<Vec<Packet>>,
-    /// The time at which the last packet has left the sender.
+    /// The time at which the last packet leaves the sender.
     busy_until: u64,
     /// The time at which the last packet that was not reordered arrives.
     last_arrival: u64,

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use super::link::Dropped;
 use super::packet::{Body, Packet};
 
-/// The number of entries kept. Older ones are only in the digest.
+/// The maximum number of entries that are kept. Older ones are only in the digest.
 const KEPT: usize = 50_000;
 
 /// The fate of a packet.

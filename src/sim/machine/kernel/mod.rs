@@ -1,9 +1,9 @@
 //! The simulated kernel: hosts, links, sockets and the events between them.
 //!
-//! The kernel is a value without threads, clock or randomness: its owner advances the time, and all
-//! random choices derive from the seed. It calls no foreign code. The files:
+//! The kernel is a value without threads, a clock or a source of randomness: its owner advances the time, and all
+//! random choices derive from the seed. It calls no user code. The files:
 //!
-//! * [`packet`], [`link`]: packets, and the links they travel on.
+//! * [`packet`], [`link`]: packets, and the links on which they travel.
 //! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.
 //!   [`options`]: socket options.
 //! * [`network`]: hosts, tables, events. [`delivery`]: the path of a packet. [`calls`]: system
@@ -13,7 +13,7 @@
 //! * [`log`]: digest, log and counters.
 //!
 //! # Invariants
-//! * Events take place in the order of their times; events at the same time, in the order of
+//! * Events take place in the order of their times. Events at the same time take place in the order of their
 //!   creation.
 //! * Only [`take_edges`](Kernel::take_edges) reports readiness; calls never do.
 //! * Maps and sets are ordered, so that nothing depends on addresses or hashes.

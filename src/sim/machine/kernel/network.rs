@@ -15,8 +15,7 @@ use super::socket;
 use super::socket::{Datagrams, HostId, Role, Socket, SocketId};
 use super::tcp::NEVER;
 
-/// All simulated descriptors are at least this number. The kernel's stay below `fs.nr_open`, which
-/// is below 2³⁰.
+/// The lowest number of a simulated descriptor. Real descriptors are below `fs.nr_open`, which is below 2³⁰.
 pub(crate) const FD_BASE: i32 = 1 << 30;
 
 /// The number of descriptors that a simulation may have open.
@@ -29,7 +28,7 @@ pub(crate) struct Host {
     pub(crate) addrs: Vec<IpAddr>,
     pub(crate) is_up: bool,
     pub(super) next_port: u16,
-    /// How far the host's wall clock is ahead, in nanoseconds.
+    /// The time by which the host's wall clock is ahead of the others, in nanoseconds.
     pub(crate) clock_offset: i64,
 }
 
@@ -81,12 +80,12 @@ pub(super) struct Place {
 /// The simulated kernel: hosts, links, sockets and pending events.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    /// Nanoseconds since the simulation began.
+    /// The virtual time since the simulation began, in nanoseconds.
     pub(crate) now: u64,
     pub(super) random: Random,
     pub(super) events: BinaryHeap<Reverse<Scheduled>>,
     pub(super) sequence: u64,
-    /// The time of a pending event that is known not to be upkeep.
+    /// The time of a pending event that is known not to be upkeep; see `upkeep`.
     pub(super) counts_until: u64,
     pub(crate) hosts: Vec<Host>,
     pub(super) by_addr: BTreeMap<IpAddr, HostId>,
@@ -110,7 +109,7 @@ pub(crate) struct Kernel {
     pub(super) listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
     pub(super) unix_names: BTreeMap<(HostId, Vec<u8>), SocketId>,
     pub(super) edged: Vec<SocketId>,
-    /// Segments that a connection is sending. Empty between calls.
+    /// A buffer for the segments that a connection sends, which is empty between calls.
     pub(super) segments: Vec<Segment>,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
@@ -177,7 +176,7 @@ impl Kernel {
         true
     }
 
-    /// Returns the host that a packet from `host` to `addr` goes to, if there is one.
+    /// Returns the destination host of a packet from `host` to `addr`, if there is one.
     pub(super) fn host_at(&self, host: HostId, addr: SocketAddr) -> Option<HostId> {
         if Kernel::is_loopback(addr.ip()) { Some(host) } else { self.by_addr.get(&addr.ip()).copied() }
     }
@@ -194,7 +193,7 @@ impl Kernel {
         held.into_iter().for_each(|packet| self.send_on(from, to, packet));
     }
 
-    /// Takes the host down. Nothing more is sent, its sockets are dead, and packets to it are lost.
+    /// Takes the host down: it sends nothing more, its sockets are dead, and packets to it are lost.
     pub(crate) fn crash(&mut self, host: HostId) {
         self.hosts[host as usize].is_up = false;
         self.connections.retain(|key, _| key.0 != host);
@@ -258,8 +257,8 @@ impl Kernel {
         !self.edged.is_empty()
     }
 
-    /// Takes the edges since the last call: the poller's data and the readiness of the socket. Some
-    /// are delayed, and some are repeated.
+    /// Takes the edges since the last call, each with the poller's data and the readiness of the socket. Injected
+    /// faults delay some edges and repeat others.
     pub(crate) fn take_edges(&mut self, edges: &mut Vec<(u64, u32)>) {
         for id in std::mem::take(&mut self.edged) {
             let Some(bits) = self.look(id) else { continue };

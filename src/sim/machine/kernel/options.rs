@@ -1,5 +1,4 @@
-//! Socket options: those that affect the simulation, those that are only stored, and errors for the
-//! rest.
+//! Socket options. Some affect the simulation, some are only stored, and all others cause errors.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +56,7 @@ pub(crate) struct Options {
     pub(crate) reuse_address: bool,
     pub(crate) reuse_port: bool,
     pub(crate) only_v6: bool,
-    /// In seconds; `None` if the option is off.
+    /// The time of SO_LINGER in seconds, or `None` if the option is off.
     pub(crate) linger: Option<u32>,
     congestion: Vec<u8>,
     stored: BTreeMap<(i32, i32), i32>,

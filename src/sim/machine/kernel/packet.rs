@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-/// A TCP segment. Sequence numbers start at 0, the SYN, and do not wrap; a capture shows their low
-/// 32 bits.
+/// A TCP segment. Sequence numbers start at 0, which is that of the SYN, and do not wrap. A capture shows their low 32
+/// bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) seq: u64,
@@ -45,14 +45,14 @@ impl Unreachable {
     }
 }
 
-/// The protocol of a packet, or of the packet that an ICMP message is about.
+/// The protocol of a packet, or of the packet that caused an ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Tcp,
     Udp,
 }
 
-/// Fields of the IP header that a receiver of datagrams can ask for.
+/// Fields of the IP header that a receiver of datagrams can request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marks {
     /// The type of service or traffic class.

@@ -10,8 +10,7 @@ use super::tcp::{Connection, State};
 /// The number of a host.
 pub(crate) type HostId = u16;
 
-/// The number of a socket, with a generation that distinguishes it from later sockets in the same
-/// place.
+/// The number of a socket, with a generation that distinguishes the socket from later ones in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SocketId {
     pub(crate) index: u32,
@@ -53,7 +52,7 @@ impl Listener {
 #[derive(Debug)]
 pub(crate) struct Datagram {
     pub(crate) from: SocketAddr,
-    /// The address that it was sent to.
+    /// The destination address.
     pub(crate) to: IpAddr,
     pub(crate) marks: Marks,
     pub(crate) data: Box<[u8]>,
@@ -72,9 +71,9 @@ pub(crate) struct Datagrams {
 #[derive(Debug, Default)]
 pub(crate) struct UnixEnd {
     pub(crate) peer: Option<SocketId>,
-    /// The peer existed and has closed.
+    /// Whether the peer has closed its socket.
     pub(crate) is_hung_up: bool,
-    /// Messages. Bytes of a stream form one message.
+    /// The received messages, each with its sender's name. All bytes of a stream form one message.
     pub(crate) queue: VecDeque<(Vec<u8>, VecDeque<u8>)>,
     pub(crate) bytes: usize,
     pub(crate) read_shut: bool,
@@ -90,7 +89,7 @@ pub(crate) enum Role {
     Tcp(Box<Connection>),
     Udp(Datagrams),
     Unix(UnixEnd),
-    /// The host has crashed: the socket no longer sends or receives.
+    /// A socket whose host has crashed, which no longer sends or receives.
     Dead,
 }
 
@@ -104,14 +103,15 @@ pub(crate) struct Socket {
     pub(crate) descriptors: u32,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
-    /// The name of a Unix socket, and of the socket that it is connected to.
+    /// The name of a Unix socket.
     pub(crate) name: Vec<u8>,
+    /// The name of the Unix socket to which this one is connected.
     pub(crate) peer_name: Vec<u8>,
     pub(crate) options: Options,
     pub(crate) error: Option<i32>,
     pub(crate) is_nonblocking: bool,
     pub(crate) role: Role,
-    /// The listener that created it, until the handshake is over.
+    /// The listener that created the socket, until the handshake is complete.
     pub(crate) parent: Option<SocketId>,
     /// Its pollers: the descriptor and the poller's data.
     pub(crate) watchers: Vec<(i32, u64)>,
@@ -132,8 +132,7 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 impl Socket {
-    /// Returns an address as the program sees it: IPv4 peers of an IPv6 socket have mapped
-    /// addresses.
+    /// Returns an address as the program sees it. An IPv6 socket sees an IPv4 address as a mapped address.
     pub(crate) fn shown(&self, addr: SocketAddr) -> SocketAddr {
         match (self.family, addr.ip()) {
             (Family::V6, IpAddr::V4(v4)) => SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), addr.port()),
@@ -158,7 +157,7 @@ impl Socket {
         }
     }
 
-    /// Returns whether some packets could be for either of two sockets with the same port.
+    /// Returns whether a packet could be for either of two sockets with the same port.
     pub(crate) fn overlaps(&self, other: &Socket) -> bool {
         let (Some(own), Some(others)) = (self.local, other.local) else { return false };
         match (own.ip().is_unspecified(), others.ip().is_unspecified()) {
@@ -181,7 +180,7 @@ impl Socket {
         self.error.is_some() || matches!(&self.role, Role::Tcp(connection) if connection.error.is_some())
     }
 
-    /// Returns the state of poll(2) and epoll(7), as EPOLL bits. `peer_has_room`: the connected
+    /// Returns the readiness that poll(2) and epoll(7) report, as EPOLL bits. `peer_has_room` is whether the connected
     /// Unix socket would accept a write.
     pub(crate) fn readiness(&self, peer_has_room: bool) -> u32 {
         const IN: i32 = libc::EPOLLIN;
@@ -223,7 +222,8 @@ impl Socket {
     }
 }
 
-/// Returns whether poll(2) reports room. As on Linux, it does when a third of the buffer is free.
+/// Returns whether poll(2) reports that the socket is writable. As on Linux, this needs a third of the send buffer to
+/// be free.
 fn has_room(connection: &Connection) -> bool {
     connection.room() * 3 >= connection.settings.send_buffer as usize
 }

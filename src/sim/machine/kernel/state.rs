@@ -73,7 +73,7 @@ impl Kernel {
         Ok(self.get(fd)?.1.options.stored(level, name))
     }
 
-    /// Returns the number of bytes to read, and of bytes that are not acknowledged.
+    /// Returns the number of bytes that can be read, and the number of sent bytes that are not acknowledged.
     pub(crate) fn queued(&self, fd: i32) -> Result<(usize, usize)> {
         Ok(match &self.get(fd)?.1.role {
             Role::Tcp(connection) => (connection.readable(), connection.unacknowledged()),
@@ -92,14 +92,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// Returns the state of poll(2), as EPOLL bits.
+    /// Returns the readiness that poll(2) reports, as EPOLL bits.
     pub(crate) fn poll(&mut self, fd: i32) -> Result<u32> {
         let id = self.id(fd)?;
         self.look(id).ok_or(libc::EBADF)
     }
 
-    /// Returns the state of a socket for a poller. As on Linux, a socket that is found to have no
-    /// room reports it later when there is room, even if no write has failed.
+    /// Returns the readiness of a socket for a poller. As on Linux, if the socket is found not to be writable, an edge
+    /// reports when it is, even if no write has failed.
     pub(super) fn look(&mut self, id: SocketId) -> Option<u32> {
         let bits = self.readiness(id)?;
         if bits & libc::EPOLLOUT as u32 == 0 {

@@ -1,10 +1,9 @@
 //! `Connection`: one end of a TCP connection, independent of sockets, links and clocks.
 //!
-//! It receives segments and times, and emits segments; its owner asks
-//! [`deadline`](Connection::deadline) when to call [`timeout`](Connection::timeout). It implements
-//! the parts of RFC 9293 that a program can observe: handshake, windows, retransmission (RFC 6298),
-//! slow start and fast recovery (RFC 5681, RFC 6582), half-close, reset, zero-window probes,
-//! keep-alive, user timeout, TIME-WAIT.
+//! A connection receives segments with the current time, and emits segments. Its owner calls
+//! [`timeout`](Connection::timeout) at the time that [`deadline`](Connection::deadline) returns. It implements the
+//! parts of RFC 9293 that a program can observe: handshake, windows, retransmission (RFC 6298), slow start and fast
+//! recovery (RFC 5681, RFC 6582), half-close, reset, zero-window probes, keep-alive, user timeout and TIME-WAIT.
 //!
 //! # States
 //! ```text
@@ -15,8 +14,8 @@
 //! and `fin_received` distinguish.
 //!
 //! # Sequence numbers
-//! 64 bits, from 0 (the SYN) in each direction. The send buffer begins at `max(una, 1)`; the FIN
-//! follows its last byte.
+//! Sequence numbers have 64 bits. In each direction they begin with 0, the number of the SYN. The send buffer begins at
+//! `max(una, 1)`, and the FIN follows its last byte.
 //!
 //! # Limits
 //! Each segment is acknowledged immediately. There are no selective acknowledgements, urgent data,
@@ -43,7 +42,7 @@ const SYN_RETRIES: u32 = 6;
 const SYN_ACK_RETRIES: u32 = 5;
 pub(super) const RETRIES: u32 = 15;
 const ORPHAN_RETRIES: u32 = 8;
-/// How long a closed connection stays in TIME-WAIT, and an orphan in FIN-WAIT-2.
+/// The time for which a closed connection stays in TIME-WAIT, and an orphaned one in FIN-WAIT-2, in nanoseconds.
 const LINGER: u64 = 60 * SECOND;
 /// The initial congestion window in segments (RFC 6928).
 const FIRST_WINDOW: u64 = 10;
@@ -69,7 +68,7 @@ pub(crate) struct Connection {
     pub(crate) error: Option<i32>,
     /// Whether the program has closed its socket.
     pub(crate) is_orphan: bool,
-    /// Whether a write found no room, so that an edge must report room.
+    /// Whether a write found no room in the send buffer, so that an edge must report when there is.
     pub(crate) wants_room: bool,
 
     send: VecDeque<u8>,
@@ -87,7 +86,7 @@ pub(crate) struct Connection {
     congestion_window: u64,
     threshold: u64,
     duplicate_acks: u32,
-    /// In fast recovery: the sequence number at which it ends.
+    /// The sequence number at which fast recovery ends, or `None` outside fast recovery.
     recover: Option<u64>,
     round_trip: Option<(u64, u64)>,
     pub(super) rto: u64,
@@ -193,8 +192,8 @@ impl Connection {
         self.send.len()
     }
 
-    /// Accepts as much of `bytes` as there is room for, and sends what the windows permit. Returns
-    /// the number of bytes accepted.
+    /// Accepts as many of `bytes` as fit into the send buffer, and sends the data that the windows permit. Returns the
+    /// number of bytes accepted.
     pub(crate) fn write(&mut self, now: u64, bytes: &[u8], out: &mut Vec<Segment>) -> usize {
         let count = bytes.len().min(self.room());
         self.wants_room |= count < bytes.len();
@@ -206,7 +205,7 @@ impl Connection {
         count
     }
 
-    /// Reads into `buf`, starting at the byte `skip`.
+    /// Copies received bytes to `buf`, after the first `skip` ones. Returns their number.
     pub(crate) fn peek(&self, skip: usize, buf: &mut [u8]) -> usize {
         let count = self.receive.len().saturating_sub(skip).min(buf.len());
         let (front, back) = self.receive.as_slices();
@@ -218,8 +217,7 @@ impl Connection {
         count
     }
 
-    /// Removes `count` bytes that were read, and announces the room to the peer if it is worth a
-    /// segment.
+    /// Removes `count` bytes that were read, and announces the larger window to the peer if the change is large enough.
     pub(crate) fn consume(&mut self, count: usize, out: &mut Vec<Segment>) {
         self.receive.drain(..count);
         let worth = (self.settings.receive_buffer / 2).min(2 * self.settings.mss);
@@ -228,7 +226,7 @@ impl Connection {
         }
     }
 
-    /// Ends writing: a FIN follows the buffered data.
+    /// Ends writing: a FIN is sent after the buffered data.
     pub(crate) fn shut_write(&mut self, now: u64, out: &mut Vec<Segment>) {
         if self.fin || matches!(self.state, State::Closed | State::TimeWait) {
             return;
@@ -237,7 +235,7 @@ impl Connection {
         self.transmit(now, out);
     }
 
-    /// Ends reading. As on Linux, the peer is not notified.
+    /// Ends reading. As on Linux, nothing is sent to the peer.
     pub(crate) fn shut_read(&mut self) {
         self.read_shut = true;
     }
@@ -253,7 +251,7 @@ impl Connection {
         self.transmit(now, out);
     }
 
-    /// Closes the socket for the program. Unread data causes a reset, as in RFC 2525, 2.17.
+    /// Handles the close of the socket by the program. Unread data causes a reset, as RFC 2525, 2.17 requires.
     pub(crate) fn close(&mut self, now: u64, resets: bool, out: &mut Vec<Segment>) {
         self.is_orphan = true;
         if resets || !self.receive.is_empty() || self.state == State::SynSent {
@@ -288,7 +286,7 @@ impl Connection {
 
     // ---- time ----
 
-    /// Returns when to call [`timeout`](Connection::timeout), or [`NEVER`].
+    /// Returns the time at which the owner must call [`timeout`](Connection::timeout), or [`NEVER`].
     pub(crate) fn deadline(&self) -> u64 {
         self.retransmit_at.min(self.keep_at).min(self.ends_at)
     }
@@ -424,7 +422,7 @@ impl Connection {
         data.into_boxed_slice()
     }
 
-    /// Sends what the windows permit.
+    /// Sends the data that the windows permit.
     fn transmit(&mut self, now: u64, out: &mut Vec<Segment>) {
         if self.state != State::Established {
             return;

@@ -10,7 +10,8 @@ use super::data::{Received, scatter};
 use super::network::Kernel;
 use super::socket::{Family, HostId, Kind, Role, Socket, SocketId, UnixEnd};
 
-/// The number of messages that a datagram socket's queue holds (net.unix.max_dgram_qlen).
+/// The number of messages above which the queue of a datagram socket accepts no more (net.unix.max_dgram_qlen). As on
+/// Linux, the queue may have one more.
 const MESSAGES_MAX: usize = 10;
 
 impl Kernel {
@@ -298,7 +299,7 @@ impl Kernel {
     }
 }
 
-/// Returns how many bytes a queue accepts, or for datagrams whether it accepts a message.
+/// Returns the number of bytes that a queue accepts. For datagrams, the result is 0 if it accepts no message.
 fn room(socket: &Socket, end: &UnixEnd) -> usize {
     let most = socket.options.tcp.receive_buffer as usize;
     match socket.kind {

@@ -8,11 +8,11 @@
 //!   whose socket is closed, or
 //! * it is a segment that its receiver does not notice: a probe, or a repeated acknowledgement.
 //!
-//! A peer answers if its host is up, it has the connection, and the links pass packets in both
-//! directions in time. On links that lose packets a keep-alive may fail by chance. This is treated
-//! as impossible if it is expected less than once in a million days.
+//! A peer answers if its host is up, it has the connection, and the links pass packets in both directions in time. On
+//! links that lose packets, a keep-alive may fail by chance. This is treated as impossible if it is expected less than
+//! once in a million days.
 //!
-//! All other events are not upkeep: each takes place once, or changes something.
+//! All other events are not upkeep, because each of them takes place only once or changes something.
 
 use super::link::{Latency, LinkConfig};
 use super::network::{Event, Kernel, Scheduled};
@@ -25,7 +25,7 @@ const DAY: f64 = 24.0 * 3600.0 * 1e9;
 /// The expected number of failed probes per day from which a failure is treated as possible.
 const FAILURES_MIN: f64 = 1e-6;
 
-/// The length of a TCP packet without data.
+/// Returns the length of a TCP packet without data.
 fn length(is_v4: bool) -> u64 {
     if is_v4 { 40 } else { 60 }
 }
@@ -71,8 +71,8 @@ impl Connection {
         self.state == State::Established && is_empty && !acknowledges && window_stays
     }
 
-    /// Returns whether the probes of the peer's window repeat forever: the peer has no room, and
-    /// each answer says so.
+    /// Returns whether the probes of the peer's window repeat forever, because the peer has no room and says so in each
+    /// answer.
     fn probes_in_vain(&self, path: &Path<'_>) -> bool {
         let peer = path.peer;
         let is_closed = self.window == 0 && peer.rcv_nxt == self.una && peer.offer() == peer.rcv_nxt;

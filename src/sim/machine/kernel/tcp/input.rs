@@ -75,7 +75,7 @@ impl Connection {
             return is_acceptable;
         }
         if ack != 1 || !segment.syn {
-            // The peer has an older connection between these addresses, which this ends.
+            // The peer has an older connection between these addresses. The reset ends it.
             out.push(Segment { ack: None, rst: true, ..self.segment(ack, Box::default()) });
             return false;
         }
@@ -112,8 +112,8 @@ impl Connection {
         self.state == State::Established && self.nxt == self.una && self.data_end() > self.una.max(1)
     }
 
-    /// Handles the answer to a probe of the peer's closed window. The peer exists, so its silence is
-    /// counted anew; as on Linux, not for a closed socket, whose probes then end.
+    /// Handles the answer to a probe of the peer's closed window. The peer is alive, so the count of unanswered probes
+    /// starts again. As on Linux, this does not apply to a closed socket, whose probes therefore end.
     fn probe_answered(&mut self) {
         if self.window > 0 {
             self.retransmit_at = NEVER;
