@@ -84,7 +84,8 @@ fn is_granted(state: &AtomicU8) -> bool {
     poll_turn(&mut TaskContext::from_waker(&Arc::new(Count::default()).into()), state).is_ready()
 }
 
-/// Otherwise, with 40 operations in a task, the same ones would be refused in every turn.
+/// If a refused operation could be refused again, a task with 40 operations would have the same ones refused in every
+/// turn.
 #[test]
 fn refused_operation_is_granted_next_time() {
     with_processor(|processor| {
@@ -137,7 +138,7 @@ fn wait_under_another_executor_ends_the_run_of_operations() {
     let mut cx = TaskContext::from_waker(&waker);
     for _ in 0..2 * BUDGET {
         assert!(poll_turn(&mut cx, &state).is_ready());
-        // A second operation waits, whether the direction was marked as ready or not.
+        // A second operation waits, whether or not the direction was marked as ready.
         for only_asked in [true, false] {
             assert!(poll_turn(&mut cx, &state).is_ready());
             end_run(&state, only_asked);
@@ -176,7 +177,7 @@ fn operation_that_has_to_wait_gives_its_unit_back() {
     });
 }
 
-/// A caller that polls once acts on the result, and does not poll again after a wake-up.
+/// A caller with such a waker may poll only once, and act on the result.
 #[test]
 fn waker_that_wakes_no_task_is_never_refused() {
     let (state, mut cx) = (AtomicU8::new(0), TaskContext::from_waker(Waker::noop()));
@@ -187,7 +188,7 @@ fn waker_that_wakes_no_task_is_never_refused() {
     });
 }
 
-/// The refusal applies to the next operation instead. An operation that was refused before is still granted.
+/// The refusal applies to the next operation instead, unless that operation was refused before.
 #[test]
 fn waker_that_wakes_no_task_leaves_the_refusal_to_others() {
     let once = |state: &AtomicU8| poll_turn(&mut TaskContext::from_waker(Waker::noop()), state).is_ready();
@@ -246,7 +247,7 @@ fn short_count_is_used_only_in_its_turn_by_its_task() {
     });
 }
 
-/// `take_short` relies on this.
+/// `take_short` relies on the comparison of wakers.
 #[test]
 fn waker_of_a_turn_is_recognised() {
     let knows =

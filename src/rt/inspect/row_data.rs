@@ -39,7 +39,7 @@ pub enum TaskState {
     Waiting,
 }
 
-/// The socket, time or task that a task waits for.
+/// The socket, time or task for which a task waits.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +49,7 @@ pub enum WaitsFor {
     Socket {
         /// The socket, as in [`SocketInfo::id`](super::SocketInfo::id).
         socket: SocketId,
-        /// The event or lock of the socket that the task waits for.
+        /// The event or the lock of the socket for which the task waits.
         operation: SocketWait,
     },
     /// A point in time, given as the time left until then. Zero if it has passed.
@@ -82,7 +82,7 @@ pub enum WokenBy {
     Itself,
 }
 
-/// The event that an operation waits for on a socket.
+/// The event or the lock of a socket for which an operation waits.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

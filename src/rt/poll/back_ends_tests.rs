@@ -1,4 +1,4 @@
-//! Tests of the contract, run for each back end of this system.
+//! Tests of the contract of [`backend`](crate::rt::poll::backend), which run for each back end of this system.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -177,8 +177,8 @@ fn refused_datagram_is_an_error<B: BackEnd>() {
     socket.connect(gone.local_addr().unwrap()).unwrap();
     drop(gone);
     waiting.add(&socket, token(3, 1));
-    // For a moment, another test may use the port, or a process that is being started may have a copy
-    // of its socket. They would take the datagram.
+    // For a short time, another test may use the port, or a process that is being started may have a duplicate of
+    // the closed socket. Both would receive the datagram.
     let begun = Instant::now();
     let is_refused = |waiting: &mut Waiting<B>| {
         let _ = socket.send(b"x");
@@ -311,7 +311,7 @@ fn wait_does_not_end_before_its_timeout<B: BackEnd>() {
     }
 }
 
-/// As in the runtime, one thread waits while another one adds, arms and deletes.
+/// As in the runtime, one thread waits while another one adds, arms and deletes descriptors.
 fn changes_reach_a_thread_that_waits<B: BackEnd + Sync>() {
     let mut waiting = Waiting::<B>::open();
     let (it, batch) = (&waiting.it, &mut waiting.batch);
@@ -329,7 +329,7 @@ fn changes_reach_a_thread_that_waits<B: BackEnd + Sync>() {
             }
             it.delete(socket.as_fd());
             drop(socket);
-            // No wait may hold the open file any more.
+            // No wait may hold a reference to the open file any more.
             assert_eq!(peer.read(&mut [0; 1]).map_err(|error| error.kind()).unwrap_or(0), 0);
             it.wake();
         });
@@ -374,7 +374,7 @@ fn hang_up_before_the_registration_is_reported<B: BackEnd>() {
     let (socket, mut peer) = tcp_pair();
     peer.write_all(b"abc").unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();
-    // Wait until the FIN has arrived.
+    // Waits until the FIN has arrived.
     let begun = Instant::now();
     while !sys::socket::is_hung_up(socket.as_fd()).unwrap() {
         assert!(begun.elapsed() < PATIENCE);
@@ -406,7 +406,7 @@ fn foreign_close_does_not_disturb_the_next_descriptor<B: BackEnd>() {
         let (socket, _peer) = pair();
         waiting.add(&socket, token(3, generation));
         waiting.until(token(3, generation), |event| event.writable);
-        // As if other code had closed it, without a call of `delete`.
+        // Closes the descriptor as other code would, without a call of `delete`.
         drop(socket);
         waiting.it.arm(token(3, generation), true, true);
         let events = waiting.now(8);

@@ -1,5 +1,5 @@
-//! Single-threaded tests of `PollDesc`: when a timer entry must be added, and the state that a closed
-//! descriptor leaves behind.
+//! Single-threaded tests of `PollDesc`: when a timer entry must be added, and the state of a slot after its descriptor
+//! was closed.
 
 use super::*;
 use crate::rt::poll::poll_desc::Direction;
@@ -28,10 +28,10 @@ fn one_timer_entry_serves_the_earliest() {
     assert_eq!(desc.wait_until.load(Ordering::Relaxed), 80);
     assert_eq!((read.deadline(), write.deadline()), (110, 90));
     assert!(desc.counts(80) && !desc.counts(90));
-    // A superseded entry.
+    // A superseded entry has no effect.
     assert_eq!(fire(90, 95), (None, 0));
     assert_eq!(write.deadline(), 90);
-    // A relative timeout wakes both directions; deadlines in the future are armed again.
+    // A relative timeout wakes both directions, and the timer is armed again for deadlines in the future.
     for side in desc.sides() {
         assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed);
     }
@@ -42,8 +42,8 @@ fn one_timer_entry_serves_the_earliest() {
     assert_eq!(fire(90, 90), (Some(110), 1), "the writer's deadline");
     assert_eq!(write.begin().unwrap_err(), Stop::Expired);
     assert!(read.begin().is_ok());
-    // After a move to a later time the entry fires early and is armed again; after clearing it has
-    // no effect.
+    // If a deadline is moved to a later time, its entry fires early and the timer is armed again. If the deadline is
+    // cleared, the entry has no effect.
     assert_eq!(read.move_deadline(150), None);
     assert_eq!(fire(110, 149), (Some(150), 0));
     assert_eq!(set(Direction::Read, NONE), None);
@@ -82,7 +82,7 @@ fn retired_slot_is_reset() {
     }
     assert_eq!(desc.wait_until.load(Ordering::Relaxed), NONE);
     assert_eq!(write.epoch_of_poll().load(Ordering::Relaxed), 0);
-    // The generation wraps.
+    // The generation wraps around.
     desc.words.iter().for_each(|word| word.store(u64::from(u32::MAX) << 8, Ordering::Relaxed));
     assert_eq!(desc.open(), u32::MAX);
     desc.retire(u32::MAX);

@@ -62,7 +62,7 @@ pub(crate) struct PollDesc {
     pub(super) poll_epochs: [AtomicU32; 2],
     /// The time at which the earliest relative timeout of the waiting operations ends, or [`NONE`].
     pub(super) wait_until: AtomicU64,
-    // Third cache line: rarely used fields.
+    // Third cache line: the lists, the budget, and data for snapshots.
     pub(super) lists: [List; 2],
     /// The states for [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],

@@ -120,7 +120,7 @@ fn more_descriptors_than_poll_accepts_is_an_error() {
     in_child("more_descriptors_than_poll_accepts_is_an_error", || {
         let (poll, pairs) = (Poll::open().unwrap(), pairs(5));
         set_limit(4);
-        // The pipe takes one of the four.
+        // The pipe needs one of the four entries.
         for index in 0..3 {
             add(&poll, &pairs[index as usize].0, index).unwrap();
         }

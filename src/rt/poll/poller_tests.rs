@@ -1,4 +1,4 @@
-//! Unit tests of the state that an ended `poll_*` operation leaves behind; see [`poller`](super).
+//! Unit tests of the state after the end of a `poll_*` operation; see [`poller`](super).
 
 use super::*;
 use crate::sys::socket;

@@ -1,4 +1,4 @@
-//! Makes calls, closes and registrations in random orders, on each back end.
+//! A test that makes calls, closes and registrations in random orders, for each back end.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -12,7 +12,7 @@ struct Played {
     socket: UnixStream,
     peer: UnixStream,
     token: Token,
-    /// Whether the last call in a direction failed with EAGAIN and no edge has come since.
+    /// Whether, in each direction, the last call failed with EAGAIN and no edge has arrived since.
     is_idle: [bool; 2],
 }
 
@@ -29,7 +29,7 @@ impl Played {
         self.is_idle[0] && is_ready(false) || self.is_idle[1] && is_ready(true)
     }
 
-    /// Repeats the call until it fails with EAGAIN, then arms, as an operation that waits.
+    /// Repeats the call until it fails with EAGAIN, and then arms the direction, as an operation that waits does.
     fn exhaust<B: BackEnd>(&mut self, waiting: &Waiting<B>, write: bool) {
         let mut buf = [0; 1 << 14];
         let end = loop {
@@ -52,7 +52,7 @@ pub(super) fn random_orders_lose_no_edge<B: BackEnd>() {
     for seed in 1..=40_u64 {
         let mut state = seed;
         let mut random = move |most: u64| {
-            // splitmix64
+            // SplitMix64.
             state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mixed = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);

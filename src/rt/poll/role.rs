@@ -1,4 +1,4 @@
-//! [`Role`]: the exclusive right to poll a shard. While its holder sleeps, it also has the end of the sleep.
+//! [`Role`]: the exclusive right to poll a shard. It also shows whether its holder sleeps, and until when.
 //!
 //! The role is one word. A thread takes the role just before it polls and releases it as soon as it has
 //! recorded the events, so no thread holds a role while it runs user code.

@@ -106,7 +106,8 @@ fn evidence_counts_only_for_its_ticket() {
     assert!(!side.begin().unwrap().is_ready());
 }
 
-/// Edges for writing that report no change are skipped until the first evidence, which is not accepted.
+/// Edges for writing are skipped while the direction is ready, until a call first finds it idle. That evidence is not
+/// accepted.
 #[test]
 fn needless_write_edges_are_skipped_until_a_call_gives_evidence() {
     let (desc, generation) = desc();
@@ -119,7 +120,7 @@ fn needless_write_edges_are_skipped_until_a_call_gives_evidence() {
     };
     assert!(!edge(0) && edge(ERROR) && !edge(0), "a reason is not skipped");
     assert!(!desc.side(Direction::Write, generation + 1).set_ready(0, &mut Wakers::new()), "a stale edge");
-    // An operation that waits only for interruption waits although the direction is ready.
+    // An operation that waits only for interruption may wait even if the direction is ready.
     assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed);
     assert!(edge(0), "an edge that finds a waiter is not skipped");
     assert_eq!(woken(|wakers| side.interrupt(wakers)), 1);
@@ -166,7 +167,7 @@ fn data_wakes_one_waiter_and_hang_up_wakes_all() {
         let is_end = reasons & (HANG_UP | ERROR) != 0;
         assert_eq!(woken(|wakers| assert!(side.set_ready(reasons, wakers))), if is_end { 3 } else { 1 });
         assert_eq!((side.waiting(), side.has_waiters()), if is_end { (0, false) } else { (2, true) });
-        // A success that leaves data wakes the next waiter, but none that waits only for interruption.
+        // A successful call that leaves data wakes the next waiter, unless that waits only for interruption.
         assert_eq!(woken(|wakers| side.pass_on(wakers)), usize::from(!is_end));
         assert_eq!(woken(|wakers| side.pass_on(wakers)), 0);
         assert_eq!(woken(|wakers| side.interrupt(wakers)), usize::from(!is_end));
@@ -258,7 +259,7 @@ fn woken_waiter_that_does_not_act_passes_on() {
     assert_eq!(woken(|wakers| desc.side(Direction::Read, generation).end_wait(&mut second, false, wakers)), 0);
 }
 
-/// Invariant 13: a direction's list has a maximum length.
+/// The list of a direction has a maximum length (invariant 13).
 #[test]
 fn full_list_refuses_waiters() {
     let (desc, generation) = idle();
@@ -276,7 +277,7 @@ fn full_list_refuses_waiters() {
     assert_eq!((key, side.waiting()), (None, WAITERS_MAX));
     side.end_wait(&mut Key::new(1), true, &mut Wakers::new());
     assert_eq!(side.wait(Waiter::Future(&mut key), Interest::Event, &task, || true), Wait::Listed);
-    // Polls have a separate limit.
+    // The limit for polls is a separate one.
     assert_eq!(
         (side.wait(Waiter::Poll, Interest::Event, &waker(), || true), side.waiting()),
         (Wait::Listed, WAITERS_MAX + 1)

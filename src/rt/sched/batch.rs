@@ -29,7 +29,7 @@ use crate::sync::{AtomicUsize, Mutex, Ordering, UnsafeCell, injected_bug};
 /// The wakers of one poll; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// The number of wakers that no thread has taken: those in the last slots.
+    /// The number of wakers that no thread has taken, which are in the last slots.
     left: AtomicUsize,
     slots: UnsafeCell<Slots>,
     /// Held by the thread that takes the rest.

@@ -39,7 +39,7 @@ pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Opt
     } else {
         context::note_waker(record);
     }
-    // Without hooks there is no simulation, and so no task of one.
+    // Without hooks there is no simulation, so no task belongs to one.
     (HOOKS.get()?.schedule)(runnable);
     None
 }

@@ -6,7 +6,7 @@
 //! some worker ends its turn, and for the control tasks that were woken before it.
 //!
 //! # The lane belongs to the task
-//! A socket has no lane: its events wake a task, and the task has one. A task that a control task spawns is
+//! A socket has no lane; only the task that its events wake has one. A task that a control task spawns is
 //! also a control task, unless [`Builder::lane`](crate::task::Builder::lane) sets another lane. So
 //! connections that a control task accepts are served in the control lane. The lane is one bit of the word
 //! that holds the task's epoch, so the comparison of epochs before each turn also detects control tasks.
@@ -164,7 +164,7 @@ pub(super) struct Account {
     turn_at: u32,
 }
 
-/// Returns the number of turns per turn of the lane, with a share of `percent`: 20 for 5 %.
+/// Returns the number of turns of which the lane gets one, with a share of `percent`: 20 for 5 %.
 pub(super) fn turns_per_control_turn(percent: u32) -> usize {
     100_usize.checked_div(percent as usize).unwrap_or(usize::MAX)
 }
@@ -180,8 +180,8 @@ impl Account {
         percent > 0 && self.paid_until <= now.saturating_add(WINDOW)
     }
 
-    /// Returns whether a control task may precede ordinary tasks in the turn `tick`, because the last such
-    /// turn is long enough ago, with a share of `percent`.
+    /// Returns whether a control task may precede ordinary tasks in the turn `tick`, because enough turns have
+    /// passed since the last such turn, with a share of `percent`.
     pub(super) fn has_turn(&self, tick: u32, percent: u32) -> bool {
         tick.wrapping_sub(self.turn_at) as usize >= turns_per_control_turn(percent)
     }

@@ -14,9 +14,9 @@
 //!
 //! # Polling while busy
 //! A thread that runs out of work from time to time polls only when it sleeps in epoll. A thread that does
-//! not run out of work polls without waiting, when it reads the clock and one of these holds since the
-//! last poll:
-//! * 100 µs have passed, and there were at least 33 more turns than wake-ups delivered by that poll;
+//! not run out of work polls without waiting, when it reads the clock and one of these conditions is met
+//! since its last poll:
+//! * 100 µs have passed, and there were at least 33 more turns than wake-ups by that poll;
 //! * 100 µs have passed, and turns are long ([`LONG_NANOS`]);
 //! * 15 µs have passed, and a task has used up its turn;
 //! * 50 µs have passed, and there are control tasks;
@@ -272,8 +272,8 @@ impl Pacing {
     }
 }
 
-/// Returns how much work for a second worker `turns` turns of mean length `turn` are, in nanoseconds. If
-/// other threads use all CPUs, short turns count for a quarter.
+/// Returns the worth of `turns` turns with the mean length `turn` to a second worker, in nanoseconds. This is
+/// their total length or, for short turns while other threads use all CPUs, a quarter of it.
 fn worth(runtime: &Runtime, turns: usize, turn: u64) -> u64 {
     let share = if turn < SHORT_NANOS && runtime.sysmon.are_cpus_busy() { 4 } else { 1 };
     (turns as u64).saturating_mul(turn) / share

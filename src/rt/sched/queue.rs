@@ -8,7 +8,7 @@
 //! * The *aside* slot, for a task that has used up its turn.
 //!
 //! # The aside slot
-//! A task that has used up its turn stays there until the next poll has woken other tasks, which are
+//! A task that has used up its turn stays in this slot until the next poll has woken other tasks, which are
 //! queued in front of it. Then [`settle`](RunQueue::settle) appends it. So the task of a connection that
 //! always has data does not run before a task whose event arrived during its turn. Only the tasks that one
 //! poll wakes can overtake it, because it is appended before the next poll.

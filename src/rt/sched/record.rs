@@ -329,7 +329,7 @@ impl Record {
         self.id.load(Ordering::Relaxed)
     }
 
-    /// Returns the word of the task's epoch and lane: the epoch itself for a task of the lane `Normal`.
+    /// Returns the word of the task's epoch and lane, which is the epoch itself for a task of the lane `Normal`.
     #[inline]
     pub(crate) fn epoch_word(&self) -> u32 {
         self.epoch.load(Ordering::Relaxed)
@@ -407,7 +407,7 @@ impl Record {
         polled
     }
 
-    /// Adds `nanos` to the CPU time of the task: the period of a sample that found the task in a poll.
+    /// Adds `nanos`, the period of a sample that found the task in a poll, to the CPU time of the task.
     pub(crate) fn add_cpu(&self, nanos: u64) {
         self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).plus(nanos).0, Ordering::Relaxed);
     }

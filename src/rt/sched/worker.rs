@@ -3,7 +3,7 @@
 //! Sources of work, in order: the root future of `block_on`, if it was woken; the control lane
 //! ([`lanes`](super::lanes)), within its share; the next slot (a few turns in a row at most); the
 //! processor's own queue; the shared queue (it comes first after each reading of the clock, so at
-//! least every 17th turn); tasks stolen from other processors, if they are worth the move. Timers run
+//! least every 17th turn); tasks of other processors, if their queues are worth stealing from. Timers run
 //! when the clock is read and before a sleep.
 //!
 //! A thread without work takes the role of polling its shard and *sleeps* in epoll; it keeps its

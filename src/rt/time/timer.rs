@@ -17,8 +17,8 @@
 //! # Invariants
 //! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the earliest `next`
 //!   of all sets is never late. It may be early, because the first entry may be dead.
-//! * T2 — dead entries are removed whenever the heap has doubled since the last removal, so its memory is
-//!   proportional to the maximum number of live entries.
+//! * T2 — dead entries are removed whenever the heap has twice the length of its minimum since the last removal,
+//!   so its memory is proportional to the maximum number of live entries.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering

@@ -225,7 +225,7 @@ impl Kernel {
 
     /// Returns whether `id` may be bound to the port.
     fn check_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, ip: IpAddr, port: u16) -> Result<()> {
-        // Treated as if it were bound, for the comparison.
+        // For the comparison, the socket is treated as if it were already bound.
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         socket.local = Some(SocketAddr::new(ip, port));
         let conflicts = self.conflicts(id, host, protocol, port);
@@ -285,7 +285,7 @@ impl Kernel {
         let (_, socket) = self.get(fd)?;
         match &socket.role {
             Role::Unix(end) if end.peer.is_some() || end.is_hung_up => Ok(Address::Unix(socket.peer_name.clone())),
-            // On Linux a socket whose connection is in TIME-WAIT is closed; the state is kept elsewhere.
+            // On Linux, a socket whose connection is in TIME-WAIT counts as closed, because the state is kept elsewhere.
             Role::Tcp(connection) if connection.state == State::Established => {
                 socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN)
             }

@@ -1,5 +1,5 @@
-//! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset
-//! after the end of the stream, a port used again after a crash, a late SYN.
+//! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset after the end of the
+//! stream, reuse of a port after a crash, and a late SYN.
 
 use super::Kernel;
 use super::tests::{MS, SECOND, SERVER, addr, connect, listen, pair, receive, run_for, send, tcp, world};

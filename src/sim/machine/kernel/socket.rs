@@ -113,7 +113,7 @@ pub(crate) struct Socket {
     pub(crate) role: Role,
     /// The listener that created the socket, until the handshake is complete.
     pub(crate) parent: Option<SocketId>,
-    /// Its pollers: the descriptor and the poller's data.
+    /// The registrations with pollers: the descriptor and the poller's data of each.
     pub(crate) watchers: Vec<(i32, u64)>,
     pub(crate) is_edged: bool,
     /// The time at which the event of its timer is due.

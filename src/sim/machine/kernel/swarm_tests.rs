@@ -1,11 +1,11 @@
-//! A seeded swarm of connections in the simulated kernel, with an oracle.
+//! A test of many connections in the simulated kernel, with random actions that depend on a seed.
 
 use super::Kernel;
 use super::link::Latency;
 use super::random::Random;
 use super::tests::{MS, SECOND, connect, listen, run_for, run_until, send};
 
-/// One end of a connection in the swarm, with the data it sends and the data it has received.
+/// One end of a connection, with the data that it sends and the data that it has received.
 struct End {
     fd: i32,
     data: Vec<u8>,
@@ -47,7 +47,8 @@ impl End {
     }
 }
 
-/// Two ends send random amounts over a bad link and close. All bytes arrive, and both see the end.
+/// Two ends send random amounts of data over a lossy link and close. All bytes must arrive, and both ends must read the
+/// end of the stream.
 fn swarm(seed: u64) -> u64 {
     let mut kernel = Kernel::new(seed);
     let mut random = Random::new(seed, 77);
@@ -72,7 +73,7 @@ fn swarm(seed: u64) -> u64 {
             Err(errno) if errno == libc::EINTR => continue,
             Err(errno) => assert_eq!(errno, libc::EAGAIN),
         }
-        // With heavy losses a handshake may fail, at the client or at the server.
+        // With heavy losses, the handshake may fail at the client or at the server.
         let next = kernel.next_event();
         if next.is_none() || kernel.take_error(client).is_ok_and(|error| error.is_some()) {
             assert!(kernel.default_link.loss > 0.0, "seed {seed}: no connection");

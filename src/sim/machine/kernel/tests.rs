@@ -9,7 +9,7 @@ use super::{Address, FD_BASE, Kernel, Wishes};
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
 
-/// Two hosts, `a` (0) and `b` (1).
+/// Returns a kernel with two hosts, `a` (0) and `b` (1).
 pub(super) fn world(seed: u64) -> Kernel {
     let mut kernel = Kernel::new(seed);
     kernel.default_link.latency = Latency::Uniform(MS..=MS);
@@ -62,7 +62,7 @@ pub(super) fn connect(kernel: &mut Kernel) -> i32 {
     fd
 }
 
-/// Returns a connection from `a` to `b`: client, server, listener.
+/// Opens a connection from `a` to `b`. Returns the client, the server and the listener.
 pub(super) fn pair(kernel: &mut Kernel) -> (i32, i32, i32) {
     let listener = listen(kernel, 8);
     let client = connect(kernel);
@@ -247,7 +247,7 @@ fn unread_peer_stops_the_writer_and_room_is_an_edge() {
     assert!(edges(&mut kernel).iter().any(|&(data, bits)| data == 7 && is_set(bits, libc::EPOLLOUT)));
 }
 
-/// tcp_poll() of Linux sets SOCK_NOSPACE.
+/// Mirrors tcp_poll() of Linux, which sets SOCK_NOSPACE.
 #[test]
 fn poll_that_finds_little_room_makes_more_room_an_edge() {
     let mut kernel = world(1);

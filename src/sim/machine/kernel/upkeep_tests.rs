@@ -24,7 +24,7 @@ fn idle() -> (Kernel, i32, i32) {
     (kernel, client, server)
 }
 
-/// Runs for an hour, and asserts that the pending events are upkeep exactly if nothing happens to
+/// Runs the simulation for an hour. Asserts that the pending events were upkeep if and only if nothing has happened to
 /// the sockets.
 fn assert_upkeep(kernel: &mut Kernel, sockets: [i32; 2], expected: bool) {
     assert_eq!(kernel.has_only_upkeep(), expected);
@@ -38,7 +38,7 @@ fn assert_upkeep(kernel: &mut Kernel, sockets: [i32; 2], expected: bool) {
 fn probes_of_idle_connections_are_upkeep() {
     let (mut kernel, client, server) = idle();
     for _ in 0..500 {
-        // This also holds while a probe or its answer travels.
+        // This must also be true while a probe or its answer is in flight.
         assert!(kernel.has_only_upkeep(), "at {}", kernel.now);
         let next = kernel.next_event().unwrap();
         let pause = next - kernel.now;
