@@ -118,7 +118,7 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
 /// The minimum time for user code, so that tasks with short destructors are dropped even with a timeout of
 /// zero.
 const LEAST: Duration = Duration::from_millis(200);
-/// The first pause between two checks. Each pause is longer than the previous one.
+/// The first pause between two checks. Each pause is twice as long as the previous one, up to [`NAP_MAX`].
 const NAP_MIN: Duration = Duration::from_micros(50);
 /// The longest pause between two checks.
 const NAP_MAX: Duration = Duration::from_millis(2);

@@ -303,7 +303,7 @@ mod tests {
 
     /// Sysmon may make further checks while this test runs.
     #[test]
-    fn second_check_flushes_for_a_thread_that_does_not() {
+    fn second_check_flushes_the_list_of_a_thread() {
         let socket = Arc::new(Counted::default());
         push(socket.clone());
         flush_old();

@@ -233,7 +233,7 @@ mod tests {
 
     /// The sum over a header or body including its checksum is zero.
     #[test]
-    fn packets_on_the_wire_have_right_checksums() {
+    fn packets_on_the_wire_have_correct_checksums() {
         let segment = Segment {
             seq: 1,
             ack: Some(2),

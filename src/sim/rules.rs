@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repeated_changes_keep_the_last_rule_only() {
+    fn repeated_changes_keep_only_the_last_rule() {
         let rule = |from, to, change| Rule { from, to, change };
         let mut rules = Vec::new();
         for _ in 0..100 {

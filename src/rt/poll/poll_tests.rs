@@ -27,7 +27,7 @@ fn reported_level_is_not_requested_until_armed() {
 }
 
 #[test]
-fn half_close_is_reported_beside_unread_data() {
+fn half_close_is_reported_with_unread_data() {
     let mut entry = entry();
     assert!(entry.report(0, libc::POLLIN, 0).is_some());
     let event = entry.report(0, libc::POLLIN | HALF_CLOSED, 0).unwrap();

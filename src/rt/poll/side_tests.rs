@@ -109,7 +109,7 @@ fn evidence_counts_only_for_its_ticket() {
 /// Edges for writing are skipped while the direction is ready, until a call first finds it idle. That evidence is not
 /// accepted.
 #[test]
-fn needless_write_edges_are_skipped_until_a_call_gives_evidence() {
+fn redundant_write_edges_are_skipped_until_a_call_gives_evidence() {
     let (desc, generation) = desc();
     let side = desc.side(Direction::Write, generation);
     side.skip_edges();

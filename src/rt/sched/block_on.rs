@@ -201,8 +201,8 @@ impl Thread {
         !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
     }
 
-    /// Returns whether tasks wait for a thread, and sysmon, which would run them, could not be
-    /// started.
+    /// Returns whether tasks are queued and sysmon could not be started, so that no worker can be started
+    /// either.
     fn is_needed(&self) -> bool {
         self.runtime.sysmon.is_missing() && self.runtime.injected() > 0
     }

@@ -205,7 +205,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn lane_is_a_bit_beside_the_epoch() {
+    fn lane_is_one_bit_of_the_epoch_word() {
         for epoch in [0, 1, 77, CONTROL - 1] {
             for lane in [Lane::Normal, Lane::Control] {
                 let word = lane.word(epoch);

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn items_come_out_in_order_one_or_several_at_a_time() {
+    fn items_are_taken_in_order_one_or_several_at_a_time() {
         let queue = SharedQueue::new();
         assert_eq!(queue.pop(9, |_| panic!("it is empty")), None);
         push(&queue, 1..=10);

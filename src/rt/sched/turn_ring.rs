@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn no_place_takes_no_call() {
+    fn call_without_a_place_is_not_recorded() {
         assert!(CallPlace::NONE.is_none() && CallPlace::NONE.store(true, 5).is_none());
     }
 

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn running_simulation_is_told_of_descriptors_closed_elsewhere() {
+    fn running_simulation_is_notified_of_descriptors_closed_elsewhere() {
         let told = Arc::<AtomicBool>::default();
         let notified = told.clone();
         let lane = Lane::take(u64::MAX - 2, Arc::new(move || notified.store(true, Ordering::Relaxed)));

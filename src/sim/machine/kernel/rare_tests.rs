@@ -39,7 +39,7 @@ fn end_of_stream_stays_when_a_reset_comes_after_it() {
 }
 
 #[test]
-fn host_that_has_crashed_connects_again_from_the_same_port() {
+fn crashed_host_reconnects_from_the_same_port() {
     let bound = |kernel: &mut Kernel| {
         let client = tcp(kernel, 0);
         kernel.bind(client, &addr("0.0.0.0:5000")).unwrap();

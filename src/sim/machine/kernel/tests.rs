@@ -428,7 +428,7 @@ fn restarted_host_resets_old_connections() {
 }
 
 #[test]
-fn ports_are_taken_once_and_free_again_after_the_close() {
+fn port_is_bound_once_and_free_after_close() {
     let mut kernel = world(1);
     let listener = listen(&mut kernel, 8);
     let other = tcp(&mut kernel, 1);
@@ -534,7 +534,7 @@ fn unix_pairs_and_names_work_within_a_host() {
 }
 
 #[test]
-fn unix_datagrams_keep_their_borders_and_push_back() {
+fn unix_datagrams_keep_their_boundaries_and_apply_backpressure() {
     let mut kernel = world(1);
     let open = |kernel: &mut Kernel, name: &str| {
         let fd = kernel.open(0, Family::Unix, Kind::Datagram, true).unwrap();
@@ -553,7 +553,7 @@ fn unix_datagrams_keep_their_borders_and_push_back() {
 }
 
 #[test]
-fn faults_strike_by_rate_and_leave_an_edge_behind() {
+fn faults_occur_at_their_rate_and_are_followed_by_an_edge() {
     let mut kernel = world(1);
     let (client, server, _) = pair(&mut kernel);
     kernel.faults.again = 0.5;
