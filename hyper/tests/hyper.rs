@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -498,6 +499,21 @@ fn accept_error_ends_server() {
             server.listener.set_deadline(Instant::now()).unwrap();
             assert!(is_timeout(&server.end.await.unwrap_err()));
             assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+    });
+}
+
+/// Another owner of the listening socket shuts it down: the error is that of accept(2), also at the limit.
+#[test]
+fn listener_shut_down_by_another_owner_ends_server() {
+    run(async {
+        for server in [&mut Server::new(), Server::new().max_connections(1)] {
+            let server = start(server).await;
+            let stream = server.connect().await;
+            assert_hello(&stream).await;
+            let duplicate = std::net::TcpStream::from(server.listener.as_fd().try_clone_to_owned().unwrap());
+            duplicate.shutdown(std::net::Shutdown::Both).unwrap();
+            assert_eq!(server.end.await.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
         }
     });
 }

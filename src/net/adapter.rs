@@ -120,7 +120,9 @@ pub trait ListenerView {
     /// Asks the kernel whether a connection is in the queue.
     fn is_queued(&self) -> bool;
 
-    /// Waits until the listener is closed, or fails because its deadline has passed.
+    /// Waits until the listener accepts no more connections, and returns the reason: the listener is
+    /// closed, its deadline has passed, or another owner of the socket has shut it down (EINVAL, as
+    /// accept(2)).
     fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 
@@ -132,8 +134,9 @@ macro_rules! listener_view {
             }
 
             async fn until_closed(&self) -> io::Result<()> {
-                // A listener has no peer, so only a close or its deadline ends this.
-                PeerClosed::new(&self.fd).await
+                PeerClosed::new(&self.fd).await?;
+                // A listener has no peer: it was shut down.
+                Err(io::Error::from_raw_os_error(libc::EINVAL))
             }
         }
     )*};
