@@ -488,6 +488,8 @@ async fn saturating(turns: Arc<AtomicUsize>, step: impl Fn(usize)) {
 
 fn one_worker() {
     rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
+    // The time of turns is limited from 100 ms after the start on.
+    std::thread::sleep(Duration::from_millis(150));
 }
 
 /// An event that arrives in a turn of a saturating task waits for the end of that turn, and for no other turn of it.
