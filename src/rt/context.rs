@@ -376,7 +376,8 @@ pub(crate) fn charge(bytes: usize) {
         CONTEXT.with(|context| {
             if let Some(left) = context.left() {
                 let mut left = left.saturating_sub(units);
-                if context.processor.get().is_some_and(|processor| processor.turns.began() != 0) {
+                if left >= CHECK_EVERY && context.processor.get().is_some_and(|processor| processor.turns.began() != 0)
+                {
                     // The next operation checks the time.
                     left -= left % CHECK_EVERY;
                 }

@@ -63,6 +63,8 @@ fn long_turn_ends_before_its_budget() {
             processor.budget.store(BUDGET, Ordering::Relaxed);
             (polls(100), polls(100))
         };
+        assert_eq!(turn(1), (BUDGET, REFILL), "no turn is in progress");
+        processor.running.store(ptr::dangling_mut(), Ordering::Relaxed);
         // The length of a tick is unknown at first.
         while ticks::in_nanos(1).is_none() {
             std::thread::yield_now();

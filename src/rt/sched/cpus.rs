@@ -5,7 +5,7 @@
 //! switches and cold caches add to that. Sysmon therefore reads the number of runnable threads of the
 //! machine (the fourth field of /proc/loadavg) at each check. The CPUs are in use if the threads that
 //! are not workers, the awake workers and one more worker would exceed the number of CPUs. Workers
-//! alone never do.
+//! alone do not, unless there are more of them than CPUs.
 //!
 //! A sample may find a thread between two waits. So the samples are weighted and summed, and one that
 //! finds the CPUs in use outweighs [`BUSY_WEIGHT`] others; see [`Cpus::add`].
@@ -44,7 +44,7 @@ impl Cpus {
     /// Opens /proc/loadavg and counts the CPUs.
     pub(super) fn new() -> Cpus {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let file = if count == all() { os::load_average() } else { None };
+        let file = if Some(count) == os::online_cpus() { os::load_average() } else { None };
         Cpus { file, count, sum: 0 }
     }
 
@@ -74,14 +74,6 @@ impl Cpus {
     }
 }
 
-/// Returns the number of CPUs of the machine.
-#[allow(unsafe_code)]
-fn all() -> usize {
-    // SAFETY: the call takes no pointer.
-    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
-    usize::try_from(count).unwrap_or(0)
-}
-
 /// Returns the number of runnable threads in the text of /proc/loadavg.
 fn runnable(text: &[u8]) -> Option<usize> {
     let field = str::from_utf8(text).ok()?.split(' ').nth(3)?;
@@ -103,6 +95,7 @@ mod tests {
             assert_eq!(runnable(text), None);
         }
         let mut cpus = Cpus::new();
+        assert!(os::online_cpus().is_none_or(|online| online >= cpus.count));
         cpus.sample(1, 2);
         assert!(cpus.count > 0 && cpus.sum <= BUSY_WEIGHT);
     }
@@ -119,6 +112,8 @@ mod tests {
         }
         // A peer beside one of two workers, and beside both.
         assert!(cpus(2).are_in_use(3, 1, 2) && cpus(2).are_in_use(4, 2, 2));
+        // More workers than CPUs.
+        assert!(!cpus(2).are_in_use(2, 1, 4) && cpus(2).are_in_use(3, 2, 4));
         // A worker that is awake and blocked is not runnable.
         assert!(!cpus(2).are_in_use(1, 2, 2));
     }

@@ -162,6 +162,7 @@ impl Runtime {
         self.threads.start(format!("{}-sysmon", self.config().thread_name), move || monitor.run(epoch))?;
         *thread = Some(parker);
         self.sysmon.is_missing.store(false, Ordering::Relaxed);
+        self.sysmon.are_cpus_busy.store(false, Ordering::Relaxed);
         self.sysmon.ticks.store(true, Ordering::SeqCst);
         Ok(())
     }
@@ -201,9 +202,9 @@ impl Monitor {
                     && !runtime.has_root_turns()
                     && !runtime.is_short_of_threads();
                 if is_quiet && runtime.epoch() == epoch {
+                    self.forget_cpus();
                     self.parker.park();
                     self.looked_at = None;
-                    self.forget_cpus();
                 }
                 sysmon.set_ticks(&self.parker, true);
                 self.quiet = 0;
@@ -259,7 +260,10 @@ impl Monitor {
         if self.is_replaced {
             return;
         }
-        if busy && let Some(cpus) = &mut self.cpus {
+        if busy
+            && runtime.epoch() == epoch
+            && let Some(cpus) = &mut self.cpus
+        {
             // ORDERING: Relaxed: a hint.
             let busy = cpus.sample(runtime.awake.count(), runtime.config().workers);
             runtime.sysmon.are_cpus_busy.store(busy, Ordering::Relaxed);

@@ -86,7 +86,8 @@ impl Processor {
     pub(crate) fn is_turn_over(&self) -> bool {
         static LIMIT: OnceLock<u64> = OnceLock::new();
         let began = self.turns.began();
-        if began == 0 {
+        // Outside of turns, the entry is that of an old turn.
+        if began == 0 || self.running.load(Ordering::Relaxed).is_null() {
             return false;
         }
         let limit = LIMIT.get().copied().or_else(|| {

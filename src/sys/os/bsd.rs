@@ -148,6 +148,11 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     unsafe { libc::__error() }
 }
 
+/// Returns `None`: the number is compared with a figure that exists only on Linux.
+pub(crate) fn online_cpus() -> Option<usize> {
+    None
+}
+
 /// Returns `None`: the file that counts the runnable threads exists only on Linux.
 pub(crate) fn load_average() -> Option<File> {
     None

@@ -141,6 +141,17 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     unsafe { libc::__errno_location() }
 }
 
+/// Returns the number of CPUs that are online, whether or not this process may use them: the ranges in
+/// /sys/devices/system/cpu/online.
+pub(crate) fn online_cpus() -> Option<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    let length = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    };
+    text.trim().split(',').map(length).sum()
+}
+
 /// Opens /proc/loadavg. Returns `None` if it does not exist or does not belong to procfs: in some
 /// containers it is a file of lxcfs.
 pub(crate) fn load_average() -> Option<File> {
