@@ -1,4 +1,5 @@
-//! Row 8: timers are never early; their lateness is measured. Deadlines are set, moved and cleared while they expire and data arrives.
+//! Row 8 of the tables in docs/RELIABILITY.md: timers are never early; their lateness is measured. Deadlines are set, moved and cleared while they
+//! expire and data arrives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

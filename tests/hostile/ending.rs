@@ -1,4 +1,5 @@
-//! Row 12: a shutdown leaks nothing, and programs started meanwhile inherit no descriptor.
+//! Row 12 of the tables in docs/RELIABILITY.md: a shutdown leaks nothing, and programs that are started
+//! while sockets are opened and closed inherit no descriptor.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,4 +1,5 @@
-//! Row 11: more clients than memory, very many tasks, and panics in every kind of user code.
+//! Row 11 of the tables in docs/RELIABILITY.md: clients that need more memory than the server may use,
+//! very many tasks, and panics in every kind of user code.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Write};
@@ -45,7 +46,7 @@ impl Drop for Group {
     }
 }
 
-/// Returns the number of clients, and the memory per connection: 160 MB in all if the server
+/// Returns the number of clients, and the memory per connection: 160 MB in total if the server
 /// accepts them all.
 fn crowd() -> (usize, usize) {
     let clients = size(400, 5_000);

@@ -1,7 +1,7 @@
-//! Row 10, and the resets of row 9: peers that are silent, never read, reset, connect and
-//! disconnect in crowds, or use all the bandwidth.
+//! Rows 9 (resets) and 10 of the tables in docs/RELIABILITY.md: peers that are silent, never
+//! read, reset, connect and disconnect in bursts, or use all the bandwidth.
 //!
-//! The peers are threads with std sockets, so that the figures are those of the service.
+//! The peers are plain threads with std sockets, so the runtime's metrics count only the service.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -37,7 +37,7 @@ where
     let counts = served.clone();
     let accepts = task::spawn(async move {
         loop {
-            // An error of accept(2) affects one connection and does not end the service.
+            // An error of accept(2) does not end the service.
             let Ok((stream, _)) = listener.accept().await else { continue };
             counts.accepted.fetch_add(1, Ordering::Relaxed);
             let (service, counts) = (service(stream), counts.clone());
@@ -67,7 +67,7 @@ fn reset(stream: net::TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Sends a byte and waits for the answer. Returns the time.
+/// Sends a byte and waits for the answer. Returns the time taken.
 fn round_trip(mut stream: &net::TcpStream) -> Duration {
     let begin = Instant::now();
     stream.write_all(b"\n").unwrap();
@@ -83,7 +83,7 @@ fn is_clean(fds: usize, accepts: task::JoinHandle<()>) {
         (metrics.descriptors, metrics.waiters, metrics.tasks_alive) == (0, 0, 0)
     });
     rt::shutdown(Duration::from_secs(120)).unwrap();
-    eventually("no descriptor is left", || fd_count() == fds);
+    eventually("the number of open descriptors is as before", || fd_count() == fds);
 }
 
 fn count(counter: &AtomicUsize) -> usize {
@@ -108,8 +108,8 @@ async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
     }
 }
 
-/// Half of the clients are silent, half send a byte now and then. The deadline of a line ends both,
-/// and meanwhile a well-behaved client is served.
+/// Half of the clients are silent, half send a byte now and then. The read deadline for a line
+/// disconnects both kinds; until then a well-behaved client is served promptly.
 #[test]
 fn silent_clients_do_not_delay_others() {
     process("peers::silent_clients_do_not_delay_others", 90, 180, || {
@@ -119,7 +119,7 @@ fn silent_clients_do_not_delay_others() {
         let honest = connect(address);
         let mut alone: Vec<_> = (0..500).map(|_| round_trip(&honest)).collect();
         let (bytes, pages) = (live_bytes(), resident());
-        // The honest client is never silent for long: the deadline would end it too.
+        // The honest client sends a line before each connect, because the deadline applies to it too.
         let silent_client = |_| {
             round_trip(&honest);
             connect(address)
@@ -161,7 +161,7 @@ fn silent_clients_do_not_delay_others() {
         figure(
             "10",
             format_args!(
-                "{silent} silent ({sent} bytes trickled), {} round trips of an honest one: {}; alone: {}; \
+                "{silent} silent clients ({sent} bytes trickled), {} round trips of an honest client: {}; alone: {}; \
                  {each} B of heap and {:.1} KiB resident each",
                 among.len(),
                 spread(&mut among),
@@ -177,7 +177,7 @@ fn silent_clients_do_not_delay_others() {
     });
 }
 
-/// Clients that never read their answers: the write deadline ends each, and no data is buffered for
+/// The service disconnects clients that never read, by the write deadline, and buffers no data for
 /// them.
 #[test]
 fn clients_that_never_read_are_disconnected() {
@@ -218,7 +218,7 @@ fn clients_that_never_read_are_disconnected() {
         figure(
             "10",
             format_args!(
-                "zero window: {crowd} of {crowd} timed out, all {took:.1?} after the first came ({made:.1?} to come)"
+                "zero window: {crowd} of {crowd} timed out, all disconnected {took:.1?} after the first connect (connecting took {made:.1?})"
             ),
         );
         // A busy machine has many workers, and each has a black box.
@@ -228,7 +228,8 @@ fn clients_that_never_read_are_disconnected() {
     });
 }
 
-/// Crowds connect and close, a third with a byte, a third with a reset, with a backlog of 128.
+/// Clients connect in bursts to a listener with a backlog of 128. A third close at once, a third after
+/// one round trip, a third with a reset.
 #[test]
 fn connection_bursts_leak_nothing() {
     process("peers::connection_bursts_leak_nothing", 120, 300, || {
@@ -240,7 +241,8 @@ fn connection_bursts_leak_nothing() {
             .map(|thread| {
                 thread::spawn(move || {
                     for n in 0..storm / threads {
-                        // Many addresses, because a port is unavailable for a minute after a close.
+                        // Uses many destination addresses, because TIME_WAIT blocks reuse of a local port to
+                        // the same destination for up to 60 s.
                         let to = SocketAddr::from(([127, 0, thread as u8 + 1, (n % 200) as u8 + 1], address.port()));
                         let stream = connect(to);
                         match n % 3 {
@@ -265,7 +267,7 @@ fn connection_bursts_leak_nothing() {
         figure(
             "10",
             format_args!(
-                "storm: {storm} connections came and went in {took:.1?} ({:.0}/s), none lost, {stale} stale events dropped{}",
+                "burst: {storm} connections opened and closed in {took:.1?} ({:.0}/s), none lost, {stale} stale events dropped{}",
                 storm as f64 / took.as_secs_f64(),
                 if own { "" } else { " (loopback of the machine)" }
             ),
@@ -274,7 +276,7 @@ fn connection_bursts_leak_nothing() {
     });
 }
 
-/// One connection transfers as much as it can beside a thousand that send a request now and then.
+/// One connection transfers as much as it can while many others send a request now and then.
 #[test]
 fn greedy_connection_does_not_starve_others() {
     process("peers::greedy_connection_does_not_starve_others", 90, 180, || {
@@ -284,7 +286,7 @@ fn greedy_connection_does_not_starve_others() {
         let visit = |rounds: usize| -> Vec<Duration> {
             (0..rounds)
                 .map(|n| {
-                    // Requests are so rare that the runtime sleeps before every second one.
+                    // Pauses before every fourth request, so that the runtime goes to sleep.
                     if n % 4 == 0 {
                         thread::sleep(Duration::from_micros(100));
                     }
@@ -314,7 +316,7 @@ fn greedy_connection_does_not_starve_others() {
         figure(
             "10",
             format_args!(
-                "fairness: {quiet} quiet ones alone {}; beside one that takes {rate:.0} MB/s {}: p99 × {:.1}; \
+                "fairness: {quiet} quiet connections alone {}; beside a greedy connection that transfers {rate:.0} MB/s {}: p99 × {:.1}; \
                  beside one that a plain thread serves {}: × {:.1}",
                 spread(&mut alone),
                 spread(&mut beside),
@@ -323,16 +325,16 @@ fn greedy_connection_does_not_starve_others() {
                 c.as_secs_f64() / a.as_secs_f64()
             ),
         );
-        // On a busy machine, or one with too few CPUs for both ends, the plain thread delays others
-        // as much.
-        limit("p99 beside a greedy one", b, (a * 6).max(c * 2));
+        // On a busy machine, or one with too few CPUs for both ends, quiet connections are delayed as
+        // much beside the connection of the plain thread.
+        limit("p99 beside a greedy connection", b, (a * 6).max(c * 2));
         drop(crowd);
         is_clean(fds, accepts);
     });
 }
 
-/// Returns the time of `visit` while a connection to `address` writes and reads as fast as it can,
-/// and that connection's MB per second.
+/// Runs `visit` while a connection to `address` writes and reads as fast as it can. Returns the result
+/// of `visit`, and the rate of the connection in MB/s.
 fn beside_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
     let greedy = connect(address);
     let stop = Arc::new(AtomicBool::new(false));
@@ -369,7 +371,7 @@ fn note(kinds: &mut Kinds, what: &str, result: &io::Result<()>) {
     *kinds.entry(text).or_default() += 1;
 }
 
-/// Sends and receives until the peer has reset the connection.
+/// Sends and receives until the peer resets the connection.
 async fn until_reset(stream: TcpStream, random: u64) -> io::Result<()> {
     let chunk = vec![3; 1 + (random % 30_000) as usize];
     let send = async {
@@ -388,7 +390,7 @@ async fn until_reset(stream: TcpStream, random: u64) -> io::Result<()> {
     }
 }
 
-/// The peer of [`until_reset`]: a few bytes each way, a pause, a reset.
+/// Makes up to three reads or writes of up to 4 KiB, waits up to 100 µs, and resets the connection.
 fn spoil(mut stream: net::TcpStream, random: &mut Random) {
     let mut buf = [0; 4096];
     for _ in 0..random.below(4) {
@@ -404,8 +406,8 @@ fn spoil(mut stream: net::TcpStream, random: &mut Random) {
     reset(stream);
 }
 
-/// Half of the connections are accepted, half are dialled by this side. The other side resets each
-/// at a random moment.
+/// The service accepts half of the connections and dials the other half. The peers reset each at a
+/// random moment.
 #[test]
 fn resets_are_reported_as_resets() {
     process("peers::resets_are_reported_as_resets", 120, 600, || {
@@ -442,7 +444,8 @@ fn resets_are_reported_as_resets() {
         let dials = task::spawn(async move {
             let under_way = Arc::new(AtomicUsize::new(0));
             for n in 0..half as u64 {
-                // Fewer than the backlog: a dial to a full queue takes a second.
+                // Keeps fewer dials in progress than the backlog holds: a SYN dropped at a full queue is
+                // retransmitted only after a second.
                 becomes("the queue has room", || count(&under_way) < 16).await;
                 under_way.fetch_add(1, Ordering::Relaxed);
                 let (told, under_way) = (told.clone(), under_way.clone());

@@ -1,4 +1,4 @@
-//! Shared by the rows: sizes, figures, memory, percentiles, a random source, child processes and
+//! Helpers of all rows: sizes, figures, memory, percentiles, a random source, child processes and
 //! network namespaces.
 
 use std::alloc::{GlobalAlloc, Layout, System};

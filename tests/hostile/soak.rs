@@ -1,5 +1,5 @@
-//! Row 13: a mixed load with faults, in rounds. After each round everything is at rest, and nothing
-//! may have grown.
+//! Row 13 of the tables in docs/RELIABILITY.md: a mixed load with faults, in rounds. After each round
+//! everything is at rest, and nothing may have grown.
 //!
 //! `NETPOLL_SOAK` is the length in seconds; `NETPOLL_SEED` selects another run.
 
@@ -296,7 +296,7 @@ fn soak_grows_nothing() {
             "13",
             format_args!(
                 "{:.0} s in {number} rounds, {} threads: heap {:+.0} B, resident {:+.0} KiB, descriptors {:+} from the first quarter to the end \
-                 (slopes an hour: {heap:+.0} B, {pages:+.0} KiB, {descriptors:+.1}); {counts:?}",
+                 (growth per hour: {heap:+.0} B, {pages:+.0} KiB, {descriptors:+.1}); {counts:?}",
                 rests[rests.len() - 1].at,
                 rests[rests.len() - 1].threads,
                 steady[steady.len() - 1].heap - steady[0].heap,
