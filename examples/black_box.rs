@@ -1,6 +1,6 @@
 //! Uses the black box, the record of the workers' last events, to find the cause of a stall.
 //!
-//! An echo server serves some clients, until one of its tasks computes for 30 ms. All clients served by the same worker have to wait.
+//! An echo server and its clients share one worker. A task named `report` then computes for 30 ms without yielding, and all clients stall.
 //!
 //! ```text
 //! cargo run --release --example black_box                            prints the events around the stall
@@ -135,7 +135,7 @@ fn picture(shown: &BlackBox, begin: Duration, end: Duration) -> String {
     }
     let _ = writeln!(
         svg,
-        "<text x=\"{LEFT}\" y=\"{:.0}\">{:.1?} in all. Blue: turns with socket calls; grey: other turns; red: longer than 5 ms</text>\n</svg>",
+        "<text x=\"{LEFT}\" y=\"{:.0}\">{:.1?} in total. Blue: turns with socket calls; grey: other turns; red: longer than 5 ms</text>\n</svg>",
         height - 10.0,
         begin - end
     );

@@ -128,8 +128,9 @@ fn client_runs_under_any_executor() {
     run(server.stop()).unwrap();
 }
 
-/// Returns the TLS settings of a server with a certificate for localhost, and those of a client that trusts it, without ALPN.
-fn certificate() -> (Arc<ServerConfig>, ClientConfig) {
+/// Returns two TLS configurations: one for a server with a certificate for localhost and the ALPN protocols h2 and http/1.1, and one for a client
+/// that trusts the certificate and sets no ALPN protocols.
+fn tls_configs() -> (Arc<ServerConfig>, ClientConfig) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
     let mut roots = RootCertStore::empty();
@@ -143,7 +144,7 @@ fn certificate() -> (Arc<ServerConfig>, ClientConfig) {
 #[test]
 fn client_and_server_choose_http_version_by_alpn() {
     run(async {
-        let (config, trusting) = certificate();
+        let (config, trusting) = tls_configs();
         let acceptor = TlsAcceptor::from(config);
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();
@@ -188,20 +189,20 @@ fn tls_handshake_has_a_time_limit() {
         // A server that never answers.
         let listener = common::listener().await;
         let url: Uri = format!("https://localhost:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
-        let connector = Connector::new().tls(certificate().1).handshake_timeout(Duration::from_millis(20));
+        let connector = Connector::new().tls(tls_configs().1).handshake_timeout(Duration::from_millis(20));
         let error = connector.client::<Empty<Bytes>>().get(url).await.unwrap_err();
         assert!(error.is_connect() && chain(&error).contains("timeout"), "{}", chain(&error));
     });
 }
 
 #[test]
-fn client_refuses_addresses_it_cannot_connect_to() {
+fn client_reports_unsupported_urls_and_refused_connections() {
     run(async {
         let client = Connector::new().client::<Empty<Bytes>>();
         let error = client.get("https://localhost/".parse().unwrap()).await.unwrap_err();
         assert!(chain(&error).contains("https needs Connector::tls"), "{}", chain(&error));
         let error = client.get("ftp://localhost/".parse().unwrap()).await.unwrap_err();
-        assert!(chain(&error).contains("not an http or https address"), "{}", chain(&error));
+        assert!(chain(&error).contains("not an http or https URL"), "{}", chain(&error));
         let listener = common::listener().await;
         let refused = listener.local_addr().unwrap();
         listener.close().await.unwrap();

@@ -49,7 +49,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(90);
 
 /// A connector for hyper-util's client. It dials with a [`Dialer`], and with the feature `rustls` it
-/// makes TLS connections to `https` addresses.
+/// makes TLS connections for `https` URLs.
 ///
 /// [`client`](Connector::client) creates a client from it, and [`builder`](Connector::builder) gives
 /// access to the client's settings. The connector implements `tower_service::Service<Uri>`, so other
@@ -112,8 +112,8 @@ impl Connector {
         self
     }
 
-    /// Sets the TLS configuration for connections to `https` addresses. Without it, requests to such
-    /// addresses fail.
+    /// Sets the TLS configuration of connections for `https` URLs. Without it, requests for such URLs
+    /// fail.
     ///
     /// If `config` has no ALPN protocols, this sets `h2` and `http/1.1`.
     #[cfg(feature = "rustls")]
@@ -157,7 +157,7 @@ impl Connector {
         let is_tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err(invalid(format!("{uri}: not an http or https address"))),
+            _ => return Err(invalid(format!("{uri}: not an http or https URL"))),
         };
         let Some(host) = uri.host() else { return Err(invalid(format!("{uri}: no host"))) };
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });

@@ -30,7 +30,7 @@ pub(crate) enum Call {
     SpliceFrom,
     /// splice(2) into the socket.
     SpliceTo,
-    /// sendfile(2) to the socket.
+    /// sendfile(2) to the socket (Linux only).
     SendFile,
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn destination(address: SocketAddr) -> Script {
 }
 
 impl Script {
-    /// Adds the result of one more `call`.
+    /// Appends `outcome` to the queue of `call`.
     pub(crate) fn then(&self, call: Call, outcome: Outcome) -> &Script {
         locked(&self.0).outcomes.entry(call).or_default().push_back(outcome);
         self
@@ -132,8 +132,8 @@ pub(super) fn accept4(fd: BorrowedFd<'_>) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), Call::Accept4))
 }
 
-/// Returns the scripted error of `call`. If there is none, the real call is made.
-#[allow(dead_code, reason = "only Linux has such calls")]
+/// Returns the scripted error of `call`, or `Ok` if the caller must make the real call.
+#[allow(dead_code, reason = "only the Linux code consults it")]
 pub(super) fn fail(fd: BorrowedFd<'_>, call: Call) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), call))
 }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_descriptor_follows_its_script_in_order() {
+    fn script_applies_in_order_to_its_descriptor_only() {
         let listeners: Vec<_> = (0..2)
             .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
             .inspect(|listener| listener.set_nonblocking(true).unwrap())

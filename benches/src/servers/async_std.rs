@@ -8,7 +8,7 @@ use async_std::task;
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns the errors of binding and accepting.
+/// Returns `Unsupported` for [`Mode::Readable`], and an error if binding or accepting fails.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     if options.mode == Mode::Readable {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "async-std cannot wait without a buffer"));

@@ -38,7 +38,7 @@ struct Loop {
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns the errors of the set-up and of epoll_wait(2).
+/// Returns an error if the set-up or epoll_wait(2) fails.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;

@@ -192,7 +192,7 @@ pub const RUNTIMES: &[&str] = &[
 /// Serves with the runtime of that name until the process ends.
 ///
 /// # Errors
-/// Returns an error for a runtime that this build does not have, and the errors of binding and accepting.
+/// Returns `InvalidInput` if this build does not have the runtime, and an error if the server cannot start or accepting fails.
 pub fn serve(runtime: &str, options: &'static Options) -> io::Result<()> {
     match runtime {
         "bare" => bare::serve(options),

@@ -8,7 +8,7 @@ use std::io;
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns an error if the kernel has no io_uring, and the errors of binding and accepting.
+/// Returns an error if the kernel has no io_uring, or if binding or accepting fails.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let first = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = first.local_addr()?;

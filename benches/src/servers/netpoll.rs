@@ -9,12 +9,12 @@ use std::time::Instant;
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns the errors of configuring the runtime, binding and accepting.
+/// Returns an error if configuring the runtime, binding or accepting fails.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     rt::Builder::new().workers(options.workers).start()?;
     if options.hogs > 0 {
-        // With hogs, the listener is a task like them and competes for a worker. The future of `block_on` would have a
-        // thread on which no tasks run.
+        // With hogs, the listener is a task like them and competes for a worker. A future passed to `block_on` would run on
+        // the calling thread, where no task competes with it.
         return task::block_on(task::spawn(listen(options)));
     }
     task::block_on(listen(options))

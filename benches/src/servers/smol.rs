@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns the errors of binding and accepting.
+/// Returns an error if binding or accepting fails.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     smol::block_on(listen(options))
 }

@@ -19,7 +19,7 @@ pub enum Flavour {
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns the errors of binding and accepting.
+/// Returns an error if building the runtime, binding or accepting fails.
 pub fn serve(options: &'static Options, flavour: Flavour) -> io::Result<()> {
     let mut builder = match flavour {
         Flavour::Multi => Builder::new_multi_thread(),

@@ -28,7 +28,8 @@ pub(crate) fn packet_info_v4(local: Ipv4Addr, _interface: u32) -> PacketInfoV4 {
     libc::in_addr { s_addr: u32::from(local).to_be() }
 }
 
-/// Returns the local address and the destination of a received datagram, which are equal.
+/// Returns the local address, the destination and the interface of a received datagram. FreeBSD reports
+/// only the destination, so the first two are equal and the interface is `None`.
 pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Option<u32>) {
     let address = Ipv4Addr::from(u32::from_be(info.s_addr));
     (address, address, None)
@@ -41,8 +42,9 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
     Ok((0, uid, gid))
 }
 
-/// Calls FreeBSD's sendfile(2) for `most` bytes of `file` from `offset`. Returns the result and the
-/// number of bytes sent, which may be more than zero even if the result is an error.
+/// Calls FreeBSD's sendfile(2) for at most `most` bytes of `file` from `offset`. Returns the result and
+/// the number of bytes sent, which may be more than zero even if the result is an error. `most` must
+/// not be 0, which means the rest of the file.
 pub(crate) fn sendfile(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: off_t, most: usize) -> (io::Result<()>, u64) {
     let mut sent: off_t = 0;
     // SAFETY: `sent` is valid for writes during the call; null means neither header nor trailer.

@@ -67,7 +67,7 @@ pub trait StreamExt: Stream {
         Ours::step_by(self, step)
     }
 
-    /// Returns a stream of these items, followed by those of `other`.
+    /// Returns a stream of the items of this stream, followed by those of `other`.
     fn chain<U>(self, other: U) -> Chain<Self, U>
     where
         Self: Sized,
@@ -119,7 +119,7 @@ pub trait StreamExt: Stream {
         Ours::delay(self, duration)
     }
 
-    /// Returns a stream of the results of `f`.
+    /// Calls `f` with each item and returns a stream of the results.
     fn map<B, F>(self, f: F) -> Map<Self, F>
     where
         Self: Sized,
@@ -137,7 +137,7 @@ pub trait StreamExt: Stream {
         Ours::inspect(self, f)
     }
 
-    /// Returns the last item.
+    /// Returns the last item, or `None` if the stream is empty.
     fn last(self) -> LastFuture<Self>
     where
         Self: Sized,
@@ -183,7 +183,7 @@ pub trait StreamExt: Stream {
         Flatten::new(self)
     }
 
-    /// Returns a stream of the values for which `f` returns `Some`.
+    /// Calls `f` with each item and returns a stream of the values inside the `Some` results.
     fn filter_map<B, F>(self, f: F) -> FilterMap<Self, F>
     where
         Self: Sized,
@@ -192,7 +192,7 @@ pub trait StreamExt: Stream {
         Ours::filter_map(self, f)
     }
 
-    /// Returns the first item with the smallest key.
+    /// Returns the first item with the smallest key, or `None` if the stream is empty.
     fn min_by_key<B, F>(self, key: F) -> BestByKeyFuture<Self, F, B>
     where
         Self: Sized,
@@ -202,7 +202,7 @@ pub trait StreamExt: Stream {
         Ours::min_by_key(self, key)
     }
 
-    /// Returns an item with the largest key.
+    /// Returns the last item with the largest key, or `None` if the stream is empty.
     fn max_by_key<B, F>(self, key: F) -> BestByKeyFuture<Self, F, B>
     where
         Self: Sized,
@@ -212,7 +212,7 @@ pub trait StreamExt: Stream {
         Ours::max_by_key(self, key)
     }
 
-    /// Returns the smallest item by `compare`.
+    /// Returns the smallest item by `compare`, or `None` if the stream is empty.
     fn min_by<F>(self, compare: F) -> BestFuture<Self, F>
     where
         Self: Sized,
@@ -221,7 +221,7 @@ pub trait StreamExt: Stream {
         Ours::min_by(self, compare)
     }
 
-    /// Returns the largest item.
+    /// Returns the largest item, or `None` if the stream is empty.
     fn max(self) -> BestFuture<Self, Natural<Self::Item>>
     where
         Self: Sized,
@@ -230,7 +230,7 @@ pub trait StreamExt: Stream {
         Ours::max(self)
     }
 
-    /// Returns the smallest item.
+    /// Returns the smallest item, or `None` if the stream is empty.
     fn min(self) -> BestFuture<Self, Natural<Self::Item>>
     where
         Self: Sized,
@@ -239,7 +239,7 @@ pub trait StreamExt: Stream {
         Ours::min(self)
     }
 
-    /// Returns the largest item by `compare`.
+    /// Returns the largest item by `compare`, or `None` if the stream is empty.
     fn max_by<F>(self, compare: F) -> BestFuture<Self, F>
     where
         Self: Sized,
@@ -248,7 +248,7 @@ pub trait StreamExt: Stream {
         Ours::max_by(self, compare)
     }
 
-    /// Returns the item with index `n`, counted from 0.
+    /// Returns the item with index `n`, counted from 0, or `None` if the stream is shorter.
     fn nth(&mut self, n: usize) -> NthFuture<'_, Self>
     where
         Self: Unpin + Sized,
@@ -265,7 +265,7 @@ pub trait StreamExt: Stream {
         Ours::all(self, f)
     }
 
-    /// Returns the first item for which `predicate` is true.
+    /// Returns the first item for which `predicate` is true, or `None` if there is none.
     fn find<P>(&mut self, predicate: P) -> FindFuture<'_, Self, P>
     where
         Self: Unpin + Sized,
@@ -274,7 +274,7 @@ pub trait StreamExt: Stream {
         Ours::find(self, predicate)
     }
 
-    /// Returns the first result of `f` that is `Some`.
+    /// Calls `f` with each item and returns the first result that is `Some`, or `None` if there is none.
     fn find_map<F, B>(&mut self, f: F) -> FindMapFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -327,7 +327,7 @@ pub trait StreamExt: Stream {
         self
     }
 
-    /// Returns a stream of the results of `f`, which is called with a mutable state and each item. The stream ends at the first `None`.
+    /// Calls `f` with a mutable state and each item. Returns a stream of the values inside the `Some` results, which ends at the first `None`.
     fn scan<St, B, F>(self, initial_state: St, f: F) -> Scan<Self, St, F>
     where
         Self: Sized,
@@ -336,7 +336,7 @@ pub trait StreamExt: Stream {
         Ours::scan(self, initial_state, f)
     }
 
-    /// Returns a stream of the items from the first one for which `predicate` is false.
+    /// Skips items while `predicate` is true, and returns a stream of the rest.
     fn skip_while<P>(self, predicate: P) -> SkipWhile<Self, P>
     where
         Self: Sized,
@@ -353,7 +353,7 @@ pub trait StreamExt: Stream {
         Ours::skip(self, n)
     }
 
-    /// Returns a stream of the items that yields an error whenever no item arrives within `duration`.
+    /// Returns a stream that yields each item as `Ok`, and an `Err` whenever no item arrives within `duration`.
     #[cfg(feature = "unstable")]
     fn timeout(self, duration: Duration) -> Timeout<Self>
     where
@@ -380,7 +380,7 @@ pub trait StreamExt: Stream {
         Ours::try_for_each(self, f)
     }
 
-    /// Returns a stream of pairs of an item of this stream and an item of `other`.
+    /// Returns a stream of pairs of an item of this stream and an item of `other`. It ends with the shorter of the two.
     fn zip<U>(self, other: U) -> Zip<Self, U>
     where
         Self: Sized,
@@ -431,7 +431,7 @@ pub trait StreamExt: Stream {
         Ours::partial_cmp(self, other)
     }
 
-    /// Returns the index of the first item for which `predicate` is true.
+    /// Returns the index of the first item for which `predicate` is true, or `None` if there is none.
     fn position<P>(&mut self, predicate: P) -> PositionFuture<'_, Self, P>
     where
         Self: Unpin + Sized,
