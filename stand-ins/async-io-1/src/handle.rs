@@ -29,7 +29,7 @@ impl<T: AsRawFd> Async<T> {
 #[allow(unsafe_code)]
 fn borrow(io: &impl AsRawFd) -> BorrowedFd<'static> {
     // SAFETY: the number is used for fcntl(2) here, and then for epoll_ctl(2) while `io` is in the same `Async`. `io` keeps it open, unless
-    // safe code closes or replaces it through `get_mut`, which async-io 1 permits and its documentation warns of. Then these calls fail or
+    // safe code closes or replaces it through `get_mut`, which async-io 1 permits but warns against. In that case these calls fail or
     // affect another open file; no memory depends on the number.
     unsafe { BorrowedFd::borrow_raw(io.as_raw_fd()) }
 }
@@ -41,13 +41,13 @@ impl<T> Async<T> {
         &mut self.io
     }
 
-    /// Works like [`read_with`](Async::read_with), but passes a mutable reference to `op`.
+    /// Works like [`read_with`](Async::read_with), but passes `op` a mutable reference.
     pub async fn read_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
         let (Async { fd, io }, mut op) = (self, op);
         std::future::poll_fn(|cx| fd.poll_read_with(cx, |_| op(io))).await
     }
 
-    /// Works like [`write_with`](Async::write_with), but passes a mutable reference to `op`.
+    /// Works like [`write_with`](Async::write_with), but passes `op` a mutable reference.
     pub async fn write_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
         let (Async { fd, io }, mut op) = (self, op);
         std::future::poll_fn(|cx| fd.poll_write_with(cx, |_| op(io))).await

@@ -1,6 +1,6 @@
 //! A stand-in for async-io 1 over netpoll. Crates that depend on async-io 1 wait on netpoll's poller and timers, unchanged.
 //!
-//! The package has async-io's name, so that `[patch.crates-io]` can replace async-io with it. README.md of this package shows the entry.
+//! The package has async-io's name, so that `[patch.crates-io]` can replace async-io with it. README.md of this package shows how.
 //! It shares most source files with the stand-in for async-io 2. In version 1 a handle needs only `AsRawFd`, mutable access is safe, and
 //! futures-io's traits are implemented for every type that implements std's `Read` or `Write`.
 #![deny(unsafe_code)]

@@ -63,23 +63,25 @@ impl<T> Async<T> {
         WritableOwned::new(self)
     }
 
-    /// Polls for readability. If the handle is not readable, wakes the task when it is. Any number of tasks may wait this way.
+    /// Returns `Ready` if the handle is readable. If it is not, returns `Pending` and wakes the task when it becomes readable. Any number
+    /// of tasks may wait this way.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_readable(cx).map_ok(drop)
     }
 
-    /// Polls for writability. If the handle is not writable, wakes the task when it is. Any number of tasks may wait this way.
+    /// Returns `Ready` if the handle is writable. If it is not, returns `Pending` and wakes the task when it becomes writable. Any number
+    /// of tasks may wait this way.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_writable(cx).map_ok(drop)
     }
 
-    /// Calls `op` until it returns a result other than `WouldBlock`. Waits for readability between the calls.
+    /// Calls `op` until its result is not a `WouldBlock` error, and returns that result. Waits for readability between the calls.
     pub async fn read_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.read_with(|_| op(&self.io)).await
     }
 
-    /// Calls `op` until it returns a result other than `WouldBlock`. Waits for writability between the calls.
+    /// Calls `op` until its result is not a `WouldBlock` error, and returns that result. Waits for writability between the calls.
     pub async fn write_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.write_with(|_| op(&self.io)).await

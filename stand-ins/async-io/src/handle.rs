@@ -43,7 +43,7 @@ impl<T> Async<T> {
         &mut self.io
     }
 
-    /// Works like [`read_with`](Async::read_with), but passes a mutable reference to `op`.
+    /// Works like [`read_with`](Async::read_with), but passes `op` a mutable reference.
     ///
     /// # Safety
     /// `op` must not close or replace the descriptor.
@@ -53,7 +53,7 @@ impl<T> Async<T> {
         std::future::poll_fn(|cx| fd.poll_read_with(cx, |_| op(io))).await
     }
 
-    /// Works like [`write_with`](Async::write_with), but passes a mutable reference to `op`.
+    /// Works like [`write_with`](Async::write_with), but passes `op` a mutable reference.
     ///
     /// # Safety
     /// `op` must not close or replace the descriptor.

@@ -15,7 +15,7 @@ use crate::Async;
 /// The error of connect(2) on a non-blocking socket while the handshake is in progress.
 const EINPROGRESS: i32 = 115;
 
-/// Connects a stream socket: calls connect(2), waits until the socket is writable, and returns its pending error, if any.
+/// Connects a stream socket: calls connect(2), waits until the socket is writable, and fails with the socket's pending error, if any.
 async fn connect<T>(domain: Domain, protocol: Option<Protocol>, addr: &SockAddr) -> io::Result<Async<T>>
 where
     T: AsFd + AsRawFd + From<Socket>,
@@ -62,7 +62,7 @@ impl Async<TcpStream> {
     pub async fn connect<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<TcpStream>> {
         let addr = addr.into();
         let stream: Self = connect(Domain::for_address(addr), Some(Protocol::TCP), &addr.into()).await?;
-        // A socket that has neither an error nor a peer is not connected.
+        // If the socket has no pending error but is not connected, this returns `NotConnected`.
         stream.get_ref().peer_addr()?;
         Ok(stream)
     }
@@ -137,7 +137,7 @@ impl Async<UnixStream> {
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixStream>> {
         let addr = SockAddr::unix(path)?;
         let stream: Self = connect(Domain::UNIX, None, &addr).await?;
-        // After EAGAIN, which means that the listener's queue is full, the socket is not connected.
+        // If connect(2) returned EAGAIN because the listener's queue is full, the socket is not connected, and this returns an error.
         stream.get_ref().peer_addr()?;
         Ok(stream)
     }

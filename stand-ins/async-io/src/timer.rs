@@ -38,7 +38,7 @@ impl Timer {
         Timer::interval_at(instant, Duration::MAX)
     }
 
-    /// Creates a timer that fires every `period`, for the first time after one `period`.
+    /// Creates a timer that fires every `period`, for the first time after one `period`, or never if that time cannot be represented.
     pub fn interval(period: Duration) -> Timer {
         let start = Instant::now().checked_add(period);
         start.map_or_else(Timer::never, |start| Timer::interval_at(start, period))
@@ -49,12 +49,13 @@ impl Timer {
         Timer { sleep: Sleep::until(start), when: Some(start), period, waker: None }
     }
 
-    /// Returns whether the timer will fire. False if it was cleared, has fired for the last time, or never fires.
+    /// Returns whether the timer is set to fire. Returns false after [`clear`](Timer::clear), after the last firing, and for a timer that
+    /// was created to never fire.
     pub fn will_fire(&self) -> bool {
         self.when.is_some()
     }
 
-    /// Sets the timer to fire once, after `duration`.
+    /// Sets the timer to fire once, after `duration`, or clears it if that time cannot be represented.
     pub fn set_after(&mut self, duration: Duration) {
         match Instant::now().checked_add(duration) {
             Some(when) => self.set_at(when),
@@ -67,7 +68,7 @@ impl Timer {
         self.set_interval_at(instant, Duration::MAX);
     }
 
-    /// Sets the timer to fire every `period`, for the first time after one `period`.
+    /// Sets the timer to fire every `period`, for the first time after one `period`, or clears it if that time cannot be represented.
     pub fn set_interval(&mut self, period: Duration) {
         match Instant::now().checked_add(period) {
             Some(start) => self.set_interval_at(start, period),
@@ -88,7 +89,7 @@ impl Timer {
         self.sleep = Sleep::never();
     }
 
-    /// Ensures that the waiting task is woken at the new time.
+    /// Registers the waker of the last pending poll, if any, for the new time.
     fn rearm(&mut self) {
         let Some(waker) = self.waker.take() else { return };
         if Pin::new(&mut self.sleep).poll(&mut Context::from_waker(&waker)).is_ready() {

@@ -63,8 +63,8 @@ fn write_begins_at_the_position_despite_read_ahead() {
         let path = folder.file("data");
         fs::write(&path, b"0123456789").await?;
         let mut file = OpenOptions::new().read(true).write(true).open(&path).await?;
-        // The next read gets the bytes of a read that was dropped. If a blocking thread completes the read before the first poll returns,
-        // the poll returns the bytes, and the test starts again.
+        // If a read future is dropped, the next read gets its bytes. If a blocking thread completes the read before the first poll
+        // returns, that poll returns the bytes, and the test tries again.
         let mut large = [0; 8];
         loop {
             let mut read = std::pin::pin!(file.read(&mut large));

@@ -36,7 +36,8 @@ pub trait ReadExt: Read {
         OurReadExt::read_to_end(self, buf)
     }
 
-    /// Reads until the end of the stream, appends the bytes, which must be UTF-8, to `buf` and returns their number.
+    /// Reads until the end of the stream, appends the text to `buf` and returns the number of bytes read. Fails with `InvalidData` if the
+    /// bytes are not UTF-8.
     fn read_to_string<'a>(&'a mut self, buf: &'a mut String) -> ReadToStringFuture<'a, Self>
     where
         Self: Unpin,
@@ -52,7 +53,7 @@ pub trait ReadExt: Read {
         OurReadExt::read_exact(self, buf)
     }
 
-    /// Returns a reader that reaches its end after at most `limit` bytes.
+    /// Returns a reader that reads at most `limit` bytes from this reader and then reports end of stream.
     fn take(self, limit: u64) -> Take<Self>
     where
         Self: Sized,
@@ -134,7 +135,8 @@ impl<T: Write + ?Sized> WriteExt for T {}
 
 /// Extension methods for buffered readers. See netpoll's [`BufReadExt`](netpoll::io::BufReadExt) for details.
 pub trait BufReadExt: BufRead {
-    /// Reads up to and including the next `byte`, or to the end of the stream. Appends the bytes to `buf` and returns their number.
+    /// Reads up to and including the next `byte`, or to the end of the stream. Appends the bytes to `buf` and returns their number; 0 means
+    /// end of stream.
     fn read_until<'a>(&'a mut self, byte: u8, buf: &'a mut Vec<u8>) -> ReadUntilFuture<'a, Self>
     where
         Self: Unpin,
@@ -142,7 +144,7 @@ pub trait BufReadExt: BufRead {
         OurBufReadExt::read_until(self, byte, buf)
     }
 
-    /// Reads the next line, appends it with its line terminator to `buf` and returns its length in bytes.
+    /// Reads the next line, appends it with its line terminator to `buf` and returns the number of bytes read; 0 means end of stream.
     fn read_line<'a>(&'a mut self, buf: &'a mut String) -> ReadLineFuture<'a, Self>
     where
         Self: Unpin,

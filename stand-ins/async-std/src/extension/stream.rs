@@ -41,7 +41,7 @@ pub trait StreamExt: Stream {
         Ours::take(self, n)
     }
 
-    /// Returns a stream of the items before the first one for which `predicate` is false.
+    /// Returns a stream that yields items while `predicate` is true, and then ends.
     fn take_while<P>(self, predicate: P) -> TakeWhile<Self, P>
     where
         Self: Sized,
@@ -212,7 +212,7 @@ pub trait StreamExt: Stream {
         Ours::max_by_key(self, key)
     }
 
-    /// Returns the smallest item by `compare`, or `None` if the stream is empty.
+    /// Returns the smallest item according to `compare`, or `None` if the stream is empty.
     fn min_by<F>(self, compare: F) -> BestFuture<Self, F>
     where
         Self: Sized,
@@ -239,7 +239,7 @@ pub trait StreamExt: Stream {
         Ours::min(self)
     }
 
-    /// Returns the largest item by `compare`, or `None` if the stream is empty.
+    /// Returns the largest item according to `compare`, or `None` if the stream is empty.
     fn max_by<F>(self, compare: F) -> BestFuture<Self, F>
     where
         Self: Sized,
@@ -256,7 +256,7 @@ pub trait StreamExt: Stream {
         Ours::nth(self, n)
     }
 
-    /// Returns whether `f` is true for all items.
+    /// Returns whether `f` is true for all items. For an empty stream, returns true.
     fn all<F>(&mut self, f: F) -> AllFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -265,7 +265,7 @@ pub trait StreamExt: Stream {
         Ours::all(self, f)
     }
 
-    /// Returns the first item for which `predicate` is true, or `None` if there is none.
+    /// Returns the first item for which `predicate` is true, or `None` if there is no such item.
     fn find<P>(&mut self, predicate: P) -> FindFuture<'_, Self, P>
     where
         Self: Unpin + Sized,
@@ -274,7 +274,7 @@ pub trait StreamExt: Stream {
         Ours::find(self, predicate)
     }
 
-    /// Calls `f` with each item and returns the first result that is `Some`, or `None` if there is none.
+    /// Calls `f` with each item and returns the first result that is `Some`, or `None` if all results are `None`.
     fn find_map<F, B>(&mut self, f: F) -> FindMapFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -312,7 +312,7 @@ pub trait StreamExt: Stream {
         Ours::for_each(self, f)
     }
 
-    /// Returns whether `f` is true for at least one item.
+    /// Returns whether `f` is true for at least one item. For an empty stream, returns false.
     fn any<F>(&mut self, f: F) -> AnyFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -327,7 +327,8 @@ pub trait StreamExt: Stream {
         self
     }
 
-    /// Calls `f` with a mutable state and each item. Returns a stream of the values inside the `Some` results, which ends at the first `None`.
+    /// Calls `f` with a mutable state and each item. Returns a stream of the values inside the `Some` results. The stream ends when `f`
+    /// returns `None`.
     fn scan<St, B, F>(self, initial_state: St, f: F) -> Scan<Self, St, F>
     where
         Self: Sized,
@@ -371,7 +372,7 @@ pub trait StreamExt: Stream {
         Ours::try_fold(self, init, f)
     }
 
-    /// Calls `f` with each item, stops at the first error of `f` and returns it.
+    /// Calls `f` with each item. Stops at the first error of `f` and returns it, or returns `Ok(())` after the last item.
     fn try_for_each<F, E>(&mut self, f: F) -> TryForEachFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -431,7 +432,7 @@ pub trait StreamExt: Stream {
         Ours::partial_cmp(self, other)
     }
 
-    /// Returns the index of the first item for which `predicate` is true, or `None` if there is none.
+    /// Returns the index of the first item for which `predicate` is true, or `None` if there is no such item.
     fn position<P>(&mut self, predicate: P) -> PositionFuture<'_, Self, P>
     where
         Self: Unpin + Sized,
@@ -459,7 +460,7 @@ pub trait StreamExt: Stream {
         Ours::count(self)
     }
 
-    /// Returns whether the streams differ in an item or in length.
+    /// Returns whether the streams differ in length or in at least one item.
     fn ne<S>(self, other: S) -> CompareFuture<Self, S, bool>
     where
         Self: Sized,

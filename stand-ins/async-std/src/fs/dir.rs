@@ -66,13 +66,13 @@ pub async fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
     Ok(ReadDir { idle: Some(inner), step: None })
 }
 
-/// The result of a step: the iterator over the remaining entries, and the entry that was read.
+/// The result of reading one entry: the iterator over the remaining entries, and the entry, or `None` at the end of the directory.
 type Step = (fs::ReadDir, Option<io::Result<fs::DirEntry>>);
 
 /// The stream that [`read_dir`] returns.
 #[derive(Debug)]
 pub struct ReadDir {
-    /// `None` while a step is in progress.
+    /// The iterator; `None` while `step` uses it on another thread.
     idle: Option<fs::ReadDir>,
     step: Option<JoinHandle<Step>>,
 }
@@ -125,7 +125,8 @@ impl DirEntry {
     /// Returns the file type, without following a symbolic link.
     ///
     /// # Errors
-    /// Returns the OS error. Most filesystems return the type with the name; then no call is made and no error occurs.
+    /// Returns the OS error. Most filesystems return the type together with the name; in that case no system call is made and no error
+    /// occurs.
     pub async fn file_type(&self) -> io::Result<FileType> {
         let entry = self.0.clone();
         spawn_blocking(move || entry.file_type()).await

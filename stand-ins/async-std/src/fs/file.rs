@@ -37,8 +37,8 @@ const CALL_MAX: usize = 1 << 20;
 /// An open file. Clones share the position.
 ///
 /// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are buffered. [`flush`] waits until they
-/// are written to the kernel. If that fails, `flush` or the next write returns the error. Dropping a `File` also waits until the bytes
-/// are written, but ignores the error.
+/// are passed to write(2). If write(2) fails, `flush` or the next write returns the error. Dropping a `File` also waits until the bytes
+/// are written, but ignores an error.
 ///
 /// [`flush`]: crate::io::prelude::WriteExt::flush
 #[derive(Clone)]
@@ -59,7 +59,7 @@ struct State {
     /// After a read, the bytes read, of which the first `taken` were returned. During a write, the bytes to write.
     buffer: Vec<u8>,
     taken: usize,
-    /// The result of a read that no `poll_read` has returned yet.
+    /// The result of the last read, until a `poll_read` returns it.
     read: Option<io::Result<()>>,
     write_error: Option<io::Error>,
     waiting: Vec<Waker>,
@@ -75,7 +75,7 @@ enum Call {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A read of at most this many bytes.
+    /// A read of at most the given number of bytes.
     Read(usize),
     Write,
 }
@@ -102,7 +102,7 @@ impl Shared {
             return Poll::Ready(state);
         }
         drop(state);
-        // Cloned and dropped outside the lock, because a waker is foreign code.
+        // The waker is cloned and dropped outside the lock, because both may run foreign code.
         let mut waker = Some(cx.waker().clone());
         let mut state = self.lock();
         if busy(&state) {
@@ -114,7 +114,7 @@ impl Shared {
         }
         drop(state);
         drop(waker);
-        // No waker was registered, so the task must be polled again.
+        // The state changed before the waker was registered, so the task must be polled again.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -18,7 +18,7 @@ pub use dir::{DirBuilder, DirEntry, ReadDir, read_dir};
 pub use file::File;
 pub use open_options::OpenOptions;
 
-/// Runs `call` for `path`. The text of an error is "could not", followed by `what` and the path.
+/// Runs `call` with `path` on a blocking thread. The text of an error is "could not", followed by `what` and the path.
 async fn at<T, F>(path: PathBuf, what: &'static str, call: F) -> io::Result<T>
 where
     F: FnOnce(&std::path::Path) -> io::Result<T> + Send + 'static,
@@ -27,7 +27,7 @@ where
     spawn_blocking(move || with_context(call(path.as_std()), || format!("could not {what} `{}`", path.display()))).await
 }
 
-/// Runs `call` for two paths. The text of an error is "could not", followed by `what`, `from`, "to" and `to`.
+/// Runs `call` with both paths on a blocking thread. The text of an error is "could not", followed by `what`, `from`, "to" and `to`.
 async fn between<T, F>(from: PathBuf, to: PathBuf, what: &'static str, call: F) -> io::Result<T>
 where
     F: FnOnce(&std::path::Path, &std::path::Path) -> io::Result<T> + Send + 'static,

@@ -35,7 +35,7 @@ impl PathBuf {
         self.inner.push(path.as_ref().as_std());
     }
 
-    /// Removes the last component. Returns false if the path has no parent.
+    /// Removes the last component and returns true, or returns false if the path has no parent.
     pub fn pop(&mut self) -> bool {
         self.inner.pop()
     }
@@ -45,7 +45,7 @@ impl PathBuf {
         self.inner.set_file_name(file_name);
     }
 
-    /// Replaces, adds or removes the extension. Returns false if the path has no file name.
+    /// Replaces, adds or removes the extension and returns true, or returns false if the path has no file name.
     pub fn set_extension<S: AsRef<OsStr>>(&mut self, extension: S) -> bool {
         self.inner.set_extension(extension)
     }

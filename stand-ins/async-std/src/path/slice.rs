@@ -22,7 +22,7 @@ impl fmt::Debug for Path {
 }
 
 impl Path {
-    /// Returns a string as a path, without copying it.
+    /// Wraps a string as a path, without copying it.
     pub fn new<S: AsRef<OsStr> + ?Sized>(s: &S) -> &Path {
         Path::wrap(path::Path::new(s))
     }
@@ -120,12 +120,12 @@ impl Path {
         self.inner.ends_with(child.as_ref().as_std())
     }
 
-    /// Returns the file name without its extension.
+    /// Returns the file name without its extension, or `None` if the path has no file name.
     pub fn file_stem(&self) -> Option<&OsStr> {
         self.inner.file_stem()
     }
 
-    /// Returns the extension of the file name.
+    /// Returns the extension of the file name, or `None` if the file name has no extension.
     pub fn extension(&self) -> Option<&OsStr> {
         self.inner.extension()
     }
@@ -205,17 +205,17 @@ impl Path {
         fs::read_dir(self).await
     }
 
-    /// Returns whether the file exists and its metadata can be read.
+    /// Returns whether the file exists. Returns false if its metadata cannot be read.
     pub async fn exists(&self) -> bool {
         fs::metadata(self).await.is_ok()
     }
 
-    /// Returns whether the path refers to a regular file.
+    /// Returns whether the path refers to a regular file. Returns false if its metadata cannot be read.
     pub async fn is_file(&self) -> bool {
         fs::metadata(self).await.is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// Returns whether the path refers to a directory.
+    /// Returns whether the path refers to a directory. Returns false if its metadata cannot be read.
     pub async fn is_dir(&self) -> bool {
         fs::metadata(self).await.is_ok_and(|metadata| metadata.is_dir())
     }

@@ -10,10 +10,10 @@ use super::{FromIter, Once, Pending, Stream};
 
 /// A stream that yields items from both ends.
 pub trait DoubleEndedStream: Stream {
-    /// Attempts to return the last remaining item, as `poll_next` does for the first.
+    /// Works like `poll_next`, but attempts to return the last remaining item instead of the first.
     fn poll_next_back(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 
-    /// Returns the last remaining item.
+    /// Returns the last remaining item, or `None` if no items remain.
     fn next_back(&mut self) -> impl Future<Output = Option<Self::Item>> + Unpin
     where
         Self: Unpin,
@@ -21,7 +21,7 @@ pub trait DoubleEndedStream: Stream {
         poll_fn(|cx| Pin::new(&mut *self).poll_next_back(cx))
     }
 
-    /// Returns the item with index `n`, counted from 0 at the back.
+    /// Returns the item with index `n`, counted from 0 at the back, or `None` if the stream is shorter.
     fn nth_back(&mut self, n: usize) -> impl Future<Output = Option<Self::Item>> + Unpin
     where
         Self: Unpin + Sized,
@@ -37,7 +37,7 @@ pub trait DoubleEndedStream: Stream {
         })
     }
 
-    /// Returns the last item for which `predicate` is true.
+    /// Returns the last item for which `predicate` is true, or `None` if there is no such item.
     fn rfind<P>(&mut self, predicate: P) -> impl Future<Output = Option<Self::Item>>
     where
         Self: Unpin + Sized,
