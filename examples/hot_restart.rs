@@ -41,7 +41,7 @@ async fn run(addr: &str) -> io::Result<()> {
         Some(listener) => listener,
         None => TcpListener::bind(addr).await?,
     };
-    // A second handle of the socket, for the successor.
+    // This duplicate of the descriptor is passed to the successor.
     let handle = listener.as_fd().try_clone_to_owned()?;
     let terminated = signal::termination()?;
     println!("listening on {}, process {}", listener.local_addr()?, std::process::id());

@@ -92,7 +92,8 @@ async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
 /// The words of a command.
 type Words<'a> = Vec<&'a [u8]>;
 
-/// Returns the words of the first command and its length, or `None` if the command is incomplete.
+/// Returns the words of the first command and its length in bytes, or `None` if the command is incomplete. The error is the text for a
+/// malformed command.
 fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
     let Some((first, mut at)) = line(bytes, 0) else { return Ok(None) };
     let Some(count) = first.strip_prefix(b"*") else {
@@ -117,7 +118,7 @@ fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
     Ok(Some((words, at)))
 }
 
-/// Returns the line at `from` without its line terminator, and the index after the terminator.
+/// Returns the line at `from` without its line terminator, and the index after the terminator, or `None` if the line is incomplete.
 fn line(bytes: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let end = from + bytes[from..].iter().position(|byte| *byte == b'\n')?;
     let line = &bytes[from..end];

@@ -165,7 +165,7 @@ fn client_and_server_choose_http_version_by_alpn() {
                 let client = Connector::new().tls(config).client::<Empty<Bytes>>();
                 assert_eq!(text(client.get(url.clone()).await.unwrap()).await, version);
             }
-            // A client that does not trust the certificate.
+            // A client that does not trust the certificate gets an error.
             let suspicious =
                 ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
             let client = Connector::new().tls(suspicious).client::<Empty<Bytes>>();

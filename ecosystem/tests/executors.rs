@@ -1,4 +1,4 @@
-//! Tests of netpoll's sockets and timers under tokio and smol, and of the sockets of both in netpoll's tasks (invariant 12).
+//! Tests of netpoll's sockets and timers under tokio and smol, and of the sockets of both in netpoll's tasks.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -12,7 +12,6 @@ use executors::everything;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use netpoll::task;
 
-/// Invariant 12.
 #[test]
 fn sockets_work_under_tokio() {
     let _watchdog = Watchdog::new();
@@ -31,7 +30,6 @@ fn sockets_work_under_tokio() {
     });
 }
 
-/// Invariant 12.
 #[test]
 fn sockets_work_under_smol() {
     let _watchdog = Watchdog::new();
@@ -45,14 +43,12 @@ fn sockets_work_under_smol() {
     }));
 }
 
-/// Invariant 12.
 #[test]
 fn smol_block_on_nests_in_netpoll_block_on() {
     let _watchdog = Watchdog::new();
     task::block_on(async { smol::block_on(everything()) });
 }
 
-/// Invariant 12.
 #[test]
 fn lookup_works_under_smol() {
     assert!(!smol::block_on(netpoll::net::resolve("localhost:1")).unwrap().is_empty());

@@ -35,7 +35,7 @@ fn localhost() -> ServerName<'static> {
     ServerName::try_from("localhost").unwrap()
 }
 
-/// A temporary file with a certificate. Removed on drop.
+/// A temporary file with a certificate. Dropping it removes the file.
 struct File(std::path::PathBuf);
 
 impl File {
@@ -146,7 +146,7 @@ fn force_close_applies_through_tls() {
         let reader = task::spawn(async move { server.read(&mut [0; 1]).await });
         ours.force_close().await.unwrap();
         assert!(is_closed(&reader.await.unwrap_err()));
-        // The peer finds the end of the stream without a close_notify.
+        // The peer reaches the end of the stream without a close_notify, which is an error.
         assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     });
 }

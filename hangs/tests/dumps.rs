@@ -35,7 +35,7 @@ impl Program {
         Ok(text)
     }
 
-    /// Waits until the dump has, for each of `expected`, a line that contains all of its parts.
+    /// Waits until, for each list in `expected`, the dump has a line that contains all texts of the list.
     fn until(&self, expected: &[&[&str]]) {
         let begin = Instant::now();
         loop {
@@ -124,7 +124,7 @@ fn programs_end_by_themselves() {
         env!("CARGO_BIN_EXE_chatty_neighbour"),
     ];
     let start = |program: &&str| Command::new(program).env("NETPOLL_HANG_SECONDS", "1").spawn().unwrap();
-    // They run at the same time, so that the test takes as long as one.
+    // The programs run concurrently, so that the test takes only as long as one program.
     for (program, mut child) in programs.iter().zip(programs.iter().map(start).collect::<Vec<_>>()) {
         let begin = Instant::now();
         let status = loop {

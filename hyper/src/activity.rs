@@ -1,4 +1,4 @@
-//! [`Activity`]: whether a connection has a request in progress, and whether bytes move.
+//! [`Activity`]: whether a connection has a request in progress, and whether bytes are transferred.
 //!
 //! The decision when to end a connection depends on both, and hyper reports neither. [`Watched`]
 //! wraps the service and counts requests from their head to the end of their response.
@@ -134,8 +134,8 @@ impl Activity {
 #[derive(Debug)]
 struct UnderWay {
     activity: Arc<Activity>,
-    /// Whether the end of the response is recorded. For HTTP/1 it is not, because hyper has its own
-    /// time limit.
+    /// Whether the time at which the response ends is recorded. For HTTP/1 it is not, because hyper
+    /// applies its own time limit.
     is_http2: bool,
 }
 

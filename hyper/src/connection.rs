@@ -37,7 +37,7 @@ use super::rt::{ConnectionTimer, Executor};
 use super::wire::Wire;
 
 /// The first bytes sent by an HTTP/2 client (RFC 9113, section 3.4). No HTTP/1 request begins with
-/// the first line.
+/// the first line of these bytes.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The size of the buffer for the first bytes of a connection.
@@ -117,8 +117,8 @@ where
     activity.set_released(true);
 }
 
-/// Reads until it is known whether the first bytes are the HTTP/2 preface, and returns whether they
-/// are. If the stream ends before that, the connection is treated as HTTP/1.
+/// Reads until it is known whether the first bytes are the HTTP/2 preface. Returns true if they are.
+/// Returns false if they are not, or if the stream ends within the preface.
 async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     let mut head = vec![0; HEAD_BYTES];
     let mut count = 0;
@@ -224,7 +224,7 @@ struct Watch {
     sleep: Sleep,
     /// The time limit without a request or, after the graceful shutdown has begun, without progress.
     limit: Option<Duration>,
-    /// If the graceful shutdown has begun, the progress at the time when the sleep was set.
+    /// The progress at the time when the sleep was set; `None` before the graceful shutdown begins.
     ending: Option<u64>,
     /// Whether the server is stopping.
     is_stopping: bool,

@@ -22,9 +22,9 @@ pub trait Listener {
     fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
 
     /// Waits until the listener accepts no more connections. Returns an error if
-    /// [`accepted`](Listener::accepted) would return it, such as `TimedOut` after the listener's
-    /// deadline. The future is polled while the server does not accept, because it is at its
-    /// connection limit. The server ends when the future is ready.
+    /// [`accepted`](Listener::accepted) would return one, such as `TimedOut` after the listener's
+    /// deadline. The server polls the future while it is at its connection limit and does not accept.
+    /// The server ends when the future is ready.
     fn closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Returns whether a connection is in the listener's queue, even if

@@ -45,8 +45,8 @@ use super::listener::Listener;
 use super::rt::{Executor, Timer};
 
 /// The maximum number of connections accepted from the queue after `stop` has completed. It equals the
-/// kernel's default limit of a queue, and protects against clients that connect faster than the server
-/// accepts.
+/// kernel's default maximum length of a queue, and protects against clients that connect faster than
+/// the server accepts.
 const QUEUED: usize = 4096;
 
 /// Serves the connections of `listener` with `service` until the listener is closed, then lets
@@ -183,9 +183,9 @@ impl Server {
     /// Returns hyper's settings for HTTP/1. The server replaces the timer.
     ///
     /// `half_close` is enabled: a client that sends a request and then shuts down its sending side gets
-    /// the response, as RFC 9112 (section 9.6) requires and as in Go. The server cannot distinguish it
-    /// from a client that has closed its socket until it sends data, so it handles the request of such
-    /// a client to the end as well.
+    /// the response, as RFC 9112 (section 9.6) requires and as in Go. Until the server sends data, it
+    /// cannot distinguish such a client from one that has closed its socket. So the request of a client
+    /// that has closed its socket is also handled to the end.
     pub fn http1(&mut self) -> &mut http1::Builder {
         &mut self.settings.http1
     }

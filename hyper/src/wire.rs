@@ -42,13 +42,13 @@ pub(super) struct Wire<T> {
     /// The number of bytes of `head` that hyper has read.
     taken: usize,
     activity: Arc<Activity>,
-    /// Set after FIN was sent, while bytes of the peer are discarded.
+    /// `Some` after FIN was sent, while the bytes that the peer sends are discarded.
     linger: Option<Linger>,
 }
 
 #[derive(Debug)]
 struct Linger {
-    /// Ends the wait for the next byte; `None` if the peer is not expected to send more.
+    /// The timer that ends the wait for the next byte; `None` if the peer is not expected to send more.
     quiet: Option<Sleep>,
     /// The time at which the wait ends in any case.
     end: Instant,
@@ -61,7 +61,8 @@ impl<T> Wire<T> {
 }
 
 impl<T: Read + Unpin> Wire<T> {
-    /// Polls a read from the underlying stream, ignoring `head`.
+    /// Reads from the underlying stream into `buf`, ignoring `head`. Returns `Pending` if no bytes are
+    /// available.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf.unfilled())
     }
@@ -71,7 +72,8 @@ impl<T: Read + Unpin> Wire<T> {
         self.head = head;
     }
 
-    /// Polls until the peer's FIN or the end of the wait, and discards the bytes that the peer sends.
+    /// Reads and discards the bytes that the peer sends. Returns `Ready` after the peer's FIN or an error,
+    /// or when the wait is over.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let activity = &self.activity;
         let linger = self.linger.get_or_insert_with(|| Linger {

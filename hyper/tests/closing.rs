@@ -224,7 +224,7 @@ fn part_of_a_head_does_not_hold_a_stopping_server() {
     });
 }
 
-/// Completes when it is polled while `flag` is set.
+/// Waits until `flag` is set. Registers no waker, so the caller must poll it again.
 async fn until(flag: &AtomicBool) {
     poll_fn(|_| if flag.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
@@ -371,7 +371,7 @@ fn request_on_an_idle_connection_is_answered_as_the_server_stops() {
             server.stop().await.unwrap();
             let (one, two) = (one.await.unwrap(), two.await.unwrap());
             assert_eq!(count(&one, "hello"), 1, "round {round}: {one}");
-            // The first response may have `connection: close`.
+            // If the first response has `connection: close`, the second request is not answered.
             assert!(count(&two, "hello") == 2 || two.contains("connection: close"), "round {round}: {two}");
         }
     });

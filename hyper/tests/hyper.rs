@@ -229,7 +229,7 @@ fn timer_resets_sleeps_in_place() {
         Timer.reset(&mut sleep, at(30));
         sleep.as_mut().await;
         assert!(start.elapsed() >= Duration::from_millis(30));
-        // The sleep is reset after its end.
+        // The sleep is reset after it has completed.
         Timer.reset(&mut sleep, at(40));
         sleep.as_mut().await;
         assert!(start.elapsed() >= Duration::from_millis(40));
@@ -503,7 +503,7 @@ fn accept_error_ends_server() {
     });
 }
 
-/// Another owner of the listening socket shuts it down: the error is that of accept(2), also at the limit.
+/// Another owner of the listening socket shuts it down. The server returns the error of accept(2), even at its connection limit.
 #[test]
 fn listener_shut_down_by_another_owner_ends_server() {
     run(async {

@@ -130,7 +130,7 @@ mod tests {
             poll().unwrap();
             quic.full.fetch_add(1, Ordering::SeqCst);
             poll().unwrap();
-            // The socket is closed, so the poll fails if the socket is checked.
+            // A poll that checks the socket fails now, because the socket is closed.
             socket.close().await.unwrap();
             poll().unwrap();
             quic.full.fetch_add(1, Ordering::SeqCst);

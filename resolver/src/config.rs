@@ -108,8 +108,8 @@ impl Config {
         for line in String::from_utf8_lossy(file).lines() {
             let mut words = line.split_ascii_whitespace();
             let keyword = words.next().unwrap_or_default();
-            // A comment line begins with one of these characters. Text after the values that begins
-            // with one is not valid, so it is skipped too.
+            // A line that begins with one of these characters is a comment. After the values such a
+            // character is not valid, so the rest of the line is skipped too.
             let mut values = words.take_while(|word| !word.starts_with(['#', ';'])).peekable();
             match keyword {
                 "nameserver" if config.servers.len() < SERVERS_MAX => {
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn missing_file_means_the_local_server() {
-        // A missing file, a missing directory, a directory.
+        // A missing directory, a file in place of a directory, and a directory in place of the file.
         for path in ["/nonexistent/resolv.conf", "/etc/passwd/resolv.conf", "/etc"] {
             assert_eq!(Config::read(path).unwrap().servers, parse("").servers, "{path}");
         }

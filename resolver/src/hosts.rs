@@ -70,8 +70,8 @@ impl Hosts {
         self.by_name.get(&key(name))
     }
 
-    /// Returns the names of `ip` with a final dot, in the order of the file. The first name of a line is
-    /// canonical.
+    /// Returns the names of `ip` with a final dot, in the order of the file, or `None` if the file does
+    /// not contain `ip`. The first name of a line is canonical.
     pub(super) fn by_addr(&self, ip: IpAddr) -> Option<&[String]> {
         self.by_addr.get(&ip.to_canonical()).map(Vec::as_slice)
     }

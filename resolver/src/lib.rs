@@ -384,8 +384,8 @@ impl Resolver {
         if addrs.is_empty() { Err(not_found(host)) } else { Ok(order::sorted(addrs, |addr| sources.of(addr))) }
     }
 
-    /// Looks up the canonical name of `host`, if it is a host name, and its addresses, at least
-    /// those of `family`.
+    /// Looks up `host`. Returns its canonical name, or `None` if that is not a host name, and its
+    /// addresses, at least those of `family`.
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
         // Most look-ups complete without waiting, so a task that looks up names in a loop would never
         // yield. This call makes it yield from time to time.
@@ -408,7 +408,7 @@ impl Resolver {
     }
 
     /// Looks up the addresses of an absolute name. Returns one entry per family for which the name has
-    /// addresses.
+    /// addresses, or `None` if it has no addresses.
     async fn families(&self, name: Name, family: Family) -> Result<Option<Vec<Found>>, Failure> {
         let v4 =
             async { if family == Family::V6 { Ok(None) } else { self.look_up(name.clone(), RecordType::A).await } };
@@ -433,7 +433,8 @@ impl Resolver {
         }
     }
 
-    /// Looks up the records of an absolute name, and follows its aliases.
+    /// Looks up the records of an absolute name, and follows its aliases. Returns `None` if there are no
+    /// records of type `kind`.
     async fn look_up(&self, mut name: Name, kind: RecordType) -> Result<Option<Found>, Failure> {
         let mut aliases = 0;
         while aliases <= ALIASES_MAX && !search::is_never_asked(&name) {
@@ -496,7 +497,8 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Returns the text of a name if it is a host name. Escaped bytes are not allowed in a host name.
+/// Returns the text of a name, or `None` if it is not a host name. Escaped bytes are not allowed in a
+/// host name.
 fn printed(name: &Name) -> Option<String> {
     Some(name.to_ascii()).filter(|name| is_host_name(name))
 }

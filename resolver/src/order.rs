@@ -4,7 +4,7 @@
 //! To find the source address for a destination, a datagram socket is connected; this sends nothing. At
 //! most [`PROBES_MAX`] addresses per family are checked, because each check takes five system calls and
 //! the server determines the number of addresses. The remaining addresses of the family are ranked as
-//! if they had the last source.
+//! if they had the source of the last address that was checked.
 //!
 //! Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need information that only the
 //! kernel has. They are omitted, as in Go (net/addrselect.go) and musl.
@@ -66,7 +66,7 @@ const PROBES_MAX: usize = 16;
 /// The source addresses of destinations.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    /// Per family (IPv4, IPv6): the number of queries so far, and the last source.
+    /// Per family (IPv4, IPv6): the number of addresses checked so far, and the last source.
     families: [(usize, Option<IpAddr>); 2],
 }
 

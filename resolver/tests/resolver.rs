@@ -28,7 +28,7 @@ enum Reply {
     TooLong(Vec<RData>),
     /// Replies with a wrong id and to a wrong question, and then these records.
     Forged(Vec<RData>),
-    /// An empty reply, changed by the function.
+    /// An empty reply after the function has changed it.
     Changed(fn(&mut Message)),
     /// The id of the question, followed by these bytes.
     Raw(Vec<u8>),
@@ -444,7 +444,7 @@ fn malformed_reply_over_tcp_is_a_temporary_failure() {
     });
 }
 
-/// As in glibc, the second server is used only if the first one fails. It may know other names.
+/// As in glibc, the second server is used only if the first one fails. The two servers may know different names.
 #[test]
 fn first_answering_server_decides() {
     let knows = Server::new(|_, _| Reply::Answer(vec![v4(1)]));

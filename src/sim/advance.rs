@@ -83,9 +83,9 @@ impl World {
         wakers.wake_all();
     }
 
-    /// Waits until another thread wakes a task or closes a socket. Called when nothing else can make progress
-    /// possible. Fails the simulation if there are no other threads, or if they do nothing for the patience of
-    /// the run.
+    /// Waits until another thread wakes a task or closes a socket. Called when only another thread can make a
+    /// task runnable. Fails the simulation if tasks may not start threads, or if the threads do nothing for
+    /// `World::patience_ms`.
     fn wait_for_threads(&self) {
         for _ in 0..if self.machine.allows_threads.get() { self.patience_ms.get() } else { 0 } {
             if self.shared.take_poke() {

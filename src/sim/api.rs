@@ -63,7 +63,7 @@ impl Sim {
         self.world(|world| world.kernel(f))
     }
 
-    /// Returns the number of an existing host, or `None` for `*`.
+    /// Returns the number of the host `name`, or `None` for `*`. Panics if there is no such host.
     #[track_caller]
     pub(super) fn find(self, name: &str) -> Option<HostId> {
         if name == "*" {
@@ -89,15 +89,15 @@ impl Sim {
     /// stay open until they time out. `*` stands for all hosts, including those added later.
     ///
     /// # Panics
-    /// Panics if a host does not exist, as all methods that take host names do.
+    /// Panics if a host does not exist, as do all methods that take the names of two hosts.
     #[track_caller]
     pub fn partition(&self, a: &str, b: &str) {
         self.note(&format!("partition {a} and {b}"));
         self.change_named(a, b, false, Change::Partitioned(true));
     }
 
-    /// Separates two hosts in one direction. `*` stands for all hosts, as in
-    /// [`partition`](Sim::partition).
+    /// Separates two hosts in one direction: only packets from `from` to `to` are lost. `*` stands for all
+    /// hosts, as in [`partition`](Sim::partition).
     #[track_caller]
     pub fn partition_one_way(&self, from: &str, to: &str) {
         self.note(&format!("partition from {from} to {to}"));
@@ -151,7 +151,7 @@ impl Sim {
     }
 
     /// Returns a digest of all events: packets with their times and data, calls with their results,
-    /// and polls of tasks. Two runs with the same seed have the same digest.
+    /// and polls of tasks. Two runs of a test with the same seed have the same digest.
     pub fn digest(&self) -> u64 {
         self.kernel(|kernel| kernel.log.digest())
     }
@@ -235,7 +235,7 @@ impl Sim {
     }
 
     /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no
-    /// other event is pending, the simulation waits for them.
+    /// other event is pending, the simulation waits for the threads.
     pub fn allow_threads(&self) {
         self.world(|world| world.machine.allows_threads.set(true));
     }

@@ -13,8 +13,8 @@ use super::world::World;
 /// `Instant`, `SystemTime`, [`sleep`](crate::task::sleep), deadlines and timeouts are virtual on
 /// this thread, as in a [simulation](crate::sim), and all tasks run on it. The clock advances to the next timer
 /// when no task can run, no event of a socket is pending, and no bytes that a TCP socket of the test has sent are
-/// in flight. So a test of a 30 s timeout takes almost no time. The clock does not wait for another process or
-/// thread: if a task waits for an answer from one with a timeout, the timeout passes first.
+/// in flight. So a test of a 30 s timeout takes almost no time. The clock does not wait for other processes or
+/// threads: if a task waits with a timeout for one of them, the timeout expires first.
 ///
 /// # Panics
 /// Panics inside another simulation or runtime. Panics if the test waits without a timer, and no event occurs for

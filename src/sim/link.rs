@@ -11,7 +11,7 @@ impl Sim {
     /// those added later.
     ///
     /// # Panics
-    /// Panics if a host does not exist, as all methods that take host names do.
+    /// Panics if a host does not exist, as do all methods that take the names of two hosts.
     #[track_caller]
     pub fn link(&self, a: &str, b: &str) -> Link {
         Link { sim: *self, from: self.find(a), to: self.find(b), is_one_way: false }

@@ -98,8 +98,8 @@ impl Flow {
                 What::Packet(summary, fate @ (Fate::Arrived | Fate::Dropped(_))) => {
                     let key = key(summary);
                     let waiting = on_the_way.get_mut(&key);
-                    // A packet that is lost when it is sent is the last one, because its entry
-                    // follows immediately.
+                    // If a packet is lost when it is sent, it is the packet added last, because its
+                    // loss is the next entry.
                     let is_at_departure = matches!(fate, Fate::Dropped(_))
                         && last.get(&key).is_some_and(|&index| {
                             let arrow = &flow.arrows[index];
@@ -144,8 +144,8 @@ impl Flow {
 
 fn key(summary: &Summary) -> Key {
     let text = summary.text.split_once(" (").map_or(&*summary.text, |(text, _)| text);
-    // An ICMP message has the name of a protocol in brackets. Its addresses distinguish it from
-    // others.
+    // For an ICMP message this also removes the name of the protocol in brackets. The addresses still
+    // distinguish the message from others.
     (summary.src, summary.dst, text.to_owned())
 }
 

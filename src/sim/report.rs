@@ -22,7 +22,7 @@ pub(super) fn log(kernel: &Kernel) -> String {
 /// The width of the column of a host.
 const COLUMN: usize = 28;
 
-/// Returns the host with an address, or `here`.
+/// Returns the number of the host with the address `ip`, or `here` if there is none.
 pub(super) fn host_of(kernel: &Kernel, ip: IpAddr, here: u16) -> usize {
     let at = kernel.hosts.iter().position(|host| host.addrs.contains(&ip));
     at.unwrap_or(usize::from(here))

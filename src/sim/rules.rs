@@ -158,7 +158,7 @@ pub(super) fn add(rules: &mut Vec<Rule>, rule: Rule) {
         let is_same = std::mem::discriminant(&old.change) == std::mem::discriminant(&rule.change);
         !(is_same && covers(rule.from, old.from) && covers(rule.to, old.to))
     });
-    // Both hosts of a rule with two names exist already.
+    // A rule that names two hosts does not apply to hosts added later, so it is not kept.
     if rule.from.is_none() || rule.to.is_none() {
         rules.push(rule);
     }

@@ -90,12 +90,12 @@ pub struct Builder {
     plan: Plan,
 }
 
-/// The faults of a run that take place.
+/// The selection of the drawn faults that take place in a run.
 #[derive(Clone, Debug, Default)]
 struct Plan {
-    /// The number of the first fault that no longer takes place.
+    /// The number of the first fault that does not take place, nor does any later one; `None` means no limit.
     most: Option<u64>,
-    /// Other faults that do not take place.
+    /// The numbers of other faults that do not take place.
     skipped: Vec<u64>,
 }
 
@@ -166,7 +166,7 @@ impl Builder {
         }
     }
 
-    /// Returns the run, or its panic, and the notes for a message.
+    /// Runs `test`. Returns the run, or the panic that ended it, and the notes for a failure message.
     fn try_run<F, Fut>(&self, test: F) -> (std::thread::Result<Run<Fut::Output>>, Notes)
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -286,7 +286,7 @@ fn print(notes: &Notes) {
     }
 }
 
-/// Reads a number from the environment.
+/// Returns the number in an environment variable, or `None` if it is not set. Panics if it is not a number.
 pub(super) fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     match text.parse() {
@@ -301,7 +301,7 @@ pub(super) fn mode(name: &str) -> bool {
 
 type Failure = (Box<dyn Any + Send>, Box<Notes>);
 
-/// Runs a test once. An error that it returns is a failure.
+/// Runs a test once and returns the digest of the run. An error returned by the test is a failure.
 fn attempt<F, Fut>(settings: &Builder, test: F) -> Result<u64, Failure>
 where
     F: FnOnce(Sim) -> Fut + Send + 'static,

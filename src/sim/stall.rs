@@ -57,7 +57,7 @@ impl World {
         panic!("{}", self.waits())
     }
 
-    /// Describes what is waiting, host by host.
+    /// Describes the waiting tasks and the sockets of each host.
     fn waits(&self) -> String {
         let kernel = self.machine.kernel.borrow();
         let (at, now) = (seconds(kernel.now), clock::now());

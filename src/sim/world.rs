@@ -109,7 +109,7 @@ enum Ready {
 pub(super) struct Schedule {
     ready: Vec<Ready>,
     pub(super) members: BTreeMap<u64, Member>,
-    /// The number of times that the tasks of each host were ended.
+    /// Per host, the number of times that its tasks were ended.
     lives: Vec<u16>,
     /// The number of consecutive draws that chose a control task, in the order [`Order::Fifo`].
     control_draws: u64,
@@ -171,7 +171,7 @@ impl std::fmt::Debug for World {
     }
 }
 
-/// Calls `f` with the world of this thread, if it is in one.
+/// Calls `f` with the world of this thread, or with `None` if the thread is in no world.
 #[allow(unsafe_code)]
 pub(super) fn with<T>(f: impl FnOnce(Option<&World>) -> T) -> T {
     // SAFETY: the pointer is null, or that of a world that is further up on the stack of this thread. `Inside`
@@ -204,7 +204,7 @@ fn ask_to_yield() {
     with(|world| world.map(|world| context::ask_to_yield(world.processor)));
 }
 
-/// Called when a task's future has been dropped.
+/// Removes a task from its world. Called when the task's future has been dropped.
 fn task_ended(number: u64) {
     let member = with(|world| world?.schedule.borrow_mut().members.remove(&number));
     drop(member);
@@ -556,7 +556,7 @@ impl World {
     /// Returns the slots to the poll cache. A socket that is still open keeps its slot.
     fn give_back_slots(&self) {
         let cache = &runtime().cache;
-        // Disarmed while the slots still belong to the simulation.
+        // The timers of the slots are disarmed while the slots still belong to the simulation.
         self.machine.slots.borrow().taken.iter().filter_map(|&index| cache.get(index)).for_each(|desc| desc.disarm());
         let free = slots::release(&self.machine);
         free.iter().filter_map(|&index| cache.get(index)).for_each(|desc| cache.free(desc));

@@ -89,8 +89,8 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl Inbox {
-    /// Creates an inbox for `messages` messages of `each` bytes. Limits `messages` to the range from 1
-    /// to [`MESSAGES_MAX`], and `each` to at least 1.
+    /// Creates an inbox for up to `messages` messages of up to `each` bytes. Limits `messages` to the
+    /// range from 1 to [`MESSAGES_MAX`], and `each` to at least 1.
     pub(crate) fn new(messages: usize, each: usize) -> Inbox {
         let (messages, each) = (messages.clamp(1, MESSAGES_MAX), each.max(1));
         Inbox {
@@ -135,7 +135,7 @@ impl Inbox {
     }
 
     fn name(&self, index: usize, length: libc::socklen_t) -> Option<SocketAddr> {
-        // If the length is shorter, the call did not write an address.
+        // A length below that of the smallest IP address means that the call wrote no IP address.
         if (length as usize) < size_of::<libc::sockaddr_in>() {
             return None;
         }

@@ -98,7 +98,8 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     }
 }
 
-/// Returns EMFILE or ENFILE if no descriptor is available to the process or in the system.
+/// Returns EMFILE or ENFILE if no descriptor is available to the process or in the system, and `None` if
+/// one is available.
 pub(crate) fn exhausted() -> Option<i32> {
     // Simulated look-ups need no descriptor, and a simulation must not open files.
     #[cfg(feature = "sim")]

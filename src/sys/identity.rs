@@ -99,7 +99,7 @@ pub(crate) fn is<F: Family, R: ?Sized>() -> bool {
     id::<R>() == id::<F::At<'static>>()
 }
 
-/// Calls `look` with `value` as a member of `F`. Returns `None` if it is not a member.
+/// Calls `look` with `value` as a member of `F`. Returns `None` if `R` is not a member of `F`.
 #[inline]
 pub(crate) fn with<F: Family, R: ?Sized, T>(
     value: &mut R,

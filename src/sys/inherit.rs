@@ -43,7 +43,7 @@ impl Identity {
         Identity::of(fd.as_raw_fd())
     }
 
-    /// Parses the text that `Display` writes.
+    /// Parses the text that `Display` writes. Returns `None` for any other text.
     pub(crate) fn parse(text: &str) -> Option<Identity> {
         let (device, inode) = text.split_once('-')?;
         Some(Identity { device: device.parse().ok()?, inode: inode.parse().ok()? })
@@ -82,7 +82,7 @@ impl Process {
         Process { number, start: start.filter(|_| !has_ended) }
     }
 
-    /// Parses the text that `Display` writes.
+    /// Parses the text that `Display` writes. Returns `None` for any other text.
     pub(crate) fn parse(text: &str) -> Option<Process> {
         let (number, start) = text.split_once('-')?;
         let start = if start.is_empty() { None } else { Some(start.parse().ok()?) };
@@ -167,8 +167,8 @@ pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Makes `command` pass `fds` to each child, as the descriptors from `first` on. `kept` stays open as
-/// long as `command` exists.
+/// Makes `command` pass `fds` to each child, as descriptors `first`, `first + 1` and so on. `kept` stays
+/// open as long as `command` exists.
 ///
 /// `Command` reports a failed exec(2) over a pipe or a pair of Unix sockets. The child has one end of
 /// it, with an unknown number. This may be one of the target numbers, if that number was closed after

@@ -2,9 +2,8 @@
 //!
 //! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for sockets that will connect to an
 //! address ([`destination`]). In the latter case a descriptor joins the script when `connect` is called
-//! on it.
-//! Calls on other descriptors are not affected, so tests can run in parallel. A descriptor leaves its
-//! script with `socket::close`, which `Fd` uses. A script ends when it is dropped.
+//! on it. Calls on other descriptors are not affected, so tests can run in parallel. A descriptor leaves
+//! its script when `socket::close`, which `Fd` uses, closes it. A script ends when it is dropped.
 //!
 //! Each kind of call has its own queue of [`Outcome`]s. If the queue is empty, the real call is made.
 

@@ -39,7 +39,7 @@ struct Arguments {
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String> {
     let (mut format, mut interval, mut order) = (None, Duration::from_secs(1), Order::Id);
     let (mut filter, mut path) = (String::new(), None);
-    // Options that were given: one that applies to tables and the live view, and one that applies to the live view only.
+    // The last option given that applies only to tables and the live view, and the last that applies only to the live view.
     let (mut rows_only, mut live_only) = (None, None);
     while let Some(argument) = arguments.next() {
         let mut value = |name: &str| {

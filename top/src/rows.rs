@@ -273,7 +273,7 @@ fn woken_by(now: &Snapshot, task: &Task) -> String {
     }
 }
 
-/// Returns the host name or the address of the peer, or the local address of a socket without a peer.
+/// Returns the host name of the peer, or else its address, or else the local address.
 fn far_end(socket: &Socket) -> String {
     let ends = [&socket.host, &socket.peer, &socket.local];
     ends.into_iter().flatten().next().cloned().unwrap_or_default()
@@ -421,7 +421,8 @@ fn socket_details(now: &Snapshot, socket: &Socket) -> Vec<String> {
     lines
 }
 
-/// Returns where Enter leads from the details of a row: to what a task waits for, or to the task that waits for a socket.
+/// Returns the subject that Enter opens from the details of `key`: for a task, the task or socket that it waits for; for a socket, its first
+/// waiting task; for a worker, the task that it runs. Returns `None` if there is none.
 pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
     match key {
         Key::Task(id) => match &now.task(id)?.waits_for {

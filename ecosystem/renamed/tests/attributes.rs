@@ -26,7 +26,7 @@ mod program {
 }
 
 mod workers {
-    /// This sets no number of workers, because the other tests share its runtime and may use another number.
+    /// The attribute sets no number of workers, because the other tests share the runtime and may set another number.
     #[async_std::main(crate = async_std)]
     pub(super) async fn main() -> usize {
         async_std::rt::metrics().workers

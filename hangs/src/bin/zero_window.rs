@@ -1,4 +1,5 @@
-//! Hangs because the peer does not read: its window is closed, and the rest stays in the send buffer.
+//! Hangs because the peer does not read: its receive window is closed, and the remaining data stays in
+//! the send buffer.
 
 use std::net::Shutdown;
 

@@ -77,7 +77,7 @@ pub(super) fn read_address(address: *const sockaddr, length: socklen_t) -> Resul
     }
 }
 
-/// Converts an address to bytes.
+/// Returns the bytes of an address in the form of the C interface, such as `sockaddr_in`.
 pub(super) fn encode(address: &Address) -> Vec<u8> {
     fn bytes<T>(raw: &T) -> Vec<u8> {
         // SAFETY: the value is a plain struct, and all its bytes, including padding, were initialised with
@@ -170,7 +170,7 @@ pub(super) fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int>
         _ => libc::IPPROTO_TCP,
     };
     if protocol != 0 && protocol != expected {
-        // MPTCP, SCTP and raw sockets.
+        // MPTCP, SCTP and raw sockets are not simulated.
         return Err(libc::EPROTONOSUPPORT);
     }
     let host = here();
@@ -541,7 +541,7 @@ pub(super) fn allows_file(path: *const c_char) -> bool {
         }
         // SAFETY: the caller passes a string that ends in a zero byte.
         let path = unsafe { CStr::from_ptr(path) }.to_string_lossy();
-        // These files have data about the process itself, for example the number of CPUs that it may use.
+        // These files contain data about the process itself, for example the number of CPUs that it may use.
         if path.starts_with("/proc/self/") || path.starts_with("/sys/fs/cgroup/") {
             return true;
         }

@@ -66,7 +66,7 @@ pub(crate) struct Machine {
     pub(crate) real: Option<Real>,
 }
 
-/// A guard during whose life a machine is that of the thread.
+/// A guard. Until it is dropped, its machine is the machine of the thread.
 #[derive(Debug)]
 pub(crate) struct Inside(());
 
@@ -78,7 +78,7 @@ impl Drop for Inside {
     }
 }
 
-/// Calls `f` with the machine of this thread, if it is in a simulation.
+/// Calls `f` with the machine of this thread, or with `None` if the thread is in no simulation.
 #[allow(unsafe_code)]
 pub(crate) fn with<T>(f: impl FnOnce(Option<&Machine>) -> T) -> T {
     // SAFETY: the pointer is null, or that of a machine that outlives its `Inside`, which clears the pointer.
@@ -116,7 +116,7 @@ pub(crate) fn instant() -> Option<Instant> {
     clock_base()?.checked_add(since)
 }
 
-/// Returns whether simulations have a clock of this number.
+/// Returns whether the clock with this number is virtual in simulations.
 #[inline]
 pub(super) fn is_virtual(clock: i32) -> bool {
     !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
@@ -137,7 +137,7 @@ pub(crate) fn fill_random(buf: &mut [u8]) -> bool {
     simulates() && with(|machine| machine.map(|machine| machine.fill_random(buf))).is_some()
 }
 
-/// Calls `read` while this thread's clocks are the real ones.
+/// Calls `read` with the real clocks in place of this thread's virtual clocks.
 pub(crate) fn in_real_time<T>(read: impl FnOnce() -> T) -> T {
     let before = NOW.replace(0);
     let result = read();

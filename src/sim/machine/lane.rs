@@ -106,7 +106,7 @@ impl Lane {
     }
 }
 
-/// Closes a descriptor of a simulation in which this thread is not.
+/// Closes a descriptor of a simulation from a thread that is not in that simulation.
 pub(crate) fn close_elsewhere(fd: i32) {
     let number = fd.wrapping_sub(FIRST) / DESCRIPTORS_MAX;
     let Ok(number) = u32::try_from(number) else { return };

@@ -47,7 +47,8 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
     sent(fd, &bufs, to.as_ref(), flags, wishes)
 }
 
-/// Returns the value of a control message that is an int or a byte.
+/// Returns the value of a control message that consists of an int or a byte, or `None` if it does not, or if the value
+/// does not fit into a byte.
 fn number(header: &cmsghdr) -> Option<u8> {
     // SAFETY: the header is followed by its data.
     let data = unsafe { libc::CMSG_DATA(header) };
@@ -178,7 +179,8 @@ fn messages<'a>(messages: *mut mmsghdr, count: c_uint) -> &'a mut [mmsghdr] {
     unsafe { slice::from_raw_parts_mut(messages, count as usize) }
 }
 
-/// Makes a call for each message until one call fails.
+/// Makes a call for each message until a call fails. Returns the number of messages, or the error if the first call
+/// failed.
 fn each(list: *mut mmsghdr, count: c_uint, mut call: impl FnMut(&mut msghdr) -> Result<isize>) -> Result<c_int> {
     let mut done = 0;
     for message in messages(list, count) {

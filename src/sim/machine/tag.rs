@@ -5,6 +5,6 @@
 pub(crate) struct Tag {
     pub(crate) world: u32,
     pub(crate) host: u16,
-    /// The number of times that the host's tasks had been ended when this one was spawned.
+    /// The number of times that the host's tasks had been ended when this task was spawned.
     pub(crate) life: u16,
 }

@@ -151,7 +151,8 @@ fn is_fifo(fd: RawFd) -> bool {
     result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFIFO
 }
 
-/// Returns the flags, fflags and data of a filter's event if its condition holds.
+/// Returns the flags, fflags and data of a filter's event, or `None` if the filter's condition does not
+/// hold.
 fn condition(ident: usize, filter: i16) -> Option<(u16, u32, isize)> {
     let fd = ident as RawFd;
     let levels = levels(fd);

@@ -148,12 +148,12 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     unsafe { libc::__error() }
 }
 
-/// Returns `None`: the number is compared with a figure that exists only on Linux.
+/// Returns `None`: the number is only needed to interpret /proc/loadavg, which does not exist here.
 pub(crate) fn online_cpus() -> Option<usize> {
     None
 }
 
-/// Returns `None`: the file that counts the runnable threads exists only on Linux.
+/// Returns `None`: /proc/loadavg, which contains the number of runnable threads, exists only on Linux.
 pub(crate) fn load_average() -> Option<File> {
     None
 }

@@ -141,8 +141,8 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     unsafe { libc::__errno_location() }
 }
 
-/// Returns the number of CPUs that are online, whether or not this process may use them: the ranges in
-/// /sys/devices/system/cpu/online.
+/// Returns the number of CPUs that are online, whether or not this process may use them. Reads
+/// /sys/devices/system/cpu/online, and returns `None` if that fails.
 pub(crate) fn online_cpus() -> Option<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     let length = |range: &str| {

@@ -49,7 +49,7 @@ impl Timer {
         Timer { sleep: Sleep::until(start), when: Some(start), period, waker: None }
     }
 
-    /// Returns whether the timer is set to fire. Returns false after [`clear`](Timer::clear), after the last firing, and for a timer that
+    /// Returns whether the timer is set to fire. Returns false after `clear`, after the last firing, and for a timer that
     /// was created to never fire.
     pub fn will_fire(&self) -> bool {
         self.when.is_some()

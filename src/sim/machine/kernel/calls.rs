@@ -150,7 +150,7 @@ impl Kernel {
         }
     }
 
-    /// Resets the connections that were not accepted.
+    /// Resets the connections of a closed listener that were not accepted.
     pub(super) fn close_listener(&mut self, id: SocketId, queued: VecDeque<SocketId>) {
         let half_open = self.places.iter().zip(0..).filter_map(|(place, index)| {
             let is_child = place.socket.as_ref().is_some_and(|socket| socket.parent == Some(id));
@@ -223,7 +223,7 @@ impl Kernel {
         self.link_port(id, host, protocol, local.port());
     }
 
-    /// Returns whether `id` may be bound to the port.
+    /// Returns EADDRINUSE if `id` may not be bound to the address and port.
     fn check_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, ip: IpAddr, port: u16) -> Result<()> {
         // For the comparison, the socket is treated as if it were already bound.
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };

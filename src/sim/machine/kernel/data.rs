@@ -37,7 +37,7 @@ impl Received {
     }
 }
 
-/// Copies as much of `data` into the buffers as fits.
+/// Copies as much of `data` into the buffers as fits. Returns the number of bytes copied.
 pub(super) fn scatter(data: &[u8], bufs: &mut [&mut [u8]]) -> usize {
     let mut rest = data;
     for buf in bufs {

@@ -185,7 +185,8 @@ impl Kernel {
         mtu.saturating_sub(header).max(1)
     }
 
-    /// Calls a function with a connection. [`after`](Kernel::after) then sends its segments.
+    /// Calls `call` with a connection and returns its result, or `None` if `id` is not a connection. The caller then
+    /// calls [`after`](Kernel::after), which sends the connection's segments.
     pub(super) fn with_connection<T>(
         &mut self,
         id: SocketId,

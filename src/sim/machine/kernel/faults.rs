@@ -87,7 +87,7 @@ impl Faults {
         self.happened
     }
 
-    /// Returns the number of bytes, of `count` possible ones, that are transferred. It is at least 1.
+    /// Returns the number of bytes to transfer if `count` are possible. A fault reduces the number, but not below 1.
     pub(crate) fn shortened(&mut self, count: usize, at: u64) -> usize {
         if count > 1 && self.strikes(self.short, at, "short count") {
             1 + self.random.below(count as u64 - 1) as usize

@@ -112,8 +112,8 @@ impl Link {
         Link { config, is_partitioned: false, held: None, busy_until: 0, last_arrival: 0 }
     }
 
-    /// Sends a packet of `length` bytes at `now`. `happens` decides whether a fault that was drawn
-    /// takes place.
+    /// Sends a packet of `length` bytes at `now` and returns its fate. `happens` decides whether a
+    /// fault that was drawn takes place.
     pub(crate) fn send(
         &mut self,
         now: u64,

@@ -224,12 +224,12 @@ impl Kernel {
         self.events.push(Reverse(Scheduled { at, sequence: self.sequence, event }));
     }
 
-    /// Returns the time of the next event.
+    /// Returns the time of the next event, or `None` if no event is pending.
     pub(crate) fn next_event(&self) -> Option<u64> {
         self.events.peek().map(|Reverse(scheduled)| scheduled.at)
     }
 
-    /// Processes the next event if it is due.
+    /// Processes the next event if it is due, and returns whether it was.
     pub(crate) fn step(&mut self) -> bool {
         if self.next_event().is_none_or(|at| at > self.now) {
             return false;

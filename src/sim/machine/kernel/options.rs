@@ -8,8 +8,8 @@ use super::settings::{MSS_MAX, Settings};
 
 type Result<T> = std::result::Result<T, i32>;
 
-/// Options that are only stored, with their values on a new socket. Of these, only those for the IP
-/// headers of datagrams have an effect.
+/// Options whose values are stored, with their values on a new socket. Of these, only the options for
+/// the IP headers of datagrams affect the simulation.
 const STORED: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
     (libc::SOL_SOCKET, libc::SO_DONTROUTE, 0),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-/// A TCP segment. Sequence numbers start at 0, which is that of the SYN, and do not wrap. A capture shows their low 32
+/// A TCP segment. Sequence numbers start at 0, the number of the SYN, and do not wrap. A capture shows their low 32
 /// bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {

@@ -159,14 +159,14 @@ impl Connection {
         }
     }
 
-    /// Begins a handshake: sends a SYN.
+    /// Creates a connection and begins its handshake by sending a SYN.
     pub(crate) fn connect(settings: Settings, now: u64, out: &mut Vec<Segment>) -> Connection {
         let mut this = Connection::new(State::SynSent, settings, now);
         this.send_syn(now, out);
         this
     }
 
-    /// Answers a SYN.
+    /// Creates a connection for an arriving SYN and answers the SYN.
     pub(crate) fn accept(settings: Settings, now: u64, syn: &Segment, out: &mut Vec<Segment>) -> Connection {
         let mut this = Connection::new(State::SynReceived, settings, now);
         (this.window, this.rcv_nxt, this.right) = (syn.window, syn.end(), syn.end());
@@ -205,7 +205,7 @@ impl Connection {
         count
     }
 
-    /// Copies received bytes to `buf`, after the first `skip` ones. Returns their number.
+    /// Copies received bytes to `buf`, beginning after the first `skip` bytes. Returns the number of bytes copied.
     pub(crate) fn peek(&self, skip: usize, buf: &mut [u8]) -> usize {
         let count = self.receive.len().saturating_sub(skip).min(buf.len());
         let (front, back) = self.receive.as_slices();
@@ -404,7 +404,7 @@ impl Connection {
         out.push(ack);
     }
 
-    /// Returns an empty segment, which the peer answers with an acknowledgement.
+    /// Sends an empty segment, which the peer answers with an acknowledgement.
     fn send_probe(&mut self, out: &mut Vec<Segment>) {
         let seq = self.una - 1;
         let probe = self.segment(seq, Box::default());

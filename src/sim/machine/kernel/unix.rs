@@ -11,7 +11,7 @@ use super::network::Kernel;
 use super::socket::{Family, HostId, Kind, Role, Socket, SocketId, UnixEnd};
 
 /// The number of messages above which the queue of a datagram socket accepts no more (net.unix.max_dgram_qlen). As on
-/// Linux, the queue may have one more.
+/// Linux, the queue may have one message more than this.
 const MESSAGES_MAX: usize = 10;
 
 impl Kernel {

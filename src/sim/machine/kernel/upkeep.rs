@@ -154,7 +154,7 @@ impl Kernel {
         Some(Path { peer, loss, round_trip: delay_max(there, length).saturating_add(delay_max(back, length)) })
     }
 
-    /// Returns the properties of a link if packets of `length` bytes can pass.
+    /// Returns the properties of a link, or `None` if packets of `length` bytes cannot pass.
     fn passing(&self, from: HostId, to: HostId, length: u64) -> Option<&LinkConfig> {
         let link = self.links.get(&(from, to))?;
         let passes = !link.is_partitioned && link.held.is_none() && length <= link.config.mtu;
