@@ -1,7 +1,7 @@
 //! Stopping a server: notifying its connections, and waiting until they have ended.
 //!
 //! # States
-//! *serving* → *draining* (requests that have arrived are answered, and no new ones are accepted) →
+//! *serving* → *draining* (requests that have arrived are answered, and no new requests are accepted) →
 //! *cut* (connections end immediately). The stage only moves forward. It is an atomic that a connection
 //! loads on every poll. From its first poll on, the connection's waker is in the group, so a change of
 //! the stage wakes waiting connections. A change removes the wakers; a connection that sees a new stage

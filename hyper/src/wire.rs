@@ -127,7 +127,7 @@ impl<T: Read + Unpin> Read for Wire<T> {
 }
 
 impl<T> Wire<T> {
-    /// Records the result of a write.
+    /// Records the result of a write, and returns the result.
     #[inline]
     fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.activity.set_blocked(written.is_pending());

@@ -160,14 +160,15 @@ fn means_empty(error: &io::Error) -> bool {
         || matches!(error.raw_os_error(), Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR))
 }
 
-/// Parses a number without a sign. A number that is too large becomes the maximum.
+/// Parses a number without a sign. A number that is too large becomes the maximum. Returns `None` if the
+/// text is not a number.
 fn number(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
 /// Parses a domain of the search list and makes it absolute. Returns `None` if it is not a domain, and
-/// also for the root, because names are looked up there anyway.
+/// also for the root, because the search list does not decide whether a name is looked up as given.
 pub(super) fn domain(text: &str) -> Option<Name> {
     let mut name = if is_host_name(text) { Name::from_ascii(text).ok()? } else { Name::from_utf8(text).ok()? };
     name.set_fqdn(true);

@@ -503,8 +503,8 @@ fn printed(name: &Name) -> Option<String> {
     Some(name.to_ascii()).filter(|name| is_host_name(name))
 }
 
-/// Returns the text of a name like [`printed`], or `.` for the root. It is used for records in which the
-/// root means "none".
+/// Returns the text of a name, or `.` for the root, or `None` like [`printed`]. It is used for records in
+/// which the root means that there is no host.
 fn printed_or_root(name: &Name) -> Option<String> {
     if name.is_root() { Some(".".to_owned()) } else { printed(name) }
 }

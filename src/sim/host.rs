@@ -198,13 +198,13 @@ impl Host {
         self.sim.world(|world| world.tasks_of(self.id))
     }
 
-    /// Sets the wall clock (`SystemTime`) of the host ahead of the others by `ahead`.
+    /// Sets how far the wall clock (`SystemTime`) of the host is ahead of the simulation's wall clock.
     pub fn skew_ahead(&self, ahead: Duration) {
         let nanos = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = nanos);
     }
 
-    /// Sets the wall clock (`SystemTime`) of the host behind the others by `behind`.
+    /// Sets how far the wall clock (`SystemTime`) of the host is behind the simulation's wall clock.
     pub fn skew_behind(&self, behind: Duration) {
         let nanos = i64::try_from(behind.as_nanos()).unwrap_or(i64::MAX);
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = -nanos);

@@ -13,7 +13,7 @@ use super::machine::kernel::Kernel;
 use super::machine::kernel::log::{Fate, Summary, What, seconds};
 use super::report;
 
-/// The maximum number of rows. If the log has more, the last ones are shown.
+/// The maximum number of rows. If the log has more events, the last events are shown.
 const ROWS_MAX: usize = 2000;
 
 const TIME_WIDTH: usize = 110;
@@ -135,7 +135,7 @@ impl Flow {
         flow
     }
 
-    /// Adds a row.
+    /// Adds a row with time `at`, and returns its index.
     fn row(&mut self, at: u64) -> usize {
         self.rows.push(at);
         self.rows.len() - 1
@@ -229,7 +229,7 @@ pub(super) fn svg(kernel: &Kernel) -> String {
     text
 }
 
-/// Draws a packet from the column at `x` to the one at `to`.
+/// Draws a packet as an arrow from the column at `x` to the column at `to`.
 fn draw(text: &mut String, arrow: &Arrow, x: usize, to: usize, y: usize, row: impl Fn(usize) -> usize) {
     let (class, mark, end) = match arrow.end {
         End::Arrived(_) if arrow.is_copy => ("d", " marker-end=\"url(#a)\"", to),

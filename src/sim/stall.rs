@@ -13,7 +13,7 @@ use crate::rt::runtime::runtime;
 use crate::rt::sched::record::{self, Reading, Record, Waits};
 use crate::rt::time::clock;
 
-/// Returns the place of the socket with this tag in the kernel's table, if it is open.
+/// Returns the number in the log of the descriptor with this tag, or `None` if the descriptor is closed.
 fn place(kernel: &Kernel, tag: u32) -> Option<i32> {
     let of = runtime().cache.get(u32::try_from(tag_index(tag)).ok()?)?.described()?;
     let place = i32::try_from(of.number).ok()?.checked_sub(kernel.first_descriptor)?;

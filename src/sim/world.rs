@@ -380,8 +380,8 @@ impl World {
         }
     }
 
-    /// Takes the next task to be polled. Most draws choose a control task if one is runnable. A program can rely
-    /// neither on the order of control tasks nor on that of the others.
+    /// Takes the next task to be polled, or returns `None` if no task is runnable. Most draws choose a control task if
+    /// one is runnable. A program can rely neither on the order of control tasks nor on the order of other tasks.
     fn draw(&self) -> Option<Ready> {
         let Schedule { ready, control_draws, .. } = &mut *self.schedule.borrow_mut();
         let is_control = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().lane() == Lane::Control);

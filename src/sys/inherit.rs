@@ -118,8 +118,8 @@ impl fmt::Display for Process {
     }
 }
 
-/// Returns the identity of the pipe or Unix socket that is open as descriptor `number`, if it is
-/// close-on-exec. Makes only calls that are safe after fork(2).
+/// Returns the identity of the file that is open as descriptor `number` if it is a close-on-exec pipe or
+/// Unix socket, and `None` otherwise. Makes only calls that are safe after fork(2).
 fn private_channel(number: RawFd) -> Option<Identity> {
     let mut status = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the structure is valid for writes during the call; for a descriptor that is not open the
@@ -142,7 +142,7 @@ impl fmt::Display for Identity {
 }
 
 /// Returns whether descriptor `number` was inherited: descriptors that this process opens are
-/// close-on-exec, inherited ones are not. Returns an error if it is not open.
+/// close-on-exec, and inherited descriptors are not. Returns an error if it is not open.
 pub(crate) fn is_inherited(number: RawFd) -> io::Result<bool> {
     // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
     Ok(check(unsafe { libc::fcntl(number, libc::F_GETFD) })? & libc::FD_CLOEXEC == 0)

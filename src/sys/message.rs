@@ -75,8 +75,8 @@ pub(crate) fn recvmsg<'a>(
     Ok(Received { bytes, flags: message.msg_flags, address, control })
 }
 
-/// Receives like [`recvmsg`] into more buffers than the kernel accepts: it receives into one buffer and
-/// copies the bytes to the others.
+/// Receives like [`recvmsg`] into more buffers than the kernel accepts: receives into one temporary
+/// buffer and copies the bytes from it to the caller's buffers.
 #[cold]
 fn recvmsg_scattered<'a>(
     fd: BorrowedFd<'_>,

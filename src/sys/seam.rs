@@ -1,7 +1,7 @@
 //! Scripted results of system calls, for unit tests only.
 //!
 //! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for sockets that will connect to an
-//! address ([`destination`]). In the latter case a descriptor joins the script when `connect` is called
+//! address ([`destination`]). With `destination` a descriptor joins the script when `connect` is called
 //! on it. Calls on other descriptors are not affected, so tests can run in parallel. A descriptor leaves
 //! its script when `socket::close`, which `Fd` uses, closes it. A script ends when it is dropped.
 //!

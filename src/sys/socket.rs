@@ -191,7 +191,7 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
 }
 
 /// Returns whether the peer has closed its sending side or the connection is gone (poll(2)). On systems
-/// whose poll(2) does not report the former, returns only whether the connection is gone.
+/// whose poll(2) does not report a half-close, returns only whether the connection is gone.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let half_closed = os::POLL_HALF_CLOSED.unwrap_or(0);
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: half_closed, revents: 0 };
@@ -224,7 +224,7 @@ pub(crate) fn is_ready_beside_errors(fd: BorrowedFd<'_>, write: bool) -> io::Res
     Ok(entry.revents & !libc::POLLERR != 0)
 }
 
-/// Returns and clears the pending error of a socket (`SO_ERROR`).
+/// Returns and clears the pending error of a socket, if there is one (`SO_ERROR`).
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     #[cfg(test)]
     if let Some(result) = seam::take_error(fd) {

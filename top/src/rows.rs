@@ -217,7 +217,7 @@ fn label(task: &Task) -> String {
     task.name.as_ref().map_or_else(|| task.id.to_string(), |name| format!("{} ({name})", task.id))
 }
 
-/// Describes what a task waits for. If it waits for another task, describes the whole chain.
+/// Describes the socket, task or other event that a task waits for. If it waits for another task, describes the whole chain.
 pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     let mut text = String::new();
     let mut seen = vec![task.id];
@@ -256,7 +256,7 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     text
 }
 
-/// Describes what woke a task before its last poll.
+/// Describes the cause of the wake-up before a task's last poll.
 fn woken_by(now: &Snapshot, task: &Task) -> String {
     match &task.woken_by {
         None => "something unknown".to_owned(),

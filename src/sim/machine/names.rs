@@ -75,7 +75,7 @@ pub(super) fn getaddrinfo(
 }
 
 /// Returns a list entry as glibc allocates it, so that glibc's freeaddrinfo(3) can free it: one
-/// allocation, with the address after the entry.
+/// allocation, with the address after the entry. Returns `None` if the allocation fails.
 fn node(addr: SocketAddr, socktype: c_int, next: *mut addrinfo) -> Option<*mut addrinfo> {
     let bytes = encode(&Address::Inet(addr));
     // SAFETY: malloc accepts any size.

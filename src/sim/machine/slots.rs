@@ -33,7 +33,7 @@ pub(crate) struct Slots {
     free: Vec<u32>,
 }
 
-/// Returns a free slot that belongs to this thread's simulation.
+/// Returns a free slot that belongs to this thread's simulation, or `None` if there is none.
 pub(crate) fn reuse_slot() -> Option<u32> {
     with(|machine| machine?.slots.borrow_mut().free.pop())
 }
@@ -64,7 +64,7 @@ pub(crate) fn keep_slot(index: u32) -> bool {
     true
 }
 
-/// Releases all slots of a simulation. Returns the free ones, beginning with the slot to be allocated next. A
+/// Releases all slots of a simulation. Returns the free slots, beginning with the slot to be allocated next. A
 /// descriptor that is still open keeps its slot.
 pub(crate) fn release(machine: &Machine) -> Vec<u32> {
     let slots = std::mem::take(&mut *machine.slots.borrow_mut());

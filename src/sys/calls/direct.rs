@@ -75,7 +75,7 @@ unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: 
 }
 
 /// Returns the address of the `syscall` that [`call`] calls or replaces. With the feature `sim` this is the next definition
-/// after the one in the program.
+/// after the definition in the program.
 fn syscall() -> *const c_void {
     #[cfg(all(feature = "sim", not(netpoll_no_interpose)))]
     return crate::sim::find_system_call();
@@ -114,7 +114,8 @@ fn choose() {
     }
 }
 
-/// Returns the base address of the object file that contains `address` (dladdr(3)).
+/// Returns the base address of the object file that contains `address`, or `None` if there is none
+/// (dladdr(3)).
 fn object(address: *const c_void) -> Option<*mut c_void> {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: `info` is valid for writes during the call, which only compares `address`.

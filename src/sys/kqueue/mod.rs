@@ -16,7 +16,7 @@ pub(crate) use model::*;
 #[allow(unsafe_code)]
 pub(crate) fn kevent_of(ident: usize, filter: i16, flags: u16, fflags: u32, udata: u64) -> Kevent {
     // SAFETY: `Kevent` is plain data, for which all zeroes is a valid value. On some systems it has
-    // more fields than the ones set here.
+    // more fields than those set here.
     let mut event: Kevent = unsafe { std::mem::zeroed() };
     (event.ident, event.filter, event.flags, event.fflags) = (ident, filter, flags, fflags);
     event.udata = udata as usize as _;

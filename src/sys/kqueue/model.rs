@@ -220,7 +220,7 @@ impl Queue {
         unsafe { libc::write(self.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Takes the events that are available.
+    /// Takes the events that are available, and returns their number.
     fn take(&mut self, events: &mut [Kevent]) -> usize {
         let mut count = 0;
         let mut gone = Vec::new();

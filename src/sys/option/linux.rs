@@ -35,7 +35,7 @@ pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).protocol().map(|protocol| protocol == Some(Protocol::TCP))
 }
 
-/// Returns SO_BINDTODEVICE.
+/// Returns SO_BINDTODEVICE: the name of the interface, or `None` if the socket is not bound to one.
 pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     SockRef::from(&fd).device()
 }
@@ -55,7 +55,7 @@ pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()>
     SockRef::from(&fd).set_cpu_affinity(cpu)
 }
 
-/// Returns TCP_USER_TIMEOUT.
+/// Returns TCP_USER_TIMEOUT, or `None` if it is not set.
 pub(crate) fn user_timeout(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).tcp_user_timeout()
 }

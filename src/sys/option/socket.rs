@@ -53,7 +53,7 @@ pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     set_send_buffer_size(fd, send_buffer_size(fd)?.saturating_add(2 * bytes))
 }
 
-/// Returns SO_LINGER, in whole seconds.
+/// Returns SO_LINGER, in whole seconds, or `None` if it is off.
 pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).linger()
 }

@@ -18,6 +18,6 @@ pub(crate) use portable::*;
 pub(crate) struct Completion {
     /// The first and the last call. The count wraps.
     pub(crate) calls: RangeInclusive<u32>,
-    /// Whether the kernel copied the data nevertheless.
+    /// Whether the kernel copied the data instead of sending from the caller's memory.
     pub(crate) copied: bool,
 }

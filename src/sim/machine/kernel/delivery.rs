@@ -106,7 +106,7 @@ impl Kernel {
                 let changed = self.with_connection(id, |connection, now, out| connection.input(now, segment, out));
                 return self.after(id, changed.unwrap_or_default());
             }
-            // The new connection replaces the one in TIME-WAIT.
+            // The new connection replaces the connection in TIME-WAIT.
             self.with_connection(id, |connection, _, out| connection.abort(out));
             self.segments.clear();
             self.after(id, true);
@@ -135,8 +135,8 @@ impl Kernel {
         }
     }
 
-    /// Finds the listener for an address: one bound to the address or, if there is none, to the wildcard address. If
-    /// there are several (SO_REUSEPORT), chooses one at random.
+    /// Returns the listener for an address: a listener bound to the address or, if there is none, to the wildcard
+    /// address. If there are several (SO_REUSEPORT), chooses one at random. Returns `None` if no listener matches.
     pub(super) fn listener(&mut self, host: HostId, dst: SocketAddr) -> Option<SocketId> {
         let listeners = self.listeners.get(&(host, dst.port()))?;
         let socket = |id: &SocketId| self.socket(*id);
@@ -301,8 +301,8 @@ impl Kernel {
         self.raise(id);
     }
 
-    /// Finds the socket for a datagram: one connected to the sender or, if there is none, one bound to the address or,
-    /// if there is none, one bound to the wildcard address.
+    /// Returns the socket for a datagram: a socket connected to the sender, or else a socket bound to the address, or
+    /// else a socket bound to the wildcard address. Returns `None` if there is no such socket.
     pub(super) fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
         let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
         let score = |id: &SocketId| {

@@ -1,4 +1,4 @@
-//! `Log`: a digest of all events, and the text of recent ones.
+//! `Log`: a digest of all events, and the text of recent events.
 //!
 //! Two runs with the same seed have the same digest, unless something outside the simulation
 //! affects them.

@@ -28,7 +28,7 @@ pub(crate) struct Host {
     pub(crate) addrs: Vec<IpAddr>,
     pub(crate) is_up: bool,
     pub(super) next_port: u16,
-    /// The time by which the host's wall clock is ahead of the others, in nanoseconds.
+    /// The time by which the host's wall clock is ahead of the simulation's, in nanoseconds; negative if it is behind.
     pub(crate) clock_offset: i64,
 }
 
@@ -257,8 +257,8 @@ impl Kernel {
         !self.edged.is_empty()
     }
 
-    /// Takes the edges since the last call, each with the poller's data and the readiness of the socket. Injected
-    /// faults delay some edges and repeat others.
+    /// Appends the edges since the last call to `edges`, each as the poller's data and the readiness of the socket.
+    /// Injected faults may delay or repeat an edge.
     pub(crate) fn take_edges(&mut self, edges: &mut Vec<(u64, u32)>) {
         for id in std::mem::take(&mut self.edged) {
             let Some(bits) = self.look(id) else { continue };

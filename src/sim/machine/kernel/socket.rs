@@ -10,7 +10,7 @@ use super::tcp::{Connection, State};
 /// The number of a host.
 pub(crate) type HostId = u16;
 
-/// The number of a socket, with a generation that distinguishes the socket from later ones in the same place.
+/// The number of a socket, with a generation that distinguishes the socket from later sockets in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SocketId {
     pub(crate) index: u32,
@@ -167,7 +167,7 @@ impl Socket {
         }
     }
 
-    /// Takes the error that the next call reports (SO_ERROR).
+    /// Returns and clears the error that the next call would report (SO_ERROR), if there is one.
     pub(crate) fn take_error(&mut self) -> Option<i32> {
         let of_connection = match &mut self.role {
             Role::Tcp(connection) => connection.error.take(),

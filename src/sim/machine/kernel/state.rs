@@ -5,7 +5,7 @@ use super::network::Kernel;
 use super::socket::{Family, Kind, Role, SocketId};
 
 impl Kernel {
-    /// Returns and clears the pending error of a socket (SO_ERROR).
+    /// Returns and clears the pending error of a socket, if there is one (SO_ERROR).
     #[cfg(test)]
     pub(crate) fn take_error(&mut self, fd: i32) -> Result<Option<i32>> {
         let id = self.id(fd)?;
@@ -98,8 +98,8 @@ impl Kernel {
         self.look(id).ok_or(libc::EBADF)
     }
 
-    /// Returns the readiness of a socket for a poller. As on Linux, if the socket is found not to be writable, an edge
-    /// reports when it is, even if no write has failed.
+    /// Returns the readiness of a socket for a poller, or `None` if there is no such socket. As on Linux, if the socket
+    /// is not writable, an edge reports when it becomes writable, even if no write has failed.
     pub(super) fn look(&mut self, id: SocketId) -> Option<u32> {
         let bits = self.readiness(id)?;
         if bits & libc::EPOLLOUT as u32 == 0 {

@@ -47,8 +47,8 @@ impl End {
     }
 }
 
-/// Two ends send random amounts of data over a lossy link and close. All bytes must arrive, and both ends must read the
-/// end of the stream.
+/// Lets two ends send random amounts of data over a lossy link and close. All bytes must arrive, and both ends must
+/// read the end of the stream. Returns the digest of the run.
 fn swarm(seed: u64) -> u64 {
     let mut kernel = Kernel::new(seed);
     let mut random = Random::new(seed, 77);

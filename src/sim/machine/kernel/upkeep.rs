@@ -71,7 +71,7 @@ impl Connection {
         self.state == State::Established && is_empty && !acknowledges && window_stays
     }
 
-    /// Returns whether the probes of the peer's window repeat forever, because the peer has no room and says so in each
+    /// Returns whether the probes of the peer's window repeat forever, because the peer announces a closed window in each
     /// answer.
     fn probes_in_vain(&self, path: &Path<'_>) -> bool {
         let peer = path.peer;

@@ -95,7 +95,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `busy` is false.
+    /// Returns the locked state once `busy` returns false for it. Until then, returns `Pending` and wakes the task when a call completes.
     fn poll_until_not(&self, cx: &mut Context<'_>, busy: fn(&State) -> bool) -> Poll<MutexGuard<'_, State>> {
         let state = self.lock();
         if !busy(&state) {
@@ -123,7 +123,8 @@ impl Shared {
         self.poll_until_not(cx, |state| state.call != Call::Idle)
     }
 
-    /// Waits until no call is in progress, and moves the kernel's offset back by the number of unread bytes.
+    /// Waits until no call is in progress, and moves the kernel's offset back by the number of unread bytes. Returns the locked state, or
+    /// the error of an earlier write.
     fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<io::Result<MutexGuard<'_, State>>> {
         let mut state = ready!(self.poll_idle(cx));
         if let Some(error) = state.write_error.take() {

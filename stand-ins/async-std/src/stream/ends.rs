@@ -10,7 +10,7 @@ use super::{FromIter, Once, Pending, Stream};
 
 /// A stream that yields items from both ends.
 pub trait DoubleEndedStream: Stream {
-    /// Works like `poll_next`, but attempts to return the last remaining item instead of the first.
+    /// Works like `poll_next`, but returns the last remaining item instead of the first, or `None` if no items remain.
     fn poll_next_back(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 
     /// Returns the last remaining item, or `None` if no items remain.
