@@ -186,7 +186,7 @@ fn client_and_server_choose_http_version_by_alpn() {
 #[test]
 fn tls_handshake_has_a_time_limit() {
     run(async {
-        // A server that never answers.
+        // The kernel accepts the connection, but no server answers the handshake.
         let listener = common::listener().await;
         let url: Uri = format!("https://localhost:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
         let connector = Connector::new().tls(tls_configs().1).handshake_timeout(Duration::from_millis(20));

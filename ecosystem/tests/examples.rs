@@ -142,7 +142,7 @@ fn grpc_hello_calls_itself_and_answers_curl() {
     let (status, output) = Example::start("grpc_hello", &[]).end();
     assert!(status.success(), "{status}: {output}");
     assert!(output.ends_with("Hello, gRPC!\n"), "{output}");
-    // A gRPC message: no compression, the length in four bytes, field 1.
+    // The file contains a gRPC message: a zero byte for no compression, the length in four bytes, and field 1.
     let server = Example::start("grpc_hello", &["127.0.0.1:0"]);
     let url = format!("http://{}/hello.Greeter/SayHello", server.addr());
     let file = std::env::temp_dir().join(format!("netpoll-grpc-{}", std::process::id()));

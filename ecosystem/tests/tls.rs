@@ -129,7 +129,7 @@ fn deadlines_apply_through_tls() {
 fn force_close_applies_through_tls() {
     run(async {
         let (acceptor, connector, _) = certificate();
-        // During the handshake.
+        // The close ends a handshake in progress.
         let (_stuck, server) = pair().await;
         let ours = server.clone();
         let mut handshake = acceptor.accept(server);
@@ -137,7 +137,7 @@ fn force_close_applies_through_tls() {
         let handshake = task::spawn(handshake);
         ours.force_close().await.unwrap();
         assert!(is_closed(&handshake.await.unwrap_err()));
-        // During a read in another task.
+        // The close ends a read that waits in another task.
         let (client, server) = pair().await;
         let ours = server.clone();
         let server = task::spawn(async move { acceptor.accept(server).await });

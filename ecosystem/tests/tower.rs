@@ -175,7 +175,7 @@ fn errors_of_connections_reach_the_hook() {
         let texts: Vec<_> = failures.try_iter().collect();
         assert!(texts.len() == 1 && texts[0].contains("invalid HTTP"), "{texts:?}");
 
-        // A request head that is not complete in time.
+        // A request head that is not complete within the time limit is reported as an error.
         server.header_read_timeout(Duration::from_millis(20));
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();

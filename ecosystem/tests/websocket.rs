@@ -143,7 +143,7 @@ fn rfc_6455_examples_are_answered() {
         let mut answer = [0; 7];
         read_exact(&client, &mut answer).await.unwrap();
         assert_eq!(&answer, b"\x81\x05Hello");
-        // A close frame without a status, and the server's answer.
+        // The server answers a close frame without a status with a close frame.
         client.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
         let mut close = [0; 2];
         read_exact(&client, &mut close).await.unwrap();
@@ -155,7 +155,7 @@ fn rfc_6455_examples_are_answered() {
 #[test]
 fn deadlines_and_force_close_apply_through_websocket() {
     run(async {
-        // A client that never begins the handshake.
+        // The client never begins the handshake, so the server's handshake ends at the deadline.
         let (_stuck, server) = pair().await;
         server.set_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         let error = accept_async(server).await.map(drop).unwrap_err();

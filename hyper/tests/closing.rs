@@ -206,7 +206,7 @@ fn part_of_a_head_does_not_hold_a_stopping_server() {
         }
         let settings = server.connect().await;
         settings.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
-        // A HEADERS frame without the flag END_HEADERS.
+        // A HEADERS frame without the flag END_HEADERS does not complete a request.
         let headers = server.connect().await;
         headers.write_all(&[PREFACE, SETTINGS, b"\0\0\x01\x01\0\0\0\0\x01\x82"].concat()).await.unwrap();
         streams.extend([settings, headers]);
@@ -311,7 +311,7 @@ async fn stop_at_limit_of_listener(
     server.await
 }
 
-/// Regression test: the grace period began only when the queue was empty, which a request that does not end can delay without limit.
+/// Regression test: the grace period began only when the queue was empty. A request that does not end can delay this without limit.
 #[test]
 fn grace_ends_a_server_whose_listener_is_at_its_limit() {
     run(async {

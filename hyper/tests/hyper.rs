@@ -92,14 +92,14 @@ fn version_is_detected_from_the_first_bytes() {
         read_exact(&http2, &mut frame).await.unwrap();
         assert_eq!(frame[3], 4, "SETTINGS comes first: {frame:?}");
         drop(http2);
-        // A request that begins like the preface.
+        // A request that begins like the preface is served as HTTP/1.
         let http1 = server.connect().await;
         for byte in b"PRIX /hello HTTP/1.1\r\nhost: h\r\n\r\n" {
             http1.write_all(&[*byte]).await.unwrap();
             task::sleep(Duration::from_micros(200)).await;
         }
         assert_eq!(receive(&http1).await.unwrap().1, b"hello");
-        // A stream that ends within the preface.
+        // A stream that ends within the preface is closed.
         let ended = server.connect().await;
         ended.write_all(b"PRI * HT").await.unwrap();
         ended.close_write().unwrap();
@@ -149,7 +149,7 @@ fn reads_go_straight_into_uninitialised_memory() {
         assert_eq!(buf.filled(), b"abc");
         // SAFETY: all of it was initialised above.
         assert!(memory[3..].iter().all(|byte| unsafe { byte.assume_init() } == 0xAA));
-        // A read through a reference, at end of stream.
+        // A read at end of stream, through a reference to the stream, fills nothing.
         drop(client);
         let mut buf = ReadBuf::uninit(&mut memory);
         poll_fn(|cx| Read::poll_read(Pin::new(&mut Socket::new(&*server)), cx, buf.unfilled())).await.unwrap();

@@ -121,7 +121,7 @@ fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure
         }
         let wanted: Vec<_> = of_owner().filter(|record| record.record_type() == query.query_type()).collect();
         let Some(first) = wanted.first() else { return nothing_at(owner, count, ttl, response) };
-        // The name as the server wrote it, which may differ in case.
+        // This is the name as the server wrote it. Its case may differ from that in the query.
         let reply = Reply::Records {
             owner: first.name.clone(),
             data: wanted.iter().map(|record| record.data.clone()).collect(),

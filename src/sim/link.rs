@@ -45,7 +45,7 @@ impl Sim {
     }
 }
 
-/// A handle to links between hosts, which changes their properties; returned by [`Sim::link`] and
+/// A handle that changes the properties of links between hosts; returned by [`Sim::link`] and
 /// [`Sim::one_way`].
 ///
 /// A change applies from the next packet on, and to hosts that are added later. It does not apply

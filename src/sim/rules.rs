@@ -136,7 +136,7 @@ impl Change {
     }
 }
 
-/// A change to existing links, which also applies to the links of hosts added later.
+/// A change to existing links and to the links of hosts added later.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) from: Option<HostId>,

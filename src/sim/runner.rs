@@ -32,7 +32,7 @@ use super::{picture, report};
 /// The default real time after which a task that has not yielded is reported.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// The stack size of a run's thread, which is that of a main thread.
+/// The stack size of a run's thread. It equals the default stack size of a main thread on Linux.
 const STACK: usize = 8 << 20;
 
 /// The number of log lines that a failing run prints, unless `NETPOLL_LOG_LINES` is set.

@@ -95,7 +95,7 @@ fn histograms_are_shown_as_ranges() {
     let served = Served::new("times");
     let begin = Instant::now();
     let snapshot = served.until(|snapshot| {
-        // Sleeps end the turns of the worker, which measures some of them.
+        // Each sleep ends a turn of the worker. The worker measures the time of only some turns.
         task::block_on(async { task::spawn(task::sleep(Duration::from_micros(10))).await });
         assert!(begin.elapsed() < Duration::from_secs(60));
         snapshot.histograms.get("poll_seconds").is_some_and(|histogram| histogram.count > 0)

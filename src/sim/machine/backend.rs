@@ -20,7 +20,8 @@ pub(crate) fn registers(fd: i32) -> bool {
     is_simulated(fd) || current::with(|machine| machine.is_some_and(|machine| machine.real.is_some()))
 }
 
-/// Registers a descriptor.
+/// Registers a descriptor, whose edges then return `index` and `generation`. With `is_first`, returns EEXIST if the
+/// descriptor is already registered.
 pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
     let data = u64::from(generation) << 32 | u64::from(index);
     if !is_simulated(fd) {

@@ -5,8 +5,8 @@
 //! lane stays taken while a descriptor of its ended simulation is open. So a socket that a test has kept from another
 //! simulation is unknown in this one, and cannot read from, write to or close one of its sockets.
 //!
-//! The lane depends on the seed and the name of the thread, which is that of the test. So a repeated run has the same
-//! numbers, unless another simulation has taken the lane.
+//! The lane depends on the seed and on the name of the thread, which is the name of the test. So a repeated run has the
+//! same numbers, unless another simulation has taken the lane.
 //!
 //! # Closing elsewhere
 //! A socket may be dropped on a thread that is not in its simulation. While the simulation runs,

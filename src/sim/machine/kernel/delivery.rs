@@ -261,7 +261,7 @@ impl Kernel {
         let now = self.now;
         let Some(socket) = self.socket_mut(id) else { return };
         if socket.timer_at > now {
-            // The event belongs to an earlier setting of the timer, which no longer applies.
+            // The event belongs to an earlier setting of the timer, and that setting no longer applies.
             return;
         }
         socket.timer_at = NEVER;

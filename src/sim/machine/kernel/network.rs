@@ -109,7 +109,7 @@ pub(crate) struct Kernel {
     pub(super) listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
     pub(super) unix_names: BTreeMap<(HostId, Vec<u8>), SocketId>,
     pub(super) edged: Vec<SocketId>,
-    /// A buffer for the segments that a connection sends, which is empty between calls.
+    /// A buffer for the segments that a connection sends. It is empty between calls.
     pub(super) segments: Vec<Segment>,
     pub(crate) faults: Faults,
     pub(crate) log: Log,

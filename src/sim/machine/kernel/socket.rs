@@ -89,7 +89,7 @@ pub(crate) enum Role {
     Tcp(Box<Connection>),
     Udp(Datagrams),
     Unix(UnixEnd),
-    /// A socket whose host has crashed, which no longer sends or receives.
+    /// A socket whose host has crashed. It no longer sends or receives.
     Dead,
 }
 
