@@ -23,7 +23,7 @@ async fn serve() -> io::Result<()> {
                 match stream.read(&mut buf).await? {
                     0 => return io::Result::Ok(()),
                     1 => stream.write_all(&buf[..1]).await?,
-                    // Data of `bulk` is discarded.
+                    // The data that `bulk` sends is discarded.
                     _ => {}
                 }
             }

@@ -396,7 +396,7 @@ async fn http2_exchange(client: TcpStream) -> io::Result<Vec<u8>> {
         read_exact(&client, &mut payload).await?;
         match (head[3], head[4]) {
             (0, _) => body.extend(payload),
-            // A PING: send the reply.
+            // The frame is a PING and needs a reply.
             (6, 0) => client.write_all(&[b"\0\0\x08\x06\x01\0\0\0\0", payload.as_slice()].concat()).await?,
             _ => {}
         }
@@ -405,7 +405,7 @@ async fn http2_exchange(client: TcpStream) -> io::Result<Vec<u8>> {
 
 #[test]
 fn http2_request_is_answered_as_the_server_stops() {
-    // GET http://h/hello on stream 1.
+    // This HEADERS frame on stream 1 contains the request GET http://h/hello.
     let request = b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x86\x41\x01h\x44\x06/hello";
     run(async {
         let listener = common::listener().await;

@@ -265,8 +265,8 @@ impl Sim {
         self.world(|world| world.machine.refusals.borrow().clone())
     }
 
-    /// Returns whether the seed reproduces this run, as far as the simulation knows. It is false
-    /// after a thread outside the simulation has woken a task.
+    /// Returns whether the seed reproduces this run, as far as the simulation knows. Returns false after
+    /// a thread outside the simulation has woken a task or closed a socket.
     pub fn is_replayable(&self) -> bool {
         self.world(|world| world.shared.foreign().is_empty())
     }

@@ -40,7 +40,7 @@ enum End {
     LostAt(usize),
 }
 
-/// A packet on its way.
+/// A packet, which is drawn as an arrow.
 struct Arrow {
     row: usize,
     at: u64,

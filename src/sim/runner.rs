@@ -50,7 +50,8 @@ pub struct Run<T> {
     pub elapsed: Duration,
     /// The counters of the run; see [`Sim::counters`].
     pub counters: Counters,
-    /// Threads outside the simulation that woke a task. A seed does not reproduce their actions.
+    /// The names of the threads outside the simulation that woke a task or closed a socket. A seed does not
+    /// reproduce their actions.
     pub foreign: Vec<String>,
 }
 

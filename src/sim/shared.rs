@@ -13,10 +13,11 @@ use crate::rt::sched::task_data::TaskData;
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) inbox: Mutex<Vec<Runnable<TaskData>>>,
-    /// Whether another thread has done something for the simulation. Changed under the lock of `inbox`.
+    /// Whether another thread has woken a task or closed a descriptor of the simulation since the last
+    /// `take_poke`. Changed under the lock of `inbox`.
     is_poked: AtomicBool,
     pub(super) is_over: AtomicBool,
-    /// The names of the threads that woke a task.
+    /// The names of the other threads that woke a task or closed a descriptor.
     foreign: Mutex<Vec<String>>,
     /// The number of turns that have begun, and the name of the task that runs, for the watchdog.
     pub(super) turns: AtomicU64,
@@ -39,13 +40,13 @@ impl Shared {
         self.note_foreign();
     }
 
-    /// Returns whether another thread has woken a task since the last call.
+    /// Returns whether another thread has woken a task or closed a descriptor since the last call.
     pub(super) fn take_poke(&self) -> bool {
         let inbox = lock(&self.inbox);
         self.is_poked.swap(false, Ordering::SeqCst) || !inbox.is_empty()
     }
 
-    /// Records that another thread has woken a task.
+    /// Records that this thread, which is not that of the simulation, has woken a task or closed a descriptor.
     pub(super) fn note_foreign(&self) {
         let inbox = lock(&self.inbox);
         self.is_poked.store(true, Ordering::SeqCst);
@@ -58,7 +59,7 @@ impl Shared {
         }
     }
 
-    /// Returns the names of the other threads that woke tasks.
+    /// Returns the names of the other threads that woke a task or closed a descriptor.
     pub(super) fn foreign(&self) -> Vec<String> {
         lock(&self.foreign).clone()
     }

@@ -242,8 +242,8 @@ struct Outgoing {
     bytes_end: u64,
     /// The position at which its control data ends. It begins where that of the previous message ends.
     control_end: u64,
-    /// Whether the message has the same address as the previous one and neither has control data, so
-    /// that both may be segments of one datagram.
+    /// Whether the message has the same address as the previous message and neither has control data,
+    /// so that both may be segments of one datagram.
     follows: bool,
 }
 
@@ -565,7 +565,7 @@ mod tests {
         let (mut pushed, mut gone) = (0_u32, 0_u32);
         for round in 0..200 {
             while outbox.len() < 500 {
-                // Many different sizes.
+                // The messages have many different sizes.
                 let size = 4 + pushed as usize * 37 % 1000;
                 let bytes = [&pushed.to_ne_bytes()[..], &vec![7; size]].concat();
                 let plain = ControlWriter::new(&mut []);

@@ -22,9 +22,9 @@ use super::{fd, os};
 pub enum Family {
     /// Both families, in the order in which the addresses should be tried.
     Any,
-    /// IPv4.
+    /// IPv4 only.
     V4,
-    /// IPv6.
+    /// IPv6 only.
     V6,
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::R
     added.map_err(io::Error::from_raw_os_error)
 }
 
-/// Removes a descriptor.
+/// Removes a descriptor from this back end.
 pub(crate) fn delete(fd: i32) {
     if !is_simulated(fd) {
         return current::with(|machine| {

@@ -4,13 +4,13 @@
 //! task can run and no timer of a program is pending, these events alone do not make a task run, so
 //! the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
 //!
-//! * it is a timer of a connection that only probes a peer which will answer, or of one in TIME-WAIT
-//!   whose socket is closed, or
+//! * it is a timer of a connection that only probes a peer which will answer, or of a connection in
+//!   TIME-WAIT whose socket is closed, or
 //! * it is a segment that its receiver does not notice: a probe, or a repeated acknowledgement.
 //!
 //! A peer answers if its host is up, it has the connection, and the links pass packets in both directions in time. On
-//! links that lose packets, a keep-alive may fail by chance. This is treated as impossible if it is expected less than
-//! once in a million days.
+//! links that lose packets, a keep-alive may fail by chance. Such a failure is treated as impossible if it is expected
+//! less than once in a million days.
 //!
 //! All other events are not upkeep, because each of them takes place only once or changes something.
 
@@ -30,7 +30,7 @@ fn length(is_v4: bool) -> u64 {
     if is_v4 { 40 } else { 60 }
 }
 
-/// Returns the time after which a packet on an idle link has arrived.
+/// Returns the maximum time that a packet of `length` bytes takes on an idle link, in nanoseconds.
 fn delay_max(config: &LinkConfig, length: u64) -> u64 {
     let latency = match config.latency {
         Latency::Uniform(ref range) => *range.end(),

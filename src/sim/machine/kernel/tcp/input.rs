@@ -184,7 +184,7 @@ impl Connection {
         }
     }
 
-    /// Processes data and FIN. Returns whether there is something new to read.
+    /// Processes data and FIN. Returns whether the program may have new data, the end of the stream or an error to read.
     fn take(&mut self, segment: &Segment, out: &mut Vec<Segment>) -> bool {
         let data = &segment.data[..];
         if data.is_empty() && !segment.fin {
@@ -193,7 +193,7 @@ impl Connection {
         }
         let data_end = segment.seq + data.len() as u64;
         if self.is_orphan && data_end > self.rcv_nxt {
-            // The data will not be read.
+            // The program will not read the data, so the connection is reset.
             self.abort(out);
             return true;
         }
