@@ -57,8 +57,8 @@ impl Group {
         Member { group: Arc::clone(self), place, seen: SERVING, waker: None }
     }
 
-    /// Returns `Ready` if there are fewer than `most` connections. If not, returns `Pending` and wakes the
-    /// task when a connection ends.
+    /// Returns `Ready` if there are fewer than `most` connections. If not, returns `Pending` and wakes
+    /// the task when a connection ends.
     pub(super) fn poll_fewer(&self, most: usize, cx: &mut Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
         let mut members = lock(&self.members);

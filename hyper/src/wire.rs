@@ -72,8 +72,8 @@ impl<T: Read + Unpin> Wire<T> {
         self.head = head;
     }
 
-    /// Reads and discards the bytes that the peer sends. Returns `Ready` after the peer's FIN or an error,
-    /// or when the wait is over.
+    /// Reads and discards the bytes that the peer sends. Returns `Ready` after the peer's FIN or an
+    /// error, or when the wait is over.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let activity = &self.activity;
         let linger = self.linger.get_or_insert_with(|| Linger {

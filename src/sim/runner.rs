@@ -94,7 +94,8 @@ pub struct Builder {
 /// The selection of the drawn faults that take place in a run.
 #[derive(Clone, Debug, Default)]
 struct Plan {
-    /// The number of the first fault that does not take place, nor does any later one; `None` means no limit.
+    /// The number of the first fault that does not take place. Later faults do not take place either. `None`
+    /// means no limit.
     most: Option<u64>,
     /// The numbers of other faults that do not take place.
     skipped: Vec<u64>,

@@ -22,8 +22,8 @@ pub(crate) struct Faults {
     pub(crate) no_buffers: f64,
     pub(crate) late_edges: f64,
     pub(crate) repeated_edges: f64,
-    /// The number of the first fault that no longer takes place. Skipped faults do not take place
-    /// either.
+    /// The number of the first fault that does not take place. Later faults and the faults in `skipped`
+    /// do not take place either.
     pub(crate) most: u64,
     pub(crate) skipped: BTreeSet<u64>,
     drawn: u64,
