@@ -3,13 +3,13 @@
 //!
 //! accept4(2) returns the peer's address. A dial knows both addresses. A connection of a listener that is
 //! bound to one address has that local address. When a connection is opened, its addresses are written to
-//! the [words](super::slot_words) of its slot, so a snapshot of many connections has to query only few of
+//! the [words](super::slot_words) of its slot, so a snapshot of many connections has to query only a few of
 //! them. An unknown local address, such as that of a connection of a wildcard listener, is added when it is
 //! first queried.
 //!
 //! # Layout
-//! From the lowest bit on, the first word has the local port, the peer's port and the number of the local IP
-//! address (16 bits each, 0 if unknown), 13 bits of the generation, and the kind. The other two words have
+//! From the lowest bit up, the first word contains the local port, the peer's port and the number of the local IP
+//! address (16 bits each, 0 if unknown), 13 bits of the generation, and the kind. The other two words contain
 //! the peer's IP address. Local IP addresses are in a table, because a process has few of them. An entry of
 //! that table is never removed.
 //!
@@ -56,7 +56,7 @@ const V4: u64 = 2;
 const V6: u64 = 3;
 /// A listener on all addresses of the host. Its connections have other local addresses.
 const WILDCARD: u64 = 4;
-/// The bits of the first word that have the local address.
+/// The bits of the first word that contain the local address.
 const LOCAL_MASK: u64 = 0xffff | 0xffff << IP_SHIFT;
 
 /// The local IP addresses. The number of an address is its position plus one.
@@ -73,7 +73,7 @@ fn lock() -> MutexGuard<'static, Option<Locals>> {
 }
 
 /// Creates the table before a simulation starts. The table's hasher uses random numbers of the thread that
-/// creates it, which must not be those of a simulation.
+/// creates it, and a simulation must not lose any of its own random numbers to the table.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     lock().get_or_insert_default();

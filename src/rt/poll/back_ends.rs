@@ -20,7 +20,7 @@ macro_rules! back_ends {
             $($(#[$cfg])* $type($module::$type),)*
         }
 
-        /// A buffer for a batch of events. The first wait creates the kind that matches the instance.
+        /// A buffer for a batch of events. The first wait creates the buffer of the instance's back end.
         pub(crate) enum Events {
             None,
             $($(#[$cfg])* $type(<$module::$type as BackEnd>::Batch),)*
@@ -164,7 +164,7 @@ fn unknown(name: &str) -> io::Error {
 
 impl Instance {
     /// Opens an instance of the back end that the environment selects, or of the best one if the
-    /// variable is not set.
+    /// variable [`VARIABLE`] is not set.
     ///
     /// # Errors
     /// Returns the errors of [`open`](Instance::open).

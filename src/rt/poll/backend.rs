@@ -35,7 +35,7 @@
 //! after a failure of the system call. One thread waits at a time.
 //!
 //! **Shards.** If [`SHARDS`](BackEnd::SHARDS) is true, the poller may have several instances of the back end,
-//! each for other descriptors. A thread that waits for several instances calls poll(2) for their
+//! each for a different set of descriptors. A thread that waits for several instances calls poll(2) for their
 //! [`descriptor`](BackEnd::descriptor)s.
 //!
 //! **Interrupts.** [`wake`](BackEnd::wake), called from any thread, makes the current or the next

@@ -48,7 +48,7 @@ struct Shard {
     /// The instance, if the shard is open.
     instance: RwLock<Option<Arc<Instance>>>,
     /// The number of registered descriptors, modulo 2⁶⁴. A shutdown may reset it while other threads retire
-    /// descriptors, so it may fall below 0. Not used while there is only one shard.
+    /// descriptors, so it may fall below 0. The count is not maintained while there is only one shard.
     registered: AtomicU64,
     counts: Counts,
 }
@@ -99,7 +99,7 @@ pub(crate) struct Added {
 
 /// The minimum length of a sleep that is made in two steps, in nanoseconds. The kernel may exceed a timeout
 /// by 50 µs plus a thousandth of the timeout, so the first step ends early. The coarse clock is accurate
-/// enough for it.
+/// enough for the first step.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
 /// The pause after a failure of poll(2).

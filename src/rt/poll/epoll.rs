@@ -203,8 +203,8 @@ impl BackEnd for Epoll {
         Some(self.epoll.as_fd())
     }
 
-    /// Tries to add `fd`, and removes it again on success. In between, epoll may report a hang-up, but for a
-    /// slot that does not exist.
+    /// Tries to add `fd`, and removes it again on success. In between, epoll may report a hang-up, but the event
+    /// has the token of a slot that does not exist.
     fn knows(&self, fd: BorrowedFd<'_>) -> bool {
         let no_slot = Token { index: u32::MAX, generation: 0 };
         let added = self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), libc::EPOLLET, no_slot.pack());

@@ -4,8 +4,8 @@
 //! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`] or the time of
 //! an entry for this slot in a timer heap. Code that sets it to a time must add that entry. An entry is valid
 //! while `armed` equals its time, and has no effect if no deadline has passed. Closing does not change
-//! `armed`. The next descriptor of the slot uses the entry of the previous one if the entry is not later than
-//! its earliest deadline. When an entry fires, another one is added for the remaining deadlines (models
+//! `armed`. The next descriptor of the slot uses the entry of the previous descriptor if the entry is not later than
+//! the earliest deadline of the next one. When an entry fires, another one is added for the remaining deadlines (models
 //! `a_timer_armed_during_close_serves_the_next_descriptor`,
 //! `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
 //!
@@ -83,7 +83,7 @@ impl PollDesc {
     }
 
     /// Handles the timer entry for `when`, unless it is no longer valid: expires the deadlines that have
-    /// passed at `now`. Returns the time of the entry that the caller must add for the remaining ones.
+    /// passed at `now`. Returns the time of the entry that the caller must add for the remaining deadlines.
     #[must_use = "remaining deadlines never fire without a timer entry"]
     pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
         // ORDERING: SeqCst, before the loads of the deadlines; see `set_deadline`.

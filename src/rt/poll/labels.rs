@@ -1,4 +1,4 @@
-//! Labels: data about sockets that only few sockets have, for [`inspect`](crate::rt::inspect()).
+//! Labels: data that only a few sockets have, for [`inspect`](crate::rt::inspect()).
 //!
 //! A label is the host name to which a connection was dialled, or the limits of a listener. The table is
 //! keyed by the slot of the socket and contains only sockets with a label. An entry belongs to one generation

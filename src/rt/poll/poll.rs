@@ -1,7 +1,7 @@
 //! poll(2): a back end for systems whose poll(2) reports a half-close. It converts levels to edges.
 //!
 //! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
-//! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better one. The cost of a
+//! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better back end. The cost of a
 //! wait is proportional to the number of descriptors.
 //!
 //! # Edges
@@ -152,7 +152,7 @@ struct Table {
     entries: HashMap<u32, Entry>,
     /// Whether a thread is in poll(2).
     is_asleep: bool,
-    /// Whether this call was interrupted because the table has changed.
+    /// Whether the current call of poll(2) was interrupted because the table has changed.
     is_broken: bool,
     /// The number of calls of poll(2) that have returned.
     returns: u64,
@@ -293,7 +293,7 @@ impl BackEnd for Poll {
         batch.polled.push(libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         let mut table = self.table.lock();
         loop {
-            // One entry is needed for the pipe.
+            // The pipe needs one entry.
             let room = usize::try_from(sys::fd::limit()).unwrap_or(usize::MAX).saturating_sub(1);
             let now = clock::now();
             let again_at = table.request(batch, room, now);

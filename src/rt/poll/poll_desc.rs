@@ -6,8 +6,8 @@
 //! system calls and do not use the runtime.
 //!
 //! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which knows whether a call may
-//! succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) has the deadlines of both
-//! directions and their timer. This file has the layout and the identity of the descriptor.
+//! succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) handles the deadlines of both
+//! directions and their timer. This file defines the layout and the identity of the descriptor.
 //!
 //! # Compared with Go (runtime/netpoll.go)
 //! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here, an edge
@@ -29,7 +29,7 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// The waiters that do not fit into the slot. The first of them allocates the list.
+/// The waiters of a direction other than the waiter in its slot. The first of them allocates the list.
 pub(super) type List = Mutex<Option<Box<Waiters>>>;
 
 /// The position of the generation in the word of a direction.
@@ -117,7 +117,7 @@ pub(crate) struct Description {
 /// The bit of `number` that marks a TCP socket.
 const IS_TCP: u32 = 1 << 31;
 
-/// The number of bits of a tag that have the index of the slot.
+/// The number of bits of a tag that contain the index of the slot.
 const TAG_INDEX_BITS: u32 = 20;
 /// The tag of a descriptor whose index has more than 20 bits.
 pub(crate) const NO_TAG: u32 = TAG_MASK;
@@ -139,7 +139,7 @@ const NO_NUMBER: u32 = u32::MAX;
 /// The values of the low half of [`PollDesc::registration`]. The high half is the runtime's epoch. For
 /// a registered descriptor, the lowest [`SHARD_BITS`](registration::SHARD_BITS) bits are its shard.
 pub(crate) mod registration {
-    /// The number of bits that have the shard.
+    /// The number of bits that contain the shard.
     pub(crate) const SHARD_BITS: u32 = 6;
     /// The number of values per state.
     pub(crate) const SHARDS: u64 = 1 << SHARD_BITS;
@@ -202,7 +202,7 @@ impl PollDesc {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// Forgets the number. Called when the descriptor is no longer used, before the generation changes.
+    /// Clears the number of the descriptor. Called when the descriptor is no longer used, before the generation changes.
     pub(super) fn forget_number(&self) {
         self.number.store(NO_NUMBER, Ordering::Relaxed);
     }

@@ -19,7 +19,7 @@
 //! and the poller's shard, which does not change. A registration of another epoch counts as *none*. If two
 //! operations wait at the same time before the descriptor is registered, one of them adds it. The other waits
 //! immediately, and the first edge after the registration wakes it. If the registration fails, all waiters
-//! are woken and retry, so that each gets its own error.
+//! are woken and retry, so that each of them gets its own error.
 //!
 //! # Cancellation
 //! A future keeps a [`WaitKey`] while it waits, and `end_operation` uses the key to undo the wait. A `poll_*`
@@ -73,7 +73,7 @@ impl From<Stop> for Failure {
     }
 }
 
-/// The state of a future whose operation waits for an edge or for interruption.
+/// The state of a future whose operation waits for an edge, or only for expiry and close.
 #[derive(Debug)]
 pub(crate) struct WaitKey {
     /// The key of the slot or the list entry, if the operation has waited for an edge.
@@ -272,7 +272,7 @@ impl PollHandle {
     }
 
     /// Ends the registration and makes later events of the descriptor stale. Called before the descriptor is
-    /// closed or leaves this crate. `exposed` is whether a duplicate may exist, in which case closing `fd`
+    /// closed or leaves this crate. `exposed` says whether a duplicate may exist, in which case closing `fd`
     /// would not end the registration.
     pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool) {
         if !self.desc.is_current(self.generation) {
@@ -415,8 +415,8 @@ impl Side<'static> {
         }
     }
 
-    /// Ends the operation of a future that completes or is dropped. `acted` is whether it has made its call
-    /// since it was woken; if not, the wake-up is passed on.
+    /// Ends the operation of a future that completes or is dropped. `acted` says whether it has made its
+    /// call since it was woken; if not, the wake-up is passed on.
     #[inline]
     pub(crate) fn end_operation(self, wait: &mut WaitKey, acted: bool) {
         self.end_interrupt(wait);
@@ -439,8 +439,8 @@ impl Side<'static> {
         has_waited
     }
 
-    /// Ends a wait for interruption. The operation's timeout remains. No wake-up is passed on, because an
-    /// interruption wakes all waiters.
+    /// Ends a wait for expiry and close. The operation's timeout remains. No wake-up is passed on, because expiry
+    /// and close wake all waiters.
     #[inline]
     pub(crate) fn end_interrupt(self, wait: &mut WaitKey) {
         self.leave(&mut wait.interrupt, true);
@@ -483,8 +483,8 @@ impl Side<'static> {
     }
 
     /// Arms the idle directions of the descriptor if the back end must be armed. An operation calls this when
-    /// it is listed, because the back end is unarmed after an event, even if another call has used the event
-    /// up. An operation that found its direction idle but does not wait calls this for those that wait.
+    /// it is listed as a waiter, because the back end is unarmed after an event, even if another call has used the event
+    /// up. An operation that found its direction idle but does not wait calls this on behalf of those that wait.
     #[cold]
     pub(crate) fn arm_for_waiters(self) {
         // In the state ADDING, the back end may already have the descriptor. Otherwise it will arm all levels
@@ -508,7 +508,7 @@ impl Drop for PollHandle {
     }
 }
 
-/// Allocates a slot. Returns `None` if there are no more.
+/// Allocates a slot. Returns `None` if all slots are in use.
 fn alloc() -> Option<&'static PollDesc> {
     #[cfg(feature = "sim")]
     if let Some(index) = crate::sim::reuse_slot() {

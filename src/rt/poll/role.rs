@@ -23,8 +23,8 @@ const HELD: u64 = 1;
 const ASLEEP: u64 = 4;
 /// Set if the sleeping thread is in `block_on`.
 const BY_ROOT: u64 = 1;
-/// The low bits of a time, which the word does not store. A sleep may appear to end up to 3 ns later than
-/// it does.
+/// The low bits of a time. The word does not store them, so a sleep may appear to end up to 3 ns later than it
+/// does.
 const BELOW: u64 = 3;
 
 /// The kind of thread that sleeps in the poller.

@@ -4,8 +4,8 @@
 //! registered, even if its task moves to another thread. A shard is *open* from its first registration to
 //! the shutdown. Shard 0 always counts as open.
 //!
-//! Each processor has an *own* shard. Its *home* is its own shard if that is open, and otherwise
-//! shard 0. The timers of a processor belong to its home, and those of threads without a processor to
+//! Each processor has an *own* shard. Its *home* is its own shard if that shard is open, and shard 0
+//! otherwise. The timers of a processor belong to its home, and those of threads without a processor to
 //! shard 0.
 //!
 //! # Which shards a thread polls
@@ -24,7 +24,7 @@
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between its step
-//!   and its check in the table below, and will make sure that it is taken.
+//!   and its check in the table below, and will make sure that the role is taken.
 //! * D1 — the end of the sleep that is announced in the role of a shard is not later than any timer of the
 //!   shard.
 //!
@@ -49,7 +49,7 @@ use crate::sync::{AtomicU64, Ordering, array_of, const_fn, injected_bug};
 /// The maximum number of shards.
 pub(crate) const SHARDS_MAX: usize = if crate::sync::MODEL { 2 } else { 64 };
 
-/// The time after which workers of other shards take a shard that no thread polls.
+/// The time after which workers of other shards take over a shard that no thread polls.
 pub(crate) const STALE_NANOS: u64 = 100_000;
 
 /// A set of shards.
@@ -370,7 +370,7 @@ impl Roles {
 }
 
 impl Shards {
-    /// Returns a set with only the first shard, for injected bugs.
+    /// Returns a set with only the first shard. Used by injected bugs.
     fn take_one(self) -> Shards {
         self.into_iter().take(1).collect()
     }

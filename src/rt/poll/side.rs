@@ -111,7 +111,7 @@ pub(crate) enum Stop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     Stop(Stop),
-    /// Writes are gathered, so earlier ones may have to be sent first.
+    /// Writes are gathered, so earlier writes may have to be sent first.
     Corked,
 }
 
@@ -328,14 +328,14 @@ impl<'a> Side<'a> {
         true
     }
 
-    /// Returns whether edges may be skipped. In the read direction, where most edges mean new data, they
-    /// never are.
+    /// Returns whether edges may be skipped. Edges are never skipped in the read direction,
+    /// where most edges mean new data.
     #[inline]
     fn may_skip(self, word: u64) -> bool {
         self.direction == Direction::Write && word & COUNTED == 0
     }
 
-    /// Makes the poller record every edge from now on. Returns false, because it may have skipped one.
+    /// Makes the poller record every later edge. Returns false, because it may have skipped an edge.
     #[cold]
     fn count_edges(self) -> bool {
         // ORDERING: AcqRel, and before the next call of the operation; see the module documentation.
@@ -365,9 +365,9 @@ impl<'a> Side<'a> {
         if word & (PLACED | LISTED) == PLACED {
             self.wake_placed(wakers);
         } else if word & LISTED != 0 {
-            // A hang-up concerns all waiters, including those that wait only for it. An error may only mean
-            // that a message is in the error queue. A waiter for data or room would not pass that wake-up
-            // on, so an error also wakes all waiters.
+            // A hang-up concerns all waiters, including those that wait only for a hang-up. An error may only
+            // mean that a message is in the error queue. A waiter for data or room would not pass the
+            // wake-up for such an error on, so an error also wakes all waiters.
             self.wake(word, reasons & (HANG_UP | ERROR) != 0 && !injected_bug!("hang_up_wakes_one"), wakers);
         }
         true

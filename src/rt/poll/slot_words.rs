@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn each_slot_has_its_own_words() {
-        // Far from the slots that other tests use.
+        // This slot is far from those that other tests use.
         let last = SLOTS_MAX as u32 - 1;
         assert!(get(last).is_none());
         assert!(std::ptr::eq(of(last), get(last).unwrap()));

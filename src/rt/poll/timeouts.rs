@@ -7,8 +7,8 @@
 //!
 //! A `poll_*` operation has no key, so its time is stored in the direction. The operation begins when a poll
 //! first returns `Pending` and ends when a poll returns `Ready`. If the next poll comes too late, the
-//! operation counts as abandoned, and the poll begins a new one. Too late means more than one further timeout
-//! after the end of the timeout, and at least 100 ms after it, because a busy task may be polled late.
+//! operation counts as abandoned, and the poll begins a new one. A poll is too late if, since the timeout
+//! ended, both the length of the timeout and 100 ms have passed. The 100 ms allow for a busy task that is polled late.
 //!
 //! # Deadlines
 //! A deadline belongs to a direction and is stored by [`expiry`](super::expiry). This file sets it, and makes
@@ -82,7 +82,7 @@ impl Side<'static> {
 
 impl PollHandle {
     /// Sets or clears the deadline of a direction. A deadline in the past ends waiting operations
-    /// immediately. A deadline in the future ends those that wait when it passes.
+    /// immediately. A deadline in the future ends the operations that are waiting when it passes.
     ///
     /// # Errors
     /// Returns [`Failure::Closed`] if the socket is closed.

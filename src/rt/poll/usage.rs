@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn each_slot_has_its_own_usage() {
-        // Far from the slots that other tests use.
+        // These slots are far from those that other tests use.
         let (one, other) = (of(SLOTS_MAX as u32 - 101), of(SLOTS_MAX as u32 - 102));
         one.reset(7);
         one.add(0, 5, 8);

@@ -7,11 +7,11 @@
 //! # States
 //! | tag | published | state |
 //! |---|---|---|
-//! | free | no | no waker; the thread that changes the tag to taken gets the slot exclusively |
-//! | taken | no | the thread that claimed the slot or cleared the bit has the slot exclusively |
-//! | taken | yes | a waker waits; the thread that clears the bit gets the slot exclusively |
+//! | free | no | the slot is empty; the thread that changes the tag to taken gets exclusive access |
+//! | taken | no | the thread that claimed the slot or cleared the bit has exclusive access |
+//! | taken | yes | the slot contains a waker; the thread that clears the bit gets exclusive access |
 //!
-//! A thread that has the slot exclusively either publishes it, possibly again, or empties it with
+//! A thread with exclusive access either publishes the slot, possibly again, or empties it with
 //! [`vacate`](WaitSlot::vacate).
 //!
 //! # Invariants

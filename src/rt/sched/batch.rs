@@ -2,20 +2,20 @@
 //!
 //! A poll takes the wakers of all its events and due timers out of the wait slots and lists. From then on,
 //! only the batch has them, and a close, a deadline or a shutdown finds no waiter. A waker is user code and
-//! may block, so another thread must be able to call the remaining ones.
+//! may block, so another thread must be able to call the remaining wakers.
 //!
 //! # States
-//! *empty* → *filled* by its owner → the owner takes one waker after the other, in order → *empty*. Instead,
-//! another thread may take all remaining wakers: sysmon, if their number is the same at two consecutive
+//! *empty* → *filled* by its owner → *empty*, after the owner has taken the wakers one by one, in order. Another
+//! thread may take all remaining wakers before that: sysmon, if their number is the same at two consecutive
 //! checks, or a shutdown.
 //!
 //! # Invariants
-//! * T1 — each waker is called once, by the owner or by the thread that took the rest.
+//! * T1 — each waker is called once, by the owner or by the thread that took the remaining wakers.
 //! * T2 — a single waker is called directly, without a batch, because no other waker waits behind it.
 //!
 //! # Memory ordering
 //! `left` decides which thread takes a waker. The owner's Release publishes the slots; the swap that
-//! takes the rest acquires them. The owner's decrements continue the release sequence. An owner that
+//! takes the remaining wakers acquires them. The owner's decrements continue the release sequence. An owner that
 //! finds its wakers taken waits for `taking`, so that it does not fill the slots while they are read
 //! (model `wakers_of_a_batch_are_called_once`).
 
@@ -29,10 +29,10 @@ use crate::sync::{AtomicUsize, Mutex, Ordering, UnsafeCell, injected_bug};
 /// The wakers of one poll; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// The number of wakers that no thread has taken, which are in the last slots.
+    /// The number of wakers that no thread has taken. They are in the last slots.
     left: AtomicUsize,
     slots: UnsafeCell<Slots>,
-    /// Held by the thread that takes the rest.
+    /// Held by a thread other than the owner while it takes the remaining wakers.
     taking: Mutex<()>,
     /// The value of `left` at the last check of sysmon.
     seen: AtomicUsize,
@@ -136,7 +136,7 @@ mod tests {
 
     type Calls = std::sync::Mutex<Vec<usize>>;
 
-    /// A waker that records its number, and takes the rest of the batch if `takes` is `Some`.
+    /// A waker that records its number, and takes the remaining wakers of the batch if `takes` is `Some`.
     struct Numbered {
         number: usize,
         takes: Option<Arc<std::sync::Mutex<Wakers>>>,

@@ -1,7 +1,7 @@
 //! [`block_on`]: runs one future, the root future, on the calling thread.
 //!
-//! The progress of the root future does not depend on any task. The thread polls the root future when it was
-//! woken. When it has nothing to do, it sleeps in epoll if no worker polls, and parks otherwise. Spawned tasks
+//! The progress of the root future does not depend on any task. The thread polls the root future whenever it
+//! is woken. When it has nothing to do, it sleeps in epoll if no worker polls, and parks otherwise. Spawned tasks
 //! run on workers, including tasks that the root future or a poll by this thread has woken. So a server that
 //! serves one connection in `block_on` needs no switch between threads per request. Neither does a server that
 //! spawns a task per connection: the first event for a task wakes a worker, which polls from then on.

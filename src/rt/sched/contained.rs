@@ -1,7 +1,7 @@
 //! A waker that catches the panics of another waker.
 //!
-//! `async-task` calls the waker of the future that awaits a task where a panic would abort the process. This
-//! waker is user code, so its panic must not affect anything else (11).
+//! `async-task` calls the waker of the future that awaits a task at a point where a panic would abort the
+//! process. That waker is user code, so its panic must not affect anything else (invariant 11 of ARCHITECTURE.md).
 
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
@@ -9,7 +9,7 @@ use std::task::{Context, Wake, Waker};
 use super::task::contain;
 use crate::rt::context;
 
-/// A waker that catches the panics of the inner one, including those of its destructor.
+/// A waker that catches the panics of the inner waker, including those of its destructor.
 struct Contained(Option<Waker>);
 
 impl Wake for Contained {

@@ -12,7 +12,7 @@ use crate::sync::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuTime(pub(super) u32);
 
-/// The binary logarithm of the unit of time in nanoseconds.
+/// The binary logarithm of the unit of the total time, in nanoseconds.
 const SHIFT: u32 = 22;
 const BITS: u32 = 24;
 const MASK: u32 = (1 << BITS) - 1;
@@ -35,7 +35,7 @@ impl CpuTime {
     /// Adds `nanos` nanoseconds to the time. Only sysmon may call this.
     #[must_use]
     pub(super) fn plus(self, nanos: u64) -> CpuTime {
-        // ORDERING: Relaxed: only one thread uses it.
+        // ORDERING: Relaxed: only sysmon uses the remainder.
         let nanos = nanos + u64::from(REST.load(Ordering::Relaxed));
         REST.store((nanos & ((1 << SHIFT) - 1)) as u32, Ordering::Relaxed);
         let units = u64::from(self.0 & MASK) + (nanos >> SHIFT);

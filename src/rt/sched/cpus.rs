@@ -5,17 +5,17 @@
 //! switches and cold caches add to that. Sysmon therefore reads the number of runnable threads of the
 //! machine (the fourth field of /proc/loadavg) at each check. The CPUs are in use if the threads that
 //! are not workers, the awake workers and one more worker would exceed the number of CPUs. Workers
-//! alone do not, unless there are more of them than CPUs.
+//! alone do not exceed it, unless there are more workers than CPUs.
 //!
 //! A sample may find a thread between two waits. So the samples are weighted and summed, and one that
 //! finds the CPUs in use outweighs [`BUSY_WEIGHT`] others; see [`Cpus::add`].
 //!
-//! The CPUs are never busy if this process may use only some of the machine's CPUs, because the file
+//! The CPUs never count as busy if this process may use only some of the machine's CPUs, because the file
 //! counts the threads on all of them; nor if the file does not belong to procfs, because a read of
 //! another file system might block sysmon.
 //!
-//! The file stays open as long as sysmon's thread lives. A program that counts its descriptors, such
-//! as a test, would otherwise see one come and go.
+//! The file stays open as long as sysmon's thread lives. Otherwise a program that counts its
+//! descriptors, such as a test, would see their number change.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -26,7 +26,7 @@ use crate::sys::os;
 const BUSY_WEIGHT: u32 = 3;
 /// The maximum sum of the weights.
 const SUM_MAX: u32 = 16;
-/// The minimum sum with which the CPUs are busy.
+/// The minimum sum at which the CPUs count as busy.
 const BUSY_FROM: u32 = 8;
 
 /// The samples of one sysmon; see the [module documentation](self).
@@ -68,7 +68,7 @@ impl Cpus {
         self.sum >= BUSY_FROM
     }
 
-    /// Forgets the samples, because they are old.
+    /// Discards the samples, because they are outdated.
     pub(super) fn reset(&mut self) {
         self.sum = 0;
     }
@@ -106,13 +106,13 @@ mod tests {
             for awake in 0..=count {
                 // All awake workers and sysmon run.
                 assert!(!cpus(count).are_in_use(1 + awake, awake, count), "{awake} of {count}");
-                // As many other threads as CPUs leave none free.
+                // If there are as many other threads as CPUs, no CPU is free.
                 assert!(cpus(count).are_in_use(1 + awake + count, awake, count), "{awake} of {count}");
             }
         }
-        // A peer beside one of two workers, and beside both.
+        // A peer runs while one of two workers is awake, and while both are.
         assert!(cpus(2).are_in_use(3, 1, 2) && cpus(2).are_in_use(4, 2, 2));
-        // More workers than CPUs.
+        // There are more workers than CPUs.
         assert!(!cpus(2).are_in_use(2, 1, 4) && cpus(2).are_in_use(3, 2, 4));
         // A worker that is awake and blocked is not runnable.
         assert!(!cpus(2).are_in_use(1, 2, 2));

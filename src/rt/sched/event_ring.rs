@@ -41,7 +41,7 @@ pub(crate) enum Mark {
     Steal,
     /// Sysmon has found a task in the same turn twice (the id of the task).
     Stuck,
-    /// The current turn has made more calls than its entry has room for (two packed calls).
+    /// The current turn has made more calls than fit into its entry of the turn ring (two packed calls).
     Calls,
 }
 

@@ -16,7 +16,7 @@ use crate::rt::context;
 pub(crate) struct Hooks {
     /// Queues a task of a simulation.
     pub(crate) schedule: fn(Runnable<TaskData>),
-    /// Called when the future of the task with this number was dropped.
+    /// Called after the future of the task with this number was dropped.
     pub(crate) task_ended: fn(u64),
 }
 

@@ -1,4 +1,4 @@
-//! The identity of tasks: [`TaskId`], [`Task`], and the names of all tasks that have one.
+//! The identity of tasks: [`TaskId`], [`Task`], and the table of task names.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -135,7 +135,7 @@ impl Task {
 static NAMES: Mutex<Option<HashMap<u64, Name>>> = Mutex::new(None);
 
 /// Creates the table before a simulation starts. The table's hasher uses random numbers of the thread that
-/// creates it, which must not be those of a simulation.
+/// creates it, and a simulation must not lose any of its own random numbers to the table.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     NAMES.lock().get_or_insert_default();

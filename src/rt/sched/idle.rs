@@ -3,7 +3,7 @@
 //! [`resting`](super::resting) describes how threads go to rest and are woken.
 //!
 //! # Invariants
-//! * I1 — each processor is in `free`, is in `spare`, is owned by one thread, or is assigned to one.
+//! * I1 — each processor is in `free`, is in `spare`, is owned by one thread, or is assigned to one thread.
 
 use super::processor::Processor;
 use super::root::Root;
@@ -65,7 +65,7 @@ impl Idle {
         }
     }
 
-    /// Makes `workers` processors and `spares` spare ones available. Skips processors that a thread of an
+    /// Makes `workers` processors and `spares` spare processors available. Skips processors that a thread of an
     /// earlier epoch still owns. Called by a start of the runtime.
     pub(crate) fn fill(&mut self, epoch: u32, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
         self.epoch = epoch;

@@ -45,7 +45,7 @@ impl Runtime {
         }
     }
 
-    /// Queues a woken control task of the current epoch. `while_running` is whether it was woken in its own
+    /// Queues a woken control task of the current epoch. `while_running` says whether it was woken in its own
     /// turn.
     pub(super) fn schedule_control(&'static self, runnable: Runnable<TaskData>, while_running: bool) {
         let (processor, is_in_task) = context::processor_and_task(self.epoch());
@@ -76,7 +76,7 @@ impl Runtime {
         self.injector.len() + self.control.queue.len()
     }
 
-    /// Takes one task from the injector, and moves up to `more` further ones to `processor`'s queue.
+    /// Takes one task from the injector, and moves up to `more` further tasks to `processor`'s queue.
     pub(crate) fn take_injected(&'static self, processor: &Processor, more: usize) -> Option<Item> {
         self.injector.pop(more, |item| processor.queue.push(item))
     }

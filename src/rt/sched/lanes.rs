@@ -42,7 +42,7 @@
 //! The locks of this crate are FIFO and ignore lanes. A control task that waits for the lock of a socket
 //! waits for earlier operations, which may belong to ordinary tasks. Because ordinary tasks always get
 //! their share of the turns, they are not prevented from completing these operations. With an unlimited
-//! priority they would be.
+//! priority for control tasks, they could be prevented forever.
 //!
 //! # Memory ordering
 //! The lane is a [`SharedQueue`]. As in the injector, a wake-up checks the epoch under the queue's lock,
@@ -79,7 +79,7 @@ use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Lane {
-    /// Tasks run in the order in which they are woken.
+    /// The task runs in the order in which tasks are woken.
     #[default]
     Normal,
     /// The task runs before other tasks, as long as control tasks use no more than their
@@ -158,7 +158,7 @@ impl ControlLane {
 /// The account of one worker's control turns; see "The share" in the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Account {
-    /// The time until which the share is used up by the turns so far.
+    /// The time up to which the control turns so far have used up the lane's share.
     paid_until: u64,
     /// The tick of the last turn in which a control task preceded ordinary tasks.
     turn_at: u32,
@@ -225,7 +225,7 @@ mod tests {
                     account.charge(now, MS / 10, 5);
                     turns += 1;
                 }
-                // Either a control task or an ordinary task has used the time.
+                // Either a control task or an ordinary task has run for this time.
                 now += MS / 10;
             }
             turns

@@ -10,9 +10,9 @@
 //! * If all awake threads are stuck, sysmon adds threads with spare processors, so that tasks, timers
 //!   and the network make progress.
 //! * If a turn has lasted since the previous check, sysmon sends its gathered writes (`rt/unsent.rs`).
-//! * If no thread has polled a shard of the poller since the previous check, sysmon wakes a thread
-//!   that sleeps in other shards, which then also sleeps in this one. If there is no such thread,
-//!   sysmon polls the shard, and wakes a thread that is parked in `block_on`, or a resting worker, to
+//! * If no thread has polled a shard of the poller since the previous check, sysmon interrupts a
+//!   thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no such
+//!   thread, sysmon polls the shard, and wakes a thread that is parked in `block_on`, or a resting worker, to
 //!   poll from then on.
 //!
 //! A late check does not look for stuck tasks, because the process may have been stopped (SIGSTOP, a paused
@@ -82,7 +82,7 @@ thread_local! {
 struct Seen {
     polls: u64,
     running: u64,
-    /// The number of events in its ring.
+    /// The number of events that the processor has recorded in its event ring.
     events: u64,
     /// The time of the last check that found a change.
     since: Option<Instant>,
@@ -213,14 +213,14 @@ impl Monitor {
                 self.look(epoch);
             }
         }
-        // Closes the file before the thread is forgotten.
+        // Closes /proc/loadavg before the thread is unregistered.
         self.cpus = None;
         if runtime.epoch() == epoch {
             runtime.threads.leave();
         }
     }
 
-    /// Forgets whether the CPUs were busy.
+    /// Discards the samples of the CPU usage.
     fn forget_cpus(&mut self) {
         if let Some(cpus) = &mut self.cpus {
             cpus.reset();
@@ -448,8 +448,8 @@ impl Monitor {
     }
 
     /// Makes sure that the shards `unpolled`, which were not polled since the last check, are polled. Skips
-    /// those in which a thread sleeps. For the others, interrupts a thread that sleeps in other shards, which
-    /// then also sleeps in these. Polls them itself if no thread sleeps, or if they are still unpolled at the
+    /// those in which a thread sleeps. For the others, interrupts a thread that sleeps in other shards, so
+    /// that it also sleeps in these. Polls them itself if no thread sleeps, or if they are still unpolled at the
     /// check after such an interruption.
     fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {
         let roles = &self.runtime.driver.roles;

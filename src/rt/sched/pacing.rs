@@ -1,11 +1,11 @@
 //! [`Pacing`]: when a busy thread reads the clock, when it polls, and when it wakes a second worker.
 //!
 //! # The length of a turn
-//! The mean length of a turn determines all three. It is measured between two readings of the clock.
+//! These three decisions depend on the mean length of a turn, which is measured between two readings of the clock.
 //! The clock is read every 16 turns, or after fewer turns that together take about 1 ms, and after a turn
-//! that used much of its budget. Between two sleeps there may be fewer turns than that. So after some
-//! sleeps the clock is read immediately and again after the first turn: after sleeps that wake several
-//! tasks, after every eighth of the others, and, while turns are long, after every sleep.
+//! that used much of its budget. There may be fewer turns than that between two sleeps. So after a sleep
+//! that wakes several tasks, after every eighth other sleep and, while turns are long, after every sleep,
+//! the clock is read immediately and again after the first turn.
 //!
 //! Two readings that are one turn apart are also a sample of [`poll_times`](Processor::poll_times).
 //! After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the thread records the end of the
@@ -22,8 +22,8 @@
 //! * 50 µs have passed, and there are control tasks;
 //! * 1 ms has passed.
 //!
-//! So a busy thread does not delay events by up to 10 ms, as in Go, and a request needs no fourth system
-//! call. A connection that always has data uses up its turns, which end after 20 µs
+//! So a busy thread does not delay events by up to 10 ms, as a busy thread in Go does, and polling does not
+//! add a system call to each request. A connection that always has data uses up its turns, which end after 20 µs
 //! (`processor::TURN_NANOS`). An event that arrives during such a turn waits for the rest of this turn
 //! only: a poll follows, and the tasks that it wakes run before the task of that connection (the aside
 //! slot of the [`queue`](super::queue)). While there are control tasks, the clock is read every 4 turns,
@@ -53,11 +53,11 @@ use crate::sync::Ordering;
 const CLOCK_EVERY: u32 = 16;
 /// The maximum time between two readings of the clock, in nanoseconds.
 const CLOCK_NANOS: u64 = 1_000_000;
-/// After one of this many sleeps, turns are measured from the first one on.
+/// After one in this many sleeps, turns are measured from the first turn on.
 const SAMPLE_EVERY: u32 = 8;
-/// After a sleep that delivers at least this many wake-ups, turns are measured from the first one on.
+/// After a sleep that delivers at least this many wake-ups, turns are measured from the first turn on.
 const SAMPLE_FROM: u32 = 4;
-/// After one of this many sleeps, the delay of the woken tasks is measured. A multiple of
+/// After one in this many sleeps, the delay of the woken tasks is measured. A multiple of
 /// [`SAMPLE_EVERY`], because only measured turns give a delay.
 const PROBE_EVERY: u32 = 32;
 /// The minimum time between two polls of a busy thread, in nanoseconds, apart from the two exceptions
@@ -170,7 +170,7 @@ impl Pacing {
         }
     }
 
-    /// Calls [`probe`](Pacing::probe) after one of [`PROBE_EVERY`] sleeps.
+    /// Calls [`probe`](Pacing::probe) after one in [`PROBE_EVERY`] sleeps.
     #[inline]
     pub(crate) fn probe_some(&mut self, processor: &Processor) {
         if self.sleeps % PROBE_EVERY == 1 {
@@ -222,7 +222,7 @@ impl Pacing {
     }
 
     /// Called when there is nothing to run. Measures the turns since the last reading if they are the first
-    /// ones after a sleep, or if a delay is being measured.
+    /// turns after a sleep, or if a delay is being measured.
     #[inline]
     pub(crate) fn end_stretch(&mut self, processor: &Processor) {
         if self.clock != 0 && (self.clock_turns == 0 || self.probed_at != 0) {
@@ -232,7 +232,7 @@ impl Pacing {
     }
 
     /// Called after a sleep that delivered `delivered` wake-ups. Returns whether the following turns are
-    /// measured from the first one on.
+    /// measured from the first turn on.
     #[inline]
     pub(crate) fn begin_stretch(
         &mut self,
@@ -246,7 +246,7 @@ impl Pacing {
         self.sleeps = self.sleeps.wrapping_add(1);
         (self.clock, self.spacing) = if self.sampled { (clock::now(), 1) } else { (0, CLOCK_EVERY) };
         self.polled(self.clock, delivered);
-        // One more, because the next tick precedes the first turn.
+        // Adds one, because the next tick precedes the first turn.
         self.clock_at = tick.wrapping_add(self.spacing + 1);
         self.sampled
     }
@@ -294,7 +294,7 @@ pub(crate) fn is_worth_stealing(runtime: &Runtime, victim: &Processor, turn: u64
 }
 
 /// Called by sysmon for a processor that had `turns` turns in `period` and was never without work. If
-/// these were few and other tasks are queued, stores their mean length, which the owner may not have
+/// there were only a few turns and other tasks are queued, stores their mean length, which the owner may not have
 /// measured yet, and wakes a second worker.
 pub(crate) fn correct_and_wake(runtime: &'static Runtime, processor: &Processor, turns: u64, period: Duration) {
     if (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {

@@ -2,7 +2,7 @@
 //!
 //! Each worker, each thread in `block_on` and sysmon owns one. The thread first takes the roles of some
 //! shards ([`Roles`](crate::rt::poll::roles::Roles)). A poll takes the available events, or sleeps until
-//! there are some, records them, and releases the roles. The thread then calls the collected wakers (D2
+//! there are events, records them, and releases the roles. The thread then calls the collected wakers (D2
 //! and 12 of `driver.rs`).
 //!
 //! # Memory ordering
@@ -82,7 +82,7 @@ impl Polling {
             let instance = runtime.driver.instance(shard).ok()?;
             // A shutdown changes the epoch before it closes the instances. If the epoch has changed,
             // other threads may no longer be able to interrupt a wait in this instance. So it is used
-            // once, and stored under an epoch with which the next call does not match.
+            // once, and stored under an epoch that the next call does not match.
             let of = if runtime.epoch() == epoch { epoch } else { epoch.wrapping_sub(1) };
             if kept.len() <= shard {
                 kept.resize_with(shard + 1, || None);

@@ -1,7 +1,7 @@
 //! [`Processor`]: the right to run tasks, with its queue, timers and counters.
 //!
-//! It corresponds to Go's P. There is one per worker. Sysmon adds spare ones while tasks block their
-//! threads. A thread owns at most one processor. A processor without an owner has an empty queue, and
+//! It corresponds to Go's P. There is one per worker. Sysmon adds spare processors while tasks block
+//! their threads. A thread owns at most one processor. A processor without an owner has an empty queue, and
 //! other threads run its timers.
 
 use std::ptr;
@@ -56,7 +56,7 @@ pub(crate) struct Processor {
     /// The record of the task that is being polled, or null.
     pub(crate) running: AtomicPtr<Record>,
     /// Whether sysmon has seen the same poll twice. If so, other threads may take every queued task,
-    /// including that in the next slot.
+    /// including the task in the next slot.
     pub(crate) stuck: AtomicBool,
     /// Whether a thread owns the processor.
     pub(crate) owned: AtomicBool,
@@ -86,7 +86,7 @@ impl Processor {
     pub(crate) fn is_turn_over(&self) -> bool {
         static LIMIT: OnceLock<u64> = OnceLock::new();
         let began = self.turns.began();
-        // Outside of turns, the entry is that of an old turn.
+        // Between turns, the last entry belongs to a turn that has ended.
         if began == 0 || self.running.load(Ordering::Relaxed).is_null() {
             return false;
         }

@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn item_set_aside_is_overtaken_by_the_items_pushed_before_it_settles() {
         let queue = RunQueue::new();
-        // With an empty overflow list, a full ring, and a long overflow list.
+        // Covers an empty overflow list, a full ring and a long overflow list.
         for older in [0, 1, RING - 1, RING, RING + 1, 1000, 10_000] {
             (0..older).for_each(|number| queue.push(item(number)));
             queue.push_aside(item(older + 2));

@@ -17,7 +17,7 @@
 //! # The wait word
 //! An operation that returns `Pending` stores its wait in the record of the current task, as one word. Each
 //! poll begins by clearing the word. If several operations of a task wait, a flag is set, and the wait of a
-//! socket operation takes precedence over that for a timer. A task whose word is clear waits for something
+//! socket operation takes precedence over the wait for a timer. A task whose word is clear waits for something
 //! outside this crate, or is about to run.
 
 use std::panic::Location;
@@ -84,15 +84,15 @@ pub(crate) enum Waits {
     Nothing,
     /// The task has yielded and is about to run.
     Turn,
-    /// An edge for reading of the socket with this tag.
+    /// A read edge of the socket with this tag.
     Readable(u32),
-    /// An edge for writing of the socket.
+    /// A write edge of the socket with this tag.
     Writable(u32),
-    /// The lock for reading of the socket.
+    /// The read lock of the socket with this tag.
     ReadLock(u32),
-    /// The lock for writing of the socket.
+    /// The write lock of the socket with this tag.
     WriteLock(u32),
-    /// A hang-up by the socket's peer.
+    /// A hang-up by the peer of the socket with this tag.
     HangUp(u32),
     /// A point in time on the [`clock`](crate::rt::time::clock).
     Time(u64),
@@ -104,8 +104,8 @@ pub(crate) enum Waits {
     WokenByTask(u64),
 }
 
-// From the lowest bit on, a word has the argument, the kind, and the flag that the task also waits for
-// something else.
+// From the lowest bit up, a word consists of the argument, the kind, and a flag which says that the task also
+// waits for something else.
 const ARGUMENT_BITS: u32 = 28;
 const ARGUMENT_MAX: u32 = (1 << ARGUMENT_BITS) - 1;
 const KIND_MASK: u32 = 7 << ARGUMENT_BITS;
@@ -370,8 +370,8 @@ impl Record {
         self.waits.store(word, Ordering::Relaxed);
     }
 
-    /// Records which task or thread has woken the task, which must not be in a poll. This is not called for
-    /// an event for which the task waits, so the word then still has the wait.
+    /// Records which task or thread has woken the task, which must not be in a poll. Not called if the event
+    /// that the task waits for has woken it; the word then still contains the wait.
     #[inline]
     pub(crate) fn note_waker(&self, waker: Waits) {
         if NO_RECORDS {

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use crate::rt::config::BlockedTask;
 use crate::sync::Mutex;
 
-/// The maximum number of queued reports. Further ones are dropped.
+/// The maximum number of queued reports. Further reports are dropped.
 const QUEUED_MAX: usize = 256;
 
 /// The queued reports; see the [module documentation](self).

@@ -21,7 +21,7 @@
 //!
 //! # Invariants
 //! * R1 (`runtime.rs`) — a thread that wakes another one increments `awake` on its behalf, so that two
-//!   threads do not each wake one for the same work.
+//!   threads do not each wake a third for the same work.
 
 use std::time::{Duration, Instant};
 
@@ -201,7 +201,7 @@ impl Runtime {
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         context::set_processor(None);
-        // If a turn is in progress, it continues without a processor, or a panic has ended it.
+        // A turn that is still recorded as running either continues without a processor or was ended by a panic.
         if !processor.running.swap(std::ptr::null_mut(), Ordering::Relaxed).is_null() {
             processor.turns.end();
         }
@@ -263,8 +263,8 @@ impl Runtime {
                     idle.sleepers.push(sleeper.clone());
                 }
             }
-            // After a nested `block_on`, the worker rests without having listed itself before, so work may
-            // have found no thread in the meantime.
+            // After a nested `block_on`, the worker is listed only now, so a task that was queued earlier may
+            // have found no thread to wake.
             if self.injected() > 0 {
                 self.ensure_worker();
             }
@@ -307,7 +307,7 @@ impl Runtime {
             return false;
         }
         idle.wish = Wish::Asked(root.clone());
-        // ORDERING: SeqCst: the wish is stored before this checks whether a worker sleeps. A worker
+        // ORDERING: SeqCst: the wish is stored before this thread checks whether a worker sleeps. A worker
         // announces its sleep and then checks for a wish.
         self.role_wished.store(true, Ordering::SeqCst);
         drop(idle);

@@ -22,9 +22,9 @@ use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 const WOKEN: u32 = 0;
 /// The thread is awake, and the root future was not woken since its last turn began.
 const RUNNING: u32 = 1;
-/// The thread sleeps in epoll or is about to.
+/// The thread sleeps in epoll or is about to sleep.
 const POLLING: u32 = 2;
-/// The thread is parked or is about to.
+/// The thread is parked or is about to park.
 const PARKED: u32 = 3;
 
 /// The state of a thread in `block_on`; see the [module documentation](self).

@@ -57,7 +57,7 @@ impl SharedQueue {
         result
     }
 
-    /// Takes the oldest item, and passes up to `more` further ones to `rest`.
+    /// Takes the oldest item, and passes up to `more` further items to `rest`.
     pub(crate) fn pop(&self, more: usize, rest: impl FnMut(Item)) -> Option<Item> {
         if self.len() == 0 {
             return None;

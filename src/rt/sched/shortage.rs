@@ -129,7 +129,7 @@ impl Runtime {
         true
     }
 
-    /// Runs queued tasks on the calling thread, which is not a worker. Returns false if there were none.
+    /// Runs queued tasks on the calling thread, which is not a worker. Returns false if no tasks were queued.
     pub(crate) fn run_queued(&'static self, core: &mut Core) -> bool {
         if self.injected() == 0 {
             return false;

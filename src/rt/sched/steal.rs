@@ -1,7 +1,7 @@
 //! Taking tasks from other processors.
 //!
 //! A thread without work [steals](steal) from a queue that is worth it ([`pacing`](super::pacing)), or
-//! whose owner is stuck. A thread whose own tasks yield without end never gets there, so it [takes](take_from_stuck)
+//! whose owner is stuck. A thread whose own tasks yield endlessly never runs out of work, so it [takes](take_from_stuck)
 //! a part of the queues of stuck owners whenever it looks at the shared queue.
 
 use super::event_ring::Mark;
@@ -12,7 +12,7 @@ use crate::rt::runtime::Runtime;
 use crate::sync::Ordering;
 
 /// Takes half of the tasks that are queued at another processor. Returns one of them and queues the
-/// others. For a thread without work.
+/// others. Called by a thread without work.
 pub(super) fn steal(runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
     runtime.processors().filter(|victim| victim.id != processor.id && victim.owned.load(Ordering::Relaxed)).find_map(
         |victim| {
@@ -31,7 +31,7 @@ pub(super) fn steal(runtime: &'static Runtime, processor: &'static Processor) ->
     )
 }
 
-/// Takes half of the tasks that are queued behind each stuck one, and queues them here.
+/// Takes half of the tasks that are queued behind each stuck task, and queues them at `processor`.
 #[cold]
 pub(super) fn take_from_stuck(runtime: &'static Runtime, processor: &'static Processor) {
     let others = runtime.processors().filter(|other| other.id != processor.id);

@@ -89,7 +89,7 @@ impl Sysmon {
         self.stuck.load(Ordering::Relaxed)
     }
 
-    /// Returns whether other threads use all CPUs, by the last checks.
+    /// Returns whether other threads use all CPUs, according to the last checks.
     #[inline]
     pub(super) fn are_cpus_busy(&self) -> bool {
         // ORDERING: Relaxed: a hint that may be outdated.
@@ -108,7 +108,7 @@ impl Sysmon {
         self.are_cpus_busy.store(false, Ordering::Relaxed);
     }
 
-    /// Returns whether the thread makes checks or is about to.
+    /// Returns whether the thread makes checks or is about to make one.
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
         // ORDERING: SeqCst: the caller changes a counter of activity or `awake` before it reads `ticks`.

@@ -30,8 +30,8 @@ use crate::sync::Ordering;
 use crate::trace;
 
 pin_project! {
-    /// A task's future. Its destructor drops the future, catches a panic of that (11), and counts the end of
-    /// the task.
+    /// A task's future. Its destructor drops the future, catches a panic of the future's destructor (11), and
+    /// counts the end of the task.
     ///
     /// The task's number is not stored, because the task is the current one whenever its future is dropped,
     /// which happens only in a poll or in [`discard`].
@@ -122,7 +122,7 @@ fn current_lane() -> Lane {
     context::with_task(|task| task.map_or(Lane::Normal, TaskData::lane))
 }
 
-/// Spawns a task on the workers. If `lane` is `None`, the task inherits the lane of the current one.
+/// Spawns a task on the workers. If `lane` is `None`, the task inherits the lane of the current task.
 pub(crate) fn spawn<F>(
     name: Option<Name>,
     lane: Option<Lane>,

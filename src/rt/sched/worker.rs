@@ -7,10 +7,10 @@
 //! when the clock is read and before a sleep.
 //!
 //! A thread without work takes the role of polling its shard and *sleeps* in epoll; it keeps its
-//! processor. If another thread has the role, it gives its processor back and *rests*: it waits on the
-//! idle list, without a role, until it is woken (see [`resting`](super::resting)).
+//! processor. If another thread has the role, the thread gives its processor back and *rests*: it waits
+//! on the idle list, without a role, until it is woken (see [`resting`](super::resting)).
 //!
-//! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second one.
+//! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second worker.
 //!
 //! # Invariants
 //! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
@@ -53,7 +53,7 @@ const POLLS_MAX: u32 = 8;
 /// The pause of a thread without work if no descriptor is available for an epoll instance.
 const NO_POLLER: Duration = Duration::from_millis(10);
 
-/// The reason why the loop was left.
+/// The reason why [`Core::run`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// The root future was woken. The thread still owns the processor.
@@ -175,7 +175,8 @@ impl Core {
         processor: &'static Processor,
         is_shared_first: bool,
     ) -> Option<Item> {
-        // Not in two consecutive turns: after turns that were used up, each one reads the clock.
+        // The shared queue must not come first in two consecutive turns: the clock is read after every turn that
+        // is used up.
         if is_shared_first && self.shared_at.wrapping_add(1) != self.tick {
             self.shared_at = self.tick;
             if let Some(item) = self.next_shared(runtime, processor) {
@@ -193,8 +194,8 @@ impl Core {
         processor.queue.pop()
     }
 
-    /// Returns a task of the shared queue. First moves tasks that are queued behind stuck ones to this
-    /// processor's queue.
+    /// Returns a task of the shared queue. First moves tasks that are queued behind stuck tasks to
+    /// this processor's queue.
     fn next_shared(&self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
         if runtime.sysmon.stuck() > 0 {
             take_from_stuck(runtime, processor);
@@ -213,7 +214,7 @@ impl Core {
     }
 
     /// Runs one turn of a control task, and returns whether the thread still owns the processor. Returns
-    /// `None` without running one if ordinary tasks must run first, or if the lane is empty. `is_due` is
+    /// `None` without running one if ordinary tasks must run first, or if the lane is empty. `is_due` says
     /// whether this turn would otherwise check the shared queue first.
     #[cold]
     #[inline(never)]
@@ -257,7 +258,7 @@ impl Core {
         // SAFETY: the item was just taken out of a queue and is used once, here.
         let runnable = unsafe { from_item(item) };
         if runnable.metadata().epoch_word() != epoch && !is_control_of(&runnable, epoch) {
-            // The task's epoch is over, or this thread's is and the task belongs to the next one.
+            // Either the task's epoch is over, or this thread's epoch is over and the task belongs to the next one.
             runtime.inject(runnable);
             return owns_processor();
         }
@@ -314,7 +315,7 @@ impl Core {
         }
         let is_owned = owns_processor();
         if is_owned {
-            // Behind the tasks that the timers and the poll have woken.
+            // Appends the task in the aside slot behind the tasks that the timers and the poll have woken.
             processor.queue.settle();
             // This thread runs one of the tasks itself.
             maybe_wake_helper(runtime, processor, (processor.queue.len() + runtime.injected()).saturating_sub(1));
@@ -329,8 +330,8 @@ impl Core {
         is_owned
     }
 
-    /// Takes available events without waiting, and wakes their tasks. These are queued behind all others
-    /// except the one in the aside slot. Returns whether there may be more events.
+    /// Takes available events without waiting, and wakes their tasks. The woken tasks are queued behind all
+    /// others except the one in the aside slot. Returns whether there may be more events.
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) -> bool {
         let shards = runtime.driver.roles.take_to_look(home, now);
         let mut is_full = false;
@@ -415,15 +416,15 @@ impl Core {
                 processor.record(Mark::Timers, self.polling.wakers.len() as u64);
                 self.polling.wake_all(runtime);
             }
-            // A descriptor may be free after a while.
+            // The next attempt may find a free descriptor.
             Slept::NoPoller => std::thread::sleep(NO_POLLER),
         }
         (!owns_processor()).then_some(Exit::Lost)
     }
 }
 
-/// Returns whether `runnable` belongs to `epoch`, for a task whose epoch word is not `epoch`. Such a task
-/// is a control task.
+/// Returns whether `runnable` is a control task of `epoch`. The caller has checked that its epoch word differs
+/// from `epoch`, so it is not an ordinary task of that epoch.
 #[cold]
 fn is_control_of(runnable: &Runnable<TaskData>, epoch: u32) -> bool {
     runnable.metadata().epoch() == epoch
@@ -547,7 +548,7 @@ mod tests {
         assert_eq!((core.pacing.since_poll(), processor.turns.ended(), processor.ended.get()), (4, 4, 4));
     }
 
-    /// Tasks that use up their turns make each turn read the clock.
+    /// The clock is read after every turn, because the tasks use up their turns.
     #[test]
     fn shared_queue_comes_first_in_at_most_every_second_turn() {
         let (mut core, processor) = (Core::new(), processor(1000));
