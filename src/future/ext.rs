@@ -1,4 +1,4 @@
-//! [`FutureExt`]: async-std's combinators. They need no feature, unlike async-std's.
+//! [`FutureExt`]: async-std's combinators. Unlike in async-std, they need no feature.
 //!
 //! # Cancellation
 //! A combinator owns its futures and drops them when it is dropped. `race` and `try_race` drop the

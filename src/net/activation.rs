@@ -3,7 +3,7 @@
 //!
 //! The protocol is systemd's, sd_listen_fds(3). The descriptors are numbered from 3. `LISTEN_FDS`
 //! is their count, `LISTEN_FDNAMES` lists their names, and `LISTEN_PID` is the id of the process
-//! that they are for, so that children that inherit the environment do not take them.
+//! for which they are intended, so that children that inherit the environment do not take them.
 //!
 //! # Without `LISTEN_PID`
 //! A process does not know the process id of a child before fork(2), and between fork(2) and
@@ -198,10 +198,10 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
     Ok(Some(Announced { names, passed }))
 }
 
-/// Takes the descriptors that were passed to this process, in order. Returns an empty list if there
-/// are none, and on every call after the one that took them.
+/// Takes the descriptors that were passed to this process, in order. Returns an empty list if no
+/// descriptors were passed, and on every call after the call that took them.
 ///
-/// Call this early: until then, processes that this one starts also inherit the descriptors,
+/// Call this early: until then, processes that this process starts also inherit the descriptors,
 /// although they do not take them. The descriptors are made close-on-exec.
 ///
 /// # Errors
@@ -249,7 +249,7 @@ pub fn take() -> io::Result<Vec<Activated>> {
 ///
 /// The command holds duplicates, which keep a listener's port open, so drop the command when the
 /// successor is running. The caller may then close its listener, because the successor shares the
-/// queue of connections. Only a process that this one starts takes the descriptors.
+/// queue of connections. Only a process that this process starts takes the descriptors.
 ///
 /// The descriptors are passed under consecutive numbers from 3 on. If this process closes a
 /// descriptor with one of these numbers between this call and the spawn, a descriptor may be passed
@@ -259,7 +259,7 @@ pub fn take() -> io::Result<Vec<Activated>> {
 /// Returns `InvalidInput` if a name contains `:` or a control character or is longer than 255
 /// bytes, if there are more than 65,536 descriptors, or if the command already passes descriptors.
 /// Returns EMFILE at the descriptor limit. For each descriptor that it passes, the call opens one
-/// or two more.
+/// or two further descriptors.
 ///
 /// # Examples
 /// ```no_run

@@ -6,7 +6,7 @@
 //!
 //! # Cancellation
 //! Dropping the future abandons the look-up. getaddrinfo(3) cannot be interrupted, so a thread that
-//! is inside it runs until it returns.
+//! has called it continues until it returns.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

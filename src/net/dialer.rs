@@ -160,8 +160,8 @@ impl Dialer {
             }
         };
         let no_address = || match self.recipe.local {
-            // The result does not tell an empty list from one whose addresses were all filtered
-            // out.
+            // The result does not distinguish an empty list from a list whose addresses were all
+            // filtered out.
             Some(local) => AddrError::new(&local.to_string(), "no suitable address found").into(),
             None => AddrError::missing(),
         };

@@ -250,7 +250,7 @@ impl OpError {
         self.addr.as_ref()
     }
 
-    /// Returns the underlying error, such as that of a system call or of the resolver. `None` if
+    /// Returns the underlying error, such as that of a system call or of the resolver, or `None` if
     /// this crate created the error (closed, deadline and so on).
     pub fn io_error(&self) -> Option<&io::Error> {
         match &self.cause {
@@ -432,7 +432,7 @@ mod tests {
         io::Error::from_raw_os_error(errno)
     }
 
-    /// A `main` that returns an error prints its `Debug`.
+    /// A `main` that returns an error prints the error with `Debug`.
     #[test]
     fn debug_prints_the_text() {
         let error = Op::at("listen", "tcp", local()).call("bind", os(libc::EADDRINUSE));

@@ -42,8 +42,8 @@ pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 /// The minimum time between attempts under a deadline (RFC 8305, section 5).
 const STAGGER_MIN: Duration = Duration::from_millis(10);
 
-/// The maximum number of concurrent attempts. With attempts 10 ms apart, each gets 640 ms before it
-/// is replaced.
+/// The maximum number of concurrent attempts. If attempts begin 10 ms apart, each of them has 640 ms
+/// before it is replaced.
 const AT_ONCE_MAX: usize = 64;
 
 /// Addresses that have not been tried yet.
@@ -126,7 +126,7 @@ where
         }
     }
 
-    /// Polls the attempts. Returns the connection of the first that has succeeded.
+    /// Polls the attempts. Returns the connection of the first attempt that has succeeded.
     fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Option<T> {
         let mut at = 0;
         while at < self.attempts.len() {
@@ -143,7 +143,7 @@ where
         None
     }
 
-    /// Starts an attempt if it is time for one. Returns whether it did.
+    /// Starts an attempt if one is due. Returns whether an attempt was started.
     fn launch(&mut self, cx: &mut Context<'_>) -> bool {
         if self.queue.len() == 0 {
             return false;

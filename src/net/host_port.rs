@@ -77,7 +77,7 @@ impl From<AddrError> for io::Error {
     }
 }
 
-/// The error of a name that could not be resolved. Its text is async-std's.
+/// The error of a name that could not be resolved. Its text is the same as in async-std.
 pub(super) struct ResolveError {
     /// The address in the form that the error prints.
     pub(super) quoted: String,

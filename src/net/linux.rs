@@ -59,7 +59,7 @@ impl ListenConfig {
 
     /// Opens a multipath TCP socket (RFC 8684) if the kernel supports it, otherwise a TCP socket.
     /// Clients without multipath TCP can connect either way.
-    /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) tells which protocol a
+    /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) reports which protocol a
     /// connection uses.
     ///
     /// Linux only.

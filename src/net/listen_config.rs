@@ -1,8 +1,8 @@
 //! [`ListenConfig`]: options and limits of a listener.
 //!
 //! Options are set before bind(2) and listen(2). Accepted sockets inherit them, so an accept costs
-//! one system call, and the TCP window scale, which depends on the receive buffer, is right from
-//! the first SYN. If the kernel refuses an option that the user set, the error is returned. If it
+//! one system call, and the TCP window scale, which depends on the receive buffer, is already
+//! correct in the handshake. If the kernel refuses an option that the user set, the error is returned. If it
 //! refuses one of the defaults (TCP_NODELAY, keep-alive), the socket is used without it, as in Go.
 //!
 //! # Compared with Go (net/dial.go `ListenConfig`, sock_posix.go, mptcpsock_linux.go)
@@ -411,8 +411,7 @@ mod tests {
     #[test]
     fn address_is_free_after_its_listener_is_closed() {
         let addr = {
-            // An address that no other test uses, so that no other listener can take the port in
-            // between.
+            // No other test uses this address, so no other listener can take the port in between.
             let listener = listen_socket(([127, 9, 8, 7], 0).into()).unwrap();
             let addr = socket::local_addr(listener.as_fd()).unwrap();
             let client = TcpStream::connect(addr).unwrap();

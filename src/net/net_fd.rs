@@ -61,9 +61,9 @@ impl NetFd {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", names: LazyBox::new() })
     }
 
-    /// Takes ownership of a non-blocking stream socket that may be TCP or multipath TCP. Only on
-    /// TCP does a short count prove that the socket is empty or full: the subflows of a multipath
-    /// connection deliver independently.
+    /// Takes ownership of a non-blocking stream socket that may be TCP or multipath TCP. A
+    /// short count proves that the socket is empty or full only on plain TCP, because the subflows of
+    /// a multipath connection deliver independently.
     pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
         let is_tcp = option::is_plain_tcp(fd.as_fd()).is_ok_and(|is| is);
         Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", names: LazyBox::new() })
@@ -532,7 +532,7 @@ fn sample_queue(listener: BorrowedFd<'_>) {
     if !ticks::draws(QUEUE_SAMPLE) {
         return;
     }
-    // A simulation must repeat a run exactly, so it makes no random calls.
+    // A simulation must be able to repeat a run exactly, so it does not sample at random.
     #[cfg(feature = "sim")]
     if crate::sim::is_here() {
         return;

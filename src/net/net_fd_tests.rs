@@ -90,7 +90,7 @@ fn short_write_clears_readiness_on_tcp_only() {
 }
 
 /// Simulates kTLS that was enabled by another user of the descriptor: each call ends at a record,
-/// and no edge reports the next one.
+/// and no edge reports the next record.
 #[test]
 fn short_read_proves_nothing_after_descriptor_was_exposed() {
     for exposes in [false, true] {

@@ -1,7 +1,7 @@
 //! A limited number of permits, and the list of accepts that are parked until a permit is returned.
 //!
 //! # Invariants
-//! * L1 — no more permits are in use than the limit allows, and each is returned once.
+//! * L1 — no more permits are in use than the limit allows, and each permit is returned once.
 //! * L2 — while a permit is free and an accept is parked, some accept that was woken for the permit
 //!   has not acted yet. That accept will take the permit and keep it, take it and return it, or
 //!   leave without it (possibly to wait for a connection). In the last two cases it wakes the next
@@ -171,7 +171,7 @@ mod tests {
         // The first waiter is dropped before it acts.
         limit.leave(&mut parked[0].place);
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 1, 0]);
-        // The second waiter takes the permit. No other is woken until it is returned.
+        // The second waiter takes the permit. No other waiter is woken until the permit is returned.
         assert!(parked[1].poll(&limit).is_ready());
         let permit = limit.try_take().unwrap();
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 1, 0]);

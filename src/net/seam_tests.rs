@@ -130,7 +130,7 @@ fn incoming_backs_off_doubling_from_5_ms() {
     });
 }
 
-/// Invariant 12.
+/// Invariant 12: a waker that panics does not prevent other wake-ups.
 #[test]
 fn panicking_waker_at_close_does_not_stop_other_wakeups() {
     use std::sync::Arc;
@@ -307,7 +307,7 @@ fn dial_never_connects_to_itself() {
 fn error_of_close_is_ignored_and_the_number_is_free() {
     run(async {
         for errno in [libc::EINTR, libc::EIO] {
-            // An address that no other test uses, so that no other test takes the port.
+            // No other test uses this address, so no other test takes the port.
             let listener = TcpListener::bind((Ipv4Addr::new(127, 77, 2, 1), 0)).await.unwrap();
             let addr = listener.local_addr().unwrap();
             let script = seam::descriptor(listener.as_fd());

@@ -37,7 +37,7 @@ use crate::trace;
 
 /// The default of [`Serve::drain`].
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a task may take to end after its connection was closed by force.
+/// The maximum time that a task may take to end after its connection was closed by force.
 const FORCED: Duration = Duration::from_millis(20);
 /// The maximum number of connections taken from the listener's queue when the server stops.
 const QUEUED_MAX: usize = 4096;
@@ -252,7 +252,7 @@ impl fmt::Display for Straggler {
 
 /// A connection that is being served.
 struct Open<C> {
-    /// Returns a handle, or `None` if the handler has dropped the last one.
+    /// Returns a handle, or `None` if the handler has dropped the last handle.
     conn: Box<dyn Fn() -> Option<C> + Send + Sync>,
     peer: Option<Addr>,
     since: Instant,
@@ -348,7 +348,7 @@ impl Wake for Attempt {
 }
 
 pin_project! {
-    /// A handler whose panic is contained. Returns whether it panicked.
+    /// The future of a handler whose panic is caught. Its output is whether the handler panicked.
     struct Contained<F> {
         #[pin]
         future: F,

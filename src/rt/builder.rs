@@ -129,7 +129,7 @@ impl Builder {
     /// Sets a function that is called each time a task is found to block its thread.
     ///
     /// The function runs on a separate thread, one call at a time, and may block. Up to 256 reports wait while
-    /// a call is in progress; further ones are dropped. A panic in the function is caught.
+    /// a call is in progress; further reports are dropped. A panic in the function is caught.
     pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
         self.config.on_blocked_task = Some(Arc::new(report));
         self

@@ -18,7 +18,7 @@ use super::sched::turn_ring::CallPlace;
 use super::unsent;
 use crate::sync::{AtomicU8, Ordering};
 
-/// No waker has this data pointer.
+/// The value of `Context::own` outside turns. No waker has this data pointer.
 const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
 
 #[derive(Debug)]
@@ -224,7 +224,7 @@ pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, boo
     (processor_in(epoch), CONTEXT.with(|context| !context.task.get().is_null()))
 }
 
-/// Makes `task` the current task while `f` runs. Restores the previous one, even if `f` panics.
+/// Makes `task` the current task while `f` runs. Restores the previous task, even if `f` panics.
 pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     run_turn(task, NO_TURN, f)
 }
@@ -237,7 +237,7 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce(
         fn drop(&mut self) {
             CONTEXT.with(|context| {
                 context.task.set(self.0);
-                // The rest of an outer turn does without the optimisations that depend on `own`.
+                // The remaining part of an outer turn does not use the optimisations that depend on `own`.
                 context.own.set(NO_TURN);
             });
         }
@@ -252,7 +252,7 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce(
 }
 
 /// Records that a call had a short count in the direction whose state is `state`. [`record_call`] records
-/// the call itself, before or after this.
+/// the call itself, before or after this call.
 #[inline]
 pub(crate) fn set_short(writes: bool, state: &AtomicU8) {
     CONTEXT.with(|context| {
@@ -283,7 +283,7 @@ pub(crate) fn record_call(writes: bool, fd: i32) {
 }
 
 /// Returns whether the last short count of this turn was in the direction whose state is `state`, the turn
-/// has written since, and `waker` is the task's own waker. If so, forgets the short count.
+/// has written since, and `waker` is the task's own waker. If so, clears the record of the short count.
 #[inline]
 pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
     CONTEXT.with(|context| {
@@ -444,8 +444,8 @@ pub(crate) fn is_spent(state: &AtomicU8) -> bool {
     })
 }
 
-/// Ends a run of consecutive operations in a direction, because the current one has to wait. `only_asked` is
-/// whether the direction was not marked as ready, and the call was made only to find out whether it is. If
+/// Ends a run of consecutive operations in a direction, because the current one has to wait. `only_asked`
+/// says whether the direction was not marked as ready and the call was made only to find out whether it is. If
 /// so, and in a turn, gives back the unit that [`poll_turn`] took.
 pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
     CONTEXT.with(|context| match context.left() {

@@ -53,7 +53,7 @@ fn budget_is_used_up_and_refilled() {
     .unwrap();
 }
 
-/// A turn of slow operations ends at the first check of the time. A turn of fast ones uses up its budget.
+/// A turn of slow operations ends at the first check of the time. A turn of fast operations uses up its budget.
 #[test]
 #[cfg(not(netpoll_no_black_box))]
 fn long_turn_ends_before_its_budget() {
@@ -86,8 +86,8 @@ fn is_granted(state: &AtomicU8) -> bool {
     poll_turn(&mut TaskContext::from_waker(&Arc::new(Count::default()).into()), state).is_ready()
 }
 
-/// If a refused operation could be refused again, a task with 40 operations would have the same ones refused in every
-/// turn.
+/// If a refused operation could be refused again, a task with 40 operations would have the same operations refused in
+/// every turn.
 #[test]
 fn refused_operation_is_granted_next_time() {
     with_processor(|processor| {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// The number of ranges. The last one has no upper bound.
+/// The number of ranges. The last range has no upper bound.
 pub(crate) const BUCKETS: usize = 14;
 
 /// The unit of the recorded values.
@@ -138,7 +138,7 @@ impl Histogram {
     }
 }
 
-/// Serializes `count`, `sum`, and all `buckets` except the last one, whose bound is infinite.
+/// Serializes `count`, `sum`, and all `buckets` except the last bucket, whose bound is infinite.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Histogram {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

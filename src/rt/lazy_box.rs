@@ -1,6 +1,6 @@
 //! [`LazyBox`]: an optional value that is created on demand and takes one word.
 //!
-//! It is used for fields that only few sockets and tasks need. `std::sync::OnceLock<Box<T>>` takes two words
+//! It is used for fields that only a few sockets and tasks need. `std::sync::OnceLock<Box<T>>` takes two words
 //! and needs an additional check.
 //!
 //! # States
@@ -23,7 +23,7 @@ pub(crate) struct LazyBox<T> {
 }
 
 // SAFETY: shared access returns `&T`, which requires `T: Sync`. A thread may drop a value that another
-// one created, which requires `T: Send`.
+// thread created, which requires `T: Send`.
 #[allow(unsafe_code)]
 unsafe impl<T: Send + Sync> Sync for LazyBox<T> {}
 

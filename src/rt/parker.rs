@@ -35,7 +35,7 @@ impl Parker {
         }
     }
 
-    /// Takes the token if it is available. Returns whether it was.
+    /// Takes the token if it is available. Returns whether it was available.
     pub(crate) fn try_take(&self) -> bool {
         self.state.compare_exchange(NOTIFIED, EMPTY, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -45,7 +45,7 @@ impl Parker {
         self.park_until(None);
     }
 
-    /// Waits for the token until `deadline` at most, and takes it. Returns whether it has arrived.
+    /// Waits for the token until `deadline` at most, and takes it. Returns whether the token has arrived.
     pub(crate) fn park_until(&self, deadline: Option<Instant>) -> bool {
         if self.try_take() {
             return true;
@@ -87,7 +87,7 @@ impl Parker {
             return;
         }
         // The parking thread holds the lock from its transition to PARKED until it waits. Once this thread has
-        // held the lock, the other one either waits or has returned.
+        // held the lock, the parking thread either waits or has returned.
         if !injected_bug!("unpark_without_lock") {
             drop(self.lock.lock());
         }

@@ -221,10 +221,10 @@ impl Runtime {
 
     // ---- waking ----
 
-    /// Makes sure that a worker is awake that is not stuck. Called when there is work. If all other processors
-    /// belong to threads that block, uses a spare one, as far as the policy permits.
+    /// Makes sure that a worker that is not stuck is awake. Called when there is work. If all other processors
+    /// belong to threads that block, uses a spare processor if the policy permits it.
     pub(crate) fn ensure_worker(&'static self) {
-        // ORDERING: SeqCst: the caller publishes the work before this reads `awake`. A thread that goes to
+        // ORDERING: SeqCst: the caller publishes the work before this thread reads `awake`. A thread that goes to
         // sleep decrements `awake` before it looks for work (R1).
         fence(Ordering::SeqCst);
         let awake = self.awake.count();
@@ -279,8 +279,8 @@ impl Runtime {
 
     /// Called when a turn of a root future begins.
     pub(crate) fn root_begins(&'static self) {
-        // ORDERING: SeqCst: this increments the count before it checks whether sysmon sleeps. Sysmon announces
-        // its sleep before it checks the count.
+        // ORDERING: SeqCst: this thread increments the count before it checks whether sysmon sleeps. Sysmon
+        // announces its sleep before it checks the count.
         self.roots.fetch_add(1, Ordering::SeqCst);
         self.notice_activity();
     }
@@ -412,8 +412,8 @@ impl Runtime {
     }
 
     /// Interrupts the threads that would sleep beyond `at`. Called when a timer for `at` has become the first
-    /// of its set. Does not start the runtime, because a shutdown also runs timers; those that it arms again
-    /// wait for the next start.
+    /// of its set. Does not start the runtime, because a shutdown also runs timers; timers that it arms
+    /// again wait for the next start.
     pub(crate) fn timer_moved(&'static self, at: u64) {
         // A simulation checks its timers whenever it moves its clock.
         #[cfg(feature = "sim")]
@@ -424,7 +424,7 @@ impl Runtime {
         if self.timer_shards().into_iter().fold(false, wake) || self.polls_here() {
             return;
         }
-        // ORDERING: SeqCst: the caller arms the timer before this reads the state. `start` stores the state
+        // ORDERING: SeqCst: the caller arms the timer before this thread reads the state. `start` stores the state
         // before it reads the timers (model `timer_armed_against_start`).
         fence(Ordering::SeqCst);
         if self.is_running() {

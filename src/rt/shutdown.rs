@@ -150,7 +150,7 @@ fn wait_for_another(
 /// The longest single wait on the condition variable. A much longer timeout could overflow the clock.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Ends threads and tasks until `deadline`. Returns those that are still running.
+/// Ends threads and tasks until `deadline`. Returns the threads and tasks that are still running.
 fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     for sleeper in runtime.idle.lock().empty() {
         sleeper.parker.unpark();

@@ -11,7 +11,7 @@
 //! * C2 — a slot is not allocated again before it is freed. Pop and push are compare-and-swaps of the head of
 //!   the free list, which contains a count of pops, against ABA (model `free_list_hands_out_once`). The link of
 //!   a slot in use may have any value: if a pop reads it, another pop has taken the slot in the meantime, so
-//!   the compare-and-swap of the first one fails.
+//!   the compare-and-swap of the first pop fails.
 //! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use, `alloc` returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)

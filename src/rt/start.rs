@@ -64,7 +64,7 @@ impl Runtime {
         // the timer before `timer_moved` reads the state (model `timer_armed_against_start`).
         fence(Ordering::SeqCst);
         // Deadlines survive a shutdown, so a thread must sleep until the first timer is due. Arming another
-        // timer would not make sure of this, because a timer that is not the first of its set wakes no thread.
+        // timer would not ensure this, because a timer that is not the first of its set wakes no thread.
         if self.next_timer(Shards::ALL) != clock::NEVER {
             self.ensure_poller();
         }

@@ -26,7 +26,7 @@ pub struct StillRunning {
     pub threads: Vec<String>,
     /// The tasks that occupy a thread, each with its name if it has one.
     pub running: Vec<(TaskId, Option<String>)>,
-    /// The number of tasks that have not ended, including those that occupy a thread. The others wait for
+    /// The number of tasks that have not ended, including those that occupy a thread. The other tasks wait for
     /// something outside the runtime and are dropped when they are woken.
     pub tasks: u64,
 }

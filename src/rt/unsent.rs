@@ -37,7 +37,7 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// The unsent bytes of a socket. This is not a handle of the socket.
 pub(crate) trait Unsent: Send + Sync + RefUnwindSafe + UnwindSafe {
-    /// Sends as many bytes as the socket accepts, and makes sure that the others are sent later. Called by the
+    /// Sends as many bytes as the socket accepts, and makes sure that the remaining bytes are sent later. Called by the
     /// thread that has taken the socket out of a list. Must not wait or call user code.
     fn flush(self: Arc<Self>);
 
@@ -114,7 +114,7 @@ pub(crate) fn list() -> usize {
     SOME.with(|some| std::ptr::from_ref(some).addr())
 }
 
-/// Returns whether the list of this thread can be used. It cannot be while the thread exits.
+/// Returns whether the list of this thread can be used. It cannot be used while the thread exits.
 pub(crate) fn has_list() -> bool {
     LIST.try_with(|_| ()).is_ok()
 }

@@ -83,7 +83,7 @@ pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 /// uses the bits from 61 on.
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
-/// The maximum number of vacated places that are kept, in addition to the number of occupied ones.
+/// The maximum number of vacated places that are kept, in addition to the number of occupied places.
 const LEFT_MAX: usize = 32;
 
 /// Futures in the order of their keys.
@@ -257,7 +257,7 @@ impl Default for Waiters {
     }
 }
 
-/// Wakers that were taken out of lists and that the caller must wake when it holds no lock. The first one is
+/// Wakers that were taken out of lists and that the caller must wake when it holds no lock. The first waker is
 /// stored inline.
 #[derive(Debug, Default)]
 #[must_use = "wakers that are dropped instead of woken are lost wake-ups"]
@@ -465,7 +465,7 @@ mod tests {
         }
         let (mut waiters, mut wakers, told) = (Waiters::new(), Wakers::new(), Arc::default());
         let mut all: Vec<Waker> = (0..20).map(|number| Arc::new(Tells(number, Arc::clone(&told))).into()).collect();
-        // An order that is neither ascending nor descending by address.
+        // The wakers are inserted in an order that is neither ascending nor descending by address.
         all.sort_by_key(|waker| (waker.data().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         all.iter().for_each(|waker| assert!(waiters.insert_poll(waker.clone(), &mut wakers).is_none()));
         waiters.take_polls(&mut wakers);

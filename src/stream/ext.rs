@@ -537,7 +537,7 @@ pub trait StreamExt: Stream {
         CollectFuture::new(self)
     }
 
-    /// Collects the items for which `f` returns true into one collection, and the others into another.
+    /// Collects the items for which `f` returns true into one collection, and the other items into another.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -682,7 +682,7 @@ pub trait StreamExt: Stream {
         Lite::last(self)
     }
 
-    /// Skips `n` items and returns the next one.
+    /// Skips `n` items and returns the next item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};

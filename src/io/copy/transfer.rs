@@ -5,7 +5,7 @@
 //! transfer, the rest of the copy uses the buffer, beginning with the bytes that were in the pipe.
 //!
 //! # Faults
-//! A [`Fault`] tells whether the reader or the writer failed: a bidirectional copy continues after a
+//! A [`Fault`] says whether the reader or the writer failed: a bidirectional copy continues after a
 //! failure of the writer.
 //!
 //! # A peer that goes away
@@ -35,7 +35,7 @@ enum Path {
     Buffer(Buffer),
 }
 
-/// How a transfer ended.
+/// The reason why a transfer ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The reader is at end of stream.

@@ -3,11 +3,11 @@
 //!
 //! # Rules
 //! * After EINPROGRESS, EALREADY or EINTR, the connect waits until the socket is writable. A
-//!   wake-up alone proves nothing. If getpeername(2) succeeds, the socket is connected. Otherwise
-//!   SO_ERROR has the reason; without an error, the wait continues (Go issues 14548 and 19289).
-//! * A handshake with this host is complete when connect(2) returns. So the outcome for a loopback
+//!   wake-up alone does not mean that the outcome is known. If getpeername(2) succeeds, the socket is connected. Otherwise
+//!   SO_ERROR returns the error; if there is none, the wait continues (Go issues 14548 and 19289).
+//! * The handshake of a connection to the same host is complete when connect(2) returns. So the outcome for a loopback
 //!   address is checked before the wait, which saves a registration.
-//! * The descriptor is registered after connect(2), because epoll reports a hang-up before it.
+//! * The descriptor is registered after connect(2), because epoll reports a hang-up for a socket on which connect(2) was not called.
 //!
 //! # Cancellation
 //! A future that is dropped leaves the list of waiters. The kernel continues to connect until the
@@ -36,11 +36,12 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
         fd.set_deadline(Direction::Write, deadline)?;
     }
     match fd.with(|fd| socket::connect(fd, &SockAddr::from(addr))) {
-        // Connected, or deferred until the first data: the kernel does not say which.
+        // The socket is connected, or the connect is deferred until the first data. connect(2) returns 0 in both
+        // cases.
         Ok(()) => fd.set_fast_open(),
         Err(Failure::Io(error)) => match error.raw_os_error() {
             Some(libc::EISCONN) => {}
-            // For an address that is not loopback, a check before the wait would find nothing.
+            // For an address that is not loopback, the connect would still be in progress at a check before the wait.
             Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => {
                 established(fd, addr.ip().to_canonical().is_loopback()).await?;
             }
@@ -55,7 +56,7 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
 }
 
 /// Waits until a connect in progress has succeeded or failed. If `look` is true, checks the outcome
-/// before the first wait.
+/// before it first waits.
 pub(super) async fn established(fd: &Fd, mut look: bool) -> Result<(), Failure> {
     let mut dial = Dial { fd, operation: Operation::new() };
     poll_fn(|cx| {
@@ -81,7 +82,7 @@ fn outcome(fd: BorrowedFd<'_>) -> io::Result<((), Remaining)> {
     }
 }
 
-/// The wait of a connect, which is cancelled on drop.
+/// The wait for the outcome of a connect. Dropping it cancels the wait, not the connect.
 struct Dial<'a> {
     fd: &'a Fd,
     operation: Operation,
@@ -147,7 +148,7 @@ impl Fd {
         registered
     }
 
-    /// Returns whether a call must wait because it failed before the connection was established.
+    /// Returns whether `error` means that the connection is not established yet, so that the call must wait.
     #[cold]
     pub(super) fn is_early(&self, error: &io::Error) -> bool {
         error.raw_os_error() == Some(libc::EINPROGRESS) && self.used_fast_open().is_some()

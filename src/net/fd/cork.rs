@@ -1,7 +1,7 @@
 //! [`Cork`]: the buffer in which the writes of a turn are gathered, to be sent with one system
 //! call.
 //!
-//! With the option (`set_auto_cork`), a write appends to this buffer and returns. The end of the
+//! If the option is on (`set_auto_cork`), a write appends to this buffer and returns. The end of the
 //! turn sends the buffer ([`unsent`](crate::rt::unsent)). [`gather`](super::gather) decides which
 //! writes append, and contains the operations that wait. This file contains the state.
 //!
@@ -20,12 +20,12 @@
 //! before their own. So at most [`GATHERED_MAX`] bytes are gathered.
 //!
 //! # Order
-//! * Gathered bytes are sent before all bytes that are written later. Only an operation that has
-//!   the write lock of the descriptor makes a call that sends other bytes, and it sends the
+//! * Gathered bytes are sent before all bytes that are written later. Only an operation that holds
+//!   the write lock of the descriptor makes a call that sends other bytes, and that call sends the
 //!   gathered bytes first.
-//! * A write appends only while no operation has the write lock: it checks the lock with the state
-//!   locked ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)). So it either
-//!   finds the lock taken, or comes before the first call of the next owner, which locks the state
+//! * A write appends only while no operation has the write lock: it checks the write lock while it holds the
+//!   state's lock ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)). So it either
+//!   finds the write lock taken, or comes before the first call of the next owner, which locks the state
 //!   afterwards.
 //! * Therefore any thread may send gathered bytes at any time with the state locked, without the
 //!   write lock: they never appear between the pieces of a `write_all`.
@@ -33,11 +33,11 @@
 //! # Errors
 //! If gathered bytes cannot be sent, their writes have already returned `Ok`. The error is kept and
 //! returned once: by the next write, flush or shutdown of the sending side, or by a read that finds
-//! the end of the stream. Afterwards no write is gathered, so that each gets the kernel's own
-//! answer.
+//! the end of the stream. Afterwards no write is gathered, so that each write returns the result of its own system
+//! call.
 //!
 //! # Deadlines
-//! Gathered bytes count as accepted, like those in the send buffer of the kernel: a deadline that
+//! Gathered bytes count as accepted, like bytes in the send buffer of the kernel: a deadline that
 //! passes does not discard them. It ends writes and flushes that wait.
 //!
 //! # Locks
@@ -72,8 +72,8 @@ use crate::sys::socket;
 
 /// The maximum number of gathered bytes per socket.
 pub(crate) const GATHERED_MAX: usize = 64 << 10;
-/// A write of this size or more is sent at once, together with the gathered bytes, because copying
-/// it costs more than the call.
+/// A write of at least this many bytes is sent immediately, together with the gathered bytes, because copying
+/// it costs more than the system call.
 const LARGE: usize = 16 << 10;
 /// The number of gathered writes per unit of the budget of a turn.
 const WRITES_PER_UNIT: u32 = 256;
@@ -88,9 +88,9 @@ const ON: u8 = 1;
 const BLOCKED: u8 = 1 << 1;
 /// A send failed.
 const FAILED: u8 = 1 << 2;
-/// The sending side is to be shut down when everything is sent, or is shut down.
+/// The sending side is shut down, or must be shut down when all gathered bytes are sent.
 const SHUT: u8 = 1 << 3;
-/// The number must no longer be used.
+/// The descriptor's number must no longer be used.
 const GONE: u8 = 1 << 4;
 
 thread_local! {
@@ -108,7 +108,7 @@ pub(crate) struct Cork {
 pub(crate) struct Gathering {
     pub(super) cork: Cork,
     pub(super) number: RawFd,
-    /// The index and the generation of the slot.
+    /// The index and the generation of the descriptor's slot in the poller.
     slot: (u32, u32),
     /// Whether a send may fail with EINPROGRESS because the connection is not established yet.
     may_be_early: bool,
@@ -127,8 +127,8 @@ impl Gathering {
         Gathering { cork: Cork::new(), number, slot, may_be_early, start_flusher: Box::new(start_flusher) }
     }
 
-    /// Sends as many gathered bytes as the socket accepts. Returns whether none are left. An error
-    /// is kept. `is_listed` tells whether the caller has taken the socket out of a list.
+    /// Sends as many gathered bytes as the socket accepts. Returns whether all are sent. An error
+    /// is kept. `is_listed` says whether the caller has taken the socket out of a list.
     pub(super) fn send(&self, is_listed: bool) -> bool {
         self.sending(|state| {
             if is_listed {
@@ -162,8 +162,8 @@ impl Gathering {
         sent
     }
 
-    /// Counts gathered bytes that were sent. The call is recorded for a read that then waits for
-    /// the answer, and the bytes are charged to the budget, because their writes were not.
+    /// Counts gathered bytes that were sent. Records the call, for a read that then waits for
+    /// the answer, and charges the bytes to the budget, because the gathered writes were not charged.
     fn count(&self, bytes: usize) {
         if bytes > 0 {
             context::record_call(true, self.number);
@@ -188,7 +188,7 @@ impl Gathering {
         }
     }
 
-    /// Returns whether nothing is left to send, in which case the flusher ends. Otherwise stores
+    /// Returns whether the flusher must end because no bytes are left to send. Otherwise stores
     /// the flusher's waker.
     pub(super) fn ends_flusher(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
@@ -272,11 +272,11 @@ pub(super) struct State {
     list: usize,
     /// Whether the socket was ever blocked.
     was_blocked: bool,
-    /// The error that the next operation returns. [`FAILED`] is then set.
+    /// The error that the next operation returns. If it is `Some`, [`FAILED`] is set.
     error: Option<io::Error>,
     /// `Some` if there is a flusher; contains its waker if it waits.
     pub(super) flusher: Option<Option<Waker>>,
-    /// The number of handles that the flusher has at the moment.
+    /// The number of handles that the flusher currently has.
     borrowed: usize,
 }
 
@@ -285,7 +285,7 @@ pub(super) struct State {
 pub(crate) enum Gathered {
     /// There are no gathered bytes.
     Nothing,
-    /// The call must send them first.
+    /// The call must send the gathered bytes first.
     First,
 }
 
@@ -367,7 +367,7 @@ impl State {
         self.sent == self.bytes.len()
     }
 
-    /// Returns whether a flusher must be started, and if so, records it.
+    /// Returns whether a flusher must be started, and if so, records that there is one.
     pub(super) fn wants_flusher(&mut self) -> bool {
         let wants = self.has(BLOCKED) && self.flusher.is_none() && !self.has(GONE) && !fork::is_child();
         if wants {
@@ -376,7 +376,7 @@ impl State {
         wants
     }
 
-    /// Returns whether the sending side is shut down, or is to be.
+    /// Returns whether the sending side is shut down, or must be shut down when all bytes are sent.
     pub(super) fn is_shut(&self) -> bool {
         self.has(SHUT)
     }
@@ -535,7 +535,7 @@ impl State {
     /// side if a shutdown is pending.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
-        // A child of fork(2) shares the socket with its parent, which may have bytes left.
+        // A child of fork(2) shares the socket with its parent, which may still have bytes to send.
         if self.has(SHUT) && !fork::is_child() {
             // If the connection has failed in the meantime, there is nothing to shut down.
             let _ = socket::shutdown(fd, Shutdown::Write);
@@ -555,7 +555,7 @@ fn spare() -> Vec<u8> {
     spare.unwrap_or_else(|| Vec::with_capacity(FIRST))
 }
 
-/// Keeps a buffer for the next socket of this thread that gathers writes. A socket without gathered
+/// Keeps a buffer for the next socket that gathers writes on this thread. A socket without gathered
 /// bytes has no buffer.
 fn give_back(mut buffer: Vec<u8>) {
     if buffer.capacity() == 0 {

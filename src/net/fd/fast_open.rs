@@ -6,14 +6,14 @@
 //! SYN is sent, with the first data, or without data because a wait came first) → *established*.
 //!
 //! # Rules
-//! * The first wait begins the connection, because nothing else would: a read of a deferred socket
-//!   returns EAGAIN, and no event follows. A descriptor is registered with the poller before its
+//! * The first wait begins the connection, because a read of a deferred socket
+//!   returns EAGAIN without beginning it, so no event would follow. A descriptor is registered with the poller before its
 //!   first wait, so the registration (`Fd::register`) begins the connection, by a send of zero
 //!   bytes, which makes the kernel send the SYN.
 //! * A send whose data does not fit into the SYN returns EINPROGRESS. The operation then waits, as
 //!   after EAGAIN (`Fd::is_early`).
 //! * In SYN-SENT, shutdown(2) and the close of the last descriptor abort the connection. So a task
-//!   performs them on a duplicate when the connection is established: the FIN is sent, and data
+//!   performs them on a duplicate descriptor when the connection is established: the FIN is sent, and data
 //!   that was sent with the SYN is not lost. If the connection was begun without data, nothing can
 //!   be lost, and the close is immediate.
 //!
@@ -36,7 +36,7 @@ pub(super) struct FastOpen(AtomicU32);
 
 /// connect(2) began the connection.
 const NEVER: u32 = 0;
-/// The first data or the first wait begins the connection. Neither is known to have happened.
+/// The first data or the first wait begins the connection. As far as is known, neither has happened.
 const DEFERRED: u32 = 1;
 /// A wait began the connection, without data.
 pub(super) const WAITED: u32 = 2;
@@ -80,7 +80,7 @@ impl FastOpen {
         }
         match socket::send(fd, &[], 0) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => self.set_begun(WAITED),
-            // Another thread began it first.
+            // Another thread began the connection first.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => self.set_begun(SENT),
         }

@@ -16,9 +16,9 @@
 //! * F1 — the generation changes before the number is closed, so that no event is attributed to
 //!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
 //!   poller explicitly, before its owner may close it.
-//! * F2 — close(2) does not block a worker. With SO_LINGER set, it waits, so it runs on a separate
-//!   thread pool. The option is read from the socket if it may be set: by this handle, by the owner
-//!   of a duplicate, or by the listener, from which a connection inherits it.
+//! * F2 — close(2) does not block a worker. With SO_LINGER set, close(2) waits, so it runs on a
+//!   separate thread pool. The option is read from the socket if it may have been set: through this
+//!   handle, by the owner of a duplicate, or on the listener, from which a connection inherits it.
 //! * F3 — memory that the kernel still reads after the calls have returned ([`Loans`]) is recalled
 //!   after the last call and before close(2).
 //!
@@ -26,8 +26,9 @@
 //! A descriptor that came from outside, or that was handed out (`as_fd`, `control`), may have
 //! duplicates, in this process or in another one. They keep the socket open after our close and can
 //! change its options. So nothing is assumed about an exposed socket: it is removed from epoll
-//! explicitly, SO_LINGER is checked, O_NONBLOCK is set again, a short count proves nothing (kTLS
-//! ends a call at a record), and every send is copied. The flag is never cleared.
+//! explicitly, SO_LINGER is checked, O_NONBLOCK is set again, a short count is not evidence that the next
+//! call would wait (kTLS ends a call at a record), and every send is copied. The flag `EXPOSED` is
+//! never cleared.
 //!
 //! # Cancellation
 //! If a [`Closed`] future is dropped, the close completes by itself.
@@ -36,7 +37,7 @@
 //! The order is nearly the same: mark as closed, take the waiters of the lock and of the poller,
 //! drop the closer's reference, wait until the descriptor is destroyed. Go wakes the waiters before
 //! it drops the reference; here they are woken last, because a waker may block. A second close is
-//! not an error: it waits for the end of the first. close(2) is not repeated after EINTR.
+//! not an error: it waits for the end of the first close. close(2) is not repeated after EINTR.
 
 use std::any::Any;
 use std::fmt;
@@ -118,7 +119,7 @@ pub(crate) trait Guard: fmt::Debug + Send + RefUnwindSafe + UnwindSafe {}
 
 impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
 
-/// State that few descriptors need.
+/// State that only a few descriptors need.
 #[derive(Debug, Default)]
 struct Rare {
     guard: Mutex<Option<Box<dyn Guard>>>,
@@ -166,8 +167,7 @@ impl Gone {
     }
 }
 
-/// Calls socket(2). Fails if the poller is unavailable, so that the socket does not fail later,
-/// when it first waits.
+/// Calls socket(2). Fails if the poller is unavailable, because the first wait would fail.
 pub(crate) fn open(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     poller::prepare()?;
     socket::socket(domain, ty, protocol)
@@ -268,7 +268,7 @@ impl Fd {
         os::SHORT_COUNTS_ARE_EVIDENCE && self.flags.load(Ordering::Relaxed) & (PLAIN_TCP | EXPOSED) == PLAIN_TCP
     }
 
-    /// Returns whether SO_LINGER may be set, here and on sockets accepted from this one.
+    /// Returns whether SO_LINGER may be set on this socket and on sockets accepted from it.
     pub(crate) fn may_linger(&self) -> bool {
         self.has(LINGERS | EXPOSED)
     }
@@ -277,7 +277,7 @@ impl Fd {
         self.flags.fetch_or(LINGERS, Ordering::Relaxed);
     }
 
-    /// Returns whether this connection, or the connections of this listener, are to gather writes.
+    /// Returns whether this connection, or the connections of this listener, must gather writes.
     #[inline]
     pub(crate) fn wants_gathering(&self) -> bool {
         self.has(WANTS_GATHERING)
@@ -301,14 +301,14 @@ impl Fd {
     /// reports it only once, so it is kept for the next read that finds the end of the stream.
     pub(crate) fn take_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
         let mut taken = self.rare.get_or_default().taken_error.lock();
-        // Locked first: a read that finds the end of the stream after the call waits for the error.
+        // Locked before the call: a read that then finds the end of the stream waits until the error is stored.
         if let Some(errno) = socket::take_error(fd)?.and_then(|error| error.raw_os_error()) {
             *taken = Some(errno);
         }
         Ok(taken.map(io::Error::from_raw_os_error))
     }
 
-    /// Returns, once, the error that [`take_error`](Fd::take_error) took, or that of gathered bytes
+    /// Returns, once, the error that [`take_error`](Fd::take_error) took, or the error of gathered bytes
     /// that could not be sent. Called by a read that found the end of the stream.
     #[cold]
     pub(crate) fn end_of_stream(&self) -> io::Result<()> {
@@ -334,7 +334,7 @@ impl Fd {
     }
 
     /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it, before a call that has
-    /// no equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared between the two, that call blocks.
+    /// no equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared again before that call, the call blocks.
     /// The caller must hold a reference.
     #[inline]
     pub(crate) fn ensure_nonblocking(&self) {
@@ -351,8 +351,8 @@ impl Fd {
     /// Panics if loans of another type were created first: a descriptor has one kind of loans.
     pub(crate) fn loans<L: Loans + Default>(&self) -> &L {
         let loans = &**self.rare.get_or_default().loans.get_or_init(|| Arc::new(L::default()));
-        // ORDERING: pairs with the fence in `expose`: either this sees the flag, or `expose` sees
-        // the loans.
+        // ORDERING: pairs with the fence in `expose`: either this thread sees the flag, or `expose`
+        // sees the loans.
         fence(Ordering::SeqCst);
         if self.is_exposed() {
             loans.end();
@@ -412,8 +412,8 @@ impl Fd {
         Ok(())
     }
 
-    /// Begins the close unless it has begun, and returns its completion. If the close has not
-    /// begun, `before` runs first, while the number is open.
+    /// Begins the close unless it has already begun, and returns its completion. If this call begins the
+    /// close, it first runs `before`, while the number is open.
     pub(crate) fn close(&self, before: impl FnOnce()) -> Arc<Gone> {
         let gone = self.rare.get_or_default().gone.get_or_init(Arc::default).clone();
         if self.mutex.incref().is_ok() {
@@ -455,7 +455,7 @@ impl Fd {
         let may_start = || !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
         if rest.is_some() && !may_start() {
             rest = None;
-            // Reset the connection, so that the peer does not mistake it for a complete stream.
+            // Reset the connection, so that the peer does not mistake the truncated stream for a complete one.
             let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
         }
         let outlives = unfinished.is_some() || rest.is_some();
@@ -482,7 +482,7 @@ impl Fd {
             }
         }
         let mut closing = Closing { fd, lingers: false, loans: None, guard, gone };
-        // A forked child has no thread pool, and its parent has the socket too.
+        // A forked child has no thread pool, and its parent still has the socket open.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || outlives, self.may_linger());
@@ -523,7 +523,7 @@ impl Drop for Fd {
 /// descriptor is also closed if a shutdown removes the job from the pool.
 #[derive(Debug)]
 struct Closing {
-    /// `Some` until it is closed.
+    /// The descriptor; `None` after it was closed.
     fd: Option<OwnedFd>,
     /// SO_LINGER is set to a time other than zero, so close(2) waits.
     lingers: bool,
@@ -560,7 +560,7 @@ impl Drop for Closing {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
             if self.lingers {
-                // The pool has not run this, and this thread must not block. Without SO_LINGER, the
+                // The thread pool has not run `wait`, and this thread must not block. Without SO_LINGER, the
                 // kernel sends unsent data in the background.
                 let _ = option::socket::set_linger(fd.as_fd(), None);
             }

@@ -25,10 +25,10 @@
 //!   it is clear.
 //! * M2 — exactly one `decref` or `unlock_ref` returns true: the one that leaves no reference when
 //!   `CLOSED` is set. No reference is taken afterwards.
-//! * M3 — a queue that holds a waiter has its bit set. A waiter enters the queue only in the
+//! * M3 — while a queue holds a waiter, its bit is set. A waiter enters the queue only in the
 //!   critical section in which it has seen (by its CAS, or because the bit was already set) that
-//!   the lock was taken and the word not closed. The owner's unlock, or the closer, therefore finds
-//!   it.
+//!   the lock was taken and the word not closed. So the owner's unlock, or the closer, finds the
+//!   waiter.
 //! * M4 — no wake-up of an unlock is lost: all poll callers are woken, and the one future that is
 //!   taken from the queue either tries again or, when it is dropped, passes the wake-up on
 //!   ([`FdMutex::cancel`]).
@@ -82,7 +82,7 @@ const FLAGS: u64 = CLOSED | READ_LOCKED | WRITE_LOCKED | READ_WAITERS | WRITE_WA
 const _: () = assert!(FLAGS & !(REF - 1) == 0, "the flags must not overlap the reference count");
 const _: () = assert!(REFS_MAX < u64::MAX >> REFS_SHIFT, "the field must have room for the closer's reference");
 
-/// Why a lock or a reference was refused.
+/// The reason why a lock or a reference was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockError {
     /// The descriptor is closed or being closed.
@@ -188,8 +188,8 @@ impl FdMutex {
         }
     }
 
-    /// Drops a reference. Returns true if it was the last one of a closed descriptor: the caller
-    /// must then destroy the descriptor.
+    /// Drops a reference. Returns true if it was the last reference to a closed descriptor: the
+    /// caller must then destroy the descriptor.
     #[inline]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn decref(&self) -> bool {
@@ -243,8 +243,8 @@ impl FdMutex {
     }
 
     /// Releases a lock and a reference, and wakes the next waiters. Returns true if the reference
-    /// was the last one of a closed descriptor: the caller must then destroy the descriptor. Wakers
-    /// run here, so the caller must hold no lock.
+    /// was the last reference to a closed descriptor: the caller must then destroy the descriptor.
+    /// Wakers run here, so the caller must hold no lock.
     #[inline]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn unlock_ref(&self, direction: Direction) -> bool {
@@ -259,7 +259,7 @@ impl FdMutex {
     /// Takes a direction's lock and a reference, for one system call. If another operation has the
     /// lock, queues the waiter.
     ///
-    /// A future's key is `None` again once this returns `Ready`. A future that is dropped or gives
+    /// When this returns `Ready`, the key of a future is `None` again. A future that is dropped or gives
     /// up while it has a key must call [`cancel`](FdMutex::cancel). The waker of a poll stays in
     /// the queue until the next unlock.
     #[inline]
@@ -405,7 +405,7 @@ impl FdMutex {
     ) -> Poll<Result<(), LockError>> {
         let bits = bits(direction);
         let mut waker = if is_queued(&waiter) { None } else { Some(cx.waker().clone()) };
-        // Waiters to wake in place of this one, or because an insertion evicted them (W2).
+        // The waiters to wake in place of this one, or because an insertion evicted them (W2).
         let mut others = Wakers::new();
         loop {
             let (outcome, discarded) = {
@@ -462,7 +462,7 @@ impl FdMutex {
         {
             removed = queue.remove(key);
             if removed.is_none() && result == Err(LockError::TooMany) {
-                // It was woken but does not take the lock.
+                // The waiter was woken but does not take the lock, so another waiter is woken in its place.
                 queue.take_event(others);
             }
         }
@@ -483,7 +483,7 @@ impl fmt::Debug for FdMutex {
     }
 }
 
-/// Returns whether the waiter is in a queue, or was until it was woken.
+/// Returns whether the waiter is in a queue, or was in a queue until it was woken.
 #[inline]
 fn is_queued(waiter: &Waiter<'_>) -> bool {
     waiter.future().is_some_and(Option::is_some)

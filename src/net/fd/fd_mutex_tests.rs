@@ -139,7 +139,7 @@ fn unbalanced_release_panics_and_changes_nothing() {
     }
 }
 
-/// Go: TestMutexOverflowPanic, as an error.
+/// Go: TestMutexOverflowPanic. Here the overflow is an error.
 #[test]
 fn too_many_references_are_an_error_but_the_closer_still_gets_one() {
     let mutex = FdMutex::new();
@@ -152,7 +152,7 @@ fn too_many_references_are_an_error_but_the_closer_still_gets_one() {
     assert_eq!(mutex.word.load(Ordering::SeqCst), (REFS_MAX << REFS_SHIFT) | CLOSED);
 }
 
-/// Invariant 13.
+/// Invariant 13: the number of waiters is limited.
 #[test]
 fn too_many_waiters_are_an_error() {
     let mutex = FdMutex::new();
@@ -205,7 +205,7 @@ fn unlock_wakes_the_oldest_future_and_every_poll() {
         }
         mutex.unlock(direction);
         assert_eq!((woken(&first), woken(&second), woken(&polled)), (1, 0, 1));
-        // A newcomer overtakes the woken waiter, which queues again behind the second one.
+        // A newcomer overtakes the woken waiter, which queues again behind the second waiter.
         assert_eq!(mutex.try_lock_ref(direction), Ok(true));
         assert!(poll(&mutex, direction, &first_waker, &mut first_key).is_pending());
         assert!(!mutex.unlock_ref(direction));
@@ -220,8 +220,8 @@ fn unlock_wakes_the_oldest_future_and_every_poll() {
     }
 }
 
-/// Invariant 5: a waiter that is dropped after it was woken passes the wake-up on. One that was not
-/// woken has no effect.
+/// Invariant 5: a waiter that is dropped after it was woken passes the wake-up on. Dropping a waiter that
+/// was not woken has no effect.
 #[test]
 fn dropped_waiter_passes_its_wake_up_on() {
     let mutex = FdMutex::new();
@@ -274,7 +274,7 @@ fn wakers_run_with_no_lock_held() {
                 assert!(!mutex.unlock_ref(Direction::Read));
             }
             2 => {
-                // The waker of another task replaces this one, which is dropped.
+                // A different waker replaces the stored one, which is dropped.
                 assert!(poll(&mutex, Direction::Read, Waker::noop(), &mut key).is_pending());
                 assert!(!mutex.unlock_ref(Direction::Read));
             }

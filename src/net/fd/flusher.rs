@@ -1,21 +1,21 @@
-//! The tasks that send the gathered bytes that a socket did not accept at once: [`Flusher`] while
+//! The tasks that send gathered bytes that a socket did not accept immediately: [`Flusher`] while
 //! the socket is open, [`Finisher`] after its close.
 //!
 //! # Flusher
-//! There is at most one per socket, from the first send that the socket does not accept as a whole
+//! A socket has at most one flusher, from the first send that the socket does not accept as a whole
 //! until all bytes are sent. Its reference to the socket is weak, so it keeps no socket open; it
 //! has a handle only during a poll ([`Borrowed`]). It waits among the writers. A write deadline or
 //! timeout ends its wait, but not its work: it then tries again at intervals that grow from
 //! [`PAUSE_MIN`] to [`PAUSE_MAX`]. When all bytes are sent, by any thread, it wakes all waiters of
-//! the direction, because a flush among them may have nothing left to wait for. A shutdown of the
-//! runtime drops it. The next operation on the socket that writes or waits starts another one.
+//! the direction, because a waiting flush may now be complete. A shutdown of the
+//! runtime drops it. The next operation on the socket that writes or waits starts another flusher.
 //!
 //! # Finisher
-//! It owns a descriptor of the socket and the bytes, which the kernel did not accept even with a
+//! A finisher owns a descriptor of the socket, and the bytes that the kernel did not accept even with a
 //! larger send buffer. When all bytes are sent, it closes the descriptor, so the peer gets a FIN
 //! after the last byte, as after a close with bytes in the send buffer of the kernel. If the peer
 //! accepts nothing for [`FINISH_MAX`], or the runtime shuts down, the connection is reset, so that
-//! the peer does not mistake it for a complete stream. A Unix stream cannot be reset; its peer
+//! the peer does not mistake the truncated stream for a complete one. A Unix stream cannot be reset; its peer
 //! reads end of stream.
 //!
 //! # Cancellation
@@ -57,7 +57,7 @@ pub(super) fn start<T: Gathers>(owner: Weak<T>, gathering: Arc<Gathering>) {
     spawn_untraced(Location::caller(), flusher).detach();
 }
 
-/// A handle of the socket during a poll. [`unwrap_owner`](super::gather::unwrap_owner) does not
+/// A handle of the socket that the flusher has during a poll. [`unwrap_owner`](super::gather::unwrap_owner) does not
 /// count it as a handle.
 struct Borrowed<'a, T: Gathers> {
     gathering: &'a Gathering,
@@ -82,7 +82,7 @@ impl<T: Gathers> Deref for Borrowed<'_, T> {
 
 impl<T: Gathers> Drop for Borrowed<'_, T> {
     fn drop(&mut self) {
-        // This may be the last handle by now; its drop then closes the socket.
+        // If this is now the last handle, its drop closes the socket.
         drop(self.owner.take());
         self.gathering.cork.lock().give_back();
     }
@@ -195,8 +195,8 @@ impl Drop for Finisher {
     fn drop(&mut self) {
         self.fd.cancel(Direction::Write, &mut self.operation);
         if self.sent < self.bytes.len() {
-            // The close that follows resets the connection. This fails if the connection has failed
-            // already, which changes nothing.
+            // The close that follows resets the connection. An error is ignored: it means that the
+            // connection has already failed.
             let _ = self.fd.with(|fd| option::socket::set_linger(fd, Some(Duration::ZERO)));
         }
     }

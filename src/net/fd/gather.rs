@@ -11,13 +11,13 @@
 //! # When gathered bytes are sent
 //! * At the end of the turn, and before an operation of this crate returns `Pending`: see
 //!   [`unsent`](crate::rt::unsent).
-//! * By a write that does not fit.
+//! * By a write whose bytes do not fit.
 //! * Before every other call that writes, under the write lock: [`Fd::send_gathered`].
 //! * By `flush`, which waits until all are sent.
 //! * By a shutdown, by a close, and before the descriptor is handed out. These do not wait: a task
-//!   sends the bytes that the socket does not accept at once. The FIN follows the last byte.
-//! * By a conversion, which blocks until all are sent, because the next write is that of the new
-//!   owner.
+//!   sends the bytes that the socket does not accept immediately. The FIN follows the last byte.
+//! * By a conversion, which blocks until all are sent, because the next write may be made by the new
+//!   owner of the descriptor.
 //! * When the write deadline changes.
 //!
 //! # No cost without the option
@@ -30,7 +30,7 @@
 //!
 //! # Close
 //! [`Fd::destroy`] sends the gathered bytes, because no write can follow. If the socket is full, it
-//! enlarges the send buffer, so that the kernel has the bytes, as it does without the option. If
+//! enlarges the send buffer, so that the kernel accepts all bytes, as if the writes had not been gathered. If
 //! that is not permitted, a [`Finisher`] sends them. With a linger time of zero, they are
 //! discarded, because the close aborts the connection.
 
@@ -191,7 +191,7 @@ impl Fd {
         }
     }
 
-    /// Adds the socket to the list of this thread if it has gathered bytes. Called under a
+    /// Adds the socket to the list of sockets that this thread flushes, if it has gathered bytes. Called under a
     /// reference when the descriptor is registered, because a shutdown of the runtime may have
     /// dropped the flusher. The thread flushes before the operation waits.
     #[cold]
@@ -258,7 +258,7 @@ impl Fd {
     }
 
     /// Sends the gathered bytes before shutdown(2). Returns the sides to shut down now. If bytes
-    /// are left, the sending side is shut down after the last one. The caller must hold a
+    /// are left, the sending side is shut down after the last byte. The caller must hold a
     /// reference.
     ///
     /// # Errors
@@ -269,7 +269,7 @@ impl Fd {
         let mut state = gathering.cork.lock();
         let error = state.take_error();
         // From here on, writes fail. A write may have appended bytes since `send`; the thread that
-        // sends them then shuts down the sending side. If there are none, the caller does.
+        // sends them then shuts down the sending side. If there are no such bytes, the caller does.
         state.set_shut();
         let is_empty = state.is_empty();
         drop(state);
@@ -313,7 +313,7 @@ impl Fd {
     /// Blocks until all gathered bytes are sent, for at most [`RELEASE_MAX`].
     ///
     /// # Errors
-    /// Returns `WouldBlock` after this time, and at once in a simulation.
+    /// Returns `WouldBlock` after this time, and immediately in a simulation.
     pub(crate) fn drain_blocking(&self) -> Result<(), Failure> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
         let end = Instant::now() + RELEASE_MAX;

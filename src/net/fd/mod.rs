@@ -5,8 +5,8 @@
 //!   conditions, such as a hang-up.
 //! * [`fd_mutex`]: the lock of each direction and the reference count.
 //! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the buffer of their bytes.
-//!   [`flusher`]: the tasks that send the bytes that a socket did not accept at once.
-//! * [`connect`]: connects a socket, and shuts down or closes one whose connection is in progress.
+//!   [`flusher`]: the tasks that send bytes that a socket did not accept immediately.
+//! * [`connect`]: connects a socket, and shuts down or closes a socket whose connection is in progress.
 //!   [`fast_open`]: TCP Fast Open.
 //!
 //! This layer imports nothing from the rest of `net`. A higher layer that must act when a

@@ -15,20 +15,20 @@
 //!
 //! # Evidence
 //! EAGAIN clears readiness. On TCP, so does a short count: no more data (or room) is available, and
-//! an edge follows when there is. After a hang-up, an error or urgent data, a short count proves
-//! nothing, because these can shorten a call although no other edge follows.
+//! an edge follows when it becomes available. After a hang-up, an error or urgent data, a short count
+//! does not clear readiness, because these can shorten a call although no other edge follows.
 //!
-//! # Pending is an answer
-//! A caller may act on `Pending`: a connection pool polls a read once to learn whether the peer has
-//! closed the connection. So the answer must not be older than the poll. An idle direction only
-//! means that no event was recorded since the evidence; the kernel may have one that no thread has
-//! fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits.
+//! # The meaning of `Pending`
+//! A caller may draw a conclusion from `Pending`: a connection pool polls a read once to learn whether the peer has
+//! closed the connection. So the result must reflect the state of the socket at the time of the poll. An idle direction only
+//! means that no event was recorded since readiness was cleared; the kernel may have an event that no
+//! thread has fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits.
 //!
 //! One exception saves a call per request in a task that reads a request, answers it and waits for
 //! the next one. A short count earlier in the same turn replaces one call ([`Fd::awaits_edges`]) if
 //! the task has written since, the operation waits with the task's own waker, and the last
-//! [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none was dropped,
-//! an edge woke each, and no call in the idle direction succeeded.
+//! [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
+//! dropped, an edge woke each of them, and no call in the idle direction succeeded.
 //!
 //! # Cancellation
 //! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues,
@@ -59,7 +59,7 @@ pub(crate) struct Operation(Option<WaitState>);
 /// The state of an operation that has waited, or that keeps a lock.
 #[derive(Debug)]
 pub(super) struct WaitState {
-    /// The wait for an edge or for an interruption.
+    /// The wait for an edge, or only for expiry and close.
     pub(super) wait: WaitKey,
     /// The key in the lock's queue, while another operation has the lock.
     pub(super) lock: Option<Key>,
@@ -128,17 +128,17 @@ const WAITS_MIN: u8 = 16;
 /// Whether another call may succeed after a successful one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remaining {
-    /// It may succeed.
+    /// Another call may succeed.
     Maybe,
-    /// It may succeed, and the operation needs it. A lock held across calls is kept.
+    /// Another call may succeed, and the operation must make it. A lock held across calls is kept.
     More,
-    /// It would have to wait. A lock held across calls is kept.
+    /// Another call would have to wait. A lock held across calls is kept.
     Nothing,
 }
 
 impl Fd {
-    /// Makes `call` when the direction is ready. After EAGAIN, waits and repeats it; after EINTR,
-    /// repeats it at once.
+    /// Makes `call` when the direction is ready. After EAGAIN, waits and repeats the call; after
+    /// EINTR, repeats it immediately.
     ///
     /// This function handles the uncontended cases: one call, or one wait. All other cases are in
     /// [`poll_call_slow`](Fd::poll_call_slow). Gathered writes are sent before a `call` that
@@ -231,7 +231,7 @@ impl Fd {
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
         // Skipped while the lock is held, because a flush may wake a task. A call that is made now
-        // sends the gathered bytes of its own socket, and every wait flushes.
+        // sends the gathered bytes of its own socket, and every wait is preceded by a flush.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
@@ -284,7 +284,7 @@ impl Fd {
                             let side = self.poll.side(direction);
                             let is_idle = side.clear_ready(ticket);
                             if is_idle || !ticket.is_ready() {
-                                // In an idle direction, the call only asked the kernel.
+                                // In an idle direction, the call only asked the kernel whether it would have to wait.
                                 context::end_run(side.turns(), !ticket.is_ready());
                             }
                             if !is_idle {
@@ -365,7 +365,7 @@ impl Fd {
         }
     }
 
-    /// Returns whether a short count of this turn replaces the call; see "Pending is an answer".
+    /// Returns whether a short count of this turn replaces the call; see "The meaning of `Pending`".
     #[inline]
     fn awaits_edges(&self, direction: Direction, cx: &Context<'_>) -> bool {
         context::take_short(&self.waits[direction as usize], cx.waker())
@@ -471,7 +471,7 @@ impl Fd {
         self.end(direction, scope, caller, ticket, remaining);
     }
 
-    /// Counts a wait. `to_the_end` tells whether an edge ended it and the operation acted.
+    /// Counts a wait. `to_the_end` says whether an edge ended the wait and the operation then made its call.
     #[inline]
     fn count_wait(&self, direction: Direction, to_the_end: bool) {
         // ORDERING: Relaxed: the count only decides whether one system call is saved, so it may
@@ -554,7 +554,7 @@ impl Fd {
         }
     }
 
-    /// Releases the reference, and the lock as `scope` says. `goes_on` tells whether the operation
+    /// Releases the reference, and the lock as `scope` says. `goes_on` says whether the operation
     /// continues.
     #[inline(always)]
     pub(super) fn give_back(&self, direction: Direction, scope: LockScope, caller: &mut Caller<'_>, goes_on: bool) {

@@ -25,8 +25,8 @@ impl Fd {
         polled
     }
 
-    /// Waits until `is_over`, which reads the word of the direction, returns true. Edges make it
-    /// true. Registers the descriptor first, under a reference.
+    /// Waits until `is_over`, which reads the word of the direction, returns true. Only an edge changes its
+    /// result to true. Registers the descriptor first, under a reference.
     pub(crate) fn poll_until(
         &self,
         direction: Direction,

@@ -69,11 +69,11 @@ struct Lane {
     taken: usize,
     /// The number of the write whose bytes these are; 0 for a write that has completed.
     writer: u64,
-    /// The waker of the future of that write.
+    /// The waker of the future of the write whose number is `writer`.
     owner: Option<Waker>,
     /// The number of the most recent write by a future.
     last_writer: u64,
-    /// The largest number of bytes that a waiting read asks for; 0 if none waits.
+    /// The largest number of bytes that a waiting read asks for; 0 if no read waits.
     wanted: usize,
     /// Whether the writing side was shut down.
     ended: bool,
@@ -148,7 +148,7 @@ impl Lane {
     }
 
     /// Removes the bytes of a future from the lane. Returns the number of its `len` bytes that were
-    /// taken, or `failure` if none were.
+    /// taken, or `failure` if no bytes were taken.
     fn withdraw(&mut self, writer: u64, len: usize, failure: Failure, wakers: &mut Wakers) -> Result<usize, Failure> {
         if self.writer != writer {
             return Ok(len);
@@ -169,9 +169,9 @@ impl Lane {
 /// The state of a future that waits.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// Its place in a list of the lane.
+    /// The future's place in a list of the lane.
     pub(super) key: Option<Key>,
-    /// Its wait for close, deadline and timeout.
+    /// The future's wait for close, deadline and timeout.
     pub(super) wait: WaitKey,
 }
 
@@ -215,7 +215,7 @@ impl End {
     #[cold]
     pub(super) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         match failure {
-            // The only such error is EPIPE.
+            // EPIPE is the only `Io` failure of a pipe.
             Failure::Io(error) => Op::at(op, "pipe", None).other(error),
             failure => failure.into_error(Op::at(op, "pipe", None)),
         }

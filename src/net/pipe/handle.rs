@@ -286,7 +286,7 @@ impl Drop for PipeRead<'_> {
 pub struct PipeWrite<'a> {
     end: &'a End,
     waiting: Waiting,
-    /// The number of this write if its bytes are in the lane; 0 if they are not.
+    /// The number of this write if its bytes are in the lane; otherwise 0.
     number: u64,
     buf: &'a [u8],
 }

@@ -31,7 +31,7 @@ use super::source::Resolve;
 use crate::sys::names::Family;
 use crate::time::Sleep;
 
-/// How long to wait for the query for both families before each family is queried separately
+/// The time to wait for the query for both families before each family is queried separately
 /// (RFC 8305, section 8).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
@@ -128,7 +128,7 @@ where
     }
 
     /// Returns the addresses in `addrs` that have not been returned before, or `None` if there are
-    /// none.
+    /// no such addresses.
     fn fresh(&mut self, addrs: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
         let fresh: Vec<_> = addrs.into_iter().filter(|addr| !self.given.contains(addr)).collect();
         self.given.extend(&fresh);

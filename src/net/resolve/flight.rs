@@ -13,7 +13,7 @@
 //! * Wakers are cloned, woken and dropped outside both locks.
 //!
 //! # Cancellation
-//! A dropped [`Lookup`] removes its waker; the others continue. A query that has begun runs to
+//! A dropped [`Lookup`] removes its waker; the other look-ups of the flight continue. A query that has begun runs to
 //! completion on its thread.
 //!
 //! # Compared with Go (internal/singleflight)
@@ -340,7 +340,7 @@ mod tests {
         let (mut first, job) = table.join(query("a"));
         let (mut second, _) = table.join(query("a"));
         for _ in 0..2 {
-            // The second waker is a different one and replaces the first.
+            // The second waker differs from the first and replaces it.
             assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&nosy())).is_pending());
         }
         assert!(Pin::new(&mut second).poll(&mut Context::from_waker(&nosy())).is_pending());

@@ -11,7 +11,7 @@ impl ListenConfig {
     /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free port.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
     /// text is `listen tcp ADDR: CALL: …`, or `listen tcp ADDR: …` if the
     /// [`control`](ListenConfig::control) function returned the error. Its kind is that of the OS
     /// error, such as `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`, or `InvalidInput` for

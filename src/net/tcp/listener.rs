@@ -61,7 +61,7 @@ impl TcpListener {
     /// A listener on `[::]` also accepts IPv4 connections, whatever the host's default is.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
     /// text is `listen tcp ADDR: bind: …`, and its kind is, for example, `AddrInUse`,
     /// `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns an `OpError` with
     /// the text `listen tcp: REASON`, such as `listen tcp: address 80: missing port in address`,

@@ -21,8 +21,8 @@ macro_rules! shared_options {
                 self.fd.with("get", socket::recv_buffer_size)
             }
 
-            /// Sets the size of the receive buffer in bytes. The kernel doubles it, limits it to
-            /// `net.core.rmem_max` and no longer adapts it. The TCP window scale is fixed when the
+            /// Sets the size of the receive buffer in bytes. The kernel limits it to
+            /// `net.core.rmem_max`, doubles it and no longer adapts it. The TCP window scale is fixed when the
             /// connection is made; to affect it, use
             /// [`ListenConfig::recv_buffer_size`](crate::net::ListenConfig::recv_buffer_size).
             ///
@@ -43,8 +43,8 @@ macro_rules! shared_options {
                 self.fd.with("get", socket::send_buffer_size)
             }
 
-            /// Sets the size of the send buffer in bytes. The kernel doubles it, limits it to
-            /// `net.core.wmem_max` and no longer adapts it.
+            /// Sets the size of the send buffer in bytes. The kernel limits it to `net.core.wmem_max`,
+            /// doubles it and no longer adapts it.
             ///
             /// # Errors
             /// Returns `InvalidInput` for zero and for 1 GiB or more, and a

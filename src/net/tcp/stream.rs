@@ -91,7 +91,7 @@ impl TcpStream {
     /// time; a [`Dialer`](crate::net::Dialer) races them.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
     /// text is `dial tcp ADDR: connect: …`, and its kind is, for example, `ConnectionRefused`,
     /// `NetworkUnreachable` or `TimedOut` (from the kernel, after about two minutes). If there is
     /// no address, returns an `OpError` with the text `dial tcp: REASON`, such as

@@ -67,8 +67,8 @@ pub struct RecvBatch {
 impl RecvBatch {
     /// Creates a batch for `packets` datagrams of up to `bytes` bytes each. `packets` is clamped to
     /// the range 1 to 1,024, and `bytes` to 1 to 65,535. All memory is allocated here. Longer
-    /// datagrams are truncated. With receive offload, several datagrams are received as one of up
-    /// to 65,535 bytes.
+    /// datagrams are truncated. With receive offload, several datagrams are received as one datagram of
+    /// up to 65,535 bytes.
     ///
     /// # Panics
     /// Panics if the memory cannot be allocated.
@@ -186,8 +186,8 @@ impl fmt::Debug for Datagram<'_> {
     }
 }
 
-/// Datagrams for [`UdpSocket::send_many`](super::UdpSocket::send_many), which removes the ones that
-/// it has sent. [`RecvBatch`] has an example.
+/// Datagrams for [`UdpSocket::send_many`](super::UdpSocket::send_many), which removes the datagrams
+/// that it has sent. [`RecvBatch`] has an example.
 #[derive(Debug)]
 #[doc(alias = "sendmmsg")]
 pub struct SendBatch {

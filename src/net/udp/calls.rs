@@ -2,8 +2,8 @@
 //! [`operation`](crate::net::fd::operation).
 //!
 //! All calls use [`LockScope::None`]: they hold a reference and no lock. All report
-//! [`Remaining::Maybe`]: one edge may stand for many datagrams, and a short count proves nothing,
-//! so only EAGAIN clears readiness.
+//! [`Remaining::Maybe`]: one edge may stand for many datagrams, and a short count does not mean that no
+//! datagram is left, so only EAGAIN clears readiness.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
 //! Go takes the read or write lock around each call, and refuses an address on a connected socket,

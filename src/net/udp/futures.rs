@@ -3,7 +3,7 @@
 //!
 //! # Cancel safety
 //! Only the poll that returns `Ready` receives or sends a datagram, so dropping a future loses
-//! none. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
+//! no datagram. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
 
 use std::fmt;
 use std::future::Future;

@@ -25,8 +25,8 @@ impl UdpSocket {
         Ok(u16::try_from(size).ok().filter(|size| *size > 0))
     }
 
-    /// Sets the size of the datagrams into which a send is split; the last one may be shorter.
-    /// `None` turns splitting off. One send can be split into at most 64.
+    /// Sets the size of the datagrams into which a send is split; the last datagram may be shorter.
+    /// `None` turns splitting off. One send can be split into at most 64 datagrams.
     /// [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets the size for one
     /// send.
     ///
@@ -84,7 +84,7 @@ impl UdpSocket {
     }
 
     /// Sets whether receive offload is on (UDP_GRO). When it is on, datagrams of equal size from
-    /// one sender that arrive together are received as one of up to 65,535 bytes.
+    /// one sender that arrive together are received as one datagram of up to 65,535 bytes.
     /// [`Ancillary::segment_size`](super::Ancillary::segment_size) returns their size, and
     /// [`Datagram::segments`](super::Datagram::segments) splits them.
     ///
@@ -100,7 +100,7 @@ impl UdpSocket {
 
 /// The segment size, which only Linux has.
 impl Ancillary {
-    /// Splits the send into datagrams of `bytes` bytes each (UDP_SEGMENT, Linux 4.18). The last one
+    /// Splits the send into datagrams of `bytes` bytes each (UDP_SEGMENT, Linux 4.18). The last datagram
     /// may be shorter. One send can have at most 64 datagrams and 65,507 bytes in total.
     ///
     /// Linux only.
@@ -110,7 +110,7 @@ impl Ancillary {
         self
     }
 
-    /// Returns the size of the datagrams that receive offload combined (UDP_GRO); the last one may
+    /// Returns the size of the datagrams that receive offload combined (UDP_GRO); the last datagram may
     /// be shorter. `None` means that the bytes are one datagram.
     ///
     /// Linux only.

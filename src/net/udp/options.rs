@@ -126,16 +126,16 @@ socket_options! {
     /// Returns the size of the receive buffer in bytes (SO_RCVBUF). It includes the kernel's
     /// overhead and is twice the value that was set.
     recv_buffer_size -> usize, |fd| options::socket::recv_buffer_size(fd);
-    /// Sets the size of the receive buffer in bytes. The kernel doubles it and limits it to
-    /// `net.core.rmem_max`. Datagrams that arrive while the buffer is full are dropped. A size of 0
+    /// Sets the size of the receive buffer in bytes. The kernel limits it to `net.core.rmem_max`
+    /// and doubles it. Datagrams that arrive while the buffer is full are dropped. A size of 0
     /// or of 1 GiB or more is refused with `InvalidInput`.
     set_recv_buffer_size, |fd, bytes| options::socket::set_recv_buffer_size(fd, bytes);
 
     /// Returns the size of the send buffer in bytes (SO_SNDBUF). It includes the kernel's overhead
     /// and is twice the value that was set.
     send_buffer_size -> usize, |fd| options::socket::send_buffer_size(fd);
-    /// Sets the size of the send buffer in bytes. The kernel doubles it and limits it to
-    /// `net.core.wmem_max`. Sends wait while the buffer is full. A size of 0 or of 1 GiB or more is
+    /// Sets the size of the send buffer in bytes. The kernel limits it to `net.core.wmem_max`
+    /// and doubles it. Sends wait while the buffer is full. A size of 0 or of 1 GiB or more is
     /// refused with `InvalidInput`.
     set_send_buffer_size, |fd, bytes| options::socket::set_send_buffer_size(fd, bytes);
 

@@ -93,7 +93,7 @@ impl UdpSocket {
     /// kernel for a free port. `[::]` accepts both families, `0.0.0.0` only IPv4.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one. Its
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
     /// text is `listen udp ADDR: bind: …`, and its kind is, for example, `AddrInUse`,
     /// `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns the same errors as
     /// [`TcpListener::bind`](crate::net::TcpListener::bind), with `listen udp` in their texts.
@@ -153,14 +153,14 @@ impl UdpSocket {
     }
 
     /// Sets the peer to the first of `addrs` that connect(2) accepts, which is usually the first
-    /// one to which the kernel has a route. No packet is sent. Another call changes the peer.
+    /// address to which the kernel has a route. No packet is sent. Another call changes the peer.
     ///
     /// Addresses of a family that the socket cannot send to are tried last. These are IPv6
     /// addresses for an IPv4 socket, and IPv4 addresses for an IPv6 socket that is bound to an
     /// address other than `::` or restricted to IPv6.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last one, with
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address, with
     /// the text `dial udp ADDR: connect: …`. Its cause is, for example, `NetworkUnreachable`, or
     /// EAFNOSUPPORT for an address of another family. If there is no address, returns the same
     /// errors as [`TcpStream::connect`](crate::net::TcpStream::connect), with `dial udp` in their
@@ -298,7 +298,7 @@ impl UdpSocket {
     ///
     /// If `to` has several addresses, those of a family that the socket cannot send to are tried
     /// last, as in [`connect`](UdpSocket::connect). If the kernel has no route to an address or
-    /// refuses it, the next one is tried. At most one datagram is sent. (std tries only the first
+    /// refuses it, the next address is tried. At most one datagram is sent. (std tries only the first
     /// address.)
     ///
     /// # Errors

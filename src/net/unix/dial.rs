@@ -62,7 +62,7 @@ pub(super) fn network(ty: Type) -> Network {
 /// # Errors
 /// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`. No file is left behind.
 pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
-    // Nothing below waits, so a loop of binds must yield here.
+    // The following calls do not wait, so a loop of binds must yield here.
     context::take_turn().await;
     let op = || Op::at("listen", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;

@@ -51,7 +51,7 @@ impl Bound {
     }
 
     fn remove(&self) {
-        // Errors are ignored: there is no caller to report to, and a name that is already gone
+        // Errors are ignored: no caller could handle them, and a name that is already gone
         // needs no removal.
         if let Ok(Bound { device, inode, .. }) = Bound::find(&self.path)
             && (device, inode) == (self.device, self.inode)
@@ -68,8 +68,8 @@ impl SocketFile {
         SocketFile { file: Mutex::new(bound.clone()), bound }
     }
 
-    /// Arranges that the file is removed on close: the file that was bound here, or else the socket
-    /// that is now at `path`.
+    /// Makes a later close remove the file that this crate bound or, if there is none, the socket that is now at
+    /// `path`.
     ///
     /// # Errors
     /// Returns the error of lstat(2), or `InvalidInput` if the file is not a socket.
@@ -89,7 +89,7 @@ impl SocketFile {
         }
     }
 
-    /// Arranges that the file is not removed on close.
+    /// Makes a later close keep the file.
     pub(super) fn keep(&self) {
         *self.file.lock() = None;
     }

@@ -169,7 +169,7 @@ macro_rules! listener {
 
             /// Sets whether the file at the listener's path is removed when the listener is closed
             /// or dropped. The default is true for a listener that this crate bound to a path, and
-            /// false for one that was converted from another type. Converting the listener into
+            /// false for a listener that was converted from another type. Converting the listener into
             /// another type keeps the file. If a different file has taken the name in the meantime,
             /// it is kept. The kernel removes abstract names itself.
             ///

@@ -17,17 +17,17 @@ use crate::sys::identity::{self, Asserted, Limited, Own, Plain, Shared, Unique};
 
 /// The socket or file under a reader or writer.
 pub(crate) trait Endpoint {
-    /// Returns the stream socket, if it is one.
+    /// Returns the stream socket, if the endpoint is a socket.
     fn socket(&self) -> Option<Arc<NetFd>> {
         None
     }
 
-    /// Returns the file, if it is one.
+    /// Returns the file, if the endpoint is a file.
     fn file(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Returns the maximum number of bytes that may be taken from it.
+    /// Returns the maximum number of bytes that may be taken from the endpoint.
     fn limit(&self) -> u64 {
         u64::MAX
     }

@@ -90,7 +90,7 @@ impl TcpStream {
 pub struct ZerocopySent<B> {
     /// The buffer.
     pub buf: B,
-    /// Whether at least a part was copied. If zero-copy sends were enabled, MSG_ZEROCOPY then has
+    /// Whether at least part of the data was copied. If zero-copy sends were enabled, MSG_ZEROCOPY then has
     /// no benefit for this peer.
     pub copied: bool,
 }

@@ -364,8 +364,8 @@ pub(super) fn write_file() {
     }
 }
 
-/// Writes the file on a separate thread, because a task blocks its worker. Does nothing if this happened within
-/// the last [`AGAIN`].
+/// Writes the file on a separate thread, because a task blocks its worker. Does nothing if a file was already written for this
+/// reason within the last [`AGAIN`].
 pub(crate) fn write_file_of_stall() {
     {
         let mut file = FILE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -376,7 +376,7 @@ pub(crate) fn write_file_of_stall() {
         *written = Some(Instant::now());
     }
     if std::thread::Builder::new().name("netpoll-black-box".to_owned()).spawn(write_file).is_err() {
-        // The next stall tries again.
+        // The next blocked task tries again.
         FILE.lock().unwrap_or_else(PoisonError::into_inner).1 = None;
     }
 }

@@ -40,8 +40,8 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
             dump("SIGUSR1");
         }
     };
-    // The thread starts before the handler is installed. If that fails, the writer is dropped and the
-    // thread ends.
+    // The thread starts before the handler is installed. If the installation fails, the writer is dropped
+    // and the thread ends.
     std::thread::Builder::new().name("netpoll-dump".to_owned()).spawn(run)?;
     signal::write_on_sigusr1(writer.into())?;
     *is_done = true;

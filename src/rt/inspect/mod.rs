@@ -170,7 +170,7 @@ impl Inspect {
     }
 
     /// Sets the maximum number of tasks in the snapshot, which has the tasks with the lowest ids.
-    /// [`Snapshot::more_tasks`] is the number of the others. By default there is no limit.
+    /// [`Snapshot::more_tasks`] is the number of the remaining tasks. By default there is no limit.
     ///
     /// A task takes about 90 bytes in a snapshot. Sockets are not limited, but their lists of waiting
     /// tasks contain only tasks of the snapshot.
@@ -193,8 +193,8 @@ impl Inspect {
         self
     }
 
-    /// Omits the tasks up to the last one of an earlier snapshot, so that this snapshot continues where that one
-    /// ends.
+    /// Omits the tasks up to the last task of an earlier snapshot, so that this snapshot continues where the
+    /// earlier one ends.
     pub fn after(self, snapshot: &Snapshot) -> Inspect {
         self.after_task(snapshot.tasks.last().map_or(self.after, |task| task.id.number()))
     }
@@ -206,7 +206,7 @@ impl Inspect {
     }
 
     /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks if the
-    /// snapshot does not have all of them, and the number of tasks that follow the last one.
+    /// snapshot does not have all of them, and the number of tasks that follow the last task of the snapshot.
     fn readings(self) -> (Vec<Reading>, Option<Vec<u64>>, usize) {
         let is_limited = self.max_tasks < usize::MAX || self.after > 0;
         if !is_limited {
@@ -241,7 +241,7 @@ impl Inspect {
             None => Alive::Shown(&readings),
         };
         // Tasks are read before sockets. So the socket for which a task waits may have been closed in the
-        // meantime, but is never mistaken for one that was opened later.
+        // meantime, but is never mistaken for a socket that was opened later.
         let (mut sockets, places) = Reader::new(self.asking, self.tcp, now, &scale).read();
         let running: Vec<u64> = runtime().processors().map(Processor::running_id).collect();
         let names = identity::names(readings.iter().map(|reading| reading.id));

@@ -74,7 +74,7 @@ pub enum WokenBy {
     Timer,
     /// A task that called the waker, such as the sender of a message, or that ended while this task awaited it.
     /// The task may have ended in the meantime. Only the lowest 27 bits of its id are recorded. The other bits
-    /// are those of a live task with these 27 bits or, if there is none, of the latest task with them.
+    /// are those of a live task whose id ends with these bits or, if there is none, of the latest such task.
     Task(TaskId),
     /// A thread that ran no task.
     Thread,

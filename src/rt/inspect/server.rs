@@ -66,7 +66,7 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 ///
 /// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of the stream, for
 /// example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids;
-/// `more_tasks` is the number of the others. `json 7` and `text 7` return the tasks with ids greater than 7.
+/// `more_tasks` is the number of the remaining tasks. `json 7` and `text 7` return the tasks with ids greater than 7.
 ///
 /// # Examples
 /// ```

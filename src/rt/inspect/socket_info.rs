@@ -73,7 +73,7 @@ pub(super) enum SocketKind {
     Unixpacket,
     /// A descriptor that is not a socket.
     Fd,
-    /// A socket of another kind, or one whose kind was not queried.
+    /// A socket of another kind, or a socket whose kind was not queried.
     Socket,
 }
 
@@ -99,7 +99,7 @@ impl SocketKind {
     }
 }
 
-/// The addresses of a socket: the local one and the peer's.
+/// The addresses of a socket: the local address and the peer's address.
 #[derive(Clone, Debug)]
 pub(super) enum Addresses {
     Ip([Option<PackedAddress>; 2]),
@@ -301,7 +301,7 @@ impl SocketInfo {
 }
 
 /// The tasks that wait for a socket, each with the event or lock for which it waits. Most sockets have at most
-/// one, which needs no allocation.
+/// one such task, which needs no allocation.
 #[derive(Clone, Default)]
 pub(super) enum SocketWaits {
     #[default]

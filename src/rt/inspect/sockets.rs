@@ -5,7 +5,7 @@
 //! snapshot. The addresses of most TCP sockets are [recorded](addresses) when the sockets are opened. For other
 //! TCP sockets that are connected or listen, such as adopted ones, the results of queries are kept, for up to
 //! [`ASKED_MAX`] sockets. A snapshot with a limit on the calls begins with the sockets for which the previous
-//! one had no calls left.
+//! snapshot had no calls left.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -38,7 +38,7 @@ struct Asked {
     known: Known,
 }
 
-/// The results that are kept, by slot. A snapshot does not use them if another one has the lock.
+/// The results that are kept, by slot. A snapshot does not use them if another snapshot holds the lock.
 static ASKED: Mutex<Option<HashMap<u32, Asked>>> = Mutex::new(None);
 
 /// The maximum number of results that are kept.
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns a socket, unless it was closed in the meantime. `known` has its known addresses; `asks`
-    /// is whether the others are queried from the kernel.
+    /// says whether the other addresses are queried from the kernel.
     fn socket(
         &mut self,
         description: Description,
@@ -257,8 +257,8 @@ impl<'a> Reader<'a> {
         Some(info)
     }
 
-    /// Returns the data that a plain TCP connection does not have, or `None` if this socket has none
-    /// either.
+    /// Returns the data that a plain TCP connection does not have, or `None` if this socket does not
+    /// have such data either.
     fn extras(
         &self,
         description: &Description,
@@ -337,7 +337,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns the identity of a TCP socket with known addresses. `asks` is whether an unknown local
+/// Returns the identity of a TCP socket with known addresses. `asks` says whether an unknown local
 /// address is queried from the kernel.
 fn known_identity(known: Known, fd: BorrowedFd<'_>, asks: bool) -> Identity {
     let (local, peer, state) = match known {

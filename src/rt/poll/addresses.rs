@@ -72,8 +72,8 @@ fn lock() -> MutexGuard<'static, Option<Locals>> {
     LOCALS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Creates the table before a simulation starts. The table's hasher uses random numbers of the thread that
-/// creates it, and a simulation must not lose any of its own random numbers to the table.
+/// Creates the table before a simulation starts. The table's hasher takes random numbers from the thread that
+/// creates it, and must not take random numbers of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     lock().get_or_insert_default();

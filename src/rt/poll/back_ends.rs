@@ -164,7 +164,7 @@ fn unknown(name: &str) -> io::Error {
 
 impl Instance {
     /// Opens an instance of the back end that the environment selects, or of the best one if the
-    /// variable [`VARIABLE`] is not set.
+    /// variable `NETPOLL_BACKEND` is not set.
     ///
     /// # Errors
     /// Returns the errors of [`open`](Instance::open).

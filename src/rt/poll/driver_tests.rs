@@ -69,7 +69,7 @@ fn record_stores_events_and_counts_stale_ones() {
     assert_eq!((edges(Direction::Read), edges(Direction::Write)), (read, write));
 }
 
-/// Returns a driver with `shards` shards for two workers, or `None` if the back end has only one.
+/// Returns a driver with `shards` shards for two workers, or `None` if the back end has only one shard.
 fn sharded(shards: usize) -> Option<Driver> {
     let driver = Driver::new();
     driver.configure(shards, 2);

@@ -53,7 +53,7 @@ fn lock() -> MutexGuard<'static, Option<Labels>> {
 }
 
 /// Creates the table before a simulation starts. The table's hashers take random numbers from the
-/// thread that creates it, and must not take those of a simulation.
+/// thread that creates it, and must not take random numbers of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     lock().get_or_insert_default();

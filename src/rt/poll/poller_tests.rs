@@ -29,7 +29,7 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     drop(socket::close(socket.into()));
 }
 
-/// The epoch in which a poll waited must not apply to the next poll, which may wait in another one.
+/// The epoch in which a poll waited must not apply to the next poll, which may wait in another epoch.
 #[test]
 fn poll_that_has_ended_leaves_no_epoch() {
     let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();

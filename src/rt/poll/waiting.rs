@@ -3,7 +3,7 @@
 //! # Slot and list
 //! The first waiter uses the slot, which needs no lock: an edge that finds PLACED set clears it in the
 //! step that sets READY, and the thread then owns the waker. A waiter enters the list if the slot is taken,
-//! if the list is not empty, or if it waits for interruption only. The waiter in the slot is therefore
+//! if the list is not empty, or if it waits only for interruption (expiry or close). The waiter in the slot is therefore
 //! older than those in the list and is woken first. A thread that clears PLACED of another waiter must
 //! wake this waiter, even if the wake-up is spurious: in the meantime the waiter may have missed events, or
 //! its future may have been dropped.
@@ -30,7 +30,7 @@ use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
-/// The maximum number of waiters in one direction, similar to that of a socket's lock (invariant 13).
+/// The maximum number of waiters in one direction, similar to the limit of a socket's lock (invariant 13).
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
@@ -75,7 +75,7 @@ impl Side<'_> {
         self.look_again(key, READY, list, still)
     }
 
-    /// Announces the waiter in the slot, which the caller has exclusively. Returns whether the waiter may
+    /// Announces the waiter in the slot, to which the caller has exclusive access. Returns whether the waiter may
     /// wait.
     #[inline]
     fn publish(self, reasons: u64, still: &impl Fn() -> bool) -> bool {
@@ -127,7 +127,7 @@ impl Side<'_> {
     }
 
     /// Continues [`wait`](Side::wait) for a future that has waited before, or that waits for
-    /// interruption only. The future may still be listed, with this waker or another one.
+    /// interruption only. The future may still be listed, with this waker or a different one.
     #[cold]
     fn wait_again(self, key: &mut Option<Key>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if let Some(placed) = key.filter(|&key| is_of_slot(key)) {
@@ -256,8 +256,8 @@ impl Side<'_> {
             || self.deadline_word().load(Ordering::Acquire) == EXPIRED
     }
 
-    /// Ends the wait of the future `key`, if there is one. `acted` is whether the future has made its call
-    /// since it was woken. If it was woken and has not, passes the wake-up on.
+    /// Ends the wait of the future `key`, if there is one. `acted` says whether the future has made its
+    /// call since it was woken. If it was woken and has not made its call, passes the wake-up on.
     pub(crate) fn end_wait(self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
         let Some(key) = key.take() else { return };
         if !self.has_waiters() {

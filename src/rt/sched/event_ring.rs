@@ -99,7 +99,7 @@ impl EventRing {
     }
 
     /// Returns the total number of events that were appended, and whether calls of wakers follow the
-    /// last one. Any thread may call this.
+    /// last event. Any thread may call this.
     pub(crate) fn is_waking(&self) -> (u64, bool) {
         // ORDERING: Acquire pairs with the Release of `end`. If the entry is overwritten in the meantime, the
         // caller gets a different number at its next call.

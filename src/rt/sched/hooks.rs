@@ -28,7 +28,7 @@ pub(crate) fn install(hooks: Hooks) {
 }
 
 /// Queues the task if it belongs to a simulation, and records the cause of its wake-up. Otherwise returns it.
-/// `while_running` is whether the task was woken in its own turn.
+/// `while_running` says whether the task was woken in its own turn.
 pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Option<Runnable<TaskData>> {
     if runnable.metadata().tag().world == 0 {
         return Some(runnable);

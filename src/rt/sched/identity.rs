@@ -134,8 +134,8 @@ impl Task {
 /// The names of tasks by id, for reports and snapshots.
 static NAMES: Mutex<Option<HashMap<u64, Name>>> = Mutex::new(None);
 
-/// Creates the table before a simulation starts. The table's hasher uses random numbers of the thread that
-/// creates it, and a simulation must not lose any of its own random numbers to the table.
+/// Creates the table before a simulation starts. The table's hasher takes random numbers from the thread that
+/// creates it, and must not take random numbers of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     NAMES.lock().get_or_insert_default();

@@ -252,8 +252,8 @@ impl Pacing {
     }
 
     /// Returns whether a busy thread that has just read the clock must poll. `now` is the time and `turn`
-    /// the mean length of a turn. `has_aside` is whether a task that has used up its turn is in the aside
-    /// slot, and `has_control` whether there are control tasks.
+    /// the mean length of a turn. `has_aside` says whether a task that has used up its turn is in the
+    /// aside slot, and `has_control` whether there are control tasks.
     pub(crate) fn is_poll_due(&self, now: u64, turn: u64, has_aside: bool, has_control: bool) -> bool {
         let since = now.saturating_sub(self.polled_at);
         let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;

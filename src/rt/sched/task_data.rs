@@ -26,7 +26,7 @@ pub(crate) enum LocalState {
 }
 
 /// The epoch of a simulation's tasks. The runtime would reach it only after two billion starts, so the
-/// comparison of epochs that each turn makes anyway detects such tasks.
+/// comparison of epochs before each turn also detects the tasks of a simulation.
 #[cfg(feature = "sim")]
 const SIMULATED: u32 = CONTROL - 1;
 
@@ -43,7 +43,7 @@ pub(crate) struct TaskData {
 // Every task has this size.
 const _: () = assert!(cfg!(feature = "sim") || size_of::<TaskData>() <= 16);
 
-/// Data that few tasks have.
+/// Data that only a few tasks have.
 #[derive(Debug, Default)]
 struct Rare {
     name: Option<Name>,

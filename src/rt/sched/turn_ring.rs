@@ -26,19 +26,19 @@ const TURNS: usize = if MODEL { 2 } else { 2048 };
 /// The number of calls in an entry.
 const CALLS: usize = if MODEL { 1 } else { 2 };
 const ENTRY_BYTES: usize = 32;
-/// The increment of `ended` per turn. With this unit, the address of an entry is that of the first one plus
-/// eight times the count, which x86 computes in an addressing mode.
+/// The increment of `ended` per turn. With this unit, the address of an entry is the address of the first entry
+/// plus eight times the count, which x86 computes in an addressing mode.
 const UNITS: u64 = ENTRY_BYTES as u64 / 8;
 /// The offset of an entry's calls.
 const OFFSET: usize = std::mem::offset_of!(Entry, calls);
-/// The bit that is set in the address of a [`CallPlace`] without room.
+/// The bit that is set in the address of a [`CallPlace`] if its entry has no room for another call.
 const FULL: usize = CALLS * size_of::<AtomicU32>();
 
 /// The last turns of one processor; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct TurnRing {
     /// The number of turns that have ended, times [`UNITS`]. This number of turns, modulo [`TURNS`], is the
-    /// index of the entry of the turn in progress or, outside turns, of the next one.
+    /// index of the entry of the turn in progress or, between turns, of the next turn.
     ended: AtomicU64,
     entries: Box<[Entry; TURNS]>,
 }
@@ -133,7 +133,7 @@ impl TurnRing {
         &self.entries[number as usize % TURNS]
     }
 
-    /// Returns the entry of the turn in progress, or of the next one.
+    /// Returns the entry of the turn in progress or, between turns, of the next turn.
     #[inline]
     fn current(&self) -> &Entry {
         self.entry(self.ended())
@@ -189,7 +189,7 @@ impl TurnRing {
         self.ended.load(Ordering::Relaxed) / UNITS
     }
 
-    /// Returns the turns in the ring, oldest first, and whether no turn was overwritten. The last one
+    /// Returns the turns in the ring, oldest first, and whether no turn was overwritten. The last turn
     /// may be in progress. Any thread may call this.
     pub(crate) fn read(&self) -> (Vec<Turn>, bool) {
         // ORDERING: Acquire pairs with the Release in `end`: the turns that have ended are visible.
@@ -203,7 +203,7 @@ impl TurnRing {
         {
             turns.pop();
         }
-        // The owner may already be overwriting the entry of the turn after the last one that has ended.
+        // The owner may already be writing the entry of the turn that follows the last ended turn.
         let begun = if injected_bug!("turn_in_progress_counts") { 0 } else { 1 };
         let reused = (now + begun).saturating_sub(TURNS as u64).saturating_sub(first);
         turns.drain(..turns.len().min(reused as usize));

@@ -53,7 +53,7 @@ const POLLS_MAX: u32 = 8;
 /// The pause of a thread without work if no descriptor is available for an epoll instance.
 const NO_POLLER: Duration = Duration::from_millis(10);
 
-/// The reason why [`Core::run`] returned.
+/// The reason why `Core::run` returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// The root future was woken. The thread still owns the processor.

@@ -42,7 +42,7 @@ pub(crate) fn now() -> u64 {
     from_instant(instant())
 }
 
-/// Returns the time of the kernel's coarse clock, which is cheaper than the exact one. The result is at
+/// Returns the time of the kernel's coarse clock, which is cheaper than the exact clock. The result is at
 /// most [`COARSE_BEHIND_NANOS`] behind [`now`].
 #[allow(unsafe_code)]
 pub(crate) fn coarse() -> u64 {
@@ -59,7 +59,7 @@ pub(crate) fn coarse() -> u64 {
         let _ = unsafe { libc::clock_gettime(crate::sys::os::COARSE_CLOCK, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
-    // The coarse clock's time at zero of this clock, up to one tick too early.
+    // The time of the coarse clock at time 0 of this clock. It is up to one tick too early.
     let zero = *LAG.get_or_init(|| {
         let (coarse, exact) = (read(), now());
         coarse.wrapping_sub(exact)
@@ -136,7 +136,7 @@ mod tests {
         if let Some(early) = now.checked_sub(Duration::from_secs(3600)) {
             assert!(from_instant(early) < from_instant(now) && from_instant(early) > EXPIRED);
         }
-        // Moments up to a second before the first call are exact; earlier ones are all equal.
+        // Moments up to a second before the first call are exact; earlier moments are all equal.
         for (before, is_exact) in [(0, true), (1, true), (1 << 29, true), (1 << 31, false)] {
             let Some(instant) = base().checked_sub(Duration::from_nanos(before)) else { continue };
             assert_eq!(to_instant(from_instant(instant)) == Some(instant), is_exact, "{before}");

@@ -75,7 +75,7 @@ impl Sleep {
         Sleep { when: clock::NEVER, armed: None, waited: false }
     }
 
-    /// Returns the time at which the sleep completes, or `None` if it never does.
+    /// Returns the time at which the sleep completes, or `None` if it never completes.
     pub fn deadline(&self) -> Option<Instant> {
         clock::to_instant(self.when)
     }

@@ -18,7 +18,7 @@
 //! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the earliest `next`
 //!   of all sets is never late. It may be early, because the first entry may be dead.
 //! * T2 — dead entries are removed whenever the heap has twice the length of its minimum since the last removal,
-//!   so its memory is proportional to the maximum number of live entries.
+//!   so the memory of the heap is proportional to the maximum number of live entries.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
@@ -169,7 +169,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Keeps the entries for which `counts` returns true, and removes those of released sleeps.
+    /// Keeps the entries for which `counts` returns true, and removes the entries of released sleeps.
     fn retain(&mut self, counts: impl Fn(Target, u64) -> bool) {
         let Inner { heap, slots, .. } = self;
         heap.retain(|entry| {
