@@ -64,8 +64,8 @@ impl Accepting {
             if let Some(limit) = &admission.limit {
                 let parks = limit.poll_free(&mut self.place, cx).is_pending();
                 if self.parked != parks {
-                    // Moves from one list to the other, so that edges wake only accepts that can
-                    // use them.
+                    // Moves from the list of waiters for an edge to the limit's list, so that edges wake
+                    // only accepts that can use them.
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
                 }

@@ -1,5 +1,5 @@
-//! Socket activation: taking listeners from the process that started this one, and passing
-//! listeners to a successor process.
+//! Socket activation: taking listeners from the process that started this process, and
+//! passing listeners to a successor process.
 //!
 //! The protocol is systemd's, sd_listen_fds(3). The descriptors are numbered from 3. `LISTEN_FDS`
 //! is their count, `LISTEN_FDNAMES` lists their names, and `LISTEN_PID` is the id of the process

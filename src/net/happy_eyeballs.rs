@@ -9,15 +9,15 @@
 //!   previous attempt began (section 5). Earlier attempts continue. Under a deadline the stagger is
 //!   reduced, to no less than 10 ms, so that every address is tried.
 //! * At most [`AT_ONCE_MAX`] attempts are in progress at a time, so that a DNS reply does not
-//!   determine how many descriptors a dial uses. A further attempt replaces the oldest one, and
-//!   begins at least 10 ms after the previous one.
+//!   determine how many descriptors a dial uses. A further attempt replaces the oldest attempt,
+//!   and begins at least 10 ms after the previous attempt.
 //! * The first connection wins. If all attempts fail, the first error is returned, as in Go. An
 //!   error of the look-up is returned only if there was no address.
 //!
 //! # Cancellation
 //! Attempts are futures. An attempt that loses, or is dropped with the race, closes its socket. If
-//! two attempts have connected by the time they are polled, the one that began earlier wins and the
-//! other is closed.
+//! two attempts have connected by the time they are polled, the earlier attempt wins and the
+//! other connection is closed.
 //!
 //! # Compared with Go (net/dial.go)
 //! Go races the two families, one address of each at a time (RFC 6555), 300 ms apart, after all

@@ -405,7 +405,7 @@ const REFUSED: u8 = u8::MAX;
 /// descriptor and is initially 0.
 ///
 /// After a refusal, the next operation in the same direction is not refused. So each of several operations
-/// in a task makes progress, even if the others use up every turn.
+/// in a task makes progress, even if the other operations use up every turn.
 ///
 /// An operation that is polled with a waker without data is never refused, because such a waker wakes no
 /// task, and the operation might not be polled again. The refusal then applies to the next operation of the

@@ -277,7 +277,7 @@ impl Runtime {
 
     // ---- threads in `block_on` ----
 
-    /// Called when a turn of a root future begins.
+    /// Counts a turn of a root future that begins.
     pub(crate) fn root_begins(&'static self) {
         // ORDERING: SeqCst: this thread increments the count before it checks whether sysmon sleeps. Sysmon
         // announces its sleep before it checks the count.

@@ -289,13 +289,13 @@ impl Wakers {
         self.one.take().into_iter().chain(self.rest.drain(..))
     }
 
-    /// Returns the first waker and the others, in order.
+    /// Returns the first waker, and the remaining wakers in order.
     pub(crate) fn parts(&mut self) -> (&mut Option<Waker>, &mut Vec<Waker>) {
         (&mut self.one, &mut self.rest)
     }
 
     /// Wakes all wakers in the order in which they were taken. Returns their number. A waker is user code: if
-    /// one panics, the panic is caught and the others are still woken. Keeps the allocation.
+    /// one panics, the panic is caught and the remaining wakers are still woken. Keeps the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
         let Some(first) = self.one.take() else { return 0 };
         wake(first);

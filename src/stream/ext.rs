@@ -895,7 +895,7 @@ pub trait StreamExt: Stream {
         compare::greatest_by_key(self, key)
     }
 
-    /// Compares two streams item by item. If one is a prefix of the other, the shorter one is less.
+    /// Compares two streams item by item. If one stream is a prefix of the other, the shorter stream is less.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};

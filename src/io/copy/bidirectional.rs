@@ -37,7 +37,7 @@ use crate::time::Sleep;
 ///
 /// When one side's stream ends, the other side is closed for writing (`poll_close`), and the other
 /// direction continues. Each direction works like [`copy`](crate::io::copy()): between sockets the
-/// bytes stay in the kernel, and while one side is silent the other is watched. When a peer has
+/// bytes stay in the kernel, and while one side is silent, the other side is watched. When a peer has
 /// closed both directions of its connection, the direction towards it ends, even if there is no data
 /// to send. A peer that vanished silently is detected by keep-alive or by the idle limit of
 /// [`copy_bidirectional_with`].

@@ -531,8 +531,8 @@ impl State {
         taken
     }
 
-    /// Called when all bytes are sent or discarded: frees the buffer, and shuts down the sending
-    /// side if a shutdown is pending.
+    /// Frees the buffer, and shuts down the sending side if a shutdown is pending. Called when all bytes are sent or
+    /// discarded.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
         // A child of fork(2) shares the socket with its parent, which may still have bytes to send.

@@ -95,7 +95,7 @@ const EXPOSED: u8 = 1 << 2;
 const LINGERS: u8 = 1 << 3;
 /// Receiving was shut down through this handle.
 const RECEIVING_SHUT: u8 = 1 << 4;
-/// Writes are to be gathered. On a listener, this applies to its connections. On a new connection,
+/// Writes must be gathered. On a listener, this applies to its connections. On a new connection,
 /// it takes effect when the connection has an owner.
 const WANTS_GATHERING: u8 = 1 << 5;
 

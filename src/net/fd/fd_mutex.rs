@@ -23,13 +23,13 @@
 //! # Invariants
 //! * M1 — a direction has at most one owner: its lock bit is set only by a CAS on a word in which
 //!   it is clear.
-//! * M2 — exactly one `decref` or `unlock_ref` returns true: the one that leaves no reference when
+//! * M2 — exactly one `decref` or `unlock_ref` returns true: the call that leaves no reference when
 //!   `CLOSED` is set. No reference is taken afterwards.
 //! * M3 — while a queue holds a waiter, its bit is set. A waiter enters the queue only in the
 //!   critical section in which it has seen (by its CAS, or because the bit was already set) that
 //!   the lock was taken and the word not closed. So the owner's unlock, or the closer, finds the
 //!   waiter.
-//! * M4 — no wake-up of an unlock is lost: all poll callers are woken, and the one future that is
+//! * M4 — no wake-up of an unlock is lost: all poll callers are woken, and the single future that is
 //!   taken from the queue either tries again or, when it is dropped, passes the wake-up on
 //!   ([`FdMutex::cancel`]).
 //! * M5 — wakers are cloned, woken and dropped with the queues' lock released.

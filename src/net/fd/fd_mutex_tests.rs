@@ -284,8 +284,8 @@ fn wakers_run_with_no_lock_held() {
     }
 }
 
-/// Two words that the owner of a direction increments one after the other. With two owners at a
-/// time, they would differ.
+/// Two words that the owner of a direction increments one after the other. If a direction had two
+/// owners at a time, the words would differ.
 #[derive(Debug, Default)]
 struct Torn([AtomicU64; 2]);
 

@@ -13,10 +13,10 @@
 //!   [`unsent`](crate::rt::unsent).
 //! * By a write whose bytes do not fit.
 //! * Before every other call that writes, under the write lock: [`Fd::send_gathered`].
-//! * By `flush`, which waits until all are sent.
+//! * By `flush`, which waits until all of them are sent.
 //! * By a shutdown, by a close, and before the descriptor is handed out. These do not wait: a task
 //!   sends the bytes that the socket does not accept immediately. The FIN follows the last byte.
-//! * By a conversion, which blocks until all are sent, because the next write may be made by the new
+//! * By a conversion, which blocks until all of them are sent, because the next write may be made by the new
 //!   owner of the descriptor.
 //! * When the write deadline changes.
 //!
@@ -102,7 +102,7 @@ impl Fd {
             return Ok(());
         }
         drop(state);
-        // Until the last byte is sent, other writes must not overtake it. This call, or the one
+        // Until the last byte is sent, other writes must not overtake it. This call, or the call
         // that sends the last byte, then clears CORKED.
         self.flush_gathered();
         Ok(())

@@ -458,7 +458,7 @@ impl Fd {
         }
     }
 
-    /// Calls [`end`](Fd::end) out of line, in the less common cases.
+    /// Calls [`end`](Fd::end) in the less common cases. Not inlined, so that the common cases stay small.
     #[inline(never)]
     fn end_slow(
         &self,

@@ -12,7 +12,7 @@
 //! # Invariants
 //! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: it is a
 //!   number for a future that waits, and 0 for a write that has completed.
-//! * An operation that makes another one possible wakes it: filling a lane wakes a reader, and
+//! * An operation that makes another operation possible wakes it: filling a lane wakes a reader, and
 //!   freeing it wakes a writer. A read that leaves bytes wakes the next reader. A future that was
 //!   woken and is dropped wakes the next waiter. Closing wakes all waiters, and so does the expiry
 //!   of a deadline.

@@ -215,7 +215,7 @@ macro_rules! descriptor {
     };
 }
 
-/// Implements the raw descriptor traits on top of the owned ones.
+/// Implements the traits for raw descriptors with those for owned descriptors.
 macro_rules! raw {
     ($type:ident) => {
         impl AsRawFd for $type {

@@ -167,7 +167,7 @@ impl<'a> Datagram<'a> {
         Ancillary::decode(self.message.control.clone(), self.message.flags)
     }
 
-    /// Returns an iterator over the datagrams that receive offload combined, or over the one
+    /// Returns an iterator over the datagrams that receive offload combined, or over the single
     /// datagram. An empty datagram has no segments.
     pub fn segments(&self) -> Chunks<'a, u8> {
         let size = self.ancillary().segment_size.map_or(self.bytes().len(), usize::from);

@@ -43,7 +43,7 @@ use crate::sys::unix::from_kernel;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// netpoll::task::block_on(async {
-///     // An empty name: the kernel chooses one.
+///     // With an empty name, the kernel chooses an abstract name.
 ///     let (server, client) = (UnixDatagram::bind("").await?, UnixDatagram::bind("").await?);
 ///     client.send_to_addr(b"ping", &server.local_addr()?).await?;
 ///     let mut buf = [0; 16];

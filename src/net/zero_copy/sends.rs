@@ -13,11 +13,11 @@
 //! * Z2 — the kernel numbers the calls of a socket, and `next` repeats that count. Therefore no
 //!   other user of the socket may make such calls. A socket that may be shared (an exposed
 //!   descriptor, a forked child) makes no such calls: its bytes are copied. An exposed descriptor
-//!   stays exposed, so the numbers of its earlier calls stay right.
+//!   stays exposed, so the numbers of its earlier calls stay correct.
 //! * Z3 — a call is made, counted and recorded in its entry under one lock. [`end`](Loans::end)
 //!   takes the same lock, so no call follows its return.
-//! * Completions may belong to any entry. The thread that reads the error queue wakes their futures
-//!   and drops abandoned buffers, outside the lock.
+//! * Completions may belong to any entry. The thread that reads the error queue wakes the futures
+//!   of these entries and drops abandoned buffers, outside the lock.
 //!
 //! # Close
 //! [`recall`](Loans::recall) runs when no call is in progress and none can follow. connect(2) with

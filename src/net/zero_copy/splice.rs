@@ -12,7 +12,7 @@
 //!   its contents are read and returned to the caller.
 //! * A pipe that is not empty never goes back to the pool.
 //! * The source's read lock and the target's write lock are held for one call each, so bytes of
-//!   other writers may come in between.
+//!   other writers may be interleaved with those of the copy.
 //!
 //! # Evidence of an empty source
 //! A count smaller than requested may mean that the pipe is full. Each of the pipe's buffers holds

@@ -52,7 +52,7 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// the message of the current panic hook.
 ///
 /// A panic of a task does not affect other tasks. It prints no snapshot, but a line with the task's id, its name
-/// and the place where it was spawned. A second call does nothing. A hook that is set later replaces this one.
+/// and the place where it was spawned. A second call does nothing. A hook that is set later replaces this hook.
 ///
 /// # Examples
 /// ```

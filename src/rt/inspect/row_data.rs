@@ -239,7 +239,7 @@ pub struct WorkerInfo {
     pub stuck: bool,
     /// The number of tasks in the queue.
     pub queued: usize,
-    /// The number of entries in the timer heap, including dead ones.
+    /// The number of entries in the timer heap, including dead entries.
     pub timers: usize,
     /// The total number of polls of tasks.
     pub polls: u64,

@@ -3,7 +3,7 @@
 //! # Addresses
 //! Querying the addresses of a socket takes up to four system calls, which would be most of the cost of a
 //! snapshot. The addresses of most TCP sockets are [recorded](addresses) when the sockets are opened. For other
-//! TCP sockets that are connected or listen, such as adopted ones, the results of queries are kept, for up to
+//! TCP sockets that are connected or listen, such as adopted sockets, the results of queries are kept, for up to
 //! [`ASKED_MAX`] sockets. A snapshot with a limit on the calls begins with the sockets for which the previous
 //! snapshot had no calls left.
 

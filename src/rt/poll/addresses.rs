@@ -19,9 +19,9 @@
 //! local address, with a compare-and-swap of the first word.
 //!
 //! # Memory ordering
-//! The first word protects the others, like the sequence number of a seqlock. The owner stores *none* in it,
-//! issues a release fence, writes the others, and stores the new first word with Release. A reader loads the
-//! first word with Acquire, reads the others, issues an acquire fence, and loads the first word again.
+//! The first word protects the other words, like the sequence number of a seqlock. The owner stores *none* in the
+//! first word, issues a release fence, writes the other words, and stores the new first word with Release. A reader
+//! loads the first word with Acquire, reads the other words, issues an acquire fence, and loads the first word again.
 //!
 //! # Limits
 //! Addresses with a scope or flow information are not stored. Neither are local IP addresses after the

@@ -11,7 +11,7 @@
 //! `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
 //!
 //! A thread that sleeps in one shard waits in its instance. A thread that sleeps in several shards waits in
-//! poll(2) for their instances, and then takes the events of the ready ones. This costs at least one more
+//! poll(2) for their instances, and then takes the events of the ready instances. This costs at least one more
 //! system call. An outer epoll instance that contains all others would cost more: the kernel takes the lock
 //! of the outer instance at each event of an inner one, even while no thread waits, so all CPUs would
 //! contend for this lock. poll(2) attaches to the instances only during the sleep.
@@ -303,7 +303,7 @@ impl Driver {
         shard.is_some()
     }
 
-    /// Interrupts a sleeping worker, preferably the one in the shard `first`. Returns whether a worker was
+    /// Interrupts a sleeping worker, preferably a worker in the shard `first`. Returns whether a worker was
     /// sleeping.
     pub(crate) fn wake_worker(&self, first: usize) -> bool {
         self.wake_one(first, Some(By::Worker))
@@ -354,7 +354,7 @@ impl Driver {
     }
 }
 
-/// Records a batch of events. Returns the number of events and the number of stale ones.
+/// Records a batch of events. Returns the number of events and the number of stale events.
 #[inline(never)]
 fn record(cache: &PollCache, events: &Events, wakers: &mut Wakers) -> (u64, u64) {
     let mut recording = Recording { cache, wakers, count: 0, stale: 0 };

@@ -96,7 +96,7 @@ fn descriptors_are_registered_in_the_own_shard_until_it_has_many_more() {
     assert_eq!((driver.roles.open(), driver.choose(1)), (Shards::one(0), 1));
 }
 
-/// epoll_ctl(2) detects a second registration only in the same instance, so the driver must check the others.
+/// epoll_ctl(2) detects a second registration only in the same instance, so the driver must check the other instances.
 #[test]
 fn first_registration_is_refused_for_a_descriptor_of_any_shard() {
     let Some(driver) = sharded(2) else { return };

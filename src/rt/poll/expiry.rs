@@ -1,4 +1,4 @@
-//! Deadlines and timeouts of a descriptor, and the one timer entry that serves all of them.
+//! Deadlines and timeouts of a descriptor, and the single timer entry that serves all of them.
 //!
 //! # The timer
 //! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`] or the time of

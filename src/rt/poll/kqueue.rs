@@ -24,7 +24,7 @@
 //! | call | errno | outcome |
 //! |---|---|---|
 //! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket; the next one retries |
-//! | EV_ADD | any, for one filter | ignored if the other succeeds, because each end of a pipe has only one direction |
+//! | EV_ADD | any, for one filter | ignored if the other change succeeds, because each end of a pipe has only one direction |
 //! | EV_ADD | any, for both filters | returned |
 //! | EV_DELETE | ENOENT, EBADF | ignored: already removed |
 //! | any change | EINTR | repeated |

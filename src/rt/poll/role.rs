@@ -12,7 +12,7 @@
 //!
 //! # Memory ordering
 //! The sleeping thread calls `sleep` and then checks the queues and timers. Other threads publish
-//! their work and then check the role. All accesses are SeqCst, so one of the two sees the other
+//! their work and then check the role. All accesses are SeqCst, so at least one of the two sees the other
 //! (model `sleep_against_inject`).
 
 use crate::sync::{AtomicU64, Ordering, const_fn};

@@ -181,7 +181,7 @@ impl Roles {
     // ---- the layout ----
 
     /// Sets the number of shards, clamped to the range from 1 to [`SHARDS_MAX`], for `workers` processors
-    /// (not counting spare ones). Called by a start of the runtime, when only shard 0 is open.
+    /// (not counting spare processors). Called by a start of the runtime, when only shard 0 is open.
     pub(crate) fn configure(&self, count: usize, workers: usize) {
         let count = count.clamp(1, SHARDS_MAX);
         // ORDERING: Relaxed, here and below: the state of the runtime publishes the layout at a start. A

@@ -8,6 +8,8 @@
 //! wake this waiter, even if the wake-up is spurious: in the meantime the waiter may have missed events, or
 //! its future may have been dropped.
 //!
+//! As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that has called a `poll_*` method).
+//!
 //! # Invariants
 //! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or
 //!   woken afterwards.

@@ -72,7 +72,7 @@ impl Batch {
         }
     }
 
-    /// Calls `wakers` in order, until another thread takes the remaining ones. Returns the number of
+    /// Calls `wakers` in order, until another thread takes the remaining wakers. Returns the number of
     /// `wakers`. Only the owner may call this, and not while another call is in progress.
     pub(crate) fn call(&self, wakers: &mut Wakers) -> usize {
         let (first, rest) = wakers.parts();

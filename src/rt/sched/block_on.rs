@@ -178,7 +178,8 @@ impl Thread {
         }
     }
 
-    /// Called when the root future is pending or has yielded.
+    /// Does the work of the thread between two turns of the root future: runs tasks if this thread must, gives its
+    /// processor away if the call is nested, and polls or waits.
     fn idle(&mut self) {
         if (self.runs_tasks || self.stands_in()) && self.run_tasks() {
             return;
@@ -273,7 +274,7 @@ impl Thread {
         polling.wake_all(runtime);
         if runtime.epoch() != epoch {
             polling.forget_instances();
-            // A thread of the new epoch may have relied on this one to poll.
+            // A thread of the new epoch may have relied on this thread to poll.
             runtime.ensure_worker_after_leaving();
         }
         if slept == Slept::TimersRan {

@@ -1,6 +1,6 @@
 //! [`EventRing`]: the last events of one thread between its turns, for the black box.
 //!
-//! The ring has entries of two words. The owner appends events and overwrites the oldest ones. Other threads
+//! The ring has entries of two words. The owner appends events and overwrites the oldest events. Other threads
 //! can read the ring at any time, without stopping the owner. Turns are recorded in a
 //! [`TurnRing`](super::turn_ring::TurnRing).
 //!

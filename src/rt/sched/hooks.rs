@@ -44,7 +44,7 @@ pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Opt
     None
 }
 
-/// Called when a task's future was dropped.
+/// Reports to the simulation of this thread, if there is one, that the future of the task `number` was dropped.
 #[inline]
 pub(crate) fn task_ended(number: u64) {
     if crate::sim::is_here()

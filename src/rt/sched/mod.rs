@@ -8,7 +8,7 @@
 //! * [`lanes`] — tasks that run before others, and their share of the time.
 //! * [`polling`] — polls and sleeps. `batch`: the wakers that a poll has collected.
 //! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for blocking calls.
-//! * [`monitor`] — sysmon, the thread that watches the others. [`sysmon`]: its state. `cpus`: whether a CPU is
+//! * [`monitor`] — sysmon, the thread that watches the other threads. [`sysmon`]: its state. `cpus`: whether a CPU is
 //!   idle. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
 //!   system refuses to create threads.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and the events between them, for the

@@ -36,7 +36,7 @@
 //!
 //! # Compared with Go (runtime/proc.go, sysmon)
 //! A future cannot be preempted, so a stuck thread keeps its processor, and another processor is added.
-//! While anything runs, Go's sysmon wakes up every 20 µs to 10 ms; this one wakes up every 10 ms.
+//! While anything runs, Go's sysmon wakes up every 20 µs to 10 ms; netpoll's sysmon wakes up every 10 ms.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -167,8 +167,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// If the calling thread is sysmon, in a waker, a report or a task, starts another thread that takes over.
-    /// Called by a thread that waits in `block_on`.
+    /// Starts another thread that takes over as sysmon, if the calling thread is sysmon and is in a waker, a report or a
+    /// task. Called by a thread that waits in `block_on`.
     pub(crate) fn replace_sysmon(&'static self) {
         let Some(epoch) = WATCHED_EPOCH.take() else { return };
         {
@@ -411,7 +411,7 @@ impl Monitor {
         }
     }
 
-    /// Calls `wakers` on another thread, or on this one if the system refuses to create it.
+    /// Calls `wakers` on another thread, or on this thread if the system refuses to create another.
     fn wake_elsewhere(&mut self, epoch: u32, wakers: &mut Wakers) {
         let runtime = self.runtime;
         if wakers.len() > 0 && runtime.sysmon.wakes.push(epoch, wakers) && runtime.start_waking(epoch).is_err() {
@@ -448,7 +448,7 @@ impl Monitor {
     }
 
     /// Makes sure that the shards `unpolled`, which were not polled since the last check, are polled. Skips
-    /// those in which a thread sleeps. For the others, interrupts a thread that sleeps in other shards, so
+    /// those in which a thread sleeps. For the other shards, interrupts a thread that sleeps in other shards, so
     /// that it also sleeps in these. Polls them itself if no thread sleeps, or if they are still unpolled at the
     /// check after such an interruption.
     fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {

@@ -1,11 +1,13 @@
 //! [`Pacing`]: when a busy thread reads the clock, when it polls, and when it wakes a second worker.
 //!
 //! # The length of a turn
-//! These three decisions depend on the mean length of a turn, which is measured between two readings of the clock.
+//! A *turn* is one poll of a task. A *tick* is one pass through the worker's loop.
+//!
+//! All three decisions depend on the mean length of a turn, which is measured between two readings of the clock.
 //! The clock is read every 16 turns, or after fewer turns that together take about 1 ms, and after a turn
 //! that used much of its budget. There may be fewer turns than that between two sleeps. So after a sleep
-//! that wakes several tasks, after every eighth other sleep and, while turns are long, after every sleep,
-//! the clock is read immediately and again after the first turn.
+//! that wakes several tasks, after every eighth sleep and, while turns are long or there are control tasks,
+//! after every sleep, the clock is read immediately and again after the first turn.
 //!
 //! Two readings that are one turn apart are also a sample of [`poll_times`](Processor::poll_times).
 //! After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the thread records the end of the
@@ -14,9 +16,9 @@
 //!
 //! # Polling while busy
 //! A thread that runs out of work from time to time polls only when it sleeps in epoll. A thread that does
-//! not run out of work polls without waiting, when it reads the clock and one of these conditions is met
-//! since its last poll:
-//! * 100 µs have passed, and there were at least 33 more turns than wake-ups by that poll;
+//! not run out of work polls without waiting if one of these conditions is met when it reads the clock.
+//! Times and turns count from its last poll:
+//! * 100 µs have passed, and there were at least 33 more turns than wake-ups that the last poll delivered;
 //! * 100 µs have passed, and turns are long ([`LONG_NANOS`]);
 //! * 15 µs have passed, and a task has used up its turn;
 //! * 50 µs have passed, and there are control tasks;
@@ -33,13 +35,13 @@
 //! For short tasks, a second thread costs more than it gains. So a worker that rests or sleeps is woken
 //! only when the backlog, computed with the mean length of a turn, is worth more than [`WAKE_NANOS`]
 //! ([`maybe_wake_helper`]). It steals only from a queue worth at least [`STEAL_NANOS`]
-//! ([`is_worth_stealing`]), or from one whose owner sysmon considers stuck. While other threads use all
+//! ([`is_worth_stealing`]), or from a queue whose owner sysmon considers stuck. While other threads use all
 //! CPUs ([`cpus`](super::cpus)), short turns count for a quarter, because the second worker would take
 //! CPU time from the peers that it serves.
 //!
 //! A backlog of long turns is checked not only when the clock is read, but also at the end of a sleep.
 //! A thread that has stolen tasks checks its backlog too. If the mean does not reflect the backlog yet (a
-//! few long tasks after many short ones), sysmon detects it ([`correct_and_wake`]). Work from outside
+//! few long tasks after many short tasks), sysmon detects it ([`correct_and_wake`]). Work from outside
 //! (`Runtime::ensure_worker`) and stuck threads (sysmon) wake workers without these limits.
 
 use std::time::Duration;
@@ -88,7 +90,7 @@ const SHORT_NANOS: u64 = 10_000;
 /// turns are long.
 const FEW_TURNS: u64 = 100;
 
-/// The measurements of one thread since its last sleep, and when the next ones are due.
+/// The measurements of one thread since its last sleep, and when the next measurements are due.
 #[derive(Debug)]
 pub(crate) struct Pacing {
     /// The number of turns since the last poll.
@@ -132,7 +134,7 @@ impl Pacing {
         }
     }
 
-    /// Returns whether the clock is to be read in this tick.
+    /// Returns whether the clock must be read in this tick.
     #[inline]
     pub(crate) fn is_due(&self, tick: u32) -> bool {
         tick == self.clock_at
@@ -221,8 +223,8 @@ impl Pacing {
         mean
     }
 
-    /// Called when there is nothing to run. Measures the turns since the last reading if they are the first
-    /// turns after a sleep, or if a delay is being measured.
+    /// Measures the turns since the last reading if they are the first turns after a sleep, or if a delay is being
+    /// measured. Called when there is nothing to run.
     #[inline]
     pub(crate) fn end_stretch(&mut self, processor: &Processor) {
         if self.clock != 0 && (self.clock_turns == 0 || self.probed_at != 0) {
@@ -231,8 +233,8 @@ impl Pacing {
         self.forget_reading();
     }
 
-    /// Called after a sleep that delivered `delivered` wake-ups. Returns whether the following turns are
-    /// measured from the first turn on.
+    /// Schedules the first reading after a sleep that delivered `delivered` wake-ups. Returns whether the following
+    /// turns are measured from the first turn on.
     #[inline]
     pub(crate) fn begin_stretch(
         &mut self,
@@ -293,9 +295,9 @@ pub(crate) fn is_worth_stealing(runtime: &Runtime, victim: &Processor, turn: u64
     worth(runtime, victim.queue.len(), turn) >= STEAL_NANOS
 }
 
-/// Called by sysmon for a processor that had `turns` turns in `period` and was never without work. If
-/// there were only a few turns and other tasks are queued, stores their mean length, which the owner may not have
-/// measured yet, and wakes a second worker.
+/// Stores the mean length of the turns of a processor that had only a few turns in `period` although it was never
+/// without work, and wakes a second worker, if other tasks are queued. The owner may not have measured this length
+/// yet. Called by sysmon.
 pub(crate) fn correct_and_wake(runtime: &'static Runtime, processor: &Processor, turns: u64, period: Duration) {
     if (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
         processor.turn_nanos.store(period.as_nanos() as u64 / turns, Ordering::Relaxed);

@@ -110,7 +110,7 @@ impl Polling {
         })
     }
 
-    /// Calls the collected wakers. If one of them blocks, another thread takes over the remaining ones.
+    /// Calls the collected wakers. If one of them blocks, another thread takes over the remaining wakers.
     /// Returns the number of collected wakers.
     #[inline]
     pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {

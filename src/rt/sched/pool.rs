@@ -16,15 +16,15 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Called when a free thread begins to look for work, or could not be started. `is_current` says whether
-    /// the thread belongs to the current epoch; other threads are no longer counted.
+    /// Removes a thread that begins to look for work, or could not be started, from the count of free threads.
+    /// `is_current` says whether the thread belongs to the current epoch; other threads are no longer counted.
     pub(super) fn leave_free(&mut self, is_current: bool) {
         if is_current {
             self.free -= 1;
         }
     }
 
-    /// Called when a thread ends or could not be started. `is_current` has the same
+    /// Removes a thread that ends, or could not be started, from the count of threads. `is_current` has the same
     /// meaning as in [`leave_free`](State::leave_free).
     pub(super) fn forget_thread(&mut self, is_current: bool) {
         if is_current {

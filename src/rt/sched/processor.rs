@@ -50,7 +50,7 @@ pub(crate) struct Processor {
     pub(crate) timers: TimerSet,
     /// The remaining budget of the running task; see `context::poll_budget`.
     pub(crate) budget: AtomicU32,
-    /// The mean length of a turn, weighted towards recent ones. Written by the owner, read by threads
+    /// The mean length of a turn, weighted towards recent turns. Written by the owner, read by threads
     /// that steal, and corrected by sysmon.
     pub(crate) turn_nanos: AtomicU64,
     /// The record of the task that is being polled, or null.

@@ -229,7 +229,7 @@ impl RunQueue {
     }
 
     /// Takes half of the items of the ring or, if it is empty, of the overflow list. Returns the youngest of
-    /// them, which the caller runs immediately, and moves the others to `thief`. The queue `thief` must
+    /// them, which the caller runs immediately, and moves the other items to `thief`. The queue `thief` must
     /// belong to the calling thread and have an empty ring.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         let start = thief.tail.load(Ordering::Relaxed);

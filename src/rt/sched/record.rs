@@ -187,7 +187,7 @@ static RECORDS: Slab<Record> = Slab::new();
 /// The free records outside the slab.
 static UNLISTED_FREE: Mutex<Vec<&Record>> = Mutex::new(Vec::new());
 
-/// Returns all records, including free ones.
+/// Returns all records, including free records.
 pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.iter()
 }
@@ -451,7 +451,7 @@ fn kind_of(born: u32) -> Kind {
     }
 }
 
-/// Returns a location to which [`pack_place`] relates others. Locations are constants in the program
+/// Returns the location relative to which [`pack_place`] packs other locations. Locations are constants in the program
 /// image, so their distances are small.
 #[track_caller]
 fn origin() -> &'static Location<'static> {

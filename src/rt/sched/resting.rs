@@ -272,10 +272,10 @@ impl Runtime {
         }
     }
 
-    /// Called by a worker that has the roles of `shards` and is about to sleep in epoll. If a thread in
-    /// `block_on` has asked for the role, releases the roles, gives the processor back and puts the worker on
-    /// the idle list. The other thread then polls itself, which saves a switch between threads per request.
-    /// Returns false if no thread has asked.
+    /// If a thread in `block_on` has asked for the role, releases the roles of `shards`, gives the processor back and
+    /// puts the calling worker on the idle list. The other thread then polls itself, which saves a switch between
+    /// threads per request. Returns false if no thread has asked. Called by a worker that has these roles and is
+    /// about to sleep in epoll.
     pub(crate) fn grant_role(
         &'static self,
         shards: Shards,

@@ -53,7 +53,7 @@ impl Runtime {
         self.short_of_threads.store(is_short, Ordering::SeqCst);
     }
 
-    /// Called when the system has refused to create a thread.
+    /// Records that the system has refused to create a thread, and wakes the threads that try again or do the work.
     pub(crate) fn refused(&'static self) {
         self.set_short_of_threads(true);
         // If sysmon is missing, a thread in `block_on` runs the tasks.
@@ -88,8 +88,8 @@ impl Runtime {
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
     }
 
-    /// Called when a future is pending under another executor. If the runtime has no thread, does a slice of
-    /// the work on the calling thread, and wakes the future so that it is polled again.
+    /// If the runtime has no thread, does a slice of the work on the calling thread and wakes the task of `cx`, so that
+    /// it is polled again. Called when a future is pending under another executor.
     #[inline]
     pub(crate) fn stand_in(&'static self, cx: &mut Context<'_>) {
         if self.sysmon.is_missing() && self.stand_in_now() {

@@ -240,7 +240,7 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
         (Some(processor), true) => {
             record.note_waker(Waits::Turn);
             // If the budget was used up, the worker may poll after this turn. The tasks that this poll wakes
-            // run before this one.
+            // run before this task.
             // ORDERING: Relaxed, as in `context::poll_budget`.
             if processor.budget.load(Ordering::Relaxed) <= context::REFILL {
                 processor.queue.push_aside(runnable.into_raw());

@@ -10,7 +10,7 @@
 //! # Memory ordering
 //! A reader must not combine the words of two turns:
 //! * The time stamp of an entry is stored after its other words, with Release. A reader loads it first,
-//!   with Acquire, so the other words belong to the turn of this time stamp or to a later one.
+//!   with Acquire, so the other words belong to the turn of this time stamp or to a later turn.
 //! * The number of ended turns is stored before an entry is reused. The words of an entry are stored
 //!   with Release and loaded with Acquire. So a reader that finds a word of a later turn also finds a
 //!   number that shows that the entry was reused, and drops the entry (model

@@ -3,11 +3,11 @@
 //! A waker is user code and may block, so sysmon does not call wakers itself. A thread is started for the
 //! first waker and ends when the queue is empty. If no waker is taken between two checks of sysmon, a waker
 //! probably blocks the thread, and another thread is started, up to [`THREADS_MAX`] per epoch. If the system
-//! refuses to create the first thread, or refuses the others for longer, sysmon calls the wakers itself.
+//! refuses to create the first thread, or refuses further threads for longer, sysmon calls the wakers itself.
 //!
 //! # Invariants
 //! * Q1 — each waker is called. Wakers are taken in the order in which they were queued. A shutdown calls the
-//!   remaining ones, because the futures of other executors outlive it.
+//!   remaining wakers, because the futures of other executors outlive it.
 //! * Q2 — while a waker is queued and no thread of the queue is free, sysmon does not sleep.
 
 use std::collections::VecDeque;
@@ -71,8 +71,8 @@ impl WakeQueue {
         waker
     }
 
-    /// Called at each check of sysmon. Returns whether wakers are queued, and whether sysmon must start a
-    /// thread, which is then counted.
+    /// Returns whether wakers are queued, and whether sysmon must start a thread, which is then counted. Called at
+    /// each check of sysmon.
     pub(super) fn check(&self, epoch: u32) -> (bool, bool) {
         let mut state = self.0.lock();
         let moved = std::mem::replace(&mut state.has_moved, false);
@@ -89,7 +89,7 @@ impl WakeQueue {
         wakers.extend(self.0.lock().queue.drain(..));
     }
 
-    /// Called when the thread that `check` requested could not be started.
+    /// Removes a thread that `check` requested, and that could not be started, from the count of threads.
     pub(super) fn forget_thread(&self, epoch: u32) {
         let mut state = self.0.lock();
         if state.counts(epoch) {

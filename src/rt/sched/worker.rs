@@ -175,8 +175,8 @@ impl Core {
         processor: &'static Processor,
         is_shared_first: bool,
     ) -> Option<Item> {
-        // The shared queue must not come first in two consecutive turns: the clock is read after every turn that
-        // is used up.
+        // If every turn is used up, the clock is read after each of them, so the shared queue would come first in
+        // every turn. This check permits that in every second turn at most.
         if is_shared_first && self.shared_at.wrapping_add(1) != self.tick {
             self.shared_at = self.tick;
             if let Some(item) = self.next_shared(runtime, processor) {
@@ -214,7 +214,7 @@ impl Core {
     }
 
     /// Runs one turn of a control task, and returns whether the thread still owns the processor. Returns
-    /// `None` without running one if ordinary tasks must run first, or if the lane is empty. `is_due` says
+    /// `None` without running a turn if ordinary tasks must run first, or if the lane is empty. `is_due` says
     /// whether this turn would otherwise check the shared queue first.
     #[cold]
     #[inline(never)]
@@ -331,7 +331,7 @@ impl Core {
     }
 
     /// Takes available events without waiting, and wakes their tasks. The woken tasks are queued behind all
-    /// others except the one in the aside slot. Returns whether there may be more events.
+    /// others except the task in the aside slot. Returns whether there may be more events.
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) -> bool {
         let shards = runtime.driver.roles.take_to_look(home, now);
         let mut is_full = false;
@@ -358,7 +358,7 @@ impl Core {
         }
     }
 
-    /// Called when there is nothing to run. Sleeps in epoll or gives the processor back. Returns the
+    /// Sleeps in epoll or gives the processor back, because there is nothing to run. Returns the
     /// reason if the loop must be left.
     fn idle(
         &mut self,

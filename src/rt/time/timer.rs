@@ -16,8 +16,8 @@
 //!
 //! # Invariants
 //! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the earliest `next`
-//!   of all sets is never late. It may be early, because the first entry may be dead.
-//! * T2 — dead entries are removed whenever the heap has twice the length of its minimum since the last removal,
+//!   of all sets is never late. The thread may be early, because the first entry may be dead.
+//! * T2 — dead entries are removed when the heap has twice the smallest length that it has had since the last removal,
 //!   so the memory of the heap is proportional to the maximum number of live entries.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
@@ -318,7 +318,7 @@ impl TimerSet {
     }
 
     /// Removes the entries that are due at `now`. Appends the wakers of sleeps to `wakers` and the
-    /// entries of poll descriptors to `due`. Returns the number of removed entries, including dead ones.
+    /// entries of poll descriptors to `due`. Returns the number of removed entries, including dead entries.
     pub(crate) fn run(&self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) -> usize {
         let mut inner = self.inner.lock();
         let mut count = 0;
@@ -377,7 +377,7 @@ impl TimerSet {
         self.publish(&inner);
     }
 
-    /// Returns the number of entries, including dead ones.
+    /// Returns the number of entries, including dead entries.
     pub(crate) fn len(&self) -> usize {
         self.inner.lock().heap.0.len()
     }

@@ -41,7 +41,7 @@ use crate::sys::unix::from_kernel;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// netpoll::task::block_on(async {
-///     // An empty name: the kernel chooses one.
+///     // With an empty name, the kernel chooses an abstract name.
 ///     let listener = UnixSeqpacket::bind("").await?;
 ///     let client = UnixSeqpacket::connect_addr(&listener.local_addr()?).await?;
 ///     let (server, _) = listener.accept().await?;
