@@ -191,7 +191,7 @@ fn block_on_of_parking_future() {
 /// A task that waits for the root future blocks its worker, never the thread of `block_on`.
 fn tasks_may_block_on_the_root(workers: usize) {
     rt::Builder::new().workers(workers).start().unwrap();
-    // A channel to which the root future sends.
+    // Tasks wait for a channel to which the root future sends.
     assert_eq!(
         task::block_on(async {
             let (sender, receiver) = mpsc::channel();
@@ -202,7 +202,7 @@ fn tasks_may_block_on_the_root(workers: usize) {
         }),
         7
     );
-    // A lock that the root future holds across an await.
+    // Tasks wait for a lock that the root future holds across an await.
     let lock = Arc::new(Mutex::new(()));
     #[allow(clippy::await_holding_lock)]
     task::block_on(async {
@@ -215,7 +215,7 @@ fn tasks_may_block_on_the_root(workers: usize) {
             task.await;
         }
     });
-    // A blocking socket that the root future answers, and a nested block_on.
+    // Tasks wait for an answer of the root future on a blocking socket, and in a nested block_on.
     task::block_on(async {
         let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -235,7 +235,7 @@ fn tasks_may_block_on_the_root(workers: usize) {
         sender.send(8).unwrap();
         assert_eq!(task.await, 8);
     });
-    // Tasks that the root future woke.
+    // The root future wakes tasks that then block.
     task::block_on(async {
         let (wake, woken) = futures::channel::oneshot::channel();
         let (sender, receiver) = mpsc::channel();
@@ -363,7 +363,7 @@ fn task_may_block_after_nested_block_on() {
                 drop(task::spawn(async move { sender.send(()).unwrap() }));
                 receiver.recv_timeout(common::BOUND / 2).is_ok()
             });
-            // Sysmon goes to sleep.
+            // Long enough for sysmon to go to sleep.
             thread::sleep(300 * MS);
             wake.send(()).unwrap();
             assert!(park_on(done));
@@ -371,7 +371,7 @@ fn task_may_block_after_nested_block_on() {
     }
 }
 
-/// A nested call in the turn of a root future polls by itself, without a worker.
+/// A nested call in the turn of a root future polls the network itself, without a worker.
 #[test]
 fn nested_block_on_in_root_future_polls() {
     child("nested_block_on_in_root_future_polls", || {
@@ -479,7 +479,7 @@ fn tasks_use_network_beside_blocked_root() {
         let (sender, receiver) = mpsc::channel();
         task::block_on(async {
             let (client, server) = pair().await;
-            // The root future polled until now, and blocks from here on.
+            // The root future's thread has polled until now, and is blocked from here on.
             drop(task::spawn(async move { echo(&server).await }));
             drop(task::spawn(async move {
                 for _ in 0..20 {

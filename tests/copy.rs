@@ -16,7 +16,7 @@ use netpoll::net::{TcpStream, is_timeout};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
-/// A stream whose type does not reveal that it is a socket: its bytes go through the buffer.
+/// A stream whose type hides that it is a socket, so its bytes go through the buffer.
 struct Foreign<S = TcpStream>(S);
 
 impl<S: Read + Unpin> Read for Foreign<S> {
@@ -89,7 +89,7 @@ fn bidirectional_copy_counts_both_directions() {
     });
 }
 
-/// Go: issue 25985. One side ends its stream and the other continues, in either order.
+/// Go: issue 25985. One side ends its stream while the other continues; each side is the first in one of two rounds.
 #[test]
 fn half_close_is_forwarded_and_other_direction_continues() {
     run(async {
@@ -113,7 +113,7 @@ fn half_close_is_forwarded_and_other_direction_continues() {
     });
 }
 
-/// The death of a writer's peer is noticed although the reader is silent (Go: issue 58628).
+/// The copy notices that the writer's peer is gone although the reader receives no data (Go: issue 58628).
 #[test]
 fn reset_of_writer_ends_copy_with_silent_reader() {
     run(async {
@@ -134,7 +134,7 @@ fn reset_of_writer_ends_copy_with_silent_reader() {
     });
 }
 
-/// The death of the server is noticed after it has ended its stream and is no longer read.
+/// The copy notices that the server is gone even after the server has ended its stream and is no longer read.
 #[test]
 fn server_death_after_last_byte_is_noticed() {
     run(async {
@@ -151,8 +151,7 @@ fn server_death_after_last_byte_is_noticed() {
     });
 }
 
-/// Regression: the copy to a connection that was reset took the error, and the copy from it found a
-/// regular end of stream.
+/// Regression: the copy to a reset connection consumed the socket's error, so the copy from the connection found a regular end of stream.
 #[test]
 fn copy_from_a_reset_connection_fails_beside_a_copy_to_it() {
     /// `to` and `from` are handles of one connection; `resets` resets it from the other side.
@@ -179,7 +178,7 @@ fn copy_from_a_reset_connection_fails_beside_a_copy_to_it() {
         for is_foreign in [false, true] {
             let (outbound, server) = pair().await;
             fails(outbound.clone(), outbound, is_foreign, async || reset(server)).await;
-            // A Unix stream is reset by a close with unread bytes.
+            // Closing a Unix stream with unread bytes resets it.
             let (outbound, server) = UnixStream::pair().unwrap();
             outbound.write_all(b"unread").await.unwrap();
             fails(outbound.clone(), outbound, is_foreign, async || drop(server)).await;
@@ -276,8 +275,8 @@ fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
     });
 }
 
-/// If a peer only stops reading, writes to it fail but it may continue to write. The other
-/// direction is copied to its end.
+/// If a peer shuts down only its reading side, writes to the peer fail but it may continue to write. The direction from the peer is copied
+/// to its end.
 #[test]
 fn peer_that_stops_reading_is_read_to_eof() {
     const BYTES: usize = 3_000_000;
@@ -492,7 +491,7 @@ fn reader_is_not_read_after_its_end_when_the_writer_fails() {
     });
 }
 
-/// Reads some bytes, then fails.
+/// A reader that returns some bytes and then fails.
 struct Failing(bool);
 
 impl Read for Failing {
@@ -519,7 +518,7 @@ impl Write for Failing {
     }
 }
 
-/// A silent stream that gathers its bytes until it is flushed, as a TLS stream does.
+/// A stream that never has data to read, and buffers written bytes until it is flushed, as a TLS stream does.
 #[derive(Default)]
 struct Gathering {
     gathered: Vec<u8>,
@@ -619,7 +618,7 @@ fn idle_limit_ends_idle_copy() {
     });
 }
 
-/// An endless limit, and the limit of a completed copy, have no effect.
+/// A limit of `Duration::MAX`, and the limit of a completed copy, have no effect.
 #[test]
 fn longest_idle_limit_never_fires() {
     run(async {

@@ -1,5 +1,6 @@
-//! Deadlines: precedence over data, which waiters they wake, when they fire, and moving them at any
-//! time. Also std's relative timeouts. Invariant 9. Most tests follow Go's timeout_test.go.
+//! Deadlines: an expired deadline takes precedence over data, every deadline wakes the right
+//! waiters and fires on time, and a deadline can be moved at any time. Also std's relative
+//! timeouts. Invariant 9. Most tests follow Go's timeout_test.go.
 //!
 //! Time is asserted in two ways only: never early, and (`read_ends_at_its_deadline`,
 //! `write_ends_at_its_deadline`) within 110 % of the timeout. As in Go, the timeout grows until
@@ -44,8 +45,8 @@ fn ends_of_time() -> Vec<Instant> {
 
 // ---- connecting ----
 
-/// Returns a listener with a full queue, and the connections that fill it: further connects get no
-/// answer.
+/// Returns a listener with a full queue, and the connections that fill the queue. Further connects
+/// get no answer.
 fn black_hole() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -158,7 +159,7 @@ fn deadline_set_later_ends_waiting_accept() {
         listener.set_deadline(deadline).unwrap();
         assert_timeout(listener.accept().await);
         assert!(Instant::now() >= deadline);
-        // The same while an accept waits.
+        // The deadline also ends an accept that already waits.
         listener.set_deadline(None).unwrap();
         let (wakes, waker) = Wakes::new();
         let mut accept = listener.accept();
@@ -793,7 +794,8 @@ fn expiry_ends_every_kind_of_waiting_operation() {
         assert!(poll_now(&mut read).is_pending() && poll_now(&mut vectored).is_pending());
         assert!(poll_now(&mut peek).is_pending() && poll_now(&mut readable).is_pending());
         assert!(poll_now(&mut peer).is_pending());
-        // `write_all` holds the lock, so that the others wait for the lock and not for room.
+        // `write_all` holds the write lock, so that the other writes wait for the lock and not for
+        // buffer space.
         let gather = [io::IoSlice::new(b"x")];
         let (mut all, mut write, mut gathered) =
             (client.write_all(&[0; 65536]), client.write(b"x"), client.write_vectored(&gather));
@@ -826,7 +828,7 @@ fn expiry_ends_trait_operations() {
         let (read, wrote) = both(trait_read(&client, &mut buf), trait_write_all(&client, &[0; 65536])).await;
         assert_timeout(read);
         assert_timeout(wrote);
-        // An expired deadline stays.
+        // An expired deadline stays in force.
         assert_timeout(trait_read(&client, &mut [0; 1]).await);
         assert_timeout(trait_write(&client, &[0; 1]).await);
         // The deadline can be cleared.
@@ -915,7 +917,7 @@ fn read_timeout_restarts_for_each_read() {
             }
             assert!(start.elapsed() >= timeout);
         }
-        // A timeout does not stay: data that arrives later is read.
+        // A timeout applies to one operation: a later read receives data that arrives later.
         server.write_all(b"x").await.unwrap();
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         assert_eq!(client.read(&mut buf).await.unwrap(), 1);
@@ -943,7 +945,7 @@ fn read_timeout_applies_to_traits() {
             wrote.unwrap();
             assert_eq!(read.unwrap(), 1);
         }
-        // A dropped read no longer counts.
+        // The timeout of a dropped read does not end a later read.
         let timeout = Duration::from_millis(300);
         client.set_read_timeout(Some(timeout)).unwrap();
         let start = Instant::now();

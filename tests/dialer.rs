@@ -21,8 +21,8 @@ use netpoll::net::{
 use netpoll::task;
 use socket2::SockRef;
 
-/// Returns a bound port of an address of this host without a listener. No other process can take
-/// it.
+/// Binds a port of `ip`, an address of this host, without listening. The kernel refuses connects to it, and no other process can take the
+/// port.
 fn refusing_at(ip: IpAddr) -> (socket2::Socket, SocketAddr) {
     let wanted = SocketAddr::new(ip, 0);
     let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None).unwrap();
@@ -302,7 +302,7 @@ fn dropped_dial_leaks_nothing() {
                 assert_eq!((fd_count(), netpoll::rt::metrics().descriptors), (before, sockets));
                 assert_eq!(netpoll::rt::metrics().waiters, 0);
             }
-            // Also during the look-up.
+            // A dial may also be dropped during its look-up.
             let dialer = Dialer::new();
             for _ in 0..10 {
                 let mut dial = Box::pin(dialer.dial("netpoll-test.invalid:80"));
@@ -510,8 +510,7 @@ fn self_connection_is_redialled() {
                 if count.fetch_add(1, Ordering::SeqCst) < most { socket.bind(&addr.into()) } else { Ok(()) }
             })
         };
-        // Two attempts connect to themselves, the third uses another port and is refused, as
-        // expected.
+        // The first two attempts connect to themselves. The third uses another port and is refused, as expected.
         let error = dialer(2).dial(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert_eq!(calls.swap(0, Ordering::SeqCst), 3, "two more attempts");
@@ -725,7 +724,7 @@ fn options_of_streams_are_set_before_connect() {
     });
 }
 
-/// Regression: with the name of a service as the port, the host's name service was asked.
+/// Regression: if the port was the name of a service, the dial asked the host's name service instead of the configured resolver.
 #[test]
 fn resolver_is_asked_for_a_host_with_a_named_service() {
     /// Knows no name, and counts the look-ups.

@@ -1,9 +1,10 @@
-//! Every system call of this crate with every errno of its man page: the error is retried, returned
-//! or without effect, and the socket works afterwards. Nothing hangs, panics or leaks.
+//! Every system call of this crate fails once with every errno of its man page. The crate retries
+//! the call, returns the error or ignores it, and the socket works afterwards. No operation hangs,
+//! panics or leaks.
 //!
-//! A row is a call; a cell is one errno, injected into the call (`faults`). Omitted are calls
-//! without relevant errnos (clock_gettime, the signal calls, sysconf) and getaddrinfo, which has
-//! its own codes (tests/resolve.rs).
+//! Each row of the tables is a system call; each cell is one errno, injected into the call
+//! (`faults`). The tables omit calls without relevant errnos (clock_gettime, the signal calls,
+//! sysconf) and getaddrinfo, which has its own codes (tests/resolve.rs).
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -210,7 +211,7 @@ fn ended<T>(result: io::Result<T>, fault: Injection) -> Result {
     (result.map(drop), fault.hits())
 }
 
-/// Asserts that the peer's data arrives once and complete.
+/// Asserts that the peer's data arrives exactly once and completely.
 async fn expect_hello(stream: &TcpStream) {
     let mut buf = [0; 8];
     assert_eq!(stream.read(&mut buf).await.unwrap(), 5);
@@ -358,7 +359,7 @@ async fn connecting(operation: &str, call: &'static str, errno: i32) -> Result {
         Ok(client) => client,
         Err(_) => TcpStream::connect(addr).await.unwrap(),
     };
-    // Sockets of failed attempts may precede it in the queue.
+    // Sockets of failed attempts may precede this connection in the queue.
     let own = client.local_addr().unwrap();
     let server = loop {
         let (server, peer) = listener.accept().await.unwrap();
@@ -756,8 +757,8 @@ fn without_epoll_pwait2_waits_use_milliseconds() {
     }
 }
 
-/// A copy without a pipe goes through a buffer, and one with a small pipe through the pipe. 5 and 3
-/// cells. (A pipe is kept for the next copy, so each runs in its own process.)
+/// A copy without a pipe goes through a buffer; a copy with a small pipe goes through the pipe. 5
+/// and 3 cells. (A pipe is kept for the next copy, so each cell runs in its own process.)
 #[test]
 fn copy_without_pipe_uses_buffer() {
     const NAME: &str = "copy_without_pipe_uses_buffer";

@@ -17,13 +17,14 @@ use netpoll::{rt, task, time};
 const LONG: Duration = Duration::from_secs(120);
 const ALL: usize = usize::MAX / 2;
 
-/// The number of calls that will fail, and of those that have failed.
+/// The number of calls that are still to fail.
 static REFUSALS: AtomicUsize = AtomicUsize::new(0);
+/// The number of calls that have failed.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Main, *mut c_void) -> c_int;
 
-/// Whether newly created threads wait before they begin, until this is false.
+/// Whether newly created threads wait before they begin. They begin when the value becomes false.
 static HELD: AtomicBool = AtomicBool::new(false);
 
 type Main = extern "C" fn(*mut c_void) -> *mut c_void;
@@ -34,7 +35,7 @@ extern "C" fn held_main(argument: *mut c_void) -> *mut c_void {
     while HELD.load(Ordering::SeqCst) {
         std::thread::sleep(MS);
     }
-    // SAFETY: `pthread_create` below has made it so, for this thread alone.
+    // SAFETY: `pthread_create` below created the box for this thread alone.
     let (main, argument) = *unsafe { Box::from_raw(argument.cast::<(Main, *mut c_void)>()) };
     main(argument)
 }
@@ -81,12 +82,12 @@ fn refused() -> usize {
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Uses of the runtime under another executor that need no thread of their own.
+/// Uses of the runtime under another executor that need no additional thread.
 const USES: [fn(); 8] = [
     || assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7),
     || park_on(task::sleep(20 * MS)),
     || {
-        // The later sleeps are not the first in their heap.
+        // The later sleeps are not the first timers in their heap.
         let first = begun(task::sleep(10 * MS));
         (0..3).for_each(|n| park_on(task::sleep((20 + n) * MS)));
         drop(first);
@@ -222,7 +223,7 @@ fn runtime_works_with_fewer_workers() {
             refuse(ALL);
             use_it();
             use_it();
-            // An attempt to start one counts until it is refused.
+            // An attempt to start a thread counts as a thread until it is refused.
             eventually("no thread is running", || rt::metrics().worker_threads + rt::metrics().blocking_threads == 0);
             permit();
             let _ = rt::shutdown(LONG);
@@ -409,7 +410,7 @@ fn spare_workers_start_when_refusals_end() {
     });
 }
 
-/// A root future holds a lock across an await, and a task that needs the lock finds no worker.
+/// A root future holds a lock across an await, and there is no worker for a task that needs the lock.
 /// Sysmon runs the task and blocks. The root future and its timers proceed.
 #[test]
 #[allow(clippy::await_holding_lock)]
@@ -439,7 +440,7 @@ fn root_future_depends_on_no_task_when_workers_are_refused() {
     });
 }
 
-/// If there is no thread for destructors, another thread runs them.
+/// If no thread can be started to run destructors, another thread runs them.
 #[test]
 fn shutdown_completes_when_threads_are_refused() {
     child("shutdown_completes_when_threads_are_refused", || {
@@ -473,7 +474,8 @@ fn shutdown_completes_when_threads_are_refused() {
     });
 }
 
-/// Without threads the shutdown runs destructors on its own thread. A shutdown in one of them does not wait for itself.
+/// If no thread can be started, the shutdown runs destructors on the calling thread. A shutdown called by such a destructor does not wait
+/// for itself.
 #[test]
 fn shutdown_in_a_destructor_is_rejected_without_threads() {
     child("shutdown_in_a_destructor_is_rejected_without_threads", || {
@@ -600,7 +602,7 @@ fn long_sleeps_are_idle_and_end_while_sysmon_is_blocked() {
         drop(sleeps);
         let (one, _other) = park_on(pair());
         let (start, cpu) = (Instant::now(), cpu_time());
-        // The deadline is moved later, as a server does before each read.
+        // Moves the deadline to a later time, as a server does before each read.
         one.set_read_deadline(start + SLEEP - Duration::from_millis(1)).unwrap();
         one.set_read_deadline(start + SLEEP).unwrap();
         let read = task::spawn(async move { one.read(&mut [0; 1]).await.unwrap_err() });

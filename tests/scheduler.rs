@@ -22,9 +22,8 @@ const MS: Duration = Duration::from_millis(1);
 
 // ---- tasks that block their threads ----
 
-/// Of several threads in `block_on` one sleeps in epoll. Regression: a foreign thread that woke the
-/// future of another one left it unmonitored, so tasks that the future spawned before it blocked
-/// had no thread.
+/// One of several threads in `block_on` sleeps in epoll. Regression: when a foreign thread woke the root future of another of these
+/// threads, sysmon did not monitor that thread. Tasks that the future spawned before it blocked its thread did not run.
 #[test]
 fn root_future_woken_by_foreign_thread_is_monitored() {
     child("root_future_woken_by_foreign_thread_is_monitored", || {
@@ -44,7 +43,7 @@ fn root_future_woken_by_foreign_thread_is_monitored() {
             })
             .collect();
         for (wake, thread) in threads {
-            // Sysmon goes to sleep.
+            // Long enough for sysmon to go to sleep.
             thread::sleep(300 * MS);
             wake.send(()).unwrap();
             assert!(thread.join().unwrap());
@@ -237,7 +236,7 @@ fn few_long_tasks_are_spread_over_workers() {
     });
 }
 
-/// A worker polls by itself at any number of runnable tasks. (Sysmon would poll only every 10 ms.)
+/// A worker polls the network itself with any number of runnable tasks. (Sysmon would poll only every 10 ms.)
 #[test]
 fn network_is_polled_at_any_number_of_tasks() {
     struct Caller(mpsc::Sender<thread::ThreadId>);
@@ -317,7 +316,7 @@ fn long_turns_do_not_delay_network() {
     });
 }
 
-/// The operations of one turn stay below this number.
+/// The number of operations in one turn stays below this limit.
 const MOST: usize = 1000;
 
 async fn hog(stream: &TcpStream, operations: &AtomicUsize) {
@@ -395,8 +394,8 @@ fn always_ready_task_leaves_turns_to_others() {
     });
 }
 
-/// Runs `count` tasks that are always runnable for `rounds` rounds. Returns the longest wait of a
-/// task for its next turn, as the number of all turns meanwhile divided by `count`.
+/// Runs `count` tasks that are always runnable for `rounds` rounds. Returns the longest wait of a task for its next turn in rounds: the
+/// number of turns of all tasks during the wait, divided by `count`.
 fn longest_wait(count: usize, rounds: usize) -> f64 {
     let turns = Arc::new(AtomicUsize::new(0));
     let longest = Arc::new(AtomicUsize::new(0));
@@ -427,7 +426,7 @@ fn longest_wait(count: usize, rounds: usize) -> f64 {
     longest.load(Ordering::SeqCst) as f64 / count as f64
 }
 
-/// Every task has its turn in every round, also when the queue overflows.
+/// Every task has a turn in every round, even when the queue overflows.
 #[test]
 fn every_task_gets_a_turn_at_any_queue_length() {
     child("every_task_gets_a_turn_at_any_queue_length", || {
@@ -512,7 +511,8 @@ fn ping_pong_starves_no_task() {
 #[test]
 fn backlog_is_shared_with_thread_sleeping_in_epoll() {
     child("backlog_is_shared_with_thread_sleeping_in_epoll", || {
-        // The policy is `Off`, because help for a thread that seems blocked would be mistaken for this wake-up.
+        // The policy is `Off`, because a helper started for a thread that seems blocked could be mistaken for the thread that must be
+        // woken.
         let builder = rt::Builder::new().workers(2).block_on_runs_tasks(false);
         builder.blocked_tasks(BlockedPolicy::Off).start().unwrap();
         let spin = |time: Duration| {
@@ -525,7 +525,7 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
         let is_shared = |_: &u32| {
             let threads = run(async move {
                 let begin = task::spawn(async move {
-                    // Long enough that the second thread has found nothing and gone to sleep.
+                    // Long enough for the second thread to find no work and go to sleep.
                     spin(60 * MS);
                     let work = move || async move {
                         spin(3 * MS);
@@ -552,7 +552,7 @@ fn yield_now_runs_queued_tasks_first() {
     child("yield_now_runs_queued_tasks_first", || {
         // The policy is `Off`, because a helper for a worker without a CPU would change the order.
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
-        // A task spawns them, so that one worker has queued all of them before it runs the first.
+        // A task spawns the others, so that one worker has queued all of them before it runs the first.
         let order = park_on(task::spawn(async {
             let order = Arc::new(Mutex::new(Vec::new()));
             let tasks: Vec<_> = (0..4)
@@ -777,7 +777,7 @@ fn panic_stays_in_its_task() {
             });
             let error = catch(panics).await.unwrap_err();
             assert_eq!(error.downcast_ref::<&str>(), Some(&"on purpose"));
-            // This handle is not awaited.
+            // The handle of this task is not awaited.
             drop(task::spawn(async { panic!("unheard") }));
             assert_eq!(task::spawn(async { 1 }).await, 1);
         }
@@ -798,7 +798,7 @@ fn panicked_root_future_is_not_counted_as_blocked() {
         rt::Builder::new().workers(1).start().unwrap();
         // Printing the panic could take so long that the task would be considered blocked.
         std::panic::set_hook(Box::new(|_| {}));
-        // A worker polls in its place, and runs no task.
+        // A worker polls in place of the thread in `block_on`, and runs no task.
         let listener = park_on(listener());
         assert!(catch_unwind(|| task::block_on(async { panic!("in the root") })).is_err());
         let before = rt::metrics().blocked_tasks;
@@ -825,7 +825,7 @@ fn panicking_destructor_does_not_end_worker() {
     child("panicking_destructor_does_not_end_worker", || {
         rt::Builder::new().workers(1).start().unwrap();
         for _ in 0..10 {
-            // Destructors of futures that end, are cancelled and panic; and that of an output.
+            // The destructors panic of a future that completes, of an output, of a cancelled future and of a future that panics.
             drop(task::spawn(async {
                 let _bomb = PanicOnDrop;
                 task::yield_now().await;
@@ -932,7 +932,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
     let bad = Waker::from(Arc::new(PanickingWaker));
     park_on(async {
         for _ in 0..20 {
-            // Called for an edge, with other waiters before and after it in the list.
+            // The waker is called for an edge, with other waiters before and after it in the list.
             let (client, server) = pair().await;
             let mut first = server.readable();
             assert!(common::poll_with(&mut first, &bad).is_pending());
@@ -946,7 +946,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
             drop(first);
             assert_eq!(server.read(&mut buf).await.unwrap(), 1);
             other.join().unwrap();
-            // Called at an expiry and at a close.
+            // The waker is called when a deadline expires and when the socket is closed.
             let (client, _server) = pair().await;
             let mut buf = [0; 1];
             let mut read = client.read(&mut buf);
@@ -959,7 +959,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
             let mut read = client.read(&mut buf);
             assert!(common::poll_with(&mut read, &bad).is_pending());
             client.force_close().await.unwrap();
-            // Called by a sleep.
+            // The waker is called when a sleep ends.
             let mut sleep = netpoll::time::Sleep::new(20 * MS);
             // On a very busy machine the sleep has ended by now, and wakes no task.
             if common::poll_with(&mut sleep, &bad).is_pending() {

@@ -1,5 +1,5 @@
-//! MSG_ZEROCOPY: buffers are returned when the kernel has released them and stay alive until then;
-//! their completions disturb no other operation.
+//! MSG_ZEROCOPY: a buffer stays alive until the kernel has released it, and is then returned to the
+//! caller. Completions disturb no other operation.
 #![cfg(target_os = "linux")] // MSG_ZEROCOPY
 
 mod common;
@@ -16,7 +16,7 @@ use netpoll::io::ReadExt;
 use netpoll::net::{TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
 
-/// Returns two ends, the first of which sends without copying.
+/// Returns the two ends of a connection. The first end sends without copying.
 async fn zerocopy_pair() -> (TcpStream, TcpStream) {
     let (to, from) = pair().await;
     to.set_zerocopy(true).unwrap();
@@ -95,7 +95,7 @@ fn without_so_zerocopy_data_is_copied() {
     });
 }
 
-/// Each send also finds completions of the others.
+/// Each send also reads completions of the other sends.
 #[test]
 fn concurrent_zerocopy_sends_do_not_interleave() {
     run(async {
@@ -153,7 +153,7 @@ fn completions_do_not_wake_readers_as_ready() {
             assert_eq!(read.await.unwrap(), 4);
         }
         assert_eq!(&reading[..4], b"data");
-        // On the writer's side: a full socket stays full.
+        // A completion does not wake a writer as ready either: a full socket stays full.
         fill(&to).await;
         {
             let mut writable = to.writable();
@@ -169,8 +169,8 @@ fn completions_do_not_wake_readers_as_ready() {
     });
 }
 
-/// Held by the tests that abandon sends: a user who is not root may pin a limited number of pages,
-/// and beyond it the kernel copies.
+/// Locks out other tests that abandon sends. A user other than root may pin a limited number of
+/// pages; beyond this limit the kernel copies.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -204,7 +204,7 @@ fn dropped_send_keeps_buffer_until_acknowledged() {
             assert!(start.elapsed() < BOUND);
             to.send_zerocopy(*b"x").await.unwrap();
         }
-        // SO_LINGER is unchanged: dropping the stream ends it in order.
+        // SO_LINGER is unchanged: dropping the stream closes the connection in an orderly way.
         assert_eq!(to.linger().unwrap(), None);
         drop(to);
         let all = reader.await;
@@ -227,7 +227,7 @@ fn close_before_completion_resets_connection() {
         let mut all = Vec::new();
         assert_eq!((&from).read_to_end(&mut all).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 
-        // An explicit close while the future is alive.
+        // The stream is closed explicitly while the future is alive.
         let (to, from) = zerocopy_pair().await;
         let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
         assert!(poll_once(&mut send).await.is_pending());
@@ -275,7 +275,7 @@ fn linger_does_not_expose_freed_memory() {
     });
 }
 
-/// The connection is not reset, because the duplicate may need it. So the memory is not freed.
+/// The connection is not reset, because the duplicate may still use it. So the memory is not freed.
 #[test]
 fn duplicate_does_not_expose_freed_memory() {
     run(async {
@@ -293,7 +293,8 @@ fn duplicate_does_not_expose_freed_memory() {
     });
 }
 
-/// The contents of the buffers below. Freed memory is filled with another value.
+/// The byte with which the tests below fill their buffers. Freed memory is filled with another
+/// value.
 const OURS: u8 = 0x11;
 
 /// Sends `least` buffers and drops the futures, some of them before all is sent.
@@ -305,7 +306,7 @@ async fn abandon_many(to: &TcpStream, least: usize) {
     }
 }
 
-/// Reads until the end, a reset or a timeout, and checks that every byte is one of the sender's.
+/// Reads until the end of the stream, a reset or a timeout, and checks that every byte is [`OURS`].
 async fn assert_only_ours(from: &TcpStream) {
     let mut all = Vec::new();
     from.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -336,7 +337,7 @@ fn duplicate_of_adopted_stream_sends_no_freed_memory() {
         assert_only_ours(&from).await;
         drop(duplicate);
 
-        // An explicit close while the future is alive and after a clone was dropped.
+        // The stream is closed explicitly while the future is alive and after a clone was dropped.
         let (duplicate, to, from) = adopted_pair();
         to.set_zerocopy(true).unwrap();
         let clone = to.clone();
@@ -384,8 +385,8 @@ fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
     });
 }
 
-/// A child between fork and exec has every socket, so a close does not end the connection. This
-/// child never calls exec.
+/// A child process between fork and exec holds a duplicate of every socket, so a close does not end
+/// the connection. The child of this test never calls exec.
 #[test]
 fn child_before_exec_does_not_expose_freed_memory() {
     child("child_before_exec_does_not_expose_freed_memory", || {
@@ -491,7 +492,8 @@ fn deadline_and_dead_peer_end_zerocopy_send() {
         assert!(is_timeout(&error), "{error}");
         assert_eq!(freed.load(Ordering::SeqCst), 0);
         to.set_write_deadline(None).unwrap();
-        // Fills the connection, so that nothing more is acknowledged, including the next send.
+        // Fills the connection, so that the peer acknowledges no further bytes, including those of
+        // the next send.
         fill(&to).await;
         let mut send = to.send_zerocopy(Tracked(pattern(1000), freed.clone()));
         assert!(poll_once(&mut send).await.is_pending());

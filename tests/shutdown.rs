@@ -27,7 +27,7 @@ fn threads_are_back_to(count: usize) {
     eventually("no thread is left", || thread_count() == count);
 }
 
-/// Counts its drops.
+/// A value that counts its drops.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -252,14 +252,14 @@ fn deadlines_survive_shutdown() {
         rt::shutdown(LONG).unwrap();
         let error = task::block_on(client.read(&mut [0; 1])).unwrap_err();
         assert!(is_timeout(&error) && Instant::now() >= deadline, "{error}");
-        // A deadline set while an old one was in force.
+        // A deadline that replaces an older one after the shutdown.
         server.set_read_deadline(Instant::now() + Duration::from_millis(50)).unwrap();
         rt::shutdown(LONG).unwrap();
         let deadline = Instant::now() + Duration::from_millis(100);
         server.set_read_deadline(deadline).unwrap();
         let error = task::block_on(server.read(&mut [0; 1])).unwrap_err();
         assert!(is_timeout(&error) && Instant::now() >= deadline, "{error}");
-        // A relative timeout.
+        // A relative timeout also fires after the shutdown.
         server.set_read_deadline(None).unwrap();
         server.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
         assert!(is_timeout(&task::block_on(server.read(&mut [0; 1])).unwrap_err()));
@@ -305,7 +305,7 @@ fn timers_fire_after_restart() {
     });
 }
 
-/// Regression: the shutdown woke the operation, which read its clock and waited again where no
+/// Regression: the shutdown woke the operation, which read the clock and waited again, although no
 /// thread ran timers any more.
 #[test]
 fn waiting_deadline_fires_after_shutdown() {
@@ -744,7 +744,8 @@ fn shutdown_waits_for_turn_left_by_previous_shutdown() {
     });
 }
 
-/// The user's report of the previous runtime has not ended when the next one begins.
+/// The user's report callback of the previous runtime has not returned when the next runtime
+/// begins.
 #[test]
 fn report_of_previous_runtime_takes_no_task_of_the_next() {
     let reporters = || {

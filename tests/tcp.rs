@@ -1,4 +1,4 @@
-//! TCP streams: mixed concurrent traffic without loss.
+//! TCP streams: concurrent operations lose no data and no wake-up, and closed streams affect no later ones.
 
 mod common;
 
@@ -205,7 +205,7 @@ fn no_wakeup_is_lost_between_readers() {
                                             Ok(()) => netpoll::io::timeout(patience, server.read(&mut buf)).await,
                                             Err(error) => Err(error),
                                         },
-                                        // Polled once and dropped in any state.
+                                        // Polls the read once and drops it in any state.
                                         _ => {
                                             let mut read = server.read(&mut buf);
                                             let polled = poll_once(&mut read).await;
@@ -247,7 +247,7 @@ fn no_wakeup_is_lost_between_readers() {
     });
 }
 
-/// Invariant 2. The same for writers that wait for room, with a reader that takes little at a time.
+/// Invariant 2. Freed buffer space wakes a writer that waits for it. The reader takes few bytes at a time.
 #[test]
 fn no_wakeup_is_lost_between_writers() {
     const MESSAGES: usize = 300;
@@ -375,7 +375,7 @@ fn socket_errors_do_not_leak_into_reused_slot() {
                 let mut buf = [0; 1];
                 let mut read = stream.read(&mut buf);
                 assert!(poll_once(&mut read).await.is_pending());
-                // Closing with unread data resets the pair: EPOLLERR and EPOLLHUP.
+                // Closing one end with unread data resets the pair: the events are EPOLLERR and EPOLLHUP.
                 drop(read);
                 stream.write_all(b"unread").await.unwrap();
                 drop(right);
@@ -407,7 +407,7 @@ fn forgotten_futures_hold_no_descriptor() {
                 let (client, server) = pair().await;
                 let before = common::fd_count();
                 let number = server.as_raw_fd();
-                // Polled once, and never again.
+                // Polls the futures once, and never again.
                 let buf = Box::leak(Box::new([0; 1]));
                 let leaked: &'static TcpStream = Box::leak(Box::new(server.clone()));
                 let mut read = Box::pin(leaked.read(buf));
@@ -415,7 +415,7 @@ fn forgotten_futures_hold_no_descriptor() {
                 std::mem::forget(read);
                 server.force_close().await.unwrap();
                 assert_eq!(common::fd_count(), before - 1);
-                // The next owner of the number.
+                // Creates the next owner of the descriptor number.
                 let files: Vec<_> = (0..3).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
                 assert!(files.iter().any(|file| file.as_raw_fd() == number), "{number} is among the lowest free ones");
                 // The old stream does not touch the new owner of its number.

@@ -91,7 +91,8 @@ fn imports() -> imports::Graph {
         (path, text)
     });
     let mut graph = imports::graph(&files.collect::<Vec<_>>());
-    // The simulator replaces the clock, the poller and the network. These call it, so its hooks lead up.
+    // The simulator replaces the clock, the poller and the network. These modules call the simulator, which imports from higher layers, so
+    // its files are left out.
     let is_simulator = |file: &str| file.starts_with("sim/");
     graph.retain(|file, _| !is_simulator(file));
     graph.values_mut().for_each(|used| used.retain(|file| !is_simulator(file)));
@@ -167,7 +168,7 @@ fn imports_come_from_the_same_layer_or_below() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Code keeps to rustfmt's width. Comments are filled by hand and may be a few words longer.
+/// Lines of code are within rustfmt's width. Comments are filled by hand and may be a few words longer.
 #[test]
 fn lines_are_short() {
     check_lines(&all(), |line| {
@@ -196,7 +197,7 @@ const TABLES: [&str; 1] = [
     "stream/ext.rs",
 ];
 
-/// A file has one idea. Its unit tests have a separate file if both do not fit.
+/// A file covers one idea. If the file would be too long with its unit tests, the tests are in a separate file.
 #[test]
 fn files_are_within_size_limit() {
     let long: Vec<_> = sources("src")
@@ -311,7 +312,7 @@ fn socket_options_are_in_one_module() {
     });
 }
 
-/// Systems differ by whole modules, not by lines.
+/// Code for one operating system is in a separate module, so few files name a system.
 #[test]
 fn few_files_name_a_system() {
     let files = sources("src");
@@ -429,7 +430,7 @@ fn names_beside_files_are_recognised() {
     assert_eq!(names_beside_files(text), [("a.rs", "one"), ("a.rs", "two"), ("b/c.rs", "new")]);
 }
 
-/// A name that a document has beside a file occurs in this file.
+/// A name that a document mentions beside a file occurs in this file.
 #[test]
 fn names_beside_files_occur_in_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -458,7 +459,7 @@ fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// Returns `Cargo.toml` as written. cargo packs it under another name, next to a generated one.
+/// Returns the original `Cargo.toml`. In a package, cargo stores it as `Cargo.toml.orig`, next to a generated `Cargo.toml`.
 fn manifest() -> String {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml.orig");
     fs::read_to_string(packed).unwrap_or_else(|_| document("Cargo.toml"))
@@ -579,7 +580,7 @@ fn named_files_exist() {
         let starts = file.match_indices('/').map(|(at, _)| at + 1);
         ends.extend([0].into_iter().chain(starts).map(|start| &file[start..]));
     }
-    // A site, generated files, pages of async-std's book.
+    // These are a web site, generated files, and pages of async-std's book.
     let is_elsewhere = |name: &str| {
         name == "docs.rs" || ["target/", "tutorial/", "concepts/"].iter().any(|folder| name.starts_with(folder))
     };
@@ -683,7 +684,7 @@ fn comments_are_plain_english() {
     });
 }
 
-/// The first line of a documentation names the thing, because search results show only this line.
+/// The first line of a doc comment names the item, because search results show only this line.
 #[test]
 fn documentation_begins_with_the_name_of_the_thing() {
     let mut complaints = Vec::new();

@@ -237,7 +237,7 @@ fn send_to_checks_address_family() {
     });
 }
 
-/// A name with addresses of two families, in a given order. Unlike a list it is a separate type.
+/// A name that resolves to addresses of two families, in a given order.
 struct Name(Vec<SocketAddr>);
 
 impl ToSocketAddrs for Name {
@@ -411,7 +411,7 @@ fn oversize_datagrams_and_refusals_surface() {
         assert_eq!(one.send_to(&long, b).await.unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
         assert_eq!(one.send_to(&long[1..], b).await.unwrap(), 65_507);
         let broadcast = one.send_to(b"x", "255.255.255.255:9").await.unwrap_err();
-        // The second kind occurs on a host without a network.
+        // `NetworkUnreachable` occurs on a host without a network.
         assert!(matches!(broadcast.kind(), ErrorKind::PermissionDenied | ErrorKind::NetworkUnreachable), "{broadcast}");
 
         drop(other);
@@ -464,7 +464,7 @@ fn receives_time_out() {
             is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
         }
         assert_eq!(other.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
-        // A moved deadline applies to operations that already wait.
+        // A changed deadline applies to operations that already wait.
         other.set_read_timeout(None).unwrap();
         let mut waiting = other.recv_from(&mut buf);
         assert!(poll_once(&mut waiting).await.is_pending());
@@ -550,7 +550,7 @@ fn close_wakes_all_and_later_calls_fail() {
         ] {
             assert!(is_closed(&error), "{error}");
         }
-        // The number and the port are free.
+        // The descriptor number and the port are free again.
         UdpSocket::bind(a).await.unwrap();
         other.send_to(b"x", b).await.unwrap();
         assert_eq!(other.recv(&mut [0; 8]).await.unwrap(), 1);
@@ -573,7 +573,7 @@ fn raw_fd_is_available_during_a_receive() {
     });
 }
 
-/// Invariant 8. Datagrams that arrive together, as one edge, reach as many receivers.
+/// Invariant 8. Several datagrams that arrive with one edge reach as many receivers.
 #[test]
 fn merged_datagram_edges_wake_all_receivers() {
     run(async {
@@ -653,7 +653,7 @@ fn receives_and_sends_run_in_parallel() {
             let (socket, sent, received) = (socket.clone(), sent.clone(), received.clone());
             task::spawn(async move {
                 for _ in 0..EACH {
-                    // Datagrams beyond the receive buffer would be dropped.
+                    // Limits the datagrams in flight: the kernel drops those that do not fit in the receive buffer.
                     let under_way = || sent.load(Ordering::SeqCst).saturating_sub(received.load(Ordering::SeqCst));
                     becomes("room", || under_way() < 50).await;
                     sent.fetch_add(1, Ordering::SeqCst);

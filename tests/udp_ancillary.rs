@@ -1,5 +1,5 @@
 //! Ancillary data: each kind is sent to, and received from, a peer that uses plain libc. Also the
-//! options that request it.
+//! socket options that request ancillary data.
 #![cfg(target_os = "linux")] // Linux's control messages, and offload
 
 mod common;
@@ -24,7 +24,7 @@ fn set_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) {
     assert_eq!(result, 0, "option {level}/{name}: {}", std::io::Error::last_os_error());
 }
 
-/// Calls recvmsg(2). Returns the control messages that libc's macros find.
+/// Calls recvmsg(2). Returns the number of bytes and the control messages that libc's macros find.
 fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
     let mut room = [0_u64; 64];
     let mut vector = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -109,15 +109,16 @@ fn loopback_index() -> u32 {
     unsafe { libc::if_nametoindex(c"lo".as_ptr()) }
 }
 
-/// Returns an interface that has IPv6 and multicast. Loopback has no route to groups.
+/// Returns the index of an interface that has IPv6 and multicast. The loopback interface has no
+/// route to multicast groups.
 fn multicast_index_v6() -> Option<u32> {
     let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.find(|row| row.last() != Some(&"lo")).and_then(|row| u32::from_str_radix(row.get(1)?, 16).ok())
 }
 
-/// Returns a socket of this crate and one of std, connected to each other. The std socket waits for
-/// a limited time.
+/// Returns a socket of this crate and a socket of std, connected to each other. The std socket has
+/// a read timeout.
 async fn connected(ip: IpAddr) -> (UdpSocket, StdSocket) {
     let (ours, theirs) = (UdpSocket::bind((ip, 0)).await.unwrap(), StdSocket::bind((ip, 0)).unwrap());
     ours.connect(theirs.local_addr().unwrap()).await.unwrap();
@@ -160,7 +161,8 @@ fn libc_reads_sent_ancillary_data() {
             let (count, control) = libc_recv(&theirs, &mut buf);
             assert_eq!((count, read(&control)), (3, (int(33), int(0x2a))), "{ip}");
 
-            // Unconnected, and in a batch: the family is known in these cases.
+            // Sends from an unconnected socket, and in a batch: the address family is known in
+            // these cases.
             let other = UdpSocket::bind((ip, 0)).await.unwrap();
             let theirs_open = StdSocket::bind((ip, 0)).unwrap();
             for &(level, name) in options {
@@ -178,7 +180,7 @@ fn libc_reads_sent_ancillary_data() {
             let (count, control) = libc_recv(&theirs_open, &mut buf);
             assert_eq!((count, read(&control).1), (6, int(0)), "the next datagram has the socket's setting");
 
-            // The socket's own settings apply.
+            // Without ancillary data, the socket's own settings apply.
             ours.set_ttl(44).unwrap();
             ours.set_tos(0x10).unwrap();
             ours.send(b"plain").await.unwrap();
@@ -239,7 +241,7 @@ fn reply_uses_requested_address() {
         assert_eq!(info.ancillary.local(), Some(asked.ip()));
         server.send_msg(&[IoSlice::new(b"!")], info.from, &info.ancillary.reply()).await.unwrap();
         assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (1, asked));
-        // Not an address of this host.
+        // 192.0.2.99 is not an address of this host.
         let foreign = Ancillary::new().with_local(IpAddr::from([192, 0, 2, 99]));
         assert!(server.send_msg(&[IoSlice::new(b"!")], info.from, &foreign).await.is_err());
         let v6 = Ancillary::new().with_local(Ipv6Addr::LOCALHOST.into());
@@ -338,7 +340,8 @@ fn offload_segments_and_coalesces() {
             assert_eq!((datagram.bytes().len(), datagram.ancillary().segment_size()), (10_100, Some(1000)));
             assert_eq!(segments(&batch), expected);
 
-            // In a batch, and by the socket's own setting. The receiver has not requested offload.
+            // Sends in a batch, with the segment size set on the socket. The receiver has not
+            // requested offload.
             theirs.set_gro(false).unwrap();
             let mut out = SendBatch::new();
             out.push_with(&bytes, to, &cut).unwrap();
@@ -358,7 +361,7 @@ fn offload_segments_and_coalesces() {
                 got.push(buf[..count].to_vec());
             }
             assert_eq!(got, expected);
-            // More segments than the kernel accepts.
+            // The datagram has more segments than the kernel accepts.
             ours.set_segment_size(Some(1)).unwrap();
             assert!(ours.send_to(&bytes, to).await.is_err());
             assert!(poll_once(&mut theirs.readable()).await.is_pending());
@@ -366,8 +369,8 @@ fn offload_segments_and_coalesces() {
     });
 }
 
-/// `send_many` lets the kernel split datagrams where possible. The peer receives the same in any
-/// case.
+/// `send_many` lets the kernel split datagrams where possible. The peer receives the same datagrams
+/// in any case.
 #[test]
 fn batches_use_offload_when_possible() {
     run(async {
@@ -378,7 +381,8 @@ fn batches_use_offload_when_possible() {
             eprintln!("skipped: this kernel has no receive offload");
             return;
         }
-        // The number of network stack units for `COUNT` datagrams, and their contents.
+        // Returns the number of units that pass through the network stack for `COUNT` datagrams,
+        // and the datagrams' contents.
         let send = async |ours: &UdpSocket, size: usize| {
             let (mut out, mut batch) = (SendBatch::new(), RecvBatch::new(32, 65_535));
             for n in 0..COUNT {
@@ -413,7 +417,7 @@ fn batches_use_offload_when_possible() {
     });
 }
 
-/// Each option reads back as it was set, and setting it changes no other.
+/// Each option reads back as it was set, and setting an option changes no other.
 #[test]
 fn options_read_back_as_set() {
     run(async {
@@ -487,7 +491,7 @@ fn options_read_back_as_set() {
 }
 
 /// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. Each process uses its own group, so
-/// that tests do not meet.
+/// that parallel runs do not receive each other's datagrams.
 #[test]
 fn multicast_reaches_every_member() {
     run(async {
@@ -516,7 +520,7 @@ fn multicast_reaches_every_member() {
                 }
                 IpAddr::V6(group) => {
                     sender.set_multicast_interface_v6(interface).unwrap();
-                    // Not forwarded beyond this host.
+                    // A hop limit of 0: the datagram is not forwarded beyond this host.
                     sender.set_multicast_hops_v6(0).unwrap();
                     ("/proc/net/igmp6", group.octets().iter().map(|byte| format!("{byte:02x}")).collect())
                 }
@@ -530,7 +534,7 @@ fn multicast_reaches_every_member() {
             assert_eq!(receive(&second).await.len, 6);
             assert!(poll_once(&mut stranger.readable()).await.is_pending(), "the socket is in another group");
 
-            // Leaves, and joins again by address and by index.
+            // Leaves the group, and joins it again by address and by index.
             match group {
                 IpAddr::V4(group) => {
                     for socket in [&first, &second] {

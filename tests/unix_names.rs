@@ -1,4 +1,4 @@
-//! Names of Unix sockets: paths, abstract names, files of listeners, dials, and errors.
+//! Names of Unix sockets: paths, abstract names, the files of listeners, dials by name, and errors.
 #![cfg(target_os = "linux")] // abstract names
 
 mod common;
@@ -34,7 +34,8 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- names ----
 
-/// Go: TestUnixConnLocalAndRemoteNames. The accepted side has the listener's name, the client none.
+/// Go: TestUnixConnLocalAndRemoteNames. The accepted side has the listener's name; the client has
+/// no name.
 #[test]
 fn names_of_both_sides() {
     run(async {
@@ -48,7 +49,7 @@ fn names_of_both_sides() {
         assert_eq!(server.local_addr().unwrap().as_pathname(), Some(&*path));
         assert!(server.peer_addr().unwrap().is_unnamed());
         assert!(format!("{client:?}").contains(path.to_str().unwrap()));
-        // The client has a name.
+        // In this case the client has a name too.
         let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         let own = folder.join("client");
         named.bind(&socket2::SockAddr::unix(&own).unwrap()).unwrap();
@@ -71,7 +72,7 @@ fn empty_name_is_autobound() {
         assert_eq!(name.len(), 5);
         assert!(name.iter().all(u8::is_ascii_hexdigit));
         UnixStream::connect_addr(&addr).await.unwrap();
-        // As a path too, and printed with an `@`.
+        // The name is also accepted as a path, and is printed with an `@`.
         let path = [b"\0", name].concat();
         let path = Path::new(std::str::from_utf8(&path).unwrap());
         UnixStream::connect(path).await.unwrap();
@@ -124,7 +125,7 @@ fn at_sign_is_not_abstract() {
 
 // ---- the file ----
 
-/// Go: TestUnixUnlink. The listener that created the file removes it, once.
+/// Go: TestUnixUnlink. The listener that created the file removes it, and only once.
 #[test]
 fn listener_removes_its_socket_file() {
     run(async {
@@ -155,7 +156,8 @@ fn listener_removes_its_socket_file() {
         assert!(path.exists());
         drop(incoming);
         assert!(!path.exists());
-        // The same for seqpacket sockets, with items and the end of the stream.
+        // A stream of seqpacket connections also removes the file. It yields connections, and ends
+        // after the close.
         let mut incoming = UnixSeqpacketListener::bind(&path).await.unwrap().into_incoming();
         let client = UnixSeqpacket::connect(&path).await.unwrap();
         let server = incoming.next().await.unwrap().unwrap();
@@ -167,7 +169,7 @@ fn listener_removes_its_socket_file() {
     });
 }
 
-/// A successor has bound its own file and renamed it over the name.
+/// Another listener has bound its own file and renamed it to this listener's path.
 #[test]
 fn file_replacing_socket_is_kept() {
     run(async {
@@ -222,7 +224,8 @@ fn unlink_on_close_is_configurable() {
         drop(OwnedFd::from(packets));
         assert!(path.exists(), "given away");
 
-        // Go: TestUnixgramAutobind. There is nothing to remove, even if a file of that name exists.
+        // Go: TestUnixgramAutobind. An autobound listener has no file, so it removes none, even if
+        // a file with its name exists.
         let listener = UnixListener::bind("").await.unwrap();
         listener.set_unlink_on_close(true).unwrap();
         listener.close().await.unwrap();
@@ -278,7 +281,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                         listener.close().await.unwrap();
                     }
                     6 => {
-                        // Changed twice, the second time in another directory.
+                        // The option is changed twice, the second time in another directory.
                         let listener = UnixListener::bind("rel.sock").await.unwrap();
                         listener.set_unlink_on_close(false).unwrap();
                         go(&away);
@@ -318,7 +321,7 @@ fn relative_socket_file_is_removed_after_chdir() {
     });
 }
 
-/// A file of any kind that has taken the name does not belong to the listener.
+/// A file of any kind that has replaced the socket file does not belong to the listener.
 #[test]
 fn replaced_socket_file_is_not_removed() {
     run(async {
@@ -345,8 +348,8 @@ fn replaced_socket_file_is_not_removed() {
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
             }
         }
-        // An adopted listener does not know its file: it accepts a socket as its file, and nothing
-        // else.
+        // An adopted listener does not know which file it created: it removes a file at its path
+        // only if the file is a socket.
         let listener = UnixListener::from(std_net::UnixListener::bind(&path).unwrap());
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
@@ -359,8 +362,8 @@ fn replaced_socket_file_is_not_removed() {
 
 // ---- dialling ----
 
-/// Go's dial fails immediately. This one retries, because the kernel reports no event when the queue
-/// has room.
+/// Go's dial fails immediately. This crate's dial retries, because the kernel reports no event when
+/// the queue has room.
 #[test]
 fn dial_waits_on_full_backlog() {
     run(async {
@@ -443,7 +446,7 @@ fn zero_timeout_fails_dial_immediately() {
 
 // ---- errors ----
 
-/// Go: TestProtocolDialError, TestProtocolListenError. The texts are those of Go's errors.
+/// Go: TestProtocolDialError, TestProtocolListenError. The error texts are Go's.
 #[test]
 fn unix_errors_name_operation_and_path() {
     run(async {
@@ -507,7 +510,7 @@ fn invalid_names_are_rejected() {
             assert_eq!(socket.connect(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
             assert_eq!(socket.send_to(b"x", name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
         }
-        // The longest possible path.
+        // A path of the maximum length works.
         let folder = Folder::new();
         let stem = folder.join("").to_str().unwrap().to_owned();
         let path = format!("{stem}{}", "x".repeat(107 - stem.len()));
@@ -548,7 +551,7 @@ fn wrong_handle_kinds_return_errors() {
         let stream = UnixStream::from(OwnedFd::from(client));
         assert_eq!(errno(stream.peer_addr()), Some(libc::EAFNOSUPPORT));
         assert!(format!("{stream:?} {listener:?}").contains("UnixStream"));
-        // Vice versa.
+        // TCP types that hold Unix sockets.
         let (ours, _theirs) = std_net::UnixStream::pair().unwrap();
         assert_eq!(errno(TcpStream::from(OwnedFd::from(ours)).local_addr()), Some(libc::EAFNOSUPPORT));
         let folder = Folder::new();

@@ -1,8 +1,7 @@
 //! Copies in the kernel: `io::copy` between sockets and from files, `send_file`,
 //! `write_vectored_all`. Cases that the kernel refuses are in `src/io/copy/refusal_tests.rs`.
 //!
-//! Pipes are taken while there is data to move, so tests that count descriptors run in their own
-//! processes.
+//! A copy holds a pipe while it has data to move, so tests that count descriptors run in their own processes.
 
 mod common;
 
@@ -138,8 +137,7 @@ fn unix_streams_are_spliced() {
     });
 }
 
-/// Go: TestSplice with a LimitedReader. The limit is kept and counted down, and the rest stays in
-/// the source.
+/// Go: TestSplice with a LimitedReader. The copy observes the limit and decrements it; bytes beyond the limit stay in the source.
 #[test]
 fn take_limit_is_kept_and_decremented() {
     run(async {
@@ -175,7 +173,7 @@ fn empty_copy_moves_nothing() {
     });
 }
 
-/// Readers that wrap a stream may hold bytes of it, so they are read through the buffer.
+/// A reader that wraps a stream may hold bytes of the stream, so its bytes go through the buffer.
 #[test]
 fn copy_from_buffered_reader_loses_nothing() {
     use netpoll::io::BufReader;
@@ -238,7 +236,7 @@ fn dropped_copy_does_not_reuse_its_pipe() {
     });
 }
 
-/// Returns the number of this process's ends of pipes, except the standard streams.
+/// Returns the number of this process's descriptors of pipes, except the standard streams.
 fn fd_count_of_pipes() -> usize {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap();
     entries
@@ -314,7 +312,7 @@ fn expired_write_deadline_consumes_no_source_data() {
         assert!(is_timeout(&(&mut sending).await.unwrap_err()));
         assert_eq!(sending.sent(), 0);
         drop(sending);
-        // Through the buffer too.
+        // A copy through the buffer also fails.
         let mut bytes = &b"bytes"[..];
         assert!(is_timeout(&copy(&mut bytes, &mut to).await.unwrap_err()));
         assert_eq!(bytes.len(), 5);
@@ -326,8 +324,7 @@ fn expired_write_deadline_consumes_no_source_data() {
     });
 }
 
-/// An expired read deadline ends the copy. With a later deadline the next copy continues from
-/// there.
+/// An expired read deadline ends the copy. With a later deadline, the next copy continues where the first one ended.
 #[test]
 fn read_deadline_interrupts_copy_without_loss() {
     run(async {
@@ -372,7 +369,7 @@ fn copy_sends_file_from_its_position_up_to_limit() {
             let before = rt::metrics().kernel_copies;
             let mut whole = file(LEN);
             whole.seek(SeekFrom::Start(100)).unwrap();
-            // Each part continues where the last one ended, by the file's position and the limit.
+            // Each part continues at the file's position, where the previous part ended, and sends at most its limit.
             let mut part = AssertAsync::new(&mut whole).take(1 << 20);
             assert_eq!(copy(&mut part, &mut &to).await.unwrap(), 1 << 20);
             assert_eq!(part.limit(), 0);
@@ -398,7 +395,7 @@ fn send_file_uses_own_offset_and_holds_lock() {
         let mut whole = file(LEN);
         let other = pattern(LEN as u64, 1000);
         let mut sending = to.send_file(&whole, 7, u64::MAX);
-        // In progress or already complete: the write must follow it.
+        // The send is in progress or already complete; in both cases the written bytes must follow its bytes.
         let polled = poll_once(&mut sending).await;
         let (sent, written) = futures::join!(
             async { if let Poll::Ready(sent) = polled { sent } else { sending.await } },
@@ -434,7 +431,7 @@ fn file_offsets_beyond_4_gib_work() {
     });
 }
 
-/// Files without pages to map, and an endless one.
+/// Special files that have no page cache, and an endless file.
 #[test]
 fn special_files_are_sent() {
     run(async {
@@ -558,8 +555,7 @@ fn write_vectored_all_writes_any_number_of_buffers() {
     });
 }
 
-/// Go: TestConsume. Empty buffers anywhere, ends of calls anywhere, and a peer that lets the socket
-/// fill.
+/// Go: TestConsume. Buffers may be empty at any position, a system call may end at any byte, and the peer lets the socket's buffer fill.
 #[test]
 fn write_vectored_all_skips_empty_buffers_of_any_size() {
     run(async {

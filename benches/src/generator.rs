@@ -6,7 +6,8 @@
 //! - **Free-running**: one epoll loop, in which each connection has one message in flight. It measures latencies and
 //!   throughput.
 //!
-//! Both are limited by a number of messages or seconds, and by [`Plan::patience`] for any single echo.
+//! In both modes a run ends after a given number of messages or seconds. An echo that is missing for longer than [`Plan::patience`] is an
+//! error in lock-step.
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -47,7 +48,7 @@ impl FromStr for Churn {
     }
 }
 
-/// The end of a run.
+/// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Amount {
     /// After this many messages on every connection.
@@ -77,17 +78,17 @@ impl FromStr for Amount {
 pub struct Outcome {
     /// The number of correct echoes.
     pub requests: u64,
-    /// The time from the first message to the last echo.
+    /// The time from the first message to the last echo, in nanoseconds.
     pub wall_ns: u64,
-    /// The median time of an echo.
+    /// The median latency of an echo, in nanoseconds.
     pub p50_ns: u64,
-    /// The 99th percentile.
+    /// The 99th percentile of the latency.
     pub p99_ns: u64,
-    /// The 99.9th percentile.
+    /// The 99.9th percentile of the latency.
     pub p999_ns: u64,
-    /// The longest time.
+    /// The maximum latency.
     pub max_ns: u64,
-    /// The number of messages whose echo was missing at the end. The time for which they had waited counts.
+    /// The number of messages whose echo was missing at the end. The latencies include the time for which they had waited.
     pub stuck: u64,
 }
 
@@ -235,7 +236,7 @@ impl Generator {
         })
     }
 
-    /// Makes one round of blocking exchanges on the connections from `first` on.
+    /// Makes one round of blocking exchanges on the connections with index `first` and above.
     fn exchange(&mut self, first: usize) -> io::Result<()> {
         for (index, connection) in self.connections.iter_mut().enumerate().skip(first) {
             connection.next_message(index);
@@ -310,7 +311,7 @@ impl Generator {
         let epoll = Epoll::new()?;
         let mut remaining = 0;
         for (index, connection) in self.connections.iter_mut().enumerate() {
-            // The registration is for this run only: it ends with the instance.
+            // The registration is for this run only: it ends with the epoll instance.
             epoll.add(connection.stream.as_raw_fd(), libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET, index as u64)?;
             connection.sequence = 0;
             connection.next_message(index);
@@ -378,7 +379,7 @@ fn pull(connection: &mut Connection, index: usize, scratch: &mut [u8]) -> io::Re
                     return Err(wrong_echo(index));
                 }
                 connection.received += count;
-                // A short read: the rest comes with a further event.
+                // A short read: the rest of the echo arrives with a further event.
                 if count < wanted {
                     return Ok(false);
                 }

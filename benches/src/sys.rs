@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Converts a return value of −1 to the error of the thread.
+/// Converts a return value of −1 to the error in the calling thread's errno.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -55,7 +55,7 @@ impl Epoll {
         checked(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
     }
 
-    /// Waits for events for at most `timeout_ms` (−1: no limit). Returns their number. A signal counts as no event.
+    /// Waits up to `timeout_ms` milliseconds (−1: no limit) for events. Returns the number of events: 0 after a timeout or a signal.
     ///
     /// # Errors
     /// Returns the errors of epoll_wait(2).
@@ -73,7 +73,7 @@ impl Epoll {
 /// An event for the kernel to fill in.
 pub const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
 
-/// accept4(2) with `SOCK_NONBLOCK | SOCK_CLOEXEC`, without the peer's address.
+/// Accepts a connection with accept4(2), `SOCK_NONBLOCK` and `SOCK_CLOEXEC`, without retrieving the peer's address.
 ///
 /// # Errors
 /// Returns the errors of accept4(2): `WouldBlock` if no connection is waiting.
@@ -109,8 +109,8 @@ pub fn close(fd: RawFd) {
     unsafe { libc::close(fd) };
 }
 
-/// Binds `fd` to the loopback address 127.0.`network`.1 without choosing a port yet, so that the 28,000 ports of one
-/// address do not limit the number of connections.
+/// Binds `fd` to the loopback address 127.0.`network`.1. The kernel chooses the port at connect(2). Several source addresses allow more
+/// connections than the 28,000 ports of one address.
 ///
 /// # Errors
 /// Returns the errors of setsockopt(2) and bind(2).
@@ -197,7 +197,7 @@ pub fn schedule_batch() -> io::Result<()> {
 /// Calls [`pin_to`] and [`schedule_batch`] as requested.
 ///
 /// # Errors
-/// Returns their errors.
+/// Returns the errors of [`pin_to`] and [`schedule_batch`].
 pub fn place(cpu: Option<usize>, batch: bool) -> io::Result<()> {
     if let Some(cpu) = cpu {
         pin_to(cpu)?;
@@ -205,7 +205,7 @@ pub fn place(cpu: Option<usize>, batch: bool) -> io::Result<()> {
     if batch { schedule_batch() } else { Ok(()) }
 }
 
-/// Raises the limit of open descriptors to the hard limit and returns it.
+/// Raises the soft limit on open descriptors to the hard limit and returns it.
 ///
 /// # Errors
 /// Returns the errors of getrlimit(2) and setrlimit(2).
@@ -269,7 +269,7 @@ pub struct Usage {
     pub involuntary: u64,
 }
 
-/// Returns the calling process's usage.
+/// Returns the resource usage of the calling process.
 ///
 /// # Errors
 /// Returns the errors of getrusage(2).
@@ -288,7 +288,7 @@ pub fn own_usage() -> io::Result<Usage> {
     })
 }
 
-/// Asks process `pid`, a child of the caller, to end, with SIGINT.
+/// Sends SIGINT to process `pid`, a child of the caller.
 pub fn interrupt(pid: u32) {
     // SAFETY: the call takes two numbers; an error means that the process has ended already.
     unsafe { libc::kill(pid as libc::pid_t, libc::SIGINT) };

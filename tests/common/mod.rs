@@ -1,4 +1,4 @@
-//! Shared by the integration tests: pairs of streams, bounded waits, child processes, numbers of
+//! Helpers for the integration tests: pairs of streams, bounded waits, child processes, counts of
 //! descriptors and threads.
 //!
 //! Tests that change the process (a `Builder`, a shutdown, rlimits, fork) use [`child`], which runs
@@ -36,7 +36,7 @@ pub use processes::{
 /// on busy machines, and more so in a build that a sanitizer slows down (`ci/sanitizer.sh`).
 pub const BOUND: Duration = Duration::from_secs(if option_env!("NETPOLL_SLOW").is_some() { 600 } else { 180 });
 
-/// Whether the machine is otherwise idle, so that a test may assert time limits.
+/// Returns whether the machine is otherwise idle, so that a test may assert time limits.
 pub fn is_timed() -> bool {
     std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1")
 }
@@ -103,7 +103,8 @@ pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Asserts that the events that `cause` causes are not counted as stale. An event of a closed
 /// socket is stale if a duplicate of its descriptor is left in epoll. A thread may have received an
-/// event before the close and count it later, so a single count is no failure, but one every time.
+/// event before the close and count it later, so the assertion fails only if every attempt counts a
+/// stale event.
 pub async fn assert_no_stale_events(what: &str, mut cause: impl AsyncFnMut()) {
     for _ in 0..20 {
         let before = netpoll::rt::metrics().stale_events;
@@ -153,7 +154,7 @@ pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Dials with a timeout of 200 ms, or as much more as this machine needs. Returns the connection
+/// Dials with a timeout of 200 ms, which it doubles until the dial succeeds. Returns the connection
 /// and the timeout.
 pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<TcpStream>) -> (TcpStream, Duration) {
     let mut timeout = Duration::from_millis(200);
@@ -241,8 +242,9 @@ pub async fn fill(stream: &TcpStream) -> usize {
     let mut total = 0;
     let mut idle = 0;
     loop {
-        // Room may appear while the kernel moves bytes to the peer. (If the peer has dropped some,
-        // the kernel retries without end.) So the last attempt starts when it moves none.
+        // Room may appear while the kernel moves bytes to the peer, so the last attempt must start
+        // when no bytes are in flight. (If the peer has dropped bytes, the kernel retransmits them
+        // without end.)
         let moves = in_flight(stream.as_fd()) > 0;
         let mut write = stream.write(&chunk);
         match poll_once(&mut write).await {
@@ -256,7 +258,7 @@ pub async fn fill(stream: &TcpStream) -> usize {
     }
 }
 
-/// Prints the lines of a child's output that contain figures.
+/// Prints the lines of a child's output that contain `with`.
 pub fn print_lines(output: Option<String>, with: &str) {
     for line in output.iter().flat_map(|text| text.lines()).filter(|line| line.contains(with)) {
         println!("{line}");
@@ -265,7 +267,7 @@ pub fn print_lines(output: Option<String>, with: &str) {
 
 /// Returns the number of open descriptors of this process.
 pub fn fd_count() -> usize {
-    // One is the directory itself.
+    // One entry is the descriptor of the directory itself.
     std::fs::read_dir("/dev/fd").unwrap().count() - 1
 }
 
@@ -300,7 +302,7 @@ pub fn cpu_time() -> Duration {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: `usage` is valid for the call.
     assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) }, 0);
-    // SAFETY: zeroes are a value, and the call filled it in.
+    // SAFETY: all zeroes are a valid `rusage`, and the call filled it in.
     let usage = unsafe { usage.assume_init() };
     let time =
         |value: libc::timeval| Duration::from_secs(value.tv_sec as u64) + Duration::from_micros(value.tv_usec as u64);

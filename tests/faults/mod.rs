@@ -1,20 +1,21 @@
 //! Faults in system calls, injected from outside the crate.
 //!
-//! A test binary with this module defines functions with the C library's names; the linker prefers them for the calls
-//! of the crate, socket2 and std. They decide about a fault and then call the C library's function. So the tested
-//! code is the shipped code, in any profile, through every layer. Under a sanitizer they call the sanitizer's
-//! interceptor, which records the memory that the kernel writes.
+//! A test binary with this module defines functions with the C library's names; the linker prefers them for the calls of the crate, socket2
+//! and std. Each function decides on a fault and, unless the fault replaces the call, calls the C library's function. The tested code is
+//! therefore the shipped code, in any profile and through every layer. Under a sanitizer the functions call the sanitizer's interceptors,
+//! which record the memory that the kernel writes.
 //!
-//! # Three kinds
-//! * [`inject`]: a number of calls of a kind, on a descriptor or on any, fail with an errno.
-//! * [`Chaos`]: a share of all calls on sockets created meanwhile is interrupted (EINTR), fails (EAGAIN) or is cut short; batches of events
-//!   are small, shuffled and padded with false events. The fate of a socket's n-th call follows from the seed, the socket's serial number
-//!   and n.
+//! # Kinds of faults
+//! * [`inject`]: a given number of calls of one kind, on one descriptor or on any, fail with an errno.
+//! * [`Chaos`]: of the calls on sockets that are created while it is active, some are interrupted (EINTR), fail (EAGAIN) or are cut short;
+//!   batches of events are small, shuffled and padded with false events. The fault of a socket's n-th call is determined by the seed, the
+//!   socket's serial number and n.
 //! * [`Stale`]: every batch begins with events of closed descriptors, with all flags set.
 //!
 //! # Injected faults keep the kernel's contract
-//! After EAGAIN, and after a short count on TCP, an edge follows when the operation can proceed. If an injected fault hides that it already
-//! can, the kernel reports no edge. So the registration is renewed (EPOLL_CTL_MOD), which causes one.
+//! After EAGAIN, and after a short count on TCP, the kernel reports an edge when the operation can proceed. If an injected fault hides that
+//! the operation can already proceed, no edge would follow. So the module renews the registration (EPOLL_CTL_MOD), which makes the kernel
+//! report an edge.
 #![allow(dead_code, unreachable_pub)]
 
 use std::cell::UnsafeCell;
@@ -39,16 +40,16 @@ struct Rule {
     errno: c_int,
     left: AtomicUsize,
     hits: AtomicUsize,
-    /// The call is made and its result replaced.
+    /// Whether the call is made before its result is replaced.
     after: bool,
 }
 
-/// An injected fault, active until it is dropped.
+/// An injected fault, active until the value is dropped.
 #[derive(Debug)]
 pub struct Injection(Arc<Rule>);
 
 impl Injection {
-    /// The number of calls that it has affected.
+    /// Returns the number of calls that the fault has affected.
     pub fn hits(&self) -> usize {
         self.0.hits.load(SeqCst)
     }
@@ -79,17 +80,17 @@ fn order(call: &'static str, fd: Option<c_int>, errno: c_int, times: usize, afte
     Injection(rule)
 }
 
-/// Records registrations from now on, which [`inject`]ed EAGAINs need.
+/// Records epoll registrations until the value is dropped. [`inject`] needs the records to renew registrations after EAGAIN.
 pub fn watch() -> Injection {
     order("none", None, 0, 0, false)
 }
 
-/// Returns the number of calls of all kinds while a fault was active.
+/// Returns the number of calls, of all kinds, that were made while a fault was active.
 pub fn calls() -> u64 {
     CALLS.load(SeqCst)
 }
 
-/// Returns the number of those calls that [`Chaos`] affected.
+/// Returns the number of calls that [`Chaos`] affected.
 pub fn faulted() -> u64 {
     FAULTED.load(SeqCst)
 }
@@ -99,7 +100,7 @@ pub fn stale_events() -> u64 {
     STALE_EVENTS.load(SeqCst)
 }
 
-/// Random faults, active until it is dropped. Only one at a time.
+/// Random faults, active until the value is dropped. Only one value may exist at a time.
 #[derive(Debug)]
 pub struct Chaos(());
 
@@ -120,7 +121,7 @@ impl Drop for Chaos {
     }
 }
 
-/// Stale events in every batch, active until it is dropped.
+/// Stale events in every batch, active until the value is dropped.
 #[derive(Debug)]
 pub struct Stale(());
 
@@ -159,7 +160,7 @@ static EPOLL: Mutex<Option<Registrations>> = Mutex::new(None);
 struct Registrations {
     /// The epoll instance, events and data of each registered descriptor.
     live: HashMap<c_int, (c_int, u32, u64)>,
-    /// The data of the last closed descriptors.
+    /// The epoll data of the descriptors closed last.
     dead: VecDeque<u64>,
 }
 
@@ -254,7 +255,7 @@ fn renew(fd: c_int) {
     }
 }
 
-/// Runs after a call of this kind.
+/// Updates the records after a call of kind `call`.
 fn note(call: &'static str, fd: c_int, result: i64, answer: Answer) {
     match call {
         "socket" | "accept4" if result >= 0 => adopt(result as c_int),
@@ -265,7 +266,7 @@ fn note(call: &'static str, fd: c_int, result: i64, answer: Answer) {
     }
 }
 
-/// Records a new socket.
+/// Gives a new socket a serial number while [`Chaos`] is active.
 fn adopt(fd: c_int) {
     if PERCENT.load(SeqCst) != 0
         && let Some(serial) = SERIALS.get(fd as usize)
@@ -316,13 +317,13 @@ fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> 
 
 macro_rules! c_name {
     ($prefix:literal, $name:ident) => {
-        // SAFETY: it ends with a NUL, and names have none.
+        // SAFETY: the string ends with a NUL, and a name contains none.
         unsafe { CStr::from_bytes_with_nul_unchecked(concat!($prefix, stringify!($name), "\0").as_bytes()) }
     };
 }
 
-/// Defines a function that replaces the C library's: `call` names its kind, `fd` is its descriptor, and the block
-/// shortens its arguments.
+/// Defines a function that replaces the C library's: `call` is the kind of the call, `fd` is its descriptor, and the block shortens its
+/// arguments.
 macro_rules! interpose {
     ($($name:ident($($arg:ident: $type:ty),*) -> $return:ty, $call:expr, $fd:expr, |$r:ident| $short:block;)*) => {$(
         #[unsafe(no_mangle)]
@@ -363,7 +364,7 @@ fn shorter(length: size_t, random: u64) -> size_t {
     if length < 2 { length } else { 1 + random as usize % (length - 1) }
 }
 
-/// Returns the message with one buffer, which is cut.
+/// Returns a copy of the message that has only the first buffer, shortened.
 fn shorter_message(message: *const msghdr, random: u64) -> *const msghdr {
     thread_local!(static COPY: UnsafeCell<(MaybeUninit<msghdr>, iovec)> =
         const { UnsafeCell::new((MaybeUninit::uninit(), iovec { iov_base: std::ptr::null_mut(), iov_len: 0 })) });
@@ -404,7 +405,7 @@ fn fcntl_name(command: c_int) -> &'static str {
     }
 }
 
-/// A connect of a Unix socket has completed when the call returns.
+/// Returns the kind of a connect call. Unix sockets have a separate kind, because their connect has completed when the call returns.
 fn connect_name(address: *const sockaddr) -> &'static str {
     // SAFETY: the caller's address has at least a family.
     if c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX { "connect unix" } else { "connect" }
@@ -505,7 +506,7 @@ pub unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, ev
     result
 }
 
-/// Makes a wait in three steps: decides whether and with how many events it is made, makes it, and changes its batch.
+/// Waits for events in three steps: decides whether to make the call and for how many events, makes it, and changes the batch returned.
 fn wait(
     call: &'static str,
     epoll: c_int,
@@ -553,7 +554,7 @@ fn wait(
         });
         STALE_EVENTS.fetch_add(batch.len() as u64, SeqCst);
     }
-    // SAFETY: the kernel has initialised this many.
+    // SAFETY: the kernel has initialised `count` events.
     batch.extend(unsafe { std::slice::from_raw_parts(events, count as usize) });
     if is_chaotic {
         FAULTED.fetch_add(1, SeqCst);

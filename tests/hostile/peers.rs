@@ -137,7 +137,7 @@ fn silent_clients_do_not_delay_others() {
             let mut sent = 0_usize;
             while !stopped.load(Ordering::Relaxed) {
                 for mut stream in crowd.iter().step_by(2) {
-                    // Fails once the service has closed the connection.
+                    // The write fails once the service has closed the connection.
                     sent += usize::from(stream.write(b"x").is_ok());
                 }
                 thread::sleep(Duration::from_millis(100));
@@ -169,7 +169,7 @@ fn silent_clients_do_not_delay_others() {
                 pages as f64 / silent as f64
             ),
         );
-        // The task with its buffer of 512 bytes, and the runtime's memory for a socket.
+        // The figure includes the task with its buffer of 512 bytes, and the runtime's memory for a socket.
         assert!(each < 4096, "{each} bytes per silent connection");
         limit("p99 of an honest client", percentile(&mut among, 99.0), Duration::from_millis(5));
         drop((crowd, honest));
@@ -191,7 +191,7 @@ fn clients_that_never_read_are_disconnected() {
                 if stream.read(&mut [0; 1]).await? == 0 {
                     return Ok(());
                 }
-                // Fills the kernel's buffers; then the window is zero.
+                // Fills the kernel's buffers, until the peer's receive window is zero.
                 let due = Instant::now() + patience;
                 stream.set_write_deadline(due)?;
                 let result = stream.write_all(&answer).await;
@@ -221,7 +221,7 @@ fn clients_that_never_read_are_disconnected() {
                 "zero window: {crowd} of {crowd} timed out, all disconnected {took:.1?} after the first connect (connecting took {made:.1?})"
             ),
         );
-        // A busy machine has many workers, and each has a black box.
+        // On a busy machine there may be many workers, each with its own black box.
         assert!(left < (1 << 20) + workers * (144 << 10), "{left} bytes are left, with {workers} workers");
         drop(streams);
         is_clean(fds, accepts);
@@ -325,8 +325,8 @@ fn greedy_connection_does_not_starve_others() {
                 c.as_secs_f64() / a.as_secs_f64()
             ),
         );
-        // On a busy machine, or one with too few CPUs for both ends, quiet connections are delayed as
-        // much beside the connection of the plain thread.
+        // On a busy machine, or one with too few CPUs for both ends of a connection, quiet connections are delayed just as much beside the
+        // plain thread's connection.
         limit("p99 beside a greedy connection", b, (a * 6).max(c * 2));
         drop(crowd);
         is_clean(fds, accepts);
@@ -406,8 +406,7 @@ fn spoil(mut stream: net::TcpStream, random: &mut Random) {
     reset(stream);
 }
 
-/// The service accepts half of the connections and dials the other half. The peers reset each at a
-/// random moment.
+/// The service accepts half of the connections and dials the other half. The peers reset each connection at a random moment.
 #[test]
 fn resets_are_reported_as_resets() {
     process("peers::resets_are_reported_as_resets", 120, 600, || {

@@ -26,7 +26,7 @@ use netpoll::{future, rt, task};
 use crate::common::{echo, eventually, fd_count, park_on, ping};
 use crate::scale::*;
 
-/// Percentages, and the delay in one direction.
+/// The state of the network: percentages of packets, and the delay in one direction.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weather {
     loss: u64,
@@ -68,7 +68,7 @@ fn tun(own: &str, peer: &str) -> io::Result<File> {
     Ok(device)
 }
 
-/// A thread in its own network namespace that runs the closures sent to it.
+/// A thread in its own network namespace, which runs the closures that are sent to it.
 struct Place {
     jobs: mpsc::Sender<Box<dyn FnOnce() + Send>>,
 }
@@ -106,7 +106,7 @@ impl Place {
     }
 }
 
-/// Two hosts, and the network between them until the value is dropped.
+/// Two hosts and the network between them. The network exists until the value is dropped.
 struct Link {
     here: Place,
     there: Place,
@@ -144,7 +144,7 @@ impl Drop for Link {
     }
 }
 
-/// Packets in flight: time of arrival, sequence number, direction, contents.
+/// Packets in flight: the time of arrival, sequence number, direction and contents of each.
 type UnderWay = BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>;
 
 fn carry(
@@ -251,7 +251,7 @@ struct Outcome {
     longest: Duration,
 }
 
-/// Runs connections over one network. Each completes or ends by its deadline.
+/// Runs connections over one network. Each connection completes, or its deadline ends it.
 fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duration) -> Option<Outcome> {
     let link = Link::new(weather, seed)?;
     let (listener, address) = link.listen();
@@ -260,7 +260,7 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
         while let Ok((stream, _)) = listener.accept().await {
             echoes.push(task::spawn(async move {
                 stream.set_deadline(Instant::now() + most).unwrap();
-                // The echo ends with the client's stream, or by its deadline.
+                // The echo ends when the client ends its stream, or at the deadline.
                 let _ = echo(&stream).await;
             }));
         }
@@ -286,8 +286,8 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
                     assert_eq!(got, total, "an end of the stream before all bytes");
                     outcome.whole += 1;
                 }
-                // The client's deadline, or that of the echo, whose close with unread bytes is a
-                // reset.
+                // The error is the client's timeout, or a reset: after its deadline, the echo
+                // closes the connection with unread bytes.
                 Some(error) => {
                     assert!(is_timeout(&error) || took + Duration::from_secs(1) >= most, "{error} after {took:?}");
                     assert!(took >= most || !is_timeout(&error), "early: {took:?}");
@@ -446,7 +446,7 @@ fn peer_behind_cut_network_blocks_no_other() {
             assert!(is_timeout(&error) && begin.elapsed() >= most, "{error}");
             begin.elapsed() - most
         });
-        // Their resets are lost, so the servers' ends are half-open.
+        // The resets of the clients are lost, so the servers' ends are half-open.
         drop(clients);
         task::block_on(task::sleep(Duration::from_millis(50)));
         link.cut.store(false, Ordering::Relaxed);
@@ -460,8 +460,8 @@ fn peer_behind_cut_network_blocks_no_other() {
                 }
                 result
             };
-            // A reset, or a timeout of the kernel for unacknowledged data. The orderly end may come
-            // first.
+            // The error is a reset, or the kernel's timeout for unacknowledged data. The orderly
+            // end of the stream may come first.
             let error = future::timeout(Duration::from_secs(120), write).await.expect("an error in time").unwrap_err();
             matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT))
         })));

@@ -1,4 +1,4 @@
-//! Faults of threads, which are counted, refused, and stopped at arbitrary instructions.
+//! Faults of threads: threads are counted, refused, and stopped at arbitrary instructions.
 //!
 //! The test binary defines `pthread_create` and the functions that join and detach; the linker prefers them for the
 //! calls of std and the crate. They count, refuse calls if requested, and otherwise call the C library's functions. The
@@ -6,9 +6,8 @@
 //!
 //! # Stops
 //! A thread of the stress test sends a signal to a thread of the process from time to time; the handler sleeps for some
-//! milliseconds. So a thread stops between two arbitrary instructions while all others continue, long enough for them
-//! to see every intermediate state. Windows of a few nanoseconds that a scheduler hits once in a million rounds are hit
-//! thousands of times.
+//! milliseconds. So a thread stops between two arbitrary instructions while all others continue, long enough for them to see every
+//! intermediate state. A race window of a few nanoseconds, which a scheduler hits once in a million rounds, is hit thousands of times.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -24,20 +23,21 @@ use crate::words::Random;
 
 /// The number of threads that the runtime will be refused.
 static REFUSALS: AtomicI64 = AtomicI64::new(0);
-/// The number of threads that were created, and of those that were joined or detached.
+/// The number of threads created.
 static CREATED: AtomicU64 = AtomicU64::new(0);
+/// The number of threads joined or detached.
 static REAPED: AtomicU64 = AtomicU64::new(0);
-/// Threads of actors.
+/// The number of running threads of actors.
 static ACTORS: AtomicU64 = AtomicU64::new(0);
 /// Threads that receive no signal.
 static EXEMPT: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// Set while this thread creates one of the stress's own threads.
+    /// Set while this thread creates one of the stress test's own threads.
     static IS_OWN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Refuses to create the next `count` threads that are not the stress's own.
+/// Refuses to create the next `count` threads that are not the stress test's own.
 pub fn refuse_threads(count: u64) {
     REFUSALS.fetch_add(count as i64, SeqCst);
 }
@@ -57,7 +57,7 @@ pub fn unreaped() -> u64 {
     CREATED.load(SeqCst) - REAPED.load(SeqCst)
 }
 
-/// Starts a thread of the stress itself, which is neither refused nor stopped.
+/// Starts one of the stress test's own threads, which is neither refused nor stopped.
 pub fn own_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     start(name, || {
         exempt();
@@ -65,7 +65,7 @@ pub fn own_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send
     })
 }
 
-/// Starts a thread for an actor, which is not refused, but stopped like any other.
+/// Starts a thread for an actor. The thread is not refused, but it is stopped like any other.
 pub fn actor_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     /// Counts the thread while it runs.
     struct Alive;
@@ -82,7 +82,7 @@ pub fn actor_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Se
     })
 }
 
-/// Returns the number of actors' threads.
+/// Returns the number of running threads of actors.
 pub fn actor_threads() -> u64 {
     ACTORS.load(SeqCst)
 }
@@ -206,7 +206,7 @@ extern "C" fn stop(_: c_int) {
     unsafe { *errno = before };
 }
 
-/// Starts to stop threads, for the rest of the process.
+/// Starts a thread that stops other threads until the process ends or [`end_stops`] is called.
 pub fn begin_stops(level: Preempt, seed: u64) {
     let (every, most) = match level {
         Preempt::Off => return,
@@ -214,7 +214,7 @@ pub fn begin_stops(level: Preempt, seed: u64) {
         Preempt::Heavy => (Duration::from_micros(400), 12_000),
     };
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: zeroes are a value of this type.
+    // SAFETY: all zeroes are a valid value of this type.
     let action = unsafe { action.assume_init_mut() };
     action.sa_sigaction = stop as *const () as usize;
     action.sa_flags = libc::SA_RESTART;
@@ -246,7 +246,7 @@ fn send_stops(every: Duration, seed: u64) {
             let tries = if random.chance(30) { 1 } else { 4 };
             let draws: Vec<_> = (0..tries).map(|_| threads[random.below(threads.len() as u64) as usize]).collect();
             let thread = draws.iter().copied().skip(1).find(|&thread| runs(thread)).unwrap_or(draws[0]);
-            // SAFETY: the kernel compares both numbers; a thread that has ended is an error that changes nothing.
+            // SAFETY: the arguments are numbers that the kernel checks; for a thread that has ended, the call fails without effect.
             unsafe { libc::tgkill(process, thread, SIGNAL) };
         }
     }

@@ -7,13 +7,12 @@
 //! machine does not count either.
 //!
 //! # Bounds
-//! An operation that can end is under a [`Watch`] while it lasts. If its bound passes, the heartbeat thread prints
-//! the program, the current action of every actor and the overdue operations, and ends the process. The thread relies
-//! on nothing that is tested, so the process never hangs.
+//! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread prints the program, the current action of
+//! every actor and the overdue operations, and ends the process. The thread does not use the tested runtime, so the process never hangs.
 //!
 //! # Idleness
-//! An actor that only sleeps declares it ([`Quiet`]). While all remaining actors do, the process must use almost no
-//! CPU time.
+//! An actor that only sleeps declares this with a [`Quiet`]. While all remaining actors only sleep, the process must use almost no CPU
+//! time.
 //!
 //! # Storms
 //! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells
@@ -44,7 +43,7 @@ use crate::words::Word;
 const BEAT: Duration = Duration::from_millis(10);
 /// The maximum time that one beat counts for.
 const BEAT_MAX: Duration = Duration::from_millis(40);
-/// Beats between two readings of the scheduler's figures, which are slow to read.
+/// The number of beats between two readings of the scheduler's figures, which are slow to read.
 const SHARE_EVERY: u32 = 20;
 /// The maximum share of one CPU that the process may use while all of its actors sleep.
 const IDLE_SHARE: f64 = 0.5;
@@ -81,7 +80,7 @@ struct Oracle {
     label: String,
     program: Program,
     late: Duration,
-    /// Time in beats, in microseconds: all, and without the beats during which blocked threads may delay sysmon.
+    /// The time counted so far, in microseconds. `calm` omits the beats during which blocked threads may delay sysmon.
     beats: AtomicU64,
     calm: AtomicU64,
     blockers: AtomicU64,
@@ -232,7 +231,7 @@ impl Figures {
     }
 }
 
-/// Guards an operation by a bound while it lives.
+/// Guards an operation: the bound applies until the value is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Watch(u64);
@@ -257,9 +256,9 @@ pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
 
-/// Occupies the calling thread for `length`. A time longer than the bound ends early, when all other actors have
-/// ended or are occupied as well. So it outlasts the bound of an actor that wrongly waits for this thread, and a
-/// correct program does not take as long.
+/// Occupies the calling thread for `length`. If `length` exceeds the bound, the call returns earlier: when all other actors have ended or
+/// are occupied as well. So the call outlasts the bound of an actor that wrongly waits for this thread, but does not delay a correct
+/// program for the whole `length`.
 pub fn keep(length: Duration, on_behalf_of_actor: bool) {
     if length <= oracle().late {
         return thread::sleep(length);
@@ -277,7 +276,7 @@ fn all_others_are_kept() -> bool {
     left <= oracle().kept.load(SeqCst)
 }
 
-/// While it lives, threads of the runtime may be blocked, so that timers and events may have to wait for sysmon.
+/// Declares, while a value exists, that threads of the runtime may be blocked, so that timers and events may have to wait for sysmon.
 #[derive(Debug)]
 pub struct Blocking(());
 
@@ -309,7 +308,7 @@ pub fn tasks_end() -> bool {
     !oracle().leaves_tasks.load(SeqCst) && !is_stormy()
 }
 
-/// Declares that its actor does nothing but sleep.
+/// Declares, while a value exists, that an actor only sleeps.
 #[derive(Debug)]
 pub struct Quiet(());
 
@@ -339,7 +338,7 @@ fn all_are_quiet() -> bool {
 pub struct Storm(Option<u64>);
 
 impl Storm {
-    /// Whether it overlapped with no other shutdown.
+    /// Returns whether no other shutdown overlapped with this one.
     pub fn is_alone(&self) -> bool {
         self.0.is_some_and(|begun| oracle().begun.load(SeqCst) == begun)
     }
@@ -393,7 +392,7 @@ impl Span {
     }
 }
 
-/// Must be dropped exactly once.
+/// A token that must be dropped exactly once. Tokens are counted per kind.
 #[derive(Debug)]
 pub struct Token(&'static str);
 
@@ -410,12 +409,12 @@ impl Drop for Token {
     }
 }
 
-/// Returns the number of tokens of a kind that are left.
+/// Returns the number of tokens of a kind that have not been dropped.
 pub fn tokens(kind: &'static str) -> i64 {
     locked(&oracle().tokens).get(kind).copied().unwrap_or(0)
 }
 
-/// Returns the kinds of token of which some are left.
+/// Returns the kinds of which tokens have not been dropped, with the number of these tokens.
 pub fn tokens_left() -> Vec<(&'static str, i64)> {
     locked(&oracle().tokens).iter().map(|(kind, left)| (*kind, *left)).filter(|(_, left)| *left != 0).collect()
 }
@@ -491,7 +490,7 @@ fn end(code: i32, what: &str) -> ! {
     let _ = writeln!(text, "not dropped {:?}; threads {}", tokens_left(), faults::threads());
     text += &stacks();
     let _ = io::stderr().write_all(text.as_bytes());
-    // On a separate thread, because `metrics` takes locks, and a thread that hangs may hold one.
+    // Uses a separate thread, because `metrics` takes locks, and a thread that hangs may hold one.
     let metrics = faults::own_thread("metrics", || {
         let _ = writeln!(io::stderr(), "{:?}", rt::metrics());
     });

@@ -1,12 +1,12 @@
-//! A program: one run of the stress as data.
+//! A program describes one run of the stress test as data.
 //!
 //! A program has a configuration of the runtime, events that happen beside the actors (a shutdown, refused threads),
-//! and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of another
-//! executor, and so on. Every action has its own peers and ends by itself, so any action and any actor can be removed
-//! and the rest still ends. Shrinking and the oracle rely on it.
+//! and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of another executor, and so on.
+//! Every action has its own peers and ends by itself, so the other actions still end when any action or actor is removed. Shrinking and the
+//! oracle rely on this.
 //!
 //! # Text
-//! There is one line for each part: `config …`, `event …`, `actor HOST`, and below an actor its actions.
+//! The text has one line per part: `config …`, `event …`, `actor HOST`, and below each actor its actions.
 //! `Program::from_str` parses the output of `Display`. An unknown action is an error, so a program that is kept in
 //! the source stays valid or fails visibly.
 
@@ -93,7 +93,7 @@ words! {
 }
 
 actions! {
-    /// An action of an actor. Weights are per thousand, roughly.
+    /// An action of an actor. The number before an action is its weight; the weights add up to roughly one thousand.
     Action {
         // ---- timers ----
         40 Sleep { ms: Ms, how: SleepHow },
@@ -141,7 +141,7 @@ actions! {
         /// Readers and writers that wait when their socket is closed; then the slot is used again.
         40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
         50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
-        /// A read with a timeout against a close at the same moment, then the same with the slot's next owner.
+        /// A read whose timeout expires at the moment of a close, then such a read with the slot's next owner.
         40 Reuse { stream: Stream, rounds: Many, ms: Ms },
         /// A waker whose destructor closes the socket that it waits for. The slot's next owner has a timeout.
         15 Closer { stream: Stream, ms: Ms },
@@ -166,12 +166,12 @@ actions! {
 }
 
 actions! {
-    /// An event beside the actors.
+    /// An event that happens while the actors run.
     Event {
         10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
         /// The given number of calls of pthread_create(3) by the runtime fail.
         10 Refuse { after: Ms, threads: Few },
-        /// Snapshots in a loop, beside tasks and sockets of its own that come and go.
+        /// Takes snapshots in a loop, while its own tasks and sockets come and go.
         10 Inspect { after: Ms, looks: Many },
     }
 }

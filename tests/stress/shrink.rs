@@ -1,12 +1,12 @@
 //! Runs programs in child processes, and shrinks a program that fails.
 //!
-//! Every run is its own process, so it has the settings of its program, and the effects of a failure end with it.
-//! Besides the child's own bounds there is one here, for a child that does not detect its own hang.
+//! Every run is a separate process, so it has the settings of its program, and the effects of a failure end with the process. In addition
+//! to the child's own bounds, [`CHILD_MAX`] limits a child that does not detect its own hang.
 //!
 //! # Shrinking
 //! A smaller program is kept if it fails in [`FAILS`] of [`TRIES`] runs, because schedules differ from run to run.
-//! First halves of the actors are removed, then single actors, events and actions; then settings and values are
-//! simplified, one at a time. It continues until nothing changes or its time is over.
+//! First, halves of the actors are removed, then single actors, events and actions; then settings and values are simplified, one at a time.
+//! Shrinking continues until no smaller program fails or its time is over.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -21,16 +21,16 @@ use crate::oracle::{EXIT_HANGS, EXIT_WRONG};
 use crate::program::{Config, Preempt, Program, RootMode};
 use crate::words::Ms;
 
-/// The variable with a child's program.
+/// The environment variable that contains a child's program.
 pub const PROGRAM: &str = "NETPOLL_STRESS_PROGRAM";
-/// The variable with the command that runs it again.
+/// The environment variable that contains the command that runs the program again.
 pub const LABEL: &str = "NETPOLL_STRESS_LABEL";
 
 /// The maximum duration of a child.
 const CHILD_MAX: Duration = Duration::from_secs(600);
-/// The number of runs of a smaller program.
+/// The number of runs that decide about a smaller program.
 const TRIES: u64 = 12;
-/// The number of them that must fail.
+/// The number of these runs that must fail.
 const FAILS: u64 = 2;
 /// The number of parallel runs.
 const PARALLEL_RUNS: usize = 4;
@@ -39,7 +39,7 @@ const PARALLEL_RUNS: usize = 4;
 #[derive(Debug)]
 pub enum Outcome {
     Passed,
-    /// The output.
+    /// The program failed with this output.
     Failed(String),
 }
 
@@ -229,7 +229,7 @@ fn fails(program: &Program) -> bool {
     failed.load(SeqCst) >= FAILS
 }
 
-/// Returns the smallest program found until `end` that still fails.
+/// Returns the smallest failing program found before `end`.
 pub fn shrink(mut program: Program, end: Instant) -> Program {
     loop {
         let before = program.clone();
@@ -251,7 +251,7 @@ pub fn shrink(mut program: Program, end: Instant) -> Program {
     }
 }
 
-/// Returns two programs, each with one half of the actors.
+/// Returns two programs, each with one half of the actors of `program`.
 fn fewer_actors(program: &Program) -> Vec<Program> {
     let half = program.actors.len() / 2;
     if half == 0 {
@@ -261,7 +261,7 @@ fn fewer_actors(program: &Program) -> Vec<Program> {
     vec![with(&program.actors[..half]), with(&program.actors[half..])]
 }
 
-/// Returns the programs without one actor, one event or one action.
+/// Returns every variant of `program` without one actor, one event or one action.
 fn fewer_parts(program: &Program) -> Vec<Program> {
     let mut found = Vec::new();
     let mut without = |remove: &dyn Fn(&mut Program)| {
@@ -287,7 +287,7 @@ fn fewer_parts(program: &Program) -> Vec<Program> {
     found
 }
 
-/// Returns the programs with one setting at its default.
+/// Returns every variant of `program` with one setting at its default.
 fn simpler_settings(program: &Program) -> Vec<Program> {
     let default = Config::default();
     let mut found = Vec::new();
@@ -307,7 +307,7 @@ fn simpler_settings(program: &Program) -> Vec<Program> {
     found
 }
 
-/// Returns the programs with one simpler value.
+/// Returns every variant of `program` with one simpler value.
 fn simpler_values(program: &Program) -> Vec<Program> {
     let mut found = Vec::new();
     for (number, event) in program.events.iter().enumerate() {

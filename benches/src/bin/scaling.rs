@@ -1,9 +1,9 @@
 //! Measures the cost of accesses to shared state, and models more cores than this machine has:
 //! `scaling [--cores 2,16,64,192] [--request-ns 4300] [--event-ns 180] [--transfer-ns 100] [--think-us 30] [--write FILE]`.
 //!
-//! The measurement makes, for each shared state of the runtime, the same atomic operations on the same layout, without the runtime's
-//! logic, by one thread and by two at once. It reports CPU time. In the model, cores serve requests of a known cost, take them from
-//! pollers that one core at a time may hold, and steal from one another. docs/SCALING.md has the conclusions.
+//! For each shared state of the runtime, the measurement makes the runtime's atomic operations on the same memory layout, without the
+//! runtime's logic, with one thread and with two threads at once. It reports CPU time. In the model, cores serve requests of a known cost,
+//! take them from pollers that one core at a time may hold, and steal from one another. docs/SCALING.md has the conclusions.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::compare::document;
@@ -56,10 +56,10 @@ struct Line<T>(T);
 const ENTRIES: u64 = 1_000_000;
 const SETS: usize = 192;
 
-/// Entries of a time and a target.
+/// A heap whose entries are a time and a target.
 type Heap = BinaryHeap<Reverse<(u64, u64)>>;
 
-/// The shared state: the words that are accessed, without the runtime's logic.
+/// The memory words of the runtime's shared state.
 struct Shared {
     role: Line<AtomicBool>,
     awake: Line<AtomicU64>,
@@ -118,7 +118,7 @@ impl Shared {
         black_box(self.awake.0.load(Ordering::SeqCst));
     }
 
-    /// `Runtime::injected`: the check of an empty shared queue.
+    /// `Runtime::injected`: checks that the shared queue is empty.
     fn look(&self) {
         black_box(self.injected.0.load(Ordering::SeqCst));
     }
@@ -158,7 +158,7 @@ impl Shared {
         }
     }
 
-    /// Pushes an entry to a timer set of a million and pops the first one.
+    /// Pushes an entry to a timer set of a million entries and pops the first one.
     fn timer(&self, step: u64) {
         let mut heap = self.heap.0.lock().expect("no thread panics");
         heap.push(Reverse((step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % ENTRIES, step)));
@@ -166,7 +166,7 @@ impl Shared {
         self.next[0].0.store(step, Ordering::SeqCst);
     }
 
-    /// `Runtime::next_timer` over all sets, while a core arms timers in the first.
+    /// `Runtime::next_timer` over all timer sets, while a core arms timers in the first set.
     fn sets(&self, step: u64) {
         self.next[0].0.store(step, Ordering::SeqCst);
         black_box(self.next.iter().map(|next| next.0.load(Ordering::SeqCst)).min());
@@ -178,7 +178,7 @@ impl Shared {
         black_box(self.idle.0.lock().expect("no thread panics").pop());
     }
 
-    /// Counts a connection in and out.
+    /// Increments and decrements the number of connections.
     fn count(&self) {
         self.descriptors.0.fetch_add(1, Ordering::Relaxed);
         self.descriptors.0.fetch_sub(1, Ordering::Relaxed);
@@ -216,7 +216,7 @@ fn touches() -> std::io::Result<String> {
     let register = |epoll: &Epoll, thread: usize| {
         use std::os::fd::AsRawFd;
         let fd = pipes[thread].0.as_raw_fd();
-        // Neither can fail: the descriptor is this thread's, and is registered once.
+        // Neither call can fail: the descriptor belongs to this thread, and is registered once.
         let _ = epoll.add(fd, libc::EPOLLIN | libc::EPOLLET, 1);
         let _ = epoll.delete(fd);
     };
@@ -309,13 +309,13 @@ fn event_cost() -> std::io::Result<f64> {
 /// The costs of the model, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 struct Costs {
-    /// A request: read, user code, write.
+    /// A request: a read, the user's code and a write.
     request: u64,
-    /// An event while the role is held: the kernel's part, the word, the wake-up.
+    /// An event while the poller is held: the kernel's part, the access to the readiness word, the wake-up.
     event: u64,
     /// A poll without events.
     poll: u64,
-    /// A cache line from another core: a steal moves three of them, and taking the role one.
+    /// The transfer of a cache line from another core. A steal transfers three lines, and taking the poller role transfers one.
     transfer: u64,
     /// Waking a resting thread.
     wake: u64,
@@ -329,7 +329,7 @@ impl Costs {
 
 /// The maximum number of events per poll: `EVENTS_MAX`.
 const BATCH: usize = 256;
-/// Connections per core: enough to keep it busy.
+/// The number of connections per core: enough to keep the core busy.
 const CONNECTIONS: usize = 64;
 /// The simulated time in nanoseconds.
 const SPAN: u64 = 20_000_000;
@@ -370,7 +370,7 @@ fn simulate(cores: &[usize], costs: Costs) -> String {
     text
 }
 
-/// One poller: when it is free, and the connections that become ready.
+/// One poller: the time at which it becomes free, and its connections by the time at which they become ready.
 #[derive(Debug, Default)]
 struct Poller {
     free_at: u64,
@@ -378,12 +378,12 @@ struct Poller {
     ready: BinaryHeap<Reverse<u64>>,
 }
 
-/// Simulates [`SPAN`]. The earliest core takes its next step: it runs a task of its queue, polls, steals half of the fullest queue, or
-/// rests. With `counts_together`, all cores without work decrement and increment the same word, one at a time.
+/// Simulates a time of [`SPAN`]. In each step, the core that is earliest in time runs a task of its queue, polls, steals half of the
+/// fullest queue, or rests. With `counts_together`, all cores without work decrement and increment the same word, one at a time.
 fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Outcome {
     let mut shards: Vec<Poller> = (0..pollers).map(|_| Poller::default()).collect();
     for connection in 0..cores * CONNECTIONS {
-        // All begin within the first think time.
+        // All connections send their first request within the first think time.
         let at = connection as u64 * 7_919 % costs.think.max(1);
         shards[connection % pollers].ready.push(Reverse(at));
     }
@@ -413,7 +413,7 @@ fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Ou
             let moved = queues[victim].len().div_ceil(2);
             let stolen: Vec<usize> = queues[victim].drain(..moved).collect();
             queues[core].extend(stolen);
-            // Thieves of one victim wait for its line.
+            // Thieves of the same victim wait for its cache line.
             let begin = now.max(line_free[victim]);
             line_free[victim] = begin + 3 * costs.transfer;
             line_free[victim]
@@ -433,7 +433,7 @@ struct Got {
     until: u64,
 }
 
-/// Polls the core's own poller, or another one, if it is free and has events.
+/// Polls the core's own poller, or another poller, if that poller is free and has events.
 fn poll(shards: &mut [Poller], core: usize, now: u64, costs: Costs) -> Option<Got> {
     let count = shards.len();
     let own = core % count;
@@ -453,7 +453,7 @@ fn poll(shards: &mut [Poller], core: usize, now: u64, costs: Costs) -> Option<Go
     Some(Got { shard, events, until: now + length })
 }
 
-/// Returns the core with the fullest queue, if that is worth stealing from (50 µs, as in the worker).
+/// Returns the core with the fullest queue, if the queue holds enough work to steal from (50 µs, as in the worker).
 fn fullest(queues: &[VecDeque<usize>], costs: Costs) -> Option<usize> {
     let (victim, queue) = queues.iter().enumerate().max_by_key(|(_, queue)| queue.len())?;
     (queue.len() as u64 * costs.request >= 50_000).then_some(victim)

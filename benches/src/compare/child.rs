@@ -1,4 +1,4 @@
-//! Servers and generators as child processes, controlled over pipes. Dropping a value ends its process.
+//! Servers and generators as child processes, controlled over pipes. Dropping a handle ends its process.
 
 use crate::generator::{Amount, Churn, Outcome};
 use crate::servers::{Hog, Mode};
@@ -8,13 +8,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-/// The time limit for an answer of a child. Valgrind is slow.
+/// The time limit for an answer of a child. It is long because a server under Valgrind is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Returns the path of a program, which is in the folder of this one.
+/// Returns the path of a program in the folder of the running executable.
 ///
 /// # Errors
-/// Returns an error if the path of this program is unknown.
+/// Returns an error if the path of the running executable is unknown.
 pub fn program(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let path = own.with_file_name(name);
@@ -37,7 +37,7 @@ impl Process {
     /// # Errors
     /// Returns an error if it cannot be started.
     pub fn start(mut command: Command) -> Result<Process, String> {
-        // The name, not the path, because the text may appear in a report.
+        // Uses the name, not the path, because the text may appear in a report.
         let program = PathBuf::from(command.get_program());
         let what = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -67,7 +67,7 @@ impl Process {
     /// Waits for a line on standard error that contains `text`.
     ///
     /// # Errors
-    /// Returns an error if the process has ended without one, or is silent for a minute.
+    /// Returns an error if the process has ended without printing such a line, or is silent for a minute.
     pub fn error_line(&mut self, text: &str) -> Result<String, String> {
         loop {
             let line = self.errors.recv_timeout(PATIENCE).map_err(|error| format!("{}: {error}", self.what))?;
@@ -111,7 +111,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.input = None;
-        // An error of either means that it has ended already.
+        // An error of either call means that the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -137,21 +137,21 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
 pub struct ServerPlan {
     /// The runtime.
     pub runtime: String,
-    /// The server's mode for a connection.
+    /// How the server handles a connection.
     pub mode: Mode,
     /// The number of worker threads.
     pub workers: usize,
     /// The size of a connection's buffer in bytes.
     pub buffer: usize,
-    /// Whether the future of `block_on` serves.
+    /// Whether the future of `block_on`, not a spawned task, serves the connection.
     pub in_block_on: bool,
-    /// The number of hogs.
+    /// The number of hogs: tasks that compete with the echo for the runtime's threads.
     pub hogs: usize,
-    /// The kind of the hogs.
+    /// The behaviour of the hogs.
     pub hog: Hog,
-    /// The user CPU time per request.
+    /// The user CPU time per request, in microseconds.
     pub work_us: u64,
-    /// The CPU that it shares with the generator under SCHED_BATCH, or `None` for any CPU.
+    /// The CPU that the server shares with the generator under SCHED_BATCH, or `None` for any CPU.
     pub cpu: Option<usize>,
 }
 
@@ -173,11 +173,11 @@ impl ServerPlan {
     }
 }
 
-/// A server that listens.
+/// A running server process that listens on 127.0.0.1.
 #[derive(Debug)]
 pub struct Server {
     process: Process,
-    /// The port.
+    /// The port on which the server listens.
     pub port: u16,
 }
 
@@ -185,7 +185,7 @@ impl Server {
     /// Starts a server, under `wrapper` (a program and its arguments, such as valgrind's) if there is one.
     ///
     /// # Errors
-    /// Returns an error if the server does not start: the runtime may not work on this machine.
+    /// Returns an error if the server does not start, for example because the runtime does not work on this machine.
     pub fn start(plan: &ServerPlan, wrapper: &[String]) -> Result<Server, String> {
         let server = program("server")?;
         let mut command = match wrapper.split_first() {
@@ -226,7 +226,7 @@ impl Server {
         self.process.id()
     }
 
-    /// Returns the CPU time. Reading it does not disturb the server.
+    /// Returns the server's CPU time in nanoseconds. Reading it does not disturb the server.
     ///
     /// # Errors
     /// Returns an error if the server has ended.
@@ -234,7 +234,7 @@ impl Server {
         crate::sys::process_cpu_ns(self.id()).map_err(|error| error.to_string())
     }
 
-    /// Returns memory and context switches. Reading them does not disturb the server.
+    /// Returns the server's memory and context switches. Reading them does not disturb the server.
     ///
     /// # Errors
     /// Returns an error if the server has ended.
@@ -242,10 +242,10 @@ impl Server {
         crate::procfs::snapshot(self.id()).map_err(|error| error.to_string())
     }
 
-    /// Kills the server and returns the output of it and its wrapper on standard error.
+    /// Ends the server and returns the new output of the server and its wrapper on standard error.
     ///
     /// # Errors
-    /// Returns an error if it cannot be waited for.
+    /// Returns an error if the process does not end or cannot be waited for.
     pub fn finish(mut self) -> Result<Vec<String>, String> {
         self.process.finish()
     }
@@ -262,7 +262,7 @@ pub struct LoadPlan {
     pub churn: Option<Churn>,
     /// The CPU for lock-step, or `None` for a free-running load.
     pub cpu: Option<usize>,
-    /// Whether it runs in lock-step without a separate CPU, for counting.
+    /// Whether the generator runs in lock-step although `cpu` is `None`, to count system calls or instructions.
     pub lock_step: bool,
     /// The time limit for a missing echo in seconds. Valgrind is slow, and a starved server never answers.
     pub patience_seconds: u64,

@@ -1,7 +1,8 @@
 //! Measures one case for several servers, in alternating rounds.
 //!
-//! All servers of a case run at once and are idle. Each round visits every one of them, beginning with the next one each time, so that
-//! disturbances of the machine affect all alike. Ratios are computed within a round, medians over the rounds.
+//! All servers of a case are started first and are idle between measurements. Each round measures every server once, and each begins with
+//! another server, so that disturbances of the machine affect all servers alike. Ratios are computed within a round, medians over the
+//! rounds.
 
 use super::cases::{Case, Kind};
 use super::child::{Load, LoadPlan, Server};
@@ -18,13 +19,13 @@ pub const FLOOR: &str = "bare";
 /// The settings of a measurement.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Servers, in order.
+    /// The servers to measure, in order.
     pub runtimes: Vec<String>,
     /// Whether to run fewer and shorter rounds.
     pub quick: bool,
-    /// The number of rounds of the timed cases; `None` is the default.
+    /// The number of rounds of the timed cases, or `None` for the default.
     pub rounds: Option<usize>,
-    /// The CPU of the lock-step cases.
+    /// The CPU to which the lock-step cases are pinned.
     pub cpu: usize,
     /// The number of CPUs, and of workers in the free-running cases.
     pub cpus: usize,
@@ -51,7 +52,7 @@ impl Settings {
 /// One figure of one server in one case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// The name, with the unit.
+    /// The name of the figure, with its unit.
     pub what: &'static str,
     /// The value, or `None` if it could not be measured.
     pub value: Option<f64>,
@@ -62,7 +63,7 @@ pub struct Figure {
 /// The figures of one case by server, and the failures.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
-    /// Figures, in the servers' order.
+    /// The figures of each server, in the order of the servers.
     pub figures: Vec<(String, Vec<Figure>)>,
     /// The servers that could not be measured, with the reasons.
     pub notes: Vec<String>,
@@ -104,7 +105,7 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
     }
 }
 
-/// Returns the servers, and the bare loop a second time with one loop per CPU.
+/// Returns the servers, with the bare server a second time, with one event loop per CPU.
 fn with_two_loops(settings: &Settings) -> Vec<String> {
     let mut runtimes = settings.runtimes.clone();
     if settings.cpus > 1
@@ -115,7 +116,8 @@ fn with_two_loops(settings: &Settings) -> Vec<String> {
     runtimes
 }
 
-/// Returns the runtime and the number of workers of a server in a free-running case. The baseline has one loop unless its name says more.
+/// Returns the runtime and the number of workers of a server in a free-running case. The baseline has one event loop unless its name has a
+/// number.
 fn workers(runtime: &str, settings: &Settings) -> (String, usize) {
     match runtime.split_once('*') {
         Some((name, workers)) => (name.to_owned(), workers.parse().unwrap_or(1)),
@@ -200,7 +202,7 @@ fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // The round before the first fills caches and is not counted.
+    // Round 0 fills caches and is not counted.
     for round in 0..=rounds {
         let count = pairs.len();
         for step in 0..count {
@@ -276,7 +278,7 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // Runtimes go to sleep in steps, and threads that were added for a burst end. The measurement begins after enough time for that.
+    // Waits until the runtimes are asleep and the threads that they added for a burst have ended.
     std::thread::sleep(Duration::from_secs(4));
     let before: BTreeMap<String, Snapshot> =
         idlers.iter().filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?))).collect();
@@ -324,7 +326,8 @@ fn hogs(case: &Case, settings: &Settings) -> Findings {
     findings
 }
 
-/// Measures each runtime with one worker and with one per CPU, in alternating rounds: the rates, and the gain within a round.
+/// Measures each runtime with one worker and with one worker per CPU, in alternating rounds. Reports the rates and, from each round, the
+/// gain.
 fn scale(case: &Case, settings: &Settings) -> Findings {
     struct Scaled {
         runtime: String,
@@ -345,7 +348,7 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
         }
     }
     let time = Amount::Time(Duration::from_millis(if settings.quick { 250 } else { 500 }));
-    // The round before the first is not counted.
+    // Round 0 is not counted.
     for round in 0..=settings.rounds() {
         all.retain_mut(|scaled| {
             let rates = scaled.loads.each_mut().map(|(_, load)| {
@@ -380,7 +383,7 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
     findings
 }
 
-/// Returns the median, or `None` without values.
+/// Returns the median of `values`, or `None` if there are none.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -1,8 +1,7 @@
-//! The same echo server, once per runtime: one file each, written as users of that runtime write it.
+//! The same echo server for each runtime, one file per runtime, written in the usual style of that runtime's users.
 //!
-//! Every file has one function, `serve(&'static Options)`, which binds 127.0.0.1 with port 0 through its own runtime,
-//! calls [`Options::ready`] with the port, and serves until the process ends. The process ends at the end of its
-//! standard input.
+//! Every file has one function, `serve(&'static Options)`, which binds 127.0.0.1 with port 0 through its runtime, calls [`Options::ready`]
+//! with the port, and serves until the process ends. The process exits when its standard input ends.
 
 pub mod bare;
 pub mod control;
@@ -28,16 +27,16 @@ use std::time::Duration;
 /// The deadline that [`Mode::Deadline`] sets before every read.
 pub const READ_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The server's mode for a connection.
+/// How the server handles a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Reads and writes back until the client ends.
+    /// Writes back the bytes it reads, until the client ends its stream.
     Echo,
-    /// Like echo, with [`READ_DEADLINE`] set before every read.
+    /// Like [`Mode::Echo`], with [`READ_DEADLINE`] set before every read.
     Deadline,
-    /// One read, one write, close.
+    /// Makes one read and one write, and closes the connection.
     Churn,
-    /// Like echo, with a buffer that exists only between a message and its answer.
+    /// Like [`Mode::Echo`], with a buffer that exists only between a message and its answer.
     Readable,
 }
 
@@ -68,7 +67,7 @@ impl Mode {
     }
 }
 
-/// The kind of the hogs: tasks that run besides the echo.
+/// The behaviour of a hog: a task that runs besides the echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hog {
     /// Computes and never yields.
@@ -93,7 +92,7 @@ impl FromStr for Hog {
 }
 
 impl Hog {
-    /// Runs a hog until it yields. [`Hog::Spin`] never does.
+    /// Runs a hog until it yields. [`Hog::Spin`] never yields.
     pub fn turn(self) {
         match self {
             Hog::Spin => loop {
@@ -108,7 +107,7 @@ impl Hog {
 /// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The mode for connections.
+    /// How the server handles a connection.
     pub mode: Mode,
     /// The number of worker threads.
     pub workers: usize,
@@ -118,7 +117,7 @@ pub struct Options {
     pub serve_in_block_on: bool,
     /// The number of hogs.
     pub hogs: usize,
-    /// The kind of the hogs.
+    /// The behaviour of the hogs.
     pub hog: Hog,
     /// The user CPU time per request.
     pub work: Work,
@@ -135,8 +134,8 @@ impl Options {
     }
 }
 
-/// A stretch of user CPU time, as a number of loop iterations that was measured once. Unlike a loop on the clock, it
-/// takes longer when another thread has the CPU.
+/// An amount of user CPU time, as a number of loop iterations that is calibrated once. Unlike a loop that reads the clock, the work takes
+/// longer when another thread uses the CPU.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Work {
     turns: u64,
@@ -150,7 +149,7 @@ impl Work {
             return Work::default();
         }
         const TRIAL: u64 = 2_000_000;
-        // The thread's own clock, because wall-clock time includes that of other programs.
+        // Uses the thread's CPU clock, because wall-clock time includes the time of other programs.
         let trial = || {
             let start = sys::thread_cpu_ns()?;
             Work { turns: TRIAL }.burn();
@@ -170,7 +169,7 @@ impl Work {
     }
 }
 
-/// The servers that this build has, in the order of the report.
+/// The servers in this build, in the order of the report.
 pub const RUNTIMES: &[&str] = &[
     "bare",
     #[cfg(feature = "netpoll")]
@@ -189,7 +188,7 @@ pub const RUNTIMES: &[&str] = &[
     go::NAME,
 ];
 
-/// Serves with the runtime of that name until the process ends.
+/// Serves with the runtime named `runtime` until the process ends.
 ///
 /// # Errors
 /// Returns `InvalidInput` if this build does not have the runtime, and an error if the server cannot start or accepting fails.
