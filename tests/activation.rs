@@ -1,5 +1,5 @@
-//! Socket activation: a process takes its descriptors once, with their names, and leaves those of
-//! other processes.
+//! Socket activation: a process takes the descriptors passed to it once, with their names, and does
+//! not take descriptors that were passed to another process.
 //!
 //! The test executable is its own successor: each test starts it again, by `activation::pass` or by
 //! a shell in the role of the service manager.
@@ -56,7 +56,7 @@ fn successor_takes_passed_listeners() {
         assert!(taken.iter().all(is_close_on_exec));
         assert_eq!(taken.iter().map(|taken| taken.is_tcp_listener()).collect::<Vec<_>>(), [true, false, false, true]);
         assert!(activation::take().unwrap().is_empty(), "once only");
-        // Descriptors of other kinds: a datagram socket and a file.
+        // The other descriptors are a datagram socket and a file.
         let mut text = String::new();
         File::from(OwnedFd::from(taken.remove(2))).read_to_string(&mut text).unwrap();
         assert!(text.contains("socket activation"));
@@ -86,7 +86,7 @@ fn successor_takes_passed_listeners() {
     let passed = [("web", first.as_fd()), ("log", their_log.as_fd()), ("", file.as_fd()), ("web", second.as_fd())];
     activation::pass(&mut command, passed).unwrap();
     // This process closes its copies of the listeners below, and the successor's copies stay open. A
-    // connection made before waits in the queue for the successor.
+    // connection made before this close waits in the queue for the successor.
     let mut early = StdStream::connect(addrs[0]).unwrap();
     let child = common::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
     drop((command, first, second, their_log));
@@ -116,8 +116,8 @@ fn descriptors_for_other_processes_are_left_alone() {
         assert_eq!(fd_count(), before);
         return;
     }
-    // Cases: no variables; another process's number; a count without names; names without
-    // descriptors.
+    // The cases are: no variables; the number of another process; a count without names; names
+    // without descriptors.
     let foreign: &[&[(&str, &str)]] = &[
         &[],
         &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
@@ -132,7 +132,7 @@ fn descriptors_for_other_processes_are_left_alone() {
 }
 
 /// Activates test `name` as systemd does: a shell opens descriptors with `script` and executes the
-/// test, so that `LISTEN_PID` names it.
+/// test, so that `LISTEN_PID` is the process id of the test.
 fn activated_by_shell(name: &str, script: &str) -> Command {
     let mut shell = Command::new("sh");
     let exec = format!("{script}; exec env LISTEN_PID=$$ \"$0\" \"$@\"");
@@ -209,8 +209,8 @@ fn fill(beyond: i32) -> Vec<File> {
     }
 }
 
-/// Numbers in use when the descriptors are passed may be free when the process starts. Then the
-/// pipe by which `Command` learns that exec(2) failed gets one of them.
+/// Descriptor numbers that are in use during `activation::pass` may be free when the process
+/// starts. Then the pipe by which `Command` learns that exec(2) failed gets one of these numbers.
 #[test]
 fn failed_exec_is_reported_despite_freed_numbers() {
     common::child("failed_exec_is_reported_despite_freed_numbers", || {
@@ -273,8 +273,8 @@ fn is_taken() -> bool {
     activation::take().unwrap().into_iter().any(|taken| taken.name() == "web")
 }
 
-/// A helper process inherits its parent's environment and, if it is started before the parent takes
-/// them, the passed descriptors. It must take none of them.
+/// A helper process inherits its parent's environment. If it is started before the parent takes the
+/// passed descriptors, it inherits these too. It must take none of them.
 #[test]
 fn helper_process_does_not_take_parent_descriptors() {
     let name = "helper_process_does_not_take_parent_descriptors";
@@ -284,7 +284,7 @@ fn helper_process_does_not_take_parent_descriptors() {
             let _watchdog = Watchdog::new();
             let helpers = || {
                 succeeds(successor(name).env("ROLE", "helper"));
-                // Started through a shell, which is a process in between.
+                // A helper that is started through a shell, which is a process in between.
                 let mut shell = Command::new("sh");
                 shell
                     .args(["-c", "\"$0\" \"$@\"; exit $?"])

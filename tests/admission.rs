@@ -1,5 +1,5 @@
-//! Admission: permits (`max_connections`), and descriptors reserved for a process without free
-//! ones.
+//! Admission: permits (`max_connections`), and reserved descriptors, which let a process without
+//! free descriptors refuse clients.
 
 mod common;
 
@@ -74,7 +74,7 @@ fn permit_belongs_to_connection_not_handle() {
     });
 }
 
-/// With SO_LINGER, another thread calls close(2).
+/// With SO_LINGER, another thread calls close(2), and the permit is returned afterwards.
 #[test]
 fn lingering_close_returns_permit_when_done() {
     run(async {
@@ -113,7 +113,7 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
         assert!(poll_once(&mut accept).await.is_pending());
         drop(first);
         let (second, _) = accept.await.unwrap();
-        // Both kinds of accept stay parked.
+        // An `accept` and an `incoming` both stay parked.
         let (waiting, mut incoming) = (parked(&listener), listener.incoming());
         assert!(poll_once(&mut incoming.next()).await.is_pending());
         task::yield_now().await;
@@ -291,7 +291,7 @@ fn streams_outlive_their_limited_listener() {
 
 const BUSY: &[u8] = b"busy, come back later\n";
 
-/// Reads to the end of a std stream, as a foreign client.
+/// Reads a std stream to its end, as a client that does not use this crate.
 fn read_all(mut stream: &StdStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.set_read_timeout(Some(common::BOUND)).unwrap();
@@ -416,7 +416,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 })
                 .collect();
             let mut incoming = listener.incoming();
-            // An open sometimes fails for lack of descriptors; `incoming` pauses meanwhile.
+            // An accept sometimes fails for lack of descriptors; `incoming` then pauses.
             let all = netpoll::future::timeout(common::BOUND, async {
                 let mut next = incoming.next();
                 becomes("all clients are refused", || {

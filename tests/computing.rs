@@ -21,7 +21,7 @@ use netpoll::{future, rt, stream, task};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Tasks that compute until this is dropped, one per worker.
+/// Tasks that compute until the value is dropped, one per worker.
 struct Computing {
     ends: Arc<AtomicBool>,
     tasks: Vec<task::JoinHandle<()>>,
@@ -52,7 +52,7 @@ impl Drop for Computing {
     }
 }
 
-/// A TCP address that does not answer SYNs, because its queue is full.
+/// Returns a TCP address that does not answer SYNs because the queue of its listener is full, and the sockets that keep it so.
 fn silent_address() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let listener = socket();
@@ -131,7 +131,7 @@ fn waits_end_beside_tasks_that_compute() {
     });
 }
 
-/// Waits of tasks end although other tasks compute on every worker, whether the waits began before that or after.
+/// Waits of tasks end although other tasks compute on every worker, whether the waits began before the computations or after.
 #[test]
 fn waits_of_tasks_end_beside_tasks_that_compute() {
     for workers in [1, 2] {
@@ -209,7 +209,7 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
     }
 }
 
-/// Blocks in `wake` until the task has run.
+/// A waker that blocks in `wake` until the task has run.
 struct Waits(Mutex<mpsc::Receiver<()>>, mpsc::Sender<()>);
 
 impl Wake for Waits {
@@ -219,7 +219,7 @@ impl Wake for Waits {
     }
 }
 
-/// Regression: only a thread in a turn of a task counted as blocked, not one in a waker.
+/// Regression: only a thread that ran a task counted as blocked, not a thread that called a waker.
 #[test]
 fn tasks_run_beside_a_waker_that_blocks_its_worker() {
     child("tasks_run_beside_a_waker_that_blocks_its_worker", || {
@@ -238,7 +238,7 @@ fn tasks_run_beside_a_waker_that_blocks_its_worker() {
     });
 }
 
-/// Regression: sysmon called wakers, so a waker that blocked stopped the timers and the watching.
+/// Regression: sysmon called wakers, so a waker that blocked stopped the timers and the monitoring of workers.
 #[test]
 fn timers_fire_beside_wakers_that_block() {
     child("timers_fire_beside_wakers_that_block", || {
@@ -274,7 +274,7 @@ fn timers_fire_beside_wakers_that_block() {
     });
 }
 
-/// Waits in `wake` for the wakers of other tasks.
+/// A waker that waits in `wake` for the wakers of other tasks.
 struct Meets(Barrier);
 
 impl Wake for Meets {
@@ -283,8 +283,8 @@ impl Wake for Meets {
     }
 }
 
-/// Regression: a batch belonged to the thread that polled. While one of its wakers blocked, no other
-/// thread could call the others, and neither a close nor a deadline found their waiters.
+/// Regression: a batch of wakers belonged to the thread that polled. While one waker of the batch blocked, no other thread could call the
+/// others, and neither a close nor a deadline found their waiters.
 #[test]
 fn wakers_of_one_batch_run_beside_one_that_blocks() {
     for polled_by in ["worker", "block_on"] {
@@ -318,7 +318,7 @@ fn wakers_of_one_batch_run_beside_one_that_blocks() {
 /// Regression: a shutdown did not find waiters whose wakers were in a batch.
 #[test]
 fn shutdown_calls_the_wakers_behind_one_that_blocks() {
-    /// The first one called blocks.
+    /// The first waker that is called blocks.
     struct Blocks(AtomicUsize, Mutex<mpsc::Receiver<()>>);
     impl Wake for Blocks {
         fn wake(self: Arc<Self>) {
@@ -377,7 +377,7 @@ fn tasks_run_beside_a_report_that_blocks() {
     });
 }
 
-/// The thread that takes over from a blocked one never runs out of its own tasks.
+/// The thread that takes over from a blocked thread always has tasks of its own, but still runs the blocked thread's tasks.
 #[test]
 fn tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end() {
     const NAME: &str = "tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end";
@@ -422,7 +422,7 @@ fn timers_fire_after_a_long_computation() {
         for _ in 0..3 {
             let mut sleep = Box::pin(task::sleep(5 * MS));
             let begin = Instant::now();
-            // The timer fires during a computation, so a poll finds the sleep complete.
+            // The timer fires during a computation, so the next poll finds that the sleep has ended.
             while poll_once(&mut sleep).await.is_pending() {
                 assert!(begin.elapsed() < common::BOUND);
                 compute().await;
@@ -464,7 +464,7 @@ fn timers_fire_after_a_long_computation() {
 #[test]
 fn timeouts_end_waits_for_permits_and_queues() {
     async fn all() {
-        // A permit.
+        // Waits for a permit.
         let listener = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let first = TcpStream::connect(addr).await.unwrap();
@@ -489,7 +489,7 @@ fn timeouts_end_waits_for_permits_and_queues() {
         listener.close().await.unwrap();
         assert!(net::is_closed(&waiting.await.unwrap_err()));
         drop(third);
-        // Room in the queue of a Unix listener.
+        // Waits for room in the queue of a Unix listener.
         let full = std::os::unix::net::UnixListener::bind_addr(&unix_addr("full")).unwrap();
         let addr = full.local_addr().unwrap();
         socket2::SockRef::from(&full).listen(0).unwrap();

@@ -1,4 +1,5 @@
-//! Conversions from and to std's types, owned and raw descriptors; descriptors of the wrong kind.
+//! Conversions from and to std's types, owned descriptors and raw descriptors. Also descriptors of
+//! the wrong kind.
 
 mod common;
 
@@ -80,7 +81,7 @@ fn stream_with_clones_cannot_be_converted() {
         let mut buf = [0; 3];
         common::read_exact(&server, &mut buf).await.unwrap();
         assert_eq!(&buf, b"dup");
-        // Each of the two works after the other was dropped.
+        // The duplicate and the original each work after the other was dropped.
         drop(duplicate);
         other.write_all(b"own").await.unwrap();
         common::read_exact(&server, &mut buf).await.unwrap();
@@ -132,7 +133,7 @@ fn converted_duplicate_leaves_no_registration() {
             assert!(common::poll_once(&mut server.readable()).await.is_pending());
             let _duplicate = OwnedFd::from(server.clone());
             drop(server);
-            // A duplicate made by a control hook.
+            // A control hook may make a duplicate.
             let kept = Arc::new(Mutex::new(None));
             let keeps = kept.clone();
             let config = ListenConfig::new().control(move |_, _, fd| {
@@ -187,7 +188,7 @@ fn std_listeners_convert_both_ways() {
             assert_eq!(std.local_addr().unwrap(), addr);
             listener = TcpListener::from(OwnedFd::from(std));
         }
-        // SAFETY: the number was just released by its owner and has no other one.
+        // SAFETY: the number was just released by its owner and has no other owner.
         let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
         assert_eq!(listener.local_addr().unwrap(), addr);
         let dial = task::spawn(TcpStream::connect(addr));

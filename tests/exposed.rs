@@ -1,5 +1,5 @@
-//! Sockets whose descriptor has other users, in this process or another. These keep the socket open
-//! after this crate has closed it, set its options, and clear O_NONBLOCK.
+//! Sockets whose descriptor has other users, in this process or another. The other users keep the
+//! socket open after this crate has closed it, set its options, and clear O_NONBLOCK.
 #![cfg(not(target_os = "macos"))] // packet sockets
 
 mod common;
@@ -46,8 +46,8 @@ async fn accepted(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (listener.accept().await.unwrap().0, client)
 }
 
-/// Sends more than the peer reads and closes the stream, explicitly or by dropping it. Neither must
-/// wait for the peer.
+/// Sends more bytes than the peer reads and closes the stream, explicitly or by dropping it. The
+/// close must not wait for the peer.
 async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
     let (stream, peer) = ends;
     fill(&stream).await;
@@ -174,7 +174,8 @@ async fn assert_unregistered<T>(what: &str, socket: T, wait: impl AsyncFnOnce(&T
     let echo = task::spawn(async move { echo(&other).await });
     common::assert_no_stale_events(what, async || {
         event();
-        // If the duplicate were in epoll, its event would precede that of a later one.
+        // If the duplicate were still in epoll, its event would be received before the event of the
+        // later data.
         ping(&one, b"after").await.unwrap();
     })
     .await;
@@ -325,7 +326,8 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
                     socket.force_close().await.unwrap();
                 }
                 drop(socket);
-                // SAFETY: a command with a number; it takes the least that is free.
+                // SAFETY: the argument is a number. The call returns the lowest free descriptor
+                // from this number on.
                 let again = unsafe { libc::fcntl(duplicate.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
                 assert_eq!(again, number);
                 // SAFETY: just created, without another owner.
@@ -471,7 +473,7 @@ fn blocking_mode_set_by_another_user_blocks_no_send() {
             poll_once(&mut Box::pin(io::copy(&mut source, &mut sink))).await
         };
     }
-    // A call that transfers a part.
+    // Each of these calls transfers only a part of its data.
     assert_each_waits! { park_on(pair()),
         "write_all": |it| poll_once(&mut it.write_all(&vec![1; MUCH])).await;
     }

@@ -44,7 +44,7 @@ fn deaf() -> (socket2::Socket, SocketAddr) {
 
 // ---- long turns ----
 
-/// Blocks the thread for two checks of sysmon before each poll. Returns the number of polls.
+/// Polls `operation` until it completes. Before each poll, blocks the thread for two checks of sysmon. Returns the number of polls.
 async fn turns(operation: impl Future<Output = ()>) -> usize {
     let mut operation = pin!(operation);
     let mut polls = 0;
@@ -488,11 +488,11 @@ async fn saturating(turns: Arc<AtomicUsize>, step: impl Fn(usize)) {
 
 fn one_worker() {
     rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
-    // The time of turns is limited from 100 ms after the start on.
+    // The duration of turns is limited only from 100 ms after the start.
     std::thread::sleep(Duration::from_millis(150));
 }
 
-/// An event that arrives in a turn of a saturating task waits for the end of that turn, and for no other turn of it.
+/// A waiter whose event arrives in a turn of a saturating task runs after that turn, before the saturating task's next turn.
 #[test]
 fn event_goes_before_a_task_that_used_up_its_turn() {
     const ROUNDS: usize = 200;
@@ -523,8 +523,8 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
     });
 }
 
-/// Beside tasks whose events never end, a saturating task gets its turns: each of the others runs at
-/// most about twice between two of them.
+/// A saturating task gets its turns beside tasks whose events never end: each of these tasks runs at most about twice between two turns of
+/// the saturating task.
 #[test]
 fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
     const OTHERS: usize = 64;
@@ -541,7 +541,7 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
                 while reader.read(&mut [0; 8]).await.unwrap() > 0 {
                     others.fetch_add(1, Ordering::SeqCst);
                     std::io::Write::write_all(&mut &writer, b"x").unwrap();
-                    // The event that this causes is taken by the next poll.
+                    // The next poll receives the event that this write causes.
                     task::yield_now().await;
                 }
             }));
@@ -553,7 +553,7 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
             if before != turn {
                 let now = others.load(Ordering::SeqCst);
                 let reads = now - last.1.swap(now, Ordering::SeqCst);
-                // Turns before its first one do not count.
+                // Turns before the saturating task's first turn do not count.
                 longest.fetch_max(if before == 0 { 0 } else { reads }, Ordering::SeqCst);
             }
         }));

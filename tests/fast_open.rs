@@ -57,7 +57,7 @@ async fn dial(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A listener with a full queue, so that connections stay in SYN-SENT until it is emptied.
+/// A listener with a full queue, so that connections stay in SYN-SENT until the queue is emptied.
 struct Busy {
     listener: std::net::TcpListener,
     addr: SocketAddr,
@@ -75,7 +75,7 @@ impl Busy {
         Busy { queued: std::iter::from_fn(connect).collect(), listener, addr }
     }
 
-    /// Accepts the connections that fill the queue, then the later ones.
+    /// Accepts the connections that fill the queue, so that later connections can complete.
     fn serve(self) -> TcpListener {
         for _ in &self.queued {
             self.listener.accept().unwrap();
@@ -86,7 +86,7 @@ impl Busy {
 
 type Wait = for<'a> fn(&'a TcpStream) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
-/// Every operation that can be the first to wait, with a server that speaks first.
+/// Every operation that can be the first to wait on a connection to a server that sends first.
 const WAITS: &[(&str, Wait)] = &[
     ("read", |stream| Box::pin(async { stream.read(&mut [0; 1]).await.map(drop) })),
     ("peek", |stream| Box::pin(async { stream.peek(&mut [0; 1]).await.map(drop) })),
@@ -125,7 +125,7 @@ const WAITS: &[(&str, Wait)] = &[
     ("copy from it", |stream| Box::pin(async { io::copy(&mut &*stream, &mut io::sink()).await.map(drop) })),
     ("copy to it", |stream| {
         Box::pin(async {
-            // The source is silent: the end of the stream's peer ends the wait.
+            // The source has no data: the end of stream from the stream's peer ends the wait.
             let (_silent, source) = netpoll::os::unix::net::UnixStream::pair()?;
             let copied = async { io::copy(&mut &source, &mut &*stream).await.map(drop) };
             futures_lite::future::or(copied, async { stream.readable().await }).await
@@ -197,7 +197,7 @@ async fn first_wait_of(dialer: Dialer, name: &str, wait: Wait) {
     };
     let server = async {
         let (peer, _) = listener.accept().await.unwrap();
-        // Sends the greeting, which may be too late for a side that was shut down.
+        // Sends the greeting. This may fail if the client has already shut down its side.
         let _ = peer.write_all(b"220 ready\r\n").await;
         let _ = peer.close_write();
         peer
@@ -233,8 +233,8 @@ fn first_wait_begins_deferred_connect_on_workers() {
     });
 }
 
-/// Runs the first waits with other options of the dialer: a multipath socket if available, a local
-/// address, no defaults.
+/// Runs the first waits with other options of the dialer: a multipath TCP socket if available, a
+/// local address, and no default options.
 #[test]
 fn first_wait_begins_deferred_connect_with_other_options() {
     for &(name, wait) in WAITS {
@@ -406,7 +406,8 @@ fn fin_without_data_reaches_server() {
     });
 }
 
-/// Without a wait there is no connection. With a wait and without data there is nothing to deliver.
+/// If no operation has waited, there is no connection. If an operation has waited but no data was
+/// written, there is nothing to deliver.
 #[test]
 fn close_without_data_is_immediate() {
     run(async {
@@ -447,7 +448,7 @@ fn dropped_connect_in_progress_is_closed_at_once() {
                 drop(stream);
                 assert_eq!(common::fd_count(), before);
             }
-            // The same for a deferred connect that a wait started.
+            // A deferred connect that a wait has started is also closed at once.
             let stream = dial(busy.addr).await;
             assert!(poll_once(&mut stream.readable()).await.is_pending());
             drop(stream);
@@ -530,7 +531,8 @@ fn first_write_goes_with_syn() {
     });
 }
 
-/// Tasks that close connections later end, with an established, a refused and an unused connection.
+/// The tasks that close connections in the background end, for an established, a refused and an
+/// unused connection.
 #[test]
 fn deferred_closes_leak_no_descriptor() {
     common::child("deferred_closes_leak_no_descriptor", || {
@@ -582,7 +584,8 @@ fn gathered_data_begins_deferred_connect() {
     });
 }
 
-/// The close of a connection in progress waits for it in a task, if there is a runtime.
+/// The close of a connection in progress waits for the handshake in a task, if a runtime is
+/// running.
 #[test]
 fn drop_of_connection_in_progress_after_shutdown_starts_no_runtime() {
     common::child("drop_of_connection_in_progress_after_shutdown_starts_no_runtime", || {

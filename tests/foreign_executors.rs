@@ -68,7 +68,7 @@ fn poller_runs_without_netpoll_tasks() {
     });
 }
 
-/// Actions for each of a waker's functions.
+/// A waker that uses its socket in each of the waker's functions.
 struct Reenter {
     stream: TcpStream,
     calls: AtomicUsize,
@@ -111,7 +111,7 @@ mod raw {
     static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
 
     pub(super) fn waker(data: Arc<Reenter>) -> Waker {
-        // SAFETY: the functions below keep the contract: `data` is a counted reference, which each consumes or copies.
+        // SAFETY: the functions below keep the contract: `data` is a counted reference, which each function consumes or copies.
         unsafe { Waker::from_raw(raw(data)) }
     }
 
@@ -167,7 +167,7 @@ fn wakers_may_use_the_waking_socket() {
             assert!(common::poll_with(&mut peek, &waker).is_pending());
             assert!(common::poll_with(&mut end, &waker).is_pending());
             assert!(futures::io::AsyncRead::poll_read(Pin::new(&mut &server), &mut cx, &mut [0; 8]).is_pending());
-            // Another waker replaces the first.
+            // This poll replaces the first waker by another.
             assert!(common::poll_now(&mut peek).is_pending());
             reenter.woken.store(false, Ordering::SeqCst);
         }
@@ -183,7 +183,7 @@ fn wakers_may_use_the_waking_socket() {
     }
 }
 
-/// Invariant 12. A waker that drops a handle of the socket, or the future that waits next.
+/// Invariant 12. A waker may drop a handle of the socket, or the future that waits next.
 #[test]
 fn wakers_may_drop_other_waiters() {
     struct DropIt(Mutex<Option<Box<dyn std::any::Any + Send>>>, AtomicBool);

@@ -16,8 +16,7 @@ use netpoll::net::TcpListener;
 use netpoll::os::unix::net::UnixListener;
 use netpoll::{rt, task};
 
-/// Runs `body` in a forked process and asserts that it returns 0. Another value shows which step
-/// failed.
+/// Runs `body` in a forked process and asserts that it returns 0. Any other value is the number of the step that failed.
 fn forked(body: impl FnOnce() -> i32) {
     // SAFETY: this process has threads, but the child uses nothing that they may have left locked: glibc's allocator survives a
     // fork, and it ends with `_exit`.
@@ -241,7 +240,7 @@ fn drops_in_forked_child_do_not_affect_parent() {
     });
 }
 
-/// Stores the process in which it is dropped.
+/// Stores the id of the process in which it is dropped.
 struct Dropped(&'static AtomicU32);
 
 impl Drop for Dropped {
@@ -250,7 +249,7 @@ impl Drop for Dropped {
     }
 }
 
-/// A close in the child wakes the copy of a task that waits. The task lives on in the parent.
+/// A close in the child wakes the child's copy of a task that waits. The task continues in the parent.
 #[test]
 fn destructors_of_the_parents_tasks_do_not_run_in_a_child() {
     static DROPPED: AtomicU32 = AtomicU32::new(0);

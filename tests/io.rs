@@ -1,5 +1,5 @@
-//! `netpoll::io` over scripted readers and writers: results, contents of buffers after an error or
-//! a dropped future, and the view of the other side.
+//! `netpoll::io` with scripted readers and writers: results, the contents of buffers after an error or a dropped future, and the calls that
+//! the reader or writer receives.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -29,7 +29,7 @@ enum Step {
 }
 use Step::{Data, Fail, Wait};
 
-/// A reader that executes its steps and then reports the end. Panics if it is polled after that.
+/// A reader that executes its steps and then reports the end of the stream. Panics if it is polled again.
 #[derive(Debug)]
 struct Reader {
     steps: VecDeque<Step>,
@@ -67,8 +67,8 @@ impl io::Read for Reader {
     }
 }
 
-/// A writer that executes its steps and then accepts everything. Counts flushes and closes, of
-/// which the first returns Pending once.
+/// A writer that executes its steps and then accepts all bytes. Counts flushes and closes. The first flush and the first close return
+/// Pending once.
 #[derive(Debug, Default)]
 struct Writer {
     steps: VecDeque<Step>,
@@ -232,11 +232,11 @@ fn invalid_utf8_is_an_error_and_is_kept() {
         assert_eq!(bytes_of(&error), b"a\xf0\x9fb");
         assert_eq!(text, "kept");
 
-        // A character split over two reads is whole in the end.
+        // A character that is split over two reads is joined.
         let count = Reader::new([Data(b"\xf0\x9f"), Wait, Data(b"\xa6\x80")]).read_to_string(&mut text).await.unwrap();
         assert_eq!((count, text.as_str()), (4, "kept\u{1f980}"));
 
-        // After an error of the reader, the text before it is kept, up to the last whole character.
+        // After an error of the reader, the text read before the error is kept, up to the last complete character.
         let mut reader = Reader::new([Data(b"a\xf0"), Fail(ErrorKind::TimedOut)]);
         text.clear();
         assert_eq!(kind(reader.read_to_string(&mut text).await), ErrorKind::TimedOut);
@@ -418,8 +418,8 @@ fn is_too_long(error: &Error, max: usize) -> bool {
     error.kind() == ErrorKind::InvalidData && inner.is_some_and(|inner| inner.max() == max)
 }
 
-/// Up to the bound, the delimiter included, results do not differ. The next byte is an error, and
-/// the bytes before it are consumed.
+/// Up to the bound, which includes the delimiter, the results are those of an unbounded read. A further byte is an error, and the bytes
+/// before it are consumed.
 #[test]
 fn bounded_read_stops_at_bound() {
     block_on(async {
@@ -478,8 +478,7 @@ fn bounded_read_stops_at_bound() {
     });
 }
 
-/// An endless line uses no more memory than the bound. A piece that ends with the reader is not too
-/// long.
+/// An endless line uses no more memory than the bound. A piece that the end of the stream terminates is not too long.
 #[test]
 fn endless_line_fails_at_bound() {
     block_on(async {
@@ -489,7 +488,7 @@ fn endless_line_fails_at_bound() {
         let mut lines = buffered([Data(b"12345678"), Wait]).lines_bounded(8);
         assert_eq!(lines.next().await.unwrap().unwrap(), "12345678");
         assert!(lines.next().await.is_none());
-        // An error of the reader in between does not restart the count.
+        // An error of the reader in the middle of a line does not restart the count.
         let mut lines = buffered([Data(b"1234"), Fail(ErrorKind::TimedOut), Data(b"56789")]).lines_bounded(8);
         assert_eq!(kind(lines.next().await.unwrap()), ErrorKind::TimedOut);
         assert!(is_too_long(&lines.next().await.unwrap().unwrap_err(), 8));

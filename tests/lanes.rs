@@ -1,7 +1,7 @@
-//! The control lane: its tasks precede others within their share, and neither lane starves.
+//! The control lane: control tasks run before other tasks within the lane's share, and neither lane starves.
 //!
-//! Limits are numbers of turns. Turns of a given length spin for at least that time. On a busy machine they are longer, so the limits allow
-//! fewer of them.
+//! The tests limit the number of turns. A turn of a given length spins for at least that time. On a busy machine turns are longer, so fewer
+//! of them fit in a given time.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn spin(micros: u64) {
     while begun.elapsed() < Duration::from_micros(micros) {}
 }
 
-/// Runs turns of `micros` each without end, and counts them.
+/// Runs turns of `micros` microseconds each without end, and counts them.
 async fn hog(turns: Arc<AtomicUsize>, micros: u64) {
     loop {
         spin(micros);
@@ -50,7 +50,7 @@ fn count(turns: &AtomicUsize) -> usize {
     turns.load(Ordering::SeqCst)
 }
 
-/// A task of the lane that is woken by an event runs after the turn in progress, however many others are runnable.
+/// A control task that an event wakes runs after the turn in progress, however many other tasks are runnable.
 #[test]
 fn control_task_waits_for_no_queue() {
     child("control_task_waits_for_no_queue", || {
@@ -75,7 +75,7 @@ fn control_task_waits_for_no_queue() {
                 let (turns, sent_in, writer) = (turns.clone(), sent_in.clone(), writer.clone());
                 drop(task::spawn(async move {
                     loop {
-                        // Such a turn counts as long (`LONG_NANOS`), however few there are.
+                        // A turn of this length counts as long (`LONG_NANOS`), even if there are few such turns.
                         spin(60);
                         let turn = turns.fetch_add(1, Ordering::SeqCst) + 1;
                         // Sends in the middle of a round, in the first one and in later ones.
@@ -88,14 +88,14 @@ fn control_task_waits_for_no_queue() {
                 }));
             }
             park_on(control);
-            // The clock is read every fourth turn. If the machine delays a control turn, the lane has one of 20.
+            // The clock is read every fourth turn. If the machine delays a control turn, the lane gets only one of 20 turns.
             assert!(count(&waits) <= 25, "{} turns of {others} other tasks", count(&waits));
             rt::shutdown(Duration::from_secs(20)).unwrap();
         }
     });
 }
 
-/// Beyond its share the lane takes turns with the others: no ordinary task starves.
+/// Beyond its share, the lane takes turns with ordinary tasks, so no ordinary task starves.
 #[test]
 fn endless_control_tasks_do_not_starve_others() {
     child("endless_control_tasks_do_not_starve_others", || {
@@ -143,7 +143,7 @@ fn control_task_without_credit_has_its_turns_among_others() {
                 async move {
                     let mut before = count(&normal);
                     loop {
-                        // 3 ms: the share of 60 ms.
+                        // A turn of 3 ms uses up the lane's share of 60 ms.
                         spin(3000);
                         task::yield_now().await;
                         let now = count(&normal);
@@ -215,8 +215,8 @@ fn connections_of_a_control_listener_are_control_tasks() {
     });
 }
 
-/// The lock of a socket is FIFO: a control task that waits for it behind an ordinary one gets it when that one, which always has its
-/// turns, is done. The hogs of neither lane prevent it.
+/// The lock of a socket is FIFO. A control task that waits for the lock behind an ordinary task gets it when the ordinary task, which
+/// always gets its turns, is done. Hogs in either lane do not prevent this.
 #[test]
 fn lock_held_by_an_ordinary_task_delays_a_control_task_by_a_bounded_time() {
     child("lock_held_by_an_ordinary_task_delays_a_control_task_by_a_bounded_time", || {
@@ -346,7 +346,7 @@ fn tasks_of_other_threads_run_beside_an_endless_control_task() {
     });
 }
 
-/// Without credit the lane has one of 20 turns.
+/// Without credit, the lane gets one of 20 turns.
 #[test]
 fn lane_without_credit_has_one_of_twenty_turns() {
     child("lane_without_credit_has_one_of_twenty_turns", || {

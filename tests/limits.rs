@@ -20,7 +20,7 @@ use netpoll::prelude::*;
 use netpoll::{rt, task};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Returns a listener with connections in its queue, made while descriptors were free.
+/// Returns a listener with `count` connections in its queue, and their clients.
 async fn with_clients(count: usize) -> (TcpListener, Vec<TcpStream>) {
     let listener = listener().await;
     let addr = listener.local_addr().unwrap();
@@ -44,7 +44,7 @@ fn accept_returns_emfile_and_keeps_the_connection() {
                 assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
             }
             drop(held);
-            // Connections that were in the queue all the time cause no edge.
+            // Connections that have stayed in the queue cause no edge.
             let (_, peer) = listener.accept().await.unwrap();
             assert_eq!(peer, clients[0].local_addr().unwrap());
         });
@@ -70,7 +70,7 @@ fn accept_that_waited_returns_emfile() {
     });
 }
 
-/// A waker that counts.
+/// A waker that counts its wake-ups.
 struct Count(Arc<AtomicUsize>);
 
 impl Wake for Count {
@@ -100,8 +100,7 @@ fn incoming_waits_for_descriptors_without_spinning() {
             let first = incoming.next().await.unwrap().unwrap();
             assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
             let mut kept = Vec::new();
-            // Full again. By now the pauses are long; closing a socket of this crate ends one at
-            // once, every time.
+            // No descriptor is free again, and by now the pauses are long. Closing a socket of this crate ends a pause at once, every time.
             for n in 1..3 {
                 // Waits until the pauses are long.
                 let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
@@ -174,7 +173,8 @@ fn operations_without_descriptors_report_emfile() {
     });
 }
 
-/// The poller itself needs three descriptors. Without them a waiting operation fails, and the next attempt succeeds.
+/// The poller itself needs descriptors. If they are missing, an operation that has to wait fails; once they are free, the next attempt
+/// succeeds.
 #[test]
 fn missing_poller_descriptors_are_reported() {
     child("missing_poller_descriptors_are_reported", || {
@@ -202,8 +202,7 @@ fn missing_poller_descriptors_are_reported() {
     });
 }
 
-/// If no thread can be started, tasks and blocking calls still end; when one can be started again,
-/// it runs them.
+/// If no thread can be started, tasks and blocking calls still end; when threads can be started again, they run the tasks and calls.
 #[test]
 fn missing_thread_memory_is_reported() {
     child("missing_thread_memory_is_reported", || {
@@ -237,8 +236,7 @@ fn missing_thread_memory_is_reported() {
     });
 }
 
-/// Invariant 13. A queue of each kind accepts 2^20 operations; the next is an error, and all before
-/// it are served.
+/// Invariant 13. A queue of each kind accepts 2^20 operations. The next operation is an error, and all operations before it are served.
 #[test]
 fn queued_operations_are_bounded() {
     const MOST: usize = 1 << 20;
@@ -273,7 +271,7 @@ fn queued_operations_are_bounded() {
     park_on(async {
         let bounds = MOST - 1..=MOST + MOST / 100;
         let (client, server) = pair().await;
-        // Writers behind one that holds the lock.
+        // Writers that wait behind an operation that holds the write lock.
         fill(&client).await;
         let mut first = client.write_all(b"first");
         assert!(poll_once(&mut first).await.is_pending());
@@ -332,7 +330,7 @@ fn durations_at_the_ends_of_their_range() {
             assert_eq!(read.await.unwrap(), 1);
         }
         assert_eq!(client.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
-        // Sleeps.
+        // Sleeps accept the same extreme times.
         let mut never = Box::pin(task::sleep(Duration::MAX));
         assert!(poll_once(&mut never).await.is_pending());
         task::sleep(Duration::ZERO).await;
@@ -356,7 +354,7 @@ fn peer_reset_fails_all_waiters() {
         client.set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         let results: Vec<_> = futures::future::join_all(waiting).await;
-        // One operation takes the error, which the kernel reports once; the others see the end.
+        // The kernel reports the error once, so one operation returns it. The others see the end of the stream.
         let resets = results.iter().filter(|result| result.is_err()).count();
         assert_eq!(resets, 1, "{results:?}");
         let error = results.into_iter().find_map(Result::err).unwrap();

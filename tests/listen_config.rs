@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 const ANY: &str = "127.0.0.1:0";
 
-/// Returns an option that is a number.
+/// Returns the value of an integer option.
 fn int(fd: impl AsFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
     let (mut value, mut length) = (0, size_of::<libc::c_int>() as libc::socklen_t);
     let raw = fd.as_fd().as_raw_fd();
@@ -129,7 +129,7 @@ fn listener_group_shares_one_port() {
                 }
             }
         }
-        // Each listener gets one with a probability of 1 - (3/4)^128.
+        // Each listener gets at least one connection with a probability of 1 - (3/4)^128.
         assert!(got.iter().all(|&got| got > 0), "{got:?}");
         let error = ListenConfig::new().listen_many(ANY, 0).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -150,7 +150,7 @@ fn ipv6_only_leaves_ipv4_to_others() {
         assert!(six.only_v6().unwrap());
         let port = six.local_addr().unwrap().port();
         let four = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
-        // Skipped if another process has the port.
+        // Skips this part if another process uses the port.
         if let Ok(four) = four {
             let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
             let (_, peer) = four.accept().await.unwrap();
@@ -266,7 +266,7 @@ fn multipath_listener_serves_tcp_and_mptcp_clients() {
         assert!(client.is_multipath().unwrap() && server.is_multipath().unwrap());
         server.force_close().await.unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
-        // Off by default.
+        // Multipath TCP is off by default.
         let listener = TcpListener::bind(ANY).await.unwrap();
         assert_eq!(SockRef::from(&listener).protocol().unwrap(), Some(Protocol::TCP));
     });
@@ -276,7 +276,7 @@ fn multipath_listener_serves_tcp_and_mptcp_clients() {
 fn multipath_falls_back_to_tcp() {
     let name = "multipath_falls_back_to_tcp";
     child(name, || {
-        // A network namespace of this thread, without such a device.
+        // Moves this thread to a new network namespace.
         // SAFETY: no memory is passed; only this thread's view of the network changes, in a separate process.
         let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
         if !alone || std::fs::write("/proc/sys/net/mptcp/enabled", "0").is_err() {
@@ -353,8 +353,8 @@ fn invalid_addresses_fail_listen() {
             assert_eq!(error.to_string(), "listen tcp: missing address");
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
-        // No host has an address of 192.0.2.0/24 (RFC 5737). The error is that of the last address.
-        // A bindable address before it is used.
+        // No host has an address of 192.0.2.0/24 (RFC 5737). If all addresses fail, the error is that of the last address. If an earlier
+        // address can be bound, it is used.
         let unassigned: SocketAddr = ([192, 0, 2, 1], 0).into();
         let error = TcpListener::bind(unassigned).await.unwrap_err();
         let op = op_error(&error);

@@ -75,7 +75,7 @@ fn setter_changes_only_its_option() {
         for (name, set, wanted) in SETTERS {
             let before = snapshot(&stream);
             match set(&stream) {
-                // Some hosts allow only the administrator to bind to a device.
+                // Some hosts allow only a privileged process to bind to a device.
                 Err(error) if *name == "device" && error.kind() == ErrorKind::PermissionDenied => continue,
                 result => result.unwrap_or_else(|error| panic!("{name}: {error}")),
             }
@@ -197,7 +197,7 @@ fn listeners_pass_options_to_streams() {
         assert_eq!(server.tos().unwrap() & 0xfc, 0x48);
         assert_eq!(server.congestion_control().unwrap(), "reno");
         assert_eq!(server.notsent_lowat().unwrap(), 9_000);
-        // Timestamps take 12 bytes of each segment.
+        // TCP timestamps take 12 bytes of each segment.
         let mss = server.mss().unwrap();
         assert!((900..=1000).contains(&mss) && client.info().unwrap().send_mss <= 1000, "{mss}");
         assert_ne!(client.keepalive().unwrap(), Some(keepalive), "the dialer's options are unchanged");
@@ -226,7 +226,7 @@ fn unset_keepalive_fields_are_unchanged() {
             stream.set_keepalive(Some(before)).unwrap();
             stream.set_keepalive(Some(keepalive)).unwrap();
             assert_eq!(stream.keepalive().unwrap(), Some(wanted));
-            // Off and on again: the times are kept.
+            // Switches the option off and on again: the times are kept.
             stream.set_keepalive(None).unwrap();
             assert_eq!(stream.keepalive().unwrap(), None);
             stream.set_keepalive(KeepAlive::unchanged()).unwrap();
@@ -352,7 +352,7 @@ fn wrong_descriptor_kind_rejects_options() {
             assert!(stream.info().is_err() && stream.peer_addr().is_err() && stream.mss().is_err());
             assert!(stream.is_multipath().is_err() || !is_file);
         }
-        // Converts it from a raw descriptor to a listener.
+        // Converts the raw descriptor of a file to a listener.
         // SAFETY: the number was just released by its owner.
         let listener = unsafe { TcpListener::from_raw_fd(file().into_raw_fd()) };
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));

@@ -41,7 +41,7 @@ enum By {
 
 const BOTH: [By; 2] = [By::Noop, By::Own];
 
-/// Polls once.
+/// Polls `future` once, and returns its output if it completes.
 async fn once<F: Future + Unpin>(by: By, mut future: F) -> Option<F::Output> {
     once_with(by, |cx| Pin::new(&mut future).poll(cx)).await
 }
@@ -84,8 +84,8 @@ async fn read_short(stream: &TcpStream, mut peer: impl io::Write + Send + 'stati
     }
 }
 
-/// The peer closes after `answers` answers. After many reads that waited, the crate expects the next read to wait as well; it must still make
-/// its call.
+/// The peer closes after `answers` answers. After many reads that waited, the crate expects the next read to wait as well, but the read
+/// must still make its system call.
 async fn end_of_stream_is_seen(answers: usize) {
     for by in BOTH {
         for round in 0..(ROUNDS / answers).max(5) {
@@ -305,7 +305,7 @@ async fn packets_and_ends_are_seen() {
             let _client = UnixSeqpacket::connect_addr(&packets.local_addr().unwrap()).await.unwrap();
             assert!(once(by, packets.accept()).await.is_some(), "{by:?}, round {round}");
 
-            // A reset.
+            // A reset is reported by the first poll.
             let (stream, peer) = connection().await;
             read_short(&stream, peer.try_clone().unwrap()).await;
             socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
@@ -318,7 +318,7 @@ async fn packets_and_ends_are_seen() {
             };
             assert!(seen.is_some(), "{by:?}, round {round}");
 
-            // The answer of a port without a listener.
+            // The refusal from a port without a listener is reported by the first poll.
             let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let deaf = {
                 let _no_forks = common::no_forks();
@@ -331,7 +331,7 @@ async fn packets_and_ends_are_seen() {
             let refused = once(by, socket.recv(&mut buf)).await.unwrap_or_else(|| panic!("{by:?}, round {round}"));
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 
-            // A dial: the handshake ends in the poll that begins it, or before the next.
+            // A dial: the handshake ends during the poll that begins it, or before the next poll.
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut dial = Box::pin(TcpStream::connect(tcp.local_addr().unwrap()));
             let mut dialled = once(by, &mut dial).await;
@@ -401,8 +401,8 @@ fn one_poll_sees_kernel_state_under_other_executors() {
     futures::executor::block_on(everything_is_seen());
 }
 
-/// Another executor may poll for any time without a turn of this runtime. Each round has an operation that waits, and two that follow its
-/// wake-up. None of these is refused for fairness.
+/// Another executor may poll for any length of time without a turn of this runtime. Each round has an operation that waits, and two
+/// operations after its wake-up. None of these operations is refused for fairness.
 #[test]
 fn operation_after_a_wait_is_never_refused_under_other_executors() {
     let _watchdog = Watchdog::new();
@@ -417,7 +417,7 @@ fn operation_after_a_wait_is_never_refused_under_other_executors() {
     let (receiver, mut sender) = io::pipe().unwrap();
     let pipe = AsyncFd::new(receiver).unwrap();
 
-    // A count that is as large as the buffer leaves the direction marked as ready.
+    // A read that fills its buffer leaves the direction marked as ready.
     after_waits("TCP", async || tcp.read(&mut [0; 4]).await, || tcp_peer.write_all(&[1; 8]).unwrap());
     after_waits("Unix", async || unix.read(&mut [0; 4]).await, || unix_peer.write_all(&[1; 8]).unwrap());
     let call = |fd: &io::PipeReader| rustix::io::read(fd, &mut [0; 4]).map_err(io::Error::from);
@@ -429,7 +429,7 @@ fn operation_after_a_wait_is_never_refused_under_other_executors() {
     after_waits("accept", async || listener.accept().await, dial);
 }
 
-/// Runs the rounds. `ready` makes two operations possible.
+/// Runs the rounds for one kind of operation. `ready` makes two operations possible.
 fn after_waits<T, F: AsyncFnMut() -> io::Result<T>>(kind: &str, mut operation: F, mut ready: impl FnMut()) {
     let woken = Arc::new(Count::default());
     let waker = Waker::from(woken.clone());
@@ -490,7 +490,7 @@ fn polls_of_many_idle_sockets_do_not_yield() {
     });
 }
 
-/// A task whose reads always succeed, without any event received, still yields to other tasks.
+/// A task whose reads always succeed, although the runtime has received no event, still yields to other tasks.
 #[test]
 fn successful_reads_use_up_the_budget() {
     async fn yields_in_200_reads() -> usize {
@@ -526,7 +526,8 @@ fn successful_reads_use_up_the_budget() {
     });
 }
 
-/// A send in a turn whose budget is used up. The kernel takes messages into a buffer that poll(2) and epoll call full, so no edge follows.
+/// A send in a turn whose budget is used up. The kernel accepts messages although poll(2) and epoll report the buffer as full, so no edge
+/// follows.
 async fn room_is_used_after(operations: usize) {
     let (ready, mut peer) = connection().await;
     peer.write_all(b"x").unwrap();

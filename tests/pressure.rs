@@ -59,15 +59,15 @@ fn cpu_time_of(child: &Child) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Returns the number of open descriptors of a process below its limit. (Inherited ones may have
-/// higher numbers.)
+/// Returns the number of open descriptors of a process whose numbers are below its limit.
+/// (Inherited descriptors may have higher numbers.)
 fn descriptors_of(child: &Child) -> usize {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
     let numbers = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
     numbers.filter(|&number| number < NOFILE).count()
 }
 
-/// Returns those of `clients` that have been answered.
+/// Returns the number of `clients` that have been answered.
 fn answered(clients: &mut [(StdStream, bool)]) -> usize {
     for (stream, is_answered) in clients.iter_mut().filter(|(_, is_answered)| !is_answered) {
         let mut byte = [0];
@@ -122,7 +122,8 @@ fn server_with_32_descriptors_serves_200_clients() {
     assert!(full < NOFILE as usize, "{full}");
     assert!(share <= 1.0, "{used:?} of CPU time in {:?}", begin.elapsed());
 
-    // The crate does not learn of descriptors closed by other code. By now it pauses for 1 s.
+    // The crate does not learn of descriptors that other code closes. By now it pauses for 1 s
+    // between attempts.
     commands.write_all(b"free\n").unwrap();
     let begin = Instant::now();
     common::eventually("further clients to be answered", || answered(&mut clients) > full);
@@ -149,7 +150,7 @@ fn server_with_32_descriptors_serves_200_clients() {
         served += answered(&mut clients);
     }
     assert_eq!(served, CLIENTS);
-    // The first time after the pause, then immediately.
+    // The first client is served after the pause, the others immediately.
     if common::is_timed() {
         assert!(unseen <= Duration::from_millis(1500), "{unseen:?}");
         assert!(longest <= Duration::from_secs(1), "{longest:?}");
@@ -186,7 +187,7 @@ fn socket_opened_with_last_descriptors_can_wait() {
             held.truncate(held.len() - 2);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             assert!(std::fs::File::open("/dev/null").is_err(), "no descriptor is left");
-            // Room for a client and its connection.
+            // Frees two descriptors: one for a client and one for its connection.
             held.truncate(held.len() - 2);
             let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
@@ -265,7 +266,7 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
                 // SAFETY: the buffer is valid for writes of `size` bytes.
                 let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, value, &raw mut size) };
                 assert_eq!(result, 0);
-                // SAFETY: zeroes are a value, and the call filled it in.
+                // SAFETY: all zeroes are a valid value, and the call filled it in.
                 let info = unsafe { info.assume_init() };
                 assert_eq!(info.tcpi_sacked.to_string(), somaxconn.trim());
             }
@@ -273,7 +274,7 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
     });
 }
 
-/// The count of descriptors is right after heavy use at the limit.
+/// No descriptor leaks during heavy use at the limit.
 #[test]
 fn nothing_leaks_at_descriptor_limit() {
     common::child("nothing_leaks_at_descriptor_limit", || {

@@ -33,7 +33,7 @@ fn lookup_returns_system_answers() {
     });
 }
 
-/// The order is that of getaddrinfo(3), as std returns it. RFC 6724 and gai.conf determine it.
+/// Addresses are in the order of getaddrinfo(3), which std also returns. RFC 6724 and gai.conf(5) determine the order.
 #[test]
 fn lookup_keeps_system_order() {
     run(async {
@@ -200,7 +200,7 @@ fn identical_lookups_share_one_query() {
             let mut port = Box::pin(lookup_port("tcp", "no-such-service"));
             assert!(poll_once(&mut port).await.is_pending());
             assert_eq!(rt::metrics().tasks_spawned - before, 2, "one for the host, one for the port");
-            // Some look-ups are dropped; the others get their answer.
+            // Drops some look-ups; the others get their answer.
             lookups.truncate(60);
             free.send(()).unwrap();
             assert_eq!(blocker.await.unwrap().count(), 0);
@@ -246,7 +246,7 @@ fn lookups_and_blocking_calls_use_separate_threads() {
             for call in calls {
                 assert!(!call.await);
             }
-            // Vice versa: look-ups do not delay other blocking calls.
+            // Look-ups do not delay other blocking calls either.
             let (_free, blockers): (Vec<_>, Vec<_>) = (0..8).map(|_| busy_look_up()).unzip();
             assert_eq!(task::spawn_blocking(|| 7).await, 7);
             drop(blockers);
@@ -289,7 +289,7 @@ fn dropped_lookup_is_cancelled() {
             let mut lookup: Pin<Box<dyn Future<Output = _>>> = Box::pin(lookup_host("netpoll-test.invalid"));
             let _ = poll_once(&mut lookup).await;
         }
-        // The dropped look-ups delay no other.
+        // The dropped look-ups do not delay a later one.
         lookup_host("localhost").await.unwrap();
     });
 }

@@ -1,10 +1,10 @@
 //! Descriptor numbers and slots are reused while events for their previous owners are in flight: no
 //! event reaches the next owner.
 //!
-//! Every batch that the poller fetches begins with events of closed connections, the last one of
-//! this slot among them, with all flags set: readable, writable, urgent, hung up, failed
-//! (`faults::Stale`). Real events are added: connections are closed with a hang-up in flight, while
-//! another thread polls.
+//! Every batch that the poller fetches begins with events of closed connections, among them the
+//! last connection in this slot, with all flags set: readable, writable, urgent, hung up, failed
+//! (`faults::Stale`). There are real events as well: connections are closed with a hang-up in
+//! flight, while another thread polls.
 //!
 //! `NETPOLL_REUSES` sets the number of reuses; `ci/faults.sh` sets it.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
@@ -27,8 +27,8 @@ use netpoll::{rt, task};
 
 static REOPENED: AtomicU64 = AtomicU64::new(0);
 
-/// Returns the descriptor's number without exposing the descriptor: an exposed one is explicitly
-/// removed from epoll.
+/// Returns the descriptor's number without exposing the descriptor. The close would explicitly
+/// remove an exposed descriptor from epoll.
 fn number(stream: &UnixStream) -> u32 {
     let text = format!("{stream:?}");
     let digits = text.rsplit("fd: ").next().unwrap().trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -106,12 +106,12 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
         assert!(harmless >= events, "{events} stale events were sent, {harmless} recognised");
         assert!(REOPENED.load(Ordering::SeqCst) > rounds / 256, "numbers are reused");
     };
-    // Long runs have no bound; `child` would set one.
+    // Long runs have no time limit; `child` would set a limit.
     if std::env::var_os("NETPOLL_REUSES").is_some() { body() } else { child(NAME, body) }
 }
 
-/// A waker that closes a socket when it is dropped: the operation has replaced the waker by then,
-/// and has not armed its timeout.
+/// A waker that closes a socket when it is dropped. The operation drops the waker after it has
+/// stored a new one, and before it arms its timeout.
 struct CloseOnDrop(Mutex<Option<UnixStream>>);
 
 impl Wake for CloseOnDrop {

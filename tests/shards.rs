@@ -1,5 +1,5 @@
-//! The poller with several shards: descriptors stay in their shard, every shard is polled whichever
-//! threads sleep, and the number of shards may change with a restart.
+//! The poller with several shards: a descriptor stays in its shard, every shard is polled
+//! regardless of which threads sleep, and the number of shards may change with a restart.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -69,7 +69,7 @@ fn descriptors_are_spread_over_all_shards_and_stay() {
         let clients = echo_clients(64);
         let before = registered();
         assert_eq!(before.len(), 4);
-        // An echo server per connection, and the client if it had to wait.
+        // Each shard has the sockets of its echo servers, and those of clients that had to wait.
         assert!(before.iter().all(|fds| fds.len() >= 8), "{before:?}");
         for _ in 0..10 {
             let pings: Vec<_> = clients.iter().map(|client| ping(client, b"again")).collect();
@@ -132,7 +132,8 @@ fn converted_socket_is_removed_from_its_shard() {
     });
 }
 
-/// The only thread is in `block_on`: it waits for all shards. Invariant 10: it wakes for events only.
+/// The only thread is in `block_on` and waits for all shards. Invariant 10: the thread wakes for
+/// events only.
 #[test]
 fn single_thread_waits_for_all_shards() {
     sharded("single_thread_waits_for_all_shards", || {
@@ -146,7 +147,7 @@ fn single_thread_waits_for_all_shards() {
                 let (one, other) = &pairs[usize::from(round) % pairs.len()];
                 let mut buf = [0; 1];
                 let (read, ()) = futures::join!(other.read(&mut buf), async {
-                    // The thread sleeps in between.
+                    // The thread sleeps before each write.
                     task::sleep(Duration::from_millis(1)).await;
                     one.write_all(&[round]).await.unwrap();
                 });
@@ -158,8 +159,8 @@ fn single_thread_waits_for_all_shards() {
     });
 }
 
-/// A worker is in a long turn. The sockets of its shard are served by the other one, and its timers
-/// fire.
+/// A worker is in a long turn. The other worker serves the sockets of the first worker's shard, and
+/// fires its timers.
 #[test]
 fn shard_of_a_blocked_worker_is_polled_by_another() {
     sharded("shard_of_a_blocked_worker_is_polled_by_another", || {
@@ -209,8 +210,8 @@ fn foreign_timers_interrupt_sleeps_in_any_shard() {
     });
 }
 
-/// Threads sleep in different shards, or one in all, and a shutdown ends them. The next start may
-/// have another number of shards; sockets survive.
+/// Threads sleep in different shards, or one thread sleeps in all shards, and a shutdown ends the
+/// sleeps. The next start may have another number of shards; sockets survive.
 #[test]
 fn shutdown_ends_the_sleeps_in_all_shards() {
     sharded("shutdown_ends_the_sleeps_in_all_shards", || {

@@ -118,7 +118,7 @@ fn shutdown_abandons_destructor_that_never_returns() {
         assert!(!still.on_runtime_thread && still.tasks == 3, "{still}");
         assert!(still.threads.len() == 3 && still.threads.iter().all(|name| name == "netpoll-shutdown"), "{still:?}");
         assert_eq!(dropped.load(Ordering::SeqCst), 50, "tasks behind it are not delayed");
-        // The next runtime works beside them.
+        // The next runtime works while these destructors still run.
         assert_eq!(task::block_on(async { task::spawn(async { 5 }).await }), 5);
         drop(release);
         eventually("they end", || rt::metrics().tasks_alive == 0);
@@ -140,8 +140,8 @@ fn destructor_may_lock_mutex_of_caller() {
 }
 
 /// Regression: the shutdown waited without a limit for thread-local destructors of a thread whose
-/// function had returned. It waited for at most 200 ms for those of a thread that it had started
-/// itself, and then returned an error before its time limit.
+/// function had returned. It waited for at most 200 ms for those of a thread that the shutdown had
+/// started itself, and then returned an error before its time limit.
 #[test]
 fn shutdown_waits_for_thread_local_destructors() {
     type Kept = OnDrop<Box<dyn FnMut()>>;
@@ -155,7 +155,7 @@ fn shutdown_waits_for_thread_local_destructors() {
             let done = done.clone();
             move || _ = done.fetch_add(1, Ordering::SeqCst)
         };
-        // On a worker, and on a thread of the blocking pool.
+        // The destructors run on a worker and on a thread of the blocking pool.
         let counted = count(&done);
         park_on(task::spawn(async move {
             keep(move || {
@@ -174,7 +174,7 @@ fn shutdown_waits_for_thread_local_destructors() {
         rt::shutdown(LONG).unwrap();
         assert_eq!(done.load(Ordering::SeqCst), 2);
 
-        // On a thread on which the shutdown runs destructors of tasks.
+        // The destructor runs on a thread on which the shutdown drops tasks.
         let counted = count(&done);
         waits_and_then(move || {
             let counted = counted.clone();
@@ -258,7 +258,7 @@ fn task_chains_are_dropped_iteratively() {
         assert_eq!(alive(), 0);
         drop(last);
 
-        // Dropped by another thread after the runtime has ended.
+        // The chain is dropped by another thread after the runtime has ended.
         let first = chain(COUNT, awaits);
         all_wait();
         assert_eq!(rt::shutdown(SHORT).unwrap_err().tasks, COUNT as u64);

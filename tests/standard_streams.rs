@@ -32,7 +32,7 @@ fn standard_streams_child() {
         assert_eq!(dropped.unwrap_err().kind(), ErrorKind::TimedOut);
         writeln!(out, "dropped").await?;
 
-        // Another handle gets the bytes that this thread reads.
+        // Another handle gets the bytes that the waiting thread reads.
         let mut stdin = io::stdin();
         assert_eq!(stdin.read_line(&mut line).await?, 6);
         write!(out, "line {line}").await?;
@@ -47,7 +47,7 @@ fn standard_streams_child() {
         stdin.read_to_string(&mut rest).await?;
         writeln!(io::stderr(), "rest {rest:?}").await?;
         assert_eq!(stdin.read_line(&mut line).await?, 0);
-        // The process writes this out at its end.
+        // The process writes these bytes out when it exits.
         out.write_all(b"end").await?;
         io::Result::Ok(())
     })
@@ -69,7 +69,7 @@ fn standard_streams() {
     let mut seen = String::new();
     let mut expect = |text: &str| {
         seen.clear();
-        // The harness prints lines in between.
+        // The test harness prints lines in between.
         while !seen.ends_with(text) {
             assert!(output.read_line(&mut seen).unwrap() > 0, "ended before {text:?}: {seen:?}");
         }
@@ -110,7 +110,8 @@ fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWri
 const NONBLOCKING: &str = "NETPOLL_TEST_NONBLOCKING";
 const LONG: usize = 1 << 20;
 
-/// In the child process, all written data arrives, and reads wait for input.
+/// In the child process, checks that all written data arrives and that reads wait for input,
+/// although the pipes are non-blocking.
 #[test]
 fn nonblocking_streams_child() {
     let Some(way) = std::env::var_os(NONBLOCKING) else { return };
@@ -216,7 +217,7 @@ fn nonblocking_output_is_not_lost() {
         let all = String::from_utf8(all).unwrap();
         let (before, end) = all.rsplit_once('\n').unwrap();
         assert_eq!(end, if way == "stdout line" { "" } else { "end" }, "{way}");
-        // The harness prints lines before.
+        // The test harness prints lines before the text.
         let count = before.len() - before.trim_end_matches('x').len();
         assert_eq!(count, LONG, "{way}");
     }

@@ -99,7 +99,7 @@ fn vectored_reads_and_writes_move_all_buffers_with_one_call() {
         let mut into = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
         assert_eq!(other.read_vectored(&mut into).await.unwrap(), 13);
         assert_eq!((&first, &second[..7]), (b"one tw", &b"o three"[..]));
-        // Through the traits, by value and by reference.
+        // The traits' methods, called on a value and on a reference, do the same.
         let mut owned = one.clone();
         assert_eq!(WriteExt::write_vectored(&mut owned, &bufs).await.unwrap(), 13);
         let mut into = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
@@ -137,7 +137,7 @@ fn seqpacket_keeps_message_boundaries() {
     });
 }
 
-/// Clones share the socket; messages of many senders stay whole.
+/// Clones share the socket. The messages of many senders are not mixed.
 #[test]
 fn packets_of_many_senders_stay_intact() {
     run(async {
@@ -243,7 +243,7 @@ fn unix_stream_eof_is_not_an_error() {
         assert_eq!(peer.recv(&mut buf).await.unwrap(), 0);
         assert_eq!(peer.recv_with_fds(&mut buf, &mut fds).await.unwrap(), 0);
         assert!(fds.is_empty());
-        // `close` of the traits sends the end of the stream. It may be repeated.
+        // The traits' `close` sends the end of the stream. It may be called again.
         let (one, other) = UnixStream::pair().unwrap();
         for _ in 0..2 {
             (&one).close().await.unwrap();
@@ -480,7 +480,7 @@ fn many_tasks_accept_many_clients() {
     });
 }
 
-/// Dropping an accept or a read leaves everything to the next.
+/// A dropped accept or read takes no connection and no data, and passes its wake-up on.
 #[test]
 fn dropped_unix_futures_lose_nothing() {
     run(async {
@@ -517,7 +517,7 @@ fn std_unix_types_convert_both_ways() {
         other.write_all(b"std").unwrap();
         let mut buf = [0; 8];
         assert_eq!(stream.read(&mut buf).await.unwrap(), 3);
-        // Non-blocking, and registered with a waiter that was dropped.
+        // The socket is non-blocking, and is registered with a waiter that was dropped.
         assert!(poll_once(&mut stream.read(&mut buf)).await.is_pending());
         let clone = stream.clone();
         let busy = std_net::UnixStream::try_from(stream).unwrap_err();

@@ -32,8 +32,8 @@ async fn fill(socket: &UnixDatagram, receiver: &UnixDatagram) -> usize {
 
 // ---- boundaries and names ----
 
-/// Go: TestReadUnixgramWithUnnamedSocket. Empty datagrams are datagrams, and a short buffer loses
-/// the rest.
+/// Go: TestReadUnixgramWithUnnamedSocket. Empty datagrams are delivered, and a short buffer
+/// truncates a datagram.
 #[test]
 fn datagrams_keep_message_boundaries() {
     run(async {
@@ -82,19 +82,19 @@ fn receivers_see_sender_names() {
                 }
                 Some(socket) => {
                     assert_eq!(format!("{from:?}"), format!("{:?}", socket.local_addr().unwrap()));
-                    // The name can be used for an answer.
+                    // The server can answer to the sender's name.
                     server.send_to_addr(b"you", &from).await.unwrap();
                     assert_eq!(socket.recv(&mut buf).await.unwrap(), 3);
                 }
             }
         }
-        // Go: TestUnixgramAutobind. The kernel's choice is abstract, and is released with its
-        // socket.
+        // Go: TestUnixgramAutobind. The name that the kernel chose is abstract, and is released
+        // with its socket.
         let addr = chosen.local_addr().unwrap();
         let _no_forks = no_forks();
         chosen.close().await.unwrap();
         assert_eq!(server.send_to_addr(b"x", &addr).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        // Files remain, as with std.
+        // The socket file remains, as with std.
         drop(server);
         assert!(path.exists());
         assert_eq!(named.send_to(b"x", &path).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -117,7 +117,7 @@ fn connected_and_unconnected_senders() {
         assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(&*path));
         client.send(b"connected").await.unwrap();
         assert_eq!(server.recv(&mut buf).await.unwrap(), 9);
-        // A connected socket can name other receivers, and only its peer can send to it.
+        // A connected socket can send to other receivers by name, and only its peer can send to it.
         client.send_to(b"named", &path_other).await.unwrap();
         assert_eq!(other.recv(&mut buf).await.unwrap(), 5);
         let addr = client.local_addr().unwrap();
@@ -210,15 +210,15 @@ fn sender_waits_again_after_losing_queue_space() {
     }
 }
 
-/// The kernel reports room in the sender's own buffer. Here the buffer is full of datagrams to several
-/// receivers.
+/// The kernel reports room in the sender's own buffer. In this test the buffer is full of datagrams to
+/// several receivers.
 #[test]
 fn sender_is_woken_by_its_own_buffer_space() {
     run(async {
         let sender = UnixDatagram::unbound().unwrap();
         let big = vec![7; 64 << 10];
         let mut receivers = Vec::new();
-        // A sender with a full queue sends no more.
+        // Stops when the sender's buffer is full.
         let last = loop {
             let receiver = UnixDatagram::bind("").await.unwrap();
             let to = receiver.local_addr().unwrap();
@@ -287,7 +287,7 @@ fn deadline_and_close_end_waiting_send() {
         sender.close().await.unwrap();
         assert!(is_closed(&waiting.await.unwrap_err()));
         assert!(is_closed(&sender.send_to_addr(b"x", &to).await.unwrap_err()));
-        // Closing the receiver ends it as well.
+        // Closing the receiver also ends a send that waits.
         let sender = UnixDatagram::unbound().unwrap();
         let mut waiting = sender.send_to_addr(b"x", &to);
         assert!(poll_once(&mut waiting).await.is_pending());

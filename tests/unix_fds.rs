@@ -1,4 +1,5 @@
-//! Descriptors in messages: close-on-exec duplicates, limits, unclaimed descriptors, truncation.
+//! Descriptors in messages: received descriptors are close-on-exec duplicates. Also limits,
+//! unclaimed descriptors and truncation.
 #![cfg(target_os = "linux")] // SO_PASSCRED, and packet sockets
 
 mod common;
@@ -21,7 +22,8 @@ fn pipe() -> (File, OwnedFd) {
     (OwnedFd::from(read).into(), write.into())
 }
 
-/// Waits up to `timeout` until all copies of the other end are closed.
+/// Waits up to `timeout` until all copies of the other end are closed. Returns whether they are
+/// closed.
 fn hangs_up(read: &File, timeout: Duration) -> bool {
     let mut poll = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry, valid for the call.
@@ -109,7 +111,7 @@ fn connection_is_passed_to_another_process() {
         common::ping(&client, b"to the worker").await.unwrap();
         client.close_write().unwrap();
         serving.await;
-        // The same for a listener.
+        // A listener can be passed too.
         let (one, other) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -123,7 +125,8 @@ fn connection_is_passed_to_another_process() {
     });
 }
 
-/// Datagrams with an address carry descriptors as well, and have a sender.
+/// Datagrams that are sent to an address also carry descriptors, and the receiver learns the
+/// sender's name.
 #[test]
 fn datagrams_with_descriptors_have_senders() {
     run(async {
@@ -244,7 +247,7 @@ fn plain_reads_close_received_descriptors() {
                 2 => ReadExt::read(&mut &stream.1, &mut buf).await.unwrap(),
                 3 => {
                     let mut taken = Vec::new();
-                    // Received and dropped.
+                    // Receives the descriptors and drops them.
                     stream.1.recv_with_fds(&mut buf, &mut taken).await.unwrap()
                 }
                 4 => packet.1.recv(&mut buf).await.unwrap(),
@@ -253,7 +256,7 @@ fn plain_reads_close_received_descriptors() {
             assert_eq!(count, 1);
             assert!(is_closed_everywhere(&read), "way {way}");
         }
-        // The same for a socket that is closed with descriptors in its queue.
+        // Closing a socket also closes the descriptors in its queue.
         let (read, write) = pipe();
         stream.0.send_with_fds(b"x", &[write.as_fd()]).await.unwrap();
         drop(write);
@@ -283,7 +286,7 @@ fn descriptors_beyond_capacity_are_closed() {
                 };
                 drop(write);
                 let mut held = exhaust_descriptors();
-                // Room for three of eight.
+                // Frees three descriptors; the message has eight.
                 held.truncate(held.len() - 3);
                 let (mut buf, mut taken) = ([0; 8], Vec::new());
                 let result = match way {
@@ -305,7 +308,7 @@ fn descriptors_beyond_capacity_are_closed() {
     });
 }
 
-/// Counts descriptors: those of a thousand messages are all closed, whether they were taken or not.
+/// The descriptors of a thousand messages are all closed, whether they were taken or not.
 #[test]
 fn nothing_leaks() {
     child("nothing_leaks", || {
@@ -320,7 +323,7 @@ fn nothing_leaks() {
                         0 => other.recv_with_fds(&mut buf, &mut fds).await.unwrap(),
                         1 => other.read(&mut buf).await.unwrap(),
                         _ => {
-                            // A future that waits, and one that is dropped while it waits.
+                            // Drops one future while it waits, and awaits another.
                             drop(other.recv_with_fds(&mut buf, &mut fds));
                             other.recv_with_fds(&mut buf, &mut fds).await.unwrap()
                         }

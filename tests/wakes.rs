@@ -1,4 +1,4 @@
-//! Which waiters an event wakes: one, and the next one if data or connections are left. The tests
+//! An event wakes one waiter, and then the next waiter if data or connections are left. The tests
 //! count the calls of wakers.
 //!
 //! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost when the woken
@@ -128,7 +128,7 @@ fn accept_wakes_next_acceptor_while_connections_remain() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        // Eight connections at once may be one edge.
+        // Eight connections at once may cause only one edge.
         let _clients = task::spawn_blocking(move || {
             (0..8).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect::<Vec<_>>()
         });
@@ -166,7 +166,7 @@ fn dropped_read_passes_wakeup_on() {
         assert_eq!(counts(&wakers), [1, 1, 1, 0, 0]);
         drop(third);
         assert_eq!(counts(&wakers), [1, 1, 1, 1, 0]);
-        // An operation that leaves the data passes the wake-up on as well.
+        // An operation that leaves the data in the socket also passes the wake-up on.
         assert_eq!(fourth.await.unwrap(), 4);
         assert_eq!(counts(&wakers), [1, 1, 1, 1, 1]);
         assert_eq!(fifth.await.unwrap(), 4);
@@ -193,7 +193,8 @@ fn dropped_accept_wakes_next_acceptor() {
     });
 }
 
-/// Invariant 2. A future that is polled again with another waker is woken through that one only.
+/// Invariant 2. A future that is polled again with another waker is woken through the new waker
+/// only.
 #[test]
 fn last_waker_is_woken() {
     run(async {
@@ -212,8 +213,8 @@ fn last_waker_is_woken() {
     });
 }
 
-/// Invariant 2. `poll_read` of several tasks: each event wakes all of them, in addition to one
-/// future.
+/// Invariant 2. Several tasks call `poll_read`. Each event wakes all of these tasks, in addition to
+/// one waiting future.
 #[test]
 fn all_poll_callers_are_woken() {
     run(async {

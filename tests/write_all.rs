@@ -148,7 +148,8 @@ fn write_all_of_many_tasks_does_not_interleave() {
     });
 }
 
-/// Invariant 6. Single writes, of both kinds, come between messages and not into them.
+/// Invariant 6. Single writes, plain and vectored, appear between the messages of `write_all` and
+/// not inside them.
 #[test]
 fn single_write_waits_for_write_all_to_finish() {
     run(async {
@@ -273,7 +274,7 @@ fn dropped_lock_waiter_passes_lock_on() {
         // `a` was woken and is never polled again.
         drop(a);
         assert_eq!(counts(), [1, 1, 0, 0]);
-        // `c` has not been woken yet, so it leaves the queue.
+        // `c` has not been woken yet, so dropping it removes it from the queue.
         drop(c);
         drop(b);
         assert_eq!(counts(), [1, 1, 0, 1]);
@@ -331,7 +332,7 @@ fn abandoned_poll_does_not_block_lock() {
         let big = vec![7; 1 << 20];
         let mut all = client.write_all(&big);
         assert!(poll_now(&mut all).is_pending());
-        // This poll is woken by the unlock and never repeated.
+        // The unlock wakes this poll's waker, and the poll is never repeated.
         assert!(poll_write(&client, Waker::noop(), b"x").is_pending());
         let (wakes, waker) = Wakes::new();
         let mut next = client.write(b"end");
@@ -390,7 +391,7 @@ fn expiry_and_close_wake_lock_queue() {
 }
 
 /// Invariant 5. Writers are dropped at random, in the middle of messages and in the queue. The
-/// others finish.
+/// other writers finish.
 #[test]
 fn randomly_dropped_writers_never_stall_others() {
     run(async {

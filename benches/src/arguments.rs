@@ -1,10 +1,10 @@
-//! Command-line arguments: `--name value` and `--flag`, nothing else.
+//! Parses command-line arguments of the forms `--name value` and `--flag`.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// The arguments of a program, which are taken one by one. Arguments that remain at the end are an error.
+/// The arguments of a program. The program takes them one by one; arguments that remain at the end are an error.
 #[derive(Debug)]
 pub struct Arguments {
     values: HashMap<String, String>,
@@ -53,7 +53,7 @@ impl Arguments {
         text.parse().map(Some).map_err(|error| format!("--{name} {text}: {error}"))
     }
 
-    /// Takes the value of `name`, or `default`.
+    /// Takes the value of `name`. Returns `default` if it was not given.
     ///
     /// # Errors
     /// Returns an error if the value does not parse.
@@ -64,7 +64,7 @@ impl Arguments {
         Ok(self.optional(name)?.unwrap_or(default))
     }
 
-    /// Takes a comma-separated list, which is empty if it was not given.
+    /// Takes the comma-separated list `name`. Returns an empty list if it was not given.
     ///
     /// # Errors
     /// Returns an error if an item does not parse.

@@ -258,7 +258,7 @@ async fn rest_of(server: &TcpStream) -> Vec<u8> {
     }
 }
 
-/// The operation that starts a write, by its name.
+/// Starts the write operation named `kind`.
 fn start<'a>(
     kind: &str,
     client: &'a TcpStream,
@@ -274,8 +274,8 @@ fn start<'a>(
     }
 }
 
-/// Checks the data after the filling: as many bytes as the operation reported (for a dropped `write_all`, any part),
-/// then the end of the stream, which is written now.
+/// Checks the data that follows the bytes of `fill`: as many bytes as the operation reported (for a dropped `write_all`, any part), then
+/// the bytes that this function writes as the end mark.
 async fn check_written(kind: &str, at: At, client: &TcpStream, server: &TcpStream, said: Option<usize>, most: usize) {
     let finish = async {
         client.write_all(b"end").await.unwrap();
@@ -387,7 +387,7 @@ fn dropped_close_still_closes() {
                     drained = true;
                 })
                 .await;
-                // The close began with the call, even if its future was dropped.
+                // The call itself began the close, even if its future was dropped.
                 assert_closed(read.await);
                 if !drained {
                     read_exact(&server, &mut junk).await.unwrap();
@@ -428,7 +428,7 @@ fn sleeping_and_yielding() {
     run(async {
         sweep("sleep", async |at| {
             let sleep = drop_at(at, task::sleep(Duration::from_millis(1)), async || {}).await;
-            // Another task uses its slot.
+            // Another sleep uses the slot of the first sleep.
             task::sleep(Duration::from_millis(1)).await;
             sleep.output.is_some()
         })
@@ -504,7 +504,7 @@ fn cancelling_tasks() {
             becomes("the task to wait", || rt::metrics().waiters == 1).await;
             let outcome = drop_at(at, handle.cancel(), async || {}).await;
             if at.polls == 0 {
-                // The cancellation was never polled, so this only dropped the handle.
+                // The future of `cancel` was never polled, so dropping it only dropped the handle.
                 assert!(!gone.load(Ordering::SeqCst));
                 server.write_all(b"x").await.unwrap();
             }

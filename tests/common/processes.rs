@@ -1,8 +1,9 @@
-//! Processes that tests start: the calling test again in a child process, and other programs.
+//! Starts the processes of tests: the calling test again in a child process, and other programs.
 //!
 //! A new process has copies of all descriptors of this process from fork(2) until execve(2) closes
-//! them. A socket or pipe that another test closes meanwhile stays open until then: its peer sees no
-//! end, and its port or name stays taken. Tests run in parallel, so every test starts its processes
+//! them. A socket or pipe that another test closes in between stays open until execve(2): its peer
+//! receives no EOF, and its port or name stays taken. Tests run in parallel, so every test starts
+//! its processes
 //! with [`spawn`] or [`output`], and a test that needs a close to take effect at once holds a
 //! [`NoForks`] from the close to the assertion.
 
@@ -18,12 +19,13 @@ use super::Watchdog;
 static FORKS: RwLock<()> = RwLock::new(());
 
 /// While this value lives, no process starts, and no process has copies of this process's
-/// descriptors. The holder must not start one itself: it would wait for itself.
+/// descriptors. The holder must not start a process: the start would wait for the holder's own
+/// lock.
 #[derive(Debug)]
 pub struct NoForks(#[expect(dead_code, reason = "it is held")] RwLockReadGuard<'static, ()>);
 
-/// Waits until all processes that are being started have closed their copies of descriptors. Keeps
-/// others from starting while the returned value lives.
+/// Waits until all processes that are being started have closed their copies of descriptors. No
+/// other process starts while the returned value lives.
 pub fn no_forks() -> NoForks {
     NoForks(FORKS.read().unwrap_or_else(PoisonError::into_inner))
 }
@@ -32,19 +34,19 @@ pub fn no_forks() -> NoForks {
 /// of this process's descriptors.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let _alone = FORKS.write().unwrap_or_else(PoisonError::into_inner);
-    // `Command::spawn` may return before execve(2) closes the copies. It closes them in the order of
-    // their numbers, so the copy of a large number is closed last.
+    // `Command::spawn` may return before execve(2) closes the copies. execve(2) closes them in the
+    // order of their numbers, so the copy with the largest number is closed last.
     let (mut end, marker) = io::pipe()?;
     let marker = fcntl_dupfd_cloexec(&marker, 1000).unwrap_or_else(|_| marker.into());
     let spawned = command.spawn();
     drop(marker);
-    // The end of the stream: no copy is open.
+    // EOF means that no copy of the marker is open.
     assert_eq!(end.read(&mut [0])?, 0);
     spawned
 }
 
-/// Starts `command` like [`spawn`], with an empty standard input. Returns its output when it has
-/// ended.
+/// Starts `command` as [`spawn`] does, with an empty standard input. Waits until it ends, and
+/// returns its output.
 pub fn output(command: &mut Command) -> io::Result<Output> {
     spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()
 }
@@ -62,7 +64,8 @@ pub fn child(name: &str, body: impl FnOnce()) {
     child_with(name, &[], body);
 }
 
-/// Like [`child`], on one epoll instance, for tests of its system calls.
+/// Like [`child`], with a poller that has a single epoll instance, for tests that count its system
+/// calls.
 #[track_caller]
 pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
     child_with(name, &ON_ONE_EPOLL, body);
@@ -96,8 +99,8 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
-/// Like [`child`], in its own namespaces, with a loopback interface and with these files in place
-/// of the host's, as (path, contents). Skips the test if that is not permitted.
+/// Like [`child`], in separate namespaces with a loopback interface. `files`, as (path, contents),
+/// replace the host's files. Skips the test if the process may not create namespaces.
 #[track_caller]
 pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     if is_child(name) {

@@ -1,4 +1,4 @@
-//! Gathering of writes (`set_auto_cork`): when and in which order bytes are sent, and what happens
+//! Gathering of writes (`set_auto_cork`): when and in which order bytes are sent, and the behaviour
 //! on errors, full sockets, deadlines and closes.
 //!
 //! `turns` tests that the end of a turn sends. `room` tests full sockets, `errors` the operations after
@@ -28,14 +28,14 @@ use netpoll::os::unix::net::UnixStream;
 use netpoll::rt::SocketInfo;
 use netpoll::task;
 
-/// Returns a connected TCP pair; writes of the first one are gathered.
+/// Returns a connected TCP pair. Writes to the first stream are gathered.
 async fn pair() -> (TcpStream, TcpStream) {
     let (corked, peer) = common::pair().await;
     corked.set_auto_cork(true).unwrap();
     (corked, peer)
 }
 
-/// Returns such a pair with small socket buffers.
+/// Returns a connected TCP pair with small socket buffers. Writes to the first stream are gathered.
 async fn narrow_pair() -> (TcpStream, TcpStream) {
     let (corked, peer) = common::by_hand::narrow_pair().await;
     corked.set_auto_cork(true).unwrap();
@@ -58,8 +58,8 @@ impl Counted {
     }
 }
 
-/// Fills a Unix stream with `a`, and gathers more that it does not take. Returns the number of
-/// accepted bytes and the number of those that the kernel has.
+/// Fills a Unix stream with `a`, and writes more bytes, which are gathered. Returns the number of
+/// accepted bytes, and how many of them the kernel has.
 async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
     let mut kernel = 0;
     while let Poll::Ready(count) = common::poll_once(&mut ours.write(&[b'a'; 7000])).await {
@@ -83,13 +83,14 @@ fn gathered(stream: &impl AsRawFd) -> usize {
     info(stream.as_raw_fd()).gathered()
 }
 
-/// Returns the row of the socket `number` in a snapshot.
+/// Returns the entry of the socket with descriptor `number` in a snapshot.
 fn info(number: RawFd) -> SocketInfo {
     let snapshot = netpoll::rt::Inspect::new().tcp(true).take();
     snapshot.sockets.into_iter().find(|socket| socket.fd() == number).expect("an open socket")
 }
 
-/// Returns the number of segments with data that left the socket `number`: one per send of few bytes.
+/// Returns the number of data segments that the socket with descriptor `number` has sent: one per
+/// send of few bytes.
 fn sends(number: RawFd) -> u32 {
     info(number).tcp().expect("a TCP socket").segments_sent
 }
@@ -117,7 +118,7 @@ async fn read_to_end(stream: &TcpStream) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Returns `len` bytes of a sequence, from its place `from` on.
+/// Returns `len` bytes of a fixed sequence, from offset `from` on.
 fn pattern(from: usize, len: usize) -> Vec<u8> {
     (from..from + len).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }

@@ -22,7 +22,7 @@ use crate::scale::*;
 const CEILING: u64 = 64 << 20;
 const BUSY: &[u8] = b"busy\n";
 
-/// A memory control group (version 1), removed when it is dropped.
+/// A memory control group (version 1) that is removed when the value is dropped.
 struct Group(PathBuf);
 
 impl Group {
@@ -53,8 +53,9 @@ fn crowd() -> (usize, usize) {
     (clients, (160 << 20) / clients)
 }
 
-/// Runs the server's process inside the group: an echo with a large buffer per connection. With
-/// limits it has descriptors for an eighth of the clients and sends the others a refusal.
+/// Runs the server's process inside the group: an echo with a large buffer per connection. If
+/// `limited`, the server has descriptors for an eighth of the clients and sends the others a
+/// refusal.
 fn serve(group: &str, limited: bool) {
     if !group.is_empty() {
         std::fs::write(PathBuf::from(group).join("cgroup.procs"), std::process::id().to_string()).unwrap();
@@ -107,7 +108,7 @@ struct Clients {
     cut: AtomicUsize,
 }
 
-/// Connects again until it is served ten exchanges of 16 KiB.
+/// Connects repeatedly until the server has completed ten exchanges of 16 KiB with it.
 async fn client(address: SocketAddr, counts: Arc<Clients>, stubborn: bool) {
     let message = vec![9; 16 << 10];
     let mut pause = Duration::from_millis(20);
@@ -204,8 +205,8 @@ fn server_memory_stays_below_limit() {
     });
 }
 
-/// Runs `count` tasks at once. Returns the memory of each while it waits, the time to spawn them,
-/// and the time for all.
+/// Runs `count` tasks at once. Returns the memory per waiting task, the time taken to spawn all
+/// tasks, and the time until all have ended.
 fn crowd_of_tasks(count: usize) -> (i64, Duration, Duration) {
     let (before, alive) = (live_bytes(), rt::metrics().tasks_alive);
     let done = Arc::new(AtomicUsize::new(0));
@@ -257,8 +258,8 @@ fn million_tasks_complete() {
                  {first} B kept after the first crowd, {second} B after another and a shutdown"
             ),
         );
-        // A record per task, and a black box per worker, of which a busy machine has many. The second
-        // crowd adds little.
+        // The runtime keeps a record per task, and a black box per worker; a busy machine may have
+        // many workers. The second crowd must add little memory.
         let most = 48 * count as i64 + workers as i64 * (144 << 10) + (1 << 20);
         assert!(second < most && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });
@@ -316,7 +317,7 @@ fn panics_stay_contained() {
         let service = task::spawn(async move { echo(&server).await });
         let mut caught = 0;
         for round in 0..rounds {
-            // In a poll, at once or after a wait.
+            // A task panics in a poll: in its first poll or after a wait.
             let late = round % 2 == 0;
             let task = task::spawn(async move {
                 if late {
@@ -325,8 +326,8 @@ fn panics_stay_contained() {
                 panic!("in a poll");
             });
             caught += usize::from(panics(|| park_on(task)));
-            // In the destructor of a future: of a task that ends, of one that is cancelled, and of
-            // one that the shutdown drops.
+            // The destructor of a future panics: in a task that ends, in a task that is cancelled,
+            // and in a task that the shutdown drops.
             let ending = task::spawn(async { drop(Spiteful) });
             caught += usize::from(panics(|| park_on(ending)));
             let waiting = task::spawn(async {
@@ -338,15 +339,15 @@ fn panics_stay_contained() {
             } else {
                 drop(waiting);
             }
-            // In a waker that the polling thread calls.
+            // A waker that the polling thread calls panics.
             if round % 10 == 0 {
                 let (one, other) = park_on(pair());
                 let waker = Waker::from(Arc::new(Trap(trapped.clone())));
                 let mut buf = [0; 1];
                 let mut read = one.read(&mut buf);
                 let mut is_pending = || poll_with(&mut read, &waker).is_pending();
-                // Now and then an operation yields by waking its task. Then the waker panics here,
-                // and the next poll waits.
+                // Now and then an operation yields by calling its waker. Then the waker panics in
+                // this poll, and the next poll waits.
                 let mut waits = false;
                 if panics(|| waits = is_pending()) {
                     waits = is_pending();

@@ -1,5 +1,5 @@
-//! Helpers of all rows: sizes, figures, memory, percentiles, a random source, child processes and
-//! network namespaces.
+//! Helpers for all tests of this directory: sizes, figures, memory, percentiles, a random source,
+//! child processes and network namespaces.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{self, Write};
@@ -13,7 +13,8 @@ use crate::common::{has_descriptors, is_child};
 
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
-/// Counts the allocated bytes: exact where the resident size is noisy.
+/// An allocator that counts the allocated bytes. The count is exact, whereas the resident size is
+/// noisy.
 struct Counting;
 
 // SAFETY: every call is forwarded to the system's allocator unchanged.
@@ -61,12 +62,13 @@ pub(crate) fn size(quick: usize, full: usize) -> usize {
     if is_full() { full } else { quick }
 }
 
-/// Returns a number from the environment.
+/// Returns the number in environment variable `name`, or `otherwise`.
 pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Prints a figure for the table to standard error, which the harness does not capture here.
+/// Prints a figure for a row of the tables in docs/RELIABILITY.md to standard error. The test
+/// harness does not capture this output.
 pub(crate) fn figure(row: &str, text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "row {row}: {text}");
 }
@@ -81,7 +83,7 @@ pub(crate) fn limit(what: &str, got: Duration, most: Duration) {
 /// test's name with its module.
 #[track_caller]
 pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
-    // Generous, because the machine may be slow or busy.
+    // The time limit is generous, because the machine may be slow or busy.
     let most = Duration::from_secs(if is_full() { full } else { 4 * quick });
     if !has_descriptors(4096) {
         return;
@@ -110,7 +112,7 @@ pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
     assert!(status.success(), "the process of {name}: {status}");
 }
 
-/// Moves this thread, and those that it starts, into a network namespace that ends with them.
+/// Moves this thread into a new network namespace, which the threads that it starts inherit.
 /// Returns false if that is not permitted.
 pub(crate) fn own_network() -> bool {
     // SAFETY: concerns this thread alone.
@@ -121,7 +123,7 @@ pub(crate) fn own_network() -> bool {
     ip("link set lo up")
 }
 
-/// Runs ip(8) in the namespace of this thread.
+/// Runs ip(8) in the namespace of this thread. Returns whether it succeeds.
 pub(crate) fn ip(arguments: &str) -> bool {
     let status = Command::new("ip").args(arguments.split_whitespace()).stdin(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
@@ -145,7 +147,8 @@ pub(crate) fn spread(values: &mut [Duration]) -> String {
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Returns the generator number `stream`. `NETPOLL_SEED` changes the numbers of all generators.
+    /// Returns generator number `stream`. The environment variable `NETPOLL_SEED` changes the
+    /// numbers of all generators.
     pub(crate) fn new(stream: u64) -> Random {
         let seed = setting("NETPOLL_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
             ^ (stream + 1).wrapping_mul(0xd134_2543_de82_ef95);

@@ -1,7 +1,7 @@
 //! Row 13 of the tables in docs/RELIABILITY.md: a mixed load with faults, in rounds. After each round
 //! everything is at rest, and nothing may have grown.
 //!
-//! `NETPOLL_SOAK` is the length in seconds; `NETPOLL_SEED` selects another run.
+//! `NETPOLL_SOAK` sets the duration in seconds; `NETPOLL_SEED` selects another run.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -103,8 +103,8 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     bump(&counts.closed);
 }
 
-/// Performs another operation: datagrams, Unix streams, tasks that are cancelled or panic, blocking
-/// calls.
+/// Performs an operation of another kind: datagrams, Unix streams, tasks that are cancelled or
+/// panic, blocking calls.
 async fn sundries(random: &mut Random, counts: &Counts) {
     match random.below(6) {
         0 => {
@@ -203,7 +203,7 @@ fn slope(rests: &[Rest], value: fn(&Rest) -> f64) -> f64 {
     top / bottom * 3600.0
 }
 
-/// Has all threads of the runtime run at the same time, so that each has its memory.
+/// Makes all threads of the runtime run at the same time, so that each has allocated its memory.
 fn start_threads(spares: usize, blocking: usize) {
     let workers = rt::metrics().workers + spares;
     let all = Arc::new(Barrier::new(workers));
@@ -268,7 +268,7 @@ fn soak_grows_nothing() {
         while begin.elapsed() < Duration::from_secs(seconds) {
             number += 1;
             round(address, length, number, &counts);
-            // The listener, and the service that waits for it.
+            // Only the listener and the task that accepts from it remain.
             eventually("everything is at rest", || {
                 let metrics = rt::metrics();
                 (metrics.descriptors, metrics.waiters, metrics.tasks_alive) == (1, 1, 1)

@@ -1,15 +1,15 @@
 //! A swarm of simulations: random programs of sockets, deadlines, closes, cancellations and faults, with an oracle.
 //!
-//! A seed gives a program ([`program`]): a network, rates of faults, troubles, and sessions ([`streams`],
-//! [`others`]). The oracle requires that bytes are exact, that everything ends, that timers end exactly at their
-//! virtual time, and that each error has a cause in the program.
+//! A seed determines a program ([`program`]): a network, rates of faults, disturbances, and sessions ([`streams`], [`others`]). The oracle
+//! requires that the bytes received are those sent, that every operation ends, that timers fire exactly at their virtual time, and that
+//! each error has a cause in the program.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `NETPOLL_SWARM=n` | the number of seeds, instead of 200 |
-//! | `NETPOLL_SWARM_FIRST=n` | the first of them, instead of 0 |
+//! | `NETPOLL_SWARM_FIRST=n` | the first seed, instead of 0 |
 //! | `NETPOLL_SWARM_JOBS=n` | the number of threads, instead of 2 |
-//! | `NETPOLL_SWARM_TWICE=n` | every nth seed runs twice, with equal digests, instead of every 64th |
+//! | `NETPOLL_SWARM_TWICE=n` | run every nth seed twice and compare the digests, instead of every 64th |
 //! | `NETPOLL_SWARM_LOG=1` | print the log of a run that fails |
 #![allow(unreachable_pub)]
 
@@ -46,7 +46,7 @@ async fn trouble(scene: Arc<Scene>) {
     for _ in 0..1 + draw.below(4) {
         task::sleep(Duration::from_micros(draw.magnitude(1, 2_000_000))).await;
         let client = format!("client{}", draw.below(scene.program.clients));
-        // Shorter than the retransmissions of a handshake.
+        // The disturbance is shorter than the retransmissions of a handshake.
         let length = Duration::from_micros(draw.magnitude(1000, 15_000_000));
         let crashes = scene.program.trouble == Trouble::Crashes;
         match draw.below(if crashes { 6 } else { 3 }) {
@@ -136,7 +136,7 @@ async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
     if let Some(beside) = beside {
         beside.await;
     }
-    // The server's handlers must end too, and everything that sessions left on their hosts.
+    // The server's handlers must end too, and so must all tasks and sockets that sessions left on their hosts.
     let begin = Instant::now();
     while scene.still_open() > 0 && begin.elapsed() < LIMIT / 2 {
         task::sleep(ms(500)).await;
@@ -166,7 +166,7 @@ fn run(seed: u64) -> Result<Told, String> {
     }
 }
 
-/// Runs a seed; runs some seeds twice.
+/// Runs a seed. Runs every `twice`th seed a second time and compares the results.
 fn run_and_compare(seed: u64, twice: u64) -> Result<Told, String> {
     let told = run(seed)?;
     if seed.is_multiple_of(twice) {

@@ -29,11 +29,11 @@ pub struct Rates {
     pub no_buffers: f64,
 }
 
-/// The troubles during the sessions.
+/// The kind of disturbance during the sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     None,
-    /// Partitions and held packets, shorter than a connection survives.
+    /// Partitions and held packets, short enough that connections survive them.
     Cuts,
     /// Crashes and restarts, also of the server.
     Crashes,
@@ -71,7 +71,7 @@ pub struct Cut {
     pub after_us: u64,
 }
 
-/// A session with its own peers that ends by itself.
+/// A session. It has its own peers and ends by itself.
 #[derive(Clone, Debug)]
 pub enum Session {
     /// Bytes in both directions of one connection.
@@ -89,7 +89,7 @@ pub enum Session {
         records: u64,
         size: usize,
     },
-    /// Operations that wait for a deadline that is moved, or for a close.
+    /// Operations that wait until a deadline, which is moved meanwhile, or until a close.
     Idle {
         transport: Transport,
         waiters: u64,
@@ -122,7 +122,7 @@ pub enum Session {
     Cancel {
         tasks: u64,
     },
-    /// A loop over operations that are ready, and one that it must leave turns to.
+    /// A loop over operations that are always ready, and another operation that must still get turns.
     Turns {
         greedy: Instantly,
         other: Instantly,
@@ -152,7 +152,7 @@ pub enum Dial {
     Unreachable,
     /// A dial to a host that does not answer, with a timeout of the dialer.
     Dark,
-    /// A dial to such a host that is dropped.
+    /// A dial to a host that does not answer. The dial is dropped.
     DarkDropped,
     DatagramRefused,
 }
@@ -165,9 +165,9 @@ pub struct Program {
     pub rates: Rates,
     pub trouble: Trouble,
     pub clients: u64,
-    /// Sessions, with the time at which they begin in microseconds.
+    /// The sessions, each with its start time in microseconds.
     pub sessions: Vec<(u64, Session)>,
-    /// At the end, an operation in a task whose turns are long.
+    /// An operation that runs at the end, in a task whose turns are long.
     pub long_turns: Option<Instantly>,
 }
 
@@ -269,7 +269,7 @@ fn session(draw: &mut Draw) -> Session {
             let (mut at, mut due) = (0, None);
             let moves = (0..draw.below(4)).map(|_| {
                 at += draw.magnitude(10, 500_000);
-                // A deadline that comes when it is moved may fire before or after the move.
+                // A deadline that passes at the moment at which it is moved may fire before or after the move.
                 at += u64::from(due == Some(at));
                 let after = (!draw.one_in(4)).then(|| draw.magnitude(1, 900_000));
                 due = after.map(|after| at + after);

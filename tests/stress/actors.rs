@@ -1,8 +1,8 @@
-//! The interpreter: runs the actors of a program on their hosts, its events meanwhile, and the checks at the end.
+//! The interpreter: runs the actors of a program on their hosts, the events at the same time, and the checks at the end.
 //!
 //! The main thread controls the run. It starts the runtime with the program's settings, then the events and all actors.
 //! An actor on [`Host::Main`] runs on the main thread itself. The main thread waits until all actors have ended and
-//! shuts the runtime down. Then nothing of the runtime may remain.
+//! shuts the runtime down. Afterwards, no thread, descriptor, task or waker of the runtime may remain.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -95,7 +95,7 @@ pub fn open_descriptors() -> Vec<PathBuf> {
 /// An actor that was started.
 enum Started {
     Thread(thread::JoinHandle<()>),
-    /// Set when the actor's future is dropped.
+    /// Completes when the actor's future is dropped.
     Task(oneshot::Receiver<()>),
 }
 
@@ -145,7 +145,7 @@ fn start(number: usize, actor: Actor) -> Started {
     }
 }
 
-/// Reports the end of an actor's task, whatever ended it.
+/// Reports the end of an actor's task, however the task ended.
 struct Seat {
     number: usize,
     done: bool,
@@ -243,20 +243,20 @@ async fn perform(action: &Action, span: Span) {
 #[must_use]
 pub struct Peer<T> {
     span: Span,
-    /// Returns its result, or `None` if it was dropped or told to stop, which only a shutdown may cause.
+    /// Returns the peer's result, or `None` if the peer was dropped or told to stop, which only a shutdown may cause.
     job: Job<Option<T>>,
     stop: oneshot::Sender<()>,
 }
 
 impl<T> Peer<T> {
-    /// Returns its result, or `None` if it was dropped.
+    /// Waits for the peer. Returns its result, or `None` if it was dropped.
     pub async fn ends(self) -> Option<T> {
         let _stop = self.stop;
         self.job.await
     }
 }
 
-/// Starts the peer of an action. A [`Party::Joined`] one starts when its end is awaited.
+/// Starts the peer of an action. A [`Party::Joined`] peer starts when its end is awaited.
 pub fn peer<T: Send + 'static>(span: Span, party: Party, body: impl Future<Output = T> + Send + 'static) -> Peer<T> {
     let (done, result) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();

@@ -45,7 +45,7 @@ fn times_out<T: std::fmt::Debug>(span: Span, start: Instant, length: Duration, r
     }
 }
 
-/// Runs `op` with a deadline that is set as `how` says, and checks that it times out then.
+/// Runs `op` with a deadline that is set as `how` says, and checks that the operation times out at the deadline.
 pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 3, format!("{op:?} with a deadline of {length:?} that is set {how:?}"));
@@ -101,7 +101,7 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
                     futures::future::Either::Right(_) => None,
                 }
             };
-            // If it was cleared too late, it has fired.
+            // If the deadline was cleared too late, it has fired.
             if let Some(Some(result)) = with_peer(wait, cleared).await {
                 times_out(span, start, length * 2, result);
             }
@@ -201,7 +201,7 @@ impl Waiter {
             (Target::Conn(conn), WaitOp::Readable) => conn.readable().await,
             (Target::Conn(conn), WaitOp::PollRead) => poll_fn(|cx| conn.poll_read(cx, &mut buf)).await.map(drop),
             (Target::Conn(conn), WaitOp::Write) => conn.write_all(&vec![7; large]).await,
-            // The second one waits for the lock that the first one holds.
+            // The second operation waits for the lock that the first one holds.
             (Target::Conn(conn), WaitOp::Queued) => {
                 let large = vec![7; large];
                 let (first, second) = futures::join!(conn.write_all(&large), conn.write_all(b"x"));

@@ -61,8 +61,8 @@ pub fn happen(event: Event, config: &Config) {
     }
 }
 
-/// Calls `shutdown` inside the runtime. It must return the error that says so, unless a shutdown from outside has dropped
-/// the caller.
+/// Calls `shutdown` inside the runtime. The call must return an error for this reason, unless a shutdown from outside has dropped the
+/// caller.
 fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
     let _watch = watch("a shutdown from inside, which is refused");
     let span = Span::begin();
@@ -101,14 +101,14 @@ fn storm(timeout: Duration, restart: Restart, config: &Config) {
     }
     match restart {
         Restart::Use => {}
-        // Another caller may have been first.
+        // Another caller may have started the runtime first.
         Restart::Builder => _ = builder(config).start(),
         Restart::Other => _ = builder(&Config { workers: 5 - config.workers.min(4), ..config.clone() }).start(),
         Restart::Later => thread::sleep(Duration::from_millis(30)),
     }
 }
 
-/// Calls shutdown when it is dropped, which may be during a shutdown.
+/// Calls shutdown when it is dropped. The drop may happen during another shutdown.
 struct Shuts(#[expect(dead_code, reason = "it is counted")] Token);
 
 impl Drop for Shuts {
@@ -118,11 +118,11 @@ impl Drop for Shuts {
     }
 }
 
-/// Calls shutdown where it is refused. A destructor that a shutdown left behind may run at any time, so it may also
-/// succeed.
+/// Calls shutdown in a destructor, where it is refused. But a destructor that an earlier shutdown left behind may run at any time, so the
+/// call may also succeed.
 fn incidental() {
     let _storm = oracle::storm_begins();
-    // The result does not matter; it returns.
+    // The result does not matter; the call must return.
     let _ = rt::shutdown(Duration::from_millis(100));
     oracle::storm_is_over();
 }
@@ -166,7 +166,7 @@ fn leave_residue(residue: Residue) {
 /// joined.
 pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     shared::clear();
-    // A thread-local value of this thread, which may have run tasks.
+    // Drops the thread-local value of this thread, which may have run tasks.
     let left = LEFT.with(|left| left.borrow_mut().take());
     drop(left);
     eventually("all threads of actors have ended", || faults::actor_threads() == 0);
@@ -200,7 +200,7 @@ pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: &[PathBuf]) {
         nap = (nap * 2).min(Duration::from_millis(50));
     }
     drop(watch);
-    // A thread of the stress may still be exiting.
+    // A thread of the stress test may still be exiting.
     eventually("all tokens are dropped", || oracle::tokens_left().is_empty());
     eventually("all threads have ended", || faults::threads() == threads);
     eventually("all threads are joined or detached", || faults::unreaped() == unreaped);

@@ -1,16 +1,16 @@
 //! Generates a program from a seed.
 //!
-//! The kinds of program differ in what they add to the mix: stops at arbitrary instructions, shutdowns, refused
-//! threads, a slow report, long sleeps. A generated program must end on a correct runtime however its threads are
+//! The kinds of program differ in the disturbances that they add: stops at arbitrary instructions, shutdowns, refused threads, a slow
+//! report, long sleeps. A generated program must end on a correct runtime however its threads are
 //! scheduled: [`fits`] excludes actions that would need more threads than the configuration grants.
 
 use crate::program::*;
 use crate::words::{Few, Many, Ms, Random, Word};
 
-/// The subject of a program.
+/// The kind of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Everything, under the settings that most programs use.
+    /// Actions of every kind, under the settings that most programs use.
     Mixed,
     /// A few kinds of action, repeated many times.
     Narrow,
@@ -134,7 +134,7 @@ fn host(random: &mut Random, config: &Config) -> Host {
 fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
     match kind {
         Kind::Narrow if random.chance(85) => {
-            // The same kind of action with some other values.
+            // Repeats the same kind of action with some other values.
             let like = &palette[random.below(palette.len() as u64) as usize];
             let mut variants = like.simpler();
             variants.push(like.clone());
@@ -183,8 +183,8 @@ pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
     if blocks_tasks && config.spares == 0 {
         return false;
     }
-    // A blocking call occupies a thread inside `block_on` that runs tasks, and everything that relies on its root
-    // meanwhile; both are documented.
+    // As documented, a blocking call may occupy a thread inside `block_on` that runs tasks, and then delays everything that relies on its
+    // root future.
     let is_root = matches!(host, Host::Root | Host::Main | Host::Local | Host::Inner);
     let relies_on_root = match action {
         Action::Recv { sender, .. } => is_root && *sender == Sender::Own,

@@ -1,12 +1,12 @@
 //! A model-based stress test of the runtime: random programs that use every part of it, and an oracle.
 //!
 //! A seed determines a program ([`program`], [`generate`]). The interpreter ([`actors`] and the modules of actions)
-//! runs it in its own process. The oracle ([`oracle`]) checks that everything that can end ends within its bound, that
-//! nothing is early, that bytes, results and errors are right, and that nothing is left at the end. A program that
-//! fails is printed and can be shrunk ([`shrink`]).
+//! runs it in its own process. The oracle ([`oracle`]) checks that every operation that must end ends within its bound, that no timer is
+//! early, that bytes, results and errors are right, and that no resource is left at the end. A program that fails is printed and can be
+//! shrunk ([`shrink`]).
 //!
-//! `cargo test --test stress` runs random programs for a few seconds, and the directed ones ([`scenarios`]), each of
-//! which found a defect that has been fixed. `ci/runtime-stress.sh SECONDS` runs random programs for the given time.
+//! `cargo test --test stress` runs random programs for a few seconds, and the directed programs of [`scenarios`]. `ci/runtime-stress.sh
+//! SECONDS` runs random programs for the given time.
 //!
 //! | variable | effect |
 //! |---|---|
@@ -44,7 +44,7 @@ mod words;
 use program::Program;
 use shrink::Plan;
 
-/// Child processes run this test with the program in the environment.
+/// Child processes run this test with a program in the environment.
 #[test]
 fn child() {
     let Ok(text) = std::env::var(shrink::PROGRAM) else { return };
@@ -55,7 +55,7 @@ fn child() {
     actors::run(program);
 }
 
-/// Runs a few seconds of random programs, or those that the environment selects.
+/// Runs random programs for a few seconds, or the programs that the environment selects.
 #[test]
 fn random_programs_complete_and_keep_guarantees() {
     if std::env::var(shrink::PROGRAM).is_ok() {

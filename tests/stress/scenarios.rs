@@ -1,4 +1,4 @@
-//! Directed programs: each found a defect that has been fixed, or is similar to one that did.
+//! Directed programs. Each program found a defect that has been fixed, or is similar to a program that did.
 //!
 //! Random programs find most of these defects too, given time; each test here finds its defect within seconds. The
 //! names of the defects are those of docs/RELIABILITY.md.
@@ -20,8 +20,7 @@ fn holds(times: usize, text: &str) {
     }
 }
 
-/// Runs a program with each of the given settings in place of `SETTINGS`, at the same time, because programs mostly
-/// wait.
+/// Runs a program with each of the given settings in place of `SETTINGS`. The runs are parallel, because programs mostly wait.
 #[track_caller]
 fn holds_with(settings: &[&str], times: usize, text: &str) {
     std::thread::scope(|scope| {
@@ -31,7 +30,7 @@ fn holds_with(settings: &[&str], times: usize, text: &str) {
     });
 }
 
-/// A1: the future that a root waits for is not held up by a task that the root's thread runs.
+/// A1: a task that the thread of `block_on` runs does not delay the root future.
 #[test]
 fn roots_run_beside_blocked_tasks() {
     holds_with(
@@ -52,7 +51,7 @@ fn roots_run_beside_blocked_tasks() {
     );
 }
 
-/// A2: the first operation of a turn is granted, however long the turn is.
+/// A2: the first operation of a turn is not refused for fairness, however long the turn is.
 #[test]
 fn operations_complete_after_computations() {
     holds_with(
@@ -72,7 +71,7 @@ fn operations_complete_after_computations() {
     );
 }
 
-/// A3: loops over due timers take from the budget.
+/// A3: loops over due timers use up the task's budget.
 #[test]
 fn due_timers_let_other_tasks_run() {
     for how in ["zero", "past", "interval", "nanosecond", "timeout", "literal"] {
@@ -115,7 +114,7 @@ fn task_is_monitored_after_nested_block_on() {
     );
 }
 
-/// A6: the holder of the role of polling runs no tasks.
+/// A6: a thread that holds the poller role runs no tasks.
 #[test]
 fn poller_role_is_free_while_task_blocks() {
     holds_with(
@@ -177,7 +176,7 @@ fn deadline_fires_in_reused_slot() {
     }
 }
 
-/// B1, B2: the same races, with threads that are stopped at arbitrary instructions.
+/// B1, B2: the races of the previous test, with threads that are stopped at arbitrary instructions.
 #[test]
 fn deadlines_fire_in_repeatedly_reused_slots() {
     holds_with(
@@ -294,7 +293,7 @@ fn shutdown_waits_for_running_turns() {
     );
 }
 
-/// C3: a thread that could not be created is tried again.
+/// C3: the runtime tries again to create a thread that was refused.
 #[test]
 fn runtime_continues_after_refused_thread() {
     for threads in [1, 3] {

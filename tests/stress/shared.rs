@@ -1,9 +1,8 @@
-//! Connections that several actors use at the same time: operations of every kind, deadlines that others move, closes
-//! while others wait, and immediately a new connection in the same place.
+//! Connections that several actors use at the same time: operations of every kind, deadlines that other actors move, closes while other
+//! actors wait, and new connections that immediately take the place of closed ones.
 //!
-//! The result of an operation is not predictable, so any result is accepted. But each operation has its own bound (it
-//! is dropped, loses a race, or its deadline comes) and must end by then, and a timeout is never reported before the
-//! earliest time that was set.
+//! The result of an operation is not predictable, so any result is accepted. But each operation has its own bound (it is dropped, loses a
+//! race, or its deadline passes) by which it must end, and a timeout is never reported before the earliest time that was set.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -35,7 +34,7 @@ struct Shared {
 
 const PLACES: usize = 8;
 static PLACE: [Mutex<Option<Arc<Shared>>>; PLACES] = [const { Mutex::new(None) }; PLACES];
-/// The end that an operation uses.
+/// Selects the end of the connection that an operation uses.
 static TURN: AtomicU64 = AtomicU64::new(0);
 
 fn place(slot: Few) -> MutexGuard<'static, Option<Arc<Shared>>> {
@@ -43,14 +42,14 @@ fn place(slot: Few) -> MutexGuard<'static, Option<Arc<Shared>>> {
 }
 
 impl Shared {
-    /// Records a setting that fires at `due`, or that is counted from the time of the setting.
+    /// Records a deadline at `due`, or a timeout that may fire at `due` at the earliest. Returns the new version.
     fn note(&self, due: Instant) -> u64 {
         self.earliest.fetch_min(due.saturating_duration_since(self.made).as_nanos() as u64, SeqCst);
         self.version.fetch_add(1, SeqCst) + 1
     }
 }
 
-/// Returns the connection in this place, and opens one if there is none.
+/// Returns the connection in this place. Opens a connection if there is none.
 async fn connection(span: Span, slot: Few) -> Option<Arc<Shared>> {
     if let Some(shared) = &*place(slot) {
         return Some(shared.clone());
@@ -63,7 +62,7 @@ async fn connection(span: Span, slot: Few) -> Option<Arc<Shared>> {
         version: AtomicU64::new(0),
         earliest: AtomicU64::new(u64::MAX),
     });
-    // Two actors may have opened one at the same time: the first one stays.
+    // Two actors may have opened a connection at the same time: the first connection stays.
     Some(place(slot).get_or_insert(shared).clone())
 }
 
@@ -86,7 +85,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
         Bound::Deadline | Bound::Timeout => {
             let due = Instant::now() + length;
             let version = shared.note(if bound == Bound::Deadline { due } else { Instant::now() });
-            // On a closed socket it is an error, and so is the operation.
+            // On a closed socket the setter fails, and the operation fails too.
             let _ = match (bound, is_write) {
                 (Bound::Deadline, true) => conn.set_write_deadline(Some(due)),
                 (Bound::Deadline, false) => conn.set_read_deadline(Some(due)),
@@ -98,7 +97,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
             match select(act, pin!(task::sleep(patience))).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => {
-                    // Other actors may have moved the deadline. Then the operation's end is not known.
+                    // Other actors may have moved the deadline. Then the time at which the operation ends is unknown.
                     let was_moved = shared.version.load(SeqCst) != version;
                     // A hold has no deadline, a copy ends by itself, and a timeout does not apply to a wait for the
                     // peer's end.
@@ -134,7 +133,7 @@ async fn perform(span: Span, conn: Conn, op: SharedOp, length: Duration) -> io::
         SharedOp::PollWrite => poll_fn(|cx| conn.poll_write(cx, &buf)).await.map(drop),
         SharedOp::PeerClosed => conn.peer_closed().await,
         SharedOp::Hold => {
-            // This future only occupies a place: its waker is never used.
+            // This future only occupies a place in the queue of waiters: its waker is never used.
             let waker = Waker::from(Counting::new());
             let mut read: Pin<Box<dyn Future<Output = io::Result<usize>> + Send>> = Box::pin(conn.read(&mut buf));
             let _ = read.as_mut().poll(&mut Context::from_waker(&waker));
@@ -162,7 +161,7 @@ pub fn shut(slot: Few, how: SharedEnd, ms: Ms) {
         SharedEnd::Finish | SharedEnd::Clear | SharedEnd::Move => place(slot).clone(),
     };
     let Some(shared) = taken else { return };
-    // Errors are expected: another actor may have closed it.
+    // Errors are expected: another actor may have closed the connection.
     match how {
         SharedEnd::Close => shared.ends[0].close(),
         SharedEnd::CloseBoth => shared.ends.iter().for_each(Conn::close),

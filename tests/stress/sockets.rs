@@ -1,4 +1,4 @@
-//! Actions on sockets: bytes are exact, every wait ends, errors are of the right kind, and wakers do not pile up.
+//! Actions on sockets. They check that the right bytes arrive, every wait ends, errors are of the right kind, and wakers do not accumulate.
 
 use std::future::Future;
 use std::io;
@@ -48,7 +48,7 @@ pub async fn echo(span: Span, stream: Stream, party: Party, size: Bytes, rounds:
             let _watch = watch(format!("an echo of {size} bytes, {stream:?}, {party:?}"));
             let at = round * size;
             let message = bytes(at, size);
-            // Both at once, because neither side's buffers may hold all of it.
+            // Writes and reads at once, because the buffers may not hold the whole message.
             let write = async { span.ok(one.write_all(&message).await, "a write") };
             let read = async { span.ok(read_exactly(&reader, at, size).await, "an echo") };
             if let (None, _) | (_, None) = futures::join!(write, read) {
@@ -140,7 +140,7 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
     has_timeouts(span, stream, 2).await;
 }
 
-/// Dials that are accepted, then a close of the listener while tasks accept.
+/// Dials a listener that accepts, then closes the listener while tasks wait to accept.
 pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 2, format!("{} dials by {party:?}, and the close of their listener", dials.0));
@@ -187,15 +187,15 @@ pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     }
 }
 
-/// The side that waits for answers. A datagram socket has no end of stream, so a flag tells it that the answering
-/// side has left.
+/// The socket that waits for answers, held by the answering side. A datagram socket has no end of stream, so if the answering side leaves
+/// early, the drop of this value ends the wait with a deadline.
 struct Asker {
     socket: Arc<UdpSocket>,
     is_over: bool,
 }
 
 impl Asker {
-    /// Called when every message has been answered.
+    /// Records that every message has been answered.
     fn end(&mut self) {
         self.is_over = true;
     }

@@ -1,6 +1,6 @@
 //! Actions that occupy threads: nested `block_on`, tasks that block on a channel or a lock, computations before I/O,
-//! crowds that yield. Whatever a task does to its thread, roots, timers and sockets make progress, and so do other
-//! tasks while there are threads.
+//! crowds that yield. However a task occupies its thread, root futures, timers and sockets make progress, and so do other tasks as long as
+//! there are threads.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -22,8 +22,7 @@ use crate::oracle::{self, Blocking, Span, Token, fail, watch, watch_for};
 use crate::program::{ComputeOp, CrowdOf, GuardWait, Party, Preempt, Sender, WokenBy};
 use crate::words::{Few, Many, Ms};
 
-/// Nests calls of `block_on` in a task. The innermost one waits; afterwards the task blocks on a task that it
-/// spawned.
+/// Nests calls of `block_on` in a task. The innermost call waits. Afterwards the task blocks until a task that it spawned has run.
 pub async fn nested(span: Span, depth: Few, ms: Ms, woken: WokenBy) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} nested block_on, woken by {woken:?} after {length:?}", depth.0));
@@ -179,13 +178,13 @@ pub async fn recv(span: Span, tasks: Few, sender: Sender, ms: Ms) {
     }
 }
 
-/// Blocks its own thread, without using the runtime in the meantime.
+/// Blocks the actor's own thread, without using the runtime in the meantime.
 pub fn pause(ms: Ms) {
     let _blocking = Blocking::begin();
     thread::sleep(ms.duration());
 }
 
-/// Blocks its own thread, and spawns a task in the same turn.
+/// Blocks the actor's own thread, and then spawns a task in the same turn.
 pub async fn stall(ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a task that is spawned after {length:?} in the same turn"));
@@ -193,7 +192,7 @@ pub async fn stall(ms: Ms) {
         let _blocking = Blocking::begin();
         thread::sleep(length);
     }
-    // A task of the current runtime.
+    // The new task belongs to the runtime that is current now.
     let span = Span::begin();
     let token = Token::new("after a stall");
     let spawned = AssertUnwindSafe(task::spawn(async move {
@@ -204,7 +203,7 @@ pub async fn stall(ms: Ms) {
     span.check(matches!(result, Ok(7)), || "a task that was spawned after a stall was dropped".to_owned());
 }
 
-/// A task blocks its thread. Another one, spawned later, waits for it.
+/// A task blocks its thread and then wakes another task, which was spawned later and waits for it.
 pub async fn bridge(ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a task woken by one that has blocked its thread for {length:?}"));
@@ -233,7 +232,7 @@ pub async fn bridge(ms: Ms) {
     span.check(matches!(result, Ok(Ok(7))), || "a task woken by one from before a restart was dropped".to_owned());
 }
 
-/// A root holds a lock across an await while a task takes it, repeatedly.
+/// A root future repeatedly holds a lock across an await while a task takes the lock.
 #[allow(clippy::await_holding_lock)]
 pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     let (done, is_done) = oneshot::channel();
@@ -391,7 +390,7 @@ async fn computed(span: Span, length: Duration, op: ComputeOp) -> Option<u32> {
 /// The maximum number of turns, of all tasks, for one hop of an echo beside a crowd that yields.
 const ROUNDS_MAX: u64 = 5;
 
-/// Runs tasks that yield without end, beside an echo between two others.
+/// Runs tasks that yield without end, beside an echo between two other tasks.
 pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
     let echoes = echoes.0 * 8;
     let (stop, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

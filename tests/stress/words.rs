@@ -25,7 +25,7 @@ impl Random {
         self.next() % bound
     }
 
-    /// Returns true in `percent` of 100 cases.
+    /// Returns true with a probability of `percent` %.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
@@ -58,7 +58,7 @@ impl Random {
 pub trait Word: Sized + Clone {
     fn write(&self) -> String;
     fn read(text: &str) -> Option<Self>;
-    /// Returns the next simpler value, or `None` if this is the simplest.
+    /// Returns the next simpler value, or `None` if the value is already the simplest.
     fn simpler(&self) -> Option<Self>;
     fn draw(random: &mut Random) -> Self;
 }

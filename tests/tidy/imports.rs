@@ -1,8 +1,8 @@
 //! The imports between the files of `src`: which file uses a name that another file defines.
 //!
-//! It reads text and knows no types. It follows `use` items, paths that begin with `crate`, `super` or `self`, and paths that begin with an
-//! imported module, through re-exports to the file that defines the name. It ignores code that is compiled only for tests, and methods: a
-//! file that calls a method imports nothing for it.
+//! This module reads text and knows no types. It follows `use` items, paths that begin with `crate`, `super` or `self`, and paths that
+//! begin with an imported module, through re-exports to the file that defines the name. It ignores code that is compiled only for tests. It
+//! also ignores method calls, which need no import.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ pub(crate) type Graph = BTreeMap<String, BTreeSet<String>>;
 struct Module {
     file: String,
     children: BTreeSet<String>,
-    /// The names of `use` items and the paths behind them, which may be relative.
+    /// The names that `use` items define and the paths that they stand for, which may be relative.
     aliases: BTreeMap<String, Vec<String>>,
     /// The modules of `use …::*`.
     globs: Vec<Vec<String>>,
@@ -77,7 +77,7 @@ fn resolve(modules: &Modules, from: &[String], path: &[String], depth: u32) -> O
             }
         }
         first => {
-            // A name that this module has. Any other name is that of a crate or is local.
+            // Follows a name that this module has. Any other name is that of a crate or is local.
             let module = &modules[from];
             if !module.children.contains(first) && !module.aliases.contains_key(first) {
                 return None;
@@ -228,7 +228,7 @@ fn tokens(text: &str) -> Vec<String> {
             at += 1;
             tokens.push("\"".to_owned());
         } else if c == '\'' {
-            // A character or a lifetime.
+            // Skips a character literal; a lifetime has no closing quote.
             if next == Some('\\') {
                 at += 3;
                 while bytes.get(at).is_some_and(|&c| c != '\'') {
@@ -290,7 +290,7 @@ fn without_tests(tokens: &[String]) -> Vec<String> {
     kept
 }
 
-/// Returns the cycles: sets of files each of which uses every other, directly or through others.
+/// Returns the cycles: sets of files that all use one another, directly or through other files.
 pub(crate) fn cycles(graph: &Graph) -> Vec<Vec<String>> {
     let reach = |from: &String| {
         let mut reached = BTreeSet::new();

@@ -2,9 +2,10 @@
 //!
 //! Half of the sockets are clients and half were accepted; a task waits to read from each. The program prints the CPU time and the page
 //! faults of the first snapshot and of later ones. It also prints how long an echo takes while another thread takes snapshots in a loop,
-//! while another thread only computes, and with neither. The three alternate every 100 ms, so that each has the same load of the machine.
+//! while another thread only computes, and with no such thread. The three cases alternate every 100 ms, so that the machine's load is the
+//! same for each.
 //! The client of the echo is a thread with a socket of the standard library. Each echo is measured twice: by the clock, and without the
-//! time for which the threads of the echo were runnable and had no processor (schedstat), because the machine's other threads cause that.
+//! time for which the threads of the echo were runnable and had no CPU (schedstat), because the machine's other threads cause these waits.
 //!
 //! `--tasks N` adds N tasks that are always pending, and prints the time and memory of snapshots of them and of their JSON, limited like
 //! the server's answers, and without a limit.
@@ -57,7 +58,7 @@ async fn echo() -> io::Result<std::net::SocketAddr> {
     Ok(address)
 }
 
-/// How long the threads that serve an echo were runnable and had no processor.
+/// The time for which the threads that serve an echo were runnable and had no CPU.
 struct Waiting(Vec<File>);
 
 impl Waiting {
@@ -80,12 +81,12 @@ impl Waiting {
     }
 }
 
-/// The times of echoes: by the clock, and without the time for which a thread had no processor.
+/// The durations of echoes: by the clock, and without the time for which a thread waited for a CPU.
 #[derive(Default)]
 struct Times {
     clock: Histogram,
     own: Histogram,
-    /// The number of echoes that took more than 1 ms without the waits for a processor.
+    /// The number of echoes that took more than 1 ms, not counting the waits for a CPU.
     late: u64,
 }
 
@@ -155,7 +156,7 @@ fn echoes(address: std::net::SocketAddr, time: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints the cost of a snapshot with `tasks` more tasks.
+/// Prints the cost of a snapshot with `tasks` additional tasks.
 fn many(tasks: usize) {
     // A task that nothing can wake lives as long as its handle.
     let _handles: Vec<_> = (0..tasks).map(|_| task::spawn(std::future::pending::<()>())).collect();

@@ -1,4 +1,4 @@
-//! The cases: name, figure, server and load.
+//! The cases of the comparison. A case has a name, a figure to measure, a server and a load.
 
 use super::child::{LoadPlan, ServerPlan};
 use crate::generator::Churn;
@@ -7,7 +7,7 @@ use crate::servers::{Hog, Mode};
 /// The figure that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Server CPU per request, in lock-step, and its ratio to the bare loop's in the same round.
+    /// CPU time of the server per request, in lock-step, and its ratio to the CPU time of the bare loop in the same round.
     Cpu,
     /// System calls of the server per request.
     Calls,
@@ -34,19 +34,19 @@ pub struct Case {
     pub kind: Kind,
     /// The number of concurrent connections.
     pub connections: usize,
-    /// The server's mode.
+    /// How the server handles a connection.
     pub mode: Mode,
-    /// Whether connections are short.
+    /// Which side closes short connections, or `None` if connections stay open.
     pub churn: Option<Churn>,
-    /// Whether the future of `block_on` serves.
+    /// Whether the future of `block_on`, not a spawned task, serves the connection.
     pub in_block_on: bool,
     /// The message size in bytes.
     pub size: usize,
-    /// The kind of the hogs.
+    /// The behaviour of the hogs.
     pub hog: Hog,
     /// The user CPU time per request, in microseconds.
     pub work_us: u64,
-    /// Whether the quick run includes it.
+    /// Whether the quick run includes the case.
     pub quick: bool,
 }
 

@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub enum Tracer {
     /// `perf stat` on the tracepoint.
     Perf,
-    /// `strace -c -f`: slower. It counts the same calls, except those that depend on the timing, which it disturbs.
+    /// `strace -c -f`. It is slower, and changes the timing, so the number of calls that depend on timing differs.
     Strace,
 }
 
 impl Tracer {
-    /// Returns a tool that works here.
+    /// Returns a tool that works on this machine, if there is one.
     #[must_use]
     pub fn available() -> Option<Tracer> {
         let works = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
@@ -37,7 +37,7 @@ impl Tracer {
         }
     }
 
-    /// Runs `work` and counts the calls that process `pid` makes meanwhile.
+    /// Runs `work` and counts the system calls that process `pid` makes during it.
     fn count(self, pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
         match self {
             Tracer::Perf => count_with_perf(pid, work),
@@ -55,7 +55,7 @@ pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let requests = if quick { 12_800 } else { 64_000 };
     let amount = Amount::Requests((requests / case.connections as u64).clamp(2, 4000));
-    // The first run is not counted: registrations, threads that start on demand.
+    // The first run is not counted, because it includes registrations and the start of threads.
     load.run(Amount::Requests(20))?;
     let mut done = 0;
     let calls = tracer.count(server.id(), || {
@@ -66,7 +66,7 @@ pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool
 }
 
 fn count_with_perf(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
-    // perf is enabled and disabled through its control pipe, so exactly the work is counted. A shell holds the pipes:
+    // perf is enabled and disabled through its control pipe, so it counts exactly the calls during the work. A shell holds the pipes:
     // descriptor 8 has the commands to perf (our writes to the shell's input), 9 its acknowledgements (the shell's
     // output).
     let mut command = Command::new("sh");
@@ -106,9 +106,9 @@ fn count_with_strace(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Res
         .ok_or_else(|| format!("strace counted nothing: {}", said.join(" / ")))
 }
 
-/// Returns the number of user instructions per request of a case's server: the difference of two runs under callgrind
-/// over the difference of their requests, so that start and end do not count. It is measured in lock-step on `cpu`,
-/// like everything that is compared, because it depends on how many events a wait returns.
+/// Returns the number of user instructions per request of a case's server: the difference of two runs under callgrind divided by the
+/// difference of their requests, so that start-up and exit do not count. The runs are in lock-step on `cpu`, because the figure depends on
+/// the number of events per wait.
 ///
 /// # Errors
 /// Returns an error if the server does not run under valgrind, or if the generator fails.
@@ -125,7 +125,7 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
     Ok((more as f64 - less as f64) / (done_more - done) as f64)
 }
 
-/// Returns the distribution of the instructions of an echo on 64 connections, as Markdown.
+/// Returns the distribution of instructions over functions for an echo on 64 connections, as Markdown.
 ///
 /// # Errors
 /// Returns the errors of [`instructions`].
@@ -154,7 +154,7 @@ fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64
     let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let done = load.run(Amount::Requests(rounds))?.requests;
-    // The server is ended first: its work when clients leave is not part of a request.
+    // Ends the server before the clients, because its work when clients leave is not part of a request.
     let said = server.finish()?;
     drop(load);
     let costs = std::fs::read_to_string(&out).unwrap_or_default();

@@ -1,14 +1,14 @@
-//! Control of a server without a thread: in a process with a second thread, glibc's calls cost 40 instructions more
-//! each, and the bare loop must not pay for being measured.
+//! Controls a server without an additional thread. In a process with a second thread, each of glibc's system call functions costs 40
+//! instructions more, which would distort the figures of the bare loop.
 //!
-//! Standard input is switched to raise SIGIO (fcntl(2), `O_ASYNC`). The handler reads it. For each byte it writes a
-//! line of the process's usage, and at the end of the input it writes the same line and ends the process. It calls only
-//! functions that signal-safety(7) allows: read, write, open, close, getrusage, _exit. It formats on the stack.
+//! Standard input is switched to raise SIGIO (fcntl(2), `O_ASYNC`). The signal handler reads the input. For each command (any byte except a
+//! newline) it writes a line with the process's usage. At the end of the input it writes such a line and ends the process. The handler
+//! calls only functions that signal-safety(7) allows: read, write, open, close, getrusage, _exit. It formats on the stack.
 
 use std::fmt::Write;
 use std::io;
 
-/// Starts to listen to standard input.
+/// Installs the signal handler and switches standard input to raise SIGIO.
 ///
 /// # Errors
 /// Returns the errors of sigaction(2) and fcntl(2).
@@ -26,7 +26,7 @@ pub fn listen() -> io::Result<()> {
     checked(unsafe { libc::fcntl(0, libc::F_SETOWN, own) })?;
     // SAFETY: the arguments are numbers.
     checked(unsafe { libc::fcntl(0, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK) })?;
-    // Input before the switch raised no signal.
+    // Input that arrived before the switch has raised no signal.
     // SAFETY: raises a signal that now has a handler.
     checked(unsafe { libc::raise(libc::SIGIO) })
 }
@@ -76,7 +76,7 @@ impl Write for Line {
 fn report() {
     let Ok(usage) = crate::sys::own_usage() else { return };
     let mut line = Line { bytes: [0; 256], length: 0 };
-    // `Line` never fails.
+    // Writing to a `Line` never fails.
     let _ = writeln!(
         line,
         "usage user_us={} system_us={} voluntary={} involuntary={} rss_anon_kib={}",
