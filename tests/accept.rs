@@ -48,7 +48,7 @@ fn nothing_is_accepted_after_close() {
         for _ in 0..50 {
             let listener = TcpListener::bind(own_address()).await.unwrap();
             let addr = listener.local_addr().unwrap();
-            // Dialled before the close, and waiting in the queue.
+            // This connection is dialled before the close, and waits in the queue.
             let queued = TcpStream::connect(addr).await.unwrap();
             let dial = task::spawn(TcpStream::connect(addr));
             listener.close().await.unwrap();
@@ -246,7 +246,7 @@ fn into_incoming_survives_expired_deadline() {
     });
 }
 
-/// A listener with connections in its queue accepts them without an edge for each.
+/// A listener accepts all connections in its queue after a single edge.
 #[test]
 fn one_edge_serves_many_connections() {
     run(async {

@@ -44,8 +44,8 @@ static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 1000;
 
-/// Returns the number of allocations of [`ROUNDS`] calls of `round`, after as many calls in which
-/// lists and heaps grow.
+/// Calls `round` [`ROUNDS`] times, so that lists and heaps reach their size. Returns the number of
+/// allocations of [`ROUNDS`] more calls.
 async fn allocations(mut round: impl AsyncFnMut()) -> usize {
     for _ in 0..ROUNDS {
         round().await;

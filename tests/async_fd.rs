@@ -41,7 +41,7 @@ fn pipes_work_through_traits() {
             async move {
                 writer.write_all(&data).await.unwrap();
                 writer.flush().await.unwrap();
-                // `close` of the traits flushes.
+                // The traits' `close` flushes.
                 writer.close().await.unwrap();
                 writer.write_all(b"!").await.unwrap();
             }
@@ -108,7 +108,7 @@ fn closed_descriptor_is_an_error() {
     struct Nothing;
     impl AsFd for Nothing {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            // SAFETY: beyond every process's limit, so no descriptor has this number.
+            // SAFETY: the number is beyond every process's limit, so no descriptor has it.
             unsafe { BorrowedFd::borrow_raw(i32::MAX - 1) }
         }
     }
@@ -166,7 +166,7 @@ fn readable_guard_clears_readiness() {
         }
         assert!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).is_err(), "the call would block");
         assert!(poll_once(&mut reader.readable()).await.is_pending());
-        // An event that arrives after the guard was created is not cleared by it.
+        // A guard does not clear an event that arrives after the guard was created.
         writer.get_ref().write_all(b"z").unwrap();
         let mut stale = reader.readable().await.unwrap();
         reader.get_ref().read_exact(&mut buf).unwrap();

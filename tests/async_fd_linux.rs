@@ -1,4 +1,4 @@
-//! `io::AsyncFd` over kinds of descriptors that only Linux has, or that only epoll refuses.
+//! `io::AsyncFd` with kinds of descriptors that only Linux has, or that only epoll refuses.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -116,7 +116,7 @@ fn terminal_transfers_data_and_hangs_up() {
     });
 }
 
-/// poll(2) always reports such a device ready.
+/// epoll rejects this device, whereas poll(2) always reports it as ready.
 #[test]
 fn device_unsupported_by_epoll_is_rejected() {
     let file = File::open("/dev/null").unwrap();

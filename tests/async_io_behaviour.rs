@@ -1,5 +1,5 @@
-//! The behaviour that async-io's socket tests check, with the same test names, for this crate's
-//! sockets under another executor.
+//! Checks that this crate's sockets, under another executor, behave as async-io's socket tests
+//! require. The tests have the names of async-io's tests.
 
 mod common;
 

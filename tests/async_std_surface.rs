@@ -39,7 +39,7 @@ use names::*;
 fn debug<T: Debug>() {}
 fn cloned<T: Clone>() {}
 fn shared<T: Send + Sync + Unpin + 'static>() {}
-/// Conversions from std types, which are infallible, and of descriptors.
+/// Checks the conversions from std types, which are infallible, and those from and to descriptors.
 fn socket<T, S>()
 where
     T: Debug + Send + Sync + Unpin + From<S> + From<OwnedFd> + Into<OwnedFd> + AsFd + AsRawFd + FromRawFd + IntoRawFd,

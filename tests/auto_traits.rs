@@ -57,7 +57,7 @@ fn futures_of_sockets_are_unpin_and_send() {
 
 #[test]
 fn thread_bound_types_are_not_send() {
-    /// This is ambiguous for a type that is `Send`, so the call does not compile.
+    /// For a type that is `Send`, `check` is ambiguous, so the call does not compile.
     trait NotSend<Marker> {
         fn check() {}
     }

@@ -1,4 +1,4 @@
-//! The selection of a back end by `NETPOLL_BACKEND`, and the errors of an unavailable one. The tests of the contract are in
+//! The selection of a back end by `NETPOLL_BACKEND`, and the errors of an unavailable back end. The tests of the contract are in
 //! `src/rt/poll/back_ends_tests.rs`; `ci/backends.sh` runs the other tests on poll(2).
 
 mod common;
@@ -53,13 +53,13 @@ fn descriptor_above_the_limit_of_poll_is_an_error() {
                 let limit = rustix::process::Rlimit { current, ..limit };
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
-            // Leaves room for the poller's pipe and the client.
+            // With this limit, poll(2) accepts only two descriptors: the poller's pipe and the client.
             set(Some(2));
             let error = server.read(&mut [0]).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
             let text = error.to_string();
             assert!(text.contains("poll(2)") && text.contains("RLIMIT_NOFILE"), "{text}");
-            // Registered descriptors continue to work. The others work once there is room.
+            // Registered descriptors continue to work. Other descriptors work once there is room.
             server.write_all(b"x").await.unwrap();
             assert_eq!(client.read(&mut [0]).await.unwrap(), 1);
             set(limit.current);

@@ -54,7 +54,7 @@ fn turns_calls_and_sleeps_are_recorded() {
     });
 }
 
-/// Returns the calls in each turn of a task.
+/// Returns the system calls in each turn of a task.
 fn calls_by_turn(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<Vec<(i32, bool)>> {
     let turns = black_box.events.iter().filter_map(|event| match &event.kind {
         WorkerEventKind::Turn { task, calls } if *task == of => Some(calls.clone()),
@@ -63,7 +63,7 @@ fn calls_by_turn(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<Vec<(i32, bo
     turns.collect()
 }
 
-/// Returns the calls in the last turn of a task.
+/// Returns the system calls in the last turn of a task.
 fn last_calls(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<(i32, bool)> {
     calls_by_turn(black_box, of).pop().unwrap_or_default()
 }
@@ -243,7 +243,8 @@ fn threads_may_write_the_same_file() {
     });
 }
 
-/// A process that was killed while it wrote leaves its part file. Another one may have the same number.
+/// A process that was killed while it wrote leaves its part file. A later process may have the same
+/// process id.
 #[test]
 fn part_files_of_an_earlier_process_are_skipped() {
     let folder = Folder::new();

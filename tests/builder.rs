@@ -1,4 +1,4 @@
-//! Settings: accepted and rejected values, error texts, and metrics.
+//! The settings of `rt::Builder`: accepted and rejected values, error texts, and metrics.
 
 mod common;
 
@@ -134,7 +134,8 @@ fn malformed_environment_is_reported() {
     const NAME: &str = "malformed_environment_is_reported";
     for value in ["0", "-1", "many", "", "512", "99999999999999999999", "1.5"] {
         let text = child_with(NAME, &[("NETPOLL_THREADS", value)], || {
-            // A builder returns an error. The first use reports it on standard error and continues.
+            // A builder returns an error for the variable. The first use of a runtime without a
+            // builder reports it on standard error and continues.
             let error = Builder::new().start().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains("NETPOLL_THREADS"), "{error}");

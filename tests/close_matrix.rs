@@ -1,10 +1,9 @@
 //! Close × {read, write, accept, connect, deadline, drop} × {same thread, other thread} × {task, block_on, another executor}: 36 cells.
 //!
-//! An operation waits; the same or another thread closes its socket (or drops a dial). The
-//! operation ends with the closed error and the descriptor is closed: within 10 ms on an idle
-//! machine (`NETPOLL_TIMED`, which `ci/faults.sh` sets), and within 1 s on any. Each cell runs
-//! [`ROUNDS`] times and its median counts. A slow cell runs again, because a close that depends on
-//! a clock is slow each time, and a busy machine is not.
+//! An operation waits; the same or another thread closes its socket (or drops a dial). The operation ends with the closed error and the
+//! descriptor is closed: within 10 ms on an idle machine (`NETPOLL_TIMED`, which `ci/faults.sh` sets), and within 1 s on any machine. Each
+//! cell runs [`ROUNDS`] times and its median counts. A slow cell runs again: a close that depends on a clock is slow each time, whereas a
+//! busy machine is not.
 
 mod common;
 
@@ -81,7 +80,7 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     let _server = server;
                     let mut buf = [0; 1];
                     if drops {
-                        // A dropped operation and one that is never polled do not prevent the close.
+                        // A dropped operation and an operation that is never polled do not prevent the close.
                         assert!(poll_once(&mut waiting.read(&mut [0; 1])).await.is_pending());
                         let mut idle = waiting.write_all(&[0; 1]);
                         let _ = poll_once(&mut idle).await;
@@ -134,7 +133,7 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     .await;
                     drop(dial);
                     match dialled {
-                        // Dropping it gives the same error as a close.
+                        // A dropped dial returns no error, so another closed error takes its place.
                         None => Err(pipe_closed().await),
                         Some(result) => panic!("the queue has room: {result:?}"),
                     }

@@ -49,7 +49,7 @@ async fn ask(batches: u8, depth: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns the number of packets of a run.
+/// Returns the number of packets in a run.
 fn packets(gather: bool) -> u64 {
     let count = Arc::new(AtomicU64::new(0));
     let result = count.clone();
@@ -81,7 +81,8 @@ fn losses_delays_and_resets_do_not_change_the_bytes() {
     }
 }
 
-/// Waits for a second, then reads `total` bytes and the end. `done` is set when they are correct.
+/// Waits for a second, then reads `total` bytes and the end of the stream. Sets `done` if they are
+/// correct.
 async fn read_late(total: usize, done: Arc<AtomicBool>) -> std::io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:7").await?;
     let (stream, _) = listener.accept().await?;
@@ -141,8 +142,8 @@ async fn fill(stream: &TcpStream) {
     }
 }
 
-/// The one edge wakes the task that sends the rest, and passes from it to a write that has nothing to
-/// send. The flush behind them gets no edge.
+/// The only edge wakes the task that sends the rest, and is then passed to a write that has no bytes
+/// to send. The flush that waits behind these two gets no edge.
 #[test]
 fn flush_ends_when_others_have_used_the_edge() {
     Sim::run(3, async move |sim: Sim| {

@@ -1,4 +1,5 @@
-//! Connecting. (Spurious wake-ups, connections to oneself and SO_ERROR are in `src/net/seam_tests.rs`.)
+//! Dials of TCP streams. (Spurious wake-ups, self-connections and SO_ERROR are tested in
+//! `src/net/seam_tests.rs`.)
 
 mod common;
 
@@ -125,7 +126,7 @@ fn invalid_addresses_are_named_in_errors() {
             assert_ne!(error.kind(), ErrorKind::AddrInUse, "{form:?}: {error}");
         }
         let error = TcpStream::connect("no-such-host.invalid:80").await.unwrap_err();
-        // The error names the host and the cause: texts of look-ups and of dialers.
+        // The error contains the host and the cause.
         assert!(error.to_string().starts_with("dial tcp: lookup no-such-host.invalid: "), "{error}");
         let op = error.get_ref().unwrap().downcast_ref::<OpError>().unwrap();
         assert!(op.io_error().and_then(std::io::Error::get_ref).unwrap().is::<netpoll::net::LookupError>());

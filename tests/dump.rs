@@ -13,7 +13,7 @@ use netpoll::{rt, task};
 
 const ROLE: &str = "NETPOLL_TEST_DUMP_ROLE";
 
-/// Starts this test again as a process with a role.
+/// Starts `test` again in a new process, which has the role `role`.
 fn start(test: &str, role: &str) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(ROLE, role);
@@ -113,7 +113,7 @@ fn builder_serves_snapshots_and_refuses_a_path_in_use() {
         assert!(text.contains("0 tasks, 0 sockets"), "{text}");
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());
-        // A stale file remains, and is replaced.
+        // The socket file of the ended process remains, and a new server replaces it.
         assert!(path.exists());
         drop(rt::InspectServer::bind(&path).unwrap());
         assert!(!path.exists());

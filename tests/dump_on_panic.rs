@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         child(&role);
         return ExitCode::SUCCESS;
     }
-    // A panic of a task reaches the main thread, which awaits it, without another message.
+    // The panic of a task is passed on to the main thread, which awaits the task, without another message or dump.
     for (role, has_dump) in [("main", true), ("task", false)] {
         let output = Command::new(std::env::current_exe().unwrap()).env(ROLE, role).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! End of stream, waiting writers, and the address of a wildcard listener.
+//! Edge cases of TCP: the end of the stream, waiting writers, the address of a wildcard listener, and events that arrive before a wait.
 
 mod common;
 

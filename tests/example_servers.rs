@@ -49,7 +49,7 @@ fn redis_like_answers_pipelined_commands_in_order() {
 
 #[test]
 fn sigterm_stops_every_server() {
-    // Each server has answered a client before it is stopped. A connected silent client does not delay its end.
+    // Each server has answered a client before it is stopped. A connected silent client does not delay the exit.
     for (name, args) in [("echo", &["127.0.0.1:0"][..]), ("echo_deadline", &["127.0.0.1:0", "600"])] {
         let server = Example::start(name, args);
         let mut client = BufReader::new(connect(server.addr()));
@@ -143,7 +143,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
     let (status, output) = graceful.end();
     assert!(status.success() && output.starts_with("SIGTERM: stopping\n"), "{status}: {output}");
     assert!(output.contains("connections accepted, 0 closed by force\n"), "{output}");
-    // The clients have received as many answers: every request that the server has read was answered.
+    // The clients have received `received` answers: the server has answered every request that it read.
     assert!(output.ends_with(&format!("\n{received} of {received} requests answered\n")), "{received}: {output}");
 }
 
@@ -151,7 +151,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
 fn sigterm_answers_requests_that_have_arrived() {
     let graceful = Example::start("graceful", &["127.0.0.1:0", &PATIENCE.as_secs().to_string()]);
     let mut client = BufReader::new(connect(graceful.addr()));
-    // One segment: the second and the third request have arrived when the first is answered.
+    // The requests are in one segment: the second and the third have arrived when the first is answered.
     client.get_mut().write_all(b"0\n100\n1\n").expect("room");
     assert_eq!(read_line(&mut client), "0 ms later\n");
     graceful.terminate();
@@ -274,7 +274,7 @@ fn proxy_drops_idle_connections() {
     assert_eq!(client.read(&mut [0]).expect("the end"), 0);
 }
 
-/// Clients connect all the time. None is refused or cut off, and every process of the sequence has served.
+/// Clients connect continuously. No client is refused or cut off, and every process of the sequence serves clients.
 #[test]
 fn hot_restart_refuses_no_connection() {
     let mut server = Example::start("hot_restart", &[&kernel::own_address().to_string()]);
@@ -322,7 +322,7 @@ fn hot_restart_refuses_no_connection() {
         stdin.write_all(b"\n").expect("the process accepts the input");
         let mut lines = [server.line(), server.line()];
         lines.sort();
-        // The successor prints its address, the predecessor that it has ended.
+        // The successor prints its address, and the predecessor prints that it has ended.
         let next = process_of(&lines[0]);
         assert_eq!(lines[1], format!("process {} has ended", processes.last().expect("at least one")));
         assert!(!processes.contains(&next));

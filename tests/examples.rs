@@ -53,7 +53,7 @@ fn happy_eyeballs_reports_winner() {
     let (status, output) = Example::start("happy_eyeballs", &[]).end();
     assert!(status.success(), "{status}: {output}");
     let live = output.split(" is dead, ").nth(1).and_then(|rest| rest.split(" is live").next()).expect("addresses");
-    // The default stagger, a shorter one, and none: two attempts and a winner each.
+    // The example dials with the default stagger, a shorter one, and none. Each dial has two attempts and a winner.
     assert_eq!(output.matches(&format!("connected to {live}")).count(), 3, "{output}");
     assert_eq!(output.matches(": tcp").count(), 6, "{output}");
     let (status, output) = Example::start("happy_eyeballs", &["localhost:bad"]).end();

@@ -84,7 +84,7 @@ fn zero_timeout_takes_only_ready_output() {
     block_on(async {
         assert_eq!(future::timeout(Duration::ZERO, async { 1 }).await, Ok(1));
         assert!(future::timeout(Duration::ZERO, future::pending::<()>()).await.is_err());
-        // A sleep of zero is ready at once, and so within any timeout.
+        // A sleep of zero is ready at once, and therefore within any timeout.
         assert!(future::timeout(Duration::ZERO, task::sleep(Duration::ZERO)).await.is_ok());
     });
 }

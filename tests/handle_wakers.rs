@@ -22,7 +22,7 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Calls<F> {
     }
 }
 
-/// `waker` awaits a task of each kind, whose handle is then kept or dropped. Then the tasks end.
+/// Polls the handles of tasks of each kind with `waker`, and then keeps or drops the handles. Then the tasks end.
 fn end_with(waker: &Waker, keeps_handle: bool) -> Vec<JoinHandle<u64>> {
     let is_over = Arc::new(AtomicBool::new(false));
     let (first, second) = (is_over.clone(), is_over.clone());
@@ -68,7 +68,7 @@ fn waker_of_handle_runs_outside_of_ended_task() {
     }
 }
 
-/// The same for the waker of a cancelled task, and of the future that waits for the cancellation.
+/// When the waker of a cancelled task, or of the future that waits for the cancellation, runs, the task has ended and may be freed.
 #[test]
 fn waker_of_cancelled_task_runs_outside_of_it() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -79,7 +79,7 @@ fn waker_of_cancelled_task_runs_outside_of_it() {
     })));
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
     let (begun, begins) = std::sync::mpsc::channel();
-    // A turn that lasts until the cancellation was requested.
+    // The turn of this task lasts until the cancellation was requested.
     let handle = task::spawn(async move {
         begun.send(()).unwrap();
         let _ = receiver.recv();

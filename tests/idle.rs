@@ -1,5 +1,5 @@
-//! Invariant 10: an idle process is idle. Each test counts the context switches of its own child
-//! process.
+//! Invariant 10: no thread of an idle process wakes up. Each test counts the context switches of
+//! its own child process.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn assert_idle() {
     loop {
         let (switches, cpu, before) = (context_switches(), cpu_time(), rt::metrics());
         thread::sleep(QUIET);
-        // The switches of a thread that ends disappear from the count.
+        // The switches of a thread that has ended are no longer in the count.
         let (now, used) = (context_switches(), cpu_time() - cpu);
         if now == switches {
             // The counting itself takes time.

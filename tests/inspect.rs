@@ -132,7 +132,7 @@ fn waits_for_timers_and_joins_name_time_and_task() {
     });
 }
 
-/// A flag that a task waits for, outside of the crate.
+/// A flag that a task waits for. The crate does not know of it.
 #[derive(Default)]
 struct Flag(Mutex<(bool, Option<Waker>)>);
 
@@ -395,7 +395,7 @@ fn tasks_are_taken_in_pages() {
                 page = inspect.after(&page).take();
             }
             assert_eq!(seen, all.tasks.iter().map(|task| task.id()).collect::<Vec<_>>());
-            // The awaited task is not in the page, and lives.
+            // The awaited task is alive, but not in the page.
             let before = Inspect::new().max_tasks(seen.iter().position(|&id| id == awaited).unwrap() + 1).take();
             let page = Inspect::new().max_tasks(1).after(&before).take();
             assert!(page.tasks.len() == 1 && joins(&page), "{page}");
@@ -434,7 +434,7 @@ fn histograms_count_polls_delays_and_accept_queues() {
         let echo = task::spawn(async move {
             let mut held = Vec::new();
             while let Ok((stream, _)) = listener.accept().await {
-                // Tasks that wait, so that events wake them.
+                // These tasks wait, so that events wake them.
                 held.push(task::spawn(async move {
                     let mut buf = [0; 8];
                     while let Ok(1..) = stream.read(&mut buf).await {
@@ -531,7 +531,7 @@ fn kinds_of_tasks_are_distinguished() {
     });
 }
 
-/// Each task is named after the local address of its only socket, so a wrong pair shows.
+/// Each task is named after the local address of its only socket, so a wrong pair is detected.
 #[test]
 fn pairs_are_right_beside_spawns_and_closes() {
     run(async {
@@ -549,7 +549,7 @@ fn pairs_are_right_beside_spawns_and_closes() {
         });
         let churn = |stop: Arc<AtomicBool>| async move {
             while !stop.load(Ordering::Relaxed) {
-                // At the end the listener is closed first.
+                // At the end, the listener is closed before this loop ends.
                 let Ok(stream) = TcpStream::connect(address).await else { continue };
                 let name = format!("i7 {}", stream.local_addr().unwrap());
                 named(&name, async move { stream.read(&mut [0; 8]).await.map(drop) }).await.ok();

@@ -47,7 +47,8 @@ fn text_json_metrics_and_traces_are_served_to_the_same_user_only() {
     });
 }
 
-/// Returns the ids of the tasks in an answer, and the number of those that follow.
+/// Returns the ids of the tasks in an answer, and the number of further tasks that the answer
+/// reports.
 fn tasks(json: &str) -> (Vec<u64>, usize) {
     let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse::<u64>().unwrap();
     let (tasks, rest) = json.split_once(",\"more_tasks\":").unwrap();
@@ -97,7 +98,7 @@ fn answer_for_a_million_tasks_is_limited() {
         assert_eq!((first.len(), more), (100_000, TASKS - 100_000));
         let (rest, more) = tasks(&ask(&path, &format!("json {}\n", first[0] + TASKS as u64 - 10)));
         assert_eq!((rest.len(), more), (9, 0));
-        // A snapshot of all and its JSON would take over 300 MB.
+        // A snapshot of all tasks and its JSON would take over 300 MB.
         let grown = resident_bytes().saturating_sub(before) >> 20;
         assert!(grown < 200, "{grown} MiB");
         // Dropping the handles would cancel the tasks one by one.
@@ -157,7 +158,8 @@ fn second_process_at_the_same_path_reports_it_and_continues() {
     });
 }
 
-/// This happens, for example, if a supervisor restarts all workers of a server after a crash.
+/// Many processes bind the path of a stale socket at once, for example if a supervisor restarts all
+/// workers of a server after a crash.
 #[test]
 fn one_of_many_processes_takes_over_a_stale_socket() {
     const NAME: &str = "one_of_many_processes_takes_over_a_stale_socket";
@@ -234,7 +236,8 @@ fn client_that_stops_reading_keeps_others_for_a_bounded_time() {
     });
 }
 
-/// The file's mode keeps other users out; if it is changed, the check of their credentials does.
+/// The mode of the socket file keeps other users out. If the mode is changed, the server's check of
+/// their credentials does.
 #[test]
 fn other_users_are_refused() {
     const NAME: &str = "other_users_are_refused";
@@ -302,7 +305,7 @@ fn server_answers_while_all_workers_are_blocked() {
     });
 }
 
-/// accept(2) fails while the process has no free descriptor.
+/// The server continues after accept(2) has failed because the process had no free descriptor.
 #[test]
 fn server_survives_a_lack_of_descriptors() {
     common::child("server_survives_a_lack_of_descriptors", || {
@@ -327,7 +330,7 @@ fn server_survives_a_lack_of_descriptors() {
     });
 }
 
-/// A connect(2) to a listener whose queue is full waits.
+/// `bind` reports a listener at its path without a connect(2) that could wait for a full queue.
 #[test]
 fn busy_listener_at_the_path_is_reported_at_once() {
     bounded(|| {

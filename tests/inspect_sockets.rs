@@ -20,7 +20,7 @@ fn by_fd(fd: &impl AsRawFd) -> SocketInfo {
     sockets.into_iter().find(|socket| socket.fd() == fd).expect("the socket is open")
 }
 
-/// Returns the operations and the bytes of a socket, received and sent.
+/// Returns the numbers of reads and writes of a socket, and the numbers of bytes received and sent.
 fn counts(fd: &impl AsRawFd) -> ([u32; 2], [Option<u64>; 2]) {
     let socket = by_fd(fd);
     assert!(socket.last_use().is_some_and(|last| last <= socket.age() + Duration::from_millis(10)), "{socket:?}");
@@ -159,7 +159,7 @@ fn host_name_that_was_dialled_is_shown() {
         let snapshot = rt::inspect();
         assert!(snapshot.to_string().contains(&format!("{address} (localhost)")), "{snapshot}");
         assert!(snapshot.to_json().contains("\"host\":\"localhost\""), "{}", snapshot.to_json());
-        // The next socket of the slot was not dialled.
+        // The next socket in the slot was not dialled, so it has no host name.
         drop((by_name, by_dialer, one_by_one));
         let (client, server) = tcp_pair().await;
         assert_eq!((by_fd(&client).host(), by_fd(&server).host()), (None, None));

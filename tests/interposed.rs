@@ -1,4 +1,4 @@
-//! Functions named `recv` and `send` that a program, a sanitizer or a preloaded library defines see every call.
+//! If a program, a sanitizer or a preloaded library defines `recv` and `send`, the crate calls these functions for all of its data.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Every kind of descriptor: deadlines in reused slots, and closes while operations wait in both directions.
+//! Tests every kind of descriptor: deadlines in reused slots, and closes while operations wait in both directions.
 #![cfg(target_os = "linux")] // packet sockets
 
 mod common;
@@ -29,7 +29,8 @@ trait Silent: Send + Sync {
     fn close(&self) -> Operation;
 }
 
-/// Implements [`Silent`] for a socket with its peer: whether it has timeouts, the method that closes it, and its operations.
+/// Implements [`Silent`] for a socket with its peer. The arguments are whether the socket has timeouts, the method that closes it, and its
+/// operations.
 macro_rules! silent {
     ($name:ident, $socket:ty, $timeouts:tt, $close:ident; $($operation:literal, |$own:ident| $future:expr;)*) => {
         struct $name($socket, #[allow(dead_code)] Box<dyn Send + Sync>);
@@ -208,7 +209,7 @@ fn start(socket: &Arc<dyn Silent>, begun: &Arc<AtomicUsize>) -> Vec<(&'static st
     started.collect()
 }
 
-/// Returns the error of an operation; `None` for a short TCP write, which may find room behind the last segment.
+/// Returns the error of an operation, or `None` for a short TCP write, which may succeed if there is room behind the last segment.
 fn error_of(name: &str, ended: io::Result<()>) -> Option<io::Error> {
     match ended {
         Ok(()) if name.starts_with("Tcp write") => None,

@@ -27,7 +27,7 @@ impl Wake for Gate {
     }
 }
 
-/// Counts tasks that are dropped before they have run.
+/// Counts the tasks that are dropped before they have run.
 struct Guard {
     has_run: bool,
     waits: bool,
@@ -39,7 +39,7 @@ impl Drop for Guard {
         if !self.has_run {
             self.dropped.fetch_add(1, Ordering::SeqCst);
             if self.waits {
-                // Gives the processor of this thread away.
+                // The nested wait gives the processor of this thread away.
                 task::block_on(task::sleep(Duration::from_millis(1)));
             }
         }
@@ -94,7 +94,7 @@ fn late_worker_takes_no_task(waits: bool) {
         // Blocks the only worker.
         let _ = end.recv_timeout(BOUND);
     });
-    // Sysmon has found the worker stuck: its queue may be taken.
+    // Waits until sysmon has found the worker stuck, so that other threads may take its queue.
     reports.recv_timeout(BOUND).unwrap();
     let threads = thread_count();
     drop(opens);

@@ -1,4 +1,4 @@
-//! Binding: forms of addresses, families, conflicts, names.
+//! Binding of listeners: forms of addresses, address families, conflicts, names.
 
 mod common;
 
@@ -99,8 +99,8 @@ fn wildcard_conflicts_follow_kernel() {
     if !has_ipv6() {
         return;
     }
-    // First address, second address, whether both can be bound. `[::]` takes the port for both
-    // families.
+    // Each case has a first address, a second address, and whether both can be bound. `[::]` takes
+    // the port for both families.
     let cases = [
         (V4[0], V4[0], false),
         (V4[0], V4[1], false),
@@ -121,7 +121,7 @@ fn wildcard_conflicts_follow_kernel() {
     ];
     run(async {
         for (first, second, both) in cases {
-            // If another process has the port in the other family, tries another port.
+            // If another process uses the port in the other family, the test tries another port.
             for attempt in 0.. {
                 let listener = TcpListener::bind((first, 0)).await.unwrap();
                 let port = listener.local_addr().unwrap().port();

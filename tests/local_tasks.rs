@@ -1,5 +1,5 @@
-//! `spawn_local`: where its tasks run, where it may be called, and what happens when the thread
-//! ends.
+//! `spawn_local`: the thread that runs its tasks, the places from which it may be called, and the
+//! drop of its tasks when the thread ends.
 
 mod common;
 
@@ -51,7 +51,7 @@ fn local_tasks_support_task_operations() {
     run(async {
         let named = task::Builder::new().name("local".into()).local(async {
             LOCAL.with(|local| local.set(1));
-            // A local task may spawn both kinds.
+            // A local task may spawn local tasks and ordinary tasks.
             let inner = task::spawn_local(async { LOCAL.with(Cell::get) }).await;
             let sent = task::spawn(async { 5 }).await;
             (task::current().name().map(str::to_owned), inner, sent)
@@ -136,7 +136,8 @@ fn spawn_local_inside_spawned_task_panics() {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         let panicked = task::spawn(async { catch_unwind(|| drop(task::spawn_local(async {}))).is_err() }).await;
         assert!(panicked);
-        // A task may call it inside its own block_on, which ends before the task moves.
+        // A task may call `spawn_local` inside its own block_on, which ends before the task can
+        // move to another thread.
         assert_eq!(task::spawn(async { task::block_on(async { task::spawn_local(async { 4 }).await }) }).await, 4);
     });
 }
@@ -155,8 +156,8 @@ fn thread_exit_drops_local_tasks() {
     let (give, wakers) = mpsc::channel();
     let count = drops.clone();
     let thread = thread::spawn(move || {
-        // Three tasks: one waits and is held by a waker on another thread; one is queued; one wakes
-        // the first when it is dropped.
+        // There are three tasks. One waits, and a waker on another thread holds it; one is queued;
+        // one wakes the first when it is dropped.
         let waits = Drops(count.clone());
         drop(task::spawn_local(async move {
             std::future::poll_fn(|cx| {

@@ -145,7 +145,7 @@ fn pipe_errors_after_close_match_go() {
         assert_eq!(write.kind(), ErrorKind::BrokenPipe);
         assert_eq!(raw_os_error(&write), Some(libc::EPIPE));
         assert_eq!(write.to_string(), "write pipe: broken pipe");
-        // A loop that sets a deadline before each read sees the end.
+        // A loop that sets a deadline before each read sees the end of the stream.
         other.set_deadline(Instant::now()).unwrap();
         assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 0, "the peer's close precedes expiry");
         assert_eq!(other.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
@@ -320,8 +320,8 @@ fn trait_write_waits_for_matching_read() {
         assert_eq!(read.await.unwrap(), 3);
         flush.await.unwrap();
         assert_eq!(&buf, b"hel");
-        // The data was passed to a read that was then dropped: the next read gets it, before the
-        // end.
+        // The data was passed to a read that was then dropped. The next read gets the data, before
+        // the end of the stream.
         let mut dropped = other.read(&mut buf);
         assert!(poll_once(&mut dropped).await.is_pending());
         assert_eq!(WriteExt::write(&mut half, b"lo").await.unwrap(), 2);

@@ -1,4 +1,4 @@
-//! Raw access to sockets, as in Go's rawconn_test.go, and panics in closures.
+//! Raw access to sockets (after Go's rawconn_test.go), and panics in closures.
 
 mod common;
 
@@ -90,7 +90,7 @@ fn deadlines_end_raw_operations() {
         assert!(is_timeout(&one.read_with(call).await.unwrap_err()));
         assert!(is_timeout(&one.write_with(call).await.unwrap_err()));
         assert!(!called.load(Ordering::Relaxed));
-        // `control` belongs to no direction, so a deadline does not end it.
+        // `control` belongs to neither direction, so a deadline does not end it.
         one.control(call).unwrap();
         assert!(called.load(Ordering::Relaxed));
         one.set_deadline(None).unwrap();

@@ -1,5 +1,5 @@
-//! `readable`, `writable` and `peer_closed` report the true state and consume nothing. Any number of
-//! them may wait, also together with readers.
+//! `readable`, `writable` and `peer_closed` report the true state and consume no data. Any number of these operations may wait, also
+//! together with readers.
 
 mod common;
 
@@ -210,7 +210,7 @@ fn peer_closed_ignores_data() {
         drive(&mut closed, &wakes, &waker).await.unwrap();
         assert!(client.is_peer_closed());
         client.peer_closed().await.unwrap();
-        // Data sent before can be read and answered.
+        // Data that the peer sent before the end of its stream can still be read and answered.
         let mut buf = [0; 12];
         read_exact(&client, &mut buf).await.unwrap();
         assert_eq!(client.read(&mut buf).await.unwrap(), 0);
@@ -305,7 +305,7 @@ fn deadline_ends_readiness_waits() {
     });
 }
 
-/// Fills the send buffer without the crate's knowledge.
+/// Fills the send buffer with send(2) directly, so that the crate does not learn of it.
 async fn fill_behind(stream: &TcpStream) {
     let chunk = [7_u8; 4096];
     let mut idle = 0;

@@ -96,7 +96,7 @@ fn concurrent_wakeups_interrupt_long_poll() {
                 .map(|n| {
                     std::thread::spawn(move || match n % 2 {
                         0 => park_on(task::spawn(async {})),
-                        // An earlier timer from a thread without a processor.
+                        // A thread without a processor arms an earlier timer.
                         _ => park_on(task::sleep(Duration::from_micros(50))),
                     })
                 })
@@ -119,7 +119,7 @@ fn no_waiter_remains_after_io() {
                         for _ in 0..20 {
                             ping(&client, &[n; 100]).await.unwrap();
                         }
-                        // Reads that are dropped, expire, and are closed.
+                        // These reads are dropped, time out, or end when their socket is closed.
                         let late = netpoll::io::timeout(Duration::from_micros(100), client.read(&mut [0; 1])).await;
                         assert!(late.is_err());
                         client.set_read_deadline(Instant::now() + Duration::from_millis(1)).unwrap();
@@ -185,7 +185,8 @@ fn sleep_reset_earlier_completes_earlier() {
     });
 }
 
-/// Go: TestAdjustTimers. Many tasks move sleeps back and forth: each sleep ends, and none early.
+/// Go: TestAdjustTimers. Many tasks move sleeps back and forth: each sleep ends, and none ends
+/// early.
 #[test]
 fn repeatedly_reset_sleeps_complete_on_time() {
     run(async {
@@ -251,7 +252,7 @@ fn earlier_timer_interrupts_poller_sleep() {
     }
 }
 
-/// A thread is started only for work that a `block_on` leaves behind.
+/// `block_on` starts a thread only for work that it leaves behind.
 #[test]
 fn block_on_without_tasks_starts_no_thread() {
     child("block_on_without_tasks_starts_no_thread", || {

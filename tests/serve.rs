@@ -40,7 +40,7 @@ async fn ping(conn: &impl Conn) -> io::Result<()> {
     }
 }
 
-/// Starts a server that the returned sender stops. Returns its address as well.
+/// Starts a server. Returns its address, a sender that stops it, and its task.
 async fn server<F>(
     handler: impl Fn(TcpStream) -> F + Send + Sync + 'static,
     drain: Duration,
@@ -145,7 +145,8 @@ fn active_and_queued_requests_are_answered() {
             let listener = TcpListener::bind(common::own_address()).await.unwrap();
             let addr = listener.local_addr().unwrap();
             let (stop, stopped) = oneshot::channel::<()>();
-            // One connection at a time: the second waits in the queue of the listener.
+            // The server handles one connection at a time: the second waits in the queue of the
+            // listener.
             let server = net::serve(listener, handler).max_connections(1).until(stopped);
             (addr, stop, task::spawn(server.into_future()))
         };
@@ -197,7 +198,7 @@ fn whole_queue_is_served_at_stop() {
 
 #[test]
 fn drain_timeout_closes_and_reports_connections() {
-    /// Returns whether the handler ended within the short time that a forced close leaves it.
+    /// Returns whether the handler ended within the short time that it has after a forced close.
     async fn ends_in_time() -> bool {
         let (addr, stop, server) = server(echo, Duration::from_millis(30)).await;
         let client = TcpStream::connect(addr).await.unwrap();
@@ -216,7 +217,7 @@ fn drain_timeout_closes_and_reports_connections() {
         straggler.ended
     }
     run(async {
-        // On a busy machine the handler may get no CPU in that time.
+        // On a busy machine the handler may get no CPU within this time.
         let begin = Instant::now();
         while !ends_in_time().await {
             assert!(begin.elapsed() < BOUND, "no handler ended in time");
@@ -251,7 +252,7 @@ fn handler_that_ignores_close_is_cancelled() {
         assert!(report.stragglers.len() == 1 && !report.stragglers[0].ended, "{report}");
         // The server waits for the cancelled task, but not for long.
         becomes("the task is dropped", || gone.load(Ordering::SeqCst) == 1).await;
-        // The same if the future of the server is dropped.
+        // The task is also dropped if the future of the server is dropped.
         let (addr, _stop, serving) = server(handler, BOUND).await;
         let client = TcpStream::connect(addr).await.unwrap();
         assert_eq!(serving.cancel().await.map(|report| report.is_ok()), None);

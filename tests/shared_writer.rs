@@ -1,5 +1,5 @@
-//! A write and a `write_all` on clones of one stream wait for the same room. The edge wakes the
-//! write, which cannot use the room while the other operation holds the lock.
+//! A write and a `write_all` on clones of one stream wait for the same buffer space. The edge wakes
+//! the write, which cannot use the space while the `write_all` holds the lock.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -45,8 +45,7 @@ fn pending_signals_merge_without_loss() {
             let mut signal = Signal::new(SignalKind::HANGUP).unwrap();
             (0..10_000).for_each(|_| raise(SignalKind::HANGUP));
             signal.recv().await.unwrap();
-            // A signal that the socket could not take at once may arrive a second time, but not a
-            // third.
+            // A signal that the handler's socket could not take at once may be received a second time, but not a third time.
             while poll_now(&mut Box::pin(signal.recv())).is_ready() {}
             raise(SignalKind::HANGUP);
             drop(poll_now(&mut Box::pin(signal.recv())));
@@ -83,7 +82,7 @@ fn ctrl_c_and_termination_report_the_signal() {
                 raise(kind);
                 assert_eq!(waiting.await.unwrap(), kind);
             }
-            // Signals are received from the call on, not from the first poll on.
+            // Signals are received from the call of `termination` on, not only from the first poll on.
             for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
                 let waiting = termination().unwrap();
                 raise(kind);
@@ -96,7 +95,8 @@ fn ctrl_c_and_termination_report_the_signal() {
     });
 }
 
-/// The call itself fails, so `serve(…).until(termination()?)` does not start. If the future returned the error, the server would stop at once.
+/// The call of `termination` itself fails, so `serve(…).until(termination()?)` does not start. If its future returned the error, the server
+/// would start and stop at once.
 #[test]
 fn termination_fails_at_once_without_descriptors() {
     child("termination_fails_at_once_without_descriptors", || {
@@ -131,7 +131,7 @@ fn uncatchable_signals_are_rejected() {
     }
 }
 
-/// The handler and its socket are copied to the child.
+/// The child inherits the signal handler and its socket.
 #[test]
 fn signal_of_a_forked_child_is_not_received_by_its_parent() {
     child("signal_of_a_forked_child_is_not_received_by_its_parent", || {
@@ -165,7 +165,7 @@ mod linker {
     pub(super) static COUNTS: AtomicBool = AtomicBool::new(false);
     pub(super) static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-    /// Replaces the C library's function: counts, and calls the original.
+    /// Replaces the C library's function: counts the call and calls the original.
     #[unsafe(no_mangle)]
     unsafe extern "C" fn dladdr(address: *const c_void, info: *mut libc::Dl_info) -> c_int {
         if COUNTS.load(Ordering::SeqCst) {

@@ -198,7 +198,7 @@ fn tasks_that_wake_each_other_under_a_lock_end_with_their_host() {
         task::sleep(ms(1)).await;
         sim.host("a").crash();
         assert_eq!(sim.host("a").tasks(), 0);
-        // The same at the end of the simulation.
+        // The tasks also end at the end of the simulation.
         spawn("b");
         task::sleep(ms(1)).await;
     });
@@ -269,7 +269,7 @@ fn misuse_is_reported() {
     });
 }
 
-/// The message names the task. It appears after the limit of real time.
+/// The simulation fails after the limit of real time, with a message that names the task.
 #[test]
 fn task_that_never_yields_is_named() {
     use std::sync::Arc;
@@ -394,7 +394,7 @@ fn fifo_order_runs_tasks_as_they_were_woken() {
     assert_ne!(order(Order::Random).output, sorted);
 }
 
-/// In either order control tasks go first, and ordinary tasks that are runnable have one of 20 turns.
+/// In either order of the scheduler, control tasks run first, and runnable ordinary tasks get one of 20 turns.
 #[test]
 fn control_tasks_go_first_and_starve_no_task() {
     const OTHERS: usize = 5;
@@ -418,7 +418,7 @@ fn control_tasks_go_first_and_starve_no_task() {
             }
             turns[1].load(Ordering::SeqCst)
         });
-        // The test's own future has some of the turns of ordinary tasks.
+        // The test's own future takes some of the turns of ordinary tasks.
         assert!((1000..20_000).contains(&run.output), "{} control turns, {order:?}", run.output);
     }
 }
@@ -531,7 +531,7 @@ fn real_sockets_work_during_a_simulation() {
     assert_eq!(real, b"real");
 }
 
-/// The test of the crate's page: a server drops silent clients.
+/// The test in the crate's documentation: a server drops silent clients.
 #[netpoll::test(sim, seeds = 20)]
 async fn silent_clients_are_dropped(sim: Sim) {
     sim.host("server").spawn(|| async {

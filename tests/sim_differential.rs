@@ -1,5 +1,6 @@
-//! The simulated kernel against the real one. Random sequences of system calls, drawn from seeds, are made on loopback and in a simulation.
-//! Each result must be the same: counts, bytes, errors, readiness, options. The differences that docs/SIMULATION.md lists are left out.
+//! Compares the simulated kernel with the real one. Random sequences of system calls, drawn from seeds, are made on loopback and in a
+//! simulation. All results must be equal: counts, bytes, errors, readiness, options. The tests avoid the differences that
+//! docs/SIMULATION.md lists.
 //!
 //! `NETPOLL_DIFFERENTIAL=n` sets the number of sequences of each kind, instead of 20.
 
@@ -37,14 +38,14 @@ enum Kind {
     UnixPackets,
 }
 
-/// Sockets by place, and what happened so far.
+/// The sockets of a sequence by index, and the results so far.
 struct Player {
     kind: Kind,
     sockets: Vec<Option<Socket>>,
     trace: Vec<String>,
     /// The address of the listener or of the first socket.
     addr: Option<SocketAddr>,
-    /// Bytes sent so far; the buffers of both kernels hold more.
+    /// The number of bytes sent so far. The buffers of both kernels hold more.
     sent: usize,
 }
 
@@ -132,7 +133,7 @@ impl Player {
         let is_listener = self.is_tcp() && place == 0;
         let mut buf = [MaybeUninit::uninit(); 700];
         let filled = |buf: &[MaybeUninit<u8>], count: usize| -> Vec<u8> {
-            // SAFETY: the call has written that many bytes.
+            // SAFETY: the call has written `count` bytes.
             buf[..count].iter().map(|byte| unsafe { byte.assume_init() }).collect()
         };
         let (what, result) = match call {
@@ -150,7 +151,7 @@ impl Player {
             }
             7 if !is_listener => {
                 let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][argument % 3];
-                // A stream whose reading side is shut down still acknowledges data: the time of its reset differs.
+                // A stream whose reading side is shut down still acknowledges data, and the kernels reset it at different times.
                 let how = if self.is_tcp() { Shutdown::Write } else { how };
                 ("shutdown", format!("{how:?} {}", shown(socket.shutdown(how))))
             }
@@ -184,7 +185,7 @@ impl Player {
                         self.sent += 10;
                         ("send_to", shown(socket.send_to(&[byte; 10], &addr)))
                     }
-                    // No socket is bound to this port. The error arrives before the next call.
+                    // No socket is bound to this port, so an error follows. It arrives before the next call.
                     None => ("connect", shown(socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into()))),
                 }
             }
@@ -232,7 +233,7 @@ fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
         1 => format!("keepalive {} {}", shown(socket.set_keepalive(on)), shown(socket.keepalive())),
         2 => {
             let linger = on.then(|| Duration::from_secs(u64::from(byte) + 1));
-            // A connection that lingers is closed at a different time.
+            // The kernels close a connection that lingers at different times.
             let set = socket.set_linger(linger);
             let text = format!("linger {} {}", shown(set), shown(socket.linger()));
             let _ = socket.set_linger(None);
@@ -275,7 +276,7 @@ fn differs(kind: Kind, seed: u64) -> Option<String> {
     Some(format!("{kind:?}, seed {seed}, after\n  {before}\nreal      {}\nsimulated {}", real[at], simulated[at]))
 }
 
-/// A sequence that differs is repeated: on a busy machine the real kernel may be late.
+/// Compares the results for each sequence. Repeats a sequence that differs, because on a busy machine the real kernel may be late.
 fn compare(kind: Kind) {
     let count = std::env::var("NETPOLL_DIFFERENTIAL").map_or(20, |count| count.parse().expect("a number"));
     let differing: Vec<_> = (0..count)

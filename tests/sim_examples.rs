@@ -1,8 +1,8 @@
-//! Runs the examples of README.md that need only sockets and time in simulations, from the same source. The networks lose, delay and
-//! reorder packets. `ci/sim.sh` runs each with a thousand seeds, twice, and compares the digests.
+//! Runs the examples of README.md that need only sockets and time in simulations. The tests include the examples' own source files. The
+//! networks lose, delay and reorder packets. `ci/sim.sh` runs each test with a thousand seeds, twice, and compares the digests.
 //!
-//! The other examples need more: `quickstart` sets limits of the process and starts threads, `graceful` stops at a signal of the process,
-//! `hot_restart` and `unix_fdpass` start processes, `inotify` watches files.
+//! The other examples need more than a simulation offers: `quickstart` sets limits of the process and starts threads, `graceful` stops at a
+//! signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files.
 
 #[allow(dead_code)]
 #[path = "../examples/chat.rs"]
@@ -57,7 +57,7 @@ fn message(sim: Sim) -> Vec<u8> {
     (0..1 + sim.random() % 20_000).map(|at| at as u8).collect()
 }
 
-/// Sends a message, ends the direction, and returns all that comes back.
+/// Sends a message, shuts down the sending direction, and returns all bytes received.
 async fn exchange(addr: &str, message: &[u8]) -> io::Result<Vec<u8>> {
     let stream = TcpStream::connect(addr).await?;
     let mut back = Vec::new();

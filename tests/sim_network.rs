@@ -61,7 +61,7 @@ fn bandwidth_limits_a_transfer() {
         let mut bytes = Vec::new();
         assert_eq!(stream.read_to_end(&mut bytes).await.unwrap(), 125_000);
         sender.await;
-        // A million bits, and the headers of the packets.
+        // The transfer is a million bits, and the headers of the packets.
         assert!((ms(1000)..ms(1200)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     });
 }

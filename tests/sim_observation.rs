@@ -12,7 +12,7 @@ fn named<F: Future<Output: Send> + Send + 'static>(name: &str, future: F) -> Joi
     task::Builder::new().name(name.to_owned()).spawn(future).unwrap()
 }
 
-/// A flag that tasks wait for, as for a message of a channel.
+/// A flag that tasks wait for, as they would wait for a message of a channel.
 #[derive(Clone, Default)]
 struct Flag(Arc<Mutex<(bool, Option<Waker>)>>);
 
@@ -89,7 +89,7 @@ fn snapshot_names_what_woke_each_task() {
     });
 }
 
-/// Asserts that a picture is well-formed XML, as far as its elements go: they are closed in order.
+/// Asserts that the elements of a picture are closed in order, as well-formed XML requires.
 fn assert_well_formed(svg: &str) {
     let mut open = Vec::new();
     for tag in svg.split('<').skip(1) {
@@ -141,7 +141,7 @@ fn picture_has_an_arrow_for_each_packet_and_a_cross_for_each_loss() {
         assert_eq!(count("class=\"k\""), counters.packets_lost, "seed {seed}: {svg}");
         assert_eq!(count(">lost: "), counters.packets_lost, "seed {seed}: {svg}");
         assert_eq!(count("class=\"f\""), 0, "no packet is in flight, seed {seed}: {svg}");
-        // Two ends of the link, and the host of the note.
+        // The two ends of the link, and the host of the note, each have a label.
         assert_eq!(count("class=\"h\""), 3, "{svg}");
         assert!(svg.contains(">server<") && svg.contains(">the client is done<"), "{svg}");
         (lost, twice) = (lost + counters.packets_lost, twice + count("class=\"d\""));

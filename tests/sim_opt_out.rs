@@ -17,7 +17,7 @@ use netpoll::{future, task};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Whether the program's functions answer with those of the simulation.
+/// Whether the program's functions ask the simulation for their results.
 static ASKS: AtomicBool = AtomicBool::new(false);
 /// Held while a test relies on [`ASKS`].
 static ONE: Mutex<()> = Mutex::new(());
@@ -25,7 +25,7 @@ static ONE: Mutex<()> = Mutex::new(());
 static CLOCK_CALLS: AtomicU64 = AtomicU64::new(0);
 static RANDOM_CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// Returns the C library's function.
+/// Returns the C library's function named `name`.
 fn real(name: &CStr) -> *mut c_void {
     // SAFETY: the name is a NUL-terminated string.
     let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
@@ -142,7 +142,7 @@ fn functions_that_ask_the_simulation_make_clock_and_random_numbers_virtual() {
             assert_times(&times);
             assert_eq!(begin.elapsed(), *times.last().unwrap());
             assert_eq!(wall.elapsed().unwrap(), *times.last().unwrap());
-            // A deadline that is an instant counts from std's time.
+            // A deadline given as an `Instant` refers to std's clock.
             let stream = TcpStream::connect("server:7").await;
             assert!(stream.is_err(), "the hosts are still separated");
             let (before, until) = (sim.elapsed(), Instant::now() + HOUR);

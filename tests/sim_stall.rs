@@ -1,4 +1,5 @@
-//! Simulations that stand still report what each task waits for, host by host (feature `sim`).
+//! A simulation that stands still reports, host by host, the event that each task waits for
+//! (feature `sim`).
 
 use std::panic::catch_unwind;
 use std::time::Duration;
@@ -76,7 +77,8 @@ fn hang_on_idle_connections_is_reported_when_only_keep_alive_is_left() {
     let text = failure(async |sim| {
         sim.host("server").spawn(|| serve("0.0.0.0:7"));
         sim.link("*", "*").latency(ms(5)..ms(40)).loss(0.01);
-        // Their probes are spread over time, so that one is always in flight.
+        // The keepalive probes of the clients are spread over time, so that a probe is always in
+        // flight.
         let clients = (0..50).map(|number| {
             sim.host("client").spawn_task(async move {
                 task::sleep(ms(number * 300)).await;

@@ -70,7 +70,7 @@ fn peer_sees_the_end_when_another_thread_drops_a_socket() {
     let run = Builder::new().run(async |sim| {
         sim.allow_threads();
         let (client, server) = connection().await;
-        // Nothing else happens: the simulation waits for the thread.
+        // No other event occurs: the simulation waits for the thread.
         let thread = std::thread::Builder::new().name("dropper".to_owned()).spawn(move || drop(client)).unwrap();
         assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
         thread.join().unwrap();
@@ -96,7 +96,7 @@ fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
         });
     });
     ends.wait();
-    // The slots are released here, while their simulation is running.
+    // This thread releases the slots while their simulation is still running.
     drop(shared.lock().unwrap().take());
     task::block_on(async {
         let mut sockets = Vec::new();

@@ -1,5 +1,5 @@
-//! `netpoll::stream` through the public API, as async-std programs use it. Tests that use the clock
-//! have generous bounds.
+//! Tests `netpoll::stream` through the public API, as async-std programs use it. Tests that use the
+//! clock have generous bounds.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -12,7 +12,7 @@ use netpoll::prelude::*;
 use netpoll::stream::{self, Interval};
 use netpoll::task::{self, block_on};
 
-/// A stream that yields its steps; a step of `None` is a poll that returns Pending. Panics when
+/// A stream that yields its steps. For a step of `None`, the poll returns Pending. Panics if it is
 /// polled after its end.
 struct Steps<T> {
     steps: VecDeque<Option<T>>,
@@ -231,7 +231,7 @@ fn stream_timeout_reports_each_gap_and_continues() {
         assert!(poll(&mut stream::pending::<u8>().timeout(Duration::MAX)).is_pending());
         let mut never_late = stream::repeat(1).timeout(Duration::MAX);
         assert_eq!((never_late.next().await, never_late.next().await), (Some(Ok(1)), Some(Ok(1))));
-        // With a zero timeout, ready items are still returned.
+        // With a timeout of zero, ready items are still returned.
         assert_eq!(stream::once(1).timeout(Duration::ZERO).next().await, Some(Ok(1)));
     });
 }
@@ -276,8 +276,8 @@ fn interval_counts_missed_ticks_as_one() {
         let mut ticks = stream::interval(period);
         std::thread::sleep(period * 3 + period / 2);
         assert_eq!(ticks.next().await, Some(()), "the tick is due");
-        // The next tick is on the grid (at four periods, unless this machine slept longer), and not
-        // at once.
+        // The next tick is at a multiple of the period (the fourth, unless this machine was late),
+        // and not immediate.
         let late = begin.elapsed();
         assert_eq!(ticks.next().await, Some(()));
         let periods = late.as_nanos() / period.as_nanos();
@@ -336,7 +336,7 @@ fn streams_run_in_tasks() {
     assert_eq!(block_on(task), Ok(vec![(), ()]));
 }
 
-/// Returns Pending once before each item and before the end.
+/// Returns a stream that returns Pending once before each item and before the end.
 fn slow<T>(items: impl IntoIterator<Item = T>) -> impl Stream<Item = T> {
     let mut items = items.into_iter();
     let mut waited = false;

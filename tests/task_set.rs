@@ -90,7 +90,7 @@ fn dropped_join_next_loses_no_result() {
         }
         let mut all = Vec::new();
         while all.len() < 50 {
-            // The future is polled once and dropped, with any result.
+            // The future is polled once and dropped, whether it is ready or not.
             let polled = pin!(set.join_next()).poll(&mut Context::from_waker(Waker::noop()));
             if let Poll::Ready(Some(n)) = polled {
                 all.push(n);

@@ -13,12 +13,12 @@ use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// The size of a stack: so large that the C library keeps few of them for new threads (it keeps 40
-/// MiB).
+/// The size of a stack. It is so large that the C library keeps few stacks of ended threads for new
+/// ones (it keeps up to 40 MiB).
 const STACK: usize = 32 << 20;
 
-/// Runs `body` in a child process whose threads have stacks of [`STACK`] bytes and no malloc arenas
-/// of their own, which would be as large.
+/// Runs `body` in a child process whose threads have stacks of [`STACK`] bytes and share one malloc
+/// arena. (Arenas per thread would be as large as a stack.)
 fn with_large_stacks(name: &str, body: impl FnOnce()) {
     child_with(name, &[("RUST_MIN_STACK", &STACK.to_string()), ("MALLOC_ARENA_MAX", "1")], body);
 }
@@ -78,7 +78,7 @@ fn shutdowns_leave_no_threads() {
                 rt::shutdown(LONG).unwrap();
                 eventually("its threads have ended", || thread_count() == threads);
             } else {
-                // This shutdown does not wait for its threads, which end later.
+                // This shutdown does not wait for the runtime's threads, which end later.
                 let _ = rt::shutdown(Duration::ZERO);
             }
         }
@@ -86,8 +86,8 @@ fn shutdowns_leave_no_threads() {
     });
 }
 
-/// Regression: after a stop of the process, sysmon found each task where it was before, and counted
-/// it as blocked for the whole time.
+/// Regression: after a stop of the process, sysmon found each task still in its turn, and counted
+/// the task as blocked for the whole time.
 #[test]
 fn stopped_process_is_not_counted_as_blocked() {
     child("stopped_process_is_not_counted_as_blocked", || {
@@ -101,7 +101,7 @@ fn stopped_process_is_not_counted_as_blocked() {
             }
         };
         rt::Builder::new().workers(2).on_blocked_task(report).start().unwrap();
-        // Most checks of sysmon find the task in its turn.
+        // At most of its checks, sysmon finds the task in its turn.
         let (ends, is_over) = mpsc::channel::<()>();
         let busy = task::spawn(async move {
             while is_over.try_recv() != Err(mpsc::TryRecvError::Disconnected) {

@@ -1,6 +1,6 @@
-//! Sleeps: moved earlier and later, together with busy tasks, and at the ends of their range.
+//! Sleeps: they are moved earlier and later, run beside busy tasks, and take the shortest and longest durations.
 //!
-//! The tests follow Go's time/sleep_test.go and time/tick_test.go. Lateness is limited only by the bound on every test.
+//! The tests follow Go's time/sleep_test.go and time/tick_test.go. Most tests limit lateness only by the bound on every test.
 
 mod common;
 
@@ -48,7 +48,7 @@ fn timer_moved_earlier_fires_at_new_time() {
 fn timer_moved_later_skips_old_time() {
     run(async {
         let mut sleep = Sleep::new(Duration::from_millis(100));
-        // Pending, unless this machine has already spent that time.
+        // The poll returns Pending, unless the time has already passed on a busy machine.
         let _ = poll_now(&mut sleep);
         let deadline = in_ms(160);
         sleep.reset(deadline);
@@ -57,7 +57,7 @@ fn timer_moved_later_skips_old_time() {
     });
 }
 
-/// Go: TestAdjustTimers. Many tasks move hundreds of timers. Each fires, none early.
+/// Go: TestAdjustTimers. Many tasks move hundreds of timers. Each timer fires, and none fires early.
 #[test]
 fn repeatedly_moved_timers_all_fire() {
     run(async {
@@ -216,7 +216,7 @@ fn longest_sleeps_do_not_overflow() {
         assert_eq!(Sleep::never().deadline(), None);
         assert!(future::timeout(Duration::from_millis(1), Sleep::never()).await.is_err());
         assert_eq!(future::timeout(Duration::MAX, async { 7 }).await.unwrap(), 7);
-        // Millions of years, as a point in time.
+        // An `Instant` that is millions of years away.
         let mut end = Instant::now();
         while let Some(later) = end.checked_add(Duration::from_secs(1 << 56)) {
             end = later;
@@ -233,7 +233,7 @@ fn past_sleeps_complete_immediately() {
         if let Some(early) = Instant::now().checked_sub(Duration::from_secs(3600)) {
             assert!(poll_now(&mut Sleep::until(early)).is_ready());
         }
-        // Moved again after it has fired.
+        // A sleep can be moved after it has fired.
         let mut sleep = Sleep::new(Duration::ZERO);
         assert!(poll_now(&mut sleep).is_ready());
         let deadline = in_ms(3);
@@ -251,7 +251,7 @@ fn timers_work_under_other_executors_and_move_threads() {
     let deadline = in_ms(10);
     futures_lite::future::block_on(Sleep::until(deadline));
     assert!(Instant::now() >= deadline);
-    // Armed on one thread, awaited on another, dropped on a third.
+    // The sleep is armed on one thread, awaited on another, and dropped on a third.
     let mut sleep = Sleep::new(Duration::from_millis(20));
     let start = Instant::now();
     let _ = poll_now(&mut sleep);
@@ -307,7 +307,7 @@ fn timeout_ends_its_future_and_not_early() {
 fn subsecond_sleep_is_not_late_by_a_tick() {
     const SLEEP: Duration = Duration::from_millis(150);
     let mut least = Duration::MAX;
-    // On a busy machine any of them may be late.
+    // On a busy machine any of the sleeps may be late.
     for _ in 0..50 {
         let start = Instant::now();
         run(task::sleep(SLEEP));

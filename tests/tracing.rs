@@ -93,7 +93,7 @@ fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
     (socket, queued, addr)
 }
 
-/// Runs in a separate process, because it takes all descriptors.
+/// Runs in a separate process, because the test takes all descriptors.
 #[test]
 fn pause_of_accepts_and_abandoned_dial_are_reported() {
     common::child("pause_of_accepts_and_abandoned_dial_are_reported", || {
@@ -192,7 +192,7 @@ fn documented_events_and_spans_are_emitted() {
         stop();
         server.await;
 
-        // The only worker is blocked, so a spare one runs the second task.
+        // The only worker is blocked, so a spare worker runs the second task.
         let (release, blocked) = mpsc::channel::<()>();
         let blocker = task::Builder::new().name("blocker".into()).spawn(async move { blocked.recv() }).unwrap();
         task::spawn(async {}).await;
@@ -203,13 +203,13 @@ fn documented_events_and_spans_are_emitted() {
         let _ = blocker.await;
     });
     rt::shutdown(Duration::from_secs(60)).unwrap();
-    // The spare worker ends when it has nothing to do, or with the runtime.
+    // The spare worker ends when it has no work, or with the runtime.
     seen(&["netpoll::worker INFO ", "worker=", "message=spare worker ended"]);
     seen(&["netpoll::shutdown INFO ", "timeout_ms=60000", "message=shutdown begins"]);
     seen(&["netpoll::shutdown INFO ", "threads=0 tasks=0", "message=shutdown ended"]);
 }
 
-/// A future, and a function that completes it.
+/// Returns a function that completes a future, and the future.
 fn async_channel() -> (impl FnOnce(), impl Future<Output = ()> + Send + 'static) {
     let (sender, receiver) = futures::channel::oneshot::channel::<()>();
     (move || drop(sender), async move { _ = receiver.await })

@@ -1,5 +1,5 @@
-//! Receiving and sending datagrams allocates nothing, singly and in batches, even if the receiver
-//! waits. A batch keeps no memory of sent datagrams. Go: TestAllocs.
+//! Receiving and sending datagrams, singly or in batches, allocates no memory, even if the receiver
+//! waits. A batch does not keep the memory of sent datagrams. Go: TestAllocs.
 //!
 //! Counts the allocations of the whole process, so this binary has one test.
 
@@ -52,8 +52,8 @@ const ROUNDS: usize = 1000;
 /// The allocations that the start of a runtime thread may add. A round itself makes none.
 const ALLOWED: usize = ROUNDS / 20;
 
-/// Asserts that [`ROUNDS`] calls of `round` allocate nothing, after as many calls in which lists
-/// and heaps grow.
+/// Calls `round` [`ROUNDS`] times, so that lists and heaps reach their size, and then asserts that
+/// [`ROUNDS`] more calls allocate nothing.
 async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
     for _ in 0..ROUNDS {
         round().await;
@@ -127,8 +127,8 @@ fn datagrams_do_not_allocate() {
         other.close().await.unwrap();
         echo.await;
 
-        // A queue that is refilled before it is empty, with small and large datagrams, with and
-        // without ancillary data.
+        // Refills a queue before it is empty, with small and large datagrams, with and without
+        // ancillary data.
         for ancillary in [None, Some(&beside)] {
             let mut batch = SendBatch::new();
             let mut number = 0_usize;
@@ -152,7 +152,7 @@ fn datagrams_do_not_allocate() {
             }
             let grown = BYTES.load(Ordering::Relaxed).saturating_sub(before);
             // 5,000 datagrams of 700 bytes on average, each with an address of 128 bytes and
-            // control data. Vectors double.
+            // control data. The capacity of a vector may be twice its length.
             assert!(grown < 24 << 20, "{} MiB for 5,000 datagrams", grown >> 20);
         }
     });

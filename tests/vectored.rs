@@ -1,5 +1,5 @@
-//! Vectored reads and writes: empty buffers do not use up the entries of a call. With more buffers
-//! than the kernel accepts, no data is lost and none is added.
+//! Vectored reads and writes: empty buffers do not use up the entries of a system call. With more
+//! buffers than the kernel accepts, no data is lost and none is added.
 
 mod common;
 
@@ -27,14 +27,15 @@ async fn read_behind<R: AsyncRead + Unpin>(mut reader: R, empty: usize) -> (usiz
     (count, bytes)
 }
 
-/// Writes `empty` empty buffers, "head", an empty one and "body".
+/// Writes `empty` empty buffers, "head", another empty buffer and "body".
 async fn write_behind<W: AsyncWrite + Unpin>(mut writer: W, empty: usize) -> usize {
     let mut bufs = vec![IoSlice::new(b""); empty];
     bufs.extend([IoSlice::new(b"head"), IoSlice::new(b""), IoSlice::new(b"body")]);
     poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap()
 }
 
-/// Asserts that one call on each side moves some bytes, and that 0 means the end only.
+/// Asserts that one call on each side moves some bytes, and that a read returns 0 only at the end
+/// of the stream.
 async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut writer: W, what: &str) {
     for empty in EMPTY {
         let mut left = write_behind(&mut writer, empty).await;
@@ -136,7 +137,7 @@ fn memory_pipe_skips_empty_buffers() {
     });
 }
 
-/// As with std's sinks, standard output writes from the first buffer that is not empty.
+/// As in std, standard output writes from the first buffer that is not empty.
 #[test]
 fn standard_output_skips_empty_buffers() {
     run(async {
@@ -159,7 +160,7 @@ fn datagram_of_many_buffers_is_whole() {
         let plain = Ancillary::new();
         let bytes: Vec<u8> = (0..3000).map(|index: u32| index as u8).collect();
         for empty in [0, 1024, 4000] {
-            // Empty buffers first, then one per byte.
+            // Uses empty buffers first, then one buffer per byte.
             let mut bufs = vec![IoSlice::new(b""); empty];
             bufs.extend(bytes.chunks(1).map(IoSlice::new));
             assert_eq!(from.send_msg(&bufs, addr, &plain).await.unwrap(), 3000, "{empty}");
@@ -172,7 +173,7 @@ fn datagram_of_many_buffers_is_whole() {
                 assert_eq!(info.from, from.local_addr().unwrap());
             }
             assert!(got[..3000] == bytes && got[3000..] == [0; 100], "{empty}");
-            // Less room than was sent.
+            // The receiver's buffer is shorter than the datagram.
             from.send_msg(&bufs, addr, &plain).await.unwrap();
             let mut got = [0; 2000];
             {
@@ -183,7 +184,7 @@ fn datagram_of_many_buffers_is_whole() {
             }
             assert!(got == bytes[..2000], "{empty}");
         }
-        // Too many bytes for a datagram, in many buffers.
+        // The buffers together are too long for a datagram.
         let chunk = [7; 64];
         let error = from.send_msg(&vec![IoSlice::new(&chunk); 1100], addr, &plain).await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));

@@ -1,4 +1,5 @@
-//! `rt::Builder::wrap_io_errors`. It has its own file, because the setting applies to the process.
+//! `rt::Builder::wrap_io_errors`. These tests have their own file, because the setting applies to
+//! the whole process.
 
 mod common;
 
@@ -36,18 +37,18 @@ fn errors_of_the_system_name_operation_and_addresses() {
             "{error}"
         );
         assert_eq!((error.kind(), net::raw_os_error(&error)), (ErrorKind::BrokenPipe, Some(32)));
-        // Through the traits as well.
+        // Errors of the traits' methods are wrapped as well.
         let error = netpoll::io::WriteExt::write(&mut &client, b"lost").await.unwrap_err();
         assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("write", Some(32)));
-        // An error that this crate makes is wrapped once.
+        // An error that this crate creates is wrapped only once.
         client.force_close().await.unwrap();
         let error = client.read(&mut [0; 8]).await.unwrap_err();
         assert!(net::is_closed(&error) && error.to_string().ends_with("use of closed network connection"), "{error}");
     });
 }
 
-/// The stream of connections recognises a lack of descriptors in a wrapped error too: it waits, and
-/// does not end with an error.
+/// `incoming` recognises a lack of descriptors in a wrapped error too: it waits, and does not end
+/// with an error.
 #[test]
 fn wrapped_lack_of_descriptors_makes_incoming_wait() {
     const CHILD: &str = "NETPOLL_TEST_WRAP_CHILD";
@@ -66,7 +67,8 @@ fn child() {
     rt::Builder::new().wrap_io_errors(true).start().unwrap();
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // The client's descriptor, the one that is freed, and those of the runtime exist already.
+        // The client's descriptor, the descriptor that is freed later, and those of the runtime
+        // already exist.
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut held = Vec::new();
         while let Ok(file) = std::fs::File::open("/dev/null") {

@@ -1,6 +1,6 @@
-//! Latencies in nanoseconds, counted in log-linear buckets: 128 per power of two, so a percentile is accurate to 0.8 %.
+//! A histogram of latencies in nanoseconds, with log-linear buckets: 128 per power of two, so a percentile is accurate to 0.8 %.
 //!
-//! The size is fixed (about 60 KiB), whatever the number of samples.
+//! The size is fixed (about 60 KiB), regardless of the number of samples.
 
 const SUB_BITS: u32 = 7;
 const SUB: usize = 1 << SUB_BITS;
@@ -53,7 +53,7 @@ impl Histogram {
         self.largest
     }
 
-    /// Returns the value that a share `quantile` (0 to 1) of the samples does not exceed, or 0 without samples.
+    /// Returns the value that a share of `quantile` (0 to 1) of the samples does not exceed, or 0 if there are no samples.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> u64 {
         let wanted = ((self.total as f64 * quantile).ceil() as u64).clamp(1, self.total.max(1));

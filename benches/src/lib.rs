@@ -1,8 +1,8 @@
-//! The parts that the benchmark programs share.
+//! The code that the benchmark programs share:
 //!
 //! - `server`: the same echo server, once per runtime ([`servers`]).
 //! - `load`: the generator. It uses only libc and std, so it is the same for every server ([`generator`]).
-//! - `compare`: starts both, alternates between the servers, prints ratios ([`compare`]).
+//! - `compare`: starts servers and generators, alternates between the servers, and prints ratios ([`compare`]).
 
 pub mod arguments;
 pub mod compare;

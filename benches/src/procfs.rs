@@ -1,4 +1,4 @@
-//! Facts about another process from /proc. Reading them does not disturb that process.
+//! Reads figures of another process from /proc. Reading them does not disturb that process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,8 @@ use std::io;
 pub struct Snapshot {
     /// Resident anonymous memory, in bytes.
     pub rss_anon_bytes: u64,
-    /// The context switches of its living threads, voluntary and not, by thread.
+    /// The number of context switches of each living thread, voluntary and involuntary, by thread
+    /// id.
     pub context_switches: BTreeMap<String, u64>,
     /// The number of threads.
     pub threads: u64,
@@ -35,7 +36,8 @@ pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
 }
 
 impl Snapshot {
-    /// Returns the number of context switches since `before`. The end of a thread counts as one.
+    /// Returns the number of context switches since `before`. The end of a thread counts as one
+    /// switch.
     #[must_use]
     pub fn switches_since(&self, before: &Snapshot) -> u64 {
         let ended =

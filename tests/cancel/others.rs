@@ -21,7 +21,7 @@ use netpoll::prelude::*;
 
 type Operation<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
 
-/// A unique path that is removed at the end.
+/// A unique path whose file is removed when the value is dropped.
 struct Place(PathBuf);
 
 impl Place {
@@ -359,7 +359,8 @@ fn ends_of_a_pipe() {
         sweep("pipe read", async |at| {
             let (one, other) = pipe().unwrap();
             let mut buf = [0; 8];
-            // A write ends when all of it was read, so it is started here and kept.
+            // A write to a pipe completes when all of its bytes have been read, so it is started
+            // here and kept.
             let mut write = Box::pin(other.write_all(b"hello"));
             let stir = async || drop(poll_now(&mut write));
             let outcome = drop_at(at, one.read(&mut buf), stir).await;
@@ -439,7 +440,7 @@ fn dialers_names_and_listeners() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        // Bound, so that no other process gets it, and not listening.
+        // The socket is bound, so that no other process gets its port, but does not listen.
         let refusing = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         refusing.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let dead = refusing.local_addr().unwrap().as_socket().unwrap();
@@ -453,7 +454,7 @@ fn dialers_names_and_listeners() {
                 };
                 let outcome = drop_at(at, dial, async || {}).await;
                 no_operation_waits(kind, at).await;
-                // Connections that were dropped may be in the queue.
+                // Connections of dropped dials may be in the queue.
                 let completed = outcome.output.is_some();
                 let client = match outcome.output {
                     Some(client) => client.unwrap(),
@@ -498,7 +499,8 @@ fn dialers_names_and_listeners() {
 fn copies_and_files() {
     let _alone = alone();
     run(async {
-        // A dropped copy keeps the data that it has read and not written; its sockets are intact.
+        // A dropped copy takes the data with it that it has read and not written. Its sockets
+        // remain usable.
         for kind in ["copy", "copy_bidirectional", "copy_bidirectional_with", "copy through a buffer"] {
             sweep(kind, async |at| {
                 let (mut source, from) = fresh_pair().await;
@@ -560,7 +562,7 @@ fn copies_and_files() {
                 got.set(got.get() + count);
             }
             assert_eq!(got.get(), sent, "all data reported as sent has arrived");
-            // The window opens only once here: no further wake-up comes.
+            // The peer makes room only once in this test, so there is no further wake-up.
             outcome.output.is_some() || at.polls >= 2
         })
         .await;

@@ -1,4 +1,4 @@
-//! Drops a future at each of its awaits: after k polls, woken or not, for every k until it completes.
+//! Drops a future at each of its awaits: after k polls, woken or not, for every k until the future completes.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ pub(crate) struct Outcome<T> {
     pub(crate) stirred: bool,
 }
 
-/// Polls `future` up to the point `at` and drops it. After the first Pending, `stir` causes the event that it waits for.
+/// Polls `future` up to the point `at` and drops it. After the first Pending, `stir` causes the event that the future waits for.
 pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce()) -> Outcome<F::Output> {
     let mut future = Box::pin(future);
     let mut stir = Some(stir);
@@ -52,7 +52,7 @@ pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce
     Outcome { output: None, stirred: stir.is_none() }
 }
 
-/// Calls `case` with every point at which to drop, until it returns that the future completed.
+/// Calls `case` with every point at which to drop a future, until `case` returns that the future completed.
 pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
     let baseline = rt::metrics().descriptors;
     for polls in 0..50 {

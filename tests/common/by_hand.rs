@@ -39,7 +39,7 @@ pub async fn narrow_pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// Reads through the traits. (A method call on `&TcpStream` is the inherent one.)
+/// Reads through the traits. (A method call on `&TcpStream` would call the inherent method.)
 pub async fn trait_read(mut stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     netpoll::io::ReadExt::read(&mut stream, buf).await
 }
@@ -49,12 +49,12 @@ pub async fn trait_write(mut stream: &TcpStream, buf: &[u8]) -> io::Result<usize
     netpoll::io::WriteExt::write(&mut stream, buf).await
 }
 
-/// Calls `write_all` of the traits, a series of writes.
+/// Calls the traits' `write_all`, which makes a series of writes.
 pub async fn trait_write_all(mut stream: &TcpStream, buf: &[u8]) -> io::Result<()> {
     netpoll::io::WriteExt::write_all(&mut stream, buf).await
 }
 
-/// Asserts that a connection transfers a message each way, without earlier bytes.
+/// Asserts that a connection transfers a message in each direction, and that no earlier bytes precede it.
 pub async fn round_trip(one: &TcpStream, other: &TcpStream) {
     for (from, to) in [(one, other), (other, one)] {
         let message = *b"there and back";

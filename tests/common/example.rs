@@ -1,5 +1,5 @@
-//! An example in its own process: its output line by line, and its exit status. Every wait has a
-//! bound, and a child that still runs at the end of a test is killed.
+//! Runs an example in its own process, and reads its output line by line and its exit status. Every
+//! wait has a bound, and a process that still runs at the end of a test is killed.
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The bound of every wait, which even a busy machine does not reach.
+/// The bound of every wait. Correct examples do not reach it even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running example.
@@ -38,7 +38,8 @@ impl Example {
         self.lines.recv_timeout(PATIENCE).expect("a line of output")
     }
 
-    /// Reads the first line and returns the address at its end, or before its first comma.
+    /// Reads a line of the form `listening on ADDRESS`, perhaps followed by a comma and more text.
+    /// Returns the address.
     pub fn addr(&self) -> SocketAddr {
         let line = self.line();
         let text = line.strip_prefix("listening on ").expect("an address").split(',').next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Checks that a socket passes under every executor. Shared by the tests of this package and those
-//! of `ecosystem`.
+//! Checks that sockets must pass under every executor. The tests of this package and those of
+//! `ecosystem` share them.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use netpoll::task;
 
 use crate::common::{echo, ping};
 
-/// Uses names, accepting, both kinds of reads and writes, deadlines, sleeps, tasks and closing
-/// under the calling executor.
+/// Uses name resolution, accepts, plain and trait reads and writes, deadlines, sleeps, tasks and
+/// closes under the calling executor.
 pub(crate) async fn everything() {
     let listener = TcpListener::bind("localhost:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

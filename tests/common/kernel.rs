@@ -1,13 +1,13 @@
-//! Facts from the kernel: an unused address, and whether data is still in flight.
+//! Helpers that rely on the kernel: an unused address, and the number of bytes in flight.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Returns a loopback address used by this process and test alone. Use it for tests that bind a
-/// port again after releasing it, or send to a closed port: on the common address another process
-/// may take the port first.
+/// Returns a loopback address that only the calling test uses, with port 0. Use it for tests that
+/// bind a port again after releasing it, or send to a closed port: on 127.0.0.1 another process may
+/// take the port first.
 pub fn own_address() -> SocketAddr {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let test = NEXT.fetch_add(1, Ordering::Relaxed) as u32 % 32;

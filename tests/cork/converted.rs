@@ -33,7 +33,7 @@ fn read_on_thread(mut peer: std_net::UnixStream) -> thread::JoinHandle<Vec<u8>> 
     })
 }
 
-/// Checks that `all` is `total` times `a` and then `b` only.
+/// Checks that `all` consists of `total` times `a` and then `last` times `b`.
 fn assert_order(all: &[u8], total: usize, last: usize) {
     assert_eq!(all.len(), total + last);
     assert!(all[..total].iter().all(|byte| *byte == b'a') && all[total..].iter().all(|byte| *byte == b'b'));
@@ -53,7 +53,7 @@ fn linger_time_of_zero_discards_nothing_of_a_converted_stream() {
     });
 }
 
-/// The handle that the crate's task has during its poll does not count.
+/// The handle that the crate's own task holds while it is polled does not prevent the conversion.
 #[test]
 fn new_owner_of_a_full_stream_writes_after_the_gathered_bytes() {
     run(async {

@@ -12,7 +12,8 @@ use netpoll::task;
 use super::common::{self, becomes, bounded, child, poll_once, read_exact, run};
 use super::{Counted, info, narrow_pair, pair, pattern, read_to_end, sends, some_round_is_undisturbed};
 
-/// Writes until the socket and the buffer of gathered writes are full. Returns the number of bytes.
+/// Writes until the socket and the buffer of gathered writes are full. Returns the number of bytes
+/// accepted.
 pub(super) async fn stuff(ours: &TcpStream) -> usize {
     let (mut at, mut number) = (0, 0);
     while number < 2000 {
@@ -28,7 +29,8 @@ pub(super) async fn stuff(ours: &TcpStream) -> usize {
     panic!("the socket does not fill");
 }
 
-/// Returns the number of gathered bytes of the only socket of this connection that has some.
+/// Returns the number of gathered bytes of the socket with the local address of `ours`, or `None`
+/// if a snapshot has no such socket.
 fn info_of(ours: &TcpStream) -> Option<usize> {
     let local = ours.local_addr().unwrap();
     let snapshot = netpoll::rt::inspect();
@@ -174,7 +176,8 @@ fn clone_keeps_the_bytes_of_a_dropped_one() {
     }));
 }
 
-/// The bytes are in the memory of both processes.
+/// After fork(2), the gathered bytes are in the memory of both processes. Only the parent sends
+/// them.
 #[test]
 fn forked_child_does_not_send() {
     let name = "ends::forked_child_does_not_send";
@@ -247,7 +250,7 @@ fn task_that_the_shutdown_drops_sends_its_bytes() {
     let _ = common::BOUND;
 }
 
-/// A shutdown sends the bytes of a write that succeeds beside it.
+/// A shutdown sends the bytes of a concurrent write that succeeds.
 #[test]
 fn shutdown_beside_writes_loses_no_byte() {
     run(async {

@@ -1,5 +1,5 @@
-//! Bytes of a gathered write that has returned `Ok` cannot be sent: the next operation returns the
-//! error, once.
+//! If the bytes of a gathered write that has returned `Ok` cannot be sent, the next operation
+//! returns the error, once.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use netpoll::task;
 use super::common::run;
 use super::pair;
 
-/// Returns a stream whose gathered bytes have met a connection that the peer has reset.
+/// Returns a stream whose gathered bytes could not be sent, because the peer had reset the
+/// connection.
 async fn failed() -> TcpStream {
     let (ours, peer) = pair().await;
     peer.set_linger(Some(Duration::ZERO)).unwrap();
@@ -71,8 +72,8 @@ fn next_close_reports_the_failure() {
     });
 }
 
-/// The failed send took the socket's error, so the kernel reports only the end of the stream to the
-/// read.
+/// The failed send has consumed the socket's error, so the kernel reports only the end of the
+/// stream to the read.
 #[test]
 fn read_at_the_end_reports_the_failure() {
     run(async {
@@ -92,7 +93,7 @@ fn flush_that_waits_gets_the_failure() {
     run(async {
         let (ours, peer) = super::narrow_pair().await;
         ours.write_all(&vec![1; 4_000_000][..15_000]).await.unwrap();
-        // Fills the socket, whatever its size is.
+        // Fills the socket, regardless of its buffer size.
         while let std::task::Poll::Ready(written) = super::common::poll_once(&mut ours.write(&[1; 30_000])).await {
             written.unwrap();
         }

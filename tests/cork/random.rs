@@ -1,5 +1,5 @@
 //! Random programs against an oracle: the peer receives exactly the bytes that writes have
-//! accepted, in order and without interleaving, whatever happens in between.
+//! accepted, in order and without interleaving, whatever other operations run in between.
 
 use std::io;
 use std::task::Poll;
@@ -33,7 +33,7 @@ impl Random {
     }
 }
 
-/// Reads everything, with random pauses and sizes, and compares it.
+/// Reads to the end of the stream, with random pauses and sizes, and compares the bytes.
 async fn verify(peer: TcpStream, mut random: Random) -> usize {
     let (mut at, mut buf) = (0, vec![0; 70_000]);
     loop {
@@ -81,7 +81,7 @@ async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
                 at += bytes.len();
             }
             9 => {
-                // Cancelled unless it is ready.
+                // The write is cancelled unless it is ready.
                 if let Poll::Ready(count) = poll_once(&mut ours.write(&bytes)).await {
                     at += count?;
                 }
@@ -107,7 +107,7 @@ async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
                 _ => streams.push(ours.clone()),
             },
             _ => {
-                // May move to another thread.
+                // The write may move to another thread.
                 let (clone, owned) = (ours.clone(), bytes.clone());
                 task::spawn(async move { clone.write_all(&owned).await }).await?;
                 at += bytes.len();
@@ -122,7 +122,7 @@ async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
     Ok(at)
 }
 
-/// Returns the number of programs per kind of connection: `NETPOLL_CORK_RUNS`, or few.
+/// Returns the number of programs per kind of connection: `NETPOLL_CORK_RUNS`, or 12.
 fn runs() -> u64 {
     std::env::var("NETPOLL_CORK_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(12)
 }
@@ -142,7 +142,7 @@ fn peer_receives_exactly_the_accepted_bytes() {
     });
 }
 
-/// The end of the connection comes at any time: the peer receives a prefix of the written bytes.
+/// The connection is closed at a random time: the peer receives a prefix of the written bytes.
 #[test]
 fn closed_connection_delivers_a_prefix() {
     run(async {

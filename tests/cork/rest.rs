@@ -1,4 +1,4 @@
-//! A task sends the bytes that remain at a close because the kernel does not take them.
+//! A task sends the gathered bytes that the kernel has not accepted when the stream is closed.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -6,8 +6,8 @@ use super::common::{child, run};
 use super::ends::stuff;
 use super::{narrow_pair, pattern, read_to_end};
 
-/// TCP_NOTSENT_LOWAT keeps the kernel from taking the rest into a larger buffer, so a task has to
-/// send it.
+/// TCP_NOTSENT_LOWAT keeps the kernel from accepting the remaining bytes into a larger buffer, so a
+/// task has to send them.
 #[test]
 fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
     run(async {
@@ -24,7 +24,7 @@ fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
     });
 }
 
-/// The rest is sent even if peers have used up the descriptors of a server.
+/// The remaining bytes are sent even if peers have used up the descriptors of a server.
 #[test]
 fn rest_is_sent_after_the_close_without_a_descriptor_to_spare() {
     let name = "rest::rest_is_sent_after_the_close_without_a_descriptor_to_spare";

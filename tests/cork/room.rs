@@ -1,4 +1,5 @@
-//! A full socket: a task sends the rest, and writes wait as without the option.
+//! A full socket: a task sends the gathered bytes that remain, and writes wait as they do without
+//! the option.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::task::Poll;
@@ -11,8 +12,8 @@ use super::common::by_hand::{assert_timeout, in_ms, past};
 use super::common::{self, becomes, poll_once, read_exact, run};
 use super::{info, narrow_pair, pattern, read_to_end};
 
-/// Fills the socket and gathers 100 bytes that it does not take. Returns the number of bytes
-/// accepted.
+/// Fills the socket and gathers 100 bytes, which the socket does not accept. Returns the total
+/// number of bytes accepted.
 async fn block(ours: &TcpStream, number: i32) -> usize {
     let filled = fill(ours).await;
     filled + gather(ours, number).await
@@ -26,7 +27,7 @@ async fn fill(ours: &TcpStream) -> usize {
     filled
 }
 
-/// Gathers 100 bytes that the full socket does not take. Returns their number.
+/// Gathers 100 bytes, which the full socket does not accept. Returns their number.
 async fn gather(ours: &TcpStream, number: i32) -> usize {
     ours.write_all(&[8; 100]).await.unwrap();
     task::yield_now().await;
@@ -260,7 +261,7 @@ fn flush_after_the_deadline_succeeds_if_everything_is_sent() {
         let mut sent = 0;
         for _ in 0..50 {
             ours.set_write_deadline(in_ms(2)).unwrap();
-            // A machine that is busy may be late for the write.
+            // On a busy machine the deadline may pass before the write.
             if ours.write(b"x").await.is_ok() {
                 std::thread::sleep(std::time::Duration::from_millis(5));
                 ours.flush().await.unwrap();

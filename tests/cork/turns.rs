@@ -1,4 +1,4 @@
-//! At the end of a turn, or when its task waits, the gathered bytes are sent.
+//! The gathered bytes are sent at the end of a turn, or when the task waits.
 
 use std::io::IoSlice;
 use std::sync::mpsc;
@@ -12,7 +12,8 @@ use netpoll::task;
 use super::common::{self, becomes, bounded, read_exact, run};
 use super::{Counted, info, pair, pattern, sends, some_round_is_undisturbed};
 
-/// Serves requests of one byte from reads of up to `depth` of them, with one `write_all` each.
+/// Serves requests of one byte. Reads up to `depth` requests at once, and answers each with one
+/// `write_all`.
 async fn serve(server: &TcpStream, depth: usize) {
     let mut buf = vec![0; depth];
     loop {
@@ -122,9 +123,9 @@ fn every_wait_sends_gathered_bytes_first() {
                 let mut buf = [0; 1];
                 match kind {
                     0 => read_exact(&ours, &mut buf).await.unwrap(),
-                    // Another executor in the turn.
+                    // The wait is in another executor within the turn.
                     1 => common::park_on(read_exact(&ours, &mut buf)).unwrap(),
-                    // A nested `block_on` of this crate.
+                    // The wait is in a nested `block_on` of this crate.
                     2 => task::block_on(read_exact(&ours, &mut buf)).unwrap(),
                     3 => {
                         let clone = ours.clone();
@@ -191,7 +192,7 @@ fn endless_turn_sends_when_much_is_gathered() {
         let writer = task::spawn(async move {
             let begin = Instant::now();
             for at in 0..1000 {
-                // Operations that are always ready: the budget ends turns in between.
+                // The operations are always ready, so the budget ends a turn now and then.
                 ours.write_all(&pattern(at * 1000, 1000)).await.unwrap();
                 assert!(info(number).gathered() <= 64 << 10);
             }
@@ -457,7 +458,8 @@ fn fan_out_of_one_turn_reaches_every_member() {
     });
 }
 
-/// A write that waits, for room or for its turn, sends what other streams have gathered.
+/// A write that waits, for room or for the write lock, first sends the bytes that other streams
+/// have gathered.
 #[test]
 fn write_that_waits_sends_what_another_stream_has_gathered() {
     run(async {
@@ -466,7 +468,7 @@ fn write_that_waits_sends_what_another_stream_has_gathered() {
         for _ in 0..5 {
             let (large, _large_peer) = pair().await;
             ours.write_all(b"x").await.unwrap();
-            // More than any send buffer.
+            // The write is larger than any send buffer.
             assert!(common::poll_once(&mut large.write_all(&bytes)).await.is_pending());
             assert_eq!(info(number).gathered(), 0);
             read_exact(&peer, &mut [0; 1]).await.unwrap();

@@ -1,5 +1,5 @@
-//! Row 8 of the tables in docs/RELIABILITY.md: timers are never early; their lateness is measured. Deadlines are set, moved and cleared while they
-//! expire and data arrives.
+//! Row 8 of the tables in docs/RELIABILITY.md: timers are never early, and their lateness is measured. Deadlines are set, moved and cleared
+//! while they expire and data arrives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use netpoll::task;
 use crate::common::{pair, park_on, poll_with};
 use crate::scale::*;
 
-/// Measures the lateness of a thread that only sleeps, which is due to the machine.
+/// Measures the lateness of sleeps in a plain thread. Only the machine causes this lateness.
 fn control(run: Duration) -> thread::JoinHandle<Vec<Duration>> {
     thread::spawn(move || {
         let end = Instant::now() + run;
@@ -27,7 +27,8 @@ fn control(run: Duration) -> thread::JoinHandle<Vec<Duration>> {
     })
 }
 
-/// Prints the lateness of timers. Requires a p99 of at most 2 ms if the machine is idle, as the lateness of a bare thread (`control`) shows.
+/// Prints the lateness of timers. Requires a 99th percentile of at most 2 ms if the lateness of a plain thread (`control`) shows that the
+/// machine is idle.
 fn judge(what: &str, late: &mut [Duration], control: &mut [Duration]) {
     figure("8", format_args!("{what}: 0 early, late {}; a bare thread's sleep: {}", spread(late), spread(control)));
     if percentile(control, 99.0) <= Duration::from_millis(1) {
@@ -85,7 +86,7 @@ fn unix_pair() -> (netpoll::os::unix::net::UnixStream, netpoll::os::unix::net::U
     netpoll::os::unix::net::UnixStream::pair().unwrap()
 }
 
-/// Each timer is alone in a runtime that does nothing else: the kernel's slack grows with the length of the sleep.
+/// Each timer is the only activity of its runtime. The kernel's slack grows with the length of the sleep.
 #[test]
 fn single_timers_are_never_early() {
     const NAME: &str = "deadlines::single_timers_are_never_early";
@@ -139,7 +140,7 @@ impl Wake for Wakes {
 
 /// The expected state of one socket's reading side.
 struct Oracle {
-    /// The moment from which a read may fail.
+    /// The time from which a read may fail.
     deadline: Option<Instant>,
     /// The deadline had passed when it was set, or has made a read fail: every read must fail until it is moved.
     expired: bool,
@@ -156,7 +157,8 @@ struct Seen {
 }
 
 impl Oracle {
-    /// Gives socket and model the same deadline: none, past, far, or so near that it races with other operations.
+    /// Gives the socket and the model the same deadline: none, one that has passed, a far one, or one so near that it races with other
+    /// operations.
     fn set(&mut self, reader: &TcpStream, random: &mut Random) {
         let now = Instant::now();
         (self.deadline, self.expired) = match random.below(8) {

@@ -33,7 +33,8 @@ fn thousand(dropped: &Arc<AtomicUsize>) {
     });
     for n in 0..1000 {
         let counted = Counted(dropped.clone());
-        // Both ends belong to tasks, so the shutdown has to close every descriptor.
+        // Both ends of each connection belong to tasks, so the shutdown has to close every
+        // descriptor.
         let (reader, other) = streams[n % 25].clone();
         drop(task::spawn(async move {
             let _counted = (counted, other);
@@ -107,7 +108,8 @@ fn inherited() -> BTreeSet<String> {
     text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own))).map(str::to_owned).collect()
 }
 
-/// Every kind of socket, while connections open and close: each is close-on-exec from the start.
+/// Every kind of socket is close-on-exec from its creation, also while other threads open and close
+/// connections.
 #[test]
 fn child_programs_inherit_nothing() {
     process("ending::child_programs_inherit_nothing", 60, 300, || {
@@ -141,7 +143,7 @@ fn child_programs_inherit_nothing() {
                             1 => UnixStream::pair().map(drop),
                             2 => TcpListener::bind("127.0.0.1:0").await.map(drop),
                             _ => match TcpStream::connect(address).await {
-                                // The port can be reused at once.
+                                // A reset, so that the port can be reused at once.
                                 Ok(stream) => stream.set_linger(Some(Duration::ZERO)),
                                 Err(error) => Err(error),
                             },

@@ -135,7 +135,7 @@ async fn pause(scene: &Scene, draw: &mut Draw) {
     scene.exactly(begin, length, "a sleep");
 }
 
-/// Writes a flow, and ends the direction.
+/// Writes a flow, and then shuts down the direction.
 pub async fn write_flow(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw) -> io::Result<()> {
     let mut at = 0;
     while at < flow.bytes {
@@ -177,7 +177,8 @@ pub async fn write_flow(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw)
     conn.shutdown(Shutdown::Write)
 }
 
-/// Reads until the end of the stream on several clones, and compares the bytes. Returns their number.
+/// Reads until the end of the stream on several clones, and compares the bytes. Returns the number of
+/// bytes.
 pub async fn read_flow(scene: &Arc<Scene>, conn: &Conn, flow: &Flow, mut draw: Draw) -> io::Result<usize> {
     let at = Arc::new(Mutex::new(0));
     let mut others = Vec::new();
@@ -196,7 +197,8 @@ pub async fn read_flow(scene: &Arc<Scene>, conn: &Conn, flow: &Flow, mut draw: D
 
 async fn read_some(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw, at: &Mutex<usize>) -> io::Result<()> {
     let is_alone = flow.readers == 1;
-    // One thread runs all tasks: none of them reads between the end of a read and its entry here.
+    // One thread runs all tasks, so no other task reads between the end of a read and its entry
+    // here.
     let enter = |got: &[u8], consumes: bool| {
         let mut at = at.lock().unwrap_or_else(PoisonError::into_inner);
         let wrong = got.iter().zip(*at..).find(|&(&value, at)| value != byte(flow.key, at));

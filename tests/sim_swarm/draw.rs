@@ -1,11 +1,11 @@
-//! `Draw`: the random decisions of a program, from its seed alone.
+//! `Draw`: the random decisions of a program, which depend only on its seed.
 
 /// A source of random numbers (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Draw(u64);
 
 impl Draw {
-    /// Returns the source number `stream` of a seed. Sources of different numbers are independent.
+    /// Returns source number `stream` of a seed. Sources with different numbers are independent.
     pub fn new(seed: u64, stream: u64) -> Draw {
         let mut draw = Draw(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
         draw.next();
@@ -33,7 +33,7 @@ impl Draw {
         self.below(most.saturating_add(1)).clamp(low, high)
     }
 
-    /// Returns true once in `count` times.
+    /// Returns true with a probability of 1 in `count`.
     pub fn one_in(&mut self, count: u64) -> bool {
         self.below(count) == 0
     }

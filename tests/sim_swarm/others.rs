@@ -27,7 +27,7 @@ pub async fn echo_datagrams(_scene: Arc<Scene>) -> io::Result<()> {
     let mut buf = vec![0; 8192];
     loop {
         let (count, from) = socket.recv_from(&mut buf).await?;
-        // A datagram may be lost here for lack of memory.
+        // The send may fail for lack of memory; then the datagram is lost.
         let _ = socket.send_to(&buf[..count], from).await;
     }
 }
@@ -145,7 +145,7 @@ async fn dial(scene: &Scene, what: Dial, after: Duration) {
             });
             let is_right = kind(&result) == Some(ErrorKind::TimedOut);
             scene.check(is_right, || format!("a dial to a silent host: {result:?}"));
-            // The second of two addresses gets the rest of the time, unless no descriptor is free for it.
+            // The second of two addresses gets the rest of the time, unless no descriptor is free for the second attempt.
             if scene.program.rates.no_descriptors == 0.0 {
                 scene.exactly(begin, after, "a dial with a timeout");
             }
@@ -210,7 +210,7 @@ async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration)
         };
         match greeted.await {
             Ok(all) => scene.check(all == b"welcome", || format!("a greeting of {all:?}")),
-            // The close was first.
+            // The listener was closed before the dial.
             Err(error) => {
                 let is_end = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset);
                 scene.check(is_end && begin.elapsed() >= after, || format!("a dial to a listener: {error}"));

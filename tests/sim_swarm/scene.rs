@@ -43,11 +43,11 @@ pub struct Scene {
     failures: Mutex<Vec<String>>,
     /// The number of handlers and tasks that have not ended.
     open: AtomicU64,
-    /// Results that can only come from a network that loses packets.
+    /// The number of results that only a network that loses packets can cause.
     pub excused: AtomicU64,
 }
 
-/// Counts one handler or task, which must end.
+/// Counts one handler or task until it ends.
 #[derive(Debug)]
 pub struct Open(Arc<Scene>);
 
@@ -64,7 +64,7 @@ pub enum Fate {
     Local,
     /// The other end may crash, or packets may be lost.
     Remote,
-    /// One side ends it early.
+    /// One side ends the connection early.
     Cut { is_local: bool },
 }
 
@@ -83,7 +83,7 @@ impl Scene {
         Open(self.clone())
     }
 
-    /// Spawns a task that must end before the program does, also if its handle is dropped.
+    /// Spawns a task that must end before the program does, even if its handle is dropped.
     pub fn spawn<F: Future<Output: Send> + Send + 'static>(self: &Arc<Self>, future: F) -> JoinHandle<F::Output> {
         let open = self.open();
         task::spawn(async move {
@@ -111,7 +111,7 @@ impl Scene {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Checks that an operation ended exactly at its time.
+    /// Checks that an operation ends exactly `expected` after `begin`.
     pub fn exactly(&self, begin: Instant, expected: Duration, what: &str) {
         let took = begin.elapsed();
         self.check(took == expected, || format!("{what} took {took:?}, not {expected:?}"));
@@ -141,12 +141,12 @@ impl Scene {
         self.check(self.explains(fate, error), || format!("{what}: {error} ({:?})", error.kind()));
     }
 
-    /// Binds a listener, and retries for lack of descriptors.
+    /// Binds a listener. Retries while the bind fails for lack of descriptors.
     pub async fn listen(&self, addr: &str) -> io::Result<TcpListener> {
         retried!(TcpListener::bind(addr))
     }
 
-    /// Connects, and retries for lack of descriptors.
+    /// Connects to `addr`. Retries while the connect fails for lack of descriptors.
     pub async fn connect(&self, addr: &str) -> io::Result<TcpStream> {
         retried!(TcpStream::connect(addr))
     }
@@ -158,7 +158,8 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
 
 pub fn lacks_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().or_else(|| op_error(error)?.raw_os_error());
-    // For a name whose addresses all fail for lack of descriptors, the error is the last one.
+    // If all addresses of a name fail for lack of descriptors, the error is that of the last
+    // address.
     errno == Some(EMFILE)
 }
 

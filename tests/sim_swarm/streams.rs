@@ -62,7 +62,7 @@ async fn handle(scene: &Arc<Scene>, stream: TcpStream) {
     far_side(scene, u64::from(number), &session, Conn::Tcp(stream), Fate::Remote).await;
 }
 
-/// Opens the connection of a session. The far side of a local one runs as a task.
+/// Opens the connection of a session. The far side of a local connection runs as a task.
 async fn open(scene: &Arc<Scene>, number: u64, session: &Session, transport: Transport) -> io::Result<(Conn, Fate)> {
     let far = |conn: UnixStream| {
         let (notes, session) = (scene.clone(), session.clone());
@@ -151,7 +151,7 @@ pub async fn near_side(scene: Arc<Scene>, number: u64, session: Session) {
     }
 }
 
-/// Writes one flow and reads the other.
+/// Writes one flow of a connection and reads the other.
 #[allow(clippy::too_many_arguments)]
 async fn exchange(
     scene: &Arc<Scene>,
@@ -320,7 +320,7 @@ async fn read_records(
 /// Runs operations that wait while the deadline is moved, until a close.
 async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Option<u64>)], close_us: u64, fate: Fate) {
     let begin = Instant::now();
-    // The time of the deadline, if it is before the close. Later moves do not affect the waiting operations.
+    // The deadline that ends the waiting operations, if it is before the close. Moves after it do not affect these operations.
     let mut due: Option<u64> = None;
     for &(at, to) in moves {
         if due.is_some_and(|due| due <= at) {

@@ -1,6 +1,7 @@
 //! Loops over operations that are always ready, long turns, and polls whose wakers are always new.
 //!
-//! The virtual clock moves only when no task can run. So a loop that keeps its thread would never end; these count their rounds.
+//! The virtual clock moves only when no task can run, so no timeout could end a loop that keeps its thread. The loops count their rounds
+//! instead.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,7 +18,7 @@ use netpoll::{future, task};
 use crate::program::Instantly;
 use crate::scene::{Scene, retried};
 
-/// The number of rounds of a loop within which every other task must have had its turns.
+/// The number of rounds of a loop within which every other task must have had a turn.
 const ROUNDS_MAX: u32 = 20_000;
 
 /// The maximum number of wakers that a direction keeps: a list of 4,096, and a slot.
@@ -34,7 +35,7 @@ async fn complete(what: Instantly, filled: &UnixStream) {
     }
 }
 
-/// Runs a loop until another one has done `count` operations, in the same task or in another.
+/// Runs a loop until another loop, in the same task or in another, has completed `count` operations.
 pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, count: u64, is_one_task: bool) {
     let (Ok((first, _first)), Ok((second, _second))) =
         (retried!(async { UnixStream::pair() }), retried!(async { UnixStream::pair() }))
@@ -46,7 +47,7 @@ pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, coun
             scene.fail(format!("a byte for a loop: {error}"));
         }
     }
-    // An injected EAGAIN or a late edge needs the clock, which the loop holds.
+    // After an injected EAGAIN or with a late edge, an operation needs the clock to advance, which the loop prevents.
     let rates = &scene.program.rates;
     let other = if rates.spurious > 0.0 || rates.late > 0.0 { Instantly::Sleep } else { other };
     let done = Arc::new(AtomicBool::new(false));
@@ -109,7 +110,7 @@ impl Drop for Counted {
     }
 }
 
-/// Polls a read of a silent peer with a new waker each time: only a limited number of them is kept.
+/// Polls a read of a silent peer with a new waker each time, and checks that only a limited number of wakers is kept.
 pub async fn polls(scene: &Scene, count: u64) {
     let Ok((mut near, _far)) = retried!(async { UnixStream::pair() }) else {
         return scene.fail("a pair of Unix sockets".to_owned());

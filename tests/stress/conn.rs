@@ -1,4 +1,4 @@
-//! One type for connections of every kind, and wakers that count.
+//! A type for connections of every kind, and wakers that count.
 
 use std::future::poll_fn;
 use std::io;
@@ -61,7 +61,7 @@ impl Conn {
         each!(self, conn => conn.write_all(buf).await)
     }
 
-    /// Waits until data is available. A pipe has no such call, so it reads.
+    /// Waits until data is available. A pipe has no `readable`, so it reads.
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(conn) => conn.readable().await,
@@ -70,7 +70,7 @@ impl Conn {
         }
     }
 
-    /// Peeks at the available data. A pipe has no such call, so it reads.
+    /// Peeks at the available data. A pipe has no `peek`, so it reads.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Conn::Tcp(conn) => conn.peek(buf).await,
@@ -79,7 +79,7 @@ impl Conn {
         }
     }
 
-    /// Waits until the peer has closed. A pipe has no such call, so it reads.
+    /// Waits until the peer has closed. A pipe has no `peer_closed`, so it reads.
     pub async fn peer_closed(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(conn) => conn.peer_closed().await,
@@ -96,12 +96,12 @@ impl Conn {
         each!(self, conn => { let mut conn = conn; Pin::new(&mut conn).poll_write(cx, buf) })
     }
 
-    /// Shuts down its own direction.
+    /// Shuts down the sending direction.
     pub fn finish(&self) -> io::Result<()> {
         each!(self, conn => conn.close_write())
     }
 
-    /// Closes the socket while others use it.
+    /// Closes the socket, which other tasks may be using.
     pub fn close(&self) {
         each!(self, conn => drop(conn.force_close()))
     }
@@ -144,17 +144,17 @@ pub async fn fill(conn: &Conn) {
     }
 }
 
-/// Returns byte `at` of the stream that every test sends.
+/// Returns the byte at offset `at` of the fixed byte sequence that the actions send.
 pub fn byte(at: usize) -> u8 {
     (at ^ (at >> 8).wrapping_mul(31)) as u8
 }
 
-/// Returns the bytes of that stream from `at` on.
+/// Returns `count` bytes of that sequence from offset `at` on.
 pub fn bytes(at: usize, count: usize) -> Vec<u8> {
     (at..at + count).map(byte).collect()
 }
 
-/// A waker that counts wake-ups and is itself counted.
+/// A waker that counts its wake-ups. The wakers themselves are counted too.
 #[derive(Debug)]
 pub struct Counting {
     woken: AtomicU64,

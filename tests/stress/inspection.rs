@@ -1,7 +1,8 @@
 //! Snapshots during all other actions: a task and a socket are paired only if the task waits for that socket.
 //!
-//! Each task of this module has one socket and records its number before it waits for it. The socket is open for as long as the task, so
-//! any other number in the row of such a task is wrong. Rows of all tasks must agree with those of the sockets.
+//! Each task of this module has one socket and records the socket's number before it waits for it. The socket is open for as long as the
+//! task exists, so any other number in the snapshot's row for the task is wrong. The rows of all tasks must agree with the rows of the
+//! sockets.
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
@@ -16,7 +17,7 @@ use crate::oracle::{fail, watch};
 use crate::program::Stream;
 use crate::words::Many;
 
-/// The readers of one round.
+/// The number of readers in one round.
 const READERS: usize = 8;
 
 /// The number of the socket that each task waits for.
@@ -68,7 +69,7 @@ async fn rounds(looks: u64) {
     }
 }
 
-/// Takes a snapshot and compares its pairs.
+/// Takes a snapshot and checks its pairs of tasks and sockets.
 fn check(owned: &Owned) {
     let snapshot = rt::inspect();
     let owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,7 +87,7 @@ fn check(owned: &Owned) {
         }
     }
     for task in &snapshot.tasks {
-        // Nothing but its own socket, its spawner and a shutdown wakes it.
+        // Only its own socket, its spawner and a shutdown wake the task.
         if let (Some(number), Some(WokenBy::Socket(by))) = (owned.get(&task.id()), task.woken_by())
             && snapshot.socket(by).map(|socket| socket.fd()) != Some(*number)
         {

@@ -1,4 +1,5 @@
-//! Actions about tasks: each runs once, its result arrives, its future is dropped once, and a panic or a destructor affects no other actor.
+//! Actions on tasks. They check that each task runs once, its result arrives, its future is dropped once, and a panic or a destructor
+//! affects no other actor.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -326,7 +327,7 @@ pub async fn panics(span: Span, place: PanicPlace) {
         }
         PanicPlace::Waker => waker_panics(span).await,
     }
-    // Everything else continues.
+    // The runtime continues after the panic.
     let result = task::spawn(async { 7 }).await;
     span.check(result == 7, || format!("after a panic a task gives {result}"));
 }

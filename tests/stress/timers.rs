@@ -1,4 +1,4 @@
-//! Actions on time: nothing is early, everything is in time, and timers that are due let other tasks run.
+//! Actions on time. They check that no timer is early, every timer fires within its bound, and timers that are due let other tasks run.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -28,7 +28,7 @@ pub fn not_early(start: Instant, length: Duration, what: &str) {
     }
 }
 
-/// Polls once.
+/// Polls `sleep` once.
 async fn begin(sleep: &mut Sleep) -> Poll<()> {
     poll_fn(|cx| Poll::Ready(Pin::new(&mut *sleep).poll(cx))).await
 }
@@ -77,7 +77,7 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
     not_early(start, length, "a sleep");
 }
 
-/// A task loops over timers that are due. Another task gets its turns, and the first one can be cancelled.
+/// A task loops over timers that are due. Checks that another task gets its turns, and that the looping task can be cancelled.
 pub async fn due(span: Span, rounds: Many, how: DueHow, end: End) {
     let _watch = watch(format!("{} rounds of timers that are due ({how:?}), and another task", rounds.0));
     let token = Token::new("due");

@@ -1,5 +1,5 @@
-//! Actions on wake-ups: none is lost, a late one has no effect, a waker may do anything, and tasks that never have to
-//! wait let others run.
+//! Actions on wake-ups. They check that no wake-up is lost, a late wake-up has no effect, a waker may do anything, and tasks that never
+//! have to wait let other tasks run.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -20,7 +20,7 @@ use crate::oracle::{Blocking, Span, Token, watch};
 use crate::program::{Party, Stream, WakeAct};
 use crate::words::{Bytes, Few, Many};
 
-/// Threads count and wake; the future completes when all have counted.
+/// Threads increment a counter and wake a future, which completes when the counter has its final value.
 pub async fn wakes(span: Span, threads: Few, wakes: Many) {
     let _watch = watch(format!("{} threads that wake {} times each", threads.0, wakes.0));
     let total = threads.0 * wakes.0;
@@ -88,7 +88,7 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
     waking.ends().await;
 }
 
-/// Runs tasks that pump bytes without a pause, while another task gets its turns and a timer fires.
+/// Runs tasks that transfer bytes without a pause, and checks that another task gets its turns and a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     let _watch = watch(format!("a task and a timer during {} connections without a pause, {stream:?}", tasks.0));
     /// Ends the pumps when it is dropped, whatever the outcome of the action is.
@@ -127,7 +127,7 @@ pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     }
 }
 
-/// Has an effect when it is woken for the first time.
+/// A waker that has an effect when it is called for the first time.
 struct Acts {
     act: WakeAct,
     span: Span,
@@ -190,7 +190,7 @@ pub async fn waker(span: Span, act: WakeAct) {
     let writes = actor_thread("writes", move || {
         let first = park_on(other.write_all(b"x"));
         let second = park_on(to_beside.write_all(b"x"));
-        // Kept until both have been read.
+        // The writing ends are kept until both bytes have been read.
         (first, second, other, to_beside)
     });
     while is_waiting && !acts.woken.load(SeqCst) && span.is_calm() {

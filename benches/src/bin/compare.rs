@@ -1,8 +1,8 @@
 //! The comparison: `compare [--quick] [--only netpoll,bare] [--case echo-1,micro] [--rounds N] [--write FILE] [--check]`.
 //!
-//! Prints tables with ratios and writes them to `target/comparison.md`, with a plot in `target/comparison.svg`. With `--write` they also
-//! replace the figures of a document that has the markers, and the plot is written next to it under the document's name. With `--check` it
-//! measures only what CI limits, and fails if a limit is exceeded.
+//! Prints tables with ratios and writes them to `target/comparison.md`, with a plot in `target/comparison.svg`. With `--write`, the tables
+//! also replace the figures between the markers of a document, and the plot is written next to the document under its name. With `--check`,
+//! the program measures only the figures that CI limits, and fails if a figure exceeds its limit.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::compare::cases::{CASES, Case};

@@ -1,10 +1,11 @@
-//! The savings from gathered writes: `cork [--rounds 5] [--batches 3000] [--members 1000]`.
+//! Measures the savings from gathered writes: `cork [--rounds 5] [--batches 3000] [--members 1000]`.
 //!
 //! A child process answers requests of 6 bytes ("PING") with 7 bytes each, on 8 connections that have a number of requests (the depth) in
-//! flight. It answers with one `write_all` per answer, with the same plus `set_auto_cork`, or with one `write_all` per read, gathered by
-//! hand. It also sends each of ten lines per read to all members of a chat, plain and gathered. Both processes are pinned to one CPU under
-//! SCHED_BATCH, so the server runs while the generator waits. Every answer is compared. The ways alternate within a round. The output is
-//! the server's CPU time, requests per second and sends (`perf stat`, in one more run per way), each also as a ratio to the plain way.
+//! flight. It answers in one of three ways: with one `write_all` per answer (plain), with one `write_all` per answer and `set_auto_cork`,
+//! or with one `write_all` per read, gathered by hand. It also sends each of ten lines per read to all members of a chat, plain and
+//! gathered. Both processes are pinned to one CPU under SCHED_BATCH, so the server runs while the generator waits. Every answer is
+//! compared. The ways alternate within a round. The output is the server's CPU time, requests per second and sends (`perf stat`, in one
+//! more run per way), each also as a ratio to the plain way.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -118,7 +119,7 @@ async fn chat(listener: TcpListener, members: usize) -> io::Result<()> {
 
 // ---- the parent ----
 
-/// Returns the last CPU, as in the other programs.
+/// Returns the last CPU on which this thread may run. The other programs use the same CPU.
 fn cpu() -> Result<usize, String> {
     sys::allowed_cpus().map_err(|error| error.to_string())?.pop().ok_or_else(|| "no CPU".to_owned())
 }
@@ -212,7 +213,7 @@ fn run(server: &Server, depth: usize, members: usize, batches: usize) -> io::Res
     if members > 0 { fan_out(server, members, batches) } else { pipeline(server, depth, batches) }
 }
 
-/// Counts the sends per request of one run by `perf stat`; `None` without it.
+/// Returns the number of sends per request in one run, counted by `perf stat`, or `None` if it is not available.
 fn sends(way: &str, depth: usize, members: usize, batches: usize) -> Result<Option<f64>, String> {
     let server = Server::start(way, members)?;
     let text = |error: io::Error| error.to_string();
@@ -231,7 +232,7 @@ fn sends(way: &str, depth: usize, members: usize, batches: usize) -> Result<Opti
         Ok((counts.len() == 2).then(|| counts.iter().sum()))
     };
     if members > 0 {
-        // A chat is one process: start and end are included in the count, with 3 more batches.
+        // The count covers the whole run of a chat, which includes its 3 warm-up batches.
         return Ok(count(batches)?.map(|sends| sends / ((batches + 3) * LINES * members) as f64));
     }
     let (Some(short), Some(long)) = (count(10)?, count(10 + batches)?) else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! The CPU time of datagrams: one per call, many per call, and with offload: `datagrams [--rounds 11] [--bursts 2000] [--cpu N]`.
+//! Measures the CPU time of datagrams: one per call, many per call, and with offload: `datagrams [--rounds 11] [--bursts 2000] [--cpu N]`.
 //!
 //! One thread sends a burst of 50 datagrams over loopback and receives it, in each way in turn. The figures are nanoseconds of CPU per
 //! datagram, of the whole process and including the kernel's share, as medians over the rounds, and the speed-up over a loop of `send_to`
@@ -20,11 +20,11 @@ enum Way {
     Offload,
 }
 
-/// The cases: bytes per datagram, and the way. The first of each size is the base of the ratios.
+/// The cases: the bytes per datagram, and the way of sending. The first case of each size is the base of the ratios.
 const CASES: [(usize, Way); 6] =
     [(64, Way::Loop), (64, Way::Many), (64, Way::Offload), (1200, Way::Loop), (1200, Way::Many), (1200, Way::Offload)];
 
-/// The CPU time of sending and receiving, in nanoseconds.
+/// The CPU time of sending and of receiving, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     send: u64,
@@ -89,7 +89,8 @@ impl Bench {
     async fn run(&mut self, way: Way, size: usize, bursts: u64) -> io::Result<Cost> {
         let mut cost = Cost::default();
         let clock = || sys::process_cpu_ns(std::process::id());
-        // The clock is a system call. So the cost of sending is measured in separate bursts, and the sum without it.
+        // Reading the clock is a system call. So the cost of sending is measured in separate bursts, and bursts without clock calls give
+        // the sum.
         let start = clock()?;
         for _ in 0..bursts {
             self.send(way, size).await?;

@@ -9,7 +9,7 @@
 //! runtime) or `smol`. `timer` gives hyper the runtime's timer, and so its limit of 30 s for the head of a request.
 //!
 //! `load` is the client, in lock-step (src/generator.rs says why): it sends on all connections and then reads from all. It prints `warm`,
-//! reads amounts from its input (`500` rounds, or `0.8s`), one per line, and prints how many requests were answered.
+//! reads amounts from its input (`500` rounds, or `0.8s`), one per line, and prints the number of answered requests.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -66,7 +66,7 @@ fn ask(mut stream: &TcpStream) -> std::io::Result<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-/// Returns the length of the first answer on a connection, head and `bytes`. All answers have this length.
+/// Returns the first answer on a connection: its head and `bytes` bytes of body. All answers have the same length.
 fn first_answer(mut stream: &TcpStream, bytes: usize) -> Result<Vec<u8>, Box<dyn Error>> {
     ask(stream)?;
     let mut answer = Vec::new();

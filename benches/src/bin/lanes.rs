@@ -1,11 +1,12 @@
-//! The delay of a health check with and without the control lane: `lanes [--rounds 10] [--checks 300] [--connections 1000] [--hogs 4]
+//! Measures the delay of a health check with and without the control lane: `lanes [--rounds 10] [--checks 300] [--connections 1000] [--hogs
+//! 4]
 //! [--turn-us 300] [--workers 1]`.
 //!
 //! The process serves `connections` connections that always have data: a task writes to one end of a pair of sockets and reads from the
-//! other, so that it uses up each of its turns. There are also `hogs` tasks with turns of `turn-us`. A thread makes health checks over TCP,
-//! one per millisecond, half of them each over a new connection. The checks are served by tasks of the lane `Normal` and of the lane
-//! `Control`, which alternate within a round, after a time without checks. The output is the delay of a check, and the throughput of the
-//! saturating connections meanwhile.
+//! other, so that it uses up each of its turns. There are also `hogs` tasks with turns of `turn-us` microseconds. A thread makes health
+//! checks over TCP, one per millisecond, every second one over a new connection. Each round has a time without checks, then checks that
+//! tasks of the lane `Normal` serve, and checks that tasks of the lane `Control` serve. The output is the delay of a check, and the
+//! throughput of the saturating connections during the checks.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream as Blocking};
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The checks of one kind, and the throughput meanwhile.
+/// The checks of one kind, and the throughput during them.
 #[derive(Default)]
 struct Kind {
     delays: Histogram,
@@ -111,7 +112,7 @@ fn measure() -> Result<(), String> {
     Ok(())
 }
 
-/// A connection that always has data.
+/// Runs a connection that always has data.
 async fn saturate(carried: Arc<AtomicU64>) -> io::Result<()> {
     let (one, other) = UnixStream::pair()?;
     let (message, mut buffer) = ([7; MESSAGE], [0; MESSAGE]);

@@ -92,7 +92,7 @@ impl Runtime for Smol {
     }
 }
 
-/// async-task and a queue only: a lower bound for every executor on async-task.
+/// A runtime of async-task and a queue only: a lower bound for every executor that uses async-task.
 struct Bare;
 
 thread_local! {
@@ -128,7 +128,7 @@ impl Runtime for Bare {
     }
 }
 
-/// A result: nanoseconds of CPU per operation, and for sleepers the median lateness.
+/// The result of a measurement: nanoseconds of CPU time per operation, and for sleeps the median lateness.
 struct Outcome {
     cpu_ns: f64,
     late_us: Option<f64>,
@@ -153,7 +153,7 @@ async fn spawn_join<R: Runtime>() -> Outcome {
             task.await;
         }
     };
-    // The first round allocates the memory.
+    // The first round allocates memory and is not measured.
     round().await;
     measured(TASKS, round()).await
 }
@@ -222,7 +222,7 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     let outcome = measured(SLEEPERS, async {
         let tasks: Vec<_> = (0..SLEEPERS)
             .map(|n| {
-                // Spread over a second, in an unfavourable order for a heap.
+                // The deadlines are spread over a second, in an order that is unfavourable for a heap.
                 let at = start + Duration::from_micros(u64::from(n) * 7_919 % 100_000 * 10);
                 let late = late.clone();
                 R::spawn(async move {
@@ -241,7 +241,7 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     Some(Outcome { late_us: Some(late[late.len() / 2].as_secs_f64() * 1e6), ..outcome })
 }
 
-/// Moves `set_read_deadline` later each time, without reading the clock. Only netpoll has it.
+/// Sets a later read deadline each time, without reading the clock. Only netpoll has read deadlines.
 async fn deadline_later() -> Outcome {
     const MOVES: u32 = 2_000_000;
     let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -258,7 +258,7 @@ async fn deadline_later() -> Outcome {
     .await
 }
 
-/// `yield` runs among 64 tasks, `yield-N` among N: around the 256 places of a run queue, and far beyond.
+/// The cases. `yield` has 64 tasks and `yield-N` has N: numbers near the run queue's 256 places, and far beyond.
 const CASES: &[&str] = &[
     "spawn-join",
     "yield",
@@ -318,7 +318,7 @@ fn measure(runtime: &str, case: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts a child process. Returns its figures.
+/// Makes one measurement in a child process. Returns its figures.
 fn ask(runtime: &str, case: &str) -> Result<Option<(f64, f64)>, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(own)

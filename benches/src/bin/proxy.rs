@@ -1,4 +1,4 @@
-//! The savings from splice and sendfile: `proxy [--mib 1024] [--rounds 5]`.
+//! Measures the savings from splice and sendfile: `proxy [--mib 1024] [--rounds 5]`.
 //!
 //! A child process forwards a stream from this process back to this process, or sends a file to it, either by `io::copy`, which stays in
 //! the kernel, or by a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets; the receiver compares every
@@ -41,7 +41,7 @@ fn write_pattern(to: &mut impl Write, mut bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads to the end and checks all bytes. Returns their number.
+/// Reads to the end of the stream and checks all bytes. Returns the number of bytes.
 fn check_pattern(from: &mut impl Read) -> io::Result<u64> {
     let (mut buf, mut total) = (vec![0; 1 << 20], 0);
     loop {
@@ -106,14 +106,14 @@ async fn carry(way: &str, target: &str, file: Option<String>) -> io::Result<()> 
     Ok(())
 }
 
-/// Returns user and system time of this process.
+/// Returns the user and system CPU time of this process in seconds.
 fn cpu_seconds() -> io::Result<f64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: `usage` is valid for the call.
     if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: zeroes are a value, and the call filled it in.
+    // SAFETY: all zeroes are a valid value, and the call filled it in.
     let usage = unsafe { usage.assume_init() };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     Ok(seconds(usage.ru_utime) + seconds(usage.ru_stime))
@@ -130,7 +130,7 @@ fn measure() -> Result<(), String> {
     let path = env::temp_dir().join(format!("netpoll-proxy-{}", std::process::id()));
     let mut file = fs::File::create_new(&path).map_err(text)?;
     let measured = write_pattern(&mut file, bytes).map_err(text).and_then(|()| {
-        // The file is in memory, so that neither way waits for the disk.
+        // The file is in the page cache, so that neither way waits for the disk.
         file.seek(SeekFrom::Start(0)).map_err(text)?;
         rounds_of(bytes, rounds, &path.to_string_lossy()).map_err(text)
     });

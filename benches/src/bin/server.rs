@@ -2,7 +2,7 @@
 //! [--serve-in-block-on] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
 //!
 //! Prints `ready PORT`. For each byte on standard input it prints a line with its CPU time, context switches and
-//! memory. It ends at the end of the input.
+//! memory. It exits when standard input ends.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::servers::{self, Hog, Mode, Options, Work, go};
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let mut arguments = Arguments::from_env(&["serve-in-block-on", "batch"])?;
     let runtime: String = arguments.optional("runtime")?.ok_or("--runtime is required")?;
-    // Before anything starts a thread, because threads inherit both.
+    // This precedes the start of any thread, because threads inherit the CPU and the scheduling policy.
     sys::place(arguments.optional("cpu")?, arguments.flag("batch")).map_err(|error| error.to_string())?;
     if runtime == go::NAME {
         // Go's runtime starts threads before `main`, so this process is placed first and then replaced by the Go
@@ -47,6 +47,6 @@ fn run() -> Result<(), String> {
         // SAFETY: no thread has been started yet that could read the environment.
         unsafe { std::env::set_var(name, options.workers.to_string()) };
     }
-    // The task of a connection keeps a reference, so that its memory is only that of the runtime and its own.
+    // The options are leaked so that the task of a connection needs only a reference. Its memory is then only its own and the runtime's.
     servers::serve(&runtime, Box::leak(Box::new(options))).map_err(|error| format!("{runtime}: {error}"))
 }

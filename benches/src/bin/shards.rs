@@ -1,12 +1,12 @@
-//! Registrations while a process reads /proc/PID/fdinfo: `shards [--shards 1,2,4] [--sockets 50000] [--seconds 3]`.
+//! Measures registrations while a process reads /proc/PID/fdinfo: `shards [--shards 1,2,4] [--sockets 50000] [--seconds 3]`.
 //!
 //! To print the fdinfo of an epoll instance, the kernel holds the lock of the instance while it lists its descriptors.
 //! epoll_ctl(2), and the close of a descriptor, wait for it. With shards there are several instances, each with a part
 //! of the descriptors. For each number of shards, a separate process opens that many sockets, which are registered and
-//! idle. It then times the first wait of new sockets, which registers them, and their close: alone, while another
-//! process reads the fdinfo of one instance in a loop, and while it reads those of all instances in turn. The three
-//! alternate every 100 ms. The time for which the registering thread was runnable and had no processor (schedstat) is
-//! subtracted. The sockets are Unix socket pairs. If RLIMIT_NOFILE does not allow so many, there are fewer.
+//! idle. It then times the first wait of new sockets, which registers them, and their close: alone, while another process reads the fdinfo
+//! of one instance in a loop, and while it reads the fdinfo of all instances in turn. The three cases alternate every 100 ms. The time for
+//! which the registering thread was runnable and had no CPU (schedstat) is subtracted. The sockets are Unix socket pairs. If RLIMIT_NOFILE
+//! does not allow so many sockets, there are fewer.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -22,7 +22,7 @@ use netpoll_bench::arguments::Arguments;
 use netpoll_bench::histogram::Histogram;
 use netpoll_bench::sys;
 
-/// Polls a read once. The first time, this registers the socket.
+/// Polls a read once. The first such poll registers the socket.
 fn wait_once(stream: &UnixStream) -> io::Result<()> {
     let mut buf = [0; 8];
     match pin!(stream.read(&mut buf)).poll(&mut Context::from_waker(Waker::noop())) {
@@ -44,13 +44,13 @@ fn instances() -> io::Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Reads a file to its end, like a program that inspects processes.
+/// Reads a file to its end, as a program that inspects processes does.
 fn read(path: &str) -> io::Result<usize> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)
 }
 
-/// The reading process. It reads the files named in the last line of its input again and again, until the input ends.
+/// Runs the reading process. It reads the files named in the last line of its input repeatedly, until the input ends.
 fn reader() -> io::Result<()> {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -83,7 +83,7 @@ fn reader() -> io::Result<()> {
     }
 }
 
-/// The reading process, which ends when the value is dropped.
+/// A reading process, which ends when the value is dropped.
 struct Reader(Child, BufReader<std::process::ChildStdout>);
 
 impl Reader {
@@ -94,7 +94,7 @@ impl Reader {
         Ok(Reader(child, BufReader::new(output)))
     }
 
-    /// Makes the process read `paths`. Returns when it does.
+    /// Makes the process read `paths`. Returns when the process has started to read them.
     fn set(&mut self, paths: &[String]) -> io::Result<()> {
         let input = self.0.stdin.as_mut().ok_or_else(|| io::Error::other("no input"))?;
         writeln!(input, "{}", paths.join(" "))?;

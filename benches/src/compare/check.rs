@@ -1,4 +1,4 @@
-//! The checks of CI: limits on reproducible figures. No times.
+//! The checks of CI: limits on figures that are reproducible, which excludes times.
 
 use super::cases::{CASES, Case};
 use super::measure::{FLOOR, Findings, Settings, measure};
@@ -11,7 +11,7 @@ const OURS: &str = "netpoll";
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     case: &'static str,
-    /// The number of the figure in the case.
+    /// The index of the figure within the case.
     figure: usize,
     over: Over,
     /// The limit.
@@ -44,8 +44,8 @@ const fn limit(case: &'static str, figure: usize, over: Over, at_most: f64) -> L
     Limit { case, figure, over, at_most, goal: None }
 }
 
-/// Other programs on the machine only add to a figure. So a figure above its limit is measured again, and the least
-/// counts.
+/// The maximum number of measurements of a figure. Other programs on the machine can only increase a figure, so a figure above its limit is
+/// measured again, and the least value counts.
 const ATTEMPTS: usize = 3;
 
 /// Measures and prints the limited figures. Returns whether all are within their limits.
@@ -83,8 +83,7 @@ pub fn check(settings: &Settings) -> Result<bool, String> {
     Ok(all_hold)
 }
 
-/// The least value of each figure, by case, runtime and number of the figure; and the figures that could not be
-/// measured.
+/// The least value of each figure, by case, runtime and index of the figure, and the figures that could not be measured.
 #[derive(Debug, Default)]
 struct Figures {
     least: HashMap<(&'static str, String, usize), f64>,
@@ -125,7 +124,7 @@ impl Limit {
         Ok(value - base <= self.at_most + 1e-9)
     }
 
-    /// Returns whether the limit is on a figure of `case`, or is relative to one.
+    /// Returns whether the limit is on a figure of `case`, or is relative to a figure of `case`.
     fn concerns(&self, case: &str) -> bool {
         self.case == case || matches!(self.over, Over::Ours(other) if other == case)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// The line before the text that is replaced.
 pub const BEGIN: &str = "<!-- figures: begin (written by a program of benches/ with --write; do not edit) -->";
-/// The line after it.
+/// The line after the text that is replaced.
 pub const END: &str = "<!-- figures: end -->";
 
 /// Replaces the figures in the document `file` with `report`, whose headings move down one level.

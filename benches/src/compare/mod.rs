@@ -1,6 +1,6 @@
-//! The comparison: its cases, their measurement, the report.
+//! The comparison of the echo servers: its cases, their measurement and the report.
 //!
-//! Servers and generators are child processes ([`child`]). [`cases`] is the list. [`measure`] runs one case for several servers in
+//! Servers and generators are child processes ([`child`]). [`cases`] lists the cases. [`measure`] runs one case for several servers in
 //! alternating rounds. [`counts`] measures counted figures (system calls, instructions), and [`profile`] attributes them. [`programs`] runs
 //! programs that measure one thing each. [`report`] prints, [`plot`] draws, [`document`] writes the report into a page, and [`check`] is
 //! the part for CI.

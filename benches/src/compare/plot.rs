@@ -1,7 +1,8 @@
 //! The plot of the report: an SVG image with two panels.
 //!
-//! The upper panel has the server CPU of every lock-step case, as a bar from the line of the bare loop. The lower panel has the latencies
-//! of the free-running cases on a logarithmic axis: a line from the median to the 99.9th percentile, with a dot at the 99th.
+//! The upper panel shows the server's CPU time in every lock-step case, as a bar that begins at the line of the bare loop. The lower panel
+//! shows the latencies of the free-running cases on a logarithmic axis: a line from the median to the 99.9th percentile, with a dot at the
+//! 99th.
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings};
@@ -30,7 +31,7 @@ impl Axis {
         self.top + PANEL * (scale(self.high) - scale(value)) / (scale(self.high) - scale(self.low))
     }
 
-    /// Draws a horizontal line with its value.
+    /// Draws a horizontal line at `value`, with its label.
     fn tick(&self, text: &mut String, width: f64, value: f64, label: &str) {
         let y = self.y(value);
         let _ = writeln!(

@@ -1,12 +1,12 @@
 //! The instructions of an echo: callgrind's self cost by source file, grouped by layer, and by function.
 //!
 //! The optimiser merges the layers of a request into a few functions, so a table by function shows little about layers. The line tables
-//! contain the file from which every instruction was inlined. The figures are the difference of two runs of different length over the
-//! difference of their requests, so that start and end do not count.
+//! contain the file from which every instruction was inlined. The figures are the difference of two runs of different length divided by the
+//! difference of their requests, so that start-up and exit do not count.
 
 use std::collections::HashMap;
 
-/// Self cost by key.
+/// Self costs by function or by file.
 type Costs = HashMap<String, u64>;
 
 /// The cost of one run, by function and by file.
@@ -62,7 +62,7 @@ fn resolve(names: &mut HashMap<String, String>, value: &str) -> String {
     }
 }
 
-/// Returns the name of a file in the tables: the path for the crate's own files, the package for others.
+/// Returns the name of a file in the tables: the path for the crate's own files, the package for other files.
 fn place(file: &str, function: &str) -> String {
     if let Some((_, rest)) = file.split_once("/registry/src/") {
         let package = rest.split('/').nth(1).unwrap_or(rest);
@@ -86,7 +86,8 @@ fn place(file: &str, function: &str) -> String {
     file.to_owned()
 }
 
-/// Returns two Markdown tables: instructions per echo by place and by function, from a short and a long run with their requests.
+/// Returns two Markdown tables with the instructions per echo, by file and by function. The arguments are a short and a long run, each with
+/// its number of requests.
 #[must_use]
 pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
     let requests = (many - few).max(1) as f64;

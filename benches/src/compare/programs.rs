@@ -1,4 +1,4 @@
-//! The programs besides `compare` that measure one thing each and print Markdown. Their output is part of the report.
+//! The programs besides `compare`, each of which measures one cost and prints Markdown. Their output is part of the report.
 
 use super::child::program;
 use super::counts::{callgrind_works, profile};
@@ -23,7 +23,7 @@ pub const PARTS: &[Part] = &[
 ];
 
 impl Part {
-    /// Returns the title and the text, or the reason why the part cannot be measured here.
+    /// Returns the title and the text, or the reason why the part cannot be measured on this machine.
     #[must_use]
     pub fn markdown(&self, settings: &Settings) -> String {
         let text = (self.run)(settings).unwrap_or_else(|error| format!("Not measured: {error}\n"));

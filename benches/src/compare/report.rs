@@ -10,7 +10,7 @@ use std::process::Command;
 /// Cases with their findings, in the order of the measurement.
 pub type Results = Vec<(Case, Findings)>;
 
-/// Returns the whole report: the cases, then `parts`, which are Markdown already, then the missing figures.
+/// Returns the whole report: the cases, then `parts`, which is already Markdown, then the missing figures.
 #[must_use]
 pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Settings) -> String {
     let mut text = heading(settings);
@@ -111,7 +111,7 @@ fn versions(runtimes: &[String]) -> String {
     found.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns a table with one column per case: its first figure.
+/// Returns a table with one column per case, which has the first figure of the case.
 fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(cases.iter().map(|(case, _)| case.name.to_owned()));

@@ -1,4 +1,5 @@
-//! async-std. The `server` program sets its number of threads with `ASYNC_STD_THREAD_COUNT`.
+//! The echo server on async-std. The `server` program sets its number of threads with
+//! `ASYNC_STD_THREAD_COUNT`.
 
 use super::{Mode, Options, READ_DEADLINE};
 use async_std::io::{self, ReadExt, WriteExt};

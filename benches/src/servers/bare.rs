@@ -1,9 +1,9 @@
 //! The baseline: a level-triggered epoll loop on libc, with nothing between it and the kernel.
 //!
 //! There is one loop per worker, each with an epoll instance, one buffer and a table of connections by descriptor. The first loop also
-//! accepts and distributes connections round robin. For an event, a loop makes one read and one write. It keeps the rest of a short write
-//! and sends it when the socket is writable; only then does it read again. A deadline is a number in the table, which is checked once per
-//! second.
+//! accepts connections and distributes them round-robin. For each event, a loop makes one read and one write. It keeps the rest of a short
+//! write and sends it when the socket is writable; only then does it read again. A deadline is a number in the table, which is checked once
+//! per second.
 
 use super::{Mode, Options, READ_DEADLINE};
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -46,7 +46,7 @@ pub fn serve(options: &'static Options) -> io::Result<()> {
     epolls[0].add(listener.as_raw_fd(), libc::EPOLLIN, listener.as_raw_fd() as u64)?;
     options.ready(listener.local_addr()?.port());
     for _ in 0..options.hogs {
-        // There are no tasks here, so a hog is a thread.
+        // This server has no tasks, so a hog is a thread.
         let hog = options.hog;
         std::thread::Builder::new().name("hog".to_owned()).spawn(move || {
             loop {

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, io};
 
-/// The name among the runtimes.
+/// The name of this server in the list of runtimes.
 pub const NAME: &str = "go";
 
-/// Returns the path of the built program, which is in the folder of this one.
+/// Returns the path of the built program, in the folder of the running executable.
 ///
 /// # Errors
-/// Returns an error if the path of this program is unknown.
+/// Returns an error if the path of the running executable is unknown.
 pub fn program() -> io::Result<PathBuf> {
     Ok(env::current_exe()?.with_file_name("echo-go"))
 }
@@ -21,7 +21,7 @@ pub fn program() -> io::Result<PathBuf> {
 /// Builds the program from its own sources, without a network. Returns Go's version.
 ///
 /// # Errors
-/// Returns an error if there is no toolchain, or if it fails.
+/// Returns an error if there is no toolchain, or if the build fails.
 pub fn build() -> Result<String, String> {
     let text = |error: io::Error| format!("go: {error}");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
@@ -36,7 +36,7 @@ pub fn build() -> Result<String, String> {
     go(&["env", "GOVERSION"])
 }
 
-/// Replaces this process with the Go program and these arguments. Returns only if that fails.
+/// Replaces this process with the Go program, run with `arguments`. Returns only if execve(2) fails.
 #[must_use]
 pub fn execute(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Error {
     match program() {

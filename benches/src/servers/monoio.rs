@@ -1,4 +1,4 @@
-//! monoio on io_uring: one runtime per thread, each with its own listener on the same port.
+//! The echo server on monoio, which uses io_uring: one runtime per thread, each with its own listener on the same port.
 
 use super::{Mode, Options, READ_DEADLINE};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
@@ -14,7 +14,7 @@ pub fn serve(options: &'static Options) -> io::Result<()> {
     let address = first.local_addr()?;
     let mut others = Vec::new();
     if options.workers > 1 {
-        // Every thread binds the port again, so the first socket is released.
+        // Every thread binds the port again, so the socket that chose the port is closed.
         drop(first);
         for _ in 1..options.workers {
             others.push(std::thread::spawn(move || {
@@ -61,7 +61,7 @@ async fn accept(listener: TcpListener, options: &'static Options) -> io::Result<
     }
 }
 
-/// Yields. monoio has no such function.
+/// Yields once. monoio has no such function.
 async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|context| {
@@ -102,7 +102,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Serves a connection. Allocates the buffer when there is something to read.
+/// Serves a connection. Allocates a buffer only while a message is being answered.
 async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable(false).await?;

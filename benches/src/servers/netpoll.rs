@@ -1,4 +1,4 @@
-//! netpoll, this repository's crate.
+//! The echo server on netpoll, this repository's crate.
 
 use super::{Mode, Options, READ_DEADLINE};
 use netpoll::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use std::time::Instant;
 pub fn serve(options: &'static Options) -> io::Result<()> {
     rt::Builder::new().workers(options.workers).start()?;
     if options.hogs > 0 {
-        // With hogs, the listener is a task like them and competes for a worker. A future passed to `block_on` would run on
+        // With hogs, the listener is a task, like the hogs, and competes with them for a worker. A future passed to `block_on` would run on
         // the calling thread, where no task competes with it.
         return task::block_on(task::spawn(listen(options)));
     }
@@ -62,7 +62,7 @@ async fn connection(stream: TcpStream, options: &'static Options) -> io::Result<
     }
 }
 
-/// Serves a connection. Allocates the buffer when there is something to read.
+/// Serves a connection. Allocates a buffer only while a message is being answered.
 async fn on_demand(stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;

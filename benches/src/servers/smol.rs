@@ -1,4 +1,5 @@
-//! smol with its global executor. The `server` program sets its number of threads with `SMOL_THREADS`.
+//! The echo server on smol, with its global executor. The `server` program sets the executor's number
+//! of threads with `SMOL_THREADS`.
 
 use super::{Mode, Options, READ_DEADLINE};
 use smol::future::{FutureExt, yield_now};
@@ -64,7 +65,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Serves a connection. Allocates the buffer when there is something to read.
+/// Serves a connection. Allocates a buffer only while a message is being answered.
 async fn on_demand(stream: Arc<Async<std::net::TcpStream>>, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;

@@ -1,4 +1,4 @@
-//! tokio: its multi-threaded and its current-thread runtime.
+//! The echo server on tokio, with its multi-threaded or its current-thread runtime.
 
 use super::{Mode, Options, READ_DEADLINE};
 use std::io;
@@ -70,7 +70,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Serves a connection. Allocates the buffer when there is something to read.
+/// Serves a connection. Allocates a buffer only while a message is being answered.
 async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;
