@@ -90,7 +90,7 @@ fn reads_and_writes_do_not_allocate() {
         let count = allocations(async || traits_write_then_read(&client, &server).await).await;
         assert!(count <= ALLOWED, "{count} in {ROUNDS} writes and reads through the traits");
 
-        // Another task echoes, so every read waits, on both sides.
+        // Another task echoes, so every read waits, in this task and in the other.
         let echo = task::spawn({
             let server = server.clone();
             async move {

@@ -23,7 +23,7 @@ fn turns_calls_and_sleeps_are_recorded() {
             let server = task::Builder::new().name("server".to_owned()).spawn(serve).unwrap();
             for _ in 0..50 {
                 ping(&client, b"ping").await.unwrap();
-                // The worker sleeps meanwhile.
+                // The worker sleeps during this wait.
                 task::sleep(Duration::from_millis(1)).await;
             }
             let id = server.task().id();

@@ -162,7 +162,7 @@ fn waits_of_tasks_end_beside_tasks_that_compute() {
     }
 }
 
-/// While a task occupies its worker, the other worker takes its queue, whatever the policy for blocked tasks is.
+/// While a task occupies its worker, the other worker takes the tasks queued behind it, under any policy for blocked tasks.
 #[test]
 fn free_worker_takes_tasks_queued_behind_one_that_computes() {
     use rt::BlockedPolicy::{AddWorkers, Off, ReportOnly};
@@ -361,7 +361,7 @@ fn tasks_run_beside_a_report_that_blocks() {
             reported.send(()).unwrap();
         };
         rt::Builder::new().workers(1).on_blocked_task(report).start().unwrap();
-        // Each task blocks its thread until both are reported.
+        // Each task blocks its thread until both tasks are reported.
         let release = Arc::new(Barrier::new(3));
         let block = |release: Arc<Barrier>| task::spawn(async move { _ = release.wait() });
         let blocked = [block(release.clone()), block(release.clone())];

@@ -231,11 +231,11 @@ fn wrong_descriptor_kinds_return_errors() {
         assert!(stream.peer_closed().await.unwrap_err().to_string().contains("not pollable"));
         let listener = TcpListener::from(file());
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
-        // A socket that does not listen.
+        // `accept` fails on a socket that does not listen.
         let (client, _server) = std_pair();
         let listener = TcpListener::from(OwnedFd::from(client));
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EINVAL));
-        // A socket that is not connected.
+        // `read` fails on a socket that is not connected.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let stream = TcpStream::from(OwnedFd::from(socket));
         let error = stream.read(&mut [0; 1]).await.unwrap_err();

@@ -208,7 +208,7 @@ async fn ping_through(client: &TcpStream, server: &TcpStream) {
     read_exact(server, &mut [0; 4]).await.unwrap();
 }
 
-/// Copies both ways between sockets or foreign streams, with either of them as the first argument.
+/// Copies in both directions between sockets or foreign streams. `swapped` swaps the arguments.
 async fn copy_both<A, B>(mut a: A, mut b: B, foreign: (bool, bool), swapped: bool) -> io::Result<()>
 where
     A: Read + Write + Unpin,
@@ -585,7 +585,7 @@ fn failed_read_ends_the_stream_of_a_socket_that_stays_open() {
     });
 }
 
-/// Silence in both directions ends the copy. Data in either direction restarts the limit.
+/// The copy ends if no data moves in either direction for the idle limit. Data in either direction restarts the limit.
 #[test]
 fn idle_limit_ends_idle_copy() {
     const IDLE: Duration = Duration::from_millis(200);

@@ -79,7 +79,7 @@ fn connect_times_out_and_not_early() {
         }
         let error = TcpStream::connect_timeout(&addr, Duration::ZERO).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        // An outer timeout ends a connect as well.
+        // An outer timeout also ends a connect.
         assert!(future::timeout(Duration::from_millis(5), TcpStream::connect(addr)).await.is_err());
     });
 }

@@ -96,7 +96,7 @@ fn wildcard_listener_address_can_be_dialled() {
                 assert_eq!(dialled.local_addr().unwrap(), peer);
                 assert_eq!(accepted.local_addr().unwrap().port(), addr.port());
             }
-            // Both families reach a dual-stack wildcard.
+            // A dual-stack wildcard listener can be reached by IPv4 and by IPv6.
             let dialled = TcpStream::connect((Ipv4Addr::LOCALHOST, addr.port())).await.unwrap();
             let (_, peer) = listener.accept().await.unwrap();
             assert_eq!(dialled.local_addr().unwrap().port(), peer.port());

@@ -156,7 +156,7 @@ fn shutdown_does_not_wait_for_lingering_close() {
         assert!(rt::shutdown(Duration::ZERO).is_err());
         assert!(start.elapsed() < LINGER / 2, "the shutdown blocked for {:?}", start.elapsed());
         drop(release);
-        // Sent data still arrives.
+        // Data that was sent before the shutdown still arrives.
         let (mut total, mut buf) = (0, vec![0; 1 << 20]);
         while let count @ 1.. = park_on(peer.read(&mut buf)).unwrap() {
             total += count;

@@ -84,7 +84,8 @@ fn resident_bytes() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
-/// The cost of a request is bounded by the size of the answer, whatever the number of tasks.
+/// The cost of a request is bounded by the size of the answer, and does not depend on the number of
+/// tasks.
 #[test]
 fn answer_for_a_million_tasks_is_limited() {
     child("answer_for_a_million_tasks_is_limited", || {

@@ -65,7 +65,7 @@ macro_rules! silent {
         $self.0.set_write_timeout($timeout).unwrap();
     };
     (@timeouts none, $self:ident, $timeout:ident) => {
-        // Listeners have deadlines only.
+        // Listeners have deadlines but no relative timeouts.
         let _ = $self.0.set_deadline($timeout.map(|timeout| Instant::now() + timeout));
     };
 }

@@ -78,7 +78,7 @@ fn control_task_waits_for_no_queue() {
                         // A turn of this length counts as long (`LONG_NANOS`), even if there are few such turns.
                         spin(60);
                         let turn = turns.fetch_add(1, Ordering::SeqCst) + 1;
-                        // Sends in the middle of a round, in the first one and in later ones.
+                        // Sends in the middle of a round, in the first round and in later rounds.
                         if turn > 10 && sent_in.load(Ordering::SeqCst) == 0 {
                             sent_in.store(turn, Ordering::SeqCst);
                             std::io::Write::write_all(&mut &*writer, b"x").unwrap();
@@ -119,7 +119,8 @@ fn endless_control_tasks_do_not_starve_others() {
             }
         }));
         eventually("both lanes have their turns", || count(&normal) >= 300 && count(&control) >= 300);
-        // The burst of 2.5 ms with the credit that accrues meanwhile, and one turn of each control task that queues with the others.
+        // The limit is the burst of 2.5 ms with the credit that accrues during it, and one turn of each control task that queues with
+        // ordinary tasks.
         assert!(count(&most) <= 28 + 8, "{} control turns in a row", count(&most));
         let metrics = rt::metrics();
         assert_eq!(metrics.control_tasks, 8);

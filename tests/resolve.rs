@@ -53,8 +53,8 @@ fn unknown_names_are_not_found() {
             assert!(lookup_error(&error).is_not_found() && !lookup_error(&error).is_temporary());
             assert!(lookup_cname(name).await.is_err());
         }
-        // If a server answers, the name does not exist. Without a server this is unknown. Both
-        // errors contain the name.
+        // If a DNS server answers, the error says that the name does not exist. Without a server, the error says that the look-up failed.
+        // Each of these errors contains the name.
         let error = lookup_host("netpoll-test.invalid").await.unwrap_err();
         assert!(error.to_string().starts_with("lookup netpoll-test.invalid: "), "{error}");
         // 192.0.2.0/24 is reserved for documentation.
@@ -183,7 +183,7 @@ fn busy_look_up() -> (std::sync::mpsc::Sender<()>, ToSocketAddrsFuture<std::vec:
     (free, call)
 }
 
-/// The only look-up thread is busy: look-ups made meanwhile wait in the queue.
+/// The only look-up thread is busy, so new look-ups wait in the queue.
 #[test]
 fn identical_lookups_share_one_query() {
     common::child("identical_lookups_share_one_query", || {

@@ -276,8 +276,8 @@ fn network_is_polled_at_any_number_of_tasks() {
     });
 }
 
-/// The network is polled beside tasks with long turns, too few to read the clock every sixteenth: a
-/// round trip waits for a turn or two.
+/// The network is polled beside a few tasks with long turns, although a worker normally reads the clock only at every sixteenth turn. A
+/// round trip waits for few turns.
 #[test]
 fn long_turns_do_not_delay_network() {
     child("long_turns_do_not_delay_network", || {
@@ -298,9 +298,9 @@ fn long_turns_do_not_delay_network() {
             }
             (client, task::spawn(async move { echo(&server).await }))
         });
-        // The request waits for the current turn, those of the others and that of the echo. The
-        // answer waits for one more turn until the next poll. On a busy machine this thread waits
-        // for a CPU as well, so a part of the round trips of one attempt is enough.
+        // The request waits for the current turn, for a turn of each other task and for that of the echo task. The answer waits for one
+        // more turn until the next poll. On a busy machine this thread also waits for a CPU, so it is enough if some of the round trips of
+        // one attempt are fast.
         let mut waited = Vec::new();
         let is_soon = (0..10).any(|_| {
             let round_trips = (0..100).map(|_| {
@@ -434,7 +434,7 @@ fn every_task_gets_a_turn_at_any_queue_length() {
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         for count in [2, 16, 255, 256, 257, 300, 1000, 5000] {
             let longest = longest_wait(count, 30);
-            // One worker runs one turn of each other task meanwhile.
+            // Between two turns of a task, the only worker runs one turn of each other task.
             assert!(longest <= 2.0, "one of {count} tasks waited for {longest} rounds");
         }
     });

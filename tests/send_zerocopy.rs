@@ -352,8 +352,8 @@ fn duplicate_of_adopted_stream_sends_no_freed_memory() {
     });
 }
 
-/// Regression: both streams counted the calls of one socket from 0, so each took the other's
-/// completions for its own.
+/// Regression: each of two streams of one socket counted its own calls from 0, so each stream took
+/// the other's completions for its own.
 #[test]
 fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
     run(async {

@@ -750,7 +750,7 @@ fn shutdown_waits_for_turn_left_by_previous_shutdown() {
 fn report_of_previous_runtime_takes_no_task_of_the_next() {
     let reporters = || {
         let names = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| {
-            // A thread may end meanwhile.
+            // A thread may have ended since the directory was read.
             std::fs::read_to_string(entry.unwrap().path().join("comm")).unwrap_or_default()
         });
         names.filter(|name| name.trim() == "netpoll-reports").count()

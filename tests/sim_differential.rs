@@ -121,7 +121,7 @@ impl Player {
         matches!(self.kind, Kind::Tcp | Kind::TcpV6)
     }
 
-    /// Makes one call.
+    /// Makes one randomly chosen call and records its result.
     fn step(&mut self, draw: &mut Draw) {
         let place = draw.below(self.sockets.len() as u64) as usize;
         let (call, argument) = (draw.below(14), draw.below(600) as usize);

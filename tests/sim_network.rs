@@ -187,7 +187,7 @@ fn restarted_host_resets_old_connections_and_serves_new_ones() {
     });
 }
 
-/// Run by `failing_seed_is_printed_with_the_faults_that_it_needs`.
+/// The test `failing_seed_is_printed_with_the_faults_that_it_needs` runs this test.
 #[netpoll::test(sim, seeds = 50)]
 async fn fails_if_the_fourth_datagram_is_lost(sim: Sim) {
     if std::env::var_os("NETPOLL_TEST_FAILS").is_none() {

@@ -147,7 +147,7 @@ async fn dials_fail_at_once_or_at_their_timeout() -> io::Result<()> {
     Ok(())
 }
 
-/// Without a timer the test waits for other threads.
+/// If no timer is armed, a paused test waits for other threads.
 #[netpoll::test(paused)]
 async fn test_waits_for_peers_outside_it() -> io::Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;

@@ -1,5 +1,5 @@
-//! Several simulations at the same time, and simulations together with the real kernel: descriptors, slots, and hosts
-//! that are added later (feature `sim`).
+//! Several simulations at the same time, and simulations beside real sockets: descriptor numbers, slots, and hosts that are added later
+//! (feature `sim`).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};

@@ -304,8 +304,8 @@ fn no_wakeup_is_lost_between_writers() {
     });
 }
 
-/// Invariant 3. Connections are closed and opened again with the same numbers and slots, while
-/// events, timers and wake-ups of earlier ones are in flight.
+/// Invariant 3. Connections are closed, and new ones get their descriptor numbers and slots, while events, timers and wake-ups of the
+/// closed connections are in flight.
 #[test]
 fn stale_events_reach_no_new_socket() {
     run(async {
@@ -361,8 +361,7 @@ fn stale_events_reach_no_new_socket() {
     });
 }
 
-/// Invariant 3. Go: TestNonPollable. Sockets that end in errors, one after the other in the same
-/// slot, do not affect later ones.
+/// Invariant 3. Go: TestNonPollable. Sockets fail one after the other in the same slot, and do not affect later sockets in the slot.
 #[test]
 fn socket_errors_do_not_leak_into_reused_slot() {
     child("socket_errors_do_not_leak_into_reused_slot", || {

@@ -91,7 +91,7 @@ fn repeatedly_moved_timers_all_fire() {
     });
 }
 
-/// Go: TestLongAdjustTimers. A near timer fires among very many far ones that come and go.
+/// Go: TestLongAdjustTimers. A near timer fires among very many far timers, some of which are moved.
 #[test]
 fn near_timer_fires_among_many_far_ones() {
     run(async {

@@ -49,7 +49,7 @@ fn datagram_goes_to_address_or_peer() {
         let bufs = [IoSlice::new(b"x")];
         let mut batch = SendBatch::new();
 
-        // Unconnected.
+        // An unconnected socket can send only to an address.
         assert_eq!(raw_os_error(&one.send(b"x").await.unwrap_err()), Some(libc::EDESTADDRREQ));
         assert_eq!(one.send_to(b"x", b).await.unwrap(), 1);
         assert_eq!(one.send_msg(&bufs, b, &plain).await.unwrap(), 1);
@@ -66,7 +66,7 @@ fn datagram_goes_to_address_or_peer() {
         }
         assert_eq!(one.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
 
-        // Connected.
+        // A connected socket can send to its peer.
         one.connect(b).await.unwrap();
         assert_eq!(one.peer_addr().unwrap(), b);
         assert_eq!(one.send(b"x").await.unwrap(), 1);
@@ -99,7 +99,7 @@ fn datagram_goes_to_address_or_peer() {
         for receiver in [&other, &third, &other] {
             assert_eq!(receiver.recv_from(&mut [0; 8]).await.unwrap(), (1, a));
         }
-        // Connects to another peer.
+        // The socket can be connected to another peer.
         one.connect(c).await.unwrap();
         one.send(b"third").await.unwrap();
         assert_eq!(third.recv(&mut [0; 8]).await.unwrap(), 5);

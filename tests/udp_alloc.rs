@@ -109,7 +109,7 @@ fn datagrams_do_not_allocate() {
         })
         .await;
 
-        // Another task echoes, so every receiver waits, on both sides.
+        // Another task echoes, so every receive waits, in this task and in the other.
         let echo = task::spawn({
             let other = other.clone();
             async move {

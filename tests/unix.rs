@@ -108,7 +108,7 @@ fn vectored_reads_and_writes_move_all_buffers_with_one_call() {
     });
 }
 
-/// Go: TestUnixAndUnixpacketServer. Messages keep their boundaries, including empty ones.
+/// Go: TestUnixAndUnixpacketServer. Messages, including empty ones, keep their boundaries.
 #[test]
 fn seqpacket_keeps_message_boundaries() {
     run(async {

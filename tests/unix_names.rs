@@ -559,14 +559,14 @@ fn wrong_handle_kinds_return_errors() {
         let tcp = TcpListener::from(OwnedFd::from(unix));
         let _client = std_net::UnixStream::connect(folder.join("s")).unwrap();
         assert_eq!(errno(tcp.accept().await), Some(libc::EAFNOSUPPORT));
-        // A descriptor that is not a socket.
+        // Operations fail on a descriptor that is not a socket.
         let file = UnixStream::from(OwnedFd::from(fs::File::open("/dev/null").unwrap()));
         assert_eq!(errno(file.read(&mut [0; 1]).await), Some(libc::ENOTSOCK));
         assert_eq!(errno(file.peer_cred()), Some(libc::ENOTSOCK));
         let file = UnixDatagram::from(OwnedFd::from(fs::File::open("/dev/null").unwrap()));
         assert_eq!(errno(file.recv_from(&mut [0; 1]).await), Some(libc::ENOTSOCK));
         assert_eq!(errno(file.send_to(b"x", "/nowhere").await), Some(libc::ENOTSOCK));
-        // A socket that does not listen.
+        // `accept` fails on a socket that does not listen.
         let (ours, _theirs) = std_net::UnixStream::pair().unwrap();
         assert_eq!(errno(UnixListener::from(OwnedFd::from(ours)).accept().await), Some(libc::EINVAL));
     });

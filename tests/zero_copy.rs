@@ -189,7 +189,7 @@ fn copy_from_buffered_reader_loses_nothing() {
     });
 }
 
-/// One message at a time, both ways over the same two sockets.
+/// Forwards one message at a time, in both directions between two sockets.
 #[test]
 fn small_messages_are_forwarded_immediately() {
     run(async {
@@ -295,8 +295,7 @@ fn copy_without_pipe_descriptors_uses_buffer() {
     });
 }
 
-/// Go: TestSendfileOnWriteTimeoutExceeded (issue 43822), and the same for a socket as source, where
-/// Go loses bytes.
+/// Go: TestSendfileOnWriteTimeoutExceeded (issue 43822). The test also has a socket as the source, where Go loses bytes.
 #[test]
 fn expired_write_deadline_consumes_no_source_data() {
     run(async {

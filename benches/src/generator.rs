@@ -53,7 +53,7 @@ impl FromStr for Churn {
 pub enum Amount {
     /// After this many messages on every connection.
     Requests(u64),
-    /// After this time.
+    /// After this time has passed.
     Time(Duration),
 }
 

@@ -14,7 +14,7 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 pub struct Epoll(OwnedFd);
 
 impl Epoll {
-    /// Creates an instance.
+    /// Creates an epoll instance.
     ///
     /// # Errors
     /// Returns the errors of epoll_create1(2).
@@ -41,7 +41,7 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, events, data)
     }
 
-    /// Removes `fd`.
+    /// Removes `fd` from the instance.
     ///
     /// # Errors
     /// Returns the errors of epoll_ctl(2).
@@ -239,7 +239,7 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
 /// Returns the CPU time of the calling thread in nanoseconds.
 ///
 /// # Errors
-/// No error is known.
+/// Returns the errors of clock_gettime(2). None is expected.
 pub fn thread_cpu_ns() -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the time is written to a valid place.

@@ -14,9 +14,9 @@ pub fn own_address() -> SocketAddr {
     SocketAddr::from(((0x7f00_0001 + ((1 + test) << 18) + ((std::process::id() & 0x1_ffff) << 1)).to_be_bytes(), 0))
 }
 
-/// Returns the number of bytes that a TCP socket has sent and the peer has not acknowledged. While
-/// there are some, room may appear in the send buffer without a read by the peer. On a busy machine
-/// the kernel's work may be late as well.
+/// Returns the number of bytes that a TCP socket has sent and the peer has not acknowledged. As
+/// long as there are such bytes, room may appear in the send buffer without a read by the peer. On
+/// a busy machine this may take long.
 pub fn in_flight(socket: BorrowedFd<'_>) -> usize {
     const SIOCOUTQNSD: libc::c_ulong = 0x894b;
     let mut counts = [0_i32; 2];

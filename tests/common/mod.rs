@@ -286,7 +286,7 @@ pub fn context_switches() -> u64 {
         if Some(&*thread.file_name()) == own.file_name() {
             continue;
         }
-        // A thread may end meanwhile.
+        // A thread may have ended since the directory was read.
         let Ok(status) = std::fs::read_to_string(thread.path().join("status")) else { continue };
         sum += status
             .lines()

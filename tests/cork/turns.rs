@@ -201,7 +201,7 @@ fn endless_turn_sends_when_much_is_gathered() {
         let (_ours, took) = writer.await;
         assert!(reader.await == pattern(0, 1_000_000));
         let count = sends(number) - before;
-        // Sysmon sends as well, every 10 ms.
+        // Sysmon also sends, every 10 ms.
         let most = 300 + took.as_millis() as u32 / 10;
         assert!((15..=most).contains(&count), "{count} in {took:?}");
     });

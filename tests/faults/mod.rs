@@ -462,7 +462,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     let function = unsafe { std::mem::transmute::<usize, unsafe extern "C" fn(c_int) -> c_int>(address) };
     if ACTIVE.load(SeqCst) != 0 {
         forget(fd);
-        // Linux closes the descriptor whatever the call returns.
+        // Linux closes the descriptor even if the call fails.
         if let Answer::Fail(errno) | Answer::After(errno) = decide("close", fd) {
             // SAFETY: the caller's promise.
             unsafe { function(fd) };

@@ -256,7 +256,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
             }
         }
     }
-    // No data was lost.
+    // Checks that no data was lost.
     reader.set_read_deadline(None).unwrap();
     (oracle.deadline, oracle.expired) = (None, false);
     while oracle.received < oracle.sent {

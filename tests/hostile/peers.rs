@@ -108,8 +108,8 @@ async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
     }
 }
 
-/// Half of the clients are silent, half send a byte now and then. The read deadline for a line
-/// disconnects both kinds; until then a well-behaved client is served promptly.
+/// Half of the clients are silent, half send a byte now and then. The read deadline for a line disconnects the clients of both kinds. Until
+/// then, a well-behaved client is served promptly.
 #[test]
 fn silent_clients_do_not_delay_others() {
     process("peers::silent_clients_do_not_delay_others", 90, 180, || {

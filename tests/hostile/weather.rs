@@ -3,7 +3,8 @@
 //!
 //! Kernels of small machines often lack netem, so the test simulates the network itself: two
 //! network namespaces, a TUN device in each, and a thread that carries packets between them and
-//! keeps delayed ones in a heap. The kernel's TCP is at both ends. This needs root, `/dev/net/tun`
+//! keeps delayed packets in a heap. The kernel's TCP is at both ends. This needs root,
+//! `/dev/net/tun`
 //! and ip(8). Without these the tests print that and return.
 
 use std::cmp::Reverse;

@@ -150,7 +150,7 @@ async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
     (scene.failures(), scene.excused.load(Ordering::Relaxed), log)
 }
 
-/// Runs a seed once.
+/// Runs the program of a seed once.
 fn run(seed: u64) -> Result<Told, String> {
     let program = Program::new(seed);
     let played = catch_unwind(|| Builder::new().seed(seed).limit(LIMIT).run(move |sim| play(sim, program)));

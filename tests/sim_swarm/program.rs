@@ -6,7 +6,7 @@ use netpoll::sim::{Sim, ms};
 
 use crate::draw::Draw;
 
-/// The network between hosts.
+/// The properties of the network between hosts.
 #[derive(Clone, Debug)]
 pub struct Network {
     pub latency_us: (u64, u64),
@@ -89,7 +89,7 @@ pub enum Session {
         records: u64,
         size: usize,
     },
-    /// Operations that wait until a deadline, which is moved meanwhile, or until a close.
+    /// Operations that wait until a deadline, which is moved during the wait, or until a close.
     Idle {
         transport: Transport,
         waiters: u64,
@@ -236,7 +236,7 @@ impl Flow {
         Flow {
             key: draw.next(),
             bytes,
-            // Bounds the number of chunks, because many small ones would only repeat the same steps.
+            // Bounds the number of chunks, because many small chunks would only repeat the same steps.
             chunk: (draw.magnitude(1, 20_000) as usize).max(bytes / 40),
             readers: if draw.one_in(4) { 2 } else { 1 },
         }

@@ -60,7 +60,7 @@ impl Drop for Open {
 /// The failures that a connection may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Both ends are on one host that stays.
+    /// Both ends are on one host, which does not crash.
     Local,
     /// The other end may crash, or packets may be lost.
     Remote,

@@ -1,4 +1,4 @@
-//! Sessions on streams. Both sides know the session from the program; a client sends its number in two bytes.
+//! Sessions on streams. Both sides take the session from the program; the client sends the session's number in two bytes.
 
 use std::io;
 use std::net::Shutdown;

@@ -269,7 +269,7 @@ pub fn peer<T: Send + 'static>(span: Span, party: Party, body: impl Future<Outpu
             Either::Left((Err(payload), _)) => {
                 span.check(false, || format!("a peer panics: {}", oracle::panic_text(&*payload)));
             }
-            // The action is over.
+            // The actor's side of the action is over.
             Either::Right(_) => {}
         }
     };

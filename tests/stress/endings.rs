@@ -16,7 +16,7 @@ use crate::oracle::{self, Span, Token, eventually, fail, watch, watch_for};
 use crate::program::{By, Config, Event, Residue, Restart};
 use crate::shared;
 
-/// Runs an event.
+/// Runs an event of the program.
 pub fn happen(event: Event, config: &Config) {
     match event {
         Event::Refuse { after, threads } => {
@@ -75,7 +75,7 @@ fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
 
 /// Shuts the runtime down and restarts it.
 fn storm(timeout: Duration, restart: Restart, config: &Config) {
-    /// Marks the runtime as usable again, whatever the outcome is.
+    /// Marks the runtime as usable again when it is dropped, whether the restart succeeds or fails.
     struct Over;
     impl Drop for Over {
         fn drop(&mut self) {

@@ -14,13 +14,13 @@ enum Kind {
     Mixed,
     /// A few kinds of action, repeated many times.
     Narrow,
-    /// With shutdowns and restarts.
+    /// Actions of every kind, with shutdowns and restarts.
     Stormy,
-    /// With threads that are refused.
+    /// Actions of every kind, with threads that are refused.
     Refused,
     /// Only operations on shared connections.
     Shared,
-    /// With seconds of quiet: long sleeps and blocked threads, a slow report.
+    /// Actions that take seconds: long sleeps, blocked threads and a slow report.
     Long,
 }
 

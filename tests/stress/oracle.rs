@@ -16,7 +16,7 @@
 //!
 //! # Storms
 //! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells
-//! whether a storm may have happened since it began. Results are compared with the expected ones only if none has.
+//! whether a storm may have happened since it began. Results are compared with the expected results only if no storm has happened.
 //!
 //! # Counting
 //! A [`Token`] is held by everything that must be dropped exactly once: the future of a task, a waker, a thread-local
@@ -365,7 +365,7 @@ impl Span {
         Span((oracle().over.load(SeqCst) == begun).then_some(begun))
     }
 
-    /// Returns whether the runtime ran all the time.
+    /// Returns whether the runtime ran during the whole span, without a shutdown.
     pub fn is_calm(self) -> bool {
         self.0.is_some_and(|begun| oracle().begun.load(SeqCst) == begun)
     }

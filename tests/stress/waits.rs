@@ -407,7 +407,7 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
             })
         })
         .collect();
-    /// Ends the crowd when it is dropped, whatever the outcome of the echo is.
+    /// Ends the crowd when it is dropped, whether the echo succeeds or fails.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {

@@ -91,7 +91,7 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
 /// Runs tasks that transfer bytes without a pause, and checks that another task gets its turns and a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     let _watch = watch(format!("a task and a timer during {} connections without a pause, {stream:?}", tasks.0));
-    /// Ends the pumps when it is dropped, whatever the outcome of the action is.
+    /// Ends the transfers when it is dropped, whether the action succeeds or fails.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {

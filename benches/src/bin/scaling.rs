@@ -317,7 +317,7 @@ struct Costs {
     poll: u64,
     /// The transfer of a cache line from another core. A steal transfers three lines, and taking the poller role transfers one.
     transfer: u64,
-    /// Waking a resting thread.
+    /// The wake-up of a resting thread.
     wake: u64,
     /// The time from an answer to the next request of the same connection.
     think: u64,

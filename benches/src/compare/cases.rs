@@ -25,7 +25,7 @@ pub enum Kind {
     Burst,
 }
 
-/// One case.
+/// A case of the comparison.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     /// The name on the command line and in the report.

@@ -14,16 +14,16 @@ struct Limit {
     /// The index of the figure within the case.
     figure: usize,
     over: Over,
-    /// The limit.
+    /// The amount by which the figure may exceed the base.
     at_most: f64,
-    /// The goal, if it is lower.
+    /// The goal, if it is lower than the limit.
     goal: Option<f64>,
 }
 
 /// The base that a limit is relative to.
 #[derive(Debug, Clone, Copy)]
 enum Over {
-    /// Zero.
+    /// The base is zero, so the limit is absolute.
     Nothing,
     /// The bare loop's figure in the same case.
     Floor,

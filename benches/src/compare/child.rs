@@ -135,7 +135,7 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
 /// The settings with which a server is started.
 #[derive(Debug, Clone)]
 pub struct ServerPlan {
-    /// The runtime.
+    /// The name of the runtime.
     pub runtime: String,
     /// How the server handles a connection.
     pub mode: Mode,
@@ -302,7 +302,7 @@ impl Load {
         }
     }
 
-    /// Runs the load.
+    /// Runs the load and returns the figures.
     ///
     /// # Errors
     /// Returns an error if the server ended, corrupted data or did not answer.

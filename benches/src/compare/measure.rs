@@ -81,7 +81,7 @@ impl Findings {
     }
 }
 
-/// Measures `case`.
+/// Measures `case` for all servers of `settings`.
 #[must_use]
 pub fn measure(case: &Case, settings: &Settings) -> Findings {
     match case.kind {

@@ -115,7 +115,7 @@ pub struct Options {
     pub buffer: usize,
     /// Whether the future of `block_on`, not a spawned task, serves the only connection.
     pub serve_in_block_on: bool,
-    /// The number of hogs.
+    /// The number of hogs, which run besides the echo.
     pub hogs: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
