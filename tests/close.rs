@@ -1,4 +1,4 @@
-//! Close: which waiters it wakes, which errors they get, and when the descriptor is closed. Invariant 1.
+//! Closing a socket: which waiters the close wakes, which errors they get, and when the descriptor is closed. Invariant 1.
 //!
 //! A second close succeeds here; in Go it is an error.
 

@@ -1,4 +1,4 @@
-//! The example servers behave as their headers say and stop cleanly on a signal. Each runs in its own process.
+//! The example servers behave as their headers say and stop cleanly on a signal. Each server runs in its own process.
 //!
 //! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), the tests also assert how soon a server exits.
 #![cfg(feature = "signal")]

@@ -1,4 +1,4 @@
-//! The examples behave as their headers say, each in its own process. `cargo test` builds them. Servers are in
+//! The examples behave as their headers say. Each example runs in its own process; `cargo test` builds it. Example servers are tested in
 //! tests/example_servers.rs.
 
 #[path = "common/example.rs"]

@@ -1,4 +1,4 @@
-//! A worker that is held in a waker beyond the end of its runtime takes no task from the next one.
+//! A worker that a waker blocks beyond the end of its runtime takes no task from the next runtime.
 
 mod common;
 

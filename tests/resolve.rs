@@ -91,7 +91,7 @@ fn port_names_are_resolved() {
             (error.to_string().as_str(), error.kind()),
             ("lookup smoke/80: unknown network", ErrorKind::InvalidInput)
         );
-        // Only if the host has a list of services.
+        // Port names are tested only if the host has a list of services.
         if std::fs::read_to_string("/etc/services").is_ok_and(|text| text.contains("\ndomain")) {
             assert_eq!(lookup_port("tcp", "domain").await.unwrap(), 53);
             assert_eq!(lookup_port("udp", "domain").await.unwrap(), 53);
@@ -130,7 +130,7 @@ fn port_of_an_address_may_be_the_name_of_a_service() {
             ("lookup ip/no-such-service: unknown port", ErrorKind::NotFound)
         );
         assert!(error.get_ref().unwrap().is::<LookupError>());
-        // Only if the host has a list of services.
+        // Port names are tested only if the host has a list of services.
         if std::fs::read_to_string("/etc/services").is_ok_and(|text| text.contains("\ndomain")) {
             assert_eq!(resolve("192.0.2.7:domain").await.unwrap(), [SocketAddr::from(([192, 0, 2, 7], 53))]);
             assert_eq!(resolve(":domain").await.unwrap(), resolve(":53").await.unwrap());

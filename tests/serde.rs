@@ -1,4 +1,4 @@
-//! `rt::Snapshot` for serde (feature `serde`).
+//! Serialises `rt::Snapshot` with serde (feature `serde`).
 
 mod common;
 

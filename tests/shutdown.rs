@@ -1,4 +1,4 @@
-//! Shutdown of the runtime, and a new start. Each test runs in its own process.
+//! Shutdown and restart of the runtime. Each test runs in its own process.
 
 mod common;
 

@@ -1,5 +1,4 @@
-//! Signals: every listener receives each signal, none is lost, and other signals and processes are
-//! not affected.
+//! Signals: every listener receives each signal, no signal is lost, and other signals and processes are not affected.
 #![cfg(feature = "signal")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Simulations of ordinary code (feature `sim`).
+//! Tests simulations of ordinary code (feature `sim`).
 
 use std::collections::HashMap;
 use std::io;

@@ -1,4 +1,4 @@
-//! Ordinary sockets on the network of a simulation (feature `sim`).
+//! Tests ordinary sockets on the network of a simulation (feature `sim`).
 
 use std::io;
 use std::process::Command;

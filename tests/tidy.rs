@@ -1,4 +1,4 @@
-//! Rules of the source that the compiler does not check.
+//! Checks rules for the sources and documents that the compiler does not check.
 
 #[path = "tidy/imports.rs"]
 mod imports;

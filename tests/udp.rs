@@ -1,4 +1,4 @@
-//! UDP: addresses, buffers, deadlines, close, and wake-ups of receivers.
+//! UDP sockets: addresses, buffers, deadlines, close, and wake-ups of receivers.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! UDP and Unix sockets, `pipe`, `AsyncFd`, dialers, names, listeners, copies and files.
+//! Drops futures of UDP and Unix sockets, `pipe`, `AsyncFd`, dialers, name resolution, listeners,
+//! copies and files.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! Packet sockets, which macOS does not have.
+//! Drops futures of packet sockets, which macOS does not have.
 
 use netpoll::os::unix::net::UnixSeqpacket;
 

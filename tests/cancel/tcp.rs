@@ -1,4 +1,4 @@
-//! TCP streams and listeners, tasks, sleeps and close.
+//! Drops futures of TCP streams and listeners, tasks, sleeps and closes.
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! A program: one simulation, as data drawn from its seed.
+//! A program describes one simulation as data, drawn from its seed.
 
 use std::time::Duration;
 

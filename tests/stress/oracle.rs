@@ -1,4 +1,4 @@
-//! The oracle: the properties that must hold, and the thread that detects when one does not.
+//! The oracle: the properties that must hold, and the thread that detects a violation.
 //!
 //! # Time
 //! Bounds are counted in beats, not by the clock. A heartbeat thread adds the time since its last beat, at most

@@ -1,4 +1,4 @@
-//! The vocabulary that programs are written in: values with a text form.
+//! The vocabulary of programs: values that have a text form.
 //!
 //! A program is printed when it fails, run again from that text, and shrunk value by value. So each value of a
 //! program can be written, parsed, drawn at random and simplified. [`words!`](crate::words) declares an enum of plain

@@ -1,4 +1,4 @@
-//! Snapshots of many sockets and tasks, and their effect on an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
+//! Measures snapshots of many sockets and tasks, and their effect on an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
 //!
 //! Half of the sockets are clients and half were accepted; a task waits to read from each. The program prints the CPU time and the page
 //! faults of the first snapshot and of later ones. It also prints how long an echo takes while another thread takes snapshots in a loop,

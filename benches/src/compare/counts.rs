@@ -1,4 +1,4 @@
-//! Counted figures: system calls and user instructions. Both are reproducible.
+//! Measures counted figures: system calls and user instructions. These figures are reproducible.
 
 use super::cases::{CASES, Case};
 use super::child::{Load, Process, Server};

@@ -1,4 +1,4 @@
-//! Go: a separate program (`benches/go`), which is built if Go's toolchain is installed. The `server` program executes
+//! The echo server in Go: a separate program (`benches/go`), which is built if Go's toolchain is installed. The `server` program executes
 //! it.
 
 use std::ffi::OsStr;
