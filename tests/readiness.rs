@@ -321,7 +321,8 @@ async fn fill_behind(stream: &TcpStream) {
     }
 }
 
-/// A turn ends between the call that finds the buffer full and the wait. The next poll must not conclude from the previous one that an event has occurred.
+/// A turn ends between the call that finds the buffer full and the wait. The next poll must not conclude from the previous poll that an
+/// event has occurred.
 #[test]
 fn writable_is_not_reported_after_a_yield_with_full_buffer() {
     for reads in 0..=40 {
