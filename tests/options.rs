@@ -259,7 +259,7 @@ fn invalid_option_values_are_rejected() {
         let (stream, _peer) = pair().await;
         let before = snapshot(&stream);
         let long = "d".repeat(16);
-        let refused: [(&str, Set); 19] = [
+        let refused: [(&str, Set); 20] = [
             ("no idle time", |stream| stream.set_keepalive(Some(KeepAlive::new().with_idle(Duration::ZERO)))),
             ("a long idle time", |stream| stream.set_keepalive(Some(KeepAlive::new().with_idle(secs(32_768))))),
             ("endless intervals", |stream| stream.set_keepalive(Some(KeepAlive::new().with_interval(Duration::MAX)))),
@@ -277,6 +277,7 @@ fn invalid_option_values_are_rejected() {
             ("2 GiB", |stream| stream.set_send_buffer_size(1 << 31)),
             ("ttl 0", |stream| stream.set_ttl(0)),
             ("ttl 256", |stream| stream.set_ttl(256)),
+            ("ttl -1", |stream| stream.set_ttl(u32::MAX)),
             ("no segments", |stream| stream.set_mss(0)),
             ("short segments", |stream| stream.set_mss(1)),
             ("long segments", |stream| stream.set_mss(u32::MAX)),
@@ -293,6 +294,11 @@ fn invalid_option_values_are_rejected() {
         let error = stream.bind_device(Some("missing")).unwrap_err();
         assert!(matches!(raw_os_error(&error), Some(libc::ENODEV | libc::EPERM)), "{error}");
         assert_eq!(snapshot(&stream), before);
+        if let Ok(socket) = UdpSocket::bind("[::1]:0").await {
+            let before = socket.ttl().unwrap();
+            assert_eq!(socket.set_ttl(0).unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(socket.ttl().unwrap(), before);
+        }
         let datagrams = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         for set in [UdpSocket::set_recv_buffer_size, UdpSocket::set_send_buffer_size] {
             for size in [0, 1 << 30, usize::MAX] {

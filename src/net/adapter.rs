@@ -93,8 +93,9 @@ impl SocketView {
         self.0.upgrade().is_some_and(|fd| is_readable(&fd))
     }
 
-    /// Waits until the connection is reset, closed in both directions or closed by force. A write
-    /// deadline does not end the wait. From its first poll, the future keeps the socket open.
+    /// Waits until the connection is reset, closed in both directions or force-closed. Never completes
+    /// if the write deadline passes first, or if the socket was dropped before the first poll. From its
+    /// first poll, the future keeps the socket open.
     pub async fn aborted(&self) {
         let Some(fd) = self.0.upgrade() else { return pending().await };
         match Aborted::new(&fd).await {
@@ -120,9 +121,9 @@ pub trait ListenerView {
     /// Asks the kernel whether a connection is in the queue.
     fn is_queued(&self) -> bool;
 
-    /// Waits until the listener accepts no more connections, and returns the reason: the listener is
-    /// closed, its deadline has passed, or another owner of the socket has shut it down (EINVAL, as
-    /// accept(2)).
+    /// Waits until the listener accepts no more connections, and returns the reason as an error: the
+    /// listener is closed, its deadline has passed, or another owner of the socket has shut it down
+    /// (EINVAL, as accept(2) returns).
     fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 
@@ -135,7 +136,7 @@ macro_rules! listener_view {
 
             async fn until_closed(&self) -> io::Result<()> {
                 PeerClosed::new(&self.fd).await?;
-                // A listener has no peer: it was shut down.
+                // A listener has no peer, so a hang-up means that the listener was shut down.
                 Err(io::Error::from_raw_os_error(libc::EINVAL))
             }
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::sys::option;
 use crate::sys::option::socket::seconds;
 
-/// Keep-alive settings: when TCP probes a silent peer, and when it gives up the connection.
+/// Keep-alive settings: when TCP probes a silent peer, and when it gives up on the connection.
 ///
 /// After `idle` without traffic the kernel sends a probe, then one every `interval`. After `count`
 /// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. TCP
@@ -139,8 +139,12 @@ pub(crate) fn nodelay(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Sets the hop limit of packets: IP_TTL, and IPV6_UNICAST_HOPS on an IPv6 socket, which may carry
-/// both families.
+/// both families. Values outside 1 to 255 are refused before either is changed: the kernel accepts a
+/// hop limit of 0, and -1 for the default.
 pub(crate) fn set_ttl(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
+    if !(1..=255).contains(&ttl) {
+        return Err(socket::invalid("ttl must be between 1 and 255"));
+    }
     if option::is_v6(fd)? {
         option::ip::set_unicast_hops_v6(fd, ttl)?;
     }
@@ -153,7 +157,8 @@ pub(crate) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 /// The default backlog of listen(2). The kernel reduces it to the host's maximum,
-/// `net.core.somaxconn`. A smaller one would refuse connections in a burst.
+/// `net.core.somaxconn`. With a smaller backlog, the kernel would drop connection attempts during a
+/// burst.
 pub(crate) const BACKLOG: libc::c_int = libc::c_int::MAX;
 
 #[cfg(test)]

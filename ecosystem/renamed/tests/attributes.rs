@@ -26,7 +26,7 @@ mod program {
 }
 
 mod workers {
-    /// The attribute sets no number of workers, because the other tests share the runtime and may set another number.
+    /// The attribute does not set `workers`, because all tests of this file share one runtime, which another test may have started.
     #[async_std::main(crate = async_std)]
     pub(super) async fn main() -> usize {
         async_std::rt::metrics().workers

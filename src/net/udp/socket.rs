@@ -125,8 +125,8 @@ impl UdpSocket {
         Err(last.unwrap_or_else(|| op().other(AddrError::missing())))
     }
 
-    /// Creates a socket that has joined the multicast group `group` and is bound to its port on all
-    /// addresses of its family. `interface` is the index of the network interface; 0 lets the
+    /// Creates a socket that has joined the multicast group `group` and is bound to the group's port on
+    /// the wildcard address of the group's family. `interface` is the index of the network interface; 0 lets the
     /// routing table choose. Any number of sockets can use the same group and port, and each
     /// receives every datagram. The socket does not receive datagrams to other groups, and
     /// datagrams that it sends to the group do not loop back to this host.

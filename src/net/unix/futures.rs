@@ -6,13 +6,13 @@
 //! when there is room. A sender that names the receiver gets an event when one of its own datagrams
 //! is consumed, and an event for its failed attempt, but no event when the receiver consumes
 //! datagrams of other senders. Waiting for events would therefore hang or spin. [`SendTo`]
-//! determines which queue is full. If it is the send buffer, it waits for events. If it is the
-//! receiver's queue, it retries on a timer: after 0.1 ms, then after twice as long each time, up to
-//! 20 ms. (Go waits for events.)
+//! determines whether the send buffer or the receiver's queue is full. For the send buffer, it waits
+//! for events. For the receiver's queue, it retries on a timer: after 0.1 ms, then after twice as
+//! long each time, up to 20 ms. (Go waits for events.)
 //!
 //! # Cancellation
-//! A message is sent or received whole or not at all. A future that is dropped before it completes
-//! leaves the socket unchanged.
+//! Data is transferred only by the poll that returns `Ready`. A future that is dropped before it
+//! completes has sent and received nothing.
 
 use std::future::Future;
 use std::io;
@@ -37,8 +37,8 @@ use crate::rt::waiters::Waiter;
 use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
 
-/// Attempts to receive one message. No lock is needed, because the kernel gives each message to one
-/// reader. `end` returns the result to report after receiving was shut down. In that state a
+/// Attempts to receive one message. Message sockets pass `LockScope::None`, because the kernel gives
+/// each message to one reader; streams pass `LockScope::PerCall`. `end` returns the result to report after receiving was shut down. In that state a
 /// non-blocking datagram socket returns EAGAIN, as for an empty queue; a blocking socket returns 0.
 pub(super) fn poll_message<T>(
     fd: &NetFd,

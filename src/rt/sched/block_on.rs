@@ -202,8 +202,7 @@ impl Thread {
         !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
     }
 
-    /// Returns whether tasks are queued and sysmon could not be started, so that no worker can be started
-    /// either.
+    /// Returns whether tasks are queued while sysmon is missing. This thread may then have to run them.
     fn is_needed(&self) -> bool {
         self.runtime.sysmon.is_missing() && self.runtime.injected() > 0
     }
@@ -278,7 +277,7 @@ impl Thread {
             runtime.ensure_worker_after_leaving();
         }
         if slept == Slept::TimersRan {
-            // A root future whose timer is always due never sleeps in epoll.
+            // If a timer is due every time, the thread never sleeps in epoll, so it polls here.
             self.poll_between_turns();
         }
     }

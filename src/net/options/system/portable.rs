@@ -1,11 +1,11 @@
-//! Empty option types for systems that have none of these options.
+//! Empty counterparts of the types in `linux.rs`, for systems without those options.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use socket2::Domain;
 
-/// The options of a stream: none.
+/// The Linux-only options of a TCP socket. This system has none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpExtras;
 
@@ -19,7 +19,7 @@ impl TcpExtras {
     }
 }
 
-/// The options of a listener: none.
+/// The Linux-only options of a listener. This system has none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListenExtras;
 
@@ -37,7 +37,7 @@ impl ListenExtras {
     }
 }
 
-/// The options of a dial: none.
+/// The Linux-only options of a dial. This system has none.
 #[derive(Clone, Debug)]
 pub(crate) struct DialExtras;
 
