@@ -82,6 +82,28 @@ fn keep_alive_detects_a_crashed_host() {
     });
 }
 
+/// The server of `netpoll-hyper` drops the handler of a request when the connection is aborted. A deadline does not abort
+/// it, and ETIMEDOUT of the kernel does.
+#[test]
+fn keep_alive_aborts_a_connection_that_no_operation_uses() {
+    Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        server.spawn(|| silent("0.0.0.0:7"));
+        let stream = TcpStream::connect("server:7").await.unwrap();
+        let probes = KeepAlive::new().with_idle(10 * SECOND).with_interval(5 * SECOND).with_count(3);
+        stream.set_keepalive(probes).unwrap();
+        let view = netpoll::__private::SocketView::from(&stream);
+        server.crash();
+        assert!(netpoll::future::timeout(60 * SECOND, view.aborted()).await.is_ok());
+        let stream = sim.host("other").run(async { (TcpListener::bind("0.0.0.0:8").await, "other:8") }).await;
+        let (_listener, addr) = (stream.0.unwrap(), stream.1);
+        let stream = TcpStream::connect(addr).await.unwrap();
+        stream.set_write_deadline(Instant::now()).unwrap();
+        let view = netpoll::__private::SocketView::from(&stream);
+        assert!(netpoll::future::timeout(60 * SECOND, view.aborted()).await.is_err(), "a deadline");
+    });
+}
+
 #[test]
 fn user_timeout_ends_a_connection_whose_data_is_not_acknowledged() {
     Sim::run(1, async |sim| {

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use crate::net::error::is_timeout;
+use crate::net::error::is_deadline;
 use crate::net::fd::operation::Operation;
 use crate::net::futures::{PeerClosed, operation_future};
 use crate::net::net_fd::NetFd;
@@ -99,7 +99,8 @@ impl SocketView {
     pub async fn aborted(&self) {
         let Some(fd) = self.0.upgrade() else { return pending().await };
         match Aborted::new(&fd).await {
-            Err(error) if is_timeout(&error) => pending().await,
+            // Not ETIMEDOUT of the kernel, which is the end of the connection.
+            Err(error) if is_deadline(&error) => pending().await,
             _ => {}
         }
     }

@@ -380,6 +380,11 @@ pub fn is_timeout(error: &io::Error) -> bool {
     error.kind() == ErrorKind::TimedOut
 }
 
+/// Returns whether `error` is that of a deadline or timeout of this crate, and not of the kernel.
+pub(crate) fn is_deadline(error: &io::Error) -> bool {
+    op_error(error).is_some_and(OpError::is_deadline)
+}
+
 /// Returns the errno in `error`, even if the error is wrapped. `io::Error::raw_os_error` works only
 /// for errors that come directly from a system call; this function also looks through [`OpError`]
 /// and other wrappers that have a source.
