@@ -140,10 +140,10 @@ pub(crate) fn nodelay(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Sets the hop limit of packets: IP_TTL, and IPV6_UNICAST_HOPS on an IPv6 socket, which may carry
 /// both families. Values outside 1 to 255 are refused before either is changed: the kernel accepts a
-/// hop limit of 0, and -1 for the default.
+/// hop limit of 0, and -1 for the default. The error is the kernel's, EINVAL.
 pub(crate) fn set_ttl(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
     if !(1..=255).contains(&ttl) {
-        return Err(socket::invalid("ttl must be between 1 and 255"));
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     if option::is_v6(fd)? {
         option::ip::set_unicast_hops_v6(fd, ttl)?;
@@ -221,7 +221,13 @@ mod tests {
         assert_eq!(refused(KeepAlive::new().with_count(0)), einval);
         assert_eq!(refused(KeepAlive::new().with_count(128)), einval);
         assert_eq!(refused(KeepAlive::new().with_idle(Duration::MAX)), einval);
-        assert_eq!(set_ttl(dialer.as_fd(), 0).unwrap_err().raw_os_error(), einval);
-        assert_eq!(set_ttl(dialer.as_fd(), 256).unwrap_err().raw_os_error(), einval);
+    }
+
+    #[test]
+    fn invalid_ttl_is_refused_before_the_kernel_is_asked() {
+        let dialer = tcp_socket(Domain::IPV4);
+        for ttl in [0, 256, u32::MAX] {
+            assert_eq!(set_ttl(dialer.as_fd(), ttl).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
     }
 }
