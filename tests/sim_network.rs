@@ -66,15 +66,21 @@ fn bandwidth_limits_a_transfer() {
     });
 }
 
+/// Connects to a silent server. The server crashes, and keep-alive ends the connection 25 s later.
+async fn connected_to_crashed_host(sim: &Sim) -> TcpStream {
+    let server = sim.host("server");
+    server.spawn(|| silent("0.0.0.0:7"));
+    let stream = TcpStream::connect("server:7").await.unwrap();
+    let probes = KeepAlive::new().with_idle(10 * SECOND).with_interval(5 * SECOND).with_count(3);
+    stream.set_keepalive(probes).unwrap();
+    server.crash();
+    stream
+}
+
 #[test]
 fn keep_alive_detects_a_crashed_host() {
     Sim::run(1, async |sim| {
-        let server = sim.host("server");
-        server.spawn(|| silent("0.0.0.0:7"));
-        let stream = TcpStream::connect("server:7").await.unwrap();
-        let probes = KeepAlive::new().with_idle(10 * SECOND).with_interval(5 * SECOND).with_count(3);
-        stream.set_keepalive(probes).unwrap();
-        server.crash();
+        let stream = connected_to_crashed_host(&sim).await;
         let begin = Instant::now();
         let error = stream.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(110), "ETIMEDOUT");
@@ -87,17 +93,11 @@ fn keep_alive_detects_a_crashed_host() {
 #[test]
 fn keep_alive_aborts_a_connection_that_no_operation_uses() {
     Sim::run(1, async |sim| {
-        let server = sim.host("server");
-        server.spawn(|| silent("0.0.0.0:7"));
-        let stream = TcpStream::connect("server:7").await.unwrap();
-        let probes = KeepAlive::new().with_idle(10 * SECOND).with_interval(5 * SECOND).with_count(3);
-        stream.set_keepalive(probes).unwrap();
+        let stream = connected_to_crashed_host(&sim).await;
         let view = netpoll::__private::SocketView::from(&stream);
-        server.crash();
         assert!(netpoll::future::timeout(60 * SECOND, view.aborted()).await.is_ok());
-        let stream = sim.host("other").run(async { (TcpListener::bind("0.0.0.0:8").await, "other:8") }).await;
-        let (_listener, addr) = (stream.0.unwrap(), stream.1);
-        let stream = TcpStream::connect(addr).await.unwrap();
+        let _listener = sim.host("other").run(TcpListener::bind("0.0.0.0:8")).await.unwrap();
+        let stream = TcpStream::connect("other:8").await.unwrap();
         stream.set_write_deadline(Instant::now()).unwrap();
         let view = netpoll::__private::SocketView::from(&stream);
         assert!(netpoll::future::timeout(60 * SECOND, view.aborted()).await.is_err(), "a deadline");
