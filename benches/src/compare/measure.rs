@@ -220,16 +220,19 @@ fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method
     }
     let floor = pairs.iter().find(|pair| pair.runtime == FLOOR).map(|pair| pair.rounds.clone());
     for pair in &pairs {
-        let figures = method.whats.iter().enumerate().map(|(index, what)| {
-            let values: Vec<f64> = pair.rounds.iter().map(|values| values[index]).collect();
-            let ratios = floor
-                .as_ref()
-                .map(|floor| values.iter().zip(floor).map(|(value, floor)| value / floor[index]).collect::<Vec<f64>>());
-            Figure { what, value: median(values), ratio: ratios.and_then(median) }
-        });
-        findings.figures.push((pair.runtime.clone(), figures.collect()));
+        findings.figures.push((pair.runtime.clone(), figures(method.whats, &pair.rounds, floor.as_deref())));
     }
     findings
+}
+
+/// Returns the median of each figure over the rounds, and of its ratios to the baseline in the same round.
+fn figures(whats: &[&'static str], rounds: &[Vec<f64>], floor: Option<&[Vec<f64>]>) -> Vec<Figure> {
+    let figure = |(index, what): (usize, &&'static str)| {
+        let pairs = floor.iter().flat_map(|floor| rounds.iter().zip(*floor));
+        let ratio = median(pairs.map(|(values, floor)| values[index] / floor[index]).collect());
+        Figure { what, value: median(rounds.iter().map(|values| values[index]).collect()), ratio }
+    };
+    whats.iter().enumerate().map(figure).collect()
 }
 
 fn counted(
@@ -332,7 +335,7 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
     struct Scaled {
         runtime: String,
         loads: [(Server, Load); 2],
-        rounds: Vec<[f64; 3]>,
+        rounds: Vec<Vec<f64>>,
     }
     let mut findings = Findings::default();
     let start = |runtime: &str, workers| {
@@ -358,7 +361,7 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
             match rates {
                 [Ok(one), Ok(several)] => {
                     if round > 0 {
-                        scaled.rounds.push([one, several, several / one]);
+                        scaled.rounds.push(vec![one, several, several / one]);
                     }
                     true
                 }
@@ -370,15 +373,9 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
         });
     }
     let floor = all.iter().find(|scaled| scaled.runtime == FLOOR).map(|scaled| scaled.rounds.clone());
+    let whats = ["requests/s, one worker", "requests/s, one worker per CPU", "gain"];
     for scaled in &all {
-        let whats = ["requests/s, one worker", "requests/s, one worker per CPU", "gain"];
-        let figures = whats.into_iter().enumerate().map(|(index, what)| {
-            let values: Vec<f64> = scaled.rounds.iter().map(|values| values[index]).collect();
-            let pairs = floor.iter().flat_map(|floor| values.iter().zip(floor));
-            let ratio = median(pairs.map(|(value, floor)| value / floor[index]).collect());
-            Figure { what, value: median(values), ratio }
-        });
-        findings.figures.push((scaled.runtime.clone(), figures.collect()));
+        findings.figures.push((scaled.runtime.clone(), figures(&whats, &scaled.rounds, floor.as_deref())));
     }
     findings
 }
