@@ -3,9 +3,9 @@
 //! # Invariants
 //! * L1 — no more permits are in use than the limit allows, and each permit is returned once.
 //! * L2 — while a permit is free and an accept is parked, some accept that was woken for the permit
-//!   has not acted yet. That accept will take the permit and keep it, take it and return it, or
-//!   leave without it (possibly to wait for a connection). In the last two cases it wakes the next
-//!   parked accept (models `parked_accepts_get_their_turn`, `dropped_waiter_passes_the_permit_on`).
+//!   has not acted yet. That accept takes the permit and keeps it, takes it and returns it, or does
+//!   not take it, for example because it has to wait for a connection. In the last two cases it wakes
+//!   the next parked accept (models `parked_accepts_get_their_turn`, `dropped_waiter_passes_the_permit_on`).
 //!
 //! The count and the list change under one lock; wakers run outside it. A snapshot reads the count
 //! without the lock.

@@ -265,8 +265,8 @@ impl Monitor {
             && let Some(cpus) = &mut self.cpus
         {
             // ORDERING: Relaxed: a hint.
-            let busy = cpus.sample(runtime.awake.count(), runtime.config().workers);
-            runtime.sysmon.are_cpus_busy.store(busy, Ordering::Relaxed);
+            let are_busy = cpus.sample(runtime.awake.count(), runtime.config().workers);
+            runtime.sysmon.are_cpus_busy.store(are_busy, Ordering::Relaxed);
         }
         self.quiet = if busy || wakes { 0 } else { self.quiet + 1 };
         self.activity = activity;

@@ -140,7 +140,6 @@ impl Sysmon {
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
         self.is_missing.store(false, Ordering::Relaxed);
-        self.are_cpus_busy.store(false, Ordering::Relaxed);
         self.ticks.store(false, Ordering::SeqCst);
         if let Some(parker) = thread {
             parker.unpark();
