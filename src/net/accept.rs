@@ -2,10 +2,10 @@
 //!
 //! # Permits
 //! With a [`Limit`](super::permits::Limit), an accept takes a permit before accept4(2) and returns
-//! it if there is no connection. The permit is stored in the connection's `Fd`. It is returned
-//! after close(2), or when the descriptor is released. An accept that finds no permit *parks*: it
-//! leaves the list of operations that wait for an edge and joins the limit's list. It stays
-//! registered for the listener's deadline and close.
+//! the permit if there is no connection. The permit of a connection is stored in its `Fd` and
+//! returned after close(2), or when the descriptor is released. An accept that finds no permit
+//! *parks*: it leaves the list of operations that wait for an edge and joins the limit's list. It
+//! stays registered for the listener's deadline and close.
 //!
 //! # Cancellation
 //! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next parked
@@ -64,8 +64,8 @@ impl Accepting {
             if let Some(limit) = &admission.limit {
                 let parks = limit.poll_free(&mut self.place, cx).is_pending();
                 if self.parked != parks {
-                    // Moves from the list of waiters for an edge to the limit's list, so that edges wake
-                    // only accepts that can use them.
+                    // Moves from the list of waiters for an edge to the limit's list, so that an edge
+                    // wakes only accepts that can use it. When a permit is free, moves back.
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
                 }
@@ -75,8 +75,8 @@ impl Accepting {
                     return Poll::Ready(Err(listener.error("accept", failure)));
                 }
             }
-            // Declared outside the call. Returning a permit runs wakers, which must not run under
-            // the listener's lock.
+            // Declared outside the call, because returning a permit runs wakers, which must not run
+            // under the listener's lock.
             let mut permit = None;
             let polled = listener.fd.poll_call(
                 Direction::Read,
@@ -181,7 +181,8 @@ mod tests {
             assert!(waits(&mut first, noop));
             let _clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
             let (stream, _) = busy.accept().await.unwrap();
-            // Polled for another reason, it parks as the first in the list.
+            // The first accept is polled although no connection has arrived. It parks as the first
+            // in the list.
             assert!(waits(&mut first, noop));
             let mut second = busy.accept();
             assert!(waits(&mut second, &counts.clone().into()));

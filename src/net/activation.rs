@@ -3,12 +3,13 @@
 //!
 //! The protocol is systemd's, sd_listen_fds(3). The descriptors are numbered from 3. `LISTEN_FDS`
 //! is their count, `LISTEN_FDNAMES` lists their names, and `LISTEN_PID` is the id of the process
-//! for which they are intended, so that children that inherit the environment do not take them.
+//! for which they are intended. Children of that process inherit the environment but have other
+//! ids, so they do not take the descriptors.
 //!
 //! # Without `LISTEN_PID`
 //! A process does not know the process id of a child before fork(2), and between fork(2) and
-//! exec(2) it cannot safely change the environment. So [`pass`] omits `LISTEN_PID` and sets two
-//! other variables, which [`take`] checks:
+//! exec(2) it cannot safely change the environment. Therefore [`pass`] omits `LISTEN_PID` and sets
+//! two other variables, which [`take`] checks:
 //!
 //! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
 //!   the time of the call. The descriptors are for a child of that process, not for children of
@@ -21,10 +22,10 @@
 //! `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
 //!
 //! # The environment
-//! [`take`] does not change the environment, because that is not safe in a process with threads. It
-//! is not necessary either: [`take`] makes the descriptors close-on-exec, and `LISTEN_PID` or the
-//! check of the parent keeps children from taking them, even children that were started before
-//! [`take`] was called.
+//! [`take`] does not change the environment, because a change is not safe in a process with threads.
+//! A change is not necessary either: [`take`] makes the descriptors close-on-exec, and `LISTEN_PID`
+//! or the check of the parent keeps children from taking them, even children that were started
+//! before [`take`] was called.
 //!
 //! # Examples
 //! ```no_run
@@ -72,7 +73,8 @@ pub struct Activated {
 }
 
 impl Activated {
-    /// Returns the name of the descriptor: systemd's `FileDescriptorName=`, the name given to [`pass`], or `unknown`.
+    /// Returns the name of the descriptor: systemd's `FileDescriptorName=`, the name given to
+    /// [`pass`], or `unknown`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -201,8 +203,8 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
 /// Takes the descriptors that were passed to this process, in order. Returns an empty list if no
 /// descriptors were passed, and on every call after the call that took them.
 ///
-/// Call this early: until then, processes that this process starts also inherit the descriptors,
-/// although they do not take them. The descriptors are made close-on-exec.
+/// Call this function early. Until it is called, processes that this process starts also inherit the
+/// descriptors, although they do not take them. The descriptors are made close-on-exec.
 ///
 /// # Errors
 /// Returns `InvalidData` if the variables are inconsistent. If `LISTEN_PID` is set, also returns

@@ -93,13 +93,13 @@ impl SocketView {
         self.0.upgrade().is_some_and(|fd| is_readable(&fd))
     }
 
-    /// Waits until the connection is reset, closed in both directions or force-closed. Never completes
-    /// if the write deadline passes first, or if the socket was dropped before the first poll. From its
-    /// first poll, the future keeps the socket open.
+    /// Waits until the connection is reset, closed in both directions or force-closed. Never
+    /// completes if the write deadline passes first, or if the socket was dropped before the first
+    /// poll. From its first poll, the future keeps the socket open.
     pub async fn aborted(&self) {
         let Some(fd) = self.0.upgrade() else { return pending().await };
         match Aborted::new(&fd).await {
-            // Not ETIMEDOUT of the kernel, which is the end of the connection.
+            // The kernel's ETIMEDOUT does not match, because it means that the connection has failed.
             Err(error) if is_deadline(&error) => pending().await,
             _ => {}
         }
@@ -124,7 +124,7 @@ pub trait ListenerView {
 
     /// Waits until the listener accepts no more connections, and returns the reason as an error: the
     /// listener is closed, its deadline has passed, or another owner of the socket has shut it down
-    /// (EINVAL, as accept(2) returns).
+    /// (EINVAL, the error that accept(2) would return).
     fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 

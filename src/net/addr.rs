@@ -31,7 +31,7 @@ use crate::task::{JoinHandle, spawn_lookup};
 ///
 /// * A string without a host, such as `":7000"`, stands for every address of this machine:
 ///   `[::]:7000`, which also accepts IPv4, and then `0.0.0.0:7000`, for a machine without IPv6.
-///   Connecting to it reaches this machine.
+///   Connecting to these addresses reaches this machine.
 /// * The port may be the name of a service in services(5): `"localhost:http"`.
 ///
 /// # Errors
@@ -75,7 +75,7 @@ pub trait ToSocketAddrs {
 
     /// Returns the name and the port if the value is a host name that must be looked up. A
     /// [`Dialer`](crate::net::Dialer) then looks the name up itself and starts with the first
-    /// addresses that arrive. With `None`, the default, it awaits
+    /// addresses that arrive. With `None`, the default, the dialer awaits
     /// [`to_socket_addrs`](ToSocketAddrs::to_socket_addrs).
     fn host_and_port(&self) -> Option<(&str, u16)> {
         None

@@ -27,7 +27,7 @@ impl NetFd {
         self.fd.poll_flush(caller, cx).map_err(|failure| self.error("write", failure))
     }
 
-    /// Waits until all gathered bytes are sent, before the writing side is shut down. Ready
+    /// Waits until all gathered bytes are sent. The caller then shuts down the writing side. Ready
     /// immediately if the socket is closed, because it has nothing left to send.
     #[inline]
     pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,8 +1,8 @@
-//! [`Conn`] and [`Listener`]: traits of all connection and listener types, for generic handlers and
-//! servers.
+//! [`Conn`] and [`Listener`]: traits of byte-stream connections and their listeners, for generic
+//! handlers and servers.
 //!
-//! They correspond to Go's `net.Conn` and `net.Listener`. Each method calls the type's method of
-//! the same name.
+//! They correspond to Go's `net.Conn` and `net.Listener`. The methods call the inherent methods of
+//! the type.
 
 use std::fmt;
 use std::future::Future;
@@ -22,8 +22,8 @@ use crate::net::unix::{self, UnixListener, UnixStream};
 /// A connection: a bidirectional byte stream with deadlines and a close that wakes waiters.
 ///
 /// [`TcpStream`], [`UnixStream`] and [`Pipe`] implement it. A handler that takes any `Conn` works
-/// with both kinds of sockets and can be tested in memory. To implement it for a wrapper type,
-/// forward each call; the crate `netpoll-nettest` has tests for implementations.
+/// with both kinds of sockets and can be tested in memory. To implement `Conn` for a wrapper type,
+/// forward each call. The crate `netpoll-nettest` has tests for implementations.
 ///
 /// Any number of tasks may call these methods concurrently.
 ///
@@ -130,8 +130,9 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 
     /// Returns a function that creates another handle of the connection, or returns `None` if all
-    /// handles were dropped. A server uses it to reach a connection without keeping it open. The
-    /// default implementation holds a handle, so it does keep the connection open.
+    /// handles were dropped. A server uses the function to reach a connection without keeping it
+    /// open. The function of the default implementation holds a handle, so it does keep the
+    /// connection open.
     #[doc(hidden)]
     fn handles(&self) -> Handles<Self>
     where
@@ -246,8 +247,8 @@ pub trait Listener: Send + Sync + 'static {
     where
         Self: 'a;
 
-    /// Returns a stream of accepted connections. It waits while no descriptor is available, and
-    /// ends after [`close`](Listener::close).
+    /// Returns a stream of accepted connections. The stream waits while no descriptor is available,
+    /// and ends after [`close`](Listener::close).
     fn incoming(&self) -> Self::Incoming<'_>;
 
     /// Closes the listener. The future completes when the address is free.

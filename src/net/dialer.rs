@@ -46,7 +46,7 @@ use crate::time::Sleep;
 ///
 /// ```text
 /// option           default              meaning
-/// timeout          none                 limit for the whole dial: name lookup and all addresses
+/// timeout          none                 limit for the whole dial: look-up and all addresses
 /// deadline         none                 end of the dial; the earlier of timeout and deadline applies
 /// local_addr       the kernel's choice  source address; addresses of the other family are skipped
 /// stagger          250 ms               delay before the next address is also tried; None: one at a time
@@ -70,8 +70,8 @@ use crate::time::Sleep;
 /// tried in the host's order with the families alternating. The next attempt begins when one has
 /// failed or after the stagger, while earlier attempts continue. The first connection wins, and the
 /// others are closed. Addresses are used as they arrive, so a DNS server that does not answer for
-/// one family delays the dial by at most 50 ms. (`TcpStream::connect` tries addresses one at a
-/// time, as std does.)
+/// one family delays the first attempt at an address of the other family by at most 50 ms.
+/// (`TcpStream::connect` tries addresses one at a time, as std does.)
 ///
 /// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. Each gets an equal
 /// share of the remaining time, and at least 2 s while that much remains.
@@ -220,9 +220,9 @@ impl Dialer {
         self
     }
 
-    /// Sets whether sockets start with Go's options, TCP_NODELAY and keep-alive. Without them,
-    /// sockets have the kernel's defaults and the options set here, and a dial makes five fewer
-    /// system calls.
+    /// Sets whether sockets start with Go's options, TCP_NODELAY and keep-alive. The default is
+    /// true. With false, sockets have the kernel's defaults and the options set on the dialer, and a
+    /// dial makes up to five fewer system calls.
     pub fn defaults(mut self, defaults: bool) -> Dialer {
         self.recipe.tcp.defaults = defaults;
         self
@@ -245,7 +245,7 @@ impl Dialer {
         self
     }
 
-    /// Sets a function that is called with each socket, after the other options are set and before
+    /// Sets a function that is called with each socket, after all other options are set and before
     /// the socket is bound and connected. Its arguments are the network (`tcp4` or `tcp6`), the
     /// remote address and the descriptor. If it returns an error, the attempt fails with that
     /// error.

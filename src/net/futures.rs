@@ -27,8 +27,8 @@ pub use super::udp::futures::{
 pub use super::zero_copy::send_file::SendFile;
 pub use super::zero_copy::send_zerocopy::SendZerocopy;
 
-/// Declares a future of an operation on a [`NetFd`]: its extra fields, its direction and the body
-/// of its `poll`.
+/// Declares the future of an operation on a [`NetFd`] from its extra fields, its direction, its
+/// output and the body of its `poll`.
 macro_rules! operation_future {
     (
         $(#[$doc:meta])*

@@ -39,7 +39,8 @@ use crate::time::Sleep;
 /// The time between attempts (RFC 8305, section 8).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
-/// The minimum time between attempts under a deadline (RFC 8305, section 5).
+/// The minimum to which a deadline reduces the stagger, and the minimum time between an attempt and
+/// the next if the next replaces the oldest (RFC 8305, section 5).
 const STAGGER_MIN: Duration = Duration::from_millis(10);
 
 /// The maximum number of concurrent attempts. If attempts begin 10 ms apart, each of them has 640 ms
@@ -85,7 +86,7 @@ pub(crate) struct Race<S, D, F> {
     queue: Queue,
     /// The attempts in progress, oldest first.
     attempts: Vec<Pin<Box<F>>>,
-    /// The time until the next attempt; `None` if it may begin immediately.
+    /// The time until the next attempt may begin; `None` if it may begin immediately.
     pause: Option<Sleep>,
     error: Option<io::Error>,
     lookup_error: Option<io::Error>,

@@ -1,15 +1,15 @@
-//! The limits of a listener: how many connections it admits, and how it refuses connections when
-//! the process has no descriptor left.
+//! The limits of a listener: the maximum number of its connections, and the refusal of connections
+//! when the process has no descriptor left.
 //!
 //! # The reserve
 //! The reserve holds descriptor numbers by keeping files open, the *spares*. When accept4(2) fails
 //! for lack of a number (EMFILE, ENFILE), a spare is closed, the oldest connection is accepted in
 //! its place, answered and closed, and the spare is opened again. A client thus learns immediately
 //! that the server is full, and the accept loop neither spins nor leaves the queue full. If another
-//! thread takes the number first, the next spare is tried; if none is left, the caller gets the
-//! error. Numbers that become free refill the reserve first: a connection is admitted only while
-//! the reserve is full. Otherwise it is refused, and its number refills the reserve. Each spare is
-//! a separate open file, because ENFILE counts open files.
+//! thread takes the number first, the next spare is tried; if no spare is left, the caller gets the
+//! error. Numbers that become free refill the reserve first. A connection is admitted only if the
+//! reserve is full; if it is not, the connection is refused, and its number refills the reserve.
+//! Each spare is a separate open file, because ENFILE counts open files.
 
 use std::fs::File;
 use std::io;
@@ -105,7 +105,7 @@ fn is_want_of_numbers(error: &io::Error) -> bool {
 }
 
 /// Sends `answer` on a connection that is about to be closed. Bytes that do not fit into the send
-/// buffer are lost, and so is an answer that a reset overtakes.
+/// buffer are lost. The answer is also lost if the connection is reset before the client reads it.
 fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
     // The socket may have inherited SO_LINGER from the listener, and this close must not wait.
     let _ = option::socket::set_linger(socket, None);

@@ -30,8 +30,8 @@ user_timeout_method!(Dialer, recipe.tcp);
 impl ListenConfig {
     /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413). At most `queue` connections whose SYN
     /// carried data may be waiting for the end of the handshake. Data in a SYN may arrive twice.
-    /// The option has an effect only if bit 1 (value 2) of `net.ipv4.tcp_fastopen` is set;
-    /// otherwise connections are established the usual way.
+    /// The option has an effect only if bit 1 (value 2) of `net.ipv4.tcp_fastopen` is set; if it is
+    /// not, connections are established the usual way.
     ///
     /// Linux only.
     pub fn fast_open(mut self, queue: u32) -> ListenConfig {
@@ -57,8 +57,8 @@ impl ListenConfig {
         self
     }
 
-    /// Opens a multipath TCP socket (RFC 8684) if the kernel supports it, otherwise a TCP socket.
-    /// Clients without multipath TCP can connect either way.
+    /// Sets whether to open a multipath TCP socket (RFC 8684). If the kernel does not support it,
+    /// the socket is a TCP socket. Clients without multipath TCP can connect to either socket.
     /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) reports which protocol a
     /// connection uses.
     ///
@@ -71,8 +71,9 @@ impl ListenConfig {
 
 /// Options that only Linux has.
 impl Dialer {
-    /// Requests multipath TCP (RFC 8684, Linux 5.6). If this host does not support it, the socket
-    /// is a TCP socket; if the peer does not support it, the connection falls back to TCP.
+    /// Sets whether to request multipath TCP (RFC 8684, Linux 5.6). If this host does not support
+    /// it, the socket is a TCP socket; if the peer does not support it, the connection falls back to
+    /// TCP.
     ///
     /// Linux only.
     pub fn multipath(mut self, multipath: bool) -> Dialer {
@@ -80,8 +81,8 @@ impl Dialer {
         self
     }
 
-    /// Sends the first data in the SYN to peers that agreed to it in an earlier connection (TCP
-    /// Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
+    /// Sets whether the first data is sent in the SYN to peers that agreed to this in an earlier
+    /// connection (TCP Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
     ///
     /// For such a peer, a dial returns immediately without contacting it, and a race ends at its
     /// first address. The handshake begins with the first write, whose data the SYN carries, or
@@ -89,7 +90,7 @@ impl Dialer {
     /// therefore works, but data written after such a wait is not sent in the SYN. Only the
     /// handshake shows whether the peer answers; until it is complete,
     /// [`peer_addr`](crate::net::TcpStream::peer_addr) returns `NotConnected`. The data may arrive
-    /// twice, so it must be safe to process twice.
+    /// twice, so use this option only for data that is safe to process twice.
     ///
     /// Linux only.
     pub fn fast_open(mut self, fast_open: bool) -> Dialer {

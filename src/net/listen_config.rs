@@ -2,8 +2,9 @@
 //!
 //! Options are set before bind(2) and listen(2). Accepted sockets inherit them, so an accept costs
 //! one system call, and the TCP window scale, which depends on the receive buffer, is already
-//! correct in the handshake. If the kernel refuses an option that the user set, the error is returned. If it
-//! refuses one of the defaults (TCP_NODELAY, keep-alive), the socket is used without it, as in Go.
+//! correct in the handshake. If the kernel refuses an option that the user set, the error is
+//! returned. If it refuses one of the defaults (TCP_NODELAY, keep-alive), the socket is used without
+//! it, as in Go.
 //!
 //! # Compared with Go (net/dial.go `ListenConfig`, sock_posix.go, mptcpsock_linux.go)
 //! The defaults are the same except for two. The address `0.0.0.0:80` is IPv4 only, as in std;
@@ -95,9 +96,9 @@ impl ListenConfig {
         self
     }
 
-    /// Sets whether other listeners of the same user can bind the same port (SO_REUSEPORT). The
-    /// kernel distributes connections among them. Closing one of them resets the connections in its
-    /// queue. The default is false.
+    /// Sets whether other listeners of the same user that also set this option can bind the same
+    /// port (SO_REUSEPORT). The kernel distributes connections among them. Closing one of them
+    /// resets the connections in its queue. The default is false.
     pub fn reuse_port(mut self, reuse: bool) -> ListenConfig {
         self.reuse_port = reuse;
         self
@@ -157,8 +158,9 @@ impl ListenConfig {
     /// wait and new connections queue in the kernel, up to the [backlog](ListenConfig::backlog). A
     /// waiting accept still ends at the listener's deadline or close.
     ///
-    /// Each stream holds a permit. The permit is released when the descriptor is closed (when the
-    /// last clone is dropped, or by `force_close`) or converted into another type.
+    /// Each connection holds a permit. The permit is released when the stream's descriptor is
+    /// closed (when the last clone is dropped, or by `force_close`), or when the stream is converted
+    /// into another type.
     pub fn max_connections(mut self, connections: usize) -> ListenConfig {
         self.max_connections = Some(connections);
         self
@@ -411,7 +413,8 @@ mod tests {
     #[test]
     fn address_is_free_after_its_listener_is_closed() {
         let addr = {
-            // No other test uses this address, so no other listener can take the port in between.
+            // No other test uses this address, so no other listener can take the port after the
+            // first listener is closed.
             let listener = listen_socket(([127, 9, 8, 7], 0).into()).unwrap();
             let addr = socket::local_addr(listener.as_fd()).unwrap();
             let client = TcpStream::connect(addr).unwrap();

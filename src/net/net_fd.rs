@@ -7,7 +7,8 @@
 //! [`OpError`](crate::net::OpError) with the operation and the addresses.
 //!
 //! Addresses are queried from the kernel on demand. An explicit close stores them before the
-//! descriptor is closed, for later errors.
+//! descriptor is closed, for later errors. If `Builder::wrap_io_errors` is set, those of a TCP connection
+//! are stored when it is established.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -61,8 +62,8 @@ impl NetFd {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", names: LazyBox::new() })
     }
 
-    /// Takes ownership of a non-blocking stream socket that may be TCP or multipath TCP. A
-    /// short count proves that the socket is empty or full only on plain TCP, because the subflows of
+    /// Takes ownership of a non-blocking stream socket that may be TCP or multipath TCP. Only on
+    /// plain TCP does a short count prove that the socket is empty or full, because the subflows of
     /// a multipath connection deliver independently.
     pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
         let is_tcp = option::is_plain_tcp(fd.as_fd()).is_ok_and(|is| is);
@@ -403,8 +404,8 @@ impl NetFd {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        // An edge that arrives while this operation waits is sufficient evidence. Older readiness
-        // may have been used up, so the kernel is asked.
+        // An edge that arrives while this operation waits is sufficient evidence. Readiness from
+        // before the wait may have been used up, so the kernel is asked.
         let woken = caller.future().is_some_and(Operation::has_waited) && self.fd.is_marked_ready(direction);
         let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
             // A completion in the error queue also produces an edge, but does not mean readiness.

@@ -22,8 +22,9 @@ use crate::sys::option::socket::seconds;
 ///
 /// After `idle` without traffic the kernel sends a probe, then one every `interval`. After `count`
 /// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. TCP
-/// sockets opened by this crate start with it, unless the configuration has `defaults(false)`.
-/// Sockets opened elsewhere keep their settings.
+/// sockets opened by this crate start with the default, unless they are opened by a
+/// [`Dialer`](crate::net::Dialer) with `defaults(false)`. Sockets opened elsewhere keep their
+/// settings.
 ///
 /// Times are rounded up to seconds. The kernel accepts 1 to 32,767 s and 1 to 127 probes. If any
 /// value is out of range, nothing is set and the error is `InvalidInput`. (tcp(7): TCP_KEEPIDLE,
@@ -139,8 +140,8 @@ pub(crate) fn nodelay(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Sets the hop limit of packets: IP_TTL, and IPV6_UNICAST_HOPS on an IPv6 socket, which may carry
-/// both families. Values outside 1 to 255 are refused before either is changed: the kernel accepts a
-/// hop limit of 0, and -1 for the default. The error is the kernel's, EINVAL.
+/// both families. Values outside 1 to 255 are refused with EINVAL before either option is changed.
+/// The kernel would accept 0 as an IPv6 hop limit, and -1 as a request for the default.
 pub(crate) fn set_ttl(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
     if !(1..=255).contains(&ttl) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));

@@ -5,7 +5,8 @@
 //! * L2 — while a permit is free and an accept is parked, some accept that was woken for the permit
 //!   has not acted yet. That accept takes the permit and keeps it, takes it and returns it, or does
 //!   not take it, for example because it has to wait for a connection. In the last two cases it wakes
-//!   the next parked accept (models `parked_accepts_get_their_turn`, `dropped_waiter_passes_the_permit_on`).
+//!   the next parked accept (models `parked_accepts_get_their_turn`,
+//!   `dropped_waiter_passes_the_permit_on`).
 //!
 //! The count and the list change under one lock; wakers run outside it. A snapshot reads the count
 //! without the lock.
@@ -20,8 +21,8 @@ use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, injected_bug};
 pub(crate) struct Limit {
     most: usize,
     /// The number of permits in use.
-    // ORDERING: Relaxed, because it is changed, and compared with `most`, only under the lock of
-    // `parked`.
+    // ORDERING: Relaxed, because the number is changed, and compared with `most`, only under the lock
+    // of `parked`.
     out: AtomicUsize,
     parked: Mutex<Waiters>,
 }

@@ -167,7 +167,7 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
             task::yield_now().await;
         }
         accepted.await.unwrap();
-        // Twelve pauses on the timer alone would take more than 6 s.
+        // Twelve pauses on the timer alone would take 5.3 s.
         assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
     });
 }
@@ -204,8 +204,8 @@ fn dial_waits_after_in_progress_codes() {
         run(async move {
             let (listener, addr) = listener().await;
             let script = seam::destination(addr);
-            // The kernel connects, but the script reports that the connect is in progress. The dial
-            // continues to wait, and the peer's data causes the next edge.
+            // The kernel connects, but the script reports once that the connect is in progress. The
+            // dial continues to wait, and the peer's data causes the next edge.
             script.then(Call::Connect, Outcome::Real).then(Call::TakeError, Outcome::Pending(errno));
             fail(&script, Call::PeerAddr, &[libc::ENOTCONN]);
             drop(task::spawn(async move {
@@ -234,8 +234,8 @@ fn eisconn_means_connected() {
     });
 }
 
-/// The socket never connects. An edge without an error does not mean that it has (Go issues 14548
-/// and 19289).
+/// The socket never connects. An edge without an error does not mean that the socket is connected
+/// (Go issues 14548 and 19289).
 #[test]
 fn spurious_wake_up_does_not_end_a_dial() {
     run(async {

@@ -2,12 +2,15 @@
 //!
 //! # States
 //! ```text
-//! serving ── the stop future completes, or the listener is closed ──→ draining ── no connection is left, or the drain time is over ──→ done
+//! serving  → draining   the stop future completes, the listener is closed, or an accept fails with
+//!                       an error that would persist
+//! draining → done       no connection is left, or the drain time is over
 //! ```
 //! *Serving*: connections are accepted, and each is handled in its own task. *Draining*: the
-//! connections in the listener's queue are also accepted, then the listener is closed and
-//! `when_stopping` is called for each connection. When the drain time is over, the remaining
-//! connections are closed by force. Their tasks have [`FORCED`] to end and are then cancelled.
+//! connections in the listener's queue, up to [`QUEUED_MAX`], are also accepted. Then the listener
+//! is closed, and `when_stopping` is called for each connection. When the drain time is over, the
+//! remaining connections are closed by force. Their tasks have [`FORCED`] to end and are then
+//! cancelled.
 //!
 //! # Cancellation
 //! Dropping the future cancels the tasks of all connections.
@@ -228,7 +231,7 @@ pub struct Straggler {
     pub task: TaskId,
     /// The time since the connection was accepted.
     pub age: Duration,
-    /// Whether the task ended after its connection was closed. Otherwise it was cancelled.
+    /// Whether the task ended after its connection was closed. If false, the task was cancelled.
     pub ended: bool,
 }
 
@@ -328,9 +331,9 @@ impl<C: Conn + Clone> Serving<C> {
     }
 }
 
-/// The waker for one attempt to empty the listener's queue. If a listener returns `Pending` and has
-/// woken its task, its queue may not be empty: the task's budget is used up, or a connection has
-/// just arrived.
+/// The waker for one attempt to empty the listener's queue. If a listener returns `Pending` after it
+/// has woken its task, its queue may not be empty, because the task's budget is used up or a
+/// connection has just arrived.
 struct Attempt {
     task: Waker,
     woken: AtomicBool,
@@ -381,8 +384,8 @@ where
     async fn run(self) -> io::Result<Report> {
         let Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error } = self;
         let mut serving = Serving { open: HashMap::new(), tasks: TaskSet::new(), report: Report::default() };
-        // `None` once the stream has ended or an error would persist: a stream must not be polled
-        // after its end.
+        // `None` once the stream has ended or an error would persist, because a stream must not be
+        // polled after its end.
         let mut incoming = Some(listener.incoming());
         let mut stop = pin!(stop);
         let mut ended = None;

@@ -5,8 +5,8 @@
 //! from the lane; bytes that a read leaves stay for the next read. A
 //! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
 //! future's buffer) and completes when reads have taken all of them. The traits' `poll_write` has
-//! no future that could wait until then. It fills the lane only while a read waits, with at most as
-//! many bytes as the read asked for. These bytes stay in the lane after the write; `poll_flush`
+//! no future that could wait for the reads. It fills the lane only while a read waits, with at most
+//! as many bytes as that read asked for. These bytes stay in the lane after the write; `poll_flush`
 //! waits until they are taken.
 //!
 //! # Invariants
@@ -23,15 +23,15 @@
 //! [`PollHandle`], which never has a descriptor.
 //!
 //! # Cancellation
-//! A dropped read has taken nothing. A dropped write withdraws the bytes that were not taken; the
-//! number of bytes taken is lost.
+//! A dropped read has taken nothing. A dropped write withdraws the bytes that were not taken, and
+//! the caller cannot learn how many were taken.
 //!
 //! # Compared with Go (net/pipe.go)
 //! An end is closed when its last clone is dropped. After the *peer* was closed, a write returns
 //! EPIPE, as on a socket, and setting a deadline is not an error, so a loop that sets a deadline
 //! before each read sees the end of stream. (Go returns `io.ErrClosedPipe` in both cases.) An empty
-//! write completes immediately. In Go it wakes a reader, which reads 0 bytes; in Rust that would
-//! mean end of stream.
+//! write completes immediately. In Go an empty write wakes a reader, which reads 0 bytes; in Rust a
+//! read of 0 bytes would mean end of stream.
 
 use std::io;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ struct Lane {
     bytes: Vec<u8>,
     /// The number of bytes that reads have taken.
     taken: usize,
-    /// The number of the write whose bytes these are; 0 for a write that has completed.
+    /// The number of the write whose bytes are in the lane; 0 for a write that has completed.
     writer: u64,
     /// The waker of the future of the write whose number is `writer`.
     owner: Option<Waker>,

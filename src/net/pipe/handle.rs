@@ -97,7 +97,7 @@ impl Pipe {
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after this end was closed. Returns
-    /// `TimedOut` after the read deadline, unless the end of the stream was reached.
+    /// `TimedOut` after the read deadline or timeout, unless the end of the stream was reached.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has read nothing.
@@ -106,14 +106,13 @@ impl Pipe {
     }
 
     /// Writes `buf`, waiting until reads have taken all of it. Returns the number of bytes taken.
-    /// The number is smaller than `buf.len()` only if either end was closed or the deadline passed
-    /// after a part was taken; the next write returns the error. Concurrent writes do not
-    /// interleave.
+    /// The number is smaller than `buf.len()` only if an end was closed, or the write deadline or
+    /// timeout passed, after a part was taken. Concurrent writes do not interleave.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after this end was closed, `BrokenPipe`
     /// after the peer was closed or [`close_write`](Pipe::close_write) was called, and `TimedOut`
-    /// after the write deadline.
+    /// after the write deadline or timeout.
     ///
     /// # Cancel safety
     /// Not cancel safe: part of `buf` may have been taken, and the amount is unknown. Bytes that
@@ -240,10 +239,10 @@ impl Pipe {
     }
 
     /// Closes this end for all clones. Pending operations of this end return a
-    /// [closed](crate::net::is_closed) error; the peer reads end of stream, and its writes fail
-    /// with `BrokenPipe`. The end is closed when this method returns. The future is ready; it
-    /// exists to match [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing
-    /// twice is not an error.
+    /// [closed](crate::net::is_closed) error. The peer reads end of stream, and its writes fail with
+    /// `BrokenPipe`. The end is closed when this method returns. The returned future is already
+    /// ready; it makes the signature match that of
+    /// [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is not an error.
     #[doc(alias = "Close")]
     pub fn force_close(&self) -> Ready<io::Result<()>> {
         self.end.close();
@@ -322,7 +321,8 @@ impl Future for PipeWriteAll<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let written = ready!(Pin::new(&mut self.write).poll(cx))?;
-            // After a short write, the next write returns the error.
+            // After a short write, the next write returns the error, or waits again if only the
+            // write timeout had passed.
             self.write.buf = &self.write.buf[written..];
             if self.write.buf.is_empty() {
                 return Poll::Ready(Ok(()));

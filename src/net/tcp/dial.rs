@@ -6,9 +6,9 @@
 //! EADDRNOTAVAIL is retried in the same way. There is no retry if the user chose the local port.
 //!
 //! # Cost
-//! A dial without retries takes these system calls: socket(2), five setsockopt(2), connect(2),
-//! epoll_ctl(2), the wait, getpeername(2) and getsockname(2). On loopback it needs neither
-//! epoll_ctl(2) nor the wait.
+//! With the default options and without retries, a dial takes these system calls: socket(2), five
+//! setsockopt(2), connect(2), epoll_ctl(2), the wait, getpeername(2) and getsockname(2). A dial to a
+//! loopback address usually needs neither epoll_ctl(2) nor the wait.
 //!
 //! # Cancellation
 //! Dropping the future closes the socket.
@@ -175,14 +175,15 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
     }
 }
 
-/// The error of a socket that is connected to itself, or has lost its address.
+/// The error of a socket that is connected to itself, or whose addresses the kernel does not return.
 struct OwnPeer;
 
 /// Returns the local address of the connection to `addr`. If `asks` is false, returns `None`
 /// without asking the kernel.
 ///
 /// # Errors
-/// Returns an error if the socket is connected to itself or no longer has an address.
+/// Returns an error if the socket is connected to itself, or if the kernel does not return its
+/// addresses, for example because the connection has been reset.
 fn local_unless_own_peer(stream: &NetFd, addr: SocketAddr, asks: bool) -> Result<Option<SocketAddr>, OwnPeer> {
     if !asks {
         return Ok(None);

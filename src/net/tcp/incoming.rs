@@ -4,7 +4,8 @@
 //! # States
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
 //!   closed, the stream yields one error and is *ended*.
-//! * *backing off*: returns to *accepting* when the timer fires or this process closes a socket.
+//! * *backing off*: returns to *accepting* when the timer fires, or when this process closes a
+//!   socket or the listener.
 //!
 //! A persistent error therefore costs one accept4(2) per pause instead of a busy loop. Pauses
 //! double from 5 ms to 1 s and start over after a success, as in Go's net/http.
@@ -43,7 +44,7 @@ pub(in crate::net) struct Accepts {
 #[derive(Debug)]
 struct Pause {
     sleep: Sleep,
-    /// The number of descriptors that this process had closed before the accept that failed.
+    /// The number of descriptors that this process had closed before the failed accept.
     closings: u64,
 }
 

@@ -155,7 +155,7 @@ impl TcpListener {
         self.fd.local_addr()
     }
 
-    /// Sets the deadline for `accept` calls; `None` removes it. The deadline also applies to calls that are
+    /// Sets the deadline of accepts; `None` removes it. The deadline also applies to calls that are
     /// already waiting. Once it has passed, every accept fails with `TimedOut`, even with
     /// connections in the queue, until the deadline is changed.
     ///

@@ -11,8 +11,8 @@ macro_rules! shared_options {
     ($type:ident) => {
         /// Socket options that accepted streams inherit from their listener.
         impl $type {
-            /// Returns the size of the receive buffer in bytes (SO_RCVBUF). It includes the
-            /// kernel's overhead and is twice the value that was set.
+            /// Returns the size of the receive buffer in bytes (SO_RCVBUF). The size includes the
+            /// kernel's overhead, so it is twice the size that was set, if one was set.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -22,9 +22,11 @@ macro_rules! shared_options {
             }
 
             /// Sets the size of the receive buffer in bytes. The kernel limits it to
-            /// `net.core.rmem_max`, doubles it and no longer adapts it. The TCP window scale is fixed when the
-            /// connection is made; to affect it, use
-            /// [`ListenConfig::recv_buffer_size`](crate::net::ListenConfig::recv_buffer_size).
+            /// `net.core.rmem_max`, doubles it and no longer adapts it. The size does not affect
+            /// the TCP window scale, which is fixed when the connection is made. To affect the
+            /// window scale, use
+            /// [`ListenConfig::recv_buffer_size`](crate::net::ListenConfig::recv_buffer_size) or
+            /// [`Dialer::recv_buffer_size`](crate::net::Dialer::recv_buffer_size).
             ///
             /// # Errors
             /// Returns `InvalidInput` for zero and for 1 GiB or more, and a
@@ -33,8 +35,8 @@ macro_rules! shared_options {
                 self.fd.with("set", |fd| socket::set_recv_buffer_size(fd, bytes))
             }
 
-            /// Returns the size of the send buffer in bytes (SO_SNDBUF). It includes the kernel's
-            /// overhead and is twice the value that was set.
+            /// Returns the size of the send buffer in bytes (SO_SNDBUF). The size includes the
+            /// kernel's overhead, so it is twice the size that was set, if one was set.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -73,8 +75,8 @@ macro_rules! shared_options {
                 self.fd.with("set", |fd| socket::set_tos(fd, tos))
             }
 
-            /// Returns the maximum segment size in bytes (TCP_MAXSEG). Before the socket is
-            /// connected this is the kernel's estimate.
+            /// Returns the maximum segment size in bytes (TCP_MAXSEG). No size is negotiated before
+            /// the socket is connected, so until then this is a default or the value that was set.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -133,7 +135,7 @@ impl TcpStream {
     /// Returns the same errors as [`write`](TcpStream::write).
     ///
     /// # Cancel safety
-    /// The byte is either sent or not sent.
+    /// If the future is dropped before it completes, the byte has not been sent.
     ///
     /// # Examples
     /// ```

@@ -244,9 +244,9 @@ impl TcpStream {
         Readable::new(&self.fd)
     }
 
-    /// Checks whether the socket is readable, as [`readable`](TcpStream::readable) does. If it is
-    /// not, returns `Pending` and wakes the task at the next read event. Any number of tasks may
-    /// wait this way. Use this method to implement your own `poll_*` methods.
+    /// Checks whether the socket is readable (see [`readable`](TcpStream::readable)). If it is not,
+    /// returns `Pending` and wakes the task at the next read event. Any number of tasks may wait
+    /// this way. Use this method to implement your own `poll_*` methods.
     ///
     /// # Errors
     /// Returns the same errors as [`readable`](TcpStream::readable).
@@ -354,9 +354,9 @@ impl TcpStream {
         Writable::new(&self.fd)
     }
 
-    /// Checks whether the socket is writable, as [`writable`](TcpStream::writable) does. If it is
-    /// not, returns `Pending` and wakes the task at the next write event. Any number of tasks may
-    /// wait this way. Use this method to implement your own `poll_*` methods.
+    /// Checks whether the socket is writable (see [`writable`](TcpStream::writable)). If it is not,
+    /// returns `Pending` and wakes the task at the next write event. Any number of tasks may wait
+    /// this way. Use this method to implement your own `poll_*` methods.
     ///
     /// # Errors
     /// Returns the same errors as [`writable`](TcpStream::writable).
@@ -418,9 +418,11 @@ impl TcpStream {
     /// [closed](crate::net::is_closed) error.
     ///
     /// The close begins immediately, even if the future is dropped. The future completes when the
-    /// descriptor is closed. Closing twice is not an error. The kernel still sends the data written
-    /// before the close; to reset the connection instead, first call
-    /// [`set_linger`](TcpStream::set_linger) with zero. This is Go's `Close`.
+    /// descriptor is closed. Closing twice is not an error. This is Go's `Close`.
+    ///
+    /// The kernel still sends the data written before the close, unless received data has not been
+    /// read, in which case it resets the connection. To reset the connection in any case, first
+    /// call [`set_linger`](TcpStream::set_linger) with zero.
     ///
     /// # Errors
     /// Never returns an error. An error from close(2) would come too late to act on.
@@ -553,8 +555,8 @@ impl TcpStream {
     /// Sets how a close treats unsent data (SO_LINGER). With `None` the kernel sends it in the
     /// background. Zero discards it and resets the connection. With any other time, rounded up to
     /// seconds, the close waits up to that long for the data to be sent. The wait runs on a thread
-    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) is called before it ends, or
-    /// the stream is dropped while the runtime is not running, the kernel sends the data in the
+    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) is called before the wait ends,
+    /// or the stream is dropped while the runtime is not running, the kernel sends the data in the
     /// background.
     ///
     /// # Errors
