@@ -5,7 +5,7 @@
 //! A query for both families comes first, because only its answer has the host's order across
 //! families (RFC 6724, gai.conf(5)). Usually it is the only query. If it is not answered within the
 //! *resolution delay* of RFC 8305, 50 ms, each family is also queried separately. A server that
-//! answers for one family but not, or slowly, for the other (RFC 4074) then causes no further
+//! answers for one family but not, or only slowly, for the other (RFC 4074) then causes no further
 //! delay, whereas the query for both waits for its timeouts. Each address is returned once.
 //!
 //! RFC 8305 queries the two families in parallel and, after the first answer, waits 50 ms for the
@@ -269,7 +269,7 @@ mod tests {
             Family::Any => Some((1500, Ok(vec![v4(1), v4(2)]))),
             Family::V6 => None,
         };
-        // If the machine stalls for that long, all answers arrive together, so the run is repeated.
+        // If the machine stalls for 1.5 s, all answers arrive together, so the run is repeated.
         let in_time = |(given, _): &(Vec<(Answered, Duration)>, _)| given[0].1 < Duration::from_millis(1500);
         let (given, asked) = (0..10).map(|_| given(script)).find(in_time).expect("no run out of ten was in time");
         assert_eq!(asked, [Family::Any, Family::V6, Family::V4]);

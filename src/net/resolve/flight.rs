@@ -3,7 +3,7 @@
 //! # States
 //! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
 //! runs the query removes the flight when it has the answer, or before the query if no look-up
-//! waits for it any longer. A later look-up starts a new query, so nothing is cached.
+//! waits for the answer any longer. A later look-up starts a new query, so nothing is cached.
 //!
 //! # Invariants
 //! * Every flight gets a reply. Its job replies when it is dropped, even if a shutdown empties the
@@ -13,8 +13,8 @@
 //! * Wakers are cloned, woken and dropped outside both locks.
 //!
 //! # Cancellation
-//! A dropped [`Lookup`] removes its waker; the other look-ups of the flight continue. A query that has begun runs to
-//! completion on its thread.
+//! A dropped [`Lookup`] removes its waker; the other look-ups of the flight continue. A query that
+//! has begun runs to completion on its thread.
 //!
 //! # Compared with Go (internal/singleflight)
 //! The rule is the same, with one exception: Go runs a merged query even if the contexts of all its
@@ -269,7 +269,7 @@ mod tests {
         let counts: [Arc<Count>; 2] = Default::default();
         assert!(poll(&mut first, &counts[0]).is_pending() && poll(&mut second, &counts[1]).is_pending());
         drop(first);
-        assert_eq!(Arc::strong_count(&counts[0]), 1, "its waker is still held");
+        assert_eq!(Arc::strong_count(&counts[0]), 1, "the waker of the dropped look-up is still held");
         let (mut late, none) = table.join(query("a"));
         assert!(none.is_none());
         job.unwrap().run(|_| answer());

@@ -78,7 +78,8 @@ impl LookupError {
         &self.name
     }
 
-    /// Returns whether the name does not exist.
+    /// Returns whether the name or service does not exist, or the name has no address of the
+    /// requested family.
     pub fn is_not_found(&self) -> bool {
         matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
     }

@@ -1,7 +1,7 @@
 //! [`RecvBatch`] and [`SendBatch`]: many datagrams per system call.
 //!
-//! A batch owns the memory that the kernel writes to or reads from. It is reused, so datagrams
-//! cause no allocations.
+//! A batch owns the memory that the kernel writes to or reads from. The memory is reused, so in the
+//! long run datagrams cause no allocations.
 //!
 //! # Compared with Go
 //! Go's net package has neither batches nor offload (Go issue 45886).
@@ -65,13 +65,10 @@ pub struct RecvBatch {
 }
 
 impl RecvBatch {
-    /// Creates a batch for `packets` datagrams of up to `bytes` bytes each. `packets` is clamped to
-    /// the range 1 to 1,024, and `bytes` to 1 to 65,535. All memory is allocated here. Longer
-    /// datagrams are truncated. With receive offload, several datagrams are received as one datagram of
-    /// up to 65,535 bytes.
-    ///
-    /// # Panics
-    /// Panics if the memory cannot be allocated.
+    /// Creates a batch for `packets` datagrams of up to `bytes` bytes each, and allocates all of its
+    /// memory. `packets` is clamped to the range 1 to 1,024, and `bytes` to 1 to 65,535. Longer
+    /// datagrams are truncated. With receive offload, several datagrams are received as one datagram
+    /// of up to 65,535 bytes.
     pub fn new(packets: usize, bytes: usize) -> RecvBatch {
         RecvBatch { inbox: Inbox::new(packets, bytes.min(usize::from(u16::MAX))) }
     }
@@ -211,7 +208,7 @@ impl SendBatch {
     ///
     /// # Errors
     /// Returns `InvalidInput` if the local address in `ancillary` and `to` are of different
-    /// families.
+    /// families, or if the interface index is 2³¹ or more.
     pub fn push_with(
         &mut self,
         bytes: &[u8],
@@ -237,7 +234,7 @@ impl SendBatch {
     }
 
     /// Removes the first datagram without sending it. Use this if the kernel refuses the datagram,
-    /// because those behind it are not sent until it is removed.
+    /// because the following datagrams are not sent until it is removed.
     pub fn skip(&mut self) {
         self.outbox.advance(1);
     }

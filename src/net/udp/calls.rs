@@ -49,7 +49,7 @@ impl Segmentation {
                 let usable =
                     option::get::<libc::c_int>(fd, libc::IPPROTO_UDP, os::SEGMENT_OPTION).is_ok_and(|size| size == 0);
                 let answer = if usable { USABLE } else { NOT_USABLE };
-                // Does not overwrite a concurrent `set_by_socket`.
+                // The exchange does not overwrite the result of a concurrent `set_by_socket`.
                 let _ = self.0.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed);
                 usable
             }
@@ -57,9 +57,9 @@ impl Segmentation {
         }
     }
 
-    /// Returns whether an error may be caused by segmentation: EIO if the device does not support
-    /// it, which is permanent; EMSGSIZE or EINVAL if the segments would need fragmentation, which
-    /// depends on the peer.
+    /// Returns whether segmentation may have caused `error`. The kernel returns EIO if the device
+    /// does not support segmentation; after that, this socket no longer uses it. EMSGSIZE and EINVAL
+    /// mean that the segments would need fragmentation, which depends on the peer.
     fn is_refused(&self, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(libc::EIO) {
             self.0.store(NOT_USABLE, Ordering::Relaxed);
@@ -256,7 +256,7 @@ impl NetFd {
     }
 
     /// Returns the error of a failed send. If the send had no address and the socket has no peer,
-    /// returns an error that says so.
+    /// returns [`missing_error`](NetFd::missing_error) instead.
     #[cold]
     fn explained(&self, error: io::Error, has_address: bool) -> io::Error {
         if error.raw_os_error() == Some(libc::EDESTADDRREQ) && !has_address { self.missing_error() } else { error }

@@ -26,7 +26,8 @@ impl UdpSocket {
     }
 
     /// Sets the size of the datagrams into which a send is split; the last datagram may be shorter.
-    /// `None` turns splitting off. One send can be split into at most 64 datagrams.
+    /// `None` turns splitting off. One send can be split into at most 64 datagrams (128 on newer
+    /// kernels).
     /// [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets the size for one
     /// send.
     ///
@@ -100,8 +101,9 @@ impl UdpSocket {
 
 /// The segment size, which only Linux has.
 impl Ancillary {
-    /// Splits the send into datagrams of `bytes` bytes each (UDP_SEGMENT, Linux 4.18). The last datagram
-    /// may be shorter. One send can have at most 64 datagrams and 65,507 bytes in total.
+    /// Splits the send into datagrams of `bytes` bytes each (UDP_SEGMENT, Linux 4.18). The last
+    /// datagram may be shorter. One send can have at most 64 datagrams (128 on newer kernels) and,
+    /// over IPv4, 65,507 bytes in total.
     ///
     /// Linux only.
     #[must_use]
@@ -110,8 +112,8 @@ impl Ancillary {
         self
     }
 
-    /// Returns the size of the datagrams that receive offload combined (UDP_GRO); the last datagram may
-    /// be shorter. `None` means that the bytes are one datagram.
+    /// Returns the size of the datagrams that receive offload combined (UDP_GRO); the last datagram
+    /// may be shorter. `None` means that the bytes are one datagram.
     ///
     /// Linux only.
     pub const fn segment_size(&self) -> Option<u16> {

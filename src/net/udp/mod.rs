@@ -7,9 +7,9 @@
 //!   the methods return. [`convert`]: conversions from and to other types.
 //!
 //! # Invariant 8
-//! A call holds a reference and no lock: the kernel handles each datagram as a whole, so receivers
-//! and senders run in parallel. Datagrams that arrive together produce one edge, which wakes one
-//! receiver. Each receiver that succeeds wakes the next.
+//! A call holds a reference and no lock, because the kernel handles each datagram as a whole.
+//! Receivers and senders therefore run in parallel. Datagrams that arrive together may produce only
+//! one edge, which wakes one receiver. Each receiver that succeeds wakes the next.
 
 // rustdoc lists inherent impls in module order, so the modules with the main methods come first.
 mod socket;

@@ -1,8 +1,8 @@
 //! UDP socket options.
 //!
 //! An IPv6 socket may carry both families, so an option that exists for both is set for both, and
-//! read from the socket's own family. The failure to set the IPv4 option on an IPv6 socket is
-//! ignored, because the kernel may lack IPv4.
+//! read from the socket's own family. Except for the time-to-live, an error from setting the IPv4
+//! option on an IPv6 socket is ignored, because the kernel may lack IPv4.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -123,16 +123,16 @@ socket_options! {
     /// Sets the interface for sent IPv6 multicasts by its index.
     set_multicast_interface_v6, |fd, index| option::ip::set_multicast_interface_v6(fd, index);
 
-    /// Returns the size of the receive buffer in bytes (SO_RCVBUF). It includes the kernel's
-    /// overhead and is twice the value that was set.
+    /// Returns the size of the receive buffer in bytes (SO_RCVBUF). The size includes the kernel's
+    /// overhead, so it is twice the size that was set, if one was set.
     recv_buffer_size -> usize, |fd| options::socket::recv_buffer_size(fd);
     /// Sets the size of the receive buffer in bytes. The kernel limits it to `net.core.rmem_max`
     /// and doubles it. Datagrams that arrive while the buffer is full are dropped. A size of 0
     /// or of 1 GiB or more is refused with `InvalidInput`.
     set_recv_buffer_size, |fd, bytes| options::socket::set_recv_buffer_size(fd, bytes);
 
-    /// Returns the size of the send buffer in bytes (SO_SNDBUF). It includes the kernel's overhead
-    /// and is twice the value that was set.
+    /// Returns the size of the send buffer in bytes (SO_SNDBUF). The size includes the kernel's
+    /// overhead, so it is twice the size that was set, if one was set.
     send_buffer_size -> usize, |fd| options::socket::send_buffer_size(fd);
     /// Sets the size of the send buffer in bytes. The kernel limits it to `net.core.wmem_max`
     /// and doubles it. Sends wait while the buffer is full. A size of 0 or of 1 GiB or more is

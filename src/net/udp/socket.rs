@@ -35,10 +35,10 @@ use crate::sys::socket;
 /// # Connected and unconnected sockets
 /// [`send_to`](UdpSocket::send_to) takes the destination, and [`recv_from`](UdpSocket::recv_from)
 /// returns the sender. After [`connect`](UdpSocket::connect) the socket receives only datagrams
-/// from the peer, and [`send`](UdpSocket::send) sends to the peer. If the peer answers a datagram
-/// with an ICMP error, the next operation fails, for example with `ConnectionRefused`. On a
-/// connected socket, `send_to` sends to the given address and the peer does not change, as in std.
-/// (Go returns an error.)
+/// from the peer, and [`send`](UdpSocket::send) sends to the peer. If the peer's host has no socket
+/// on the port and answers a datagram with an ICMP error, the next operation fails with
+/// `ConnectionRefused`. On a connected socket, `send_to` sends to the given address and the peer
+/// does not change, as in std. (Go returns an error.)
 ///
 /// # Performance
 /// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) transfer many
@@ -125,11 +125,11 @@ impl UdpSocket {
         Err(last.unwrap_or_else(|| op().other(AddrError::missing())))
     }
 
-    /// Creates a socket that has joined the multicast group `group` and is bound to the group's port on
-    /// the wildcard address of the group's family. `interface` is the index of the network interface; 0 lets the
-    /// routing table choose. Any number of sockets can use the same group and port, and each
-    /// receives every datagram. The socket does not receive datagrams to other groups, and
-    /// datagrams that it sends to the group do not loop back to this host.
+    /// Creates a socket that has joined the multicast group `group` and is bound to the group's port
+    /// on the wildcard address of the group's family. `interface` is the index of the network
+    /// interface; 0 lets the routing table choose. Any number of sockets can use the same group and
+    /// port, and each receives every datagram. The socket does not receive datagrams to other groups,
+    /// and datagrams that it sends to the group do not loop back to this host.
     ///
     /// (In Go, `net.ListenMulticastUDP` also receives datagrams to groups that other sockets of the
     /// host have joined.)
@@ -303,8 +303,8 @@ impl UdpSocket {
     ///
     /// # Errors
     /// * Returns `InvalidInput` if `to` has no address.
-    /// * Returns EMSGSIZE if `buf` is too large for a datagram (65,507 bytes over IPv4), or for the
-    ///   path if fragmentation is forbidden.
+    /// * Returns EMSGSIZE if `buf` is too large for a datagram (more than 65,507 bytes over IPv4), or
+    ///   for the path if fragmentation is forbidden.
     /// * Returns EAFNOSUPPORT for an IPv6 address on an IPv4 socket, and `PermissionDenied` for a
     ///   broadcast address if [broadcasts](UdpSocket::set_broadcast) are off.
     /// * Returns other OS errors, `TimedOut` after the write deadline, a
@@ -350,8 +350,8 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Returns `InvalidInput` if `to` is `None` on an unconnected socket, or if the local address
-    /// in `ancillary` is of another family; EINVAL if the ancillary data is invalid. Otherwise
-    /// returns the same errors as [`send_to`](UdpSocket::send_to).
+    /// in `ancillary` is of another family than `to`; EINVAL if the kernel refuses the ancillary
+    /// data. Otherwise returns the same errors as [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -370,8 +370,8 @@ impl UdpSocket {
     /// [`RecvBatch`] has an example.
     ///
     /// Consecutive datagrams of equal size to one peer without ancillary data pass through the
-    /// network stack together (segmentation offload) if the kernel and the device support it and
-    /// [`set_segment_size`](UdpSocket::set_segment_size) was not called. The peer receives the same
+    /// network stack together (segmentation offload) if the kernel and the device support it and no
+    /// [segment size](UdpSocket::set_segment_size) is set on the socket. The peer receives the same
     /// datagrams either way.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Names of Unix sockets: conversion between paths, std's addresses and the kernel's.
 //!
-//! std's address type holds every path of up to 107 bytes and every abstract name. The kernel also
-//! accepts a path of exactly 108 bytes, which C programs can bind. It does not fit into std's type,
-//! so a peer with such a path is reported as unnamed.
+//! On Linux, std's address type holds every path of up to 107 bytes and every abstract name. The
+//! kernel also accepts a path of exactly 108 bytes, which C programs can bind. A path of 108 bytes
+//! does not fit into std's type, so a peer with such a path is reported as unnamed.
 //!
 //! # Compared with Go (net/unixsock.go, syscall/syscall_linux.go)
 //! In Go, `@` at the beginning of a name means an abstract name, and names are cut at a NUL. Here,

@@ -1,8 +1,8 @@
 //! Conversions from and to std's types, owned descriptors and raw descriptors. They work like those
 //! of TCP ([`tcp::convert`](crate::net::tcp::convert)).
 //!
-//! A listener that was converted from or into another type does not remove its file. std has no
-//! type for packet sockets.
+//! A listener that was converted from another type removes its file only if `set_unlink_on_close`
+//! requests it. A conversion into another type keeps the file. std has no type for packet sockets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

@@ -26,8 +26,8 @@ use crate::sys::unix::from_kernel;
 
 /// A Unix-domain datagram socket.
 ///
-/// The kernel delivers datagrams whole and in order. It drops none for lack of room: a sender waits
-/// for room in the receiver's queue.
+/// The kernel delivers datagrams whole and in order. It drops none for lack of room, because a
+/// sender waits for room in the receiver's queue.
 ///
 /// Every method takes `&self`: any number of tasks can send and receive in parallel, without a
 /// lock. Socket names are described in [`os::unix::net`](crate::os::unix::net). As with std's type,
@@ -69,9 +69,9 @@ impl UnixDatagram {
     ///
     /// # Errors
     /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: bind: …`.
-    /// Its kind is `AddrInUse` if a file of that name exists, even if it is unused, `NotFound` if
-    /// the directory does not exist, or `PermissionDenied`. Returns `InvalidInput` if the path is
-    /// too long or contains a NUL.
+    /// Its kind is `AddrInUse` if a file of that name exists, even if no socket is bound to it,
+    /// `NotFound` if the directory does not exist, or `PermissionDenied`. Returns `InvalidInput` if
+    /// the path is too long or contains a NUL.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the name is not bound.
@@ -115,8 +115,9 @@ impl UnixDatagram {
     /// # Errors
     /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …`.
     /// Its kind is `NotFound` if the file does not exist, `ConnectionRefused` if the file exists
-    /// but no socket is bound to it, or `PermissionDenied`; the OS error is EPROTOTYPE if it is not
-    /// a datagram socket. Returns `InvalidInput` if the path is too long or contains a NUL.
+    /// but no socket is bound to it, or `PermissionDenied`; the OS error is EPROTOTYPE if the socket
+    /// at `path` is not a datagram socket. Returns `InvalidInput` if the path is too long or contains
+    /// a NUL.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the peer is unchanged.

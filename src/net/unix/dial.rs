@@ -28,7 +28,7 @@ use crate::rt::time::sleep::Sleep;
 use crate::sys::socket;
 
 /// The pauses between retries when no event reports progress. Each pause is twice as long as the
-/// previous one.
+/// previous one, up to `most`.
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -62,13 +62,13 @@ pub(super) fn network(ty: Type) -> Network {
 /// # Errors
 /// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`. No file is left behind.
 pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
-    // The following calls do not wait, so a loop of binds must yield here.
+    // The following calls do not wait, so a loop of binds yields here.
     context::take_turn().await;
     let op = || Op::at("listen", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
     let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     socket::bind(fd.as_fd(), &raw).map_err(|error| op().call("bind", error))?;
-    // If a later call fails, dropping this removes the file before the descriptor is closed.
+    // If a later call fails, dropping `file` removes the file before the descriptor is closed.
     let file = name.file().map(SocketFile::bound).unwrap_or_default();
     if ty != Type::DGRAM {
         socket::listen(fd.as_fd(), options::BACKLOG).map_err(|error| op().call("listen", error))?;

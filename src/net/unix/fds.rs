@@ -24,8 +24,8 @@ use crate::sys::message;
 /// first if the program enabled them, and which must not displace the descriptors.
 const CONTROL_WORDS: usize = RIGHTS_WORDS + 64;
 
-/// The error of a message whose descriptors could not all be received. The received descriptors were closed;
-/// the message's bytes are in the buffer.
+/// The error of a message whose descriptors could not all be received. The received descriptors were
+/// closed; the message's bytes are in the buffer.
 ///
 /// The usual cause is the limit on open files. The error is contained in an [`io::Error`] of kind
 /// [`InvalidData`](io::ErrorKind::InvalidData); `downcast_ref` extracts it.

@@ -68,8 +68,8 @@ impl SocketFile {
         SocketFile { file: Mutex::new(bound.clone()), bound }
     }
 
-    /// Makes a later close remove the file that this crate bound or, if there is none, the socket that is now at
-    /// `path`.
+    /// Makes a later close remove the file that this crate bound or, if this crate bound none, the
+    /// socket that is now at `path`.
     ///
     /// # Errors
     /// Returns the error of lstat(2), or `InvalidInput` if the file is not a socket.

@@ -38,8 +38,9 @@ use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
 
 /// Attempts to receive one message. Message sockets pass `LockScope::None`, because the kernel gives
-/// each message to one reader; streams pass `LockScope::PerCall`. `end` returns the result to report after receiving was shut down. In that state a
-/// non-blocking datagram socket returns EAGAIN, as for an empty queue; a blocking socket returns 0.
+/// each message to one reader; streams pass `LockScope::PerCall`. `end` returns the result of a
+/// receive after receiving was shut down. In that state a non-blocking datagram socket returns
+/// EAGAIN, as for an empty queue; a blocking socket returns 0.
 pub(super) fn poll_message<T>(
     fd: &NetFd,
     scope: LockScope,
@@ -90,8 +91,8 @@ fn with_sender((count, from): (usize, SockAddr)) -> io::Result<(usize, SocketAdd
 }
 
 /// Returns whether a send that names its receiver may have failed because the receiver's queue is
-/// full. That is the case if poll(2) reports room in the send buffer. If the socket has a peer,
-/// poll(2) also depends on the peer's queue, so the answer is true.
+/// full. Returns true if poll(2) reports room in the send buffer. Also returns true if the socket
+/// has a peer, because then the result of poll(2) also depends on the peer's queue.
 fn is_about_receiver(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket::is_ready(fd, true)? || socket::peer_addr_any(fd).is_ok())
 }

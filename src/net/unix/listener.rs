@@ -1,9 +1,9 @@
 //! [`UnixListener`], the methods of all Unix listeners, the future [`Accept`], and streams of
 //! connections.
 //!
-//! A listener has a descriptor and a [`SocketFile`]. The file is the first field, so it is dropped
-//! before the descriptor, and the name never refers to a socket that no longer listens. If no
-//! descriptor is available, streams of connections back off as those of TCP do ([`Accepts`]).
+//! A listener has a descriptor and a [`SocketFile`]. The file is the first field, so a drop removes
+//! it before the socket stops listening. If no descriptor is available, streams of connections back
+//! off as those of TCP do ([`Accepts`]).
 
 use std::fmt;
 use std::future::Future;
@@ -134,8 +134,8 @@ macro_rules! listener {
                 Accept::new(&self.fd, $accepted::adopt)
             }
 
-            /// Returns a stream of accepted connections. It waits while no descriptor or memory is
-            /// available. After [`close`](Self::close) it yields one error and then `None`;
+            /// Returns a stream of accepted connections. The stream waits while no descriptor or
+            /// memory is available. After [`close`](Self::close) it yields one error and then `None`;
             /// otherwise it never ends.
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
                 Incoming::new(&self.fd, $accepted::adopt)
@@ -169,9 +169,9 @@ macro_rules! listener {
 
             /// Sets whether the file at the listener's path is removed when the listener is closed
             /// or dropped. The default is true for a listener that this crate bound to a path, and
-            /// false for a listener that was converted from another type. Converting the listener into
-            /// another type keeps the file. If a different file has taken the name in the meantime,
-            /// it is kept. The kernel removes abstract names itself.
+            /// false for a listener that was converted from another type. Converting the listener
+            /// into another type keeps the file. If a different file has taken the name in the
+            /// meantime, that file is kept. The kernel removes abstract names itself.
             ///
             /// A relative path is resolved against the working directory at the time of the bind,
             /// or, for a converted listener, at the time of this call. For a converted listener,
@@ -180,8 +180,8 @@ macro_rules! listener {
             ///
             /// # Errors
             /// For a converted listener, returns the error of looking up the file, or
-            /// `InvalidInput` if it is not a socket. Returns a [closed](crate::net::is_closed)
-            /// error after [`close`](Self::close).
+            /// `InvalidInput` if the file is not a socket. Returns a
+            /// [closed](crate::net::is_closed) error after [`close`](Self::close).
             #[doc(alias = "SetUnlinkOnClose")]
             pub fn set_unlink_on_close(&self, unlink: bool) -> io::Result<()> {
                 let addr = self.local_addr()?;
@@ -194,7 +194,8 @@ macro_rules! listener {
                 }
             }
 
-            /// Closes the listener. Its file is removed first, pending accepts return a
+            /// Closes the listener, after removing its file as
+            /// [`set_unlink_on_close`](Self::set_unlink_on_close) describes. Pending accepts return a
             /// [closed](crate::net::is_closed) error, and connections in the queue are reset. The
             /// close begins immediately; the future completes when the descriptor is closed.
             /// Closing twice is not an error, and the second close does not remove a file that was

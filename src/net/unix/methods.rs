@@ -17,9 +17,9 @@ macro_rules! socket_methods {
                 $crate::net::futures::Readable::new(&self.fd)
             }
 
-            /// Checks whether the socket is readable, as [`readable`](Self::readable) does. If it
-            /// is not, returns `Pending` and wakes the task at the next read event. Any number of
-            /// tasks may wait this way. Use this method to implement your own `poll_*` methods.
+            /// Checks whether the socket is readable (see [`readable`](Self::readable)). If it is
+            /// not, returns `Pending` and wakes the task at the next read event. Any number of tasks
+            /// may wait this way. Use this method to implement your own `poll_*` methods.
             ///
             /// # Errors
             /// Returns the same errors as [`readable`](Self::readable).
@@ -37,9 +37,9 @@ macro_rules! socket_methods {
                 $crate::net::futures::Writable::new(&self.fd)
             }
 
-            /// Checks whether the socket is writable, as [`writable`](Self::writable) does. If it
-            /// is not, returns `Pending` and wakes the task at the next write event. Any number of
-            /// tasks may wait this way. Use this method to implement your own `poll_*` methods.
+            /// Checks whether the socket is writable (see [`writable`](Self::writable)). If it is
+            /// not, returns `Pending` and wakes the task at the next write event. Any number of tasks
+            /// may wait this way. Use this method to implement your own `poll_*` methods.
             ///
             /// # Errors
             /// Returns the same errors as [`writable`](Self::writable).
@@ -57,7 +57,7 @@ macro_rules! socket_methods {
                 self.fd.shutdown(how)
             }
 
-            /// Returns the name of this socket, which may be unnamed.
+            /// Returns the address of this socket, which may be unnamed.
             ///
             /// # Errors
             /// Returns EAFNOSUPPORT if the descriptor is not a Unix socket, and a
@@ -66,7 +66,7 @@ macro_rules! socket_methods {
                 self.fd.with("local-addr", |fd| from_kernel(&socket::local_addr_any(fd)?))
             }
 
-            /// Returns the name of the peer, which may be unnamed.
+            /// Returns the address of the peer, which may be unnamed.
             ///
             /// # Errors
             /// Returns `NotConnected` if there is no peer; EAFNOSUPPORT if the descriptor is not a

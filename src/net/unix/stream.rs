@@ -319,7 +319,8 @@ impl UnixStream {
 
     // ---- closing ----
 
-    /// Shuts down the reading side. Reads return 0, and the peer's writes fail with `BrokenPipe`.
+    /// Shuts down the reading side. Data already received can still be read, then reads return 0.
+    /// The peer's writes fail with `BrokenPipe`.
     ///
     /// # Errors
     /// Returns the same errors as [`shutdown`](UnixStream::shutdown).

@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(kind(&mut stream.clone().take(5)), Some((true, false, 5)));
             assert!(socket_of(&mut stream).is_some() && socket_of(&mut &stream).is_some());
             assert!(socket_of(&mut &mut stream).is_some());
-            // The buffer may have bytes.
+            // A `BufReader` is not recognised, because its buffer may have bytes.
             assert_eq!(kind(&mut BufReader::new(&stream)), None);
             let mut boxed: Box<dyn futures_io::AsyncRead> = Box::new(stream.clone());
             assert_eq!((kind(&mut boxed), kind(&mut *boxed)), (None, None));

@@ -16,7 +16,7 @@ use crate::sys::splice::Pipe;
 
 /// The capacity of a pipe in bytes. It gives 64 buffers, each for a page or a larger fragment of a
 /// packet. It is smaller than Go's 1 MiB, because by default an unprivileged user may have 64 MiB
-/// for all pipes, and beyond that gets pipes with two buffers.
+/// for all pipes, and beyond that limit gets pipes with two buffers.
 pub(crate) const PIPE_BYTES: usize = 256 << 10;
 
 /// The maximum number of pipes in the pool: enough for one pipe per CPU on common machines. A pipe

@@ -129,7 +129,7 @@ impl<'a> SendFile<'a> {
         SendFile { fd, operation: Operation::new(), file, offset, left: len, sent: 0, buffer: None }
     }
 
-    /// Returns the number of bytes sent so far. It is also valid after an error.
+    /// Returns the number of bytes sent so far, also after an error.
     pub fn sent(&self) -> u64 {
         self.sent
     }

@@ -90,8 +90,8 @@ impl TcpStream {
 pub struct ZerocopySent<B> {
     /// The buffer.
     pub buf: B,
-    /// Whether at least part of the data was copied. If zero-copy sends were enabled, MSG_ZEROCOPY then has
-    /// no benefit for this peer.
+    /// Whether at least part of the data was copied. If this is often true although zero-copy sends
+    /// are enabled, MSG_ZEROCOPY has no benefit for this peer.
     pub copied: bool,
 }
 

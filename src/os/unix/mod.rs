@@ -18,7 +18,7 @@ pub mod net {
     //! kernel chooses an abstract name. See unix(7). In paths `@` is an ordinary byte; in error texts
     //! it stands for the NUL. Only Linux has abstract names; other systems return `Unsupported`.
     //!
-    //! Files are created and removed with blocking calls: a slow filesystem blocks the calling
+    //! Files are created and removed with blocking calls, so a slow filesystem blocks the calling
     //! thread.
 
     #[doc(no_inline)]

@@ -22,8 +22,8 @@ use crate::sys::unix::from_kernel;
 
 /// A Unix-domain socket that listens for connections that preserve message boundaries.
 ///
-/// It works like [`UnixListener`](crate::os::unix::net::UnixListener). It is not available on
-/// macOS.
+/// The methods are those of [`UnixListener`](crate::os::unix::net::UnixListener). The type is not
+/// available on macOS.
 ///
 /// Source: `net.UnixListener` of Go with network `unixpacket`.
 ///

@@ -75,7 +75,7 @@ impl UnixSeqpacket {
         Ok((UnixSeqpacket::from_net_fd(fd), from_kernel(&peer)?))
     }
 
-    /// Connects to the listener at `path`. If its backlog is full, waits as
+    /// Connects to the listener at `path`. If the listener's backlog is full, retries as
     /// [`UnixStream::connect`](crate::os::unix::net::UnixStream::connect) does.
     ///
     /// # Errors
@@ -155,7 +155,8 @@ impl UnixSeqpacket {
         Recv::new(&self.fd, buf, libc::MSG_PEEK)
     }
 
-    /// Sends a message. Returns the number of bytes sent, which is always `buf.len()`.
+    /// Sends a message, waiting for room in the peer's queue. Returns the number of bytes sent, which
+    /// is always `buf.len()`.
     ///
     /// # Errors
     /// Returns `BrokenPipe` if the peer is gone or this side was shut down; EMSGSIZE if `buf` is
