@@ -1,9 +1,9 @@
 //! [`OpError`]: the errors of network operations.
 //!
-//! Kernel errors of accept, read and write are returned unchanged, so `io::Error::raw_os_error`
-//! works on them. Errors of binding, dialling and resolving, and errors that this crate creates
-//! (closed, deadline, shutdown, too many operations), contain an [`OpError`], which names the
-//! operation and the addresses and prints like Go's `net.OpError`.
+//! Errors of binding and dialling, including those of the look-up, and errors that this crate creates
+//! (closed, deadline, shutdown, too many operations) contain an [`OpError`], which names the operation
+//! and the addresses and prints like Go's `net.OpError`. Kernel errors of other operations, such as
+//! accept, read and write, are returned unchanged, so `io::Error::raw_os_error` works on them.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
 //! The texts are Go's. Go also wraps kernel errors of reads and writes. Here they are not wrapped

@@ -89,8 +89,8 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl Inbox {
-    /// Creates an inbox for up to `messages` messages of up to `each` bytes. Limits `messages` to the
-    /// range from 1 to [`MESSAGES_MAX`], and `each` to at least 1.
+    /// Creates an inbox for up to `messages` messages of up to `each` bytes. `messages` is clamped to
+    /// the range 1 to [`MESSAGES_MAX`], and `each` is at least 1.
     pub(crate) fn new(messages: usize, each: usize) -> Inbox {
         let (messages, each) = (messages.clamp(1, MESSAGES_MAX), each.max(1));
         Inbox {
@@ -238,12 +238,12 @@ impl<T: Copy> Tape<T> {
 #[derive(Debug)]
 struct Outgoing {
     to: Option<SockAddr>,
-    /// The position at which its bytes end. They begin where those of the previous message end.
+    /// The end of the message's bytes, which begin at the end of the previous message's bytes.
     bytes_end: u64,
-    /// The position at which its control data ends. It begins where that of the previous message ends.
+    /// The end of the message's control data, which begins at the end of the previous message's.
     control_end: u64,
-    /// Whether the message has the same address as the previous message and neither has control data,
-    /// so that both may be segments of one datagram.
+    /// Whether the message has the same address as the previous message and neither message has
+    /// control data, so that both may be segments of one datagram.
     follows: bool,
 }
 
@@ -413,8 +413,8 @@ impl fmt::Debug for Outbox {
 /// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers.
 /// Removes the messages that were sent from the outbox, and returns their number, at least 1. With
 /// `merge`, consecutive messages of one size to one peer are sent as segments of one datagram
-/// (UDP_SEGMENT). The kernel and the socket must support this: if they do not, the peer receives one
-/// datagram.
+/// (UDP_SEGMENT). Pass true only if the kernel and the socket support UDP_SEGMENT; if they do not, the
+/// peer may receive the segments as one datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
     let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);

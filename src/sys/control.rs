@@ -52,7 +52,7 @@ pub(crate) const RIGHTS_WORDS: usize = words(space(FDS_MAX * size_of::<c_int>())
 /// Types without padding for which every bit pattern is a valid value.
 ///
 /// # Safety
-/// The implementor must guarantee this.
+/// The type must have no padding, and every bit pattern must be a valid value.
 pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: an integer has no padding.
@@ -261,7 +261,7 @@ impl Drop for Control<'_> {
         }
         let passed = rights(self.messages()).filter(|_| !self.taken);
         // With SO_PASSPIDFD the message contains a pidfd of the sender, or a negative number. This
-        // crate does not use it.
+        // crate does not use the pidfd.
         let senders = numbers(self.messages(), SCM_PIDFD).filter(|&number| number >= 0);
         for number in passed.chain(senders) {
             // SAFETY: the kernel installed the descriptor for this message, and it was not taken.

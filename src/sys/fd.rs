@@ -23,8 +23,8 @@ pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(was_blocking)
 }
 
-/// Calls `call` and blocks until it completes, even if `O_NONBLOCK` is set: after `WouldBlock` it waits
-/// in poll(2) and calls `call` again.
+/// Calls `call` and blocks until `call` completes, even if `O_NONBLOCK` is set. After `WouldBlock`,
+/// waits in poll(2) and calls `call` again.
 pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut waited = false;
     loop {
@@ -55,8 +55,8 @@ fn status(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     Ok(unsafe { status.assume_init() })
 }
 
-/// The identity of an open file, as far as fstat(2) distinguishes files. Files without a name, such
-/// as pipes, may have the same identity.
+/// The identity of an open file, as far as fstat(2) distinguishes files. Different files may have the
+/// same identity: the two ends of a pipe do, and all eventfds do on Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct File {
     device: libc::dev_t,
@@ -77,7 +77,7 @@ impl File {
     }
 }
 
-/// Returns the maximum number of descriptors of the process (RLIMIT_NOFILE).
+/// Returns the maximum number of descriptors that the process may have open (RLIMIT_NOFILE).
 #[allow(clippy::unnecessary_cast)]
 pub(crate) fn limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -110,8 +110,8 @@ pub(crate) fn exhausted() -> Option<i32> {
     errno.filter(|errno| matches!(*errno, libc::EMFILE | libc::ENFILE))
 }
 
-/// Returns whether this process may open `count` descriptors. Tests that need many descriptors check
-/// this.
+/// Returns whether this process may have `count` descriptors open. Tests that need many descriptors
+/// check this.
 #[cfg(test)]
 pub(crate) fn has_descriptors(count: u64) -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.is_none_or(|most| most >= count)

@@ -97,8 +97,8 @@ impl Process {
             // This process was started by exec(2) without fork(2).
             true
         } else if self.number == parent {
-            // If the parent has the mark itself, it was started by exec(2) with it, and this process is
-            // its child.
+            // If the parent has the mark itself, the mark was passed to the parent by exec(2), and this
+            // process is only a child of the process that was started with the mark.
             let environment = std::fs::read(format!("/proc/{parent}/environ")).unwrap_or_default();
             let mark = format!("{}={}", mark.0, mark.1);
             !environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
@@ -141,15 +141,16 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Returns whether descriptor `number` was inherited: descriptors that this process opens are
-/// close-on-exec, and inherited descriptors are not. Returns an error if it is not open.
+/// Returns whether descriptor `number` was inherited, that is, whether it is not close-on-exec. This
+/// assumes that all descriptors that this process opens are close-on-exec. Returns EBADF if `number`
+/// is not open.
 pub(crate) fn is_inherited(number: RawFd) -> io::Result<bool> {
     // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
     Ok(check(unsafe { libc::fcntl(number, libc::F_GETFD) })? & libc::FD_CLOEXEC == 0)
 }
 
 /// Takes ownership of an inherited descriptor and makes it close-on-exec. The caller must have checked
-/// [`is_inherited`], and must call this at most once per descriptor.
+/// [`is_inherited`], and must call this function at most once per descriptor.
 pub(crate) fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
@@ -170,11 +171,11 @@ pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd>
 /// Makes `command` pass `fds` to each child, as descriptors `first`, `first + 1` and so on. `kept` stays
 /// open as long as `command` exists.
 ///
-/// `Command` reports a failed exec(2) over a pipe or a pair of Unix sockets. The child has one end of
-/// it, with an unknown number. This may be one of the target numbers, if that number was closed after
-/// this call. So if a target number is a close-on-exec channel that was not open at the time of this
-/// call, it is not replaced; exec(2) closes it. The child then has the descriptor only under its
-/// original number.
+/// `Command` reports a failed exec(2) over a channel, which is a pipe or a pair of Unix sockets. The
+/// child has one end of the channel, with an unknown number. The number may be one of the target
+/// numbers, if that number was closed after this call. Therefore, if a target number refers to a
+/// close-on-exec channel that it did not refer to at the time of this call, the channel is not
+/// replaced, and exec(2) closes it. The child then has the descriptor only under its original number.
 pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, kept: Vec<OwnedFd>) {
     let known: Vec<_> = (first..).take(fds.len()).map(private_channel).collect();
     let pass = move || {

@@ -4,8 +4,8 @@
 //! family is `AF_UNSPEC`.
 //!
 //! # Invariants
-//! * Received descriptors are close-on-exec, and are closed unless the caller takes them
-//!   ([`Control`]).
+//! * Received descriptors are close-on-exec, except on macOS, and are closed unless the caller takes
+//!   them ([`Control`]).
 //! * S2, S3 and S4 of [`socket`](super::socket): no SIGPIPE, checked families, no blocking.
 
 #![allow(unsafe_code)]
@@ -25,8 +25,8 @@ use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len};
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct Received<'a> {
-    /// The number of bytes in the buffers. If the flags of the call contain `MSG_TRUNC`, it is the full
-    /// length of the message.
+    /// The number of bytes in the buffers. If the flags passed to the call contain `MSG_TRUNC`, the
+    /// full length of the message.
     pub(crate) bytes: usize,
     /// `MSG_TRUNC` if bytes did not fit, `MSG_CTRUNC` if control data did not fit.
     pub(crate) flags: c_int,
@@ -35,7 +35,7 @@ pub(crate) struct Received<'a> {
     pub(crate) control: Control<'a>,
 }
 
-/// The maximum size of a datagram, including datagrams combined by receive offload.
+/// The maximum size of a UDP datagram, including datagrams combined by receive offload.
 const DATAGRAM_MAX: usize = 65_535;
 
 /// Calls recvmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` in addition to `flags`.
@@ -75,8 +75,8 @@ pub(crate) fn recvmsg<'a>(
     Ok(Received { bytes, flags: message.msg_flags, address, control })
 }
 
-/// Receives like [`recvmsg`] into more buffers than the kernel accepts: receives into one temporary
-/// buffer and copies the bytes from it to the caller's buffers.
+/// Receives like [`recvmsg`], but into more buffers than the kernel accepts. Receives into one
+/// temporary buffer and copies its bytes to the caller's buffers.
 #[cold]
 fn recvmsg_scattered<'a>(
     fd: BorrowedFd<'_>,
@@ -107,8 +107,8 @@ pub(crate) fn sendmsg(
     flags: c_int,
 ) -> io::Result<usize> {
     if bufs.len() > IOVECS_MAX {
-        // One byte more than the longest datagram is sufficient: the kernel refuses it like any longer
-        // message.
+        // One byte more than the longest UDP datagram is sufficient, because the kernel refuses it
+        // like any longer message.
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(DATAGRAM_MAX + 1).collect();
         return sendmsg(fd, &[IoSlice::new(&bytes)], to, control, flags);
     }

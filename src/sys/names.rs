@@ -1,9 +1,9 @@
-//! The system's name service: getaddrinfo(3) and getnameinfo(3) as safe functions. They block.
+//! The system's name service: getaddrinfo(3) and getnameinfo(3) as safe functions, which block.
 //!
 //! Both calls are thread-safe and follow nsswitch.conf(5), hosts(5) and resolv.conf(5) with its search
 //! list, timeouts and attempts. getaddrinfo orders addresses by RFC 6724 and gai.conf(5). std's
-//! resolver makes the same call, but always for both families, and its errors differ only in their
-//! text.
+//! resolver also calls getaddrinfo, but always for both families, and its errors can be told apart
+//! only by their text.
 
 #![allow(unsafe_code)]
 
@@ -31,7 +31,8 @@ pub enum Family {
 /// The cause of a failed query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NameFailure {
-    /// The name does not exist, or has no records of the queried kind (EAI_NONAME, EAI_NODATA).
+    /// The name does not exist, or has no records of the queried kind (EAI_NONAME, EAI_NODATA,
+    /// EAI_ADDRFAMILY).
     NotFound,
     /// No server answered, or a server reported a temporary failure (EAI_AGAIN). Contains the C
     /// library's text.
@@ -199,7 +200,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     #[test]
-    fn own_host_name_has_the_loopback_address() {
+    fn localhost_has_the_loopback_address() {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         assert!(addrs("localhost", Family::Any).unwrap().contains(&loopback));
         assert_eq!(addrs("localhost", Family::V4).unwrap(), [loopback]);

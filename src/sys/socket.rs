@@ -6,14 +6,13 @@
 //! (`sys::seam`).
 //!
 //! # Invariants
-//! * S1 — every descriptor created by this module is close-on-exec and, except for `dup_cloexec`,
-//!   non-blocking from the start.
+//! * S1 — every descriptor created by this module is close-on-exec and, except for duplicates
+//!   (`dup_cloexec`), non-blocking.
 //! * S2 — no call raises SIGPIPE, because a library cannot know whether the program ignores it.
 //! * S3 — an address is read only after `socket2::SockAddr` has checked its family.
-//! * S4 — a call that sends or receives does not block, even if O_NONBLOCK is not set: every process
-//!   that shares the open file description may clear the flag. Each such call therefore uses
-//!   MSG_DONTWAIT. accept4, readv, splice and sendfile have no such flag; see
-//!   `Fd::ensure_nonblocking`.
+//! * S4 — a call that sends or receives does not block, even if O_NONBLOCK is not set. Every process
+//!   that shares the open file description may clear O_NONBLOCK, so each call uses MSG_DONTWAIT.
+//!   accept4, readv, splice and sendfile have no such flag; see `Fd::ensure_nonblocking`.
 //!
 //! # Compared with Go (internal/poll, syscall)
 //! Go uses `write` and `writev`, because its runtime handles SIGPIPE. This module uses `send` and
@@ -190,8 +189,8 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     check(unsafe { libc::poll(&raw mut entry, 1, 0) }).map(|ready| ready > 0)
 }
 
-/// Returns whether the peer has closed its sending side or the connection is gone (poll(2)). On systems
-/// whose poll(2) does not report a half-close, returns only whether the connection is gone.
+/// Returns whether the peer has closed its sending side or the connection is gone (poll(2)). On a
+/// system whose poll(2) does not report a half-close, returns whether the connection is gone.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let half_closed = os::POLL_HALF_CLOSED.unwrap_or(0);
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: half_closed, revents: 0 };
@@ -213,9 +212,9 @@ pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool, timeout: Option<Durati
     }
 }
 
-/// Returns whether a TCP socket whose error queue is in use is ready, like [`is_ready`]. While the queue
-/// has messages, poll(2) reports POLLERR. POLLERR alone has no other meaning, because for a failed
-/// connection poll(2) also reports a hang-up.
+/// Returns whether a TCP socket whose error queue is in use is ready, like [`is_ready`]. While the
+/// queue has messages, poll(2) reports POLLERR, which is ignored. If the connection has failed, poll(2)
+/// also reports a hang-up.
 pub(crate) fn is_ready_beside_errors(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };

@@ -31,10 +31,11 @@ pub(crate) fn user() -> libc::uid_t {
     unsafe { libc::geteuid() }
 }
 
-/// Locks a file or directory exclusively until it is closed (flock(2)). Does not wait.
+/// Locks a file or directory exclusively (flock(2)), until `fd` and its duplicates are closed. Does
+/// not wait.
 ///
 /// # Errors
-/// Returns `WouldBlock` if it is already locked.
+/// Returns `WouldBlock` if the file is already locked.
 #[allow(unsafe_code)]
 pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointer is passed, and the descriptor is borrowed.

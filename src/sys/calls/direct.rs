@@ -1,12 +1,12 @@
 //! recv(2) and send(2) without glibc's wrappers, on Linux with a dynamic glibc.
 //!
 //! In glibc `recv` and `send` are cancellation points of pthread_cancel(3). In a multi-threaded process
-//! this costs two calls and two atomic read-modify-writes per system call. Cancelling a thread is
-//! undefined behaviour in Rust, so cancellation points are not needed. The calls are made by
-//! [`kernel`](super::kernel) instead.
+//! a cancellation point costs two calls and two atomic read-modify-writes per system call. Cancelling
+//! a thread is undefined behaviour in Rust, so cancellation points are not needed. Therefore
+//! [`kernel`](super::kernel) makes the calls.
 //!
-//! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names,
-//! and must see the calls. Before the first call, [`choose`] checks whether the dynamic linker has
+//! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names, and
+//! those functions must get the calls. Before the first call, [`choose`] checks whether the dynamic linker has
 //! found `recv`, `send` and `syscall` in glibc. If one of them is in another object, every call goes to
 //! `recv` and `send`.
 //!
@@ -74,8 +74,8 @@ unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: 
     return unsafe { super::kernel::call(number, fd, buf, len, flags) };
 }
 
-/// Returns the address of the `syscall` that [`call`] calls or replaces. With the feature `sim` this is the next definition
-/// after the definition in the program.
+/// Returns the address of the `syscall` that [`call`] calls or replaces. With the feature `sim` this is
+/// the next definition after the definition in the program.
 fn syscall() -> *const c_void {
     #[cfg(all(feature = "sim", not(netpoll_no_interpose)))]
     return crate::sim::find_system_call();

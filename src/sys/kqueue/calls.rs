@@ -30,7 +30,7 @@ pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     Ok(queue)
 }
 
-/// Returns false: real system calls cannot be made to fail.
+/// Returns false, because real system calls cannot be made to fail.
 #[cfg(test)]
 pub(crate) fn interrupt_next_change() -> bool {
     false
@@ -51,7 +51,8 @@ pub(crate) fn kevent(
     let limit = limit.as_ref().map_or(ptr::null(), |limit| &raw const *limit);
     let (change_count, event_count) = (changes.len() as c_int, events.len() as c_int);
     let (changes, events) = (changes.as_ptr(), events.as_mut_ptr());
-    // SAFETY: the changes are valid for reads and the events for writes, for the given counts; the limit is null or valid.
+    // SAFETY: the changes are valid for reads and the events for writes, for the given counts; the
+    // limit is null or valid.
     let count = unsafe { libc::kevent(queue.as_raw_fd(), changes, change_count, events, event_count, limit) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }

@@ -17,9 +17,9 @@
 //! | NOTE_TRIGGER | Activates USER. |
 //! | EINTR | The changes have been applied (see [`interrupt_next_change`]). |
 //!
-//! Limits of the model: a kernel stores the error itself in `fflags`, but poll(2) reports only that
-//! there is an error, so the model stores ECONNRESET. An error that does not end the connection, such
-//! as an error of a datagram, only activates the filters, as in FreeBSD.
+//! The model differs from a kernel in one respect: a kernel stores the error itself in `fflags`, but
+//! poll(2) reports only that there is an error, so the model stores ECONNRESET. An error that does not
+//! end the connection, such as an error of a datagram, only activates the filters, as in FreeBSD.
 
 #![allow(unsafe_code)]
 

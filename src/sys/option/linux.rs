@@ -141,8 +141,8 @@ pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// Sets IP_MULTICAST_ALL: whether the socket also receives groups joined by other sockets of the host
-/// (Linux 2.6.31).
+/// Sets IP_MULTICAST_ALL, which determines whether the socket also receives datagrams to groups that
+/// only other sockets of the host have joined (Linux 2.6.31).
 pub(crate) fn set_multicast_all_v4(fd: BorrowedFd<'_>, all: bool) -> io::Result<()> {
     SockRef::from(&fd).set_multicast_all_v4(all)
 }

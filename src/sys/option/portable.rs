@@ -21,8 +21,8 @@ pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
     is_ip(fd)
 }
 
-/// Does nothing: on these systems sockets receive only the groups that they joined, as they do on Linux
-/// without IP_MULTICAST_ALL.
+/// Does nothing, because on these systems sockets receive only the groups that they joined, as they do
+/// on Linux without IP_MULTICAST_ALL.
 pub(crate) fn set_multicast_all_v4(_fd: BorrowedFd<'_>, _all: bool) -> io::Result<()> {
     Ok(())
 }
@@ -32,12 +32,12 @@ pub(crate) fn set_multicast_all_v6(_fd: BorrowedFd<'_>, _all: bool) -> io::Resul
     Ok(())
 }
 
-/// Returns `Unsupported`: this crate reads only the TCP_INFO of Linux.
+/// Returns `Unsupported`, because this crate reads only the TCP_INFO of Linux.
 pub(crate) fn tcp_state(_fd: BorrowedFd<'_>) -> io::Result<TcpState> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Returns `None`: on these systems no connect is delayed until the first data is sent.
+/// Returns `None`, because on these systems no connect is delayed until the first data is sent.
 pub(crate) fn syn_segments(_fd: BorrowedFd<'_>) -> Option<u32> {
     None
 }

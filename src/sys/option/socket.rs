@@ -66,7 +66,7 @@ pub(crate) fn seconds(duration: Duration) -> Duration {
 
 /// Sets SO_LINGER, which determines how close(2) treats unsent data. With `None` the kernel sends it in
 /// the background. With zero the kernel discards it and resets the connection. With another duration
-/// close(2) waits that long, rounded up to seconds so that half a second does not become a reset.
+/// close(2) waits up to that long, rounded up to seconds so that half a second does not become a reset.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
     const SECONDS_MAX: Duration = Duration::from_secs(libc::c_int::MAX as u64);
     SockRef::from(&fd).set_linger(linger.map(|linger| seconds(linger).min(SECONDS_MAX)))

@@ -119,12 +119,12 @@ pub(super) fn peer_ids(fd: BorrowedFd<'_>) -> io::Result<(libc::uid_t, libc::gid
 /// Whether Unix sockets can have abstract names.
 pub(crate) const HAS_ABSTRACT_NAMES: bool = false;
 
-/// Returns `None`: these systems have no abstract names.
+/// Returns `None`, because these systems have no abstract names.
 pub(crate) fn abstract_name(_: &SocketAddr) -> Option<&[u8]> {
     None
 }
 
-/// Returns `Unsupported`: these systems have no abstract names.
+/// Returns `Unsupported`, because these systems have no abstract names.
 pub(crate) fn from_abstract_name(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -148,15 +148,16 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     unsafe { libc::__error() }
 }
 
-/// Returns `None`: the number is only needed to interpret /proc/loadavg, which does not exist here.
+/// Returns `None`. The number is only needed to interpret /proc/loadavg, which exists only on Linux.
 pub(crate) fn online_cpus() -> Option<usize> {
     None
 }
 
-/// Returns `None`: /proc/loadavg, which contains the number of runnable threads, exists only on Linux.
+/// Returns `None`, because /proc/loadavg, which contains the number of runnable threads, exists only
+/// on Linux.
 pub(crate) fn load_average() -> Option<File> {
     None
 }
 
-/// Does nothing: the first write to each page of the memory causes a page fault.
+/// Does nothing. The first write to each page of the memory causes a page fault.
 pub(crate) fn populate<T>(_memory: &mut [MaybeUninit<T>]) {}

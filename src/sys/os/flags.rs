@@ -25,7 +25,8 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
     });
     let limit = limit.as_ref().map_or(ptr::null(), |limit| &raw const *limit);
     let count = entries.len() as libc::nfds_t;
-    // SAFETY: the entries are valid for writes, the limit is null or valid, and a null mask means no mask.
+    // SAFETY: the entries are valid for writes, the limit is null or valid, and a null mask means that
+    // the signal mask stays unchanged.
     let ready = unsafe { libc::ppoll(entries.as_mut_ptr(), count, limit, ptr::null()) };
     usize::try_from(ready).map_err(|_| io::Error::last_os_error())
 }

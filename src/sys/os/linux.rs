@@ -141,8 +141,8 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     unsafe { libc::__errno_location() }
 }
 
-/// Returns the number of CPUs that are online, whether or not this process may use them. Reads
-/// /sys/devices/system/cpu/online, and returns `None` if that fails.
+/// Returns the number of CPUs that are online, whether or not this process may use them. Returns
+/// `None` if /sys/devices/system/cpu/online cannot be read.
 pub(crate) fn online_cpus() -> Option<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     let length = |range: &str| {
@@ -152,8 +152,8 @@ pub(crate) fn online_cpus() -> Option<usize> {
     text.trim().split(',').map(length).sum()
 }
 
-/// Opens /proc/loadavg. Returns `None` if it does not exist or does not belong to procfs: in some
-/// containers it is a file of lxcfs.
+/// Opens /proc/loadavg. Returns `None` if it does not exist or does not belong to procfs. (In some
+/// containers it is a file of lxcfs.)
 pub(crate) fn load_average() -> Option<File> {
     let file = File::open("/proc/loadavg").ok()?;
     let mut status = MaybeUninit::<libc::statfs>::uninit();

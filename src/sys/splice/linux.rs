@@ -71,7 +71,7 @@ impl Pipe {
         without_sigpipe(|| splice(self.output.as_fd(), target, most))
     }
 
-    /// Reads contents of the pipe (read(2)).
+    /// Reads from the pipe (read(2)).
     pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
         // initialised bytes.
@@ -206,8 +206,8 @@ mod tests {
         assert_eq!(all, b"hel");
     }
 
-    /// The test runs in its own process with the default disposition of SIGPIPE, as a program that is
-    /// not written in Rust does.
+    /// The test runs in its own process, with the default disposition of SIGPIPE. Programs that are not
+    /// written in Rust usually have this disposition.
     #[test]
     fn closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SPLICE_SIGPIPE";

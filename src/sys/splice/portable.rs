@@ -1,4 +1,4 @@
-//! Definitions for systems without splice(2): creating a pipe returns ENOSYS, and the caller copies
+//! Definitions for systems without splice(2). Creating a pipe returns ENOSYS, and the caller copies
 //! through a buffer. sendfile(2) has another form on these systems ([`send_file`]).
 
 #![allow(unsafe_code)]
@@ -58,7 +58,8 @@ pub(crate) fn sendfile(
 /// Calls pread(2).
 pub(crate) fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let at = i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
-    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
+    // initialised bytes.
     let count = unsafe { libc::pread(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), at) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }

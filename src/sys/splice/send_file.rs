@@ -1,9 +1,9 @@
 //! sendfile(2) of macOS and FreeBSD.
 //!
 //! It differs from Linux in three ways:
-//! * The number of bytes sent is reported separately from the result: a call that fails with EAGAIN or
-//!   EINTR may have sent bytes. [`send`] then returns their number, and the next call returns the
-//!   error.
+//! * The number of bytes sent is reported separately from the result, because a call that fails, for
+//!   example with EAGAIN or EINTR, may have sent bytes. In that case [`send`] returns their number, and
+//!   the next call returns the error.
 //! * A length of zero means the rest of the file. [`send`] does not make the call for a length of zero.
 //! * The call requires an offset and does not change the file's own position. [`send_from_position`]
 //!   reads the position before the call and advances it afterwards.
@@ -21,9 +21,9 @@ fn refusal() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOSYS)
 }
 
-/// Calls sendfile(2) once from `offset` and advances the offset. `call` makes the call for an offset and
-/// a number of bytes, and returns the result and the number of bytes sent. Returns ENOSYS if the
-/// system cannot send from this kind of file.
+/// Calls sendfile(2) once from `offset` and advances the offset. `call` makes the call for an offset
+/// and a maximum number of bytes, and returns the result and the number of bytes sent. Returns ENOSYS
+/// if the system cannot send from this kind of file.
 pub(super) fn send(
     offset: &mut u64,
     most: usize,

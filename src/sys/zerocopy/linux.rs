@@ -33,8 +33,8 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     socket::send(fd, buf, libc::MSG_ZEROCOPY)
 }
 
-/// Calls connect(2) with AF_UNSPEC, which resets the connection and drops queued data. This affects all
-/// descriptors of the socket.
+/// Calls connect(2) with AF_UNSPEC, which resets the connection and drops queued data. The call
+/// affects all descriptors of the socket.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: `sockaddr` is plain data for which all zeroes is a valid value.
     let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
@@ -58,8 +58,8 @@ pub(crate) fn wait_for_completion(fd: BorrowedFd<'_>, timeout: Duration) {
 /// Returns the next completion in the error queue, or EAGAIN if the queue is empty. Discards other
 /// messages.
 pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
-    /// The number of words for one control message and the address after it. Words have the alignment
-    /// of a `cmsghdr`.
+    /// The number of words for one control message with an address. Words have the alignment of a
+    /// `cmsghdr`.
     const ROOM: usize = 16;
     loop {
         let mut control = [0u64; ROOM];

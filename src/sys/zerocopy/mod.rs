@@ -12,11 +12,11 @@ pub(crate) use linux::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::*;
 
-/// A completion: the kernel has released the memory of a range of send calls. Calls are counted from 0
-/// per socket.
+/// A completion: the kernel has released the memory of a range of zero-copy sends. The kernel counts
+/// the sends of each socket from 0.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Completion {
-    /// The first and the last call. The count wraps.
+    /// The numbers of the first and the last send. The count wraps.
     pub(crate) calls: RangeInclusive<u32>,
     /// Whether the kernel copied the data instead of sending from the caller's memory.
     pub(crate) copied: bool,

@@ -16,15 +16,15 @@ pub(crate) fn send(_fd: BorrowedFd<'_>, _buf: &[u8]) -> io::Result<usize> {
     Err(io::Error::from_raw_os_error(libc::ENOBUFS))
 }
 
-/// Does nothing: there are no zero-copy sends to stop.
+/// Does nothing, because there are no zero-copy sends to stop.
 pub(crate) fn disconnect(_fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Does nothing: there are no completions.
+/// Does nothing, because there are no completions.
 pub(crate) fn wait_for_completion(_fd: BorrowedFd<'_>, _timeout: Duration) {}
 
-/// Returns EAGAIN: there are no completions.
+/// Returns EAGAIN, because there are no completions.
 pub(crate) fn completion(_fd: BorrowedFd<'_>) -> io::Result<Completion> {
     Err(io::ErrorKind::WouldBlock.into())
 }
