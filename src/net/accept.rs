@@ -100,9 +100,9 @@ impl Accepting {
             );
             match polled {
                 Poll::Pending => {
-                    // If this accept was woken for a permit, wakes the next parked accept: if
-                    // several listeners share the limit, that accept's listener may have a
-                    // connection.
+                    // If this accept was woken for a permit, wakes the next parked accept, because
+                    // several listeners may share the limit, and the listener of the next accept may
+                    // have a connection.
                     if let Some(limit) = &admission.limit {
                         limit.leave(&mut self.place);
                     }

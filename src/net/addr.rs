@@ -39,8 +39,8 @@ use crate::task::{JoinHandle, spawn_lookup};
 ///   string is malformed.
 /// * Returns [`NotFound`](std::io::ErrorKind::NotFound) with a [`LookupError`](crate::net::LookupError)
 ///   inside if there is no such service.
-/// * Otherwise returns an error of the resolver. Its text is ``could not resolve address
-///   `"host:port"` ``, and its source is the reason.
+/// * If the host cannot be resolved, returns an error whose text is ``could not resolve address
+///   `"host:port"` `` and whose source is the error of the resolver.
 ///
 /// # Examples
 /// ```
@@ -119,7 +119,7 @@ enum State<I> {
     Done,
 }
 
-// No field is pinned: a join handle is `Unpin`, and a result is moved out.
+// No field is pinned, because a join handle is `Unpin`, and a result is moved out.
 impl<I> Unpin for ToSocketAddrsFuture<I> {}
 
 impl<I> ToSocketAddrsFuture<I> {

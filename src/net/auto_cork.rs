@@ -53,7 +53,7 @@ impl NetFd {
     pub(crate) fn shared(self) -> Arc<NetFd> {
         let shared = Arc::new(self);
         if shared.fd.wants_gathering() {
-            // Cannot fail: a new descriptor is not closed.
+            // Cannot fail, because a new descriptor is not closed.
             let _ = shared.set_auto_cork(true);
         }
         shared

@@ -1,4 +1,4 @@
-//! The deadline and timeout methods of all socket types.
+//! The deadline and timeout methods of all sockets except listeners.
 
 use std::io;
 use std::time::{Duration, Instant};

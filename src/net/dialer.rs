@@ -10,7 +10,7 @@
 //! Dropping the future closes every connecting socket and abandons the look-ups.
 //!
 //! # Compared with Go (net/dial.go)
-//! This is `net.Dialer`, except that the race follows RFC 8305, and Go's follows RFC 6555. As in
+//! This is `net.Dialer`, except that the race follows RFC 8305, while Go's follows RFC 6555. As in
 //! Go, the timeout covers the look-up, and neither the deadline nor cancellation affects an
 //! established connection.
 
@@ -361,7 +361,7 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
                         self.poll_more(cx)
                     }
                     Ok(Parsed::Literal(addr)) => Poll::Ready(Some(Ok(vec![addr]))),
-                    // A host is never the name of a service.
+                    // `Parsed::host` does not return `Service`.
                     Ok(Parsed::Everywhere(_) | Parsed::Service(..)) => Poll::Ready(Some(Ok(everywhere(port).into()))),
                     Err(error) => Poll::Ready(Some(Err(failed(error.into())))),
                 }

@@ -36,7 +36,7 @@ type Control = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send
 /// Options and limits of a TCP listener and of the streams that it accepts.
 ///
 /// A new configuration has the defaults of [`TcpListener::bind`](crate::net::TcpListener::bind).
-/// Each method sets one option. A configuration can open any number of listeners.
+/// Each of the builder methods sets one option. A configuration can open any number of listeners.
 ///
 /// Source: `net.ListenConfig` of Go; socket(7), tcp(7), ipv6(7).
 ///

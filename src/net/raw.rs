@@ -15,8 +15,8 @@
 //!
 //! # Compared with Go (net/rawconn.go, internal/poll/fd_unix.go)
 //! This is `SyscallConn` with `Control`, `Read` and `Write`. In Go the callback returns a bool that
-//! says whether it is done; here it returns `WouldBlock` while it is not. Go refuses `Read` and
-//! `Write` on a listener at run time; here a listener does not have these methods.
+//! says whether it is done; here the closure returns `WouldBlock` while it is not done. Go refuses
+//! `Read` and `Write` on a listener at run time; here a listener does not have these methods.
 
 use std::future::Future;
 use std::io;

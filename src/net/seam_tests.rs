@@ -152,7 +152,7 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
         for script in &scripts {
             fail(script, Call::Accept4, &[libc::EMFILE; 12]);
         }
-        // Both back off until a descriptor is closed; the first waker panics.
+        // Both streams back off until a descriptor is closed. The waker of the first stream panics.
         let waker = Waker::from(Arc::new(Panics));
         let mut first = bad.incoming();
         let polled = Pin::new(&mut first).poll_next(&mut Context::from_waker(&waker));

@@ -96,8 +96,8 @@ fn recvmsg_scattered<'a>(
     Ok(received)
 }
 
-/// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`. A message is
-/// sent as a whole: if there are more buffers than the kernel accepts, they are combined first.
+/// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`. A message is sent
+/// as a whole, so if there are more buffers than the kernel accepts, they are combined first.
 #[inline]
 pub(crate) fn sendmsg(
     fd: BorrowedFd<'_>,

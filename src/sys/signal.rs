@@ -27,8 +27,8 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
     if action.sa_sigaction != libc::SIG_DFL {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "SIGUSR1 already has a handler or is ignored"));
     }
-    // If the pipe is full, the handler's write fails, which is harmless: the bytes already in the pipe
-    // will trigger a snapshot.
+    // If the pipe is full, the handler's write fails, which is harmless, because the bytes already in
+    // the pipe will trigger a snapshot.
     super::socket::set_nonblocking(std::os::fd::AsFd::as_fd(&pipe), true)?;
     PIPE.store(pipe.as_raw_fd(), Ordering::Release);
     action.sa_sigaction = handle as extern "C" fn(libc::c_int) as usize;

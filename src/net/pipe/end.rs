@@ -20,7 +20,7 @@
 //!
 //! # Waiting
 //! Operations wait for the lane in its lists, and for close, deadline and timeout in the end's
-//! [`PollHandle`], which never has a descriptor.
+//! [`PollHandle`], which has no descriptor.
 //!
 //! # Cancellation
 //! A dropped read has taken nothing. A dropped write withdraws the bytes that were not taken, and

@@ -11,8 +11,8 @@
 //! is full, the conversion blocks its thread until there is room, for at most five seconds. After
 //! that, `TryFrom` fails, and dropping the stream sends the bytes before FIN. An infallible
 //! conversion resets the connection, because otherwise the bytes that the new owner writes would
-//! follow a gap in the stream. If it returns a duplicate, it does not reset the connection: the
-//! other clones still send the bytes.
+//! follow a gap in the stream. If it returns a duplicate, it does not reset the connection, because
+//! the other clones still send the bytes.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -52,7 +52,7 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     if let Some(loans) = fd.fd.loans_if_any() {
         let _ = fd.fd.with(|fd| Ok(loans.recall(fd, true)));
     }
-    // Cannot fail: this is the only handle, and it was not closed.
+    // Cannot fail, because this is the only handle, and it was not closed.
     fd.fd.take().map_err(|_| io::ErrorKind::NotConnected.into())
 }
 
@@ -164,8 +164,8 @@ impl TryFrom<TcpStream> for std::net::TcpStream {
     /// Releases the descriptor, which is non-blocking.
     ///
     /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, this blocks the thread for up to five seconds. Await
-    /// [`flush`](TcpStream::flush) first to avoid that.
+    /// peer does not read, the conversion blocks the thread for up to five seconds. Await
+    /// [`flush`](TcpStream::flush) first to avoid the wait.
     ///
     /// # Errors
     /// Returns `ResourceBusy` while other clones exist, a [closed](crate::net::is_closed) error if
@@ -180,9 +180,10 @@ impl From<TcpStream> for OwnedFd {
     /// Releases the descriptor, or returns a duplicate while other clones exist.
     ///
     /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, this blocks the thread for up to five seconds and then resets the
-    /// connection. If a duplicate is returned, there is no reset: the other clones send the
-    /// gathered writes when the peer reads. Await [`flush`](TcpStream::flush) first to avoid both.
+    /// peer does not read, the conversion blocks the thread for up to five seconds and then resets the
+    /// connection. If a duplicate is returned, there is no reset, because the other clones send the
+    /// gathered writes when the peer reads. Await [`flush`](TcpStream::flush) first to avoid both the
+    /// wait and the reset.
     ///
     /// # Panics
     /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor

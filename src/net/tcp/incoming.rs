@@ -112,12 +112,12 @@ fn is_want_of_resources(error: &io::Error) -> bool {
 
 /// Connections as a stream.
 impl TcpListener {
-    /// Returns a stream of accepted connections. It borrows the listener.
+    /// Returns a stream of accepted connections that borrows the listener.
     ///
     /// If an accept fails for lack of descriptors or memory, the stream waits before it tries
     /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early if this
     /// process closes a socket. After [`close`](TcpListener::close) the stream yields one error and
-    /// then `None`; otherwise it never ends.
+    /// then `None`. Other errors do not end the stream.
     ///
     /// # Cancel safety
     /// Dropping the future of `next()`, or the stream, loses no connection.

@@ -130,8 +130,8 @@ impl TcpStream {
         self.fd.with("get", tcp::quickack)
     }
 
-    /// Sets whether acknowledgements are sent immediately. The effect is temporary: the kernel
-    /// changes the setting again as data flows.
+    /// Sets whether acknowledgements are sent immediately. The effect is temporary, because the
+    /// kernel changes the setting again as data flows.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

@@ -1,5 +1,5 @@
-//! Conversions from and to std's type, owned descriptors and raw descriptors. They work as for TCP
-//! ([`tcp::convert`](crate::net::tcp::convert)), except that a UDP socket has no clones.
+//! Conversions from and to std's type, owned descriptors and raw descriptors. They work like those of
+//! TCP ([`tcp::convert`](crate::net::tcp::convert)), except that a UDP socket has no clones.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

@@ -28,7 +28,7 @@ use crate::sys::socket;
 
 /// A UDP socket.
 ///
-/// Every method takes `&self`: any number of tasks can send and receive in parallel, through a
+/// Every method takes `&self`, so any number of tasks can send and receive in parallel, through a
 /// reference or an `Arc`. Each datagram goes to one receiver as a whole; bytes that do not fit into
 /// the buffer are lost.
 ///

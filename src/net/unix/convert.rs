@@ -88,8 +88,8 @@ impl TryFrom<UnixStream> for std_net::UnixStream {
     /// Releases the descriptor, which is non-blocking.
     ///
     /// Writes that [`set_auto_cork`](UnixStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, this blocks the thread for up to five seconds. Await
-    /// [`flush`](UnixStream::flush) first to avoid that.
+    /// peer does not read, the conversion blocks the thread for up to five seconds. Await
+    /// [`flush`](UnixStream::flush) first to avoid the wait.
     ///
     /// # Errors
     /// Returns `ResourceBusy` while other clones exist, a [closed](crate::net::is_closed) error if
@@ -126,10 +126,10 @@ impl From<UnixStream> for OwnedFd {
     /// Releases the descriptor, or returns a duplicate while other clones exist.
     ///
     /// Writes that [`set_auto_cork`](UnixStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, this blocks the thread for up to five seconds and then shuts down the
-    /// connection in both directions. If a duplicate is returned, the connection stays open: the
-    /// other clones send the gathered writes when the peer reads. Await
-    /// [`flush`](UnixStream::flush) first to avoid both.
+    /// peer does not read, the conversion blocks the thread for up to five seconds and then shuts down
+    /// the connection in both directions. If a duplicate is returned, the connection stays open,
+    /// because the other clones send the gathered writes when the peer reads. Await
+    /// [`flush`](UnixStream::flush) first to avoid both the wait and the shutdown.
     ///
     /// # Panics
     /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor

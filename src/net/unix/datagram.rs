@@ -29,7 +29,7 @@ use crate::sys::unix::from_kernel;
 /// The kernel delivers datagrams whole and in order. It drops none for lack of room, because a
 /// sender waits for room in the receiver's queue.
 ///
-/// Every method takes `&self`: any number of tasks can send and receive in parallel, without a
+/// Every method takes `&self`, so any number of tasks can send and receive in parallel, without a
 /// lock. Socket names are described in [`os::unix::net`](crate::os::unix::net). As with std's type,
 /// the file of a bound path remains when the socket is closed; remove it when it is no longer
 /// needed.

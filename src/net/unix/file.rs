@@ -51,7 +51,7 @@ impl Bound {
     }
 
     fn remove(&self) {
-        // Errors are ignored: no caller could handle them, and a name that is already gone
+        // Errors are ignored, because no caller could handle them, and a name that is already gone
         // needs no removal.
         if let Ok(Bound { device, inode, .. }) = Bound::find(&self.path)
             && (device, inode) == (self.device, self.inode)

@@ -33,8 +33,8 @@ use crate::sys::unix::from_kernel;
 
 /// A Unix-domain socket that listens for stream connections.
 ///
-/// Every method takes `&self`: any number of tasks may accept from one listener, and each
-/// connection wakes one of them. The backlog is the host's maximum (`net.core.somaxconn`). Socket
+/// Every method takes `&self`, so any number of tasks may accept from one listener. Each connection
+/// wakes one of them. The backlog is the host's maximum (`net.core.somaxconn`). Socket
 /// names are described in [`os::unix::net`](crate::os::unix::net).
 ///
 /// A listener that bound a path removes the file when it is closed or dropped; see
@@ -135,8 +135,7 @@ macro_rules! listener {
             }
 
             /// Returns a stream of accepted connections. The stream waits while no descriptor or
-            /// memory is available. After [`close`](Self::close) it yields one error and then `None`;
-            /// otherwise it never ends.
+            /// memory is available. After [`close`](Self::close) it yields one error and then `None`.
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
                 Incoming::new(&self.fd, $accepted::adopt)
             }

@@ -9,10 +9,10 @@
 //! # Invariants
 //! * Z1 — a buffer that the kernel may read is freed only after its completions have arrived. A
 //!   buffer whose completions can no longer arrive (the descriptor was released, or the socket was
-//!   closed while it may have been shared) is never freed: the memory leaks.
+//!   closed while it may have been shared) is never freed, so its memory leaks.
 //! * Z2 — the kernel numbers the calls of a socket, and `next` repeats that count. Therefore no
 //!   other user of the socket may make such calls. A socket that may be shared (an exposed
-//!   descriptor, a forked child) makes no such calls: its bytes are copied. An exposed descriptor
+//!   descriptor, a forked child) makes no such calls, so its bytes are copied. An exposed descriptor
 //!   stays exposed, so the numbers of its earlier calls stay correct.
 //! * Z3 — a call is made, counted and recorded in its entry under one lock. [`end`](Loans::end)
 //!   takes the same lock, so no call follows its return.
@@ -22,7 +22,7 @@
 //! # Close
 //! [`recall`](Loans::recall) runs when no call is in progress and none can follow. connect(2) with
 //! AF_UNSPEC disconnects the socket, even if other descriptors refer to it at that moment (a child
-//! between fork and exec has one): the peer gets a reset, and the kernel drops the send queue.
+//! between fork and exec has one). The peer gets a reset, and the kernel drops the send queue.
 //! Packets in a device's queue complete a moment later, and [`wait`](Loans::wait) waits for them.
 //!
 //! # Compared with Go

@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //! * The pipe is empty before it is filled, so EAGAIN from that call comes from the source.
-//! * No byte is lost when the copy switches to a buffer: if the kernel refuses to drain the pipe,
-//!   its contents are read and returned to the caller.
+//! * No byte is lost when the copy switches to a buffer. If the kernel refuses to drain the pipe, its
+//!   contents are read and returned to the caller.
 //! * A pipe that is not empty never goes back to the pool.
 //! * The source's read lock and the target's write lock are held for one call each, so bytes of
 //!   other writers may be interleaved with those of the copy.
@@ -19,11 +19,11 @@
 //! at least one byte, so a count smaller than the number of buffers means that the source is empty.
 //!
 //! # Urgent data
-//! splice(2) does not read past the urgent byte of a TCP socket. It returns EAGAIN there, or 0 if a
-//! FIN follows, even if there are bytes in between; recv(2) does read past it. So 0 means end of
-//! stream only if recv(2) confirms it, and EAGAIN means an empty source only if no edge reported
-//! urgent data. Otherwise the copy continues through a buffer. If an edge reports urgent data after
-//! the EAGAIN, the source becomes ready again.
+//! splice(2) does not read past the urgent byte of a TCP socket. At that byte it returns EAGAIN, or 0
+//! if a FIN follows, even if there are bytes in between; recv(2) does read past the urgent byte. So 0
+//! means end of stream only if recv(2) also returns 0, and EAGAIN means an empty source only if no
+//! edge reported urgent data. In the other cases the copy continues through a buffer. If an edge
+//! reports urgent data after the EAGAIN, the source becomes ready again.
 //!
 //! # Cancellation
 //! When the copy is dropped, the bytes in the pipe, at most a few hundred KiB, are lost, as are

@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 
 use libc::c_int;
 
-/// Whether a short read of a TCP socket means that no data is left. On these systems it does not:
-/// urgent data causes short reads, and kqueue(2) does not report urgent data.
+/// Whether a short read of a TCP socket means that no data is left. On these systems it does not,
+/// because urgent data causes short reads, and kqueue(2) does not report urgent data.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = false;
 
 /// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the family:

@@ -29,8 +29,8 @@ use crate::sys::unix::from_kernel;
 /// machine.
 ///
 /// Each `send` is received by one `recv`, in order, and no message is lost. Clones share the
-/// connection, and every method takes `&self`: any number of tasks can send and receive
-/// concurrently, and messages stay whole. Socket names are described in
+/// connection, and every method takes `&self`, so any number of tasks can send and receive
+/// concurrently. Messages stay whole. Socket names are described in
 /// [`os::unix::net`](crate::os::unix::net). The type is not available on macOS.
 ///
 /// Source: `net.UnixConn` of Go with network `unixpacket`, SOCK_SEQPACKET in unix(7).
