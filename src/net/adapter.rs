@@ -71,7 +71,7 @@ macro_rules! read_uninit {
 
 read_uninit!(TcpStream, UnixStream);
 
-/// A weak reference to a stream's socket, which does not keep it open, for `netpoll-hyper`.
+/// A weak reference to a stream's socket, for `netpoll-hyper`. It does not keep the socket open.
 #[derive(Debug)]
 pub struct SocketView(Weak<NetFd>);
 

@@ -145,7 +145,7 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
     type Output = io::Result<I>;
 
     /// # Panics
-    /// Panics if it is polled again after it has completed.
+    /// Panics if the future is polled again after it has completed.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
         if matches!(self.state, State::Ready(_)) {
             ready!(context::poll_budget(cx, &mut self.refused));

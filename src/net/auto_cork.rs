@@ -47,8 +47,8 @@ impl NetFd {
         self.fd.set_gathers(self, gathers).map_err(|failure| self.error("set", failure))
     }
 
-    /// Shares a new connection. It starts to gather writes if its listener or dialer is configured
-    /// to.
+    /// Puts a new connection into an `Arc`. The connection starts to gather writes if its listener or
+    /// dialer is configured with `auto_cork`.
     #[inline]
     pub(crate) fn shared(self) -> Arc<NetFd> {
         let shared = Arc::new(self);
@@ -83,7 +83,7 @@ macro_rules! auto_cork_methods {
             /// earlier. At most 64 KiB are gathered. While the send buffer is full, writes wait as
             /// they do without this option.
             ///
-            /// If a task computes for a long time between two writes, the first one is delayed by
+            /// If a task computes for a long time between two writes, the first write is delayed by
             /// at most 20 ms; [`flush`](Self::flush) sends it immediately. Closing and shutting
             /// down send the gathered bytes first, and so does every other operation that writes to
             /// the socket or hands out its descriptor. A conversion to another type also waits, for

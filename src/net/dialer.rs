@@ -73,8 +73,8 @@ use crate::time::Sleep;
 /// one family delays the first attempt at an address of the other family by at most 50 ms.
 /// (`TcpStream::connect` tries addresses one at a time, as std does.)
 ///
-/// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. Each gets an equal
-/// share of the remaining time, and at least 2 s while that much remains.
+/// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. Each address gets an
+/// equal share of the remaining time, and at least 2 s while that much remains.
 ///
 /// Source: `net.Dialer` of Go.
 ///
@@ -211,8 +211,8 @@ impl Dialer {
     /// Remote addresses of the other family are skipped. With a fixed port, each remote address is
     /// tried only once: errors that a port chosen by the kernel can cause (a connection to itself,
     /// EADDRNOTAVAIL) are not retried. Sockets with a fixed port have SO_REUSEADDR set, so that the
-    /// attempts of one dial can share the port. Connections to different addresses can share it
-    /// too. If another socket listens on the port, or uses it without SO_REUSEADDR, the dial fails
+    /// attempts of one dial can share the port. Connections to different addresses can also share
+    /// the port. If another socket listens on the port, or uses it without SO_REUSEADDR, the dial fails
     /// with `AddrInUse`.
     #[doc(alias = "bind")]
     pub fn local_addr(mut self, addr: impl Into<Option<SocketAddr>>) -> Dialer {

@@ -127,7 +127,7 @@ operation_future! {
 
 operation_future! {
     /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed) and the
-    /// same method of Unix streams.
+    /// `peer_closed` methods of Unix sockets.
     PeerClosed<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
 }

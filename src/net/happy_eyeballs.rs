@@ -39,8 +39,8 @@ use crate::time::Sleep;
 /// The time between attempts (RFC 8305, section 8).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
-/// The minimum to which a deadline reduces the stagger, and the minimum time between an attempt and
-/// the next if the next replaces the oldest (RFC 8305, section 5).
+/// The minimum of the stagger under a deadline, and of the pause before an attempt that replaces the
+/// oldest attempt (RFC 8305, section 5).
 const STAGGER_MIN: Duration = Duration::from_millis(10);
 
 /// The maximum number of concurrent attempts. If attempts begin 10 ms apart, each of them has 640 ms

@@ -7,8 +7,8 @@
 //! [`OpError`](crate::net::OpError) with the operation and the addresses.
 //!
 //! Addresses are queried from the kernel on demand. An explicit close stores them before the
-//! descriptor is closed, for later errors. If `Builder::wrap_io_errors` is set, those of a TCP connection
-//! are stored when it is established.
+//! descriptor is closed, for later errors. If `Builder::wrap_io_errors` is set, the addresses of a TCP
+//! connection are stored when it is established.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -550,7 +550,7 @@ fn sample_queue(listener: BorrowedFd<'_>) {
 const ACCEPT_RETRIES_MAX: u32 = 64;
 
 /// Returns whether an error of accept(2) is a pending network error of the new connection.
-/// According to the man page, these should be treated like EAGAIN by retrying.
+/// According to the man page, such errors should be treated like EAGAIN by retrying.
 fn is_of_dead_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -148,9 +148,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     ///
     /// Calling [`TcpStream::close_read`](super::TcpStream::close_read) in the hook loses no request
     /// that has arrived: the handler reads these requests, then end of stream, as if the client had
-    /// closed its sending side. Setting a read deadline in the past also ends a handler
-    /// that is waiting for a request, but it loses a request that has arrived and has not been read
-    /// yet.
+    /// closed its sending side. Setting a read deadline in the past also ends a handler that is
+    /// waiting for a request, but it loses a request that has arrived and has not been read yet.
     pub fn when_stopping(mut self, hook: impl Fn(&L::Conn) + Send + Sync + 'static) -> Self {
         self.when_stopping = Some(Arc::new(hook));
         self

@@ -11,8 +11,8 @@
 //! * S2 — no call raises SIGPIPE, because a library cannot know whether the program ignores it.
 //! * S3 — an address is read only after `socket2::SockAddr` has checked its family.
 //! * S4 — a call that sends or receives does not block, even if O_NONBLOCK is not set. Every process
-//!   that shares the open file description may clear O_NONBLOCK, so each call uses MSG_DONTWAIT.
-//!   accept4, readv, splice and sendfile have no such flag; see `Fd::ensure_nonblocking`.
+//!   that shares the open file description may clear O_NONBLOCK, so each call that takes MSG_DONTWAIT
+//!   uses it. accept4, readv, splice and sendfile have no such flag; see `Fd::ensure_nonblocking`.
 //!
 //! # Compared with Go (internal/poll, syscall)
 //! Go uses `write` and `writev`, because its runtime handles SIGPIPE. This module uses `send` and
@@ -35,8 +35,8 @@ use super::seam;
 use super::{calls, os};
 
 /// The maximum number of bytes that one call on a stream requests, as in Go. The kernel's limit is
-/// 2 GiB minus one page, and some kernels and filters had bugs near it. Callers limit the size, so
-/// that a datagram is never split.
+/// 2 GiB minus one page, and some kernels and filters had bugs near that limit. Callers limit the
+/// size, so that a datagram is never split.
 pub(crate) const MAX_RW: usize = 1 << 30;
 
 /// The maximum number of buffers of one vectored call: the kernel's UIO_MAXIOV. Further buffers are

@@ -350,8 +350,8 @@ impl End {
         if has_ended { Some(Failure::Io(io::Error::from_raw_os_error(libc::EPIPE))) } else { self.stopped(state) }
     }
 
-    /// Polls the write of a future. If `number` is not 0, its bytes are in the lane, as the write
-    /// with that number.
+    /// Polls the write of a future. If `number` is not 0, the bytes of the write are in the lane,
+    /// under that number.
     pub(super) fn poll_write(
         &self,
         waiting: &mut Waiting,

@@ -53,14 +53,14 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 }
 
 /// Looks up the addresses of `host`, in the order in which they should be tried (RFC 6724,
-/// gai.conf(5)). A literal address is returned unchanged.
+/// gai.conf(5)). A literal address is returned unchanged, but without its zone.
 ///
 /// The answer follows this machine's configuration: hosts(5), the search list and timeouts of
 /// resolv.conf(5), and nsswitch.conf(5). Concurrent look-ups of the same name share one query.
 ///
 /// # Errors
-/// Returns a [`LookupError`] of kind `NotFound` if the name does not exist. Otherwise returns a
-/// [`LookupError`] with the error of the name service.
+/// Returns a [`LookupError`] of kind `NotFound` if the name does not exist or has no address.
+/// Otherwise returns a [`LookupError`] with the error of the name service.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up. A query that has begun runs to completion on its

@@ -90,8 +90,8 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
             release(fd)
         }
         Err(shared) => {
-            // Without this, the duplicate would keep the epoll registration alive after the
-            // original descriptor is closed.
+            // If the socket were not exposed, its close would not remove it from epoll, and the
+            // duplicate would keep the registration alive.
             shared.expose();
             // If this fails, the other clones send the remaining bytes later.
             let _ = shared.fd.drain_blocking();
@@ -197,13 +197,13 @@ impl From<TcpStream> for OwnedFd {
 macro_rules! descriptor {
     ($type:ident) => {
         impl AsFd for $type {
-            /// Borrows the descriptor for as long as the socket is borrowed. Do not use it after an
-            /// explicit close.
+            /// Borrows the descriptor for as long as the socket is borrowed. Do not use the
+            /// descriptor after an explicit close.
             ///
-            /// From then on the socket assumes that the descriptor has other users, which costs a
-            /// few system calls: a read that empties the socket is followed by another one before
-            /// the next wait, and a close reads SO_LINGER and removes the descriptor from epoll
-            /// explicitly.
+            /// After the first call the socket assumes that the descriptor has other users, which
+            /// costs a few system calls: a read that empties the socket is followed by another read
+            /// before the next wait, and a close reads SO_LINGER and removes the descriptor from
+            /// epoll explicitly.
             ///
             /// Writes that `set_auto_cork` has gathered are sent first, as far as the socket
             /// accepts them without waiting. Await `flush` before you write to the descriptor.

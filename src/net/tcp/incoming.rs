@@ -71,7 +71,8 @@ impl Accepts {
                 }
                 self.pause = None;
             }
-            // Read before the accept, so that a descriptor closed while it fails ends the pause.
+            // The count is read before the accept, so that a descriptor that is closed while the
+            // accept fails ends the pause.
             let closings = poller::descriptors_closed();
             return match accept(&mut self.accepting, cx) {
                 Poll::Pending => Poll::Pending,
@@ -139,8 +140,8 @@ impl TcpListener {
         Incoming { listener: self, accepts: Accepts::default() }
     }
 
-    /// Returns a stream of accepted connections that owns the listener. It behaves like
-    /// [`incoming`](TcpListener::incoming).
+    /// Returns a stream of accepted connections that owns the listener. The stream behaves like that
+    /// of [`incoming`](TcpListener::incoming).
     pub fn into_incoming(self) -> IntoIncoming {
         IntoIncoming { listener: self, accepts: Accepts::default() }
     }

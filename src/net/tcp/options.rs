@@ -76,7 +76,7 @@ macro_rules! shared_options {
             }
 
             /// Returns the maximum segment size in bytes (TCP_MAXSEG). No size is negotiated before
-            /// the socket is connected, so until then this is a default or the value that was set.
+            /// the socket is connected, so until then the value is a default or the one that was set.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit

@@ -201,8 +201,8 @@ impl TcpStream {
         Read::new(&self.fd, buf)
     }
 
-    /// Reads into several buffers with one readv(2), at most 1,024 of them. Empty buffers at the
-    /// front are skipped. Errors and cancel safety are those of [`read`](TcpStream::read).
+    /// Reads into several buffers, at most 1,024, with one readv(2). Empty buffers at the front are
+    /// skipped. Errors and cancel safety are those of [`read`](TcpStream::read).
     pub fn read_vectored<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectored<'a> {
         ReadVectored::new(&self.fd, bufs)
     }
@@ -303,8 +303,8 @@ impl TcpStream {
         Write::new(&self.fd, buf)
     }
 
-    /// Writes from several buffers with one sendmsg(2), at most 1,024 of them. Empty buffers at the
-    /// front are skipped. Errors and cancel safety are those of [`write`](TcpStream::write).
+    /// Writes from several buffers, at most 1,024, with one sendmsg(2). Empty buffers at the front are
+    /// skipped. Errors and cancel safety are those of [`write`](TcpStream::write).
     pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
         WriteVectored::new(&self.fd, bufs)
     }

@@ -48,8 +48,8 @@ impl From<UdpSocket> for OwnedFd {
 }
 
 impl AsFd for UdpSocket {
-    /// Borrows the descriptor for as long as the socket is borrowed. Do not use it after an
-    /// explicit close.
+    /// Borrows the descriptor for as long as the socket is borrowed. Do not use the descriptor after
+    /// an explicit close.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net_fd().expose()
     }

@@ -53,7 +53,7 @@ pub(super) fn poll_message<T>(
         let mut result = call(socket);
         if is_would_block(&result) && fd.fd.is_receiving_shut() {
             // A message and the hang-up may have arrived since the call. Nothing arrives after the
-            // hang-up, so if the queue is still empty, this is the end.
+            // hang-up, so if the queue is still empty, the stream has ended.
             result = call(socket);
             if is_would_block(&result) {
                 result = end();

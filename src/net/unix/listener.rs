@@ -34,8 +34,8 @@ use crate::sys::unix::from_kernel;
 /// A Unix-domain socket that listens for stream connections.
 ///
 /// Every method takes `&self`, so any number of tasks may accept from one listener. Each connection
-/// wakes one of them. The backlog is the host's maximum (`net.core.somaxconn`). Socket
-/// names are described in [`os::unix::net`](crate::os::unix::net).
+/// wakes one of them. The backlog is the host's maximum (`net.core.somaxconn`). Socket names are
+/// described in [`os::unix::net`](crate::os::unix::net).
 ///
 /// A listener that bound a path removes the file when it is closed or dropped; see
 /// [`set_unlink_on_close`](UnixListener::set_unlink_on_close). If a process is killed, its file
@@ -140,8 +140,8 @@ macro_rules! listener {
                 Incoming::new(&self.fd, $accepted::adopt)
             }
 
-            /// Returns a stream of accepted connections that owns the listener. It behaves like
-            /// [`incoming`](Self::incoming).
+            /// Returns a stream of accepted connections that owns the listener. The stream behaves
+            /// like that of [`incoming`](Self::incoming).
             pub fn into_incoming(self) -> IntoIncoming<$type, $accepted> {
                 IntoIncoming::new(self, |listener| &listener.fd, $accepted::adopt)
             }

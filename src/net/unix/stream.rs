@@ -191,8 +191,8 @@ impl UnixStream {
         Read::new(&self.fd, buf)
     }
 
-    /// Reads into several buffers with one readv(2), at most 1,024 of them. Empty buffers at the
-    /// front are skipped. Errors and cancel safety are those of [`read`](UnixStream::read).
+    /// Reads into several buffers, at most 1,024, with one readv(2). Empty buffers at the front are
+    /// skipped. Errors and cancel safety are those of [`read`](UnixStream::read).
     pub fn read_vectored<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectored<'a> {
         ReadVectored::new(&self.fd, bufs)
     }
@@ -236,8 +236,8 @@ impl UnixStream {
         Write::new(&self.fd, buf)
     }
 
-    /// Writes from several buffers with one sendmsg(2), at most 1,024 of them. Empty buffers at the
-    /// front are skipped. Errors and cancel safety are those of [`write`](UnixStream::write).
+    /// Writes from several buffers, at most 1,024, with one sendmsg(2). Empty buffers at the front are
+    /// skipped. Errors and cancel safety are those of [`write`](UnixStream::write).
     pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
         WriteVectored::new(&self.fd, bufs)
     }
@@ -298,8 +298,8 @@ impl UnixStream {
     ///
     /// # Errors
     /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot open
-    /// that many descriptors. All of them are closed, and the bytes are in `buf`. Otherwise returns
-    /// the same errors as [`read`](UnixStream::read).
+    /// that many descriptors. The received descriptors are closed, and the bytes are in `buf`.
+    /// Otherwise returns the same errors as [`read`](UnixStream::read).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has read nothing.

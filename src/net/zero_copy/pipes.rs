@@ -48,7 +48,7 @@ impl Drop for Copying {
             let room = room().min(kept.len());
             kept.split_off(room)
         };
-        // Closed after the lock is released.
+        // The pipes are closed after the lock is released.
         drop(surplus);
     }
 }

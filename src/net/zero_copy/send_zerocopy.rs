@@ -4,8 +4,8 @@
 //! # Waiting
 //! A completion produces an edge with only ERROR set. The edge wakes all waiters; waiters for data
 //! or room find none and wait again. To wait for its completions, this future notes the count of
-//! edges, reads the error queue, and waits for the next edge. It is also woken if another future
-//! finds its completion in the error queue.
+//! edges, reads the error queue, and waits for the next edge. This future is also woken if another
+//! future finds the completion in the error queue.
 
 use std::fmt;
 use std::future::Future;
@@ -38,12 +38,12 @@ impl TcpStream {
     }
 
     /// Sends all of `buf` without copying it (MSG_ZEROCOPY). Returns the buffer when the kernel no
-    /// longer needs it, which is when the peer has acknowledged the data. This is faster than
-    /// copying if `buf` has about 10 KiB or more.
+    /// longer needs it, which is when the peer has acknowledged the data. A zero-copy send is faster
+    /// than a copy if `buf` has about 10 KiB or more.
     ///
     /// The bytes are copied if [`set_zerocopy`](TcpStream::set_zerocopy) was not called or has no
     /// effect, and where the kernel needs a copy (always on loopback). [`ZerocopySent::copied`]
-    /// reports this.
+    /// reports whether bytes were copied.
     ///
     /// Concurrent writes do not interleave, as with [`write_all`](TcpStream::write_all), but any
     /// number of sends may wait for completion concurrently. Completions do not disturb other

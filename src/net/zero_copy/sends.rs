@@ -15,7 +15,7 @@
 //!   descriptor, a forked child) makes no such calls, so its bytes are copied. An exposed descriptor
 //!   stays exposed, so the numbers of its earlier calls stay correct.
 //! * Z3 — a call is made, counted and recorded in its entry under one lock. [`end`](Loans::end)
-//!   takes the same lock, so no call follows its return.
+//!   takes the same lock, so no such call is made after `end` has returned.
 //! * Completions may belong to any entry. The thread that reads the error queue wakes the futures
 //!   of these entries and drops abandoned buffers, outside the lock.
 //!

@@ -13,7 +13,7 @@ pub mod net {
     //!
     //! # Names
     //! A path names a file and has at most 107 bytes. A path that begins with a NUL byte is a name in
-    //! the abstract namespace, with at most 107 bytes after the NUL; it has no file. std's
+    //! the abstract namespace, with at most 107 bytes after the NUL, and names no file. std's
     //! `SocketAddrExt::from_abstract_name` also creates such an address. If the path is empty, the
     //! kernel chooses an abstract name. See unix(7). In paths `@` is an ordinary byte; in error texts
     //! it stands for the NUL. Only Linux has abstract names; other systems return `Unsupported`.

@@ -6,9 +6,9 @@
 //! [`kernel`](super::kernel) makes the calls.
 //!
 //! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names, and
-//! those functions must get the calls. Before the first call, [`choose`] checks whether the dynamic linker has
-//! found `recv`, `send` and `syscall` in glibc. If one of them is in another object, every call goes to
-//! `recv` and `send`.
+//! those functions must get the calls. Before the first call, [`choose`] checks whether the dynamic
+//! linker has found `recv`, `send` and `syscall` in glibc. If one of them is in another object, every
+//! call goes to `recv` and `send`.
 //!
 //! System call tracers (strace, seccomp, perf) see recvfrom(2) and sendto(2), as with glibc's functions.
 //! A breakpoint or a uprobe on glibc's `recv` or `send` does not see the calls.

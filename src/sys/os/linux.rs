@@ -126,8 +126,8 @@ pub(crate) fn from_abstract_name(name: &[u8]) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(name)
 }
 
-/// Joins a thread if it has ended, including its thread-local destructors, and returns whether it did.
-/// If so, the handle must be neither joined nor dropped afterwards.
+/// Joins a thread if it has ended, including its thread-local destructors. Returns whether the thread
+/// was joined. If so, the handle must be neither joined nor dropped afterwards.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the
     // calling thread, which is running.
