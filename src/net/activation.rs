@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_name_the_process_they_are_for() {
+    fn variables_apply_only_to_the_process_they_name() {
         let to_100 = ("LISTEN_PID", "100");
         assert_eq!(names(&[]), None);
         assert_eq!(names(&[to_100]), None);
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(process.to_string(), "7-55");
         assert_eq!(passed.iter().map(|passed| passed.otherwise).collect::<Vec<_>>(), [None, Some(17)]);
         assert_eq!(names(&[("LISTEN_FDS", "1"), (PASSED, "8-1")]), None, "no parent is named");
-        assert!(Process::parse("7-").is_some(), "without a start time, if there is no proc(5)");
+        assert!(Process::parse("7-").is_some(), "a start time is optional, because proc(5) may be absent");
     }
 
     #[test]

@@ -299,7 +299,7 @@ mod tests {
 
     /// Go: TestDialParallel.
     #[test]
-    fn outcomes_of_a_race() {
+    fn first_connection_wins_or_first_failure_is_returned() {
         use Fate::{Connects, Fails, Hangs};
         let refused = |addr: SocketAddr| Some(Err(addr.to_string()));
         // The fates of the first and the second address, the outcome, and whether the second

@@ -53,7 +53,7 @@ fn read(is_tcp: bool, there: usize, rooms: &[usize], flags: libc::c_int) -> bool
 #[test]
 fn short_read_clears_readiness_on_tcp_only() {
     assert!(!read(true, 3, &[8], 0) && !read(true, 3, &[2, 2], 0) && !read(true, 1, &[1, 1], 0));
-    assert!(read(true, 4, &[4], 0) && read(true, 5, &[4], 0), "a full read");
+    assert!(read(true, 4, &[4], 0) && read(true, 5, &[4], 0), "a full read keeps readiness");
     assert!(read(true, 4, &[2, 2], 0) && read(true, 5, &[2, 2], 0));
     assert!(read(true, 3, &[8], libc::MSG_PEEK), "peeked bytes remain");
     assert!(read(true, 0, &[8], 0) && read(true, 0, &[4, 4], 0), "end of stream stays readable");
@@ -82,7 +82,7 @@ fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
 #[test]
 fn short_write_clears_readiness_on_tcp_only() {
     assert!(!write(true, &[64 << 20], true) && !write(true, &[32 << 20; 2], true));
-    assert!(write(true, &[100], false) && write(true, &[50; 2], false), "a full write");
+    assert!(write(true, &[100], false) && write(true, &[50; 2], false), "a full write keeps readiness");
     assert!(
         write(false, &[64 << 20], true) && write(false, &[32 << 20; 2], true),
         "a short count proves nothing on other sockets"

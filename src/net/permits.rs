@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn each_returned_permit_wakes_one() {
+    fn each_returned_permit_wakes_one_accept() {
         let limit = Arc::new(Limit::new(1));
         let permit = limit.try_take().unwrap();
         let mut parked = [Parked::default(), Parked::default(), Parked::default()];

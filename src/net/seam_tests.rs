@@ -28,7 +28,7 @@ fn run<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T
 
 async fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let addr = listener.local_addr().expect("it is bound");
+    let addr = listener.local_addr().expect("a bound listener has an address");
     (listener, addr)
 }
 

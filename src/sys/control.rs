@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn written_data_is_read_back_by_libc_and_us() {
+    fn libc_and_messages_read_the_written_data() {
         let mut buffer = [usize::MAX; words(space(4) + space(2) + space(20))];
         let mut writer = ControlWriter::new(&mut buffer);
         assert!(writer.bytes().is_empty());

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_have_names() {
+    fn kind_describes_the_file_type() {
         let kind_of = |path: &str| kind(std::fs::File::open(path).unwrap().as_fd());
         assert_eq!(kind_of("/proc/self/exe"), "regular file");
         assert_eq!(kind_of("/"), "directory");

@@ -182,7 +182,7 @@ mod tests {
         assert_eq!((received.bytes, received.flags & libc::MSG_CTRUNC), (10, 0));
         let mut fds = Vec::new();
         assert_eq!(received.control.take_fds(&mut fds), 2);
-        assert_eq!(received.control.take_fds(&mut fds), 0, "they are returned once");
+        assert_eq!(received.control.take_fds(&mut fds), 0, "the descriptors are returned once");
         drop(received);
         assert_eq!((&first, &second[..6]), (b"take", &b" these"[..]));
         for fd in &fds {

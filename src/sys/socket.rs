@@ -302,8 +302,8 @@ mod tests {
     }
 
     fn assert_fresh(fd: BorrowedFd<'_>) {
-        assert_ne!(flags(fd, libc::F_GETFL) & libc::O_NONBLOCK, 0, "non-blocking");
-        assert_ne!(flags(fd, libc::F_GETFD) & libc::FD_CLOEXEC, 0, "close-on-exec");
+        assert_ne!(flags(fd, libc::F_GETFL) & libc::O_NONBLOCK, 0, "the socket is blocking");
+        assert_ne!(flags(fd, libc::F_GETFD) & libc::FD_CLOEXEC, 0, "the socket is not close-on-exec");
     }
 
     #[test]

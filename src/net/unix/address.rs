@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_too_long_are_refused() {
+    fn long_paths_and_paths_with_a_nul_are_refused() {
         let long = |count| "x".repeat(count);
         assert!(path(&long(NAME_MAX)).raw().is_ok());
         for bad in [long(NAME_MAX + 1), "a\0b".to_owned(), long(100_000)] {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn abstract_names_that_are_too_long_are_refused() {
+    fn long_abstract_names_are_refused() {
         let long = |count| format!("\0{}", "x".repeat(count));
         if !os::HAS_ABSTRACT_NAMES {
             return assert_eq!(path(&long(1)).raw().unwrap_err().kind(), io::ErrorKind::Unsupported);
