@@ -84,7 +84,7 @@ macro_rules! auto_cork_methods {
             /// they do without this option.
             ///
             /// If a task computes for a long time between two writes, the first write is delayed by
-            /// at most 20 ms; [`flush`](Self::flush) sends it immediately. Closing and shutting
+            /// up to about 20 ms; [`flush`](Self::flush) sends it immediately. Closing and shutting
             /// down send the gathered bytes first, and so does every other operation that writes to
             /// the socket or hands out its descriptor. A conversion to another type also waits, for
             /// at most five seconds, until the send buffer has room for the bytes.

@@ -28,14 +28,14 @@ use crate::sys::socket;
 /// Creates a socket from `fd` for an infallible conversion.
 ///
 /// # Panics
-/// Panics if the process already has 2²⁴ open sockets.
+/// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
     // This fails only if the descriptor is not open, which an `OwnedFd` rules out. The first
     // operation would report such an error.
     let _ = socket::set_nonblocking(fd.as_fd(), true);
     // If the poller cannot be prepared now, the first wait tries again or fails.
     let _ = poller::prepare();
-    let fd = make(fd).expect("the process already has 2^24 open sockets");
+    let fd = make(fd).expect("cannot create the socket");
     fd.expose();
     fd
 }
@@ -111,7 +111,7 @@ impl From<OwnedFd> for TcpListener {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets.
+    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
     fn from(fd: OwnedFd) -> TcpListener {
         TcpListener::from_net_fd(adopt(fd, NetFd::tcp_or_multipath), None)
     }
@@ -150,7 +150,7 @@ impl From<OwnedFd> for TcpStream {
     /// descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets.
+    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
     fn from(fd: OwnedFd) -> TcpStream {
         let fd = adopt(fd, NetFd::tcp_or_multipath);
         fd.fd.find_fast_open();

@@ -24,7 +24,7 @@ impl From<OwnedFd> for UnixListener {
     /// on any other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets.
+    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
     fn from(fd: OwnedFd) -> UnixListener {
         UnixListener { file: SocketFile::default(), fd: adopt(fd, UnixStream::net_fd) }
     }
@@ -35,7 +35,7 @@ impl From<OwnedFd> for UnixStream {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets.
+    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
     fn from(fd: OwnedFd) -> UnixStream {
         UnixStream::from_net_fd(adopt(fd, UnixStream::net_fd))
     }
@@ -46,7 +46,7 @@ impl From<OwnedFd> for UnixDatagram {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets.
+    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
     fn from(fd: OwnedFd) -> UnixDatagram {
         UnixDatagram { fd: adopt(fd, UnixDatagram::net_fd) }
     }
