@@ -70,71 +70,78 @@ macro_rules! operation_future {
 pub(crate) use operation_future;
 
 operation_future! {
-    /// Reads into a buffer; returned by [`TcpStream::read`](crate::net::TcpStream::read) and the `read` methods of other
-    /// sockets.
+    /// Reads into a buffer; returned by [`TcpStream::read`](crate::net::TcpStream::read) and the
+    /// `read` methods of other sockets.
     Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Waiter::Future(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
-    /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`](crate::net::TcpStream::peek) and
-    /// the `peek` methods of other sockets.
+    /// Reads into a buffer and leaves the bytes in the socket; returned by
+    /// [`TcpStream::peek`](crate::net::TcpStream::peek) and the `peek` methods of other sockets.
     Peek<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Waiter::Future(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
-    /// Reads into several buffers; returned by [`TcpStream::read_vectored`](crate::net::TcpStream::read_vectored) and the same methods of
+    /// Reads into several buffers; returned by
+    /// [`TcpStream::read_vectored`](crate::net::TcpStream::read_vectored) and the same methods of
     /// other sockets.
     ReadVectored<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read_vectored(Waiter::Future(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Writes from a buffer; returned by [`TcpStream::write`](crate::net::TcpStream::write) and the `write` methods of other
-    /// sockets.
+    /// Writes from a buffer; returned by [`TcpStream::write`](crate::net::TcpStream::write) and the
+    /// `write` methods of other sockets.
     Write<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write(Waiter::Future(&mut this.operation), cx, this.buf)
 }
 
 operation_future! {
-    /// Writes from several buffers; returned by [`TcpStream::write_vectored`](crate::net::TcpStream::write_vectored) and the same methods
-    /// of other sockets.
+    /// Writes from several buffers; returned by
+    /// [`TcpStream::write_vectored`](crate::net::TcpStream::write_vectored) and the same methods of
+    /// other sockets.
     WriteVectored<'a> { bufs: &'a [IoSlice<'a>] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write_vectored(Waiter::Future(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Waits until gathered writes are sent; returned by [`TcpStream::flush`](crate::net::TcpStream::flush) and
+    /// Waits until gathered writes are sent; returned by
+    /// [`TcpStream::flush`](crate::net::TcpStream::flush) and
     /// [`UnixStream::flush`](crate::os::unix::net::UnixStream::flush).
     Flush<'a> {}, Write -> io::Result<()>,
     |this, cx| this.fd.poll_flush(Waiter::Future(&mut this.operation), cx)
 }
 
 operation_future! {
-    /// Waits until a socket is readable; returned by [`TcpStream::readable`](crate::net::TcpStream::readable) and the `readable`
-    /// methods of other sockets.
+    /// Waits until a socket is readable; returned by
+    /// [`TcpStream::readable`](crate::net::TcpStream::readable) and the `readable` methods of other
+    /// sockets.
     Readable<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_ready(Direction::Read, Waiter::Future(&mut this.operation), cx)
 }
 
 operation_future! {
-    /// Waits until a socket is writable; returned by [`TcpStream::writable`](crate::net::TcpStream::writable) and the `writable`
-    /// methods of other sockets.
+    /// Waits until a socket is writable; returned by
+    /// [`TcpStream::writable`](crate::net::TcpStream::writable) and the `writable` methods of other
+    /// sockets.
     Writable<'a> {}, Write -> io::Result<()>,
     |this, cx| this.fd.poll_ready(Direction::Write, Waiter::Future(&mut this.operation), cx)
 }
 
 operation_future! {
-    /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed) and the
-    /// `peer_closed` methods of Unix sockets.
+    /// Waits until the peer has closed its side; returned by
+    /// [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed) and the `peer_closed` methods
+    /// of Unix sockets.
     PeerClosed<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
 }
 
 operation_future! {
-    /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`](crate::net::TcpStream::write_all) and
-    /// the `write_all` methods of other sockets.
+    /// Writes all of a buffer with the write lock held; returned by
+    /// [`TcpStream::write_all`](crate::net::TcpStream::write_all) and the `write_all` methods of
+    /// other sockets.
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| loop {
         // In the usual case there is no other writer, and one call writes everything.

@@ -32,7 +32,8 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives a datagram and leaves it in the socket; returned by [`UdpSocket::peek`](super::UdpSocket::peek).
+    /// Receives a datagram and leaves it in the socket; returned by
+    /// [`UdpSocket::peek`](super::UdpSocket::peek).
     PeekDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_recv(Waiter::Future(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
@@ -52,7 +53,8 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives a datagram with its ancillary data; returned by [`UdpSocket::recv_msg`](super::UdpSocket::recv_msg).
+    /// Receives a datagram with its ancillary data; returned by
+    /// [`UdpSocket::recv_msg`](super::UdpSocket::recv_msg).
     RecvMsg<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<RecvInfo>,
     |this, cx| this.fd.poll_recv_msg(Waiter::Future(&mut this.operation), cx, this.bufs)
 }
@@ -70,7 +72,8 @@ operation_future! {
 }
 
 operation_future! {
-    /// Sends a datagram with ancillary data; returned by [`UdpSocket::send_msg`](super::UdpSocket::send_msg).
+    /// Sends a datagram with ancillary data; returned by
+    /// [`UdpSocket::send_msg`](super::UdpSocket::send_msg).
     SendMsg<'a> { bufs: &'a [IoSlice<'a>], to: Option<SockAddr>, ancillary: Ancillary }, Write -> io::Result<usize>,
     |this, cx| {
         let waiter = Waiter::Future(&mut this.operation);

@@ -198,8 +198,9 @@ operation_future! {
 }
 
 operation_future! {
-    /// Sends bytes with descriptors; returned by [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds) and the same methods
-    /// of other Unix sockets.
+    /// Sends bytes with descriptors; returned by
+    /// [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds) and the same methods of
+    /// other Unix sockets.
     SendWithFds<'a> { buf: &'a [u8], fds: &'a [BorrowedFd<'a>], scope: LockScope }, Write -> io::Result<usize>,
     |this, cx| {
         if this.scope != LockScope::None && this.buf.is_empty() && !this.fds.is_empty() {
@@ -221,8 +222,9 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives bytes with descriptors; returned by [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds) and the same
-    /// methods of other Unix sockets.
+    /// Receives bytes with descriptors; returned by
+    /// [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds) and the same methods of
+    /// other Unix sockets.
     RecvWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>, scope: LockScope }, Read -> io::Result<usize>,
     |this, cx| {
         if this.scope != LockScope::None && this.buf.is_empty() {
