@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
-(($#)) || set -- fifty_restarts_leak_no_descriptors_or_threads sockets_survive_shutdown join_handles_of_dropped_tasks_report_it
+(($#)) || set -- fifty_restarts_leak_no_descriptors_or_threads sockets_survive_shutdown join_handles_report_that_their_tasks_were_dropped
 
 binary=$(cargo test --no-run --message-format json --test shutdown 2>/dev/null | grep '"profile":{[^}]*"test":true' |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4)

@@ -217,7 +217,7 @@ fn incoming_yields_connections_then_one_error_then_none() {
                         }
                     }
                 }
-                panic!("the end of the stream follows the error");
+                panic!("the stream ended without an error");
             }
         });
         for _ in 0..10 {

@@ -1,7 +1,7 @@
 //! Socket activation: a process takes the descriptors passed to it once, with their names, and does
 //! not take descriptors that were passed to another process.
 //!
-//! The test executable is its own successor: each test starts it again, by `activation::pass` or by
+//! The test executable is its own successor. Each test starts it again, by `activation::pass` or by
 //! a shell in the role of the service manager.
 
 mod common;
@@ -50,12 +50,12 @@ fn successor_takes_passed_listeners() {
         let _watchdog = Watchdog::new();
         let before = fd_count();
         let mut taken = activation::take().unwrap();
-        assert_eq!(fd_count(), before, "the numbers themselves");
+        assert_eq!(fd_count(), before, "take() must not duplicate descriptors");
         assert_eq!(taken.iter().map(|taken| taken.name()).collect::<Vec<_>>(), ["web", "log", "", "web"]);
         assert_eq!(taken.iter().map(|taken| taken.as_fd().as_raw_fd()).collect::<Vec<_>>(), [3, 4, 5, 6]);
         assert!(taken.iter().all(is_close_on_exec));
         assert_eq!(taken.iter().map(|taken| taken.is_tcp_listener()).collect::<Vec<_>>(), [true, false, false, true]);
-        assert!(activation::take().unwrap().is_empty(), "once only");
+        assert!(activation::take().unwrap().is_empty(), "descriptors are taken only once");
         // The other descriptors are a datagram socket and a file.
         let mut text = String::new();
         File::from(OwnedFd::from(taken.remove(2))).read_to_string(&mut text).unwrap();
@@ -116,8 +116,9 @@ fn descriptors_for_other_processes_are_left_alone() {
         assert_eq!(fd_count(), before);
         return;
     }
-    // The cases are: no variables; the number of another process; a count without names; names
-    // without descriptors.
+    // The cases are: no variables; the id of another process; a count alone; descriptors without
+    // the process that passes them, with and without names; a passing process that is not the
+    // parent.
     let foreign: &[&[(&str, &str)]] = &[
         &[],
         &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
@@ -163,7 +164,7 @@ fn missing_descriptors_and_malformed_variables_are_errors() {
     let name = "missing_descriptors_and_malformed_variables_are_errors";
     if is_child(name) {
         let expected = (std::env::var("EXPECT").unwrap() == "EBADF").then_some(libc::EBADF);
-        // Each call fails in the same way: nothing was taken.
+        // Both calls fail in the same way, because the first one takes nothing.
         for _ in 0..2 {
             let error = activation::take().unwrap_err();
             assert_eq!(error.raw_os_error(), expected);
@@ -257,7 +258,7 @@ fn successor_takes_descriptors_despite_freed_numbers() {
         activation::pass(&mut command, ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| (name, listener.as_fd())))
             .unwrap();
         drop(taken);
-        // Passes them again, with pipes for output.
+        // The second round passes the descriptors again.
         for _ in 0..2 {
             succeeds(&mut command);
         }
@@ -349,10 +350,9 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
     assert!(text.contains("taken by the orphan"), "{text}");
 }
 
-/// The command holds the passed descriptors until it is dropped.
 #[test]
-fn command_holds_duplicates() {
-    common::child("command_holds_duplicates", || {
+fn command_holds_passed_descriptors_until_its_drop() {
+    common::child("command_holds_passed_descriptors_until_its_drop", || {
         run(common::warm_up());
         let listener = run(TcpListener::bind(common::own_address())).unwrap();
         let addr = listener.local_addr().unwrap();

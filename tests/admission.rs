@@ -57,7 +57,7 @@ fn permit_belongs_to_connection_not_handle() {
         drop(clone);
         let (third, _) = accept.await.unwrap();
         assert_eq!(listener.connections(), 2);
-        // A close counts for all clones: remaining handles hold no permit.
+        // A close releases the permit, even while clones remain.
         let clone = second.clone();
         second.force_close().await.unwrap();
         let (fourth, _) = listener.accept().await.unwrap();
@@ -99,7 +99,8 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
         assert!(is_timeout(&error), "{error}");
         assert_eq!(error.to_string(), format!("accept tcp {addr}: i/o timeout"));
         listener.set_deadline(None).unwrap();
-        // A deadline is set while an accept is parked, and cleared before it passes.
+        // A deadline that has passed ends a parked accept. Without the deadline, the next accept
+        // waits again.
         let parked = |listener: &Arc<TcpListener>| {
             let listener = listener.clone();
             task::spawn(async move { listener.accept().await.map(drop) })
@@ -157,7 +158,7 @@ fn permit_wakes_one_accept_and_drop_passes_it_on() {
         // The woken accept takes the connection and the permit, so no other accept is woken.
         let Poll::Ready(Ok((second, _))) = poll_now(&mut accepts[0]) else { panic!("a permit and a connection") };
         assert_eq!(woken(), [0; 4]);
-        // An accept that was not woken is dropped: the next one moves up.
+        // An accept that was not woken is dropped. The next accept takes its place in the queue.
         drop(accepts.remove(1));
         drop(second);
         assert_eq!(woken(), [0, 0, 0, 1]);
@@ -379,7 +380,10 @@ fn rejections_yield_between_connections() {
                     continue;
                 }
                 polls += 1;
-                assert!(now == 150 || count.0.load(Ordering::SeqCst) > woken, "it wakes itself to be polled again");
+                assert!(
+                    now == 150 || count.0.load(Ordering::SeqCst) > woken,
+                    "the accept must wake its task to be polled again"
+                );
             }
             assert!((2..=6).contains(&polls), "{polls} times two polls of up to 64");
             for client in &crowd {

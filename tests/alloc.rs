@@ -44,8 +44,8 @@ static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 1000;
 
-/// Calls `round` [`ROUNDS`] times, so that lists and heaps reach their size. Returns the number of
-/// allocations of [`ROUNDS`] more calls.
+/// Calls `round` [`ROUNDS`] times, so that lists and heaps reach their final size. Returns the
+/// number of allocations of [`ROUNDS`] more calls.
 async fn allocations(mut round: impl AsyncFnMut()) -> usize {
     for _ in 0..ROUNDS {
         round().await;
@@ -81,7 +81,8 @@ async fn traits_write_then_read(from: &TcpStream, to: &TcpStream) {
 /// Go: TestTCPReadWriteAllocs.
 #[test]
 fn reads_and_writes_do_not_allocate() {
-    // Policy Off: on a busy machine a task may seem stuck, and starting a thread for it allocates.
+    // On a busy machine a task may seem stuck, and the start of a thread for it would allocate
+    // memory.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
     run(async {
         let (client, server) = fresh_pair().await;

@@ -75,7 +75,7 @@ fn assert_not_pollable(path: &str, kind: &str) {
     assert!(error.get_ref().unwrap().is::<NotPollable>());
     let text = error.to_string();
     assert!(text.contains(kind) && text.contains("spawn_blocking"), "{text}");
-    assert!(!is_nonblocking(&file), "unchanged");
+    assert!(!is_nonblocking(&file), "O_NONBLOCK must not be set");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn readable_guard_clears_readiness() {
     run(async {
         let (reader, writer) = pipe();
         let mut readable = reader.readable();
-        assert!(poll_once(&mut readable).await.is_pending(), "nothing there");
+        assert!(poll_once(&mut readable).await.is_pending(), "no data has been written");
         writer.get_ref().write_all(b"xy").unwrap();
         let mut guard = readable.await.unwrap();
         let mut buf = [0; 1];

@@ -55,7 +55,7 @@ fn address<T: ToSocketAddrs + ?Sized>() {}
 fn output<T>(_: impl Future<Output = T> + Send) {}
 
 #[test]
-fn types() {
+fn types_implement_the_traits_of_async_std() {
     socket::<TcpListener, std::net::TcpListener>();
     socket::<TcpStream, std::net::TcpStream>();
     socket::<UdpSocket, std::net::UdpSocket>();
@@ -203,7 +203,7 @@ async fn io() -> Result<()> {
 }
 
 #[test]
-fn tasks_futures_and_streams() {
+fn tasks_futures_and_streams_have_the_surface_of_async_std() {
     block_on(async {
         task_local! {
             static A: u8 = 1;

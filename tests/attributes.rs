@@ -155,7 +155,7 @@ mod hygiene {
     fn block_on() {}
 
     #[netpoll::test]
-    async fn own_names() {
+    async fn user_names_do_not_collide_with_the_expansion() {
         block_on();
     }
 }

@@ -14,7 +14,7 @@ use netpoll::{rt, task};
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
-fn block_on_from_many_threads() {
+fn block_on_runs_on_many_threads_at_once() {
     let _watchdog = Watchdog::new();
     let threads: Vec<_> = (0..16_u8)
         .map(|n| {
@@ -37,8 +37,8 @@ fn block_on_from_many_threads() {
 
 /// Timers and the network make progress while more nested calls wait than there are spare threads.
 #[test]
-fn nested_block_on_beyond_all_spare_workers() {
-    child("nested_block_on_beyond_all_spare_workers", || {
+fn more_nested_calls_than_spare_workers_complete() {
+    child("more_nested_calls_than_spare_workers_complete", || {
         rt::Builder::new().workers(1).spare_workers(3).start().unwrap();
         for _ in 0..3 {
             let tasks: Vec<_> = (0..20)
@@ -46,8 +46,8 @@ fn nested_block_on_beyond_all_spare_workers() {
                     task::spawn(async move {
                         task::block_on(async {
                             task::sleep(Duration::from_millis(5 + n)).await;
-                            // The peer is a thread: tasks cannot run while all threads are in a
-                            // nested wait.
+                            // The peer is a thread, because tasks cannot run while all threads are
+                            // in a nested wait.
                             let listener = listener().await;
                             let addr = listener.local_addr().unwrap();
                             let peer = thread::spawn(move || drop(std::net::TcpStream::connect(addr)));
@@ -70,9 +70,9 @@ fn nested_block_on_beyond_all_spare_workers() {
 }
 
 #[test]
-fn nested_block_on_of_a_task_that_needs_a_thread() {
+fn tasks_of_nested_calls_get_a_thread() {
     for threads in ["1", "2"] {
-        child_with("nested_block_on_of_a_task_that_needs_a_thread", &[("NETPOLL_THREADS", threads)], || {
+        child_with("tasks_of_nested_calls_get_a_thread", &[("NETPOLL_THREADS", threads)], || {
             task::block_on(async {
                 let depth = task::spawn(async {
                     task::block_on(async {
@@ -120,8 +120,8 @@ fn block_on_hands_over_tasks_left_running() {
     });
 }
 
-/// A woken root future runs first, but does not starve others: tasks, timers and the network
-/// proceed beside a root future that only yields.
+/// A woken root future runs first, but tasks, timers and the network proceed beside a root future
+/// that only yields.
 #[test]
 fn yielding_root_future_lets_tasks_run() {
     child("yielding_root_future_lets_tasks_run", || {
@@ -146,7 +146,7 @@ fn yielding_root_future_lets_tasks_run() {
             while !done.load(Ordering::SeqCst) {
                 task::yield_now().await;
             }
-            // Tasks queued before the yield run before it returns.
+            // Tasks queued before the yield run before the yield returns.
             let turns = Arc::new(AtomicUsize::new(0));
             for n in 1..=100 {
                 let own = turns.clone();
@@ -159,8 +159,8 @@ fn yielding_root_future_lets_tasks_run() {
 }
 
 #[test]
-fn block_on_of_parking_future() {
-    child("block_on_of_parking_future", || {
+fn block_on_runs_no_tasks_unless_configured() {
+    child("block_on_runs_no_tasks_unless_configured", || {
         rt::Builder::new().workers(2).block_on_runs_tasks(false).start().unwrap();
         let own = thread::current().id();
         task::block_on(async move {
@@ -392,7 +392,7 @@ fn nested_block_on_in_root_future_polls() {
 
 // ---- the poller role ----
 
-/// In an idle process no thread wakes up, regardless of which thread polls.
+/// A worker and the thread of a root future receive events in turns.
 #[test]
 fn poller_role_moves_to_thread_that_receives_events() {
     child("poller_role_moves_to_thread_that_receives_events", || {
@@ -400,7 +400,7 @@ fn poller_role_moves_to_thread_that_receives_events() {
         task::block_on(async {
             let (client, server) = pair().await;
             for _ in 0..3 {
-                // A task echoes: the worker polls.
+                // A task echoes, so the worker polls.
                 let echoing = task::spawn({
                     let server = server.clone();
                     async move {
@@ -418,7 +418,7 @@ fn poller_role_moves_to_thread_that_receives_events() {
                     }
                 });
                 echoing.await;
-                // The root future echoes: after a few events its thread polls.
+                // The root future echoes, so after a few events its thread polls.
                 let peer = client.clone();
                 let pinging = thread::spawn(move || {
                     for _ in 0..200 {
@@ -436,8 +436,7 @@ fn poller_role_moves_to_thread_that_receives_events() {
     });
 }
 
-/// Root futures end, start and hand over the role while tasks use the network: at every moment some
-/// thread polls.
+/// Root futures start, end and hand over the poller role while tasks use the network.
 #[test]
 fn network_is_polled_while_roots_come_and_go() {
     child("network_is_polled_while_roots_come_and_go", || {
@@ -470,8 +469,7 @@ fn network_is_polled_while_roots_come_and_go() {
     });
 }
 
-/// A root future in a long turn, and one that never ends its turn, do not cut tasks off from the
-/// network.
+/// A root future that blocks its thread does not cut tasks off from the network.
 #[test]
 fn tasks_use_network_beside_blocked_root() {
     child("tasks_use_network_beside_blocked_root", || {
@@ -608,8 +606,8 @@ fn yielding_nested_block_on_releases_its_queue() {
 }
 
 /// A root future yields while another thread ends the runtime, and then waits for a foreign thread
-/// in the next runtime. Regression: it slept in the epoll instance of the previous runtime, where
-/// no thread could wake it.
+/// in the next runtime. Regression: its thread slept in the epoll instance of the previous runtime,
+/// where no thread could wake it.
 #[test]
 fn yielding_root_survives_shutdown() {
     child("yielding_root_survives_shutdown", || {

@@ -135,7 +135,7 @@ fn malformed_environment_is_reported() {
     for value in ["0", "-1", "many", "", "512", "99999999999999999999", "1.5"] {
         let text = child_with(NAME, &[("NETPOLL_THREADS", value)], || {
             // A builder returns an error for the variable. The first use of a runtime without a
-            // builder reports it on standard error and continues.
+            // builder reports the error on standard error and continues.
             let error = Builder::new().start().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains("NETPOLL_THREADS"), "{error}");
@@ -186,12 +186,12 @@ fn metrics_count_events() {
             let server = server.clone();
             async move { common::echo(&server).await }
         });
-        eventually("both wait", || {
+        eventually("both tasks wait", || {
             let metrics = rt::metrics();
             metrics.waiters == 1 && metrics.timer_entries >= 1 && metrics.tasks_alive == 2
         });
         park_on(ping(&client, b"hello")).unwrap();
-        eventually("the end of the turn that answers", || rt::metrics().polls >= 3);
+        eventually("the turn that answers has ended", || rt::metrics().polls >= 3);
         let metrics = rt::metrics();
         assert_eq!(metrics.tasks_spawned, 2);
         assert!(metrics.events >= 1 && metrics.poller_waits >= 1 && metrics.timers_armed >= 1);

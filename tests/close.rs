@@ -545,7 +545,7 @@ fn stale_operation_does_not_touch_reused_fd() {
     });
 }
 
-/// Invariant 1. Wakers of `poll_*` belong to no operation: the close wakes all of them.
+/// Invariant 1. Wakers of `poll_*` calls belong to no operation. A close wakes all of them.
 #[test]
 fn close_wakes_poll_callers() {
     run(async {

@@ -1,9 +1,9 @@
 //! Close × {read, write, accept, connect, deadline, drop} × {same thread, other thread} × {task, block_on, another executor}: 36 cells.
 //!
 //! An operation waits; the same or another thread closes its socket (or drops a dial). The operation ends with the closed error and the
-//! descriptor is closed: within 10 ms on an idle machine (`NETPOLL_TIMED`, which `ci/faults.sh` sets), and within 1 s on any machine. Each
-//! cell runs [`ROUNDS`] times and its median counts. A slow cell runs again: a close that depends on a clock is slow each time, whereas a
-//! busy machine is not.
+//! descriptor is closed, both within 10 ms on an idle machine (`NETPOLL_TIMED`, which `ci/faults.sh` sets), and within 1 s on any machine.
+//! Each cell runs [`ROUNDS`] times and its median counts. A slow cell is tried up to [`TRIES`] times, because a close that depends on a
+//! clock is slow each time, whereas a busy machine is not.
 
 mod common;
 
@@ -43,7 +43,7 @@ impl GiveUp {
     }
 }
 
-/// Returns an address whose queue is full: a dial waits for the answer to its SYN.
+/// Returns an address whose queue is full, so that a dial waits for the answer to its SYN.
 fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let listener = socket();

@@ -377,7 +377,7 @@ fn tasks_run_beside_a_report_that_blocks() {
     });
 }
 
-/// The thread that takes over from a blocked thread always has tasks of its own, but still runs the blocked thread's tasks.
+/// The thread that takes over from a blocked thread always has other tasks to run, but still runs the blocked thread's tasks.
 #[test]
 fn tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end() {
     const NAME: &str = "tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end";

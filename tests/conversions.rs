@@ -252,7 +252,7 @@ fn wrong_descriptor_kinds_return_errors() {
 }
 
 #[test]
-fn converting_while_another_clone_waits() {
+fn conversion_does_not_end_the_wait_of_a_clone() {
     run(async {
         for _ in 0..20 {
             let (client, server) = pair().await;
@@ -260,8 +260,8 @@ fn converting_while_another_clone_waits() {
                 let server = server.clone();
                 async move { server.read(&mut [0; 8]).await }
             });
-            becomes("it waits", || netpoll::rt::metrics().waiters >= 1).await;
-            // A conversion makes a duplicate: the reader continues to wait on the original.
+            becomes("the reader waits", || netpoll::rt::metrics().waiters >= 1).await;
+            // A conversion makes a duplicate, so the reader continues to wait on the original.
             let duplicate = TcpStream::from(OwnedFd::from(server));
             client.write_all(b"x").await.unwrap();
             assert_eq!(reader.await.unwrap(), 1);

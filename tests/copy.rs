@@ -126,7 +126,7 @@ fn reset_of_writer_ends_copy_with_silent_reader() {
                     copy(&mut inbound, &mut outbound).await
                 }
             });
-            becomes("it waits", || rt::metrics().waiters >= 2).await;
+            becomes("the copy waits for both sides", || rt::metrics().waiters >= 2).await;
             reset(server);
             let error = copying.await.unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
@@ -275,8 +275,8 @@ fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
     });
 }
 
-/// If a peer shuts down only its reading side, writes to the peer fail but it may continue to write. The direction from the peer is copied
-/// to its end.
+/// If a peer shuts down only its reading side, writes to the peer fail, but the peer may continue to write. The direction from the peer is
+/// copied to its end.
 #[test]
 fn peer_that_stops_reading_is_read_to_eof() {
     const BYTES: usize = 3_000_000;
@@ -360,8 +360,7 @@ fn urgent_data_does_not_end_copy() {
     });
 }
 
-/// An idle limit ends the copy to a peer that does not read: data that is read and discarded is no
-/// progress.
+/// An idle limit ends the copy to a peer that does not read, because discarding data that was read is not progress.
 #[test]
 fn idle_limit_ends_copy_to_stalled_server() {
     run(async {

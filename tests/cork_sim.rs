@@ -69,7 +69,7 @@ fn answers_to_a_batch_leave_as_one_packet() {
 }
 
 #[test]
-fn losses_delays_and_resets_do_not_change_the_bytes() {
+fn lost_packets_do_not_change_the_bytes() {
     for seed in 0..30 {
         Sim::run(seed, async move |sim: Sim| {
             sim.link("*", "*").loss(0.1);
@@ -101,7 +101,7 @@ async fn read_late(total: usize, done: Arc<AtomicBool>) -> std::io::Result<()> {
     }
 }
 
-/// The peer does not read: the bytes fill the socket and the buffer of gathered writes.
+/// The peer reads late, so the bytes fill the socket and the buffer of gathered writes.
 #[test]
 fn full_socket_delivers_everything_after_the_close() {
     for seed in 0..10 {

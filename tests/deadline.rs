@@ -29,7 +29,7 @@ use netpoll::{future, task};
 fn ends_of_time() -> Vec<Instant> {
     let now = Instant::now();
     let mut ends = vec![now + Duration::from_secs(100 * 365 * 86_400)];
-    // The last moments that an `Instant` can represent, beyond 2^64 ns: a clock in nanoseconds must
+    // The last moments that an `Instant` can represent, beyond 2^64 ns. A clock in nanoseconds must
     // not wrap.
     let mut step = Duration::from_secs(1 << 62);
     let mut last = now;
@@ -399,7 +399,7 @@ fn various_deadlines_expire_in_time() {
 
 /// Go: TestVariousDeadlines.
 #[test]
-fn various_deadlines_with_one_and_four_workers() {
+fn various_deadlines_expire_in_time_with_one_and_four_workers() {
     for workers in ["1", "4"] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "various_deadlines_expire_in_time", "--test-threads=1"]);
@@ -699,14 +699,14 @@ fn past_deadline_ends_waits_in_both_directions() {
             let (client, set) = (client.clone(), set.clone());
             async move {
                 assert_timeout(client.read(&mut [0; 1024]).await);
-                assert!(set.load(Ordering::SeqCst), "before the deadline was set");
+                assert!(set.load(Ordering::SeqCst), "ended before the deadline was set");
             }
         });
         let writer = task::spawn({
             let (client, set) = (client.clone(), set.clone());
             async move {
                 assert_timeout(client.write_all(&vec![0; 1 << 20]).await);
-                assert!(set.load(Ordering::SeqCst), "before the deadline was set");
+                assert!(set.load(Ordering::SeqCst), "ended before the deadline was set");
             }
         });
         task::sleep(Duration::from_millis(50)).await;
@@ -869,14 +869,14 @@ fn deadlines_apply_to_empty_buffers() {
     run(async {
         let (client, _server) = fresh_pair().await;
         client.set_deadline(past()).unwrap();
-        // As in Go: an empty read makes no system call, an empty write does.
+        // As in Go, an empty read makes no system call, whereas an empty write does.
         assert_eq!(client.read(&mut []).await.unwrap(), 0);
         assert_timeout(client.write(&[]).await);
     });
 }
 
 #[test]
-fn deadlines_at_the_end_of_their_range() {
+fn farthest_deadlines_do_not_overflow() {
     run(async {
         let (client, server) = fresh_pair().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -917,7 +917,7 @@ fn read_timeout_restarts_for_each_read() {
             }
             assert!(start.elapsed() >= timeout);
         }
-        // A timeout applies to one operation: a later read receives data that arrives later.
+        // A timeout applies to one operation, so a later read receives data that arrives later.
         server.write_all(b"x").await.unwrap();
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         assert_eq!(client.read(&mut buf).await.unwrap(), 1);

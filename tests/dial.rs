@@ -19,7 +19,7 @@ fn refusing() -> (socket2::Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// Returns a listener with a full queue: connecting to it never completes.
+/// Returns a listener with a full queue, so that connecting to it never completes.
 fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
     let (socket, addr) = refusing();
     socket.listen(0).unwrap();
@@ -151,7 +151,7 @@ fn unanswered_dial_times_out() {
 }
 
 #[test]
-fn dial_timeouts_at_the_ends_of_their_range() {
+fn zero_dial_timeout_is_rejected_and_longest_does_not_overflow() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();

@@ -35,7 +35,7 @@ fn refusing() -> (socket2::Socket, SocketAddr) {
     refusing_at(Ipv4Addr::LOCALHOST.into())
 }
 
-/// A listener with a full queue: connecting to it never completes.
+/// A listener with a full queue, so that connecting to it never completes.
 struct BlackHole {
     addr: SocketAddr,
     _listener: socket2::Socket,
@@ -251,8 +251,7 @@ fn losing_attempts_are_closed() {
             let addr = listener.local_addr().unwrap();
             common::warm_up().await;
             let before = fd_count();
-            // All attempts connect at the same time: one is kept, the peers of the others see the
-            // end of the stream.
+            // All attempts connect at the same time. One is kept, and the peers of the others see the end of the stream.
             let dialer = Dialer::new().stagger(Duration::ZERO);
             let stream = dialer.dial(&[addr; 3][..]).await.unwrap();
             assert_eq!(fd_count(), before + 1, "only the winner");
@@ -269,7 +268,7 @@ fn losing_attempts_are_closed() {
                 assert!(loser(late).await, "a second winner");
             }
             drop(stream);
-            becomes("all closed", || fd_count() == before).await;
+            becomes("all descriptors are closed", || fd_count() == before).await;
             for _ in 0..10 {
                 let stream = dialer.dial(&[hole.addr, hole.addr, addr][..]).await.unwrap();
                 assert_eq!(fd_count(), before + 1);
@@ -474,7 +473,7 @@ fn local_port_gets_past_silent_addresses() {
             assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
             let (peer, from) = listener.accept().await.unwrap();
             assert_eq!(from, port);
-            // Reset both sides, so that the port is free at once.
+            // Resets both sides, so that the port is free at once.
             stream.set_linger(Some(Duration::ZERO)).unwrap();
             drop((stream, peer));
         }
@@ -587,7 +586,7 @@ fn control_hook_error_fails_dial_without_leak() {
             let error = dialer.dial(addr).await.unwrap_err();
             assert_eq!(error.to_string(), format!("dial tcp {addr}: not there"));
             assert_eq!((error.kind(), fd_count()), (ErrorKind::PermissionDenied, before));
-            // The hook keeps a duplicate: the registration must still end with the connection.
+            // The hook keeps a duplicate, but the registration must still end with the connection.
             let kept = Arc::new(Mutex::new(None));
             let keep = kept.clone();
             let dialer = Dialer::new().control(move |_, _, fd| {
@@ -665,8 +664,8 @@ fn dial_of_literal_makes_few_system_calls() {
     let rounds: Vec<_> = lines.split(|line| line.contains(MARK)).skip(1).step_by(2).collect();
     assert!(rounds.len() >= 2, "{text}");
     for (round, lines) in rounds.into_iter().enumerate() {
-        // If another thread's line splits a call in the trace, the first part has the name.
-        // A wait may wake another thread to poll: write(2) to an eventfd.
+        // If another thread's line splits a call in the trace, the first part has the name. A wait may wake another thread, which then
+        // polls, with write(2) to an eventfd.
         let is_wait = |line: &&&str| {
             line.contains("epoll_") && line.contains("wait") || line.contains("futex") || line.contains("write(")
         };
@@ -727,7 +726,7 @@ fn options_of_streams_are_set_before_connect() {
 /// Regression: if the port was the name of a service, the dial asked the host's name service instead of the configured resolver.
 #[test]
 fn resolver_is_asked_for_a_host_with_a_named_service() {
-    /// Knows no name, and counts the look-ups.
+    /// A resolver that knows no name and counts the look-ups.
     #[derive(Clone, Debug, Default)]
     struct Counts(Arc<AtomicUsize>);
     type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;

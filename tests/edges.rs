@@ -79,7 +79,7 @@ fn blocked_writer_does_not_retry() {
     });
 }
 
-/// Go: TestDialListenerAddr. The address of a wildcard listener can be dialled: it means this host.
+/// Go: TestDialListenerAddr. The address of a wildcard listener can be dialled, because it means this host.
 #[test]
 fn wildcard_listener_address_can_be_dialled() {
     run(async {

@@ -106,8 +106,8 @@ const MATRIX: &[Row] = &[
     row("write_vectored", "sendmsg", &[(Done, AGAIN), (Surfaced, WRITE)]),
     row("send_to", "sendto", &[(Done, AGAIN), (Surfaced, WRITE)]),
     row("send_msg", "sendmsg", &[(Done, AGAIN), (Surfaced, WRITE)]),
-    // Three errnos may mean that the kernel cannot segment the datagrams: they are sent without
-    // segmentation.
+    // Three errnos may mean that the kernel cannot segment the datagrams, which are then sent
+    // without segmentation.
     row("send_many", "sendmmsg", &[(Done, AGAIN), (Done, &[EINVAL, EMSGSIZE, EIO]), (Surfaced, WRITE_MANY)]),
     row(
         "accept",
@@ -420,7 +420,7 @@ async fn closing(call: &'static str, errno: i32) -> Result {
     let fault = inject(call, client.as_raw_fd(), errno, 3);
     let closed = client.force_close().await;
     assert_eq!(server.read(&mut buf).await.unwrap(), 0, "the socket is closed, not leaked");
-    assert_eq!(fault.hits(), 1, "close is never repeated: the number may be reused");
+    assert_eq!(fault.hits(), 1, "close is never repeated, because the number may be reused");
     ended(closed, fault)
 }
 
@@ -626,8 +626,8 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
     }
 }
 
-/// Runs in a child process, because a fault on any descriptor would affect other tests, and
-/// descriptors are counted.
+/// Checks every cell of `matrix`, in a child process, because a fault on any descriptor would
+/// affect other tests, and descriptors are counted.
 fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
     let output = common::child_with(name, variables, || {
         let _watch = watch();
@@ -696,8 +696,8 @@ fn descriptor_rejected_by_epoll_is_invalid_input() {
     });
 }
 
-/// The poller cannot be created: the operation that needs it fails, and the next one tries again.
-/// 16 cells.
+/// If the poller cannot be created, the operation that needs it fails, and the next one tries
+/// again. 16 cells.
 #[test]
 fn poller_creation_failure_is_returned() {
     const NAME: &str = "poller_creation_failure_is_returned";
@@ -707,7 +707,7 @@ fn poller_creation_failure_is_returned() {
         ("epoll_ctl ADD", &[EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC]),
     ];
     child_on_epoll(NAME, || {
-        // This process has not used the poller: under another executor there is no runtime yet.
+        // This process has not used the poller, and under another executor no runtime has started.
         let before = fd_count();
         park_on(async {
             let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -777,8 +777,8 @@ fn copy_without_pipe_uses_buffer() {
     }
 }
 
-/// Other code of the program closed the epoll descriptor: the process cannot continue and aborts
-/// with a message. 3 cells.
+/// The wait fails, as if other code of the program had closed the epoll descriptor. The process
+/// aborts with a message. 3 cells.
 #[test]
 fn failing_epoll_wait_aborts_process() {
     const NAME: &str = "failing_epoll_wait_aborts_process";

@@ -143,7 +143,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
     let (status, output) = graceful.end();
     assert!(status.success() && output.starts_with("SIGTERM: stopping\n"), "{status}: {output}");
     assert!(output.contains("connections accepted, 0 closed by force\n"), "{output}");
-    // The clients have received `received` answers: the server has answered every request that it read.
+    // The clients received every answer, and the server answered every request that it read.
     assert!(output.ends_with(&format!("\n{received} of {received} requests answered\n")), "{received}: {output}");
 }
 
@@ -151,7 +151,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
 fn sigterm_answers_requests_that_have_arrived() {
     let graceful = Example::start("graceful", &["127.0.0.1:0", &PATIENCE.as_secs().to_string()]);
     let mut client = BufReader::new(connect(graceful.addr()));
-    // The requests are in one segment: the second and the third have arrived when the first is answered.
+    // The requests are in one segment, so the second and the third have arrived when the first is answered.
     client.get_mut().write_all(b"0\n100\n1\n").expect("room");
     assert_eq!(read_line(&mut client), "0 ms later\n");
     graceful.terminate();
@@ -354,5 +354,5 @@ fn unix_fdpass_hands_connections_to_other_processes() {
         workers.push(worker);
     }
     assert!(workers[0] != workers[1] && !workers.contains(&parent), "{workers:?}");
-    assert_eq!(workers[..2], workers[2..], "in turn");
+    assert_eq!(workers[..2], workers[2..], "the workers take turns");
 }

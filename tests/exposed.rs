@@ -342,7 +342,7 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
 
 // ---- O_NONBLOCK ----
 
-/// Polls an operation that cannot complete, on another thread: it must return Pending and not block
+/// Polls an operation that cannot complete, on another thread. It must return Pending and not block
 /// the thread.
 fn assert_waits<T: Debug + Send + 'static>(what: &'static str, poll: impl AsyncFnOnce() -> Poll<T> + Send + 'static) {
     let (send, receive) = mpsc::channel();

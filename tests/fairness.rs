@@ -430,7 +430,8 @@ fn loop_that_never_waits_leaves_turns_to_others_under_another_executor() {
     }
 }
 
-/// A poll with a no-op waker gets its answer. However many such polls a task makes, its turn ends at the next awaited operation.
+/// A poll with a no-op waker is never deferred. A task that makes any number of such polls still ends its turns at operations that it
+/// awaits.
 #[test]
 fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
     const ROUNDS: usize = 500;
@@ -523,7 +524,7 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
     });
 }
 
-/// A saturating task gets its turns beside tasks whose events never end: each of these tasks runs at most about twice between two turns of
+/// A saturating task gets its turns beside tasks whose events never end. Each of these tasks runs at most about twice between two turns of
 /// the saturating task.
 #[test]
 fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {

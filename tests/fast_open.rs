@@ -125,7 +125,7 @@ const WAITS: &[(&str, Wait)] = &[
     ("copy from it", |stream| Box::pin(async { io::copy(&mut &*stream, &mut io::sink()).await.map(drop) })),
     ("copy to it", |stream| {
         Box::pin(async {
-            // The source has no data: the end of stream from the stream's peer ends the wait.
+            // The source has no data, so the end of stream from the stream's peer ends the wait.
             let (_silent, source) = netpoll::os::unix::net::UnixStream::pair()?;
             let copied = async { io::copy(&mut &source, &mut &*stream).await.map(drop) };
             futures_lite::future::or(copied, async { stream.readable().await }).await

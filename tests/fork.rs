@@ -154,7 +154,7 @@ fn child_that_execs_does_not_disturb_parent() {
             assert!(std::process::Command::new("true").status().unwrap().success());
         }
         drop(client);
-        // The peer sees the end: no child holds the descriptor.
+        // The peer sees the end of the stream, so no child holds the descriptor.
         park_on(echo).unwrap();
     });
 }
@@ -199,8 +199,8 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
     });
 }
 
-/// Regression: a drop in the child removed the parent's sockets from the shared epoll instance, so
-/// that waiters of the parent slept forever. It also removed a listener's file.
+/// Regression: a drop in the child removed the parent's sockets from the shared epoll instance, so that waiters of the parent slept
+/// forever. The drop also removed a listener's file.
 #[test]
 fn drops_in_forked_child_do_not_affect_parent() {
     child("drops_in_forked_child_do_not_affect_parent", || {
@@ -272,8 +272,8 @@ fn destructors_of_the_parents_tasks_do_not_run_in_a_child() {
 }
 
 #[test]
-fn drop_in_a_child_stops_no_server_of_snapshots() {
-    child("drop_in_a_child_stops_no_server_of_snapshots", || {
+fn drop_in_a_child_does_not_stop_the_inspect_server() {
+    child("drop_in_a_child_does_not_stop_the_inspect_server", || {
         let folder = common::Folder::new();
         let path = folder.join("socket");
         let mut server = Some(rt::InspectServer::bind(&path).unwrap());

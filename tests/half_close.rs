@@ -104,7 +104,7 @@ fn trait_close_sends_data_and_fin_and_is_repeatable() {
         read_exact(&reader, &mut buf).await.unwrap();
         assert_eq!(&buf, b"answer!");
         assert_eq!(client.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        // A connection that the peer has reset is not an error either.
+        // Closing a connection that the peer has reset is not an error either.
         server.set_linger(Some(std::time::Duration::ZERO)).unwrap();
         server.force_close().await.unwrap();
         client.peer_closed().await.unwrap();

@@ -79,7 +79,7 @@ fn waker_of_cancelled_task_runs_outside_of_it() {
     })));
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
     let (begun, begins) = std::sync::mpsc::channel();
-    // The turn of this task lasts until the cancellation was requested.
+    // The turn of this task lasts until the cancellation has been requested.
     let handle = task::spawn(async move {
         begun.send(()).unwrap();
         let _ = receiver.recv();

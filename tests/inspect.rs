@@ -132,7 +132,7 @@ fn waits_for_timers_and_joins_name_time_and_task() {
     });
 }
 
-/// A flag that a task waits for. The crate does not know of it.
+/// A flag that a task waits for. The crate does not know of the flag.
 #[derive(Default)]
 struct Flag(Mutex<(bool, Option<Waker>)>);
 
@@ -161,7 +161,7 @@ impl Flag {
 }
 
 #[test]
-fn task_is_shown_with_what_woke_it_last() {
+fn task_is_shown_with_the_cause_of_its_last_wakeup() {
     use std::os::fd::AsRawFd;
     run(async {
         let spawner = task::current().id();

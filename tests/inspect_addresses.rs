@@ -1,5 +1,5 @@
 //! `rt::inspect`: the addresses of sockets, and the system calls for them. Each test has its own
-//! process: a snapshot with a limit continues where the previous one ended.
+//! process, because a snapshot with a limit continues where the previous one ended.
 
 mod common;
 

@@ -202,7 +202,7 @@ fn one_of_many_processes_takes_over_a_stale_socket() {
 }
 
 #[test]
-fn client_that_sends_nothing_keeps_others_for_a_bounded_time() {
+fn silent_client_delays_others_for_a_bounded_time() {
     bounded(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
@@ -215,7 +215,7 @@ fn client_that_sends_nothing_keeps_others_for_a_bounded_time() {
 }
 
 #[test]
-fn client_that_stops_reading_keeps_others_for_a_bounded_time() {
+fn client_that_stops_reading_delays_others_for_a_bounded_time() {
     bounded(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
@@ -318,7 +318,7 @@ fn server_survives_a_lack_of_descriptors() {
             let before = fd_count();
             let mut client = UnixStream::connect(&path).unwrap();
             client.write_all(b"met").unwrap();
-            eventually("the server accepts it", || fd_count() == before + 2);
+            eventually("the server accepts the client", || fd_count() == before + 2);
             setrlimit(Resource::Nofile, Rlimit { current: Some(3), maximum: limit.maximum }).unwrap();
             client.write_all(b"rics\n").unwrap();
             client.read_to_string(&mut String::new()).unwrap();

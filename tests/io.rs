@@ -253,11 +253,11 @@ fn bytes_of(error: &Error) -> &[u8] {
 }
 
 #[test]
-fn take_chain_and_by_ref() {
+fn take_and_chain_read_to_their_limits() {
     block_on(async {
         let mut reader = Reader::new([Data(b"abcdef")]);
         let mut text = String::new();
-        // At the limit the reader is not polled: `Reader` would panic after its end.
+        // At the limit the reader is not polled. `Reader` would panic if it were polled after its end.
         reader.by_ref().take(6).read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "abcdef");
         let mut taken = (&b"abc"[..]).take(1);
@@ -288,7 +288,7 @@ fn bytes_iterates_across_interruptions() {
 }
 
 #[test]
-fn empty_repeat_and_sink() {
+fn empty_ends_repeat_fills_and_sink_accepts() {
     block_on(async {
         let mut buf = [1; 3];
         assert_eq!(io::empty().read(&mut buf).await.unwrap(), 0);

@@ -224,7 +224,7 @@ async fn close_ends_all(by_thread: bool) {
             let socket = silent(kind).await;
             let begun = Arc::new(AtomicUsize::new(0));
             let waiting = start(&socket, &begun);
-            common::becomes("all wait", || begun.load(Ordering::SeqCst) == waiting.len()).await;
+            common::becomes("all operations wait", || begun.load(Ordering::SeqCst) == waiting.len()).await;
             if by_thread {
                 let socket = socket.clone();
                 std::thread::spawn(move || park_on(socket.close())).join().unwrap().unwrap();
@@ -262,7 +262,7 @@ async fn expiry_ends_all() {
             let socket = silent(kind).await;
             let begun = Arc::new(AtomicUsize::new(0));
             let waiting = start(&socket, &begun);
-            common::becomes("all wait", || begun.load(Ordering::SeqCst) == waiting.len()).await;
+            common::becomes("all operations wait", || begun.load(Ordering::SeqCst) == waiting.len()).await;
             let now = Instant::now();
             socket.set_deadlines(Some(if is_past { now } else { now + Duration::from_millis(5) }));
             for (name, operation) in waiting {

@@ -269,7 +269,7 @@ fn shutdown_drops_control_tasks() {
                 drop(spawn(Lane::Control, hog(turns.clone(), 1)));
                 drop(task::spawn(hog(turns.clone(), 1)));
             }
-            eventually("they run", || count(&turns) > 1000);
+            eventually("the hogs run", || count(&turns) > 1000);
             rt::shutdown(Duration::from_secs(20)).unwrap();
             let metrics = rt::metrics();
             assert_eq!((metrics.tasks_alive, metrics.control_tasks, metrics.tasks_injected), (0, 0, 0));
@@ -334,7 +334,7 @@ fn tasks_of_other_threads_run_beside_an_endless_control_task() {
                 let (reader, writer) = UnixStream::pair().unwrap();
                 writer.write_all(b"x").await.unwrap();
                 loop {
-                    // Always ready, so the budget ends the turn.
+                    // The operation is always ready, so the budget ends the turn.
                     reader.readable().await.unwrap();
                 }
             }));

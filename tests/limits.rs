@@ -95,12 +95,12 @@ fn incoming_waits_for_descriptors_without_spinning() {
             assert!(polled.is_err());
             let used = cpu_time() - before;
             assert!(used < Duration::from_millis(100), "{used:?} of CPU time in half a second");
-            // Other code frees descriptors: the timer finds them.
+            // After other code has freed a descriptor, a timer finds it.
             held.pop();
             let first = incoming.next().await.unwrap().unwrap();
             assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
             let mut kept = Vec::new();
-            // No descriptor is free again, and by now the pauses are long. Closing a socket of this crate ends a pause at once, every time.
+            // No descriptor is free again. Closing a socket of this crate ends a pause immediately, every time.
             for n in 1..3 {
                 // Waits until the pauses are long.
                 let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
@@ -179,7 +179,7 @@ fn operations_without_descriptors_report_emfile() {
 fn missing_poller_descriptors_are_reported() {
     child("missing_poller_descriptors_are_reported", || {
         set_nofile(64);
-        // Another executor, so that no epoll instance exists yet.
+        // Runs under another executor, so that no epoll instance exists yet.
         park_on(async {
             let (client, server) = {
                 let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -265,8 +265,7 @@ fn queued_operations_are_bounded() {
         }
     }
 
-    // Outside the runtime there is no budget per turn: now and then an operation returns Pending
-    // once and is woken immediately.
+    // Outside the runtime there is no budget per turn. Instead, an operation occasionally returns Pending once and is woken immediately.
     let _watchdog = Watchdog::new();
     park_on(async {
         let bounds = MOST - 1..=MOST + MOST / 100;
@@ -291,7 +290,7 @@ fn queued_operations_are_bounded() {
 }
 
 #[test]
-fn durations_at_the_ends_of_their_range() {
+fn extreme_deadlines_and_durations_do_not_overflow() {
     run(async {
         let (client, server) = pair().await;
         let now = Instant::now();
@@ -350,7 +349,7 @@ fn peer_reset_fails_all_waiters() {
                 task::spawn(async move { server.read(&mut [0; 1]).await })
             })
             .collect();
-        becomes("all wait", || netpoll::rt::metrics().waiters >= 10).await;
+        becomes("all reads wait", || netpoll::rt::metrics().waiters >= 10).await;
         client.set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         let results: Vec<_> = futures::future::join_all(waiting).await;

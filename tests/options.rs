@@ -113,7 +113,7 @@ async fn listener_v4() -> TcpListener {
 }
 
 #[test]
-fn quickack_and_incoming_cpu() {
+fn quickack_is_set_and_incoming_cpu_is_known() {
     run(async {
         let (stream, peer) = pair().await;
         // The kernel may reset the option when data flows, so none flows.
@@ -226,7 +226,7 @@ fn unset_keepalive_fields_are_unchanged() {
             stream.set_keepalive(Some(before)).unwrap();
             stream.set_keepalive(Some(keepalive)).unwrap();
             assert_eq!(stream.keepalive().unwrap(), Some(wanted));
-            // Switches the option off and on again: the times are kept.
+            // Switches the option off and on again, which keeps the times.
             stream.set_keepalive(None).unwrap();
             assert_eq!(stream.keepalive().unwrap(), None);
             stream.set_keepalive(KeepAlive::unchanged()).unwrap();

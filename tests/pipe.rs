@@ -291,7 +291,7 @@ fn pipe_timeouts_restart_for_each_operation() {
     });
 }
 
-/// Runs without workers and sockets: only timers are used.
+/// Runs without workers and sockets, so only timers are used.
 #[test]
 fn pipe_deadlines_work_under_another_executor() {
     let (one, _other) = pipe().unwrap();

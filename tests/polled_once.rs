@@ -276,7 +276,7 @@ async fn other_descriptors_are_seen() {
     }
 }
 
-/// Packet sockets, connections of Unix listeners, resets, refusals and dials.
+/// Checks packet sockets, connections of Unix listeners, resets, refusals and dials.
 async fn packets_and_ends_are_seen() {
     for by in BOTH {
         let listener = UnixListener::bind("").await.unwrap();
@@ -331,7 +331,7 @@ async fn packets_and_ends_are_seen() {
             let refused = once(by, socket.recv(&mut buf)).await.unwrap_or_else(|| panic!("{by:?}, round {round}"));
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 
-            // A dial: the handshake ends during the poll that begins it, or before the next poll.
+            // The handshake of a dial ends during the poll that begins it, or before the next poll.
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut dial = Box::pin(TcpStream::connect(tcp.local_addr().unwrap()));
             let mut dialled = once(by, &mut dial).await;
@@ -402,9 +402,9 @@ fn one_poll_sees_kernel_state_under_other_executors() {
 }
 
 /// Another executor may poll for any length of time without a turn of this runtime. Each round has an operation that waits, and two
-/// operations after its wake-up. None of these operations is refused for fairness.
+/// operations after its wake-up. None of these operations is deferred for fairness.
 #[test]
-fn operation_after_a_wait_is_never_refused_under_other_executors() {
+fn operation_after_a_wait_is_never_deferred_under_other_executors() {
     let _watchdog = Watchdog::new();
     let (listener, udp, (tcp, mut tcp_peer)) = park_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

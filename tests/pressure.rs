@@ -106,7 +106,7 @@ fn server_with_32_descriptors_serves_200_clients() {
             (stream, false)
         })
         .collect();
-    // No descriptor is free: no further client is served.
+    // No descriptor is free, so no further client is served.
     let mut full = 0;
     common::eventually("no descriptor to be free, and all accepted clients to be answered", || {
         let open = descriptors_of(&child);
@@ -130,7 +130,8 @@ fn server_with_32_descriptors_serves_200_clients() {
     let unseen = begin.elapsed();
     common::eventually("all clients with room to be answered", || answered(&mut clients) == full + HELD);
 
-    // Closing a socket of this crate ends the pause at once: all other clients are served in waves.
+    // Closing a socket of this crate ends the pause immediately, so all other clients are served in
+    // waves.
     let mut longest = Duration::ZERO;
     let mut served = full + HELD;
     let mut waves = 0;
@@ -142,7 +143,7 @@ fn server_with_32_descriptors_serves_200_clients() {
             break;
         }
         let begin = Instant::now();
-        common::eventually("the next client to be served", || answered(&mut clients) > 0);
+        common::eventually("the next client is served", || answered(&mut clients) > 0);
         longest = longest.max(begin.elapsed());
         waves += 1;
         let most = clients.len().min(full + HELD);
@@ -163,8 +164,8 @@ fn server_with_32_descriptors_serves_200_clients() {
     child.wait().unwrap();
 }
 
-/// A socket that was opened can wait: the poller, which needs two descriptors, is created before
-/// the first socket.
+/// A socket that was opened can wait, because the poller, which needs two descriptors, is created
+/// before the first socket.
 #[test]
 fn socket_opened_with_last_descriptors_can_wait() {
     common::child("socket_opened_with_last_descriptors_can_wait", || {

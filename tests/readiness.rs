@@ -48,7 +48,7 @@ fn poll_readable_agrees_with_readable() {
         assert!(client.poll_readable(&mut cx).is_pending() && one.poll_readable(&mut cx).is_pending());
         server.write_all(b"data").await.unwrap();
         other.write_all(b"data").await.unwrap();
-        becomes("both wake", || wakes.count() >= 2).await;
+        becomes("both waiters are woken", || wakes.count() >= 2).await;
         poll_fn(|cx| client.poll_readable(cx)).await.unwrap();
         poll_fn(|cx| one.poll_readable(cx)).await.unwrap();
         client.set_read_deadline(Instant::now()).unwrap();
@@ -205,7 +205,7 @@ fn peer_closed_ignores_data() {
             assert!(poll_with(&mut closed, &waker).is_pending());
             assert!(!client.is_peer_closed());
         }
-        assert_eq!(wakes.count(), 0, "data does not wake it");
+        assert_eq!(wakes.count(), 0, "data does not wake `peer_closed`");
         server.close_write().unwrap();
         drive(&mut closed, &wakes, &waker).await.unwrap();
         assert!(client.is_peer_closed());

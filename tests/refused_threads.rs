@@ -40,7 +40,7 @@ extern "C" fn held_main(argument: *mut c_void) -> *mut c_void {
     main(argument)
 }
 
-/// Replaces the C library's function: fails as long as refusals are due, and then calls the
+/// Replaces the C library's function. Fails as long as refusals are due, and then calls the
 /// original.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pthread_create(
@@ -198,7 +198,7 @@ fn refused_first_thread_is_started_later() {
             }
             refuse(count);
             fresh(1);
-            // Sysmon runs: it adds a worker while a task blocks the only one.
+            // Sysmon runs, so it adds a worker while a task blocks the only one.
             let (begun, begins) = mpsc::channel();
             let (release, held) = mpsc::channel::<()>();
             let blocks = task::spawn(async move {
@@ -289,7 +289,7 @@ fn callers_run_blocking_work_without_threads() {
     });
 }
 
-/// No external event occurs: only a retry finds the work that waits for a thread.
+/// No external event occurs, so only a retry finds the work that waits for a thread.
 #[test]
 fn threads_start_when_refusals_end() {
     child("threads_start_when_refusals_end", || {
@@ -316,19 +316,19 @@ fn threads_start_when_refusals_end() {
                     park_on(task::sleep(MS));
                 }
             };
-            eventually("it runs without a thread", || {
+            eventually("the task runs without a worker thread", || {
                 waits();
                 turns.load(Ordering::SeqCst) > 20
             });
             assert!(refused() > refusals);
             eventually("no worker is running", || rt::metrics().worker_threads == 0);
             permit();
-            eventually("a worker comes", || {
+            eventually("a worker is started", || {
                 waits();
                 rt::metrics().worker_threads > 0
             });
             let now = turns.load(Ordering::SeqCst);
-            eventually("it continues to run", || turns.load(Ordering::SeqCst) > now + 20);
+            eventually("the task continues to run", || turns.load(Ordering::SeqCst) > now + 20);
             ends.store(true, Ordering::SeqCst);
             park_on(ticks);
             rt::shutdown(LONG).unwrap();

@@ -209,7 +209,7 @@ fn identical_lookups_share_one_query() {
             }
             assert!(other.await.unwrap().all(|addr| addr.port() == 1));
             assert!(port.await.is_err());
-            // Nothing is cached: the next look-up makes a query again.
+            // Nothing is cached, so the next look-up makes a query again.
             let before = rt::metrics().tasks_spawned;
             lookup_host("localhost").await.unwrap();
             assert_eq!(rt::metrics().tasks_spawned - before, 1);
@@ -319,7 +319,7 @@ fn lookup_works_under_any_executor() {
 }
 
 #[test]
-fn reverse_lookup_returns_name() {
+fn host_and_port_is_known_only_for_names() {
     assert_eq!("localhost:80".host_and_port(), Some(("localhost", 80)));
     assert_eq!(("localhost", 81).host_and_port(), Some(("localhost", 81)));
     assert_eq!("localhost:82".to_owned().host_and_port(), Some(("localhost", 82)));

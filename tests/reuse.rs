@@ -1,10 +1,10 @@
-//! Descriptor numbers and slots are reused while events for their previous owners are in flight: no
-//! event reaches the next owner.
+//! Descriptor numbers and slots are reused while events for their previous owners are in flight. No
+//! event may reach the next owner.
 //!
 //! Every batch that the poller fetches begins with events of closed connections, among them the
 //! last connection in this slot, with all flags set: readable, writable, urgent, hung up, failed
-//! (`faults::Stale`). There are real events as well: connections are closed with a hang-up in
-//! flight, while another thread polls.
+//! (`faults::Stale`). There are real events as well, because connections are closed with a hang-up
+//! in flight, while another thread polls.
 //!
 //! `NETPOLL_REUSES` sets the number of reuses; `ci/faults.sh` sets it.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
@@ -135,7 +135,10 @@ fn close_while_timeout_is_armed() {
     let closer = Waker::from(Arc::new(CloseOnDrop(Mutex::new(Some(one)))));
     assert!(Pin::new(&mut read).poll(&mut Context::from_waker(&closer)).is_pending());
     drop(closer);
-    assert!(Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())).is_pending(), "closed in this poll");
+    assert!(
+        Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())).is_pending(),
+        "the poll has closed the socket"
+    );
     let closed = matches!(poll_now(&mut read), Poll::Ready(Err(error)) if is_closed(&error));
     assert!(closed);
 }

@@ -185,7 +185,7 @@ fn sleep_reset_earlier_completes_earlier() {
     });
 }
 
-/// Go: TestAdjustTimers. Many tasks move sleeps back and forth: each sleep ends, and none ends
+/// Go: TestAdjustTimers. Many tasks move sleeps back and forth. Each sleep ends, and none ends
 /// early.
 #[test]
 fn repeatedly_reset_sleeps_complete_on_time() {

@@ -276,7 +276,7 @@ fn network_is_polled_at_any_number_of_tasks() {
     });
 }
 
-/// The network is polled beside a few tasks with long turns, although a worker normally reads the clock only at every sixteenth turn. A
+/// The network is polled beside a few tasks with long turns, although a worker with short turns reads the clock only every 16 turns. A
 /// round trip waits for few turns.
 #[test]
 fn long_turns_do_not_delay_network() {
@@ -440,9 +440,8 @@ fn every_task_gets_a_turn_at_any_queue_length() {
     });
 }
 
-/// With several workers one queue may be longer than another, and a thread without a CPU keeps its
-/// task. The test checks only for starvation: all tasks are runnable until the last one has had its
-/// turns.
+/// With several workers one queue may be longer than another, and a thread without a CPU keeps its task. All tasks stay runnable until the
+/// last one has had its turns, so the test detects only starvation.
 #[test]
 fn every_task_gets_a_turn_on_several_workers() {
     child("every_task_gets_a_turn_on_several_workers", || {
@@ -844,7 +843,7 @@ fn panicking_destructor_does_not_end_worker() {
             assert!(park_on(catch(both)).is_err());
             assert_eq!(park_on(task::spawn(async { 4 })), 4);
         }
-        // The dropped handles are not awaited: the last task may still run, on a spare thread.
+        // The dropped handles are not awaited, so the last task may still run, on a spare thread.
         park_on(becomes("all panics are counted", || rt::metrics().contained_panics >= 20));
         assert_eq!(rt::metrics().contained_panics, 20);
         assert!(rt::metrics().worker_threads >= 1);
@@ -940,7 +939,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
                 let server = server.clone();
                 move || task::block_on(server.readable()).unwrap()
             });
-            becomes("both wait", || rt::metrics().waiters >= 2).await;
+            becomes("both operations wait", || rt::metrics().waiters >= 2).await;
             client.write_all(b"xx").await.unwrap();
             let mut buf = [0; 1];
             drop(first);

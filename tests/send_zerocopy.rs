@@ -153,7 +153,7 @@ fn completions_do_not_wake_readers_as_ready() {
             assert_eq!(read.await.unwrap(), 4);
         }
         assert_eq!(&reading[..4], b"data");
-        // A completion does not wake a writer as ready either: a full socket stays full.
+        // A completion does not wake a writer as ready either. A full socket stays full.
         fill(&to).await;
         {
             let mut writable = to.writable();
@@ -194,7 +194,7 @@ fn dropped_send_keeps_buffer_until_acknowledged() {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;
         assert_eq!(abandon(&to, &freed).await, 0);
-        assert_eq!(freed.load(Ordering::SeqCst), 0, "the kernel still reads it");
+        assert_eq!(freed.load(Ordering::SeqCst), 0, "the kernel still reads the buffer");
         // The peer reads the original contents of the buffer, not those after it was freed.
         let reader = task::spawn(read_all(from));
         to.write_all(b"end").await.unwrap();
@@ -204,7 +204,7 @@ fn dropped_send_keeps_buffer_until_acknowledged() {
             assert!(start.elapsed() < BOUND);
             to.send_zerocopy(*b"x").await.unwrap();
         }
-        // SO_LINGER is unchanged: dropping the stream closes the connection in an orderly way.
+        // SO_LINGER is unchanged, so dropping the stream closes the connection in an orderly way.
         assert_eq!(to.linger().unwrap(), None);
         drop(to);
         let all = reader.await;
@@ -411,7 +411,7 @@ fn child_before_exec_does_not_expose_freed_memory() {
                     to.force_close().await.unwrap();
                 }
                 drop(to);
-                becomes("freed", || freed.load(Ordering::SeqCst) == 1).await;
+                becomes("the buffer is freed", || freed.load(Ordering::SeqCst) == 1).await;
                 from.set_read_timeout(Some(BOUND / 6)).unwrap();
                 let mut all = Vec::new();
                 let error = (&from).read_to_end(&mut all).await.unwrap_err();

@@ -145,7 +145,7 @@ fn active_and_queued_requests_are_answered() {
             let listener = TcpListener::bind(common::own_address()).await.unwrap();
             let addr = listener.local_addr().unwrap();
             let (stop, stopped) = oneshot::channel::<()>();
-            // The server handles one connection at a time: the second waits in the queue of the
+            // The server handles one connection at a time, so the second waits in the queue of the
             // listener.
             let server = net::serve(listener, handler).max_connections(1).until(stopped);
             (addr, stop, task::spawn(server.into_future()))
@@ -256,7 +256,7 @@ fn handler_that_ignores_close_is_cancelled() {
         let (addr, _stop, serving) = server(handler, BOUND).await;
         let client = TcpStream::connect(addr).await.unwrap();
         assert_eq!(serving.cancel().await.map(|report| report.is_ok()), None);
-        assert!(!matches!(client.read(&mut [0; 1]).await, Ok(1..)), "its connection is closed");
+        assert!(!matches!(client.read(&mut [0; 1]).await, Ok(1..)), "the client's connection is closed");
     });
 }
 
@@ -322,7 +322,7 @@ fn request_in_receive_buffer_is_answered_at_stop() {
 }
 
 #[test]
-fn listener_may_end() {
+fn server_ends_when_its_listener_ends() {
     struct Once(std::sync::Mutex<Option<Pipe>>);
     impl Listener for Once {
         type Conn = Pipe;
@@ -366,7 +366,7 @@ fn handler_panic_ends_one_connection() {
     });
 }
 
-/// A hot restart shares the listener: another owner of the socket may shut it down.
+/// A hot restart shares the listener, so another owner of the socket may shut it down.
 #[test]
 fn listener_that_can_accept_no_more_ends_the_server_with_its_error() {
     run(async {
@@ -421,7 +421,7 @@ fn shutdown_of_the_runtime_ends_the_server_with_its_error() {
                 })
                 .collect();
             // A registration after the shutdown starts the next runtime.
-            eventually("all wait", || rt::metrics().waiters == 1 + connections);
+            eventually("all connections wait", || rt::metrics().waiters == 1 + connections);
             rt::shutdown(BOUND).unwrap();
             let error = server.join().expect("no panic").unwrap_err();
             assert!(error.to_string().contains("runtime"), "{error}");

@@ -21,8 +21,8 @@ fn is_shut_down(error: &std::io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(OpError::is_shut_down)
 }
 
-/// Waits until this process has `count` threads: the kernel lists a thread for a moment after it
-/// was joined.
+/// Waits until this process has `count` threads, because the kernel lists a thread for a moment
+/// after it was joined.
 fn threads_are_back_to(count: usize) {
     eventually("no thread is left", || thread_count() == count);
 }
@@ -176,7 +176,7 @@ fn waiter_of_another_executor_gets_shutdown_error() {
                 listener.accept().await.map(drop)
             })
         });
-        eventually("all wait", || rt::metrics().waiters >= 3);
+        eventually("all operations wait", || rt::metrics().waiters >= 3);
         rt::shutdown(LONG).unwrap();
         let error = reader.join().unwrap().unwrap_err();
         assert!(is_shut_down(&error), "{error}");
@@ -206,14 +206,14 @@ fn block_on_in_another_thread_survives_shutdown() {
             })
         });
         wait.recv().unwrap();
-        eventually("it waits", || rt::metrics().waiters >= 1);
+        eventually("the read waits", || rt::metrics().waiters >= 1);
         rt::shutdown(LONG).unwrap();
         assert!(is_shut_down(&other.join().unwrap().unwrap_err()));
     });
 }
 
-/// A sleep under another executor does not belong to the runtime: it reads the clock again, and
-/// starts a runtime if it has to wait longer.
+/// A sleep under another executor does not belong to the runtime. After a shutdown the sleep reads
+/// the clock again, and starts a runtime if it has to wait longer.
 #[test]
 fn sleep_of_another_executor_outlives_runtime() {
     child("sleep_of_another_executor_outlives_runtime", || {
@@ -273,7 +273,7 @@ fn deadlines_survive_shutdown() {
 #[test]
 fn timers_fire_after_restart() {
     child("timers_fire_after_restart", || {
-        // Another executor, so that nothing else starts a thread.
+        // Runs under another executor, so that nothing else starts a thread.
         let (client, _server) = park_on(pair());
         for wait in [
             || park_on(task::sleep(Duration::from_millis(250))),
@@ -398,7 +398,7 @@ fn start_right_after_zero_timeout_shutdown_works() {
             let _ = rt::shutdown(Duration::ZERO);
             rt::Builder::new().workers(1).start().unwrap();
             assert_eq!(park_on(task::spawn_blocking(|| 3)), 3);
-            // Only sysmon can start the worker that this needs.
+            // Only sysmon can start the worker that runs the second task.
             let (release, wait) = mpsc::channel();
             let blocked = task::spawn(async move { wait.recv().unwrap() });
             park_on(task::spawn(async move { release.send(4).unwrap() }));
@@ -410,8 +410,8 @@ fn start_right_after_zero_timeout_shutdown_works() {
 }
 
 #[test]
-fn join_handles_of_dropped_tasks_report_it() {
-    child("join_handles_of_dropped_tasks_report_it", || {
+fn join_handles_report_that_their_tasks_were_dropped() {
+    child("join_handles_report_that_their_tasks_were_dropped", || {
         let sleeper = || task::spawn(task::sleep(Duration::from_secs(3600)));
         let (cancelled, awaited) = (sleeper(), sleeper());
         let done = task::spawn(async { 9 });
@@ -451,7 +451,7 @@ fn destructors_may_use_runtime_during_shutdown() {
                 task::sleep(Duration::from_secs(3600)).await;
             }));
             begins.recv().unwrap();
-            eventually("it sleeps", || rt::metrics().timer_entries >= 1);
+            eventually("the task sleeps", || rt::metrics().timer_entries >= 1);
             rt::shutdown(LONG).unwrap();
             assert!(ran.load(Ordering::SeqCst));
             // Tasks that the destructor spawned were dropped too, and do not run later.
@@ -516,7 +516,7 @@ fn task_awaiting_dropped_task_ends_without_panic_message() {
             }
         }));
         let outside = task::spawn(task::sleep(Duration::from_secs(3600)));
-        eventually("it runs", || began.load(Ordering::SeqCst));
+        eventually("the task runs", || began.load(Ordering::SeqCst));
         rt::shutdown(LONG).unwrap();
         assert_eq!((dropped.load(Ordering::SeqCst), panics.load(Ordering::SeqCst)), (1, 0));
         // Waiters outside of the runtime get the error.
@@ -580,8 +580,8 @@ fn drop_of_lingering_socket_after_shutdown_starts_no_runtime() {
     });
 }
 
-/// A task that a shutdown left running on its thread wakes and spawns tasks of the next runtime.
-/// These run on the next runtime.
+/// A task that a shutdown left in its turn wakes and spawns tasks after the next runtime has
+/// started. These tasks run on the next runtime.
 #[test]
 fn thread_of_previous_runtime_schedules_on_next() {
     child("thread_of_previous_runtime_schedules_on_next", || {
@@ -662,7 +662,7 @@ fn shutdown_waits_for_task_on_block_on_thread() {
     }
     for nested in [false, true] {
         child_with("shutdown_waits_for_task_on_block_on_thread", &[], || {
-            eventually("the task runs there", || task_was_on_block_on_thread(nested));
+            eventually("the task runs on the thread of `block_on`", || task_was_on_block_on_thread(nested));
         });
     }
 }

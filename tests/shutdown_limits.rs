@@ -117,11 +117,11 @@ fn shutdown_abandons_destructor_that_never_returns() {
         let still = rt::shutdown(AMPLE).unwrap_err();
         assert!(!still.on_runtime_thread && still.tasks == 3, "{still}");
         assert!(still.threads.len() == 3 && still.threads.iter().all(|name| name == "netpoll-shutdown"), "{still:?}");
-        assert_eq!(dropped.load(Ordering::SeqCst), 50, "tasks behind it are not delayed");
+        assert_eq!(dropped.load(Ordering::SeqCst), 50, "stuck destructors delay no other task");
         // The next runtime works while these destructors still run.
         assert_eq!(task::block_on(async { task::spawn(async { 5 }).await }), 5);
         drop(release);
-        eventually("they end", || rt::metrics().tasks_alive == 0);
+        eventually("the destructors end", || rt::metrics().tasks_alive == 0);
         rt::shutdown(LONG).unwrap();
     });
 }
@@ -226,7 +226,7 @@ fn task_chains_are_dropped_iteratively() {
     const COUNT: usize = 50_000;
     with_workers("task_chains_are_dropped_iteratively", || {
         let alive = || rt::metrics().tasks_alive as usize;
-        let all_wait = || eventually("all wait", || WAITING.load(Ordering::SeqCst) == COUNT);
+        let all_wait = || eventually("all tasks of the chain wait", || WAITING.load(Ordering::SeqCst) == COUNT);
         // Tasks that are linked by handles.
         let (client, _server) = park_on(pair());
         let mut last = task::spawn(async move { drop(client.read(&mut [0; 1]).await) });
@@ -283,16 +283,17 @@ fn destructor_may_wait_for_another_task_drop() {
     });
 }
 
-/// A waker is user code, too: one that blocks delays neither a shutdown nor other waiters.
+/// A waker is user code, so it may block. A shutdown still returns within its time limit, and other
+/// waiters are not delayed.
 #[test]
-fn blocking_waker_delays_no_shutdown_or_waiter() {
+fn shutdown_abandons_waker_that_blocks() {
     struct Blocks(Mutex<mpsc::Receiver<()>>);
     impl Wake for Blocks {
         fn wake(self: Arc<Self>) {
             assert!(self.0.lock().unwrap().recv().is_err());
         }
     }
-    with_workers("blocking_waker_delays_no_shutdown_or_waiter", || {
+    with_workers("shutdown_abandons_waker_that_blocks", || {
         let (release, held) = mpsc::channel::<()>();
         let waker = Waker::from(Arc::new(Blocks(Mutex::new(held))));
         let (client, _server) = park_on(pair());
@@ -345,8 +346,8 @@ fn second_shutdown_uses_its_own_timeout() {
         let (release, held) = mpsc::channel::<()>();
         waits_and_then(move || assert!(held.recv().is_err()));
         let first = thread::spawn(|| rt::shutdown(LONG));
-        // The shutdown is in progress when the task's socket is refused.
-        eventually("it begins", || task::block_on(async { park_poll(pair().await).is_err() }));
+        // A refused socket shows that the shutdown has begun.
+        eventually("the shutdown begins", || task::block_on(async { park_poll(pair().await).is_err() }));
         let start = Instant::now();
         let still = rt::shutdown(Duration::from_millis(50)).unwrap_err();
         assert!(
@@ -356,7 +357,11 @@ fn second_shutdown_uses_its_own_timeout() {
         assert!(rt::shutdown(Duration::ZERO).is_err());
         let third = thread::spawn(|| rt::shutdown(LONG));
         drop(release);
-        assert_eq!((first.join().unwrap(), third.join().unwrap()), (Ok(()), Ok(())), "both report how it ended");
+        assert_eq!(
+            (first.join().unwrap(), third.join().unwrap()),
+            (Ok(()), Ok(())),
+            "both calls report how the shutdown ended"
+        );
         assert_eq!(rt::shutdown(Duration::ZERO), Ok(()));
     });
 }

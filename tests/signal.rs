@@ -147,7 +147,7 @@ fn signal_of_a_forked_child_is_not_received_by_its_parent() {
             let mut status = 0;
             // SAFETY: `status` is valid for writes.
             assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-            assert_eq!(status, 0, "the signal had its default action");
+            assert_eq!(status, 0, "the signal does not end the child");
             assert!(poll_now(&mut Box::pin(listener.recv())).is_pending());
             raise(SignalKind::USER_DEFINED1);
             listener.recv().await.unwrap();
@@ -164,7 +164,7 @@ mod linker {
     pub(super) static COUNTS: AtomicBool = AtomicBool::new(false);
     pub(super) static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-    /// Replaces the C library's function: counts the call and calls the original.
+    /// Replaces the C library's function. Counts the call and calls the original.
     #[unsafe(no_mangle)]
     unsafe extern "C" fn dladdr(address: *const c_void, info: *mut libc::Dl_info) -> c_int {
         if COUNTS.load(Ordering::SeqCst) {

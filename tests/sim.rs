@@ -14,7 +14,7 @@ use netpoll::task;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Echoes until the end of the stream.
+/// Accepts connections, and echoes each until the end of its stream.
 async fn echo(addr: &str) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     loop {
@@ -205,7 +205,7 @@ fn tasks_that_wake_each_other_under_a_lock_end_with_their_host() {
 }
 
 #[test]
-fn names_are_the_hosts() {
+fn host_names_resolve_to_their_addresses() {
     Sim::run(1, async |sim| {
         sim.host("server").spawn(|| echo("0.0.0.0:7"));
         let addr = sim.host("server").addrs()[0];
@@ -531,7 +531,7 @@ fn real_sockets_work_during_a_simulation() {
     assert_eq!(real, b"real");
 }
 
-/// The test in the crate's documentation: a server drops silent clients.
+/// This is the test in the crate's documentation. A server drops silent clients.
 #[netpoll::test(sim, seeds = 20)]
 async fn silent_clients_are_dropped(sim: Sim) {
     sim.host("server").spawn(|| async {
@@ -639,9 +639,9 @@ async fn all_requests_end_under_partitions_and_crashes(sim: Sim) {
     assert!(sim.host("client0").run(ask("server:7", b"still there")).await.is_ok() || sim.counters().packets_lost > 0);
 }
 
-/// The failing seed is printed, and fails again when it alone is requested.
+/// A seed that fails once fails again, alone and among all seeds of the test.
 #[test]
-fn failing_seed_fails_again() {
+fn seed_that_fails_fails_again_when_repeated() {
     let failing = |sim: Sim| async move {
         sim.link("*", "*").loss(0.3);
         sim.host("server").spawn(|| echo("0.0.0.0:7"));

@@ -185,7 +185,7 @@ impl Player {
                         self.sent += 10;
                         ("send_to", shown(socket.send_to(&[byte; 10], &addr)))
                     }
-                    // No socket is bound to this port, so an error follows. It arrives before the next call.
+                    // No socket is bound to this port, so an error arrives before the next call.
                     None => ("connect", shown(socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into()))),
                 }
             }
@@ -216,7 +216,7 @@ impl Player {
     }
 }
 
-/// Calls recvmsg(2). `recv` itself is not defined by the crate.
+/// Calls recvmsg(2), because a simulation does not replace recv(2).
 fn receive(socket: &Socket, buf: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<usize> {
     socket.recv_vectored_with_flags(&mut [MaybeUninitSlice::new(buf)], flags).map(|(count, _)| count)
 }

@@ -228,7 +228,7 @@ async fn happy_eyeballs_bypasses_dead_address(sim: Sim) {
     }
 }
 
-/// A command as a client of Redis sends it.
+/// Returns a command in the form in which clients of Redis send it.
 fn redis_command(words: &[&str]) -> String {
     let words = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
     format!("*{}\r\n", words.len()) + &words.collect::<String>()

@@ -61,7 +61,7 @@ fn bandwidth_limits_a_transfer() {
         let mut bytes = Vec::new();
         assert_eq!(stream.read_to_end(&mut bytes).await.unwrap(), 125_000);
         sender.await;
-        // The transfer is a million bits, and the headers of the packets.
+        // The transfer has a million bits, and the headers of the packets in addition.
         assert!((ms(1000)..ms(1200)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     });
 }
@@ -88,8 +88,8 @@ fn keep_alive_detects_a_crashed_host() {
     });
 }
 
-/// The server of `netpoll-hyper` drops the handler of a request when the connection is aborted. A deadline does not abort
-/// it, and ETIMEDOUT of the kernel does.
+/// The server of `netpoll-hyper` drops the handler of a request when the connection is aborted. A
+/// deadline does not abort the connection, and the kernel's ETIMEDOUT does.
 #[test]
 fn keep_alive_aborts_a_connection_that_no_operation_uses() {
     Sim::run(1, async |sim| {
@@ -100,7 +100,7 @@ fn keep_alive_aborts_a_connection_that_no_operation_uses() {
         let stream = TcpStream::connect("other:8").await.unwrap();
         stream.set_write_deadline(Instant::now()).unwrap();
         let view = netpoll::__private::SocketView::from(&stream);
-        assert!(netpoll::future::timeout(60 * SECOND, view.aborted()).await.is_err(), "a deadline");
+        assert!(netpoll::future::timeout(60 * SECOND, view.aborted()).await.is_err(), "a deadline aborts nothing");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Observation of a simulation: snapshots and pictures (feature `sim`).
+//! Tests snapshots and pictures of simulations (feature `sim`).
 
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -120,7 +120,8 @@ async fn ask() {
     while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
 }
 
-/// With `NETPOLL_PICTURE=FILE` the picture of seed 13 is written there: docs/simulation.svg.
+/// With `NETPOLL_PICTURE=FILE`, the test writes the picture of seed 13 to that file. This picture
+/// is docs/simulation.svg.
 #[test]
 fn picture_has_an_arrow_for_each_packet_and_a_cross_for_each_loss() {
     let (mut lost, mut twice) = (0, 0);

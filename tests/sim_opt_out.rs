@@ -1,5 +1,5 @@
-//! Simulations in a program that defines `clock_gettime` and `getrandom` itself (feature `sim`, built with `--cfg
-//! netpoll_no_interpose`): `ci/sim.sh opt-out`.
+//! Tests simulations in a program that defines `clock_gettime` and `getrandom` itself (feature
+//! `sim`, built with `--cfg netpoll_no_interpose`). `ci/sim.sh opt-out` runs these tests.
 #![cfg(netpoll_no_interpose)]
 #![allow(unsafe_code)]
 
@@ -21,7 +21,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 static ASKS: AtomicBool = AtomicBool::new(false);
 /// Held while a test relies on [`ASKS`].
 static ONE: Mutex<()> = Mutex::new(());
-/// The number of calls of the program's functions.
+/// The number of calls of the program's `clock_gettime`.
 static CLOCK_CALLS: AtomicU64 = AtomicU64::new(0);
 static RANDOM_CALLS: AtomicU64 = AtomicU64::new(0);
 

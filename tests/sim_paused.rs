@@ -1,4 +1,5 @@
-//! `#[netpoll::test(paused)]`: a virtual clock with real sockets (feature `sim`).
+//! Tests `#[netpoll::test(paused)]`, which combines a virtual clock with real sockets (feature
+//! `sim`).
 
 use std::io::{self, Read as _, Write as _};
 use std::panic::catch_unwind;
@@ -33,7 +34,7 @@ async fn idle_timeout_takes_no_time() -> io::Result<()> {
 }
 
 #[netpoll::test(paused)]
-async fn timers_come_in_order_at_their_times() {
+async fn timers_fire_in_order_at_their_times() {
     let begin = Instant::now();
     let sleeps: Vec<_> = [3, 1, 2]
         .map(|hours| {
@@ -111,7 +112,7 @@ async fn transfers_are_complete_beside_timers_that_are_always_due() -> io::Resul
 }
 
 #[netpoll::test(paused)]
-async fn datagrams_come_before_the_deadline() -> io::Result<()> {
+async fn datagrams_arrive_before_the_deadline() -> io::Result<()> {
     let (one, other) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
     for number in 0..100 {
         one.send_to(&[number], other.local_addr()?).await?;
@@ -149,7 +150,7 @@ async fn dials_fail_at_once_or_at_their_timeout() -> io::Result<()> {
 
 /// If no timer is armed, a paused test waits for other threads.
 #[netpoll::test(paused)]
-async fn test_waits_for_peers_outside_it() -> io::Result<()> {
+async fn paused_test_waits_for_other_threads() -> io::Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let addr = listener.local_addr()?;
     let echo = std::thread::spawn(move || {
@@ -185,7 +186,7 @@ fn misuse_of_a_paused_clock_is_reported() {
 
 /// After a paused test its thread uses the real clock again.
 #[test]
-fn clock_is_real_afterwards() {
+fn clock_is_real_after_a_paused_run() {
     let before = Instant::now();
     sim::paused(async || task::sleep(HOUR).await);
     assert!(before.elapsed() < HOUR);

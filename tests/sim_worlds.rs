@@ -1,5 +1,5 @@
-//! Several simulations at the same time, and simulations beside real sockets: descriptor numbers, slots, and hosts that are added later
-//! (feature `sim`).
+//! Tests the descriptor numbers and slots of several simulations, and of simulations beside real
+//! sockets. Also tests links to hosts that are added later (feature `sim`).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -70,7 +70,7 @@ fn peer_sees_the_end_when_another_thread_drops_a_socket() {
     let run = Builder::new().run(async |sim| {
         sim.allow_threads();
         let (client, server) = connection().await;
-        // No other event occurs: the simulation waits for the thread.
+        // No other event occurs, so the simulation waits for the thread.
         let thread = std::thread::Builder::new().name("dropper".to_owned()).spawn(move || drop(client)).unwrap();
         assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
         thread.join().unwrap();

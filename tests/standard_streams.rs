@@ -1,5 +1,5 @@
-//! Standard input, output and error in a child process. The child runs one test of this binary, and
-//! its standard streams are pipes.
+//! Tests standard input, output and error in a child process. The child runs one test of this
+//! binary, and its standard streams are pipes.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn standard_streams_child() {
         let mut line = String::new();
         out.write_all(b"ready\n").await?;
 
-        // No input was sent: this read is dropped while a thread waits for the input.
+        // No input was sent yet, so this read is dropped while a thread waits for the input.
         let dropped = io::timeout(Duration::from_millis(20), stdin.read_line(&mut line)).await;
         assert_eq!(dropped.unwrap_err().kind(), ErrorKind::TimedOut);
         writeln!(out, "dropped").await?;
@@ -56,7 +56,7 @@ fn standard_streams_child() {
 }
 
 #[test]
-fn standard_streams() {
+fn standard_streams_lose_no_bytes() {
     use std::io::{BufRead as _, Read as _, Write as _};
     use std::process::{Command, Stdio};
 
@@ -210,7 +210,9 @@ fn nonblocking_output_is_not_lost() {
         drop(command);
         // The pipe is read when it is full, so that a write finds no room. Small writes leave gaps
         // in its pages.
-        common::eventually("a full pipe", || bytes_in(reader.as_fd()) >= 60_000 || child.try_wait().unwrap().is_some());
+        common::eventually("the pipe is full", || {
+            bytes_in(reader.as_fd()) >= 60_000 || child.try_wait().unwrap().is_some()
+        });
         let mut all = Vec::new();
         reader.read_to_end(&mut all).unwrap();
         assert!(child.wait().unwrap().success(), "{way}: {}", String::from_utf8_lossy(&all[..all.len().min(4000)]));

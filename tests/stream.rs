@@ -75,7 +75,7 @@ fn stream_sources_yield_their_items() {
 }
 
 #[test]
-fn common_stream_adapters_work() {
+fn stream_adapters_cope_with_pending_polls() {
     block_on(async {
         let connections = || steps([Some(Ok(1)), None, Some(Err("refused")), Some(Ok(2)), None, Some(Ok(3))]);
         assert_eq!(connections().filter_map(Result::ok).map(|n| n * 10).collect::<Vec<_>>().await, [10, 20, 30]);
@@ -200,7 +200,7 @@ fn merge_ends_after_both_and_polls_neither_again() {
 }
 
 #[test]
-fn merge_has_size_hint() {
+fn merge_adds_size_hints() {
     let both = stream::from_iter(1..4).merge(stream::from_iter(1..3));
     assert_eq!(both.size_hint(), (5, Some(5)));
     assert_eq!(stream::repeat(1).merge(stream::once(1)).size_hint(), (usize::MAX, None));
@@ -286,7 +286,7 @@ fn interval_counts_missed_ticks_as_one() {
 }
 
 #[test]
-fn interval_at_the_ends_of_its_range() {
+fn zero_interval_is_always_due_and_longest_never() {
     let mut always = stream::interval(Duration::ZERO);
     let count = block_on(async { always.by_ref().take(100).count().await });
     assert_eq!(count, 100);

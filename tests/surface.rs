@@ -113,7 +113,7 @@ fn stream_adapters_match_iterator_adapters() {
     });
 }
 
-/// Asserts that the debug output is one line with the name of the type.
+/// Asserts that the debug output is one line that begins with the name of the type.
 #[track_caller]
 fn shows(value: &dyn Debug, name: &str) {
     let text = format!("{value:?}");

@@ -14,7 +14,7 @@ use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
 
 #[test]
-fn ping_pong() {
+fn ten_thousand_messages_are_echoed() {
     run(async {
         let (client, server) = pair().await;
         let echo = task::spawn(async move {
@@ -43,7 +43,7 @@ fn ping_pong() {
 }
 
 #[test]
-fn many_connections() {
+fn two_hundred_connections_echo_concurrently() {
     if !common::has_descriptors(1000) {
         return;
     }
@@ -86,7 +86,7 @@ fn many_connections() {
 }
 
 #[test]
-fn deadlines() {
+fn read_deadline_and_timeout_end_reads() {
     run(async {
         let (client, _server) = pair().await;
         let mut buf = [0; 1];
@@ -102,7 +102,7 @@ fn deadlines() {
 }
 
 #[test]
-fn close_wakes() {
+fn close_wakes_a_waiting_read() {
     run(async {
         let (client, _server) = pair().await;
         let reader = task::spawn({
@@ -141,7 +141,7 @@ fn ten_thousand_round_trips_on_two_connections() {
 
 /// Go: TestConnAndListener.
 #[test]
-fn names_of_both_ends() {
+fn streams_and_errors_have_both_addresses() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -354,7 +354,7 @@ fn stale_events_reach_no_new_socket() {
         for task in tasks {
             task.await;
         }
-        assert!(poll_once(&mut read).await.is_pending(), "an event of a closed connection");
+        assert!(poll_once(&mut read).await.is_pending(), "no event of a closed connection ends the read");
         assert!(!quiet.is_peer_closed());
         peer.write_all(b"x").await.unwrap();
         assert_eq!(read.await.unwrap(), 1);
@@ -374,7 +374,7 @@ fn socket_errors_do_not_leak_into_reused_slot() {
                 let mut buf = [0; 1];
                 let mut read = stream.read(&mut buf);
                 assert!(poll_once(&mut read).await.is_pending());
-                // Closing one end with unread data resets the pair: the events are EPOLLERR and EPOLLHUP.
+                // Closing one end with unread data resets the pair, so the events are EPOLLERR and EPOLLHUP.
                 drop(read);
                 stream.write_all(b"unread").await.unwrap();
                 drop(right);
@@ -395,8 +395,7 @@ fn socket_errors_do_not_leak_into_reused_slot() {
     });
 }
 
-/// Invariant 1: a suspended operation holds nothing, so the number is free as soon as the stream is
-/// closed.
+/// Invariant 1: a suspended operation holds no reference to the descriptor, so the number is free as soon as the stream is closed.
 #[test]
 fn forgotten_futures_hold_no_descriptor() {
     child("forgotten_futures_hold_no_descriptor", || {
@@ -459,7 +458,7 @@ fn concurrent_write_alls_do_not_interleave() {
                 read_exact(&server, &mut len).await.unwrap();
                 let mut message = vec![0; u32::from_ne_bytes(len) as usize];
                 read_exact(&server, &mut message).await.unwrap();
-                assert!(message.iter().all(|&byte| byte == message[0]), "torn");
+                assert!(message.iter().all(|&byte| byte == message[0]), "two messages are mixed");
             }
         });
         for writer in writers {
@@ -588,8 +587,8 @@ fn thousand_connections_through_one_listener() {
     });
 }
 
-/// Invariant 2. An edge wakes one waiter. If it needs the lock of another operation that waits for
-/// the same edge, that operation must be woken.
+/// Invariant 2. An edge wakes one waiter. If this waiter needs the lock of another operation that waits for the same edge, the other
+/// operation must be woken too.
 #[test]
 fn edge_reaches_lock_holder() {
     run(async {

@@ -53,7 +53,7 @@ fn ended_spare_and_blocking_threads_are_joined() {
                 task::spawn(async move { block() })
             })
             .collect();
-        eventually("all block", || thread_count() >= threads + 40);
+        eventually("all tasks and calls block", || thread_count() >= threads + 40);
         assert!(stacks() >= before + 40);
         drop(release);
         for task in tasks.into_iter().chain(blocking) {
@@ -76,7 +76,7 @@ fn shutdowns_leave_no_threads() {
             if round % 2 == 0 {
                 tasks.into_iter().for_each(park_on);
                 rt::shutdown(LONG).unwrap();
-                eventually("its threads have ended", || thread_count() == threads);
+                eventually("the threads of the runtime have ended", || thread_count() == threads);
             } else {
                 // This shutdown does not wait for the runtime's threads, which end later.
                 let _ = rt::shutdown(Duration::ZERO);
@@ -112,7 +112,7 @@ fn stopped_process_is_not_counted_as_blocked() {
         });
         for _ in 0..8 {
             let polls = rt::metrics().polls;
-            eventually("it runs", || rt::metrics().polls > polls + 5);
+            eventually("the task runs", || rt::metrics().polls > polls + 5);
             let start = Instant::now();
             let script = format!("kill -STOP $0; sleep {}; kill -CONT $0", STOP.as_secs());
             let mut helper = Command::new("sh").args(["-c", &script, &std::process::id().to_string()]).spawn().unwrap();

@@ -63,7 +63,7 @@ fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> O
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Returns the code of a line, without its comment. It need not handle every case.
+/// Returns the code of a line, without its comment. Also removes the rest of a string from `//` on.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
@@ -365,7 +365,7 @@ fn tests_named_in_documents_exist() {
     }
     let mut known = BTreeSet::new();
     for (path, text) in all() {
-        // Lists of models have a name per line, lists of injected bugs have `name: "switch" by model`.
+        // Lists of models have one name per line. Lists of injected bugs have lines such as `name: "switch" by model`.
         let is_list = path.starts_with(root.join("models/tests"));
         for line in text.lines().map(str::trim) {
             let word = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned();
@@ -395,8 +395,8 @@ fn tests_named_in_documents_exist() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Returns the names beside files in a document: "`file.rs` (`name`, `Type::name`)" and "`name` in `file.rs`". Each is a path and the last part
-/// of a name.
+/// Returns the names beside files in a document, as pairs of a path and the last part of the name. A document writes such names as
+/// "`file.rs` (`name`, `Type::name`)" or "`name` in `file.rs`".
 fn names_beside_files(text: &str) -> Vec<(&str, &str)> {
     fn name(quoted: &str) -> Option<&str> {
         let name = quoted.rsplit("::").next().unwrap();
@@ -472,7 +472,7 @@ fn names(folder: &str, ending: &str) -> Vec<String> {
     names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
 }
 
-/// README, the crate page and CONTRIBUTING list all features, examples and scripts.
+/// README and the crate page list all features, README lists all examples, and CONTRIBUTING lists all scripts.
 #[test]
 fn documents_list_features_examples_and_scripts() {
     let manifest = manifest();

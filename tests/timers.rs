@@ -1,4 +1,5 @@
-//! Sleeps: they are moved earlier and later, run beside busy tasks, and take the shortest and longest durations.
+//! Tests sleeps that are moved earlier and later, that run beside busy tasks, and that have the
+//! shortest and longest durations.
 //!
 //! The tests follow Go's time/sleep_test.go and time/tick_test.go. Most tests limit lateness only by the bound on every test.
 
@@ -116,7 +117,7 @@ fn near_timer_fires_among_many_far_ones() {
 
 /// Go: TestMultiWakeup. Tasks wake each other at the moments at which timers fire.
 #[test]
-fn timer_and_manual_wakeups_coincide() {
+fn coinciding_timers_and_wakeups_lose_no_task() {
     run(async {
         let count = Arc::new(AtomicUsize::new(0));
         let handles: Vec<_> = (0..32_u64)
@@ -207,7 +208,7 @@ fn longest_sleeps_do_not_overflow() {
             let mut sleep = Sleep::new(longest);
             assert!(poll_now(&mut sleep).is_pending());
             let result = future::timeout(Duration::from_millis(3), &mut sleep).await;
-            assert!(result.is_err(), "{longest:?} are over");
+            assert!(result.is_err(), "a sleep of {longest:?} ended");
             sleep.reset(in_ms(1));
             sleep.await;
             assert!(future::timeout(Duration::from_millis(1), task::sleep(longest)).await.is_err());
@@ -279,7 +280,7 @@ fn last_waker_of_sleep_is_woken() {
                 return;
             }
         }
-        becomes("the last to be woken", || wakers[2].0.count() > 0).await;
+        becomes("the last waker is woken", || wakers[2].0.count() > 0).await;
         assert_eq!((wakers[0].0.count(), wakers[1].0.count()), (0, 0));
         assert!(poll_with(&mut sleep, Waker::noop()).is_ready());
     });

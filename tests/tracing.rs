@@ -17,8 +17,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// The recorded lines. An event is its target, its level, its fields and its message. A span begins with `span`, an
-/// update of a span with `record`.
+/// The recorded lines. The line of an event has its target, level, fields and message. The line of
+/// a span begins with `span`, and that of an update of a span with `record`.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Collector(AtomicU64);
@@ -80,7 +80,7 @@ fn seen(parts: &[&str]) -> String {
     }
 }
 
-/// Returns a listener with a full queue: connecting to it never completes.
+/// Returns a listener with a full queue, so that connecting to it never completes.
 fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

@@ -130,12 +130,12 @@ fn empty_datagram_is_received() {
 fn empty_buffer_succeeds_or_times_out() {
     run(async {
         let (one, other, a, b) = sockets().await;
-        // A receive without a buffer receives nothing and does not wait.
+        // `recv` with an empty buffer receives nothing and does not wait.
         assert_eq!(other.recv(&mut []).await.unwrap(), 0);
         one.send_to(b"first", b).await.unwrap();
         one.send_to(b"second", b).await.unwrap();
         assert_eq!(other.recv(&mut []).await.unwrap(), 0);
-        assert_eq!(other.recv_from(&mut []).await.unwrap(), (0, a), "one datagram is received");
+        assert_eq!(other.recv_from(&mut []).await.unwrap(), (0, a), "the first datagram is received");
         assert_eq!(other.recv(&mut [0; 8]).await.unwrap(), 6);
         other.set_read_deadline(Instant::now()).unwrap();
         assert!(is_timeout(&other.recv_from(&mut []).await.unwrap_err()));
@@ -286,8 +286,8 @@ fn send_to_picks_address_of_fitting_family() {
                 assert_eq!(sender.send_to(b"list", &addrs[..]).await.unwrap(), 4, "{what}: {addrs:?}");
                 let (count, from) = receiver.recv_from(&mut buf).await.unwrap();
                 assert_eq!((count, from.port()), (4, port), "{what}: {addrs:?}");
-                // The answer arrives: the datagram was sent from an address of the receiver's
-                // family.
+                // The answer arrives only if the datagram was sent from an address of the
+                // receiver's family.
                 receiver.send_to(b"answer", from).await.unwrap();
                 assert_eq!(sender.recv_from(&mut buf).await.unwrap().0, 6, "{what}: {addrs:?}");
                 assert_eq!(sender.send_to(b"name", Name(addrs.clone())).await.unwrap(), 4, "{what}: {addrs:?}");
@@ -382,7 +382,7 @@ fn every_address_form_echoes() {
 }
 
 #[test]
-fn errors_of_binding_and_resolving_are_named() {
+fn errors_of_bind_and_resolve_name_the_operation() {
     run(async {
         let taken = socket().await;
         let addr = taken.local_addr().unwrap();
@@ -403,7 +403,7 @@ fn errors_of_binding_and_resolving_are_named() {
 }
 
 #[test]
-fn oversize_datagrams_and_refusals_surface() {
+fn oversize_datagrams_and_refusals_are_errors() {
     run(async {
         let (one, other) = (socket().await, UdpSocket::bind(own_address()).await.unwrap());
         let b = other.local_addr().unwrap();
@@ -653,9 +653,10 @@ fn receives_and_sends_run_in_parallel() {
             let (socket, sent, received) = (socket.clone(), sent.clone(), received.clone());
             task::spawn(async move {
                 for _ in 0..EACH {
-                    // Limits the datagrams in flight: the kernel drops those that do not fit in the receive buffer.
+                    // Limits the datagrams in flight, because the kernel drops those that do not
+                    // fit in the receive buffer.
                     let under_way = || sent.load(Ordering::SeqCst).saturating_sub(received.load(Ordering::SeqCst));
-                    becomes("room", || under_way() < 50).await;
+                    becomes("there is room", || under_way() < 50).await;
                     sent.fetch_add(1, Ordering::SeqCst);
                     socket.send_to(b"x", addr).await.unwrap();
                 }
@@ -706,7 +707,7 @@ fn any_number_of_tasks_may_wait_for_readiness() {
 }
 
 #[test]
-fn udp_works_by_poll_and_under_another_executor() {
+fn poll_functions_work_under_another_executor() {
     park_on(async {
         let (one, other) = connected_pair().await;
         let mut buf = [0; 8];
@@ -730,7 +731,7 @@ fn udp_works_by_poll_and_under_another_executor() {
 }
 
 #[test]
-fn conversions_keep_the_socket_and_know_its_peer() {
+fn conversions_keep_the_socket_and_its_peer() {
     run(async {
         let (one, other) = connected_pair().await;
         let (a, b) = (one.local_addr().unwrap(), other.local_addr().unwrap());
@@ -757,7 +758,7 @@ fn conversions_keep_the_socket_and_know_its_peer() {
 
 /// Go: TestErrNotPollable, TestNonpollableDeadline, TestFileError.
 #[test]
-fn other_descriptor_kinds_fail() {
+fn other_descriptor_kinds_get_the_results_of_the_kernel() {
     run(async {
         let file = UdpSocket::from(OwnedFd::from(std::fs::File::open("Cargo.toml").unwrap()));
         file.set_deadline(Instant::now() + common::BOUND).unwrap();
@@ -778,7 +779,11 @@ fn other_descriptor_kinds_fail() {
         out.push(b"one", None);
         out.push(b"two", None);
         assert_eq!(unix.send_many(&mut out).await.unwrap(), 2);
-        assert_eq!((ours.recv(&mut buf).unwrap(), ours.recv(&mut buf).unwrap()), (3, 3), "as two");
+        assert_eq!(
+            (ours.recv(&mut buf).unwrap(), ours.recv(&mut buf).unwrap()),
+            (3, 3),
+            "the batch is sent as two datagrams"
+        );
 
         let (tcp, _peer) = common::pair().await;
         let tcp = UdpSocket::from(OwnedFd::from(tcp));

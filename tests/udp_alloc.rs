@@ -52,8 +52,8 @@ const ROUNDS: usize = 1000;
 /// The allocations that the start of a runtime thread may add. A round itself makes none.
 const ALLOWED: usize = ROUNDS / 20;
 
-/// Calls `round` [`ROUNDS`] times, so that lists and heaps reach their size, and then asserts that
-/// [`ROUNDS`] more calls allocate nothing.
+/// Calls `round` [`ROUNDS`] times, so that lists and heaps reach their final size, and then asserts
+/// that [`ROUNDS`] more calls make at most [`ALLOWED`] allocations.
 async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
     for _ in 0..ROUNDS {
         round().await;
@@ -69,7 +69,8 @@ async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
 /// Go: TestAllocs.
 #[test]
 fn datagrams_do_not_allocate() {
-    // Policy Off: on a busy machine a task may seem stuck, and starting a thread for it allocates.
+    // On a busy machine a task may seem stuck, and the start of a thread for it would allocate
+    // memory.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
     run(async {
         let one = UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,5 @@
-//! Ancillary data: each kind is sent to, and received from, a peer that uses plain libc. Also the
-//! socket options that request ancillary data.
+//! Tests ancillary data of each kind with a peer that uses plain libc. Also tests offload, socket
+//! options and multicast.
 #![cfg(target_os = "linux")] // Linux's control messages, and offload
 
 mod common;
@@ -161,8 +161,8 @@ fn libc_reads_sent_ancillary_data() {
             let (count, control) = libc_recv(&theirs, &mut buf);
             assert_eq!((count, read(&control)), (3, (int(33), int(0x2a))), "{ip}");
 
-            // Sends from an unconnected socket, and in a batch: the address family is known in
-            // these cases.
+            // Sends from an unconnected socket, in a batch. Here the destination determines the
+            // address family.
             let other = UdpSocket::bind((ip, 0)).await.unwrap();
             let theirs_open = StdSocket::bind((ip, 0)).unwrap();
             for &(level, name) in options {
@@ -404,7 +404,7 @@ fn batches_use_offload_when_possible() {
         let each: Vec<_> = (0..COUNT).map(|n| (n as u8, 1200)).collect();
         let plain = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         assert_eq!(send(&plain, 1200).await, (1, each.clone()));
-        // Without checksums the kernel refuses to split: datagrams are sent one by one.
+        // Without checksums the kernel refuses to split, so datagrams are sent one by one.
         let refused = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         set_int(refused.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
         assert_eq!(send(&refused, 1200).await, (COUNT, each.clone()));
@@ -520,7 +520,7 @@ fn multicast_reaches_every_member() {
                 }
                 IpAddr::V6(group) => {
                     sender.set_multicast_interface_v6(interface).unwrap();
-                    // A hop limit of 0: the datagram is not forwarded beyond this host.
+                    // With a hop limit of 0, the datagram does not leave this host.
                     sender.set_multicast_hops_v6(0).unwrap();
                     ("/proc/net/igmp6", group.octets().iter().map(|byte| format!("{byte:02x}")).collect())
                 }
@@ -542,7 +542,7 @@ fn multicast_reaches_every_member() {
                     }
                     assert!(!is_member());
                     first.join_multicast_v4(group, Ipv4Addr::LOCALHOST).unwrap();
-                    assert!(first.join_multicast_v4(group, Ipv4Addr::LOCALHOST).is_err(), "twice");
+                    assert!(first.join_multicast_v4(group, Ipv4Addr::LOCALHOST).is_err(), "a second join fails");
                     sender.set_multicast_interface_v4(Ipv4Addr::LOCALHOST).unwrap();
                 }
                 IpAddr::V6(group) => {

@@ -1,4 +1,4 @@
-//! UDP sockets that are shut down: on Linux, datagrams still arrive.
+//! On Linux, datagrams still arrive at a UDP socket that was shut down.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -15,7 +15,8 @@ async fn bound() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// shutdown(2) does not end receiving on a UDP socket: datagrams still arrive, so a receive waits for them.
+/// shutdown(2) does not end receiving on a UDP socket. Datagrams still arrive, so a receive waits
+/// for them.
 #[test]
 fn receive_waits_on_socket_that_was_shut_down() {
     run(async {

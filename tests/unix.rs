@@ -125,11 +125,11 @@ fn seqpacket_keeps_message_boundaries() {
             assert_eq!(server.peek(&mut buf).await.unwrap(), 5);
             assert_eq!(server.recv(&mut buf).await.unwrap(), 5);
             assert_eq!(server.recv(&mut buf).await.unwrap(), 0, "an empty message");
-            assert_eq!((server.recv(&mut buf).await.unwrap(), &buf), (6, b"the th"), "the rest is lost");
+            assert_eq!((server.recv(&mut buf).await.unwrap(), &buf), (6, b"the th"), "the rest of the message is lost");
             server.send(b"echo").await.unwrap();
             assert_eq!(client.recv(&mut buf).await.unwrap(), 4);
             drop(client);
-            assert_eq!(server.recv(&mut buf).await.unwrap(), 0, "the end");
+            assert_eq!(server.recv(&mut buf).await.unwrap(), 0, "the end of the stream");
             server.peer_closed().await.unwrap();
             assert!(server.is_peer_closed());
         }
@@ -183,8 +183,7 @@ fn unix_sockets_work_under_another_executor() {
 
 // ---- the end ----
 
-/// SIGPIPE has the default disposition, as in other programs. (Rust's test harness ignores the
-/// signal.)
+/// SIGPIPE has its default disposition, as in a program that is not written in Rust.
 #[test]
 fn closed_peer_is_an_error_without_sigpipe() {
     child("closed_peer_is_an_error_without_sigpipe", || {
@@ -226,7 +225,7 @@ fn unix_stream_eof_is_not_an_error() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let (packet, peer) = UnixSeqpacket::pair().unwrap();
-        assert_eq!(one.read(&mut []).await.unwrap(), 0, "immediately: the buffer is empty");
+        assert_eq!(one.read(&mut []).await.unwrap(), 0, "a read into an empty buffer does not wait");
         one.write_all(b"last").await.unwrap();
         one.close_write().unwrap();
         let mut fds = Vec::new();
@@ -421,7 +420,7 @@ fn unix_incoming_waits_without_descriptors() {
         let path = folder.join("s");
         task::block_on(async {
             let listener = UnixListener::bind(&path).await.unwrap();
-            // From here on the poller's descriptors are open.
+            // This connection opens the poller's descriptors.
             let (_client, _server) = connected(&listener).await;
             let client = std_net::UnixStream::connect(&path).unwrap();
             set_nofile(64);
@@ -573,7 +572,7 @@ fn sockets_are_shared_and_sent_between_threads() {
 }
 
 #[test]
-fn take_error_returns_pending_error() {
+fn take_error_returns_none_without_an_error() {
     run(async {
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(one.take_error().unwrap().is_none());

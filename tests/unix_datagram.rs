@@ -103,7 +103,7 @@ fn receivers_see_sender_names() {
 
 /// Go: TestUnixgramWrite. Connected and unconnected sockets can send and receive.
 #[test]
-fn connected_and_unconnected_senders() {
+fn connected_and_unconnected_sockets_send_and_receive() {
     run(async {
         let folder = Folder::new();
         let (path, path_other) = (folder.join("a"), folder.join("b"));
@@ -165,8 +165,8 @@ fn std_datagram_sockets_interoperate() {
 
 // ---- full queues ----
 
-/// The kernel wakes a sender only for its own datagrams, or if it is connected. Here another sender
-/// has filled the queue.
+/// The kernel wakes a sender only when its own datagrams are received, or if it is connected to the
+/// receiver. In this test another sender has filled the queue.
 #[test]
 fn sender_waits_again_after_losing_queue_space() {
     #[derive(Clone, Copy, PartialEq)]
@@ -400,7 +400,7 @@ fn burst_wakes_every_receiver() {
 // ---- shutdown ----
 
 #[test]
-fn deadlines_shutdown_and_close() {
+fn deadline_close_and_shutdown_end_receives() {
     run(async {
         let (one, other) = UnixDatagram::pair().unwrap();
         let other = Arc::new(other);

@@ -1,5 +1,5 @@
-//! Descriptors in messages: received descriptors are close-on-exec duplicates. Also limits,
-//! unclaimed descriptors and truncation.
+//! Tests descriptors in messages: close-on-exec duplicates, limits, unclaimed descriptors and
+//! truncation.
 #![cfg(target_os = "linux")] // SO_PASSCRED, and packet sockets
 
 mod common;
@@ -93,9 +93,9 @@ fn received_descriptors_are_cloexec_duplicates() {
     });
 }
 
-/// A connection is passed to another socket, and works there.
+/// A connection and a listener work after they were passed over a Unix socket.
 #[test]
-fn connection_is_passed_to_another_process() {
+fn passed_connection_and_listener_work() {
     run(async {
         let (parent, worker) = UnixStream::pair().unwrap();
         let (client, server) = common::pair().await;
@@ -184,7 +184,11 @@ fn descriptors_arrive_with_their_bytes() {
         let mut fds = Vec::new();
         assert_eq!(other.recv_with_fds(&mut [0; 8], &mut fds).await.unwrap(), 4);
         assert_eq!(one.send_with_fds(b"", &[]).await.unwrap(), 0);
-        assert_eq!(other.recv_with_fds(&mut [], &mut fds).await.unwrap(), 0, "at once");
+        assert_eq!(
+            other.recv_with_fds(&mut [], &mut fds).await.unwrap(),
+            0,
+            "a receive into an empty buffer does not wait"
+        );
         assert!(fds.is_empty());
     });
 }
@@ -216,7 +220,7 @@ fn unsendable_descriptors_are_rejected() {
     });
 }
 
-/// Reads that do not ask for descriptors close them: no read leaks a peer's descriptors.
+/// Reads that do not ask for descriptors close them, so that no read leaks a peer's descriptors.
 #[test]
 fn plain_reads_close_received_descriptors() {
     run(async {
@@ -237,7 +241,7 @@ fn plain_reads_close_received_descriptors() {
                 _ => drop(datagram.0.send_with_fds(b"x", &fds).await.unwrap()),
             }
             drop(write);
-            assert!(is_open_somewhere(&read), "under way");
+            assert!(is_open_somewhere(&read), "the message contains a copy");
             let count = match way {
                 0 => stream.1.read(&mut buf).await.unwrap(),
                 1 => {
@@ -265,7 +269,7 @@ fn plain_reads_close_received_descriptors() {
     });
 }
 
-/// With too few free descriptor numbers, the error reports the number of the message's bytes, and the
+/// If too few descriptor numbers are free, the error reports the length of the message, and the
 /// received descriptors are closed.
 #[test]
 fn descriptors_beyond_capacity_are_closed() {
@@ -310,8 +314,8 @@ fn descriptors_beyond_capacity_are_closed() {
 
 /// The descriptors of a thousand messages are all closed, whether they were taken or not.
 #[test]
-fn nothing_leaks() {
-    child("nothing_leaks", || {
+fn messages_leak_no_descriptors() {
+    child("messages_leak_no_descriptors", || {
         task::block_on(async {
             let (one, other) = UnixStream::pair().unwrap();
             let null = File::open("/dev/null").unwrap();
@@ -323,7 +327,7 @@ fn nothing_leaks() {
                         0 => other.recv_with_fds(&mut buf, &mut fds).await.unwrap(),
                         1 => other.read(&mut buf).await.unwrap(),
                         _ => {
-                            // Drops one future while it waits, and awaits another.
+                            // Drops one future before its first poll, and awaits another.
                             drop(other.recv_with_fds(&mut buf, &mut fds));
                             other.recv_with_fds(&mut buf, &mut fds).await.unwrap()
                         }
@@ -359,7 +363,7 @@ fn descriptor_messages_wait_and_time_out() {
         let late = other.recv_with_fds(&mut [0; 8], &mut Vec::new()).await;
         assert!(is_timeout(&late.unwrap_err()));
         other.set_read_deadline(None).unwrap();
-        // The stream is full: the descriptors are sent once, when there is room.
+        // The stream is full, so the descriptors are sent later, and only once.
         let mut total = 0;
         loop {
             let mut write = one.write(&[7; 65536]);
@@ -385,8 +389,8 @@ fn descriptor_messages_wait_and_time_out() {
     });
 }
 
-/// Unread credentials beside the descriptors, which a host program may have requested, do not take
-/// the descriptors' room.
+/// The kernel adds credentials to a message if the program has requested them. They must not take
+/// the room of the descriptors.
 #[test]
 fn credentials_beside_descriptors_are_ignored() {
     if !common::has_descriptors(1000) {

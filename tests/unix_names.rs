@@ -37,7 +37,7 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 /// Go: TestUnixConnLocalAndRemoteNames. The accepted side has the listener's name; the client has
 /// no name.
 #[test]
-fn names_of_both_sides() {
+fn accepted_stream_has_the_name_of_its_listener() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -108,7 +108,7 @@ fn abstract_names_hold_any_bytes() {
     });
 }
 
-/// `@` is an ordinary byte, as in std: a relative path that begins with it names a file.
+/// `@` is an ordinary byte, as in std, so a relative path that begins with `@` names a file.
 #[test]
 fn at_sign_is_not_abstract() {
     child("at_sign_is_not_abstract", || {
@@ -132,17 +132,17 @@ fn listener_removes_its_socket_file() {
         let folder = Folder::new();
         let path = folder.join("s");
         drop(UnixListener::bind(&path).await.unwrap());
-        assert!(!path.exists(), "dropped");
+        assert!(!path.exists(), "a dropped listener removes its file");
         let listener = UnixListener::bind(&path).await.unwrap();
         listener.close().await.unwrap();
-        assert!(!path.exists(), "closed");
-        // The file belongs to another socket now: neither a second close nor the drop removes it.
+        assert!(!path.exists(), "a closed listener removes its file");
+        // Another file has the path now. Neither a second close nor the drop removes it.
         fs::write(&path, "mine").unwrap();
         listener.close().await.unwrap();
         drop(listener);
         assert!(path.exists());
         fs::remove_file(&path).unwrap();
-        // Clients do not remove it.
+        // Clients do not remove the socket file.
         let listener = UnixListener::bind(&path).await.unwrap();
         let (client, server) = connected(&listener).await;
         server.force_close().await.unwrap();
@@ -193,36 +193,36 @@ fn unlink_on_close_is_configurable() {
         let path = folder.join("s");
         let adopted = |path: &Path| UnixListener::from(std_net::UnixListener::bind(path).unwrap());
         drop(adopted(&path));
-        assert!(path.exists(), "from std");
+        assert!(path.exists(), "a listener adopted from std keeps its file");
         fs::remove_file(&path).unwrap();
         let raw = std_net::UnixListener::bind(&path).unwrap().into_raw_fd();
         // SAFETY: `into_raw_fd` just transferred ownership of the number.
         drop(unsafe { UnixListener::from_raw_fd(raw) });
-        assert!(path.exists(), "from a raw descriptor");
+        assert!(path.exists(), "a listener adopted from a raw descriptor keeps its file");
         fs::remove_file(&path).unwrap();
 
         let listener = adopted(&path);
         listener.set_unlink_on_close(true).unwrap();
         listener.close().await.unwrap();
-        assert!(!path.exists(), "as decided");
+        assert!(!path.exists(), "removal was enabled");
         assert!(is_closed(&listener.set_unlink_on_close(true).unwrap_err()));
 
         let listener = UnixListener::bind(&path).await.unwrap();
         listener.set_unlink_on_close(false).unwrap();
         drop(listener);
-        assert!(path.exists(), "as decided");
+        assert!(path.exists(), "removal was disabled");
         fs::remove_file(&path).unwrap();
 
         let listener = UnixListener::bind(&path).await.unwrap();
         let std = std_net::UnixListener::try_from(listener).unwrap();
-        assert!(path.exists(), "given to std");
+        assert!(path.exists(), "a conversion to std keeps the file");
         let listener = UnixListener::from(std);
         drop(OwnedFd::from(listener));
-        assert!(path.exists(), "given away");
+        assert!(path.exists(), "a conversion to a descriptor keeps the file");
         fs::remove_file(&path).unwrap();
         let packets = UnixSeqpacketListener::bind(&path).await.unwrap();
         drop(OwnedFd::from(packets));
-        assert!(path.exists(), "given away");
+        assert!(path.exists(), "a conversion to a descriptor keeps the file");
 
         // Go: TestUnixgramAutobind. An autobound listener has no file, so it removes none, even if
         // a file with its name exists.
@@ -232,7 +232,7 @@ fn unlink_on_close_is_configurable() {
     });
 }
 
-/// A relative path refers to the directory in which it was bound.
+/// The relative path of a listener refers to the directory in which the listener was bound.
 #[test]
 fn relative_socket_file_is_removed_after_chdir() {
     child("relative_socket_file_is_removed_after_chdir", || {
@@ -300,7 +300,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                         go(&away);
                         listener.set_unlink_on_close(false).unwrap();
                         drop(listener);
-                        assert!(file.exists(), "as decided");
+                        assert!(file.exists(), "removal was disabled");
                         fs::remove_file(&file).unwrap();
                     }
                     _ => {
@@ -308,7 +308,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                         let socket = UnixDatagram::bind("rel.sock").await.unwrap();
                         go(&away);
                         drop(socket);
-                        assert!(file.exists(), "a datagram socket's");
+                        assert!(file.exists(), "the file of a datagram socket remains");
                         fs::remove_file(&file).unwrap();
                     }
                 }
@@ -348,7 +348,7 @@ fn replaced_socket_file_is_not_removed() {
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
             }
         }
-        // An adopted listener does not know which file it created: it removes a file at its path
+        // An adopted listener does not know which file it created, so it removes a file at its path
         // only if the file is a socket.
         let listener = UnixListener::from(std_net::UnixListener::bind(&path).unwrap());
         fs::remove_file(&path).unwrap();

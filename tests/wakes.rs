@@ -33,7 +33,8 @@ fn total(wakers: &[Counted]) -> usize {
     counts(wakers).iter().sum()
 }
 
-/// Waits until the poller has received all events so far: later traffic causes later events.
+/// Waits until the poller has received all events so far. The events of the round trips made here
+/// follow them.
 async fn settle() {
     let (one, other) = fresh_pair().await;
     for _ in 0..3 {
@@ -53,7 +54,7 @@ fn connection_wakes_one_of_many_acceptors() {
             assert!(poll_with(accept.as_mut().unwrap(), waker).is_pending());
         }
         let _one = std::net::TcpStream::connect(addr).unwrap();
-        becomes("one to be woken", || total(&wakers) > 0).await;
+        becomes("one acceptor is woken", || total(&wakers) > 0).await;
         settle().await;
         assert_eq!(counts(&wakers), [1, 0, 0, 0, 0, 0, 0, 0], "one connection, the first to arrive");
         // After an accept the queue may hold more, so the next waiter is woken, finds nothing and
@@ -64,10 +65,10 @@ fn connection_wakes_one_of_many_acceptors() {
         settle().await;
         assert_eq!(counts(&wakers), [1, 1, 0, 0, 0, 0, 0, 0]);
         let _two = std::net::TcpStream::connect(addr).unwrap();
-        becomes("another to be woken", || total(&wakers) > 2).await;
+        becomes("another acceptor is woken", || total(&wakers) > 2).await;
         settle().await;
         assert_eq!(counts(&wakers), [1, 1, 1, 0, 0, 0, 0, 0]);
-        // The woken accept is dropped: the next one takes the connection.
+        // The woken accept is dropped, so the next one takes the connection.
         drop(accepts[2].take());
         assert_eq!(counts(&wakers), [1, 1, 1, 1, 0, 0, 0, 0]);
         accepts[3].take().unwrap().await.unwrap();
@@ -87,7 +88,7 @@ fn data_wakes_one_of_many_readers() {
         }
         for (round, slot) in reads.iter_mut().enumerate().take(4) {
             server.write_all(b"data").await.unwrap();
-            becomes("one to be woken", || total(&wakers) > round).await;
+            becomes("one reader is woken", || total(&wakers) > round).await;
             settle().await;
             assert_eq!(total(&wakers), round + 1, "one segment, one wake-up: {:?}", counts(&wakers));
             assert_eq!(wakers[round].0.count(), 1, "in order of arrival");
@@ -111,12 +112,12 @@ fn partial_read_wakes_next_reader() {
         }
         server.write_all(b"11112222333").await.unwrap();
         for (at, want) in [4, 4, 3].into_iter().enumerate() {
-            becomes("the next to be woken", || wakers[at].0.count() == 1).await;
+            becomes("the next reader is woken", || wakers[at].0.count() == 1).await;
             assert_eq!(wakers[at + 1].0.count(), 0, "not before the previous one has read");
             assert_eq!((&mut reads[at]).await.unwrap(), want);
         }
         settle().await;
-        assert_eq!(counts(&wakers), [1, 1, 1, 0], "the last read was short: nothing is left");
+        assert_eq!(counts(&wakers), [1, 1, 1, 0], "the last read was short, so nothing is left");
         drop(reads);
         assert_eq!(bufs, [*b"1111", *b"2222", *b"333\0", [0; 4]]);
     });
@@ -159,7 +160,7 @@ fn dropped_read_passes_wakeup_on() {
         assert!(poll_with(&mut fourth, &wakers[3].1).is_pending());
         assert!(poll_with(&mut fifth, &wakers[4].1).is_pending());
         server.write_all(b"data").await.unwrap();
-        becomes("the first to be woken", || wakers[0].0.count() == 1).await;
+        becomes("the first waiter is woken", || wakers[0].0.count() == 1).await;
         drop(first);
         assert_eq!(counts(&wakers), [1, 1, 0, 0, 0]);
         drop(second);
@@ -184,7 +185,7 @@ fn dropped_accept_wakes_next_acceptor() {
             assert!(poll_with(accept, waker).is_pending());
         }
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        becomes("the first to be woken", || wakers[0].0.count() == 1).await;
+        becomes("the first waiter is woken", || wakers[0].0.count() == 1).await;
         drop(accepts.remove(0));
         assert_eq!(counts(&wakers), [1, 1, 0]);
         drop(accepts.remove(0));
@@ -206,7 +207,7 @@ fn last_waker_is_woken() {
             assert!(poll_with(&mut read, waker).is_pending());
         }
         server.write_all(b"data").await.unwrap();
-        becomes("the last to be woken", || wakers[2].0.count() == 1).await;
+        becomes("the last waker is woken", || wakers[2].0.count() == 1).await;
         settle().await;
         assert_eq!(counts(&wakers), [0, 0, 1]);
         assert_eq!(read.await.unwrap(), 4);
@@ -230,7 +231,7 @@ fn all_poll_callers_are_woken() {
                 assert!(polled.is_pending());
             }
             server.write_all(b"data").await.unwrap();
-            becomes("all polls to be woken", || counts(&wakers).iter().all(|&count| count == round)).await;
+            becomes("all wakers of polls are woken", || counts(&wakers).iter().all(|&count| count == round)).await;
             settle().await;
             assert_eq!(counts(&wakers), [round; 5]);
             assert_eq!(counts(&futures), [usize::from(round >= 1), usize::from(round >= 2)]);
@@ -239,8 +240,8 @@ fn all_poll_callers_are_woken() {
     });
 }
 
-/// Invariant 2. Many readers, many small messages: each byte is read once, and no reader sleeps
-/// while there is data.
+/// Invariant 2. Many readers receive many small messages. Each byte is read once, and no reader
+/// sleeps while there is data.
 #[test]
 fn many_readers_receive_every_byte() {
     run(async {
@@ -297,7 +298,7 @@ fn most_kept(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> usize {
     for _ in 0..50_000 {
         kept.fetch_add(1, Ordering::Relaxed);
         let waker = Waker::from(Arc::new(Kept(kept.clone())));
-        assert!(poll(&mut Context::from_waker(&waker)), "it waits");
+        assert!(poll(&mut Context::from_waker(&waker)), "the operation must wait");
         drop(waker);
         most = most.max(kept.load(Ordering::Relaxed));
     }

@@ -1,5 +1,5 @@
-//! `rt::Builder::wrap_io_errors`. These tests have their own file, because the setting applies to
-//! the whole process.
+//! Tests `rt::Builder::wrap_io_errors`. These tests have their own file, because the setting
+//! applies to the whole process.
 
 mod common;
 
@@ -47,7 +47,7 @@ fn errors_of_the_system_name_operation_and_addresses() {
     });
 }
 
-/// `incoming` recognises a lack of descriptors in a wrapped error too: it waits, and does not end
+/// `incoming` recognises a lack of descriptors in a wrapped error too. It waits, and does not end
 /// with an error.
 #[test]
 fn wrapped_lack_of_descriptors_makes_incoming_wait() {
@@ -78,7 +78,7 @@ fn child() {
         assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("accept", Some(24)));
         let mut incoming = listener.incoming();
         let next = netpoll::future::timeout(Duration::from_millis(50), incoming.next()).await;
-        assert!(next.is_err(), "it waits: {next:?}");
+        assert!(next.is_err(), "`incoming` waits for descriptors: {next:?}");
         drop(held);
         assert!(incoming.next().await.unwrap().is_ok());
     });

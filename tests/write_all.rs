@@ -90,7 +90,7 @@ fn vectored_writes_and_reads_keep_order() {
         let mut rest = &slices[..];
         let mut sent = 0;
         while !rest.is_empty() {
-            // Leading empty buffers are skipped: they take no entry of a call.
+            // Leading empty buffers are skipped, because they take no entry of a call.
             let empty = rest.iter().take_while(|slice| slice.is_empty()).count();
             rest = &rest[empty..];
             let most: usize = rest.iter().take(1024).map(|slice| slice.len()).sum();
@@ -210,7 +210,7 @@ fn edge_reaches_write_lock_holder() {
             let (second, second_waker) = Wakes::new();
             assert!(poll_with(&mut all, &second_waker).is_pending());
             let reader = drain(server);
-            becomes("the first to be woken", || first.count() == 1).await;
+            becomes("the first waiter is woken", || first.count() == 1).await;
             let polled = match vectored {
                 false => poll_with(&mut single, &first_waker),
                 true => poll_with(&mut gathered, &first_waker),
@@ -371,9 +371,9 @@ fn expiry_and_close_wake_lock_queue() {
                 assert!(wakes.count() >= 1);
             }
             task::yield_now().await;
-            let Poll::Ready(third) = poll_write(&client, &wakers[2].1, b"x") else { panic!("ended") };
+            let Poll::Ready(third) = poll_write(&client, &wakers[2].1, b"x") else { panic!("a writer still waits") };
             let (Poll::Ready(first), Poll::Ready(second)) = (poll_now(&mut one), poll_now(&mut two)) else {
-                panic!("ended")
+                panic!("a writer still waits")
             };
             if closes {
                 assert_closed(first);

@@ -189,7 +189,7 @@ fn copy_from_buffered_reader_loses_nothing() {
     });
 }
 
-/// Forwards one message at a time, in both directions between two sockets.
+/// Each small message is forwarded before the next one is written.
 #[test]
 fn small_messages_are_forwarded_immediately() {
     run(async {
@@ -220,7 +220,7 @@ fn dropped_copy_does_not_reuse_its_pipe() {
                 fill(&outbound).await;
                 client.write_all(b"these bytes stay in the pipe").await.unwrap();
                 let mut copying = pin!(copy(&mut inbound, &mut outbound));
-                becomes("it waits for the target, with the bytes taken", || {
+                becomes("the copy has taken the bytes and waits for the target", || {
                     let polled = copying.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
                     assert!(polled.is_pending());
                     fd_count_of_pipes() > 0
@@ -350,7 +350,7 @@ fn close_of_either_socket_ends_copy() {
             let ((_client, mut inbound), (mut outbound, _server)) = (pair().await, pair().await);
             let closes = if source_first { inbound.clone() } else { outbound.clone() };
             let copying = task::spawn(async move { copy(&mut inbound, &mut outbound).await });
-            becomes("it waits", || rt::metrics().waiters > 0).await;
+            becomes("the copy waits", || rt::metrics().waiters > 0).await;
             closes.force_close().await.unwrap();
             let error = copying.await.unwrap_err();
             assert!(is_closed(&error), "{error}");
@@ -379,7 +379,7 @@ fn copy_sends_file_from_its_position_up_to_limit() {
             let left = LEN as u64 - 100 - (1 << 20) - 3;
             assert_eq!(copy(&mut rest, &mut &to).await.unwrap(), left);
             assert_eq!(rest.limit(), LEN as u64 - left);
-            assert!(rt::metrics().kernel_copies - before >= 3, "sendfile was really used");
+            assert!(rt::metrics().kernel_copies - before >= 3, "sendfile(2) was used");
             drop(to);
             assert_eq!(checker.join().unwrap(), LEN as u64 - 100);
         });
@@ -408,7 +408,7 @@ fn send_file_uses_own_offset_and_holds_lock() {
     });
 }
 
-/// Go: TestSendfileLargeFile: offsets beyond 32 bits.
+/// Go: TestSendfileLargeFile. The offsets need more than 32 bits.
 #[test]
 fn file_offsets_beyond_4_gib_work() {
     run(async {
@@ -430,7 +430,7 @@ fn file_offsets_beyond_4_gib_work() {
     });
 }
 
-/// Special files that have no page cache, and an endless file.
+/// Sends special files that have no page cache, and a part of an endless file.
 #[test]
 fn special_files_are_sent() {
     run(async {
@@ -556,7 +556,7 @@ fn write_vectored_all_writes_any_number_of_buffers() {
 
 /// Go: TestConsume. Buffers may be empty at any position, a system call may end at any byte, and the peer lets the socket's buffer fill.
 #[test]
-fn write_vectored_all_skips_empty_buffers_of_any_size() {
+fn write_vectored_all_writes_buffers_of_any_size() {
     run(async {
         let (to, checker) = target(0).await;
         let bytes = pattern(0, 9 << 20);

@@ -151,7 +151,7 @@ fn grpc_hello_calls_itself_and_answers_curl() {
     let headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"];
     let args = ["--http2-prior-knowledge", "--data-binary", &data, &url];
     let answer = curl(&[&headers[..], &args].concat());
-    std::fs::remove_file(&file).expect("it exists");
+    std::fs::remove_file(&file).expect("the file exists");
     let Some(answer) = answer else { return };
     assert_eq!(answer, "\0\0\0\0\x0e\x0a\x0cHello, curl!");
 }
@@ -166,7 +166,7 @@ fn quic_file_copies_a_file() {
     let args = [&from, &to].map(|path| path.to_str().expect("a UTF-8 path"));
     let (status, output) = Example::start("quic_file", &args).end();
     let copy = std::fs::read(&to);
-    std::fs::remove_dir_all(&folder).expect("it exists");
+    std::fs::remove_dir_all(&folder).expect("the folder exists");
     assert!(status.success() && output.contains("1000000 bytes in "), "{status}: {output}");
     assert!(copy.expect("the example wrote it") == file);
 }

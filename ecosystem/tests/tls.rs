@@ -115,7 +115,7 @@ fn deadlines_apply_through_tls() {
             }
         };
         assert!(is_timeout(&error), "{error}");
-        // No data is lost: without a deadline, the stream continues.
+        // No data is lost. Without a deadline, the stream continues.
         ours.set_deadline(None).unwrap();
         let mut buf = [0; 5];
         client.write_all(b"hello").await.unwrap();

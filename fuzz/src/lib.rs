@@ -28,7 +28,7 @@ pub mod codecs;
 pub mod sockets;
 pub mod state;
 
-/// Reads decisions from the input. After its end all are 0.
+/// Reads decisions from the input. After the end of the input, every decision is 0.
 #[derive(Debug)]
 struct Input<'a>(&'a [u8]);
 

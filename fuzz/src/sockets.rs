@@ -31,8 +31,8 @@ struct End {
     expired: [bool; 2],
     /// Bytes sent to this end and not read yet.
     queue: VecDeque<u8>,
-    /// Whether the peer closed with unread data: the next read of an empty queue reports that,
-    /// once.
+    /// Whether the peer closed with unread data. The next read of an empty queue reports it once,
+    /// as `ConnectionReset`.
     reset: bool,
 }
 
@@ -127,8 +127,8 @@ async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) 
             if expected != Expected::Data || peer.queue.len() + bytes.len() <= QUEUE_MAX {
                 let mut result = bounded(handle.write(&bytes)).await;
                 // If epoll_wait(2) checks a socket at the moment at which it is closed, the kernel
-                // releases the socket there, slightly later. Data written in the meantime is not
-                // read, so a reset follows.
+                // releases the socket in that call, slightly later. Data written in the meantime is
+                // not read, so a reset follows.
                 let (start, was_late) = (Instant::now(), expected == BROKEN_PIPE && result.is_ok());
                 while was_late && result.is_ok() && start.elapsed() < BOUND {
                     std::thread::yield_now();
@@ -199,7 +199,7 @@ async fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
 }
 
 /// Performs operations on both ends: reads, peeks, writes, shutdowns, deadlines, closes, clones and
-/// drops. Some reads wait while one of these happens, and some are dropped while they wait.
+/// drops. Some reads wait while another operation happens, and some are dropped while they wait.
 pub fn operations(data: &[u8]) {
     block_on(play(data));
 }

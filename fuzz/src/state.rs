@@ -36,8 +36,8 @@ struct Sleep {
     bell: Arc<Bell>,
 }
 
-/// Arms, releases, moves and runs sleeps and deadlines. Each that is due must fire once, and never
-/// early.
+/// Arms, releases, moves and runs sleeps and deadlines. Each must fire once when it is due, and
+/// never earlier.
 pub fn timers(data: &[u8]) {
     let (mut input, set) = (Input(data), TimerSet::new());
     let mut sleeps: Vec<Sleep> = Vec::new();
@@ -79,7 +79,7 @@ pub fn timers(data: &[u8]) {
                 set.run(now, &mut due, &mut wakers);
                 let woken = wakers.wake_all();
                 for (when, target) in due {
-                    assert!(when <= now, "early");
+                    assert!(when <= now, "a deadline fired early");
                     let slot = &mut polls[index_of(target)];
                     if *slot == Some(when) {
                         *slot = None;
@@ -93,7 +93,7 @@ pub fn timers(data: &[u8]) {
                     assert_eq!(sleep.bell.rung(), usize::from(sleep.fired));
                 }
                 assert_eq!(woken, expected);
-                assert!(sleeps.iter().all(|sleep| sleep.bell.rung() == 0), "woken twice");
+                assert!(sleeps.iter().all(|sleep| sleep.bell.rung() == 0), "a sleep was woken twice");
             }
             6 if command > 240 => {
                 let mut wakers = Wakers::new();
@@ -182,7 +182,8 @@ pub fn poll_cache(data: &[u8]) {
             // A stale event for a descriptor that no longer exists.
             let (desc, generation) = stale[input.below(stale.len())];
             assert!(!desc.side(direction, generation).set_ready(HANG_UP, &mut wakers), "a stale event was accepted");
-            // A timer entry that fires before anything is due: remaining deadlines are armed again.
+            // A timer entry fires before anything is due, so the remaining deadlines are armed
+            // again.
             let at = desc.fire(u64::from(input.byte()), 99, &mut wakers);
             assert!(at.is_none_or(|at| desc.counts(at)));
             assert_eq!(desc.side(direction, generation).begin().err(), Some(Stop::Closed));
@@ -245,7 +246,7 @@ pub fn poll_cache(data: &[u8]) {
                 }
             }
             6 if !model.listed.is_empty() => {
-                // Cancelled while it waits: no other waiter is affected.
+                // A waiter that is cancelled affects no other waiter.
                 let mut waiter = model.listed.remove(input.below(model.listed.len()));
                 side.end_wait(&mut waiter.key, false, &mut wakers);
                 assert_eq!((wakers.wake_all(), Arc::strong_count(&waiter.bell)), (0, 1));

@@ -6,9 +6,10 @@
 //! connection reads both.
 //!
 //! # Memory ordering
-//! With HTTP/2, requests are answered in separate tasks. [`Activity::requests`] is decremented with
-//! Release, after the time of the response is stored, and read with Acquire. All other fields are
-//! written and read by the connection's own task.
+//! With HTTP/2, requests are answered in separate tasks, which store `answered` and `has_tunnel`.
+//! They then decrement `requests` with Release, and the connection's task reads it with Acquire.
+//! `released` is also read by the task that owns an upgraded stream. The connection's own task
+//! alone writes and reads all other fields.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -54,7 +55,8 @@ pub(super) struct Activity {
     released: AtomicBool,
 }
 
-/// Declares the getter and setter of a flag. ORDERING: Relaxed; one task writes and reads it.
+/// Declares the getter and setter of a flag. ORDERING: Relaxed; a flag guards no other memory, and
+/// except for `released` one task writes and reads it.
 macro_rules! flags {
     ($($flag:ident, $set:ident;)*) => {$(
         pub(super) fn $flag(&self) -> bool {
@@ -113,8 +115,8 @@ impl Activity {
         self.requests.load(Ordering::Acquire) > 0 || self.has_tunnel.load(Ordering::Relaxed)
     }
 
-    /// Returns the time since which no request has been in progress. The result is meaningless while
-    /// the connection is busy.
+    /// Returns the time at which the last HTTP/2 response ended or, if none has ended, at which the
+    /// connection began. The result is meaningless while a request is in progress.
     pub(super) fn idle_since(&self) -> Instant {
         self.start + Duration::from_nanos(self.answered.load(Ordering::Relaxed))
     }
@@ -134,8 +136,8 @@ impl Activity {
 #[derive(Debug)]
 struct UnderWay {
     activity: Arc<Activity>,
-    /// Whether the time at which the response ends is recorded. For HTTP/1 it is not, because hyper
-    /// applies its own time limit.
+    /// Whether the request came over HTTP/2. The end of the response is recorded only for HTTP/2,
+    /// because hyper has its own time limit for HTTP/1.
     is_http2: bool,
 }
 

@@ -71,7 +71,7 @@ const IDLE: Duration = Duration::from_secs(90);
 ///     task::spawn(netpoll_hyper::serve(listener, service_fn(hello)));
 ///
 ///     let client = Connector::new().client::<String>();
-///     // Both requests use one connection: it returns to the pool when the response was read to its end.
+///     // Both requests use one connection, which returns to the pool when a response has been read.
 ///     for _ in 0..2 {
 ///         let response = client.get(url.clone()).await?;
 ///         assert_eq!(response.into_body().collect().await?.to_bytes(), "hello");
@@ -105,8 +105,8 @@ impl Connector {
         }
     }
 
-    /// Sets the dialer, which determines the time limit, local address, resolver, socket options and
-    /// hook. It replaces the default time limit of 30 s.
+    /// Sets the dialer, which determines the time limit, local address, resolver, socket options
+    /// and hook. The dialer's time limit replaces the default of 30 s.
     pub fn dialer(mut self, dialer: Dialer) -> Connector {
         self.dialer = dialer;
         self
@@ -135,8 +135,8 @@ impl Connector {
         self
     }
 
-    /// Returns a client with hyper-util's defaults, except that connections are removed from the pool
-    /// after 90 seconds without a request. `B` is the type of the request bodies.
+    /// Returns a client with hyper-util's default settings. Connections are removed from the pool
+    /// after 90 s without a request. `B` is the type of the request bodies.
     pub fn client<B>(self) -> Client<Connector, B>
     where
         B: Body + Send,

@@ -1,14 +1,15 @@
 //! Serving one connection, HTTP/1 or HTTP/2, from beginning to end.
 //!
-//! The first bytes identify the HTTP version. The bytes read for this (up to [`HEAD_BYTES`], usually
-//! the whole first request) are passed to hyper first, so this costs no additional system call.
+//! The first bytes identify the HTTP version. The bytes read to identify it (up to [`HEAD_BYTES`],
+//! usually the whole first request) are then passed to hyper, so the identification usually costs
+//! no additional system call.
 //!
 //! # Ending
-//! When the server stops, a connection first reads the bytes that the peer has already sent. A request
-//! in them is answered, with `connection: close`. Then hyper's graceful shutdown begins: an idle
-//! connection is closed, and a connection with a request in progress is closed after the response.
-//! hyper alone would wait without limit for the rest of a request's head and, with HTTP/2, for the
-//! peer's PING reply. This module ends a connection that has no request.
+//! When the server stops, a connection first reads the bytes that the peer has already sent. A
+//! request in them is answered, with `connection: close`. Then hyper's graceful shutdown begins: an
+//! idle connection is closed, and a connection with a request in progress is closed after the
+//! response. hyper alone would wait for the rest of the first request's head and, with HTTP/2, for
+//! the peer's PING reply. This module ends such a connection if it has no request in progress.
 //!
 //! An HTTP/2 connection that has no request for the time limit of a request's head is shut down
 //! gracefully. If no bytes move for the same time after that, the connection ends.
@@ -43,8 +44,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The size of the buffer for the first bytes of a connection.
 const HEAD_BYTES: usize = 1024;
 
-/// The time without progress after which an HTTP/2 connection without requests ends when the server is
-/// stopping. A peer replies to PING within one round trip.
+/// The time without progress after which an HTTP/2 connection without requests ends when the server
+/// is stopping. A live peer usually replies to a PING within one round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
 
 /// The settings of a server's connections.

@@ -83,7 +83,7 @@ impl Group {
     }
 }
 
-/// The membership of a connection in its group, for the lifetime of the connection.
+/// A connection's membership in its group. Dropping it removes the connection from the group.
 #[derive(Debug)]
 pub(super) struct Member {
     group: Arc<Group>,

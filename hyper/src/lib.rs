@@ -9,9 +9,10 @@
 //! * [`Io`]: an adapter for streams that have only futures-io's traits, such as TLS.
 //! * [`Executor`] and [`Timer`]: implementations of hyper's runtime traits.
 //!
-//! Reads fill hyper's buffer directly, without zeroing it first. The head and the body of a response
-//! are sent with one sendmsg(2). Deadlines of the socket apply to hyper's reads and writes, so a clone
-//! of the stream can end an operation on which hyper waits.
+//! Reads fill hyper's buffer directly, without zeroing it first. The head and the body of a
+//! response are sent with one sendmsg(2). Deadlines of the socket apply to hyper's reads and
+//! writes, so a deadline set through a clone of the stream can end an operation on which hyper
+//! waits.
 //!
 //! [`TcpStream`]: netpoll::net::TcpStream
 //! [`UnixStream`]: netpoll::os::unix::net::UnixStream
@@ -79,7 +80,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The error of a service or of a response body.
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Locks `mutex` and ignores poisoning: a panic under the lock leaves the data consistent.
+/// Locks `mutex` and ignores poisoning, because a panic under the lock leaves the data consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

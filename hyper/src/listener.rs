@@ -12,8 +12,8 @@ use netpoll::prelude::*;
 
 use super::socket::Socket;
 
-/// A source of connections for a server. It is implemented for listeners, and for references to them
-/// and `Arc`s of them.
+/// A source of connections for a server. It is implemented for [`TcpListener`] and
+/// [`UnixListener`], and for references to listeners and `Arc`s of them.
 pub trait Listener {
     /// The type of a connection.
     type Io: Send + 'static;

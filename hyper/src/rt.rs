@@ -35,8 +35,8 @@ where
 
 /// A timer for hyper, based on [`Sleep`].
 ///
-/// Resetting a sleep does not allocate. Moving it to a later time only stores the new time: the timer
-/// fires once at the earlier time and is then set to the new time.
+/// Resetting a sleep of this timer does not allocate. Moving it to a later time only stores the new
+/// time. The timer still fires at the earlier time, and is then set to the new time.
 ///
 /// # Examples
 /// ```
@@ -66,8 +66,8 @@ impl rt::Timer for Timer {
 /// The timer of one HTTP/1 connection.
 ///
 /// hyper creates a sleep for the head of each request and drops it when the head has arrived. This
-/// timer keeps the dropped sleep armed and moves it for the next request. So a request does not create
-/// a timer, but the sleep wakes the connection spuriously once per period.
+/// timer keeps the dropped sleep armed and moves it for the next request. So a request creates no
+/// timer, but the sleep wakes the connection spuriously about once per time limit.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionTimer(Home);
 

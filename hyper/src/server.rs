@@ -71,8 +71,8 @@ where
 /// An HTTP/1 and HTTP/2 server: its settings and its accept loop.
 ///
 /// A connection that begins with the HTTP/2 preface is served as HTTP/2, and any other as HTTP/1,
-/// including upgrades. An upgraded connection belongs to the service: the server no longer counts
-/// it and does not end it.
+/// including upgrades. An upgraded connection belongs to the service, so the server no longer
+/// counts it and does not end it.
 ///
 /// # Examples
 /// A server with TLS, or one whose service depends on the peer, creates a stream and a service per
@@ -138,10 +138,10 @@ impl Server {
         self
     }
 
-    /// Sets the time limit for a request's head, counted from the beginning of the connection or the
-    /// end of the previous response. It also limits how long a connection is kept alive without a
-    /// request, and the time of the closure of [`serve_with`](Server::serve_with). `None` means no
-    /// limit. The default is 30 s.
+    /// Sets the time limit for a request's head, counted from the beginning of the connection or
+    /// the end of the previous response. It also limits how long a connection is kept alive without
+    /// a request, and how long the closure of [`serve_with`](Server::serve_with) may take. `None`
+    /// means no limit. The default is 30 s.
     ///
     /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY),
     /// and closed if its client stays silent for the same time again. A request in progress is not
@@ -182,10 +182,10 @@ impl Server {
 
     /// Returns hyper's settings for HTTP/1. The server replaces the timer.
     ///
-    /// `half_close` is enabled: a client that sends a request and then shuts down its sending side gets
-    /// the response, as RFC 9112 (section 9.6) requires and as in Go. Until the server sends data, it
-    /// cannot distinguish such a client from one that has closed its socket. So the request of a client
-    /// that has closed its socket is also handled to the end.
+    /// `half_close` is enabled, so a client that sends a request and then shuts down its sending
+    /// side gets the response, as RFC 9112 (section 9.6) requires and as in Go. Until the server
+    /// sends data, it cannot distinguish such a client from one that has closed its socket. So the
+    /// request of a client that has closed its socket is also handled to the end.
     pub fn http1(&mut self) -> &mut http1::Builder {
         &mut self.settings.http1
     }

@@ -23,8 +23,8 @@ use super::socket::Socket;
 /// A tower service as a hyper service.
 ///
 /// Each request is passed to a clone of the service once that clone is ready. [`serve_tower`] and
-/// [`Server::serve_tower`] wrap the service themselves. For [`Server::serve_with`], which has one
-/// service per connection, wrap it explicitly.
+/// the methods of [`Server`] with `tower` in their names wrap the service themselves. For
+/// [`Server::serve_with`], which has one service per connection, wrap it explicitly.
 ///
 /// # Examples
 /// This server creates a service with the peer's address for each connection, and stops when `stop`

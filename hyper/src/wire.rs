@@ -4,11 +4,12 @@
 //! [`Activity`], and closes the stream in such a way that the last response arrives.
 //!
 //! # Closing
-//! close(2) with unread bytes in the receive buffer sends a reset, which makes the peer discard data
-//! that it has not read: the response to a request whose body was refused, or to the first of several
-//! requests. So after sending FIN, `Wire` reads and discards the bytes that the peer still sends, until
-//! the peer's FIN, until [`QUIET`] after the last byte, and for at most [`LINGER`]. It does so only if
-//! the peer may still send data: if the last request had a body, or bytes are available.
+//! close(2) with unread bytes in the receive buffer sends a reset, which makes the peer discard
+//! data that it has not read. Such data may be the response to a request whose body was refused, or
+//! to the first of several requests. So after sending FIN, `Wire` reads and discards the bytes that
+//! the peer still sends. It stops at the peer's FIN, [`QUIET`] after the last byte, or when the
+//! first byte arrives after [`LINGER`]. It reads only if the peer may still send data, that is, if
+//! the last request had a body or bytes are available.
 //!
 //! # Compared with Go (net/http/server.go, `closeWriteAndWait`)
 //! Go waits for 500 ms without reading.
@@ -27,7 +28,7 @@ use super::activity::Activity;
 /// The time without a byte after which a closing connection no longer waits for the peer's FIN.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// The maximum time to wait for the peer's FIN.
+/// The time after which further bytes no longer extend the wait for the peer's FIN.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// The number of bytes discarded per read.
@@ -50,7 +51,7 @@ pub(super) struct Wire<T> {
 struct Linger {
     /// The timer that ends the wait for the next byte; `None` if the peer is not expected to send more.
     quiet: Option<Sleep>,
-    /// The time at which the wait ends in any case.
+    /// The time after which further bytes no longer extend the wait.
     end: Instant,
 }
 

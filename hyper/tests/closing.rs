@@ -1,8 +1,8 @@
 //! Tests of how connections of `netpoll_hyper::Server` end: after a half-close or a reset by the client, when the server stops, and without
 //! a request.
 //!
-//! Where the grace period must not end the server, it is an hour: if a connection keeps the server from ending, the test hangs until its
-//! watchdog stops it.
+//! Where the grace period must not end the server, it is one hour. If a connection then keeps the server from ending, the test hangs until
+//! its watchdog stops it.
 
 mod common;
 mod serving;
@@ -60,7 +60,7 @@ fn request_followed_by_fin_is_answered() {
         let slow = server.connect().await;
         send(&slow, "/wait").await;
         slow.close_write().unwrap();
-        becomes("it waits", || server.seen.waiting.load(Ordering::SeqCst) == 1).await;
+        becomes("the handler waits", || server.seen.waiting.load(Ordering::SeqCst) == 1).await;
         task::sleep(Duration::from_millis(20)).await;
         server.seen.let_go.store(1, Ordering::SeqCst);
         let text = read_to_end(&slow).await.unwrap();
@@ -110,7 +110,7 @@ fn request_followed_by_fin_is_answered_over_unix_sockets() {
         let stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(b"GET /wait HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
         stream.close_write().unwrap();
-        becomes("it waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
+        becomes("the handler waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
         task::sleep(Duration::from_millis(20)).await;
         seen.let_go.store(1, Ordering::SeqCst);
         assert!(read_to_end(&stream).await.unwrap().ends_with("waited"));
@@ -303,7 +303,7 @@ async fn stop_at_limit_of_listener(
     });
     let first = TcpStream::connect(addr).await.unwrap();
     send(&first, "/wait").await;
-    becomes("it waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
+    becomes("the handler waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
     let queued = TcpStream::connect(addr).await.unwrap();
     queued.write_all(GET).await.unwrap();
     stop.store(true, Ordering::SeqCst);
@@ -311,7 +311,7 @@ async fn stop_at_limit_of_listener(
     server.await
 }
 
-/// Regression test: the grace period began only when the queue was empty. A request that does not end can delay this without limit.
+/// Regression test: the grace period began only when the queue was empty. A request that did not end could delay this without limit.
 #[test]
 fn grace_ends_a_server_whose_listener_is_at_its_limit() {
     run(async {
@@ -428,7 +428,7 @@ fn http2_request_is_answered_as_the_server_stops() {
 
 /// `Io` stands for a TLS stream, whose remaining bytes are read through the TLS library.
 #[test]
-fn streams_of_futures_io_end_as_well() {
+fn request_over_a_futures_io_stream_is_answered_as_the_server_stops() {
     run(async {
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();
@@ -593,7 +593,7 @@ fn http2_tunnel_outlives_the_head_limit() {
     }));
 }
 
-/// An upgraded stream belongs to the service: shutting it down must not discard bytes that the peer sends.
+/// An upgraded stream belongs to the service, so shutting it down must not discard bytes that the peer sends.
 #[test]
 fn upgraded_stream_can_be_read_after_its_shutdown() {
     run(async {

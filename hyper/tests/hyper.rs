@@ -262,7 +262,7 @@ fn closing_listener_lets_requests_finish() {
         drop(task::spawn(connection));
         let request = Request::get("http://h/wait").body(Full::<Bytes>::default()).unwrap();
         let busy2 = task::spawn(async move { sender.send_request(request).await });
-        becomes("both wait", || server.seen.waiting.load(Ordering::SeqCst) == 2).await;
+        becomes("both handlers wait", || server.seen.waiting.load(Ordering::SeqCst) == 2).await;
         let (addr, seen) = (server.addr, Arc::clone(&server.seen));
         let no_forks = common::no_forks();
         let mut end = Box::pin(server.stop());
@@ -290,7 +290,7 @@ fn grace_period_is_bounded() {
         let server = start(Server::new().grace(Duration::from_millis(20))).await;
         let stuck = server.connect().await;
         send(&stuck, "/wait").await;
-        becomes("it waits", || server.seen.waiting.load(Ordering::SeqCst) == 1).await;
+        becomes("the handler waits", || server.seen.waiting.load(Ordering::SeqCst) == 1).await;
         let seen = Arc::clone(&server.seen);
         let error = server.stop().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -323,7 +323,7 @@ fn stop_future_stops_server_and_drop_aborts() {
             let stream = TcpStream::connect(addr).await.unwrap();
             assert_hello(&stream).await;
             send(&stream, "/wait").await;
-            becomes("it waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
+            becomes("the handler waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
             stream
         };
         let server = stopped.serve_with(&listener, connect, std::future::pending::<()>());
@@ -375,7 +375,7 @@ fn missing_request_head_ends_connection() {
         // A service may take longer than the limit.
         let slow = server.connect().await;
         send(&slow, "/wait").await;
-        let waits = becomes("it waits", || server.seen.waiting.load(Ordering::SeqCst) == 1);
+        let waits = becomes("the handler waits", || server.seen.waiting.load(Ordering::SeqCst) == 1);
         if let Either::Right(_) = select(pin!(waits), pin!(ends(&slow))).await {
             return None;
         }
@@ -387,7 +387,7 @@ fn missing_request_head_ends_connection() {
     }));
 }
 
-/// The head of every request has a time limit, but requests do not create timers: the connection's timer is reset.
+/// The head of every request has a time limit, but requests create no timers, because the connection's timer is reset.
 #[test]
 fn header_timeout_costs_no_timer_per_request() {
     common::child("header_timeout_costs_no_timer_per_request", || {
@@ -452,7 +452,7 @@ fn deadlines_and_close_apply_through_hyper() {
             } else {
                 ours.set_read_deadline(Instant::now()).unwrap();
             }
-            becomes("it has failed", || failed.load(Ordering::SeqCst) == 1).await;
+            becomes("the service has failed", || failed.load(Ordering::SeqCst) == 1).await;
             // The response is sent if the socket is still open.
             assert_eq!(connection.await.is_err(), close);
         }

@@ -12,9 +12,10 @@ pub(crate) struct Arguments {
     pub(crate) path: Option<TokenStream>,
     /// The number of worker threads.
     pub(crate) workers: Option<Literal>,
-    /// The span of the word `sim`, if present: the test runs in a simulation.
+    /// The span of the word `sim`, if present. The test then runs in a simulation.
     pub(crate) sim: Option<Span>,
-    /// The span of the word `paused`, if present: the test has a virtual clock and real sockets.
+    /// The span of the word `paused`, if present. The test then has a virtual clock and real
+    /// sockets.
     pub(crate) paused: Option<Span>,
     /// The number of seeds with which the test runs.
     pub(crate) seeds: Option<Literal>,
@@ -200,7 +201,7 @@ mod tests {
     use super::is_path;
 
     #[test]
-    fn paths() {
+    fn only_names_separated_by_double_colons_are_paths() {
         for good in
             ["netpoll", "::netpoll", "crate", "crate::deps::np", "self::r#async", "_np2", "$crate", "$crate::np"]
         {

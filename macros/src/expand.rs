@@ -107,7 +107,7 @@ fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>
     let name = name.strip_prefix("r#").unwrap_or(&name);
     let mut arguments = parse_ours(&format!("::core::concat!(::core::module_path!(), \"::{name}\"),"));
     arguments.extend([TokenTree::from(seeds.unwrap_or_else(|| Literal::u64_unsuffixed(1)))]);
-    // The parameter is optional: without it, the `Sim` is ignored.
+    // The parameter is optional. Without it, the `Sim` is ignored.
     let takes_none = function.parameters.stream().is_empty();
     arguments.extend(parse_ours(if takes_none { ", |_|" } else { "," }));
     arguments.extend([TokenTree::from(function.name.clone())]);

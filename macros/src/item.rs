@@ -130,8 +130,8 @@ fn refuse_generics(open: TokenTree, tokens: &mut Tokens, whom: &str) -> Error {
     Error::over(&generics.into_iter().collect(), fallback, format!("{whom} cannot have generic parameters"))
 }
 
-/// Parses the tokens after the parameters: the last group is the body, and the tokens before it are the
-/// return type.
+/// Parses the tokens after the parameters. The last group is the body, and the tokens before it are
+/// the return type.
 fn parse_output_and_body(tokens: &mut Tokens, name: &Ident, whom: &str) -> Result<(TokenStream, Group), Error> {
     let mut rest: Vec<TokenTree> = tokens.collect();
     let body = rest.pop().and_then(as_body);

@@ -1,12 +1,12 @@
 //! Finding the name under which the compiled crate depends on `netpoll`.
 //!
-//! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro does not have
-//! `$crate`. Cargo sets `CARGO_MANIFEST_DIR` to the directory of the manifest. Only a few scalar values
-//! of the manifest are needed, so this module parses them itself: a TOML parser would add more crates
-//! than the library itself has.
+//! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro does not
+//! have `$crate`. Cargo sets `CARGO_MANIFEST_DIR` to the directory of the manifest. Only a few
+//! scalar values of the manifest are needed, so this module parses them itself. A TOML parser would
+//! add more crates than the library itself has.
 //!
-//! If the name is not found (in a build without Cargo, or if the dependency is indirect), it is
-//! `netpoll`. The argument `crate = "…"` overrides it.
+//! If the name is not found (in a build without Cargo, or if the dependency is indirect), `netpoll`
+//! is used. The argument `crate = "…"` overrides the name.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ fn values(text: &str) -> Vec<Value> {
             scanner.pair(&table)
         };
         if read.is_none() {
-            // The line cannot be parsed: continue with the next line.
+            // Skip a line that cannot be parsed.
             scanner.rest = scanner.rest.split_once('\n').map_or("", |(_, rest)| rest);
         } else if scanner.rest.starts_with(']') {
             scanner.rest = scanner.rest.trim_start_matches(']');

@@ -134,7 +134,7 @@ fn wrong_function_kinds_are_rejected() {
 }
 
 #[test]
-fn arguments_of_the_function() {
+fn function_arguments_are_rejected() {
     refuses("#[netpoll::main] async fn main(a: u8) {}", "the main function cannot take arguments", "a: u8");
     let message = "a test function cannot take arguments";
     let several = "a: u8, (b, c): (u8, u8)";
@@ -142,7 +142,7 @@ fn arguments_of_the_function() {
 }
 
 #[test]
-fn generics() {
+fn generics_and_where_clauses_are_rejected() {
     let message = "the main function cannot have generic parameters";
     refuses("#[netpoll::main] async fn main<T>() {}", message, "<T>");
     refuses("#[netpoll::main] async fn main<'a, const N: usize>() {}", message, "<'a, const N: usize>");
@@ -162,7 +162,7 @@ fn items_other_than_functions_are_rejected() {
 }
 
 #[test]
-fn arguments_of_the_attribute() {
+fn invalid_attribute_arguments_are_rejected() {
     let only = "the arguments accepted are `sim`, `seeds = N`, `paused` and `crate = \"path::to::netpoll\"`";
     let accepted = "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`";
     let unknown = format!("unknown argument `start_paused`: {accepted}");

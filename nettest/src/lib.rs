@@ -33,7 +33,7 @@ const BOUND: Duration = Duration::from_secs(120);
 /// Runs a property to completion.
 ///
 /// # Panics
-/// Panics if it does not end within two minutes.
+/// Panics if the property does not complete within two minutes.
 pub fn run(property: impl Future<Output = ()>) {
     let ended = task::block_on(timeout(BOUND, property));
     assert!(ended.is_ok(), "the property did not complete within {BOUND:?}");
@@ -166,7 +166,8 @@ pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
     second.await;
 }
 
-/// Checks that reads in ten tasks with short deadlines each return data or time out while data arrives, and that a close ends the peer's write.
+/// Checks that reads in ten tasks with short deadlines each return data or time out while data arrives, and that closing the peer ends the
+/// peer's write.
 ///
 /// # Panics
 /// Panics if the property does not hold.

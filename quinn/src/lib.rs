@@ -1,11 +1,11 @@
 //! QUIC with quinn on netpoll's UDP sockets.
 //!
-//! [`Runtime`] implements quinn's runtime trait, and [`Socket`] implements its socket trait for a
-//! [`UdpSocket`]. Datagrams are sent and received by quinn-udp, with ECN and without fragmentation. If
-//! the kernel supports it (UDP_SEGMENT, UDP_GRO), one call transfers many datagrams. tokio's runtime is
-//! not needed.
+//! [`Runtime`] implements quinn's runtime trait, and [`Socket`] implements quinn's socket trait for
+//! a [`UdpSocket`]. Datagrams are sent and received by quinn-udp, with ECN and without
+//! fragmentation. If the kernel supports UDP_SEGMENT and UDP_GRO, one call transfers many
+//! datagrams. tokio's runtime is not needed.
 //!
-//! [`endpoint`] creates an endpoint on a socket that the caller can continue to share: the socket's
+//! [`endpoint`] creates an endpoint on a socket that the caller can continue to share. The socket's
 //! deadlines and [`close`] apply to the endpoint. After the first error of the socket the endpoint
 //! accepts no more connections, and its connections end with a `TransportError`, or with
 //! `LocallyClosed` if a send failed.

@@ -1,8 +1,8 @@
 //! [`Socket`]: a [`UdpSocket`] that makes quinn-udp's system calls.
 //!
-//! Before each send quinn asks whether the socket is writable. The answer needs no system call: the
-//! socket counts as writable until a send returns `WouldBlock`. The sender then waits until the socket
-//! is writable.
+//! Before each send quinn asks whether the socket is writable. The answer needs no system call,
+//! because the socket counts as writable until a send returns `WouldBlock`. The sender then waits
+//! until the socket is writable.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -88,7 +88,7 @@ impl AsyncUdpSocket for Socket {
 #[derive(Debug)]
 struct Poller {
     socket: Arc<Socket>,
-    /// The value of `Socket::full` when the socket last was writable.
+    /// The value of `Socket::full` when the socket was last writable.
     seen: usize,
 }
 

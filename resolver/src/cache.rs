@@ -67,8 +67,8 @@ impl Cache {
         (Instant::now() < answer.until).then(|| answer.reply.clone())
     }
 
-    /// Caches an answer for `ttl` seconds. A TTL with the highest bit set counts as 0 (RFC 2181,
-    /// section 8).
+    /// Caches an answer for `ttl` seconds, at most [`TTL_MAX`]. A TTL with the highest bit set
+    /// counts as 0 (RFC 2181, section 8).
     pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
         if ttl == 0 || i32::try_from(ttl).is_err() {
             return;

@@ -11,9 +11,9 @@
 //! | `ndots:n` | names with fewer dots are looked up in the search list first; at most 15 |
 //! | `timeout:n` | the time for a server to reply, in seconds, 1 to 30 |
 //! | `attempts:n` | the number of times that the servers are queried, 1 to 5 |
-//! | `rotate` | each look-up begins with the next server |
+//! | `rotate` | each query begins with the next server |
 //! | `use-vc` | only TCP is used |
-//! | `edns0` | replies over UDP have up to 1,232 bytes |
+//! | `edns0` | replies over UDP may have up to 1,232 bytes |
 //! | `single-request`, `single-request-reopen` | AAAA is queried after A |
 //! | `no-tld-query` | a name with one label is looked up only in the search list |
 //! | `no-aaaa` | IPv6 addresses are not queried |
@@ -153,8 +153,8 @@ impl Config {
     }
 }
 
-/// Returns whether glibc's `__resolv_conf_load` ignores this error of fopen(3). It ignores permanent
-/// errors.
+/// Returns whether glibc's `__resolv_conf_load` ignores this error of fopen(3). That function
+/// ignores permanent errors.
 fn means_empty(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
         || matches!(error.raw_os_error(), Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR))
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn file_without_a_server_means_the_local_one() {
+    fn file_without_a_server_means_the_local_server() {
         let files = [
             "",
             "\n\n",

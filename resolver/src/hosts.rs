@@ -1,8 +1,9 @@
-//! [`Hosts`]: the names and addresses in hosts(5), for which no server is queried.
+//! [`Hosts`]: the names and addresses in hosts(5).
 //!
-//! A name in the file is answered only from the file, even if it has no addresses of the requested
-//! family. So an entry overrides all addresses of a name, and no server learns the name. As in glibc,
-//! names are compared without regard to case or a final dot, and the search list is not used.
+//! The addresses of a name in the file are taken only from the file, even if it has none of the
+//! requested family. So an entry overrides all addresses of a name, and no server is queried for
+//! them. As in glibc, names are compared without regard to case or a final dot, and the search list
+//! is not used.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

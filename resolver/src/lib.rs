@@ -1,21 +1,22 @@
-//! A resolver that queries DNS servers over netpoll's sockets. A look-up occupies no thread, and
-//! dropping it cancels it.
+//! A resolver that queries DNS servers over netpoll's sockets. A look-up occupies no thread, and is
+//! cancelled when its future is dropped.
 //!
 //! | module | contents |
 //! |---|---|
-//! | `hosts` | hosts(5) and the names in it, for which no server is queried |
-//! | `search` | the names that are looked up for a name, and the names that are never queried |
+//! | `hosts` | the names and addresses in hosts(5) |
+//! | `search` | the absolute names to look up for a given name, and the names that are never queried |
 //! | `config` | resolv.conf(5) |
-//! | `servers` | when each server is queried, and which reply is used |
+//! | `servers` | the order in which servers are queried, and the choice of the reply |
 //! | `reply` | the interpretation of replies; aliases |
 //! | `cache` | the answers that are cached, and the bounds of the cache |
 //! | `order` | the order of addresses |
 //! | `provider` | hickory's messages and transports over netpoll's sockets, timers and tasks |
 //!
 //! # When a look-up ends
-//! The names of the search list are looked up one after the other, until one has an answer. If a name
-//! does not exist, the next name is looked up. If a query fails, the whole look-up fails: if the next
-//! name were looked up instead, an attacker who suppresses replies could make the resolver use it.
+//! The names of the search list are looked up one after the other, until one has records of the
+//! queried type. If a name does not exist or has no such records, the next name is looked up. If a
+//! query fails, the whole look-up fails, because an attacker who suppresses replies could otherwise
+//! make the resolver use the next name.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
 //! The resolver corresponds to Go's own resolver: A and AAAA are queried concurrently, forged replies
@@ -59,15 +60,15 @@ use netpoll::net::{Family, LookupError, Resolve};
 const LOOPBACK: [SocketAddr; 2] =
     [SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)];
 
-/// A DNS resolver that queries servers over netpoll's sockets. A look-up occupies no thread, and
-/// dropping it cancels it.
+/// A DNS resolver that queries servers over netpoll's sockets. A look-up occupies no thread, and is
+/// cancelled when its future is dropped.
 ///
-/// Clones share the resolver. Answers are cached for their TTL, up to 8,192 answers and about 8 MiB,
-/// and identical concurrent queries are merged. Use
+/// Clones share the resolver. Answers are cached for their TTL, but for at most one week. The cache
+/// has up to 8,192 answers and about 8 MiB. Identical concurrent queries are merged. Use
 /// [`Dialer::resolver`](netpoll::net::Dialer::resolver) to make a dialer use the resolver.
 ///
 /// # Names
-/// * A name in hosts(5) has the addresses given in that file, and no server is queried for it.
+/// * A name in hosts(5) has the addresses given in that file, and no server is queried for them.
 /// * `localhost` and the names below it have the loopback addresses. `onion`, `invalid`, `alt` and
 ///   the names below them do not exist. No server is queried for any of these names (RFC 6761, RFC
 ///   7686, RFC 9476).
@@ -190,7 +191,7 @@ impl ResolverBuilder {
         self
     }
 
-    /// Creates the resolver and reads hosts(5).
+    /// Creates the resolver, and reads hosts(5) if it is used.
     ///
     /// # Errors
     /// Returns `InvalidInput` if a search domain is not a valid domain name.
@@ -220,8 +221,8 @@ impl Resolver {
     /// lines, options and domains are skipped.
     ///
     /// # Errors
-    /// Returns the OS error if reading resolv.conf(5) fails, except if the file does not exist or is not
-    /// readable.
+    /// Returns the OS error if reading resolv.conf(5) fails. As in glibc, a file that does not
+    /// exist, may not be read or is a directory counts as empty.
     pub fn system() -> io::Result<Resolver> {
         Resolver::with(Config::system()?, Hosts::read())
     }
@@ -242,8 +243,8 @@ impl Resolver {
     /// unchanged.
     ///
     /// # Errors
-    /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist or has no addresses.
-    /// If the servers failed, it describes their failure.
+    /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist or has no
+    /// addresses. If all servers failed, the error describes the failure of one of them.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the look-up.
@@ -252,8 +253,9 @@ impl Resolver {
         Ok(addrs.into_iter().map(|addr| addr.ip()).collect())
     }
 
-    /// Looks up the names of `ip`. These are the names in hosts(5) or, if there are none, the names in
-    /// its PTR records that are host names.
+    /// Looks up the names of `ip`. These are the names in hosts(5). If there are none, a loopback
+    /// address has the name `localhost.`, and any other address has the names in its PTR records
+    /// that are host names.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -387,8 +389,8 @@ impl Resolver {
     /// Looks up `host`. Returns its canonical name, or `None` if that is not a host name, and its
     /// addresses, at least those of `family`.
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
-        // Most look-ups complete without waiting, so a task that looks up names in a loop would never
-        // yield. This call makes it yield from time to time.
+        // A look-up may complete without waiting, so a task that looks up names in a loop might
+        // never yield. This call makes the task yield from time to time.
         take_turn().await;
         if let Some(addr) = literal(host, 0) {
             return Ok((None, vec![addr]));
@@ -503,8 +505,8 @@ fn printed(name: &Name) -> Option<String> {
     Some(name.to_ascii()).filter(|name| is_host_name(name))
 }
 
-/// Returns the text of a name, or `.` for the root, or `None` like [`printed`]. It is used for records in
-/// which the root means that there is no host.
+/// Returns `.` for the root, and the result of [`printed`] for any other name. It is used for
+/// records in which the root means that there is no host.
 fn printed_or_root(name: &Name) -> Option<String> {
     if name.is_root() { Some(".".to_owned()) } else { printed(name) }
 }

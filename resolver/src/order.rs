@@ -1,10 +1,10 @@
 //! The order in which addresses should be tried: RFC 6724, section 6, with the default policy
 //! table.
 //!
-//! To find the source address for a destination, a datagram socket is connected; this sends nothing. At
-//! most [`PROBES_MAX`] addresses per family are checked, because each check takes five system calls and
-//! the server determines the number of addresses. The remaining addresses of the family are ranked as
-//! if they had the source of the last address that was checked.
+//! To find the source address for a destination, a datagram socket is connected, which sends
+//! nothing. At most [`PROBES_MAX`] addresses per family are checked, because each check takes five
+//! system calls and the server determines the number of addresses. The remaining addresses of the
+//! family are ranked as if they had the source of the last address that was checked.
 //!
 //! Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need information that only the
 //! kernel has. They are omitted, as in Go (net/addrselect.go) and musl.
@@ -127,7 +127,7 @@ mod tests {
     /// The examples of RFC 6724, section 10.2, that do not need an omitted rule: candidates with their
     /// sources, in the expected order.
     #[test]
-    fn examples_of_the_rfc() {
+    fn examples_of_rfc_6724_are_in_order() {
         let cases: [&[(&str, Option<&str>)]; 9] = [
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("198.51.100.121", Some("169.254.13.78"))],
             &[("198.51.100.121", Some("198.51.100.117")), ("2001:db8:1::1", Some("fe80::1"))],
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn policies() {
+    fn longest_prefix_determines_the_policy() {
         for (addr, expected) in [
             ("::1", (50, 0)),
             ("2001:db8::1", (40, 1)),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_reaches_itself() {
+    fn source_for_a_loopback_address_is_loopback() {
         assert_eq!(source((Ipv4Addr::LOCALHOST, 0).into()), Some(Ipv4Addr::LOCALHOST.into()));
     }
 

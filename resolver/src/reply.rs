@@ -50,7 +50,7 @@ pub(super) enum Failure {
     TimedOut,
     /// A temporary failure, with its description.
     Temporary(String),
-    /// A system call failed because the process has too few descriptors or too little memory.
+    /// A system call failed because descriptors or memory ran out.
     Errno(i32),
 }
 
@@ -99,7 +99,8 @@ fn negative(code: ResponseCode) -> Reply {
     if code == ResponseCode::NXDomain { Reply::NoName } else { Reply::NoRecords }
 }
 
-/// Returns the failure for a reply that names other servers: this server does not resolve names.
+/// Returns the failure for a referral, a reply that names other servers instead of giving an
+/// answer.
 fn lame() -> Failure {
     Failure::temporary("lame referral")
 }

@@ -1,4 +1,4 @@
-//! The absolute names that are looked up for a name, and the names for which no server is queried.
+//! The absolute names to look up for a given name, and the names for which no server is queried.
 //!
 //! | names | treatment | source |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | `localhost` and below | have the loopback addresses and no other records | RFC 6761, section 6.3 |
 //! | below `local` | looked up as given | RFC 6762, section 3 |
 //! | with a final dot | looked up as given | RFC 1034, section 3.1 |
-//! | all others | looked up as given and in the search list | resolv.conf(5) |
+//! | all others | looked up as given and in the search list, as the options determine | resolv.conf(5) |
 //!
 //! Names in the first three rows are never looked up in the search list. A look-up there would reveal the
 //! name of a private or anonymous service to the servers of the search domains, and allow them to answer

@@ -2,11 +2,11 @@
 //!
 //! # Order
 //! A round queries the servers in order. The next server is queried when the previous server has
-//! failed, or has not replied for a fifth of its timeout; the earlier query continues. An answer with
-//! records or with an alias ends the round. An answer that the name does *not* exist, or has no such
-//! record, is used only when all earlier servers have failed: if servers know different names, the
-//! first server that works decides, as in glibc. A failure (see [`reply`](super::reply)) never takes
-//! precedence over an answer.
+//! failed, or has not replied for a fifth of its timeout; the earlier query continues. An answer
+//! with records or with an alias ends the round. An answer that the name does *not* exist, or has
+//! no such record, is used only when all earlier servers have failed. So the first server that
+//! works decides, as in glibc, even if the servers know different names. A failure (see
+//! [`reply`](super::reply)) never takes precedence over an answer.
 //!
 //! hickory implements messages, ports, retransmission and the fallback to TCP, and merges identical
 //! concurrent queries. Each server has its own hickory pool, so hickory's order of servers and its

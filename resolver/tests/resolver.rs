@@ -793,7 +793,7 @@ fn system_resolver_skips_malformed_lines() {
     }
 }
 
-/// The look-ups need no server: they are of literals, of this host's names and of cached names.
+/// The look-ups are of literals, of this host's names and of cached names, so they complete without waiting.
 #[test]
 fn loop_of_ready_lookups_can_be_cancelled() {
     let server = Server::new(|_, kind| match kind {

@@ -48,7 +48,7 @@ impl Drop for Place {
 // ---- datagrams ----
 
 #[test]
-fn every_kind_of_udp_receive() {
+fn dropped_udp_receives_lose_no_datagram() {
     let _alone = alone();
     run(async {
         for kind in ["recv_from", "recv_msg", "recv_many", "peek_from", "readable"] {
@@ -90,7 +90,7 @@ fn every_kind_of_udp_receive() {
 }
 
 #[test]
-fn every_kind_of_udp_send() {
+fn dropped_udp_sends_send_nothing() {
     let _alone = alone();
     run(async {
         for kind in ["send_to", "send_to by name", "send", "send_msg", "send_many", "writable", "connect"] {
@@ -136,7 +136,7 @@ fn every_kind_of_udp_send() {
 }
 
 #[test]
-fn binding_udp_by_name_and_closing() {
+fn dropped_udp_binds_and_closes_leak_nothing() {
     let _alone = alone();
     run(async {
         sweep("bind", async |at| {
@@ -159,7 +159,7 @@ fn binding_udp_by_name_and_closing() {
 // ---- Unix sockets ----
 
 #[test]
-fn every_kind_of_unix_stream_operation() {
+fn dropped_unix_reads_lose_no_data() {
     let _alone = alone();
     run(async {
         for kind in ["read", "read_vectored", "peek", "recv_with_fds", "readable", "peer_closed"] {
@@ -202,7 +202,7 @@ fn every_kind_of_unix_stream_operation() {
 }
 
 #[test]
-fn unix_writes_dials_and_accepts() {
+fn dropped_unix_writes_dials_and_accepts_leave_no_trace() {
     let _alone = alone();
     run(async {
         for kind in ["write_all", "send_with_fds", "writable"] {
@@ -290,7 +290,7 @@ fn unix_writes_dials_and_accepts() {
 }
 
 #[test]
-fn unix_messages() {
+fn dropped_unix_datagram_operations_lose_no_datagram() {
     let _alone = alone();
     run(async {
         for kind in ["datagram recv", "datagram recv_from"] {
@@ -354,7 +354,7 @@ fn unix_messages() {
 // ---- in memory, any descriptor ----
 
 #[test]
-fn ends_of_a_pipe() {
+fn dropped_pipe_operations_lose_no_data() {
     let _alone = alone();
     run(async {
         sweep("pipe read", async |at| {
@@ -398,7 +398,7 @@ fn ends_of_a_pipe() {
 }
 
 #[test]
-fn a_descriptor_of_any_kind() {
+fn dropped_async_fd_waits_lose_no_data() {
     let _alone = alone();
     run(async {
         for kind in ["readable", "read_with"] {
@@ -436,7 +436,7 @@ fn a_descriptor_of_any_kind() {
 // ---- dialling, resolving, listening ----
 
 #[test]
-fn dialers_names_and_listeners() {
+fn dropped_dials_lookups_and_listens_leak_nothing() {
     let _alone = alone();
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -497,11 +497,11 @@ fn dialers_names_and_listeners() {
 // ---- copying ----
 
 #[test]
-fn copies_and_files() {
+fn dropped_copies_leave_their_sockets_usable() {
     let _alone = alone();
     run(async {
-        // A dropped copy takes the data with it that it has read and not written. Its sockets
-        // remain usable.
+        // A dropped copy loses the data that it has read and not written. Its sockets remain
+        // usable.
         for kind in ["copy", "copy_bidirectional", "copy_bidirectional_with", "copy through a buffer"] {
             sweep(kind, async |at| {
                 let (mut source, from) = fresh_pair().await;

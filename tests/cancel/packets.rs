@@ -6,7 +6,7 @@ use crate::common::run;
 use crate::sweep::{alone, drop_at, no_operation_waits, sweep};
 
 #[test]
-fn unix_packets() {
+fn dropped_packet_receive_loses_no_packet() {
     let _alone = alone();
     run(sweep("packet recv", async |at| {
         let (one, other) = UnixSeqpacket::pair().unwrap();

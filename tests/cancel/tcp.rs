@@ -20,7 +20,7 @@ use netpoll::{future, io, rt, task};
 // ---- connecting and accepting ----
 
 #[test]
-fn connect() {
+fn dropped_connects_are_closed() {
     let _alone = alone();
     run(async {
         for with_timeout in [false, true] {
@@ -59,7 +59,7 @@ fn connect() {
 }
 
 #[test]
-fn connect_and_bind_by_name() {
+fn dropped_connects_and_binds_by_name_leak_nothing() {
     let _alone = alone();
     run(async {
         sweep("bind", async |at| {
@@ -89,7 +89,7 @@ fn connect_and_bind_by_name() {
 }
 
 #[test]
-fn accept_and_incoming() {
+fn dropped_accepts_lose_no_connection() {
     let _alone = alone();
     run(async {
         for streams in [false, true] {
@@ -127,7 +127,7 @@ fn accept_and_incoming() {
 // ---- reading ----
 
 #[test]
-fn every_kind_of_read() {
+fn dropped_reads_lose_no_data() {
     let _alone = alone();
     run(async {
         for kind in ["read", "vectored", "peek", "readable", "traits", "timeout"] {
@@ -221,7 +221,7 @@ fn dropped_read_passes_wakeup_to_next_read() {
 }
 
 #[test]
-fn peer_closed() {
+fn dropped_peer_closed_leaves_the_stream_usable() {
     let _alone = alone();
     run(async {
         sweep("peer_closed", async |at| {
@@ -294,7 +294,7 @@ async fn check_written(kind: &str, at: At, client: &TcpStream, server: &TcpStrea
 }
 
 #[test]
-fn every_kind_of_write() {
+fn dropped_writes_leave_the_stream_usable() {
     let _alone = alone();
     run(async {
         for kind in ["write", "vectored", "write_all", "writable", "traits"] {
@@ -329,7 +329,7 @@ fn every_kind_of_write() {
 
 /// Another operation holds the lock, and the event that the write waits for is the drop of that operation.
 #[test]
-fn every_kind_of_write_behind_the_lock() {
+fn writes_dropped_behind_the_lock_write_nothing() {
     let _alone = alone();
     run(async {
         for kind in ["write", "vectored", "write_all", "traits"] {
@@ -352,7 +352,7 @@ fn every_kind_of_write_behind_the_lock() {
                 let mut junk = vec![0; filled];
                 read_exact(&server, &mut junk).await.unwrap();
                 if outcome.output.is_none() && at.polls >= 2 {
-                    // The write now has the lock and waits for room, which `every_kind_of_write` covers.
+                    // The write now has the lock and waits for room, which `dropped_writes_leave_the_stream_usable` covers.
                     check_written(kind, at, &client, &server, None, payload.len()).await;
                     return true;
                 }
@@ -423,7 +423,7 @@ fn dropped_close_still_closes() {
 // ---- tasks and time ----
 
 #[test]
-fn sleeping_and_yielding() {
+fn dropped_sleeps_and_timeouts_leak_nothing() {
     let _alone = alone();
     run(async {
         sweep("sleep", async |at| {
@@ -449,7 +449,7 @@ fn sleeping_and_yielding() {
 }
 
 #[test]
-fn handles_of_tasks() {
+fn task_with_a_dropped_handle_continues_to_run() {
     let _alone = alone();
     run(async {
         for blocking in [false, true] {
@@ -481,7 +481,7 @@ fn handles_of_tasks() {
 }
 
 #[test]
-fn cancelling_tasks() {
+fn dropped_cancellation_still_drops_the_task() {
     let _alone = alone();
     run(async {
         sweep("cancel", async |at| {

@@ -14,14 +14,14 @@ use netpoll::task;
 
 use super::{becomes, listener, poll_with, read_exact};
 
-/// Returns a loopback connection (the connecting side, the accepting side) for a task that has its
-/// whole budget.
+/// Returns a loopback connection (the connecting side, the accepting side). The calling task then
+/// has its whole budget.
 pub async fn fresh_pair() -> (TcpStream, TcpStream) {
     connect_to(&listener().await).await
 }
 
-/// Connects to `listener`, and yields: an operation of a task whose budget is used up returns
-/// Pending once without waiting.
+/// Connects to `listener`, and yields, because an operation of a task whose budget is used up
+/// returns Pending once without waiting.
 pub async fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().expect("listening")).await.expect("connect");
     let (server, _) = listener.accept().await.expect("accept");
@@ -95,7 +95,7 @@ pub async fn drive<F: Future + Unpin>(future: &mut F, wakes: &Wakes, waker: &Wak
         }
         // The operation may have asked the task to yield.
         task::yield_now().await;
-        becomes("a wake-up", || wakes.count() > seen).await;
+        becomes("the waker is called", || wakes.count() > seen).await;
     }
 }
 
@@ -134,7 +134,7 @@ pub fn between(op: &str, local: SocketAddr, peer: SocketAddr, reason: &str) -> S
     format!("{op} tcp {local}->{peer}: {reason}")
 }
 
-/// Asserts that an operation ended by its deadline.
+/// Asserts that an operation timed out. Returns the error.
 #[track_caller]
 pub fn assert_timeout<T: std::fmt::Debug>(result: io::Result<T>) -> io::Error {
     let error = result.expect_err("must time out");
@@ -143,7 +143,7 @@ pub fn assert_timeout<T: std::fmt::Debug>(result: io::Result<T>) -> io::Error {
     error
 }
 
-/// Asserts that an operation found its socket closed by this side.
+/// Asserts that an operation failed because this side closed the socket. Returns the error.
 #[track_caller]
 pub fn assert_closed<T: std::fmt::Debug>(result: io::Result<T>) -> io::Error {
     let error = result.expect_err("must be closed");

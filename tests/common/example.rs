@@ -53,7 +53,7 @@ impl Example {
     /// Sends SIGTERM to the example.
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).expect("a process");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the example runs");
     }
 
     /// Waits for the exit. Returns the status and the rest of the output.

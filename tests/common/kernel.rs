@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Returns a loopback address that only the calling test uses, with port 0. Use it for tests that
-/// bind a port again after releasing it, or send to a closed port: on 127.0.0.1 another process may
-/// take the port first.
+/// bind a port again after releasing it, or send to a closed port, because on 127.0.0.1 another
+/// process may take the port first.
 pub fn own_address() -> SocketAddr {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let test = NEXT.fetch_add(1, Ordering::Relaxed) as u32 % 32;

@@ -52,7 +52,8 @@ impl Watchdog {
         let (done, wait) = mpsc::channel();
         let thread = thread::spawn(move || {
             if wait.recv_timeout(BOUND) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // Not `eprintln!`: the harness captures its output, and the abort would lose it.
+                // `eprintln!` is not used, because the harness captures its output, and the abort
+                // would lose it.
                 let _ = writeln!(io::stderr(), "test {name} hangs: {:#?}", netpoll::rt::metrics());
                 std::process::abort();
             }
@@ -136,7 +137,7 @@ pub fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_with(future, Waker::noop())
 }
 
-/// Runs `future` in a minimal executor: the thread parks until it is woken.
+/// Runs `future` on the calling thread, which parks between polls.
 pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {

@@ -1,11 +1,10 @@
 //! Starts the processes of tests: the calling test again in a child process, and other programs.
 //!
 //! A new process has copies of all descriptors of this process from fork(2) until execve(2) closes
-//! them. A socket or pipe that another test closes in between stays open until execve(2): its peer
-//! receives no EOF, and its port or name stays taken. Tests run in parallel, so every test starts
-//! its processes
-//! with [`spawn`] or [`output`], and a test that needs a close to take effect at once holds a
-//! [`NoForks`] from the close to the assertion.
+//! them. A socket or pipe that another test closes in between stays open until execve(2), so its
+//! peer receives no EOF, and its port or name stays taken. Tests run in parallel, so every test
+//! starts its processes with [`spawn`] or [`output`]. A test that needs a close to take effect
+//! immediately holds a [`NoForks`] from the close to the assertion.
 
 use std::io::{self, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -19,8 +18,8 @@ use super::Watchdog;
 static FORKS: RwLock<()> = RwLock::new(());
 
 /// While this value lives, no process starts, and no process has copies of this process's
-/// descriptors. The holder must not start a process: the start would wait for the holder's own
-/// lock.
+/// descriptors. The holder must not start a process, because the start would wait for the holder's
+/// own lock.
 #[derive(Debug)]
 pub struct NoForks(#[expect(dead_code, reason = "it is held")] RwLockReadGuard<'static, ()>);
 

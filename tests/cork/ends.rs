@@ -223,7 +223,7 @@ fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
                 assert!(info(number).gathered() > 0);
                 let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
                 ours.write_all(&pattern(total, 10)).await.unwrap();
-                becomes("sent", || info(number).gathered() == 0).await;
+                becomes("the gathered bytes are sent", || info(number).gathered() == 0).await;
                 drop(ours);
                 assert!(reader.await == pattern(0, total + 10));
             });

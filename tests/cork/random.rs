@@ -142,9 +142,10 @@ fn peer_receives_exactly_the_accepted_bytes() {
     });
 }
 
-/// The connection is closed at a random time: the peer receives a prefix of the written bytes.
+/// The connection is closed at a random time. The peer receives a prefix of the written bytes, and
+/// all of them unless the close aborts the connection.
 #[test]
-fn closed_connection_delivers_a_prefix() {
+fn close_delivers_all_bytes_and_abort_a_prefix() {
     run(async {
         for seed in 1..=runs() {
             let (ours, peer) = if seed % 2 == 0 { pair().await } else { narrow_pair().await };

@@ -344,7 +344,7 @@ fn two_threads_gather_on_clones_of_one_stream() {
             let mut message = [0; 64];
             read_exact(&peer, &mut message).await.unwrap();
             let id = message[0];
-            assert!(message[3..].iter().all(|byte| *byte == id), "torn: {message:?}");
+            assert!(message[3..].iter().all(|byte| *byte == id), "interleaved message: {message:?}");
             assert_eq!(u16::from_le_bytes([message[1], message[2]]), next[usize::from(id)]);
             next[usize::from(id)] += 1;
         }
@@ -453,7 +453,10 @@ fn fan_out_of_one_turn_reaches_every_member() {
             ReadExt::read_exact(&mut &member.peer, &mut buf).await.unwrap();
             assert!(buf.chunks(10).zip(0..).all(|(chunk, message)| chunk == [message; 10]));
         }
-        becomes("few sends", || members.iter().map(|member| sends(member.number)).sum::<u32>() <= 500).await;
+        becomes("at most one send per message", || {
+            members.iter().map(|member| sends(member.number)).sum::<u32>() <= 500
+        })
+        .await;
         turn.cancel().await;
     });
 }
@@ -461,7 +464,7 @@ fn fan_out_of_one_turn_reaches_every_member() {
 /// A write that waits, for room or for the write lock, first sends the bytes that other streams
 /// have gathered.
 #[test]
-fn write_that_waits_sends_what_another_stream_has_gathered() {
+fn write_that_waits_sends_gathered_bytes_of_other_streams() {
     run(async {
         let Counted { ours, peer, number } = Counted::new().await;
         let bytes = vec![0; 64 << 20];

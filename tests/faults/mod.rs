@@ -298,7 +298,7 @@ fn set_errno(errno: c_int) {
     unsafe { *location = errno };
 }
 
-/// Returns the next function of this name: the C library's, or a sanitizer's before it.
+/// Returns the address of the sanitizer's interceptor, if there is one, or else of the C library's function.
 fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> usize {
     let known = slot.load(SeqCst);
     if known != 0 {
@@ -452,7 +452,7 @@ interpose! {
     eventfd(value: u32, flags: c_int) -> c_int, "eventfd", -1, |_r| {};
 }
 
-/// Replaces close(2): it forgets the descriptor first, because afterwards the number may be reused.
+/// Replaces close(2). Forgets the descriptor before the call, because the number may be reused afterwards.
 #[unsafe(no_mangle)]
 #[allow(clippy::missing_safety_doc)]
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
@@ -559,7 +559,7 @@ fn wait(
     if is_chaotic {
         FAULTED.fetch_add(1, SeqCst);
         if batch.len() < room {
-            // No state is behind this event: a call will return EAGAIN.
+            // This event is false, so a call will return EAGAIN.
             let live: Option<u64> = with_epoll(|table| {
                 let skip = next() as usize % table.live.len().max(1);
                 table.live.values().nth(skip).filter(|live| live.2 != u64::MAX).map(|live| live.2)

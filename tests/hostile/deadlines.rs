@@ -142,7 +142,7 @@ impl Wake for Wakes {
 struct Oracle {
     /// The time from which a read may fail.
     deadline: Option<Instant>,
-    /// The deadline had passed when it was set, or has made a read fail: every read must fail until it is moved.
+    /// Whether the deadline had passed when it was set, or has made a read fail. Every read must then fail until the deadline is moved.
     expired: bool,
     sent: u64,
     received: u64,
@@ -196,7 +196,7 @@ impl Oracle {
             Err(error) => {
                 assert!(is_timeout(&error), "{error}");
                 let due = self.deadline.expect("a timeout without deadline");
-                assert!(Instant::now() >= due, "early");
+                assert!(Instant::now() >= due, "a timeout before its deadline");
                 self.expired = true;
                 seen.timeouts += 1;
             }

@@ -83,8 +83,8 @@ fn shutdowns_leak_nothing() {
             assert_eq!((metrics.tasks_alive, metrics.descriptors, metrics.waiters), (0, 0, 0), "round {round}");
             bytes.push(live_bytes());
         }
-        // Memory kept for the next start has the size of the maximum so far. It grows now and then,
-        // not with each round: with the number of workers, and with a spare one.
+        // Memory kept for the next start has the size of the maximum so far. It grows with the
+        // number of workers and spare workers, not with each round.
         let grown = bytes.last().unwrap() - bytes[4.max(rounds / 10)];
         figure(
             "12",

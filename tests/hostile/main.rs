@@ -1,9 +1,8 @@
 //! Tests of rows 8 to 13 of the tables in docs/RELIABILITY.md: time, hostile networks and peers, overload, shutdown and endurance.
 //!
-//! `cargo test --test hostile` runs each test with a size that takes seconds and asserts what must
-//! hold on any machine: bytes, counts, kinds of errors, and that no event is early and no resource leaks and no operation hangs.
-//! `ci/hostile.sh ROW` runs one row at full size in a release build and also asserts time limits. Every test runs in its own process, on
-//! loopback or in network namespaces that end with the process.
+//! `cargo test --test hostile` runs each test with a size that takes seconds and asserts the properties that hold on any machine: bytes,
+//! counts, kinds of errors, no early event, no leak and no hang. `ci/hostile.sh ROW` runs one row at full size in a release build and also
+//! asserts time limits. Every test runs in its own process, on loopback or in network namespaces that end with the process.
 #![cfg(target_os = "linux")] // network namespaces, and /proc
 
 #[path = "../common/mod.rs"]

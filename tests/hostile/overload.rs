@@ -41,7 +41,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The group is empty: its process has ended and was waited for.
+        // The group is empty, because its process has ended and was waited for.
         let _ = std::fs::remove_dir(&self.0);
     }
 }

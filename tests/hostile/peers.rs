@@ -443,8 +443,8 @@ fn resets_are_reported_as_resets() {
         let dials = task::spawn(async move {
             let under_way = Arc::new(AtomicUsize::new(0));
             for n in 0..half as u64 {
-                // Keeps fewer dials in progress than the backlog holds: a SYN dropped at a full queue is
-                // retransmitted only after a second.
+                // Keeps fewer dials in progress than the backlog holds, because a SYN dropped at a full queue is retransmitted only after a
+                // second.
                 becomes("the queue has room", || count(&under_way) < 16).await;
                 under_way.fetch_add(1, Ordering::Relaxed);
                 let (told, under_way) = (told.clone(), under_way.clone());

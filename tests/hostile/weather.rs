@@ -3,9 +3,8 @@
 //!
 //! Kernels of small machines often lack netem, so the test simulates the network itself: two
 //! network namespaces, a TUN device in each, and a thread that carries packets between them and
-//! keeps delayed packets in a heap. The kernel's TCP is at both ends. This needs root,
-//! `/dev/net/tun`
-//! and ip(8). Without these the tests print that and return.
+//! keeps delayed packets in a heap. The kernel's TCP is at both ends. The tests need root,
+//! `/dev/net/tun` and ip(8), and otherwise print that they are skipped.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -98,8 +97,8 @@ impl Place {
         }
     }
 
-    /// Runs `job` in the namespace: a socket belongs to the namespace of the thread that creates
-    /// it.
+    /// Runs `job` on the thread in the namespace, because a socket belongs to the namespace of the
+    /// thread that creates it.
     fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, wait) = mpsc::channel();
         self.jobs.send(Box::new(move || drop(done.send(job())))).unwrap();
@@ -287,8 +286,8 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
                     assert_eq!(got, total, "an end of the stream before all bytes");
                     outcome.whole += 1;
                 }
-                // The error is the client's timeout, or a reset: after its deadline, the echo
-                // closes the connection with unread bytes.
+                // The error is the client's timeout, or a reset, because the echo closes the
+                // connection with unread bytes after its deadline.
                 Some(error) => {
                     assert!(is_timeout(&error) || took + Duration::from_secs(1) >= most, "{error} after {took:?}");
                     assert!(took >= most || !is_timeout(&error), "early: {took:?}");
@@ -381,8 +380,8 @@ fn data_is_intact_under_network_faults() {
     });
 }
 
-/// The network is cut and restored: deadlines and TCP_USER_TIMEOUT end waits that the kernel would
-/// continue for minutes.
+/// The network is cut and later restored. Deadlines and TCP_USER_TIMEOUT end waits that the kernel
+/// would continue for minutes.
 #[test]
 fn peer_behind_cut_network_blocks_no_other() {
     process("weather::peer_behind_cut_network_blocks_no_other", 60, 60, || {

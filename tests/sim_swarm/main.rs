@@ -39,14 +39,14 @@ const LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// The number of failures after which a swarm stops.
 const FAILURES_MAX: usize = 5;
 
-/// Causes partitions, held packets and crashes until it is cancelled.
+/// Causes one to four partitions, held packets or crashes, one after another.
 async fn trouble(scene: Arc<Scene>) {
     let (sim, mut draw) = (scene.sim, scene.draw(2));
     let server = sim.host("server");
     for _ in 0..1 + draw.below(4) {
         task::sleep(Duration::from_micros(draw.magnitude(1, 2_000_000))).await;
         let client = format!("client{}", draw.below(scene.program.clients));
-        // The disturbance is shorter than the retransmissions of a handshake.
+        // The disturbance is shorter than the time for which a handshake is retransmitted.
         let length = Duration::from_micros(draw.magnitude(1000, 15_000_000));
         let crashes = scene.program.trouble == Trouble::Crashes;
         match draw.below(if crashes { 6 } else { 3 }) {
@@ -88,7 +88,7 @@ struct Told {
     excused: u64,
 }
 
-/// Runs the program of a seed. Returns its failures.
+/// Runs a program in its simulation. Returns the failures, the number of excused time-outs, and the log of a run that failed.
 async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
     if std::env::var_os("NETPOLL_SWARM_LOG").is_some() {
         sim.keep_log();
@@ -228,9 +228,9 @@ fn random_programs_keep_their_guarantees() {
     assert!(excused * 200 <= passed + 200, "losses excuse {excused} time-outs, which is too many");
 }
 
-/// Runs seeds that found defects, each twice: lost edges for room (209, 223), polls woken by address (2104, 2122),
-/// connections reopened by a late SYN that was duplicated (390405) or retransmitted (107501), readers that outlived
-/// their session without the oracle's knowledge (178382).
+/// Runs seeds that found defects, each twice. The defects were lost edges for room (209, 223), an order of wake-ups that depended on
+/// addresses in memory (2104, 2122), connections reopened by a late SYN that was duplicated (390405) or retransmitted (107501), and readers
+/// that outlived their session without the oracle's knowledge (178382).
 #[test]
 fn seeds_that_found_defects_pass() {
     for seed in [209, 223, 2104, 2122, 107_501, 178_382, 390_405] {

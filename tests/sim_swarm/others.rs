@@ -296,7 +296,7 @@ impl Drop for Ends {
     }
 }
 
-/// Cancels or joins tasks: each is dropped once, and returns its result if it ended.
+/// Cancels or joins tasks. Each task must be dropped once, and return its result if it ended.
 async fn cancel(scene: &Scene, number: u64, tasks: u64) {
     let mut draw = scene.draw(number * 100 + 9);
     let ended = Arc::new(AtomicU64::new(0));

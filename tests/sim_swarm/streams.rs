@@ -245,7 +245,7 @@ async fn write_records(
                     if draw.one_in(3) {
                         task::sleep(us(draw.magnitude(1, 50_000))).await;
                     }
-                    // `writable` takes no lock: its waiters come and go beside the writers.
+                    // `writable` takes no lock, so its waiters come and go beside the writers.
                     if draw.one_in(4) {
                         let _ = future::timeout(us(draw.magnitude(1, 1000)), conn.writable()).await;
                     }
@@ -369,8 +369,8 @@ async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Optio
     }
 }
 
-/// Opens connections whose slots are reused: an operation waits with a time limit when its connection is closed, and the
-/// limits of the next connection apply.
+/// Opens connections one after another, so that their slots are reused. A connection may be closed while an operation waits with a time
+/// limit. This limit must not affect the next connection.
 async fn churn(scene: &Arc<Scene>, number: u64, session: &Session, transport: Transport, rounds: u64) {
     let mut draw = scene.draw(number * 100 + 70);
     for _ in 0..rounds {

@@ -296,8 +296,8 @@ pub fn peer<T: Send + 'static>(span: Span, party: Party, body: impl Future<Outpu
     Peer { span, job, stop }
 }
 
-/// Runs both sides of an action. Returns `None` if the peer was dropped, which only a shutdown may cause; after a
-/// shutdown the peer is told to stop.
+/// Runs both sides of an action. Returns `None` if the peer was dropped, which only a shutdown may cause. After a shutdown the peer is told
+/// to stop.
 pub async fn with_peer<T, U>(own: impl Future<Output = T>, peer: Peer<U>) -> Option<T> {
     let Peer { span, job, stop } = peer;
     match select(pin!(own), job).await {
@@ -313,7 +313,7 @@ pub async fn with_peer<T, U>(own: impl Future<Output = T>, peer: Peer<U>) -> Opt
     }
 }
 
-/// A minimal executor: the thread parks until it is woken.
+/// Runs a future on the calling thread, which parks between polls.
 pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {

@@ -61,7 +61,7 @@ impl Conn {
         each!(self, conn => conn.write_all(buf).await)
     }
 
-    /// Waits until data is available. A pipe has no `readable`, so it reads.
+    /// Waits until data is available. A pipe has no `readable`, so this method reads from it.
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(conn) => conn.readable().await,
@@ -70,7 +70,7 @@ impl Conn {
         }
     }
 
-    /// Peeks at the available data. A pipe has no `peek`, so it reads.
+    /// Peeks at the available data. A pipe has no `peek`, so this method reads from it.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Conn::Tcp(conn) => conn.peek(buf).await,
@@ -79,7 +79,7 @@ impl Conn {
         }
     }
 
-    /// Waits until the peer has closed. A pipe has no `peer_closed`, so it reads.
+    /// Waits until the peer has closed. A pipe has no `peer_closed`, so this method reads from it.
     pub async fn peer_closed(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(conn) => conn.peer_closed().await,
@@ -149,7 +149,7 @@ pub fn byte(at: usize) -> u8 {
     (at ^ (at >> 8).wrapping_mul(31)) as u8
 }
 
-/// Returns `count` bytes of that sequence from offset `at` on.
+/// Returns `count` bytes of the sequence of [`byte`], from offset `at` on.
 pub fn bytes(at: usize, count: usize) -> Vec<u8> {
     (at..at + count).map(byte).collect()
 }

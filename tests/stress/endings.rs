@@ -92,8 +92,8 @@ fn storm(timeout: Duration, restart: Restart, config: &Config) {
     };
     if let Err(still) = result {
         let passed = start.elapsed();
-        // A second call returns the result of the first, whose bound began earlier. It does not wait for tasks that
-        // wait for something outside of the runtime.
+        // A second call returns the result of the first, whose bound began earlier. A shutdown does not wait for tasks that wait for
+        // something outside of the runtime.
         let is_kept = !still.threads.is_empty() || !still.running.is_empty();
         if passed < timeout && is_kept && storm.is_alone() {
             fail(format!("a shutdown gave up after {passed:?} of {timeout:?}: {still:?}"));
@@ -162,8 +162,8 @@ fn leave_residue(residue: Residue) {
     span.check(left.is_ok(), || "a task that leaves a thread-local value panics".to_owned());
 }
 
-/// Checks after all actors have ended: no operation waits, no socket is open, no task is left, and ended threads are
-/// joined.
+/// Checks, after all actors have ended, that no operation waits, no socket is open, no task is left, and few ended threads are neither
+/// joined nor detached.
 pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     shared::clear();
     // Drops the thread-local value of this thread, which may have run tasks.
@@ -186,9 +186,9 @@ pub fn all_is_at_rest(unreaped: u64, threads: usize) {
 
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// Checks after the last shutdown: no thread, descriptor, task or waker of the runtime is left.
+/// Performs the last shutdown, and checks that no thread, descriptor, task or waker of the runtime is left.
 pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: &[PathBuf]) {
-    // The report of a blocked task may delay sysmon. The watch detects whether it takes too long.
+    // The report of a blocked task may delay the shutdown. The watch detects whether the shutdown takes too long.
     let watch = watch_for(oracle::config().report.duration() * 2, "the last shutdown");
     let mut nap = Duration::from_millis(1);
     while let Err(still) = rt::shutdown(FOR_EVER) {

@@ -1,13 +1,13 @@
-//! Faults of threads: threads are counted, refused, and stopped at arbitrary instructions.
+//! Counts threads, refuses to create them, and stops them at arbitrary instructions.
 //!
-//! The test binary defines `pthread_create` and the functions that join and detach; the linker prefers them for the
-//! calls of std and the crate. They count, refuse calls if requested, and otherwise call the C library's functions. The
-//! stress test's own threads, created by [`own_thread`], are exempt from both faults.
+//! The test binary defines `pthread_create` and the functions that join and detach threads. The linker prefers these definitions for the
+//! calls of std and the crate. They count the calls and call the C library's functions. `pthread_create` also refuses calls if requested.
+//! The stress test's own threads, created by [`own_thread`], are neither refused nor stopped.
 //!
 //! # Stops
-//! A thread of the stress test sends a signal to a thread of the process from time to time; the handler sleeps for some
-//! milliseconds. So a thread stops between two arbitrary instructions while all others continue, long enough for them to see every
-//! intermediate state. A race window of a few nanoseconds, which a scheduler hits once in a million rounds, is hit thousands of times.
+//! A thread of the stress test sends a signal to a thread of the process from time to time. The handler sleeps for up to 12 ms. So a thread
+//! stops between two arbitrary instructions while all others continue, and these see its intermediate state. A race window of a few
+//! nanoseconds, which a scheduler hits once in a million rounds, is hit far more often.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -21,7 +21,7 @@ use libc::{c_int, c_void, pthread_attr_t, pthread_t};
 use crate::program::Preempt;
 use crate::words::Random;
 
-/// The number of threads that the runtime will be refused.
+/// The number of further calls of pthread_create(3) that are refused.
 static REFUSALS: AtomicI64 = AtomicI64::new(0);
 /// The number of threads created.
 static CREATED: AtomicU64 = AtomicU64::new(0);

@@ -1,8 +1,9 @@
 //! Generates a program from a seed.
 //!
-//! The kinds of program differ in the disturbances that they add: stops at arbitrary instructions, shutdowns, refused threads, a slow
-//! report, long sleeps. A generated program must end on a correct runtime however its threads are
-//! scheduled: [`fits`] excludes actions that would need more threads than the configuration grants.
+//! The kinds of program differ in the disturbances that they add: stops at arbitrary instructions,
+//! shutdowns, refused threads, a slow report, long sleeps. A generated program must end on a
+//! correct runtime however its threads are scheduled, so [`fits`] excludes actions that would need
+//! more threads than the configuration grants.
 
 use crate::program::*;
 use crate::words::{Few, Many, Ms, Random, Word};
@@ -24,7 +25,7 @@ enum Kind {
     Long,
 }
 
-/// Returns the program of `seed`. A program with `long` parts may take half a minute.
+/// Returns the program of `seed`. If `long` is true, the program may take half a minute.
 pub fn program(seed: u64, long: bool) -> Program {
     let random = &mut Random::new(seed);
     let long_weight = if long { 6 } else { 0 };

@@ -1,8 +1,8 @@
-//! Snapshots during all other actions: a task and a socket are paired only if the task waits for that socket.
+//! Takes snapshots during all other actions. A snapshot may pair a task and a socket only if the task waits for that socket.
 //!
-//! Each task of this module has one socket and records the socket's number before it waits for it. The socket is open for as long as the
-//! task exists, so any other number in the snapshot's row for the task is wrong. The rows of all tasks must agree with the rows of the
-//! sockets.
+//! Each task of this module has one socket and records the socket's number before it waits for the socket. The socket is open for as long
+//! as the task exists, so any other number in the snapshot's row for the task is wrong. The rows of all tasks must agree with the rows of
+//! the sockets.
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;

@@ -1,9 +1,9 @@
-//! A model-based stress test of the runtime: random programs that use every part of it, and an oracle.
+//! A model-based stress test of the runtime: random programs that use most of its parts, and an oracle.
 //!
-//! A seed determines a program ([`program`], [`generate`]). The interpreter ([`actors`] and the modules of actions)
-//! runs it in its own process. The oracle ([`oracle`]) checks that every operation that must end ends within its bound, that no timer is
-//! early, that bytes, results and errors are right, and that no resource is left at the end. A program that fails is printed and can be
-//! shrunk ([`shrink`]).
+//! A seed determines a program ([`program`], [`generate`]). The interpreter ([`actors`] and the modules of actions) runs the program in a
+//! separate process. The oracle ([`oracle`]) checks that every operation that must end ends within its bound, that no timer is early, that
+//! bytes, results and errors are right, and that no resource is left at the end. A program that fails is printed and can be shrunk
+//! ([`shrink`]).
 //!
 //! `cargo test --test stress` runs random programs for a few seconds, and the directed programs of [`scenarios`]. `ci/runtime-stress.sh
 //! SECONDS` runs random programs for the given time.

@@ -15,12 +15,12 @@
 //! time.
 //!
 //! # Storms
-//! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells
-//! whether a storm may have happened since it began. Results are compared with the expected results only if no storm has happened.
+//! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells whether a storm may have
+//! happened since the span began. Results are compared with the expected results only if no storm has happened.
 //!
 //! # Counting
-//! A [`Token`] is held by everything that must be dropped exactly once: the future of a task, a waker, a thread-local
-//! value. At the end no token is left.
+//! A [`Token`] is held by everything that must be dropped exactly once: the future of a task, a waker, a thread-local value. At the end no
+//! token may be left.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -217,8 +217,8 @@ impl Figures {
         ran(self).saturating_sub(ran(before)) as f64 / passed
     }
 
-    /// Returns the share that threads got of the CPU time that they wanted since `before`; 1 unless they waited
-    /// noticeably.
+    /// Returns the share that threads got of the CPU time that they wanted since `before`. Returns 1 if they waited for less than a tenth
+    /// of the time.
     fn share_since(&self, before: &Figures) -> f64 {
         let (mut ran, mut waited) = (0, 0);
         for (thread, now) in &self.threads {
@@ -231,7 +231,7 @@ impl Figures {
     }
 }
 
-/// Guards an operation: the bound applies until the value is dropped.
+/// Guards an operation. The bound applies until the value is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Watch(u64);
@@ -256,9 +256,9 @@ pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
 
-/// Occupies the calling thread for `length`. If `length` exceeds the bound, the call returns earlier: when all other actors have ended or
-/// are occupied as well. So the call outlasts the bound of an actor that wrongly waits for this thread, but does not delay a correct
-/// program for the whole `length`.
+/// Occupies the calling thread for `length`. If `length` exceeds the bound, the call returns as soon as all other actors have ended or are
+/// occupied as well. So the call outlasts the bound of an actor that wrongly waits for this thread, but does not delay a correct program
+/// for the whole `length`.
 pub fn keep(length: Duration, on_behalf_of_actor: bool) {
     if length <= oracle().late {
         return thread::sleep(length);
@@ -502,7 +502,7 @@ fn end(code: i32, what: &str) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Prints the kernel's view of each thread, and the open descriptors.
+/// Describes the open descriptors, and the kernel's view of each thread.
 fn stacks() -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {

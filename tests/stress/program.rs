@@ -50,7 +50,7 @@ words! {
         Pool,
     }
 
-    /// The configuration of a thread inside `block_on`.
+    /// Whether a thread inside `block_on` runs tasks.
     RootMode { Default, No, Yes }
 
     /// The rate at which threads are stopped at an arbitrary instruction.
@@ -107,7 +107,7 @@ actions! {
         20 Detach { tasks: Many },
         40 Cancel { tasks: Few, state: CancelState },
         20 Pool { calls: Few, ms: Ms },
-        /// Calls of `block_on` within a task, then a blocking receive from a task that it spawned.
+        /// Calls of `block_on` within a task, which then blocks until a task that it has spawned sends a message.
         30 Nested { depth: Few, ms: Ms, woken: WokenBy },
         /// Tasks that each call `block_on`.
         10 Crowd { tasks: Many, of: CrowdOf, ms: Ms },
@@ -129,7 +129,7 @@ actions! {
         15 Stall { ms: Ms },
         /// A task that blocks its thread and then wakes another one, which was spawned later.
         15 Bridge { ms: Ms },
-        /// Threads that wake one future repeatedly: no wake-up is lost.
+        /// Threads that wake one future repeatedly. No wake-up may be lost.
         25 Wakes { threads: Few, wakes: Many },
         /// Wakers that outlive their task.
         10 Stale { tasks: Few, wakes: Few },
@@ -138,12 +138,12 @@ actions! {
         // ---- sockets ----
         40 Echo { stream: Stream, peer: Party, bytes: Bytes, rounds: Few },
         20 Half { stream: Stream, peer: Party, bytes: Bytes },
-        /// Readers and writers that wait when their socket is closed; then the slot is used again.
+        /// Readers and writers that wait when their socket is closed. Then the slot is used again.
         40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
         50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
         /// A read whose timeout expires at the moment of a close, then such a read with the slot's next owner.
         40 Reuse { stream: Stream, rounds: Many, ms: Ms },
-        /// A waker whose destructor closes the socket that it waits for. The slot's next owner has a timeout.
+        /// A read with a waker whose destructor closes the socket. The slot's next owner has a timeout.
         15 Closer { stream: Stream, ms: Ms },
         30 Accept { dials: Few, by: Party, ms: Ms },
         20 Datagrams { kind: Datagram, count: Few, by: Party },
@@ -176,7 +176,7 @@ actions! {
     }
 }
 
-/// The settings of the runtime.
+/// The settings of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub workers: u64,
@@ -184,7 +184,7 @@ pub struct Config {
     /// The number of threads for blocking calls.
     pub blocking: u64,
     pub root: RootMode,
-    /// The time for which the report of a blocked task holds up sysmon.
+    /// The duration of each report of a blocked task.
     pub report: Ms,
     pub preempt: Preempt,
     /// The bound on lateness, if it is not the default.

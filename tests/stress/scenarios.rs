@@ -51,7 +51,7 @@ fn roots_run_beside_blocked_tasks() {
     );
 }
 
-/// A2: the first operation of a turn is not refused for fairness, however long the turn is.
+/// A2: the first operation of a turn is not deferred for fairness, however long the turn is.
 #[test]
 fn operations_complete_after_computations() {
     holds_with(
@@ -389,7 +389,7 @@ fn one_poll_sees_that_peer_has_gone() {
     );
 }
 
-/// Snapshots pair tasks with their own sockets, beside shutdowns and threads that are stopped anywhere.
+/// Snapshots pair tasks with their own sockets, beside shutdowns and threads that are stopped at arbitrary instructions.
 #[test]
 fn snapshots_pair_tasks_with_their_sockets() {
     for settings in ["workers=1", "workers=2 preempt=heavy"] {

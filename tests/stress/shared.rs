@@ -62,7 +62,7 @@ async fn connection(span: Span, slot: Few) -> Option<Arc<Shared>> {
         version: AtomicU64::new(0),
         earliest: AtomicU64::new(u64::MAX),
     });
-    // Two actors may have opened a connection at the same time: the first connection stays.
+    // Two actors may have opened a connection at the same time. The first connection stays.
     Some(place(slot).get_or_insert(shared).clone())
 }
 
@@ -133,7 +133,7 @@ async fn perform(span: Span, conn: Conn, op: SharedOp, length: Duration) -> io::
         SharedOp::PollWrite => poll_fn(|cx| conn.poll_write(cx, &buf)).await.map(drop),
         SharedOp::PeerClosed => conn.peer_closed().await,
         SharedOp::Hold => {
-            // This future only occupies a place in the queue of waiters: its waker is never used.
+            // This future only occupies a place in the queue of waiters. A call of its waker polls nothing.
             let waker = Waker::from(Counting::new());
             let mut read: Pin<Box<dyn Future<Output = io::Result<usize>> + Send>> = Box::pin(conn.read(&mut buf));
             let _ = read.as_mut().poll(&mut Context::from_waker(&waker));
@@ -161,7 +161,7 @@ pub fn shut(slot: Few, how: SharedEnd, ms: Ms) {
         SharedEnd::Finish | SharedEnd::Clear | SharedEnd::Move => place(slot).clone(),
     };
     let Some(shared) = taken else { return };
-    // Errors are expected: another actor may have closed the connection.
+    // Errors are expected, because another actor may have closed the connection.
     match how {
         SharedEnd::Close => shared.ends[0].close(),
         SharedEnd::CloseBoth => shared.ends.iter().for_each(Conn::close),

@@ -104,7 +104,7 @@ pub async fn half(span: Span, stream: Stream, party: Party, size: Bytes) {
     with_peer(own, peer(span, party, answers)).await;
 }
 
-/// Every operation that waits for a socket is woken when it is closed. Deadlines of the slot's next owner work.
+/// Closes a socket and checks that every operation that waits for it ends. Deadlines of the slot's next owner must work.
 pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 2, format!("{} waiters of a {stream:?} that {party:?} closes", waiters.0));
@@ -269,7 +269,7 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
 /// The maximum number of wakers of one operation that may be kept, however it is polled.
 const WAKERS_MAX: i64 = 10_000;
 
-/// Polls with a new waker each time: not all of them are kept, and the last one is woken.
+/// Polls with a new waker each time. Only a limited number of wakers may be kept, and the last one must be woken.
 pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     let _watch = watch(format!("{} polls with a new waker each, {op:?}", polls.0));
     let Some((one, other)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
@@ -312,7 +312,7 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     // Other actors of the program hold wakers too.
     let bound = WAKERS_MAX * oracle::actors() as i64;
     span.check(most <= bound, || format!("{op:?} kept {most} wakers after {} polls", polls.0));
-    // The event of the last poll happens: its waker is woken.
+    // Causes the event that the last poll waits for. The waker of this poll must be called.
     match op {
         PollOp::Read | PollOp::Readable => _ = span.ok(other.write_all(b"x").await, "a write"),
         PollOp::RecvFrom => {
@@ -376,7 +376,7 @@ pub async fn liveness(span: Span, stream: Stream) {
     while unsafe { libc::recv(number, buf.as_mut_ptr().cast(), 1, flags) } != 0 {
         task::yield_now().await;
     }
-    // Some polls are refused for fairness and wake the task at once. Such a poll does not count.
+    // Some polls are deferred for fairness and wake the task at once. Such a poll does not count.
     let counter = Counting::new();
     let waker = Waker::from(counter.clone());
     let mut polled = one.poll_read(&mut Context::from_waker(&waker), &mut buf);

@@ -269,7 +269,7 @@ impl Drop for PanicsWhenDropped {
     }
 }
 
-/// The handle of a task that panicked deliberately panics with the same payload.
+/// Checks that the handle of a task that panicked on purpose panics with the same payload.
 async fn passes_on<T>(span: Span, handle: JoinHandle<T>) {
     match AssertUnwindSafe(handle).catch_unwind().await {
         Ok(_) => span.check(false, || "the handle of a task that panicked gives a value".to_owned()),
@@ -353,7 +353,8 @@ async fn waker_panics(span: Span) {
         let waker = Waker::from(Arc::new(PanicsWhenWoken(Token::new("waker"))));
         let polled =
             std::panic::catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(&mut Context::from_waker(&waker))));
-        // A poll that is refused for fairness wakes at once, so the panic belongs to this task.
+        // A poll that is deferred for fairness calls the waker immediately, so the panic belongs to
+        // this task.
         if polled.is_ok_and(|polled| polled.is_pending()) {
             span.ok(other.write_all(b"x").await, "a write");
             span.ok(to_calm.write_all(b"x").await, "a write");

@@ -281,7 +281,7 @@ pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     span.ok(is_done.await, "a root that holds a lock");
 }
 
-/// Polls `future`, each time after a computation. Returns the number of polls.
+/// Polls `future`, each time after a computation. Returns the output and the number of polls.
 async fn computing<F: Future>(length: Duration, future: F) -> (F::Output, u32) {
     let (mut future, mut polls) = (pin!(future), 0);
     let output = poll_fn(|cx| {
@@ -387,7 +387,7 @@ async fn computed(span: Span, length: Duration, op: ComputeOp) -> Option<u32> {
     Some(polls)
 }
 
-/// The maximum number of turns, of all tasks, for one hop of an echo beside a crowd that yields.
+/// The maximum number of turns that each task of a yielding crowd gets during one hop of an echo.
 const ROUNDS_MAX: u64 = 5;
 
 /// Runs tasks that yield without end, beside an echo between two other tasks.

@@ -182,8 +182,7 @@ pub async fn waker(span: Span, act: WakeAct) {
     let conn = one.clone();
     let acts = Arc::new(Acts { act, span, woken: AtomicBool::new(false), conn, _token: Token::new("waker") });
     let waker = Waker::from(acts.clone());
-    // A poll that is refused for fairness wakes at once, on this thread. A shutdown drops the event that it waits
-    // for.
+    // A poll that is deferred for fairness calls the waker immediately, on this thread. A shutdown drops the event that the read waits for.
     let polled = std::panic::catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(&mut Context::from_waker(&waker))));
     drop(waker);
     let is_waiting = polled.is_ok_and(|polled| polled.is_pending());

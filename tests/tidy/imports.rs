@@ -262,7 +262,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// Removes each item behind `#[cfg(test)]`.
+/// Removes each item that follows `#[cfg(test)]`.
 fn without_tests(tokens: &[String]) -> Vec<String> {
     let cfg_test = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();

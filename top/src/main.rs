@@ -22,7 +22,7 @@ SOCKET is the path that the program was given with NETPOLL_INSPECT or rt::Inspec
   --once      print the tables once
   --json      print one snapshot as JSON
   --metrics   print the program's metrics in the OpenMetrics format
-  --trace     print the last events of the workers as a trace: open it with ui.perfetto.dev
+  --trace     print the last events of the workers as a trace for ui.perfetto.dev
   --interval and --sort apply to the live view, --filter to the rows of the live view and of --once.
 ";
 

@@ -192,7 +192,7 @@ fn shared_queue(now: &Snapshot) -> Row {
     Row { key: Key::SharedQueue, cells: cells.into() }
 }
 
-/// Returns the text for an operation before its socket.
+/// Describes an operation in words that the socket follows, such as "read of".
 fn verb(operation: &str) -> &str {
     match operation {
         "readable" => "read of",
@@ -204,7 +204,7 @@ fn verb(operation: &str) -> &str {
     }
 }
 
-/// Returns the text for an operation before its task.
+/// Describes an operation without the final preposition of [`verb`].
 fn short_verb(operation: &str) -> &str {
     verb(operation).trim_end_matches(" of").trim_end_matches(" to")
 }

@@ -54,9 +54,11 @@ fn waits_of_a_live_program_are_shown_and_followed() {
     assert!(text.starts_with(&format!("task {id} (acceptor), which waits for read of fd ")), "{text}");
     assert!(text.ends_with(')'), "{text}");
     let shown = rows(Table::Tasks, &snapshot, Some(&snapshot), Order::Since, "acceptor");
-    assert_eq!(shown.len(), 2, "both rows name it: {shown:?}");
+    assert_eq!(shown.len(), 2, "both rows must name the acceptor: {shown:?}");
     let Some(Key::Task(acceptor_id)) = follow(&snapshot, Key::Task(joiner_info.id)) else { panic!("{joiner_info:?}") };
-    let Some(Key::Socket(fd)) = follow(&snapshot, Key::Task(acceptor_id)) else { panic!("it waits for a socket") };
+    let Some(Key::Socket(fd)) = follow(&snapshot, Key::Task(acceptor_id)) else {
+        panic!("the acceptor must wait for a socket")
+    };
     assert_eq!(follow(&snapshot, Key::Socket(fd)), Some(Key::Task(acceptor_id)));
     let lines = details(&snapshot, Key::Socket(fd));
     assert!(lines.iter().any(|line| line.starts_with("accept queue    0 of ")), "{lines:?}");

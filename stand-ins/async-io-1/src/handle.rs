@@ -35,8 +35,8 @@ fn borrow(io: &impl AsRawFd) -> BorrowedFd<'static> {
 }
 
 impl<T> Async<T> {
-    /// Returns a mutable reference to the I/O handle. The caller should not close or replace its descriptor: later waits would fail or
-    /// affect another file.
+    /// Returns a mutable reference to the I/O handle. The caller should not close or replace its descriptor, because later waits would fail
+    /// or affect another file.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.io
     }

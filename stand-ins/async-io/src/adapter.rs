@@ -2,8 +2,8 @@
 //! and the mutable access differ; they are in handle.rs of each version.
 //!
 //! # Ownership
-//! `T` owns the descriptor. `fd` borrows it and is declared before `io`, so it is dropped first: the descriptor is removed from the poller
-//! while it is still open.
+//! `T` owns the descriptor. `fd` borrows it and is declared before `io`. So `fd` is dropped first, and the descriptor is removed from the
+//! poller while it is still open.
 
 use std::fmt;
 use std::io;
@@ -24,7 +24,7 @@ pub struct Async<T> {
     pub(crate) io: T,
 }
 
-// `io` is never pinned: the I/O traits access it through plain references.
+// `io` is never pinned, because the I/O traits access it through plain references.
 impl<T> Unpin for Async<T> {}
 
 impl<T> Async<T> {

@@ -33,7 +33,7 @@ impl DirBuilder {
         self
     }
 
-    /// Creates the directory: mkdir(2).
+    /// Creates the directory with mkdir(2).
     ///
     /// # Errors
     /// Returns the OS error.

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A thread of the pool runs the queued call. Dropping a `File` waits for writes and may run the queued write on the dropping thread, so
-//! it does not depend on a free thread in the pool. If the pool drops a closure without running it, dropping the closure runs the call.
+//! the drop does not depend on a free thread in the pool. If the pool drops a closure without running it, dropping the closure runs the
+//! call.
 //!
 //! A read puts bytes into `buffer`, and the next `poll_read` of any clone returns them. Until then the kernel's offset is ahead of the
 //! position by the number of unread bytes; a write, a seek or `set_len` moves the offset back. A write copies the bytes into `buffer` and
@@ -132,7 +133,7 @@ impl Shared {
         }
         let unread = state.unread().len();
         if unread > 0 {
-            // The error is ignored: files without an offset, such as pipes, cannot seek.
+            // The error is ignored, because files without an offset, such as pipes, cannot seek.
             let _ = (&self.file).seek(SeekFrom::Current(-(unread as i64)));
         }
         state.buffer.clear();

@@ -1,6 +1,6 @@
 //! Double-ended streams, streams of known length, and fused streams.
 //!
-//! The methods return `impl Future`: in async-std the types of their futures are private.
+//! The methods return `impl Future`, because in async-std the types of their futures are private.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
