@@ -8,7 +8,8 @@
 #   ./http.sh               bodies of 13 B and 64 KiB, 64 and 1,000 keep-alive connections: five minutes when built
 #   QUICK=1 ./http.sh       the same with fewer rounds: two and a half minutes
 #   CASES="64:13" SERVERS="netpoll tokio" ROUNDS=21 TIMER=timer ./http.sh
-#                           connections:bytes; servers by the names of src/bin/http.rs, and go; with hyper's 30 s for a request's head
+#                           cases as connections:bytes; servers by the names of src/bin/http.rs, and go; TIMER=timer enables hyper's limit
+#                           of 30 s for a request's head
 set -euo pipefail
 cd "$(dirname "$0")"
 readonly rounds=${ROUNDS:-${QUICK:+3}} timer=${TIMER:-none} cpu=$(($(nproc) - 1))
@@ -47,7 +48,7 @@ start() {
     read -r -t 60 <&6
 }
 
-# ask AMOUNT [COMMAND …]: makes the client send requests while the command runs. Prints how many were answered.
+# ask AMOUNT [COMMAND …]: makes the client send requests, under the command. Prints the number of requests that were answered.
 # shellcheck disable=SC2016 # expanded by the inner shell
 ask() {
     "${@:2}" bash -c 'echo "$0" >&7 && read -r -t 60 answered <&6 && echo "$answered"' "$1"

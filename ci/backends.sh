@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The tests on the back end poll(2), on Linux: all of them, or with `quick` those of edges, deadlines, close and cancellation.
+# Runs the tests on the back end poll(2), on Linux: all of them, or with `quick` the unit tests and those of edges, deadlines, close and
+# cancellation.
 #
 # usage: ci/backends.sh [quick|full]
 # Tests of epoll's own system calls select epoll themselves. Tests of properties that only epoll has are left out, each with its reason.
@@ -10,9 +11,9 @@ export NETPOLL_BACKEND=poll
 
 # name-of-a-test:reason
 readonly exceptions=(
-    "device_unsupported_by_epoll_is_rejected:poll(2) calls a device without poll ready, epoll refuses it"
-    "a_call_that_would_block_beside_bytes_waits_for_more:poll(2) reports bytes that the call has left again and again"
-    "spurious_wake_up_does_not_end_a_dial:counts the calls of a dial whose socket was never connected; poll(2) tells its hang-up again and again"
+    "device_unsupported_by_epoll_is_rejected:poll(2) reports a device without a poll operation as ready, epoll refuses it"
+    "a_call_that_would_block_beside_bytes_waits_for_more:poll(2) repeatedly reports bytes that the call has left unread"
+    "spurious_wake_up_does_not_end_a_dial:counts the calls of a dial whose socket was never connected; poll(2) repeatedly reports its hang-up"
 )
 
 skips=()

@@ -1,4 +1,4 @@
-# The programs of async-std's package, for conformance.sh: where each is placed, and how it is driven. Sourced.
+# Functions for conformance.sh, which sources this file: they place the programs of async-std's package, and run and check each.
 # shellcheck shell=bash disable=SC2154
 
 # block FILE N: the Nth Rust block of a page of the book, as rustdoc would compile it.
@@ -7,7 +7,7 @@ block() {
         sed -e 's/^# //' -e '/^#$/d'
 }
 
-# Puts all programs where cargo finds them. The book's servers and clients only lack a `main`.
+# Puts all programs where cargo finds them, and adds the missing `main` to the book's servers and clients.
 place_programs() {
     local bin=$run/src/bin name
     for name in "${programs[@]}"; do
@@ -136,7 +136,7 @@ drive() (
         begin answer
         await answer Listening || exit
         finish "$1" | grep -F answered || exit
-        # A server that sends without end.
+        # tcp-echo does not end the stream, so the client's read to the end must time out.
         begin tcp-echo
         await tcp-echo Listening || exit
         SECONDS=0
@@ -169,7 +169,7 @@ drive() (
     a-chat) chat "$1 server" "$1" client ;;
     book-all-together | book-chat) chat "$1" book-client ;;
     book-accept-loop)
-        # A server that accepts and closes.
+        # The server accepts a connection and closes it.
         begin "$1"
         reachable "$host" && says '' '' && says '' ''
         ;;

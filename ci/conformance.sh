@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs async-std's own tests, examples and book programs against this crate: takes them from its package in the registry, changes the
-# crate's name, and builds and runs them in target/conformance. The tests run unchanged. The programs are driven: a client connects, sends,
-# and checks the answer.
+# Runs async-std's own tests, examples and book programs against this crate. The script takes them from async-std's package in the registry,
+# changes the crate's name, and builds and runs them in target/conformance. For each program, it connects as a client or gives input, and
+# checks the answer.
 #
 # Prints "N of M" and the entries that are left out. Entries listed as `later` count in M but cause no failure; everything else must pass.
 set -euo pipefail
@@ -19,7 +19,7 @@ readonly tests_later=()
 readonly programs_later=()
 
 readonly left_out="\
-tests channel condvar mutex rwlock: of sync and channel, which are not here (async-channel and async-lock are)
+tests channel condvar mutex rwlock: of the modules sync and channel, which netpoll does not have (async-lock and async-channel have them)
 test verbose_errors open_file, examples line-count list-dir print-file, book concepts: files (async-fs)
 example surf-web: surf brings async-std itself
 book blocks that are excerpts of the programs above or use the package async-listen"

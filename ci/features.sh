@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks every set of features with clippy, and all features together also with tests, examples and documentation. (Features for other
-# crates are tested in ecosystem/.)
+# Checks every set of features without `sim`, `sim` alone and all features with clippy; all features also with tests, examples and
+# documentation. Also checks sets of netpoll-hyper's features with clippy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -16,7 +16,7 @@ for ((set = 0; set < sets; set++)); do
     printf 'clippy: %s\n' "${chosen[*]-}"
     cargo clippy --quiet --no-default-features --features "${chosen[*]-}" -- -D warnings
 done
-# `sim` changes nothing that another feature has, so it is checked by itself and with all.
+# `sim` and the other features share no code, so it is checked only by itself and with all.
 cargo clippy --quiet --no-default-features --features sim -- -D warnings
 cargo clippy --quiet --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes each target of fuzz/ with libFuzzer and AddressSanitizer. Needs nightly and cargo-fuzz (cargo install cargo-fuzz).
 #   ci/fuzz.sh [SECONDS [TARGET…]]      60 seconds each, all targets
-# NETPOLL_FUZZ_TIMEOUT limits the seconds per input. Set more than 60 if the run is sometimes stopped (SIGSTOP).
+# NETPOLL_FUZZ_TIMEOUT limits the seconds per input (default 60). Increase it if the run is sometimes stopped (SIGSTOP).
 # A failing input is left in fuzz/artifacts: move it to fuzz/seeds/TARGET, where `cargo test -p netpoll-fuzz` replays it. New inputs are in
 # fuzz/corpus, which is not kept in the tree.
 set -euo pipefail

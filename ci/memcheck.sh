@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs tests that end the runtime under valgrind's memcheck: no access out of bounds or to freed or unwritten memory, and no memory is lost
-# after `rt::shutdown`. Needs valgrind.
+# Runs tests that shut down the runtime under valgrind's memcheck. Fails on an access out of bounds or to freed or unwritten memory, and if
+# memory is lost after `rt::shutdown`. Needs valgrind.
 #   ci/memcheck.sh [TEST…]      of tests/shutdown.rs
-# The poll cache's blocks stay reachable by design (C1). 48 bytes of std are "possibly lost": the main thread's handle, to which a
-# thread-local points. runtime_with_thousand_tasks_shuts_down is left out, because its tasks wait for themselves and are lost under any
-# runtime.
+# The poll cache's blocks stay reachable by design (invariant C1 of src/rt/slab.rs). 48 bytes of std are "possibly lost": the main thread's
+# handle, to which a thread-local points. runtime_with_thousand_tasks_shuts_down is left out, because its tasks wait for themselves and are
+# lost under any runtime.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -14,7 +14,7 @@ binary=$(cargo test --no-run --message-format json --test shutdown 2>/dev/null |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
 for test in "$@"; do
     log=target/memcheck-$test.txt
-    # The variable makes this process the child in which the test has its body.
+    # The variable makes this process the child process in which the body of the test runs.
     NETPOLL_TEST_CHILD=$test timeout 300 valgrind --log-file="$log" --leak-check=full --fair-sched=yes \
         --errors-for-leak-kinds=definite,indirect --error-exitcode=9 \
         "$binary" --exact "$test" --nocapture --test-threads=1 >"$log.out" 2>&1 || {

@@ -28,7 +28,7 @@ until_true() {
     shift
     until "$@"; do
         if ((SECONDS >= end)); then
-            echo "ci/prometheus.sh: not within the time: $*" >&2
+            echo "ci/prometheus.sh: timed out: $*" >&2
             cat "$folder"/*.log >&2
             exit 1
         fi

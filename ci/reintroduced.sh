@@ -2,7 +2,8 @@
 # Reintroduces fixed defects, one by one, and checks that the test named for each fails: ci/reintroduced/*.patch.
 #   ci/reintroduced.sh [NAME...]     those only, such as A1; docs/RELIABILITY.md lists them
 #   ci/reintroduced.sh --check       only checks that the patches apply
-# Each patch is applied to a copy of the tree. Its test must pass before, and fail or not end within a minute after. Exits 1 if one does not.
+# Each patch is applied to a copy of the tree. Its test must pass without the patch. With the patch, it must fail or not end within a minute.
+# Exits with status 1 if a test does otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -21,17 +22,17 @@ fi
 copy=$(mktemp -d)
 log=$(mktemp)
 trap 'rm -rf "$copy" "$log"' EXIT
-# The files get new times, because the target directory may have a build of a copy with the last patch, which cargo would use for this one.
+# The files get new times. Otherwise cargo would use a build of an earlier copy with a patch, which the target directory may have.
 git ls-files -z | tar --null --files-from=- -cf - | tar -xmf - -C "$copy"
 cd "$copy"
 export GIT_CEILING_DIRECTORIES=$copy
 
-# The test binary, or `lib`, and the test that a patch names.
+# named PATCH: prints the test binary, or `lib`, and the test that the patch names.
 named() {
     sed -n 's/^Test: //p' "$1"
 }
 
-# target BINARY: prints the option of cargo.
+# target BINARY: prints the option of cargo that selects the binary.
 target() {
     if [[ $1 == lib ]]; then printf -- --lib; else printf -- --test=%s "$1"; fi
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs the tests under a sanitizer. thread and memory need the component rust-src, because std has to be instrumented too: that of the
-# nightly toolchain, or otherwise of the stable one, which then accepts unstable options (RUSTC_BOOTSTRAP). Without it, thread runs on
-# nightly with std not instrumented, and std's locks and channels cause false reports. The script prints which form runs.
+# Runs the tests under a sanitizer. For `thread` and `memory`, std must be instrumented too, which needs the component rust-src. If only the
+# stable toolchain has it, that toolchain is used, with unstable options enabled (RUSTC_BOOTSTRAP). If neither has it, `memory` fails, and
+# `thread` runs on nightly without instrumented std, whose locks and channels then cause false reports. The script prints whether std is
+# instrumented.
 #   ci/sanitizer.sh address|thread|memory [--lib, --test NAME, …]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +10,7 @@ exec </dev/null
 readonly sanitizer=${1:?address, thread or memory}
 shift
 
-# has_source TOOLCHAIN: whether it has the source of std.
+# has_source TOOLCHAIN: succeeds if the toolchain has the source of std.
 has_source() {
     [[ -f $(rustc "+$1" --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/Cargo.lock ]]
 }
@@ -26,7 +27,7 @@ address) ;;
 thread | memory)
     if has_source "$toolchain"; then
         options+=(-Zbuild-std)
-        # Otherwise std builds a Vec byte by byte, which takes minutes under thread.
+        # Without optimisation, std builds a Vec byte by byte, which takes minutes under TSan.
         export CARGO_PROFILE_DEV_OPT_LEVEL=1
         printf 'std is instrumented (%s)\n' "$toolchain"
     elif [[ $sanitizer == thread ]]; then
@@ -51,12 +52,12 @@ export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0 ${LSAN_
 # starts the runtime in the child.
 export TSAN_OPTIONS="report_thread_leaks=0 enable_adaptive_delay=1 die_after_fork=0 ${TSAN_OPTIONS:-}"
 export RUSTFLAGS="$flags ${RUSTFLAGS:-}"
-# Resolving symbols takes seconds, for which tests of panics do not wait.
+# Resolving the symbols of a backtrace takes seconds, longer than tests of panics wait.
 export RUST_BACKTRACE=0
 # Gives the tests longer time limits (tests/common).
 export NETPOLL_SLOW=1
 if (($# == 0)); then
-    # tests/examples.rs runs them.
+    # tests/examples.rs runs the examples.
     cargo "+$toolchain" build "${options[@]}" --examples
     set -- --lib --tests
 fi

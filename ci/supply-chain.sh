@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks licences, sources, bans and advisories of every dependency (deny.toml) with cargo-deny (cargo install cargo-deny). Without the
-# advisory database (no network) it checks the other three and says so.
+# Checks licences, sources, bans and advisories of every dependency (deny.toml) with cargo-deny (cargo install cargo-deny). If the advisory
+# database cannot be fetched, it checks the other three and says so.
 #   ci/supply-chain.sh
 #   ADVISORY_DB=DIR ci/supply-chain.sh      with a clone of RustSec's advisory-db of any age, which is printed
 set -euo pipefail
@@ -18,7 +18,7 @@ if [[ -n ${ADVISORY_DB:-} ]]; then
     touch "$clone/.git/FETCH_HEAD"
     sed "s#^\[advisories\]#&\ndb-path = \"$dbs\"\nmaximum-db-staleness = \"P10Y\"#" deny.toml >"$dbs/deny.toml"
     cargo deny --offline --all-features --config "$dbs/deny.toml" check advisories
-    # Dependencies of tests and models, too.
+    # Also checks the dependencies of tests and models.
     sed -i 's/^exclude-dev = true/exclude-dev = false/' "$dbs/deny.toml"
     cargo deny --offline --workspace --all-features --config "$dbs/deny.toml" check advisories
     printf 'all four checked; %d advisories, the last of %s\n' "$(find "$clone/crates" -name 'RUSTSEC-*.md' | wc -l)" \
@@ -28,7 +28,7 @@ fi
 if output=$(timeout 120 cargo deny --all-features check advisories 2>&1); then
     printf '%s\nall four checked\n' "$output"
 elif grep -q 'failed to fetch advisory database' <<<"$output"; then
-    printf 'no advisory database to be had: advisories were NOT checked, the other three were\n'
+    printf 'the advisory database cannot be fetched: advisories were NOT checked, the other three were\n'
 else
     printf '%s\n' "$output" >&2
     exit 1

@@ -3,9 +3,9 @@
 # Linux, macOS and FreeBSD. This needs only the compiler and the standard library of the target, because nothing is linked or run.
 #
 # usage: ci/targets.sh [--strict] [TARGET]...
-# A standard library comes from rustup. If rustup has none, Debian's sources are used, unpacked into target/targets without installing
-# anything (rust-web-src, rustc-web, libstd-rust-web-*, libllvm*). A target for which neither is available is named and skipped, or
-# (--strict) is a failure.
+# The standard library comes from rustup. If rustup has none for the target, Debian's compiler and sources are used (rustc-web, rust-web-src,
+# libstd-rust-web-*, libllvm*), unpacked into target/targets without installing anything. A target for which neither is available is named
+# and skipped. With --strict, the script then fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

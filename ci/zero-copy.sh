@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Copies a stream and a file of 1 GiB each, compares every byte, and counts the system calls: no byte passes through the process. Needs
-# strace.
+# Copies a stream and a file of 1 GiB each, compares every byte, and counts the system calls. Fails if 64 KiB or more pass through the memory
+# of the process. Needs strace.
 #   ci/zero-copy.sh [MIB]      default: 1024
 set -euo pipefail
 cd "$(dirname "$0")/../benches"
@@ -13,7 +13,8 @@ trap 'rm -r "$trace"' EXIT
 strace -ff -o "$trace/calls" -e trace=execve,splice,sendfile,read,write,recvfrom,sendto,sendmsg,readv \
     target/release/proxy --mib "$mib" --rounds 1
 
-# way: calls that move bytes in the kernel, bytes that they moved; bytes through the process's memory
+# Prints, for each way, the number of calls that move bytes in the kernel, the bytes that they moved, and the bytes that went through the
+# memory of the process.
 for way in splice sendfile; do
     first=$(grep -l "\"serve\", \"$way\"" "$trace"/calls.*)
     awk -v way="$way" '

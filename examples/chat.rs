@@ -8,8 +8,9 @@
 //! The example shows shared handles. Each client has one task, which reads from its stream and writes to all
 //! other streams. Any number of tasks may write to one stream at the same time, and `write_all`
 //! keeps their lines whole. There is no queue per client and no task that owns the writing side. A
-//! client that does not read delays the sender once, by the write timeout: the task whose write times
-//! out closes that stream, which ends the task of that client. Ctrl-C or SIGTERM stops the server.
+//! client that does not read delays the tasks that write to it by at most the write timeout. The first
+//! task whose write times out closes the stream, which ends the task of that client. Ctrl-C or SIGTERM
+//! stops the server.
 
 use std::collections::HashMap;
 use std::future::Future;

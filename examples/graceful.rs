@@ -23,7 +23,7 @@ use netpoll::{signal, task};
 /// The maximum length of a request, in bytes, so that no client can exhaust the memory.
 const REQUEST_BYTES_MAX: usize = 32;
 
-/// The number of requests read and of answers written.
+/// The numbers of requests read and of responses written.
 #[derive(Default)]
 struct Count {
     requests: AtomicU64,

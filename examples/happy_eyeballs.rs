@@ -5,8 +5,8 @@
 //! cargo run --release --example happy_eyeballs -- example.org:80  # or the addresses of a name
 //! ```
 //!
-//! The example shows `Dialer`: the stagger, the control hook, which is called for each socket before it connects,
-//! and a timeout for the whole dial. The unreachable address is that of a listener with a full queue,
+//! The example shows the stagger of `Dialer`, the control hook (called for each socket before it connects), and a
+//! timeout for the whole dial. The unreachable address is that of a listener with a full queue,
 //! which does not answer. It is an IPv6 address if this host has IPv6.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,7 +1,7 @@
 //! Watches a directory and prints its events.
 //!
 //! ```text
-//! cargo run --release --example inotify                 # a temporary directory, in which it creates events; ends by itself
+//! cargo run --release --example inotify                 # a temporary directory, in which the program creates events
 //! cargo run --release --example inotify -- /tmp         # until Ctrl-C
 //! cargo run --release --example inotify -- /tmp 10      # ten events
 //! ```

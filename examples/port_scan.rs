@@ -2,7 +2,7 @@
 //! dial and a progress bar.
 //!
 //! ```text
-//! cargo run --release --example port_scan                              # the ports around one that it opens; ends by itself
+//! cargo run --release --example port_scan                              # the ports around one that the program opens
 //! cargo run --release --example port_scan -- localhost 1-1024          # a host and a range of ports
 //! cargo run --release --example port_scan -- localhost 1-1024 100 0.2  # 100 at a time, 0.2 s each
 //! ```

@@ -3,7 +3,7 @@
 //! Run with `cargo run --release --example quickstart`, or append ` -- 200 1` for 200 clients and 1 second per phase.
 //!
 //! The first phase shows the latency of a request. In the second phase every client sends its next request as soon as it has the response to the
-//! previous one, so each request waits behind those of all other clients: the latency is the number of clients divided by the throughput.
+//! previous one. A request then waits behind those of all other clients, so the mean latency is the number of clients divided by the throughput.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,5 +1,5 @@
 //! A server for a few Redis commands (PING, ECHO, SET, GET, DEL, EXISTS, INCR, DBSIZE, FLUSHALL,
-//! CONFIG GET and QUIT) with the protocol RESP2.
+//! CONFIG GET, COMMAND and QUIT) with the protocol RESP2.
 //!
 //! ```text
 //! cargo run --release --example redis_like              # 127.0.0.1:7000
@@ -92,8 +92,8 @@ async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
 /// The words of a command.
 type Words<'a> = Vec<&'a [u8]>;
 
-/// Returns the words of the first command and its length in bytes, or `None` if the command is incomplete. The error is the text for a
-/// malformed command.
+/// Returns the words of the first command and its length in bytes, or `None` if the command is incomplete. Returns an error text if the
+/// command is malformed.
 fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
     let Some((first, mut at)) = line(bytes, 0) else { return Ok(None) };
     let Some(count) = first.strip_prefix(b"*") else {

@@ -1,4 +1,4 @@
-//! The chat server of `chat.rs`, unchanged, in simulations: partitions, losses, a crash.
+//! Runs the chat server of `chat.rs`, unchanged, in simulations with losses and a partition.
 //!
 //! ```text
 //! cargo run --release --features sim --example sim_chat            # a thousand seeds

@@ -16,7 +16,7 @@ use netpoll::sim::{Builder, Sim, ms};
 use netpoll::{future, task};
 
 const CLIENTS: usize = 100;
-/// The time until the server restarts.
+/// The time between the crash and the restart of the server.
 const OUTAGE: Duration = Duration::from_secs(20);
 
 /// Connects to `addr`. Retries until `deadline`, with a backoff that doubles from 100 ms to 10 s.
@@ -47,7 +47,7 @@ async fn serve(sim: Sim) -> io::Result<()> {
     }
 }
 
-/// Returns the largest number of connections that the server accepted within 10 ms after its restart.
+/// Returns the largest number of connections that the restarted server accepted within 10 ms.
 async fn herd(sim: Sim, with_jitter: bool) -> usize {
     sim.keep_log();
     let server = sim.host("server");

@@ -18,9 +18,9 @@ func serveHTTP(bytes int) {
 	answer := func(w http.ResponseWriter, _ *http.Request) {
 		header := w.Header()
 		header["Content-Length"] = length
-		// Otherwise the type is guessed from the body.
+		// A nil value keeps net/http from guessing the type from the body.
 		header["Content-Type"] = nil
-		// A client that closes its connection is expected.
+		// The error is ignored, because clients close their connections.
 		_, _ = w.Write(body)
 	}
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -189,7 +189,7 @@ fn ended(index: usize) -> io::Error {
 }
 
 impl Generator {
-    /// Opens the connections and exchanges one message on each, unless they are short-lived.
+    /// Opens the connections and exchanges one message on each. With [`Plan::churn`], opens none.
     ///
     /// # Errors
     /// Returns an error if the server refuses, closes or corrupts a connection, or is silent for [`Plan::patience`].

@@ -1,5 +1,5 @@
-# The servers for ci/dependents.sh, which sources this file and sets `scratch`. A server is a child of the script, has its data in a
-# directory below `scratch`, listens only on loopback and Unix sockets, and is ended by its pid.
+# Starts and ends the servers for ci/dependents.sh, which sources this file and sets `scratch`. A server is a child process of the script,
+# has its data in a directory below `scratch`, and listens only on loopback and Unix sockets.
 
 # "SIGNAL PID" of each running server, in the order in which they are to be ended.
 servers=()

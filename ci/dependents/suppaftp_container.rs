@@ -30,7 +30,7 @@ impl SyncPureFtpRunner {
         let home = directory.join("home");
         fs::create_dir_all(home.join("invalid-utf8")).expect("the directory is created");
         fs::write(home.join("invalid-utf8").join("caf\\303\\251.txt"), "").expect("the file is created");
-        chown(&home, Some(NOBODY), Some(NOBODY)).expect("the directory has another owner");
+        chown(&home, Some(NOBODY), Some(NOBODY)).expect("the owner of the directory is changed");
         let (passwords, database) = (directory.join("passwords"), directory.join("database"));
         let entry = format!("test:{PASSWORD}:{NOBODY}:{NOBODY}::{}/./::::::::::::\n", home.display());
         fs::write(&passwords, entry).expect("the password is written");

@@ -31,7 +31,7 @@ fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|index| (index * 7 + index / 251) as u8).collect()
 }
 
-/// Writes a file with that many bytes for nginx. Returns its contents.
+/// Writes a file of `count` bytes for nginx. Returns its contents.
 fn file(name: &str, count: usize) -> Vec<u8> {
     let contents = bytes(count);
     fs::write(Path::new(&variable("NGINX_FILES")).join(name), &contents).expect("the file is written");
@@ -39,14 +39,14 @@ fn file(name: &str, count: usize) -> Vec<u8> {
 }
 
 fn client(keep: bool, timeout: Option<Duration>) -> Client {
-    Config::new().set_http_keep_alive(keep).set_timeout(timeout).try_into().expect("the configuration is one")
+    Config::new().set_http_keep_alive(keep).set_timeout(timeout).try_into().expect("the configuration is valid")
 }
 
-/// Returns nginx's numbers of the connection on which an answer came, and of the request on it.
+/// Returns nginx's number of the connection on which the response arrived, and the number of the request on that connection.
 fn connection(response: &surf::Response) -> (String, u32) {
     let value = response["X-Connection"].as_str().to_owned();
     let (connection, request) = value.split_once(' ').expect("nginx.conf has two variables");
-    (connection.to_owned(), request.parse().expect("it is a number"))
+    (connection.to_owned(), request.parse().expect("the second variable is a number"))
 }
 
 /// A body whose pieces arrive when they are requested.
@@ -106,7 +106,7 @@ fn upstream() -> &'static Pieces {
             Ok(tide::Response::builder(200).body(tide::Body::from_reader(body, None)).build())
         });
         app.at("/never").get(|_| std::future::pending::<tide::Result<&str>>());
-        // Not in the task of a test, because its thread waits here.
+        // The server starts on another thread, because this function blocks the thread of the test's future.
         let started = thread::spawn(|| {
             task::block_on(async move {
                 let mut listener =
@@ -173,7 +173,7 @@ async fn concurrent_requests_do_not_mix() -> Result {
 }
 
 #[async_std::test]
-async fn connection_per_request() -> Result {
+async fn each_request_has_a_connection_without_keep_alive() -> Result {
     let contents = file("alone", 5000);
     let client = client(false, None);
     for _ in 0..30 {
@@ -185,7 +185,7 @@ async fn connection_per_request() -> Result {
 }
 
 #[async_std::test]
-async fn end_of_connection_follows_last_answer() -> Result {
+async fn end_of_stream_follows_last_answer() -> Result {
     let contents = file("short", 70_000);
     let address = variable("NGINX_ADDR");
     for _ in 0..10 {
@@ -234,7 +234,7 @@ async fn abandoned_answers_leave_other_requests_alone() -> Result {
 }
 
 #[async_std::test]
-async fn statuses_and_ranges() -> Result {
+async fn statuses_ranges_and_redirects_are_handled() -> Result {
     let contents = file("small", 2000);
     let client = client(true, None);
     let mut response = client.get(url("files/absent")).await?;
@@ -260,13 +260,13 @@ async fn bodies_pass_to_the_upstream_and_back() -> Result {
             let mut response = client.post(url(path)).body(Body::from_bytes(contents.clone())).await?;
             assert_eq!(response.status(), StatusCode::Ok);
             assert!(response.body_bytes().await? == contents, "{path}, {count} bytes");
-            // Chunked, because its length is not known.
+            // This body is sent in chunks, because its length is unknown.
             let reader = BufReader::new(async_std::io::Cursor::new(contents.clone()));
             let mut response = client.post(url(path)).body(Body::from_reader(reader, None)).await?;
             assert_eq!(response.status(), StatusCode::Ok);
             assert!(response.body_bytes().await? == contents, "{path}, {count} bytes, chunked");
             assert_eq!(response["X-From"].as_str(), if path.starts_with('u') { "127.0.0.1" } else { "" });
-            // nginx may have received a short body completely, together with its head. Then it knows the length.
+            // If nginx has received a short body completely, together with the head, it knows the length.
             if path.starts_with('b') {
                 assert_eq!(response["X-Length"].as_str(), format!("Some({count})"));
             } else if count == 2_000_000 {

@@ -23,7 +23,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const FILE_MAX: usize = 1 << 30;
 
-/// Returns the configurations of a server and of a client that trusts it.
+/// Returns the configurations of a server and of a client that trusts the server's certificate.
 fn configure() -> Result<(ServerConfig, ClientConfig)> {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der())?;

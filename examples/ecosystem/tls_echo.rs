@@ -6,9 +6,9 @@
 //! openssl s_client -quiet -connect 127.0.0.1:7443 -servername localhost -CAfile certificate.pem
 //! ```
 //!
-//! The example shows that deadlines belong to the socket. They are set on a clone of the stream, and end a handshake
-//! that hangs and the connection of a silent client, although rustls does not know about them. After
-//! Ctrl-C or SIGTERM, connections have five seconds to end.
+//! The example shows that deadlines belong to the socket. The server sets them on the stream, of which rustls has a
+//! clone. They end a handshake that hangs and the connection of a silent client, although rustls does not know about
+//! them. After Ctrl-C or SIGTERM, connections have five seconds to end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The checks of CI: limits on figures that are reproducible, which excludes times.
+//! The checks of CI: limits on reproducible figures. Times are not reproducible and have no limits.
 
 use super::cases::{CASES, Case};
 use super::measure::{FLOOR, Findings, Settings, measure};

@@ -394,7 +394,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn medians() {
+    fn median_handles_empty_odd_and_even_counts() {
         assert_eq!(super::median(vec![]), None);
         assert_eq!(super::median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(super::median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));

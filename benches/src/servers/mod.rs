@@ -67,7 +67,7 @@ impl Mode {
     }
 }
 
-/// The behaviour of a hog: a task that runs besides the echo.
+/// The behaviour of a hog: a task (in the bare loop, a thread) that runs beside the echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hog {
     /// Computes and never yields.
@@ -115,7 +115,7 @@ pub struct Options {
     pub buffer: usize,
     /// Whether the future of `block_on`, not a spawned task, serves the only connection.
     pub serve_in_block_on: bool,
-    /// The number of hogs, which run besides the echo.
+    /// The number of hogs, which run beside the echo.
     pub hogs: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
