@@ -96,7 +96,7 @@ fn run() -> Result<bool, String> {
 }
 
 fn save(file: &Path, text: &str) -> Result<(), String> {
-    // If the program was built elsewhere (CARGO_TARGET_DIR), there is no `target` here.
+    // If the program was built in another directory (CARGO_TARGET_DIR), this package may have no `target`.
     let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
     made.and_then(|()| std::fs::write(file, text)).map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -4,8 +4,8 @@
 //! flight. It answers in one of three ways: with one `write_all` per answer (plain), with one `write_all` per answer and `set_auto_cork`,
 //! or with one `write_all` per read, gathered by hand. It also sends each of ten lines per read to all members of a chat, plain and
 //! gathered. Both processes are pinned to one CPU under SCHED_BATCH, so the server runs while the generator waits. Every answer is
-//! compared. The ways alternate within a round. The output is the server's CPU time, requests per second and sends (`perf stat`, in one
-//! more run per way), each also as a ratio to the plain way.
+//! compared. The ways alternate within a round. The output is the number of sends (`perf stat`, in separate runs), the requests per second
+//! and the server's CPU time, the last two also as ratios to the plain way.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -174,7 +174,7 @@ fn read_all(stream: &mut TcpStream, expected: &[u8], buf: &mut [u8]) -> io::Resu
     if buf == expected { Ok(()) } else { Err(io::Error::other("wrong answers")) }
 }
 
-/// Sends `batches` on each connection and reads the answers.
+/// Sends `batches` batches of `depth` requests on each connection, and checks the answers.
 fn pipeline(server: &Server, depth: usize, batches: usize) -> io::Result<Figures> {
     let mut streams = (0..CONNECTIONS).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
     let (requests, answers) = (REQUEST.repeat(depth), ANSWER.repeat(depth));
@@ -213,7 +213,7 @@ fn run(server: &Server, depth: usize, members: usize, batches: usize) -> io::Res
     if members > 0 { fan_out(server, members, batches) } else { pipeline(server, depth, batches) }
 }
 
-/// Returns the number of sends per request in one run, counted by `perf stat`, or `None` if it is not available.
+/// Returns the number of sends per request, counted by `perf stat` in separate runs, or `None` if perf does not work.
 fn sends(way: &str, depth: usize, members: usize, batches: usize) -> Result<Option<f64>, String> {
     let server = Server::start(way, members)?;
     let text = |error: io::Error| error.to_string();

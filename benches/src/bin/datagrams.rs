@@ -1,8 +1,8 @@
-//! Measures the CPU time of datagrams: one per call, many per call, and with offload: `datagrams [--rounds 11] [--bursts 2000] [--cpu N]`.
+//! Measures the CPU time of datagrams that are sent one per call, many per call, and with offload:
+//! `datagrams [--rounds 11] [--bursts 2000] [--cpu N]`.
 //!
-//! One thread sends a burst of 50 datagrams over loopback and receives it, in each way in turn. The figures are nanoseconds of CPU per
-//! datagram, of the whole process and including the kernel's share, as medians over the rounds, and the speed-up over a loop of `send_to`
-//! and `recv_from`.
+//! One thread sends a burst of 50 datagrams over loopback and receives it, in each way in turn. The figures are the CPU time of the process
+//! per datagram, in nanoseconds, as medians over the rounds, and the speed-up over a loop of `send_to` and `recv_from`.
 
 use netpoll::net::{Ancillary, RecvBatch, SendBatch, SocketAddr, UdpSocket};
 use netpoll_bench::arguments::Arguments;

@@ -1,14 +1,15 @@
 //! Measures snapshots of many sockets and tasks, and their effect on an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
 //!
-//! Half of the sockets are clients and half were accepted; a task waits to read from each. The program prints the CPU time and the page
-//! faults of the first snapshot and of later ones. It also prints how long an echo takes while another thread takes snapshots in a loop,
-//! while another thread only computes, and with no such thread. The three cases alternate every 100 ms, so that the machine's load is the
-//! same for each.
-//! The client of the echo is a thread with a socket of the standard library. Each echo is measured twice: by the clock, and without the
-//! time for which the threads of the echo were runnable and had no CPU (schedstat), because the machine's other threads cause these waits.
+//! Half of the sockets are clients and half were accepted. A task waits to read from each. The program prints the CPU time and the page
+//! faults of the first snapshot, and the CPU time of later ones.
 //!
-//! `--tasks N` adds N tasks that are always pending, and prints the time and memory of snapshots of them and of their JSON, limited like
-//! the server's answers, and without a limit.
+//! It also prints how long an echo takes while another thread takes snapshots in a loop, while another thread only computes, and with no
+//! such thread. The three cases alternate every 100 ms, so that the machine's load is the same for each. The client of the echo is a thread
+//! with a socket of the standard library. Each echo is measured twice: by the clock, and without the time for which the threads of the echo
+//! were runnable and had no CPU (schedstat), because the machine's other threads cause these waits.
+//!
+//! `--tasks N` adds N tasks that are always pending. The program then also prints the time and memory that snapshots of these tasks take,
+//! with their JSON: with the limit of the server's answers, and without a limit.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -90,7 +91,7 @@ struct Times {
     late: u64,
 }
 
-/// Sends a request every 200 µs for `time`, and records the duration of each echo.
+/// Sends requests for `time`, with a pause of 200 µs after each echo, and records the duration of each echo.
 fn load(stream: &mut std::net::TcpStream, waiting: &Waiting, time: Duration, times: &mut Times) -> io::Result<()> {
     let mut buf = [7; 64];
     let begin = Instant::now();

@@ -1,12 +1,11 @@
-//! Measures the delay of a health check with and without the control lane: `lanes [--rounds 10] [--checks 300] [--connections 1000] [--hogs
-//! 4]
-//! [--turn-us 300] [--workers 1]`.
+//! Measures the delay of a health check with and without the control lane:
+//! `lanes [--rounds 10] [--checks 300] [--connections 1000] [--hogs 4] [--turn-us 300] [--workers 1]`.
 //!
-//! The process serves `connections` connections that always have data: a task writes to one end of a pair of sockets and reads from the
-//! other, so that it uses up each of its turns. There are also `hogs` tasks with turns of `turn-us` microseconds. A thread makes health
-//! checks over TCP, one per millisecond, every second one over a new connection. Each round has a time without checks, then checks that
-//! tasks of the lane `Normal` serve, and checks that tasks of the lane `Control` serve. The output is the delay of a check, and the
-//! throughput of the saturating connections during the checks.
+//! The process serves `connections` connections that always have data. For each, a task writes to one end of a pair of sockets and reads from
+//! the other end, so that the task uses up each of its turns. There are also `hogs` tasks with turns of `turn-us` microseconds. A thread makes
+//! health checks over TCP, with a pause of a millisecond before each; every second check uses a new connection. A round consists of a time
+//! without checks, of checks served by tasks of the lane `Normal`, and of checks served by tasks of the lane `Control`. The output is the
+//! delay of a check, and the throughput of the saturating connections during the checks.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream as Blocking};

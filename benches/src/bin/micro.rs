@@ -1,5 +1,5 @@
-//! Measures the CPU time of single operations: spawn, yield, message, timer, deadline. Each measurement is a process with one worker. The
-//! runtimes alternate. Results are medians over the rounds.
+//! Measures the CPU time of single operations: spawn, yield, message, timer, deadline. Each measurement runs in a separate process with one
+//! worker. The runtimes alternate. Results are medians over the rounds.
 //!
 //! ```console
 //! $ target/release/micro                        # all cases, five rounds
@@ -241,7 +241,7 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     Some(Outcome { late_us: Some(late[late.len() / 2].as_secs_f64() * 1e6), ..outcome })
 }
 
-/// Sets a later read deadline each time, without reading the clock. Only netpoll has read deadlines.
+/// Sets a later read deadline each time, without reading the clock. Of the runtimes in Rust, only netpoll has read deadlines.
 async fn deadline_later() -> Outcome {
     const MOVES: u32 = 2_000_000;
     let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -379,7 +379,7 @@ struct Poller {
 }
 
 /// Simulates a time of [`SPAN`]. In each step, the core that is earliest in time runs a task of its queue, polls, steals half of the
-/// fullest queue, or rests. With `counts_together`, all cores without work decrement and increment the same word, one at a time.
+/// fullest queue, or rests. With `counts_together`, all cores that poll decrement and increment the same word, one at a time.
 fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Outcome {
     let mut shards: Vec<Poller> = (0..pollers).map(|_| Poller::default()).collect();
     for connection in 0..cores * CONNECTIONS {

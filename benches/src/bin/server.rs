@@ -1,8 +1,8 @@
 //! The echo server: `server --runtime NAME [--mode echo|deadline|churn|readable] [--workers 1] [--buffer 4096]
 //! [--serve-in-block-on] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
 //!
-//! Prints `ready PORT`. For each byte on standard input it prints a line with its CPU time, context switches and
-//! memory. It exits when standard input ends.
+//! Prints `ready PORT`. For each byte on standard input except a newline, it prints a line with its CPU time, context
+//! switches and memory. It exits when standard input ends.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::servers::{self, Hog, Mode, Options, Work, go};
@@ -47,6 +47,6 @@ fn run() -> Result<(), String> {
         // SAFETY: no thread has been started yet that could read the environment.
         unsafe { std::env::set_var(name, options.workers.to_string()) };
     }
-    // The options are leaked so that the task of a connection needs only a reference. Its memory is then only its own and the runtime's.
+    // The options are leaked, so that the task of a connection needs only a reference, and the memory per connection does not include them.
     servers::serve(&runtime, Box::leak(Box::new(options))).map_err(|error| format!("{runtime}: {error}"))
 }

@@ -1,12 +1,14 @@
 //! Measures registrations while a process reads /proc/PID/fdinfo: `shards [--shards 1,2,4] [--sockets 50000] [--seconds 3]`.
 //!
-//! To print the fdinfo of an epoll instance, the kernel holds the lock of the instance while it lists its descriptors.
-//! epoll_ctl(2), and the close of a descriptor, wait for it. With shards there are several instances, each with a part
-//! of the descriptors. For each number of shards, a separate process opens that many sockets, which are registered and
-//! idle. It then times the first wait of new sockets, which registers them, and their close: alone, while another process reads the fdinfo
-//! of one instance in a loop, and while it reads the fdinfo of all instances in turn. The three cases alternate every 100 ms. The time for
-//! which the registering thread was runnable and had no CPU (schedstat) is subtracted. The sockets are Unix socket pairs. If RLIMIT_NOFILE
-//! does not allow so many sockets, there are fewer.
+//! When the fdinfo of an epoll instance is read, the kernel holds the lock of the instance while it lists the registered descriptors.
+//! epoll_ctl(2) and the close of a registered descriptor wait for this lock. With shards there are several instances, each with a part of
+//! the descriptors.
+//!
+//! For each number of shards, a separate process opens Unix socket pairs, as many sockets as `--sockets` says or RLIMIT_NOFILE allows, and
+//! registers them. They stay idle. The process then times the first wait on a new socket, which registers it, and its close, in three
+//! cases: without other activity, while another process reads the fdinfo of one instance in a loop, and while it reads those of all
+//! instances in turn. The cases alternate every 100 ms. The time for which the registering thread was runnable and had no CPU (schedstat)
+//! is subtracted.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -22,7 +24,7 @@ use netpoll_bench::arguments::Arguments;
 use netpoll_bench::histogram::Histogram;
 use netpoll_bench::sys;
 
-/// Polls a read once. The first such poll registers the socket.
+/// Polls a read once. The first poll of a socket registers the socket.
 fn wait_once(stream: &UnixStream) -> io::Result<()> {
     let mut buf = [0; 8];
     match pin!(stream.read(&mut buf)).poll(&mut Context::from_waker(Waker::noop())) {
