@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks system calls, user instructions and idleness of an echo server against limits. These figures are the same on every run. Times are
-# not checked. Also limits what the black box and the records of tasks add to an echo, compared with servers built without them. Needs
-# valgrind, and perf or strace; installs missing ones with apt-get if permitted.
+# Checks system calls, user instructions and idleness of an echo server against limits. These figures are reproducible. Times are not checked.
+# Also limits the instructions that the black box and the records of tasks add to an echo, compared with servers built without them. Needs
+# valgrind, and perf or strace. Installs missing tools with apt-get if permitted.
 set -euo pipefail
 cd "$(dirname "$0")/../benches"
 exec </dev/null
@@ -27,8 +27,8 @@ server() {
 server no-black-box '--cfg netpoll_no_black_box'
 server no-inspection '--cfg netpoll_no_black_box --cfg netpoll_no_records'
 
-# instructions FOLDER: prints the instructions per echo in the functions that run once per echo. How often the server polls depends on the
-# load of the machine, so other functions are not counted. Events between turns are among these: less than one instruction per echo.
+# instructions FOLDER: prints the instructions per echo in the functions that run once per echo. Other functions are not counted, because the
+# number of polls depends on the load of the machine. This leaves out the events between turns, which take less than one instruction per echo.
 instructions() {
     for _ in 1 2 3; do
         "$1/release/compare" --case profile --only netpoll |

@@ -8,10 +8,10 @@
 //!
 //! The old process starts the new process and passes it the listening socket, and one end of a socket
 //! pair over which the new process reports that it is ready. Then the old process closes its own copy of
-//! the listening socket, and exits when its last connection has ended. Connections that are not yet
-//! accepted wait in the socket's queue, which both processes share. If systemd starts the server with a
-//! socket (`LISTEN_FDS`), the server uses that socket. A request is a line, and the response contains the
-//! id of the process. End of input, Ctrl-C or SIGTERM stops the server.
+//! the listening socket, and exits when its last connection has ended, or after ten seconds. Connections
+//! that are not yet accepted wait in the socket's queue, which both processes share. If systemd starts the
+//! server with a socket (`LISTEN_FDS`), the server uses that socket. A request is a line, and the response
+//! contains the id of the process. End of input, Ctrl-C or SIGTERM stops the server.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
