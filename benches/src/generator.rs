@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 /// The default time limit for a missing echo.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// The number of connections that are opened before their first echo is read: fewer than any server's backlog.
+/// The number of connections that are opened before their first echo is read. It is less than the backlog of any server.
 const CONNECT_BATCH: usize = 64;
-/// The number of connections from one source address: fewer than its 28,000 ports, some of which are in TIME-WAIT.
+/// The number of connections from one source address. It is less than the 28,000 ports of an address, some of which are in TIME-WAIT.
 const CONNECTIONS_PER_ADDRESS: u64 = 5_000;
 /// How long a free-running load waits for missing echoes at its end.
 const GRACE: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! Runs code that is written for the traits of async-rs on netpoll: an adapter implements the traits, and
-//! the program uses only them.
+//! Runs code that is written for the traits of async-rs on netpoll. An adapter implements the traits, and the
+//! function `talk` uses only them.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example async_rs

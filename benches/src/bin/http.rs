@@ -5,8 +5,8 @@
 //! http load PORT CONNECTIONS BYTES
 //! ```
 //!
-//! RUNTIME is `netpoll`, `netpoll-server` (its own `Server`), `tokio` (its multi-threaded runtime), `tokio-local` (its current-thread
-//! runtime) or `smol`. `timer` gives hyper the runtime's timer, and so its limit of 30 s for the head of a request.
+//! RUNTIME is `netpoll`, `netpoll-server` (`netpoll_hyper::Server`), `tokio` (its multi-threaded runtime), `tokio-local` (its current-thread
+//! runtime) or `smol`. `timer` gives hyper the runtime's timer, and so a limit of 30 s for the head of a request.
 //!
 //! `load` is the client, in lock-step (src/generator.rs says why): it sends on all connections and then reads from all. It prints `warm`,
 //! reads amounts from its input (`500` rounds, or `0.8s`), one per line, and prints the number of answered requests.
@@ -52,7 +52,7 @@ fn connection(
     }
     let connection = http1.serve_connection(io, service(bytes));
     async move {
-        // A client that closes its connection is expected.
+        // The error is ignored, because clients close their connections.
         let _ = connection.await;
     }
 }

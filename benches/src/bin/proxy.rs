@@ -1,8 +1,8 @@
 //! Measures the savings from splice and sendfile: `proxy [--mib 1024] [--rounds 5]`.
 //!
-//! A child process forwards a stream from this process back to this process, or sends a file to it, either by `io::copy`, which stays in
-//! the kernel, or by a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets; the receiver compares every
-//! byte. The output is the child's user and system CPU time, in alternating rounds, and the ratio of the medians.
+//! A child process forwards a stream from this process back to this process, or sends a file to this process. It uses either `io::copy`, which
+//! stays in the kernel, or a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets. The receiver compares every
+//! byte. The ways alternate within a round. The output is the median CPU time of the child (user and system), and the ratio of the medians.
 
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -433,7 +433,7 @@ struct Got {
     until: u64,
 }
 
-/// Polls the core's own poller, or another poller, if that poller is free and has events.
+/// Polls the first poller that is free and has events, starting with the core's own. Returns `None` if there is none.
 fn poll(shards: &mut [Poller], core: usize, now: u64, costs: Costs) -> Option<Got> {
     let count = shards.len();
     let own = core % count;

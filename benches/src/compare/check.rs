@@ -51,7 +51,7 @@ const ATTEMPTS: usize = 3;
 /// Measures and prints the limited figures. Returns whether all are within their limits.
 ///
 /// # Errors
-/// Returns an error if a figure could not be measured: a check that cannot be made has not passed.
+/// Returns an error if a figure could not be measured, because a check that cannot be made has not passed.
 pub fn check(settings: &Settings) -> Result<bool, String> {
     let settings = Settings { runtimes: vec![FLOOR.to_owned(), OURS.to_owned()], quick: true, ..settings.clone() };
     let mut figures = Figures::default();

@@ -35,7 +35,7 @@ impl Process {
     /// Starts `command`.
     ///
     /// # Errors
-    /// Returns an error if it cannot be started.
+    /// Returns an error if the command cannot be started.
     pub fn start(mut command: Command) -> Result<Process, String> {
         // Uses the name, not the path, because the text may appear in a report.
         let program = PathBuf::from(command.get_program());

@@ -66,9 +66,9 @@ pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool
 }
 
 fn count_with_perf(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
-    // perf is enabled and disabled through its control pipe, so it counts exactly the calls during the work. A shell holds the pipes:
-    // descriptor 8 has the commands to perf (our writes to the shell's input), 9 its acknowledgements (the shell's
-    // output).
+    // perf is enabled and disabled through its control pipe, so it counts exactly the calls during the work. A shell holds the pipes.
+    // Descriptor 8 carries the commands to perf (this program's writes to the shell's input), and descriptor 9 carries perf's
+    // acknowledgements (the shell's output).
     let mut command = Command::new("sh");
     command.args([
         "-c",
@@ -154,7 +154,7 @@ fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64
     let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let done = load.run(Amount::Requests(rounds))?.requests;
-    // Ends the server before the clients, because its work when clients leave is not part of a request.
+    // The server ends before the clients, because its work on disconnects is not part of a request.
     let said = server.finish()?;
     drop(load);
     let costs = std::fs::read_to_string(&out).unwrap_or_default();
