@@ -84,11 +84,11 @@
 //! * A future of this crate can be dropped at any await: the socket stays usable and no wake-up is
 //!   lost. A dropped [`write_all`] may have written part of its data.
 //! * Concurrent `write_all` calls on one stream do not interleave.
-//! * Once a deadline has expired, every operation fails until the deadline is moved, including
-//!   operations that were already waiting. No data is lost.
+//! * Once a deadline has expired, every operation that it covers fails until the deadline is moved,
+//!   including operations that were already waiting. No data is lost.
 //! * A panic in a task ends only that task. No action of a peer causes a panic or lets a queue grow
 //!   without bound.
-//! * With no traffic and no timer due, no thread runs.
+//! * While no task is runnable, no traffic arrives and no timer is due, no thread runs.
 //!
 //! Everything else (the order in which tasks run, the number of threads, the time at which a counter
 //! changes) may change between versions.
@@ -129,8 +129,8 @@ pub mod time;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 
-// Modules of async-std that this crate does not have. If a program uses such a name, the compiler's
-// error shows its line here. `os::unix` and `stream` have similar lists.
+// Modules of async-std that this crate does not have. If a program uses one of these names, the
+// compiler's error shows the line that declares it below. `os::unix` and `stream` have similar lists.
 #[cfg(false)]
 pub mod channel {} // absent: use the crate async-channel
 #[cfg(false)]

@@ -3,14 +3,15 @@
 //! Each [`Signal`] has its own socket pair. The signal handler writes a byte to one end; the other
 //! end is an ordinary socket of this crate. So a listener needs no thread, shares no state with other
 //! listeners, survives a shutdown of the runtime, and works under any executor. The handler is that of
-//! signal-hook-registry. It also calls handlers that other code has registered with that crate, and
-//! a handler that was installed earlier.
+//! the crate signal-hook-registry. It also calls the functions that other code has registered with that
+//! crate, and the handler that was installed before it.
 //!
 //! # Effects on the process
-//! The first [`Signal`] of a kind replaces the default action by a handler, for the lifetime of the
-//! process: after the last listener is dropped, the signal has no effect. Signal masks and other
-//! handlers are not changed. A child process has the default action after exec(2). In a child that
-//! does not call exec(2), the signal has no effect; to handle it, install another handler there.
+//! The first [`Signal`] of a kind installs a handler in place of the signal's default action. The handler
+//! stays for the lifetime of the process, so the signal has no effect after the last listener is dropped.
+//! Signal masks and the handlers of other signals are not changed. A child process has the default action
+//! after exec(2). In a child that does not call exec(2), listeners receive nothing; to handle the signal,
+//! install another handler in the child.
 //!
 //! Source: sigaction(2), signal(7), signal-safety(7).
 
@@ -155,10 +156,10 @@ impl Signal {
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
-        // This sends no bytes. The first send of a process calls dladdr(3) to choose how system calls are
-        // made, and a signal handler must not call dladdr(3).
+        // The first send of a process calls dladdr(3) to choose how system calls are made. A signal handler
+        // must not call dladdr(3), so the first send is made here, with no bytes.
         sys::socket::send(sender.as_fd(), &[], 0)?;
-        // A child of fork(2) shares the socket: it must not notify the parent of its own signals.
+        // A child of fork(2) shares the socket, so it must not notify the parent of the child's signals.
         fork::watch(|| runtime().disown());
         let action = move || {
             // If the socket buffer is full, a notification is already pending.
@@ -225,8 +226,8 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Returns a future that waits for SIGINT, which Ctrl-C sends. From the call on, even before the first
-/// poll, the signal no longer terminates the process.
+/// Returns a future that waits for SIGINT, which Ctrl-C sends. After this call, even before the future
+/// is polled, the signal no longer terminates the process.
 ///
 /// # Errors
 /// The call returns the errors of [`Signal::new`], so that a server that could not be stopped does not
@@ -250,8 +251,8 @@ pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'sta
     Ok(async move { signal.recv().await })
 }
 
-/// Returns a future that waits for SIGINT or SIGTERM, and returns the kind of the signal. From the
-/// call on, even before the first poll, neither signal terminates the process.
+/// Returns a future that waits for SIGINT or SIGTERM, and returns the kind of the signal. After this
+/// call, even before the future is polled, neither signal terminates the process.
 ///
 /// # Errors
 /// The call and the future return the same errors as those of [`ctrl_c`].

@@ -1,11 +1,11 @@
-//! Synchronisation primitives used by all other modules.
+//! Synchronisation primitives used by the other modules.
 //!
-//! In this crate they are the standard library's. The `models` crate of this workspace compiles the
-//! same source files against a module of the same name that uses loom's types. A protocol that uses
+//! In this crate they are the standard library's. The `models` crate of this workspace compiles some of
+//! the same source files against a module of the same name that uses loom's types. A protocol that uses
 //! only `crate::sync` can therefore be model-checked without changes.
 //!
-//! [`Mutex`] does not report poisoning. Wakers and user code run outside our locks, so they cannot
-//! panic while a lock is held; and if our own code panics, other threads must keep working.
+//! [`Mutex`] does not report poisoning. Wakers and user code run outside this crate's locks, so they
+//! cannot panic while a lock is held. If this crate's own code panics, other threads must keep working.
 
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{

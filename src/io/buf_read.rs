@@ -3,12 +3,12 @@
 //! # Invariants
 //! * Every byte consumed from the reader is in the caller's buffer, in the stream's own buffer, or
 //!   in an error. If the reader fails (for example because a deadline expires) or a future is dropped
-//!   in the middle of a line, no bytes are lost. There is one exception: a `String` cannot hold the
-//!   bytes of an incomplete character, nor invalid UTF-8 and the bytes after it. `read_until` does not
-//!   have this limitation.
+//!   in the middle of a line, no bytes are lost. There are two exceptions. A `String` cannot hold the
+//!   bytes of an incomplete character, nor invalid UTF-8 and the bytes after it; `read_until` does not
+//!   have this limitation. A bounded stream discards the bytes of a piece that is too long.
 //! * End of stream is reported once each time the reader reports it. After a last piece without a
-//!   delimiter the streams end without polling the reader again; otherwise the user of a terminal
-//!   would have to type end of file twice.
+//!   delimiter the streams end without polling the reader again. If they polled it, the user of a
+//!   terminal would have to type end of file twice.
 //!
 //! # Compared with Go
 //! The methods correspond to `bufio.Reader.ReadBytes` and `bufio.Scanner`. As in Go, the last piece
@@ -212,7 +212,7 @@ pub trait BufReadExt: BufRead {
     ///
     /// For a longer line the item is an `InvalidData` error with [`TooLong`] inside, and the stream
     /// ends. The first `max` bytes of the line are consumed and discarded; the reader continues after
-    /// them. A line uses at most `max` bytes of memory.
+    /// them. At most `max` bytes of a line are buffered.
     ///
     /// ```
     /// use netpoll::io::BufReadExt;
@@ -459,7 +459,7 @@ impl<R: BufRead> Stream for Lines<R> {
     }
 }
 
-/// How a stream of pieces has ended.
+/// Whether, and how, a stream of pieces has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     No,

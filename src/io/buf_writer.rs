@@ -11,8 +11,8 @@
 //! or `into_inner` first.
 //!
 //! # Compared with Go
-//! `BufWriter` behaves like `bufio.Writer`, except that errors are not sticky: an error is reported
-//! once and the bytes remain.
+//! `BufWriter` corresponds to `bufio.Writer`, but errors are not sticky: an error is reported once and
+//! the bytes remain.
 
 use std::error;
 use std::fmt;
@@ -32,13 +32,13 @@ const CAPACITY: usize = 8 << 10;
 pin_project! {
     /// A writer that combines small writes into large ones.
     ///
-    /// `flush` writes out the buffered bytes and flushes the underlying writer. `close` also closes
-    /// it; a socket then sends FIN. Seeking writes out the buffered bytes first. **Dropping a
-    /// `BufWriter` discards the buffered bytes.**
+    /// `flush` writes out the buffered bytes and flushes the underlying writer. `close` writes them out
+    /// and closes the underlying writer; a socket then sends FIN. Seeking writes out the buffered bytes
+    /// first. **Dropping a `BufWriter` discards the buffered bytes.**
     ///
     /// # Cancel safety
-    /// If a write, flush or close fails or is dropped, the buffered bytes remain, and the next call
-    /// writes them out.
+    /// If a write, flush or close fails or is dropped, the bytes not yet written remain buffered, and the
+    /// next flush writes them out.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};

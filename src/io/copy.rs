@@ -49,14 +49,14 @@ pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 /// # Errors
 /// Returns the error of the reader or the writer unchanged (async-std adds a text and hides the OS
 /// error code); retries after `Interrupted`. Returns `WriteZero` if the writer accepts no more bytes,
-/// and `BrokenPipe` or `ConnectionReset` if its peer is gone. No SIGPIPE is raised, even in a program
-/// that does not ignore it. If the writer is closed or past its deadline, the error is returned
-/// before any bytes are read.
+/// and `BrokenPipe` or `ConnectionReset` if its peer is gone. Writing to a socket raises no SIGPIPE, even
+/// in a program that does not ignore the signal. If the writer is a socket that is closed or past its
+/// deadline, the error is returned before any bytes are read.
 ///
 /// # Cancel safety
 /// Not cancel safe: if the copy fails or is dropped while it waits for the writer, bytes that were
-/// read but not written are lost. These are up to 32 KiB in the buffer, or the contents of a splice
-/// pipe (a few hundred KiB).
+/// read but not written are lost. These are up to 32 KiB in the buffer, or up to 256 KiB in a splice
+/// pipe.
 ///
 /// ```
 /// use netpoll::io;

@@ -202,8 +202,8 @@ pub trait ReadExt: Read {
         self
     }
 
-    /// Returns a stream of the bytes. Use it with a buffered reader, because each byte is a
-    /// separate read.
+    /// Returns a stream of the reader's bytes. Use a buffered reader, because each byte is a separate
+    /// read.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -243,7 +243,7 @@ pub trait ReadExt: Read {
 impl<R: Read + ?Sized> ReadExt for R {}
 
 /// Appends bytes to `buf` until end of stream. Whenever the function returns, `buf` contains no bytes
-/// beyond those read. `total` accumulates over calls.
+/// beyond those read. `total` accumulates across calls.
 fn poll_read_to_end<R: Read + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,

@@ -25,7 +25,7 @@
 //! them has set the flag, the thread waits in poll(2).
 //!
 //! # Compared with Go
-//! A read of `os.Stdin` blocks a thread in the same way if it is a file or a terminal.
+//! A read of `os.Stdin` blocks a thread in the same way, unless O_NONBLOCK was set when the program started.
 
 use std::future::poll_fn;
 use std::io::{self, Read as _};
@@ -135,8 +135,8 @@ impl Input {
         drop(unused);
         old.wake_all();
         if begin {
-            // The read is detached: its bytes do not belong to a particular task, so dropping this
-            // task must not cancel it.
+            // The read is detached, because its bytes do not belong to a particular task: dropping this
+            // task must not cancel the read.
             let reading = Reading { input: self, result: None };
             drop(spawn_blocking(move || reading.run()));
         }

@@ -193,14 +193,15 @@ macro_rules! output {
     ($(#[$doc:meta])* $name:ident, $std:ty, $writer:ty) => {
         $(#[$doc])*
         ///
-        /// A write passes up to 64 KiB to a thread of the blocking pool, and is ready when the bytes
-        /// are written. Writes through one handle keep their order. Writes through several handles
+        /// A write passes up to 64 KiB to a thread of the blocking pool, and is ready when std has
+        /// accepted the bytes. Writes through one handle keep their order. Writes through several handles
         /// may interleave, but a single write is not split. Closing the handle flushes it; the
         /// descriptor stays open. Writes wait until the descriptor is writable, even if another process
         /// has set O_NONBLOCK.
         ///
         /// # Errors
-        /// Returns the error of write(2), such as `BrokenPipe` if the reader of a pipe is gone.
+        /// Returns the error of write(2), such as `BrokenPipe` if the reader of a pipe is gone. Returns an
+        /// error of kind `Other` if a shutdown of the runtime drops the write.
         ///
         /// # Cancel safety
         /// The bytes of a dropped write are still written. Writing the same bytes again through the
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_and_flushes() {
+    fn write_returns_the_count_and_flush_reaches_the_writer() {
         let recorder = Recorder::default();
         let mut output = Output::new(recorder.clone());
         assert_eq!(write(&mut output, b"").unwrap(), 0);

@@ -1057,8 +1057,8 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_ge))
     }
 
-    /// Returns the sum of all items, as any type that implements [`Sum`](iter::Sum). For a stream of
-    /// `Result` use [`try_fold`](StreamExt::try_fold).
+    /// Returns the sum of all items, as any type that implements [`Sum`](iter::Sum) and
+    /// [`Add`](ops::Add). For a stream of `Result` use [`try_fold`](StreamExt::try_fold).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -1075,8 +1075,8 @@ pub trait StreamExt: Stream {
         AccumulateFuture::new(self, iter::empty().sum(), |total, item| total + iter::once(item).sum())
     }
 
-    /// Returns the product of all items, as any type that implements [`Product`](iter::Product). For a
-    /// stream of `Result` use [`try_fold`](StreamExt::try_fold).
+    /// Returns the product of all items, as any type that implements [`Product`](iter::Product) and
+    /// [`Mul`](ops::Mul). For a stream of `Result` use [`try_fold`](StreamExt::try_fold).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};

@@ -7,7 +7,7 @@
 //!
 //! # Compared with Go
 //! `time.Ticker` has the same grid and drops ticks in the same way. async-std counts each period
-//! from the time when the last tick was received, so it drifts.
+//! from the time when the last tick was received, so its ticks drift.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_of_the_range() {
+    fn extreme_periods_do_not_overflow() {
         let due = Instant::now();
         let later = due + Duration::from_secs(3600);
         assert_eq!(following(due, Duration::ZERO, later), Some(later), "a period of zero follows the clock");

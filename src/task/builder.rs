@@ -44,8 +44,8 @@ impl Builder {
 
     /// Sets the lane, which determines whether the task's turns come before those of other tasks. By
     /// default a task has the lane of the task that spawns it, or [`Lane::Normal`] if it is spawned
-    /// outside any task. The lane of a [local](Builder::local) or [blocking](Builder::blocking) future
-    /// has no effect, because its thread runs no other tasks.
+    /// outside any task. A [local](Builder::local) or [blocking](Builder::blocking) future ignores the
+    /// lane.
     ///
     /// # Examples
     /// ```

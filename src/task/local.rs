@@ -96,7 +96,7 @@ impl<T: Send + 'static> LocalKey<T> {
     /// Returns an error if there is no value.
     ///
     /// When a task ends, it drops its values in reverse order of creation. The destructor of a value
-    /// may use other keys. Its own key, and keys whose values were dropped before, are no longer
+    /// may use other keys. Its own key, and keys whose values have already been dropped, are no longer
     /// accessible, as with [`std::thread::LocalKey`].
     ///
     /// # Errors

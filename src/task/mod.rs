@@ -1,7 +1,7 @@
 //! Tasks: spawning, joining, cancelling, sleeping, names and task-local values.
 //!
 //! The module corresponds to async-std's `task`, with additions. A task is a future that the
-//! runtime's workers run. Its handle is a future that returns its result.
+//! runtime's workers run. The handle of a task is a future that returns the task's result.
 
 mod builder;
 mod join_handle;
@@ -64,8 +64,8 @@ where
 ///
 /// # Panics
 /// Panics inside a task created by [`spawn`] or [`spawn_blocking`], because its thread may have no
-/// `block_on` in which the local task could run. Panics in a child of fork(2) that did not call
-/// exec(2). [`Builder::local`] returns an error instead.
+/// `block_on` in which the local task could run. Panics while the thread is exiting, and in a child of
+/// fork(2) that did not call exec(2). [`Builder::local`] returns an error instead.
 ///
 /// # Examples
 /// ```
@@ -140,8 +140,8 @@ where
 ///
 /// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that calls
 /// `block_on`. A waker may also call `block_on`. However, a waker that is called because a socket is
-/// closed must not wait for another task that the same close wakes: the socket's other wakers are
-/// called only after it returns.
+/// closed must not wait for another task that the same close wakes, because the socket's other wakers
+/// are called only after this waker returns.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads exist only

@@ -1,7 +1,7 @@
 //! [`Movable`]: a sleep that is reset more often than it ends.
 //!
-//! A protocol resets its timer on every packet or request, mostly to a later time. Such a reset only
-//! stores the new time. When the inner sleep ends at the earlier time, it is set to the new time.
+//! A protocol resets its timer on every packet or request, usually to a later time. A reset to a later
+//! time only stores that time. When the inner sleep ends, it is reset to the stored time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use crate::rt::time::sleep::Sleep;
 pub struct Movable {
     /// The time at which the sleep ends, or `None` if it never ends.
     when: Option<Instant>,
-    /// The deadline of `sleep`, which may be earlier than `when`. It is stored here, because
-    /// `Sleep::deadline` would have to convert it.
+    /// The deadline of `sleep`, which may be earlier than `when`. A copy is kept because
+    /// `Sleep::deadline` converts the time on each call.
     armed: Option<Instant>,
     sleep: Sleep,
 }

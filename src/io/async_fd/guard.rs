@@ -13,7 +13,8 @@ use super::AsyncFd;
 use super::wrapper::op;
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
 
-/// A guard that is returned when a descriptor is ready.
+/// The readiness that a wait has reported. The guard can clear it, so that the next wait waits for an
+/// event.
 ///
 /// Dropping the guard has no effect. If your call returns `WouldBlock`, call
 /// [`clear_ready`](AsyncFdReadyGuard::clear_ready), or make the call with
@@ -54,9 +55,9 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         AsyncFdReadyGuard { fd, direction, ticket: Some(ticket) }
     }
 
-    /// Clears readiness, so that the next wait waits for an event. Use this if a call made after the
-    /// guard was returned failed with `WouldBlock`. It has no effect if an event has arrived since the
-    /// guard was returned, or if it was called before.
+    /// Clears readiness, so that the next wait waits for an event. Use this method if a call made after
+    /// the guard was returned failed with `WouldBlock`. It has no effect if an event has arrived since
+    /// the guard was returned, and none when called a second time.
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.fd.clear_ready(self.direction, ticket);
@@ -75,9 +76,9 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
     /// A close waits until `call` has returned.
     ///
     /// # Errors
-    /// Returns [`TryIoError`] if `call` returns `WouldBlock`. The inner result is that of `call`. It
-    /// is `TimedOut` after the deadline, and a [closed](crate::net::is_closed) error after
-    /// `force_close`; `call` is then not called.
+    /// Returns [`TryIoError`] if `call` returns `WouldBlock`. The inner result is that of `call`. After
+    /// the deadline it is `TimedOut`, and after `force_close` it is a [closed](crate::net::is_closed)
+    /// error; in both cases `call` is not called.
     pub fn try_io<R>(&mut self, call: impl FnOnce(&AsyncFd<T>) -> io::Result<R>) -> Result<io::Result<R>, TryIoError> {
         let fd = &self.fd.fd;
         // A new ticket is taken, because the guard's ticket may be older than the last edge, and the

@@ -43,14 +43,14 @@ use crate::sys;
 ///   `&File`, `&PipeReader` and `&UnixStream`.
 ///
 /// Deadlines work as for sockets. `T` may be a reference, as in `AsyncFd::new(&file)`, but then the
-/// traits are not available. Both directions are always registered; this costs nothing.
+/// traits are not available. Both directions are always registered.
 ///
 /// # O_NONBLOCK
 /// [`new`](AsyncFd::new) sets the flag. [`into_inner`](AsyncFd::into_inner) clears it if it was not
 /// set before; dropping the `AsyncFd` leaves it set. The flag belongs to the open file description:
 /// duplicates share it, and for a terminal these include the standard streams of other processes.
-/// Instead of wrapping a standard stream, open `/dev/tty` again. If another user of the description
-/// has cleared the flag, it is set again before each call, at the cost of one fcntl(2) per call.
+/// Instead of wrapping a standard stream, open `/dev/tty` again. The flag is checked before each call, and
+/// set again if another user of the description has cleared it. The check costs one fcntl(2) per call.
 ///
 /// # SIGPIPE
 /// Writing to a pipe without a reader raises SIGPIPE, unlike writing to a socket of this crate. Rust
@@ -58,8 +58,8 @@ use crate::sys;
 ///
 /// # Wrapping twice
 /// A descriptor can be registered with the poller only once: a second `AsyncFd` for the same number
-/// is refused. Do not wrap a socket of this crate, because the socket's own waiters would no longer
-/// be woken. Use the socket's methods `read_with` and `control`.
+/// is refused. Do not wrap a socket of this crate, because the socket and the `AsyncFd` cannot both
+/// receive events. Use the socket's methods `read_with` and `control`.
 ///
 /// # Examples
 /// ```

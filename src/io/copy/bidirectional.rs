@@ -44,9 +44,9 @@ use crate::time::Sleep;
 ///
 /// If writing to one side fails, the other direction runs to its end, so the last response of a
 /// server that has closed is delivered. In the meantime bytes for the failed side are read and
-/// dropped. If reading from one side fails, both directions end, and the other side is flushed. It
-/// is closed only if it is a socket: closing a TLS stream would tell its peer that the stream is
-/// complete.
+/// dropped. If reading from one side fails, both directions end, and the other side is flushed. The
+/// other side is closed for writing only if it is a socket, because closing a TLS stream would tell its
+/// peer that the stream is complete.
 ///
 /// # Errors
 /// Returns the first error of either direction, as described for [`copy`](crate::io::copy()), most

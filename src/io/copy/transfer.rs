@@ -5,8 +5,8 @@
 //! transfer, the rest of the copy uses the buffer, beginning with the bytes that were in the pipe.
 //!
 //! # Faults
-//! A [`Fault`] says whether the reader or the writer failed: a bidirectional copy continues after a
-//! failure of the writer.
+//! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues after
+//! a failure of the writer.
 //!
 //! # A peer that goes away
 //! While the reader has no data, a writer that is a socket is watched for a hang-up of both
@@ -99,7 +99,8 @@ impl Transfer {
         matches!(&self.path, Path::Buffer(buffer) if buffer.is_finished())
     }
 
-    /// Cancels the transfer's waits and drops the bytes that it holds. It must not be polled again.
+    /// Cancels the transfer's waits and drops the bytes that it holds. The transfer must not be polled
+    /// again.
     pub(super) fn stop(&mut self) {
         self.cancel();
         self.path = Path::Buffer(Buffer::default());
