@@ -67,7 +67,8 @@
 //! * `signal`: process signals as streams, in `netpoll::signal`.
 //! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
 //! * `serde`: [`rt::Snapshot`] and [`rt::Metrics`] implement `Serialize`.
-//! * `tracing`: events and spans for `tracing`: accepts, dials, closes, deadlines, tasks, shutdown.
+//! * `tracing`: events and spans of accepts, dials, closes, deadlines, tasks and shutdown, for the crate
+//!   `tracing`.
 //! * `tokio-io`: the streams implement tokio's `AsyncRead` and `AsyncWrite`, without tokio's runtime,
 //!   for libraries such as h2 and tokio-postgres.
 //!

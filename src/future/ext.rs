@@ -217,7 +217,7 @@ where
         }
         match this.inner.as_pin_mut() {
             Some(inner) => inner.poll(cx),
-            // The outer future panicked in an earlier poll.
+            // The destructor of the outer future panicked in an earlier poll.
             None => Poll::Pending,
         }
     }

@@ -13,14 +13,15 @@
 //! [`read_until`](BufReadExt::read_until), [`read_to_end`](ReadExt::read_to_end),
 //! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can be resumed after an error.
 //! Exceptions are documented: [`read_exact`](ReadExt::read_exact),
-//! [`write_all`](WriteExt::write_all) and [`copy()`] lose their progress, and a `String` cannot hold
-//! part of a character.
+//! [`write_all`](WriteExt::write_all) and [`copy()`] lose their progress, a `String` cannot hold part
+//! of a character, and a bounded stream discards a piece that is too long.
 //!
 //! # Errors
 //!
 //! Errors of the reader or writer are returned unchanged, so `raw_os_error` works; async-std wraps
-//! some of them. Operations are retried after `Interrupted`. Reading text that is not UTF-8 fails with
-//! `InvalidData`, and the error contains the bytes; see [`BufReadExt::read_line`].
+//! some of them. Methods that make several reads or writes retry after `Interrupted`. Reading text that
+//! is not UTF-8 fails with `InvalidData`, and the error contains the bytes; see
+//! [`BufReadExt::read_line`].
 //!
 //! # Compared with Go
 //!

@@ -188,7 +188,7 @@ impl Builder {
     ///
     /// An unused share accumulates for 50 ms, so at 5 % a burst of control tasks may take 2.5 ms. After such a
     /// burst, at 5 %, control tasks get one of 20 turns; if fewer than 20 other tasks are queued, control tasks
-    /// are queued behind these. With 0, control tasks are always queued behind other tasks. With 100, they
+    /// are queued behind them. With 0, control tasks are always queued behind other tasks. With 100, they
     /// always run first, and other tasks run only while no control task is runnable.
     ///
     /// # Examples

@@ -25,14 +25,15 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockedPolicy {
-    /// Counts and reports such tasks, and adds workers while they block, up to
+    /// Counts and reports blocked tasks, and adds workers while they block, up to
     /// [`Builder::spare_workers`](crate::rt::Builder::spare_workers).
     #[default]
     AddWorkers,
-    /// Counts and reports such tasks, but adds no workers. Another worker takes the tasks queued behind them.
+    /// Counts and reports blocked tasks, but adds no workers. Another worker takes the tasks queued behind a
+    /// blocked task.
     ReportOnly,
-    /// Neither counts nor reports such tasks, and adds no workers. Another worker takes the tasks queued behind
-    /// them.
+    /// Adds no workers, as [`ReportOnly`](BlockedPolicy::ReportOnly), and neither counts nor reports blocked
+    /// tasks.
     Off,
 }
 

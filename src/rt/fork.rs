@@ -18,7 +18,7 @@ use crate::sync::{AtomicBool, Ordering};
 /// Whether this process is a child of fork(2).
 static FORKED: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process has called fork(2).
+/// Whether this process has called fork(2) since [`watch`].
 static FORKS: AtomicBool = AtomicBool::new(false);
 
 #[allow(unsafe_code)]
@@ -42,7 +42,7 @@ extern "C" fn in_child() {
     }
 }
 
-/// The function that makes the earlier state invalid in a child. It must be async-signal-safe.
+/// The function that invalidates the inherited registrations in a child. It must be async-signal-safe.
 static DISOWN: OnceLock<fn()> = OnceLock::new();
 
 /// Installs the handlers, once. A child calls `disown`, which must be async-signal-safe.

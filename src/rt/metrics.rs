@@ -116,7 +116,7 @@ metrics! {
     /// Total number of waiting and non-blocking polls for events. A wait in several shards of the
     /// poller counts once per shard.
     Counter poller_waits: u64,
-    /// Total number of events that these polls returned.
+    /// Total number of events that the polls for events returned.
     Counter events: u64,
     /// Total number of events for descriptors that were already closed; they have no effect.
     Counter stale_events: u64,
@@ -133,7 +133,7 @@ metrics! {
     Counter blocked_tasks: u64,
     /// Current number of threads inside a `block_on` that was called from a task.
     Gauge nested_block_on: u32,
-    /// Current number of open sockets of this crate.
+    /// Current number of open sockets of this crate and descriptors in an `AsyncFd`.
     Gauge descriptors: usize,
     /// Total number of calls of splice(2) to a socket and of sendfile(2) that moved bytes: the copies
     /// that [`io::copy`](crate::io::copy()) and [`send_file`](crate::net::TcpStream::send_file)

@@ -1,8 +1,8 @@
 //! The runtime: settings, metrics, inspection and shutdown.
 //!
 //! A process has one runtime. It starts when it is first used and needs no set-up. [`Builder`]
-//! changes its defaults before that, [`metrics()`] returns its counters, and [`shutdown()`] ends it.
-//! Sockets and sleeps work under any executor: the runtime's own threads poll for them.
+//! changes its settings before it starts, [`metrics()`] returns its counters, and [`shutdown()`] ends
+//! it. Sockets and sleeps work under any executor, because the runtime's own threads poll for them.
 //!
 //! [`inspect()`] shows what each task and socket is doing.
 

@@ -11,8 +11,8 @@
 //! outlive their epoch. Neither do threads, unless user code keeps them longer than the shutdown waits.
 //!
 //! # Invariants
-//! * 10 — nothing runs periodically while the process is idle: without traffic and due timers, every thread
-//!   sleeps without a time limit.
+//! * 10 — nothing runs periodically while the process is idle: without traffic, workers and sysmon sleep until
+//!   the next timer is due, or without a time limit if there is no timer.
 //! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in epoll. If it
 //!   is 0, either threads sleep in all open shards of the poller, or the next work wakes a resting worker or
 //!   starts one.
@@ -89,7 +89,7 @@ pub(crate) struct Runtime {
     roots: AtomicUsize,
     /// The number of threads in `block_on` that run tasks.
     pub(crate) visitors: AtomicUsize,
-    /// Whether a thread in `block_on` asks for the role; see `Wish`.
+    /// Whether a thread in `block_on` asks for the role of polling; see `Wish`.
     pub(crate) role_wished: AtomicBool,
     /// Whether the last sleeps of the workers led to no turns.
     lonely: AtomicBool,
@@ -412,8 +412,8 @@ impl Runtime {
     }
 
     /// Interrupts the threads that would sleep beyond `at`. Called when a timer for `at` has become the first
-    /// of its set. Does not start the runtime, because a shutdown also runs timers; timers that it arms
-    /// again wait for the next start.
+    /// of its set. Does not start the runtime, because a shutdown also runs timers; timers that the shutdown
+    /// arms again wait for the next start.
     pub(crate) fn timer_moved(&'static self, at: u64) {
         // A simulation checks its timers whenever it moves its clock.
         #[cfg(feature = "sim")]
@@ -489,7 +489,7 @@ mod tests {
         for queue in queues {
             let (runnable, task) = async_task::Builder::new()
                 .metadata(TaskData::new(Kind::Task, None, Lane::Normal, over, Location::caller()))
-                .spawn(|_| async { panic!("it ran") }, |_| panic!("it was woken"));
+                .spawn(|_| async { panic!("the task ran") }, |_| panic!("the task was woken"));
             queue(runnable);
             let polled: Poll<Option<()>> = pin!(task.fallible()).poll(&mut Context::from_waker(Waker::noop()));
             assert_eq!(polled, Poll::Ready(None));

@@ -46,9 +46,9 @@ use crate::trace;
 /// current `.await`. Awaiting the handle of a dropped task from outside the runtime panics;
 /// [`cancel`](crate::task::JoinHandle::cancel) on it returns `None`.
 ///
-/// Destructors of tasks and wakers run on threads of the runtime, not on the calling thread. They may sleep,
-/// block or take locks that the caller holds. Tasks that they spawn are dropped immediately, and operations on
-/// sockets fail.
+/// Destructors of tasks and wakers run on threads of the runtime. They may sleep, block or take locks that the
+/// caller holds. They run on the calling thread only if the system refuses to create a thread. Tasks that they
+/// spawn are dropped immediately, and operations on sockets fail.
 ///
 /// The call also waits for tasks that were still being polled at the end of an earlier shutdown.
 ///

@@ -241,7 +241,7 @@ impl Sim {
     }
 
     /// Allows tasks to open files, whose contents a seed does not reproduce. Without this call, opening a file
-    /// fails with `PermissionDenied`, except for files in `/proc/self`.
+    /// fails with `PermissionDenied`, except for files in `/proc/self` and `/sys/fs/cgroup`.
     pub fn allow_files(&self) {
         self.world(|world| world.machine.allows_files.set(true));
     }

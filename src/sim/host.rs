@@ -180,7 +180,7 @@ impl Host {
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Kills the programs of the host, and starts those that were passed to [`spawn`](Host::spawn) again.
+    /// Kills the programs of the host, and starts again those that were passed to [`spawn`](Host::spawn).
     pub fn restart(&self) {
         self.sim.world(|world| world.end_tasks(self.id));
         self.sim.kernel(|kernel| kernel.restart(self.id));

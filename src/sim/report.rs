@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_named_briefly_in_pictures() {
+    fn brief_text_omits_addresses_and_window() {
         for (text, expected) in [
             ("10.0.0.1:1 > 10.0.0.2:2 TCP SYN seq 0 win 131072 len 0", "SYN seq 0"),
             ("10.0.0.1:1 > 10.0.0.2:2 TCP seq 1 ack 6 win 131072 len 5", "seq 1 ack 6 len 5"),

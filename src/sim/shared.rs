@@ -19,8 +19,9 @@ pub(super) struct Shared {
     pub(super) is_over: AtomicBool,
     /// The names of the other threads that woke a task or closed a descriptor.
     foreign: Mutex<Vec<String>>,
-    /// The number of turns that have begun, and the name of the task that runs, for the watchdog.
+    /// The number of turns that have begun, for the watchdog.
     pub(super) turns: AtomicU64,
+    /// The name of the task that runs, for the watchdog.
     pub(super) running: Mutex<String>,
 }
 

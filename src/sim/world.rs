@@ -6,9 +6,9 @@
 //! for its timers.
 //!
 //! # The run loop
-//! While any task is runnable, the next one is chosen at random and polled. Otherwise the earliest
-//! events and timers take place, and the clock advances to their time (`advance`). Edges are taken
-//! before the clock advances.
+//! While any task is runnable, the next one is chosen, by default at random, and polled. When no task is
+//! runnable, the earliest events and timers take place, and the clock advances to their time (`advance`).
+//! Edges are taken before the clock advances.
 //!
 //! # Wake-ups
 //! Tasks are woken by the thread itself, or by other threads. Wake-ups by other threads go through
@@ -50,8 +50,8 @@ use crate::rt::sched::task_data::TaskData;
 use crate::rt::unsent;
 use crate::rt::waiters::{Wakers, drop_payload};
 
-/// The maximum number of I/O operations per turn before the task yields. The number is random and often smaller
-/// than outside simulations, so that tasks yield in more places.
+/// The maximum number of I/O operations per turn before the task yields, with [`Order::Random`]. The number is
+/// random and often smaller than outside simulations, so that tasks yield in more places.
 const BUDGET_MAX: u64 = 32;
 
 /// While both control tasks and ordinary tasks are runnable, one of this many draws may choose any task, and the

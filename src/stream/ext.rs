@@ -1,4 +1,4 @@
-//! [`StreamExt`]: the methods of streams, with async-std's names and signatures.
+//! [`StreamExt`]: the methods of streams, with the names that they have in async-std.
 //!
 //! All methods are in one trait, and therefore in one file, so that a glob import never makes a method
 //! ambiguous. Methods that only forward to `futures-lite` return its types. This crate implements

@@ -218,8 +218,7 @@ impl<T> TaskSet<T> {
             }
             let number = ready!(self.ended.poll_first(cx));
             self.ended.pop_first();
-            // The task is removed before its panic is resumed. If it is absent, it was cancelled or
-            // detached.
+            // The task is removed before its panic is resumed. It is absent if spawning it failed.
             let Some(mut handle) = self.tasks.remove(&number) else { continue };
             let polled = poll(&mut handle, cx);
             if polled.is_pending() {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use crate::rt::context;
 use crate::rt::sched::record::Waits;
 
-/// Yields: lets the queued tasks run before the calling task continues.
+/// Lets the queued tasks run before the calling task continues.
 ///
 /// # Examples
 /// ```

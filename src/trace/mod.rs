@@ -1,8 +1,8 @@
 //! Events and spans for `tracing` (feature `tracing`). Without the feature every function is empty.
 //!
-//! A subscriber is foreign code. These functions are therefore called outside all locks (invariant
-//! 12), and the monitor thread catches a panic of a subscriber. docs/INSPECTION.md documents the
-//! targets and fields, which are part of the public interface.
+//! A subscriber is foreign code. These functions are therefore called outside all locks (invariant 12
+//! of ARCHITECTURE.md), and sysmon, the monitor thread, catches a panic of a subscriber.
+//! docs/INSPECTION.md documents the targets and fields, which are part of the public interface.
 
 #[cfg(not(feature = "tracing"))]
 mod off;

@@ -97,7 +97,7 @@ pub enum WorkerEventKind {
     Sleeps,
     /// The sleep has ended.
     Rises {
-        /// The number of wake-ups that its events caused.
+        /// The number of wake-ups that the events of the sleep caused.
         wakeups: usize,
     },
     /// The busy worker has polled for socket events without sleeping.

@@ -110,7 +110,7 @@ pub struct PollerShard {
     pub sockets: usize,
     /// The total number of waiting and non-blocking polls of the shard.
     pub waits: u64,
-    /// The total number of events that these polls returned.
+    /// The total number of events that the polls of the shard returned.
     pub events: u64,
 }
 

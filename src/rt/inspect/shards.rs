@@ -44,7 +44,7 @@ pub(super) fn write_openmetrics(text: &mut String) {
     type Value = fn(&PollerShard) -> u64;
     let metrics: [(&str, &str, Value); 2] = [
         ("waits", "Total number of waiting and non-blocking polls of the shard", |shard| shard.waits),
-        ("events", "Total number of events that these polls returned", |shard| shard.events),
+        ("events", "Total number of events that the polls of the shard returned", |shard| shard.events),
     ];
     for (name, help, value) in metrics {
         // Writing to a string does not fail.

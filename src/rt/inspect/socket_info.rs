@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_have_names() {
+    fn kind_is_found_by_its_name() {
         for kind in SocketKind::ALL {
             assert_eq!(SocketKind::of(kind.name()), kind);
         }

@@ -384,7 +384,7 @@ pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Resul
         return Err(if flags & libc::MSG_OOB != 0 { libc::EINVAL } else { libc::EAGAIN });
     }
     kernel(|kernel| {
-        // MSG_TRUNC on a stream discards bytes.
+        // On Linux, MSG_TRUNC discards the bytes of a stream. Here they are also copied to the buffers.
         kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0)
     })
 }

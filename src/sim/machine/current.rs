@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! * The kernel is not borrowed while user code runs.
-//! * [`Inside`] sets the pointer and clears it before the machine is dropped.
+//! * [`Machine::enter`] sets the pointer, and [`Inside`] clears it before the machine is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -153,7 +153,8 @@ pub(crate) fn clock_base() -> Option<Instant> {
 
 #[cold]
 fn simulated_base() -> Option<Instant> {
-    // Each simulation has its own thread, which calls this first when the simulation begins.
+    // The first call on a thread is made when its first simulation begins. Later simulations on the thread begin at
+    // the same virtual time.
     BASE.with(|base| {
         if base.get().is_none() {
             base.set(Some(Instant::now()));

@@ -58,7 +58,7 @@ impl fmt::Debug for Lane {
     }
 }
 
-/// Returns the lane that a simulation takes if it is free.
+/// Returns the lane that a simulation takes if the lane is free.
 fn wanted(seed: u64, name: &str) -> u32 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = seed.to_le_bytes().into_iter().chain(name.bytes()).fold(0xcbf2_9ce4_8422_2325, mix);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn lane_follows_from_the_seed_and_is_never_shared() {
+    fn lane_follows_from_the_seed_and_is_not_shared_while_taken() {
         let one = lane(u64::MAX);
         let same = lane(u64::MAX);
         assert_ne!(one.first_descriptor(), same.first_descriptor());

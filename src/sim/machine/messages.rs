@@ -47,8 +47,8 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
     sent(fd, &bufs, to.as_ref(), flags, wishes)
 }
 
-/// Returns the value of a control message that consists of an int or a byte, or `None` if it does not, or if the value
-/// does not fit into a byte.
+/// Returns the value of a control message that consists of an int or a byte. Returns `None` for other lengths, and for
+/// a value that does not fit into a byte.
 fn number(header: &cmsghdr) -> Option<u8> {
     // SAFETY: the header is followed by its data.
     let data = unsafe { libc::CMSG_DATA(header) };

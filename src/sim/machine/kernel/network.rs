@@ -15,10 +15,11 @@ use super::socket;
 use super::socket::{Datagrams, HostId, Role, Socket, SocketId};
 use super::tcp::NEVER;
 
-/// The lowest number of a simulated descriptor. Real descriptors are below `fs.nr_open`, which is below 2³⁰.
+/// The lowest number of a simulated descriptor. Real descriptors are below `fs.nr_open`, which is 2²⁰ by default and
+/// which systemd raises to slightly less than 2³⁰.
 pub(crate) const FD_BASE: i32 = 1 << 30;
 
-/// The number of descriptors that a simulation may have open.
+/// The maximum number of descriptors that a simulation may have open.
 pub(crate) const DESCRIPTORS_MAX: i32 = 100_000;
 
 /// A host.

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_shown_as_tools_show_them() {
+    fn packet_text_has_addresses_flags_and_numbers() {
         let (src, dst) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
         let segment = Segment {
             seq: 0,

@@ -41,8 +41,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Returns whether another connection is refused. As on Linux, the queue may hold one more than
-    /// the backlog.
+    /// Returns whether the queue is full. As on Linux, the queue may hold one connection more than the
+    /// backlog.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() + self.half_open > self.backlog
     }
@@ -116,7 +116,7 @@ pub(crate) struct Socket {
     /// The registrations with pollers: the descriptor and the poller's data of each.
     pub(crate) watchers: Vec<(i32, u64)>,
     pub(crate) is_edged: bool,
-    /// The time at which the event of its timer is due.
+    /// The time at which the event of the socket's timer is due.
     pub(crate) timer_at: u64,
 }
 

@@ -115,7 +115,7 @@ fn swarm(seed: u64) -> u64 {
     run_for(&mut kernel, 2000 * SECOND);
     assert!(
         kernel.connections.is_empty() && kernel.ports.is_empty() && kernel.next_event().is_none(),
-        "seed {seed}: left"
+        "seed {seed}: sockets or events remain after the close"
     );
     kernel.log.digest()
 }

@@ -1,9 +1,10 @@
 //! `Connection`: one end of a TCP connection, independent of sockets, links and clocks.
 //!
 //! A connection receives segments with the current time, and emits segments. Its owner calls
-//! [`timeout`](Connection::timeout) at the time that [`deadline`](Connection::deadline) returns. It implements the
-//! parts of RFC 9293 that a program can observe: handshake, windows, retransmission (RFC 6298), slow start and fast
-//! recovery (RFC 5681, RFC 6582), half-close, reset, zero-window probes, keep-alive, user timeout and TIME-WAIT.
+//! [`timeout`](Connection::timeout) at the time that [`deadline`](Connection::deadline) returns. A connection
+//! implements the parts of TCP (RFC 9293) that a program can observe: handshake, windows, retransmission (RFC 6298),
+//! slow start and fast recovery (RFC 5681, RFC 6582), half-close, reset, zero-window probes, keep-alive, user timeout
+//! and TIME-WAIT.
 //!
 //! # States
 //! ```text
@@ -18,8 +19,8 @@
 //! `max(una, 1)`, and the FIN follows its last byte.
 //!
 //! # Limits
-//! Each segment is acknowledged immediately. There are no selective acknowledgements, urgent data,
-//! simultaneous opens or path MTU discovery.
+//! Each segment with data is acknowledged immediately. There are no selective acknowledgements, urgent
+//! data, simultaneous opens or path MTU discovery.
 
 mod input;
 
@@ -251,7 +252,7 @@ impl Connection {
         self.transmit(now, out);
     }
 
-    /// Handles the close of the socket by the program. Unread data causes a reset, as RFC 2525, 2.17 requires.
+    /// Handles the close of the socket by the program. Unread data causes a reset (RFC 1122, 4.2.2.13).
     pub(crate) fn close(&mut self, now: u64, resets: bool, out: &mut Vec<Segment>) {
         self.is_orphan = true;
         if resets || !self.receive.is_empty() || self.state == State::SynSent {

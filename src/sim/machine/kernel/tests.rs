@@ -212,7 +212,7 @@ fn large_write_arrives_in_segments_and_stops_at_the_buffers() {
 }
 
 #[test]
-fn unread_peer_stops_the_writer_and_room_is_an_edge() {
+fn full_buffers_stop_the_writer_and_room_is_an_edge() {
     let mut kernel = world(1);
     let (client, server, _) = pair(&mut kernel);
     kernel.watch(client, 7).unwrap();
@@ -308,7 +308,7 @@ fn data_after_close_is_answered_with_a_reset() {
     assert_eq!(receive(&mut kernel, client).unwrap(), b"", "the end of the stream precedes the error");
     assert_eq!(send(&mut kernel, client, b"late"), Ok(4));
     run_for(&mut kernel, 3 * MS);
-    assert_eq!(send(&mut kernel, client, b"late"), Err(libc::EPIPE), "the error of a reset behind a FIN");
+    assert_eq!(send(&mut kernel, client, b"late"), Err(libc::EPIPE), "a reset after a FIN is reported as EPIPE");
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn partition_ends_a_connection_by_timeout_only() {
     assert_eq!(receive(&mut kernel, client), Err(libc::EAGAIN));
     kernel.link_mut(0, 1).is_partitioned = false;
     run_for(&mut kernel, 120 * SECOND);
-    assert_eq!(receive(&mut kernel, server).unwrap(), b"x", "it heals");
+    assert_eq!(receive(&mut kernel, server).unwrap(), b"x", "the data arrives after the partition");
     kernel.link_mut(0, 1).is_partitioned = true;
     send(&mut kernel, client, b"y").unwrap();
     run_for(&mut kernel, 1200 * SECOND);
@@ -419,7 +419,7 @@ fn restarted_host_resets_old_connections() {
     assert_eq!(send(&mut kernel, server, b"x"), Err(libc::ENETDOWN));
     send(&mut kernel, client, b"x").unwrap();
     run_for(&mut kernel, 100 * MS);
-    assert_eq!(receive(&mut kernel, client), Err(libc::EAGAIN), "silence");
+    assert_eq!(receive(&mut kernel, client), Err(libc::EAGAIN), "a host that is down sends no reset");
     kernel.restart(1);
     run_for(&mut kernel, 10 * SECOND);
     assert_eq!(receive(&mut kernel, client), Err(libc::ECONNRESET));
@@ -454,7 +454,7 @@ fn server_that_closes_first_keeps_its_port_busy_without_reuse_address() {
     kernel.close(client).unwrap();
     run_for(&mut kernel, 5 * MS);
     let next = tcp(&mut kernel, 1);
-    assert_eq!(kernel.bind(next, &addr("0.0.0.0:80")), Err(libc::EADDRINUSE), "TIME-WAIT");
+    assert_eq!(kernel.bind(next, &addr("0.0.0.0:80")), Err(libc::EADDRINUSE), "the port is in TIME-WAIT");
     run_for(&mut kernel, 61 * SECOND);
     kernel.bind(next, &addr("0.0.0.0:80")).unwrap();
 }
