@@ -7,11 +7,11 @@
 //! crate, and the handler that was installed before it.
 //!
 //! # Effects on the process
-//! The first [`Signal`] of a kind installs a handler in place of the signal's default action. The handler
-//! stays for the lifetime of the process, so the signal has no effect after the last listener is dropped.
-//! Signal masks and the handlers of other signals are not changed. A child process has the default action
-//! after exec(2). In a child that does not call exec(2), listeners receive nothing; to handle the signal,
-//! install another handler in the child.
+//! The first [`Signal`] of a kind installs a handler and so replaces the signal's default action. The
+//! handler stays for the lifetime of the process: the default action is not restored after the last
+//! listener is dropped. Signal masks and the handlers of other signals are not changed. A child process
+//! has the default action after exec(2). In a child that does not call exec(2), listeners receive
+//! nothing; to handle the signal, install another handler in the child.
 //!
 //! Source: sigaction(2), signal(7), signal-safety(7).
 

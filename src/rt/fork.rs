@@ -2,8 +2,8 @@
 //! with the parent.
 //!
 //! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and advances
-//! the epoch, so that existing registrations become invalid, and a new registration checks the flag and fails.
-//! A child that only calls exec(2) is not affected.
+//! the epoch. So existing registrations become invalid, and new registrations, which check the flag, fail. A
+//! child that only calls exec(2) is not affected.
 //!
 //! A child that does not call exec(2) keeps duplicates of the parent's descriptors, so the epoll registrations
 //! of these descriptors remain after the parent has closed them. Therefore a process that has ever called

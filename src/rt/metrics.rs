@@ -18,8 +18,7 @@ macro_rules! metrics {
         /// The runtime's metrics at one moment; returned by [`metrics`].
         ///
         /// Totals count from the start of the process and continue across a
-        /// [`shutdown`](crate::rt::shutdown). Each value is exact, but the values are not read at the
-        /// same instant.
+        /// [`shutdown`](crate::rt::shutdown). The values are not read at the same instant.
         ///
         /// [`iter`](Metrics::iter) lists them with their descriptions, and
         /// [`openmetrics`](Metrics::openmetrics) prints them for Prometheus and other collectors.
@@ -88,9 +87,9 @@ metrics! {
     Gauge workers: usize,
     /// Current number of worker threads, excluding threads inside `block_on`.
     Gauge worker_threads: usize,
-    /// Current number of threads for blocking calls and name look-ups.
+    /// Current number of threads for blocking calls, including name look-ups and closes that may wait.
     Gauge blocking_threads: usize,
-    /// Current number of blocking calls and name look-ups that wait for a thread.
+    /// Current number of blocking calls, including name look-ups and closes, that wait for a thread.
     Gauge blocking_queued: usize,
     /// Current number of tasks that were spawned and have not ended.
     Gauge tasks_alive: u64,
@@ -125,7 +124,7 @@ metrics! {
     /// Total number of timers armed for sleeps and deadlines. A timer that is moved to a later time
     /// counts again when it is re-armed.
     Counter timers_armed: u64,
-    /// Total number of timers that fired.
+    /// Total number of timer entries that came due, including dead ones.
     Counter timers_fired: u64,
     /// Current number of timer entries, including dead ones.
     Gauge timer_entries: usize,

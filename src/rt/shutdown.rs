@@ -11,10 +11,11 @@
 //!    epoll instances are closed.
 //!
 //! # The time limit
-//! The calling thread runs no user code and takes no lock under which user code runs: destructors and wakers
-//! run on `Reapers`. The shutdown does not wait beyond the time limit for threads and tasks that have not
-//! ended. A thread that is stuck in a task sees the new epoch when the task's poll returns, and ends. A reaper
-//! that is stuck in a destructor later continues with the jobs queued behind it.
+//! The calling thread runs no user code and takes no lock under which user code runs, because destructors and
+//! wakers run on `Reapers`. They run on the calling thread only if no thread can be started. The shutdown does
+//! not wait beyond the time limit for threads and tasks that have not ended. A thread that is stuck in a task
+//! sees the new epoch when the task's poll returns, and ends. A reaper that is stuck in a destructor later
+//! continues with the jobs queued behind it.
 //!
 //! # Concurrent shutdowns
 //! The state STOPPING lasts from step 1 to step 4. A second call waits for the first, within its own

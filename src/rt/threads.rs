@@ -3,7 +3,7 @@
 //! # States of a thread
 //! A thread is listed when it starts. If it ends before its epoch does (a spare worker, a thread of the
 //! blocking pool), it removes itself from the list and is detached. Otherwise it stays in the list until a
-//! shutdown joins it, or detaches it at the end of its time limit.
+//! shutdown joins it, or detaches it at the end of the shutdown's time limit.
 //!
 //! # Joining
 //! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are user code
@@ -34,8 +34,8 @@ impl Threads {
     /// Starts a thread that runs `main`.
     ///
     /// # Errors
-    /// Returns the error of pthread_create(3): EAGAIN if the process must not have more threads or the system
-    /// lacks resources, or ENOMEM if there is too little memory.
+    /// Returns the error of pthread_create(3): EAGAIN if a limit on the number of threads is reached or the
+    /// system lacks resources, or ENOMEM if there is too little memory.
     pub(crate) fn start(&self, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
         // Locked during the start, so that even a thread that ends immediately is in the list when it leaves.
         let mut list = self.0.lock();

@@ -41,7 +41,8 @@ pub struct Counters {
     pub packets_lost: u64,
     /// The number of bytes in the packets sent, including headers.
     pub bytes_sent: u64,
-    /// The number of calls on sockets, except those that failed with EAGAIN.
+    /// The number of calls on sockets that a log would contain. It contains neither queries nor calls that failed
+    /// with EAGAIN.
     pub calls: u64,
     /// The number of times that a task was polled.
     pub turns: u64,
@@ -246,9 +247,9 @@ impl Sim {
         self.world(|world| world.machine.allows_files.set(true));
     }
 
-    /// Returns the requests that the simulation has refused, each only once: those for real threads, files and
-    /// sockets, and for features of sockets that are not simulated, such as urgent data and unknown options. Each
-    /// request is also printed to standard error when it is refused.
+    /// Returns the requests that the simulation has refused: those for real threads, files and sockets, and those
+    /// for features of sockets that are not simulated, such as urgent data and unknown options. A feature is
+    /// listed only once. Each listed request was also printed to standard error when it was refused.
     ///
     /// # Examples
     /// ```

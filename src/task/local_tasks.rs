@@ -14,8 +14,8 @@
 //! * A runnable is run and dropped only on its own thread. When the thread exits, its tasks are
 //!   woken, which queues them, and then dropped. A task that is queued later is leaked, because
 //!   dropping it on another thread makes `async-task` panic.
-//! * Local tasks belong to no epoch and are not counted: a shutdown does not affect them, just as
-//!   it does not affect the future of `block_on`.
+//! * Local tasks belong to no epoch of the runtime and are not counted: a shutdown does not affect
+//!   them, just as it does not affect the future of `block_on`.
 //! * Invariants 11 and 12 of ARCHITECTURE.md: a panic stays in its task; the root's waker is called
 //!   outside the lock.
 

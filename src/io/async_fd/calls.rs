@@ -24,8 +24,8 @@ impl<T> AsyncFd<T> {
     /// next `readable` checks it with poll(2), so a loop does not spin.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
-    /// after `force_close`.
+    /// Returns `TimedOut` after the read deadline or timeout, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -58,8 +58,8 @@ impl<T> AsyncFd<T> {
     /// error. The guard works like that of [`readable`](AsyncFd::readable).
     ///
     /// # Errors
-    /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
-    /// after `force_close`.
+    /// Returns `TimedOut` after the write deadline or timeout, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     ///
     /// # Cancel safety
     /// Cancel safe.

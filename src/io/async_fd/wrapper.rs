@@ -152,8 +152,8 @@ impl<T: AsFd> AsyncFd<T> {
     }
 }
 
-/// Clears O_NONBLOCK if the descriptor was blocking. Errors are ignored: they mean that the descriptor
-/// is no longer open.
+/// Clears O_NONBLOCK if the descriptor was blocking. Errors are ignored, because they mean that the
+/// descriptor is no longer open.
 fn restore(fd: BorrowedFd<'_>, was_blocking: bool) {
     if was_blocking {
         let _ = sys::socket::set_nonblocking(fd, false);

@@ -11,7 +11,7 @@
 //! # A peer that goes away
 //! While the reader has no data, a writer that is a socket is watched for a hang-up of both
 //! directions, because there is no write that could report it. (Go only waits for the reader; see
-//! golang/go issue 58628.) If the peer closed without reading, this is detected when the kernel
+//! golang/go issue 58628.) If the peer closed without reading, the hang-up is detected when the kernel
 //! receives a reset, that is, after the next bytes or the next keep-alive probe.
 
 use std::sync::Arc;

@@ -2,11 +2,12 @@
 //!
 //! # Implementation
 //! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll cache. Both are
-//! read in place. No task is polled and no thread is stopped. A snapshot takes no lock that the operations of
-//! tasks take, with one exception: if several operations wait for one socket, their list is locked while they
-//! are counted. Addresses are queried from the kernel by descriptor number. The result is discarded if the
-//! generation of the slot is no longer current afterwards. The generation changes before the descriptor is
-//! closed, so a current generation proves that the number belonged to this socket.
+//! read in place. No task is polled and no thread is stopped. A snapshot takes locks that tasks also take only
+//! briefly: those of the timer sets, of the thread pools, and of the tables of names, labels and gathered bytes.
+//! If several operations wait for one socket, their list is locked while they are counted. Addresses are queried
+//! from the kernel by descriptor number. The result is discarded if the generation of the slot is no longer
+//! current afterwards. The generation changes before the descriptor is closed, so a current generation proves
+//! that the number belonged to this socket.
 //!
 //! # Pairing tasks with sockets
 //! An operation that waits stores the tag of the socket in the record of its task. A tag consists of the index
@@ -169,7 +170,7 @@ impl Inspect {
         self
     }
 
-    /// Sets the maximum number of tasks in the snapshot, which has the tasks with the lowest ids.
+    /// Sets the maximum number of tasks in the snapshot, which then has the tasks with the lowest ids.
     /// [`Snapshot::more_tasks`] is the number of the remaining tasks. By default there is no limit.
     ///
     /// A task takes about 90 bytes in a snapshot. Sockets are not limited, but their lists of waiting

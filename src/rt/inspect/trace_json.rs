@@ -17,8 +17,8 @@ const SYSMON: usize = 10_000;
 impl BlackBox {
     /// Returns the events in the Trace Event Format, which ui.perfetto.dev and chrome://tracing open.
     ///
-    /// The name of a turn is its task's id and [`label`](BlackBox::label). Its arguments are the
-    /// descriptors that it read and wrote.
+    /// The name of a turn is its task's id and [`label`](BlackBox::label). The argument `calls` lists
+    /// the descriptors that the turn read and wrote.
     ///
     /// # Examples
     /// ```

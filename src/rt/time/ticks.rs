@@ -109,8 +109,8 @@ pub(crate) fn calibrate() {
     base();
 }
 
-/// The minimum time over which the rate of [`in_nanos`] is measured. An interruption between the readings
-/// of the two clocks, by other threads, then changes it little.
+/// The minimum time over which the rate of [`in_nanos`] is measured. If the thread is preempted between the
+/// readings of the two clocks, the rate then changes little.
 const MEASURED_FOR: Duration = Duration::from_millis(100);
 
 /// Returns the number of ticks in `nanos`, or `None` in the first 100 ms after [`calibrate`], and while the
