@@ -49,7 +49,8 @@ pub(crate) fn note_slot(index: u32) {
     });
 }
 
-/// Keeps a freed slot for its simulation. Returns false if it belongs to no running simulation.
+/// Keeps a freed slot for its simulation. Returns false if the slot belongs to no running
+/// simulation.
 pub(crate) fn keep_slot(index: u32) -> bool {
     // ORDERING: Relaxed: a thread that frees a slot got the descriptor from the thread that counted the slot.
     if COUNT.load(Ordering::Relaxed) == 0 {

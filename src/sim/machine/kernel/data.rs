@@ -81,7 +81,7 @@ impl Kernel {
             Role::Unix(_) => self.receive_unix(id, bufs, peeks),
             Role::Udp(datagrams) => {
                 let Some(Datagram { from, to, marks, data }) = datagrams.queue.front() else {
-                    // This also applies after a shutdown, when only a call that waits returns 0.
+                    // This also applies after a shutdown. On Linux, only a call that waits returns 0 then.
                     return Err(socket.error.take().unwrap_or(libc::EAGAIN));
                 };
                 if let Some(error) = socket.error.take() {

@@ -95,7 +95,7 @@ impl Kernel {
 
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN of a connection that has already been accepted is a late duplicate, even if it was sent after that.
+        // A SYN of a connection that has already been accepted is a late duplicate, even if it was sent later.
         // Linux answers it, but because its initial sequence numbers are random, the resulting connection ends before
         // its program gets it.
         let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::log::seconds;
 use super::random::Random;
 
-/// Rates of faults; see the [module documentation](self). Each is a probability per call or per
-/// edge.
+/// Rates of faults; see the [module documentation](self). Each rate is a probability per call or
+/// per edge.
 #[derive(Debug)]
 pub(crate) struct Faults {
     random: Random,

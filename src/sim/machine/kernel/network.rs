@@ -102,8 +102,8 @@ pub(crate) struct Kernel {
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
-    /// The time at which the peer of a recently accepted connection began it, by host, local and
-    /// remote address.
+    /// The time at which the peer began the last accepted connection, by host, local and remote
+    /// address.
     pub(super) accepted: BTreeMap<(HostId, SocketAddr, SocketAddr), u64>,
     /// All sockets that are bound to a port.
     pub(super) ports: BTreeMap<(HostId, Protocol, u16), BTreeSet<SocketId>>,
