@@ -11,8 +11,8 @@
 //! SynSent ──────→ Established ──→ TimeWait ──→ Closed
 //! SynReceived ──↗      └──────────────────────↗
 //! ```
-//! *Established* covers RFC 9293's states from ESTABLISHED to LAST-ACK, which `fin`, `fin_acked`
-//! and `fin_received` distinguish.
+//! A reset or an error changes any state to *Closed*. *Established* covers RFC 9293's states from
+//! ESTABLISHED to LAST-ACK, which `fin`, `fin_acked` and `fin_received` distinguish.
 //!
 //! # Sequence numbers
 //! Sequence numbers have 64 bits. In each direction they begin with 0, the number of the SYN. The send buffer begins at
