@@ -9,7 +9,7 @@
 //!
 //! A deadline makes an operation fail; `timeout` and `race` drop it. Either may happen in the
 //! middle of a line or a buffer. In this module, **bytes taken from the reader are in the caller's
-//! buffer**, whether an operation succeeds, fails or is dropped. So
+//! buffer** or in the stream of pieces, whether an operation succeeds, fails or is dropped. So
 //! [`read_until`](BufReadExt::read_until), [`read_to_end`](ReadExt::read_to_end),
 //! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can be resumed after an error.
 //! Exceptions are documented: [`read_exact`](ReadExt::read_exact),

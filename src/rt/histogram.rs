@@ -1,13 +1,14 @@
 //! [`Histogram`]: the number of measured values in each of a fixed series of ranges.
 //!
-//! The upper bound of each range is four times that of the previous one, so 14 counters cover the times from
-//! one microsecond to 17 seconds. The bounds never change, as metrics collectors require.
+//! The last range has no upper bound. The upper bound of each other range is four times that of the previous
+//! one, so 14 counters cover the times from one microsecond to 17 seconds. The bounds never change, as metrics
+//! collectors require.
 
 use std::fmt;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// The number of ranges. The last range has no upper bound.
+/// The number of ranges.
 pub(crate) const BUCKETS: usize = 14;
 
 /// The unit of the recorded values.
@@ -83,7 +84,8 @@ impl Recorder {
 /// The number of measured values in each of a series of ranges. An example is
 /// [`Metrics::poll_seconds`](super::Metrics::poll_seconds).
 ///
-/// The upper bound of each range is four times that of the previous range.
+/// The last range has no upper bound. The upper bound of each other range is four times that of the
+/// previous range.
 ///
 /// # Examples
 /// ```

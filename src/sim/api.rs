@@ -139,7 +139,7 @@ impl Sim {
         self.world(|world| world.seed)
     }
 
-    /// Returns a random number that depends only on the seed.
+    /// Returns the next number of a random sequence that depends only on the seed.
     pub fn random(&self) -> u64 {
         let mut bytes = [0; 8];
         self.world(|world| world.machine.fill_random(&mut bytes));
@@ -152,7 +152,8 @@ impl Sim {
     }
 
     /// Returns a digest of all events: packets with their times and data, calls with their results,
-    /// and polls of tasks. Two runs of a test with the same seed have the same digest.
+    /// and polls of tasks. Two runs of a test with the same seed have the same digest if both are
+    /// [replayable](Sim::is_replayable).
     pub fn digest(&self) -> u64 {
         self.kernel(|kernel| kernel.log.digest())
     }

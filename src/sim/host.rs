@@ -180,7 +180,8 @@ impl Host {
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Kills the programs of the host, and starts again those that were passed to [`spawn`](Host::spawn).
+    /// Kills the programs of the host, turns its power on, and starts again the programs that were passed to
+    /// [`spawn`](Host::spawn).
     pub fn restart(&self) {
         self.sim.world(|world| world.end_tasks(self.id));
         self.sim.kernel(|kernel| kernel.restart(self.id));

@@ -122,7 +122,8 @@ pub(super) fn is_virtual(clock: i32) -> bool {
     !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Returns the time of a clock in this thread's simulation in nanoseconds, or `None` outside.
+/// Returns the time of a clock in this thread's simulation in nanoseconds. Returns `None` outside simulations, and
+/// for clocks that measure CPU time.
 pub(crate) fn clock(clock: i32) -> Option<u64> {
     if now() == 0 || !is_virtual(clock) {
         return None;
@@ -132,7 +133,7 @@ pub(crate) fn clock(clock: i32) -> Option<u64> {
 }
 
 /// Fills `buf` with random bytes that depend on the seed of this thread's simulation. Returns false outside
-/// simulations.
+/// simulations, and if only the clock is virtual.
 pub(crate) fn fill_random(buf: &mut [u8]) -> bool {
     simulates() && with(|machine| machine.map(|machine| machine.fill_random(buf))).is_some()
 }

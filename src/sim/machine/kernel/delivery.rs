@@ -96,8 +96,8 @@ impl Kernel {
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
         // A SYN of a connection that has already been accepted is a late duplicate, even if it was sent later.
-        // Linux answers it, but because its initial sequence numbers are random, the resulting connection ends before
-        // its program gets it.
+        // Linux answers such a SYN, but because its initial sequence numbers are random, the peer resets the resulting
+        // connection before a program can accept it.
         let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
             let is_new = opens && !is_late;
