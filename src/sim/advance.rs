@@ -14,9 +14,9 @@ use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 
 /// The virtual time without an edge or timer for a task, in nanoseconds, after which the simulation counts as
-/// standing still. It is longer than every timeout of TCP; the longest is TCP_KEEPIDLE with up to 9.1 hours. The
-/// limit matters only for keep-alive on links that lose many packets. Any other standstill is detected
-/// immediately.
+/// standing still. It is longer than TCP's timeouts with the default settings; the longest is the 2.2 hours after
+/// which keep-alive fails. The limit matters only for keep-alive that goes on for longer, because of its settings
+/// or because the link loses many packets. Any other standstill is detected immediately.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// Reports edges to their descriptors.

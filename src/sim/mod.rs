@@ -1,4 +1,4 @@
-//! A simulated world for tests (feature `sim`): hosts, links and a clock. A seed reproduces each run exactly.
+//! A simulated world for tests (feature `sim`): hosts, links and a clock. A seed reproduces each run.
 //!
 //! Code under test needs no changes: it uses the ordinary [`TcpListener`](crate::net::TcpListener),
 //! [`TcpStream`](crate::net::TcpStream), [`UdpSocket`](crate::net::UdpSocket),

@@ -51,8 +51,9 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics, after
 /// the message of the current panic hook.
 ///
-/// A panic of a task does not affect other tasks. It prints no snapshot, but a line with the task's id, its name
-/// and the place where it was spawned. A second call does nothing. A hook that is set later replaces this hook.
+/// A panic of a task does not affect other tasks. For such a panic, the hook prints no snapshot, but a line with the
+/// task's id, its name and the place where it was spawned. A second call does nothing. A hook that is set later
+/// replaces this hook.
 ///
 /// # Examples
 /// ```

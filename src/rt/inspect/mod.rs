@@ -16,8 +16,8 @@
 //! task, and the slot is reused a multiple of 256 times before the task is polled.
 //!
 //! # Invariants
-//! * A task and a socket are paired only if an operation of that task on that socket returned `Pending` in the
-//!   task's last poll (`tests/inspect.rs`: `pairs_are_right_beside_spawns_and_closes`).
+//! * With this exception, a task and a socket are paired only if an operation of that task on that socket returned
+//!   `Pending` in the task's last poll (`tests/inspect.rs`: `pairs_are_right_beside_spawns_and_closes`).
 //! * All rows of a snapshot are read during the call, but not at the same instant. A task may be
 //!   shown as waiting for a task that has ended.
 
@@ -72,8 +72,8 @@ const CALLS_MAX: usize = 2000;
 /// Returns a snapshot of the state of every task, socket and worker.
 ///
 /// No thread is stopped, and no task is polled. The call takes a fraction of a microsecond per task
-/// and per socket, and makes at most 2,000 system calls on the calling thread. It does not start the
-/// runtime.
+/// and per socket, and makes at most 2,000 system calls for addresses on the calling thread. It does
+/// not start the runtime.
 ///
 /// The addresses of accepted and dialled TCP connections are known without a system call, except for
 /// the local address of a connection that a wildcard listener has accepted. The addresses of other

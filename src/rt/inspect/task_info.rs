@@ -106,8 +106,8 @@ impl TaskInfo {
     }
 
     /// Returns the cause of the wake-up before the task's last poll. Before the first poll, this is the task or
-    /// thread that spawned it. Returns `None` if the cause is unknown, for example because the socket has been
-    /// closed since, or because it was a timer or socket of another crate.
+    /// thread that spawned it. Returns `None` if the cause is unknown, for example because it was a timer or
+    /// socket of another crate, or a socket that has been closed since.
     pub fn woken_by(&self) -> Option<WokenBy> {
         self.woken_by
     }

@@ -3,7 +3,7 @@
 //! The last five digits of a number are the descriptor's place, which depends only on the actions of the simulation.
 //! The digits before them are the lane. No two existing simulations have the same lane, unless all lanes are taken. A
 //! lane stays taken while a descriptor of its ended simulation is open. So a socket that a test has kept from another
-//! simulation is unknown in this one, and cannot read from, write to or close one of its sockets.
+//! simulation is unknown in this one, and cannot read from, write to or close a socket of this one.
 //!
 //! The lane depends on the seed and on the name of the thread, which is the name of the test. So a repeated run has the
 //! same numbers, unless another simulation has taken the lane.
@@ -23,7 +23,7 @@ use super::kernel::{DESCRIPTORS_MAX, FD_BASE};
 /// The number of lanes.
 const LANES: u32 = 10_000;
 
-/// The first number of lane 0: a round number above all numbers of the kernel.
+/// The first number of lane 0: a round number above all descriptor numbers of Linux.
 const FIRST: i32 = 1_100_000_000;
 
 const _: () = assert!(FIRST >= FD_BASE && FIRST.checked_add(LANES as i32 * DESCRIPTORS_MAX).is_some());

@@ -78,7 +78,7 @@ pub(super) fn getaddrinfo(
 /// allocation, with the address after the entry. Returns `None` if the allocation fails.
 fn node(addr: SocketAddr, socktype: c_int, next: *mut addrinfo) -> Option<*mut addrinfo> {
     let bytes = encode(&Address::Inet(addr));
-    // SAFETY: malloc accepts any size.
+    // SAFETY: calloc accepts any size.
     let memory = unsafe { libc::calloc(1, size_of::<addrinfo>() + bytes.len()) };
     if memory.is_null() {
         return None;

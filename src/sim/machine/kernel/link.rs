@@ -1,7 +1,7 @@
 //! `Link`: one direction of the path between two hosts.
 //!
-//! A packet is either lost, or waits behind the packets being sent (bandwidth and queue), travels
-//! for the latency, and arrives. Packets of a link arrive in the order in which they were sent, as
+//! Unless it is held back, a packet is either lost, or waits behind the packets being sent (bandwidth
+//! and queue), travels for the latency, and arrives. Packets of a link arrive in the order in which they were sent, as
 //! on a single path. Other packets may overtake a reordered packet.
 
 use std::ops::RangeInclusive;
