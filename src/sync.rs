@@ -1,8 +1,8 @@
 //! Synchronisation primitives used by the other modules.
 //!
-//! In this crate they are the standard library's. The `models` crate of this workspace compiles some of
-//! the same source files against a module of the same name that uses loom's types. A protocol that uses
-//! only `crate::sync` can therefore be model-checked without changes.
+//! In this crate they are the standard library's types, or thin wrappers of them. The `models` crate of this
+//! workspace compiles some of this crate's source files with its own module `sync`, which has the types of a
+//! model checker. A protocol that uses only `crate::sync` can therefore be model-checked without changes.
 //!
 //! [`Mutex`] does not report poisoning. Wakers and user code run outside this crate's locks, so they
 //! cannot panic while a lock is held. If this crate's own code panics, other threads must keep working.
@@ -93,8 +93,8 @@ pub(crate) use injected_bug;
 /// reach the limits.
 pub(crate) const MODEL: bool = false;
 
-/// Declares a `const fn`. The `models` crate declares a plain function instead, because loom's types
-/// have no constant constructors.
+/// Declares a `const fn`. The `models` crate declares a plain function instead, because the constructors of
+/// the model checkers' types are not `const`.
 macro_rules! const_fn {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
         $(#[$meta])* $vis const fn $($rest)*
@@ -102,7 +102,8 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// Creates an array of `$count` elements by evaluating `$element` for each of them.
+/// Creates an array of `$count` elements, each with the value of the constant expression `$element`. The
+/// type of the elements need not be `Copy`.
 macro_rules! array_of {
     ($element:expr; $count:expr) => {
         [const { $element }; $count]

@@ -32,8 +32,8 @@ pub enum BlockedPolicy {
     /// Counts and reports blocked tasks, but adds no workers. Another worker takes the tasks queued behind a
     /// blocked task.
     ReportOnly,
-    /// Adds no workers, as [`ReportOnly`](BlockedPolicy::ReportOnly), and neither counts nor reports blocked
-    /// tasks.
+    /// Like [`ReportOnly`](BlockedPolicy::ReportOnly), adds no workers, and also neither counts nor reports
+    /// blocked tasks.
     Off,
 }
 

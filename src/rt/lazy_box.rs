@@ -1,11 +1,11 @@
 //! [`LazyBox`]: an optional value that is created on demand and takes one word.
 //!
-//! It is used for fields that only a few sockets and tasks need. `std::sync::OnceLock<Box<T>>` takes two words
-//! and needs an additional check.
+//! It is used for fields that are seldom needed, such as the name of a task. `std::sync::OnceLock<Box<T>>`
+//! takes two words, and an access to its value loads both.
 //!
 //! # States
-//! *empty* (null) → *created*, once. If two threads create the value at the same time, one value is
-//! stored and the other is dropped.
+//! *empty* (null) → *created*. Only [`take`](LazyBox::take), which has exclusive access, makes it *empty*
+//! again. If two threads create the value at the same time, one value is stored and the other is dropped.
 //!
 //! # Memory ordering
 //! The Release of the thread that stores the value pairs with the Acquire of every access: a thread
@@ -32,12 +32,13 @@ impl<T> LazyBox<T> {
         LazyBox { value: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
     }
 
-    /// Returns the value, if it was created.
+    /// Returns the value, if there is one.
     #[inline]
     #[allow(unsafe_code)]
     pub(crate) fn get(&self) -> Option<&T> {
-        // ORDERING: Acquire pairs with the Release in `get_or_default`.
-        // SAFETY: the pointer is null, or was created by `Box::into_raw` and is owned until `self` is dropped.
+        // ORDERING: Acquire pairs with the Release in `offer`.
+        // SAFETY: the pointer is null, or was created by `Box::into_raw`. Only `take` gives the value away, and
+        // it cannot be called while `self` is borrowed.
         unsafe { self.value.load(Ordering::Acquire).as_ref() }
     }
 
@@ -59,19 +60,19 @@ impl<T> LazyBox<T> {
         let made = Box::into_raw(value);
         // ORDERING: Release publishes the value. Acquire makes the value of another thread visible.
         match self.value.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: the value was just created and is owned until `self` is dropped.
+            // SAFETY: the value was just created. As in `get`, it stays in place while `self` is borrowed.
             Ok(_) => unsafe { &*made },
             Err(theirs) => {
                 // SAFETY: the pointer was never shared.
                 drop(unsafe { Box::from_raw(made) });
-                // SAFETY: the value was created by `Box::into_raw` on another thread and is owned until
-                // `self` is dropped.
+                // SAFETY: the pointer was created by `Box::into_raw`. As in `get`, the value stays in place
+                // while `self` is borrowed.
                 unsafe { &*theirs }
             }
         }
     }
 
-    /// Takes the value, if it was created.
+    /// Takes the value, if there is one.
     #[allow(unsafe_code)]
     pub(crate) fn take(&mut self) -> Option<Box<T>> {
         let value = std::mem::replace(self.value.get_mut(), ptr::null_mut());

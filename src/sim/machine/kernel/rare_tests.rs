@@ -20,12 +20,12 @@ fn peer_that_does_not_read_for_hours_loses_no_bytes() {
     while read < written {
         read += receive(&mut kernel, server).map_or(0, |data| data.len());
         run_for(&mut kernel, 10 * MS);
-        assert!(kernel.now < begin + 10 * SECOND, "{read} of {written}");
+        assert!(kernel.now < begin + 10 * SECOND, "{read} of {written} bytes read");
     }
 }
 
 #[test]
-fn end_of_stream_stays_when_a_reset_comes_after_it() {
+fn reset_after_the_end_of_the_stream_does_not_affect_readers() {
     let mut kernel = world(1);
     let (client, server, _) = pair(&mut kernel);
     kernel.close(server).unwrap();
@@ -88,7 +88,7 @@ fn late_retransmitted_syn_opens_no_connection() {
         let before = kernel.log.counters.arrived;
         run_for(&mut kernel, 10 * MS);
         has_come |= kernel.now > 10 * SECOND && kernel.log.counters.arrived > before;
-        assert!(kernel.connections.keys().all(|key| key.0 != 1), "a connection is opened again at {}", kernel.now);
+        assert!(kernel.connections.keys().all(|key| key.0 != 1), "a connection is opened again at {} ns", kernel.now);
     }
     assert!(has_come, "the SYN has arrived late");
 }

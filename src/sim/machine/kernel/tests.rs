@@ -350,7 +350,7 @@ fn lost_segments_are_sent_again() {
             let next = kernel.next_event().expect("a timer is running");
             run_until(&mut kernel, next);
             got.extend(receive(&mut kernel, server).unwrap_or_default());
-            assert!(kernel.now < 10_000 * SECOND, "seed {seed}: {} of {}", got.len(), data.len());
+            assert!(kernel.now < 10_000 * SECOND, "seed {seed}: {} of {} bytes received", got.len(), data.len());
         }
         assert!(got == data, "seed {seed}");
     }

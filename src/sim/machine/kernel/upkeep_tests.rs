@@ -39,7 +39,7 @@ fn probes_of_idle_connections_are_upkeep() {
     let (mut kernel, client, server) = idle();
     for _ in 0..500 {
         // This must also be true while a probe or its answer is in flight.
-        assert!(kernel.has_only_upkeep(), "at {}", kernel.now);
+        assert!(kernel.has_only_upkeep(), "at {} ns", kernel.now);
         let next = kernel.next_event().unwrap();
         let pause = next - kernel.now;
         run_for(&mut kernel, pause);
