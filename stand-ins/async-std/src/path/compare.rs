@@ -1,4 +1,4 @@
-//! Comparisons of paths with strings and between the path types. Paths are compared component by component.
+//! Comparisons of paths with OS strings and between the path types. Both sides are compared as paths, component by component.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
