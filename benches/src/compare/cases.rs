@@ -19,7 +19,7 @@ pub enum Kind {
     Free,
     /// Latencies while hogs run.
     Hogs,
-    /// The gain from a second worker.
+    /// The gain from one worker per CPU over a single worker.
     Scale,
     /// Latencies in lock-step: all connections are runnable at once.
     Burst,

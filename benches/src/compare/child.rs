@@ -260,9 +260,9 @@ pub struct LoadPlan {
     pub size: usize,
     /// Whether connections are short, and which side closes them.
     pub churn: Option<Churn>,
-    /// The CPU for lock-step, or `None` for a free-running load.
+    /// The CPU that the generator shares with the server under SCHED_BATCH, or `None` for any CPU.
     pub cpu: Option<usize>,
-    /// Whether the generator runs in lock-step although `cpu` is `None`, to count system calls or instructions.
+    /// Whether the generator runs in lock-step. It always does if `cpu` is set.
     pub lock_step: bool,
     /// The time limit for a missing echo in seconds. Valgrind is slow, and a starved server never answers.
     pub patience_seconds: u64,

@@ -125,10 +125,10 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
     Ok((more as f64 - less as f64) / (done_more - done) as f64)
 }
 
-/// Returns the distribution of instructions over functions for an echo on 64 connections, as Markdown.
+/// Returns the distribution of instructions over files and functions for an echo on 64 connections, as Markdown.
 ///
 /// # Errors
-/// Returns the errors of [`instructions`].
+/// Returns an error if the server does not run under valgrind, or if the generator fails.
 pub fn profile(runtime: &str, cpu: usize, quick: bool) -> Result<String, String> {
     let case = CASES.iter().find(|case| case.name == "instructions-echo").ok_or("no such case")?;
     let (few, many) = if quick { (20, 120) } else { (50, 550) };
@@ -137,7 +137,7 @@ pub fn profile(runtime: &str, cpu: usize, quick: bool) -> Result<String, String>
     Ok(profile::markdown((&Run::parse(&less), done), (&Run::parse(&more), done_more)))
 }
 
-/// Returns whether callgrind is installed.
+/// Returns whether valgrind, of which callgrind is a part, is installed.
 #[must_use]
 pub fn callgrind_works() -> bool {
     Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success())

@@ -1,8 +1,9 @@
-//! Measures one case for several servers, in alternating rounds.
+//! Measures one case for several servers.
 //!
-//! All servers of a case are started first and are idle between measurements. Each round measures every server once, and each begins with
-//! another server, so that disturbances of the machine affect all servers alike. Ratios are computed within a round, medians over the
-//! rounds.
+//! [`Kind::Cpu`], [`Kind::Burst`], [`Kind::Free`] and [`Kind::Scale`] are measured in rounds. All servers of such a case are started first and
+//! are idle between measurements. Each round measures every server once, so that disturbances of the machine affect all servers alike.
+//! Except in [`Kind::Scale`], the server that a round begins with changes from round to round. Ratios are computed within a round, medians
+//! over the rounds. In cases of the other kinds, each server is measured once.
 
 use super::cases::{Case, Kind};
 use super::child::{Load, LoadPlan, Server};
@@ -13,7 +14,7 @@ use crate::sys;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The server that ratios are relative to.
+/// The baseline: the server that ratios are relative to.
 pub const FLOOR: &str = "bare";
 
 /// The settings of a measurement.
@@ -23,11 +24,11 @@ pub struct Settings {
     pub runtimes: Vec<String>,
     /// Whether to run fewer and shorter rounds.
     pub quick: bool,
-    /// The number of rounds of the timed cases, or `None` for the default.
+    /// The number of rounds, or `None` for the default. Free-running cases have half as many.
     pub rounds: Option<usize>,
     /// The CPU to which the lock-step cases are pinned.
     pub cpu: usize,
-    /// The number of CPUs, and of workers in the free-running cases.
+    /// The number of CPUs that the process may use, which is also the usual number of workers of a server that is not pinned.
     pub cpus: usize,
     /// The tool that counts system calls, if there is one.
     pub tracer: Option<Tracer>,
@@ -56,7 +57,7 @@ pub struct Figure {
     pub what: &'static str,
     /// The value, or `None` if it could not be measured.
     pub value: Option<f64>,
-    /// The ratio to the baseline's value.
+    /// The ratio to the baseline's value, if there is one.
     pub ratio: Option<f64>,
 }
 
@@ -105,7 +106,7 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
     }
 }
 
-/// Returns the servers, with the bare server a second time, with one event loop per CPU.
+/// Returns the servers. If there are several CPUs, the baseline is followed by a second entry for it, which has one event loop per CPU.
 fn with_two_loops(settings: &Settings) -> Vec<String> {
     let mut runtimes = settings.runtimes.clone();
     if settings.cpus > 1
@@ -116,8 +117,8 @@ fn with_two_loops(settings: &Settings) -> Vec<String> {
     runtimes
 }
 
-/// Returns the runtime and the number of workers of a server in a free-running case. The baseline has one event loop unless its name has a
-/// number.
+/// Returns the runtime and the number of workers of a server in a free-running case. The baseline has one event loop, unless
+/// `*` and a number follow its name.
 fn workers(runtime: &str, settings: &Settings) -> (String, usize) {
     match runtime.split_once('*') {
         Some((name, workers)) => (name.to_owned(), workers.parse().unwrap_or(1)),
@@ -134,7 +135,8 @@ struct Pair {
     failed: bool,
 }
 
-/// A round: how to start a server with its load, and which figure to read.
+/// How a case is measured in rounds: the names of its figures, whether it is lock-step, and the function that measures one server in one
+/// round.
 struct Method {
     whats: &'static [&'static str],
     lock_step: bool,
@@ -281,7 +283,7 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // Waits until the runtimes are asleep and the threads that they added for a burst have ended.
+    // Long enough for the runtimes to fall asleep, and for the threads that they added for a burst to end.
     std::thread::sleep(Duration::from_secs(4));
     let before: BTreeMap<String, Snapshot> =
         idlers.iter().filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?))).collect();
@@ -323,14 +325,14 @@ fn hogs(case: &Case, settings: &Settings) -> Findings {
                     ],
                 ));
             }
-            Err(error) => findings.note(case, runtime, &format!("no echo while the hogs ran: {error}")),
+            Err(error) => findings.note(case, runtime, &format!("could not be measured beside the hogs: {error}")),
         }
     }
     findings
 }
 
-/// Measures each runtime with one worker and with one worker per CPU, in alternating rounds. Reports the rates and, from each round, the
-/// gain.
+/// Measures each runtime with one worker and with one worker per CPU, in each round. Reports the medians of both rates and of the gain, the
+/// ratio of the two rates of a round.
 fn scale(case: &Case, settings: &Settings) -> Findings {
     struct Scaled {
         runtime: String,

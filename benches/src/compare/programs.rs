@@ -1,4 +1,5 @@
-//! The programs besides `compare`, each of which measures one cost and prints Markdown. Their output is part of the report.
+//! The parts of the report that are not cases: the profile of netpoll's echo, and the output of the programs besides `compare`, each of
+//! which measures one cost and prints Markdown.
 
 use super::child::program;
 use super::counts::{callgrind_works, profile};

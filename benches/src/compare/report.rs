@@ -1,4 +1,4 @@
-//! Formats the findings as Markdown tables, the same on the terminal and in the file.
+//! Formats the findings as Markdown tables, for the terminal and for the files of the report alike.
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings, Settings};
@@ -10,7 +10,7 @@ use std::process::Command;
 /// Cases with their findings, in the order of the measurement.
 pub type Results = Vec<(Case, Findings)>;
 
-/// Returns the whole report: the cases, then `parts`, which is already Markdown, then the missing figures.
+/// Returns the whole report: a heading, the cases, then `parts`, which is already Markdown, then a list of what was not measured and why.
 #[must_use]
 pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Settings) -> String {
     let mut text = heading(settings);
@@ -41,12 +41,12 @@ pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Set
             Kind::Burst => format!("{} tasks runnable at once, lock-step on one CPU", case.connections),
             Kind::Free => {
                 format!(
-                    "{} connections of {} bytes, generator and {} workers on {} CPUs",
+                    "{} connections, messages of {} bytes, generator and {} workers on {} CPUs",
                     case.connections, case.size, settings.cpus, settings.cpus
                 )
             }
             Kind::Hogs => format!(
-                "Echo on {} connections during {} tasks that {:?}, {} workers, after 100 ms",
+                "Echo on {} connections beside {} hogs ({:?}), {} workers, after 100 ms",
                 case.connections,
                 settings.cpus * 2,
                 case.hog,
@@ -78,23 +78,23 @@ fn heading(settings: &Settings) -> String {
         })
         .unwrap_or_else(|| "unknown CPU".to_owned());
     format!(
-        "# Comparison of {date}\n\n{} × {cpu_model}, {kernel}, {}. {}. Loopback, messages of 64 bytes unless said, calls counted by \
-         {}; {} run.\n",
+        "# Comparison of {date}\n\n{} × {cpu_model}, {kernel}, {}. {}. Loopback, messages of 64 bytes unless stated otherwise, counter \
+         of system calls: {}; {} run.\n",
         settings.cpus,
         output("rustc", &["--version"]),
         versions(&settings.runtimes),
-        settings.tracer.map_or("nothing".to_owned(), |tracer| format!("{tracer:?}").to_lowercase()),
+        settings.tracer.map_or("none".to_owned(), |tracer| format!("{tracer:?}").to_lowercase()),
         if settings.quick { "quick" } else { "full" },
     )
 }
 
-/// Returns the first line that a program prints, or an empty text if it does not run.
+/// Returns the first line that a program prints, or an empty string if it does not run.
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
 }
 
-/// Returns the versions of the other runtimes, from the lock file of this build.
+/// Returns the versions of the measured runtimes: those of crates from this package's lock file, Go's from `go env`.
 fn versions(runtimes: &[String]) -> String {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap_or_default();
     let mut names: Vec<&str> =
@@ -111,7 +111,7 @@ fn versions(runtimes: &[String]) -> String {
     found.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns a table with one column per case, which has the first figure of the case.
+/// Returns a table with one row per server and one column per case. A cell has the server's first figure in the case.
 fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(cases.iter().map(|(case, _)| case.name.to_owned()));
@@ -126,8 +126,8 @@ fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     table(&rows)
 }
 
-/// Returns the growth of the cost of a request with more connections, relative to that of the bare loop: the ratio divided by the ratio at
-/// the fewest connections.
+/// Returns a table that shows how the cost of a request grows with the number of connections, compared with the bare loop: the ratio to the
+/// bare loop, divided by that ratio in the case with the fewest connections. Returns an empty string if there are fewer than two such cases.
 fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let cases: Vec<_> = cases
         .iter()
@@ -149,7 +149,7 @@ fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
         }
     }
     format!(
-        "\n## growth: the same relative to the growth of the bare loop, with {} as 1\n\n{}",
+        "\n## growth: ratio of the CPU per request to the bare loop, divided by that ratio in {}\n\n{}",
         cases[0].0.name,
         table(&rows)
     )
@@ -157,7 +157,7 @@ fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
 
 /// Returns a table with one column per figure.
 fn one_case(findings: &Findings) -> String {
-    let Some((_, first)) = findings.figures.first() else { return "nothing\n".to_owned() };
+    let Some((_, first)) = findings.figures.first() else { return "No figures.\n".to_owned() };
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(first.iter().map(|figure| figure.what.to_owned()));
     for (runtime, figures) in &findings.figures {
