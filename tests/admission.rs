@@ -114,7 +114,7 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
         assert!(poll_once(&mut accept).await.is_pending());
         drop(first);
         let (second, _) = accept.await.unwrap();
-        // An `accept` and an `incoming` both stay parked.
+        // An `accept` and an `incoming` are both parked when the listener is closed.
         let (waiting, mut incoming) = (parked(&listener), listener.incoming());
         assert!(poll_once(&mut incoming.next()).await.is_pending());
         task::yield_now().await;
@@ -156,13 +156,13 @@ fn permit_wakes_one_accept_and_drop_passes_it_on() {
         drop(accepts.remove(0));
         assert_eq!(woken(), [0, 1, 0, 0]);
         // The woken accept takes the connection and the permit, so no other accept is woken.
-        let Poll::Ready(Ok((second, _))) = poll_now(&mut accepts[0]) else { panic!("a permit and a connection") };
+        let Poll::Ready(Ok((second, _))) = poll_now(&mut accepts[0]) else { panic!("no accept despite a free permit") };
         assert_eq!(woken(), [0; 4]);
         // An accept that was not woken is dropped. The next accept takes its place in the queue.
         drop(accepts.remove(1));
         drop(second);
         assert_eq!(woken(), [0, 0, 0, 1]);
-        let Poll::Ready(Ok(_third)) = poll_now(&mut accepts[1]) else { panic!("a permit and a connection") };
+        let Poll::Ready(Ok(_third)) = poll_now(&mut accepts[1]) else { panic!("no accept despite a free permit") };
     });
 }
 
@@ -292,7 +292,7 @@ fn streams_outlive_their_limited_listener() {
 
 const BUSY: &[u8] = b"busy, come back later\n";
 
-/// Reads a std stream to its end, as a client that does not use this crate.
+/// Reads a std stream to its end, like a client that does not use this crate.
 fn read_all(mut stream: &StdStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.set_read_timeout(Some(common::BOUND)).unwrap();
@@ -301,8 +301,8 @@ fn read_all(mut stream: &StdStream) -> Vec<u8> {
 }
 
 #[test]
-fn reserve_rejects_clients_without_descriptors_and_recovers() {
-    child("reserve_rejects_clients_without_descriptors_and_recovers", || {
+fn reserve_refuses_clients_when_descriptors_run_out_and_recovers() {
+    child("reserve_refuses_clients_when_descriptors_run_out_and_recovers", || {
         set_nofile(64);
         run(async {
             common::warm_up().await;
@@ -320,7 +320,7 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             let late: Vec<_> = (0..5).map(|_| StdStream::connect(addr).unwrap()).collect();
             (&late[0]).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
             let held = exhaust_descriptors();
-            // The accept loop does not fail, and waiting clients get the answer.
+            // The accept does not fail, and the waiting clients get `BUSY`.
             becomes("the clients are refused", || {
                 assert!(poll_now(&mut accept).is_pending());
                 listener.turned_away() == 5
@@ -338,8 +338,8 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             let client = StdStream::connect(addr).unwrap();
             let (_, peer) = accept.await.unwrap();
             assert_eq!(peer, client.local_addr().unwrap());
-            // The reserve has two descriptors again. After another exhaustion, the next client is
-            // turned away again.
+            // The reserve is full again. When the descriptors run out a second time, the next client
+            // is refused too.
             let next = StdStream::connect(addr).unwrap();
             let _held = exhaust_descriptors();
             let mut incoming = listener.incoming();
@@ -354,11 +354,11 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
 }
 
 #[test]
-fn rejections_yield_between_connections() {
+fn accept_yields_after_a_batch_of_refusals() {
     if !common::has_descriptors(400) {
         return;
     }
-    child("rejections_yield_between_connections", || {
+    child("accept_yields_after_a_batch_of_refusals", || {
         set_nofile(400);
         run(async {
             let listener = ListenConfig::new().reserve_descriptors(1).listen("127.0.0.1:0").await.unwrap();
@@ -385,7 +385,7 @@ fn rejections_yield_between_connections() {
                     "the accept must wake its task to be polled again"
                 );
             }
-            assert!((2..=6).contains(&polls), "{polls} times two polls of up to 64");
+            assert!((2..=6).contains(&polls), "{polls} pairs of polls, each poll with up to 64 refusals");
             for client in &crowd {
                 assert_eq!(read_all(client), b"", "closed without a message");
             }
@@ -393,8 +393,8 @@ fn rejections_yield_between_connections() {
     });
 }
 
-/// Other threads open and close files all the time and may take a number that the reserve frees for
-/// a moment.
+/// Other threads open and close files all the time, and may take a descriptor that the reserve frees
+/// for a moment.
 #[test]
 fn reserve_survives_threads_that_take_its_descriptors() {
     child("reserve_survives_threads_that_take_its_descriptors", || {

@@ -87,9 +87,9 @@ fn reads_and_writes_do_not_allocate() {
     run(async {
         let (client, server) = fresh_pair().await;
         let count = allocations(async || write_then_read(&client, &server).await).await;
-        assert!(count <= ALLOWED, "{count} in {ROUNDS} writes and reads");
+        assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} writes and reads");
         let count = allocations(async || traits_write_then_read(&client, &server).await).await;
-        assert!(count <= ALLOWED, "{count} in {ROUNDS} writes and reads through the traits");
+        assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} writes and reads through the traits");
 
         // Another task echoes, so every read waits, in this task and in the other.
         let echo = task::spawn({
@@ -102,20 +102,20 @@ fn reads_and_writes_do_not_allocate() {
             }
         });
         let count = allocations(async || write_then_read(&client, &client).await).await;
-        assert!(count <= ALLOWED, "{count} in {ROUNDS} reads that wait");
+        assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} reads that wait");
         let count = allocations(async || traits_write_then_read(&client, &client).await).await;
-        assert!(count <= ALLOWED, "{count} in {ROUNDS} reads that wait, through the traits");
+        assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} reads that wait, through the traits");
         let count = allocations(async || {
             client.set_deadline(Instant::now() + Duration::from_secs(30)).unwrap();
             server.set_read_deadline(Instant::now() + Duration::from_secs(30)).unwrap();
             write_then_read(&client, &client).await;
         })
         .await;
-        assert!(count <= ALLOWED, "{count} in {ROUNDS} reads with a deadline");
+        assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} reads with a deadline");
         client.set_deadline(None).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let count = allocations(async || write_then_read(&client, &client).await).await;
-        assert!(count <= ALLOWED, "{count} in {ROUNDS} reads with a timeout");
+        assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} reads with a timeout");
         client.close_write().unwrap();
         echo.await;
 
@@ -127,9 +127,9 @@ fn reads_and_writes_do_not_allocate() {
             assert!(count == 64 && !from.is_unnamed());
         })
         .await;
-        assert!(count <= ALLOWED, "{count} in {ROUNDS} datagrams");
+        assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} datagrams");
 
         let count = allocations(async || task::sleep(Duration::from_micros(1)).await).await;
-        assert!(count <= ALLOWED, "{count} in {ROUNDS} sleeps");
+        assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} sleeps");
     });
 }

@@ -11,7 +11,7 @@ use common::{fd_count, listener, poll_once, run};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
 use netpoll::task;
 
-/// Returns a bound port of 127.0.0.1 without a listener. No other process can take it.
+/// Returns a bound TCP socket that does not listen, and its address, which refuses connections. No other process can take the port.
 fn refusing() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();

@@ -567,7 +567,7 @@ async fn copying(operation: &str, call: &'static str, errno: i32) -> Result {
     };
     let got = reader.await;
     if result.is_ok() {
-        assert!(got == bytes, "{} of {} bytes", got.len(), bytes.len());
+        assert!(got == bytes, "{} of {} bytes received", got.len(), bytes.len());
     } else {
         assert!(bytes.starts_with(&got));
     }

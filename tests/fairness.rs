@@ -1,6 +1,6 @@
-//! Turns of tasks: a loop over operations that are always ready ends its turn, and a task with long turns completes its operations.
+//! Turns of tasks: a task whose operations are always ready ends its turn, and a task with long turns completes its operations.
 //!
-//! Each test covers every kind of operation, in tasks, in the future of `block_on` or under another executor.
+//! Most tests of long turns and of loops cover every kind of operation, in tasks, in the future of `block_on` or under another executor.
 
 mod common;
 
@@ -34,7 +34,7 @@ async fn filled(bytes: usize) -> (TcpStream, TcpStream) {
     (one, other)
 }
 
-/// Returns a bound port of this host without a listener.
+/// Returns a bound TCP socket that does not listen, and its address, which refuses connections.
 fn deaf() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -57,7 +57,7 @@ async fn turns(operation: impl Future<Output = ()>) -> usize {
     polls
 }
 
-/// Returns operations that complete without waiting, one of each kind.
+/// Returns one operation of each kind. Each completes without input from outside; a few wait briefly, for the kernel or another thread.
 async fn ready_operations() -> Operations {
     let mut all: Operations = Vec::new();
     let mut add = |name, operation: Pin<Box<dyn Future<Output = ()> + Send>>| all.push((name, operation));
@@ -212,7 +212,7 @@ async fn ready_operations() -> Operations {
     all
 }
 
-/// Each operation completes within a few turns of any length.
+/// Each operation completes within a few turns, although every turn is long.
 #[test]
 fn task_with_long_turns_gets_its_operations_done() {
     child("task_with_long_turns_gets_its_operations_done", || {
@@ -231,7 +231,7 @@ fn task_with_long_turns_gets_its_operations_done() {
     });
 }
 
-/// Performs one operation per turn, without end. It is the first to take from the budget of each turn.
+/// Performs one operation per turn, without end. The caller polls it first, so that it takes from the budget before other operations do.
 async fn greedy(stream: &TcpStream) {
     loop {
         stream.readable().await.unwrap();
@@ -309,9 +309,9 @@ async fn loops() -> Operations {
         "connect_timeout(ZERO)" TcpStream::connect_timeout(&deaf, Duration::ZERO);
         "connect_timeout(1 ns)" TcpStream::connect_timeout(&deaf, Duration::from_nanos(1));
         "a ready datagram" ready.0.readable();
-        "a datagram that stays" peeked.0.peek(&mut [0; 1]);
+        "a datagram that is only peeked" peeked.0.peek(&mut [0; 1]);
         "an expired Unix accept" local.accept();
-        "datagrams to itself" async {
+        "datagrams of a socket to itself" async {
             echo.send(b"x").await.unwrap();
             echo.recv(&mut [0; 1]).await
         };
@@ -334,7 +334,7 @@ async fn loops() -> Operations {
         "an expired deadline" expired.0.read(&mut [0; 1]);
         "an empty read" empty.1.read(&mut []);
         "an empty datagram" udp.recv(&mut []);
-        "the end" ended.read(&mut [0; 1]);
+        "the end of a TCP stream" ended.read(&mut [0; 1]);
         "peer_closed" hung_up.peer_closed();
     }
     macro_rules! streams {
@@ -396,7 +396,7 @@ fn loop_that_never_waits_can_be_cancelled() {
 }
 
 #[test]
-fn loop_that_never_waits_leaves_turns_to_others_of_its_future() {
+fn loop_that_never_waits_lets_other_parts_of_its_future_run() {
     let _watchdog = Watchdog::new();
     task::block_on(async {
         for (name, operation) in loops().await {
@@ -412,7 +412,7 @@ fn loop_that_never_waits_leaves_turns_to_others_of_its_future() {
 }
 
 #[test]
-fn loop_that_never_waits_leaves_turns_to_others_under_another_executor() {
+fn loop_that_never_waits_lets_other_futures_run_under_another_executor() {
     let _watchdog = Watchdog::new();
     for (name, operation) in park_on(loops()) {
         println!("{name}");
@@ -430,12 +430,12 @@ fn loop_that_never_waits_leaves_turns_to_others_under_another_executor() {
     }
 }
 
-/// A poll with a no-op waker is never deferred. A task that makes any number of such polls still ends its turns at operations that it
-/// awaits.
+/// A poll with a no-op waker never returns `Pending` for the sake of fairness. A task that makes many such polls still ends its turns, at
+/// the operations that it awaits.
 #[test]
-fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
+fn task_that_polls_with_a_noop_waker_still_yields() {
     const ROUNDS: usize = 500;
-    child("polls_that_cannot_be_woken_do_not_keep_the_thread", || {
+    child("task_that_polls_with_a_noop_waker_still_yields", || {
         rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
         let turns = Arc::new(AtomicUsize::new(0));
         let others = turns.clone();
@@ -464,13 +464,14 @@ fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
 
 // ---- together with a connection that always has data ----
 
-/// Spins for `micros`, which stands for an operation on a saturated connection.
+/// Spins for `micros` µs, in place of an operation on a saturated connection.
 fn spin(micros: u64) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_micros(micros) {}
 }
 
-/// Counts its turns in `turns`, and uses each up with operations that need not wait. Calls `step` in each operation.
+/// Counts its turns in `turns`, and uses each turn up with operations that need not wait. After each operation, passes the number of the turn
+/// to `step`.
 async fn saturating(turns: Arc<AtomicUsize>, step: impl Fn(usize)) {
     let (stream, _peer) = filled(1).await;
     let mut operations = pin!(async {
@@ -489,7 +490,7 @@ async fn saturating(turns: Arc<AtomicUsize>, step: impl Fn(usize)) {
 
 fn one_worker() {
     rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
-    // The duration of turns is limited only from 100 ms after the start.
+    // Turns have no time limit in the first 100 ms after the start.
     std::thread::sleep(Duration::from_millis(150));
 }
 
@@ -524,8 +525,8 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
     });
 }
 
-/// A saturating task gets its turns beside tasks whose events never end. Each of these tasks runs at most about twice between two turns of
-/// the saturating task.
+/// A saturating task gets its turns beside tasks whose events never end. Between two consecutive turns of the saturating task, the others
+/// read at most twice each on average.
 #[test]
 fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
     const OTHERS: usize = 64;
@@ -542,7 +543,7 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
                 while reader.read(&mut [0; 8]).await.unwrap() > 0 {
                     others.fetch_add(1, Ordering::SeqCst);
                     std::io::Write::write_all(&mut &writer, b"x").unwrap();
-                    // The next poll receives the event that this write causes.
+                    // The next poll of the network receives the event that this write causes.
                     task::yield_now().await;
                 }
             }));
@@ -554,14 +555,14 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
             if before != turn {
                 let now = others.load(Ordering::SeqCst);
                 let reads = now - last.1.swap(now, Ordering::SeqCst);
-                // Turns before the saturating task's first turn do not count.
+                // Reads before the saturating task's first turn do not count.
                 longest.fetch_max(if before == 0 { 0 } else { reads }, Ordering::SeqCst);
             }
         }));
         common::eventually("the task has its turns", || turns.load(Ordering::SeqCst) >= TURNS);
         let most = most.load(Ordering::SeqCst);
         assert!(most > 0, "the others have turns too");
-        assert!(most <= 2 * OTHERS, "{most} reads between two turns");
+        assert!(most <= 2 * OTHERS, "{most} reads between two consecutive turns");
         drop(task);
     });
 }

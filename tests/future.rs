@@ -13,7 +13,7 @@ use netpoll::task::{self, block_on};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A future that returns `output` after `waits` polls that return Pending, and records its end.
+/// A future that returns `output` after `waits` polls that return Pending. When dropped, appends its name to `log`.
 struct After<T> {
     waits: usize,
     output: Option<T>,
@@ -65,7 +65,7 @@ fn timeout_returns_output_or_error() {
 }
 
 #[test]
-fn timeouts_turn_into_io_errors() {
+fn timeout_errors_convert_to_io_errors() {
     block_on(async {
         let limited = async {
             future::timeout(Duration::from_millis(1), future::pending::<()>()).await?;
@@ -90,7 +90,7 @@ fn zero_timeout_takes_only_ready_output() {
 }
 
 #[test]
-fn timeout_function_starts_when_polled_method_when_called() {
+fn timeout_function_starts_at_first_poll_and_method_at_call() {
     let limit = Duration::from_millis(30);
     let mut by_function = Box::pin(future::timeout(limit, future::pending::<()>()));
     let mut by_method = Box::pin(future::pending::<()>().timeout(limit));
@@ -102,7 +102,7 @@ fn timeout_function_starts_when_polled_method_when_called() {
 }
 
 #[test]
-fn delay_starts_late() {
+fn delay_polls_its_future_only_after_the_delay() {
     let begin = Instant::now();
     let delay = Duration::from_millis(10);
     let started = block_on(async { Instant::now() }.delay(delay));

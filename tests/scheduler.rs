@@ -371,8 +371,8 @@ fn always_ready_task_yields() {
 }
 
 #[test]
-fn always_ready_task_leaves_turns_to_others() {
-    child("always_ready_task_leaves_turns_to_others", || {
+fn always_ready_task_lets_other_tasks_run() {
+    child("always_ready_task_lets_other_tasks_run", || {
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         task::block_on(async {
             let (_client, server) = ready().await;

@@ -449,7 +449,7 @@ fn connection_is_closed_when_its_handler_drops_it() {
         let mut answer = Vec::new();
         TcpStream::connect(addr).await.unwrap().read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"bye");
-        // The handler is open at the end of the drain time, and has no connection to close.
+        // The handler still runs at the end of the drain time, and has no connection to close.
         drop(stop);
         let report = server.await.unwrap();
         assert_eq!((report.accepted, report.stragglers.len()), (1, 1), "{report}");

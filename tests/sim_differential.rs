@@ -282,7 +282,7 @@ fn compare(kind: Kind) {
     let differing: Vec<_> = (0..count)
         .filter_map(|seed| (0..3).map(|_| differs(kind, seed)).reduce(|one, other| one.and(other))?)
         .collect();
-    assert!(differing.is_empty(), "{} of {count} differ:\n{}", differing.len(), differing.join("\n"));
+    assert!(differing.is_empty(), "{} of {count} sequences differ:\n{}", differing.len(), differing.join("\n"));
 }
 
 #[test]

@@ -146,7 +146,7 @@ async fn udp_echo_answers_from_the_address_asked(sim: Sim) {
         io::Result::Ok(came.len())
     });
     let came = client.await.unwrap();
-    assert!((20..=40).contains(&came), "{came} of 40");
+    assert!((20..=40).contains(&came), "{came} of 40 datagrams arrived");
 }
 
 #[netpoll::test(sim, seeds = 20)]

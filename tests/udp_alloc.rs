@@ -63,7 +63,7 @@ async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
         round().await;
     }
     let count = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    assert!(count <= ALLOWED, "{count} in {ROUNDS} rounds of {what}");
+    assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} rounds of {what}");
 }
 
 /// Go: TestAllocs.

@@ -382,7 +382,7 @@ fn peer_credentials_are_reported() {
     });
 }
 
-/// Exchanges data with OpenBSD's nc, if installed, as a process that does not use this crate.
+/// Exchanges data with OpenBSD's nc, a program that does not use this crate, if it is installed.
 #[test]
 fn nc_exchanges_data_with_unix_listener() {
     run(async {

@@ -318,19 +318,19 @@ fn polls_with_new_wakers_do_not_accumulate() {
         assert!(poll_now(&mut all).is_pending());
         let mut one = one;
         let most = most_kept(|cx| Pin::new(&mut one).poll_write(cx, b"x").is_pending());
-        assert!(most <= MOST, "{most} behind a lock");
+        assert!(most <= MOST, "{most} wakers kept behind a lock");
         // Waits for data.
         let most = most_kept(|cx| Pin::new(&mut one).poll_read(cx, &mut [0; 1]).is_pending());
-        assert!(most <= MOST, "{most} for a silent peer");
+        assert!(most <= MOST, "{most} wakers kept for a silent peer");
         // Waits for a connection.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut incoming = listener.incoming();
         let most = most_kept(|cx| futures::Stream::poll_next(Pin::new(&mut incoming), cx).is_pending());
-        assert!(most <= MOST, "{most} for a connection");
+        assert!(most <= MOST, "{most} wakers kept for a connection");
         // Waits for the other end of a pipe.
         let (mut end, _other) = net::pipe().unwrap();
         let most = most_kept(|cx| Pin::new(&mut end).poll_read(cx, &mut [0; 1]).is_pending());
-        assert!(most <= MOST, "{most} for the other end of a pipe");
+        assert!(most <= MOST, "{most} wakers kept for the other end of a pipe");
         // Waits for a close to complete, while a call is in progress.
         let (stream, _peer) = fresh_pair().await;
         let ((begun, begins), (ends, wait)) = (mpsc::channel(), mpsc::channel::<()>());
@@ -347,7 +347,7 @@ fn polls_with_new_wakers_do_not_accumulate() {
         });
         begins.recv().unwrap();
         let most = most_kept(|cx| Pin::new(&mut stream.force_close()).poll(cx).is_pending());
-        assert!(most <= MOST, "{most} for the end of a close");
+        assert!(most <= MOST, "{most} wakers kept for the end of a close");
         drop(ends);
         call.join().unwrap();
         assert!(matches!(

@@ -203,7 +203,7 @@ fn endless_turn_sends_when_much_is_gathered() {
         let count = sends(number) - before;
         // Sysmon also sends, every 10 ms.
         let most = 300 + took.as_millis() as u32 / 10;
-        assert!((15..=most).contains(&count), "{count} in {took:?}");
+        assert!((15..=most).contains(&count), "{count} sends in {took:?}");
     });
 }
 
