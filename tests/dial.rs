@@ -1,4 +1,4 @@
-//! Dials of TCP streams. (Spurious wake-ups, self-connections and SO_ERROR are tested in
+//! Dialling TCP streams. (Spurious wake-ups, self-connections and SO_ERROR are tested in
 //! `src/net/seam_tests.rs`.)
 
 mod common;
@@ -45,7 +45,7 @@ fn connected_stream_has_peer() {
                     Err(error) => panic!("{error}"),
                 }
             }
-            // From here on dials are refused, or reset while they are in the queue.
+            // From here on, dials are refused, and connections in the queue are reset.
             drop(listener);
         });
         let dialers: Vec<_> = (0..TASKS)
@@ -159,7 +159,7 @@ fn zero_dial_timeout_is_rejected_and_longest_does_not_overflow() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         for timeout in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::from_nanos(u64::MAX)] {
             let stream = TcpStream::connect_timeout(&addr, timeout).await.unwrap();
-            // The dial's deadline does not remain on the stream.
+            // No overflowed deadline, which would be in the past, remains on the stream.
             stream.write_all(b"x").await.unwrap();
         }
     });

@@ -16,9 +16,9 @@ use netpoll::io::ReadExt;
 use netpoll::net::{Dialer, TcpListener, TcpStream};
 use netpoll::{rt, task};
 
-/// Go: TestEOFError. Zero bytes into a non-empty buffer mean end of stream; errors are returned unchanged.
+/// Go: TestEOFError. A read that returns 0 means the end of the stream only if its buffer is not empty. Errors are returned unchanged.
 #[test]
-fn only_zero_bytes_into_nonempty_buffer_is_eof() {
+fn count_of_zero_is_eof_only_for_a_nonempty_buffer() {
     run(async {
         let (client, server) = pair().await;
         client.write_all(b"ab").await.unwrap();
@@ -33,7 +33,7 @@ fn only_zero_bytes_into_nonempty_buffer_is_eof() {
         let mut all = Vec::new();
         let mut reader: &TcpStream = &server;
         assert_eq!(reader.read_to_end(&mut all).await.unwrap(), 0);
-        // A reset is an error and not the end of the stream. An empty read still returns 0.
+        // A reset is an error and not the end of the stream. A read into an empty buffer still returns 0.
         let (client, server) = pair().await;
         client.set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
@@ -55,7 +55,8 @@ fn blocked_writer_does_not_retry() {
             });
             // The writer fills the buffers and then waits.
             becomes("the writer waits", || rt::metrics().waiters == 1).await;
-            // Room may appear while the kernel moves bytes to the peer.
+            // The kernel may still move bytes to the peer's buffer, which makes room in the send buffer and wakes the writer. So this waits for
+            // 300 ms with few polls.
             let start = Instant::now();
             loop {
                 let before = rt::metrics().polls;
@@ -87,7 +88,7 @@ fn wildcard_listener_address_can_be_dialled() {
         let v6: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
         for wildcard in [v4, v6] {
             let Ok(listener) = TcpListener::bind(wildcard).await else {
-                eprintln!("skipped: this host does not have the family of {wildcard}");
+                eprintln!("skipped: this host does not support the address family of {wildcard}");
                 continue;
             };
             let addr = listener.local_addr().unwrap();
@@ -96,7 +97,7 @@ fn wildcard_listener_address_can_be_dialled() {
                 assert_eq!(dialled.local_addr().unwrap(), peer);
                 assert_eq!(accepted.local_addr().unwrap().port(), addr.port());
             }
-            // A dual-stack wildcard listener can be reached by IPv4 and by IPv6.
+            // Both listeners can be reached over IPv4, because the listener on [::] is dual-stack.
             let dialled = TcpStream::connect((Ipv4Addr::LOCALHOST, addr.port())).await.unwrap();
             let (_, peer) = listener.accept().await.unwrap();
             assert_eq!(dialled.local_addr().unwrap().port(), peer.port());
@@ -104,7 +105,7 @@ fn wildcard_listener_address_can_be_dialled() {
     });
 }
 
-/// A task that saturates its connection yields after a bounded number of bytes, for any size of operation.
+/// A task whose connection always has data yields after a bounded number of bytes, even with large reads.
 #[test]
 fn one_turn_moves_a_bounded_number_of_bytes() {
     const TOTAL: usize = 128 << 20;
@@ -144,7 +145,7 @@ fn one_turn_moves_a_bounded_number_of_bytes() {
     });
 }
 
-/// A waker whose clone calls a function once. An operation clones its waker between the registration and the wait.
+/// A waker that calls a hook when it is first cloned. An operation clones its waker between the registration and the wait.
 struct Hooked {
     hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     woken: AtomicUsize,
@@ -186,7 +187,7 @@ mod hooked {
     }
 
     unsafe fn release(data: *const ()) {
-        // SAFETY: the count of this waker.
+        // SAFETY: the waker owns one count, which is given up here.
         unsafe { Arc::decrement_strong_count(data.cast::<Hooked>()) };
     }
 }
@@ -212,7 +213,7 @@ fn reader_that_was_delayed_before_its_wait_gets_the_next_edge() {
     let mut buf = [0; 64];
     let mut read = pin!(server.read(&mut buf));
     assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    assert!(hooked.hook.lock().unwrap().is_none(), "the operation waits");
+    assert!(hooked.hook.lock().unwrap().is_none(), "the operation has cloned its waker");
     run(async { client.write_all(b"b").await.unwrap() });
     eventually("the reader is woken", || hooked.woken.load(Ordering::SeqCst) > 0);
     assert!(matches!(read.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(1))));

@@ -102,7 +102,12 @@ fn pause_of_accepts_and_abandoned_dial_are_reported() {
         run(async {
             let (_socket, _queued, addr) = black_hole();
             assert!(common::poll_once(&mut Box::pin(TcpStream::connect(addr))).await.is_pending());
-            let line = seen(&["netpoll::dial DEBUG ", &format!("addr={addr} "), "outcome=abandoned", "message=dialed"]);
+            let line = seen(&[
+                "netpoll::dial DEBUG ",
+                &format!("addr={addr} "),
+                "outcome=abandoned",
+                "message=dial attempt ended",
+            ]);
             assert!(line.contains("elapsed_us=") && !line.contains("error="), "{line}");
 
             let listener = TcpListener::bind(common::own_address()).await.unwrap();
@@ -131,7 +136,7 @@ fn documented_events_and_spans_are_emitted() {
             &format!("addr={address}"),
             "elapsed_us=",
             "outcome=connected",
-            "message=dialed",
+            "message=dial attempt ended",
         ]);
         seen(&["netpoll::accept DEBUG ", "fd=", &format!("local={address} peer={peer}"), "message=accepted"]);
 

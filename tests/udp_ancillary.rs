@@ -28,7 +28,7 @@ fn set_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) {
 fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
     let mut room = [0_u64; 64];
     let mut vector = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    // SAFETY: all zeroes is a value.
+    // SAFETY: all zeroes is a valid value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
@@ -40,11 +40,11 @@ fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
     // SAFETY: recvmsg has filled the message in.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !next.is_null() {
-        // SAFETY: the macros give headers within the room.
+        // SAFETY: the macros return headers within `room`.
         let header = unsafe { next.read() };
-        // SAFETY: arithmetic only.
+        // SAFETY: the function only does arithmetic.
         let length = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
-        // SAFETY: a header within the room.
+        // SAFETY: `next` is a header within `room`.
         let data = unsafe { libc::CMSG_DATA(next) };
         // SAFETY: the data is as long as its header says.
         control.push((
@@ -52,7 +52,7 @@ fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
             header.cmsg_type,
             unsafe { std::slice::from_raw_parts(data, length) }.to_vec(),
         ));
-        // SAFETY: as for the first.
+        // SAFETY: the same as for the first header.
         next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
     }
     (usize::try_from(count).expect("a datagram"), control)
@@ -62,27 +62,27 @@ fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
 fn libc_send(socket: &StdSocket, bytes: &[u8], control: &Control) {
     let mut room = [0_u64; 64];
     let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: all zeroes is a value.
+    // SAFETY: all zeroes is a valid value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
     message.msg_control = room.as_mut_ptr().cast();
-    // SAFETY: arithmetic only.
+    // SAFETY: the function only does arithmetic.
     let space = |data: &Vec<u8>| unsafe { libc::CMSG_SPACE(data.len() as u32) } as usize;
     message.msg_controllen = control.iter().map(|(_, _, data)| space(data)).sum::<usize>() as _;
-    // SAFETY: the message describes the room.
+    // SAFETY: `message` describes `room`.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     for (level, kind, data) in control {
-        // SAFETY: arithmetic only.
+        // SAFETY: the function only does arithmetic.
         let length = unsafe { libc::CMSG_LEN(data.len() as u32) };
         // SAFETY: the header is within the buffer, whose zeroes are a valid value.
         let header = unsafe { &mut *next };
         (header.cmsg_level, header.cmsg_type, header.cmsg_len) = (*level, *kind, length as _);
-        // SAFETY: a header within the room.
+        // SAFETY: `next` is a header within `room`.
         let place = unsafe { libc::CMSG_DATA(next) };
         // SAFETY: `msg_controllen` has room for the data after its header.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), place, data.len()) };
-        // SAFETY: as for the first.
+        // SAFETY: the same as for the first header.
         next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
     }
     // SAFETY: the message points to memory that is valid for reads.

@@ -3,15 +3,15 @@
 //! These methods are for system calls that have no method in this crate. They run a closure with
 //! the descriptor. `control` is for calls that do not wait, such as a socket option or an ioctl.
 //! `read_with` and `write_with` are for calls that may have to wait; they call the closure again
-//! when the descriptor is ready. The closure runs under the reference that every operation holds
-//! during its system call. The descriptor is closed only after the reference is dropped, so its
-//! number cannot refer to another file while the closure runs. A socket type gets the methods with
-//! one line: `raw_access!(TcpStream, PerCall);`.
+//! when the descriptor is ready. The closure runs with a reference to the [`Fd`] held, as every
+//! system call does. The descriptor is closed only after the reference is dropped, so its number
+//! cannot refer to another file while the closure runs. A socket type gets the methods with one
+//! line: `raw_access!(TcpStream, PerCall);`.
 //!
 //! # Foreign code
-//! The closures are user code. They run outside all mutexes. On a stream, a closure runs under the
-//! lock of its direction, as every read and write does. A panic propagates to the caller after the
-//! lock and the reference are released.
+//! The closures are user code. They run outside all mutexes. On a stream, the closures of `read_with`
+//! and `write_with` run under the lock of their direction, as every read and write does. A panic
+//! propagates to the caller after the lock and the reference are released.
 //!
 //! # Compared with Go (net/rawconn.go, internal/poll/fd_unix.go)
 //! This is `SyscallConn` with `Control`, `Read` and `Write`. In Go the callback returns a bool that
@@ -32,13 +32,15 @@ use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::waiters::Waiter;
 
 impl Fd {
-    /// Runs foreign code, which may panic, under a reference, like [`Fd::with`].
+    /// Makes a call as [`Fd::with`] does. `call` is foreign code: if it panics, the panic propagates
+    /// after the reference is dropped.
     pub(crate) fn pinned<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> Result<R, Failure> {
         let result = self.with(|fd| Ok(catch_unwind(AssertUnwindSafe(|| call(fd)))))?;
         result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Failure::Io)
     }
 
-    /// Polls an operation whose call is foreign code, which may panic, like [`Fd::poll_call`].
+    /// Polls an operation as [`Fd::poll_call`] does. `call` is foreign code: if it panics, the panic
+    /// propagates after the lock and the reference are released.
     pub(crate) fn poll_pinned<R>(
         &self,
         direction: Direction,
@@ -69,10 +71,10 @@ impl NetFd {
 /// Declares the future for one direction.
 macro_rules! raw_future {
     ($name:ident, $method:literal, $direction:ident, $op:literal) => {
-        #[doc = concat!("Repeats a closure until it returns something other than `WouldBlock`; returned by the socket types' `", $method, "`.")]
+        #[doc = concat!("Calls a closure until it returns a result other than `WouldBlock`; returned by the socket types' `", $method, "`.")]
         ///
         /// # Cancel safety
-        /// Dropping the future leaves the socket unchanged.
+        /// Cancel safe, provided that a call of the closure that returns `WouldBlock` has no effect.
         #[must_use = "futures do nothing unless they are awaited"]
         pub struct $name<'a, F> {
             fd: &'a NetFd,
@@ -121,8 +123,8 @@ macro_rules! raw_future {
 raw_future!(RawRead, "read_with", Read, "raw-read");
 raw_future!(RawWrite, "write_with", Write, "raw-write");
 
-/// Implements the three methods for a socket type whose field `fd` is a [`NetFd`] or derefs to one,
-/// in the module of that type. Without a [`LockScope`], implements only `control`.
+/// Implements the three methods for a socket type whose field `fd` is a [`NetFd`] or derefs to one.
+/// Must be invoked in the module of that type. Without a [`LockScope`], implements only `control`.
 macro_rules! raw_access {
     ($type:ident) => {
         /// Access to the descriptor.
@@ -135,8 +137,9 @@ macro_rules! raw_access {
             /// see `as_fd`.
             ///
             /// # Errors
-            /// Returns the error of `call` unchanged. After an explicit close, returns a
-            /// [closed](crate::net::is_closed) error without calling `call`.
+            /// Returns the error of `call`, which is unchanged unless
+            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set. After an explicit close,
+            /// returns a [closed](crate::net::is_closed) error without calling `call`.
             ///
             /// Source: `syscall.RawConn.Control` of Go.
             ///
@@ -172,8 +175,10 @@ macro_rules! raw_access {
             /// return `WouldBlock`. After `Interrupted` it is called again immediately.
             ///
             /// # Errors
-            /// Returns the error of `call` unchanged; `TimedOut` after the read deadline or
-            /// timeout; a [closed](crate::net::is_closed) error after an explicit close.
+            /// Returns the error of `call`, which is unchanged unless
+            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set; `TimedOut` after the read
+            /// deadline or timeout; a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             ///
             /// # Cancel safety
             /// Cancel safe, provided that a `call` that returns `WouldBlock` has no effect. When
@@ -204,8 +209,9 @@ macro_rules! raw_access {
             #[doc = concat!("Calls `call` with the descriptor and returns its result. If `call` returns `WouldBlock`, waits until the descriptor is writable and calls it again. See [`read_with`](", stringify!($type), "::read_with).")]
             ///
             /// # Errors
-            /// Returns the error of `call` unchanged; `TimedOut` after the write deadline or
-            /// timeout; a [closed](crate::net::is_closed) error after an explicit close.
+            /// Returns the error of `call`, which is unchanged unless
+            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set; `TimedOut` after the write
+            /// deadline or timeout; a [closed](crate::net::is_closed) error after an explicit close.
             pub fn write_with<R, F>(&self, call: F) -> $crate::net::raw::RawWrite<'_, F>
             where
                 F: FnMut(std::os::fd::BorrowedFd<'_>) -> std::io::Result<R>,

@@ -146,15 +146,15 @@ impl Builder {
         self
     }
 
-    /// Sets whether OS errors of reads, writes and accepts name the operation and the addresses, as
-    /// Go's errors do. The default is `false`.
+    /// Sets whether OS errors of reads, writes, accepts and other calls on a socket name the operation
+    /// and the addresses, as Go's errors do. The default is `false`.
     ///
     /// With `true`, a read from a reset connection fails with `read tcp 127.0.0.1:2->127.0.0.1:1:
     /// read: connection reset by peer`, which is an [`OpError`](crate::net::OpError) with the `ErrorKind` of
     /// the OS error. Because the kernel forgets the addresses when a connection is reset, they are queried when
-    /// a TCP connection is dialed or any connection is accepted. This costs two system calls per connection.
+    /// a TCP connection is dialled or any connection is accepted. This costs two system calls per connection.
     /// [`net::raw_os_error`](crate::net::raw_os_error()) returns the errno of such an error;
-    /// `io::Error::raw_os_error` returns `None`. Errors of binding, dialing and resolving, and errors
+    /// `io::Error::raw_os_error` returns `None`. Errors of binding, dialling and resolving, and errors
     /// that this crate creates, are always `OpError`s.
     ///
     /// # Examples

@@ -5,7 +5,7 @@
 //! the buffer, so the complete messages in truncated control data are read.
 //!
 //! # Invariants
-//! * The buffer consists of [`Word`]s, which have the alignment of a `cmsghdr`.
+//! * The buffer consists of [`Word`]s, which have at least the alignment of a `cmsghdr`.
 //! * A [`Control`] is created only from data that the kernel has just written, so it owns the
 //!   descriptors in the data. Each descriptor is returned once by [`Control::take_fds`], or closed
 //!   when the `Control` is dropped.

@@ -90,10 +90,10 @@ impl Attempt {
         let elapsed_us = begin.elapsed().as_micros() as u64;
         match result {
             Ok(_) => {
-                tracing::debug!(target: "netpoll::dial", %addr, elapsed_us, outcome = "connected", "dialed");
+                tracing::debug!(target: "netpoll::dial", %addr, elapsed_us, outcome = "connected", "dial attempt ended");
             }
             Err(error) => tracing::debug!(
-                target: "netpoll::dial", %addr, elapsed_us, outcome = "failed", error = %error, "dialed",
+                target: "netpoll::dial", %addr, elapsed_us, outcome = "failed", error = %error, "dial attempt ended",
             ),
         }
     }
@@ -103,7 +103,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some((addr, begin)) = self.0.take() {
             let elapsed_us = begin.elapsed().as_micros() as u64;
-            tracing::debug!(target: "netpoll::dial", %addr, elapsed_us, outcome = "abandoned", "dialed");
+            tracing::debug!(target: "netpoll::dial", %addr, elapsed_us, outcome = "abandoned", "dial attempt ended");
         }
     }
 }
@@ -148,7 +148,7 @@ pub(crate) fn in_task<F: Future>(
     future.instrument(span)
 }
 
-/// Runs the future that serves a connection in a span.
+/// Runs a connection's future in a span.
 pub(crate) fn in_connection<F: Future>(
     peer: Option<&dyn Display>,
     future: F,

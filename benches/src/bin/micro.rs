@@ -92,7 +92,7 @@ impl Runtime for Smol {
     }
 }
 
-/// A runtime of async-task and a queue only: a lower bound for every executor that uses async-task.
+/// A runtime that consists only of async-task and a queue: a lower bound for the cost of an executor that uses async-task.
 struct Bare;
 
 thread_local! {
@@ -128,7 +128,7 @@ impl Runtime for Bare {
     }
 }
 
-/// The result of a measurement: nanoseconds of CPU time per operation, and for sleeps the median lateness.
+/// The result of a measurement: nanoseconds of CPU time per operation, and for sleepers the median lateness in microseconds.
 struct Outcome {
     cpu_ns: f64,
     late_us: Option<f64>,
@@ -241,7 +241,7 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     Some(Outcome { late_us: Some(late[late.len() / 2].as_secs_f64() * 1e6), ..outcome })
 }
 
-/// Sets a later read deadline each time, without reading the clock. Of the runtimes in Rust, only netpoll has read deadlines.
+/// Sets a later read deadline each time, without reading the clock. Of the Rust runtimes measured here, only netpoll has read deadlines.
 async fn deadline_later() -> Outcome {
     const MOVES: u32 = 2_000_000;
     let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -258,7 +258,8 @@ async fn deadline_later() -> Outcome {
     .await
 }
 
-/// The cases. `yield` has 64 tasks and `yield-N` has N: numbers near the run queue's 256 places, and far beyond.
+/// The cases. `yield` has 64 tasks and `yield-N` has N tasks. Some values of N are close to the capacity of a run queue, 256, and some are
+/// far above it.
 const CASES: &[&str] = &[
     "spawn-join",
     "yield",
@@ -296,7 +297,7 @@ fn run<R: Runtime>(case: &str) -> Option<Outcome> {
     receive.recv().ok().flatten()
 }
 
-/// Makes one measurement, in the child process.
+/// Makes one measurement in this process, which is a child process, and prints its figures.
 fn measure(runtime: &str, case: &str) -> Result<(), String> {
     let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
     if let Some(&last) = cpus.last() {
@@ -318,7 +319,7 @@ fn measure(runtime: &str, case: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes one measurement in a child process. Returns its figures.
+/// Starts a child process that makes one measurement. Returns the figures, or `None` if the runtime does not have the case.
 fn ask(runtime: &str, case: &str) -> Result<Option<(f64, f64)>, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(own)
@@ -369,8 +370,8 @@ fn try_main() -> Result<(), String> {
         eprintln!("{error}");
     }
     println!(
-        "ns of CPU per operation, one worker, median of {rounds} rounds (ratio to async-task and a queue alone); sleepers: and their \
-         median lateness\n"
+        "ns of CPU per operation, one worker, median of {rounds} rounds (in brackets: the ratio to async-task and a queue alone); for \
+         sleepers, also the median lateness\n"
     );
     println!("| | {} |\n|---|{}", runtimes.join(" | "), "---:|".repeat(runtimes.len()));
     for case in &cases {

@@ -1,13 +1,14 @@
-//! The cases of the comparison. A case has a name, a figure to measure, a server and a load.
+//! The cases of the comparison. A case has a name, figures to measure, a server and a load.
 
 use super::child::{LoadPlan, ServerPlan};
 use crate::generator::Churn;
 use crate::servers::{Hog, Mode};
 
-/// The figure that is measured.
+/// The figures that a case measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// CPU time of the server per request, in lock-step, and its ratio to the CPU time of the bare loop in the same round.
+    /// CPU time of the server per request, in lock-step, and its ratio to the CPU time of the bare loop ([`bare`](crate::servers::bare)) in
+    /// the same round.
     Cpu,
     /// System calls of the server per request.
     Calls,
@@ -15,13 +16,13 @@ pub enum Kind {
     Instructions,
     /// Memory per idle connection and context switches of an idle process.
     Idle,
-    /// Requests per second and latencies on all CPUs, with the generator on the same CPUs as the server.
+    /// Requests per second, latencies, and CPU time of the server per request on all CPUs, with the generator on the same CPUs.
     Free,
-    /// Latencies while hogs run.
+    /// Latencies and requests per second while hogs run.
     Hogs,
     /// The gain from one worker per CPU over a single worker.
     Scale,
-    /// Latencies in lock-step: all connections are runnable at once.
+    /// Latencies and CPU time in lock-step, in which all connections are runnable at once.
     Burst,
 }
 
@@ -30,7 +31,7 @@ pub enum Kind {
 pub struct Case {
     /// The name on the command line and in the report.
     pub name: &'static str,
-    /// The figure that is measured.
+    /// The figures that are measured.
     pub kind: Kind,
     /// The number of concurrent connections.
     pub connections: usize,
@@ -44,7 +45,7 @@ pub struct Case {
     pub size: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
-    /// The user CPU time per request, in microseconds.
+    /// The user CPU time that the server spends on each request in addition to the echo, in microseconds.
     pub work_us: u64,
     /// Whether the quick run includes the case.
     pub quick: bool,

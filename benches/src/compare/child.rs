@@ -149,7 +149,7 @@ pub struct ServerPlan {
     pub hogs: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
-    /// The user CPU time per request, in microseconds.
+    /// The user CPU time that the server spends on each request in addition to the echo, in microseconds.
     pub work_us: u64,
     /// The CPU that the server shares with the generator under SCHED_BATCH, or `None` for any CPU.
     pub cpu: Option<usize>,

@@ -119,7 +119,7 @@ pub struct Options {
     pub hogs: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
-    /// The user CPU time per request.
+    /// The user CPU time to spend on each request in addition to the echo.
     pub work: Work,
 }
 

@@ -50,7 +50,7 @@ macro_rules! futures {
             }
         }
 
-        #[doc = concat!("Repeats a call until it returns a result other than `WouldBlock`; returned by [`AsyncFd::", $with_method, "`].")]
+        #[doc = concat!("Calls a closure until it returns a result other than `WouldBlock`; returned by [`AsyncFd::", $with_method, "`].")]
         #[must_use = "futures do nothing unless they are awaited"]
         pub struct $with<'a, T, F> {
             fd: &'a AsyncFd<T>,

@@ -35,8 +35,8 @@ use crate::sys;
 /// inotify, timerfd, signalfd, tun, sockets of other libraries.
 ///
 /// Any number of tasks may wait in each direction. There are three ways to make calls:
-/// * [`read_with`](AsyncFd::read_with) and [`write_with`](AsyncFd::write_with) repeat a closure
-///   until it does not return `WouldBlock`;
+/// * [`read_with`](AsyncFd::read_with) and [`write_with`](AsyncFd::write_with) call a closure until
+///   it returns a result other than `WouldBlock`;
 /// * [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable) return a guard that
 ///   controls when to wait again;
 /// * futures-io's traits are available if `&T` implements `std::io::Read` or `Write`, as do

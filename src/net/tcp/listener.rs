@@ -21,10 +21,11 @@ use crate::rt::poll::poller::Direction;
 
 /// A TCP socket that listens for connections.
 ///
-/// Every method takes `&self`, so any number of tasks may accept from one listener. Each connection
-/// wakes one of them. Accepted streams inherit Go's defaults from the listener: TCP_NODELAY and
-/// keep-alive (first probe after 15 s of silence, then one every 15 s, nine probes). The backlog is
-/// the host's maximum (`net.core.somaxconn`). Use [`ListenConfig`] for other options and for limits.
+/// [`accept`](TcpListener::accept) takes `&self`, so any number of tasks may accept from one
+/// listener. Each connection wakes one of them. Accepted streams inherit Go's defaults from the
+/// listener: TCP_NODELAY and keep-alive (first probe after 15 s of silence, then one every 15 s, nine
+/// probes). The backlog is the host's maximum (`net.core.somaxconn`). Use [`ListenConfig`] for other
+/// options and for limits.
 ///
 /// Dropping the listener closes it.
 ///
@@ -115,7 +116,7 @@ impl TcpListener {
     /// closed instead.
     ///
     /// # Cancel safety
-    /// A connection is either returned or stays in the queue.
+    /// A connection is either returned or left in the queue.
     ///
     /// # Examples
     /// ```

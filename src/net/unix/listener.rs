@@ -2,8 +2,8 @@
 //! connections.
 //!
 //! A listener has a descriptor and a [`SocketFile`]. The file is the first field, so a drop removes
-//! it before the socket stops listening. If no descriptor is available, streams of connections back
-//! off as those of TCP do ([`Accepts`]).
+//! it before the socket stops listening. If no descriptor or memory is available, streams of
+//! connections back off as those of TCP do ([`Accepts`]).
 
 use std::fmt;
 use std::future::Future;
@@ -33,9 +33,9 @@ use crate::sys::unix::from_kernel;
 
 /// A Unix-domain socket that listens for stream connections.
 ///
-/// Every method takes `&self`, so any number of tasks may accept from one listener. Each connection
-/// wakes one of them. The backlog is the host's maximum (`net.core.somaxconn`). Socket names are
-/// described in [`os::unix::net`](crate::os::unix::net).
+/// [`accept`](UnixListener::accept) takes `&self`, so any number of tasks may accept from one
+/// listener. Each connection wakes one of them. The backlog is the host's maximum
+/// (`net.core.somaxconn`). Socket names are described in [`os::unix::net`](crate::os::unix::net).
 ///
 /// A listener that bound a path removes the file when it is closed or dropped; see
 /// [`set_unlink_on_close`](UnixListener::set_unlink_on_close). If a process is killed, its file
@@ -129,7 +129,7 @@ macro_rules! listener {
             /// loop that retries immediately spins. [`incoming`](Self::incoming) waits instead.
             ///
             /// # Cancel safety
-            /// A connection is either returned or stays in the queue.
+            /// A connection is either returned or left in the queue.
             pub fn accept(&self) -> Accept<'_, $accepted> {
                 Accept::new(&self.fd, $accepted::adopt)
             }

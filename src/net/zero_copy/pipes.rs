@@ -29,7 +29,7 @@ const KEPT_AT_REST: usize = 4;
 static KEPT: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 static COPIES: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts an active copy until it is dropped. Each active copy may use a pipe.
+/// A value that counts as an active copy until it is dropped. Each active copy may use a pipe.
 #[derive(Debug)]
 pub(crate) struct Copying(());
 

@@ -7,7 +7,8 @@
 //! pipe.
 //!
 //! # Invariants
-//! * The pipe is empty before it is filled, so EAGAIN from that call comes from the source.
+//! * The pipe is empty before it is filled, so EAGAIN from the call that fills it comes from the
+//!   source.
 //! * No byte is lost when the copy switches to a buffer. If the kernel refuses to drain the pipe, its
 //!   contents are read and returned to the caller.
 //! * A pipe that is not empty never goes back to the pool.
@@ -15,19 +16,21 @@
 //!   other writers may be interleaved with those of the copy.
 //!
 //! # Evidence of an empty source
-//! A count smaller than requested may mean that the pipe is full. Each of the pipe's buffers holds
-//! at least one byte, so a count smaller than the number of buffers means that the source is empty.
+//! A count smaller than requested may mean that the pipe is full. A full pipe has at least one byte in
+//! each of its buffers, so a count that is also smaller than the number of buffers means that the
+//! source is empty.
 //!
 //! # Urgent data
 //! splice(2) does not read past the urgent byte of a TCP socket. At that byte it returns EAGAIN, or 0
-//! if a FIN follows, even if there are bytes in between; recv(2) does read past the urgent byte. So 0
-//! means end of stream only if recv(2) also returns 0, and EAGAIN means an empty source only if no
-//! edge reported urgent data. In the other cases the copy continues through a buffer. If an edge
-//! reports urgent data after the EAGAIN, the source becomes ready again.
+//! if a FIN has arrived, even if there are bytes between the urgent byte and the FIN; recv(2) does read
+//! past the urgent byte. So 0 means end of stream only if recv(2) also returns 0, and EAGAIN means an
+//! empty source only if no edge reported urgent data. In the other cases, and on EAGAIN after a hang-up
+//! or an error, the copy continues through a buffer. If an edge reports urgent data after the EAGAIN,
+//! the source becomes ready again.
 //!
 //! # Cancellation
-//! When the copy is dropped, the bytes in the pipe, at most a few hundred KiB, are lost, as are
-//! those in the buffer of a buffered copy.
+//! When the copy is dropped, the bytes in the pipe are lost, as are those in the buffer of a buffered
+//! copy. A pipe holds at most [`CHUNK_BYTES`], and on current kernels at most [`pipes::PIPE_BYTES`].
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -66,8 +69,9 @@ pub(crate) enum Step {
     Gave(usize),
     /// The source is at its end, and the pipe is empty.
     End,
-    /// The kernel cannot splice these sockets, so the caller must continue with a buffer. The bytes
-    /// were taken from the source and have not been written.
+    /// The kernel cannot splice these sockets, no pipe is available, or urgent data may prevent a
+    /// splice, so the caller must continue with a buffer. The bytes were taken from the source and
+    /// have not been written.
     Refused(Vec<u8>),
 }
 
@@ -185,7 +189,8 @@ impl Splice {
     }
 }
 
-/// Returns whether an edge reported urgent data.
+/// Returns whether an edge reported urgent data, a hang-up or an error. After a hang-up or an error,
+/// urgent data cannot be ruled out.
 fn may_be_urgent(source: &NetFd) -> bool {
     source.fd.poll.side(Direction::Read).begin().is_ok_and(|ticket| ticket.distrusts_short_counts())
 }

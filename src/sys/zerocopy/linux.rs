@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Completion;
 use crate::sys::socket;
 
-// Values of asm-generic and linux/errqueue.h; libc does not define them.
+// Values of asm-generic/socket.h and linux/errqueue.h. libc does not define those of linux/errqueue.h.
 const SO_ZEROCOPY: libc::c_int = 60;
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
@@ -27,8 +27,8 @@ pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 }
 
 /// Calls send(2) with MSG_ZEROCOPY. The kernel may read the memory of `buf` until a [`Completion`]
-/// reports the call. Changing or freeing the memory earlier sends wrong bytes, but it is not unsafe,
-/// because the kernel holds a reference to the pages.
+/// reports the call. If the memory is changed or freed earlier, wrong bytes may be sent, but the call
+/// is not unsafe, because the kernel holds references to the pages.
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     socket::send(fd, buf, libc::MSG_ZEROCOPY)
 }
@@ -45,9 +45,10 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Blocks until the error queue has a message, for at most `timeout`.
+/// Blocks until the error queue has a message, for at most `timeout`. Returns immediately if the
+/// connection is disconnected or has failed.
 pub(crate) fn wait_for_completion(fd: BorrowedFd<'_>, timeout: Duration) {
-    // POLLERR is always reported.
+    // No events are requested, because POLLERR and POLLHUP are always reported.
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
     let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
     // SAFETY: there is one entry, which is valid during the call. The result is ignored, because the
@@ -55,11 +56,11 @@ pub(crate) fn wait_for_completion(fd: BorrowedFd<'_>, timeout: Duration) {
     unsafe { libc::poll(&raw mut entry, 1, millis) };
 }
 
-/// Returns the next completion in the error queue, or EAGAIN if the queue is empty. Discards other
-/// messages.
+/// Takes messages from the error queue until one of them is a completion, which it returns. Discards
+/// the messages before it. Returns EAGAIN when the queue is empty.
 pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
-    /// The number of words for one control message with an address. Words have the alignment of a
-    /// `cmsghdr`.
+    /// The length of the control buffer in words: more than one control message with an address takes. A
+    /// word has at least the alignment of a `cmsghdr`.
     const ROOM: usize = 16;
     loop {
         let mut control = [0u64; ROOM];
@@ -84,8 +85,8 @@ fn decode(message: &libc::msghdr) -> Option<Completion> {
     // SAFETY: recvmsg(2) has filled in `message`.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !next.is_null() {
-        // SAFETY: `next` is not null, so it points into the control data that recvmsg(2) wrote, and has
-        // the alignment of its buffer.
+        // SAFETY: `next` is not null, so it points to a whole header in the control data that recvmsg(2)
+        // wrote. It is aligned, because the buffer is, and the macros align each following header.
         let header = unsafe { next.read() };
         let kind = (header.cmsg_level, header.cmsg_type);
         // SAFETY: the function only does arithmetic.
@@ -93,7 +94,7 @@ fn decode(message: &libc::msghdr) -> Option<Completion> {
         if matches!(kind, (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR))
             && header.cmsg_len as usize >= least
         {
-            // SAFETY: the message's data begins after its header.
+            // SAFETY: `next` points to a header, and the length of the message includes data after it.
             let data = unsafe { libc::CMSG_DATA(next) };
             let mut error = MaybeUninit::<libc::sock_extended_err>::uninit();
             // SAFETY: according to its length, the message contains the whole structure. The structure
