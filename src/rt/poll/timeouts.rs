@@ -21,7 +21,7 @@ use crate::rt::poll::poll_desc::Direction;
 use crate::rt::poll::poller::{Failure, PollHandle, WaitKey};
 use crate::rt::poll::side::{Hold, Side, Stop};
 use crate::rt::runtime::runtime;
-use crate::rt::time::clock;
+use crate::rt::time::{clock, horizon};
 use crate::rt::unsent;
 use crate::rt::waiters::{Waiter, Wakers};
 use crate::sync::Ordering;
@@ -99,7 +99,7 @@ impl PollHandle {
             at = clock::NONE;
         }
         let old = side.deadline();
-        if old > clock::EXPIRED && at >= old && !clock::has_come(at) {
+        if old > clock::EXPIRED && at >= old && !horizon::has_come(at) {
             // The deadline moves to a later time. The timer entry is at or before the old time; when it
             // fires, the deadline is checked and another entry added.
             if let Some(at) = side.move_deadline(at) {

@@ -69,12 +69,6 @@ pub(crate) fn coarse() -> u64 {
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
 }
 
-/// Returns whether `time` has passed. Reads only the coarse clock if `time` is far in the future.
-#[inline]
-pub(crate) fn has_come(time: u64) -> bool {
-    time <= coarse().saturating_add(COARSE_BEHIND_NANOS) && time <= now()
-}
-
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 
@@ -114,16 +108,6 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn time_has_come_when_it_is_reached_and_not_earlier() {
-        for ahead in [1, COARSE_TICK_NANOS, COARSE_BEHIND_NANOS, 60_000_000_000] {
-            let time = now() + ahead;
-            let has_come = has_come(time);
-            assert!(!has_come || now() >= time, "{ahead} ns too early");
-        }
-        assert!(has_come(now()) && has_come(EXPIRED) && !has_come(NEVER));
-    }
 
     #[test]
     fn instants_round_trip_and_extremes_saturate() {

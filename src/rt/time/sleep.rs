@@ -13,8 +13,8 @@ use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::record::Waits;
-use crate::rt::time::clock;
 use crate::rt::time::timer::{SleepKey, TimerSet};
+use crate::rt::time::{clock, horizon};
 
 /// A future that completes at a given time; [`sleep`](crate::task::sleep) is built on it.
 ///
@@ -99,6 +99,7 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let was_armed = self.armed.is_some();
         if let Some((set, key)) = self.armed {
             if !set.poll_sleep(key, cx.waker()) {
                 context::note(Waits::Time(self.when));
@@ -111,7 +112,8 @@ impl Future for Sleep {
         if self.when == clock::NEVER {
             return Poll::Pending;
         }
-        if clock::has_come(self.when) {
+        let has_come = if was_armed { horizon::has_come_by_clock } else { horizon::has_come };
+        if has_come(self.when) {
             return context::poll_budget(cx, &mut self.waited);
         }
         fork::refuse();
