@@ -9,6 +9,7 @@ use std::ptr;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::sched::event_ring::Mark;
+use super::sched::own_waker;
 use super::sched::processor::CHECK_EVERY;
 use super::sched::processor::Processor;
 pub(crate) use super::sched::processor::{BUDGET, REFILL};
@@ -18,15 +19,10 @@ use super::sched::turn_ring::CallPlace;
 use super::unsent;
 use crate::sync::{AtomicU8, Ordering};
 
-/// The value of `Context::own` outside turns. No waker has this data pointer.
-const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
-
 #[derive(Debug)]
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
-    /// The data pointer of the waker of the task whose turn this thread is in, or [`NO_TURN`].
-    own: Cell<*const ()>,
     /// The address of the state of the direction of the turn's last call with a short count, or null.
     short: Cell<*const ()>,
     /// Whether the turn has written since that call.
@@ -42,6 +38,8 @@ struct Context {
     is_sysmon: Cell<bool>,
     /// The nesting depth of drops of tasks.
     discards: Cell<u32>,
+    /// Whether the thread has deferred a drop since the last [`defer_discards`] began.
+    has_deferred: Cell<bool>,
     /// The remaining budget of a root future's turn on a thread without a processor. Outside turns, it limits
     /// consecutive operations without a descriptor.
     budget: Cell<u32>,
@@ -52,7 +50,6 @@ thread_local! {
         Context {
             processor: Cell::new(None),
             task: Cell::new(ptr::null()),
-            own: Cell::new(NO_TURN),
             short: Cell::new(ptr::null()),
             has_written: Cell::new(false),
             calls: Cell::new(CallPlace::NONE),
@@ -60,6 +57,7 @@ thread_local! {
             is_root: Cell::new(false),
             is_sysmon: Cell::new(false),
             discards: Cell::new(0),
+            has_deferred: Cell::new(false),
             budget: Cell::new(BUDGET),
         }
     };
@@ -133,9 +131,18 @@ pub(crate) fn discarding(f: impl FnOnce(u32)) {
 }
 
 /// Calls `f`, during which this thread defers drops of tasks; see
-/// [`discard`](super::sched::task::discard).
-pub(crate) fn defer_discards(f: impl FnOnce()) {
+/// [`discard`](super::sched::task::discard). Returns whether it has deferred any. If so, the caller must call
+/// [`Runtime::discard_deferred`](super::runtime::Runtime::discard_deferred).
+#[inline]
+pub(crate) fn defer_discards(f: impl FnOnce()) -> bool {
+    CONTEXT.with(|context| context.has_deferred.set(false));
     with_discards(DISCARDS_MAX, |_| f());
+    CONTEXT.with(|context| context.has_deferred.get())
+}
+
+/// Records that this thread has deferred the drop of a task.
+pub(crate) fn note_deferred() {
+    CONTEXT.with(|context| context.has_deferred.set(true));
 }
 
 fn with_discards(count: u32, f: impl FnOnce(u32)) {
@@ -167,15 +174,10 @@ pub(crate) fn end_task(number: u64) {
     }
 }
 
-/// Returns whether `waker` belongs to the task whose turn this thread is in.
-pub(crate) fn is_own(waker: &Waker) -> bool {
-    CONTEXT.with(|context| context.own.get() == waker.data())
-}
-
 /// Returns whether this thread is in a turn whose end flushes gathered writes; see
 /// [`unsent`](super::unsent). Returns false in the part of a turn that follows a nested turn.
 pub(crate) fn gathers_writes() -> bool {
-    CONTEXT.with(|context| context.own.get() != NO_TURN || (unsent::is_simulating() && !context.task.get().is_null()))
+    own_waker::data().is_some() || CONTEXT.with(|context| unsent::is_simulating() && !context.task.get().is_null())
 }
 
 /// Flushes gathered writes, and records in the current task, if there is one, what an operation that
@@ -226,24 +228,24 @@ pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, boo
 
 /// Makes `task` the current task while `f` runs. Restores the previous task, even if `f` panics.
 pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
-    run_turn(task, NO_TURN, f)
+    run_turn(task, None, f)
 }
 
 /// Runs a turn of the task, as [`run_task`] does. `own` is the data pointer of the task's waker.
 #[inline]
-pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce() -> T) -> T {
+pub(crate) fn run_turn<T>(task: *const TaskData, own: Option<*const ()>, f: impl FnOnce() -> T) -> T {
     struct Restore(*const TaskData);
     impl Drop for Restore {
         fn drop(&mut self) {
             CONTEXT.with(|context| {
                 context.task.set(self.0);
-                // The remaining part of an outer turn does not use the optimisations that depend on `own`.
-                context.own.set(NO_TURN);
             });
+            // The remaining part of an outer turn does not use the optimisations that depend on `own`.
+            own_waker::set_data(None);
         }
     }
+    own_waker::set_data(own);
     let before = CONTEXT.with(|context| {
-        context.own.set(own);
         context.short.set(ptr::null());
         context.task.replace(task)
     });
@@ -289,7 +291,7 @@ pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
     CONTEXT.with(|context| {
         let is_short = context.short.get() == ptr::from_ref(state).cast()
             && context.has_written.get()
-            && context.own.get() == waker.data();
+            && own_waker::has_data_of(waker);
         if is_short {
             context.short.set(ptr::null());
         }

@@ -228,7 +228,7 @@ fn short_count_is_used_only_in_its_turn_by_its_task() {
         set_short(false, state);
         record_call(true, 3);
     };
-    run_turn(ptr::null(), own.data(), || {
+    run_turn(ptr::null(), Some(own.data()), || {
         record_call(true, 3);
         assert!(!take_short(&one, &own));
         set_short(false, &one);
@@ -242,7 +242,7 @@ fn short_count_is_used_only_in_its_turn_by_its_task() {
         set_short_and_write(&other);
     });
     assert!(!take_short(&other, &own), "the turn is over");
-    run_turn(ptr::null(), own.data(), || assert!(!take_short(&other, &own), "another turn"));
+    run_turn(ptr::null(), Some(own.data()), || assert!(!take_short(&other, &own), "another turn"));
     run_task(ptr::null(), || {
         set_short_and_write(&one);
         assert!(!take_short(&one, Waker::noop()), "outside turns");
@@ -252,8 +252,7 @@ fn short_count_is_used_only_in_its_turn_by_its_task() {
 /// `take_short` relies on the comparison of wakers.
 #[test]
 fn waker_of_a_turn_is_recognised() {
-    let knows =
-        || std::future::poll_fn(|cx| Poll::Ready(CONTEXT.with(|context| context.own.get()) == cx.waker().data()));
+    let knows = || std::future::poll_fn(|cx| Poll::Ready(own_waker::has_data_of(cx.waker())));
     crate::task::block_on(async {
         assert!(knows().await);
         assert!(crate::task::spawn(knows()).await);

@@ -44,10 +44,9 @@ impl Job {
     fn run(self) {
         match self {
             Job::Wake(waker) => {
-                context::defer_discards(|| wake(waker));
-                // If the shutdown has already returned, it no longer takes deferred tasks.
-                if !runtime().is_stopping() {
-                    runtime().take_deferred().into_iter().for_each(discard);
+                if context::defer_discards(|| wake(waker)) {
+                    // If the shutdown has already returned, it no longer takes deferred tasks.
+                    runtime().discard_deferred();
                 }
             }
             Job::Drop(task) => discard(task),

@@ -258,17 +258,18 @@ impl Default for Waiters {
 }
 
 /// Wakers that were taken out of lists and that the caller must wake when it holds no lock. The first waker is
-/// stored inline.
+/// stored inline. The own wakers of tasks, which run no user code, are separate and are woken first.
 #[derive(Debug, Default)]
 #[must_use = "wakers that are dropped instead of woken are lost wake-ups"]
 pub(crate) struct Wakers {
     one: Option<Waker>,
     rest: Vec<Waker>,
+    own: Vec<Waker>,
 }
 
 impl Wakers {
     pub(crate) const fn new() -> Wakers {
-        Wakers { one: None, rest: Vec::new() }
+        Wakers { one: None, rest: Vec::new(), own: Vec::new() }
     }
 
     #[inline]
@@ -280,27 +281,34 @@ impl Wakers {
         }
     }
 
+    /// Adds the own waker of a task; see [`own_waker`](crate::rt::sched::own_waker).
+    #[inline]
+    pub(crate) fn push_own(&mut self, waker: Waker) {
+        self.own.push(waker);
+    }
+
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.one.is_some()) + self.rest.len()
+        usize::from(self.one.is_some()) + self.rest.len() + self.own.len()
     }
 
     /// Takes all wakers.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Waker> + '_ {
-        self.one.take().into_iter().chain(self.rest.drain(..))
+        self.own.drain(..).chain(self.one.take()).chain(self.rest.drain(..))
     }
 
-    /// Returns the first waker, and the remaining wakers in order.
-    pub(crate) fn parts(&mut self) -> (&mut Option<Waker>, &mut Vec<Waker>) {
-        (&mut self.one, &mut self.rest)
+    /// Returns the own wakers of tasks in order, the first of the other wakers, and the rest of them in order.
+    pub(crate) fn parts(&mut self) -> (&mut Vec<Waker>, &mut Option<Waker>, &mut Vec<Waker>) {
+        (&mut self.own, &mut self.one, &mut self.rest)
     }
 
-    /// Wakes all wakers in the order in which they were taken. Returns their number. A waker is user code: if
-    /// one panics, the panic is caught and the remaining wakers are still woken. Keeps the allocation.
+    /// Wakes all wakers: the own wakers of tasks, then the others in the order in which they were taken.
+    /// Returns their number. A waker is user code: if one panics, the panic is caught and the remaining wakers
+    /// are still woken. Keeps the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
-        let Some(first) = self.one.take() else { return 0 };
-        wake(first);
-        let woken = 1 + self.rest.len();
-        if woken > 1 {
+        let woken = self.len();
+        self.own.drain(..).for_each(wake);
+        if let Some(first) = self.one.take() {
+            wake(first);
             self.rest.drain(..).for_each(wake);
         }
         woken

@@ -220,7 +220,7 @@ impl Thread {
             // This is a raw pointer, because the task and its data may be freed during the turn.
             let data: *const TaskData = runnable.metadata();
             let own = runnable.waker().data();
-            context::run_turn(data, own, || contain(|| _ = runnable.run()));
+            context::run_turn(data, Some(own), || contain(|| _ = runnable.run()));
             unsent::flush();
         }
         cx.waker().wake_by_ref();

@@ -363,7 +363,13 @@ impl<'a> Side<'a> {
             }
         }
         if word & (PLACED | LISTED) == PLACED {
-            self.wake_placed(wakers);
+            // SAFETY: as in `wake_placed`.
+            let found = unsafe { self.slot().vacate() };
+            if found.is_own() {
+                wakers.push_own(found.waker);
+            } else {
+                wakers.push(found.waker);
+            }
         } else if word & LISTED != 0 {
             // A hang-up concerns all waiters, including those that wait only for a hang-up. An error may only
             // mean that a message is in the error queue. A waiter for data or room would not pass the
@@ -375,13 +381,13 @@ impl<'a> Side<'a> {
 
     /// Takes the waiter out of the slot, and returns whether it is a future. The caller has just
     /// cleared PLACED, which was set.
-    #[inline]
-    pub(super) fn wake_placed(self, wakers: &mut Wakers) -> bool {
+    fn wake_placed(self, wakers: &mut Wakers) -> bool {
         // SAFETY: PLACED means that the slot is taken, and the thread that clears it, which is the
         // caller, owns the slot exclusively.
-        let (future, waker) = unsafe { self.slot().vacate() };
-        wakers.push(waker);
-        future.is_some()
+        let found = unsafe { self.slot().vacate() };
+        let is_future = found.key().is_some();
+        wakers.push(found.waker);
+        is_future
     }
 
     /// Takes the waiters to be woken out of the slot and the list: all of them if `all` is true, and

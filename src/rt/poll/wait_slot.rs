@@ -42,8 +42,11 @@ use crate::sync::{AtomicU64, Ordering, UnsafeCell, injected_bug};
 const TAKEN: NonZeroU64 = NonZeroU64::new(1 << 62).unwrap();
 /// The bit of the tag of a slot that a poll has taken.
 const POLL: u64 = 1 << 61;
+/// The bit of the tag of a slot whose waker is the own waker of a task; see
+/// [`own_waker`](crate::rt::sched::own_waker). It is not part of the key.
+const OWN: u64 = 1 << 60;
 /// The bits of a tag that count the waiters that have had the slot.
-const COUNT: u64 = POLL - 1;
+const COUNT: u64 = OWN - 1;
 
 /// Returns whether a future's key is for a slot rather than a list.
 #[inline]
@@ -69,14 +72,16 @@ impl WaitSlot {
     }
 
     /// Claims the slot if it is free, and stores `waker`. The caller then has the slot exclusively.
-    /// Returns the key, or `waker` if the slot is taken.
+    /// Returns the key, or `waker` if the slot is taken. `is_own` says whether `waker` is the own waker of a
+    /// task.
     #[inline]
-    pub(crate) fn claim(&self, is_poll: bool, waker: Waker) -> Result<Key, Waker> {
+    pub(crate) fn claim(&self, is_poll: bool, waker: Waker, is_own: bool) -> Result<Key, Waker> {
         let free = self.tag.load(Ordering::Relaxed);
         let taken = TAKEN | (free.wrapping_add(1) & COUNT) | if is_poll { POLL } else { 0 };
+        let tag = taken.get() | if is_own { OWN } else { 0 };
         // ORDERING: Acquire pairs with the Release in `vacate`, so the previous waker has been moved out.
         if free & TAKEN.get() != 0
-            || self.tag.compare_exchange(free, taken.get(), Ordering::Acquire, Ordering::Relaxed).is_err()
+            || self.tag.compare_exchange(free, tag, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
             return Err(waker);
         }
@@ -100,7 +105,7 @@ impl WaitSlot {
         // ORDERING: Acquire pairs with the Release in `vacate`: a thread that sees that the future was taken
         // out also sees the reason (model `a_dropped_reader_passes_on`).
         let order = if injected_bug!("slot_tag_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-        self.tag.load(order) == key.get()
+        self.tag.load(order) & !OWN == key.get()
     }
 
     /// Returns whether a poll has the slot. The result may already be outdated.
@@ -124,11 +129,13 @@ impl WaitSlot {
             })
     }
 
-    /// Replaces the waker and returns the previous one.
+    /// Replaces the waker and returns the previous one. `is_own` says whether `waker` is the own waker of a task.
     ///
     /// # Safety
     /// The slot must be taken, and the caller must have it exclusively.
-    pub(crate) unsafe fn replace(&self, waker: Waker) -> Waker {
+    pub(crate) unsafe fn replace(&self, waker: Waker, is_own: bool) -> Waker {
+        let tag = self.tag.load(Ordering::Relaxed) & !OWN;
+        self.tag.store(tag | if is_own { OWN } else { 0 }, Ordering::Relaxed);
         self.waker.with_mut(|place| {
             // SAFETY: the caller guarantees exclusive access.
             let place = unsafe { &mut *place };
@@ -137,12 +144,12 @@ impl WaitSlot {
         })
     }
 
-    /// Empties the slot. Returns the waker, and the key if the waiter was a future.
+    /// Empties the slot and returns the waiter.
     ///
     /// # Safety
     /// The slot must be taken, and the caller must have it exclusively.
     #[inline]
-    pub(crate) unsafe fn vacate(&self) -> (Option<Key>, Waker) {
+    pub(crate) unsafe fn vacate(&self) -> Vacated {
         let tag = self.tag.load(Ordering::Relaxed);
         if injected_bug!("slot_freed_before_it_is_empty") {
             self.tag.store(tag & COUNT, Ordering::Release);
@@ -155,7 +162,27 @@ impl WaitSlot {
         });
         // ORDERING: Release pairs with the Acquire in `claim`.
         self.tag.store(tag & COUNT, Ordering::Release);
-        (if tag & POLL == 0 { Key::new(tag) } else { None }, waker)
+        Vacated { tag, waker }
+    }
+}
+
+/// A waiter that was taken out of a slot.
+pub(crate) struct Vacated {
+    tag: u64,
+    pub(crate) waker: Waker,
+}
+
+impl Vacated {
+    /// Returns the key of the waiter, or `None` for a poll.
+    #[inline]
+    pub(crate) fn key(&self) -> Option<Key> {
+        if self.tag & POLL == 0 { Key::new(self.tag & !OWN) } else { None }
+    }
+
+    /// Returns whether the waker is the own waker of a task.
+    #[inline]
+    pub(crate) fn is_own(&self) -> bool {
+        self.tag & OWN != 0
     }
 }
 

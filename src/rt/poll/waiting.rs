@@ -28,6 +28,7 @@ use std::task::Waker;
 use crate::rt::poll::poll_desc::generation_of;
 use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Wait};
 use crate::rt::poll::wait_slot::is_of_slot;
+use crate::rt::sched::own_waker::to_store;
 use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
@@ -43,7 +44,10 @@ impl Side<'_> {
     pub(crate) fn wait(self, waiter: Waiter<'_>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         match waiter {
             // Cloning runs user code, so it happens before the slot is taken and outside the lock (W1).
-            Waiter::Future(key @ None) if interest == Interest::Event => self.wait_anew(key, waker.clone(), still),
+            Waiter::Future(key @ None) if interest == Interest::Event => {
+                let (waker, is_own) = to_store(waker);
+                self.wait_anew(key, waker, is_own, still)
+            }
             Waiter::Future(key) => self.wait_again(key, interest, waker, still),
             Waiter::Poll => self.wait_poll(reasons(interest), waker, still),
         }
@@ -51,9 +55,9 @@ impl Side<'_> {
 
     /// Starts the wait of a future that is neither in the slot nor in the list.
     #[inline]
-    fn wait_anew(self, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
+    fn wait_anew(self, key: &mut Option<Key>, waker: Waker, is_own: bool, still: impl Fn() -> bool) -> Wait {
         let claimed = if self.word().load(Ordering::Relaxed) & LISTED == 0 {
-            self.slot().claim(false, waker)
+            self.slot().claim(false, waker, is_own)
         } else {
             Err(waker)
         };
@@ -104,13 +108,13 @@ impl Side<'_> {
     fn take_out(self, key: Key) -> Option<Waker> {
         self.take_slot(|| self.slot().is_of(key))?;
         // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
-        let (found, waker) = unsafe { self.slot().vacate() };
-        if found == Some(key) || injected_bug!("slot_left_by_another_waiter") {
-            return Some(waker);
+        let found = unsafe { self.slot().vacate() };
+        if found.key() == Some(key) || injected_bug!("slot_left_by_another_waiter") {
+            return Some(found.waker);
         }
         // The future was taken out between the two checks, and another waiter took the slot. That waiter is
         // woken spuriously; see `turn_out`.
-        wake(waker);
+        wake(found.waker);
         None
     }
 
@@ -133,7 +137,7 @@ impl Side<'_> {
     #[cold]
     fn wait_again(self, key: &mut Option<Key>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if let Some(placed) = key.filter(|&key| is_of_slot(key)) {
-            return self.wait_on(key, placed, waker.clone(), still);
+            return self.wait_on(key, placed, waker, still);
         }
         let reasons = reasons(interest);
         let interest = if injected_bug!("interrupt_takes_events") { Interest::Event } else { interest };
@@ -152,18 +156,19 @@ impl Side<'_> {
 
     /// Continues the wait of a future that has had the slot as `placed`. If it still has the slot, it
     /// keeps its place in the order.
-    fn wait_on(self, key: &mut Option<Key>, placed: Key, waker: Waker, still: impl Fn() -> bool) -> Wait {
+    fn wait_on(self, key: &mut Option<Key>, placed: Key, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+        let (waker, is_own) = to_store(waker);
         if self.take_slot(|| self.slot().is_of(placed)).is_some() {
             if self.slot().is_of(placed) {
                 // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
-                let held = unsafe { self.slot().replace(waker) };
+                let held = unsafe { self.slot().replace(waker, is_own) };
                 let waits = self.publish(READY, &still);
                 drop(held);
                 return if waits { Wait::Listed } else { self.withdraw(key, placed) };
             }
             self.turn_out();
         }
-        self.wait_anew(key, waker, still)
+        self.wait_anew(key, waker, is_own, still)
     }
 
     /// Evicts another waiter from the slot, which the caller has taken, and wakes it spuriously. It is
@@ -176,8 +181,7 @@ impl Side<'_> {
             return;
         }
         // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
-        let (_, waker) = unsafe { self.slot().vacate() };
-        wake(waker);
+        wake(unsafe { self.slot().vacate() }.waker);
     }
 
     /// Completes the entry of a waiter into the list, which the caller has locked: announces the waiter and
@@ -215,7 +219,8 @@ impl Side<'_> {
     /// Returns whether it did; the caller then has the slot exclusively and must publish it.
     fn poll_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
-            return self.slot().claim(true, waker.clone()).is_ok();
+            let (waker, is_own) = to_store(waker);
+            return self.slot().claim(true, waker, is_own).is_ok();
         }
         if self.take_slot(|| self.slot().is_poll()).is_none() {
             return false;

@@ -92,8 +92,9 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
     let mut future = pin!(future);
     loop {
         if thread.begin_turn() {
-            let polled =
-                context::run_turn(&data, waker.data(), || data.record().polling(|| future.as_mut().poll(&mut cx)));
+            let polled = context::run_turn(&data, Some(waker.data()), || {
+                data.record().polling(|| future.as_mut().poll(&mut cx))
+            });
             unsent::flush();
             if let Poll::Ready(output) = polled {
                 context::run_task(&data, || data.clear_locals());

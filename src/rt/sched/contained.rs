@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
+use super::own_waker;
 use super::task::contain;
-use crate::rt::context;
 
 /// A waker that catches the panics of the inner waker, including those of its destructor.
 struct Contained(Option<Waker>);
@@ -34,7 +34,7 @@ impl Drop for Contained {
 /// Calls `poll`, which passes the waker to `async-task`. The waker of a task of this crate, which is the
 /// usual case, is not wrapped.
 pub(crate) fn poll_contained<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
-    if context::is_own(cx.waker()) {
+    if own_waker::has_data_of(cx.waker()) {
         return poll(cx);
     }
     let waker = Waker::from(Arc::new(Contained(Some(cx.waker().clone()))));

@@ -31,6 +31,7 @@ pub(crate) mod idle;
 mod injector;
 pub(crate) mod lanes;
 mod monitor;
+pub(crate) mod own_waker;
 mod pacing;
 pub(crate) mod polling;
 pub(crate) mod pool;

@@ -14,6 +14,8 @@
 use std::os::fd::AsRawFd;
 
 use super::batch::Batch;
+use super::own_waker;
+use crate::rt::context;
 use crate::rt::poll::back_ends::{Events, Instance};
 use crate::rt::poll::backend::EVENTS_MAX;
 use crate::rt::poll::driver::ONE_STEP_NANOS;
@@ -114,10 +116,37 @@ impl Polling {
     /// Returns the number of collected wakers.
     #[inline]
     pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {
-        if self.wakers.len() <= 1 {
-            return self.wakers.wake_all();
+        let own = self.wake_own(runtime);
+        own + if self.wakers.len() <= 1 {
+            self.wakers.wake_all()
+        } else {
+            self.batch.get_or_insert_with(|| runtime.sysmon.register_batch()).call(&mut self.wakers)
         }
-        self.batch.get_or_insert_with(|| runtime.sysmon.register_batch()).call(&mut self.wakers)
+    }
+
+    /// Wakes the tasks whose own wakers were collected. Returns their number.
+    #[inline]
+    fn wake_own(&mut self, runtime: &'static Runtime) -> usize {
+        let (own, first, rest) = self.wakers.parts();
+        let epoch = runtime.epoch();
+        if own.is_empty() {
+            return 0;
+        }
+        if context::processor_in(epoch).is_none() {
+            // The tasks may have to be dropped, which runs user code.
+            let mut own = own.drain(..);
+            if first.is_none() {
+                *first = own.next();
+            }
+            rest.extend(own);
+            return 0;
+        }
+        let count = own.len();
+        // A wake-up drops a task of an earlier epoch. These drops run user code, so they follow the last wake-up.
+        if context::defer_discards(|| own.drain(..).for_each(own_waker::wake)) {
+            runtime.discard_deferred();
+        }
+        count
     }
 
     /// Collects the wakers of the due timers of `shards`.

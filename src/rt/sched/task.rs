@@ -19,6 +19,7 @@ use pin_project_lite::pin_project;
 
 use super::identity::Name;
 use super::lanes::Lane;
+use super::own_waker::{self, Spare};
 use super::queue::Item;
 use super::record::{Kind, Waits};
 use super::task_data::TaskData;
@@ -66,6 +67,7 @@ impl<F: Future> Future for Tracked<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
         let this = self.project();
         let future = this.future.as_pin_mut().expect("the future has not been dropped");
+        own_waker::note(cx.waker());
         future.poll(cx).map(Output::new)
     }
 }
@@ -221,6 +223,7 @@ where
     task
 }
 
+#[allow(unsafe_code)]
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
     let epoch = runtime.epoch();
@@ -230,7 +233,13 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
         // The poller or a timer has woken the task. The record already has the cause.
-        (Some(processor), false) => processor.queue.push(runnable.into_raw()),
+        (Some(processor), false) => {
+            let spare: *const Spare = runnable.metadata().spare();
+            let item = runnable.into_raw();
+            // SAFETY: the item owns the task, and it is not queued yet.
+            own_waker::accept(item.as_ptr(), unsafe { &*spare });
+            processor.queue.push(item);
+        }
         // The task that runs on this thread has woken another task, which runs next, while its data is in the
         // cache. A task that wakes itself goes to the end of the queue.
         (Some(processor), true) if !info.woken_while_running => {
@@ -301,6 +310,7 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
     context::discarding(|depth| {
         if depth > DISCARDS_MAX {
             runtime().deferred.lock().push_back(runnable);
+            context::note_deferred();
             return;
         }
         discard_here(runnable);
@@ -313,8 +323,20 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
 }
 
 fn discard_here(runnable: Runnable<TaskData>) {
+    let runnable = release_spare(runnable);
     let data: *const TaskData = runnable.metadata();
     // The future's destructor and the wakers that it calls are user code. The task is the current one while
     // they run, and its local values are dropped with it.
     contain(|| context::run_task(data, || drop(runnable)));
+}
+
+/// Drops the reference that a wake-up has left with the task.
+#[allow(unsafe_code)]
+fn release_spare(runnable: Runnable<TaskData>) -> Runnable<TaskData> {
+    let spare: *const Spare = runnable.metadata().spare();
+    let item = runnable.into_raw();
+    // SAFETY: the item owns the task.
+    unsafe { (*spare).release(item.as_ptr()) };
+    // SAFETY: `into_raw` has just created the item.
+    unsafe { from_item(item) }
 }

@@ -7,6 +7,7 @@ use std::panic::Location;
 
 use super::identity::{self, Name, Task, TaskId};
 use super::lanes::{CONTROL, Lane};
+use super::own_waker::Spare;
 use super::record::{Kind, Record};
 use crate::rt::lazy_box::LazyBox;
 use crate::sync::Mutex;
@@ -36,12 +37,10 @@ pub(crate) struct TaskData {
     /// The task's id and epoch, and the data that other threads may read.
     record: &'static Record,
     rare: LazyBox<Rare>,
+    spare: Spare,
     #[cfg(feature = "sim")]
     tag: crate::sim::Tag,
 }
-
-// Every task has this size.
-const _: () = assert!(cfg!(feature = "sim") || size_of::<TaskData>() <= 16);
 
 /// Data that only a few tasks have.
 #[derive(Debug, Default)]
@@ -73,6 +72,7 @@ impl TaskData {
         TaskData {
             record,
             rare,
+            spare: Spare::new(),
             #[cfg(feature = "sim")]
             tag,
         }
@@ -112,6 +112,12 @@ impl TaskData {
     #[inline]
     pub(crate) fn record(&self) -> &'static Record {
         self.record
+    }
+
+    /// Returns the place of the reference that a wake-up leaves with the task.
+    #[inline]
+    pub(super) fn spare(&self) -> &Spare {
+        &self.spare
     }
 
     /// Returns the epoch of the task.
@@ -174,4 +180,4 @@ impl Drop for TaskData {
 }
 
 // Every task has this size.
-const _: () = assert!(size_of::<TaskData>() <= if cfg!(feature = "sim") { 24 } else { 16 });
+const _: () = assert!(size_of::<TaskData>() <= if cfg!(feature = "sim") { 32 } else { 24 });

@@ -25,6 +25,7 @@ use async_task::Runnable;
 use super::event_ring::Mark;
 use super::idle::Sleeper;
 use super::lanes::{Account, share, turns_per_control_turn};
+use super::own_waker;
 use super::pacing::{Pacing, maybe_wake_helper};
 use super::polling::{Polling, Slept};
 use super::processor::{LONG_NANOS, Processor};
@@ -266,13 +267,15 @@ impl Core {
         let record = runnable.metadata().record();
         // The data pointer of the task's wakers, as `async-task` creates them.
         let own = item.as_ptr().cast_const();
+        own_waker::begin(own, runnable.metadata().spare());
         self.pacing.begin_turn();
         begin_turn(processor, record);
         // The task catches the panics of its future. Only panics of destructors arrive here.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_turn(data, own, || runnable.run()))) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_turn(data, Some(own), || runnable.run()))) {
             drop_payload(payload);
             runtime.panics.add(1);
         }
+        own_waker::end();
         unsent::flush();
         if !owns_processor() {
             // The time since the last reading includes the wait in the nested `block_on`.

@@ -1,0 +1,212 @@
+//! The waker of the running task, and the reference that a wake-up leaves with its task.
+//!
+//! A task of a server usually waits with its own waker, is woken by the poller, and waits again. Each wait
+//! clones the waker, and each wake-up consumes the clone. The two changes of the reference count cost two
+//! atomic read-modify-writes, and the first one makes a compare-exchange of `async-task` fail. So the thread
+//! that polls wakes such a task *by reference* and leaves the waker's reference with the task. The next wait
+//! makes its waker from this *spare* reference.
+//!
+//! # States
+//! The reference of a waker goes through these places:
+//!
+//! 1. In a wait slot, in a waker that is marked as own ([`to_store`]).
+//! 2. In [`wake`], which offers the reference while it wakes the task. If the wake-up schedules the task,
+//!    [`accept`] stores the reference in the task's [`Spare`]. Otherwise, `wake` drops it.
+//! 3. On the thread that runs the turn ([`begin`]).
+//! 4. In the waker of the next wait, or dropped at the [`end`] of the turn.
+//!
+//! A waker that is marked as own may also be woken or dropped like any other waker, for example by a close.
+//!
+//! No reference outlives the turn that follows the wake-up. If nothing can wake the task after that turn, the drop
+//! of the reference schedules the task once more, and `async-task` drops it.
+//!
+//! # Invariants
+//! * Only the owner of the task's `Runnable` accesses its [`Spare`]: the schedule function, before it queues
+//!   the task, and the thread that has taken the task out of a queue. The queue orders these accesses.
+//! * A waker is own if both its data pointer and its virtual table are those with which `async-task` polls the
+//!   task. A user's waker may have the same data pointer, but it has another table.
+//! * A task that is dropped without a turn drops its spare reference ([`Spare::release`]).
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::fmt;
+use std::ptr;
+use std::task::{RawWakerVTable, Waker};
+
+use crate::sync::{AtomicPtr, Ordering};
+
+/// The value of `Turn::data` outside turns. No waker has this data pointer.
+const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
+
+struct Turn {
+    /// The data pointer of the waker of the task whose turn this thread is in, or [`NO_TURN`].
+    data: Cell<*const ()>,
+    /// The virtual table of the waker with which `async-task` last polled a task of the workers on this thread.
+    vtable: Cell<*const RawWakerVTable>,
+    /// The virtual table of the waker whose reference is spare, or null if there is none.
+    spare: Cell<*const RawWakerVTable>,
+    /// The data pointer of that waker.
+    spare_data: Cell<*const ()>,
+    /// The data pointer and the virtual table of the waker whose reference [`wake`] offers. The pointer is null
+    /// outside `wake`, and after the reference was accepted.
+    offered: Cell<*const ()>,
+    offered_vtable: Cell<*const RawWakerVTable>,
+}
+
+thread_local! {
+    static TURN: Turn = const {
+        Turn {
+            data: Cell::new(NO_TURN),
+            vtable: Cell::new(ptr::null()),
+            spare: Cell::new(ptr::null()),
+            spare_data: Cell::new(ptr::null()),
+            offered: Cell::new(ptr::null()),
+            offered_vtable: Cell::new(ptr::null()),
+        }
+    };
+}
+
+/// The spare reference of a task that is queued: the virtual table of its waker, or null if there is none.
+pub(crate) struct Spare(AtomicPtr<RawWakerVTable>);
+
+impl Spare {
+    pub(crate) fn new() -> Spare {
+        Spare(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Takes the reference.
+    #[inline]
+    fn take(&self) -> *const RawWakerVTable {
+        // ORDERING: Relaxed: the caller owns the `Runnable`.
+        let vtable = self.0.load(Ordering::Relaxed);
+        self.0.store(ptr::null_mut(), Ordering::Relaxed);
+        vtable
+    }
+
+    /// Drops the reference, if there is one. The caller must own the task's `Runnable`, whose pointer is
+    /// `data`.
+    pub(crate) fn release(&self, data: *const ()) {
+        drop_spare(data, self.take());
+    }
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Spare").finish_non_exhaustive()
+    }
+}
+
+/// Makes a waker from a spare reference, which the caller must have taken.
+#[inline]
+fn waker(data: *const (), vtable: *const RawWakerVTable) -> Waker {
+    // SAFETY: `wake` forgot a waker with this data pointer and this virtual table, which is static. The
+    // reference was taken, so no other waker is made from it.
+    unsafe { Waker::new(data, &*vtable) }
+}
+
+fn drop_spare(data: *const (), vtable: *const RawWakerVTable) {
+    if !vtable.is_null() {
+        drop(waker(data, vtable));
+    }
+}
+
+/// Returns the data pointer of the waker of the task whose turn this thread is in, or `None` outside turns and
+/// in the part of a turn that follows a nested turn.
+#[inline]
+pub(crate) fn data() -> Option<*const ()> {
+    Some(TURN.with(|turn| turn.data.get())).filter(|&data| data != NO_TURN)
+}
+
+/// Returns whether `waker` has the data pointer of the waker of the task whose turn this thread is in.
+#[inline]
+pub(crate) fn has_data_of(waker: &Waker) -> bool {
+    TURN.with(|turn| turn.data.get() == waker.data())
+}
+
+/// Sets the result of [`data`].
+#[inline]
+pub(crate) fn set_data(data: Option<*const ()>) {
+    TURN.with(|turn| turn.data.set(data.unwrap_or(NO_TURN)));
+}
+
+/// Begins a turn of the task whose `Runnable` has the pointer `data`, and takes its spare reference. This thread
+/// must be in no other such turn.
+#[inline]
+pub(crate) fn begin(data: *const (), spare: &Spare) {
+    TURN.with(|turn| {
+        debug_assert!(turn.spare.get().is_null(), "the turn has begun inside another turn");
+        turn.spare.set(spare.take());
+        turn.spare_data.set(data);
+    });
+}
+
+/// Records the waker with which `async-task` polls the running task.
+#[inline]
+pub(crate) fn note(waker: &Waker) {
+    TURN.with(|turn| turn.vtable.set(waker.vtable()));
+}
+
+/// Ends the turn. Drops the spare reference if no wait has used it.
+#[inline]
+pub(crate) fn end() {
+    TURN.with(|turn| {
+        if !turn.spare.get().is_null() {
+            drop_rest(turn);
+        }
+    });
+}
+
+#[cold]
+#[inline(never)]
+fn drop_rest(turn: &Turn) {
+    let vtable = turn.spare.replace(ptr::null());
+    drop_spare(turn.spare_data.get(), vtable);
+}
+
+/// Returns a waker for the task of `waker`, and whether it is an own waker. Uses the spare reference, if it belongs
+/// to the same task, and otherwise clones `waker`.
+#[inline]
+pub(crate) fn to_store(waker: &Waker) -> (Waker, bool) {
+    TURN.with(|turn| {
+        if turn.spare_data.get() == waker.data() && ptr::eq(turn.spare.get(), waker.vtable()) {
+            turn.spare.set(ptr::null());
+            return (self::waker(waker.data(), waker.vtable()), true);
+        }
+        let is_own = turn.data.get() == waker.data() && ptr::eq(turn.vtable.get(), waker.vtable());
+        (waker.clone(), is_own)
+    })
+}
+
+/// Wakes a task by a waker that [`to_store`] has returned as own. Leaves the waker's reference with the task
+/// if the wake-up schedules the task on this thread's processor. The caller must
+/// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
+#[inline]
+pub(crate) fn wake(waker: Waker) {
+    TURN.with(|turn| {
+        turn.offered_vtable.set(waker.vtable());
+        turn.offered.set(waker.data());
+    });
+    waker.wake_by_ref();
+    let is_left = TURN.with(|turn| turn.offered.replace(ptr::null()));
+    if is_left.is_null() {
+        std::mem::forget(waker);
+    }
+}
+
+/// Accepts the reference that [`wake`] offers, if it is a reference to the task that is being scheduled. The
+/// caller must own the task's `Runnable`, whose pointer is `data`.
+#[inline]
+pub(crate) fn accept(data: *const (), spare: &Spare) {
+    TURN.with(|turn| {
+        if turn.offered.get() == data {
+            turn.offered.set(ptr::null());
+            // ORDERING: Relaxed: the caller owns the `Runnable`, and the queue publishes the store.
+            spare.0.store(turn.offered_vtable.get().cast_mut(), Ordering::Relaxed);
+        }
+    });
+}
+
+#[cfg(test)]
+#[path = "own_waker_tests.rs"]
+mod tests;
