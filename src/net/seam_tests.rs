@@ -150,7 +150,7 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
         let scripts = [seam::descriptor(bad.as_fd()), seam::descriptor(good.as_fd())];
         let _client = TcpStream::connect(addr).await.unwrap();
         for script in &scripts {
-            fail(script, Call::Accept4, &[libc::EMFILE; 12]);
+            fail(script, Call::Accept4, &[libc::EMFILE; 16]);
         }
         // Both streams back off until a descriptor is closed. The waker of the first stream panics.
         let waker = Waker::from(Arc::new(Panics));
@@ -167,7 +167,7 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
             task::yield_now().await;
         }
         accepted.await.unwrap();
-        // Twelve pauses on the timer alone would take 5.3 s.
+        // Sixteen pauses on the timer alone would take 9.3 s.
         assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
     });
 }

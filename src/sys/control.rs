@@ -23,6 +23,9 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::c_int;
+use socket2::SockRef;
+
+use super::os;
 
 /// The element type of a control buffer.
 pub(crate) type Word = usize;
@@ -64,7 +67,7 @@ unsafe impl Plain for u16 {}
 // SAFETY: an integer has no padding.
 unsafe impl Plain for u8 {}
 // SAFETY: it consists of integers of four bytes.
-unsafe impl Plain for super::os::PacketInfoV4 {}
+unsafe impl Plain for os::PacketInfoV4 {}
 // SAFETY: it consists of three integers of four bytes.
 unsafe impl Plain for libc::ip_mreqn {}
 // SAFETY: it consists of sixteen bytes and an integer of four bytes.
@@ -250,6 +253,12 @@ impl<'a> Control<'a> {
         // SAFETY: the kernel installed the descriptor for this message, and `taken` ensures that it is
         // returned only once.
         into.extend(rights(self.messages()).map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        if os::RECEIVE_CLOSE_ON_EXEC == 0 {
+            for fd in &into[before..] {
+                // This fails only if the number is not an open descriptor.
+                let _ = SockRef::from(fd).set_cloexec(true);
+            }
+        }
         into.len() - before
     }
 }

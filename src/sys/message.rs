@@ -4,8 +4,8 @@
 //! family is `AF_UNSPEC`.
 //!
 //! # Invariants
-//! * Received descriptors are close-on-exec, except on macOS, and are closed unless the caller takes
-//!   them ([`Control`]).
+//! * Received descriptors are close-on-exec, and are closed unless the caller takes them
+//!   ([`Control`]).
 //! * S2, S3 and S4 of [`socket`](super::socket): no SIGPIPE, checked families, no blocking.
 
 #![allow(unsafe_code)]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use super::{TcpListener, TcpStream};
 use crate::net::fd::gather::unwrap_owner;
 use crate::net::net_fd::NetFd;
+use crate::rt::fork;
 use crate::rt::poll::poller;
 use crate::rt::poll::poller::Failure;
 use crate::sys::socket;
@@ -30,6 +31,7 @@ use crate::sys::socket;
 /// # Panics
 /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
+    fork::refuse();
     // This fails only if the descriptor is not open, which an `OwnedFd` rules out. The first
     // operation would report such an error.
     let _ = socket::set_nonblocking(fd.as_fd(), true);

@@ -1,8 +1,8 @@
 //! Passing descriptors in messages (SCM_RIGHTS, unix(7)).
 //!
 //! # Rules
-//! * The receiver gets duplicates, which are close-on-exec, except on macOS. The sender may close its
-//!   descriptors as soon as the message is sent.
+//! * The receiver gets duplicates, which are close-on-exec. The sender may close its descriptors as
+//!   soon as the message is sent.
 //! * On a stream, descriptors travel with the first byte of their message, and a read that receives
 //!   descriptors ends with that message. If a read does not ask for descriptors, it takes the
 //!   bytes, and the kernel closes the descriptors.

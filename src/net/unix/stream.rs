@@ -293,8 +293,7 @@ impl UnixStream {
     }
 
     /// Reads like [`read`](UnixStream::read), and appends the descriptors that arrived with the
-    /// bytes to `fds`. They are close-on-exec, except on macOS. One read never returns the
-    /// descriptors of two sends.
+    /// bytes to `fds`. They are close-on-exec. One read never returns the descriptors of two sends.
     ///
     /// # Errors
     /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot open

@@ -16,8 +16,8 @@ pub(crate) const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW_APPROX;
 /// The event of poll(2) that reports that the peer will send no more data. macOS has none.
 pub(crate) const POLL_HALF_CLOSED: Option<c_short> = None;
 
-/// The flag of recvmsg(2) that makes received descriptors close-on-exec. macOS has none, so received
-/// descriptors are not close-on-exec.
+/// The flag of recvmsg(2) that makes received descriptors close-on-exec. macOS has none, so they are made
+/// close-on-exec after the call. If another thread calls fork(2) before this, they leak into the child.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: c_int = 0;
 
 /// The option that requests [`PACKET_INFO_V4`] messages.
