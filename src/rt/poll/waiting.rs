@@ -12,7 +12,7 @@
 //!
 //! # Invariants
 //! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or
-//!   woken afterwards.
+//!   woken afterwards. For the slot, [`to_store`] may return the spare reference of the task instead of a clone.
 //! * 2 — a waiter announces itself by a read-modify-write of the word ([`publish`](Side::publish),
 //!   [`announce`](Side::announce)), and then checks again whether it must not wait.
 //!

@@ -2,7 +2,8 @@
 //!
 //! A poll takes the wakers of all its events and due timers out of the wait slots and lists. From then on,
 //! only the batch has them, and a close, a deadline or a shutdown finds no waiter. A waker is user code and
-//! may block, so another thread must be able to call the remaining wakers.
+//! may block, so another thread must be able to call the remaining wakers. The own wakers of tasks
+//! ([`own_waker`](super::own_waker)) run no user code and are called before the batch.
 //!
 //! # States
 //! *empty* → *filled* by its owner → *empty*, after the owner has taken the wakers one by one, in order. Another

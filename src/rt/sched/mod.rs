@@ -6,7 +6,8 @@
 //!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share. `steal`: taking tasks
 //!   from other processors.
 //! * [`lanes`] — tasks that run before others, and their share of the time.
-//! * [`polling`] — polls and sleeps. `batch`: the wakers that a poll has collected.
+//! * [`polling`] — polls and sleeps. [`own_waker`]: the wakers of this crate's tasks that a poll has collected.
+//!   `batch`: the other wakers.
 //! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for blocking calls.
 //! * [`monitor`] — sysmon, the thread that watches the other threads. [`sysmon`]: its state. `cpus`: whether a CPU is
 //!   idle. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
