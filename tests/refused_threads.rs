@@ -17,6 +17,8 @@ use netpoll::{rt, task, time};
 const LONG: Duration = Duration::from_secs(120);
 const ALL: usize = usize::MAX / 2;
 
+/// The number of calls that are still to succeed before calls fail.
+static PERMITTED: AtomicUsize = AtomicUsize::new(0);
 /// The number of calls that are still to fail.
 static REFUSALS: AtomicUsize = AtomicUsize::new(0);
 /// The number of calls that have failed.
@@ -49,7 +51,10 @@ unsafe extern "C" fn pthread_create(
     main: Main,
     argument: *mut c_void,
 ) -> c_int {
-    if REFUSALS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+    let takes = |count: &AtomicUsize| {
+        count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    };
+    if !takes(&PERMITTED) && takes(&REFUSALS) {
         REFUSED.fetch_add(1, Ordering::SeqCst);
         return libc::EAGAIN;
     }
@@ -257,6 +262,23 @@ fn block_on_runs_everything_when_threads_are_refused() {
                 rt::shutdown(LONG).unwrap();
             }
         }
+    });
+}
+
+#[test]
+fn start_that_fails_leaves_no_inspect_socket() {
+    child("start_that_fails_leaves_no_inspect_socket", || {
+        let path = std::env::temp_dir().join(format!("netpoll-refused-{}", std::process::id()));
+        // The thread of the server is created, that of sysmon is not.
+        PERMITTED.store(1, Ordering::SeqCst);
+        refuse(ALL);
+        let error = rt::Builder::new().inspect_socket(&path).start().unwrap_err();
+        assert!(error.to_string().contains("cannot start a thread") && refused() > 0, "{error}");
+        assert!(!path.exists());
+        permit();
+        rt::Builder::new().inspect_socket(&path).start().unwrap();
+        assert!(path.exists());
+        std::fs::remove_file(&path).unwrap();
     });
 }
 

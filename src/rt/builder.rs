@@ -315,12 +315,14 @@ impl Builder {
                 "the runtime is already running: call rt::Builder::start before its first use, or after rt::shutdown",
             ));
         }
-        if let Some(path) = inspect_socket {
-            super::inspect::serve_at(&path)?;
-        }
+        let is_new_server = inspect_socket.as_deref().map_or(Ok(false), super::inspect::serve_at)?;
         super::inspect::set_black_box_file(black_box_file);
-        let started = runtime.prepare_start(config);
-        started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))?;
+        if let Err(error) = runtime.prepare_start(config) {
+            if let Some(path) = inspect_socket.filter(|_| is_new_server) {
+                super::inspect::stop_serving_at(&path);
+            }
+            return Err(io::Error::other(format!("netpoll cannot start a thread: {error}")));
+        }
         runtime.start();
         Ok(())
     }

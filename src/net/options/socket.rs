@@ -51,10 +51,13 @@ pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
 /// Sets the traffic class: IP_TOS, and IPV6_TCLASS on an IPv6 socket, which may carry both
 /// families.
 pub(crate) fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
-    if option::is_v6(fd)? {
-        option::ip::set_tclass_v6(fd, tos.into())?;
+    if !option::is_v6(fd)? {
+        return option::ip::set_tos_v4(fd, tos.into());
     }
-    option::ip::set_tos_v4(fd, tos.into())
+    option::ip::set_tclass_v6(fd, tos.into())?;
+    // macOS and FreeBSD refuse this option on IPv6 sockets.
+    let _ = option::ip::set_tos_v4(fd, tos.into());
+    Ok(())
 }
 
 /// Returns the traffic class: IPV6_TCLASS of an IPv6 socket, otherwise IP_TOS.

@@ -87,7 +87,7 @@ socket_options! {
     tos -> u8, |fd| options::socket::tos(fd);
     /// Sets the TOS or traffic class byte of sent datagrams. Its low two bits are
     /// [`Ecn`](super::Ecn).
-    set_tos, |fd, tos| set_tos(fd, tos);
+    set_tos, |fd, tos| options::socket::set_tos(fd, tos);
 
     /// Returns whether sent IPv4 multicasts loop back to this host (IP_MULTICAST_LOOP). The default
     /// is true.
@@ -168,15 +168,6 @@ socket_options! {
     /// Sets whether received datagrams carry the time at which the kernel received them. See
     /// [`Ancillary::timestamp`](super::Ancillary::timestamp).
     set_recv_timestamp, |fd, on| option::switch(fd, libc::SOL_SOCKET, os::RECV_TIMESTAMP, on);
-}
-
-fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
-    if !option::is_v6(fd)? {
-        return option::ip::set_tos_v4(fd, tos.into());
-    }
-    option::ip::set_tclass_v6(fd, tos.into())?;
-    let _ = option::ip::set_tos_v4(fd, tos.into());
-    Ok(())
 }
 
 /// Multicast groups and pending errors.

@@ -50,7 +50,7 @@ pub use self::row_data::{
     WaitsFor, WokenBy, WorkerInfo,
 };
 pub use self::server::InspectServer;
-pub(crate) use self::server::{serve_at, serve_from_environment};
+pub(crate) use self::server::{serve_at, serve_from_environment, stop_serving_at};
 pub use self::snapshot::Snapshot;
 pub use self::socket_info::SocketInfo;
 use self::sockets::{Asking, Reader};

@@ -180,18 +180,27 @@ pub(crate) fn serve_from_environment() {
     });
 }
 
-/// Starts a server at `path` that runs until the process ends. Does nothing if an earlier call has already
+/// The servers of [`serve_at`].
+static SERVERS: Mutex<Vec<InspectServer>> = Mutex::new(Vec::new());
+
+/// Starts a server at `path` that runs until the process ends. Returns false if an earlier call has already
 /// started one there.
 ///
 /// # Errors
 /// Returns the errors of [`InspectServer::bind`].
-pub(crate) fn serve_at(path: &Path) -> io::Result<()> {
-    static SERVERS: Mutex<Vec<InspectServer>> = Mutex::new(Vec::new());
+pub(crate) fn serve_at(path: &Path) -> io::Result<bool> {
     let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    if !servers.iter().any(|server| server.path == path) {
+    let is_new = !servers.iter().any(|server| server.path == path);
+    if is_new {
         servers.push(InspectServer::bind(path)?);
     }
-    Ok(())
+    Ok(is_new)
+}
+
+/// Stops the server that [`serve_at`] has started.
+pub(crate) fn stop_serving_at(path: &Path) {
+    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    servers.retain(|server| server.path != path);
 }
 
 impl fmt::Debug for InspectServer {
