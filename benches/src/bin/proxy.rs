@@ -140,7 +140,7 @@ fn measure() -> Result<(), String> {
 
 fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
     println!(
-        "{} MiB compared byte for byte, medians of {rounds} rounds: seconds of CPU (GiB a CPU second)\n\n\
+        "{} MiB compared byte for byte, medians of {rounds} rounds: seconds of CPU (GiB per second of CPU)\n\n\
          | | in the kernel | its calls | loop of {} KiB | speed-up |\n|---|---:|---:|---:|---:|",
         bytes >> 20,
         LOOP_BYTES >> 10

@@ -2,7 +2,7 @@
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings, Settings};
-use crate::servers::{Mode, go};
+use crate::servers::{Hog, Mode, go};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -46,10 +46,14 @@ pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Set
                 )
             }
             Kind::Hogs => format!(
-                "Echo on {} connections beside {} hogs ({:?}), {} workers, after 100 ms",
+                "Echo on {} connections beside {} tasks that {}, {} workers, after 100 ms",
                 case.connections,
                 settings.cpus * 2,
-                case.hog,
+                match case.hog {
+                    Hog::Spin => "never yield",
+                    Hog::Yield => "yield all the time",
+                    Hog::Sleep => "block their threads in sleeps",
+                },
                 settings.cpus
             ),
             Kind::Scale => format!("{} connections, {} µs of user CPU per request", case.connections, case.work_us),

@@ -27,8 +27,8 @@
 //! | pipe write | EAGAIN | ignored: the pipe is full, so the interrupt is pending |
 //! | pipe write | EINTR | repeated |
 //!
-//! EINVAL means that the call has more descriptors than RLIMIT_NOFILE permits. `add` refuses descriptors above
-//! the limit with `QuotaExceeded`. If the limit is lowered later, each call has only some of the descriptors
+//! EINVAL means that the call has more descriptors than RLIMIT_NOFILE permits. `add` refuses descriptors with
+//! `QuotaExceeded` when their number reaches the limit. If the limit is lowered later, each call has only some of the descriptors
 //! and waits for at most one millisecond. So EINVAL occurs only if the limit is lowered between the check and
 //! the call.
 
