@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
@@ -51,7 +51,7 @@ pub(super) struct Activity {
     blocked: AtomicBool,
     /// Whether hyper has finished and is shutting the stream down.
     closing: AtomicBool,
-    /// Whether the connection has ended or was upgraded, so that hyper no longer owns the stream.
+    /// Whether the connection has ended or will be upgraded, so that hyper no longer shuts the stream down.
     released: AtomicBool,
 }
 
@@ -173,11 +173,12 @@ where
     fn call(&self, request: Request<Incoming>) -> Answering<S::Future> {
         let is_http2 = request.version() >= Version::HTTP_2;
         let is_connect = request.method() == Method::CONNECT;
+        let wants_upgrade = request.headers().contains_key(UPGRADE);
         self.activity.requests.fetch_add(1, Ordering::Relaxed);
         let under_way = UnderWay { activity: Arc::clone(&self.activity), is_http2 };
         self.activity.set_used(true);
         self.activity.set_has_body(!request.body().is_end_stream());
-        Answering { future: self.service.call(request), under_way: Some(under_way), is_connect }
+        Answering { future: self.service.call(request), under_way: Some(under_way), is_connect, wants_upgrade }
     }
 }
 
@@ -188,6 +189,7 @@ pin_project! {
         future: F,
         under_way: Option<UnderWay>,
         is_connect: bool,
+        wants_upgrade: bool,
     }
 }
 
@@ -202,9 +204,14 @@ where
         let mut response = ready!(this.future.poll(cx))?;
         if let Some(UnderWay { activity, is_http2 }) = &*this.under_way {
             let is_tunnel = *this.is_connect && response.status().is_success();
+            let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             if *is_http2 {
                 activity.has_tunnel.fetch_or(is_tunnel, Ordering::Relaxed);
-            } else if activity.draining() && !is_tunnel && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            } else if is_tunnel || is_switch {
+                // The new owner may shut the stream down before the connection's task continues. If hyper refuses
+                // the switch because the request does not ask for one, hyper remains the owner.
+                activity.set_released(is_tunnel || *this.wants_upgrade);
+            } else if activity.draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
         }

@@ -12,15 +12,18 @@ use std::fs::File;
 use std::future::{Future, pending, poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::{becomes, read_exact, run};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::rt::Write as _;
 use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Method, Request, Response, StatusCode};
 use netpoll::net::{ListenConfig, TcpListener, TcpStream};
 use netpoll::prelude::*;
@@ -626,6 +629,66 @@ fn upgraded_stream_can_be_read_after_its_shutdown() {
         assert!(text.starts_with("HTTP/1.1 101") && text.ends_with("bye"), "{text}");
         client.write_all(b"late").await.unwrap();
         client.close_write().unwrap();
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+/// The new owner may shut an upgraded stream down before the connection's task continues. Here it does so in the waker that
+/// hyper calls when it passes the stream on.
+#[test]
+fn upgraded_stream_can_be_shut_down_immediately() {
+    /// The upgrade, and the result of the shutdown.
+    #[derive(Default)]
+    struct Owner(Mutex<Option<OnUpgrade>>, Mutex<Option<(Upgraded, bool)>>);
+
+    impl Wake for Owner {
+        fn wake(self: Arc<Owner>) {
+            let Some(mut upgrade) = self.0.lock().unwrap().take() else { return };
+            let cx = &mut Context::from_waker(Waker::noop());
+            let Poll::Ready(Ok(mut stream)) = Pin::new(&mut upgrade).poll(cx) else { return };
+            let is_shut = Pin::new(&mut stream).poll_shutdown(cx).is_ready();
+            *self.1.lock().unwrap() = Some((stream, is_shut));
+        }
+    }
+
+    run(async {
+        let (listener, owner) = (Arc::new(common::listener().await), Arc::new(Owner::default()));
+        let addr = listener.local_addr().unwrap();
+        let service = service_fn({
+            let owner = Arc::clone(&owner);
+            move |mut request: Request<Incoming>| {
+                let owner = Arc::clone(&owner);
+                async move {
+                    let mut upgrade = hyper::upgrade::on(&mut request);
+                    request.collect().await.unwrap();
+                    let waker = Waker::from(Arc::clone(&owner));
+                    assert!(Pin::new(&mut upgrade).poll(&mut Context::from_waker(&waker)).is_pending());
+                    *owner.0.lock().unwrap() = Some(upgrade);
+                    let mut response = Response::new(String::new());
+                    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                    response.headers_mut().insert("upgrade", "own".parse().unwrap());
+                    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+                    Ok::<_, Infallible>(response)
+                }
+            }
+        });
+        let server = task::spawn({
+            let listener = Arc::clone(&listener);
+            async move { Server::new().grace(HOUR).serve(listener, service).await }
+        });
+        let client = TcpStream::connect(addr).await.unwrap();
+        // Because of the body, a connection that is not upgraded would be read after its shutdown.
+        let head = "GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: own\r\ncontent-length: 1\r\n\r\nx";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let text = read_to_end(&client).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 101"), "{text}");
+        becomes("the stream is passed on", || owner.1.lock().unwrap().is_some()).await;
+        client.write_all(b"late").await.unwrap();
+        client.close_write().unwrap();
+        let (stream, is_shut) = owner.1.lock().unwrap().take().unwrap();
+        assert!(is_shut, "the shutdown waits for the peer");
+        assert_eq!(read_to_end(Io::new(stream)).await.unwrap(), "late");
         listener.close().await.unwrap();
         server.await.unwrap();
     });
