@@ -73,7 +73,23 @@ operation_future! {
     /// Reads into a buffer; returned by [`TcpStream::read`](crate::net::TcpStream::read) and the
     /// `read` methods of other sockets.
     Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
-    |this, cx| this.fd.poll_read(Waiter::Future(&mut this.operation), cx, this.buf, 0)
+    |this, cx| {
+        if this.fd.fd.was_short(Direction::Read) {
+            return this.poll_after_short(cx);
+        }
+        this.fd.poll_read(Waiter::Future(&mut this.operation), cx, this.buf, 0)
+    }
+}
+
+impl Read<'_> {
+    /// Polls after a short read of the same turn. This poll usually waits, which needs no state of a call.
+    #[inline(never)]
+    fn poll_after_short(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.buf.is_empty() && self.fd.fd.waits_at_once(Direction::Read, &mut self.operation, cx) {
+            return Poll::Pending;
+        }
+        self.fd.poll_read(Waiter::Future(&mut self.operation), cx, self.buf, 0)
+    }
 }
 
 operation_future! {

@@ -284,6 +284,12 @@ pub(crate) fn record_call(writes: bool, fd: i32) {
     });
 }
 
+/// Returns whether the last short count of this turn was in the direction whose state is `state`.
+#[inline]
+pub(crate) fn is_short(state: &AtomicU8) -> bool {
+    CONTEXT.with(|context| context.short.get() == ptr::from_ref(state).cast())
+}
+
 /// Returns whether the last short count of this turn was in the direction whose state is `state`, the turn
 /// has written since, and `waker` is the task's own waker. If so, clears the record of the short count.
 #[inline]

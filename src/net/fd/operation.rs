@@ -390,6 +390,22 @@ impl Fd {
         Poll::Ready(Ok(()))
     }
 
+    /// Returns whether the turn's last call with a short count was in this direction.
+    #[inline]
+    pub(crate) fn was_short(&self, direction: Direction) -> bool {
+        context::is_short(&self.waits[direction as usize])
+    }
+
+    /// Waits if `operation` is new, its direction is idle, and a short count replaces the call. Returns whether it
+    /// waits. If not, the caller must make its call.
+    #[inline]
+    pub(crate) fn waits_at_once(&self, direction: Direction, operation: &mut Operation, cx: &mut Context<'_>) -> bool {
+        // A new operation has not timed out. If there are too many waiters, the next wait fails again.
+        operation.0.is_none()
+            && self.poll.side(direction).begin().is_ok_and(|ticket| !ticket.is_ready())
+            && self.poll_idle(direction, LockScope::PerCall, &mut Waiter::Future(operation), cx).is_pending()
+    }
+
     /// Waits for an edge, without a lock or a reference. After `Ready(Ok(()))`, the caller tries
     /// again.
     #[inline(never)]
