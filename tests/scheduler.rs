@@ -426,7 +426,7 @@ fn longest_wait(count: usize, rounds: usize) -> f64 {
     longest.load(Ordering::SeqCst) as f64 / count as f64
 }
 
-/// Every task has a turn in every round, even when the queue overflows.
+/// Every task has a turn in every round, even when the queue grows.
 #[test]
 fn every_task_gets_a_turn_at_any_queue_length() {
     child("every_task_gets_a_turn_at_any_queue_length", || {

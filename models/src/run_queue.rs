@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::engine::{UnsafeCell, thread};
 use crate::rt::sched::queue::{Item, RunQueue};
 
-const ITEMS: usize = 8;
+const ITEMS: usize = 9;
 
 /// A queue, and the state of the tasks that its items represent.
 struct Tasks {
@@ -100,16 +100,63 @@ pub fn ring_slots_are_used_again() {
     tasks.each_ran_once(6);
 }
 
-/// The queue has more items than the ring holds. The owner and another thread empty the overflow list.
-pub fn ring_overflow_list() {
+/// The ring grows while another thread steals, and the owner reuses slots of the new buffer.
+pub fn ring_grows_against_thief() {
     let tasks = Tasks::new();
-    (0..7).for_each(|at| tasks.queue.push(tasks.item(at)));
-    (0..4).for_each(|_| tasks.run(tasks.queue.pop().unwrap()));
+    (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
+    (0..2).for_each(|_| tasks.run(tasks.queue.pop().unwrap()));
     let thief = thief(&tasks);
-    tasks.queue.push(tasks.item(7));
+    // The fifth item of the queue is in the slot that the first one of the queue had in the old buffer.
+    (4..7).for_each(|at| tasks.queue.push(tasks.item(at)));
     tasks.drain();
     thief.join().unwrap();
-    tasks.each_ran_once(8);
+    tasks.each_ran_once(7);
+}
+
+/// The ring grows twice, and its first two buffers are freed, while another thread steals.
+pub fn ring_grows_twice_against_thief() {
+    let tasks = Tasks::new();
+    (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
+    let thief = thief(&tasks);
+    (4..9).for_each(|at| tasks.queue.push(tasks.item(at)));
+    tasks.drain();
+    thief.join().unwrap();
+    tasks.each_ran_once(9);
+}
+
+/// The owner empties a ring that has grown, so that its buffer is replaced and freed, while another thread steals.
+pub fn ring_shrinks_against_thief() {
+    let tasks = Tasks::new();
+    (0..5).for_each(|at| tasks.queue.push(tasks.item(at)));
+    (0..4).for_each(|_| tasks.run(tasks.queue.pop().unwrap()));
+    let thief = thief(&tasks);
+    tasks.drain();
+    thief.join().unwrap();
+    tasks.each_ran_once(5);
+}
+
+/// The owner empties a ring that has grown, and queues an item in the smaller buffer, while another thread steals.
+pub fn ring_is_used_again_after_it_has_shrunk() {
+    let tasks = Tasks::new();
+    (0..5).for_each(|at| tasks.queue.push(tasks.item(at)));
+    (0..4).for_each(|_| tasks.run(tasks.queue.pop().unwrap()));
+    let thief = thief(&tasks);
+    tasks.drain();
+    tasks.queue.push(tasks.item(5));
+    thief.join().unwrap();
+    tasks.drain();
+    tasks.each_ran_once(6);
+}
+
+/// Two threads steal while the ring shrinks.
+pub fn ring_shrinks_against_two_thieves() {
+    let tasks = Tasks::new();
+    (0..5).for_each(|at| tasks.queue.push(tasks.item(at)));
+    (0..3).for_each(|_| tasks.run(tasks.queue.pop().unwrap()));
+    let thieves = [thief(&tasks), thief(&tasks)];
+    tasks.drain();
+    thieves.into_iter().for_each(|thief| thief.join().unwrap());
+    tasks.each_ran_once(5);
 }
 
 /// The owner fills the next slot while another thread empties it.

@@ -15,7 +15,7 @@ pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
 /// Injected bugs that need weak memory: a thread sees two words of another thread in a different order than they were
 /// written, or sees a cell without earlier writes to it. loom finds these bugs, shuttle does not.
-pub(crate) const WEAK: [&str; 10] = [
+pub(crate) const WEAK: [&str; 14] = [
     "event_word_without_its_end",
     "turn_without_its_end",
     "turn_without_its_task",
@@ -24,7 +24,11 @@ pub(crate) const WEAK: [&str; 10] = [
     "fd_mutex_lock_is_relaxed",
     "fd_mutex_unlock_is_relaxed",
     "parker_overwrites_token",
+    "ring_buffer_is_relaxed",
+    "ring_owner_has_no_fence",
     "ring_relaxed_tail",
+    "ring_thief_has_no_fence",
+    "ring_thief_leaves_relaxed",
     "slot_tag_is_relaxed",
 ];
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::engine::thread;
 use crate::rt::sched::awake::Awake;
-use crate::rt::sched::queue::{Item, SendItem};
-use crate::rt::sched::shared_queue::SharedQueue;
+use crate::rt::sched::queue::Item;
+use crate::rt::sched::shared_queue::{SendItem, SharedQueue};
 use crate::sync::{AtomicBool, Ordering, fence, injected_bug};
 
 const EPOCH: u32 = 0;

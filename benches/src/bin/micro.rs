@@ -258,8 +258,8 @@ async fn deadline_later() -> Outcome {
     .await
 }
 
-/// The cases. `yield` has 64 tasks and `yield-N` has N tasks. Some values of N are close to the capacity of a run queue, 256, and some are
-/// far above it.
+/// The cases. `yield` has 64 tasks and `yield-N` has N tasks. Some values of N are close to 256, the first capacity of a run queue, and
+/// some are far above it.
 const CASES: &[&str] = &[
     "spawn-join",
     "yield",

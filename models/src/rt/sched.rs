@@ -10,6 +10,8 @@ pub(crate) mod event_ring;
 pub(crate) mod own_waker;
 #[path = "../../../src/rt/sched/queue.rs"]
 pub(crate) mod queue;
+#[path = "../../../src/rt/sched/ring.rs"]
+pub(crate) mod ring;
 #[path = "../../../src/rt/sched/root.rs"]
 pub(crate) mod root;
 #[path = "../../../src/rt/sched/shared_queue.rs"]

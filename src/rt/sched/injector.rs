@@ -4,8 +4,9 @@ use async_task::Runnable;
 
 use super::lanes::Lane;
 use super::processor::Processor;
-use super::queue::{Item, SendItem};
+use super::queue::Item;
 use super::record::Waits;
+use super::shared_queue::SendItem;
 use super::task::{discard, take_item};
 use super::task_data::TaskData;
 use crate::rt::context;

@@ -1,7 +1,7 @@
 //! The scheduler.
 //!
 //! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls, and wakes a
-//!   second worker. [`queue`] and [`processor`]: its run queue and its other data.
+//!   second worker. [`queue`] and `ring`: its run queue. [`processor`]: its other data.
 //! * [`resting`] and [`idle`] — resting workers and free processors. [`awake`]: the number of awake
 //!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share. `steal`: taking tasks
 //!   from other processors.
@@ -41,6 +41,7 @@ pub(crate) mod queue;
 pub(crate) mod record;
 mod reports;
 mod resting;
+mod ring;
 pub(crate) mod root;
 pub(crate) mod shared_queue;
 mod shortage;

@@ -17,8 +17,21 @@
 
 use std::collections::VecDeque;
 
-use super::queue::{Item, SendItem, release_room};
+use super::queue::Item;
 use crate::sync::{AtomicUsize, Mutex, Ordering, const_fn, injected_bug};
+
+/// The maximum capacity, in items, of an empty queue. If it is larger, the memory is freed. Without this, each
+/// queue would keep the memory of its longest backlog.
+const ROOM_MAX: usize = 4096;
+
+/// An [`Item`] in a list that is shared between threads.
+#[derive(Debug)]
+pub(crate) struct SendItem(pub(crate) Item);
+
+// SAFETY: an item owns a runnable task, which may be run on any thread (`spawn` requires the future
+// to be `Send`).
+#[allow(unsafe_code)]
+unsafe impl Send for SendItem {}
 
 /// A FIFO queue that all threads share; see the [module documentation](self).
 #[derive(Debug)]
@@ -46,7 +59,9 @@ impl SharedQueue {
         let mut items = self.items.lock();
         let result = push(&mut items);
         let len = items.len();
-        release_room(&mut items);
+        if len == 0 && items.capacity() > ROOM_MAX {
+            *items = VecDeque::new();
+        }
         if injected_bug!("shared_len_after_the_lock") {
             drop(items);
             self.len.store(len, Ordering::SeqCst);
