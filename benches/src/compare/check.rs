@@ -99,7 +99,7 @@ impl Figures {
                 *least = least.min(value);
             }
         }
-        self.notes.extend(findings.notes.iter().map(|note| format!("{}: {note}", case.name)));
+        self.notes.extend_from_slice(&findings.notes);
     }
 
     fn get(&self, case: &'static str, runtime: &str, index: usize) -> Result<f64, String> {

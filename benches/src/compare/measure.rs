@@ -355,6 +355,9 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
     let time = Amount::Time(Duration::from_millis(if settings.quick { 250 } else { 500 }));
     // Round 0 is not counted.
     for round in 0..=settings.rounds() {
+        // Each round begins with another server.
+        let servers = all.len().max(1);
+        all.rotate_left(1 % servers);
         all.retain_mut(|scaled| {
             let rates = scaled.loads.each_mut().map(|(_, load)| {
                 let outcome = load.run(time)?;
@@ -374,6 +377,7 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
             }
         });
     }
+    all.sort_by_key(|scaled| settings.runtimes.iter().position(|runtime| *runtime == scaled.runtime));
     let floor = all.iter().find(|scaled| scaled.runtime == FLOOR).map(|scaled| scaled.rounds.clone());
     let whats = ["requests/s, one worker", "requests/s, one worker per CPU", "gain"];
     for scaled in &all {

@@ -101,9 +101,12 @@ fn output(program: &str, arguments: &[&str]) -> String {
 /// Returns the versions of the measured runtimes: those of crates from this package's lock file, Go's from `go env`.
 fn versions(runtimes: &[String]) -> String {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap_or_default();
-    let mut names: Vec<&str> =
-        runtimes.iter().map(|runtime| runtime.strip_suffix("-current").unwrap_or(runtime)).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for name in runtimes.iter().map(|runtime| runtime.strip_suffix("-current").unwrap_or(runtime)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let found = names.iter().filter_map(|name| {
         if *name == go::NAME {
             return Some(output("go", &["env", "GOVERSION"]).replacen("go", "Go ", 1));
