@@ -44,6 +44,8 @@ use crate::sys::{option, socket, zerocopy};
 /// The maximum time that a close waits for devices that are still sending. Packets usually stay in
 /// a device's queue for milliseconds.
 const RECALL_MAX: Duration = Duration::from_secs(1);
+/// The pause between two checks for completions.
+const RECALL_PAUSE: Duration = Duration::from_millis(1);
 
 /// The MSG_ZEROCOPY sends of one socket; see the [module documentation](self).
 #[derive(Debug, Default)]
@@ -207,7 +209,8 @@ impl Loans for Sends {
     fn wait(&self, fd: BorrowedFd<'_>) {
         let until = Instant::now() + RECALL_MAX;
         while self.is_reading() && Instant::now() < until {
-            zerocopy::wait_for_completion(fd, RECALL_MAX / 10);
+            // poll(2) does not wait for the completion, because it reports a disconnected socket at once.
+            std::thread::sleep(RECALL_PAUSE);
             let _ = self.reap(fd);
         }
     }
@@ -250,5 +253,38 @@ impl State {
                 call = call.wrapping_add(1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    /// Returns the CPU time of this thread.
+    #[allow(unsafe_code)]
+    fn cpu_time() -> Duration {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is valid for writes during the call.
+        assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    /// A device holds the packets of the connection for longer than a close waits.
+    #[test]
+    fn wait_for_completions_sleeps() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let sends = Sends::default();
+        let key = sends.begin();
+        sends.0.lock().entries[0].calls = 1;
+        assert!(sends.recall(stream.as_fd(), false), "a call has no completion");
+        let (before, start) = (cpu_time(), Instant::now());
+        sends.wait(stream.as_fd());
+        assert!(start.elapsed() >= RECALL_MAX && sends.is_reading());
+        assert!(cpu_time() - before < RECALL_MAX / 2);
+        sends.0.lock().entries[0].done = 1;
+        assert_eq!(sends.take_done(key, Waker::noop()), Some(false));
     }
 }

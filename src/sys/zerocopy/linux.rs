@@ -6,7 +6,6 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
 
 use super::Completion;
 use crate::sys::socket;
@@ -43,17 +42,6 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     let result =
         unsafe { libc::connect(fd.as_raw_fd(), &raw const nowhere, size_of::<libc::sockaddr>() as libc::socklen_t) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Blocks until the error queue has a message, for at most `timeout`. Returns immediately if the
-/// connection is disconnected or has failed.
-pub(crate) fn wait_for_completion(fd: BorrowedFd<'_>, timeout: Duration) {
-    // No events are requested, because POLLERR and POLLHUP are always reported.
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
-    let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: there is one entry, which is valid during the call. The result is ignored, because the
-    // caller checks the queue again.
-    unsafe { libc::poll(&raw mut entry, 1, millis) };
 }
 
 /// Takes messages from the error queue until one of them is a completion, which it returns. Discards

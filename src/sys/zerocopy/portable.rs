@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 use super::Completion;
 
@@ -20,9 +19,6 @@ pub(crate) fn send(_fd: BorrowedFd<'_>, _buf: &[u8]) -> io::Result<usize> {
 pub(crate) fn disconnect(_fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
-
-/// Does nothing, because there are no completions.
-pub(crate) fn wait_for_completion(_fd: BorrowedFd<'_>, _timeout: Duration) {}
 
 /// Returns EAGAIN, because there are no completions.
 pub(crate) fn completion(_fd: BorrowedFd<'_>) -> io::Result<Completion> {
