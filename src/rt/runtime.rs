@@ -32,7 +32,6 @@ use super::sched::pool::Pool;
 use super::sched::processor::Processor;
 use super::sched::shared_queue::SharedQueue;
 use super::sched::sysmon::Sysmon;
-use super::sched::task::discard;
 use super::sched::task_data::TaskData;
 use super::still_running::StillRunning;
 use super::threads::Threads;
@@ -458,16 +457,6 @@ impl Runtime {
     }
 
     // ---- shutdown ----
-
-    /// Drops the tasks whose drop was deferred, unless a shutdown is in progress, which drops them itself. Each
-    /// task stays in the shared list until its turn, so that other threads can drop it if a destructor blocks.
-    pub(crate) fn discard_deferred(&'static self) {
-        while !self.is_stopping()
-            && let Some(task) = { self.deferred.lock().pop_front() }
-        {
-            discard(task);
-        }
-    }
 
     /// Takes the tasks whose drop was deferred.
     pub(crate) fn take_deferred(&self) -> Vec<Runnable<TaskData>> {

@@ -1,8 +1,8 @@
 //! File descriptors: system calls on them, waiting for readiness, and closing.
 //!
 //! * [`fd`](self::fd): the descriptor and its close.
-//! * [`operation`]: makes system calls and waits for edges. [`watching`]: waits for other
-//!   conditions, such as a hang-up.
+//! * [`operation`]: makes system calls and waits for edges. [`short_wait`]: waits that need no call
+//!   before. [`watching`]: waits for other conditions, such as a hang-up.
 //! * [`fd_mutex`]: the lock of each direction and the reference count.
 //! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the buffer of their bytes.
 //!   [`flusher`]: the tasks that send bytes that a socket did not accept immediately.
@@ -21,4 +21,5 @@ pub(crate) mod fd_mutex;
 pub(crate) mod flusher;
 pub(crate) mod gather;
 pub(crate) mod operation;
+mod short_wait;
 mod watching;

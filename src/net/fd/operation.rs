@@ -24,11 +24,7 @@
 //! means that no event was recorded since readiness was cleared; the kernel may have an event that no
 //! thread has fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits.
 //!
-//! One exception saves a call per request in a task that reads a request, answers it and waits for
-//! the next one. A short count earlier in the same turn replaces one call ([`Fd::awaits_edges`]) if
-//! the task has written since, the operation waits with the task's own waker, and the last
-//! [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
-//! dropped, an edge woke each of them, and no call in the idle direction succeeded.
+//! One exception, [`short_wait`](super::short_wait), saves a call per request.
 //!
 //! # Cancellation
 //! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues,
@@ -77,6 +73,12 @@ impl Operation {
         self.0.as_ref().is_some_and(|state| state.wait.has_waited())
     }
 
+    /// Returns whether the operation has neither waited nor kept a lock.
+    #[inline]
+    pub(super) fn is_new(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(super) fn wait_key(&mut self) -> &mut WaitKey {
         &mut self.wait_state().wait
     }
@@ -123,7 +125,7 @@ pub(crate) enum LockScope {
 
 /// The number of consecutive operations that must have waited to the end before a short count may
 /// replace a call.
-const WAITS_MIN: u8 = 16;
+pub(super) const WAITS_MIN: u8 = 16;
 
 /// Whether another call may succeed after a successful one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -365,51 +367,10 @@ impl Fd {
         }
     }
 
-    /// Returns whether a short count of this turn replaces the call; see "The meaning of `Pending`".
-    #[inline]
-    fn awaits_edges(&self, direction: Direction, cx: &Context<'_>) -> bool {
-        context::take_short(&self.waits[direction as usize], cx.waker())
-    }
-
-    /// Waits in an idle direction if a short count replaces the call and the lock is free. After
-    /// `Ready(Ok(()))`, the caller tries again.
-    #[inline(always)]
-    fn poll_idle(
-        &self,
-        direction: Direction,
-        scope: LockScope,
-        caller: &mut Caller<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        if self.awaits_edges(direction, cx)
-            && self.waits_freely(direction, scope, caller)
-            && let Some(epoch) = self.poll.registered()
-        {
-            return self.poll_edge(direction, epoch, caller, cx);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Returns whether the turn's last call with a short count was in this direction.
-    #[inline]
-    pub(crate) fn was_short(&self, direction: Direction) -> bool {
-        context::is_short(&self.waits[direction as usize])
-    }
-
-    /// Waits if `operation` is new, its direction is idle, and a short count replaces the call. Returns whether it
-    /// waits. If not, the caller must make its call.
-    #[inline]
-    pub(crate) fn waits_at_once(&self, direction: Direction, operation: &mut Operation, cx: &mut Context<'_>) -> bool {
-        // A new operation has not timed out. If there are too many waiters, the next wait fails again.
-        operation.0.is_none()
-            && self.poll.side(direction).begin().is_ok_and(|ticket| !ticket.is_ready())
-            && self.poll_idle(direction, LockScope::PerCall, &mut Waiter::Future(operation), cx).is_pending()
-    }
-
     /// Waits for an edge, without a lock or a reference. After `Ready(Ok(()))`, the caller tries
     /// again.
     #[inline(never)]
-    fn poll_edge(
+    pub(super) fn poll_edge(
         &self,
         direction: Direction,
         epoch: u32,
@@ -528,7 +489,7 @@ impl Fd {
     /// operation in the lock's queue must leave the queue first, and one that keeps its lock takes
     /// it before it waits.
     #[inline]
-    fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
+    pub(super) fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let holds = || caller.future().is_some_and(Operation::holds);
         match scope {
             LockScope::None => true,

@@ -82,6 +82,16 @@ impl Runtime {
         self.injector.pop(more, |item| processor.queue.push(item))
     }
 
+    /// Drops the tasks whose drop was deferred, unless a shutdown is in progress, which drops them itself. Each
+    /// task stays in the shared list until its turn, so that other threads can drop it if a destructor blocks.
+    pub(crate) fn discard_deferred(&'static self) {
+        while !self.is_stopping()
+            && let Some(task) = { self.deferred.lock().pop_front() }
+        {
+            discard(task);
+        }
+    }
+
     /// Takes all queued tasks. Called by a shutdown. No start may happen in the meantime, because it would use
     /// the processors.
     pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
