@@ -253,7 +253,7 @@ impl Runtime {
 
     fn ensure_worker(&self, own: usize) {
         fence(Ordering::SeqCst);
-        if self.awake.count() == 0 && !self.wake_worker(own) {
+        if self.awake.count() == 0 && !self.wake_worker(own) && self.awake.count() == 0 {
             self.wake_one();
         }
     }
@@ -265,7 +265,8 @@ impl Runtime {
     pub(crate) fn ensure_poller(&self) {
         fence(Ordering::SeqCst);
         let wakes_sleeper = !injected_bug!("sleeper_is_left_in_its_shard");
-        if self.leaves_a_shard() && !(wakes_sleeper && self.wake_one_of(0, None)) && !self.nudge_root() {
+        let wakes = || wakes_sleeper && self.wake_one_of(0, None);
+        if self.leaves_a_shard() && !wakes() && !self.nudge_root() && self.leaves_a_shard() {
             self.wake_one();
         }
     }

@@ -227,10 +227,11 @@ impl Runtime {
         // ORDERING: SeqCst: the caller publishes the work before this thread reads `awake`. A thread that goes to
         // sleep decrements `awake` before it looks for work (R1).
         fence(Ordering::SeqCst);
-        let awake = self.awake.count();
         // Stuck threads do not look for work.
-        if awake <= self.sysmon.stuck() && !self.wake_worker() {
-            self.wake_one(awake == 0 || self.config().blocked_tasks == BlockedPolicy::AddWorkers);
+        let needs_worker = || self.awake.count() <= self.sysmon.stuck();
+        // A worker that slept at the first check may have risen since. It increments `awake` before it rises.
+        if needs_worker() && !self.wake_worker() && needs_worker() {
+            self.wake_one(self.awake.count() == 0 || self.config().blocked_tasks == BlockedPolicy::AddWorkers);
         }
     }
 
@@ -239,7 +240,8 @@ impl Runtime {
     pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
         // If a thread sleeps in some of the shards, its next sleep is in all of them.
-        if self.leaves_a_shard() && !self.driver.wake_sleeper() && !self.nudge_root() {
+        // As in `ensure_worker`, the sleeping thread may have risen since the first check.
+        if self.leaves_a_shard() && !self.driver.wake_sleeper() && !self.nudge_root() && self.leaves_a_shard() {
             self.wake_one(true);
         }
     }
