@@ -4,9 +4,9 @@
 //! detect memory orderings that are too weak.
 
 #[cfg(not(feature = "shuttle"))]
-pub(crate) use loom::{cell::UnsafeCell, sync, thread};
+pub(crate) use loom::{cell::UnsafeCell, sync, thread, thread_local};
 #[cfg(feature = "shuttle")]
-pub(crate) use shuttle::{sync, thread};
+pub(crate) use shuttle::{sync, thread, thread_local};
 
 #[cfg(feature = "shuttle")]
 pub(crate) use cell::UnsafeCell;

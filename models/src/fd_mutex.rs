@@ -278,7 +278,7 @@ pub fn appends_come_between_operations() {
     let appending = thread::spawn({
         let (socket, bytes) = (socket.clone(), bytes.clone());
         move || {
-            if let Some(mut bytes) = socket.mutex.lock_while_free(Direction::Write, &bytes) {
+            if let Some(mut bytes) = socket.mutex.lock_while_free(Direction::Write, || bytes.lock()) {
                 bytes.push("append");
             }
         }

@@ -28,6 +28,7 @@ mod sync;
 mod sys;
 
 pub mod batch;
+pub mod biased_mutex;
 pub mod deadlines;
 pub mod epochs;
 pub mod event_ring;

@@ -15,7 +15,9 @@ pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
 /// Injected bugs that need weak memory: a thread sees two words of another thread in a different order than they were
 /// written, or sees a cell without earlier writes to it. loom finds these bugs, shuttle does not.
-pub(crate) const WEAK: [&str; 14] = [
+pub(crate) const WEAK: [&str; 16] = [
+    "biased_mutex_owner_without_a_fence",
+    "biased_mutex_revokes_without_a_barrier",
     "event_word_without_its_end",
     "turn_without_its_end",
     "turn_without_its_task",

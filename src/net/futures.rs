@@ -159,16 +159,32 @@ operation_future! {
     /// [`TcpStream::write_all`](crate::net::TcpStream::write_all) and the `write_all` methods of
     /// other sockets.
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
-    |this, cx| loop {
-        // In the usual case there is no other writer, and one call writes everything.
-        let waiter = Waiter::Future(&mut this.operation);
-        let written = ready!(this.fd.poll_send(LockScope::WholeOperation, waiter, cx, this.buf))?;
-        this.buf = &this.buf[written..];
-        if this.buf.is_empty() {
+    |this, cx| {
+        // The usual case of a gathered write.
+        if this.operation.is_new() && this.fd.fd.append_more(this.buf) {
+            this.buf = &this.buf[..0];
             return Poll::Ready(Ok(()));
         }
-        if written == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        this.poll_calls(cx)
+    }
+}
+
+impl WriteAll<'_> {
+    /// Polls the operation if its write is not simply appended. Not inlined, so that `poll` stays small.
+    #[inline(never)]
+    fn poll_calls(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            // In the usual case there is no other writer, and one call writes everything.
+            let waiter = Waiter::Future(&mut self.operation);
+            let written = ready!(self.fd.poll_send(LockScope::WholeOperation, waiter, cx, self.buf))?;
+            if written == self.buf.len() {
+                self.buf = &self.buf[..0];
+                return Poll::Ready(Ok(()));
+            }
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.buf = &self.buf[written..];
         }
     }
 }

@@ -333,10 +333,15 @@ impl NetFd {
 
     #[inline]
     pub(crate) fn poll_write(&self, caller: Caller<'_>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if caller.is_new() && self.fd.append_more(buf) {
+            self.fd.abandon(Direction::Write, caller);
+            return Poll::Ready(Ok(buf.len()));
+        }
         self.poll_send(LockScope::PerCall, caller, cx, buf)
     }
 
-    /// Attempts one write, with the write lock held for `scope`.
+    /// Attempts one write, with the write lock held for `scope`. The caller has tried
+    /// [`append_more`](Fd::append_more) if the operation is new.
     #[inline]
     pub(crate) fn poll_send(
         &self,
@@ -346,11 +351,11 @@ impl NetFd {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let all = buf.len();
-        let buf = &buf[..all.min(socket::MAX_RW)];
         // If `buf` is larger than one call can send, it is also larger than the buffer for gathered
         // writes.
         let append = || self.fd.append(&[IoSlice::new(buf)], all);
         let polled = self.fd.poll_call_gathering(Direction::Write, scope, caller, cx, append, move |fd, gathered| {
+            let buf = &buf[..buf.len().min(socket::MAX_RW)];
             let count = match gathered {
                 Gathered::Nothing => socket::send(fd, buf, 0)?,
                 Gathered::First => self.fd.send_after_gathered(fd, &[IoSlice::new(buf)])?,

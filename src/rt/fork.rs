@@ -13,6 +13,7 @@
 use std::io;
 use std::sync::{Once, OnceLock};
 
+use crate::rt::thread_number;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Whether this process is a child of fork(2).
@@ -37,6 +38,7 @@ extern "C" fn before_fork() {
 
 extern "C" fn in_child() {
     FORKED.store(true, Ordering::Relaxed);
+    thread_number::forget();
     if let Some(disown) = DISOWN.get() {
         disown();
     }

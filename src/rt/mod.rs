@@ -27,6 +27,7 @@ mod shutdown;
 pub(crate) mod slab;
 mod start;
 mod still_running;
+pub(crate) mod thread_number;
 mod threads;
 pub(crate) mod time;
 pub(crate) mod unsent;

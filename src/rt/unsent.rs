@@ -34,6 +34,7 @@ use std::sync::{Arc, Weak};
 
 use crate::rt::waiters::drop_payload;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sys::membarrier;
 
 /// The unsent bytes of a socket. This is not a handle of the socket.
 pub(crate) trait Unsent: Send + Sync + RefUnwindSafe + UnwindSafe {
@@ -66,12 +67,20 @@ struct List {
     simulates: AtomicBool,
 }
 
+/// A thread's handle of its list.
+#[derive(Default)]
+struct OwnList {
+    list: Arc<List>,
+    /// An empty vector, whose memory the list uses next.
+    spare: Cell<Vec<Arc<dyn Unsent>>>,
+}
+
 thread_local! {
     /// Whether the list may have entries.
     static SOME: Cell<bool> = const { Cell::new(false) };
     /// Whether this thread runs a simulation.
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
-    static LIST: Arc<List> = Arc::default();
+    static LIST: OwnList = OwnList::default();
     /// Whether sysmon knows the list.
     static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
@@ -121,7 +130,7 @@ pub(crate) fn has_list() -> bool {
 
 /// Adds a socket to the list of this thread. Returns whether it is the first entry.
 pub(crate) fn push(socket: Arc<dyn Unsent>) -> bool {
-    let is_first = LIST.try_with(|list| {
+    let is_first = LIST.try_with(|OwnList { list, .. }| {
         let mut sockets = list.sockets.lock();
         let is_first = sockets.is_empty();
         sockets.push(socket);
@@ -167,30 +176,32 @@ pub(crate) fn flush() {
 #[inline(never)]
 pub(crate) fn flush_some() {
     SOME.set(false);
-    let _ = LIST.try_with(|list| flush_list(list));
+    let _ = LIST.try_with(|OwnList { list, spare }| spare.set(flush_list(list, spare.take())));
 }
 
-fn flush_list(list: &List) {
-    let mut sockets = std::mem::take(&mut *list.sockets.lock());
+/// Flushes the sockets of `list`. `empty` becomes the vector of the list; returns the list's previous vector,
+/// which is empty now.
+fn flush_list(list: &List, empty: Vec<Arc<dyn Unsent>>) -> Vec<Arc<dyn Unsent>> {
+    let mut sockets = std::mem::replace(&mut *list.sockets.lock(), empty);
     for socket in sockets.drain(..) {
         // No user code runs here, but a panic in the flush of one socket must not affect another.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| socket.flush())) {
             drop_payload(payload);
         }
     }
-    // The memory of the list is kept for the next turn.
-    let mut kept = list.sockets.lock();
-    if kept.capacity() == 0 {
-        *kept = sockets;
-    }
+    sockets
 }
 
-/// Flushes the lists that are in the same period of *some* as at the last call. Called by sysmon.
+/// Flushes the lists that are in the same period of *some* as at the last call. Called by sysmon, which also makes the
+/// registration that [`membarrier`] requires, because it may wait.
 pub(crate) fn flush_old() {
     let lists: Vec<_> = {
         let lists = LISTS.lock();
         lists.iter().filter_map(Weak::upgrade).collect()
     };
+    if !lists.is_empty() {
+        membarrier::register();
+    }
     for list in lists {
         let is_old = {
             let sockets = list.sockets.lock();
@@ -199,7 +210,7 @@ pub(crate) fn flush_old() {
             is_seen && !sockets.is_empty() && !list.simulates.load(Ordering::Relaxed)
         };
         if is_old {
-            flush_list(&list);
+            flush_list(&list, Vec::new());
         }
     }
 }
@@ -215,7 +226,7 @@ pub(crate) fn simulating<T>(f: impl FnOnce() -> T) -> T {
     }
     fn set(simulates: bool) {
         SIMULATES.set(simulates);
-        let _ = LIST.try_with(|list| {
+        let _ = LIST.try_with(|OwnList { list, .. }| {
             // The flag changes under the lock, so that sysmon is not checking the list at the same time.
             let _sockets = list.sockets.lock();
             list.simulates.store(simulates, Ordering::Relaxed);

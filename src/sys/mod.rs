@@ -15,6 +15,7 @@ pub(crate) mod identity;
 pub(crate) mod inherit;
 #[cfg(any(all(test, target_pointer_width = "64"), not(target_os = "linux")))]
 pub(crate) mod kqueue;
+pub(crate) mod membarrier;
 pub(crate) mod message;
 pub(crate) mod names;
 pub(crate) mod option;

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll::io::{ReadExt, WriteExt};
@@ -352,6 +353,49 @@ fn two_threads_gather_on_clones_of_one_stream() {
         for writer in writers {
             writer.await;
         }
+    });
+}
+
+/// A thread writes in the middle of a turn that gathers on another thread, each after the other.
+#[test]
+fn threads_that_take_turns_write_in_order() {
+    const ROUNDS: usize = 20;
+    const WRITES: usize = 1100;
+    run(async {
+        let (ours, peer) = pair().await;
+        let (ask, asked) = mpsc::channel();
+        let (answer, answered) = mpsc::channel();
+        let other = thread::spawn({
+            let ours = ours.clone();
+            move || {
+                while asked.recv().is_ok() {
+                    task::block_on(ours.write_all(b"B")).unwrap();
+                    answer.send(()).unwrap();
+                }
+            }
+        });
+        let writer = task::spawn(async move {
+            for round in 0..ROUNDS {
+                for _ in 0..WRITES {
+                    ours.write_all(b"a").await.unwrap();
+                }
+                ask.send(()).unwrap();
+                answered.recv().unwrap();
+                if round == 0 {
+                    // By now, writes need no lock.
+                    task::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        });
+        let mut received = vec![0; ROUNDS * (WRITES + 1)];
+        read_exact(&peer, &mut received).await.unwrap();
+        for round in received.chunks(WRITES + 1) {
+            let (other, own) = round.split_last().unwrap();
+            assert_eq!(*other, b'B');
+            assert!(own.iter().all(|byte| *byte == b'a'));
+        }
+        writer.await;
+        other.join().unwrap();
     });
 }
 

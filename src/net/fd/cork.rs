@@ -24,9 +24,9 @@
 //!   the write lock of the descriptor makes a call that sends other bytes, and that call sends the
 //!   gathered bytes first.
 //! * A write appends only while no operation has the write lock: it checks the write lock while it holds the
-//!   state's lock ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)). So it either
-//!   finds the write lock taken, or comes before the first call of the next owner, which locks the state
-//!   afterwards.
+//!   state's lock ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)) or owns the state. So
+//!   it either finds the write lock taken, or comes before the first call of the next owner, which locks the
+//!   state afterwards.
 //! * Therefore any thread may send gathered bytes at any time with the state locked, without the
 //!   write lock: they never appear between the pieces of a `write_all`.
 //!
@@ -42,7 +42,9 @@
 //!
 //! # Locks
 //! The state's lock is held during send(2), which does not wait, and never while wakers run. A
-//! thread that holds it may take the locks of [`unsent`](crate::rt::unsent).
+//! thread that holds it may take the locks of [`unsent`](crate::rt::unsent). A thread that has appended *owns* the
+//! state until any thread locks it, at the latest at the end of the turn ([`BiasedMutex`]). Its further writes
+//! append without the lock ([`State::append_more`]).
 //!
 //! # Ownership
 //! The lists of threads, sysmon and snapshots use the [`Gathering`], which is not a handle of the
@@ -55,7 +57,7 @@
 //! # Fork
 //! A child of fork(2) discards its copy of the bytes: the parent sends them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -64,23 +66,18 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::biased_mutex::{BiasedGuard, BiasedMutex};
+use super::cork_buffer::{Buffer, GATHERED_MAX};
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::unsent::{self, Amount, Unsent};
-use crate::sync::{Mutex, MutexGuard};
 use crate::sys::socket;
 
-/// The maximum number of gathered bytes per socket.
-pub(crate) const GATHERED_MAX: usize = 64 << 10;
 /// A write of at least this many bytes is sent immediately, together with the gathered bytes, because copying
 /// it costs more than the system call.
 const LARGE: usize = 16 << 10;
 /// The number of gathered writes per unit of the budget of a turn.
 const WRITES_PER_UNIT: u32 = 256;
-/// The number of empty buffers that a thread keeps.
-const SPARES: usize = 16;
-/// The capacity of a new buffer.
-const FIRST: usize = 1 << 10;
 
 /// The option is set.
 const ON: u8 = 1;
@@ -94,14 +91,13 @@ const SHUT: u8 = 1 << 3;
 const GONE: u8 = 1 << 4;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     /// The number of writes that this thread has gathered, for [`WRITES_PER_UNIT`].
     static WRITES: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The gathered bytes of a socket; see the [module documentation](self).
 pub(crate) struct Cork {
-    state: Mutex<State>,
+    state: BiasedMutex<State>,
 }
 
 /// The cork of a descriptor, for threads that have no handle of the socket.
@@ -128,21 +124,21 @@ impl Gathering {
     }
 
     /// Sends as many gathered bytes as the socket accepts. Returns whether all are sent. An error
-    /// is kept. `is_listed` says whether the caller has taken the socket out of a list.
-    pub(super) fn send(&self, is_listed: bool) -> bool {
-        self.sending(|state| {
-            if is_listed {
-                state.list = 0;
-            }
-            if state.has(GONE) {
-                return (true, None);
-            }
-            // SAFETY: the number is open: the lock is held during the call, and GONE is set under
-            // this lock before the number is closed or given away.
-            let fd = unsafe { BorrowedFd::borrow_raw(self.number) };
-            let Sent { is_empty, done } = state.send(fd, self.may_be_early);
-            (is_empty, done)
-        })
+    /// is kept.
+    pub(super) fn send(&self) -> bool {
+        self.sending(|state| self.send_locked(state))
+    }
+
+    /// Sends as many bytes of `state`, which is locked, as the socket accepts; see [`send`](Gathering::send).
+    fn send_locked(&self, state: &mut State) -> (bool, Option<Waker>) {
+        if state.has(GONE) {
+            return (true, None);
+        }
+        // SAFETY: the number is open: the lock is held during the call, and GONE is set under this lock before
+        // the number is closed or given away.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.number) };
+        let Sent { is_empty, done } = state.send(fd, self.may_be_early);
+        (is_empty, done)
     }
 
     /// Sends the gathered bytes and then `bufs`; see [`State::send_with`].
@@ -174,18 +170,21 @@ impl Gathering {
     /// Starts a flusher if the socket is blocked and has none. Called after a call that sent
     /// gathered bytes.
     pub(super) fn follow_up(self: &Arc<Self>) {
-        let wants_flusher = {
-            let mut state = self.cork.lock();
-            let wants_flusher = state.wants_flusher();
-            if wants_flusher {
-                unsent::enter_blocked(self.id(), || Arc::downgrade(self) as _);
-                state.was_blocked = true;
-            }
-            wants_flusher
-        };
+        let wants_flusher = self.wants_flusher(&mut self.cork.lock());
         if wants_flusher {
             (self.start_flusher)(self.clone());
         }
+    }
+
+    /// Returns whether the caller must start a flusher when it has unlocked `state`; see
+    /// [`State::wants_flusher`].
+    fn wants_flusher(self: &Arc<Self>, state: &mut State) -> bool {
+        let wants_flusher = state.wants_flusher();
+        if wants_flusher {
+            unsent::enter_blocked(self.id(), || Arc::downgrade(self) as _);
+            state.was_blocked = true;
+        }
+        wants_flusher
     }
 
     /// Returns whether the flusher must end because no bytes are left to send. Otherwise stores
@@ -229,8 +228,14 @@ impl Gathering {
 
 impl Unsent for Gathering {
     fn flush(self: Arc<Self>) {
-        self.send(true);
-        self.follow_up();
+        let wants_flusher = self.sending(|state| {
+            state.list = 0;
+            let (_, done) = self.send_locked(state);
+            (self.wants_flusher(state), done)
+        });
+        if wants_flusher {
+            (self.start_flusher)(self.clone());
+        }
     }
 
     fn amount(&self) -> Amount {
@@ -264,9 +269,7 @@ pub(super) struct State {
     /// A combination of [`ON`] and the constants after it. Writes are gathered while this is
     /// exactly `ON`.
     flags: u8,
-    bytes: Vec<u8>,
-    /// The number of `bytes`, from the front, that were sent.
-    sent: usize,
+    buffer: Buffer,
     /// The list that the socket is in, or 0. Set when the socket is added to the list, and cleared
     /// by the thread that has taken it out and flushes it. While it is set, a flush follows.
     list: usize,
@@ -308,17 +311,23 @@ pub(super) struct Sent {
     pub(super) done: Option<Waker>,
 }
 
+#[allow(unsafe_code)]
 impl Cork {
     pub(crate) fn new() -> Cork {
-        Cork { state: Mutex::new(State::default()) }
+        Cork { state: BiasedMutex::new(State::default()) }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    #[inline]
+    pub(super) fn lock(&self) -> BiasedGuard<'_, State> {
         self.state.lock()
     }
 
-    pub(super) fn mutex(&self) -> &Mutex<State> {
-        &self.state
+    /// Appends `buf` without a lock, if this thread owns the state, `is_free` returns true and `buf` fits; see
+    /// [`State::append_more`]. Returns whether it did. `is_free` must not panic or use this cork.
+    #[inline]
+    pub(super) fn append_owned(&self, buf: &[u8], is_free: impl FnOnce() -> bool) -> bool {
+        // SAFETY: neither function panics or uses the state in another way.
+        unsafe { self.state.with_owned(|state| is_free() && state.append_more(buf)) }
     }
 
     /// Returns the number of gathered bytes.
@@ -360,11 +369,11 @@ impl State {
     }
 
     pub(super) fn unsent(&self) -> &[u8] {
-        &self.bytes[self.sent..]
+        self.buffer.unsent()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.sent == self.bytes.len()
+        self.buffer.is_empty()
     }
 
     /// Returns whether a flusher must be started, and if so, records that there is one.
@@ -406,7 +415,7 @@ impl State {
             self.take_error()?;
             return Ok(Appended::Refused);
         }
-        if len == 0 || len >= LARGE || self.bytes.len() - self.sent + len > GATHERED_MAX {
+        if len == 0 || len >= LARGE || self.unsent().len() + len > GATHERED_MAX {
             return Ok(Appended::Refused);
         }
         let list = unsent::list();
@@ -420,16 +429,27 @@ impl State {
         if writes.is_multiple_of(WRITES_PER_UNIT) && !context::take_budget() {
             return Ok(Appended::Refused);
         }
-        if self.bytes.capacity() == 0 {
-            self.bytes = spare();
-        }
-        bufs.iter().for_each(|buf| self.bytes.extend_from_slice(buf));
+        self.buffer.reserve(len);
+        bufs.iter().for_each(|buf| self.buffer.extend(buf));
         let mut is_first = false;
         if self.list != list {
             self.list = list;
             is_first = unsent::push(socket());
         }
         Ok(Appended::All(is_first))
+    }
+
+    /// Appends `buf` to the bytes of this turn, if this needs no memory and no unit of the budget. The owner of the
+    /// state has appended before in this turn: `list` is the list of this thread, and `flags` is exactly `ON`. Does
+    /// not panic. Returns whether it did.
+    #[inline]
+    fn append_more(&mut self, buf: &[u8]) -> bool {
+        let writes = WRITES.get().wrapping_add(1);
+        let appends = buf.len() < LARGE && !writes.is_multiple_of(WRITES_PER_UNIT) && self.buffer.push(buf);
+        if appends {
+            WRITES.set(writes);
+        }
+        appends
     }
 
     /// Sends as many gathered bytes as the socket accepts. An error is kept.
@@ -439,7 +459,7 @@ impl State {
         }
         while !self.is_empty() {
             match socket::send(fd, self.unsent(), 0) {
-                Ok(count) if count > 0 => self.sent += count,
+                Ok(count) if count > 0 => self.buffer.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if waits_for_room(&error, may_be_early) => {
                     self.flags |= BLOCKED;
@@ -487,7 +507,7 @@ impl State {
             };
             match result {
                 Ok(sent) => {
-                    self.sent += sent.min(gathered);
+                    self.buffer.advance(sent.min(gathered));
                     let own = sent.saturating_sub(gathered);
                     if own > 0 || sent == 0 || bufs.iter().all(|buf| buf.is_empty()) {
                         let done = if self.is_empty() { self.end(fd).done } else { None };
@@ -519,14 +539,13 @@ impl State {
 
     /// Discards the gathered bytes.
     pub(super) fn empty(&mut self) {
-        self.sent = 0;
         self.flags &= !BLOCKED;
-        give_back(std::mem::take(&mut self.bytes));
+        self.buffer.clear();
     }
 
     /// Takes the gathered bytes out. Returns the buffer and the number of its bytes that were sent.
     fn take(&mut self) -> (Vec<u8>, usize) {
-        let taken = (std::mem::take(&mut self.bytes), self.sent);
+        let taken = self.buffer.take();
         self.empty();
         taken
     }
@@ -547,27 +566,6 @@ impl State {
 /// Returns whether a send failed because it must wait, for room or for the connection.
 fn waits_for_room(error: &io::Error, may_be_early: bool) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || (may_be_early && error.raw_os_error() == Some(libc::EINPROGRESS))
-}
-
-/// Returns an empty buffer.
-fn spare() -> Vec<u8> {
-    let spare = SPARE.try_with(|spares| spares.borrow_mut().pop()).ok().flatten();
-    spare.unwrap_or_else(|| Vec::with_capacity(FIRST))
-}
-
-/// Keeps a buffer for the next socket that gathers writes on this thread. A socket without gathered
-/// bytes has no buffer.
-fn give_back(mut buffer: Vec<u8>) {
-    if buffer.capacity() == 0 {
-        return;
-    }
-    buffer.clear();
-    let _ = SPARE.try_with(|spares| {
-        let mut spares = spares.borrow_mut();
-        if spares.len() < SPARES {
-            spares.push(buffer);
-        }
-    });
 }
 
 impl fmt::Debug for Cork {

@@ -82,7 +82,7 @@ pub(crate) struct Fd {
     /// The relative timeout of each direction in nanoseconds, or 0 for none.
     timeouts: [AtomicU64; 2],
     pub(crate) mutex: FdMutex,
-    rare: LazyBox<Rare>,
+    pub(super) rare: LazyBox<Rare>,
 }
 
 /// The number has another owner, so the close leaves it open.
@@ -121,7 +121,7 @@ impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
 
 /// State that only a few descriptors need.
 #[derive(Debug, Default)]
-struct Rare {
+pub(super) struct Rare {
     guard: Mutex<Option<Box<dyn Guard>>>,
     /// The completion of the close, created by the first explicit close.
     gone: OnceLock<Arc<Gone>>,

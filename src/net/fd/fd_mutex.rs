@@ -59,7 +59,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::rt::poll::poll_desc::Direction;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake_taken};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, injected_bug};
+use crate::sync::{AtomicU64, Mutex, Ordering, injected_bug};
 
 const CLOSED: u64 = 1;
 const READ_LOCKED: u64 = 1 << 1;
@@ -148,24 +148,28 @@ impl FdMutex {
         self.word.load(Ordering::Relaxed) & bits(direction).locked != 0
     }
 
-    /// Locks `state`, unless the direction is locked or the descriptor is closed. An operation may
-    /// take the direction's lock while the guard lives, but it cannot lock `state` before the guard
-    /// is dropped.
+    /// Calls `lock`, which locks a state, and returns its guard, unless the direction is locked or the descriptor
+    /// is closed. An operation may take the direction's lock while the guard lives, but it cannot lock
+    /// the state before the guard is dropped.
     #[inline]
-    pub(crate) fn lock_while_free<'a, T>(
-        &self,
-        direction: Direction,
-        state: &'a Mutex<T>,
-    ) -> Option<MutexGuard<'a, T>> {
-        let is_free = || self.word.load(Ordering::Relaxed) & (CLOSED | bits(direction).locked) == 0;
+    pub(crate) fn lock_while_free<G>(&self, direction: Direction, lock: impl FnOnce() -> G) -> Option<G> {
+        let is_free = || self.is_free(direction);
         if injected_bug!("fd_mutex_looks_before_state_is_locked") {
-            return if is_free() { Some(state.lock()) } else { None };
+            return if is_free() { Some(lock()) } else { None };
         }
-        let state = state.lock();
-        // ORDERING: Relaxed: an owner that locked `state` earlier had taken the direction's lock
-        // before that, so locking `state` makes the bit visible here. An owner that locks `state`
-        // later sees the changes made under this guard (model `appends_come_between_operations`).
+        let state = lock();
+        // An owner that locked the state earlier had taken the direction's lock before that, so locking
+        // the state makes the bit visible here. An owner that locks the state later sees the changes made
+        // under this guard (model `appends_come_between_operations`).
         if is_free() { Some(state) } else { None }
+    }
+
+    /// Returns whether the direction is not locked and the descriptor is not closed. The caller must have access to
+    /// the state that [`lock_while_free`](FdMutex::lock_while_free) describes.
+    #[inline]
+    pub(crate) fn is_free(&self, direction: Direction) -> bool {
+        // ORDERING: Relaxed: access to the state orders this load; see `lock_while_free`.
+        self.word.load(Ordering::Relaxed) & (CLOSED | bits(direction).locked) == 0
     }
 
     /// Takes a reference for one system call.

@@ -122,7 +122,7 @@ impl<T: Gathers> Future for Flusher<T> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Failure::Closed | Failure::Stopped)) => return Poll::Ready(()),
                 Poll::Ready(Err(_)) => {
-                    gathering.send(false);
+                    gathering.send();
                     *pause = Some(Sleep::new(*next));
                     *next = (*next * 2).min(PAUSE_MAX);
                 }

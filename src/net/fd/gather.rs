@@ -3,7 +3,8 @@
 //! # Which writes are gathered
 //! A write that has not waited and finds the write lock free appends to the gathered bytes, if the
 //! thread is in a turn that flushes at its end, the socket is not *blocked*
-//! ([`cork`](super::cork)), and the bytes fit. It takes neither the write lock nor a reference.
+//! ([`cork`](super::cork)), and the bytes fit. It takes neither the write lock nor a reference. All writes of a turn
+//! except the first one usually take no lock at all ([`Fd::append_more`]).
 //! Every other write makes a call like a write without the option, except that the call sends the
 //! gathered bytes first, in the same sendmsg(2). This applies to a large write, a write outside of
 //! a turn, a write that has waited or continues a `write_all`, and a write to a blocked socket.
@@ -20,9 +21,9 @@
 //!   owner of the descriptor.
 //! * When the write deadline changes.
 //!
-//! # No cost without the option
-//! The word of the write direction has a bit CORKED, which is tested together with CLOSING. So a
-//! write to a socket without the option executes no additional instruction.
+//! # Cost without the option
+//! The word of the write direction has a bit CORKED, which is tested together with CLOSING. In addition, a write
+//! to a socket without the option checks a pointer, which is null for most sockets ([`Fd::append_more`]).
 //!
 //! # Cancellation
 //! A write that is dropped while it waits has written nothing. Gathered bytes do not depend on it:
@@ -43,6 +44,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cork::{Appended, Gathered, Gathering};
+use super::cork_buffer::SHORT_MAX;
 use super::fd::Fd;
 use super::flusher::{self, Finisher, Gathers};
 use super::operation::{Caller, LockScope, Remaining};
@@ -50,6 +52,7 @@ use crate::rt::fork;
 use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::runtime::runtime;
 use crate::rt::unsent;
+use crate::rt::waiters::Waiter;
 use crate::sys::{option, socket, zerocopy};
 
 /// The maximum time that a conversion waits until the socket has accepted the gathered bytes.
@@ -74,6 +77,17 @@ pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>) -> Result<T, Arc<T>> {
             return Err(owner);
         }
         thread::sleep(Duration::from_micros(50));
+    }
+}
+
+impl Caller<'_> {
+    /// Returns whether the operation has neither waited nor taken a lock. A poll is always new.
+    #[inline]
+    pub(crate) fn is_new(&self) -> bool {
+        match self {
+            Waiter::Future(operation) => operation.is_new(),
+            Waiter::Poll => true,
+        }
     }
 }
 
@@ -145,16 +159,60 @@ impl Fd {
     #[inline(never)]
     pub(crate) fn append(&self, bufs: &[IoSlice<'_>], bytes: usize) -> Option<io::Result<usize>> {
         let gathering = self.gathering()?;
-        let mut state = self.mutex.lock_while_free(Direction::Write, gathering.cork.mutex())?;
+        let mut state = self.mutex.lock_while_free(Direction::Write, || gathering.cork.lock())?;
         let appended = state.append(bufs, bytes, || gathering.clone());
-        drop(state);
         match appended {
-            Ok(Appended::Refused) => return None,
-            Ok(Appended::All(true)) => runtime().notice_activity(),
-            Ok(Appended::All(false)) => {}
-            Err(error) => return Some(Err(error)),
+            Ok(Appended::Refused) => None,
+            Ok(Appended::All(is_first)) => {
+                state.own();
+                if is_first {
+                    runtime().notice_activity();
+                }
+                Some(Ok(bytes))
+            }
+            Err(error) => Some(Err(error)),
         }
-        Some(Ok(bytes))
+    }
+
+    /// Appends `buf` as [`append`](Fd::append) does, for an operation that is [new](Operation::is_new), if this
+    /// thread owns the gathered bytes and appending needs no memory and no unit of the budget. Returns whether it
+    /// did. If not, the operation begins as usual, which also finds out why.
+    ///
+    /// This checks everything that [`begin_call`](crate::rt::poll::side::Side::begin_call) checks: the lock's word
+    /// also says whether the descriptor is closed.
+    #[inline]
+    pub(crate) fn append_more(&self, buf: &[u8]) -> bool {
+        // Most descriptors have no such state.
+        self.rare.get().is_some() && self.append_more_of_any_length(buf)
+    }
+
+    /// Appends `buf` for [`append_more`](Fd::append_more). A short write needs no call, so this function needs no stack.
+    #[inline(never)]
+    fn append_more_of_any_length(&self, buf: &[u8]) -> bool {
+        if buf.len() > SHORT_MAX { self.append_more_long(buf) } else { self.append_owned(buf) }
+    }
+
+    /// Appends `buf` for [`append_more`](Fd::append_more) if it is not short.
+    #[inline(never)]
+    fn append_more_long(&self, buf: &[u8]) -> bool {
+        self.append_owned(buf)
+    }
+
+    /// Appends `buf` if this thread owns the gathered bytes and they have room for it.
+    #[inline(always)]
+    fn append_owned(&self, buf: &[u8]) -> bool {
+        let Some(gathering) = self.gathering() else { return false };
+        let is_free = || self.mutex.is_free(Direction::Write) && !self.poll.side(Direction::Write).is_expired();
+        gathering.cork.append_owned(buf, is_free)
+            && (buf.len() as u32 <= self.poll.uncounted || self.charge_append(buf.len()))
+    }
+
+    /// Charges and counts an appended write of a socket whose bytes the kernel does not count. Returns true.
+    #[cold]
+    #[inline(never)]
+    fn charge_append(&self, bytes: usize) -> bool {
+        self.poll.charge(Direction::Write, bytes);
+        true
     }
 
     /// Sends the gathered bytes and then `bufs`, for an operation that has the write lock. Returns
@@ -178,7 +236,7 @@ impl Fd {
     #[cold]
     pub(super) fn send_gathered(&self) -> io::Result<()> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
-        let is_empty = gathering.send(false);
+        let is_empty = gathering.send();
         gathering.cork.lock().take_error()?;
         if is_empty { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
@@ -186,7 +244,7 @@ impl Fd {
     /// Sends gathered bytes without waiting. If some are left, a task sends them.
     pub(crate) fn flush_gathered(&self) {
         if let Some(gathering) = self.gathering() {
-            gathering.send(false);
+            gathering.send();
             self.follow_up();
         }
     }
@@ -244,7 +302,7 @@ impl Fd {
     pub(super) fn poll_drained(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
         self.poll_call_now(Direction::Write, LockScope::None, caller, cx, |_| {
-            if gathering.send(false) { Ok(((), Remaining::Maybe)) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            if gathering.send() { Ok(((), Remaining::Maybe)) } else { Err(io::ErrorKind::WouldBlock.into()) }
         })
     }
 
@@ -265,7 +323,7 @@ impl Fd {
     /// Returns the error of bytes that could not be sent.
     pub(super) fn shut_gathered(&self, how: Shutdown) -> io::Result<Option<Shutdown>> {
         let Some(gathering) = self.gathering().filter(|_| how != Shutdown::Read) else { return Ok(Some(how)) };
-        gathering.send(false);
+        gathering.send();
         let mut state = gathering.cork.lock();
         let error = state.take_error();
         // From here on, writes fail. A write may have appended bytes since `send`; the thread that
@@ -287,11 +345,11 @@ impl Fd {
     /// were sent.
     pub(super) fn take_gathered(&self) -> Option<(Vec<u8>, usize)> {
         let gathering = self.gathering()?;
-        if !fork::is_child() && !self.aborts() && !gathering.send(false) {
+        if !fork::is_child() && !self.aborts() && !gathering.send() {
             // With a larger send buffer, the kernel sends the bytes even if this process exits. If
             // that is not permitted, a task of this crate sends them.
             let _ = option::socket::make_room(self.borrow(), gathering.cork.len());
-            gathering.send(false);
+            gathering.send();
             let (bytes, sent) = gathering.retire();
             return (sent < bytes.len()).then_some((bytes, sent));
         }
@@ -317,7 +375,7 @@ impl Fd {
     pub(crate) fn drain_blocking(&self) -> Result<(), Failure> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
         let end = Instant::now() + RELEASE_MAX;
-        while !gathering.send(false) {
+        while !gathering.send() {
             let left = end.saturating_duration_since(Instant::now());
             // A simulation makes no progress while its thread waits.
             if left.is_zero() || unsent::is_simulating() {

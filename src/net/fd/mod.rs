@@ -4,7 +4,8 @@
 //! * [`operation`]: makes system calls and waits for edges. [`short_wait`]: waits that need no call
 //!   before. [`watching`]: waits for other conditions, such as a hang-up.
 //! * [`fd_mutex`]: the lock of each direction and the reference count.
-//! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the buffer of their bytes.
+//! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the state of their bytes.
+//!   [`cork_buffer`]: the bytes. [`biased_mutex`]: the lock of the state.
 //!   [`flusher`]: the tasks that send bytes that a socket did not accept immediately.
 //! * [`connect`]: connects a socket, and shuts down or closes a socket whose connection is in progress.
 //!   [`fast_open`]: TCP Fast Open.
@@ -12,8 +13,10 @@
 //! This layer imports nothing from the rest of `net`. A higher layer that must act when a
 //! descriptor is closed passes in a [`Guard`](fd::Guard) or [`Loans`](fd::Loans).
 
+mod biased_mutex;
 pub(crate) mod connect;
 pub(crate) mod cork;
+mod cork_buffer;
 mod fast_open;
 #[allow(clippy::module_inception)]
 pub(crate) mod fd;

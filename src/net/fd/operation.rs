@@ -50,7 +50,7 @@ use crate::sys::socket;
 
 /// The state that a named future keeps between polls. Empty until the future has to wait.
 #[derive(Debug, Default)]
-pub(crate) struct Operation(Option<WaitState>);
+pub(crate) struct Operation(pub(super) Option<WaitState>);
 
 /// The state of an operation that has waited, or that keeps a lock.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Operation {
 
     /// Returns whether the operation has neither waited nor kept a lock.
     #[inline]
-    pub(super) fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.0.is_none()
     }
 
@@ -186,8 +186,7 @@ impl Fd {
             Ok(ticket) => Ok(ticket),
             Err(Hold::Stop(stop)) => Err(stop),
             Err(Hold::Corked) => {
-                let is_new = matches!(caller, Waiter::Poll | Waiter::Future(Operation(None)));
-                let Some(appended) = is_new.then(append).flatten() else {
+                let Some(appended) = caller.is_new().then(append).flatten() else {
                     return self.poll_call_corked(scope, caller, cx, call);
                 };
                 self.abandon(direction, caller);
@@ -478,7 +477,8 @@ impl Fd {
     }
 
     /// Ends an operation that does not use the edge for which it may have waited.
-    pub(super) fn abandon(&self, direction: Direction, caller: Caller<'_>) {
+    #[inline]
+    pub(crate) fn abandon(&self, direction: Direction, caller: Caller<'_>) {
         match caller {
             Waiter::Future(operation) => self.cancel(direction, operation),
             Waiter::Poll => _ = self.poll.side(direction).end_poll(),

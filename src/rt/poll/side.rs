@@ -257,6 +257,13 @@ impl<'a> Side<'a> {
         Ok(Ticket(word))
     }
 
+    /// Returns whether the deadline has passed.
+    #[inline]
+    pub(crate) fn is_expired(self) -> bool {
+        // ORDERING: as in `begin`.
+        self.deadline_word().load(Ordering::Acquire) == EXPIRED
+    }
+
     /// Returns the state before a call, as [`begin`](Side::begin) does, or [`Hold::Corked`] if writes are
     /// gathered. CLOSING and CORKED are checked together.
     #[inline]

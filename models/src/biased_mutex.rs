@@ -1,0 +1,116 @@
+//! Models of the mutex that its owner may enter without a read-modify-write.
+
+use std::sync::Arc;
+
+use crate::engine::thread;
+use crate::net::fd::biased_mutex::BiasedMutex;
+use crate::net::fd::fd_mutex::FdMutex;
+use crate::rt::poll::poll_desc::Direction;
+
+type Calls = BiasedMutex<Vec<&'static str>>;
+
+/// Adds `call` as the owner, or with the lock, after which this thread becomes the owner if it may.
+fn add(calls: &Calls, call: &'static str) {
+    if !add_owned(calls, call, || true) {
+        let mut locked = calls.lock();
+        locked.push(call);
+        locked.own();
+    }
+}
+
+fn add_owned(calls: &Calls, call: &'static str, may: impl Fn() -> bool) -> bool {
+    let push = |calls: &mut Vec<_>| {
+        let may = may();
+        if may {
+            calls.push(call);
+        }
+        may
+    };
+    // SAFETY: `push` does not use the mutex, and does not panic in a model that passes.
+    unsafe { calls.with_owned(push) }
+}
+
+/// A thread uses the value as the owner while another one locks it. No two uses may overlap, and none may be lost.
+pub fn owner_and_lock_exclude_each_other() {
+    let calls = Arc::new(Calls::new(Vec::new()));
+    add(&calls, "first");
+    let locking = thread::spawn({
+        let calls = calls.clone();
+        move || {
+            calls.lock().push("locked");
+            calls.lock().push("locked");
+        }
+    });
+    add(&calls, "second");
+    add(&calls, "third");
+    locking.join().unwrap();
+    assert_eq!(calls.lock().len(), 5);
+}
+
+/// A thread revokes the ownership of another one and wants to be the owner. The former owner, which does not know yet, must
+/// not make a third thread believe that the new owner is not busy.
+pub fn former_owner_does_not_hide_the_next() {
+    let calls = Arc::new(Calls::new(Vec::new()));
+    add(&calls, "first");
+    let next = thread::spawn({
+        let calls = calls.clone();
+        move || {
+            add(&calls, "next");
+            add(&calls, "next");
+        }
+    });
+    let third = thread::spawn({
+        let calls = calls.clone();
+        move || calls.lock().push("third")
+    });
+    add_owned(&calls, "second", || true);
+    next.join().unwrap();
+    third.join().unwrap();
+}
+
+/// Two threads take turns as the owner.
+pub fn each_thread_becomes_the_owner() {
+    let calls = Arc::new(Calls::new(Vec::new()));
+    let adding = thread::spawn({
+        let calls = calls.clone();
+        move || {
+            add(&calls, "other");
+            add(&calls, "other");
+        }
+    });
+    add(&calls, "main");
+    add(&calls, "main");
+    adding.join().unwrap();
+    add(&calls, "last");
+    add(&calls, "last");
+    assert_eq!(calls.lock().len(), 6);
+}
+
+/// The owner of the gathered bytes appends a write, without any lock, while a `write_all` of two calls has the write lock. The
+/// append must not come between the two calls.
+pub fn owned_appends_come_between_operations() {
+    let socket = Arc::new((FdMutex::new(), Calls::new(Vec::new())));
+    add(&socket.1, "append");
+    let writing = thread::spawn({
+        let socket = socket.clone();
+        move || {
+            assert_eq!(socket.0.try_lock_ref(Direction::Write), Ok(true));
+            for call in ["first", "second"] {
+                socket.1.lock().push(call);
+            }
+            let _ = socket.0.unlock_ref(Direction::Write);
+        }
+    });
+    let is_free = || socket.0.is_free(Direction::Write);
+    if !add_owned(&socket.1, "append", is_free)
+        && let Some(mut calls) = socket.0.lock_while_free(Direction::Write, || socket.1.lock())
+    {
+        calls.push("append");
+        calls.own();
+    }
+    add_owned(&socket.1, "append", is_free);
+    writing.join().unwrap();
+    let calls = socket.1.lock();
+    let first = calls.iter().position(|call| *call == "first").unwrap();
+    assert_eq!(calls.get(first + 1), Some(&"second"), "the bytes of `write_all` are not adjacent: {:?}", *calls);
+}
