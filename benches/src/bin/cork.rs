@@ -10,7 +10,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{env, io};
 
 use netpoll::net::{ListenConfig, TcpListener};
@@ -24,6 +24,9 @@ const LINE: usize = 32;
 const LINES: usize = 10;
 const CONNECTIONS: usize = 8;
 const DEPTHS: [usize; 3] = [1, 10, 100];
+/// The time before a measurement. A process that gathers writes for the first time makes a system call that takes up to some tens of
+/// milliseconds, after which writes take no lock.
+const WARM: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let mut words = env::args().skip(1);
@@ -174,8 +177,9 @@ fn read_all(stream: &mut TcpStream, expected: &[u8], buf: &mut [u8]) -> io::Resu
     if buf == expected { Ok(()) } else { Err(io::Error::other("wrong answers")) }
 }
 
-/// Sends `batches` batches of `depth` requests on each connection, and checks the answers.
-fn pipeline(server: &Server, depth: usize, batches: usize) -> io::Result<Figures> {
+/// Sends `batches` batches of `depth` requests on each connection, after at least 50 batches and the time `warm`, and checks the
+/// answers.
+fn pipeline(server: &Server, depth: usize, batches: usize, warm: Duration) -> io::Result<Figures> {
     let mut streams = (0..CONNECTIONS).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
     let (requests, answers) = (REQUEST.repeat(depth), ANSWER.repeat(depth));
     let mut buf = vec![0; answers.len()];
@@ -183,7 +187,11 @@ fn pipeline(server: &Server, depth: usize, batches: usize) -> io::Result<Figures
         streams.iter_mut().try_for_each(|stream| stream.write_all(&requests))?;
         streams.iter_mut().try_for_each(|stream| read_all(stream, &answers, &mut buf))
     };
+    let begun = Instant::now();
     (0..50).try_for_each(|_| round())?;
+    while begun.elapsed() < warm {
+        round()?;
+    }
     let (cpu, start) = (server.cpu()?, Instant::now());
     (0..batches).try_for_each(|_| round())?;
     let requests = (batches * depth * CONNECTIONS) as f64;
@@ -209,8 +217,8 @@ fn fan_out(server: &Server, members: usize, batches: usize) -> io::Result<Figure
     Ok(Figures { rate, cpu: (server.cpu()? - cpu) / lines })
 }
 
-fn run(server: &Server, depth: usize, members: usize, batches: usize) -> io::Result<Figures> {
-    if members > 0 { fan_out(server, members, batches) } else { pipeline(server, depth, batches) }
+fn run(server: &Server, depth: usize, members: usize, batches: usize, warm: Duration) -> io::Result<Figures> {
+    if members > 0 { fan_out(server, members, batches) } else { pipeline(server, depth, batches, warm) }
 }
 
 /// Returns the number of sends per request, counted by `perf stat` in separate runs, or `None` if perf does not work.
@@ -222,8 +230,8 @@ fn sends(way: &str, depth: usize, members: usize, batches: usize) -> Result<Opti
         perf.args(["stat", "-x,", "-e", "syscalls:sys_enter_sendto,syscalls:sys_enter_sendmsg", "-p"]);
         perf.arg(server.child.id().to_string()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let Ok(perf) = perf.spawn() else { return Ok(None) };
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        run(&server, depth, members, batches).map_err(text)?;
+        std::thread::sleep(Duration::from_millis(500));
+        run(&server, depth, members, batches, Duration::ZERO).map_err(text)?;
         sys::interrupt(perf.id());
         let output = perf.wait_with_output().map_err(text)?;
         let output = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -258,12 +266,12 @@ fn measure() -> Result<(), String> {
     let cases = DEPTHS.map(|depth| (format!("depth {depth}"), depth, 0, &["plain", "corked", "by hand"][..]));
     let chat = (format!("chat of {members}"), 0, members, &["plain", "corked"][..]);
     for (name, depth, members, ways) in cases.into_iter().chain([chat]) {
-        let batches = if members > 0 { batches.div_ceil(200) } else { batches.div_ceil(depth.div_ceil(10)) };
+        let batches = if members > 0 { batches.div_ceil(200) } else { batches.div_ceil(depth.div_ceil(50)) };
         let mut all = vec![Vec::new(); ways.len()];
         for _ in 0..rounds {
             for (way, figures) in ways.iter().zip(&mut all) {
                 let server = Server::start(way, members)?;
-                figures.push(run(&server, depth, members, batches).map_err(text)?);
+                figures.push(run(&server, depth, members, batches, WARM).map_err(text)?);
             }
         }
         for (index, way) in ways.iter().enumerate() {
