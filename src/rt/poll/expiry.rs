@@ -1,5 +1,10 @@
 //! Deadlines and timeouts of a descriptor, and the single timer entry that serves all of them.
 //!
+//! # The deadline
+//! The deadline word of a direction is 0 (none), [`EXPIRED`] or a time. It alone decides whether the deadline has passed.
+//! Setting the deadline is a swap, and expiring it is a compare-and-swap from the time that was seen, so a
+//! deadline that is moved in the meantime does not expire.
+//!
 //! # The timer
 //! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`] or the time of
 //! an entry for this slot in a timer heap. Code that sets it to a time must add that entry. An entry is valid
@@ -15,12 +20,42 @@
 //! `deadline_set_against_fire`, `two_deadlines_move_against_fire`).
 
 use crate::rt::poll::poll_desc::PollDesc;
-use crate::rt::poll::side::{Side, claim};
+use crate::rt::poll::side::Side;
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::waiters::Wakers;
-use crate::sync::{Ordering, injected_bug};
+use crate::sync::{AtomicU64, Ordering, injected_bug};
 
 impl Side<'_> {
+    /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. After setting it to EXPIRED, the caller
+    /// must wake the waiters.
+    #[inline]
+    fn swap_deadline(self, at: u64) {
+        // ORDERING: SeqCst: the caller then loads `armed`. `PollDesc::fire` first takes `armed` and then
+        // loads the deadline, so the two are a Dekker pair.
+        self.deadline_word().swap(at, Ordering::SeqCst);
+    }
+
+    /// Returns the current deadline.
+    pub(crate) fn deadline(self) -> u64 {
+        self.deadline_word().load(Ordering::Acquire)
+    }
+
+    /// Wakes the waiters. Called after the deadline was set to [`EXPIRED`].
+    fn expire(self, wakers: &mut Wakers) {
+        if !injected_bug!("expiry_looks_at_the_bit") || self.has_waiters() {
+            self.interrupt(wakers);
+        }
+    }
+
+    /// Expires the deadline if it has passed at `now`. Otherwise returns it, if there is one.
+    fn fire(self, now: u64, wakers: &mut Wakers) -> Option<u64> {
+        let next = claim(self.deadline_word(), now, EXPIRED);
+        if next == Some(EXPIRED) {
+            self.interrupt(wakers);
+        }
+        next.filter(|&at| at > EXPIRED)
+    }
+
     /// Moves the deadline to a later time. Returns the time of the timer entry that the caller must add, or
     /// `None` if there is an entry at or before the deadline.
     #[inline]
@@ -111,6 +146,29 @@ impl PollDesc {
     pub(crate) fn counts(&self, when: u64) -> bool {
         self.armed.load(Ordering::Acquire) == when
     }
+}
+
+/// If the time in `slot` has passed at `now`, replaces it with `after` and returns [`EXPIRED`]. Otherwise
+/// returns the time, if there is one.
+fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
+    // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the documentation of `expiry`).
+    let mut at = slot.load(Ordering::SeqCst);
+    while at > EXPIRED {
+        if at > now {
+            return Some(at);
+        }
+        if injected_bug!("fire_stores_blindly") {
+            slot.store(after, Ordering::SeqCst);
+            return Some(EXPIRED);
+        }
+        // ORDERING: SeqCst. A compare-and-swap from the time that was seen, so that a deadline that was moved
+        // in the meantime stays.
+        match slot.compare_exchange(at, after, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return Some(EXPIRED),
+            Err(moved) => at = moved,
+        }
+    }
+    None
 }
 
 #[cfg(test)]

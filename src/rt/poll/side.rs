@@ -30,12 +30,8 @@
 //! before that second call, so every edge that this call may miss is recorded (model
 //! `skipped_edges_lose_no_room`).
 //!
-//! # The deadline
-//! The deadline word is 0 (none), [`EXPIRED`] or a time. It alone decides whether the deadline has passed.
-//! Setting the deadline is a swap, and expiring it is a compare-and-swap from the time that was seen, so a
-//! deadline that is moved in the meantime does not expire.
-//!
-//! [`waiting`](crate::rt::poll::waiting) describes how a waiter enters and leaves the slot or the list.
+//! [`expiry`](crate::rt::poll::expiry) describes the deadline, and [`waiting`](crate::rt::poll::waiting) how a
+//! waiter enters and leaves the slot or the list.
 //!
 //! # Invariants (numbers of ARCHITECTURE.md)
 //! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word, and afterwards
@@ -496,36 +492,6 @@ impl<'a> Side<'a> {
         let listed = if word & LISTED == 0 { 0 } else { self.list().lock().as_ref().map_or(0, |list| list.len()) };
         usize::from(word & PLACED != 0) + listed
     }
-
-    /// Sets the deadline to a future time, [`EXPIRED`] or [`NONE`]. After setting it to EXPIRED, the caller
-    /// must wake the waiters.
-    #[inline]
-    pub(super) fn swap_deadline(self, at: u64) {
-        // ORDERING: SeqCst: the caller then loads `armed`. `PollDesc::fire` first takes `armed` and then
-        // loads the deadline, so the two are a Dekker pair.
-        self.deadline_word().swap(at, Ordering::SeqCst);
-    }
-
-    /// Returns the current deadline.
-    pub(crate) fn deadline(self) -> u64 {
-        self.deadline_word().load(Ordering::Acquire)
-    }
-
-    /// Wakes the waiters. Called after the deadline was set to [`EXPIRED`].
-    pub(super) fn expire(self, wakers: &mut Wakers) {
-        if !injected_bug!("expiry_looks_at_the_bit") || self.has_waiters() {
-            self.interrupt(wakers);
-        }
-    }
-
-    /// Expires the deadline if it has passed at `now`. Otherwise returns it, if there is one.
-    pub(super) fn fire(self, now: u64, wakers: &mut Wakers) -> Option<u64> {
-        let next = claim(self.deadline_word(), now, EXPIRED);
-        if next == Some(EXPIRED) {
-            self.interrupt(wakers);
-        }
-        next.filter(|&at| at > EXPIRED)
-    }
 }
 
 /// Access to both directions.
@@ -572,29 +538,6 @@ impl PollDesc {
         self.sides_of(generation).iter().for_each(|side| side.retire());
         self.registration.store(registration::NONE, Ordering::Release);
     }
-}
-
-/// If the time in `slot` has passed at `now`, replaces it with `after` and returns [`EXPIRED`]. Otherwise
-/// returns the time, if there is one.
-pub(super) fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
-    // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the documentation of `expiry`).
-    let mut at = slot.load(Ordering::SeqCst);
-    while at > EXPIRED {
-        if at > now {
-            return Some(at);
-        }
-        if injected_bug!("fire_stores_blindly") {
-            slot.store(after, Ordering::SeqCst);
-            return Some(EXPIRED);
-        }
-        // ORDERING: SeqCst. A compare-and-swap from the time that was seen, so that a deadline that was moved
-        // in the meantime stays.
-        match slot.compare_exchange(at, after, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => return Some(EXPIRED),
-            Err(moved) => at = moved,
-        }
-    }
-    None
 }
 
 #[cfg(test)]
