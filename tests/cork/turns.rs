@@ -476,6 +476,29 @@ fn deadline_change_sends() {
     });
 }
 
+/// The writes take longer than a turn of calls may last. Ending the turn would cost a send.
+#[test]
+fn time_does_not_end_a_turn_that_only_gathers() {
+    run(async {
+        task::spawn(async {}).await;
+        // The runtime limits the time of turns when it has measured the rate of the CPU's counter for 100 ms.
+        task::sleep(Duration::from_millis(150)).await;
+        some_round_is_undisturbed(async || {
+            let Counted { ours, peer, number } = Counted::new().await;
+            let turn = task::spawn(async move {
+                for _ in 0..2_000 {
+                    ours.write_all(b"x").await.unwrap();
+                }
+                (sends(number), ours)
+            });
+            read_exact(&peer, &mut [0; 2_000]).await.unwrap();
+            let (before_the_end, _ours) = turn.await;
+            before_the_end == 0 && sends(number) == 1
+        })
+        .await;
+    });
+}
+
 #[test]
 fn fan_out_of_one_turn_reaches_every_member() {
     run(async {

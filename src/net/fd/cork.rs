@@ -76,7 +76,8 @@ use crate::sys::socket;
 /// A write of at least this many bytes is sent immediately, together with the gathered bytes, because copying
 /// it costs more than the system call.
 const LARGE: usize = 16 << 10;
-/// The number of gathered writes per unit of the budget of a turn.
+/// The number of gathered writes per unit of the budget of a turn. The writes of a whole budget take some tenths of a
+/// millisecond.
 const WRITES_PER_UNIT: u32 = 256;
 
 /// The option is set.
@@ -426,7 +427,7 @@ impl State {
         }
         let writes = WRITES.get().wrapping_add(1);
         WRITES.set(writes);
-        if writes.is_multiple_of(WRITES_PER_UNIT) && !context::take_budget() {
+        if writes.is_multiple_of(WRITES_PER_UNIT) && !context::take_unit() {
             return Ok(Appended::Refused);
         }
         self.buffer.reserve(len);
