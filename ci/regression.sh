@@ -33,7 +33,7 @@ instructions() {
     for _ in 1 2 3; do
         "$1/release/compare" --case profile --only netpoll |
             awk -F '|' '/^. function/ { functions = 1 }
-                functions && $2 ~ /futures::(Read|WriteAll)|Core::run|RawTask::run|poll_edge|task::schedule|LocalKey|context::/ { sum += $3 }
+                functions && $2 ~ /futures::(Read|WriteAll)|NetFd::poll_|Core::run|RawTask::run|poll_edge|task::schedule|LocalKey|context::/ { sum += $3 }
                 END { print sum }'
     done | sort -n | head -n 1
 }

@@ -1,6 +1,7 @@
 //! The parts of the crate's `rt` that the targets use.
 
 pub(crate) mod poll;
+pub(crate) mod sched;
 #[path = "../../../src/rt/slab.rs"]
 pub(crate) mod slab;
 pub(crate) mod time;

@@ -46,7 +46,8 @@ pub(super) fn generation_of(word: u64) -> u32 {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct PollDesc {
-    // First cache line: all fields that a waiting read, its edge, and a write that does not wait access.
+    // First cache line: all fields that a waiting read, its edge, and a write that does not wait access, except the
+    // note of the wait.
     pub(super) words: [AtomicU64; 2],
     pub(super) deadlines: [AtomicU64; 2],
     /// The runtime's epoch in the high half; one of the [`registration`] states and the shard in the low

@@ -100,9 +100,11 @@ impl fmt::Debug for Spare {
 /// Makes a waker from a spare reference, which the caller must have taken.
 #[inline]
 fn waker(data: *const (), vtable: *const RawWakerVTable) -> Waker {
-    // SAFETY: `wake` forgot a waker with this data pointer and this virtual table, which is static. The
-    // reference was taken, so no other waker is made from it.
-    unsafe { Waker::new(data, &*vtable) }
+    // SAFETY: the pointer comes from `Waker::vtable`, which returns a static reference.
+    let vtable = unsafe { &*vtable };
+    // SAFETY: `wake` forgot a waker with this data pointer and this virtual table. The reference was taken, so no
+    // other waker is made from it.
+    unsafe { Waker::new(data, vtable) }
 }
 
 fn drop_spare(data: *const (), vtable: *const RawWakerVTable) {

@@ -1,0 +1,4 @@
+//! The parts of the crate's `rt::sched` that the targets use.
+
+#[path = "../../../src/rt/sched/own_waker.rs"]
+pub(crate) mod own_waker;
