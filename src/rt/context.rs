@@ -312,12 +312,24 @@ pub(crate) fn take_budget() -> bool {
     CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
 }
 
-/// Takes one unit as [`take_budget`] does, but does not check the time of the turn. Used for gathered writes: the end of
-/// the turn costs one system call per socket with gathered bytes, more than the writes of many units.
-pub(crate) fn take_unit() -> bool {
+/// The time for which a turn may gather writes, in multiples of a turn's duration. It is longer than a turn, because the
+/// end of the turn costs one system call per socket with gathered bytes.
+const GATHERS_FOR: u64 = 25;
+
+/// Returns whether the turn may gather further writes. If not, the next operation ends the turn. Takes a unit of the
+/// budget if the duration of the turn is not known.
+pub(crate) fn may_gather() -> bool {
     CONTEXT.with(|context| {
-        let left = context.left().and_then(|left| left.checked_sub(1));
-        left.inspect(|&left| context.set_left(left)).is_some()
+        let Some(left) = context.left() else { return false };
+        match context.processor.get().and_then(|processor| processor.has_lasted(GATHERS_FOR)) {
+            Some(false) => true,
+            Some(true) => {
+                // The next operation checks the time.
+                context.set_left(left - left % CHECK_EVERY);
+                false
+            }
+            None => context.take(left),
+        }
     })
 }
 

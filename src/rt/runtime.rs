@@ -77,7 +77,8 @@ pub(crate) struct Runtime {
     pub(crate) lookups: Pool,
     pub(crate) closes: Pool,
     pub(crate) threads: Threads,
-    /// Tasks that another thread must drop, because drops are nested too deeply on the current stack.
+    /// Tasks whose drop was deferred, because drops are nested too deeply on the stack or destructors must not run
+    /// there.
     pub(crate) deferred: Mutex<VecDeque<Runnable<TaskData>>>,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
@@ -240,7 +241,7 @@ impl Runtime {
     pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
         // If a thread sleeps in some of the shards, its next sleep is in all of them.
-        // As in `ensure_worker`, the sleeping thread may have risen since the first check.
+        // The sleeping thread may have risen since the first check.
         if self.leaves_a_shard() && !self.driver.wake_sleeper() && !self.nudge_root() && self.leaves_a_shard() {
             self.wake_one(true);
         }

@@ -2,7 +2,7 @@
 //! (`net::fd::cork`).
 //!
 //! # States
-//! *none* → (`push`, by a write of a turn) → *some* → (`flush`, or a check by sysmon) → *none*.
+//! *none* → (`push`, by a write of a turn) → *some* → (`flush`) → *none*.
 //!
 //! # When a list is flushed
 //! * At the end of each turn: of a task on a worker, of the future of a `block_on`, of a local task, or of a
@@ -12,7 +12,7 @@
 //!   that have not been sent.
 //! * Before a nested `block_on` of this crate.
 //! * By sysmon, if two consecutive checks, 10 ms apart, find the list in the same period of *some*, because
-//!   the turn is long or waits for something outside this crate.
+//!   the turn is long or waits for something outside this crate. The sockets stay in the list.
 //!
 //! # Invariants
 //! * An entry is not a handle of the socket: the list keeps no socket open, and neither a flush nor the drop of
@@ -20,8 +20,7 @@
 //!   sysmon may flush a list.
 //! * The list is unlocked while its sockets are flushed, because a flush takes the lock of the socket's bytes,
 //!   and a socket enters a list under this lock.
-//! * Only the thread itself adds sockets to its list. If sysmon has emptied the list, the flag of the thread
-//!   remains set, which only costs a check of the empty list.
+//! * Only the thread itself adds sockets to its list and removes them. A socket may be in a list more than once.
 //!
 //! # Cancellation
 //! If a turn panics, its caller flushes the list, as at the end of any turn. If a flush panics, the panic is
@@ -76,8 +75,8 @@ struct OwnList {
 }
 
 thread_local! {
-    /// Whether the list may have entries.
-    static SOME: Cell<bool> = const { Cell::new(false) };
+    /// The number of entries of the list.
+    static COUNT: Cell<usize> = const { Cell::new(0) };
     /// Whether this thread runs a simulation.
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
     static LIST: OwnList = OwnList::default();
@@ -120,12 +119,15 @@ pub(crate) fn amounts() -> Vec<Amount> {
 /// Returns a number that identifies the list of this thread among the lists of live threads.
 #[inline]
 pub(crate) fn list() -> usize {
-    SOME.with(|some| std::ptr::from_ref(some).addr())
+    COUNT.with(|count| std::ptr::from_ref(count).addr())
 }
 
-/// Returns whether the list of this thread can be used. It cannot be used while the thread exits.
-pub(crate) fn has_list() -> bool {
-    LIST.try_with(|_| ()).is_ok()
+/// The maximum number of sockets that a thread flushes at once. Each needs a system call.
+const SOCKETS_MAX: usize = 2048;
+
+/// Returns whether a socket can be added to the list of this thread. The list cannot be used while the thread exits.
+pub(crate) fn has_room() -> bool {
+    COUNT.get() < SOCKETS_MAX && LIST.try_with(|_| ()).is_ok()
 }
 
 /// Adds a socket to the list of this thread. Returns whether it is the first entry.
@@ -144,7 +146,7 @@ pub(crate) fn push(socket: Arc<dyn Unsent>) -> bool {
         }
         is_first
     });
-    SOME.set(true);
+    COUNT.set(COUNT.get() + 1);
     is_first.unwrap_or(false)
 }
 
@@ -160,7 +162,7 @@ fn watch(list: &Arc<List>) {
 /// Returns whether this thread may have unsent bytes.
 #[inline]
 pub(crate) fn is_some() -> bool {
-    SOME.get()
+    COUNT.get() > 0
 }
 
 /// Flushes the sockets of this thread if it has unsent bytes.
@@ -175,7 +177,7 @@ pub(crate) fn flush() {
 #[cold]
 #[inline(never)]
 pub(crate) fn flush_some() {
-    SOME.set(false);
+    COUNT.set(0);
     let _ = LIST.try_with(|OwnList { list, spare }| spare.set(flush_list(list, spare.take())));
 }
 
@@ -183,13 +185,17 @@ pub(crate) fn flush_some() {
 /// which is empty now.
 fn flush_list(list: &List, empty: Vec<Arc<dyn Unsent>>) -> Vec<Arc<dyn Unsent>> {
     let mut sockets = std::mem::replace(&mut *list.sockets.lock(), empty);
-    for socket in sockets.drain(..) {
+    flush_all(sockets.drain(..));
+    sockets
+}
+
+fn flush_all(sockets: impl Iterator<Item = Arc<dyn Unsent>>) {
+    for socket in sockets {
         // No user code runs here, but a panic in the flush of one socket must not affect another.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| socket.flush())) {
             drop_payload(payload);
         }
     }
-    sockets
 }
 
 /// Flushes the lists that are in the same period of *some* as at the last call. Called by sysmon, which also makes the
@@ -199,10 +205,7 @@ pub(crate) fn flush_old() {
         let lists = LISTS.lock();
         lists.iter().filter_map(Weak::upgrade).collect()
     };
-    if !lists.is_empty() {
-        membarrier::register();
-    }
-    for list in lists {
+    for list in &lists {
         let is_old = {
             let sockets = list.sockets.lock();
             let begun = list.begun.load(Ordering::Relaxed);
@@ -210,8 +213,14 @@ pub(crate) fn flush_old() {
             is_seen && !sockets.is_empty() && !list.simulates.load(Ordering::Relaxed)
         };
         if is_old {
-            flush_list(&list, Vec::new());
+            // The sockets stay in the list, so that the thread flushes them at the end of its turn. This ends its
+            // ownership of their bytes.
+            let sockets = list.sockets.lock().clone();
+            flush_all(sockets.into_iter());
         }
+    }
+    if !lists.is_empty() {
+        membarrier::register();
     }
 }
 
@@ -314,14 +323,19 @@ mod tests {
 
     /// Sysmon may make further checks while this test runs.
     #[test]
-    fn second_check_flushes_the_list_of_a_thread() {
+    fn second_check_flushes_the_list_of_a_thread_and_keeps_it() {
         let socket = Arc::new(Counted::default());
+        let flushes = || socket.0.load(Ordering::Relaxed);
         push(socket.clone());
         flush_old();
         flush_old();
-        assert_eq!(socket.0.load(Ordering::Relaxed), 1);
-        flush_old();
-        assert_eq!(socket.0.load(Ordering::Relaxed), 1);
+        let by_checks = flushes();
+        assert!(by_checks >= 1);
         flush();
+        let all = flushes();
+        assert!(all > by_checks, "the end of the turn flushes too");
+        flush_old();
+        flush_old();
+        assert_eq!(flushes(), all);
     }
 }

@@ -10,7 +10,7 @@
 //! # Availability
 //! The kernel requires a registration, once per process. It takes up to some tens of milliseconds, so a thread that
 //! may wait makes it ([`register`]), and [`is_registered`] tells the other threads. Without a registration, no
-//! thread may rely on [`light`]. Only Linux has the call, from 4.14 on, and a sandbox may refuse it. If a sandbox that is
+//! thread may rely on [`light`]. The call is used on Linux, from 4.14 on, and a sandbox may refuse it. If a sandbox that is
 //! entered later refuses the barrier itself, [`heavy`] sleeps for 10 ms instead, and the registration ends. This is no proof, but a
 //! CPU keeps a store from other CPUs for microseconds at most.
 //!
@@ -30,7 +30,8 @@ static REGISTERED: AtomicBool = AtomicBool::new(false);
 /// Returns whether [`heavy`] can be used.
 #[inline]
 pub(crate) fn is_registered() -> bool {
-    REGISTERED.load(Ordering::Relaxed)
+    // ORDERING: Acquire pairs with the Release in `register`: the registration precedes the use of a barrier.
+    REGISTERED.load(Ordering::Acquire)
 }
 
 /// Orders the earlier stores of this thread before its later loads, for a thread that calls [`heavy`].
@@ -58,7 +59,7 @@ mod system {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             let is_registered = call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
-            super::REGISTERED.store(is_registered, Ordering::Relaxed);
+            super::REGISTERED.store(is_registered, Ordering::Release);
         });
     }
 

@@ -14,8 +14,8 @@
 //! ```
 //! Every access needs the inner mutex ([`lock`](BiasedMutex::lock)), except that the *owner*, a thread, may use
 //! the value for a moment without it ([`with_owned`](BiasedMutex::with_owned)). `lock` ends the ownership. If the
-//! owner is another thread, this is a *revocation*, which makes a system call. So after a revocation, the next
-//! [`PAUSE`] attempts to become the owner are refused.
+//! owner is another thread, this is a *revocation*, which makes a system call. So after a revocation, no thread becomes
+//! the owner before the former owner has locked the mutex, and the next [`PAUSE`] attempts are refused.
 //!
 //! # Invariants
 //! 1. *One user.* While a thread holds the guard, no thread is inside `with_owned`. The owner sets `is_busy` and then
@@ -46,6 +46,7 @@
 
 #![allow(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
@@ -106,7 +107,7 @@ impl<T> BiasedMutex<T> {
         if self.owner.load(Ordering::Relaxed) != NOBODY || revocation.former != NOBODY {
             self.end_ownership(&mut revocation);
         }
-        BiasedGuard { mutex: self, revocation }
+        BiasedGuard { mutex: self, revocation, access: PhantomData }
     }
 
     /// Waits until no thread is inside [`with_owned`](BiasedMutex::with_owned), and makes sure that none enters.
@@ -163,6 +164,8 @@ impl<T> BiasedMutex<T> {
 pub(crate) struct BiasedGuard<'a, T> {
     mutex: &'a BiasedMutex<T>,
     revocation: MutexGuard<'a, Revocation>,
+    /// A guard can be shared between threads only if the value can.
+    access: PhantomData<&'a mut T>,
 }
 
 impl<T> BiasedGuard<'_, T> {

@@ -76,9 +76,10 @@ use crate::sys::socket;
 /// A write of at least this many bytes is sent immediately, together with the gathered bytes, because copying
 /// it costs more than the system call.
 const LARGE: usize = 16 << 10;
-/// The number of gathered writes per unit of the budget of a turn. The writes of a whole budget take some tenths of a
-/// millisecond.
-const WRITES_PER_UNIT: u32 = 256;
+/// The weight of gathered writes between two checks of the turn's duration. A power of two.
+const WEIGHT_PER_CHECK: u32 = 256;
+/// The number of bytes with the weight of one write.
+const BYTES_PER_WRITE: usize = 256;
 
 /// The option is set.
 const ON: u8 = 1;
@@ -92,8 +93,8 @@ const SHUT: u8 = 1 << 3;
 const GONE: u8 = 1 << 4;
 
 thread_local! {
-    /// The number of writes that this thread has gathered, for [`WRITES_PER_UNIT`].
-    static WRITES: Cell<u32> = const { Cell::new(0) };
+    /// The weight of the writes that this thread has gathered, for [`WEIGHT_PER_CHECK`].
+    static WEIGHT: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The gathered bytes of a socket; see the [module documentation](self).
@@ -265,6 +266,15 @@ impl fmt::Debug for Gathering {
     }
 }
 
+/// Returns the weight of this thread's writes with a further write of `len` bytes, and whether that write needs a check of
+/// the turn's duration.
+#[inline]
+fn add_weight(len: usize) -> (u32, bool) {
+    let before = WEIGHT.get();
+    let weight = before.wrapping_add(1 + (len / BYTES_PER_WRITE) as u32);
+    (weight, (before ^ weight) >= WEIGHT_PER_CHECK)
+}
+
 #[derive(Default)]
 pub(super) struct State {
     /// A combination of [`ON`] and the constants after it. Writes are gathered while this is
@@ -422,12 +432,12 @@ impl State {
         let list = unsent::list();
         // A socket in the list of this thread will be flushed. Otherwise, the thread must be in a
         // turn that flushes at its end.
-        if self.list != list && !(context::gathers_writes() && unsent::has_list()) {
+        if self.list != list && !(context::gathers_writes() && unsent::has_room()) {
             return Ok(Appended::Refused);
         }
-        let writes = WRITES.get().wrapping_add(1);
-        WRITES.set(writes);
-        if writes.is_multiple_of(WRITES_PER_UNIT) && !context::take_unit() {
+        let (weight, needs_check) = add_weight(len);
+        WEIGHT.set(weight);
+        if needs_check && !context::may_gather() {
             return Ok(Appended::Refused);
         }
         self.buffer.reserve(len);
@@ -440,15 +450,15 @@ impl State {
         Ok(Appended::All(is_first))
     }
 
-    /// Appends `buf` to the bytes of this turn, if this needs no memory and no unit of the budget. The owner of the
-    /// state has appended before in this turn: `list` is the list of this thread, and `flags` is exactly `ON`. Does
-    /// not panic. Returns whether it did.
+    /// Appends `buf`, if this needs no memory and no check of the turn's duration. The owner of the state has appended
+    /// before, and no thread has locked the state since: `list` is set, so a flush follows, and `flags` is exactly
+    /// `ON`. Does not panic. Returns whether it did.
     #[inline]
     fn append_more(&mut self, buf: &[u8]) -> bool {
-        let writes = WRITES.get().wrapping_add(1);
-        let appends = buf.len() < LARGE && !writes.is_multiple_of(WRITES_PER_UNIT) && self.buffer.push(buf);
+        let (weight, needs_check) = add_weight(buf.len());
+        let appends = buf.len() < LARGE && !needs_check && self.buffer.push(buf);
         if appends {
-            WRITES.set(writes);
+            WEIGHT.set(weight);
         }
         appends
     }

@@ -49,12 +49,16 @@ impl Buffer {
         self.sent += count;
     }
 
-    /// Makes room for `len` bytes.
+    /// Makes room for `len` bytes. With them, there must be at most [`GATHERED_MAX`] unsent bytes.
     #[inline]
     pub(super) fn reserve(&mut self, len: usize) {
         if self.bytes.capacity() == 0 {
             let spare = SPARE.try_with(|spares| spares.borrow_mut().pop()).ok().flatten();
             self.bytes = spare.unwrap_or_else(|| Vec::with_capacity(FIRST));
+        }
+        if self.sent > 0 {
+            // Otherwise, the memory would grow beyond the maximum.
+            self.bytes.drain(..take(&mut self.sent));
         }
         let all = self.bytes.len() + len;
         if all > self.bytes.capacity() {

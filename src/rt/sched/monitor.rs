@@ -300,7 +300,8 @@ impl Monitor {
             if work > 0 {
                 runtime.wake_one(false);
             }
-        } else if (work > 0 && !runtime.wake_worker()) || (adds && !is_asleep) {
+        } else if (work > 0 && !runtime.wake_worker() && runtime.awake.count() <= stuck) || (adds && !is_asleep) {
+            // A worker that slept at the first check of `awake` has not risen since.
             // A resting worker takes the queued tasks, whatever the policy is.
             for _ in 0..work.clamp(1, ADD_MAX) {
                 runtime.wake_one(adds);

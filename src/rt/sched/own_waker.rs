@@ -17,7 +17,7 @@
 //!
 //! A waker that is marked as own may also be woken or dropped like any other waker, for example by a close.
 //!
-//! No reference outlives the turn that follows the wake-up. If nothing can wake the task after that turn, the drop
+//! No spare reference outlives the turn that follows the wake-up. If nothing can wake the task after that turn, the drop
 //! of the reference schedules the task once more, and `async-task` drops it.
 //!
 //! # Invariants
@@ -42,7 +42,7 @@ const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
 struct Turn {
     /// The data pointer of the waker of the task whose turn this thread is in, or [`NO_TURN`].
     data: Cell<*const ()>,
-    /// The virtual table of the waker with which `async-task` last polled a task of the workers on this thread.
+    /// The virtual table of the waker with which `async-task` last polled a task on this thread.
     vtable: Cell<*const RawWakerVTable>,
     /// The virtual table of the waker whose reference is spare, or null if there is none.
     spare: Cell<*const RawWakerVTable>,
@@ -183,6 +183,10 @@ pub(crate) fn to_store(waker: &Waker) -> (Waker, bool) {
 /// Wakes a task by a waker that [`to_store`] has returned as own. Leaves the waker's reference with the task
 /// if the wake-up schedules the task on this thread's processor. The caller must
 /// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
+///
+/// Another thread may run the task and drop the reference before `wake_by_ref` returns. So this relies on
+/// `async-task` 4.7, which does not access the task after it has called a schedule function without captured
+/// values (`task.rs` asserts that it has none, and Cargo.toml names the version).
 #[inline]
 pub(crate) fn wake(waker: Waker) {
     TURN.with(|turn| {

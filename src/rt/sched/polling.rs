@@ -116,21 +116,27 @@ impl Polling {
     /// Returns the number of collected wakers.
     #[inline]
     pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {
-        let own = self.wake_own(runtime);
-        own + if self.wakers.len() <= 1 {
+        let (own, has_deferred) = self.wake_own(runtime);
+        let others = if self.wakers.len() <= 1 {
             self.wakers.wake_all()
         } else {
             self.batch.get_or_insert_with(|| runtime.sysmon.register_batch()).call(&mut self.wakers)
+        };
+        if has_deferred {
+            // Destructors are user code. They run when no waker is left that another thread could not call.
+            runtime.discard_deferred();
         }
+        own + others
     }
 
-    /// Wakes the tasks whose own wakers were collected. Returns their number.
+    /// Wakes the tasks whose own wakers were collected. Returns their number, and whether drops of tasks were
+    /// deferred: the wake-up of a task of an earlier epoch drops it.
     #[inline]
-    fn wake_own(&mut self, runtime: &'static Runtime) -> usize {
+    fn wake_own(&mut self, runtime: &'static Runtime) -> (usize, bool) {
         let (own, first, rest) = self.wakers.parts();
         let epoch = runtime.epoch();
         if own.is_empty() {
-            return 0;
+            return (0, false);
         }
         if context::processor_in(epoch).is_none() {
             // The tasks may have to be dropped, which runs user code.
@@ -139,14 +145,10 @@ impl Polling {
                 *first = own.next();
             }
             rest.extend(own);
-            return 0;
+            return (0, false);
         }
         let count = own.len();
-        // A wake-up drops a task of an earlier epoch. These drops run user code, so they follow the last wake-up.
-        if context::defer_discards(|| own.drain(..).for_each(own_waker::wake)) {
-            runtime.discard_deferred();
-        }
-        count
+        (count, context::defer_discards(|| own.drain(..).for_each(own_waker::wake)))
     }
 
     /// Collects the wakers of the due timers of `shards`.

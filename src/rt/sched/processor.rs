@@ -82,19 +82,26 @@ pub(crate) struct Processor {
 
 impl Processor {
     /// Returns whether the turn in progress has taken more than [`TURN_NANOS`]. Only the owner may call
-    /// this. Returns false for the processor of a simulation, which does not record when turns begin.
+    /// this. Returns false if the duration of the turn is not known.
     pub(crate) fn is_turn_over(&self) -> bool {
+        self.has_lasted(1).unwrap_or(false)
+    }
+
+    /// Returns whether the turn in progress has taken more than `turns` times [`TURN_NANOS`], or `None` if that is not
+    /// known: the rate of the counter is not measured yet, or the processor belongs to a simulation, which does
+    /// not record when turns begin. Only the owner may call this.
+    pub(crate) fn has_lasted(&self, turns: u64) -> Option<bool> {
         static LIMIT: OnceLock<u64> = OnceLock::new();
         let began = self.turns.began();
         // Between turns, the last entry belongs to a turn that has ended.
         if began == 0 || self.running.load(Ordering::Relaxed).is_null() {
-            return false;
+            return None;
         }
         let limit = LIMIT.get().copied().or_else(|| {
             let ticks = ticks::in_nanos(TURN_NANOS)?;
             Some(*LIMIT.get_or_init(|| ticks))
-        });
-        limit.is_some_and(|limit| ticks::ticks().saturating_sub(began) > limit)
+        })?;
+        Some(ticks::ticks().saturating_sub(began) > limit.saturating_mul(turns))
     }
 
     pub(crate) fn new(id: usize) -> Processor {

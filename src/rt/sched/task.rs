@@ -223,6 +223,9 @@ where
     task
 }
 
+// `own_waker::wake` relies on this.
+const _: () = assert!(size_of_val(&schedule) == 0);
+
 #[allow(unsafe_code)]
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
@@ -232,7 +235,8 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
-        // The poller or a timer has woken the task. The record already has the cause.
+        // No task runs: the poller or a timer has woken the task, or its last reference was dropped. The record
+        // already has the cause.
         (Some(processor), false) => {
             let spare: *const Spare = runnable.metadata().spare();
             let item = runnable.into_raw();

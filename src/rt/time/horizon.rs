@@ -7,9 +7,10 @@
 //!
 //! # Accuracy
 //! A horizon is used for the ticks of [`VALID_NANOS`], and is [`AHEAD_NANOS`] ahead of the clock, which is eight
-//! times as long. The number of ticks is the smallest that was measured since the thread began. If the counter
+//! times as long. The number of ticks is the smallest of the last [`KEPT`] or more measurements. If the counter
 //! runs on while the clock stands still, as in a suspended machine, a measurement yields more ticks, which has no
-//! effect. So the result is right unless the counter slows down to an eighth of its rate. A time that has passed
+//! effect. A measurement that yields too few ticks, because the thread was interrupted or the counter was reset, shortens
+//! the use of horizons for some time. So the result is right unless the counter slows down to an eighth of its rate. A time that has passed
 //! may then count as ahead until the horizon is renewed. For a deadline this means that an operation is not
 //! refused before the timer fires. A sleep whose timer has fired asks the clock
 //! ([`has_come_by_clock`]).
@@ -24,6 +25,8 @@ const VALID_NANOS: u64 = 5_000_000;
 const AHEAD_NANOS: u64 = 8 * VALID_NANOS;
 /// The number of measurements before the first horizon.
 const MEASURED_MIN: u32 = 2;
+/// The number of measurements after which older ones are forgotten.
+const KEPT: u32 = 64;
 
 struct Horizon {
     time: Cell<u64>,
@@ -33,8 +36,11 @@ struct Horizon {
     valid_for: Cell<u64>,
     /// The beginning of the current measurement, in ticks and by the clock.
     began: Cell<(u64, u64)>,
-    /// The number of measurements, and the smallest result, in ticks per [`VALID_NANOS`].
-    measured: Cell<(u32, u64)>,
+    /// The number of measurements.
+    measured: Cell<u32>,
+    /// The smallest results of the last up to [`KEPT`] measurements, and of the [`KEPT`] before, in ticks per
+    /// [`VALID_NANOS`].
+    least: Cell<[u64; 2]>,
 }
 
 thread_local! {
@@ -44,7 +50,8 @@ thread_local! {
             set_at: Cell::new(0),
             valid_for: Cell::new(0),
             began: Cell::new((0, 0)),
-            measured: Cell::new((0, u64::MAX)),
+            measured: Cell::new(0),
+            least: Cell::new([u64::MAX; 2]),
         }
     };
 }
@@ -84,13 +91,15 @@ impl Horizon {
         if began == 0 {
             self.began.set((ticks, now));
         } else if passed >= VALID_NANOS {
-            let (count, least) = self.measured.get();
+            let (count, [least, before]) = (self.measured.get(), self.least.get());
             let valid = u128::from(ticks.saturating_sub(began_ticks)) * u128::from(VALID_NANOS) / u128::from(passed);
-            self.measured.set((count.saturating_add(1), least.min(u64::try_from(valid).unwrap_or(u64::MAX))));
+            let valid = u64::try_from(valid).unwrap_or(u64::MAX);
+            self.least.set(if count.is_multiple_of(KEPT) { [valid, least] } else { [least.min(valid), before] });
+            self.measured.set(count.wrapping_add(1).max(1));
             self.began.set((ticks, now));
         }
-        let (count, least) = self.measured.get();
-        self.valid_for.set(if count < MEASURED_MIN { 0 } else { least });
+        let [least, before] = self.least.get();
+        self.valid_for.set(if self.measured.get() < MEASURED_MIN { 0 } else { least.min(before) });
         self.set_at.set(ticks);
         self.time.set(now.saturating_add(AHEAD_NANOS));
     }
@@ -107,7 +116,8 @@ mod tests {
             set_at: Cell::new(0),
             valid_for: Cell::new(0),
             began: Cell::new((0, 0)),
-            measured: Cell::new((0, u64::MAX)),
+            measured: Cell::new(0),
+            least: Cell::new([u64::MAX; 2]),
         }
     }
 
@@ -158,7 +168,11 @@ mod tests {
             horizon.renew(number * VALID_NANOS, (1 << 30) + number * VALID_NANOS);
             assert_eq!(horizon.valid_for.get(), valid, "{number}");
         }
-        horizon.renew(4 * VALID_NANOS, (1 << 30) + 5 * VALID_NANOS);
+        let mut renew = |number| horizon.renew(number * VALID_NANOS / 10, (1 << 30) + number * VALID_NANOS);
+        renew(5);
         assert_eq!(horizon.valid_for.get(), 0);
+        // The result is forgotten later.
+        (6..6 + 2 * u64::from(KEPT)).for_each(&mut renew);
+        assert_eq!(horizon.valid_for.get(), VALID_NANOS / 10);
     }
 }
