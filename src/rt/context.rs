@@ -316,13 +316,16 @@ pub(crate) fn take_budget() -> bool {
 /// end of the turn costs one system call per socket with gathered bytes.
 const GATHERS_FOR: u64 = 25;
 
-/// Returns whether the turn may gather further writes. If not, the next operation ends the turn. Takes a unit of the
-/// budget if the duration of the turn is not known.
+/// Returns whether the turn may gather further writes. If so, the turn counts as possibly long. If not, the next operation
+/// ends the turn. Takes a unit of the budget if the duration of the turn is not known.
 pub(crate) fn may_gather() -> bool {
     CONTEXT.with(|context| {
         let Some(left) = context.left() else { return false };
         match context.processor.get().and_then(|processor| processor.has_lasted(GATHERS_FOR)) {
-            Some(false) => true,
+            Some(false) => {
+                context.set_left(left.min(REFILL));
+                true
+            }
             Some(true) => {
                 // The next operation checks the time.
                 context.set_left(left - left % CHECK_EVERY);

@@ -5,6 +5,7 @@ use crate::rt::time::ticks;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 #[derive(Default)]
 struct Count(AtomicUsize);
@@ -279,6 +280,38 @@ fn many_bytes_cost_more() {
         }
     });
     charge(1 << 20);
+}
+
+#[test]
+fn turn_may_gather_for_longer_than_it_makes_calls() {
+    if cfg!(netpoll_no_black_box) {
+        // The beginnings of turns are not recorded.
+        return;
+    }
+    ticks::calibrate();
+    while ticks::in_nanos(1000).is_none() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    with_processor(|processor| {
+        let begin = |ticks, left| {
+            processor.running.store(ptr::without_provenance_mut(8), Ordering::Relaxed);
+            processor.turns.begin(1, ticks);
+            processor.budget.store(left, Ordering::Relaxed);
+        };
+        let left = || processor.budget.load(Ordering::Relaxed);
+        let second = ticks::in_nanos(1_000_000_000).unwrap();
+        // The turn begins in the future, so that it cannot be over.
+        begin(ticks::ticks() + second, BUDGET);
+        assert!(may_gather() && left() == REFILL, "the turn counts as possibly long");
+        begin(ticks::ticks() + second, 9);
+        assert!(may_gather() && left() == 9);
+        begin(ticks::ticks() - second, 10);
+        assert!(!may_gather() && left() == 8 && !take_budget(), "the next operation ends the turn");
+        // Without the beginning of the turn, the budget counts.
+        begin(0, 2);
+        assert!(may_gather() && may_gather() && !may_gather());
+        processor.running.store(ptr::null_mut(), Ordering::Relaxed);
+    });
 }
 
 #[test]

@@ -151,8 +151,8 @@ impl Fd {
     }
 
     /// Appends `bufs`, which have `bytes` bytes, to the gathered bytes. Uses neither the number nor
-    /// the lock of the descriptor. Every 256th append of a thread takes a unit of the budget, and
-    /// is refused if none is left. Returns `bytes`, or `None` if the write must be sent.
+    /// the lock of the descriptor. After 256 appends of a thread, or fewer large ones, checks the duration of the turn, and
+    /// refuses the write if the turn may gather no more. Returns `bytes`, or `None` if the write must be sent.
     ///
     /// # Errors
     /// Returns the error of earlier gathered bytes.

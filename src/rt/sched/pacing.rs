@@ -26,10 +26,10 @@
 //!
 //! So a busy thread does not delay events by up to 10 ms, as a busy thread in Go does, and polling does not
 //! add a system call to each request. A connection that always has data uses up its turns, which end after 20 µs
-//! (`processor::TURN_NANOS`). An event that arrives during such a turn waits for the rest of this turn
-//! only: a poll follows, and the tasks that it wakes run before the task of that connection (the aside
-//! slot of the [`queue`](super::queue)). While there are control tasks, the clock is read every 4 turns,
-//! or after fewer turns that together take about 100 µs.
+//! (`processor::TURN_NANOS`; a turn that gathers writes may take longer, see `net/fd/cork`). An event that
+//! arrives during such a turn waits for the rest of this turn only: a poll follows, and the tasks that it wakes
+//! run before the task of that connection (the aside slot of the [`queue`](super::queue)). While there are
+//! control tasks, the clock is read every 4 turns, or after fewer turns that together take about 100 µs.
 //!
 //! # Waking a second worker
 //! For short tasks, a second thread costs more than it gains. So a worker that rests or sleeps is woken
