@@ -596,6 +596,15 @@ fn http2_tunnel_outlives_the_head_limit() {
     }));
 }
 
+/// Returns the response that accepts an upgrade to the protocol "own".
+fn switch_to_own() -> Response<String> {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert("upgrade", "own".parse().unwrap());
+    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+    response
+}
+
 /// An upgraded stream belongs to the service, so shutting it down must not discard bytes that the peer sends.
 #[test]
 fn upgraded_stream_can_be_read_after_its_shutdown() {
@@ -612,11 +621,7 @@ fn upgraded_stream_can_be_read_after_its_shutdown() {
                 stream.read_to_string(&mut text).await.unwrap();
                 assert_eq!(text, "late");
             }));
-            let mut response = Response::new(String::new());
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            response.headers_mut().insert("upgrade", "own".parse().unwrap());
-            response.headers_mut().insert("connection", "upgrade".parse().unwrap());
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(switch_to_own())
         });
         let server = task::spawn({
             let listener = Arc::clone(&listener);
@@ -665,11 +670,7 @@ fn upgraded_stream_can_be_shut_down_immediately() {
                     let waker = Waker::from(Arc::clone(&owner));
                     assert!(Pin::new(&mut upgrade).poll(&mut Context::from_waker(&waker)).is_pending());
                     *owner.0.lock().unwrap() = Some(upgrade);
-                    let mut response = Response::new(String::new());
-                    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-                    response.headers_mut().insert("upgrade", "own".parse().unwrap());
-                    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
-                    Ok::<_, Infallible>(response)
+                    Ok::<_, Infallible>(switch_to_own())
                 }
             }
         });

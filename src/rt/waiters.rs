@@ -287,6 +287,14 @@ impl Wakers {
         self.own.push(waker);
     }
 
+    /// Moves the own wakers of tasks to the end of the other wakers.
+    pub(crate) fn demote_own(&mut self) {
+        let mut own = std::mem::take(&mut self.own);
+        self.extend(own.drain(..));
+        // Keeps the allocation.
+        self.own = own;
+    }
+
     pub(crate) fn len(&self) -> usize {
         usize::from(self.one.is_some()) + self.rest.len() + self.own.len()
     }
@@ -296,9 +304,15 @@ impl Wakers {
         self.own.drain(..).chain(self.one.take()).chain(self.rest.drain(..))
     }
 
-    /// Returns the own wakers of tasks in order, the first of the other wakers, and the rest of them in order.
-    pub(crate) fn parts(&mut self) -> (&mut Vec<Waker>, &mut Option<Waker>, &mut Vec<Waker>) {
-        (&mut self.own, &mut self.one, &mut self.rest)
+    /// Returns the own wakers of tasks in order.
+    #[inline]
+    pub(crate) fn own(&mut self) -> &mut Vec<Waker> {
+        &mut self.own
+    }
+
+    /// Returns the first of the other wakers, and the rest of them in order.
+    pub(crate) fn parts(&mut self) -> (&mut Option<Waker>, &mut Vec<Waker>) {
+        (&mut self.one, &mut self.rest)
     }
 
     /// Wakes all wakers: the own wakers of tasks, then the others in the order in which they were taken.

@@ -76,8 +76,7 @@ pub(crate) struct Fd {
     number: RawFd,
     /// A combination of [`LENT`] and the constants after it.
     flags: AtomicU8,
-    /// The number of consecutive waits per direction that ended as
-    /// [`awaits_edges`](Fd::awaits_edges) requires.
+    /// The number of consecutive waits per direction that ended as [`short_wait`](super::short_wait) requires.
     pub(super) waits: [AtomicU8; 2],
     /// The relative timeout of each direction in nanoseconds, or 0 for none.
     timeouts: [AtomicU64; 2],

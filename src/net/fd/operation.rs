@@ -50,7 +50,7 @@ use crate::sys::socket;
 
 /// The state that a named future keeps between polls. Empty until the future has to wait.
 #[derive(Debug, Default)]
-pub(crate) struct Operation(pub(super) Option<WaitState>);
+pub(crate) struct Operation(Option<WaitState>);
 
 /// The state of an operation that has waited, or that keeps a lock.
 #[derive(Debug)]

@@ -20,14 +20,8 @@ use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::waiters::Waiter;
 
 impl Fd {
-    /// Returns whether a short count of this turn replaces the call; see the [module documentation](self).
-    #[inline]
-    fn awaits_edges(&self, direction: Direction, cx: &Context<'_>) -> bool {
-        context::take_short(&self.waits[direction as usize], cx.waker())
-    }
-
-    /// Waits in an idle direction if a short count replaces the call and the lock is free. After
-    /// `Ready(Ok(()))`, the caller tries again.
+    /// Waits in an idle direction if a short count replaces the call, see the [module documentation](self), and the
+    /// lock is free. After `Ready(Ok(()))`, the caller tries again.
     #[inline(always)]
     pub(super) fn poll_idle(
         &self,
@@ -36,7 +30,7 @@ impl Fd {
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        if self.awaits_edges(direction, cx)
+        if context::take_short(&self.waits[direction as usize], cx.waker())
             && self.waits_freely(direction, scope, caller)
             && let Some(epoch) = self.poll.registered()
         {

@@ -245,9 +245,7 @@ impl<'a> Side<'a> {
         if generation_of(word) != self.generation || word & CLOSING != 0 {
             return Err(Stop::Closed);
         }
-        // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. An outdated value does no harm,
-        // because the word is read again before the operation waits.
-        if self.deadline_word().load(Ordering::Acquire) == EXPIRED {
+        if self.is_expired() {
             return Err(Stop::Expired);
         }
         Ok(Ticket(word))
@@ -256,7 +254,8 @@ impl<'a> Side<'a> {
     /// Returns whether the deadline has passed.
     #[inline]
     pub(crate) fn is_expired(self) -> bool {
-        // ORDERING: as in `begin`.
+        // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. An outdated value does no harm,
+        // because the word is read again before the operation waits.
         self.deadline_word().load(Ordering::Acquire) == EXPIRED
     }
 
@@ -272,7 +271,7 @@ impl<'a> Side<'a> {
         if generation_of(word) != self.generation || word & (CLOSING | CORKED) != 0 {
             return Err(self.hold());
         }
-        if self.deadline_word().load(Ordering::Acquire) == EXPIRED {
+        if self.is_expired() {
             return Err(Hold::Stop(Stop::Expired));
         }
         Ok(Ticket(word))

@@ -29,7 +29,6 @@ use crate::rt::poll::poll_desc::generation_of;
 use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Wait};
 use crate::rt::poll::wait_slot::is_of_slot;
 use crate::rt::sched::own_waker::to_store;
-use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
@@ -260,7 +259,7 @@ impl Side<'_> {
             || generation_of(word) != self.generation
             // ORDERING: Acquire, after the announcement: `fire` and `set_deadline` store EXPIRED
             // and then call `interrupt`.
-            || self.deadline_word().load(Ordering::Acquire) == EXPIRED
+            || self.is_expired()
     }
 
     /// Ends the wait of the future `key`, if there is one. `acted` says whether the future has made its

@@ -76,7 +76,7 @@ impl Batch {
     /// Calls `wakers` in order, until another thread takes the remaining wakers. Returns the number of
     /// `wakers`. Only the owner may call this, and not while another call is in progress.
     pub(crate) fn call(&self, wakers: &mut Wakers) -> usize {
-        let (_, first, rest) = wakers.parts();
+        let (first, rest) = wakers.parts();
         let Some(first) = first.take() else { return 0 };
         let (own, len) = (Slots { first: rest.as_ptr(), len: rest.len() }, rest.len());
         // SAFETY: zero is within the capacity. The loop below or `take` moves each waker out of its slot

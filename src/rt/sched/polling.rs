@@ -133,18 +133,13 @@ impl Polling {
     /// deferred: the wake-up of a task of an earlier epoch drops it.
     #[inline]
     fn wake_own(&mut self, runtime: &'static Runtime) -> (usize, bool) {
-        let (own, first, rest) = self.wakers.parts();
-        let epoch = runtime.epoch();
+        let own = self.wakers.own();
         if own.is_empty() {
             return (0, false);
         }
-        if context::processor_in(epoch).is_none() {
+        if context::processor_in(runtime.epoch()).is_none() {
             // The tasks may have to be dropped, which runs user code.
-            let mut own = own.drain(..);
-            if first.is_none() {
-                *first = own.next();
-            }
-            rest.extend(own);
+            self.wakers.demote_own();
             return (0, false);
         }
         let count = own.len();

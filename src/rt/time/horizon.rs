@@ -44,16 +44,7 @@ struct Horizon {
 }
 
 thread_local! {
-    static HORIZON: Horizon = const {
-        Horizon {
-            time: Cell::new(clock::NEVER),
-            set_at: Cell::new(0),
-            valid_for: Cell::new(0),
-            began: Cell::new((0, 0)),
-            measured: Cell::new(0),
-            least: Cell::new([u64::MAX; 2]),
-        }
-    };
+    static HORIZON: Horizon = const { Horizon::new() };
 }
 
 /// Returns whether `time` has passed.
@@ -85,6 +76,17 @@ fn has_come_or_renew(time: u64) -> bool {
 }
 
 impl Horizon {
+    const fn new() -> Horizon {
+        Horizon {
+            time: Cell::new(clock::NEVER),
+            set_at: Cell::new(0),
+            valid_for: Cell::new(0),
+            began: Cell::new((0, 0)),
+            measured: Cell::new(0),
+            least: Cell::new([u64::MAX; 2]),
+        }
+    }
+
     fn renew(&self, ticks: u64, now: u64) {
         let (began_ticks, began) = self.began.get();
         let passed = now.saturating_sub(began);
@@ -109,17 +111,6 @@ impl Horizon {
 mod tests {
     use super::*;
     use std::time::Duration;
-
-    fn new() -> Horizon {
-        Horizon {
-            time: Cell::new(clock::NEVER),
-            set_at: Cell::new(0),
-            valid_for: Cell::new(0),
-            began: Cell::new((0, 0)),
-            measured: Cell::new(0),
-            least: Cell::new([u64::MAX; 2]),
-        }
-    }
 
     #[test]
     fn time_has_come_when_it_is_reached_and_not_earlier() {
@@ -150,7 +141,7 @@ mod tests {
     #[test]
     fn suspension_does_not_extend_the_use_of_a_horizon() {
         const MS: u64 = 1_000_000;
-        let horizon = new();
+        let horizon = Horizon::new();
         let (mut ticks, mut now) = (7, 1 << 30);
         for pause in [0, 6, 6, 6, 600_000, 6, 6] {
             now += 6 * MS;
@@ -163,7 +154,7 @@ mod tests {
 
     #[test]
     fn no_horizon_is_used_before_the_rate_is_measured_or_if_the_counter_stands_still() {
-        let horizon = new();
+        let horizon = Horizon::new();
         for (number, valid) in [(1, 0), (2, 0), (3, VALID_NANOS), (4, VALID_NANOS)] {
             horizon.renew(number * VALID_NANOS, (1 << 30) + number * VALID_NANOS);
             assert_eq!(horizon.valid_for.get(), valid, "{number}");
