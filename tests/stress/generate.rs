@@ -5,6 +5,7 @@
 //! correct runtime however its threads are scheduled, so [`fits`] excludes actions that would need
 //! more threads than the configuration grants.
 
+use crate::oracle::LATE_MS;
 use crate::program::*;
 use crate::words::{Few, Many, Ms, Random, Word};
 
@@ -193,7 +194,9 @@ pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
         Action::Guard { .. } => true,
         _ => false,
     };
-    if relies_on_root && config.root == RootMode::Yes {
+    // A root future is late by the length of such a call, so the call must end well within the bound on lateness.
+    let delays_root = matches!(action, Action::Recv { ms, .. } if ms.0 > LATE_MS / 2);
+    if (relies_on_root || delays_root) && config.root == RootMode::Yes {
         return false;
     }
     match action {

@@ -64,6 +64,18 @@ fn random_programs_complete_and_keep_guarantees() {
     Plan::from_environment().carry_out();
 }
 
+/// A call that blocks the thread of a root future delays the root future by design, so it must not outlast the bound on lateness.
+#[test]
+fn calls_on_threads_of_roots_end_within_the_bound() {
+    use program::{Action, RootMode};
+    let runs_tasks = |program: &Program| program.config.root == RootMode::Yes;
+    let is_bounded = |action: &Action| !matches!(action, Action::Recv { ms, .. } if ms.0 >= oracle::LATE_MS);
+    let programs: Vec<_> = (0..5_000).map(|seed| generate::program(seed, true)).collect();
+    let all_are_bounded = |program: &Program| program.actors.iter().flat_map(|actor| &actor.actions).all(is_bounded);
+    assert!(programs.iter().filter(|program| runs_tasks(program)).all(all_are_bounded));
+    assert!(!programs.iter().all(all_are_bounded), "the other programs have longer calls");
+}
+
 #[test]
 fn programs_parse_as_they_are_printed() {
     for seed in 0..300 {

@@ -48,7 +48,7 @@ const SHARE_EVERY: u32 = 20;
 /// The maximum share of one CPU that the process may use while all of its actors sleep.
 const IDLE_SHARE: f64 = 0.5;
 /// The default bound on lateness.
-const LATE_MS: u64 = 20_000;
+pub const LATE_MS: u64 = 20_000;
 
 /// The exit code when a property does not hold.
 pub const EXIT_WRONG: i32 = 101;
