@@ -12,6 +12,8 @@ pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
+pub(crate) use std::thread::yield_now;
+
 use std::sync::PoisonError;
 use std::time::Duration;
 

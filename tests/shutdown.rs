@@ -2,11 +2,12 @@
 
 mod common;
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -78,24 +79,77 @@ fn runtime_with_thousand_tasks_shuts_down() {
             if round % 2 == 0 {
                 thread::sleep(Duration::from_millis(20));
             }
-            match rt::shutdown(LONG) {
-                Ok(()) => {}
-                // Tasks that wait for something outside of the runtime were not queued. The error
-                // names them; the shutdown does not wait for them.
-                Err(still) => {
-                    assert!(!still.on_runtime_thread && still.threads.is_empty(), "{still}");
-                    assert!(still.running.is_empty() && still.tasks > 0, "{still}");
-                }
-            }
+            rt::shutdown(LONG).unwrap();
             drop(peers);
             threads_are_back_to(threads);
             let metrics = rt::metrics();
             assert_eq!((metrics.worker_threads, metrics.blocking_threads, metrics.tasks_injected), (0, 0, 0));
-            // Tasks that slept or waited for a socket were dropped.
-            assert!(dropped.load(Ordering::SeqCst) >= round * 600, "{}", dropped.load(Ordering::SeqCst));
+            assert_eq!((metrics.tasks_alive, dropped.load(Ordering::SeqCst)), (0, round * 1000));
         }
-        // Tasks that wait forever still own their sockets, at most 20 per round.
-        eventually("descriptors are closed", || fd_count() <= fds + 5 * 20);
+        eventually("descriptors are closed", || fd_count() <= fds);
+    });
+}
+
+/// The detached tasks wait for something that the runtime does not know.
+#[test]
+fn waiting_tasks_live_until_the_shutdown_drops_them() {
+    child("waiting_tasks_live_until_the_shutdown_drops_them", || {
+        for _ in 0..3 {
+            let dropped = Arc::new(AtomicUsize::new(0));
+            let (sender, receiver) = futures::channel::oneshot::channel::<()>();
+            let (counted, other) = (Counted(dropped.clone()), Counted(dropped.clone()));
+            let mut polls = 0;
+            drop(task::spawn(async move {
+                let _counted = counted;
+                pending::<()>().await;
+            }));
+            drop(task::spawn(async move {
+                let _counted = other;
+                receiver.await
+            }));
+            // The only waker of this task is consumed in its first turn.
+            let counted = Counted(dropped.clone());
+            let woken = task::spawn(async move {
+                let _counted = counted;
+                poll_fn(|cx| {
+                    polls += 1;
+                    if polls == 1 {
+                        cx.waker().wake_by_ref();
+                    }
+                    Poll::<()>::Pending
+                })
+                .await;
+            });
+            let id = woken.task().id();
+            drop(woken);
+            eventually("the task has been polled twice", || {
+                rt::inspect().tasks.iter().any(|task| task.id() == id && task.polls() == 2)
+            });
+            assert_eq!((dropped.load(Ordering::SeqCst), rt::metrics().tasks_alive), (0, 3));
+            rt::shutdown(LONG).unwrap();
+            assert_eq!((dropped.load(Ordering::SeqCst), rt::metrics().tasks_alive), (3, 0));
+            assert!(sender.is_canceled());
+        }
+    });
+}
+
+/// A task begins to wait in the last turn of its thread.
+#[test]
+fn task_that_begins_to_wait_during_the_shutdown_is_dropped() {
+    child("task_that_begins_to_wait_during_the_shutdown_is_dropped", || {
+        for round in 0..1000_u64 {
+            rt::Builder::new().workers(1).start().unwrap();
+            let (begun, begins) = mpsc::channel();
+            drop(task::spawn(async move {
+                begun.send(()).unwrap();
+                let start = Instant::now();
+                while start.elapsed() < Duration::from_micros(round * 7 % 250) {}
+                task::sleep(Duration::from_secs(3600)).await;
+            }));
+            begins.recv().unwrap();
+            rt::shutdown(LONG).unwrap();
+            assert_eq!(rt::metrics().tasks_alive, 0, "round {round}");
+        }
     });
 }
 

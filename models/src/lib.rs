@@ -34,6 +34,7 @@ pub mod epochs;
 pub mod event_ring;
 pub mod fd_mutex;
 pub mod harness;
+pub mod keeper;
 pub mod parking;
 pub mod permits;
 pub mod run_queue;

@@ -6,6 +6,7 @@ pub(crate) use std::sync::Arc;
 pub(crate) use crate::engine::UnsafeCell;
 pub(crate) use crate::engine::sync::MutexGuard;
 pub(crate) use crate::engine::sync::atomic::{Ordering, fence};
+pub(crate) use crate::engine::thread::yield_now;
 
 use std::sync::OnceLock;
 use std::time::Duration;

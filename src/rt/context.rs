@@ -13,9 +13,10 @@ use super::sched::own_waker;
 use super::sched::processor::CHECK_EVERY;
 use super::sched::processor::Processor;
 pub(crate) use super::sched::processor::{BUDGET, REFILL};
-use super::sched::record::{Record, Waits};
+use super::sched::record::Record;
 use super::sched::task_data::TaskData;
 use super::sched::turn_ring::CallPlace;
+use super::sched::waits::Waits;
 use super::unsent;
 use crate::sync::{AtomicU8, Ordering};
 
@@ -191,7 +192,7 @@ pub(crate) fn note(waits: Waits) {
     });
 }
 
-/// Records one of the [`edge_notes`](super::sched::record::edge_notes) in the current task, in place of its
+/// Records one of the [`edge_notes`](super::sched::waits::edge_notes) in the current task, in place of its
 /// previous wait. Unlike [`note`], does not flush gathered writes.
 #[inline]
 pub(crate) fn note_edge(note: u32) {
@@ -295,9 +296,7 @@ pub(crate) fn is_short(state: &AtomicU8) -> bool {
 #[inline]
 pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
     CONTEXT.with(|context| {
-        let is_short = context.short.get() == ptr::from_ref(state).cast()
-            && context.has_written.get()
-            && own_waker::has_data_of(waker);
+        let is_short = is_short(state) && context.has_written.get() && own_waker::has_data_of(waker);
         if is_short {
             context.short.set(ptr::null());
         }

@@ -4,9 +4,10 @@
 //! 1. The epoch advances. From now on, tasks that are woken are dropped and registrations are refused.
 //! 2. All sleeping and resting threads are woken and see the new epoch. Workers end; threads in `block_on`
 //!    continue without a processor.
-//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock again,
-//!    queued tasks are dropped, and due timers fire. This repeats until no task is queued, because a
-//!    destructor may wake other tasks, and may itself sleep.
+//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock again, due timers
+//!    fire, and every waiting task is woken by its [`Keeper`](super::sched::keeper::Keeper). Tasks of the ended epoch are
+//!    dropped when they are woken. This repeats until nothing is left, because a destructor may wake other tasks, and may
+//!    itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
 //!    epoll instances are closed.
 //!
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use super::reapers::Reapers;
 use super::runtime::{Runtime, runtime};
 use super::sched::identity::{self, TaskId};
+use super::sched::record;
 use super::still_running::StillRunning;
 use super::waiters::Wakers;
 use crate::rt::context;
@@ -36,16 +38,17 @@ use crate::rt::time::clock;
 use crate::sync::{MutexGuard, Ordering};
 use crate::trace;
 
-/// Shuts the runtime down: wakes every waiter with an error, drops every queued task, joins the
-/// runtime's threads and closes the poller.
+/// Shuts the runtime down: wakes every waiter with an error, drops every task, joins the runtime's
+/// threads and closes the poller.
 ///
 /// Returns when all this is done or when `timeout` has elapsed. While destructors run, a timeout shorter than
 /// 200 ms counts as 200 ms.
 ///
 /// Sockets stay open and can be used again. The next operation that has to wait starts a new runtime, with new
 /// settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at their
-/// current `.await`. Awaiting the handle of a dropped task from outside the runtime panics;
-/// [`cancel`](crate::task::JoinHandle::cancel) on it returns `None`.
+/// current `.await`, whatever they wait for. Local tasks and futures in `block_on` continue. Awaiting the
+/// handle of a dropped task from outside the runtime panics; [`cancel`](crate::task::JoinHandle::cancel) on
+/// it returns `None`.
 ///
 /// Destructors of tasks and wakers run on threads of the runtime. They may sleep, block or take locks that the
 /// caller holds. They run on the calling thread only if the system refuses to create a thread. Tasks that they
@@ -160,7 +163,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     runtime.sysmon.stop();
     let (mut wakers, mut droppers) = (Reapers::new(runtime), Reapers::new(runtime));
     let least = Instant::now().checked_add(LEAST);
-    let mut nap = NAP_MIN;
+    let (mut nap, mut was_done) = (NAP_MIN, false);
     let threads = loop {
         wakers.wake(interrupt(runtime));
         let all_woken = wakers.wait(nap);
@@ -176,13 +179,16 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
             || runtime.driver.roles.is_any_taken()
             || (runtime.tasks_alive() > 0 && has_turns_of_before(runtime));
         let is_done = is_idle && !found && threads == 0 && !is_used;
-        if is_done || is_over(deadline) && (is_idle || is_over(least)) {
+        // A thread that has ended during this pass may have left a task that began to wait in its last turn. The next
+        // pass finds it.
+        if is_done && was_done || !is_done && is_over(deadline) && (is_idle || is_over(least)) {
             break threads;
         }
         runtime.driver.wake();
-        if is_idle && !found {
+        if is_idle && !found && !is_done {
             std::thread::sleep(nap);
         }
+        was_done = is_done;
         nap = (nap * 2).min(NAP_MAX);
     };
     let threads = threads + wakers.kept() + droppers.kept();
@@ -210,14 +216,15 @@ fn has_turns_of_before(runtime: &'static Runtime) -> bool {
     })
 }
 
-/// Takes the wakers of all waiters and sleeps, and those that other threads were about to call. A
-/// waiter then gets an error, and a sleep checks the clock.
+/// Takes the wakers of all waiters and sleeps, and those that other threads were about to call, and clones a waker of each
+/// waiting task of an ended epoch. A waiter then gets an error, a sleep checks the clock, and such a task is dropped.
 fn interrupt(runtime: &'static Runtime) -> Wakers {
     let mut wakers = Wakers::new();
     runtime.sysmon.take_wakers(&mut wakers);
     runtime.run_timers(Shards::ALL, clock::now(), &mut Vec::new(), &mut wakers);
     runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
     runtime.clear_sleeps(&mut wakers);
+    wakers.extend(record::wakers_of_others(runtime.epoch()));
     wakers
 }
 

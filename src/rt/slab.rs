@@ -23,7 +23,7 @@ use std::ptr;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, injected_bug};
 
 /// The number of slots per block. It is a power of two, so that finding a slot needs no division.
-const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
+pub(crate) const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
 const PAGE_BLOCKS: usize = if MODEL { 2 } else { 1024 };
 const PAGES: usize = if MODEL { 1 } else { 1024 };
 /// The maximum number of slots: 2²⁴, which exceeds the kernel's default limit of 2²⁰ open descriptors
@@ -40,7 +40,7 @@ type Page<T> = [AtomicPtr<Block<T>>; PAGE_BLOCKS];
 
 /// A value that lives in a slab.
 pub(crate) trait Slot: Sized + 'static {
-    /// Data that a block stores once for all its slots: `()`, or the index of the first slot.
+    /// Data that a block stores beside its slots; `()` if there is none.
     type Shared: From<First> + std::fmt::Debug + 'static;
     /// Creates the slot `index`, which is not in use.
     fn vacant(index: u32) -> Self;

@@ -26,8 +26,8 @@ pub struct StillRunning {
     pub threads: Vec<String>,
     /// The tasks that occupy a thread, each with its name if it has one.
     pub running: Vec<(TaskId, Option<String>)>,
-    /// The number of tasks that have not ended, including those that occupy a thread. The other tasks wait for
-    /// something outside the runtime and are dropped when they are woken.
+    /// The number of tasks that have not ended, including those that occupy a thread. The destructors of the
+    /// other tasks have not returned.
     pub tasks: u64,
 }
 

@@ -10,7 +10,8 @@ use super::report;
 use super::world::World;
 use crate::rt::poll::poll_desc::{tag_index, tag_is_of};
 use crate::rt::runtime::runtime;
-use crate::rt::sched::record::{self, Reading, Record, Waits};
+use crate::rt::sched::record::{self, Reading, Record};
+use crate::rt::sched::waits::Waits;
 use crate::rt::time::clock;
 
 /// Returns the number in the log of the descriptor with this tag, or `None` if the descriptor is closed.

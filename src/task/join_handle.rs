@@ -11,9 +11,9 @@ use super::Task;
 use crate::rt::context;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::contained::poll_contained;
-use crate::rt::sched::record::Waits;
 use crate::rt::sched::task::{Output, RawTask};
 use crate::rt::sched::task_data::TaskData;
+use crate::rt::sched::waits::Waits;
 
 /// A handle to a task; a future that returns the result of the task.
 ///

@@ -31,8 +31,9 @@ pub use yield_now::yield_now;
 
 /// Spawns `future` as a task on the workers.
 ///
-/// The task runs whether or not the handle is awaited, and continues if the handle is dropped. A
-/// panic ends the task and is resumed where the handle is awaited.
+/// The task runs whether or not the handle is awaited, and continues if the handle is dropped. It then
+/// lives until it ends or until [`rt::shutdown`](crate::rt::shutdown()) drops it, even if nothing can wake
+/// it. A panic ends the task and is resumed where the handle is awaited.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).

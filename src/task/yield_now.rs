@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::rt::context;
-use crate::rt::sched::record::Waits;
+use crate::rt::sched::waits::Waits;
 
 /// Lets the queued tasks run before the calling task continues.
 ///

@@ -6,6 +6,8 @@ pub(crate) mod awake;
 pub(crate) mod batch;
 #[path = "../../../src/rt/sched/event_ring.rs"]
 pub(crate) mod event_ring;
+#[path = "../../../src/rt/sched/keeper.rs"]
+pub(crate) mod keeper;
 #[path = "../../../src/rt/sched/own_waker.rs"]
 pub(crate) mod own_waker;
 #[path = "../../../src/rt/sched/queue.rs"]

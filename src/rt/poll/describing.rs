@@ -10,14 +10,14 @@ use super::labels::{self, Limits};
 use super::poller::{PollHandle, is_open};
 use super::usage;
 use crate::rt::context;
-use crate::rt::sched::record;
+use crate::rt::sched::waits;
 use crate::rt::time::ticks;
 
 impl PollHandle {
     /// Stores the number of the handle's descriptor, and whether it is a TCP socket.
     pub(crate) fn describe(&mut self, number: RawFd, is_tcp: bool) {
         let now = ticks::rough_now();
-        self.desc.describe(number as u32, is_tcp, now, record::edge_notes);
+        self.desc.describe(number as u32, is_tcp, now, waits::edge_notes);
         if is_tcp {
             self.uncounted = context::BYTES_PER_UNIT as u32;
             addresses::reset(self.desc.index);

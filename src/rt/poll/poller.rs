@@ -42,7 +42,7 @@ pub(crate) use crate::rt::poll::side::{Hold, PollHandle, Stop, Ticket};
 use crate::rt::poll::side::{Side, Wait};
 use crate::rt::poll::usage;
 use crate::rt::runtime::{Runtime, runtime};
-use crate::rt::sched::record::Waits;
+use crate::rt::sched::waits::Waits;
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Waiter, Wakers, wake_taken};

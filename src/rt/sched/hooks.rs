@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 use async_task::Runnable;
 
-use super::record::Waits;
 use super::task_data::TaskData;
+use super::waits::Waits;
 use crate::rt::context;
 
 /// The functions of the simulation.

@@ -14,8 +14,9 @@
 //!   system refuses to create threads.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and the events between them, for the
 //!   black box.
-//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`] and [`cpu_time`]:
-//!   the data of a task. [`contained`]: the wakers of futures that await tasks.
+//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], [`waits`] and [`cpu_time`]:
+//!   the data of a task. [`keeper`]: the reference that keeps a waiting task alive. [`contained`]: the wakers of
+//!   futures that await tasks.
 
 pub(crate) mod awake;
 mod batch;
@@ -30,6 +31,7 @@ pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod idle;
 mod injector;
+pub(crate) mod keeper;
 pub(crate) mod lanes;
 mod monitor;
 pub(crate) mod own_waker;
@@ -50,5 +52,6 @@ pub(crate) mod sysmon;
 pub(crate) mod task;
 pub(crate) mod task_data;
 pub(crate) mod turn_ring;
+pub(crate) mod waits;
 mod wake_queue;
 pub(crate) mod worker;

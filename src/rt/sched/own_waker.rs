@@ -17,8 +17,8 @@
 //!
 //! A waker that is marked as own may also be woken or dropped like any other waker, for example by a close.
 //!
-//! No spare reference outlives the turn that follows the wake-up. If nothing can wake the task after that turn, the drop
-//! of the reference schedules the task once more, and `async-task` drops it.
+//! No spare reference outlives the turn that follows the wake-up. It is never the last reference to a waiting
+//! task, because of the task's [`Keeper`](super::keeper::Keeper).
 //!
 //! # Invariants
 //! * Only the owner of the task's `Runnable` accesses its [`Spare`]: the schedule function, before it queues

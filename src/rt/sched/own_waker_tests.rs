@@ -7,6 +7,7 @@ use std::task::{Context, Poll, RawWaker};
 use super::*;
 use crate::rt::context;
 use crate::rt::runtime::runtime;
+use crate::rt::sched::keeper::Keeper;
 use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Record;
 use crate::rt::sched::task::{discard, take_item};
@@ -67,6 +68,12 @@ impl Worker {
         record
     }
 
+    /// Drops the task of `record`, which waits, as a shutdown does.
+    fn discard(&self, record: &Record) {
+        record.keeper().and_then(Keeper::clone_waker).expect("a waiting task").wake();
+        discard(take_item(self.0.queue.pop().expect("the woken task")));
+    }
+
     /// Returns the record of the only queued task.
     fn peek(&self) -> &'static Record {
         let runnable = take_item(self.0.queue.pop().expect("a queued task"));
@@ -74,6 +81,14 @@ impl Worker {
         self.0.queue.push(runnable.into_raw());
         record
     }
+}
+
+/// Runs `test` on a [`Worker`] and checks that the task, whose record it returns, is freed. The task's future must own a
+/// clone of the [`Stored`].
+fn check_freed(test: impl FnOnce(&Worker, &Stored) -> &'static Record + Send) {
+    let stored = Stored::default();
+    let record = Worker::with(|worker| test(&worker, &stored));
+    assert_eq!((record.id(), Arc::strong_count(&stored)), (0, 1), "the task is freed");
 }
 
 fn store(stored: &Stored, cx: &Context<'_>) {
@@ -90,31 +105,29 @@ fn take(stored: &Stored) -> Waker {
 
 #[test]
 fn next_wait_uses_the_reference_of_the_last_wake_up() {
-    let stored = Stored::default();
-    let record = Worker::with(|worker| {
-        let to = stored.clone();
+    check_freed(|worker, stored| {
+        let to = Arc::clone(stored);
         let record = worker.spawn(move |_, cx| {
             store(&to, cx);
             Poll::Pending
         });
         assert_eq!(worker.turn(), NO_SPARE);
         for _ in 0..100 {
-            wake(take(&stored));
+            wake(take(stored));
             assert_eq!(worker.turn(), USED);
         }
-        // Nothing else can wake the task.
-        drop(take(&stored));
-        assert_eq!((worker.turn(), worker.turn()), (NO_SPARE, None));
+        // The task is not dropped, although nothing else can wake it.
+        drop(take(stored));
+        assert_eq!((worker.turn(), Arc::strong_count(stored)), (None, 2));
+        worker.discard(record);
         record
     });
-    assert_eq!((record.id(), Arc::strong_count(&stored)), (0, 1), "the task is freed");
 }
 
 #[test]
-fn task_that_does_not_wait_again_is_dropped_after_its_turn() {
-    let stored = Stored::default();
-    let record = Worker::with(|worker| {
-        let to = stored.clone();
+fn spare_reference_is_dropped_after_a_turn_that_does_not_use_it() {
+    check_freed(|worker, stored| {
+        let to = Arc::clone(stored);
         let record = worker.spawn(move |polls, cx| {
             if polls == 1 {
                 store(&to, cx);
@@ -122,20 +135,17 @@ fn task_that_does_not_wait_again_is_dropped_after_its_turn() {
             Poll::Pending
         });
         assert_eq!(worker.turn(), NO_SPARE);
-        wake(take(&stored));
-        assert_eq!(worker.turn(), UNUSED);
-        // Nothing can wake the task, so it was scheduled to be dropped.
-        assert_eq!((worker.turn(), worker.turn()), (NO_SPARE, None));
+        wake(take(stored));
+        assert_eq!((worker.turn(), worker.turn()), (UNUSED, None));
+        worker.discard(record);
         record
     });
-    assert_eq!((record.id(), Arc::strong_count(&stored)), (0, 1), "the task is freed");
 }
 
 #[test]
 fn task_that_ends_in_the_turn_is_freed() {
-    let stored = Stored::default();
-    let record = Worker::with(|worker| {
-        let to = stored.clone();
+    check_freed(|worker, stored| {
+        let to = Arc::clone(stored);
         let record = worker.spawn(move |polls, cx| {
             if polls == 2 {
                 return Poll::Ready(());
@@ -144,73 +154,66 @@ fn task_that_ends_in_the_turn_is_freed() {
             Poll::Pending
         });
         assert_eq!(worker.turn(), NO_SPARE);
-        wake(take(&stored));
+        wake(take(stored));
         assert_eq!((worker.turn(), worker.turn()), (UNUSED, None));
         record
     });
-    assert_eq!((record.id(), Arc::strong_count(&stored)), (0, 1), "the task is freed");
 }
 
 #[test]
 fn task_that_is_dropped_before_its_turn_is_freed() {
-    let stored = Stored::default();
-    let record = Worker::with(|worker| {
-        let to = stored.clone();
+    check_freed(|worker, stored| {
+        let to = Arc::clone(stored);
         let record = worker.spawn(move |_, cx| {
             store(&to, cx);
             Poll::Pending
         });
         assert_eq!(worker.turn(), NO_SPARE);
-        wake(take(&stored));
+        wake(take(stored));
         discard(take_item(worker.0.queue.pop().expect("the woken task")));
         record
     });
-    assert_eq!((record.id(), Arc::strong_count(&stored)), (0, 1), "the task is freed");
 }
 
 #[test]
 fn cancelled_task_is_freed() {
-    let stored = Stored::default();
-    let record = Worker::with(|worker| {
-        let to = stored.clone();
+    check_freed(|worker, stored| {
+        let to = Arc::clone(stored);
         let task = crate::task::spawn(poll_fn(move |cx| {
             store(&to, cx);
             Poll::<()>::Pending
         }));
         let record = worker.peek();
         assert_eq!(worker.turn(), NO_SPARE);
-        wake(take(&stored));
+        wake(take(stored));
         let cancel = std::pin::pin!(task.cancel());
         assert!(cancel.poll(&mut Context::from_waker(Waker::noop())).is_pending());
         // The turn drops the future without a poll.
         assert_eq!((worker.turn(), worker.turn()), (UNUSED, None));
         record
     });
-    assert_eq!((record.id(), Arc::strong_count(&stored)), (0, 1), "the task is freed");
 }
 
 #[test]
 fn wake_up_of_a_queued_or_ended_task_drops_its_reference() {
-    let stored = Stored::default();
-    let record = Worker::with(|worker| {
-        let to = stored.clone();
+    check_freed(|worker, stored| {
+        let to = Arc::clone(stored);
         let record = worker.spawn(move |polls, cx| {
             store(&to, cx);
             if polls < 3 { Poll::Pending } else { Poll::Ready(()) }
         });
         assert_eq!(worker.turn(), NO_SPARE);
-        let waker = take(&stored);
+        let waker = take(stored);
         wake(waker.clone());
         wake(waker.clone());
         assert_eq!((worker.turn(), worker.turn()), (USED, None));
-        wake(take(&stored));
+        wake(take(stored));
         wake(waker);
         assert_eq!((worker.turn(), worker.turn()), (USED, None));
-        wake(take(&stored));
+        wake(take(stored));
         assert_eq!(worker.turn(), None);
         record
     });
-    assert_eq!((record.id(), Arc::strong_count(&stored)), (0, 1), "the task is freed");
 }
 
 /// A waker of a user with the data pointer of the task's waker is cloned by its own function.

@@ -13,20 +13,18 @@
 //! `id` protects the other fields, like the sequence number of a seqlock. The owner clears it, issues a
 //! release fence, writes the fields of the next task, and stores the new id with Release. A reader loads the
 //! id with Acquire, reads the fields, issues an acquire fence, and loads the id again.
-//!
-//! # The wait word
-//! An operation that returns `Pending` stores its wait in the record of the current task, as one word. Each
-//! poll begins by clearing the word. If several operations of a task wait, a flag is set, and the wait of a
-//! socket operation takes precedence over the wait for a timer. A task whose word is clear waits for something
-//! outside this crate, or is about to run.
 
+use std::collections::BTreeMap;
 use std::panic::Location;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::cpu_time::CpuTime;
 use super::identity::TaskId;
-use super::lanes::Lane;
-use crate::rt::slab::{self, First, Slab, Slot, place_in_block};
+use super::keeper::Keeper;
+use super::lanes::{CONTROL, Lane};
+use super::waits::{self, RUNNING, Waits};
+use crate::rt::slab::{self, BLOCK_SLOTS, First, Slab, Slot, place_in_block};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 
@@ -78,109 +76,6 @@ pub(crate) enum Kind {
     Call = 3,
 }
 
-/// The event that a pending operation waits for, or the cause of a wake-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waits {
-    Nothing,
-    /// The task has yielded and is about to run.
-    Turn,
-    /// A read edge of the socket with this tag.
-    Readable(u32),
-    /// A write edge of the socket with this tag.
-    Writable(u32),
-    /// The read lock of the socket with this tag.
-    ReadLock(u32),
-    /// The write lock of the socket with this tag.
-    WriteLock(u32),
-    /// A hang-up by the peer of the socket with this tag.
-    HangUp(u32),
-    /// A point in time on the [`clock`](crate::rt::time::clock).
-    Time(u64),
-    /// The end of the task with this id, of which only the lowest 28 bits are kept.
-    Task(u64),
-    /// The task was woken by a thread that runs no task.
-    WokenByThread,
-    /// The task was woken by the task with this id, of which only the lowest 27 bits are kept.
-    WokenByTask(u64),
-}
-
-// From the lowest bit up, a word consists of the argument, the kind, and a flag which says that the task also
-// waits for something else.
-const ARGUMENT_BITS: u32 = 28;
-const ARGUMENT_MAX: u32 = (1 << ARGUMENT_BITS) - 1;
-const KIND_MASK: u32 = 7 << ARGUMENT_BITS;
-const SEVERAL: u32 = 1 << 31;
-/// Marks the argument of a [`Waits::WokenByTask`], which has the kind of [`Waits::Nothing`].
-const BY_TASK: u32 = 1 << WAKER_BITS;
-const WAKER_BITS: u32 = ARGUMENT_BITS - 1;
-/// The word of a future that a thread other than a worker is polling. For a worker, the processor
-/// records the current task.
-const RUNNING: u32 = SEVERAL;
-/// The binary logarithm of the unit of a stored time, in nanoseconds. Times are stored modulo 2²⁸ units. The
-/// upper half of the range counts as past, so a time more than 39 hours ahead is not read correctly.
-const TIME_SHIFT: u32 = 20;
-
-impl Waits {
-    /// Returns the number of bits that a [`Waits::Task`] or [`Waits::WokenByTask`] keeps of an id.
-    pub(crate) fn id_bits(self) -> u32 {
-        if matches!(self, Waits::Task(_)) { ARGUMENT_BITS } else { WAKER_BITS }
-    }
-
-    #[inline]
-    pub(crate) fn pack(self) -> u32 {
-        let (kind, argument) = match self {
-            Waits::Nothing => (0, 0),
-            Waits::Turn => (0, 1),
-            Waits::WokenByThread => (0, 2),
-            Waits::WokenByTask(id) => (0, BY_TASK | id as u32 & (BY_TASK - 1)),
-            Waits::Readable(index) => (1, index),
-            Waits::Writable(index) => (2, index),
-            Waits::ReadLock(index) => (3, index),
-            Waits::WriteLock(index) => (4, index),
-            Waits::HangUp(index) => (5, index),
-            Waits::Time(time) => (6, (time >> TIME_SHIFT) as u32),
-            Waits::Task(id) => (7, id as u32),
-        };
-        argument & ARGUMENT_MAX | kind << ARGUMENT_BITS
-    }
-
-    /// Decodes a word at the time `now`. Returns the wait, and whether the task also waits for
-    /// something else.
-    fn unpack(word: u32, now: u64) -> (Waits, bool) {
-        let argument = word & ARGUMENT_MAX;
-        let waits = match (word & KIND_MASK) >> ARGUMENT_BITS {
-            1 => Waits::Readable(argument),
-            2 => Waits::Writable(argument),
-            3 => Waits::ReadLock(argument),
-            4 => Waits::WriteLock(argument),
-            5 => Waits::HangUp(argument),
-            6 => {
-                let units = argument.wrapping_sub((now >> TIME_SHIFT) as u32) & ARGUMENT_MAX;
-                // The upper half of the range is in the past.
-                let units = if units > ARGUMENT_MAX / 2 { 0 } else { units };
-                Waits::Time(now.saturating_add(u64::from(units) << TIME_SHIFT))
-            }
-            7 => Waits::Task(u64::from(argument)),
-            _ if argument & BY_TASK != 0 => Waits::WokenByTask(u64::from(argument ^ BY_TASK)),
-            _ => match argument {
-                0 => Waits::Nothing,
-                1 => Waits::Turn,
-                _ => Waits::WokenByThread,
-            },
-        };
-        (waits, word & SEVERAL != 0)
-    }
-
-    fn is_of_socket(word: u32) -> bool {
-        matches!((word & KIND_MASK) >> ARGUMENT_BITS, 1..=5)
-    }
-}
-
-/// Returns the words of operations that wait for an edge of the socket `tag`, one word per direction.
-pub(crate) fn edge_notes(tag: u32) -> [u32; 2] {
-    [Waits::Readable(tag).pack(), Waits::Writable(tag).pack()]
-}
-
 /// The records of all tasks.
 static RECORDS: Slab<Record> = Slab::new();
 
@@ -190,6 +85,18 @@ static UNLISTED_FREE: Mutex<Vec<&Record>> = Mutex::new(Vec::new());
 /// Returns all records, including free records.
 pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.iter()
+}
+
+/// The wakers of waiting tasks whose records are outside the slab, by task id.
+static UNLISTED_KEPT: Mutex<BTreeMap<u64, Waker>> = Mutex::new(BTreeMap::new());
+
+/// Returns a waker of each waiting task that belongs to another epoch than `epoch`, except for the tasks of
+/// simulations. Also returns wakers of tasks of `epoch` if their records are outside the slab.
+pub(crate) fn wakers_of_others(epoch: u32) -> impl Iterator<Item = Waker> {
+    let is_other = move |record: &&Record| record.epoch_word() & !CONTROL != epoch;
+    let listed = all().filter(is_other).filter_map(|record| record.keeper()?.clone_waker());
+    let unlisted: Vec<_> = UNLISTED_KEPT.lock().values().cloned().collect();
+    listed.chain(unlisted)
 }
 
 /// The fields of one task, read consistently. They are packed as in the record, because a snapshot has
@@ -239,18 +146,22 @@ impl Reading {
     }
 }
 
-/// The number of the first record of a block.
+/// The data of a block of records.
 #[derive(Debug)]
-pub(crate) struct FirstIndex(u32);
+pub(crate) struct Shared {
+    /// The number of the first record.
+    first: u32,
+    keepers: [Keeper; BLOCK_SLOTS],
+}
 
-impl From<First> for FirstIndex {
-    fn from(First(index): First) -> FirstIndex {
-        FirstIndex(index)
+impl From<First> for Shared {
+    fn from(First(first): First) -> Shared {
+        Shared { first, keepers: std::array::from_fn(|_| Keeper::new()) }
     }
 }
 
 impl Slot for Record {
-    type Shared = FirstIndex;
+    type Shared = Shared;
 
     fn vacant(index: u32) -> Record {
         Record {
@@ -270,8 +181,8 @@ impl Slot for Record {
     fn index(&self) -> u32 {
         let place = self.place.load(Ordering::Relaxed) & SLOT_MASK;
         // SAFETY: only the slab calls this, for its own records, in which `vacant` has stored the place.
-        let FirstIndex(first) = unsafe { slab::shared(self, place) };
-        first + place
+        let shared = unsafe { slab::shared(self, place) };
+        shared.first + place
     }
 
     fn link(&self) -> &AtomicU32 {
@@ -324,6 +235,39 @@ impl Record {
         }
     }
 
+    /// Keeps `waker`, a waker of the task of this record, until [`release`](Record::release) is called; see
+    /// [`Keeper`].
+    pub(super) fn keep(&self, waker: Waker) {
+        match self.keeper() {
+            Some(keeper) => keeper.keep(waker),
+            None => _ = UNLISTED_KEPT.lock().insert(self.id(), waker),
+        }
+    }
+
+    /// Drops the waker that [`keep`](Record::keep) has stored.
+    pub(super) fn release(&self) {
+        match self.keeper() {
+            Some(keeper) => keeper.release(),
+            None => {
+                let waker = UNLISTED_KEPT.lock().remove(&self.id());
+                drop(waker);
+            }
+        }
+    }
+
+    /// Returns the keeper, which is beside the records of the block, because it is accessed less often. Returns
+    /// `None` for a record outside the slab.
+    #[allow(unsafe_code)]
+    pub(super) fn keeper(&self) -> Option<&'static Keeper> {
+        let place = self.place.load(Ordering::Relaxed) & SLOT_MASK;
+        if place == UNLISTED {
+            return None;
+        }
+        // SAFETY: the record belongs to the slab, because `vacant` has stored the place.
+        let shared = unsafe { slab::shared(self, place) };
+        Some(&shared.keepers[place as usize])
+    }
+
     #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.id.load(Ordering::Relaxed)
@@ -353,11 +297,9 @@ impl Record {
     /// Adds a packed wait of the current task.
     pub(crate) fn note(&self, word: u32) {
         let seen = self.waits.load(Ordering::Relaxed);
-        if matches!(seen, 0 | RUNNING) {
-            self.waits.store(word, Ordering::Relaxed);
-        } else if seen & !SEVERAL != word {
-            let keeps = Waits::is_of_socket(seen) && !Waits::is_of_socket(word);
-            self.waits.store(SEVERAL | if keeps { seen } else { word }, Ordering::Relaxed);
+        let joined = waits::join(seen, word);
+        if joined != seen {
+            self.waits.store(joined, Ordering::Relaxed);
         }
     }
 
@@ -493,22 +435,13 @@ fn unpack_place(packed: u32) -> Option<&'static Location<'static>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::task::Wake;
 
-    #[test]
-    fn wakers_and_waits_survive_packing() {
-        let id = (1 << 27) - 1;
-        for waits in [
-            Waits::Nothing,
-            Waits::Turn,
-            Waits::WokenByThread,
-            Waits::WokenByTask(0),
-            Waits::WokenByTask(id),
-            Waits::Task(id),
-            Waits::Readable(5),
-        ] {
-            assert_eq!(Waits::unpack(waits.pack(), 0), (waits, false));
-        }
-        assert_eq!(Waits::unpack(Waits::WokenByTask(id + 8).pack(), 0).0, Waits::WokenByTask(7));
+    struct NoWake;
+
+    impl Wake for NoWake {
+        fn wake(self: Arc<NoWake>) {}
     }
 
     #[test]
@@ -537,8 +470,18 @@ mod tests {
             assert_eq!(numbers.len(), 100);
             records.into_iter().for_each(Record::close);
         }
+    }
+
+    #[test]
+    fn record_outside_the_slab_keeps_a_waker_and_is_reused() {
         let unlisted = Record::unlisted();
         unlisted.id.store(u64::MAX, Ordering::Relaxed);
+        let waker = Waker::from(Arc::new(NoWake));
+        let is_kept = || wakers_of_others(0).any(|kept| kept.will_wake(&waker));
+        unlisted.keep(waker.clone());
+        assert!(is_kept());
+        unlisted.release();
+        assert!(!is_kept());
         unlisted.close();
         assert!(UNLISTED_FREE.lock().iter().any(|&record| std::ptr::eq(record, unlisted)));
     }

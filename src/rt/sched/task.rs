@@ -12,7 +12,7 @@
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project_lite::pin_project;
@@ -21,8 +21,9 @@ use super::identity::Name;
 use super::lanes::Lane;
 use super::own_waker::{self, Spare};
 use super::queue::Item;
-use super::record::{Kind, Waits};
+use super::record::{Kind, Record};
 use super::task_data::TaskData;
+use super::waits::Waits;
 use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
@@ -39,6 +40,8 @@ pin_project! {
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
+        // The record whose keeper has a waker of the task.
+        kept: Option<&'static Record>,
     }
 
     impl<F> PinnedDrop for Tracked<F> {
@@ -46,6 +49,9 @@ pin_project! {
             let task = context::with_task(|task| task.map(|task| (task.number(), task.lane())));
             let mut this = this.project();
             contain(|| this.future.set(None));
+            if let Some(record) = this.kept.take() {
+                record.release();
+            }
             debug_assert!(task.is_some(), "a future was dropped outside its task");
             if let Some((number, lane)) = task {
                 end_locals(number);
@@ -68,8 +74,23 @@ impl<F: Future> Future for Tracked<F> {
         let this = self.project();
         let future = this.future.as_pin_mut().expect("the future has not been dropped");
         own_waker::note(cx.waker());
-        future.poll(cx).map(Output::new)
+        let polled = future.poll(cx);
+        if polled.is_pending() && this.kept.is_none() {
+            *this.kept = keep(cx.waker());
+        }
+        polled.map(Output::new)
     }
+}
+
+/// Keeps a waker of the current task, and returns the task's record. Returns `None` for a task of a simulation,
+/// which keeps the wakers of its tasks itself.
+#[cold]
+fn keep(waker: &Waker) -> Option<&'static Record> {
+    context::with_task(|task| {
+        let record = task.filter(|task| !task.is_simulated())?.record();
+        record.keep(waker.clone());
+        Some(record)
+    })
 }
 
 /// Drops the local values of the task `number`, whose future was just dropped, and clears the current task.
@@ -165,7 +186,7 @@ where
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |_| Tracked { future: Some(future) }, WithInfo(schedule));
+        .spawn(move |_| Tracked { future: Some(future), kept: None }, WithInfo(schedule));
     runnable.schedule();
     runtime().stand_in_once();
     task
@@ -217,7 +238,7 @@ where
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |_| Tracked { future: Some(future) }, push);
+        .spawn(move |_| Tracked { future: Some(future), kept: None }, push);
     runnable.schedule();
     runtime().stand_in_once();
     task

@@ -84,6 +84,14 @@ impl TaskData {
         self.tag
     }
 
+    /// Returns whether the task belongs to a simulation.
+    pub(super) fn is_simulated(&self) -> bool {
+        #[cfg(feature = "sim")]
+        return self.tag.world != 0;
+        #[cfg(not(feature = "sim"))]
+        false
+    }
+
     /// Returns whether the task is the future of a `block_on`.
     pub(crate) fn is_root(&self) -> bool {
         self.record.is_root()

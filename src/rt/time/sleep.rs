@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
-use crate::rt::sched::record::Waits;
+use crate::rt::sched::waits::Waits;
 use crate::rt::time::timer::{SleepKey, TimerSet};
 use crate::rt::time::{clock, horizon};
 

@@ -1,0 +1,137 @@
+//! [`Keeper`]: the reference that keeps a waiting task alive until its future is dropped.
+//!
+//! `async-task` frees a detached task that has returned `Pending` when the last of its wakers is dropped. If there never was
+//! one, it frees the task without running the destructor of the future. So the first poll that returns `Pending`
+//! leaves a waker beside the task's [`Record`](super::record::Record). A shutdown wakes the task by a clone of
+//! this waker, so that the task is dropped even if nothing else wakes it.
+//!
+//! # States
+//! *empty* → ([`keep`](Keeper::keep)) *kept* ⇄ *cloning* (another thread clones the waker), *kept* →
+//! ([`release`](Keeper::release)) *empty*.
+//!
+//! # Invariants
+//! * The waker exists until the future is dropped, so the task is not freed before.
+//! * `keep` and `release` are called by the thread that owns the task's `Runnable`, so they do not overlap.
+//!
+//! # Memory ordering
+//! The store in `keep` publishes the virtual table to the exchange in `clone_waker`. The end of a clone is
+//! a Release, and the exchange in `release` an Acquire, so the task is not freed, and the virtual table of the next
+//! task not stored, before the clone has ended (model `keeper_is_cloned_while_its_task_exists`).
+
+#![allow(unsafe_code)]
+
+use std::mem::ManuallyDrop;
+use std::panic::RefUnwindSafe;
+use std::ptr;
+use std::task::{RawWakerVTable, Waker};
+
+use crate::sync::{AtomicPtr, Ordering, UnsafeCell, const_fn, injected_bug, yield_now};
+
+/// Set in the data pointer while another thread clones the waker. `async-task` aligns its tasks to words.
+const CLONING: usize = 1;
+
+/// The place of a task's waker; see the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    /// The data pointer of the waker, or null.
+    data: AtomicPtr<()>,
+    vtable: UnsafeCell<*const RawWakerVTable>,
+}
+
+// SAFETY: the virtual table is written while the keeper is empty, and otherwise only read.
+unsafe impl Send for Keeper {}
+// SAFETY: as above. The waker may be cloned and dropped by any thread.
+unsafe impl Sync for Keeper {}
+// No user code runs while the keeper changes, so a panic cannot leave it in an inconsistent state.
+impl RefUnwindSafe for Keeper {}
+
+impl Keeper {
+    const_fn! {
+        pub(crate) fn new() -> Keeper {
+            Keeper { data: AtomicPtr::new(ptr::null_mut()), vtable: UnsafeCell::new(ptr::null()) }
+        }
+    }
+
+    /// Keeps `waker`, which must be a waker of `async-task`. The keeper must be empty.
+    pub(crate) fn keep(&self, waker: Waker) {
+        let waker = ManuallyDrop::new(waker);
+        // SAFETY: no thread reads the virtual table of an empty keeper.
+        self.vtable.with_mut(|vtable| unsafe { *vtable = waker.vtable() });
+        // ORDERING: Release publishes the virtual table to `clone_waker`.
+        let order = if injected_bug!("keeper_is_not_published") { Ordering::Relaxed } else { Ordering::Release };
+        self.data.store(waker.data().cast_mut(), order);
+    }
+
+    /// Drops the waker, if there is one. Waits while another thread clones it.
+    pub(crate) fn release(&self) {
+        // ORDERING: Relaxed: this thread or one before it has stored the pointer; others only change `CLONING`.
+        let data = self.data.load(Ordering::Relaxed).map_addr(|addr| addr & !CLONING);
+        if data.is_null() {
+            return;
+        }
+        // ORDERING: Acquire pairs with the store at the end of a clone.
+        while self.data.compare_exchange(data, ptr::null_mut(), Ordering::Acquire, Ordering::Relaxed).is_err()
+            && !injected_bug!("keeper_is_released_while_it_is_cloned")
+        {
+            yield_now();
+        }
+        drop(self.waker(data));
+    }
+
+    /// Returns a clone of the waker. Returns `None` if there is no waker or another thread is cloning it.
+    pub(crate) fn clone_waker(&self) -> Option<Waker> {
+        let data = self.data.load(Ordering::Relaxed);
+        if data.is_null() || data.addr() & CLONING != 0 {
+            return None;
+        }
+        let cloning = data.map_addr(|addr| addr | CLONING);
+        // ORDERING: Acquire pairs with the store in `keep`.
+        self.data.compare_exchange(data, cloning, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        let waker = (*ManuallyDrop::new(self.waker(data))).clone();
+        // ORDERING: Release: the clone ends before `release` drops the waker.
+        self.data.store(data, Ordering::Release);
+        Some(waker)
+    }
+
+    /// Returns the kept waker, whose data pointer is `data`. The caller must have changed `data` so that no other
+    /// thread writes the virtual table.
+    fn waker(&self, data: *const ()) -> Waker {
+        // SAFETY: no thread writes the virtual table.
+        let vtable = self.vtable.with(|vtable| unsafe { *vtable });
+        // SAFETY: `Waker::vtable` has returned a static reference.
+        let vtable = unsafe { &*vtable };
+        // SAFETY: `keep` took the pointer and the virtual table from a waker that it did not drop.
+        unsafe { Waker::new(data, vtable) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn waker_is_cloned_until_it_is_released() {
+        let (keeper, count) = (Keeper::new(), Arc::<Count>::default());
+        keeper.release();
+        assert!(keeper.clone_waker().is_none());
+        for round in 1..=3 {
+            keeper.keep(Waker::from(count.clone()));
+            keeper.clone_waker().expect("a waker").wake();
+            assert_eq!((count.0.load(Ordering::Relaxed), Arc::strong_count(&count)), (round, 2));
+            keeper.release();
+            assert!(keeper.clone_waker().is_none() && Arc::strong_count(&count) == 1);
+        }
+    }
+}
