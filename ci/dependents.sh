@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds crates that depend on async-std or async-io unchanged over netpoll: [patch.crates-io] replaces these with stand-ins/async-std and
-# stand-ins/async-io. Each crate's own tests (except those of its documentation) run on them and, as a control, on the originals. The rows
+# Builds crates that depend on async-std or async-io unchanged over netpoll: [patch.crates-io] replaces these with the packages in
+# stand-ins. Each crate's own tests (except those of its documentation) run on them and, as a control, on the originals. The rows
 # async-std and async-io are these crates' own tests against the stand-ins.
 #
 #   ci/dependents.sh [--write] [six | CRATE...]

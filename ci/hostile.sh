@@ -13,7 +13,7 @@ declare -A tests=(
          deadlines::deadlines_match_oracle"
     [9]="weather::data_is_intact_under_network_faults peers::resets_are_reported_as_resets"
     [10]="peers::silent_clients_do_not_delay_others peers::clients_that_never_read_are_disconnected
-          weather::peer_behind_cut_network_blocks_no_other peers::connection_bursts_leak_nothing
+          weather::deadlines_end_operations_behind_cut_network peers::connection_bursts_leak_nothing
           peers::greedy_connection_does_not_starve_others"
     [11]="overload::server_memory_stays_below_limit overload::million_tasks_complete
           overload::panics_stay_contained"

@@ -3,8 +3,7 @@
 # memory is lost after `rt::shutdown`. Needs valgrind.
 #   ci/memcheck.sh [TEST…]      of tests/shutdown.rs
 # The poll cache's blocks stay reachable by design (invariant C1 of src/rt/slab.rs). 48 bytes of std are "possibly lost": the main thread's
-# handle, to which a thread-local points. runtime_with_thousand_tasks_shuts_down is left out, because its tasks wait for themselves and are
-# lost under any runtime.
+# handle, to which a thread-local points. runtime_with_thousand_tasks_shuts_down is left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the test binaries repeatedly beside busy processes, one per CPU, so that threads are preempted everywhere.
+# Runs the test binaries repeatedly while one busy process per CPU runs, so that threads are preempted everywhere.
 #   ci/stress.sh [ROUNDS]      default: 20
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A hundred clients are connected to a server that crashes and restarts. Each client reconnects with exponential backoff. Without jitter all clients
-//! connect at the same times, so the server gets a hundred connections within milliseconds. With jitter the attempts are spread out. Two minutes of
-//! virtual time take a fraction of a second, and the same seed repeats a run exactly.
+//! connect at the same times, so the server gets a hundred connections within milliseconds. With jitter the attempts are spread out. A run of less
+//! than a minute of virtual time takes a fraction of a second, and the same seed repeats a run exactly.
 
 use std::io;
 use std::time::{Duration, Instant};

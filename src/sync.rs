@@ -1,6 +1,6 @@
 //! Synchronisation primitives used by the other modules.
 //!
-//! In this crate they are the standard library's types, or thin wrappers of them. The `models` crate of this
+//! In this crate they are the standard library's types, or thin wrappers around them. The `models` crate of this
 //! workspace compiles some of this crate's source files with its own module `sync`, which has the types of a
 //! model checker. A protocol that uses only `crate::sync` can therefore be model-checked without changes.
 //!

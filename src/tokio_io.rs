@@ -1,4 +1,4 @@
-//! tokio's `AsyncRead` and `AsyncWrite` for sockets (feature `tokio-io`). Only the traits are used:
+//! tokio's `AsyncRead` and `AsyncWrite` for streams (feature `tokio-io`). Only the traits are used:
 //! tokio's runtime is neither needed nor compiled.
 //!
 //! Reads fill uninitialised memory directly. `shutdown` sends FIN, like `close` of futures-io's

@@ -246,9 +246,9 @@ fn into_incoming_survives_expired_deadline() {
     });
 }
 
-/// A listener accepts all connections in its queue after a single edge.
+/// A listener accepts all connections in its queue. The next accept waits.
 #[test]
-fn one_edge_serves_many_connections() {
+fn all_queued_connections_are_accepted() {
     run(async {
         let listener = listener().await;
         let addr: SocketAddr = listener.local_addr().unwrap();
@@ -267,7 +267,7 @@ fn one_edge_serves_many_connections() {
 }
 
 #[test]
-fn accepted_streams_have_go_defaults() {
+fn dialled_and_accepted_streams_have_go_defaults() {
     run(async {
         let (client, server) = common::pair().await;
         for stream in [&client, &server] {

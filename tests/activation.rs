@@ -1,8 +1,8 @@
 //! Socket activation: a process takes the descriptors passed to it once, with their names, and does
 //! not take descriptors that were passed to another process.
 //!
-//! The test executable is its own successor. Each test starts it again, by `activation::pass` or by
-//! a shell in the role of the service manager.
+//! The test executable is its own successor. Most tests start it again, with descriptors passed by
+//! `activation::pass` or by a shell in the role of the service manager.
 
 mod common;
 

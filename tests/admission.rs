@@ -74,9 +74,9 @@ fn permit_belongs_to_connection_not_handle() {
     });
 }
 
-/// With SO_LINGER, another thread calls close(2), and the permit is returned afterwards.
+/// With SO_LINGER, another thread calls close(2) and returns the permit.
 #[test]
-fn lingering_close_returns_permit_when_done() {
+fn lingering_close_returns_its_permit() {
     run(async {
         let listener = limited(1).await;
         let _clients = clients(&listener, 2).await;
@@ -278,7 +278,7 @@ fn adopted_listener_gets_limits() {
     });
 }
 
-/// The permit of a connection outlives the listener.
+/// A connection that has a permit works after its listener is dropped.
 #[test]
 fn streams_outlive_their_limited_listener() {
     run(async {

@@ -1,5 +1,5 @@
-//! Reads and writes allocate nothing, even if the read waits, with and without deadlines. Go:
-//! TestTCPReadWriteAllocs.
+//! Reads and writes allocate nothing, even if the read waits, with and without deadlines. Datagrams of
+//! Unix sockets and sleeps allocate nothing either.
 //!
 //! Counts the allocations of the whole process, so this binary has one test.
 
@@ -28,7 +28,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the pointer came from `alloc` above with this layout.
+        // SAFETY: the pointer came from `alloc` or `realloc` of this allocator with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 
@@ -80,7 +80,7 @@ async fn traits_write_then_read(from: &TcpStream, to: &TcpStream) {
 
 /// Go: TestTCPReadWriteAllocs.
 #[test]
-fn reads_and_writes_do_not_allocate() {
+fn reads_writes_datagrams_and_sleeps_do_not_allocate() {
     // On a busy machine a task may seem stuck, and the start of a thread for it would allocate
     // memory.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();

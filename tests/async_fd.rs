@@ -1,4 +1,4 @@
-//! `io::AsyncFd` over many kinds of descriptors: readiness, calls, deadlines, close, and rejected descriptors.
+//! `io::AsyncFd` over pipes and a std socket: readiness, calls, deadlines, close, and rejected descriptors.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn pipes_work_through_traits() {
             async move {
                 writer.write_all(&data).await.unwrap();
                 writer.flush().await.unwrap();
-                // The traits' `close` flushes.
+                // The traits' `close` flushes, and leaves the descriptor open.
                 writer.close().await.unwrap();
                 writer.write_all(b"!").await.unwrap();
             }

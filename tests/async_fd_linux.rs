@@ -1,4 +1,4 @@
-//! `io::AsyncFd` with kinds of descriptors that only Linux has, or that only epoll refuses.
+//! `io::AsyncFd` with an eventfd, a timerfd, inotify, a terminal, and a device that epoll rejects.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -104,7 +104,7 @@ fn terminal_transfers_data_and_hangs_up() {
         (&pty).write_all(b"typed\n").await.unwrap();
         assert_eq!(read.await.unwrap(), 6);
         assert_eq!(&buf[..6], b"typed\n");
-        // The terminal echoes the input, then reports the end as EIO.
+        // The pty returns the terminal's echo of the input, then EIO, because the terminal is closed.
         drop(terminal);
         let end = loop {
             match (&pty).read(&mut buf).await {

@@ -34,8 +34,8 @@ async fn pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((client, server.0))
 }
 
-/// Drops `value` on another thread after `waiting` was polled once and is Pending. Returns the
-/// output of `waiting`.
+/// Drops `value` on another thread after a poll of `waiting` has returned Pending. Returns the output
+/// of `waiting`.
 async fn drop_while<T: Send + 'static, F: Future + Unpin>(value: T, mut waiting: F) -> F::Output {
     assert!(poll_once(&mut waiting).await.is_pending());
     let dropped = task::spawn(async move { drop(value) });
@@ -82,7 +82,7 @@ fn tcp_peek_read() {
 fn tcp_reader_hangup() {
     run(async {
         let (reader, writer) = pair().await?;
-        // The buffer is full. From here on a write waits, and dropping the reader must end it.
+        // When the buffers are full, a write waits, and dropping the reader must end it.
         common::fill(&writer).await;
         let chunk = vec![0; 1 << 20];
         let error = drop_while(reader, writer.write_all(&chunk)).await.unwrap_err();
@@ -127,7 +127,7 @@ fn udp_send_recv() {
     });
 }
 
-/// Named after async-io's test, which uses streams.
+/// Named after async-io's test, which uses Unix streams.
 #[test]
 fn udp_connect() {
     run(async {

@@ -33,7 +33,7 @@ async fn returns_an_exit_code() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A doc comment is kept.
+/// A doc comment is accepted.
 #[netpoll::test]
 #[should_panic(expected = "on purpose")]
 async fn panic_reaches_test_harness() {

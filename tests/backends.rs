@@ -1,4 +1,4 @@
-//! The selection of a back end by `NETPOLL_BACKEND`, and the errors of an unavailable back end. The tests of the contract are in
+//! The selection of a back end by `NETPOLL_BACKEND`, an unknown back end, and the limit of poll(2). The tests of the contract are in
 //! `src/rt/poll/back_ends_tests.rs`; `ci/backends.sh` runs the other tests on poll(2).
 
 mod common;

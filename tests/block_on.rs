@@ -1,4 +1,5 @@
-//! `block_on`: the progress of the root future depends on no task.
+//! `block_on`: the progress of the root future depends on no task. Also nested calls, the thread that
+//! polls, and wakers that call `block_on`.
 
 mod common;
 
@@ -35,7 +36,8 @@ fn block_on_runs_on_many_threads_at_once() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// Timers and the network make progress while more nested calls wait than there are spare threads.
+/// Timers and the network make progress while more nested calls wait than there are workers and spare
+/// workers.
 #[test]
 fn more_nested_calls_than_spare_workers_complete() {
     child("more_nested_calls_than_spare_workers_complete", || {
@@ -46,8 +48,8 @@ fn more_nested_calls_than_spare_workers_complete() {
                     task::spawn(async move {
                         task::block_on(async {
                             task::sleep(Duration::from_millis(5 + n)).await;
-                            // The peer is a thread, because tasks cannot run while all threads are
-                            // in a nested wait.
+                            // The peer is a thread, so that the call waits for the network and not
+                            // for a task.
                             let listener = listener().await;
                             let addr = listener.local_addr().unwrap();
                             let peer = thread::spawn(move || drop(std::net::TcpStream::connect(addr)));
@@ -120,8 +122,8 @@ fn block_on_hands_over_tasks_left_running() {
     });
 }
 
-/// A woken root future runs first, but tasks, timers and the network proceed beside a root future
-/// that only yields.
+/// With `block_on_runs_tasks`, tasks, timers and the network proceed while the root future only
+/// yields.
 #[test]
 fn yielding_root_future_lets_tasks_run() {
     child("yielding_root_future_lets_tasks_run", || {
@@ -264,8 +266,8 @@ fn tasks_may_block_on_the_root_with_four_workers() {
 
 /// The root future's sockets and timers proceed while every worker is busy and no worker can be added.
 #[test]
-fn root_future_runs_beside_workers_that_never_yield() {
-    child("root_future_runs_beside_workers_that_never_yield", || {
+fn root_future_runs_while_workers_never_yield() {
+    child("root_future_runs_while_workers_never_yield", || {
         for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::Off] {
             rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(policy).start().unwrap();
             let release = Arc::new(AtomicBool::new(false));
@@ -392,10 +394,10 @@ fn nested_block_on_in_root_future_polls() {
 
 // ---- the poller role ----
 
-/// A worker and the thread of a root future receive events in turns.
+/// Both are served, although the poller role has to move between their threads.
 #[test]
-fn poller_role_moves_to_thread_that_receives_events() {
-    child("poller_role_moves_to_thread_that_receives_events", || {
+fn worker_and_root_future_receive_events_in_turns() {
+    child("worker_and_root_future_receive_events_in_turns", || {
         rt::Builder::new().workers(1).start().unwrap();
         task::block_on(async {
             let (client, server) = pair().await;
@@ -471,8 +473,8 @@ fn network_is_polled_while_roots_come_and_go() {
 
 /// A root future that blocks its thread does not cut tasks off from the network.
 #[test]
-fn tasks_use_network_beside_blocked_root() {
-    child("tasks_use_network_beside_blocked_root", || {
+fn tasks_use_network_while_root_is_blocked() {
+    child("tasks_use_network_while_root_is_blocked", || {
         rt::Builder::new().workers(1).start().unwrap();
         let (sender, receiver) = mpsc::channel();
         task::block_on(async {

@@ -1,4 +1,5 @@
-//! The settings of `rt::Builder`: accepted and rejected values, error texts, and metrics.
+//! The settings of `rt::Builder` and of the environment: accepted and rejected values, error texts,
+//! and metrics.
 
 mod common;
 

@@ -49,7 +49,7 @@ fn is_taken(addr: SocketAddr) -> bool {
 }
 
 /// When [`spawn`](common::spawn) returns, the child has closed the descriptors that it inherited.
-/// Tests that hold [`no_forks`] rely on this. (`Command::spawn` returns earlier.)
+/// Tests that hold [`no_forks`] rely on this. (`Command::spawn` may return earlier.)
 #[test]
 fn spawned_child_holds_no_inherited_fds() {
     for _ in 0..100 {

@@ -80,7 +80,7 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     let _server = server;
                     let mut buf = [0; 1];
                     if drops {
-                        // A dropped operation and an operation that is never polled do not prevent the close.
+                        // Neither a dropped operation nor one that is not polled again prevents the close.
                         assert!(poll_once(&mut waiting.read(&mut [0; 1])).await.is_pending());
                         let mut idle = waiting.write_all(&[0; 1]);
                         let _ = poll_once(&mut idle).await;

@@ -1,4 +1,4 @@
-//! Timers, deadlines, dials and sockets while tasks compute on every worker without yielding.
+//! Timers, deadlines, dials, sockets and tasks while other tasks compute without yielding, or while a waker or a report blocks its thread.
 #![cfg(target_os = "linux")] // abstract names, and packet sockets
 
 mod common;
@@ -74,7 +74,7 @@ fn times_out<T: std::fmt::Debug>(result: io::Result<T>) {
     assert!(is_timeout(&error), "{error}");
 }
 
-/// Runs every kind of wait that ends by itself.
+/// Runs waits of many kinds, each of which ends by itself.
 async fn waits_end() {
     task::sleep(5 * MS).await;
     assert_eq!(stream::interval(MS).take(3).count().await, 3);
@@ -112,8 +112,8 @@ async fn waits_end() {
 
 /// Waits of root futures, of another executor and of foreign threads end although tasks compute on every worker.
 #[test]
-fn waits_end_beside_tasks_that_compute() {
-    child("waits_end_beside_tasks_that_compute", || {
+fn waits_end_while_tasks_compute() {
+    child("waits_end_while_tasks_compute", || {
         for workers in [1, 2] {
             for policy in [rt::BlockedPolicy::AddWorkers, rt::BlockedPolicy::Off] {
                 rt::Builder::new().workers(workers).spare_workers(0).blocked_tasks(policy).start().unwrap();
@@ -133,10 +133,10 @@ fn waits_end_beside_tasks_that_compute() {
 
 /// Waits of tasks end although other tasks compute on every worker, whether the waits began before the computations or after.
 #[test]
-fn waits_of_tasks_end_beside_tasks_that_compute() {
+fn waits_of_tasks_end_while_other_tasks_compute() {
     for workers in [1, 2] {
         child_with(
-            "waits_of_tasks_end_beside_tasks_that_compute",
+            "waits_of_tasks_end_while_other_tasks_compute",
             &[("NETPOLL_THREADS", &workers.to_string())],
             || {
                 let sleeps = (0..20).map(|at| task::spawn(task::sleep((50 + at) * MS)));
@@ -221,8 +221,8 @@ impl Wake for Waits {
 
 /// Regression: only a thread that ran a task counted as blocked, not a thread that called a waker.
 #[test]
-fn tasks_run_beside_a_waker_that_blocks_its_worker() {
-    child("tasks_run_beside_a_waker_that_blocks_its_worker", || {
+fn tasks_run_while_a_waker_blocks_its_worker() {
+    child("tasks_run_while_a_waker_blocks_its_worker", || {
         rt::Builder::new().workers(1).start().unwrap();
         let ((ran, runs), (woke, wakes)) = (mpsc::channel(), mpsc::channel());
         let waker = Waker::from(Arc::new(Waits(Mutex::new(runs), woke)));
@@ -240,8 +240,8 @@ fn tasks_run_beside_a_waker_that_blocks_its_worker() {
 
 /// Regression: sysmon called wakers, so a waker that blocked stopped the timers and the monitoring of workers.
 #[test]
-fn timers_fire_beside_wakers_that_block() {
-    child("timers_fire_beside_wakers_that_block", || {
+fn timers_fire_while_wakers_block() {
+    child("timers_fire_while_wakers_block", || {
         rt::Builder::new().workers(1).spare_workers(0).start().unwrap();
         let ((begun, begins), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
         let blocked = task::spawn(async move {
@@ -262,7 +262,7 @@ fn timers_fire_beside_wakers_that_block() {
             .unzip();
         park_on(Sleep::new(5 * MS));
         park_on(Sleep::new(40 * MS));
-        assert!(wakes.try_recv().is_err(), "all three threads are in the wakers");
+        assert!(wakes.try_recv().is_err(), "a waker has returned too early");
         runs.iter().for_each(|ran| ran.send(()).unwrap());
         for _ in 0..3 {
             wakes.recv_timeout(common::BOUND).unwrap();
@@ -274,7 +274,7 @@ fn timers_fire_beside_wakers_that_block() {
     });
 }
 
-/// A waker that waits in `wake` for the wakers of other tasks.
+/// A waker whose calls wait for one another in `wake`.
 struct Meets(Barrier);
 
 impl Wake for Meets {
@@ -286,9 +286,9 @@ impl Wake for Meets {
 /// Regression: a batch of wakers belonged to the thread that polled. While one waker of the batch blocked, no other thread could call the
 /// others, and neither a close nor a deadline found their waiters.
 #[test]
-fn wakers_of_one_batch_run_beside_one_that_blocks() {
+fn wakers_of_one_batch_run_while_one_blocks() {
     for polled_by in ["worker", "block_on"] {
-        const NAME: &str = "wakers_of_one_batch_run_beside_one_that_blocks";
+        const NAME: &str = "wakers_of_one_batch_run_while_one_blocks";
         child_with(NAME, &[("POLLED_BY", polled_by)], || {
             rt::Builder::new().workers(1).start().unwrap();
             let (release, released) = futures::channel::oneshot::channel::<()>();
@@ -351,8 +351,8 @@ fn shutdown_calls_the_wakers_behind_one_that_blocks() {
 
 /// Regression: reports were made on the thread that monitors the workers. While one blocked, no worker was added.
 #[test]
-fn tasks_run_beside_a_report_that_blocks() {
-    child("tasks_run_beside_a_report_that_blocks", || {
+fn tasks_run_while_a_report_blocks() {
+    child("tasks_run_while_a_report_blocks", || {
         let ((ran, runs), (reported, reports)) = (mpsc::channel::<()>(), mpsc::channel());
         let runs = Mutex::new(runs);
         let report = move |_: &rt::BlockedTask| {
@@ -379,8 +379,8 @@ fn tasks_run_beside_a_report_that_blocks() {
 
 /// The thread that takes over from a blocked thread always has other tasks to run, but still runs the blocked thread's tasks.
 #[test]
-fn tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end() {
-    const NAME: &str = "tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end";
+fn tasks_queued_behind_a_blocked_one_run_while_others_yield_without_end() {
+    const NAME: &str = "tasks_queued_behind_a_blocked_one_run_while_others_yield_without_end";
     const PAIRS: usize = 32;
     for workers in ["1", "2"] {
         child_with(NAME, &[("NETPOLL_THREADS", workers)], || {

@@ -207,7 +207,7 @@ fn raw_descriptors_round_trip() {
             assert_eq!(client.as_fd().as_raw_fd(), number);
             let number = client.into_raw_fd();
             assert_eq!(fd_count(), before, "no descriptor is closed or duplicated");
-            // SAFETY: as above.
+            // SAFETY: `into_raw_fd` has just transferred the ownership of `number`.
             let client = unsafe { TcpStream::from_raw_fd(number) };
             client.write_all(b"x").await.unwrap();
             assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);

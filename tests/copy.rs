@@ -153,7 +153,7 @@ fn server_death_after_last_byte_is_noticed() {
 
 /// Regression: the copy to a reset connection consumed the socket's error, so the copy from the connection found a regular end of stream.
 #[test]
-fn copy_from_a_reset_connection_fails_beside_a_copy_to_it() {
+fn copy_from_a_reset_connection_fails_while_another_copy_writes_to_it() {
     /// `to` and `from` are handles of one connection; `resets` resets it from the other side.
     async fn fails<S>(to: S, from: S, is_foreign: bool, resets: impl AsyncFnOnce())
     where
@@ -385,9 +385,9 @@ fn idle_limit_ends_copy_to_stalled_server() {
     });
 }
 
-/// Unix sockets have urgent bytes too. A limit counts the bytes copied.
+/// Unix sockets have urgent bytes too. `take` counts only the bytes copied, not the urgent byte.
 #[test]
-fn copy_handles_unix_urgent_data_and_limits() {
+fn copy_skips_urgent_byte_of_unix_stream_and_of_limited_reader() {
     run(async {
         let ((sender, mut source), (mut target, receiver)) = (UnixStream::pair().unwrap(), pair().await);
         sender.write_all(b"before").await.unwrap();
@@ -617,7 +617,7 @@ fn idle_limit_ends_idle_copy() {
     });
 }
 
-/// A limit of `Duration::MAX`, and the limit of a completed copy, have no effect.
+/// A limit of `Duration::MAX` has no effect.
 #[test]
 fn longest_idle_limit_never_fires() {
     run(async {

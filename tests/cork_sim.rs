@@ -63,7 +63,7 @@ fn packets(gather: bool) -> u64 {
 }
 
 #[test]
-fn answers_to_a_batch_leave_as_one_packet() {
+fn gathering_sends_less_than_a_fifth_of_the_packets() {
     let (plain, gathered) = (packets(false), packets(true));
     assert!(gathered * 5 < plain, "{gathered} packets with gathering, {plain} without");
 }

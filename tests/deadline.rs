@@ -25,12 +25,12 @@ use netpoll::net::{TcpListener, TcpStream, is_timeout};
 use netpoll::prelude::*;
 use netpoll::{future, task};
 
-/// Returns deadlines so far away that adding them to the current time may overflow.
+/// Returns deadlines so far away that a clock in nanoseconds may overflow.
 fn ends_of_time() -> Vec<Instant> {
     let now = Instant::now();
     let mut ends = vec![now + Duration::from_secs(100 * 365 * 86_400)];
-    // The last moments that an `Instant` can represent, beyond 2^64 ns. A clock in nanoseconds must
-    // not wrap.
+    // The last moment that an `Instant` can represent, beyond 2^64 ns. A clock in nanoseconds must not
+    // wrap.
     let mut step = Duration::from_secs(1 << 62);
     let mut last = now;
     while step > Duration::from_nanos(1) {
@@ -202,7 +202,7 @@ fn expired_read_deadline_precedes_data() {
             assert_eq!(error.to_string(), between("read", local, peer, "i/o timeout"));
         }
         assert_eq!(buf, [0; 64], "nothing was read");
-        // Reads succeed until the deadline passes. Then they fail even if there is data.
+        // Reads return the data. The next read waits until the deadline passes, and fails.
         let deadline = in_ms(50);
         client.set_read_deadline(deadline).unwrap();
         loop {
@@ -367,7 +367,7 @@ const VARIOUS: [u64; 19] = [
 
 /// Go: TestVariousDeadlines.
 #[test]
-fn various_deadlines_expire_in_time() {
+fn various_deadlines_expire_and_not_early() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut handles = Vec::new();
@@ -399,10 +399,10 @@ fn various_deadlines_expire_in_time() {
 
 /// Go: TestVariousDeadlines.
 #[test]
-fn various_deadlines_expire_in_time_with_one_and_four_workers() {
+fn various_deadlines_expire_and_not_early_with_one_and_four_workers() {
     for workers in ["1", "4"] {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "various_deadlines_expire_in_time", "--test-threads=1"]);
+        command.args(["--exact", "various_deadlines_expire_and_not_early", "--test-threads=1"]);
         let output = common::output(command.env("NETPOLL_THREADS", workers)).unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{workers} workers: {text}{}", String::from_utf8_lossy(&output.stderr));
@@ -769,7 +769,7 @@ fn all_methods_run_concurrently() {
             handle.await;
         }
         client.set_deadline(None).unwrap();
-        // The stream may contain data of the writes. Read up to its end.
+        // The stream may contain data of the writes, so it is read to its end.
         client.close_write().unwrap();
         let mut buf = [0; 4096];
         while server.read(&mut buf).await.unwrap() > 0 {}
@@ -854,7 +854,7 @@ fn expired_deadline_loses_no_data() {
         assert_eq!(client.peek(&mut buf).await.unwrap(), 4);
         assert_eq!(client.read(&mut buf).await.unwrap(), 4);
         assert_eq!(&buf[..4], b"kept");
-        // An edge that arrived while the deadline was expired is not lost either.
+        // Data that arrives while the deadline is expired is not lost either.
         client.set_read_deadline(past()).unwrap();
         assert_timeout(client.read(&mut buf).await);
         server.write_all(b"more").await.unwrap();
@@ -865,7 +865,7 @@ fn expired_deadline_loses_no_data() {
 }
 
 #[test]
-fn deadlines_apply_to_empty_buffers() {
+fn expired_deadline_fails_empty_writes_but_not_empty_reads() {
     run(async {
         let (client, _server) = fresh_pair().await;
         client.set_deadline(past()).unwrap();
@@ -1072,8 +1072,8 @@ fn shortest_timeouts_fire() {
     });
 }
 
-/// Invariant 9. The timer of the old deadline is due but has not run, because the only worker is
-/// busy. The new deadline has passed too.
+/// Invariant 9. The timer of the old deadline is due, but may not have run yet, because this thread has
+/// not waited since. The new deadline has passed too.
 #[test]
 fn deadline_moved_within_the_past_has_expired() {
     run(async {

@@ -112,7 +112,7 @@ fn names_are_resolved() {
 }
 
 #[test]
-fn invalid_addresses_are_named_in_errors() {
+fn invalid_addresses_are_rejected() {
     run(async {
         let none: &[SocketAddr] = &[];
         let error = TcpStream::connect(none).await.unwrap_err();

@@ -68,8 +68,8 @@ fn signal_prints_a_snapshot_each_time() {
 }
 
 #[test]
-fn handler_of_the_program_is_not_replaced() {
-    const NAME: &str = "handler_of_the_program_is_not_replaced";
+fn signal_that_the_program_ignores_is_not_taken_over() {
+    const NAME: &str = "signal_that_the_program_ignores_is_not_taken_over";
     if role().is_some() {
         let error = rt::dump_on_sigusr1().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
@@ -101,7 +101,7 @@ fn builder_serves_snapshots_and_refuses_a_path_in_use() {
         let mut child = start(NAME, path.to_str().unwrap());
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         lines.find(|line| line == "ready").unwrap();
-        // Another process binds the same path.
+        // This process cannot bind the path that the child has bound.
         let error = rt::Builder::new().inspect_socket(&path).start().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         let error = rt::InspectServer::bind(&path).unwrap_err();

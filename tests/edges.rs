@@ -1,4 +1,5 @@
-//! Edge cases of TCP: the end of the stream, waiting writers, the address of a wildcard listener, and events that arrive before a wait.
+//! Edge cases of TCP: the end of the stream, waiting writers, the address of a wildcard listener, the bytes of a turn, and events that arrive
+//! before a wait.
 
 mod common;
 
@@ -16,7 +17,7 @@ use netpoll::io::ReadExt;
 use netpoll::net::{Dialer, TcpListener, TcpStream};
 use netpoll::{rt, task};
 
-/// Go: TestEOFError. A read that returns 0 means the end of the stream only if its buffer is not empty. Errors are returned unchanged.
+/// Go: TestEOFError. A read that returns 0 means the end of the stream only if its buffer is not empty. A reset is an error.
 #[test]
 fn count_of_zero_is_eof_only_for_a_nonempty_buffer() {
     run(async {
@@ -55,8 +56,8 @@ fn blocked_writer_does_not_retry() {
             });
             // The writer fills the buffers and then waits.
             becomes("the writer waits", || rt::metrics().waiters == 1).await;
-            // The kernel may still move bytes to the peer's buffer, which makes room in the send buffer and wakes the writer. So this waits for
-            // 300 ms with few polls.
+            // The kernel may still move bytes to the peer's buffer, which makes room in the send buffer and wakes the writer. So the test waits
+            // for a period of 300 ms with few polls.
             let start = Instant::now();
             loop {
                 let before = rt::metrics().polls;

@@ -1,6 +1,6 @@
 //! Every system call of this crate fails once with every errno of its man page. The crate retries
 //! the call, returns the error or ignores it, and the socket works afterwards. No operation hangs,
-//! panics or leaks.
+//! panics or leaks. Only a failed wait for events aborts the process.
 //!
 //! Each row of the tables is a system call; each cell is one errno, injected into the call
 //! (`faults`). The tables omit calls without relevant errnos (clock_gettime, the signal calls,
@@ -129,7 +129,7 @@ const MATRIX: &[Row] = &[
         "connect",
         "connect",
         &[
-            // EADDRNOTAVAIL: the dial tries another port, twice.
+            // EADDRNOTAVAIL: the dial tries another port, at most twice.
             (Done, &[EADDRNOTAVAIL]),
             (Surfaced, &[EACCES, EPERM, EADDRINUSE, EAFNOSUPPORT, EAGAIN, EBADF, ECONNREFUSED, EFAULT, ENETUNREACH]),
             (Surfaced, &[EHOSTUNREACH, ENOTSOCK, EPROTOTYPE, ETIMEDOUT]),
@@ -211,7 +211,7 @@ fn ended<T>(result: io::Result<T>, fault: Injection) -> Result {
     (result.map(drop), fault.hits())
 }
 
-/// Asserts that the peer's data arrives exactly once and completely.
+/// Asserts that one read returns all of the peer's data.
 async fn expect_hello(stream: &TcpStream) {
     let mut buf = [0; 8];
     assert_eq!(stream.read(&mut buf).await.unwrap(), 5);
@@ -397,7 +397,7 @@ async fn connecting_unix(call: &'static str, errno: i32) -> Result {
     ended(connected, fault)
 }
 
-/// Operations that read the names of a converted socket.
+/// Reads the local or the peer address of a converted socket.
 async fn naming(operation: &str, call: &'static str, errno: i32) -> Result {
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let std = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -424,7 +424,7 @@ async fn closing(call: &'static str, errno: i32) -> Result {
     ended(closed, fault)
 }
 
-/// Waits of the poller, without a limit and with one.
+/// Makes the poller wait, with a time limit and without one, until the fault has occurred.
 async fn waiting(call: &'static str, errno: i32) -> Result {
     let (client, server) = pair().await;
     let fault = inject(call, None, errno, 1);
@@ -672,13 +672,13 @@ fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
 }
 
 #[test]
-fn every_call_reports_every_errno() {
-    check_matrix("every_call_reports_every_errno", &[], MATRIX);
+fn every_call_handles_every_errno() {
+    check_matrix("every_call_handles_every_errno", &[], MATRIX);
 }
 
 #[test]
-fn every_call_of_epoll_reports_every_errno() {
-    check_matrix("every_call_of_epoll_reports_every_errno", &common::ON_ONE_EPOLL, EPOLL_MATRIX);
+fn every_call_of_epoll_handles_every_errno() {
+    check_matrix("every_call_of_epoll_handles_every_errno", &common::ON_ONE_EPOLL, EPOLL_MATRIX);
 }
 
 /// ADD → EPERM: epoll does not support this kind of file.
@@ -758,7 +758,7 @@ fn without_epoll_pwait2_waits_use_milliseconds() {
 }
 
 /// A copy without a pipe goes through a buffer; a copy with a small pipe goes through the pipe. 5
-/// and 3 cells. (A pipe is kept for the next copy, so each cell runs in its own process.)
+/// and 3 cells. (A pipe is kept for the next copy, so each of the 3 cells runs in its own process.)
 #[test]
 fn copy_without_pipe_uses_buffer() {
     const NAME: &str = "copy_without_pipe_uses_buffer";

@@ -1,6 +1,6 @@
 //! The example servers behave as their headers say and stop cleanly on a signal. Each server runs in its own process.
 //!
-//! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), the tests also assert how soon a server exits.
+//! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), a test also asserts how soon a server exits after its time limit.
 #![cfg(feature = "signal")]
 
 #[path = "common/example.rs"]

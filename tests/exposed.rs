@@ -46,8 +46,8 @@ async fn accepted(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (listener.accept().await.unwrap().0, client)
 }
 
-/// Sends more bytes than the peer reads and closes the stream, explicitly or by dropping it. The
-/// close must not wait for the peer.
+/// Fills the buffers, while the peer reads nothing, and closes the stream, explicitly or by dropping
+/// it. The close must not wait for the peer.
 async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
     let (stream, peer) = ends;
     fill(&stream).await;
@@ -64,7 +64,7 @@ async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: 
 /// Regression: the close was moved to the blocking pool only if the stream's `set_linger` had set the
 /// option.
 #[test]
-fn close_blocks_no_worker_when_duplicate_sets_so_linger() {
+fn close_blocks_no_worker_whatever_sets_so_linger() {
     run(async {
         let (client, server) = std_pair(true);
         assert_closes_at_once("set before the adoption", (client.into(), server.into()), None).await;

@@ -525,7 +525,7 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
     });
 }
 
-/// A saturating task gets its turns beside tasks whose events never end. Between two consecutive turns of the saturating task, the others
+/// A saturating task gets its turns while the events of other tasks never end. Between two consecutive turns of the saturating task, the others
 /// read at most twice each on average.
 #[test]
 fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {

@@ -125,7 +125,7 @@ const WAITS: &[(&str, Wait)] = &[
     ("copy from it", |stream| Box::pin(async { io::copy(&mut &*stream, &mut io::sink()).await.map(drop) })),
     ("copy to it", |stream| {
         Box::pin(async {
-            // The source has no data, so the end of stream from the stream's peer ends the wait.
+            // The source has no data, so the greeting of the stream's peer ends the wait.
             let (_silent, source) = netpoll::os::unix::net::UnixStream::pair()?;
             let copied = async { io::copy(&mut &source, &mut &*stream).await.map(drop) };
             futures_lite::future::or(copied, async { stream.readable().await }).await
@@ -244,7 +244,7 @@ fn first_wait_begins_deferred_connect_with_other_options() {
     }
 }
 
-/// std or socket2 connected the socket before the conversion.
+/// Other code has connected the socket before the conversion.
 #[test]
 fn first_wait_begins_connect_of_adopted_socket() {
     run(async {
@@ -272,7 +272,7 @@ fn first_wait_begins_connect_of_adopted_socket() {
 /// Ends a stream with data in flight; the caller drops the result later.
 type End = fn(TcpStream) -> Option<TcpStream>;
 
-/// Data sent with the SYN arrives, although the stream ends before the handshake does.
+/// Data sent with the SYN arrives, although the stream is closed or shut down before the handshake ends.
 #[test]
 fn syn_data_survives_close_and_shutdown() {
     let _watchdog = common::Watchdog::new();

@@ -1,5 +1,5 @@
-//! Invariant 12: sockets and sleeps work under any executor, and wakers, which are foreign code, run without our locks. Tokio and smol are
-//! in `ecosystem/tests/executors.rs`.
+//! Invariant 12: sockets and sleeps work under any executor, and wakers, which are foreign code, run under no lock of this crate. Tokio and smol
+//! are in `ecosystem/tests/executors.rs`.
 
 mod common;
 #[path = "common/executors.rs"]
@@ -111,7 +111,7 @@ mod raw {
     static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
 
     pub(super) fn waker(data: Arc<Reenter>) -> Waker {
-        // SAFETY: the functions below keep the contract: `data` is a counted reference, which each function consumes or copies.
+        // SAFETY: the functions below keep the contract: `data` is a counted reference, which each function consumes, copies or borrows.
         unsafe { Waker::from_raw(raw(data)) }
     }
 
@@ -183,7 +183,7 @@ fn wakers_may_use_the_waking_socket() {
     }
 }
 
-/// Invariant 12. A waker may drop a handle of the socket, or the future that waits next.
+/// Invariant 12. A waker may drop the future that waits next.
 #[test]
 fn wakers_may_drop_other_waiters() {
     struct DropIt(Mutex<Option<Box<dyn std::any::Any + Send>>>, AtomicBool);
@@ -238,7 +238,7 @@ fn moved_future_is_woken_by_its_last_waker() {
     }
 }
 
-/// Invariant 12. Any number of foreign tasks wait on one socket, and all are served.
+/// Invariant 12. Tasks of several executors wait on one socket, and together read all data.
 #[test]
 fn many_kinds_of_waiters_share_one_socket() {
     let _watchdog = Watchdog::new();
@@ -297,7 +297,8 @@ fn many_kinds_of_waiters_share_one_socket() {
     tasks.into_iter().for_each(park_on);
 }
 
-/// Invariant 12. An executor polls an accept once, which registers the listener, and never again.
+/// Invariant 12. Accepts are polled once, which registers the listener, and never again. Another accept gets the connection, and the close
+/// completes.
 #[test]
 fn abandoned_future_keeps_no_descriptor() {
     let _watchdog = Watchdog::new();
@@ -310,8 +311,8 @@ fn abandoned_future_keeps_no_descriptor() {
     }
     let client = thread::spawn(move || park_on(TcpStream::connect(addr)).unwrap());
     let client = client.join().unwrap();
-    // The edge wakes only the accept that is never polled again. An accept that starts after the
-    // edge still finds the connection.
+    // The edge wakes only one of these accepts, which is never polled again. An accept that starts
+    // after the edge still finds the connection.
     let mut accepted = None;
     common::eventually("the connection is accepted", || {
         if let Poll::Ready(result) = common::poll_now(&mut listener.accept()) {

@@ -1,4 +1,5 @@
-//! Operations fail in a child of fork(2) that does not call exec(2).
+//! fork(2): in a child that does not call exec(2), operations that need the runtime fail if the parent has used it before the fork. No
+//! child disturbs its parent.
 #![cfg(target_os = "linux")] // prctl(2)
 
 mod common;
@@ -16,10 +17,10 @@ use netpoll::net::TcpListener;
 use netpoll::os::unix::net::UnixListener;
 use netpoll::{rt, task};
 
-/// Runs `body` in a forked process and asserts that it returns 0. Any other value is the number of the step that failed.
+/// Runs `body` in a forked process and asserts that it returns 0. Any other value is the number of the step that failed, or 100 for a panic.
 fn forked(body: impl FnOnce() -> i32) {
     // SAFETY: this process has threads, but the child uses nothing that they may have left locked: glibc's allocator survives a
-    // fork, and it ends with `_exit`.
+    // fork, and the child ends with `_exit`.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
@@ -37,7 +38,7 @@ fn forked(body: impl FnOnce() -> i32) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(libc::WIFEXITED(status), "the child hangs: status {status:#x}");
+    assert!(libc::WIFEXITED(status), "a signal ended the child, SIGKILL if it hung: status {status:#x}");
     assert_eq!(libc::WEXITSTATUS(status), 0, "the child failed at this step");
 }
 
@@ -154,7 +155,6 @@ fn child_that_execs_does_not_disturb_parent() {
             assert!(std::process::Command::new("true").status().unwrap().success());
         }
         drop(client);
-        // The peer sees the end of the stream, so no child holds the descriptor.
         park_on(echo).unwrap();
     });
 }

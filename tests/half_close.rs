@@ -12,7 +12,7 @@ use netpoll::task;
 
 /// Go: TestCloseRead.
 #[test]
-fn shutdown_read_drains_buffer_then_eof() {
+fn read_after_shutdown_read_returns_buffered_data_then_eof() {
     run(async {
         let (client, server) = fresh_pair().await;
         client.close_read().unwrap();
@@ -113,7 +113,7 @@ fn trait_close_sends_data_and_fin_and_is_repeatable() {
 }
 
 #[test]
-fn shutdown_both_ends_waits_and_keeps_fd() {
+fn shutdown_both_ends_waiting_operations_and_keeps_fd_open() {
     run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
@@ -166,7 +166,7 @@ fn read_into_empty_buffer_returns_zero() {
     });
 }
 
-/// A read of exactly the available length must not miss the end that follows, and a short read must not miss later data.
+/// After a read that fills its buffer, and after a short read, the next read must return the end of the stream.
 #[test]
 fn eof_is_seen_after_full_and_short_reads() {
     run(async {

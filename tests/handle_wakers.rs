@@ -68,7 +68,7 @@ fn waker_of_handle_runs_outside_of_ended_task() {
     }
 }
 
-/// When the waker of a cancelled task, or of the future that waits for the cancellation, runs, the task has ended and may be freed.
+/// When the waker of a future that waits for a cancellation runs, the cancelled task has ended and may be freed.
 #[test]
 fn waker_of_cancelled_task_runs_outside_of_it() {
     let seen = Arc::new(Mutex::new(Vec::new()));

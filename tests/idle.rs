@@ -27,7 +27,7 @@ fn assert_idle() {
             assert!(used < Duration::from_millis(50), "{used:?} of CPU time");
             return;
         }
-        // Sysmon sleeps after a few checks, and resting threads end after a few seconds.
+        // Sysmon sleeps after a few checks. Surplus workers and threads for blocking calls end after some seconds without work.
         assert!(
             start.elapsed() < common::BOUND / 3,
             "{switches} and then {now} context switches, {QUIET:?} of idleness between them\n{before:?}\n{:?}",
@@ -143,8 +143,8 @@ fn idle_after_spare_workers_ran() {
 
 /// Invariant 10.
 #[test]
-fn idle_beside_blocked_and_nested_threads() {
-    child("idle_beside_blocked_and_nested_threads", || {
+fn idle_with_blocked_and_nested_threads() {
+    child("idle_with_blocked_and_nested_threads", || {
         rt::Builder::new().workers(1).start().unwrap();
         let (send, receive) = futures::channel::oneshot::channel::<()>();
         let nested = task::spawn(async move { task::block_on(receive).unwrap() });

@@ -533,7 +533,7 @@ fn kinds_of_tasks_are_distinguished() {
 
 /// Each task is named after the local address of its only socket, so a wrong pair is detected.
 #[test]
-fn pairs_are_right_beside_spawns_and_closes() {
+fn pairs_are_right_during_spawns_and_closes() {
     run(async {
         let stop = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -50,7 +50,7 @@ fn addresses_of_dialled_and_accepted_connections_take_no_system_call() {
                 assert_eq!(addresses(of(&snapshot, &listener)), (Some(at), None, SocketState::Listening));
                 assert_eq!(addresses(of(&snapshot, &client)), (Some(from), Some(at), SocketState::Open));
                 assert_eq!(addresses(of(&snapshot, &server)), (Some(at), Some(from), SocketState::Open));
-                // The kernel reports the same addresses.
+                // A snapshot that may query the kernel has the same addresses.
                 let asked = Inspect::new().addresses(true).take();
                 for fd in [client.as_raw_fd(), server.as_raw_fd(), listener.as_raw_fd()] {
                     let find = |snapshot: &Snapshot| {

@@ -77,15 +77,15 @@ fn answer_with_many_tasks_is_limited_and_continued() {
     });
 }
 
-/// Returns the memory of this process in bytes (proc_pid_status(5)).
+/// Returns the resident memory of this process in bytes (proc_pid_status(5)).
 fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
-/// The cost of a request is bounded by the size of the answer, and does not depend on the number of
-/// tasks.
+/// An answer has at most 100,000 tasks, and the memory that a request takes does not grow with the
+/// number of the other tasks.
 #[test]
 fn answer_for_a_million_tasks_is_limited() {
     child("answer_for_a_million_tasks_is_limited", || {
@@ -102,7 +102,7 @@ fn answer_for_a_million_tasks_is_limited() {
         // A snapshot of all tasks and its JSON would take over 300 MB.
         let grown = resident_bytes().saturating_sub(before) >> 20;
         assert!(grown < 200, "{grown} MiB");
-        // Dropping the handles would cancel the tasks one by one.
+        // Dropping the handles would detach the tasks one by one.
         std::mem::forget(handles);
     });
 }
@@ -282,7 +282,7 @@ fn other_users_are_refused() {
 }
 
 #[test]
-fn server_answers_while_all_workers_are_blocked() {
+fn server_answers_while_workers_are_blocked() {
     bounded(|| {
         let folder = Folder::new();
         let path = folder.join("socket");

@@ -159,7 +159,7 @@ fn host_name_that_was_dialled_is_shown() {
         let snapshot = rt::inspect();
         assert!(snapshot.to_string().contains(&format!("{address} (localhost)")), "{snapshot}");
         assert!(snapshot.to_json().contains("\"host\":\"localhost\""), "{}", snapshot.to_json());
-        // The next socket in the slot was not dialled, so it has no host name.
+        // The next sockets in these slots were not dialled by name, so they have no host name.
         drop((by_name, by_dialer, one_by_one));
         let (client, server) = tcp_pair().await;
         assert_eq!((by_fd(&client).host(), by_fd(&server).host()), (None, None));
@@ -226,7 +226,7 @@ fn half_closed_connections_are_shown() {
 #[test]
 fn connections_in_progress_are_shown() {
     run(async {
-        // A listener that accepts nothing drops connections once its queue is full.
+        // The listener accepts nothing. Once its queue is full, the kernel drops SYN segments, so further dials stay in progress.
         let listener = ListenConfig::new().backlog(1).listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dials: Vec<_> = (0..8).map(|_| task::spawn(TcpStream::connect(address))).collect();

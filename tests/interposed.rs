@@ -1,4 +1,5 @@
-//! If a program, a sanitizer or a preloaded library defines `recv` and `send`, the crate calls these functions for all of its data.
+//! If a program, a sanitizer or a preloaded library defines `recv` and `send`, the crate calls these functions instead of making the system
+//! calls itself.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 

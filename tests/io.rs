@@ -67,8 +67,8 @@ impl io::Read for Reader {
     }
 }
 
-/// A writer that executes its steps and then accepts all bytes. Counts flushes and closes. The first flush and the first close return
-/// Pending once.
+/// A writer that executes its steps and then accepts all bytes. Counts flushes and closes. The first poll of a flush or a close returns
+/// Pending.
 #[derive(Debug, Default)]
 struct Writer {
     steps: VecDeque<Step>,
@@ -257,7 +257,6 @@ fn take_and_chain_read_to_their_limits() {
     block_on(async {
         let mut reader = Reader::new([Data(b"abcdef")]);
         let mut text = String::new();
-        // At the limit the reader is not polled. `Reader` would panic if it were polled after its end.
         reader.by_ref().take(6).read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "abcdef");
         let mut taken = (&b"abc"[..]).take(1);
@@ -478,7 +477,7 @@ fn bounded_read_stops_at_bound() {
     });
 }
 
-/// An endless line uses no more memory than the bound. A piece that the end of the stream terminates is not too long.
+/// An endless line fails at the bound. A last line without a delimiter may be as long as the bound.
 #[test]
 fn endless_line_fails_at_bound() {
     block_on(async {

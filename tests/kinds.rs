@@ -1,4 +1,4 @@
-//! Tests every kind of descriptor: deadlines in reused slots, and closes while operations wait in both directions.
+//! Tests every kind of descriptor: timeouts in reused slots, and closes and deadlines while operations wait in both directions.
 #![cfg(target_os = "linux")] // packet sockets
 
 mod common;
@@ -145,7 +145,7 @@ silent! { LocalPackets, UnixSeqpacketListener, none, close;
 
 const KINDS: usize = 9;
 
-/// Returns a descriptor of the given kind, whose operations wait in both directions.
+/// Returns a descriptor of the given kind, whose operations ([`Silent::waiting`]) all wait.
 async fn silent(kind: usize) -> Arc<dyn Silent> {
     let chunk = [0; 1024];
     match kind {
@@ -217,7 +217,7 @@ fn error_of(name: &str, ended: io::Result<()>) -> Option<io::Error> {
     }
 }
 
-/// Closes each kind of descriptor, from a task or a foreign thread, while every operation waits in both directions.
+/// Closes each kind of descriptor, from the calling task or another thread, while all of its operations wait.
 async fn close_ends_all(by_thread: bool) {
     for kind in 0..KINDS {
         for _ in 0..3 {
@@ -255,7 +255,7 @@ fn close_ends_operations_of_every_kind_in_both_directions() {
     }
 }
 
-/// A deadline ends all operations, and the descriptor works afterwards.
+/// A deadline ends all operations. After it is cleared, operations wait again.
 async fn expiry_ends_all() {
     for kind in 0..KINDS {
         for is_past in [false, true] {

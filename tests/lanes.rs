@@ -18,7 +18,7 @@ use netpoll::os::unix::net::UnixStream;
 use netpoll::rt::{self, BlockedPolicy, Lane};
 use netpoll::task::{self, TaskSet};
 
-/// Starts a runtime with one worker, whose turns are counted.
+/// Starts a runtime with one worker, no spare workers, and this share of the control lane.
 fn start(share: u32) {
     let builder = rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(BlockedPolicy::Off);
     builder.control_share(share).start().unwrap();
@@ -50,7 +50,7 @@ fn count(turns: &AtomicUsize) -> usize {
     turns.load(Ordering::SeqCst)
 }
 
-/// A control task that an event wakes runs after the turn in progress, however many other tasks are runnable.
+/// A control task that an event wakes runs after a bounded number of turns, however many other tasks are runnable.
 #[test]
 fn control_task_waits_for_no_queue() {
     child("control_task_waits_for_no_queue", || {
@@ -144,7 +144,7 @@ fn control_task_without_credit_has_its_turns_among_others() {
                 async move {
                     let mut before = count(&normal);
                     loop {
-                        // A turn of 3 ms uses up the lane's share of 60 ms.
+                        // At a share of 5 %, a turn of 3 ms uses up the lane's share of 60 ms.
                         spin(3000);
                         task::yield_now().await;
                         let now = count(&normal);
@@ -319,10 +319,10 @@ fn shares_above_one_hundred_are_refused() {
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 
-/// A task that another thread wakes gets its turn, although the lane is beyond its share and every other turn is used up.
+/// A task that another thread wakes gets its turn, although the lane is beyond its share and the other tasks use up their turns.
 #[test]
-fn tasks_of_other_threads_run_beside_an_endless_control_task() {
-    child("tasks_of_other_threads_run_beside_an_endless_control_task", || {
+fn tasks_of_other_threads_run_despite_an_endless_control_task() {
+    child("tasks_of_other_threads_run_despite_an_endless_control_task", || {
         start(5);
         drop(spawn(Lane::Control, async {
             loop {
@@ -347,7 +347,7 @@ fn tasks_of_other_threads_run_beside_an_endless_control_task() {
     });
 }
 
-/// Without credit, the lane gets one of 20 turns.
+/// Without credit, the lane gets no more than about one of 20 turns.
 #[test]
 fn lane_without_credit_has_one_of_twenty_turns() {
     child("lane_without_credit_has_one_of_twenty_turns", || {

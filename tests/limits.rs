@@ -1,4 +1,4 @@
-//! Exhausted resources: descriptors, queued operations, time values.
+//! Exhausted resources: descriptors, memory for threads, queued operations. Also extreme time values and a reset with many waiting reads.
 
 mod common;
 
@@ -100,7 +100,7 @@ fn incoming_waits_for_descriptors_without_spinning() {
             let first = incoming.next().await.unwrap().unwrap();
             assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
             let mut kept = Vec::new();
-            // No descriptor is free again. Closing a socket of this crate ends a pause immediately, every time.
+            // Again, no descriptor is free. Closing a socket of this crate ends a pause immediately, every time.
             for n in 1..3 {
                 // Waits until the pauses are long.
                 let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
@@ -204,8 +204,8 @@ fn missing_poller_descriptors_are_reported() {
 
 /// If no thread can be started, tasks and blocking calls still end; when threads can be started again, they run the tasks and calls.
 #[test]
-fn missing_thread_memory_is_reported() {
-    child("missing_thread_memory_is_reported", || {
+fn tasks_and_calls_end_without_memory_for_threads() {
+    child("tasks_and_calls_end_without_memory_for_threads", || {
         rt::Builder::new().workers(2).start().unwrap();
         // Leaves less memory than the stack of a thread takes.
         let maximum = getrlimit(Resource::As).maximum;
@@ -236,7 +236,8 @@ fn missing_thread_memory_is_reported() {
     });
 }
 
-/// Invariant 13. A queue of each kind accepts 2^20 operations. The next operation is an error, and all operations before it are served.
+/// Invariant 13. A queue of each kind accepts about 2^20 operations, and the next operation fails. After these operations are dropped, the
+/// socket works.
 #[test]
 fn queued_operations_are_bounded() {
     const MOST: usize = 1 << 20;
@@ -339,7 +340,7 @@ fn extreme_deadlines_and_durations_do_not_overflow() {
 }
 
 #[test]
-fn peer_reset_fails_all_waiters() {
+fn peer_reset_ends_all_waiting_reads() {
     run(async {
         let (client, server) = pair().await;
         let server = Arc::new(server);

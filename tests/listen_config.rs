@@ -79,7 +79,7 @@ fn port_is_shared_when_all_set_reuse_port() {
     });
 }
 
-/// Returns a port with a connection in TIME_WAIT, closed by the listening side.
+/// Returns the address of a closed listener that has a connection in TIME_WAIT, because the listening side closed it.
 async fn lingering() -> SocketAddr {
     let listener = TcpListener::bind(own_address()).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -162,7 +162,7 @@ fn ipv6_only_leaves_ipv4_to_others() {
 }
 
 #[test]
-fn buffers_and_queues_are_set_before_the_listener_listens() {
+fn buffers_fast_open_and_deferred_accept_are_set() {
     run(async {
         let config = ListenConfig::new()
             .recv_buffer_size(70_000)
@@ -353,8 +353,7 @@ fn invalid_addresses_fail_listen() {
             assert_eq!(error.to_string(), "listen tcp: missing address");
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
-        // No host has an address of 192.0.2.0/24 (RFC 5737). If all addresses fail, the error is that of the last address. If an earlier
-        // address can be bound, it is used.
+        // No host has an address of 192.0.2.0/24 (RFC 5737), so it cannot be bound. Of several addresses, the first that can be bound is used.
         let unassigned: SocketAddr = ([192, 0, 2, 1], 0).into();
         let error = TcpListener::bind(unassigned).await.unwrap_err();
         let op = op_error(&error);

@@ -156,8 +156,7 @@ fn thread_exit_drops_local_tasks() {
     let (give, wakers) = mpsc::channel();
     let count = drops.clone();
     let thread = thread::spawn(move || {
-        // There are three tasks. One waits, and a waker on another thread holds it; one is queued;
-        // one wakes the first when it is dropped.
+        // There are two tasks. One waits, and its waker is sent to another thread; the other is queued.
         let waits = Drops(count.clone());
         drop(task::spawn_local(async move {
             std::future::poll_fn(|cx| {

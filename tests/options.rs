@@ -24,7 +24,7 @@ async fn pair_of(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// Returns the value of every option that does not change by itself, by name.
+/// Returns the names and values of the options that [`SETTERS`] sets, and of the MSS.
 fn snapshot(stream: &TcpStream) -> Vec<(&'static str, String)> {
     fn show<T: std::fmt::Debug>(value: Result<T>) -> String {
         format!("{:?}", value.unwrap())
@@ -48,7 +48,7 @@ fn snapshot(stream: &TcpStream) -> Vec<(&'static str, String)> {
 
 type Set = fn(&TcpStream) -> Result<()>;
 
-/// A setter with its option's name, and the value read afterwards.
+/// Setters, each with the name of its option and the value read afterwards.
 const SETTERS: &[(&str, Set, &str)] = &[
     ("nodelay", |stream| stream.set_nodelay(false), "false"),
     ("ttl", |stream| stream.set_ttl(33), "33"),
@@ -334,7 +334,7 @@ fn info_follows_the_connection() {
         assert!(info.congestion_window > 0 && info.send_mss > 0 && info.path_mtu > info.send_mss);
         assert!(info.retransmission_timeout >= Duration::from_millis(1) && info.rtt < secs(60));
         assert_eq!((info.unacknowledged, info.lost, info.total_retransmits), (0, 0, 0));
-        // Without a reader the window fills; the kernel counts unsent data.
+        // The peer's estimate of the size of received segments does not shrink when data arrives.
         let sent = fill(&stream).await;
         assert!(sent > 0 && peer.info().unwrap().recv_mss >= info.recv_mss);
     });
@@ -351,7 +351,7 @@ fn wrong_descriptor_kind_rejects_options() {
             let is_file = socket2::SockRef::from(&fd).domain().is_err();
             let stream = TcpStream::from(fd);
             for (name, set, _) in SETTERS {
-                // Unix sockets have buffers, SO_LINGER and SO_KEEPALIVE as well.
+                // Unix sockets have buffers, SO_LINGER, SO_KEEPALIVE and SO_BINDTODEVICE as well.
                 let is_any = ["linger", "recv_buffer_size", "send_buffer_size", "device", "keepalive"].contains(name);
                 assert!(set(&stream).is_err() || is_any && !is_file, "{name}");
             }

@@ -200,7 +200,7 @@ fn pipe_close_wakes_both_sides() {
 }
 
 #[test]
-fn ended_write_releases_its_buffer() {
+fn write_ended_by_close_leaves_no_data_to_read() {
     run(async {
         let (one, other) = pipes().await;
         let mut write = one.write(b"lent");
@@ -448,7 +448,7 @@ fn dropped_pipe_future_strands_no_waiter() {
 }
 
 #[test]
-fn pipe_futures_and_polls_take_turns() {
+fn mixed_pipe_futures_and_polls_lose_no_data() {
     run(async {
         let (one, other) = pipes().await;
         let reader = task::spawn(async move {
@@ -493,7 +493,7 @@ fn pipe_futures_and_polls_take_turns() {
 }
 
 #[test]
-fn ready_pipe_futures_are_not_polled_spuriously() {
+fn pipe_operations_are_ready_once_their_data_has_moved() {
     let (one, other) = pipe().unwrap();
     let mut write = one.write(b"x");
     assert!(poll_now(&mut write).is_pending());

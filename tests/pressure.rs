@@ -1,9 +1,9 @@
-//! A server with 32 descriptors and 200 waiting clients. It is idle while it has no free
-//! descriptor, and continues as soon as it has one.
+//! A process with 32 descriptors. A server with 200 waiting clients is idle while it has no free
+//! descriptor, and continues when it has one.
 //!
-//! `NETPOLL_PRESSURE_MS` sets how long the idle time is measured (2 s by default). With
-//! `NETPOLL_TIMED`, on an idle machine, the test asserts how soon the server continues.
-//! `ci/faults.sh` sets both.
+//! `NETPOLL_PRESSURE_MS` sets how long the idle time is measured (2 s by default);
+//! `ci/faults.sh --full` sets it. With `NETPOLL_TIMED=1`, on an idle machine, the test asserts how
+//! soon the server continues; `ci/faults.sh` sets this.
 #![cfg(target_os = "linux")] // TCP_INFO, and /proc
 
 mod common;
@@ -26,7 +26,7 @@ const HELD: usize = 8;
 const NAME: &str = "server_with_32_descriptors_serves_200_clients";
 
 /// The server echoes on each connection of `incoming`. A line on standard input frees descriptors
-/// that this crate does not own.
+/// that this crate does not own. The next line ends the process.
 fn serve() {
     set_nofile(NOFILE);
     let mut held: Vec<_> = (0..HELD).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();

@@ -258,7 +258,6 @@ fn dropped_raw_read_passes_wakeup_on() {
     });
 }
 
-/// Datagrams are not serialised by a lock, so a waiting closure delays no other operation.
 #[test]
 fn datagram_sockets_support_raw_access() {
     run(async {

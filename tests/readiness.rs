@@ -57,7 +57,7 @@ fn poll_readable_agrees_with_readable() {
 }
 
 #[test]
-fn readable_reports_eof_and_errors_only() {
+fn readable_waits_without_data_and_reports_eof_and_errors() {
     run(async {
         let (client, server) = fresh_pair().await;
         assert!(future::timeout(Duration::from_millis(20), client.readable()).await.is_err(), "there is no data");
@@ -94,7 +94,7 @@ fn all_readable_waiters_are_woken() {
 }
 
 #[test]
-fn reader_beside_readable_waiters_reads() {
+fn reader_among_readable_waiters_reads() {
     run(async {
         let (client, server) = fresh_pair().await;
         let mut watchers: Vec<_> = (0..3)
@@ -220,7 +220,7 @@ fn peer_closed_ignores_data() {
 }
 
 #[test]
-fn peer_closed_runs_beside_reader_and_writer() {
+fn peer_closed_waits_while_reader_and_writer_run() {
     run(async {
         let (client, server) = fresh_pair().await;
         let watchers: Vec<_> = (0..3)
@@ -255,7 +255,7 @@ fn peer_closed_runs_beside_reader_and_writer() {
 }
 
 #[test]
-fn peer_closed_reports_reset_and_past_eof() {
+fn peer_closed_reports_earlier_reset_and_eof() {
     run(async {
         for reset in [false, true] {
             let (client, server) = fresh_pair().await;

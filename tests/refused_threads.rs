@@ -87,7 +87,7 @@ fn refused() -> usize {
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Uses of the runtime under another executor that need no additional thread.
+/// Uses of the runtime under another executor. All of them except number [`WAITS_FOR_CALLER`] need no additional thread.
 const USES: [fn(); 8] = [
     || assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7),
     || park_on(task::sleep(20 * MS)),
@@ -129,7 +129,7 @@ const USES: [fn(); 8] = [
 /// The number of the use whose blocking call waits for its caller. It needs a second thread.
 const WAITS_FOR_CALLER: usize = 6;
 
-/// Polls `future` once, which arms its timer.
+/// Polls `future`, which arms its timer.
 fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     let mut future = Box::pin(future);
     // On a busy machine the timer may have expired.
@@ -221,8 +221,8 @@ fn refused_first_thread_is_started_later() {
 
 /// Sysmon does the work of missing workers.
 #[test]
-fn runtime_works_with_fewer_workers() {
-    child("runtime_works_with_fewer_workers", || {
+fn runtime_works_when_workers_are_refused() {
+    child("runtime_works_when_workers_are_refused", || {
         for use_it in USES.into_iter().chain(SOCKETS) {
             fresh(2);
             refuse(ALL);
@@ -462,7 +462,7 @@ fn root_future_depends_on_no_task_when_workers_are_refused() {
     });
 }
 
-/// If no thread can be started to run destructors, another thread runs them.
+/// If no thread can be started to run destructors, the calling thread runs them.
 #[test]
 fn shutdown_completes_when_threads_are_refused() {
     child("shutdown_completes_when_threads_are_refused", || {

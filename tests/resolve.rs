@@ -1,4 +1,4 @@
-//! Name resolution: the system's answers, errors, sharing, literals, cancellation. (The sharing of queries is tested in
+//! Name resolution: the system's answers, errors, sharing, literals, cancellation. (The sharing of queries is also tested in
 //! `src/net/resolve/flight.rs`, the families in `src/net/resolve/families.rs`.)
 
 mod common;
@@ -283,7 +283,7 @@ fn invalid_system_host_names_are_omitted() {
 
 /// Go: TestLookupHostCancel.
 #[test]
-fn dropped_lookup_is_cancelled() {
+fn lookup_completes_after_others_were_dropped() {
     run(async {
         for _ in 0..50 {
             let mut lookup: Pin<Box<dyn Future<Output = _>>> = Box::pin(lookup_host("netpoll-test.invalid"));

@@ -24,7 +24,7 @@ fn spawned_tasks_run_and_return() {
 }
 
 #[test]
-fn sleeps_complete_in_order_and_never_early() {
+fn sleeps_never_complete_early() {
     run(async {
         let start = Instant::now();
         let handles: Vec<_> = [30_u64, 10, 20]
@@ -74,7 +74,7 @@ fn dropped_join_handle_detaches_task() {
 }
 
 #[test]
-fn spawn_blocking_runs_beside_tasks() {
+fn spawn_blocking_call_does_not_block_tasks() {
     run(async {
         let (send, receive) = std::sync::mpsc::channel();
         let blocked = task::spawn_blocking(move || receive.recv_timeout(common::BOUND));
@@ -119,7 +119,7 @@ fn no_waiter_remains_after_io() {
                         for _ in 0..20 {
                             ping(&client, &[n; 100]).await.unwrap();
                         }
-                        // These reads are dropped, time out, or end when their socket is closed.
+                        // One read is dropped, and one times out. The server's read ends when the peer closes.
                         let late = netpoll::io::timeout(Duration::from_micros(100), client.read(&mut [0; 1])).await;
                         assert!(late.is_err());
                         client.set_read_deadline(Instant::now() + Duration::from_millis(1)).unwrap();
@@ -140,11 +140,11 @@ fn no_waiter_remains_after_io() {
     });
 }
 
-/// Go: TestTimerFairness. A timer fires beside tasks that are always runnable.
+/// Go: TestTimerFairness. A timer fires while other tasks are always runnable.
 #[test]
-fn timer_fires_beside_always_runnable_tasks() {
+fn timer_fires_while_tasks_are_always_runnable() {
     for threads in ["1", "2"] {
-        common::child_with("timer_fires_beside_always_runnable_tasks", &[("NETPOLL_THREADS", threads)], || {
+        common::child_with("timer_fires_while_tasks_are_always_runnable", &[("NETPOLL_THREADS", threads)], || {
             run(async {
                 let spinners: Vec<_> = (0..4)
                     .map(|_| {
@@ -188,7 +188,7 @@ fn sleep_reset_earlier_completes_earlier() {
 /// Go: TestAdjustTimers. Many tasks move sleeps back and forth. Each sleep ends, and none ends
 /// early.
 #[test]
-fn repeatedly_reset_sleeps_complete_on_time() {
+fn repeatedly_reset_sleeps_complete_and_never_early() {
     run(async {
         let tasks: Vec<_> = (0..50_u64)
             .map(|n| {
@@ -217,8 +217,8 @@ fn repeatedly_reset_sleeps_complete_on_time() {
     });
 }
 
-/// A sleep is polled on one thread and awaited on another, in every order of threads with and
-/// without processors.
+/// A sleep is polled on a thread without a processor, then in a task, and then on a new thread, which
+/// awaits it.
 #[test]
 fn sleep_moves_between_threads() {
     let _watchdog = Watchdog::new();

@@ -153,7 +153,7 @@ fn completions_do_not_wake_readers_as_ready() {
             assert_eq!(read.await.unwrap(), 4);
         }
         assert_eq!(&reading[..4], b"data");
-        // A completion does not wake a writer as ready either. A full socket stays full.
+        // A full socket is not reported as writable.
         fill(&to).await;
         {
             let mut writable = to.writable();
@@ -176,7 +176,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends more than the peer, which does not read, can acknowledge, and drops the future.
+/// Sends more than the peer, which does not read, can acknowledge, and drops the future. Returns the
+/// number of buffers that were freed before the drop.
 async fn abandon(to: &TcpStream, freed: &Arc<AtomicUsize>) -> usize {
     let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
     let start = Instant::now();
@@ -246,7 +247,7 @@ fn linger_does_not_expose_freed_memory() {
     child("linger_does_not_expose_freed_memory", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
-        // A close on the pool waits behind this call.
+        // Occupies the only thread for blocking calls.
         drop(task::spawn_blocking(move || {
             begun.send(()).unwrap();
             let _ = held.recv();
@@ -510,7 +511,7 @@ fn deadline_and_dead_peer_end_zerocopy_send() {
     });
 }
 
-/// Runs under another executor, with a future that is polled once and forgotten.
+/// Runs under another executor, with a future that is polled and forgotten.
 #[test]
 fn zerocopy_futures_are_send_unpin_and_forgettable() {
     fn check<T: Send + Unpin>(future: T) -> T {

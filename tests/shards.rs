@@ -47,7 +47,7 @@ fn registered() -> Vec<Vec<i32>> {
     instances.into_values().collect()
 }
 
-/// Connects `count` pairs, each with an echo server in a task, and waits until all are registered.
+/// Connects `count` clients, each to an echo server in a task, and exchanges a message over each connection.
 fn echo_clients(count: usize) -> Vec<TcpStream> {
     let listener = park_on(listener());
     let addr = listener.local_addr().unwrap();
@@ -132,8 +132,7 @@ fn converted_socket_is_removed_from_its_shard() {
     });
 }
 
-/// The only thread is in `block_on` and waits for all shards. Invariant 10: the thread wakes for
-/// events only.
+/// The only thread is in `block_on` and waits for all shards.
 #[test]
 fn single_thread_waits_for_all_shards() {
     sharded("single_thread_waits_for_all_shards", || {
@@ -160,7 +159,7 @@ fn single_thread_waits_for_all_shards() {
 }
 
 /// A worker is in a long turn. The other worker serves the sockets of the first worker's shard, and
-/// fires its timers.
+/// timers fire.
 #[test]
 fn shard_of_a_blocked_worker_is_polled_by_another() {
     sharded("shard_of_a_blocked_worker_is_polled_by_another", || {
@@ -181,7 +180,7 @@ fn shard_of_a_blocked_worker_is_polled_by_another() {
             }
         });
         begins.recv().unwrap();
-        // The timers are armed one after the other, so that a thread falls asleep before most of
+        // The messages are sent one after the other, so that a thread falls asleep before most of
         // them.
         for client in clients.iter().chain(&clients) {
             park_on(ping(client, b"hello")).unwrap();

@@ -44,7 +44,7 @@ fn pending_signals_merge_without_loss() {
             let mut signal = Signal::new(SignalKind::HANGUP).unwrap();
             (0..10_000).for_each(|_| raise(SignalKind::HANGUP));
             signal.recv().await.unwrap();
-            // A signal that the handler's socket could not take at once may be received a second time, but not a third time.
+            // The signals may be received in several parts, because each receive merges at most 64 of them.
             while poll_now(&mut Box::pin(signal.recv())).is_ready() {}
             raise(SignalKind::HANGUP);
             drop(poll_now(&mut Box::pin(signal.recv())));
@@ -155,7 +155,7 @@ fn signal_of_a_forked_child_is_not_received_by_its_parent() {
     });
 }
 
-/// The number of calls of dladdr(3) while a handler may run.
+/// Counts the calls of dladdr(3) while a handler may run.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod linker {
     use std::ffi::{c_int, c_void};

@@ -43,7 +43,7 @@ struct Player {
     kind: Kind,
     sockets: Vec<Option<Socket>>,
     trace: Vec<String>,
-    /// The address of the listener or of the first socket.
+    /// The address of the TCP listener, or `None` for other kinds.
     addr: Option<SocketAddr>,
     /// The number of bytes sent so far. The buffers of both kernels hold more.
     sent: usize,
@@ -151,7 +151,7 @@ impl Player {
             }
             7 if !is_listener => {
                 let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][argument % 3];
-                // A stream whose reading side is shut down still acknowledges data, and the kernels reset it at different times.
+                // Data that arrives after both directions were shut down resets the connection, and the kernels do so at different times.
                 let how = if self.is_tcp() { Shutdown::Write } else { how };
                 ("shutdown", format!("{how:?} {}", shown(socket.shutdown(how))))
             }
@@ -185,7 +185,7 @@ impl Player {
                         self.sent += 10;
                         ("send_to", shown(socket.send_to(&[byte; 10], &addr)))
                     }
-                    // No socket is bound to this port, so an error arrives before the next call.
+                    // No socket is bound to this port, so a later send causes an error, which arrives before the next call.
                     None => ("connect", shown(socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into()))),
                 }
             }
@@ -276,7 +276,8 @@ fn differs(kind: Kind, seed: u64) -> Option<String> {
     Some(format!("{kind:?}, seed {seed}, after\n  {before}\nreal      {}\nsimulated {}", real[at], simulated[at]))
 }
 
-/// Compares the results for each sequence. Repeats a sequence that differs, because on a busy machine the real kernel may be late.
+/// Compares the results for each sequence. A sequence differs if it differs in each of three runs, because on a busy machine the real kernel
+/// may be late.
 fn compare(kind: Kind) {
     let count = std::env::var("NETPOLL_DIFFERENTIAL").map_or(20, |count| count.parse().expect("a number"));
     let differing: Vec<_> = (0..count)

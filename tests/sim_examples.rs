@@ -1,7 +1,7 @@
-//! Runs the examples of README.md that need only sockets and time in simulations. The tests include the examples' own source files. The
+//! Runs the examples of README.md that need only sockets and time in simulations. The tests include the examples' own source files. Most
 //! networks lose, delay and reorder packets. `ci/sim.sh` runs each test with a thousand seeds, twice, and compares the digests.
 //!
-//! The other examples need more than a simulation offers: `quickstart` sets limits of the process and starts threads, `graceful` stops at a
+//! Other examples need more than a simulation offers: `quickstart` sets limits of the process and starts threads, `graceful` stops at a
 //! signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files.
 
 #[allow(dead_code)]
@@ -197,7 +197,7 @@ async fn proxy_carries_both_directions_and_half_closes(sim: Sim) {
 }
 
 #[netpoll::test(sim, seeds = 20)]
-async fn port_scan_finds_open_ports_and_silent_hosts(sim: Sim) {
+async fn port_scan_ends_and_times_out_on_a_silent_host(sim: Sim) {
     sim.link("*", "*").latency(ms(1)..ms(20));
     let server = sim.host("server");
     server.spawn(|| async {

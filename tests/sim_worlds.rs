@@ -1,5 +1,5 @@
-//! Tests the descriptor numbers and slots of several simulations, and of simulations beside real
-//! sockets. Also tests links to hosts that are added later (feature `sim`).
+//! Tests the descriptor numbers and slots of several simulations, and of a simulation that runs while
+//! there are real sockets. Also tests links to hosts that are added later (feature `sim`).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -78,7 +78,8 @@ fn peer_sees_the_end_when_another_thread_drops_a_socket() {
     assert_eq!(run.foreign, ["dropper"]);
 }
 
-/// A slot that a simulation has released must not lose its deadline when that simulation ends.
+/// The end of a simulation must not remove the deadlines of real sockets, even if its own sockets were
+/// dropped on another thread.
 #[test]
 fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
     let shared = Arc::new(Mutex::new(None));
@@ -96,7 +97,7 @@ fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
         });
     });
     ends.wait();
-    // This thread releases the slots while their simulation is still running.
+    // This thread drops the sockets while their simulation is still running.
     drop(shared.lock().unwrap().take());
     task::block_on(async {
         let mut sockets = Vec::new();

@@ -1,5 +1,5 @@
-//! Tests standard input, output and error in a child process. The child runs one test of this
-//! binary, and its standard streams are pipes.
+//! Tests standard input, output and error in child processes. A child runs one test of this binary,
+//! and the streams that the test uses are pipes.
 
 mod common;
 
@@ -47,7 +47,7 @@ fn standard_streams_child() {
         stdin.read_to_string(&mut rest).await?;
         writeln!(io::stderr(), "rest {rest:?}").await?;
         assert_eq!(stdin.read_line(&mut line).await?, 0);
-        // The process writes these bytes out when it exits.
+        // These bytes stay in the buffer of std until the `println!` below.
         out.write_all(b"end").await?;
         io::Result::Ok(())
     })
@@ -110,8 +110,8 @@ fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWri
 const NONBLOCKING: &str = "NETPOLL_TEST_NONBLOCKING";
 const LONG: usize = 1 << 20;
 
-/// In the child process, checks that all written data arrives and that reads wait for input,
-/// although the pipes are non-blocking.
+/// In the child process, writes to a non-blocking pipe, or checks that reads wait for the input of
+/// one. The parent checks that all written data arrives.
 #[test]
 fn nonblocking_streams_child() {
     let Some(way) = std::env::var_os(NONBLOCKING) else { return };
@@ -158,8 +158,8 @@ fn nonblocking_streams_child() {
         io::Result::Ok(())
     })
     .unwrap();
-    // At the end of `main`, data in the standard library's buffer is written if the write does not
-    // block.
+    // Ends here, so that the harness prints nothing after the data. At the end of the process, std writes the
+    // data in its buffer, but does not wait if the pipe is full.
     std::process::exit(0);
 }
 

@@ -17,7 +17,7 @@ use netpoll::{rt, stream, task};
 use std::pin::Pin;
 use std::time::Duration;
 
-/// Sends two slices, flushes and closes, using only the traits.
+/// Transfers two slices, flushes and closes, using only the traits.
 async fn two_slices<W: Write + Unpin, R: Read + Unpin>(mut to: W, mut from: R) {
     let out = [IoSlice::new(b"one"), IoSlice::new(b"two")];
     let mut sent = poll_fn(|cx| Pin::new(&mut to).poll_write_vectored(cx, &out)).await.unwrap();

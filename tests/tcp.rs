@@ -247,7 +247,7 @@ fn no_wakeup_is_lost_between_readers() {
     });
 }
 
-/// Invariant 2. Freed buffer space wakes a writer that waits for it. The reader takes few bytes at a time.
+/// Invariant 2. Freed buffer space wakes a writer that waits for it. The reader takes at most 50,000 bytes at a time.
 #[test]
 fn no_wakeup_is_lost_between_writers() {
     const MESSAGES: usize = 300;
@@ -468,8 +468,7 @@ fn concurrent_write_alls_do_not_interleave() {
     });
 }
 
-/// Invariants 4 and 9: timers of moved deadlines and of closed sockets have no effect; a deadline
-/// that has passed precedes data.
+/// Invariant 4: timers of moved deadlines and of closed sockets have no effect.
 #[test]
 fn stale_timers_expire_no_new_deadline() {
     run(async {
@@ -583,7 +582,7 @@ fn thousand_connections_through_one_listener() {
             client.await;
         }
         server.await;
-        becomes("all connections are closed", || rt::metrics().descriptors < 900).await;
+        becomes("most connections are closed", || rt::metrics().descriptors < 900).await;
     });
 }
 

@@ -28,7 +28,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Returns all Rust sources of the repository.
+/// Returns the Rust sources of the crate and of the other packages, but not those in `ci`.
 fn all() -> Vec<(PathBuf, String)> {
     [
         "src",
@@ -340,7 +340,7 @@ fn invariants(line: &str) -> Vec<u32> {
     text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
-/// Each invariant of ARCHITECTURE.md has a test whose comment begins with `Invariant N`.
+/// Each invariant of ARCHITECTURE.md has a test with a comment line that begins with `Invariant N`.
 #[test]
 fn every_invariant_has_a_test() {
     let mut found = BTreeSet::new();
@@ -512,7 +512,7 @@ fn readme_http_program_is_an_example() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Returns all files of the repository, as paths from its root.
+/// Returns the files of the repository, as paths from its root, except build output, Git data and inputs of fuzz targets.
 fn repository() -> BTreeSet<String> {
     fn walk(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -532,7 +532,7 @@ fn repository() -> BTreeSet<String> {
 }
 
 /// Returns the names in a line that look like names of our files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Skips absolute
-/// paths, URLs and names that begin with a shell variable.
+/// paths, URLs, and names that begin with a variable or a wildcard.
 fn named_files(line: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let mut names = Vec::new();
@@ -685,9 +685,9 @@ fn comments_are_plain_english() {
     });
 }
 
-/// The first line of a doc comment names the item, because search results show only this line.
+/// The first line of a doc comment does not begin with `Sets it` or `The same`, because search results show only this line.
 #[test]
-fn documentation_begins_with_the_name_of_the_thing() {
+fn first_lines_of_documentation_stand_alone() {
     let mut complaints = Vec::new();
     for (path, text) in ["src", "macros"].into_iter().flat_map(sources) {
         let mut is_inside = false;
@@ -700,5 +700,5 @@ fn documentation_begins_with_the_name_of_the_thing() {
             is_inside = documentation.is_some();
         }
     }
-    assert!(complaints.is_empty(), "these first lines do not name the item:\n{}", complaints.join("\n"));
+    assert!(complaints.is_empty(), "these first lines do not stand alone:\n{}", complaints.join("\n"));
 }

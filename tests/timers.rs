@@ -1,5 +1,5 @@
-//! Tests sleeps that are moved earlier and later, that run beside busy tasks, and that have the
-//! shortest and longest durations.
+//! Tests sleeps that are moved earlier and later, that end while other tasks are busy, and that have
+//! the shortest and longest durations.
 //!
 //! The tests follow Go's time/sleep_test.go and time/tick_test.go. Most tests limit lateness only by the bound on every test.
 
@@ -143,7 +143,7 @@ fn coinciding_timers_and_wakeups_lose_no_task() {
 }
 
 #[test]
-fn timers_fire_beside_always_runnable_tasks() {
+fn timers_fire_while_other_tasks_are_always_runnable() {
     run(async {
         let stop = Arc::new(AtomicBool::new(false));
         let busy: Vec<_> = (0..8)
@@ -217,7 +217,7 @@ fn longest_sleeps_do_not_overflow() {
         assert_eq!(Sleep::never().deadline(), None);
         assert!(future::timeout(Duration::from_millis(1), Sleep::never()).await.is_err());
         assert_eq!(future::timeout(Duration::MAX, async { 7 }).await.unwrap(), 7);
-        // An `Instant` that is millions of years away.
+        // An `Instant` that is billions of years away.
         let mut end = Instant::now();
         while let Some(later) = end.checked_add(Duration::from_secs(1 << 56)) {
             end = later;

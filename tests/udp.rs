@@ -550,7 +550,7 @@ fn close_wakes_all_and_later_calls_fail() {
         ] {
             assert!(is_closed(&error), "{error}");
         }
-        // The descriptor number and the port are free again.
+        // The port is free again.
         UdpSocket::bind(a).await.unwrap();
         other.send_to(b"x", b).await.unwrap();
         assert_eq!(other.recv(&mut [0; 8]).await.unwrap(), 1);
@@ -627,8 +627,8 @@ fn dropped_receive_passes_wakeup_on() {
     });
 }
 
-/// Invariant 8. Four tasks receive and four send at once through one socket. Each datagram reaches
-/// one receiver.
+/// Invariant 8. Four tasks receive and four send concurrently through one socket. Each datagram
+/// reaches one receiver.
 #[test]
 fn receives_and_sends_run_in_parallel() {
     const EACH: usize = 200;

@@ -109,8 +109,8 @@ fn loopback_index() -> u32 {
     unsafe { libc::if_nametoindex(c"lo".as_ptr()) }
 }
 
-/// Returns the index of an interface that has IPv6 and multicast. The loopback interface has no
-/// route to multicast groups.
+/// Returns the index of an interface that has an IPv6 address and is not the loopback interface,
+/// which has no route to multicast groups.
 fn multicast_index_v6() -> Option<u32> {
     let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());

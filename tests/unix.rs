@@ -556,7 +556,7 @@ fn std_unix_types_convert_both_ways() {
 }
 
 #[test]
-fn sockets_are_shared_and_sent_between_threads() {
+fn unix_types_are_send_sync_and_unpin() {
     fn check<T: Send + Sync + Unpin>() {}
     check::<UnixStream>();
     check::<UnixListener>();

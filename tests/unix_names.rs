@@ -241,7 +241,7 @@ fn relative_socket_file_is_removed_after_chdir() {
             fs::create_dir(folder.join(name)).unwrap();
         }
         let (home, away) = (folder.join("first"), folder.join("second"));
-        // The new directory has a socket with the same name, which another process owns.
+        // The new directory has a socket with the same name, which belongs to another listener.
         let other = std_net::UnixListener::bind(away.join("rel.sock")).unwrap();
         let go = |to: &Path| std::env::set_current_dir(to).unwrap();
         let addr = std_net::SocketAddr::from_pathname("rel.sock").unwrap();

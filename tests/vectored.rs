@@ -137,7 +137,7 @@ fn memory_pipe_skips_empty_buffers() {
     });
 }
 
-/// As in std, standard output writes from the first buffer that is not empty.
+/// As in std, standard output and standard error write from the first buffer that is not empty.
 #[test]
 fn standard_output_skips_empty_buffers() {
     run(async {
@@ -188,7 +188,7 @@ fn datagram_of_many_buffers_is_whole() {
         let chunk = [7; 64];
         let error = from.send_msg(&vec![IoSlice::new(&chunk); 1100], addr, &plain).await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
-        // Only empty buffers make an empty datagram.
+        // If all buffers are empty, the datagram is empty.
         assert_eq!(from.send_msg(&vec![IoSlice::new(b""); 3000], addr, &plain).await.unwrap(), 0);
         assert_eq!(to.recv_msg(&mut [IoSliceMut::new(&mut [0; 4])]).await.unwrap().len, 0);
         from.connect(addr).await.unwrap();

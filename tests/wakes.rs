@@ -1,4 +1,4 @@
-//! An event wakes one waiter, and then the next waiter if data or connections are left. The tests
+//! An event wakes one waiter, and then the next waiter if data or connections are left. Most tests
 //! count the calls of wakers.
 //!
 //! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost when the woken
@@ -123,9 +123,9 @@ fn partial_read_wakes_next_reader() {
     });
 }
 
-/// Invariant 7.
+/// The accepts are awaited one after another.
 #[test]
-fn accept_wakes_next_acceptor_while_connections_remain() {
+fn connections_that_share_an_edge_are_all_accepted() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

@@ -67,8 +67,7 @@ fn child() {
     rt::Builder::new().wrap_io_errors(true).start().unwrap();
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // The client's descriptor, the descriptor that is freed later, and those of the runtime
-        // already exist.
+        // The descriptors of the client and of the runtime are opened before all others are used up.
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut held = Vec::new();
         while let Ok(file) = std::fs::File::open("/dev/null") {

@@ -300,7 +300,7 @@ fn unlock_wakes_every_poll_waker_and_one_future() {
             assert!(poll_now(&mut all).is_pending());
             for (_, waker) in &wakers {
                 assert!(poll_write(&client, waker, b"x").is_pending());
-                // Polling again with the same waker adds no wake-up.
+                // Polls again with the same waker.
                 assert!(poll_write(&client, waker, b"x").is_pending());
             }
             let (mut one, mut two) = (client.write(b"x"), client.write(b"x"));

@@ -246,7 +246,7 @@ fn fd_count_of_pipes() -> usize {
         .count()
 }
 
-/// Idle connections of a proxy hold no pipe. Up to four pipes are kept for the next bytes.
+/// Idle connections of a proxy hold no pipe. When all copies have ended, at most four pipes are kept.
 #[test]
 fn waiting_copy_holds_no_pipe() {
     child("waiting_copy_holds_no_pipe", || {
@@ -260,7 +260,7 @@ fn waiting_copy_holds_no_pipe() {
                 clients.push(client);
                 servers.push(server);
             }
-            // Each thread used at most two pipes at once.
+            // The connections are used one after another, so few pipes exist at a time.
             becomes("the pipes are returned", || fd_count_of_pipes() - before <= 2 * 8).await;
             drop(clients);
             for copying in copies {

@@ -21,7 +21,7 @@ var (
 	workers = flag.Int("workers", 1, "GOMAXPROCS")
 	buffer  = flag.Int("buffer", 4096, "size of a connection's buffer in bytes")
 	inMain  = flag.Bool("serve-in-block-on", false, "serve in the accepting goroutine")
-	hogs    = flag.Int("hogs", 0, "number of goroutines that run beside the echo")
+	hogs    = flag.Int("hogs", 0, "number of goroutines that compete with the echo")
 	hog     = flag.String("hog", "spin", "spin, yield or sleep")
 	workUs  = flag.Uint64("work-us", 0, "user CPU time per request")
 	micro   = flag.String("micro", "", "measure this operation and exit")

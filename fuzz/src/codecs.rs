@@ -17,7 +17,7 @@ use crate::sys::control::{ControlWriter, Messages, Word, space, words};
 
 const CONTROL_WORDS: usize = 64;
 
-/// Decodes control data as a hostile kernel would write it, then control data that we wrote.
+/// Decodes control data as a hostile kernel would write it, or control data that the crate has written.
 pub fn control(data: &[u8]) {
     let mut input = Input(data);
     let ours = input.byte();
@@ -136,7 +136,7 @@ pub fn addresses(data: &[u8]) {
                 return;
             }
             // The host is not a name either, so the answer is available immediately: an error, or
-            // every address.
+            // the wildcard addresses.
             match block_on(text.to_socket_addrs()) {
                 Ok(mut addrs) => assert!(addrs.all(|addr| addr.ip().is_unspecified())),
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidInput),

@@ -260,12 +260,12 @@ pub fn poll_cache(data: &[u8]) {
                 for mut waiter in woken(&mut model.listed, count) {
                     side.end_wait(&mut waiter.key, true, &mut wakers);
                 }
-                // The requested entry fires at some time.
+                // The requested entry fires if the next time is late enough.
                 if let Some(at) = armed {
                     assert!(at <= to && desc.counts(at));
                     let now = 100 + u64::from(input.byte());
                     if now >= at {
-                        // The re-armed entry never fires.
+                        // An entry that is armed again does not fire in this test.
                         let _ = desc.fire(at, now, &mut wakers);
                         let mut count = 0;
                         for (model, side) in sides.iter_mut().zip(desc.sides()) {

@@ -18,7 +18,7 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-/// Returns a seed with some bytes changed, cut or repeated, or noise.
+/// Returns a seed with some bytes changed, inserted, repeated or cut, or noise.
 fn mutated(seeds: &[Vec<u8>], state: &mut u64) -> Vec<u8> {
     let pick = |state: &mut u64, bound: usize| (random(state) >> 20) as usize % bound.max(1);
     let at = pick(state, seeds.len() + 1);

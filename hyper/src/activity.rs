@@ -96,12 +96,13 @@ impl Activity {
         released, set_released;
     }
 
-    /// Returns whether bytes or the peer's FIN can be read.
+    /// Returns whether bytes, the peer's FIN or an error can be read.
     pub(super) fn is_readable(&self) -> bool {
         self.watch.as_ref().is_some_and(Watch::is_readable)
     }
 
-    /// Waits until the connection is reset by the peer or closed by `force_close`.
+    /// Waits for the end of the connection like [`Watch::aborted`]. Without a view of the socket, never
+    /// completes.
     pub(super) async fn aborted(&self) {
         match &self.watch {
             Some(watch) => watch.aborted().await,
@@ -109,7 +110,7 @@ impl Activity {
         }
     }
 
-    /// Returns whether a request is in progress.
+    /// Returns whether a request is in progress or a tunnel was accepted.
     pub(super) fn is_busy(&self) -> bool {
         // ORDERING: Acquire pairs with the Release in `UnderWay::drop`, for `answered`.
         self.requests.load(Ordering::Acquire) > 0 || self.has_tunnel.load(Ordering::Relaxed)

@@ -106,7 +106,7 @@ impl Connector {
     }
 
     /// Sets the dialer, which determines the time limit, local address, resolver, socket options
-    /// and hook. The dialer's time limit replaces the default of 30 s.
+    /// and control function. The dialer's time limit replaces the default of 30 s.
     pub fn dialer(mut self, dialer: Dialer) -> Connector {
         self.dialer = dialer;
         self

@@ -141,7 +141,8 @@ async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     Ok(is_http2)
 }
 
-/// Drives an HTTP/1 connection until it ends. Ending it because the server stops is not an error.
+/// Drives an HTTP/1 connection until it ends. It is not an error if it ends because the server stops,
+/// or because the connection is reset or closed while the service handles a request.
 async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),

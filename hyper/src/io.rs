@@ -8,7 +8,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 /// The maximum number of bytes of hyper's buffer that are zeroed per read, because futures-io's
-/// traits need initialised memory. It is the maximum size of a TLS record.
+/// traits need initialised memory. It is the maximum payload of a TLS record.
 const READ_MAX: usize = 16 << 10;
 
 /// An adapter from futures-io's traits to hyper's, for example for a TLS stream, and from hyper's traits

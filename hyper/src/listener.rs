@@ -18,7 +18,7 @@ pub trait Listener {
     /// The type of a connection.
     type Io: Send + 'static;
 
-    /// Returns a stream of connections. An error ends the server.
+    /// Returns a stream of connections. An error or the end of the stream ends the server.
     fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
 
     /// Waits until the listener accepts no more connections. Returns an error if
@@ -88,7 +88,8 @@ impl Watch {
         self.0.is_readable()
     }
 
-    /// Waits until the connection is reset by the peer or closed by `force_close`.
+    /// Waits until the connection is reset by the peer, is closed in both directions, or is closed by
+    /// `force_close`. Never completes if the socket's write deadline passes first.
     ///
     /// The future keeps the socket alive only from its first poll on. Before that, the only handle can
     /// still be converted into a std socket.

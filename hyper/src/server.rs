@@ -7,8 +7,9 @@
 //! are cut off. Dropping the future cuts off all connections.
 //!
 //! When `stop` completes, connections in the listener's queue are served too, because their clients may
-//! have sent requests. The grace period begins before these are accepted, because a listener with its
-//! own limit accepts them only when other connections have ended.
+//! have sent requests. The server accepts them up to its own connection limit. The grace period begins
+//! before they are accepted, because a listener with its own limit accepts them only when other
+//! connections have ended.
 //!
 //! # Compared with Go (net/http.Server)
 //! Closing the listener and [`Server::grace`] correspond to `Shutdown` with the timeout of a context.
@@ -138,8 +139,8 @@ impl Server {
         self
     }
 
-    /// Sets the time limit for a request's head, counted from the beginning of the connection or
-    /// the end of the previous response. It also limits how long a connection is kept alive without
+    /// Sets the time limit for a request's head, counted from the end of the previous response. On a new
+    /// connection, it applies to the first bytes, and then again to the rest of the head. It also limits how long a connection is kept alive without
     /// a request, and how long the closure of [`serve_with`](Server::serve_with) may take. `None`
     /// means no limit. The default is 30 s.
     ///
@@ -155,9 +156,9 @@ impl Server {
     }
 
     /// Sets the grace period, counted from the completion of `stop` or the close of the listener. In
-    /// this time connections in the listener's queue are accepted, and requests in progress finish.
-    /// After it, connections in the queue are reset, and requests in progress are cut off. The default
-    /// is 10 s.
+    /// this time requests in progress finish and, if `stop` has completed, connections in the listener's
+    /// queue are accepted, up to the connection limit. After it, requests in progress are cut off. If the
+    /// server owns the listener, connections that remain in the queue are reset. The default is 10 s.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
         self
@@ -170,8 +171,9 @@ impl Server {
     /// * an error of hyper (`hyper::Error`), such as a malformed request, a head that took too long
     ///   (including on an idle connection), a reset, or an error of the service.
     ///
-    /// It is not an error if a client closes a connection between requests, or if a connection is cut
-    /// off at the end. The hook runs in the connection's task.
+    /// It is not an error if a client closes a connection between requests, if it resets an HTTP/1
+    /// connection while the service handles a request, or if a connection is cut off at the end. The
+    /// hook runs in the connection's task.
     pub fn on_error(
         &mut self,
         hook: impl Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync + 'static,
@@ -233,20 +235,21 @@ impl Server {
     }
 
     /// Serves connections until the listener is closed or `stop` completes. `connect` converts each
-    /// connection into a stream for hyper and a service. It runs in the connection's own task, so that a
-    /// TLS handshake does not delay other connections. If it fails, the connection ends.
+    /// connection into a stream for hyper and a service. Its future runs in the connection's own task, so
+    /// that a TLS handshake does not delay other connections. If it fails, the connection ends.
     ///
     /// When the server stops, it answers requests that have arrived, with `connection: close` over
-    /// HTTP/1. If `stop` has completed, this includes requests on connections in the listener's queue;
-    /// if the listener was closed, the kernel resets those connections. Idle connections and
-    /// connections with an incomplete head are closed. Connections with requests in progress are closed
-    /// after the responses (HTTP/2 with GOAWAY). Connections that remain after the
+    /// HTTP/1. If `stop` has completed, this includes requests on connections in the listener's queue,
+    /// up to the connection limit; if the listener was closed, the kernel resets those connections. Idle
+    /// connections and connections with an incomplete head are closed. Connections with requests in
+    /// progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain after the
     /// [grace period](Server::grace) are cut off.
     ///
     /// A panic of the service ends its connection, or with HTTP/2 its stream.
     ///
     /// # Errors
-    /// Returns `TimedOut` if connections were cut off. Returns the listener's error if accepting failed.
+    /// Returns the listener's error if accepting failed. Otherwise, returns `TimedOut` if connections
+    /// were cut off.
     ///
     /// # Cancel safety
     /// Dropping the future cuts off all connections.
@@ -284,7 +287,7 @@ impl Server {
 
     /// Accepts connections until there is a reason to stop, and spawns the future that `begin` returns
     /// for each. Then sets the stage to draining and starts `grace`. If the reason is `stop`, also accepts
-    /// the connections in the listener's queue, until `grace` is over.
+    /// the connections in the listener's queue, until `grace` is over or the connection limit is reached.
     async fn accept<L: Listener, F>(
         &self,
         listener: &L,

@@ -196,7 +196,8 @@ fn reset_and_force_close_drop_the_handler() {
     });
 }
 
-/// The clients have sent part of their first head, part of a later head, part of HTTP/2's preface, or the preface but no complete request.
+/// The clients have sent nothing, part of their first head, part of a later head, part of HTTP/2's preface, or the preface but no complete
+/// request.
 #[test]
 fn part_of_a_head_does_not_hold_a_stopping_server() {
     run(async {
@@ -514,7 +515,7 @@ fn http2_connection_without_requests_is_closed() {
         for stream in [silent, settings, headers] {
             assert_ends(&stream).await;
         }
-        // An HTTP/2 client receives GOAWAY.
+        // The connection of an HTTP/2 client library ends too.
         let (_sender, connection) = handshake(server.addr).await;
         let _ = task::spawn(connection).await;
         server.stop().await.unwrap();

@@ -43,6 +43,9 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
+/// The body runs inside `block_on`, where `netpoll::rt::shutdown` cannot be called: a program that shuts the runtime
+/// down has a plain `main`.
+///
 /// The function must be named `main`, be `async`, take no arguments and not be generic. It may return
 /// any type that `main` may return. To change runtime settings other than the number of workers, use
 /// `netpoll::rt::Builder` in the program.
@@ -54,8 +57,8 @@ use proc_macro::TokenStream;
 ///   `flavor = "multi_thread"`, which has no effect.
 /// * `crate = path`: the path of `netpoll`, quoted or not. It is needed for a crate that re-exports
 ///   `netpoll`, for macros that expand to this attribute (`crate = $crate::…`), and for builds without
-///   Cargo. It is not needed for a renamed dependency, whose name is found in the `Cargo.toml` of the
-///   compiled package or of its workspace.
+///   Cargo in which `netpoll` has another name. With Cargo it is not needed for a renamed dependency,
+///   whose name is found in the `Cargo.toml` of the compiled package or of its workspace.
 ///
 /// ```text
 /// #[facade::netpoll::main(crate = facade::netpoll)]

@@ -164,7 +164,8 @@ pub fn timeout_against_fire() {
 /// The poller is about to sleep until the first timer while another thread arms an earlier one. The poller must wake up
 /// in time.
 ///
-/// Mirrors `Core::idle` (`announce`, `next_timer`), `Runtime::timer_moved` and `Driver::wake_if_later`.
+/// Mirrors `Polling::sleep` (`Roles::sleep`, `Runtime::next_timer`), `Runtime::timer_moved` and
+/// `Driver::wake_if_later`.
 pub fn earlier_timer_breaks_the_wait() {
     struct Poller {
         timers: TimerSet,

@@ -177,7 +177,7 @@ pub fn an_epoch_begins_against_scheduling() {
                 shared.scheduled.fetch_add(1, Ordering::SeqCst);
             }
             // The turn ends and the thread gives its processor up. The tasks in its queue belong to the old epoch and
-            // are cancelled.
+            // are dropped.
             shared.queue.lock().clear();
         }
     });

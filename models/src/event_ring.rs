@@ -6,7 +6,7 @@ use crate::engine::thread;
 use crate::rt::sched::event_ring::{Event, EventRing, Mark};
 use crate::rt::sched::turn_ring::TurnRing;
 
-/// The ring has room for two events. The owner records five while another thread reads.
+/// The ring has room for two events, and is full. The owner records three more while another thread reads.
 pub fn event_ring_reader_against_owner() {
     let ring = Arc::new(EventRing::new());
     ring.record(Mark::Rise, 1, 11);

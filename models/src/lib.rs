@@ -10,8 +10,9 @@
 //! injected into the source and that the model must find ([`harness::finds`]). To add a model, mirror the file, write
 //! the model beside the others, put `injected_bug!("name")` into the source, and add two lines to `tests/`.
 //!
-//! A protocol that is spread over files that make system calls is modelled in miniature ([`sleep`] and [`shards`], and
-//! parts of [`wait_state`] and [`deadlines`]), with the names of the functions that it mirrors.
+//! A protocol that is spread over files that make system calls is modelled in miniature ([`sleep`], [`shards`] and
+//! [`epochs`], and parts of [`wait_state`], [`deadlines`] and [`shared_queue`]), with the names of the functions that it
+//! mirrors.
 
 // The unit tests of the mirrored files run in the crate, with the standard library's types.
 #![cfg(not(test))]

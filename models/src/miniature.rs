@@ -198,6 +198,7 @@ impl Runtime {
         }
     }
 
+    /// Mirrors `Driver::wake_one`.
     fn wake_one_of(&self, first: usize, by: Option<By>) -> bool {
         let shard = self.roles.asleep(first, by);
         if let Some(shard) = shard {

@@ -106,7 +106,7 @@ pub fn ring_grows_against_thief() {
     (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
     (0..2).for_each(|_| tasks.run(tasks.queue.pop().unwrap()));
     let thief = thief(&tasks);
-    // The fifth item of the queue is in the slot that the first one of the queue had in the old buffer.
+    // In the old buffer, the fifth item of the queue would have the slot of the first one.
     (4..7).for_each(|at| tasks.queue.push(tasks.item(at)));
     tasks.drain();
     thief.join().unwrap();

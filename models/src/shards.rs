@@ -1,8 +1,8 @@
 //! Models of the poller with two shards: the shards in which threads sleep, and the wake-ups that reach them.
 //!
-//! A model posts events to a shard, and ends only if a thread takes them. The rules for taking shards are in
-//! `rt/poll/roles.rs`, which is compiled here. No shard is ever stale in a model, so only the last rule makes a thread
-//! take a shard that is not its home.
+//! Most models post events to a shard, inject tasks or arm a timer, and end only if a thread takes them. The rules for
+//! taking shards are in `rt/poll/roles.rs`, which is compiled here. No shard is ever stale in a model, so only the last
+//! rule makes a thread take a shard that is not its home.
 
 use std::sync::Arc;
 

@@ -108,8 +108,8 @@ async fn round_trip<C: Conn + Clone>(one: &C, other: &C) {
     }
 }
 
-/// Checks that a megabyte arrives when it is read in pieces of a different size than it was written in, and that it can be sent back. Then
-/// the peer reads end of stream.
+/// Checks that a megabyte arrives when it is read in pieces of a different size than it was written in, that it can be sent back, and that
+/// the peer of a closed end reads end of stream.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -372,7 +372,7 @@ pub async fn close_timeout<C: Conn + Clone>(one: C, _other: C) {
     one.force_close().await.unwrap();
 }
 
-/// Checks that all methods can be called concurrently in a hundred tasks, and that each call returns.
+/// Checks that reads, writes and changes of deadlines can be made concurrently in a hundred tasks, and that each call returns.
 ///
 /// # Panics
 /// Panics if the property does not hold.

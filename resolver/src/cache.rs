@@ -68,7 +68,7 @@ impl Cache {
     }
 
     /// Caches an answer for `ttl` seconds, at most [`TTL_MAX`]. A TTL with the highest bit set
-    /// counts as 0 (RFC 2181, section 8).
+    /// counts as 0 (RFC 2181, section 8). An answer larger than [`BYTES_MAX`] is not cached.
     pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
         if ttl == 0 || i32::try_from(ttl).is_err() {
             return;

@@ -15,7 +15,7 @@ const PATH: &str = "/etc/hosts";
 /// The entry of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// The first name of the first line that contains the name, with a final dot.
+    /// The first host name of the first line that contains the name, with a final dot.
     pub(super) canonical: String,
     /// The addresses of the name with port 0, in the order of the file.
     pub(super) addrs: Vec<SocketAddr>,

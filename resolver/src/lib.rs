@@ -280,8 +280,8 @@ impl Resolver {
     /// Looks up the canonical name of `host`: the name at the end of its chain of aliases.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). It also returns `NotFound`
-    /// if the canonical name is not a host name.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). Its kind is also `NotFound`
+    /// if `host` is a literal address, or if the canonical name is not a host name.
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -386,8 +386,8 @@ impl Resolver {
         if addrs.is_empty() { Err(not_found(host)) } else { Ok(order::sorted(addrs, |addr| sources.of(addr))) }
     }
 
-    /// Looks up `host`. Returns its canonical name, or `None` if that is not a host name, and its
-    /// addresses, at least those of `family`.
+    /// Looks up `host`. Returns its canonical name and its addresses, at least those of `family`. The
+    /// name is `None` if `host` is a literal address, or if the canonical name is not a host name.
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
         // A look-up may complete without waiting, so a task that looks up names in a loop might
         // never yield. This call makes the task yield from time to time.

@@ -115,8 +115,8 @@ impl Servers {
         Err(failure)
     }
 
-    /// Queries each server once, beginning with the server `first`. The error is `None` if there
-    /// are no servers.
+    /// Queries the servers in order, each at most once, beginning with the server `first`. The error is
+    /// `None` if there are no servers.
     async fn round(&self, query: &Query, first: usize) -> Result<(Reply, u32), Option<Failure>> {
         let count = self.pools.len();
         let mut left = (0..count).map(|at| &self.pools[(first % count + at) % count]);

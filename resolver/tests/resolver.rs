@@ -26,7 +26,7 @@ enum Reply {
     Code(ResponseCode),
     /// A truncated reply over UDP, and these records over TCP.
     TooLong(Vec<RData>),
-    /// Replies with a wrong id and to a wrong question, and then these records.
+    /// A reply with a wrong id, a reply to another question and an invalid message, and then these records.
     Forged(Vec<RData>),
     /// An empty reply after the function has changed it.
     Changed(fn(&mut Message)),
@@ -124,7 +124,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns the datagrams of the reply to `question`.
+/// Returns the messages of the reply to `question`.
 fn answers(question: &Message, reply: Reply, over_tcp: bool) -> Vec<Vec<u8>> {
     let query = question.queries[0].clone();
     let mut answer = Message::response(question.metadata.id, OpCode::Query);

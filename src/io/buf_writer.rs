@@ -37,8 +37,8 @@ pin_project! {
     /// first. **Dropping a `BufWriter` discards the buffered bytes.**
     ///
     /// # Cancel safety
-    /// If a write, flush or close fails or is dropped, the bytes not yet written remain buffered, and the
-    /// next flush writes them out.
+    /// If a write, flush or close fails or is dropped, the buffered bytes that are not written yet remain
+    /// buffered, and the next flush writes them out.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};

@@ -1,9 +1,9 @@
 //! [`ReadExt`]: reading methods and their futures.
 //!
 //! # Cancellation
-//! `read_to_end` appends bytes to the caller's vector as they arrive. When `read_to_string` fails or
-//! is dropped, it appends the valid text read so far. `read_exact` loses its progress. A single
-//! `read` loses no bytes if the reader's `poll_read` loses none.
+//! `read_to_end` appends bytes to the caller's vector as they arrive. If the reader fails or the future is dropped,
+//! `read_to_string` appends the valid text read so far. If the bytes are not UTF-8, it leaves the string unchanged.
+//! `read_exact` loses its progress. A single `read` loses no bytes if the reader's `poll_read` loses none.
 
 use std::future::Future;
 use std::io;

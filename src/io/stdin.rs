@@ -273,7 +273,8 @@ impl Stdin {
     /// # Errors
     /// Returns the error of read(2); the part of the line read so far is kept for the next call.
     /// Returns `InvalidData` if the line is not UTF-8; the line is then consumed and the error
-    /// contains the bytes (see [`BufReadExt::read_line`](super::BufReadExt::read_line)).
+    /// contains the bytes (see [`BufReadExt::read_line`](super::BufReadExt::read_line)). Returns an error of
+    /// kind `Other` if a shutdown of the runtime drops the read.
     ///
     /// # Cancel safety
     /// If the future is dropped, no input is lost and `buf` is unchanged: a line is removed from the

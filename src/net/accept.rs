@@ -167,8 +167,8 @@ mod tests {
         Pin::new(accept).poll(&mut Context::from_waker(waker)).is_pending()
     }
 
-    /// Two listeners share a limit. An accept that was woken for a permit, but whose listener had
-    /// no connection, used to keep the wake-up while the other listener had connections.
+    /// Two listeners share a limit. An accept that was woken for a permit, but whose listener has no
+    /// connection, passes the wake-up on to an accept of the other listener, which has connections.
     #[test]
     fn permit_passes_to_listener_with_a_connection() {
         task::block_on(async {

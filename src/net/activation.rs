@@ -13,8 +13,9 @@
 //!
 //! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
 //!   the time of the call. The descriptors are for a child of that process, not for children of
-//!   that child. If that process has ended, its children were reparented, and the descriptors are
-//!   for a process whose current parent is older than the process that passed them.
+//!   that child, or for that process itself after exec(2). If that process has ended, its children
+//!   were reparented, and the descriptors are for a process whose current parent is older than the
+//!   process that passed them.
 //! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
 //!   is open if the intended number was in use.
 //!
@@ -284,7 +285,7 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
         return Err(refused("descriptor name must have at most 255 bytes, no colon and no control character"));
     }
     if fds.len() > COUNT_MAX {
-        return Err(refused("too many descriptors"));
+        return Err(refused("at most 65536 descriptors can be passed"));
     }
     // The duplicates have numbers above all targets, so that no dup2(2) replaces a source that is
     // still needed. All target numbers are filled, so that the channel by which `Command` learns of

@@ -113,8 +113,8 @@ macro_rules! auto_cork_methods {
             /// Completes immediately if there are none.
             ///
             /// # Errors
-            /// Returns the error of a gathered write; `TimedOut` after the write deadline, in which
-            /// case the bytes are still sent later; a [closed](crate::net::is_closed) error if the
+            /// Returns the error of a gathered write; `TimedOut` after the write deadline or timeout, in
+            /// which case the bytes are still sent later; a [closed](crate::net::is_closed) error if the
             /// connection is closed.
             ///
             /// # Cancel safety

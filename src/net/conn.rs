@@ -71,7 +71,7 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
     /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
-    /// number of bytes written.
+    /// number of bytes written. On a [`Pipe`], waits until reads have taken all bytes.
     ///
     /// # Errors
     /// Returns the OS error, such as `BrokenPipe` or `ConnectionReset` if the peer is gone;
@@ -79,7 +79,8 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// [`force_close`](Conn::force_close).
     ///
     /// # Cancel safety
-    /// A future that is dropped before it completes has written nothing.
+    /// A future that is dropped before it completes has written nothing, except on a [`Pipe`], where
+    /// reads may have taken part of `buf`.
     fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
     /// Writes all of `buf`. Concurrent calls do not interleave.
@@ -247,8 +248,8 @@ pub trait Listener: Send + Sync + 'static {
     where
         Self: 'a;
 
-    /// Returns a stream of accepted connections. The stream waits while no descriptor is available,
-    /// and ends after [`close`](Listener::close).
+    /// Returns a stream of accepted connections. The stream waits while no descriptor is available.
+    /// After [`close`](Listener::close) it yields one [closed](crate::net::is_closed) error and ends.
     fn incoming(&self) -> Self::Incoming<'_>;
 
     /// Closes the listener. The future completes when the address is free.

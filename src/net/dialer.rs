@@ -2,7 +2,7 @@
 //! concurrently.
 //!
 //! A [`Recipe`] describes how each socket is set up. The dialer decides which addresses to dial, in
-//! which order, and when to give up. A single address is dialled as by `TcpStream::connect`.
+//! which order, and when to give up. It dials a single address as `TcpStream::connect` does.
 //! Several addresses are raced ([`happy_eyeballs`](super::happy_eyeballs)) as they arrive from the
 //! look-up, or tried one at a time.
 //!
@@ -118,10 +118,11 @@ impl Dialer {
     /// # Errors
     /// Returns an [`OpError`](crate::net::OpError) whose text begins with `dial tcp`:
     /// * If all attempts failed, returns the error of the first to fail:
-    ///   `dial tcp ADDR: connect: connection refused`.
-    /// * After the timeout or deadline, returns an error of kind `TimedOut`:
-    ///   `dial tcp ADDR: i/o timeout`, or `dial tcp: lookup HOST: i/o timeout` if no address had
-    ///   arrived.
+    ///   `dial tcp ADDR: connect: connection refused`, or, if the timeout or deadline ended that
+    ///   attempt, an error of kind `TimedOut`: `dial tcp ADDR: i/o timeout`.
+    /// * If the timeout or deadline passed before an address arrived, returns an error of kind
+    ///   `TimedOut`: `dial tcp: lookup HOST: i/o timeout`, or `dial tcp: i/o timeout` if the look-up of
+    ///   the host had not begun.
     /// * If there is no address, returns an error that contains a [`LookupError`] or an
     ///   [`AddrError`]: `dial tcp: lookup HOST: no such host`, `dial tcp: missing address`, or
     ///   `dial tcp: address LOCAL: no suitable address found` if no address belongs to the family

@@ -3,7 +3,7 @@
 //! Errors of binding and dialling, including those of the look-up, and errors that this crate creates
 //! (closed, deadline, shutdown, too many operations) contain an [`OpError`], which names the operation
 //! and the addresses and prints like Go's `net.OpError`. Kernel errors of other operations, such as
-//! accept, read and write, are returned unchanged, so `io::Error::raw_os_error` works on them.
+//! accept, read and write, are by default returned unchanged, so `io::Error::raw_os_error` works on them.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
 //! The texts are Go's. Go also wraps kernel errors of reads and writes. Here they are not wrapped
@@ -240,12 +240,14 @@ impl OpError {
     }
 
     /// Returns the local address of a connection, or the local address that a dial was configured
-    /// with; `None` for listeners and other dials.
+    /// with; `None` for listeners, other dials, sockets without a peer, and the operations `set` and
+    /// `raw-control`.
     pub fn source_addr(&self) -> Option<&Addr> {
         self.source.as_ref()
     }
 
-    /// Returns the peer's address, or the address of a listener.
+    /// Returns the peer's address, or the address of a listener. For a socket without a peer, and for the
+    /// operations `set` and `raw-control`, returns the local address.
     pub fn addr(&self) -> Option<&Addr> {
         self.addr.as_ref()
     }
@@ -499,7 +501,7 @@ mod tests {
         assert_eq!((op.op(), op.network(), op.source_addr(), op.addr()), ("dial", "tcp", None, remote().as_ref()));
         assert_eq!(op.raw_os_error(), Some(libc::ECONNREFUSED));
         assert!(Error::source(op).unwrap().is::<io::Error>());
-        // Wrapped once more by a type of another crate.
+        // Wrapped once more.
         let twice = Op::at("dial", "tcp", None).other(refused);
         assert_eq!((twice.kind(), raw_os_error(&twice)), (ErrorKind::ConnectionRefused, Some(libc::ECONNREFUSED)));
         assert_eq!(raw_os_error(&io::Error::other(twice)), Some(libc::ECONNREFUSED));

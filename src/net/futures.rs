@@ -3,8 +3,8 @@
 //!
 //! # Cancel safety
 //! A future that is dropped before it completes has read or written nothing, except for futures
-//! that write all of a buffer, such as [`WriteAll`] and [`SendFile`]: these may have written part
-//! of it. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
+//! that write all of a buffer or a file, such as [`WriteAll`], [`SendFile`] and [`PipeWrite`]: these may
+//! have written part of it. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};

@@ -7,7 +7,7 @@
 //!   way.
 //! * The next attempt begins when an attempt has failed, or when the stagger has passed since the
 //!   previous attempt began (section 5). Earlier attempts continue. Under a deadline the stagger is
-//!   reduced, to no less than 10 ms, so that every address is tried.
+//!   reduced, to no less than 10 ms, so that every address is tried if possible.
 //! * At most [`AT_ONCE_MAX`] attempts are in progress at a time, so that a DNS reply does not
 //!   determine how many descriptors a dial uses. A further attempt replaces the oldest attempt,
 //!   and begins at least 10 ms after the previous attempt.

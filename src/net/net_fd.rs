@@ -7,8 +7,8 @@
 //! [`OpError`](crate::net::OpError) with the operation and the addresses.
 //!
 //! Addresses are queried from the kernel on demand. An explicit close stores them before the
-//! descriptor is closed, for later errors. If `Builder::wrap_io_errors` is set, the addresses of a TCP
-//! connection are stored when it is established.
+//! descriptor is closed, for later errors. If `Builder::wrap_io_errors` is set, the addresses of an
+//! accepted connection and of a dialled TCP connection are stored when it is established.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -156,8 +156,8 @@ impl NetFd {
     #[cold]
     pub(crate) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         if let Failure::Io(error) = failure {
-            // An error that already names the operation stays unchanged, and so does the error of a
-            // hook.
+            // An error without an errno stays unchanged, such as one that already names the operation, or
+            // one that user code has created.
             let wraps = error.raw_os_error().is_some() && rt::wraps_io_errors();
             return if wraps { self.op(op).call(op, error) } else { error };
         }
@@ -279,8 +279,8 @@ impl NetFd {
     }
 
     /// Returns the result of a read of `count` bytes. A count smaller than `most` means that no
-    /// data is left. At the end of the stream, returns the error of gathered writes that has not
-    /// been returned yet.
+    /// data is left. At the end of the stream, returns an error that no operation has returned yet; see
+    /// [`Fd::end_of_stream`].
     #[inline]
     fn after_read(&self, count: usize, most: usize) -> io::Result<(usize, Remaining)> {
         if count > 0 && count < most {
@@ -392,8 +392,8 @@ impl NetFd {
         self.moved(Direction::Write, polled)
     }
 
-    /// Shuts down the writing side, which sends a FIN. Repeated calls and a peer that is already
-    /// gone are not errors.
+    /// Shuts down the writing side, which sends a FIN. Repeated calls, a closed socket and a peer that is
+    /// already gone are not errors.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
         match self.fd.shutdown(Shutdown::Write) {
             Ok(()) | Err(Failure::Closed) => Ok(()),
@@ -554,8 +554,9 @@ fn sample_queue(listener: BorrowedFd<'_>) {
 /// mean either), so the error is returned to the caller.
 const ACCEPT_RETRIES_MAX: u32 = 64;
 
-/// Returns whether an error of accept(2) is a pending network error of the new connection.
-/// According to the man page, such errors should be treated like EAGAIN by retrying.
+/// Returns whether an error of accept(2) concerns the new connection and not the listener: a pending
+/// network error, which the man page says to treat like EAGAIN by retrying, ECONNABORTED, or EPERM (a
+/// firewall forbids the connection).
 fn is_of_dead_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -42,7 +42,7 @@ async fn next(incoming: &mut crate::net::Incoming<'_>) -> Option<io::Result<TcpS
     std::future::poll_fn(|cx| Pin::new(&mut *incoming).poll_next(cx)).await
 }
 
-/// Go: TestAcceptIgnoreAbortedConnRequest. Covers every error that accept(2) says to retry.
+/// Go: TestAcceptIgnoreAbortedConnRequest. Covers every error of a connection that has died in the queue.
 #[test]
 fn accept_skips_connections_that_died() {
     const DEAD: [i32; 10] = [
@@ -110,7 +110,7 @@ fn accept_returns_resource_errors_and_loses_no_connection() {
 }
 
 #[test]
-fn incoming_backs_off_doubling_from_5_ms() {
+fn incoming_pauses_after_lack_of_resources_and_returns_other_errors() {
     run(async {
         let (listener, addr) = listener().await;
         let script = seam::descriptor(listener.as_fd());
@@ -174,7 +174,7 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
 
 // ---- dialling ----
 
-/// Returns a script whose first connect(2) reports EINPROGRESS, whatever the kernel returned.
+/// Returns a script in which the first connect(2) reports EINPROGRESS and is not made.
 fn under_way(addr: SocketAddr) -> Script {
     let script = seam::destination(addr);
     script.then(Call::Connect, Outcome::Fail(libc::EINPROGRESS));
@@ -249,14 +249,14 @@ fn spurious_wake_up_does_not_end_a_dial() {
 }
 
 #[test]
-fn dial_waits_until_getpeername_succeeds() {
+fn dial_continues_after_getpeername_fails() {
     run(async {
         let (_listener, addr) = listener().await;
         let script = seam::destination(addr);
         script.then(Call::Connect, Outcome::Real);
         fail(&script, Call::PeerAddr, &[libc::ENOTCONN]);
-        // The wake-up counts as spurious and the wait continues. The connection is established, but
-        // no edge follows.
+        // The failure means that the outcome is not known, so the dial waits. The connection is established,
+        // but an edge need not follow.
         let dial = TcpStream::connect_timeout(&addr, Duration::from_millis(50)).await;
         if let Err(error) = dial {
             assert!(is_timeout(&error), "{error}");
@@ -304,7 +304,7 @@ fn dial_never_connects_to_itself() {
 }
 
 #[test]
-fn error_of_close_is_ignored_and_the_number_is_free() {
+fn error_of_close_is_ignored_and_the_port_is_free() {
     run(async {
         for errno in [libc::EINTR, libc::EIO] {
             // No other test uses this address, so no other test takes the port.

@@ -15,13 +15,14 @@ macro_rules! metrics {
         $($(#[doc = $doc:literal])+ $kind:ident $name:ident: $type:ty,)+
         ; $($(#[doc = $about:literal])+ $unit:ident $histogram:ident,)+
     ) => {
-        /// The runtime's metrics at one moment; returned by [`metrics`].
+        /// A snapshot of the runtime's metrics; returned by [`metrics`].
         ///
         /// Totals count from the start of the process and continue across a
-        /// [`shutdown`](crate::rt::shutdown). The values are not read at the same instant.
+        /// [`shutdown`](crate::rt::shutdown). The values are read one after the other, so they may be
+        /// inconsistent with each other.
         ///
-        /// [`iter`](Metrics::iter) lists them with their descriptions, and
-        /// [`openmetrics`](Metrics::openmetrics) prints them for Prometheus and other collectors.
+        /// [`iter`](Metrics::iter) and [`histograms`](Metrics::histograms) list them with their descriptions.
+        /// [`openmetrics`](Metrics::openmetrics) formats them for Prometheus and other collectors.
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
@@ -104,7 +105,7 @@ metrics! {
     /// Total number of times that a task of the lane `Control` queued with the others, because the
     /// lane had used up its share.
     Counter control_queued: u64,
-    /// Total number of polls of tasks.
+    /// Total number of polls of tasks on workers.
     Counter polls: u64,
     /// Total number of times that a thread took tasks from another thread's queue.
     Counter steals: u64,
@@ -124,9 +125,9 @@ metrics! {
     /// Total number of timers armed for sleeps and deadlines. A timer that is moved to a later time
     /// counts again when it is re-armed.
     Counter timers_armed: u64,
-    /// Total number of timer entries that came due, including dead ones.
+    /// Total number of timer entries that came due, including entries of cancelled or moved timers.
     Counter timers_fired: u64,
-    /// Current number of timer entries, including dead ones.
+    /// Current number of timer entries, including entries of cancelled or moved timers.
     Gauge timer_entries: usize,
     /// Total number of times that a task was found to block its thread.
     Counter blocked_tasks: u64,
@@ -138,15 +139,16 @@ metrics! {
     /// that [`io::copy`](crate::io::copy()) and [`send_file`](crate::net::TcpStream::send_file)
     /// delegate to the kernel.
     Counter kernel_copies: u64,
-    /// Total number of caught panics in the destructors of tasks and of their outputs.
+    /// Total number of caught panics in the destructors of tasks, outputs and task-local values, and in wakers of
+    /// other crates that await tasks.
     Counter contained_panics: u64,
     ;
     /// Duration of polls of tasks on the workers: a sample that consists of the first poll after some
     /// sleeps, and of each poll in a series of long ones.
     Seconds poll_seconds,
     /// Delay from an event to the poll of the task that it woke: a sample that consists of the last
-    /// task queued after every 32nd sleep and after polls of busy workers. The time that the event
-    /// waited in the kernel is not included.
+    /// task queued after every 32nd sleep of a worker, and after polls for events by busy workers. The time that
+    /// the event waited in the kernel is not included.
     Seconds wake_delay_seconds,
     /// Number of connections that waited to be accepted: a sample of one in 64 accepted TCP connections.
     Count accept_queue,
@@ -325,7 +327,8 @@ mod tests {
     use super::*;
     use crate::rt::histogram::BUCKETS;
 
-    /// The format is that of <https://prometheus.io/docs/specs/om/open_metrics_spec/>: HELP, TYPE and the sample of each metric, then EOF.
+    /// The format is that of <https://prometheus.io/docs/specs/om/open_metrics_spec/>: HELP, TYPE and the sample of
+    /// each metric, then EOF.
     #[test]
     fn openmetrics_has_help_type_and_value_of_each_metric() {
         let metrics = Metrics { workers: 3, polls: 7, ..Metrics::default() };

@@ -145,7 +145,8 @@ impl Reapers {
         }
     }
 
-    /// Waits until all jobs are done, for at most `most`. Returns whether all jobs are done.
+    /// Waits until all jobs are done, for at most `most`. Returns whether all jobs are done. If no job was completed
+    /// since the last call and all threads are occupied, starts another thread for the queued jobs.
     pub(crate) fn wait(&mut self, most: Duration) -> bool {
         let until = Instant::now() + most;
         let mut state = self.shared.state.lock();

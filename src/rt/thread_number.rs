@@ -24,8 +24,8 @@ pub(crate) fn current() -> usize {
     CURRENT.get()
 }
 
-/// Returns the number of this thread. Gives it one, which is less than `usize::MAX`, if it has none, unless all numbers
-/// are used up.
+/// Returns the number of this thread, which is less than `usize::MAX`. Assigns one if the thread has none. Returns
+/// [`NONE`] if all numbers are used up.
 pub(crate) fn assign() -> usize {
     static LAST: AtomicUsize = AtomicUsize::new(NONE);
     if current() == NONE {
@@ -37,7 +37,7 @@ pub(crate) fn assign() -> usize {
     current()
 }
 
-/// Takes the number of this thread. Async-signal-safe.
+/// Removes the number of this thread. Async-signal-safe.
 pub(crate) fn forget() {
     CURRENT.set(NONE);
 }

@@ -37,8 +37,8 @@ use crate::sys::membarrier;
 
 /// The unsent bytes of a socket. This is not a handle of the socket.
 pub(crate) trait Unsent: Send + Sync + RefUnwindSafe + UnwindSafe {
-    /// Sends as many bytes as the socket accepts, and makes sure that the remaining bytes are sent later. Called by the
-    /// thread that has taken the socket out of a list. Must not wait or call user code.
+    /// Sends as many bytes as the socket accepts, and makes sure that the remaining bytes are sent later. Called by
+    /// the thread that has taken the socket out of its list, and by sysmon. Must not wait or call user code.
     fn flush(self: Arc<Self>);
 
     /// Returns the number of unsent bytes, for [`inspect`](crate::rt::inspect()).
@@ -125,7 +125,8 @@ pub(crate) fn list() -> usize {
 /// The maximum number of sockets that a thread flushes at once. Each needs a system call.
 const SOCKETS_MAX: usize = 2048;
 
-/// Returns whether a socket can be added to the list of this thread. The list cannot be used while the thread exits.
+/// Returns whether a socket can be added to the list of this thread. The list cannot be used while the thread
+/// exits.
 pub(crate) fn has_room() -> bool {
     COUNT.get() < SOCKETS_MAX && LIST.try_with(|_| ()).is_ok()
 }
@@ -198,8 +199,8 @@ fn flush_all(sockets: impl Iterator<Item = Arc<dyn Unsent>>) {
     }
 }
 
-/// Flushes the lists that are in the same period of *some* as at the last call. Called by sysmon, which also makes the
-/// registration that [`membarrier`] requires, because it may wait.
+/// Flushes the lists that are in the same period of *some* as at the last call. Also makes the registration that
+/// [`membarrier`] requires, which may take tens of milliseconds. Called by sysmon.
 pub(crate) fn flush_old() {
     let lists: Vec<_> = {
         let lists = LISTS.lock();
@@ -213,8 +214,8 @@ pub(crate) fn flush_old() {
             is_seen && !sockets.is_empty() && !list.simulates.load(Ordering::Relaxed)
         };
         if is_old {
-            // The sockets stay in the list, so that the thread flushes them at the end of its turn. This ends its
-            // ownership of their bytes.
+            // The sockets stay in the list, so that the thread flushes them again at the end of its turn. The flush
+            // here ends the thread's ownership of their bytes.
             let sockets = list.sockets.lock().clone();
             flush_all(sockets.into_iter());
         }

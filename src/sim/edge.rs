@@ -1,4 +1,4 @@
-//! `Event`: the contents of one edge of a simulated descriptor, in the terms of `rt/poll`.
+//! `Event`: the contents of one edge of a descriptor of a simulation, in the terms of `rt/poll`.
 
 use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY};
 

@@ -17,8 +17,9 @@ use super::world::World;
 /// threads: if a task waits with a timeout for one of them, the timeout expires first.
 ///
 /// # Panics
-/// Panics inside another simulation or runtime. Panics if the test waits without a timer, and no event occurs for
-/// a minute of real time.
+/// Panics inside another simulation or runtime, and if no epoll instance can be created. Panics if no task can run, no
+/// event wakes one for a minute of real time, and the clock cannot advance, because there is no timer or because bytes
+/// are in flight.
 ///
 /// # Examples
 /// ```

@@ -48,8 +48,8 @@ impl Sim {
 /// A handle that changes the properties of links between hosts; returned by [`Sim::link`] and
 /// [`Sim::one_way`].
 ///
-/// A change applies from the next packet on, and to hosts that are added later. It does not apply
-/// to traffic within a host.
+/// A change applies from the next packet on. If a name is `*`, it also applies to hosts that are added later. It does
+/// not apply to traffic within a host.
 ///
 /// # Examples
 /// ```
@@ -102,8 +102,8 @@ impl Link {
         self.change(Change::Duplicate(rate("duplication", probability)))
     }
 
-    /// Sets the probability that a packet is delayed by up to `by`, so that later packets overtake
-    /// it. The default is 0.
+    /// Sets the probability that a packet is delayed by up to `by`, so that later packets may overtake it. The default
+    /// is 0.
     #[track_caller]
     pub fn reorder(self, probability: f64, by: Duration) -> Link {
         self.change(Change::Reorder(rate("reordering", probability), nanos(by)))

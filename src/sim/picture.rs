@@ -1,9 +1,9 @@
 //! The picture of a run as SVG: hosts are columns, packets are arrows, time runs downwards.
 //!
-//! Each departure, arrival and note in the log has its own row, in the order of the log. So times are not to
-//! scale, but microseconds and hours fit into one picture. An arrow leads from the row of the departure to that of
-//! the arrival. Packets in the log have no numbers, so an arrival is assigned to the oldest packet with the same
-//! addresses and fields that has not arrived yet.
+//! Each departure, arrival, loss at an arrival and note in the log has its own row, in the order of the log. So times
+//! are not to scale, but microseconds and hours fit into one picture. An arrow leads from the row of the departure to
+//! that of the arrival. Packets in the log have no numbers, so an arrival is assigned to the oldest packet with the
+//! same addresses and fields that has not arrived yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -34,9 +34,9 @@ enum End {
     OnTheWay,
     /// The packet arrived in this row.
     Arrived(usize),
-    /// The packet was lost before it left the host, or on the way.
+    /// The packet was lost when it was sent.
     Lost,
-    /// The packet was lost at the receiver, in this row.
+    /// The packet was lost at the time of its arrival, in this row: a partition had begun, or the receiver was down.
     LostAt(usize),
 }
 
@@ -62,7 +62,7 @@ struct Flow {
     notes: Vec<(usize, usize, String)>,
 }
 
-/// The addresses and the text of a packet, without the reason of a loss.
+/// The addresses and the text of a packet, without the reason for a loss.
 type Key = (SocketAddr, SocketAddr, String);
 
 impl Flow {
@@ -156,7 +156,7 @@ fn escape(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
-            // XML permits no other control characters.
+            // XML does not permit most control characters.
             char if char.is_control() => escaped.push(' '),
             char => escaped.push(char),
         }

@@ -28,7 +28,7 @@ pub(super) fn host_of(kernel: &Kernel, ip: IpAddr, here: u16) -> usize {
     at.unwrap_or(usize::from(here))
 }
 
-/// Returns the text of a packet without its addresses and window.
+/// Returns the text of a packet without its addresses, its window, the word `TCP` and a length of 0.
 pub(super) fn fields(text: &str) -> String {
     let words = text.split_whitespace().skip(3).filter(|word| *word != "TCP");
     let mut brief: Vec<&str> = words.collect();
@@ -43,7 +43,7 @@ fn brief(text: &str) -> String {
     fields(text).chars().take(COLUMN - 7).collect()
 }
 
-/// Returns a diagram of the log: one column per host, one line per packet sent and per note.
+/// Returns a diagram of the log: one column per host, and one line per packet sent, per packet lost and per note.
 pub(super) fn diagram(kernel: &Kernel) -> String {
     let hosts = kernel.hosts.len();
     let mut text = format!("{:>16}  ", "time");
@@ -231,9 +231,10 @@ mod tests {
         Packet { src: src.parse().unwrap(), dst: dst.parse().unwrap(), body }
     }
 
-    /// The sum over a header or body including its checksum is zero.
+    /// For IPv4, this tests that the checksum of a header or body that includes its own checksum is zero. For IPv6, it
+    /// tests only the length.
     #[test]
-    fn packets_on_the_wire_have_correct_checksums() {
+    fn packets_on_the_wire_have_correct_checksums_and_lengths() {
         let segment = Segment {
             seq: 1,
             ack: Some(2),
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn brief_text_omits_addresses_and_window() {
+    fn brief_text_omits_addresses_window_and_zero_length() {
         for (text, expected) in [
             ("10.0.0.1:1 > 10.0.0.2:2 TCP SYN seq 0 win 131072 len 0", "SYN seq 0"),
             ("10.0.0.1:1 > 10.0.0.2:2 TCP seq 1 ack 6 win 131072 len 5", "seq 1 ack 6 len 5"),

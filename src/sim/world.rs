@@ -66,7 +66,7 @@ thread_local! {
     static CURRENT: Cell<*const World> = const { Cell::new(ptr::null()) };
 }
 
-/// The order in which runnable tasks are polled.
+/// The order in which runnable tasks are polled. In both orders, control tasks precede other tasks in 19 of 20 cases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// A task chosen at random from the seed.
@@ -111,11 +111,11 @@ pub(super) struct Schedule {
     pub(super) members: BTreeMap<u64, Member>,
     /// Per host, the number of times that its tasks were ended.
     lives: Vec<u16>,
-    /// The number of consecutive draws that chose a control task, in the order [`Order::Fifo`].
+    /// The number of draws in the order [`Order::Fifo`] while both control tasks and ordinary tasks were runnable.
     control_draws: u64,
 }
 
-/// Returns whether the tasks that were spawned with this tag still exist.
+/// Returns whether the tasks that were spawned with this tag have not been ended with their host.
 fn is_current(lives: &[u16], tag: Tag) -> bool {
     lives.get(usize::from(tag.host)).copied().unwrap_or_default() == tag.life
 }
@@ -210,7 +210,7 @@ fn task_ended(number: u64) {
     drop(member);
 }
 
-/// Makes a world the current one of the thread until the guard is dropped.
+/// A guard. When it is dropped, the thread leaves its world.
 struct Inside;
 
 impl Drop for Inside {
@@ -351,7 +351,7 @@ impl World {
         self.machine.tag.set(Tag { world: self.id, host, life });
     }
 
-    /// Returns whether the tasks that were spawned with this tag still exist.
+    /// Returns whether the tasks that were spawned with this tag have not been ended with their host.
     fn is_alive(&self, tag: Tag) -> bool {
         is_current(&self.schedule.borrow().lives, tag)
     }
@@ -370,7 +370,8 @@ impl World {
         schedule.ready.push(Ready::Task(runnable));
     }
 
-    /// Collects the tasks that were woken by other threads, and the test's future if it was woken.
+    /// Collects the tasks that were woken by other threads, and the test's future if it was woken. Closes the
+    /// descriptors that other threads have asked to close.
     fn collect(&self, main: &Main) {
         self.machine.close_from_elsewhere();
         let inbox = std::mem::take(&mut *lock(&self.shared.inbox));

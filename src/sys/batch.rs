@@ -168,7 +168,7 @@ impl fmt::Debug for Inbox {
 }
 
 /// Calls recvmmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` in addition to `flags`. Returns the
-/// number of messages. On failure the inbox is unchanged.
+/// number of messages. On failure the inbox keeps its messages.
 pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
     inbox.prepare();
     let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
@@ -410,9 +410,9 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers.
-/// Removes the messages that were sent from the outbox, and returns their number, at least 1. With
-/// `merge`, consecutive messages of one size to one peer are sent as segments of one datagram
+/// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers. The outbox
+/// must not be empty. Removes the messages that were sent from it, and returns their number, at least 1.
+/// With `merge`, consecutive messages of one size to one peer are sent as segments of one datagram
 /// (UDP_SEGMENT). Pass true only if the kernel and the socket support UDP_SEGMENT; if they do not, the
 /// peer may receive the segments as one datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {

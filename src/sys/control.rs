@@ -1,8 +1,8 @@
 //! Control messages, the ancillary data of a message (cmsg(3)): building them, iterating over them, and
 //! ownership of the descriptors in them.
 //!
-//! libc's `CMSG_LEN` and `CMSG_SPACE` compute the layout. Iteration ends at a length that exceeds
-//! the buffer, so the complete messages in truncated control data are read.
+//! libc's `CMSG_SPACE` computes the layout. Iteration ends at a length that exceeds the buffer, so the
+//! complete messages in truncated control data are read.
 //!
 //! # Invariants
 //! * The buffer consists of [`Word`]s, which have at least the alignment of a `cmsghdr`.
@@ -52,10 +52,11 @@ pub(crate) const fn words(bytes: usize) -> usize {
 /// The number of words needed for the maximum number of descriptors in a message.
 pub(crate) const RIGHTS_WORDS: usize = words(space(FDS_MAX * size_of::<c_int>()));
 
-/// Types without padding for which every bit pattern is a valid value.
+/// Types for which every bit pattern is a valid value.
 ///
 /// # Safety
-/// The type must have no padding, and every bit pattern must be a valid value.
+/// Every bit pattern must be a valid value. The type must have no padding, unless it is only read
+/// ([`option::get`](super::option::get)).
 pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: an integer has no padding.

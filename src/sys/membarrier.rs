@@ -10,9 +10,10 @@
 //! # Availability
 //! The kernel requires a registration, once per process. It takes up to some tens of milliseconds, so a thread that
 //! may wait makes it ([`register`]), and [`is_registered`] tells the other threads. Without a registration, no
-//! thread may rely on [`light`]. The call is used on Linux, from 4.14 on, and a sandbox may refuse it. If a sandbox that is
-//! entered later refuses the barrier itself, [`heavy`] sleeps for 10 ms instead, and the registration ends. This is no proof, but a
-//! CPU keeps a store from other CPUs for microseconds at most.
+//! thread may rely on [`light`]. The call is used on Linux, from 4.14 on, and a sandbox may refuse it. If a sandbox
+//! that is entered later refuses the barrier itself, [`heavy`] sleeps for 10 ms instead, and the registration ends.
+//! The sleep is not proof that the stores are visible, but a CPU keeps a store from other CPUs for microseconds at
+//! most.
 //!
 //! # Fork
 //! A child inherits the registration, but a child relies on nothing here: its parent's other threads, which do

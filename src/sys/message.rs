@@ -25,8 +25,8 @@ use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len};
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct Received<'a> {
-    /// The number of bytes in the buffers. If the flags passed to the call contain `MSG_TRUNC`, the
-    /// full length of the message.
+    /// The number of bytes in the buffers, or the full length of the message if the flags passed to the
+    /// call contain `MSG_TRUNC`.
     pub(crate) bytes: usize,
     /// `MSG_TRUNC` if bytes did not fit, `MSG_CTRUNC` if control data did not fit.
     pub(crate) flags: c_int,

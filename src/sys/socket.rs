@@ -189,8 +189,9 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     check(unsafe { libc::poll(&raw mut entry, 1, 0) }).map(|ready| ready > 0)
 }
 
-/// Returns whether the peer has closed its sending side or the connection is gone (poll(2)). On a
-/// system whose poll(2) does not report a half-close, returns whether the connection is gone.
+/// Returns whether the peer has closed its sending side, receiving was shut down, or the connection is
+/// gone (poll(2)). On a system whose poll(2) does not report a half-close, returns whether the
+/// connection is gone.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let half_closed = os::POLL_HALF_CLOSED.unwrap_or(0);
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: half_closed, revents: 0 };

@@ -1,4 +1,4 @@
-//! Calls for Unix sockets, as safe functions.
+//! Calls for Unix sockets, the user ID and file locks, as safe functions.
 //!
 //! Invariants S1 and S2 of [`socket`](super::socket) apply to this module as well.
 

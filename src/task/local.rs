@@ -134,9 +134,9 @@ impl<T: Send + 'static> LocalKey<T> {
                     }
                 }
             };
-            // SAFETY: the value is boxed, and it is dropped with the task's future, which is not
-            // dropped before this poll returns. Only the thread that polls the task accesses the
-            // value, and it creates only shared references.
+            // SAFETY: the value is boxed. A task drops its values after its last poll, one at a time, and
+            // not during a call of `f`. Only the thread that runs the task accesses the value, and it
+            // creates only shared references.
             #[allow(unsafe_code)]
             let value = unsafe { &*value };
             let value = value.downcast_ref::<T>().expect("a key's address identifies its type");
@@ -167,9 +167,9 @@ impl fmt::Debug for AccessError {
 impl fmt::Display for AccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.ended {
-            "the task is ending and has dropped the value"
+            "the task is ending and has dropped the value: access it before the task ends"
         } else {
-            "no task is running on this thread"
+            "no task is running on this thread: access the value in a task or in `block_on`"
         })
     }
 }

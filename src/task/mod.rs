@@ -60,8 +60,8 @@ where
 /// Spawns `future`, which need not be `Send`, as a task on the calling thread.
 ///
 /// The task runs only while the thread is inside [`block_on`], in the current call or in a later one.
-/// In other respects it is like a task of [`spawn`]. Tasks that have not ended when the thread exits
-/// are dropped.
+/// A [shutdown](crate::rt::shutdown()) of the runtime does not drop it. In other respects it is like a
+/// task of [`spawn`]. Tasks that have not ended when the thread exits are dropped.
 ///
 /// # Panics
 /// Panics inside a task created by [`spawn`] or [`spawn_blocking`], because its thread may have no
@@ -97,7 +97,8 @@ where
 ///
 /// The number of threads is limited (see
 /// [`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); further calls wait in
-/// a queue. A call that has started cannot be cancelled.
+/// a queue. A call that has started cannot be cancelled, and
+/// [`cancel`](JoinHandle::cancel) of a queued call waits until a thread takes the call from the queue.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).

@@ -60,7 +60,7 @@ fn dropped_udp_receives_lose_no_datagram() {
                 let (mut buf, mut batch) = ([0; 8], RecvBatch::new(4, 64));
                 let mut slices_of = [0; 8];
                 let mut slices = [IoSliceMut::new(&mut slices_of)];
-                // Counts the datagrams that fit into the buffer.
+                // Returns the number of datagrams that the operation takes from the queue.
                 let receive: Operation<'_, usize> = match kind {
                     "recv_from" => Box::pin(async { one.recv_from(&mut buf).await.map(|_| 1) }),
                     "recv_msg" => Box::pin(async { one.recv_msg(&mut slices).await.map(|_| 1) }),

@@ -30,7 +30,8 @@ pub(crate) struct Outcome<T> {
     pub(crate) stirred: bool,
 }
 
-/// Polls `future` up to the point `at` and drops it. After the first Pending, `stir` causes the event that the future waits for.
+/// Polls `future` up to the point `at` and drops it. When this function first waits for a wake-up, `stir` causes the event that the future
+/// waits for.
 pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce()) -> Outcome<F::Output> {
     let mut future = Box::pin(future);
     let mut stir = Some(stir);
@@ -52,7 +53,8 @@ pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce
     Outcome { output: None, stirred: stir.is_none() }
 }
 
-/// Calls `case` with every point at which to drop a future, until `case` returns that the future completed.
+/// Calls `case` with every point at which to drop a future, until `case` returns that the future completed. After each call, waits until no
+/// descriptor and no waiter is left.
 pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
     let baseline = rt::metrics().descriptors;
     for polls in 0..50 {

@@ -36,7 +36,8 @@ pub use processes::{
 /// on busy machines, and more so in a build that a sanitizer slows down (`ci/sanitizer.sh`).
 pub const BOUND: Duration = Duration::from_secs(if option_env!("NETPOLL_SLOW").is_some() { 600 } else { 180 });
 
-/// Returns whether the machine is otherwise idle, so that a test may assert time limits.
+/// Returns whether `NETPOLL_TIMED` is 1: the machine is otherwise idle, so a test may assert time
+/// limits.
 pub fn is_timed() -> bool {
     std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1")
 }
@@ -117,9 +118,9 @@ pub async fn assert_no_stale_events(what: &str, mut cause: impl AsyncFnMut()) {
     panic!("{what}: a closed socket is in epoll");
 }
 
-/// Polls `future` with `waker`. Pending means that the operation waits and has not called the
-/// waker. For fairness, an operation of a task whose budget is used up returns Pending once
-/// although it need not wait, so `future` is polled a second time.
+/// Polls `future` with `waker`. Pending means that the operation waits. For fairness, an operation of
+/// a task whose budget is used up returns Pending once although it need not wait, but not with a no-op
+/// waker. So the first poll has a no-op waker, and if it returns Pending, a second poll has `waker`.
 pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     match Pin::new(&mut *future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => Pin::new(future).poll(&mut Context::from_waker(waker)),
@@ -245,7 +246,7 @@ pub async fn fill(stream: &TcpStream) -> usize {
     loop {
         // Room may appear while the kernel moves bytes to the peer, so the last attempt must start
         // when no bytes are in flight. (If the peer has dropped bytes, the kernel retransmits them
-        // without end.)
+        // without end, so this function gives up after 1000 attempts.)
         let moves = in_flight(stream.as_fd()) > 0;
         let mut write = stream.write(&chunk);
         match poll_once(&mut write).await {
@@ -310,7 +311,8 @@ pub fn cpu_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// Limits the descriptors of this process, as far as permitted. For child processes.
+/// Sets the limit of descriptors of this process to `count`, or to the maximum if that is less. For
+/// child processes.
 pub fn set_nofile(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = Some(maximum.map_or(count, |most| count.min(most)));
@@ -326,8 +328,8 @@ pub fn has_ipv6() -> bool {
     has
 }
 
-/// Raises the limit of descriptors to `count`. Returns whether that is permitted, and prints a note
-/// if not.
+/// Raises the limit of descriptors to the maximum if the limit is less than `count`. Returns whether
+/// the maximum permits `count`, and prints a note if not.
 pub fn has_descriptors(count: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < count) {

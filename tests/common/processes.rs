@@ -2,9 +2,9 @@
 //!
 //! A new process has copies of all descriptors of this process from fork(2) until execve(2) closes
 //! them. A socket or pipe that another test closes in between stays open until execve(2), so its
-//! peer receives no EOF, and its port or name stays taken. Tests run in parallel, so every test
-//! starts its processes with [`spawn`] or [`output`]. A test that needs a close to take effect
-//! immediately holds a [`NoForks`] from the close to the assertion.
+//! peer receives no EOF, and its port or name stays taken. Tests run in parallel, so a binary
+//! whose tests hold a [`NoForks`] starts processes with [`spawn`] or [`output`]. A test that needs a
+//! close to take effect immediately holds a [`NoForks`] from the close to the assertion.
 
 use std::io::{self, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -17,14 +17,14 @@ use super::Watchdog;
 /// Locked for writing while a process starts, and for reading by [`NoForks`].
 static FORKS: RwLock<()> = RwLock::new(());
 
-/// While this value lives, no process starts, and no process has copies of this process's
-/// descriptors. The holder must not start a process, because the start would wait for the holder's
-/// own lock.
+/// While this value lives, [`spawn`] starts no process, and no process that it has started has copies
+/// of this process's descriptors. The holder must not call [`spawn`], which would wait for the
+/// holder's own lock.
 #[derive(Debug)]
 pub struct NoForks(#[expect(dead_code, reason = "it is held")] RwLockReadGuard<'static, ()>);
 
-/// Waits until all processes that are being started have closed their copies of descriptors. No
-/// other process starts while the returned value lives.
+/// Waits until all processes that [`spawn`] is starting have closed their copies of descriptors.
+/// [`spawn`] starts no other process while the returned value lives.
 pub fn no_forks() -> NoForks {
     NoForks(FORKS.read().unwrap_or_else(PoisonError::into_inner))
 }
@@ -99,7 +99,8 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
 }
 
 /// Like [`child`], in separate namespaces with a loopback interface. `files`, as (path, contents),
-/// replace the host's files. Skips the test if the process may not create namespaces.
+/// replace the host's files. Skips the test if the process may not create namespaces, or if a program
+/// for this is missing.
 #[track_caller]
 pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     if is_child(name) {

@@ -115,7 +115,7 @@ fn infallible_conversion_resets_the_connection_if_the_peer_takes_nothing() {
 }
 
 #[test]
-fn only_handle_can_be_converted_beside_snapshots() {
+fn only_handle_can_be_converted_during_snapshots() {
     run(async {
         let ends = Arc::new(AtomicBool::new(false));
         let end = ends.clone();

@@ -89,7 +89,7 @@ fn read_at_the_end_reports_the_failure() {
 }
 
 #[test]
-fn flush_that_waits_gets_the_failure() {
+fn flush_or_next_write_reports_the_reset_of_a_full_stream() {
     run(async {
         let (ours, peer) = super::narrow_pair().await;
         ours.write_all(&vec![1; 4_000_000][..15_000]).await.unwrap();

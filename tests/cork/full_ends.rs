@@ -72,7 +72,7 @@ fn full_socket_that_only_reads_sends_the_rest_after_a_shutdown() {
                 (ours, peer, total)
             });
             rt::shutdown(LONG).unwrap();
-            // The test does not use the descriptor either, because exposing it would flush.
+            // The test does not use the descriptor of `ours`, because exposing it would send the bytes.
             task::block_on(async move {
                 let answer = task::spawn(async move {
                     let mut buf = [0; 4];
@@ -87,8 +87,8 @@ fn full_socket_that_only_reads_sends_the_rest_after_a_shutdown() {
     });
 }
 
-/// A child of fork(2) discards its copy of the gathered bytes, and does not end the stream, which its
-/// parent does.
+/// A child of fork(2) discards its copy of the gathered bytes, and does not end the stream, because its
+/// parent still has to send the bytes.
 #[test]
 fn child_process_does_not_end_the_stream_before_the_rest_is_sent() {
     let name = "full_ends::child_process_does_not_end_the_stream_before_the_rest_is_sent";

@@ -54,7 +54,7 @@ async fn verify(peer: TcpStream, mut random: Random) -> usize {
     }
 }
 
-/// One writer. `at` is the number of bytes that writes have accepted.
+/// Makes 400 random calls. Returns the number of bytes that the writes have accepted.
 async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
     let mut streams = vec![ours];
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! A task sends the gathered bytes that the kernel has not accepted when the stream is closed.
+//! When a stream is closed, a task sends the gathered bytes that the kernel has not accepted.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -181,7 +181,7 @@ fn sysmon_sends_for_root_future_that_blocks_its_thread() {
 }
 
 #[test]
-fn endless_turn_sends_when_much_is_gathered() {
+fn task_that_never_waits_sends_when_much_is_gathered() {
     run(async {
         let Counted { ours, peer, number } = Counted::new().await;
         let reader = task::spawn(async move {
@@ -321,7 +321,7 @@ fn panic_of_the_root_future_loses_nothing() {
 }
 
 #[test]
-fn two_threads_gather_on_clones_of_one_stream() {
+fn tasks_gather_on_clones_of_one_stream() {
     run(async {
         let (ours, peer) = pair().await;
         let writers: Vec<_> = (0..4u8)
@@ -356,7 +356,7 @@ fn two_threads_gather_on_clones_of_one_stream() {
     });
 }
 
-/// A thread writes in the middle of a turn that gathers on another thread, each after the other.
+/// A thread and a turn that gathers on another thread write alternately.
 #[test]
 fn threads_that_take_turns_write_in_order() {
     const ROUNDS: usize = 20;
@@ -382,7 +382,7 @@ fn threads_that_take_turns_write_in_order() {
                 ask.send(()).unwrap();
                 answered.recv().unwrap();
                 if round == 0 {
-                    // By now, writes need no lock.
+                    // By the end of this sleep, the process is registered for membarrier(2), so writes can do without the lock.
                     task::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -529,8 +529,7 @@ fn fan_out_of_one_turn_reaches_every_member() {
     });
 }
 
-/// A write that waits, for room or for the write lock, first sends the bytes that other streams
-/// have gathered.
+/// A write that waits for room first sends the bytes that other streams have gathered.
 #[test]
 fn write_that_waits_sends_gathered_bytes_of_other_streams() {
     run(async {

@@ -7,10 +7,10 @@
 //!
 //! # Kinds of faults
 //! * [`inject`]: a given number of calls of one kind, on one descriptor or on any, fail with an errno.
-//! * [`Chaos`]: of the calls on sockets that are created while it is active, some are interrupted (EINTR), fail (EAGAIN) or are cut short;
-//!   batches of events are small, shuffled and padded with false events. The fault of a socket's n-th call is determined by the seed, the
-//!   socket's serial number and n.
-//! * [`Stale`]: every batch begins with events of closed descriptors, with all flags set.
+//! * [`Chaos`]: of the calls on sockets that are created while it is active, some are interrupted (EINTR), fail (EAGAIN, for accept4 also
+//!   ECONNABORTED) or are cut short. Some waits for events are interrupted, and some batches of events are small, shuffled and padded with a
+//!   false event. The fault of a socket's n-th call is determined by the seed, the socket's serial number and n.
+//! * [`Stale`]: every batch begins with up to four events of closed descriptors, with all flags set.
 //!
 //! # Injected faults keep the kernel's contract
 //! After EAGAIN, and after a short count on TCP, the kernel reports an edge when the operation can proceed. If an injected fault hides that
@@ -166,7 +166,7 @@ struct Registrations {
 
 /// The number of dead registrations that are kept.
 const DEAD_MAX: usize = 64;
-/// The number of stale events per batch.
+/// The maximum number of stale events per batch.
 const STALE_BATCH: usize = 4;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -255,7 +255,7 @@ fn renew(fd: c_int) {
     }
 }
 
-/// Updates the records after a call of kind `call`.
+/// Gives a new socket a serial number, and renews the registration after a call that was cut short.
 fn note(call: &'static str, fd: c_int, result: i64, answer: Answer) {
     match call {
         "socket" | "accept4" if result >= 0 => adopt(result as c_int),
@@ -364,7 +364,8 @@ fn shorter(length: size_t, random: u64) -> size_t {
     if length < 2 { length } else { 1 + random as usize % (length - 1) }
 }
 
-/// Returns a copy of the message that has only the first buffer, shortened.
+/// Returns a copy of the message that has only the first buffer, shortened. A message with control data or without a buffer is returned as it
+/// is.
 fn shorter_message(message: *const msghdr, random: u64) -> *const msghdr {
     thread_local!(static COPY: UnsafeCell<(MaybeUninit<msghdr>, iovec)> =
         const { UnsafeCell::new((MaybeUninit::uninit(), iovec { iov_base: std::ptr::null_mut(), iov_len: 0 })) });
@@ -559,7 +560,7 @@ fn wait(
     if is_chaotic {
         FAULTED.fetch_add(1, SeqCst);
         if batch.len() < room {
-            // This event is false, so a call will return EAGAIN.
+            // This event may be false. If so, a call will return EAGAIN.
             let live: Option<u64> = with_epoll(|table| {
                 let skip = next() as usize % table.live.len().max(1);
                 table.live.values().nth(skip).filter(|live| live.2 != u64::MAX).map(|live| live.2)

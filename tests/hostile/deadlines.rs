@@ -27,8 +27,8 @@ fn control(run: Duration) -> thread::JoinHandle<Vec<Duration>> {
     })
 }
 
-/// Prints the lateness of timers. Requires a 99th percentile of at most 2 ms if the lateness of a plain thread (`control`) shows that the
-/// machine is idle.
+/// Prints the lateness of timers. In a full run, requires a 99th percentile of at most 2 ms if the lateness of a plain thread (`control`)
+/// shows that the machine is idle.
 fn judge(what: &str, late: &mut [Duration], control: &mut [Duration]) {
     figure("8", format_args!("{what}: 0 early, late {}; a bare thread's sleep: {}", spread(late), spread(control)));
     if percentile(control, 99.0) <= Duration::from_millis(1) {
@@ -221,7 +221,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
             _ => {
                 let mut buf = [0; 24];
                 let mut read = reader.read(&mut buf);
-                // The number of changes while this read waits.
+                // The maximum number of changes while this read waits.
                 let mut changes = random.below(4);
                 let polled = loop {
                     let woken = wakes.0.load(Ordering::SeqCst);

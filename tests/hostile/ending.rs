@@ -16,7 +16,7 @@ use netpoll::{rt, task};
 use crate::common::{eventually, fd_count, pair, park_on, thread_count};
 use crate::scale::*;
 
-/// Spawns a thousand tasks that wait for sockets, time and each other, or never wait.
+/// Spawns a thousand tasks that wait for sockets, time and other tasks, or wake every millisecond.
 fn thousand(dropped: &Arc<AtomicUsize>) {
     struct Counted(Arc<AtomicUsize>);
     impl Drop for Counted {
@@ -41,8 +41,8 @@ fn thousand(dropped: &Arc<AtomicUsize>) {
             match n % 4 {
                 0 => {
                     let _ = reader.set_read_deadline(Instant::now() + Duration::from_secs(60));
-                    // A read that waits when the runtime ends gets an error. The next await drops
-                    // the task.
+                    // A read that has to wait after the runtime has ended fails. The task is then dropped at the
+                    // next await.
                     while reader.read(&mut [0; 8]).await.is_err() {
                         task::yield_now().await;
                     }
@@ -99,7 +99,7 @@ fn shutdowns_leak_nothing() {
     });
 }
 
-/// Returns the files that a newly started program has open, except the directory that it reads.
+/// Returns the files that a newly started program has open, except pipes, /dev/null and the directory that it reads.
 fn inherited() -> BTreeSet<String> {
     let output = Command::new("sh").args(["-c", "for n in /proc/$$/fd/*; do readlink $n || :; done"]).output().unwrap();
     assert!(output.status.success());
@@ -108,8 +108,8 @@ fn inherited() -> BTreeSet<String> {
     text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own))).map(str::to_owned).collect()
 }
 
-/// Every kind of socket is close-on-exec from its creation, also while other threads open and close
-/// connections.
+/// TCP, UDP and Unix stream sockets are close-on-exec from their creation, also while other threads
+/// open and close connections.
 #[test]
 fn child_programs_inherit_nothing() {
     process("ending::child_programs_inherit_nothing", 60, 300, || {
@@ -168,7 +168,7 @@ fn child_programs_inherit_nothing() {
         figure(
             "12",
             format_args!(
-                "{programs} programs started beside {} sockets made: none inherited one",
+                "{programs} programs started while {} sockets were made: none inherited one",
                 made.load(Ordering::Relaxed)
             ),
         );

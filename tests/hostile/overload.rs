@@ -46,16 +46,16 @@ impl Drop for Group {
     }
 }
 
-/// Returns the number of clients, and the memory per connection: 160 MB in total if the server
+/// Returns the number of clients, and the memory per connection: 160 MiB in total if the server
 /// accepts them all.
 fn crowd() -> (usize, usize) {
     let clients = size(400, 5_000);
     (clients, (160 << 20) / clients)
 }
 
-/// Runs the server's process inside the group: an echo with a large buffer per connection. If
-/// `limited`, the server has descriptors for an eighth of the clients and sends the others a
-/// refusal.
+/// Runs the server, an echo with a large buffer per connection, in this process, which joins the
+/// group unless `group` is empty. If `limited`, the server has descriptors for an eighth of the
+/// clients and sends the others a refusal.
 fn serve(group: &str, limited: bool) {
     if !group.is_empty() {
         std::fs::write(PathBuf::from(group).join("cgroup.procs"), std::process::id().to_string()).unwrap();
@@ -108,7 +108,7 @@ struct Clients {
     cut: AtomicUsize,
 }
 
-/// Connects repeatedly until the server has completed ten exchanges of 16 KiB with it.
+/// Connects and exchanges 16 KiB with the server ten times. If `stubborn`, repeats this until it succeeds.
 async fn client(address: SocketAddr, counts: Arc<Clients>, stubborn: bool) {
     let message = vec![9; 16 << 10];
     let mut pause = Duration::from_millis(20);
@@ -259,7 +259,7 @@ fn million_tasks_complete() {
             ),
         );
         // The runtime keeps a record per task, and a black box per worker; a busy machine may have
-        // many workers. The second crowd must add little memory.
+        // many workers. After the second crowd, about three times the memory of the first is permitted.
         let most = 48 * count as i64 + workers as i64 * (144 << 10) + (1 << 20);
         assert!(second < most && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });
@@ -326,8 +326,8 @@ fn panics_stay_contained() {
                 panic!("in a poll");
             });
             caught += usize::from(panics(|| park_on(task)));
-            // The destructor of a future panics: in a task that ends, in a task that is cancelled,
-            // and in a task that the shutdown drops.
+            // A destructor panics: in the poll of a task, in a task that is cancelled, and in a task
+            // that the shutdown drops.
             let ending = task::spawn(async { drop(Spiteful) });
             caught += usize::from(panics(|| park_on(ending)));
             let waiting = task::spawn(async {

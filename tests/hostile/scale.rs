@@ -79,8 +79,9 @@ pub(crate) fn limit(what: &str, got: Duration, most: Duration) {
     assert!(!is_full() || got <= most, "{what}: {got:?}, at most {most:?}");
 }
 
-/// Runs `body` in a child process for at most `quick` or `full` seconds. `name` is the calling
-/// test's name with its module.
+/// Runs `body` in a child process, for at most `full` seconds in a full run and four times `quick`
+/// seconds otherwise. `name` is the calling test's name with its module. Skips the test if 4,096
+/// descriptors are not permitted.
 #[track_caller]
 pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
     // The time limit is generous, because the machine may be slow or busy.
@@ -113,7 +114,7 @@ pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
 }
 
 /// Moves this thread into a new network namespace, which the threads that it starts inherit.
-/// Returns false if that is not permitted.
+/// Returns false if that is not permitted, or if the loopback device cannot be set up.
 pub(crate) fn own_network() -> bool {
     // SAFETY: concerns this thread alone.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {

@@ -141,7 +141,7 @@ async fn sundries(random: &mut Random, counts: &Counts) {
     }
 }
 
-/// Takes all free descriptors of the process at intervals.
+/// At intervals, lowers the limit of descriptors to the number of open ones, so that almost none is free.
 fn pressure(stop: &AtomicBool, most: u64) {
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(150));

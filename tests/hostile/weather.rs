@@ -74,7 +74,7 @@ struct Place {
 }
 
 impl Place {
-    /// Returns `None` if the process may not create namespaces.
+    /// Returns `None`, and prints the reason, if the namespace or its TUN device cannot be created.
     fn new(own: &'static str, peer: &'static str) -> Option<(Place, File)> {
         let (jobs, queue) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let (ready, wait) = mpsc::channel();
@@ -383,8 +383,8 @@ fn data_is_intact_under_network_faults() {
 /// The network is cut and later restored. Deadlines and TCP_USER_TIMEOUT end waits that the kernel
 /// would continue for minutes.
 #[test]
-fn peer_behind_cut_network_blocks_no_other() {
-    process("weather::peer_behind_cut_network_blocks_no_other", 60, 60, || {
+fn deadlines_end_operations_behind_cut_network() {
+    process("weather::deadlines_end_operations_behind_cut_network", 60, 60, || {
         let Some(link) = Link::new(Weather::default(), 77) else { return };
         let (listener, address) = link.listen();
         let (clients, servers): (Vec<_>, Vec<_>) = link.here.run(move || {
@@ -446,7 +446,7 @@ fn peer_behind_cut_network_blocks_no_other() {
             assert!(is_timeout(&error) && begin.elapsed() >= most, "{error}");
             begin.elapsed() - most
         });
-        // The resets of the clients are lost, so the servers' ends are half-open.
+        // All packets of the clients are lost, so the servers' ends are half-open.
         drop(clients);
         task::block_on(task::sleep(Duration::from_millis(50)));
         link.cut.store(false, Ordering::Relaxed);

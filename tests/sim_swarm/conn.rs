@@ -1,4 +1,4 @@
-//! `Conn`: a stream of any kind, and the bytes that flow through it.
+//! `Conn`: a TCP or Unix stream, and the bytes that flow through it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
@@ -40,7 +40,7 @@ impl Conn {
     }
 
     pub async fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        // The future borrows the slices for as long as they live.
+        // The method of the stream borrows its slices for their whole lifetime, so it gets new ones.
         let [first, second] = bufs else { return Ok(0) };
         let mut two = [IoSliceMut::new(first), IoSliceMut::new(second)];
         either!(self, stream => stream.read_vectored(&mut two).await)
@@ -99,7 +99,7 @@ impl Conn {
         either!(self, stream => stream.set_write_timeout(timeout))
     }
 
-    /// Makes the buffers small, so that few bytes fill them.
+    /// Makes the buffers of a TCP stream small, so that few bytes fill them.
     pub fn narrow(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(stream) => {
@@ -110,7 +110,7 @@ impl Conn {
         }
     }
 
-    /// Makes the drop of the last handle reset the connection.
+    /// Makes the drop of the last handle reset a TCP connection.
     pub fn reset_on_drop(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(stream) => stream.set_linger(Some(Duration::ZERO)),
@@ -135,7 +135,7 @@ async fn pause(scene: &Scene, draw: &mut Draw) {
     scene.exactly(begin, length, "a sleep");
 }
 
-/// Writes a flow, and then shuts down the direction.
+/// Writes a flow, and then shuts down the write direction.
 pub async fn write_flow(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw) -> io::Result<()> {
     let mut at = 0;
     while at < flow.bytes {
@@ -177,8 +177,8 @@ pub async fn write_flow(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw)
     conn.shutdown(Shutdown::Write)
 }
 
-/// Reads until the end of the stream on several clones, and compares the bytes. Returns the number of
-/// bytes.
+/// Reads until the end of the stream with `flow.readers` concurrent readers, and compares the bytes with
+/// those of the flow. Returns the number of bytes.
 pub async fn read_flow(scene: &Arc<Scene>, conn: &Conn, flow: &Flow, mut draw: Draw) -> io::Result<usize> {
     let at = Arc::new(Mutex::new(0));
     let mut others = Vec::new();

@@ -20,12 +20,12 @@ impl Draw {
         mixed ^ (mixed >> 31)
     }
 
-    /// Returns a number below `bound`, which is at least 1.
+    /// Returns a number below `bound`, or 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    /// Returns a number from `low` to `high`. Each magnitude is equally likely.
+    /// Returns a number from `low` to `high`. All magnitudes are about equally likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let bits = |value: u64| u64::from(64 - value.leading_zeros());
         let width = bits(low) + self.below(bits(high) - bits(low) + 1);

@@ -53,7 +53,7 @@ pub async fn run(scene: Arc<Scene>, number: u64, session: Session) {
     }
 }
 
-/// Sends datagrams and receives their echoes until none has arrived for two seconds.
+/// Sends datagrams and receives their echoes until two seconds have passed since the last send or echo.
 async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_connected: bool) -> io::Result<()> {
     let socket = retried!(UdpSocket::bind("0.0.0.0:0"))?;
     if is_connected {
@@ -115,7 +115,7 @@ async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_conne
     Ok(())
 }
 
-/// Dials that must fail, each for a different reason.
+/// Makes the dial `what`, which must fail for the reason that `what` names.
 async fn dial(scene: &Scene, what: Dial, after: Duration) {
     let begin = Instant::now();
     let kind = |result: &io::Result<TcpStream>| result.as_ref().err().map(io::Error::kind);
@@ -173,7 +173,7 @@ async fn dial(scene: &Scene, what: Dial, after: Duration) {
     }
 }
 
-/// Runs tasks that accept, dials that arrive, and a close of the listener.
+/// Runs tasks that accept, and dials their listener. Then closes the listener, or cancels the tasks if the time of the close has passed.
 async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration) {
     let listener = match scene.listen("127.0.0.1:0").await {
         Ok(listener) => Arc::new(listener),
@@ -210,7 +210,6 @@ async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration)
         };
         match greeted.await {
             Ok(all) => scene.check(all == b"welcome", || format!("a greeting of {all:?}")),
-            // The listener was closed before the dial.
             Err(error) => {
                 let is_end = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset);
                 scene.check(is_end && begin.elapsed() >= after, || format!("a dial to a listener: {error}"));
@@ -296,7 +295,8 @@ impl Drop for Ends {
     }
 }
 
-/// Cancels or joins tasks. Each task must be dropped once, and return its result if it ended.
+/// Cancels or joins tasks. Each task must be dropped once, and return its result if it ended. Each round also makes a blocking call and
+/// checks its result.
 async fn cancel(scene: &Scene, number: u64, tasks: u64) {
     let mut draw = scene.draw(number * 100 + 9);
     let ended = Arc::new(AtomicU64::new(0));

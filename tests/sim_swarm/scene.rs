@@ -14,7 +14,7 @@ use crate::program::{Program, Trouble};
 
 const EMFILE: i32 = 24;
 
-/// The maximum number of retries of a call that fails for lack of descriptors.
+/// The maximum number of attempts of a call that fails for lack of descriptors.
 pub const TRIES: usize = 200;
 
 /// Awaits a call, and retries it while it fails for lack of descriptors.
@@ -117,7 +117,7 @@ impl Scene {
         self.check(took == expected, || format!("{what} took {took:?}, not {expected:?}"));
     }
 
-    /// Returns whether this program can cause an error of this kind.
+    /// Returns whether this program can cause an error of this kind. Counts the time-outs that losses excuse.
     pub fn explains(&self, fate: Fate, error: &io::Error) -> bool {
         use ErrorKind::*;
         let kind = error.kind();
@@ -158,12 +158,12 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
 
 pub fn lacks_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().or_else(|| op_error(error)?.raw_os_error());
-    // If all addresses of a name fail for lack of descriptors, the error is that of the last
-    // address.
+    // If all addresses of a name fail, `TcpStream::connect` returns the error of the last address, and a
+    // `Dialer` that of the first.
     errno == Some(EMFILE)
 }
 
-/// Returns whether an operation ended by the deadline of its socket.
+/// Returns whether the deadline or timeout of its socket ended the operation.
 pub fn is_deadline(error: &io::Error) -> bool {
     op_error(error).is_some_and(OpError::is_deadline)
 }

@@ -1,4 +1,4 @@
-//! Sessions on streams. Both sides take the session from the program; the client sends the session's number in two bytes.
+//! Sessions on streams. Both sides take the session from the program. Over TCP, the client sends the session's number in two bytes.
 
 use std::io;
 use std::net::Shutdown;
@@ -109,7 +109,7 @@ async fn far_side(scene: &Arc<Scene>, number: u64, session: &Session, conn: Conn
         Session::Shared { writers, records, size, .. } => {
             read_records(scene, number, &conn, *writers, *records, *size, fate).await;
         }
-        // The client of such a session sends nothing until it closes the connection.
+        // The client of such a session closes the connection without sending anything.
         _ => match conn.read(&mut [0; 16]).await {
             Ok(0) => {}
             Ok(count) => scene.fail(format!("{count} bytes on a silent connection")),
@@ -245,7 +245,7 @@ async fn write_records(
                     if draw.one_in(3) {
                         task::sleep(us(draw.magnitude(1, 50_000))).await;
                     }
-                    // `writable` takes no lock, so its waiters come and go beside the writers.
+                    // `writable` takes no lock, so its waiters come and go while others write.
                     if draw.one_in(4) {
                         let _ = future::timeout(us(draw.magnitude(1, 1000)), conn.writable()).await;
                     }

@@ -18,7 +18,7 @@ use netpoll::{future, task};
 use crate::program::Instantly;
 use crate::scene::{Scene, retried};
 
-/// The number of rounds of a loop within which every other task must have had a turn.
+/// The number of rounds of one loop within which the other loop must have completed all of its operations.
 const ROUNDS_MAX: u32 = 20_000;
 
 /// The maximum number of wakers that a direction keeps: a list of 4,096, and a slot.
@@ -76,9 +76,9 @@ pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, coun
     }
 }
 
-/// Runs a ready operation in a task that computes before each poll for so long that sysmon would ask it to yield. The
-/// operation must complete within a limited number of polls. The computation advances the clock of the whole simulation,
-/// so no session may run at the same time.
+/// Runs a ready operation in a task that blocks its thread before each poll for so long that sysmon would ask it to yield.
+/// The operation must complete within a limited number of polls. The block advances the clock of the whole simulation, so
+/// no session may run at the same time.
 pub async fn long_turns(scene: &Scene, what: Instantly) {
     const POLLS_MAX: u32 = 60;
     let Ok((filled, other)) = retried!(async { UnixStream::pair() }) else {

@@ -69,7 +69,7 @@ pub fn run(program: Program) {
     endings::nothing_is_left(threads, unreaped, &descriptors);
 }
 
-/// Applies the settings of `config`.
+/// Returns a builder with the settings of `config`.
 pub fn builder(config: &Config) -> rt::Builder {
     let builder = rt::Builder::new()
         .workers(config.workers as usize)

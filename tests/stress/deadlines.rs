@@ -214,8 +214,8 @@ impl Waiter {
     }
 }
 
-/// Reads with a timeout while a spinning thread closes the socket at about the same time. Then does the same with the
-/// slot's next owner.
+/// In each round, reads with a timeout while a spinning thread closes the socket at about the same time. The socket of the
+/// next round gets the same slot. Every 16 rounds, also checks timeouts without a close.
 pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     let length = Duration::from_millis(1 + ms.0 % 20);
     let shared: Arc<(Mutex<Option<Conn>>, AtomicBool, AtomicU64)> = Arc::default();

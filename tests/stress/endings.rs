@@ -73,7 +73,7 @@ fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
     }
 }
 
-/// Shuts the runtime down and restarts it.
+/// Shuts the runtime down and restarts it as `restart` says.
 fn storm(timeout: Duration, restart: Restart, config: &Config) {
     /// Marks the runtime as usable again when it is dropped, whether the restart succeeds or fails.
     struct Over;
@@ -92,8 +92,7 @@ fn storm(timeout: Duration, restart: Restart, config: &Config) {
     };
     if let Err(still) = result {
         let passed = start.elapsed();
-        // A second call returns the result of the first, whose bound began earlier. A shutdown does not wait for tasks that wait for
-        // something outside of the runtime.
+        // A second call returns the result of the first, whose bound began earlier.
         let is_kept = !still.threads.is_empty() || !still.running.is_empty();
         if passed < timeout && is_kept && storm.is_alone() {
             fail(format!("a shutdown gave up after {passed:?} of {timeout:?}: {still:?}"));
@@ -162,8 +161,8 @@ fn leave_residue(residue: Residue) {
     span.check(left.is_ok(), || "a task that leaves a thread-local value panics".to_owned());
 }
 
-/// Checks, after all actors have ended, that no operation waits, no socket is open, no task is left, and few ended threads are neither
-/// joined nor detached.
+/// Checks, after all actors have ended, that few ended threads are neither joined nor detached, and that no operation waits, no socket is
+/// open and no task is left. The latter is checked only if [`oracle::tasks_end`].
 pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     shared::clear();
     // Drops the thread-local value of this thread, which may have run tasks.

@@ -193,7 +193,7 @@ extern "C" fn stop(_: c_int) {
     }
     let number = STOPS.fetch_add(1, SeqCst);
     let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-    // Most stops are short; some take the maximum.
+    // Most stops are short; every fourth may be long.
     let micros = if number.is_multiple_of(4) { random % u64::from(most) } else { random % 300 };
     let length = libc::timespec { tv_sec: 0, tv_nsec: (micros * 1000) as _ };
     // SAFETY: no precondition; the location is this thread's.

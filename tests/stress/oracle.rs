@@ -11,8 +11,8 @@
 //! every actor and the overdue operations, and ends the process. The thread does not use the tested runtime, so the process never hangs.
 //!
 //! # Idleness
-//! An actor that only sleeps declares this with a [`Quiet`]. While all remaining actors only sleep, the process must use almost no CPU
-//! time.
+//! An actor that only sleeps declares this with a [`Quiet`]. While all running actors only sleep, the process must not use more
+//! than [`IDLE_SHARE`] of a CPU.
 //!
 //! # Storms
 //! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells whether a storm may have
@@ -80,7 +80,7 @@ struct Oracle {
     label: String,
     program: Program,
     late: Duration,
-    /// The time counted so far, in microseconds. `calm` omits the beats during which blocked threads may delay sysmon.
+    /// The time counted so far, in microseconds. If reports are slow, `calm` omits the beats during which threads may be blocked.
     beats: AtomicU64,
     calm: AtomicU64,
     blockers: AtomicU64,
@@ -217,8 +217,8 @@ impl Figures {
         ran(self).saturating_sub(ran(before)) as f64 / passed
     }
 
-    /// Returns the share that threads got of the CPU time that they wanted since `before`. Returns 1 if they waited for less than a tenth
-    /// of the time.
+    /// Returns the share that threads got of the CPU time that they wanted since `before`, but at least 0.02. Returns 1 if they waited for
+    /// less than a tenth of the time.
     fn share_since(&self, before: &Figures) -> f64 {
         let (mut ran, mut waited) = (0, 0);
         for (thread, now) in &self.threads {
@@ -325,7 +325,7 @@ impl Drop for Quiet {
     }
 }
 
-/// Returns whether all remaining actors sleep, while no event stops threads or shuts down the runtime.
+/// Returns whether all running actors only sleep, no thread may be blocked, and the program has no events and no stops.
 fn all_are_quiet() -> bool {
     let oracle = oracle();
     let left = locked(&oracle.seats).iter().filter(|seat| seat.state == IS_AT).count() as u64;
@@ -498,7 +498,7 @@ fn end(code: i32, what: &str) -> ! {
     while !metrics.is_finished() && asked.elapsed() < Duration::from_secs(2) {
         thread::sleep(BEAT);
     }
-    // SAFETY: ends the process at once; no destructor could be relied on.
+    // SAFETY: no precondition. The process ends at once, without destructors, which might hang.
     unsafe { libc::_exit(code) }
 }
 

@@ -1,7 +1,7 @@
 //! A program describes one run of the stress test as data.
 //!
-//! A program has a configuration of the runtime, events that happen beside the actors (a shutdown, refused threads),
-//! and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of another executor, and so on.
+//! A program has a configuration of the runtime, events that happen while the actors run (shutdowns, refused threads,
+//! snapshots), and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of another executor, and so on.
 //! Every action has its own peers and ends by itself, so the other actions still end when any action or actor is removed. Shrinking and the
 //! oracle rely on this.
 //!
@@ -97,7 +97,7 @@ actions! {
     Action {
         // ---- timers ----
         40 Sleep { ms: Ms, how: SleepHow },
-        /// Loops over timers that are already due, beside another task.
+        /// Loops over timers that are already due, while another task runs.
         20 Due { rounds: Many, how: DueHow, end: End },
         15 Interval { ms: Ms, ticks: Few },
         25 Timeout { ms: Ms, of: TimeoutOf },
@@ -117,7 +117,7 @@ actions! {
         30 Guard { rounds: Many, wait: GuardWait },
         /// A task that computes in each of its turns before its operation.
         40 Compute { ms: Ms, op: ComputeOp },
-        /// Tasks that always yield, beside an echo.
+        /// Tasks that always yield, during an echo.
         20 Yield { tasks: Many, echoes: Few },
         10 Chain { tasks: Many, end: ChainEnd },
         25 Locals { tasks: Few, kind: LocalKind },
@@ -138,7 +138,7 @@ actions! {
         // ---- sockets ----
         40 Echo { stream: Stream, peer: Party, bytes: Bytes, rounds: Few },
         20 Half { stream: Stream, peer: Party, bytes: Bytes },
-        /// Readers and writers that wait when their socket is closed. Then the slot is used again.
+        /// Operations that wait when their socket is closed. Then the slot is used again.
         40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
         50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
         /// A read whose timeout expires at the moment of a close, then such a read with the slot's next owner.
@@ -151,11 +151,11 @@ actions! {
         30 Wakers { polls: Polls, op: PollOp },
         /// A single poll that must see the end of a stream that the kernel has received.
         10 Liveness { stream: Stream },
-        /// Tasks whose operations never have to wait, beside other tasks.
+        /// Tasks that transfer bytes without a pause, while another task runs.
         20 Greedy { stream: Stream, tasks: Few, bytes: Bytes },
         /// A connection that is used again later, perhaps after a restart of the runtime.
         20 Survive { stream: Stream, ms: Ms },
-        /// A waker that does more than wake, beside another read.
+        /// A waker that does more than wake, during another read.
         20 Waker { act: WakeAct },
         /// A dial by name while the blocking pool is busy.
         5 Names { calls: Few, ms: Ms },

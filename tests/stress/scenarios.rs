@@ -6,7 +6,7 @@
 use crate::program::Program;
 use crate::shrink::{Outcome, run};
 
-/// Runs a program `times` times, each in its own process.
+/// Runs a program `times` times, each time in a separate process.
 #[track_caller]
 fn holds(times: usize, text: &str) {
     if std::env::var(crate::shrink::PROGRAM).is_ok() {
@@ -32,7 +32,7 @@ fn holds_with(settings: &[&str], times: usize, text: &str) {
 
 /// A1: a task that the thread of `block_on` runs does not delay the root future.
 #[test]
-fn roots_run_beside_blocked_tasks() {
+fn roots_run_while_tasks_are_blocked() {
     holds_with(
         &["workers=1", "workers=2", "workers=4"],
         1,
@@ -150,7 +150,7 @@ fn many_nested_block_on_calls_complete() {
 
 /// A8: names are resolved while the blocking pool is full.
 #[test]
-fn lookups_complete_beside_full_blocking_pool() {
+fn lookups_complete_while_blocking_pool_is_full() {
     holds(
         1,
         "config blocking=16
@@ -389,7 +389,7 @@ fn one_poll_sees_that_peer_has_gone() {
     );
 }
 
-/// Snapshots pair tasks with their own sockets, beside shutdowns and threads that are stopped at arbitrary instructions.
+/// Snapshots pair tasks with their own sockets during shutdowns and while threads are stopped at arbitrary instructions.
 #[test]
 fn snapshots_pair_tasks_with_their_sockets() {
     for settings in ["workers=1", "workers=2 preempt=heavy"] {

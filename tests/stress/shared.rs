@@ -26,7 +26,7 @@ use crate::words::{Few, Ms};
 struct Shared {
     ends: [Conn; 2],
     made: Instant,
-    /// Changes with every deadline and timeout that is set.
+    /// Changes whenever deadlines or timeouts are set or cleared.
     version: AtomicU64,
     /// The earliest time, in nanoseconds after `made`, at which a timeout may be reported.
     earliest: AtomicU64,
@@ -107,7 +107,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
                         _ => true,
                     };
                     span.check(was_moved || !must_end, || {
-                        format!("{op:?} with {bound:?} of {length:?} has not ended after {patience:?} more")
+                        format!("{op:?} with {bound:?} of {length:?} has not ended after {patience:?}")
                     });
                     None
                 }

@@ -23,7 +23,7 @@ use crate::words::Ms;
 
 /// The environment variable that contains a child's program.
 pub const PROGRAM: &str = "NETPOLL_STRESS_PROGRAM";
-/// The environment variable that contains the command that runs the program again.
+/// The environment variable that says how to run the program again.
 pub const LABEL: &str = "NETPOLL_STRESS_LABEL";
 
 /// The maximum duration of a child.
@@ -46,7 +46,7 @@ pub enum Outcome {
 /// Runs a program in a child process.
 pub fn run(program: &Program, label: &str) -> Outcome {
     let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
-    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", "child_runs_the_program_in_its_environment", "--nocapture", "--test-threads=1"]);
     command.env(PROGRAM, program.to_string()).env(LABEL, label).env_remove("NETPOLL_THREADS");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("a child process");
@@ -193,7 +193,7 @@ fn label(seed: u64) -> String {
     )
 }
 
-/// Returns whether the program's text contains NETPOLL_STRESS_WITH.
+/// Returns whether the program's text contains the word in NETPOLL_STRESS_WITH, if it is set.
 fn is_wanted(program: &Program) -> bool {
     std::env::var("NETPOLL_STRESS_WITH").map_or(true, |word| program.to_string().contains(&word))
 }
@@ -251,7 +251,7 @@ pub fn shrink(mut program: Program, end: Instant) -> Program {
     }
 }
 
-/// Returns two programs, each with one half of the actors of `program`.
+/// Returns two programs, each with one half of the actors of `program`, or none if there is only one actor.
 fn fewer_actors(program: &Program) -> Vec<Program> {
     let half = program.actors.len() / 2;
     if half == 0 {
@@ -261,7 +261,7 @@ fn fewer_actors(program: &Program) -> Vec<Program> {
     vec![with(&program.actors[..half]), with(&program.actors[half..])]
 }
 
-/// Returns every variant of `program` without one actor, one event or one action.
+/// Returns every variant of `program` without one actor, one event or one action. The last actor, and the last action of an actor, stay.
 fn fewer_parts(program: &Program) -> Vec<Program> {
     let mut found = Vec::new();
     let mut without = |remove: &dyn Fn(&mut Program)| {
@@ -287,7 +287,7 @@ fn fewer_parts(program: &Program) -> Vec<Program> {
     found
 }
 
-/// Returns every variant of `program` with one setting at its default.
+/// Returns every variant of `program` with one setting at its simplest value.
 fn simpler_settings(program: &Program) -> Vec<Program> {
     let default = Config::default();
     let mut found = Vec::new();

@@ -48,7 +48,7 @@ pub async fn echo(span: Span, stream: Stream, party: Party, size: Bytes, rounds:
             let _watch = watch(format!("an echo of {size} bytes, {stream:?}, {party:?}"));
             let at = round * size;
             let message = bytes(at, size);
-            // Writes and reads at once, because the buffers may not hold the whole message.
+            // Writes and reads concurrently, because the buffers may not hold the whole message.
             let write = async { span.ok(one.write_all(&message).await, "a write") };
             let read = async { span.ok(read_exactly(&reader, at, size).await, "an echo") };
             if let (None, _) | (_, None) = futures::join!(write, read) {
@@ -312,7 +312,7 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     // Other actors of the program hold wakers too.
     let bound = WAKERS_MAX * oracle::actors() as i64;
     span.check(most <= bound, || format!("{op:?} kept {most} wakers after {} polls", polls.0));
-    // Causes the event that the last poll waits for. The waker of this poll must be called.
+    // Causes the event that the last poll waits for, except for a join or a sleep. The waker of this poll must be called.
     match op {
         PollOp::Read | PollOp::Readable => _ = span.ok(other.write_all(b"x").await, "a write"),
         PollOp::RecvFrom => {

@@ -77,7 +77,7 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
     not_early(start, length, "a sleep");
 }
 
-/// A task loops over timers that are due. Checks that another task gets its turns, and that the looping task can be cancelled.
+/// Runs a task that loops over timers that are due. Checks that another task gets its turns, and that the looping task ends or can be cancelled.
 pub async fn due(span: Span, rounds: Many, how: DueHow, end: End) {
     let _watch = watch(format!("{} rounds of timers that are due ({how:?}), and another task", rounds.0));
     let token = Token::new("due");

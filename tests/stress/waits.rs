@@ -39,7 +39,7 @@ pub async fn nested(span: Span, depth: Few, ms: Ms, woken: WokenBy) {
     handle.await;
 }
 
-/// Runs `last` within `depth` calls of `block_on`.
+/// Runs `last`, which calls `block_on`, within `depth - 1` other calls of `block_on`.
 fn within(depth: u64, last: &mut dyn FnMut()) {
     match depth {
         0 | 1 => last(),
@@ -390,7 +390,7 @@ async fn computed(span: Span, length: Duration, op: ComputeOp) -> Option<u32> {
 /// The maximum number of turns that each task of a yielding crowd gets during one hop of an echo.
 const ROUNDS_MAX: u64 = 5;
 
-/// Runs tasks that yield without end, beside an echo between two other tasks.
+/// Runs tasks that yield without end, during an echo between two other tasks.
 pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
     let echoes = echoes.0 * 8;
     let (stop, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

@@ -30,7 +30,7 @@ impl Random {
         self.below(100) < percent
     }
 
-    /// Returns a number from `low` to `high`, each order of magnitude equally likely.
+    /// Returns a number from `low` to the largest `low` × 2ⁿ that does not exceed `high`. Each n is equally likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let (mut least, mut most) = (low, low);
         let steps = (high / low.max(1)).max(1).ilog2();

@@ -209,7 +209,7 @@ fn use_tree(tokens: &[String]) -> Vec<(Vec<String>, String)> {
     found
 }
 
-/// Splits a text into names, `::` and single signs. Leaves out comments and literals.
+/// Splits a text into names, numbers, `::` and single signs. Leaves out line comments, character literals and lifetimes. A string is a `"`.
 fn tokens(text: &str) -> Vec<String> {
     let bytes: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();

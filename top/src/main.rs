@@ -18,7 +18,7 @@ const USAGE: &str =
     "usage: netpoll-top [--once | --json | --metrics | --trace] [--interval SECONDS] [--sort id|cpu|polls|since]
                    [--filter TEXT] SOCKET
 
-SOCKET is the path that the program was given with NETPOLL_INSPECT or rt::InspectServer.
+SOCKET is the path that the program was given with NETPOLL_INSPECT, rt::Builder::inspect_socket or rt::InspectServer.
   --once      print the tables once
   --json      print one snapshot as JSON
   --metrics   print the program's metrics in the OpenMetrics format

@@ -1,4 +1,4 @@
-//! The rows of tasks, sockets and workers, and the details of one.
+//! The rows of tasks, sockets, workers and histograms, and the details of one.
 
 use crate::snapshot::{Snapshot, Socket, Task, WaitsFor, WokenBy};
 
@@ -61,7 +61,7 @@ pub(crate) struct Row {
 }
 
 pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
-    // The minimum width of each column. The last column takes the rest.
+    // The name and the width of each column. The last column takes the rest.
     match table {
         Table::Tasks => {
             &[("TASK", 7), ("STATE", 8), ("SINCE", 7), ("CPU%", 5), ("POLLS/S", 8), ("NAME", 14), ("WAITS FOR", 0)]
@@ -192,7 +192,7 @@ fn shared_queue(now: &Snapshot) -> Row {
     Row { key: Key::SharedQueue, cells: cells.into() }
 }
 
-/// Describes an operation in words that the socket follows, such as "read of".
+/// Describes an operation with the words that precede the socket, such as "read of".
 fn verb(operation: &str) -> &str {
     match operation {
         "readable" => "read of",
@@ -293,7 +293,7 @@ fn waiters(now: &Snapshot, socket: &Socket) -> String {
 }
 
 /// Returns the kernel's figures of a socket that may explain a wait: the accept queue and its maximum, or the number of unsent bytes.
-/// A terminal of 80 columns has room for 14 characters.
+/// A terminal of 80 columns has room for 15 characters.
 fn hint(socket: &Socket) -> String {
     match &socket.tcp {
         Some(tcp) if tcp.state == "LISTEN" && tcp.accept_queue > 0 => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// The time limit for an answer of the program.
+/// The time limit for each read from the program and each write to it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,7 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) tasks_injected: u64,
 }
 
-/// A histogram: the number of values in each of a series of ranges.
+/// A histogram: the number of values up to each of a series of bounds.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Histogram {
     pub(crate) count: u64,

@@ -159,7 +159,6 @@ fn echoes(address: std::net::SocketAddr, time: Duration) -> io::Result<()> {
 
 /// Prints the cost of a snapshot with `tasks` additional tasks.
 fn many(tasks: usize) {
-    // A task that nothing can wake lives as long as its handle.
     let _handles: Vec<_> = (0..tasks).map(|_| task::spawn(std::future::pending::<()>())).collect();
     let resident = || procfs::snapshot(std::process::id()).map_or(0, |process| process.rss_anon_bytes >> 20);
     let limited = |after: Option<&rt::Snapshot>| {

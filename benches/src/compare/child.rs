@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Returns the path of a program in the folder of the running executable.
 ///
 /// # Errors
-/// Returns an error if the path of the running executable is unknown.
+/// Returns an error if the path of the running executable is unknown, or if the folder has no such program.
 pub fn program(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let path = own.with_file_name(name);

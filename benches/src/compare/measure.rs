@@ -1,9 +1,9 @@
 //! Measures one case for several servers.
 //!
 //! [`Kind::Cpu`], [`Kind::Burst`], [`Kind::Free`] and [`Kind::Scale`] are measured in rounds. All servers of such a case are started first and
-//! are idle between measurements. Each round measures every server once, so that disturbances of the machine affect all servers alike.
-//! Except in [`Kind::Scale`], the server that a round begins with changes from round to round. Ratios are computed within a round, medians
-//! over the rounds. In cases of the other kinds, each server is measured once.
+//! are idle between measurements. Each round measures every server once, so that disturbances of the machine affect all servers alike. The
+//! server that a round begins with changes from round to round. Ratios are computed within a round, medians over the rounds. In cases of the
+//! other kinds, each server is measured once.
 
 use super::cases::{Case, Kind};
 use super::child::{Load, LoadPlan, Server};
@@ -24,7 +24,7 @@ pub struct Settings {
     pub runtimes: Vec<String>,
     /// Whether to run fewer and shorter rounds.
     pub quick: bool,
-    /// The number of rounds, or `None` for the default. Free-running cases have half as many.
+    /// The number of rounds, or `None` for the default. Cases of [`Kind::Free`] have half as many.
     pub rounds: Option<usize>,
     /// The CPU to which the lock-step cases are pinned.
     pub cpu: usize,

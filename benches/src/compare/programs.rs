@@ -1,5 +1,5 @@
-//! The parts of the report that are not cases: the profile of netpoll's echo, and the output of the programs besides `compare`, each of
-//! which measures one cost and prints Markdown.
+//! The parts of the report that are not cases: the profile of netpoll's echo, and the output of the programs `micro`, `datagrams` and
+//! `proxy`, which is Markdown.
 
 use super::child::program;
 use super::counts::{callgrind_works, profile};

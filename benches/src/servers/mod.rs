@@ -67,7 +67,7 @@ impl Mode {
     }
 }
 
-/// The behaviour of a hog: a task (in the bare loop, a thread) that runs beside the echo.
+/// The behaviour of a hog: a task (in the bare loop, a thread) that competes with the echo for the CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hog {
     /// Computes and never yields.
@@ -115,7 +115,7 @@ pub struct Options {
     pub buffer: usize,
     /// Whether the future of `block_on`, not a spawned task, serves the only connection.
     pub serve_in_block_on: bool,
-    /// The number of hogs, which run beside the echo.
+    /// The number of hogs, which run at the same time as the echo.
     pub hogs: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
@@ -127,7 +127,7 @@ impl Options {
     /// Tells the parent that the server listens, and begins to read commands from it ([`control`]).
     ///
     /// # Panics
-    /// Panics if standard input is neither a pipe nor a terminal.
+    /// Panics if [`control::listen`] fails, for example because standard input is closed.
     pub fn ready(&self, port: u16) {
         control::listen().expect("standard input must be a pipe or a terminal");
         println!("ready {port}");

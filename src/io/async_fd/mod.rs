@@ -1,7 +1,7 @@
 //! [`AsyncFd`]: waiting on any descriptor.
 //!
-//! [`wrapper`] defines the type, [`calls`] its methods that wait, [`futures`] the futures that they return, [`guard`] the
-//! readiness guard, and [`traits`] the implementations of futures-io's traits.
+//! [`wrapper`] defines the type, [`calls`] its methods that wait, [`futures`] the futures that they return,
+//! [`guard`] the readiness guard, and [`traits`] the implementations of futures-io's traits.
 
 // rustdoc shows methods in the order of these modules.
 mod wrapper;

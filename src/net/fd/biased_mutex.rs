@@ -14,19 +14,20 @@
 //! ```
 //! Every access needs the inner mutex ([`lock`](BiasedMutex::lock)), except that the *owner*, a thread, may use
 //! the value for a moment without it ([`with_owned`](BiasedMutex::with_owned)). `lock` ends the ownership. If the
-//! owner is another thread, this is a *revocation*, which makes a system call. So after a revocation, no thread becomes
-//! the owner before the former owner has locked the mutex, and the next [`PAUSE`] attempts are refused.
+//! owner is another thread, this is a *revocation*, which makes a system call. So the next [`PAUSE`] attempts to become
+//! the owner are refused. Moreover, no thread becomes the owner before the former owner has locked the mutex
+//! (invariant 2).
 //!
 //! # Invariants
-//! 1. *One user.* While a thread holds the guard, no thread is inside `with_owned`. The owner sets `is_busy` and then
-//!    reads `owner`; `lock` clears `owner` and then reads `is_busy`. Asymmetric fences ([`membarrier`]) order both
-//!    pairs like SeqCst fences, so the owner sees that it no longer is the owner, or `lock` sees that the owner is busy
+//! 1. *One user.* While a thread holds the guard, `with_owned` does not use the value. The owner sets `is_busy` and
+//!    then reads `owner`; `lock` clears `owner` and then reads `is_busy`. Asymmetric fences ([`membarrier`]) order both
+//!    pairs like SeqCst fences, so the owner sees that it is no longer the owner, or `lock` sees that the owner is busy
 //!    and waits (model `owner_and_lock_exclude_each_other`).
 //! 2. *Only one thread writes `is_busy` at a time.* A thread whose ownership was revoked may not know it yet: between
 //!    its two reads of `owner` it may still set `is_busy`, and then clear it. So no thread becomes the owner before
 //!    the former one has locked the mutex itself, which it does not do between the two reads (model
 //!    `former_owner_does_not_hide_the_next`).
-//! 3. A thread is stored in `owner` by itself alone, while it holds the inner mutex.
+//! 3. Only the thread itself stores its number in `owner`, while it holds the inner mutex.
 //!
 //! # Memory ordering
 //! The owner clears `is_busy` with Release, and `lock` reads it with Acquire: the holder of the lock sees what the
@@ -34,7 +35,7 @@
 //! own later accesses follow in program order.
 //!
 //! # Without membarrier(2)
-//! If the system has no such call or refuses it, no thread becomes the owner, and this is a mutex.
+//! If the system has no such call or refuses it, no thread becomes the owner, and this is an ordinary mutex.
 //!
 //! # Fork
 //! In a child of fork(2), no thread is an owner: none becomes one, and the thread that has called fork(2) has lost its
@@ -42,7 +43,8 @@
 //! in the child, and leaves the value valid, because `f` is a single change (an append).
 //!
 //! # Cancellation
-//! `with_owned` does not suspend. A panic in it would leave the mutex busy forever; its caller promises that there is none.
+//! `with_owned` does not suspend. A panic in it would leave the mutex busy forever; its caller guarantees that there is
+//! none.
 
 #![allow(unsafe_code)]
 
@@ -85,7 +87,7 @@ unsafe impl<T: Send> Sync for BiasedMutex<T> {}
 // SAFETY: this owns the value.
 unsafe impl<T: Send> Send for BiasedMutex<T> {}
 
-// As for a mutex without poisoning: its users leave the value in a valid state before they call what may panic.
+// As for a mutex without poisoning: its users leave the value in a valid state before they call code that may panic.
 impl<T> RefUnwindSafe for BiasedMutex<T> {}
 impl<T> UnwindSafe for BiasedMutex<T> {}
 
@@ -110,7 +112,7 @@ impl<T> BiasedMutex<T> {
         BiasedGuard { mutex: self, revocation, access: PhantomData }
     }
 
-    /// Waits until no thread is inside [`with_owned`](BiasedMutex::with_owned), and makes sure that none enters.
+    /// Ends the ownership, and waits until [`with_owned`](BiasedMutex::with_owned) no longer uses the value.
     #[inline(never)]
     fn end_ownership(&self, revocation: &mut Revocation) {
         let current = thread_number::current();
@@ -152,7 +154,7 @@ impl<T> BiasedMutex<T> {
         }
         let is_owner = self.owner.load(Ordering::Relaxed) == current || injected_bug!("biased_mutex_owner_looks_once");
         // SAFETY: the pointer is valid. No other thread uses the value, because this thread is the owner and
-        // busy (invariant 1), and `f` does not use it in another way (the caller's promise).
+        // busy (invariant 1), and `f` does not use it in another way (the caller's guarantee).
         let result = is_owner && self.value.with_mut(|value| f(unsafe { &mut *value }));
         // ORDERING: Release pairs with the Acquire in `end_ownership`.
         self.is_busy.store(false, Ordering::Release);
@@ -179,7 +181,8 @@ impl<T> BiasedGuard<'_, T> {
         let may_own = self.revocation.former == NOBODY || injected_bug!("biased_mutex_has_an_owner_beside_the_former");
         if may_own && membarrier::is_registered() && !fork::is_child() {
             let current = thread_number::assign();
-            // ORDERING: Relaxed: read under the inner mutex, or by the thread itself.
+            // ORDERING: Relaxed: `lock` reads it under the inner mutex, and `with_owned` compares it with the number of
+            // its own thread.
             self.mutex.owner.store(if current == thread_number::NONE { NOBODY } else { current }, Ordering::Relaxed);
         }
     }
@@ -240,7 +243,7 @@ mod tests {
     fn revocation_delays_the_next_ownership() {
         let (mutex, can_own) = mutex();
         mutex.lock().own();
-        // Not the former owner, which has not locked the mutex since.
+        // Refused even after the pause, because the former owner has not locked the mutex since.
         thread::scope(|scope| {
             let other = scope.spawn(|| {
                 for _ in 0..=PAUSE {

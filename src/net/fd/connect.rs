@@ -5,8 +5,8 @@
 //! * After EINPROGRESS, EALREADY or EINTR, the connect waits until the socket is writable. A
 //!   wake-up alone does not mean that the outcome is known. If getpeername(2) succeeds, the socket is connected. Otherwise
 //!   SO_ERROR returns the error; if there is none, the wait continues (Go issues 14548 and 19289).
-//! * The handshake of a connection to the same host is complete when connect(2) returns. So the outcome for a loopback
-//!   address is checked before the wait, which saves a registration.
+//! * The handshake of a connection to the same host is usually complete when connect(2) returns. So the outcome for a
+//!   loopback address is checked before the wait, which saves a registration.
 //! * The descriptor is registered after connect(2), because epoll reports a hang-up for a socket on which connect(2) was not called.
 //!
 //! # Cancellation
@@ -94,8 +94,8 @@ impl Drop for Dial<'_> {
     }
 }
 
-/// Starts a task that waits for the connection of `fd`, shuts it down if `how` is `Some`, and
-/// closes `fd`.
+/// Starts a task that waits until the connection of `fd` is established or has failed, shuts it down
+/// if `how` is `Some`, and closes `fd`.
 fn finish_later(fd: OwnedFd, how: Option<Shutdown>) -> io::Result<()> {
     let fd = Fd::new(fd, false)?;
     // SO_LINGER may be set on the socket.
@@ -135,7 +135,8 @@ impl Fd {
     }
 
     /// Registers the descriptor with the poller. Begins a deferred connection first, because
-    /// otherwise no event would follow. The caller must hold a reference.
+    /// otherwise no event would follow. Afterwards makes sure that gathered bytes are sent. The caller
+    /// must hold a reference.
     #[cold]
     pub(super) fn register_now(&self) -> Result<u32, Failure> {
         if let Some(fast_open) = self.used_fast_open() {
@@ -154,8 +155,9 @@ impl Fd {
         error.raw_os_error() == Some(libc::EINPROGRESS) && self.used_fast_open().is_some()
     }
 
-    /// Calls shutdown(2). If the connection is in progress, a task calls it when the connection is
-    /// established.
+    /// Sends the gathered bytes and calls shutdown(2). If the connection is in progress, a task calls
+    /// shutdown(2) when the connection is established. If the socket does not accept all gathered bytes,
+    /// the sending side is shut down after the last byte.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         self.with(|fd| {
             let now = self.shut_gathered(how);
@@ -196,7 +198,8 @@ impl Fd {
         if is_at_risk { socket::dup_cloexec(fd).ok() } else { None }
     }
 
-    /// Closes the result of [`unfinished`](Fd::unfinished) when the connection is established.
+    /// Closes the result of [`unfinished`](Fd::unfinished) when the connection is established or has
+    /// failed.
     pub(super) fn close_later(unfinished: OwnedFd) {
         // On an error, the duplicate is closed now.
         let _ = finish_later(unfinished, None);

@@ -17,7 +17,7 @@
 //! *gathering*: the socket is in the list of a thread, which will flush it. *blocked*: the socket
 //! did not accept all bytes. A task, the [`Flusher`](super::flusher), waits for room. Writes no
 //! longer append: they wait like writes without the option, and their calls send the gathered bytes
-//! before their own. So at most [`GATHERED_MAX`] bytes are gathered.
+//! before their own. At most [`GATHERED_MAX`] bytes are gathered.
 //!
 //! # Order
 //! * Gathered bytes are sent before all bytes that are written later. Only an operation that holds
@@ -125,8 +125,8 @@ impl Gathering {
         Gathering { cork: Cork::new(), number, slot, may_be_early, start_flusher: Box::new(start_flusher) }
     }
 
-    /// Sends as many gathered bytes as the socket accepts. Returns whether all are sent. An error
-    /// is kept.
+    /// Sends as many gathered bytes as the socket accepts. Returns whether none are left. After an
+    /// error, which is kept, the bytes are discarded.
     pub(super) fn send(&self) -> bool {
         self.sending(|state| self.send_locked(state))
     }
@@ -148,8 +148,8 @@ impl Gathering {
         self.sending(|state| state.send_with(fd, bufs, self.may_be_early))
     }
 
-    /// Calls `send` with the state locked. Then counts the gathered bytes that it has sent, and
-    /// wakes the flusher if `send` returns its waker.
+    /// Calls `send` with the state locked. Then counts the gathered bytes that it has sent or
+    /// discarded, and wakes the flusher if `send` returns its waker.
     fn sending<T>(&self, send: impl FnOnce(&mut State) -> (T, Option<Waker>)) -> T {
         let (before, (sent, done), left) = {
             let mut state = self.cork.lock();
@@ -281,8 +281,9 @@ pub(super) struct State {
     /// exactly `ON`.
     flags: u8,
     buffer: Buffer,
-    /// The list that the socket is in, or 0. Set when the socket is added to the list, and cleared
-    /// by the thread that has taken it out and flushes it. While it is set, a flush follows.
+    /// The list that the socket is in, or 0. Set when a write adds the socket to the list, and cleared
+    /// by the next flush of the list, even if sysmon makes it and the socket stays in the list. While it
+    /// is set, a flush follows.
     list: usize,
     /// Whether the socket was ever blocked.
     was_blocked: bool,
@@ -308,7 +309,7 @@ pub(crate) enum Gathered {
 pub(super) enum Appended {
     /// The write is gathered. True if this added the first socket to this thread's list.
     All(bool),
-    /// The write must be sent.
+    /// The write is not gathered and must be sent.
     Refused,
 }
 
@@ -450,9 +451,9 @@ impl State {
         Ok(Appended::All(is_first))
     }
 
-    /// Appends `buf`, if this needs no memory and no check of the turn's duration. The owner of the state has appended
-    /// before, and no thread has locked the state since: `list` is set, so a flush follows, and `flags` is exactly
-    /// `ON`. Does not panic. Returns whether it did.
+    /// Appends `buf`, if this needs no memory and no check of the turn's duration. Returns whether it did. Does not
+    /// panic. The owner of the state has appended before, and no thread has locked the state since: `list` is set, so a
+    /// flush follows, and `flags` is exactly `ON`.
     #[inline]
     fn append_more(&mut self, buf: &[u8]) -> bool {
         let (weight, needs_check) = add_weight(buf.len());
@@ -487,8 +488,9 @@ impl State {
     /// Returns the number of bytes of `bufs` that were sent, and the waker of [`Sent::done`].
     ///
     /// # Errors
-    /// Returns `WouldBlock` if no byte of `bufs` was sent, the error of the socket, or the error of
-    /// earlier gathered bytes.
+    /// Returns `WouldBlock` if the socket accepted no byte of `bufs`, EPIPE if the sending side is shut
+    /// down, another error of the system call, or the error of earlier gathered bytes. If the system call
+    /// fails, and neither waiting nor repeating it would help, the gathered bytes are discarded.
     fn send_with(
         &mut self,
         fd: BorrowedFd<'_>,

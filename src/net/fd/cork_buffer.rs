@@ -1,7 +1,8 @@
 //! [`Buffer`]: the bytes of gathered writes, in memory that the sockets of a thread share one after the other.
 //!
-//! A socket without gathered bytes has no memory. It takes memory from its thread at the first write of a turn, and gives it
-//! to the thread that sends the bytes. The capacity starts at [`FIRST`], doubles, and ends at [`GATHERED_MAX`].
+//! A socket without gathered bytes has no memory. It takes memory from the thread that makes the first write of a turn,
+//! and gives it to the thread that sends the bytes. The capacity starts at [`FIRST`], doubles, and ends at
+//! [`GATHERED_MAX`].
 //!
 //! # Short writes
 //! [`push`](Buffer::push) needs memory that is there already, and copies up to [`SHORT_MAX`] bytes without a call of
@@ -16,7 +17,7 @@ use std::mem::{MaybeUninit, take};
 pub(crate) const GATHERED_MAX: usize = 64 << 10;
 /// The length of the longest write that [`Buffer::push`] copies without a call.
 pub(super) const SHORT_MAX: usize = 32;
-/// The number of empty buffers that a thread keeps.
+/// The maximum number of empty buffers that a thread keeps.
 const SPARES: usize = 16;
 /// The capacity of a new buffer.
 const FIRST: usize = 1 << 10;
@@ -49,7 +50,7 @@ impl Buffer {
         self.sent += count;
     }
 
-    /// Makes room for `len` bytes. With them, there must be at most [`GATHERED_MAX`] unsent bytes.
+    /// Makes room for `len` bytes. They and the unsent bytes must be at most [`GATHERED_MAX`] bytes.
     #[inline]
     pub(super) fn reserve(&mut self, len: usize) {
         if self.bytes.capacity() == 0 {
@@ -57,7 +58,7 @@ impl Buffer {
             self.bytes = spare.unwrap_or_else(|| Vec::with_capacity(FIRST));
         }
         if self.sent > 0 {
-            // Otherwise, the memory would grow beyond the maximum.
+            // If the sent bytes stayed, the memory would grow beyond the maximum.
             self.bytes.drain(..take(&mut self.sent));
         }
         let all = self.bytes.len() + len;
@@ -93,7 +94,8 @@ impl Buffer {
         true
     }
 
-    /// Discards the bytes, and keeps the memory for the next socket that gathers writes on this thread.
+    /// Discards the bytes, and keeps the memory for the next socket that gathers writes on this thread, unless the
+    /// thread already has [`SPARES`] empty buffers.
     pub(super) fn clear(&mut self) {
         self.sent = 0;
         let mut bytes = take(&mut self.bytes);

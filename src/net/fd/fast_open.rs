@@ -3,15 +3,16 @@
 //!
 //! # States
 //! *deferred* (connect(2) returned 0 and sent nothing; the socket is in SYN-SENT) → *begun* (the
-//! SYN is sent, with the first data, or without data because a wait came first) → *established*.
+//! SYN is sent, with the first data, or without data because a wait or a shutdown came first) →
+//! *established*.
 //!
 //! # Rules
 //! * The first wait begins the connection, because a read of a deferred socket
 //!   returns EAGAIN without beginning it, so no event would follow. A descriptor is registered with the poller before its
 //!   first wait, so the registration (`Fd::register`) begins the connection, by a send of zero
 //!   bytes, which makes the kernel send the SYN.
-//! * A send whose data does not fit into the SYN returns EINPROGRESS. The operation then waits, as
-//!   after EAGAIN (`Fd::is_early`).
+//! * A send returns EINPROGRESS if the SYN carries none of its data. The operation then waits, as after
+//!   EAGAIN (`Fd::is_early`).
 //! * In SYN-SENT, shutdown(2) and the close of the last descriptor abort the connection. So a task
 //!   performs them on a duplicate descriptor when the connection is established: the FIN is sent, and data
 //!   that was sent with the SYN is not lost. If the connection was begun without data, nothing can
@@ -38,9 +39,9 @@ pub(super) struct FastOpen(AtomicU32);
 const NEVER: u32 = 0;
 /// The first data or the first wait begins the connection. As far as is known, neither has happened.
 const DEFERRED: u32 = 1;
-/// A wait began the connection, without data.
+/// A wait or a shutdown began the connection, without data.
 pub(super) const WAITED: u32 = 2;
-/// The first data began the connection.
+/// The first data or connect(2) began the connection.
 const SENT: u32 = 3;
 
 /// Returns the number of segments that a socket in SYN-SENT has sent: 0 if the connect is deferred,
@@ -80,7 +81,7 @@ impl FastOpen {
         }
         match socket::send(fd, &[], 0) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => self.set_begun(WAITED),
-            // Another thread began the connection first.
+            // `WouldBlock` means that another thread began the connection first.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => self.set_begun(SENT),
         }

@@ -9,23 +9,24 @@
 //! closed.
 //!
 //! # Invariants
-//! * 1 — the number is used only under a reference, and closed once, by the operation that drops
-//!   the last reference. No reference is held during a wait, so a close never waits for a future
-//!   that is not polled. Gathered writes may be sent under the lock of the [`Gathering`] instead,
-//!   which is marked as gone before the number is closed.
+//! * 1 — the number is used only under a reference, and closed once, after the last reference is dropped.
+//!   No reference is held during a wait, so a close never waits for a future that is not polled. Gathered
+//!   writes may be sent under the lock of the [`Gathering`] instead, which is marked as gone before the
+//!   number is closed.
 //! * F1 — the generation changes before the number is closed, so that no event is attributed to
 //!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
 //!   poller explicitly, before its owner may close it.
-//! * F2 — close(2) does not block a worker. With SO_LINGER set, close(2) waits, so it runs on a
-//!   separate thread pool. The option is read from the socket if it may have been set: through this
-//!   handle, by the owner of a duplicate, or on the listener, from which a connection inherits it.
+//! * F2 — close(2) does not block a worker. With SO_LINGER set to a time other than zero, close(2) waits, so it
+//!   runs on a separate thread pool. Without the pool, the option is cleared first. The option is read from the
+//!   socket if it may have been set: through this handle, by the owner of a duplicate, or on the listener, from
+//!   which a connection inherits it.
 //! * F3 — memory that the kernel still reads after the calls have returned ([`Loans`]) is recalled
 //!   after the last call and before close(2).
 //!
 //! # Exposed descriptors
 //! A descriptor that came from outside, or that was handed out (`as_fd`, `control`), may have
-//! duplicates, in this process or in another one. They keep the socket open after our close and can
-//! change its options. So nothing is assumed about an exposed socket: it is removed from epoll
+//! duplicates, in this process or in another one. They keep the socket open after the close, and their
+//! owners can change its options. So nothing is assumed about an exposed socket: it is removed from epoll
 //! explicitly, SO_LINGER is checked, O_NONBLOCK is set again, a short count is not evidence that the next
 //! call would wait (kTLS ends a call at a record), and every send is copied. The flag `EXPOSED` is
 //! never cleared.
@@ -37,7 +38,7 @@
 //! The order is nearly the same: mark as closed, take the waiters of the lock and of the poller,
 //! drop the closer's reference, wait until the descriptor is destroyed. Go wakes the waiters before
 //! it drops the reference; here they are woken last, because a waker may block. A second close is
-//! not an error: it waits for the end of the first close. close(2) is not repeated after EINTR.
+//! not an error: it waits for the end of the first close. As in Go, close(2) is not repeated after EINTR.
 
 use std::any::Any;
 use std::fmt;
@@ -100,13 +101,13 @@ const WANTS_GATHERING: u8 = 1 << 5;
 
 /// Memory that the kernel may read after the calls that lent it have returned.
 pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
-    /// Ends lending, because the descriptor is about to be handed out. When this returns, no call
+    /// Ends lending, because the descriptor is handed out. When this returns, no call
     /// that lends memory is in progress, and none follows.
     fn end(&self);
 
-    /// Makes the kernel release the remaining memory, unless the socket may have other users.
-    /// Returns whether it will do so later. Called when no call on the socket is in progress or can
-    /// follow, and this process is about to close its last descriptor of the socket.
+    /// Makes the kernel release the remaining memory, unless the socket may have other users. Returns whether the
+    /// kernel will release memory later. Called when no call on the socket is in progress or can follow. If
+    /// `may_be_shared` is false, this process is about to close its last descriptor of the socket.
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
 
     /// Blocks until the kernel has released the recalled memory, for a limited time.
@@ -166,13 +167,13 @@ impl Gone {
     }
 }
 
-/// Calls socket(2). Fails if the poller is unavailable, because the first wait would fail.
+/// Calls socket(2). If the runtime is running, fails if the poller cannot be opened, because the first wait would fail.
 pub(crate) fn open(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     poller::prepare()?;
     socket::socket(domain, ty, protocol)
 }
 
-/// Calls socketpair(2). Fails if the poller is unavailable.
+/// Calls socketpair(2). Fails without a poller, as [`open`] does.
 pub(crate) fn open_pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     poller::prepare()?;
     unix::pair(ty)
@@ -226,8 +227,8 @@ impl Fd {
     /// Returns the descriptor. The caller must hold a reference.
     #[inline]
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
-        // SAFETY: the number belongs to this `Fd` (or, if lent, to its owner) until `destroy` or
-        // `take`, which come after the last reference is dropped; callers hold a reference.
+        // SAFETY: the number belongs to this `Fd` (or, if lent, to its owner) until `destroy` closes it, after the
+        // last reference is dropped, or `take` gives it away. Callers hold a reference, or are steps of these two.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
@@ -248,8 +249,7 @@ impl Fd {
 
     #[inline]
     fn has(&self, flags: u8) -> bool {
-        // ORDERING: Relaxed: a flag is set before the system call that makes it matter, and the
-        // kernel orders the calls on one socket.
+        // ORDERING: Relaxed: a flag guards no other memory. `expose` and `loans` order EXPOSED with fences.
         self.flags.load(Ordering::Relaxed) & flags != 0
     }
 
@@ -296,8 +296,8 @@ impl Fd {
         self.rare.get_or_default().gathering.get_or_init(|| std::sync::Arc::new(make()))
     }
 
-    /// Takes the error of the socket (SO_ERROR) for an operation that is not a read. The kernel
-    /// reports it only once, so it is kept for the next read that finds the end of the stream.
+    /// Takes the error of the socket (SO_ERROR) for an operation that is not a read. The kernel reports it only
+    /// once, so it is kept for the next read that finds the end of the stream. Until then, further calls return it too.
     pub(crate) fn take_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
         let mut taken = self.rare.get_or_default().taken_error.lock();
         // Locked before the call: a read that then finds the end of the stream waits until the error is stored.
@@ -333,7 +333,7 @@ impl Fd {
     }
 
     /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it, before a call that has
-    /// no equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared again before that call, the call blocks.
+    /// no equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared again before that call, the call may block.
     /// The caller must hold a reference.
     #[inline]
     pub(crate) fn ensure_nonblocking(&self) {
@@ -411,8 +411,8 @@ impl Fd {
         Ok(())
     }
 
-    /// Begins the close unless it has already begun, and returns its completion. If this call begins the
-    /// close, it first runs `before`, while the number is open.
+    /// Begins the close unless it has already begun, and returns its completion. If the close has not
+    /// begun, first runs `before`, while the number is open.
     pub(crate) fn close(&self, before: impl FnOnce()) -> Arc<Gone> {
         let gone = self.rare.get_or_default().gone.get_or_init(Arc::default).clone();
         if self.mutex.incref().is_ok() {
@@ -444,7 +444,7 @@ impl Fd {
         }
     }
 
-    /// Unregisters and closes the descriptor. Called once, after the last reference was dropped.
+    /// Unregisters the descriptor, and closes it unless it is lent. Called once, after the last reference was dropped.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
@@ -504,10 +504,9 @@ impl Fd {
         // The number stays open, so its registration must be removed explicitly.
         self.poll.retire(self.borrow(), true);
         wakers.wake_all();
-        // SAFETY: this `Fd` is closed, and ours is the only reference, so it no longer uses the
-        // number.
+        // SAFETY: this `Fd` is closed, and the only reference is that of `begin_close`, so the number is not used.
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
-        // Our reference remains: `Drop` finds the lock closed and does nothing.
+        // The reference is not dropped. `Drop` finds that the close has begun, and does nothing.
         Ok(fd)
     }
 }

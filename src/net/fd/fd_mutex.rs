@@ -1,12 +1,12 @@
 //! The lock of a descriptor: the read lock, the write lock, the number of system calls that use it,
 //! and whether it is closed, in one word.
 //!
-//! `Fd` checks this word before every system call. A *reference* means that a system call (or a raw
-//! closure) is using the descriptor number. It is held during that call only, never across a
-//! suspension. The *read lock* and the *write lock* serialise operations of one direction.
-//! `write_all` keeps its lock across suspensions; all other operations hold lock and reference for
-//! one call. Closing sets a bit in the word. After that, the operation that drops the last
-//! reference destroys the descriptor.
+//! `Fd` checks this word before every system call, except a send of gathered writes. A *reference*
+//! means that a system call (or a raw closure) is using the descriptor number. It is held during that
+//! call only, never across a suspension. The *read lock* and the *write lock* serialise operations of
+//! one direction. An operation that writes all of a buffer or a file, such as `write_all`, keeps its lock
+//! across suspensions; all other operations hold lock and reference for one call. Closing sets a bit in
+//! the word. After that, the operation that drops the last reference destroys the descriptor.
 //!
 //! # The word
 //!
@@ -18,7 +18,7 @@
 //! | 3 | `READ_WAITERS` | the read queue may hold waiters, so `unlock` must check it | a waiter, under the queues' lock | the operation that empties the queue, under that lock |
 //! | 4 | `WRITE_WAITERS` | the write queue may hold waiters | as above | as above |
 //! | 5–7 | | unused | | |
-//! | 8–63 | refs | system calls in progress, plus one for the closer until its `decref` | `incref`, `*_ref`, `begin_close` | `decref`, `unlock_ref` |
+//! | 8–63 | refs | system calls in progress, plus one for the closer until its `decref` | `incref`, `try_lock_ref`, `poll_lock`, `begin_close` | `decref`, `unlock_ref` |
 //!
 //! # Invariants
 //! * M1 — a direction has at most one owner: its lock bit is set only by a CAS on a word in which
@@ -30,17 +30,17 @@
 //!   the lock was taken and the word not closed. So the owner's unlock, or the closer, finds the
 //!   waiter.
 //! * M4 — no wake-up of an unlock is lost: all poll callers are woken, and the single future that is
-//!   taken from the queue either tries again or, when it is dropped, passes the wake-up on
+//!   taken from the queue either tries again or, when it is dropped or refused, passes the wake-up on
 //!   ([`FdMutex::cancel`]).
 //! * M5 — wakers are cloned, woken and dropped with the queues' lock released.
 //!
 //! # Memory ordering
 //! All decisions are made on one word, so no two locations have to be ordered. Locking is Acquire
 //! and unlocking is Release: the next owner sees the changes of the previous one to the socket's
-//! state. `decref` is AcqRel: the caller that destroys the descriptor has seen the end of every
-//! call that used it. All other changes are read-modify-writes as well, so release sequences stay
-//! intact. A stale load costs a failed CAS, or leads to the queues' lock, under which the relevant
-//! bits cannot be stale.
+//! state. Every call that drops a reference is AcqRel: the caller that destroys the descriptor has
+//! seen the end of every call that used it. All other changes are read-modify-writes as well, so
+//! release sequences stay intact. A stale load costs a failed CAS, or leads to the queues' lock, under
+//! which the relevant bits cannot be stale.
 //!
 //! # Cancellation
 //! A future stores the key that [`FdMutex::poll_lock`] gives it, and its `Drop` passes the key to
@@ -265,7 +265,7 @@ impl FdMutex {
     ///
     /// When this returns `Ready`, the key of a future is `None` again. A future that is dropped or gives
     /// up while it has a key must call [`cancel`](FdMutex::cancel). The waker of a poll stays in
-    /// the queue until the next unlock.
+    /// the queue until a wake-up: at the latest, the next unlock or the close.
     #[inline]
     pub(crate) fn poll_lock(
         &self,

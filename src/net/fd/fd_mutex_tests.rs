@@ -129,7 +129,7 @@ fn unbalanced_release_panics_and_changes_nothing() {
         for direction in DIRECTIONS {
             refused(&|| mutex.unlock(direction));
             refused(&|| assert!(mutex.unlock_ref(direction)));
-            // A lock that was taken without a reference cannot release one.
+            // A lock that is held without a reference cannot release one.
             assert_eq!(keep_lock(&mutex, direction), Ok(true));
             refused(&|| assert!(mutex.unlock_ref(direction)));
             mutex.unlock(direction);
@@ -190,7 +190,7 @@ fn polls_with_new_wakers_do_not_accumulate() {
 }
 
 #[test]
-fn unlock_wakes_the_oldest_future_and_every_poll() {
+fn unlock_wakes_the_oldest_future_and_a_poll() {
     let mutex = FdMutex::new();
     for direction in DIRECTIONS {
         assert_eq!(keep_lock(&mutex, direction), Ok(true));
@@ -285,7 +285,7 @@ fn wakers_run_with_no_lock_held() {
 }
 
 /// Two words that the owner of a direction increments one after the other. If a direction had two
-/// owners at a time, the words would differ.
+/// owners at a time, an owner could see the words differ.
 #[derive(Debug, Default)]
 struct Torn([AtomicU64; 2]);
 

@@ -6,9 +6,9 @@
 //! until all bytes are sent. Its reference to the socket is weak, so it keeps no socket open; it
 //! has a handle only during a poll ([`Borrowed`]). It waits among the writers. A write deadline or
 //! timeout ends its wait, but not its work: it then tries again at intervals that grow from
-//! [`PAUSE_MIN`] to [`PAUSE_MAX`]. When all bytes are sent, by any thread, it wakes all waiters of
-//! the direction, because a waiting flush may now be complete. A shutdown of the
-//! runtime drops it. The next operation on the socket that writes or waits starts another flusher.
+//! [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left, because any thread has sent or discarded
+//! them, it wakes all waiters of the direction, because a waiting flush may now be complete. A shutdown
+//! of the runtime drops it. The next operation on the socket that writes or waits starts another flusher.
 //!
 //! # Finisher
 //! A finisher owns a descriptor of the socket, and the bytes that the kernel did not accept even with a
@@ -104,7 +104,7 @@ impl<T: Gathers> Future for Flusher<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Flusher { owner, gathering, operation, pause, next, is_entered } = self.get_mut();
-        // If the socket is gone, its close has sent the bytes.
+        // If the socket is gone, its close or its conversion has dealt with the bytes.
         let Some(fd) = Borrowed::new(owner, gathering) else { return Poll::Ready(()) };
         loop {
             if let Some(sleep) = pause {
@@ -152,8 +152,8 @@ pub(super) struct Finisher {
 }
 
 impl Finisher {
-    /// Starts a task that sends `bytes` from `sent` on and closes `fd`. If the poller has no slot
-    /// for `fd`, resets the connection.
+    /// Starts a task that sends the bytes of `bytes` from index `sent` on, and closes `fd`. If the
+    /// poller has no slot for `fd`, resets the connection.
     pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize)) {
         let fd = match Fd::try_new(fd, false) {
             Ok(fd) => fd,

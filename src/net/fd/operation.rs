@@ -7,15 +7,15 @@
 //!        │              ↓                                       │
 //!        └─── edge ←── wait ←── register, the first time ←──────┘
 //! ```
-//! A lock and a reference are held around one call only, so nothing is held while an operation
-//! waits, and wakers run when nothing is held. Only `write_all` keeps the write lock
-//! ([`LockScope::WholeOperation`]), and takes a reference for each call. A write that is woken by
-//! an edge and finds the lock taken passes the edge on, because the lock's owner may be waiting for
-//! this very edge.
+//! A lock and a reference are held around one call only, so nothing is held while an operation waits,
+//! and wakers run when nothing is held. Only an operation that writes all of a buffer or a file, such as
+//! `write_all` or `send_file`, keeps the write lock ([`LockScope::WholeOperation`]), and takes a reference
+//! for each call. A write that is woken by an edge and finds the lock taken passes the edge on, because
+//! the lock's owner may be waiting for this very edge.
 //!
 //! # Evidence
-//! EAGAIN clears readiness. On TCP, so does a short count: no more data (or room) is available, and
-//! an edge follows when it becomes available. After a hang-up, an error or urgent data, a short count
+//! EAGAIN clears readiness. On a TCP socket that is not exposed, so does a short count: no more data (or
+//! room) is available, and an edge follows when it becomes available. After a hang-up, an error or urgent data, a short count
 //! does not clear readiness, because these can shorten a call although no other edge follows.
 //!
 //! # The meaning of `Pending`
@@ -119,7 +119,7 @@ pub(crate) enum LockScope {
     /// From the first call of the [`Operation`] until a call returns [`Remaining::Maybe`] or fails,
     /// or the operation is dropped.
     WholeOperation,
-    /// Not at all, for calls that the kernel serialises itself.
+    /// Not at all, for calls that the kernel or another lock serialises, or that transfer nothing.
     None,
 }
 
@@ -139,8 +139,8 @@ pub(crate) enum Remaining {
 }
 
 impl Fd {
-    /// Makes `call` when the direction is ready. After EAGAIN, waits and repeats the call; after
-    /// EINTR, repeats it immediately.
+    /// Makes `call`. After EAGAIN, waits for an edge and repeats the call; after EINTR, repeats it
+    /// immediately.
     ///
     /// This function handles the uncontended cases: one call, or one wait. All other cases are in
     /// [`poll_call_slow`](Fd::poll_call_slow). Gathered writes are sent before a `call` that
@@ -325,8 +325,8 @@ impl Fd {
     }
 
     /// Takes a unit of the budget for a call, which in an idle direction only asks whether there is
-    /// something to do. Returns false if the budget is used up and there is nothing to read.
-    /// (poll(2) does not report room until long after the kernel accepts bytes again, so a write
+    /// something to do. Returns false if the budget is used up, the read direction is idle, and poll(2)
+    /// finds nothing to read. (poll(2) does not report room until long after the kernel accepts bytes again, so a write
     /// without budget makes its call in the next turn.)
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
@@ -351,7 +351,8 @@ impl Fd {
         self.poll.side(direction).begin().is_ok_and(Ticket::is_ready)
     }
 
-    /// Asks the kernel whether a call need not wait. Returns true if the descriptor is closed.
+    /// Asks the kernel whether a call need not wait. Also returns true if poll(2) fails, or the
+    /// descriptor is closed.
     #[cold]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
@@ -392,8 +393,8 @@ impl Fd {
         self.poll.side(direction).poll_wait(epoch, cx, Waiter::Poll, self.timeout(direction))
     }
 
-    /// Ends the operation, or its turn, after a call: records evidence, releases the lock and the
-    /// reference, and passes remaining readiness on.
+    /// Ends the operation, or one call of an operation that continues: records evidence, releases the
+    /// reference and, unless the operation keeps it, the lock, and passes remaining readiness on.
     #[inline(always)]
     fn end(
         &self,

@@ -33,7 +33,8 @@ pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Resul
     option::socket::set_recv_buffer_size(fd, buffer_size(size)?)
 }
 
-/// Returns SO_RCVBUF: the kernel's size of the buffer, which is twice the size that was set.
+/// Returns SO_RCVBUF, the kernel's size of the buffer: twice the size that was set, within the host's
+/// limits.
 pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     option::socket::recv_buffer_size(fd)
 }
@@ -43,7 +44,8 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Resul
     option::socket::set_send_buffer_size(fd, buffer_size(size)?)
 }
 
-/// Returns SO_SNDBUF: the kernel's size of the buffer, which is twice the size that was set.
+/// Returns SO_SNDBUF, the kernel's size of the buffer: twice the size that was set, within the host's
+/// limits.
 pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     option::socket::send_buffer_size(fd)
 }

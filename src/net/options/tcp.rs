@@ -65,7 +65,7 @@ impl TcpOptions {
     /// without it, as in Go.
     ///
     /// # Errors
-    /// Returns the error of an option that the user set and the kernel refuses.
+    /// Returns the error of an option that the user set and that the kernel or this crate refuses.
     pub(in crate::net) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         match self.nodelay {
             None if self.defaults => drop(set_nodelay(fd, true)),

@@ -6,8 +6,8 @@
 //! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
 //! future's buffer) and completes when reads have taken all of them. The traits' `poll_write` has
 //! no future that could wait for the reads. It fills the lane only while a read waits, with at most
-//! as many bytes as that read asked for. These bytes stay in the lane after the write; `poll_flush`
-//! waits until they are taken.
+//! as many bytes as the largest of these reads asked for (see `Lane::wanted`). These bytes stay in the
+//! lane after the write; `poll_flush` waits until they are taken.
 //!
 //! # Invariants
 //! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: it is a
@@ -19,8 +19,9 @@
 //! * Wakers are cloned, woken and dropped outside the state's mutex (invariant 12).
 //!
 //! # Waiting
-//! Operations wait for the lane in its lists, and for close, deadline and timeout in the end's
-//! [`PollHandle`], which has no descriptor.
+//! Operations wait for the lane in its lists. A write whose bytes are in the lane waits as its *owner*.
+//! All of them wait for close, deadline and timeout in the end's [`PollHandle`], which has no
+//! descriptor.
 //!
 //! # Cancellation
 //! A dropped read has taken nothing. A dropped write withdraws the bytes that were not taken, and
@@ -73,7 +74,8 @@ struct Lane {
     owner: Option<Waker>,
     /// The number of the most recent write by a future.
     last_writer: u64,
-    /// The largest number of bytes that a waiting read asks for; 0 if no read waits.
+    /// The largest number of bytes that a read has asked for since the list of readers was last empty; 0
+    /// if no read waits.
     wanted: usize,
     /// Whether the writing side was shut down.
     ended: bool,
@@ -100,7 +102,7 @@ impl Lane {
         self.taken == self.bytes.len()
     }
 
-    /// Puts the bytes of a write into the free lane.
+    /// Puts the bytes of a write into the free lane, and wakes a reader.
     fn fill(&mut self, bytes: &[u8], writer: u64, wakers: &mut Wakers) {
         self.bytes.extend_from_slice(bytes);
         self.writer = writer;
@@ -136,7 +138,7 @@ impl Lane {
         }
     }
 
-    /// Frees the lane, discarding its contents.
+    /// Frees the lane, discarding its contents. Wakes the owner and the next writer.
     fn release(&mut self, wakers: &mut Wakers) {
         self.bytes.clear();
         if self.bytes.capacity() > KEPT_MAX {

@@ -61,8 +61,8 @@ pub fn pipe() -> io::Result<(Pipe, Pipe)> {
 /// when the last clone is dropped, or by [`force_close`](Pipe::force_close).
 ///
 /// # With the traits
-/// `poll_write` waits for a read on the other end and hands over at most as many bytes as that read
-/// asked for. `poll_flush` waits until the read has taken them. `poll_close` ends writing: the peer
+/// `poll_write` waits for a read on the other end and hands over at most as many bytes as a waiting
+/// read asked for. `poll_flush` waits until reads have taken them. `poll_close` ends writing: the peer
 /// reads the bytes handed over, then end of stream.
 ///
 /// # Examples
@@ -239,9 +239,9 @@ impl Pipe {
     }
 
     /// Closes this end for all clones. Pending operations of this end return a
-    /// [closed](crate::net::is_closed) error. The peer reads end of stream, and its writes fail with
-    /// `BrokenPipe`. The end is closed when this method returns. The returned future is already
-    /// ready; it makes the signature match that of
+    /// [closed](crate::net::is_closed) error. The peer reads the bytes that `poll_write` has handed over,
+    /// then end of stream, and its writes fail with `BrokenPipe`. The end is closed when this method
+    /// returns. The returned future is already ready; it makes the signature match that of
     /// [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is not an error.
     #[doc(alias = "Close")]
     pub fn force_close(&self) -> Ready<io::Result<()>> {

@@ -2,7 +2,7 @@
 //!
 //! Names in DNS replies are arbitrary bytes chosen by the owner of a zone. Programs put them into
 //! logs, shell commands, web pages and further look-ups. A name from a name service is therefore
-//! returned only if it is a valid host name: it consists of letters, digits, hyphens and
+//! returned only if it is a valid host name: it consists of ASCII letters, digits, hyphens and
 //! underscores, in labels of 1 to 63 bytes that neither begin nor end with a hyphen. It has at most
 //! 253 bytes without the final dot. It does not consist only of digits and dots, because such a
 //! name would be taken for an address.

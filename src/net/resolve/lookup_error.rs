@@ -18,9 +18,10 @@ use crate::sys::names::NameFailure;
 /// | no such service | `unknown port` | [`NotFound`](ErrorKind::NotFound) |
 /// | a network that [`lookup_port`](crate::net::lookup_port) does not know | `unknown network` | [`InvalidInput`](ErrorKind::InvalidInput) |
 /// | no server answered, or a server has a temporary failure | the C library's | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
+/// | the name service failed permanently, for example because a server refused the query | the C library's | [`Other`](ErrorKind::Other) |
 /// | a system call failed, such as EMFILE if no descriptor was available for the query | `too many open files`, … | of the errno, [`raw_os_error`](LookupError::raw_os_error) |
 /// | the deadline of a dial passed | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
-/// | the runtime was shut down before the query began | `runtime shut down` | [`Other`](ErrorKind::Other) |
+/// | the runtime was shut down before the query ran | `runtime shut down` | [`Other`](ErrorKind::Other) |
 ///
 /// # Examples
 /// ```
@@ -84,8 +85,8 @@ impl LookupError {
         matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
     }
 
-    /// Returns whether a later look-up may succeed: no server answered in time, a server has a
-    /// temporary failure, or no descriptor was available for the query.
+    /// Returns whether a later look-up may succeed: no server answered, the look-up did not finish in
+    /// time, a server has a temporary failure, or no descriptor was available for the query.
     pub fn is_temporary(&self) -> bool {
         matches!(
             self.reason,

@@ -94,8 +94,8 @@ pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
 /// Looks up the names of `ip`. The host's name service returns at most one.
 ///
 /// # Errors
-/// Returns a [`LookupError`] of kind `NotFound` if the address has no name. Otherwise returns a
-/// [`LookupError`] with the error of the name service.
+/// Returns a [`LookupError`] of kind `NotFound` if the address has no name, or its name is not a valid
+/// host name. Otherwise returns a [`LookupError`] with the error of the name service.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].
@@ -116,7 +116,8 @@ pub async fn lookup_addr(ip: IpAddr) -> io::Result<Vec<String>> {
 /// Looks up the canonical name of `host`: the name at the end of its chain of aliases.
 ///
 /// # Errors
-/// Returns the same errors as [`lookup_host`].
+/// Returns the same errors as [`lookup_host`]. Also returns a [`LookupError`] of kind `NotFound` if the
+/// canonical name is not a valid host name, for example because `host` is an address.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].

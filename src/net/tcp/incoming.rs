@@ -4,8 +4,8 @@
 //! # States
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
 //!   closed, the stream yields one error and is *ended*.
-//! * *backing off*: returns to *accepting* when the timer fires, or when this process closes a
-//!   socket or the listener.
+//! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate or
+//!   the listener is closed.
 //!
 //! A persistent error therefore costs one accept4(2) per pause instead of a busy loop. Pauses
 //! double from 5 ms to 1 s and start over after a success, as in Go's net/http.
@@ -44,7 +44,7 @@ pub(in crate::net) struct Accepts {
 #[derive(Debug)]
 struct Pause {
     sleep: Sleep,
-    /// The number of descriptors that this process had closed before the failed accept.
+    /// The number of descriptors that this crate had closed before the failed accept.
     closings: u64,
 }
 
@@ -116,9 +116,9 @@ impl TcpListener {
     /// Returns a stream of accepted connections that borrows the listener.
     ///
     /// If an accept fails for lack of descriptors or memory, the stream waits before it tries
-    /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early if this
-    /// process closes a socket. After [`close`](TcpListener::close) the stream yields one error and
-    /// then `None`. Other errors do not end the stream.
+    /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early when a
+    /// socket of this crate is closed. After [`close`](TcpListener::close) the stream yields one error
+    /// and then `None`. Other errors do not end the stream.
     ///
     /// # Cancel safety
     /// Dropping the future of `next()`, or the stream, loses no connection.

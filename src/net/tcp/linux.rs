@@ -30,7 +30,7 @@ macro_rules! shared_options {
             /// number of probes.
             ///
             /// # Errors
-            /// Returns `InvalidInput` for zero and for 2³¹ ms or more, and a
+            /// Returns `InvalidInput` for zero and for more than 2³¹ - 1 ms, and a
             /// [closed](crate::net::is_closed) error after an explicit close.
             ///
             /// Linux only.
@@ -64,7 +64,7 @@ macro_rules! shared_options {
             }
 
             /// Returns the number of unsent bytes at which the socket stops being writable
-            /// (TCP_NOTSENT_LOWAT).
+            /// (TCP_NOTSENT_LOWAT); 0 means the host's default, `net.ipv4.tcp_notsent_lowat`.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -77,7 +77,7 @@ macro_rules! shared_options {
 
             /// Sets the number of unsent bytes at which the socket stops being writable. A small
             /// value bounds how long data written later, such as an urgent frame, waits behind data
-            /// written earlier.
+            /// written earlier. Zero restores the host's default.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -162,8 +162,8 @@ impl TcpStream {
         self.fd.with("set", |fd| tcp::set_cork(fd, cork))
     }
 
-    /// Returns the CPU on which the kernel last received data for the socket (SO_INCOMING_CPU);
-    /// `None` if it has not received any yet.
+    /// Returns the CPU on which the kernel last processed a packet for the socket (SO_INCOMING_CPU);
+    /// `None` if no packet has arrived yet.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

@@ -62,8 +62,8 @@ impl TcpListener {
     ///
     /// # Errors
     /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
-    /// text is `listen tcp ADDR: bind: …`, and its kind is, for example, `AddrInUse`,
-    /// `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns an `OpError` with
+    /// text is `listen tcp ADDR: CALL: …`, where the call is usually `bind`. Its kind is, for example,
+    /// `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns an `OpError` with
     /// the text `listen tcp: REASON`, such as `listen tcp: address 80: missing port in address`,
     /// which contains an [`AddrError`](crate::net::AddrError) or a
     /// [`LookupError`](crate::net::LookupError).
@@ -111,9 +111,9 @@ impl TcpListener {
     /// Returns `TimedOut` after the deadline and a [closed](crate::net::is_closed) error after
     /// [`close`](TcpListener::close). Returns the OS error if no descriptor (EMFILE, ENFILE) or
     /// memory (ENOBUFS, ENOMEM) is available; the connection stays in the queue, so a loop that
-    /// retries immediately spins. [`incoming`](TcpListener::incoming) waits instead. With
-    /// [reserved descriptors](ListenConfig::reserve_descriptors) the connection is accepted and
-    /// closed instead.
+    /// retries immediately spins. [`incoming`](TcpListener::incoming) waits instead. A listener with
+    /// [reserved descriptors](ListenConfig::reserve_descriptors) refuses the connection if no other
+    /// descriptor is available.
     ///
     /// # Cancel safety
     /// A connection is either returned or left in the queue.

@@ -152,7 +152,7 @@ impl Ancillary {
     }
 
     /// Returns the ancillary data for a reply to this datagram: the reply is sent from the address
-    /// that the datagram was sent to, in segments of the same size.
+    /// [`local`](Ancillary::local), in segments of the same size.
     #[must_use]
     pub const fn reply(&self) -> Ancillary {
         Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
@@ -190,8 +190,8 @@ impl Ancillary {
         self.tos.map(Ecn::of)
     }
 
-    /// Returns the time at which the kernel received the datagram, by the host's clock, with
-    /// nanosecond resolution.
+    /// Returns the time at which the kernel received the datagram, by the host's clock. The resolution
+    /// is a nanosecond on Linux and a microsecond on macOS and FreeBSD.
     pub const fn timestamp(&self) -> Option<SystemTime> {
         self.timestamp
     }

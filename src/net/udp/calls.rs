@@ -31,8 +31,8 @@ use crate::sys::{message, option, os, socket};
 /// Whether `send_many` may let the kernel split one large datagram (UDP_SEGMENT, Linux 4.18).
 ///
 /// The answer is read from the socket on first use. If the user has set a segment size on the
-/// socket, `send_many` must not use segmentation, because datagrams would be split differently from
-/// how they were added.
+/// socket, the kernel must split each datagram into segments of that size, so `send_many` must not
+/// merge datagrams.
 #[derive(Debug, Default)]
 pub(crate) struct Segmentation(pub(super) AtomicU32);
 

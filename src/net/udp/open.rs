@@ -38,7 +38,8 @@ pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
 /// Opens a UDP socket that has joined `group`.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `listen udp GROUP: CALL: …`.
+/// Returns an `OpError` with the text `listen udp GROUP: CALL: …`, or
+/// `listen udp GROUP: not a multicast address`.
 pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<OwnedFd> {
     let op = || Op::at("listen", "udp", Some(Addr::Ip(group)));
     if !group.ip().is_multicast() {

@@ -1,8 +1,8 @@
 //! UDP socket options.
 //!
-//! An IPv6 socket may carry both families, so an option that exists for both is set for both, and
-//! read from the socket's own family. Except for the time-to-live, an error from setting the IPv4
-//! option on an IPv6 socket is ignored, because the kernel may lack IPv4.
+//! An IPv6 socket may carry both families. If an option exists for both, a setter without `_v4` or `_v6` in
+//! its name sets it for both, and the getter reads it from the socket's own family. An error from setting the
+//! IPv4 option on an IPv6 socket is ignored, because some systems refuse IPv4 options on IPv6 sockets.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -64,7 +64,8 @@ macro_rules! socket_options {
             $(#[$set_doc])*
             ///
             /// # Errors
-            /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
+            /// Returns `InvalidInput` if the value is out of range, the OS error if the system refuses it, or a
+            /// [closed](crate::net::is_closed) error after `close`.
             pub fn $set(&self, $value: $type) -> io::Result<()> {
                 self.net_fd().with("set", |$set_fd| $setter)
             }
@@ -142,8 +143,8 @@ socket_options! {
     /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO,
     /// IPV6_RECVPKTINFO). The default is false.
     recv_packet_info -> bool, |fd| PACKET_INFO.get(fd);
-    /// Sets whether received datagrams carry their destination, the address to reply from, and the
-    /// interface. See [`Ancillary::destination`](super::Ancillary::destination),
+    /// Sets whether received datagrams carry their destination address, the local address from which to
+    /// reply, and the interface on which they arrived. See [`Ancillary::destination`](super::Ancillary::destination),
     /// [`Ancillary::local`](super::Ancillary::local) and
     /// [`Ancillary::interface`](super::Ancillary::interface).
     set_recv_packet_info, |fd, on| PACKET_INFO.set(fd, on);
@@ -177,7 +178,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Returns EINVAL if `group` is not a multicast address, ENODEV if there is no such interface,
-    /// EADDRINUSE if the socket has already joined the group, and a [closed](crate::net::is_closed)
+    /// EADDRINUSE if the socket has already joined the group on this interface, and a [closed](crate::net::is_closed)
     /// error after `close`.
     pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v4(fd, group, interface))

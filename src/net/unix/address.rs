@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn names_survive_a_round_trip_through_the_kernel() {
+    fn names_survive_conversion_to_the_kernel_form_and_back() {
         let there_and_back = |name: Name<'_>| from_kernel(&name.raw().unwrap()).unwrap();
         let file = there_and_back(path("/tmp/x"));
         assert_eq!(file.as_pathname(), Some(Path::new("/tmp/x")));

@@ -68,7 +68,7 @@ impl UnixDatagram {
     /// name.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: bind: …`.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: CALL: …`.
     /// Its kind is `AddrInUse` if a file of that name exists, even if no socket is bound to it,
     /// `NotFound` if the directory does not exist, or `PermissionDenied`. Returns `InvalidInput` if
     /// the path is too long or contains a NUL.
@@ -142,8 +142,8 @@ impl UnixDatagram {
     /// that receiving was shut down. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
-    /// after `close`.
+    /// Returns `TimedOut` after the read deadline or timeout, and a [closed](crate::net::is_closed)
+    /// error after `close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has received no datagram.
@@ -178,7 +178,7 @@ impl UnixDatagram {
     /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone;
     /// EMSGSIZE if `buf` is larger than the send buffer; `BrokenPipe` if this socket's sending or
     /// the peer's receiving was shut down (no SIGPIPE is raised); `TimedOut` after the write
-    /// deadline; a [closed](crate::net::is_closed) error after `close`.
+    /// deadline or timeout; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -214,7 +214,8 @@ impl UnixDatagram {
     /// [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds).
     ///
     /// # Errors
-    /// Returns `InvalidInput` for more than 253 descriptors. Otherwise returns the same errors as
+    /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if more descriptors are in
+    /// flight than this process may have open. Otherwise returns the same errors as
     /// [`send`](UnixDatagram::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, LockScope::None)

@@ -60,7 +60,8 @@ pub(super) fn network(ty: Type) -> Network {
 /// listener.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`. No file is left behind.
+/// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`, or `listen NETWORK NAME: REASON`
+/// for an invalid name. No file is left behind.
 pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
     // The following calls do not wait, so a loop of binds yields here.
     context::take_turn().await;
@@ -83,7 +84,8 @@ pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketF
 /// Connects a socket to `name`, waiting until `deadline` at most.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `dial NETWORK NAME: CALL: …`.
+/// Returns an `OpError` with the text `dial NETWORK NAME: CALL: …`, `dial NETWORK NAME: i/o timeout`
+/// after `deadline`, or `dial NETWORK NAME: REASON` for an invalid name.
 pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
     // Most dials do not wait, so the budget is charged here.
     context::take_turn().await;

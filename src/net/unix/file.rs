@@ -1,12 +1,13 @@
 //! [`SocketFile`]: the file of a listener, and when it is removed.
 //!
 //! # Rules
-//! The first three rules are Go's.
+//! The first two rules are Go's.
 //!
 //! * A listener that bound a path removes the file once, when it is closed or dropped, before the
-//!   descriptor is closed. If listen(2) fails after a successful bind, the file is removed too.
-//! * A listener that was opened elsewhere, or that has an abstract name, removes nothing, unless
-//!   `set_unlink_on_close` requests it.
+//!   descriptor is closed.
+//! * A listener that was opened elsewhere removes nothing, unless `set_unlink_on_close` requests it.
+//!   A listener that has an abstract name never removes a file.
+//! * If listen(2) fails after a successful bind, the file is removed.
 //! * A listener that is converted into another type is not closed and keeps its file.
 //! * Only the file that was bound is removed, not another file that has since taken its name, such
 //!   as a new server's. The file is identified by device and inode. No other file can have the same

@@ -39,7 +39,7 @@ use crate::sys::unix::from_kernel;
 ///
 /// A listener that bound a path removes the file when it is closed or dropped; see
 /// [`set_unlink_on_close`](UnixListener::set_unlink_on_close). If a process is killed, its file
-/// remains and makes the next `bind` fail, because this crate removes only files that it created.
+/// remains and makes the next `bind` fail, because `bind` does not remove an existing file.
 ///
 /// Source: `net.UnixListener` of Go, `async_std::os::unix::net::UnixListener`.
 ///
@@ -85,7 +85,7 @@ macro_rules! listener {
             ///
             /// # Errors
             /// Returns an [`OpError`](crate::net::OpError) with the text
-            /// `listen NETWORK PATH: bind: …`. Its kind is `AddrInUse` if a file of that name
+            /// `listen NETWORK PATH: CALL: …`. Its kind is `AddrInUse` if a file of that name
             /// exists, even if no socket listens on it, `NotFound` if the directory does not exist,
             /// or `PermissionDenied`. Returns `InvalidInput` if the path is too long or contains a
             /// NUL.

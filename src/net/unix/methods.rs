@@ -11,8 +11,11 @@ macro_rules! socket_methods {
             /// Another task may read the data first; the next read then waits again.
             ///
             /// # Errors
-            /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed)
-            /// error after an explicit close.
+            /// Returns `TimedOut` after the read deadline or timeout, and a
+            /// [closed](crate::net::is_closed) error after an explicit close.
+            ///
+            /// # Cancel safety
+            /// Cancel safe.
             pub fn readable(&self) -> $crate::net::futures::Readable<'_> {
                 $crate::net::futures::Readable::new(&self.fd)
             }
@@ -31,8 +34,11 @@ macro_rules! socket_methods {
             /// return an error.
             ///
             /// # Errors
-            /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed)
-            /// error after an explicit close.
+            /// Returns `TimedOut` after the write deadline or timeout, and a
+            /// [closed](crate::net::is_closed) error after an explicit close.
+            ///
+            /// # Cancel safety
+            /// Cancel safe.
             pub fn writable(&self) -> $crate::net::futures::Writable<'_> {
                 $crate::net::futures::Writable::new(&self.fd)
             }

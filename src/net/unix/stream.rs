@@ -182,8 +182,8 @@ impl UnixStream {
     /// [`recv_with_fds`](UnixStream::recv_with_fds) to receive them.
     ///
     /// # Errors
-    /// Returns `ConnectionReset` if the peer closed with unread data; `TimedOut` after the read
-    /// deadline; a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `ConnectionReset` if the peer closed before it had read all data; `TimedOut` after the read
+    /// deadline or timeout; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has read nothing.
@@ -205,17 +205,21 @@ impl UnixStream {
     }
 
     /// Waits until the peer has closed its side of the connection, without reading. Data received
-    /// before the close can still be read.
+    /// before the close can still be read. [`close_read`](UnixStream::close_read) also ends the wait.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
     /// after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub fn peer_closed(&self) -> PeerClosed<'_> {
         PeerClosed::new(&self.fd)
     }
 
-    /// Returns whether the peer has closed its side of the connection. Asks the kernel (poll(2))
-    /// unless the answer is already known. Never waits.
+    /// Returns whether the peer has closed its side of the connection. Also returns true after
+    /// [`close_read`](UnixStream::close_read). Asks the kernel (poll(2)) unless an event has already
+    /// reported it. Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
@@ -227,7 +231,7 @@ impl UnixStream {
     ///
     /// # Errors
     /// Returns `BrokenPipe` if the peer is gone or this side was shut down (no SIGPIPE is raised);
-    /// `TimedOut` after the write deadline; a [closed](crate::net::is_closed) error after
+    /// `TimedOut` after the write deadline or timeout; a [closed](crate::net::is_closed) error after
     /// `force_close`.
     ///
     /// # Cancel safety
@@ -262,9 +266,9 @@ impl UnixStream {
     /// the future completes. Write the rest of `buf` with [`write_all`](UnixStream::write_all).
     ///
     /// # Errors
-    /// Returns `InvalidInput` if `buf` is empty (descriptors must accompany at least one byte) or
-    /// `fds` has more than 253 descriptors; ETOOMANYREFS if more descriptors are in flight than
-    /// this process may have open. Otherwise returns the same errors as
+    /// Returns `InvalidInput` if `buf` is empty and `fds` is not (descriptors must accompany at least
+    /// one byte), or if `fds` has more than 253 descriptors; ETOOMANYREFS if more descriptors are in
+    /// flight than this process may have open. Otherwise returns the same errors as
     /// [`write`](UnixStream::write).
     ///
     /// # Cancel safety

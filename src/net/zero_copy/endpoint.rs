@@ -1,6 +1,6 @@
 //! [`Endpoint`]: the socket or file under a reader or writer, whose bytes the kernel can move.
 //!
-//! Known types are the streams of this crate, references to them, files in [`AssertAsync`], and
+//! Known types are [`TcpStream`], [`UnixStream`], references to them, files in [`AssertAsync`], and
 //! [`Take`] readers around any of these. To add a stream type, implement [`Endpoint`] and [`Plain`]
 //! for it here and add it to [`streams`].
 

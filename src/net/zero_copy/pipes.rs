@@ -1,8 +1,8 @@
 //! A pool of pipes for [`Splice`](super::splice::Splice).
 //!
-//! Creating a pipe costs as much as moving a few packets. The pool keeps up to one pipe per active
-//! copy, with a limit between [`KEPT_AT_REST`] and [`KEPT_MAX`], so a process that has stopped
-//! copying closes most of its pipes. Only empty pipes are kept: a pipe with bytes in it, whose copy
+//! Creating a pipe costs as much as moving a few packets. The pool keeps at most one pipe per active
+//! copy, except that the limit is at least [`KEPT_AT_REST`] and at most [`KEPT_MAX`]. So a process that
+//! has stopped copying closes most of its pipes. Only empty pipes are kept: a pipe with bytes in it, whose copy
 //! has failed or was dropped, is closed.
 //!
 //! # Compared with Go (internal/poll/splice_linux.go)

@@ -4,8 +4,8 @@
 //! and sent, under the same lock.
 //!
 //! # Blocking
-//! Pages that are not in memory are read from disk during the call, on the polling thread, because
-//! a file has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk is slow,
+//! Pages that are not in memory are read from disk during the call, on the thread that polls the
+//! future, because a file has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk is slow,
 //! the monitor of blocked threads (`rt/sched/monitor`) starts another thread for the other tasks.
 //! Go does the same.
 //!
@@ -154,7 +154,7 @@ impl<'a> SendFile<'a> {
                     },
                 };
                 fd.fd.poll.count(Direction::Write, count);
-                // The lock is released with the last byte.
+                // The lock is released with the last byte, or at the end of the file.
                 Ok((count, if count > 0 && count as u64 != *left { Remaining::More } else { Remaining::Maybe }))
             });
         polled.map_err(|failure| self.fd.error("write", failure))

@@ -2,7 +2,7 @@
 //! the socket's sends is in [`sends`](super::sends).
 //!
 //! # Waiting
-//! A completion produces an edge with only ERROR set. The edge wakes all waiters; waiters for data
+//! A completion produces an edge with ERROR set. The edge wakes all waiters; waiters for data
 //! or room find none and wait again. To wait for its completions, this future notes the count of
 //! edges, reads the error queue, and waits for the next edge. This future is also woken if another
 //! future finds the completion in the error queue.
@@ -26,8 +26,9 @@ impl TcpStream {
     ///
     /// The setting has no effect on a stream whose descriptor may have other users, because two
     /// users cannot tell their completions apart. Such a stream was converted from std or from a
-    /// descriptor, or its descriptor was handed out by `as_fd`, `as_raw_fd`, `control`, `read_with`
-    /// or `write_with`.
+    /// descriptor, or its descriptor was handed out by `as_fd`, `as_raw_fd`, `control`, `read_with`,
+    /// `write_with` or [`Dialer::control`](crate::net::Dialer::control), or was duplicated by a
+    /// conversion of a clone.
     ///
     /// # Errors
     /// Returns the OS error, for example on a kernel before 4.14, or a

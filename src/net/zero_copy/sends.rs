@@ -2,14 +2,15 @@
 //!
 //! # States of an entry
 //! *sending* (its future makes calls and owns the buffer) → *waiting* for the completions of its
-//! calls → *done* (the future takes the buffer back). If the future fails or is dropped earlier, it
-//! leaves its buffer in the entry (*abandoned*). The buffer is freed when all completions have
+//! calls → *done* (the future returns the buffer). If the future fails or is dropped earlier, its drop
+//! leaves the buffer in the entry (*abandoned*). The buffer is freed when all completions have
 //! arrived.
 //!
 //! # Invariants
 //! * Z1 — a buffer that the kernel may read is freed only after its completions have arrived. A
-//!   buffer whose completions can no longer arrive (the descriptor was released, or the socket was
-//!   closed while it may have been shared) is never freed, so its memory leaks.
+//!   buffer whose completions can no longer arrive (the descriptor was released, the socket was
+//!   closed while it may have been shared, or a close did not wait until all completions had arrived)
+//!   is never freed, so its memory leaks.
 //! * Z2 — the kernel numbers the calls of a socket, and `next` repeats that count. Therefore no
 //!   other user of the socket may make such calls. A socket that may be shared (an exposed
 //!   descriptor, a forked child) makes no such calls, so its bytes are copied. An exposed descriptor
@@ -271,7 +272,7 @@ mod tests {
         Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     }
 
-    /// A device holds the packets of the connection for longer than a close waits.
+    /// Simulates a device that holds the packets of the connection for longer than a close waits.
     #[test]
     fn wait_for_completions_sleeps() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -113,7 +113,8 @@ pub enum WorkerEventKind {
     /// The worker parks, because it has no work and other threads poll the sockets.
     Rests,
     /// The thread gives up the worker's queue, because its task waits in
-    /// [`block_on`](crate::task::block_on), or because the runtime was shut down.
+    /// [`block_on`](crate::task::block_on), because the thread is not a worker and stops running tasks, or because
+    /// the runtime was shut down.
     Leaves,
     /// A thread takes over the worker's queue.
     Begins,
@@ -122,7 +123,7 @@ pub enum WorkerEventKind {
         /// The number of the other worker.
         from: usize,
     },
-    /// The task has blocked its worker for 10 ms or more.
+    /// The task has blocked its worker for about 10 ms or more.
     Blocks {
         /// The task.
         task: TaskId,

@@ -2,12 +2,12 @@
 //!
 //! # Implementation
 //! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll cache. Both are
-//! read in place. No task is polled and no thread is stopped. A snapshot takes locks that tasks also take only
-//! briefly: those of the timer sets, of the thread pools, and of the tables of names, labels and gathered bytes.
-//! If several operations wait for one socket, their list is locked while they are counted. Addresses are queried
-//! from the kernel by descriptor number. The result is discarded if the generation of the slot is no longer
-//! current afterwards. The generation changes before the descriptor is closed, so a current generation proves
-//! that the number belonged to this socket.
+//! read in place. No task is polled and no thread is stopped. A snapshot holds locks that tasks also take only for
+//! a short time: for example those of the timer sets, of the thread pools, and of the tables of names, labels and
+//! gathered bytes. If several operations wait for one socket, their list is locked while they are counted.
+//! Addresses are queried from the kernel by descriptor number. The result is discarded if the generation of the
+//! slot is no longer current afterwards. The generation changes before the descriptor is closed, so a current
+//! generation proves that the number belonged to this socket.
 //!
 //! # Pairing tasks with sockets
 //! An operation that waits stores the tag of the socket in the record of its task. A tag consists of the index
@@ -17,7 +17,7 @@
 //!
 //! # Invariants
 //! * With this exception, a task and a socket are paired only if an operation of that task on that socket returned
-//!   `Pending` in the task's last poll (`tests/inspect.rs`: `pairs_are_right_beside_spawns_and_closes`).
+//!   `Pending` in the task's last poll (`tests/inspect.rs`: `pairs_are_right_during_spawns_and_closes`).
 //! * All rows of a snapshot are read during the call, but not at the same instant. A task may be
 //!   shown as waiting for a task that has ended.
 
@@ -76,8 +76,8 @@ const CALLS_MAX: usize = 2000;
 /// and per socket, and makes at most 2,000 system calls for addresses on the calling thread. It does
 /// not start the runtime.
 ///
-/// The addresses of accepted and dialled TCP connections are known without a system call, except for
-/// the local address of a connection that a wildcard listener has accepted. The addresses of other
+/// The addresses of TCP listeners and of accepted and dialled TCP connections are known without a system call,
+/// except for the local address of a connection that a wildcard listener has accepted. The addresses of other
 /// sockets are queried from the kernel. If this needs more than 2,000 calls, some sockets have the
 /// state [`Unknown`](SocketState::Unknown) or no local address, and the next snapshot queries these first.
 /// [`Inspect::addresses`] removes this limit. [`Inspect::tcp`] adds the state of TCP connections.

@@ -19,7 +19,8 @@ pub enum TaskKind {
     Local,
     /// The future passed to [`task::block_on`](crate::task::block_on()).
     BlockOn,
-    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), or a name look-up.
+    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), a name look-up, or a close that may
+    /// wait.
     Blocking,
 }
 
@@ -31,8 +32,8 @@ pub enum TaskKind {
 pub enum TaskState {
     /// A thread is polling the task now.
     Running,
-    /// The task is about to run, because its socket is ready, its timer is due, or the task that it
-    /// awaits has ended.
+    /// The task is about to run, because its socket is ready, its timer is due, the task that it awaits has ended, it
+    /// has yielded, or another task or a thread has woken it.
     Ready,
     /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`, the
     /// task waits for something outside this crate, or is about to run.
@@ -73,8 +74,9 @@ pub enum WokenBy {
     /// A timer.
     Timer,
     /// A task that called the waker, such as the sender of a message, or that ended while this task awaited it.
-    /// The task may have ended in the meantime. Only the lowest 27 bits of its id are recorded. The other bits
-    /// are those of a live task whose id ends with these bits or, if there is none, of the latest such task.
+    /// The task may have ended in the meantime. Only the lowest bits of its id are recorded: 28 if this task awaited
+    /// it, and otherwise 27. The other bits are those of a live task whose id ends with these bits or, if there is
+    /// none, of the latest such task.
     Task(TaskId),
     /// A thread that ran no task.
     Thread,
@@ -106,7 +108,7 @@ pub enum SocketWait {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PollerShard {
-    /// The number of sockets of the snapshot that are registered in the shard.
+    /// The number of sockets of the snapshot that are registered in the shard. Always 0 if there is only one shard.
     pub sockets: usize,
     /// The total number of waiting and non-blocking polls of the shard.
     pub waits: u64,
@@ -175,8 +177,8 @@ pub enum SocketState {
     /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the peer has closed its sending
     /// side, and `Open` if this process has closed its own.
     HalfClosed,
-    /// The kernel has reported that the peer has closed the connection or its sending side, or that an
-    /// error is pending.
+    /// The kernel has reported that the peer has closed the connection or its sending side, or that the connection
+    /// has failed.
     HungUp,
     /// This process has closed the socket, but an operation on it has not ended yet.
     Closing,
@@ -184,12 +186,12 @@ pub enum SocketState {
     Unknown,
 }
 
-/// The state of a TCP connection, from TCP_INFO (tcp(7)).
+/// The state of a TCP socket, from TCP_INFO (tcp(7)).
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpDetails {
-    /// The state of the connection, such as `ESTABLISHED`.
+    /// The state of the socket, such as `ESTABLISHED`.
     pub state: &'static str,
     /// The smoothed round-trip time.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]

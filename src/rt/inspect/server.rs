@@ -105,7 +105,7 @@ impl InspectServer {
     ///
     /// # Errors
     /// Returns `AddrInUse` if a process listens at `path`, or if `path` is a file of another kind.
-    /// Returns the OS error if bind(2), chmod(2) or starting the thread fails.
+    /// Returns the OS error if a system call, such as bind(2) or chmod(2), or starting the thread fails.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
         let path = path.as_ref().to_owned();
         // A child of fork(2) must not stop the server of its parent.

@@ -151,18 +151,18 @@ impl SocketInfo {
     }
 
     /// Returns the kind of the descriptor: `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`. Returns
-    /// `fd` for a descriptor that is not a socket, and `socket` for another kind of socket or if the
-    /// kernel was not queried.
+    /// `fd` for a descriptor that is not a socket. Returns `socket` for another kind of socket, or if the kind is
+    /// not known and the kernel was not queried.
     pub fn kind(&self) -> &'static str {
         self.kind.name()
     }
 
-    /// Returns the local address, as the kernel reports it.
+    /// Returns the local address, if it is known.
     pub fn local(&self) -> Option<SocketAddress> {
         self.addresses.get(0)
     }
 
-    /// Returns the peer's address, if the socket is connected.
+    /// Returns the peer's address, if the socket is connected and the address is known.
     pub fn peer(&self) -> Option<SocketAddress> {
         self.addresses.get(1)
     }
@@ -253,14 +253,14 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| [tcp.bytes_received, tcp.bytes_sent]))
     }
 
-    /// Returns the total number of bytes received. For TCP, this is the kernel's count, or `None`
-    /// without [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the total number of bytes received. For TCP, this is the kernel's count, or `None` for a listener
+    /// and without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn bytes_received(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[0])
     }
 
     /// Returns the total number of bytes sent. For TCP, this is the number of bytes that the peer has
-    /// acknowledged, or `None` without [`Inspect::tcp`](super::Inspect::tcp).
+    /// acknowledged, or `None` for a listener and without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn bytes_sent(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[1])
     }

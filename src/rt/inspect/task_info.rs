@@ -99,8 +99,9 @@ impl TaskInfo {
         })
     }
 
-    /// Returns whether the task also waits for something else, such as a timeout around a read or
-    /// another branch of a `select`.
+    /// Returns whether the task is known to wait for something else too, such as a timeout around a read or
+    /// another branch of a `select`. A wait for a readable or writable socket hides the waits that the same poll
+    /// of the task began earlier.
     pub fn waits_for_more(&self) -> bool {
         self.waits_for_more
     }

@@ -164,7 +164,7 @@ fn unknown(name: &str) -> io::Error {
 
 impl Instance {
     /// Opens an instance of the back end that the environment selects, or of the best one if the
-    /// variable `NETPOLL_BACKEND` is not set.
+    /// variable `NETPOLL_BACKEND` is not set or is empty.
     ///
     /// # Errors
     /// Returns the errors of [`open`](Instance::open).
@@ -179,7 +179,7 @@ impl Instance {
     }
 }
 
-/// Returns the name of the back end that the environment selects.
+/// Returns the name of the back end that the environment selects, if it does.
 fn selected() -> Option<String> {
     let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
     name.map(|name| name.to_string_lossy().into_owned())

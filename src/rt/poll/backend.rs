@@ -177,8 +177,8 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// Registers `fd`. If `is_first` is true, refuses a descriptor that is already registered.
     ///
     /// # Errors
-    /// Returns `InvalidInput` for a file that is always ready, EEXIST for a descriptor that is refused, and
-    /// otherwise the OS error.
+    /// Returns `InvalidInput` for a file that is always ready, EEXIST for a descriptor that is refused,
+    /// `QuotaExceeded` if the back end accepts no more descriptors, and otherwise the OS error.
     fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()>;
 
     /// Removes `fd`, if it is registered.

@@ -4,10 +4,10 @@
 //! the registering thread's processor (shard 0 for a thread without one), or the emptiest shard if the own
 //! shard has many more descriptors. So the sockets of one task are usually in one shard, while the
 //! connections that one task accepts are spread over all shards. The first registration in a shard opens its
-//! instance. The first sleep opens the instance of shard 0 if necessary. If the instance of another shard
-//! cannot be opened, the descriptor is registered in shard 0.
+//! instance. The instance of shard 0 is also opened by the first sleep, and before a socket is opened while the
+//! runtime is running. If the instance of another shard cannot be opened, the descriptor is registered in shard 0.
 //!
-//! One thread at a time has the [`Role`](super::role::Role) of polling a shard: a worker, a thread in
+//! One thread at a time has the [`Role`](super::role::Role) of polling a shard, for example a worker, a thread in
 //! `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
 //!
 //! A thread that sleeps in one shard waits in its instance. A thread that sleeps in several shards waits in
@@ -157,8 +157,8 @@ impl Driver {
     }
 
     /// Returns the shard for a registration by a thread whose own shard is `own`. This is the emptiest shard
-    /// if `own` has more than 1.5 times as many descriptors plus the number of workers per shard, and
-    /// otherwise `own`.
+    /// if `own` has more than 1.5 times as many descriptors as that shard, plus the number of workers per shard.
+    /// Otherwise it is `own`.
     fn choose(&self, own: usize) -> usize {
         if self.roles.is_single() {
             return 0;
@@ -265,9 +265,10 @@ impl Driver {
         instance.wait(events, most, timeout(now, until));
     }
 
-    /// Waits until one of `shards` has events, until `until` at most. `descriptors` has the descriptors of
-    /// their instances, in the same order. Returns the shards that have events or were interrupted, or all
-    /// of them if poll(2) fails. The caller must hold the roles.
+    /// Waits for events in one of `shards`, until `until` at most. `descriptors` has the descriptors of
+    /// their instances, in the same order. Returns the shards that have events or were interrupted. Returns none of
+    /// them if a signal ends the wait, and all of them if poll(2) fails for another reason. The caller must hold
+    /// the roles.
     pub(crate) fn wait_for_any(
         &self,
         shards: Shards,

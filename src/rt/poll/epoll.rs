@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
 //! | ADD | EEXIST | returned if `is_first` is true; otherwise MOD, because the same open file is already registered under this number |
-//! | MOD | ENOENT | ADD again, once |
+//! | MOD | any | ADD again, once |
 //! | ADD | EPERM | returned as "not pollable" (for example a regular file) |
 //! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next operation that has to wait retries |
 //! | DEL | ENOENT, EBADF | ignored: already removed |

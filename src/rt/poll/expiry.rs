@@ -1,8 +1,8 @@
 //! Deadlines and timeouts of a descriptor, and the single timer entry that serves all of them.
 //!
 //! # The deadline
-//! The deadline word of a direction is 0 (none), [`EXPIRED`] or a time. It alone decides whether the deadline has passed.
-//! Setting the deadline is a swap, and expiring it is a compare-and-swap from the time that was seen, so a
+//! The deadline word of a direction is 0 (none), [`EXPIRED`] or a time. It alone decides whether the deadline has
+//! passed. Setting the deadline is a swap, and expiring it is a compare-and-swap from the time that was seen, so a
 //! deadline that is moved in the meantime does not expire.
 //!
 //! # The timer

@@ -23,7 +23,7 @@
 //! # Handling of errors (kqueue(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket; the next one retries |
+//! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
 //! | EV_ADD | any, for one filter | ignored if the other change succeeds, because each end of a pipe has only one direction |
 //! | EV_ADD | any, for both filters | returned |
 //! | EV_DELETE | ENOENT, EBADF | ignored: already removed |

@@ -4,7 +4,7 @@
 //! keyed by the slot of the socket and contains only sockets with a label. An entry belongs to one generation
 //! of its slot, so the entry of a closed socket is ignored. Such entries are removed whenever the table has
 //! doubled, so it has at most 16 entries, or about twice as many as there were open sockets with a label. An
-//! entry takes 32 bytes plus unused capacity of the table. Sockets share the names of their hosts.
+//! entry takes 40 bytes plus unused capacity of the table. Sockets share the names of their hosts.
 //!
 //! # Invariants
 //! * The table's lock is taken when a socket gets a label, and by a snapshot for each socket if there are

@@ -27,10 +27,10 @@
 //! | pipe write | EAGAIN | ignored: the pipe is full, so the interrupt is pending |
 //! | pipe write | EINTR | repeated |
 //!
-//! EINVAL means that the call has more descriptors than RLIMIT_NOFILE permits. `add` refuses descriptors with
-//! `QuotaExceeded` when their number reaches the limit. If the limit is lowered later, each call has only some of the descriptors
-//! and waits for at most one millisecond. So EINVAL occurs only if the limit is lowered between the check and
-//! the call.
+//! EINVAL means that the call has more descriptors than RLIMIT_NOFILE permits. `add` refuses further descriptors
+//! with `QuotaExceeded` when their number, including the pipe, has reached the limit. If the limit is lowered
+//! later, each call has only some of the descriptors and waits for at most one millisecond. So EINVAL occurs only
+//! if the limit is lowered between the check and the call.
 
 use std::collections::HashMap;
 use std::io;

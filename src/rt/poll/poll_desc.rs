@@ -109,13 +109,13 @@ pub(crate) struct Description {
     pub(crate) generation: u32,
     /// The number of the descriptor, valid while the generation is current.
     pub(crate) number: u32,
-    /// Whether the descriptor is known to be a TCP socket.
+    /// Whether the descriptor is known to be a TCP socket without multipath.
     pub(crate) is_tcp: bool,
     /// The rough time at which the descriptor was opened.
     pub(crate) opened: u32,
 }
 
-/// The bit of `number` that marks a TCP socket.
+/// The bit of `number` that marks a TCP socket without multipath.
 const IS_TCP: u32 = 1 << 31;
 
 /// The number of bits of a tag that contain the index of the slot.
@@ -203,7 +203,8 @@ impl PollDesc {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// Clears the number of the descriptor. Called when the descriptor is no longer used, before the generation changes.
+    /// Clears the number of the descriptor. Called when the descriptor is no longer used, before the generation
+    /// changes.
     pub(super) fn forget_number(&self) {
         self.number.store(NO_NUMBER, Ordering::Relaxed);
     }

@@ -15,7 +15,7 @@
 //! operations.
 //!
 //! # Registration
-//! A registration goes from *none* to *adding* to *added*. It is stored together with the runtime's epoch
+//! A registration goes from *none* to *adding* to *added* or *armed*. It is stored together with the runtime's epoch
 //! and the poller's shard, which does not change. A registration of another epoch counts as *none*. If two
 //! operations wait at the same time before the descriptor is registered, one of them adds it. The other waits
 //! immediately, and the first edge after the registration wakes it. If the registration fails, all waiters
@@ -425,7 +425,7 @@ impl Side<'static> {
     }
 
     /// Ends the operation of a poll, so that its timeout does not apply to the next one. Returns
-    /// whether the operation has waited.
+    /// whether the operation has waited for an edge.
     #[inline]
     pub(crate) fn end_poll(self) -> bool {
         let has_waited = self.epoch_of_poll().load(Ordering::Relaxed) != 0;
@@ -483,8 +483,9 @@ impl Side<'static> {
     }
 
     /// Arms the idle directions of the descriptor if the back end must be armed. An operation calls this when
-    /// it is listed as a waiter, because the back end is unarmed after an event, even if another call has used the event
-    /// up. An operation that found its direction idle but does not wait calls this on behalf of those that wait.
+    /// it is listed as a waiter, because the back end is unarmed after an event, even if another call has used the
+    /// event up. An operation that found its direction idle but does not wait calls this on behalf of those that
+    /// wait.
     #[cold]
     pub(crate) fn arm_for_waiters(self) {
         // In the state ADDING, the back end may already have the descriptor. Otherwise it will arm all levels

@@ -23,8 +23,9 @@
 //!
 //! # Edges that are skipped
 //! Each event of a socket reports the state of both directions, so an event for received data usually also
-//! reports that the socket is writable. While COUNTED is clear in the write direction, an edge that finds
-//! READY and no waiter does not change the word, which saves the poller one read-modify-write per event.
+//! reports that the socket is writable. While COUNTED is clear in the write direction, an edge without a hang-up
+//! or an error that finds READY and no waiter does not change the word, which saves the poller one
+//! read-modify-write per event.
 //! The result of a call is then no evidence that the direction is idle: the first `clear_ready` sets COUNTED
 //! and returns false, as if an edge had arrived, so the operation makes its call again. COUNTED is set
 //! before that second call, so every edge that this call may miss is recorded (model
@@ -119,7 +120,7 @@ pub(crate) enum Wait {
     Listed,
     /// The reason for the wait no longer holds, and the operation must start again.
     Retry,
-    /// There are already [`WAITERS_MAX`] waiters.
+    /// There are already [`WAITERS_MAX`](crate::rt::poll::waiting::WAITERS_MAX) waiters.
     Full,
 }
 
@@ -129,8 +130,8 @@ pub(crate) enum Wait {
 pub(crate) struct Side<'a> {
     pub(super) desc: &'a PollDesc,
     pub(super) direction: Direction,
-    /// The generation of the descriptor for which the caller acts. If it is stale, no method
-    /// changes anything.
+    /// The generation of the descriptor for which the caller acts. If it is stale, calls are refused with
+    /// [`Stop::Closed`], and events have no effect.
     pub(super) generation: u32,
 }
 
@@ -470,7 +471,7 @@ impl<'a> Side<'a> {
         drop(list);
     }
 
-    /// Returns a value that changes with every edge.
+    /// Returns a value that changes with every recorded edge.
     pub(crate) fn edges(self) -> u64 {
         self.word().load(Ordering::Acquire) & TICK_MASK
     }

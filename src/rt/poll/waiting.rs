@@ -3,10 +3,10 @@
 //! # Slot and list
 //! The first waiter uses the slot, which needs no lock: an edge that finds PLACED set clears it in the
 //! step that sets READY, and the thread then owns the waker. A waiter enters the list if the slot is taken,
-//! if the list is not empty, or if it waits only for interruption (expiry or close). The waiter in the slot is therefore
-//! older than those in the list and is woken first. A thread that clears PLACED of another waiter must
-//! wake this waiter, even if the wake-up is spurious: in the meantime the waiter may have missed events, or
-//! its future may have been dropped.
+//! if the list is not empty, or if it is a future that waits only for interruption (see
+//! [`Interest::Interrupt`]). The waiter in the slot is therefore older than those in the list and is woken first.
+//! A thread that clears PLACED of another waiter must wake this waiter, even if the wake-up is spurious: in the
+//! meantime the waiter may have missed events, or its future may have been dropped.
 //!
 //! As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that has called a `poll_*` method).
 //!

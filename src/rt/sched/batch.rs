@@ -57,7 +57,7 @@ impl Slots {
     }
 }
 
-// SAFETY: the slots are read by one thread at a time, see `Batch::call` and `Batch::take`, and wakers
+// SAFETY: each waker is moved out of its slot by one thread, see `Batch::call` and `Batch::take`, and wakers
 // may be called and dropped by any thread.
 unsafe impl Send for Batch {}
 // SAFETY: as above.

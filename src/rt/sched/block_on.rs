@@ -51,7 +51,7 @@ use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
 use crate::sync::{Arc, Ordering};
 
-/// The minimum time between polls of the network while a root future keeps yielding.
+/// The minimum time between polls of the network by a thread that never sleeps in epoll.
 const POLL_EVERY_NANOS: u64 = 50_000;
 
 impl Wake for Root {
@@ -153,7 +153,7 @@ impl Thread {
         }
     }
 
-    /// Returns whether the root future was woken and must be polled.
+    /// Begins a turn of the root future if it was woken. Returns whether it was.
     fn begin_turn(&mut self) -> bool {
         if !self.root.begin_turn() {
             return false;
@@ -225,8 +225,8 @@ impl Thread {
         exit == Exit::Root
     }
 
-    /// Polls at most every [`POLL_EVERY_NANOS`]. Called while the root future keeps yielding, because
-    /// the thread then never sleeps in epoll.
+    /// Polls at most every [`POLL_EVERY_NANOS`]. Called while the root future keeps yielding or a timer is due each
+    /// time, because the thread then never sleeps in epoll.
     fn poll_between_turns(&mut self) {
         // The epoch is read before the check that the runtime is running, so the runtime was running in it.
         let (now, epoch) = (clock::now(), self.runtime.epoch());

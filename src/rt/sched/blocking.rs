@@ -4,7 +4,7 @@
 //! Look-ups have separate threads, so that a program whose other calls occupy all of their threads can
 //! still resolve names: the deadline of a dial must not depend on those calls. Go also limits look-ups
 //! separately from other blocked threads. Closes of sockets for which SO_LINGER is set have separate
-//! threads for the same reason, because the peer waits for the FIN.
+//! threads too, because the peer waits for the FIN.
 //!
 //! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is an ordinary task
 //! with a single poll, which makes the call. So it can be awaited, its panics are handled as those of other
@@ -12,8 +12,8 @@
 //!
 //! # Invariants
 //! * P1 — a pool has at most `blocking_threads` threads per epoch. Further calls are queued.
-//! * P2 — for each queued call there is a thread that will run it, unless the system refuses to create
-//!   threads (see `shortage.rs`).
+//! * P2 — a thread of the pool will run each queued call, unless the system refuses to create threads (see
+//!   `shortage.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ use crate::sync::MutexGuard;
 const REST: Duration = Duration::from_secs(10);
 
 impl Runtime {
-    /// Queues a call.
+    /// Queues a call, and makes sure that a thread runs it. Drops the call if its epoch is over.
     pub(crate) fn pool_push(&'static self, pool: &'static Pool, runnable: Runnable<TaskData>) {
         let epoch = runnable.metadata().epoch();
         let bound = self.config().blocking_threads;
@@ -73,8 +73,8 @@ impl Runtime {
         self.refused();
     }
 
-    /// Tries again to start threads for the calls that no thread will run. If the refusal to create threads
-    /// `lasts`, queues these calls as tasks. Called after a refusal.
+    /// If calls are queued that no free thread will take, and the pool may have more threads, tries again to start
+    /// one. If the refusal to create threads `lasts`, queues these calls as tasks instead. Called after a refusal.
     pub(crate) fn ensure_pool_thread(&'static self, pool: &'static Pool, lasts: bool) {
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();

@@ -42,7 +42,7 @@ impl CpuTime {
         CpuTime(self.0 & !MASK | units.min(u64::from(MASK)) as u32)
     }
 
-    /// Adds a poll that has lasted for `duration`.
+    /// Records a poll that has lasted for `duration`, which counts if it is the longest so far.
     #[must_use]
     pub(super) fn with_poll(self, duration: Duration) -> CpuTime {
         let longest = u32::from(pack(duration)).max(self.0 >> BITS);

@@ -3,12 +3,13 @@
 //! A woken worker helps only on a CPU that no other thread needs. If all CPUs are in use, the worker
 //! takes time from other threads, often from the peer whose requests it serves. Wake-ups, context
 //! switches and cold caches add to that. Sysmon therefore reads the number of runnable threads of the
-//! machine (the fourth field of /proc/loadavg) at each check. The CPUs are in use if the threads that
-//! are not workers, the awake workers and one more worker would exceed the number of CPUs. Workers
+//! machine (the fourth field of /proc/loadavg) at each check that finds activity. The CPUs are in use if the
+//! threads that are not workers, the awake workers and one more worker would exceed the number of CPUs. Workers
 //! alone do not exceed it, unless there are more workers than CPUs.
 //!
-//! A sample may find a thread between two waits. So the samples are weighted and summed, and one that
-//! finds the CPUs in use outweighs [`BUSY_WEIGHT`] others; see [`Cpus::add`].
+//! A single sample means little, because threads often run only briefly between two waits. So the samples are
+//! weighted and summed, and one that finds the CPUs in use counts as much as [`BUSY_WEIGHT`] others; see
+//! [`Cpus::add`].
 //!
 //! The CPUs never count as busy if this process may use only some of the machine's CPUs, because the file
 //! counts the threads on all of them; nor if the file does not belong to procfs, because a read of

@@ -1,4 +1,4 @@
-//! [`EventRing`]: the last events of one thread between its turns, for the black box.
+//! [`EventRing`]: the last events of one processor between its turns, or of sysmon, for the black box.
 //!
 //! The ring has entries of two words. The owner appends events and overwrites the oldest events. Other threads
 //! can read the ring at any time, without stopping the owner. Turns are recorded in a
@@ -33,7 +33,8 @@ pub(crate) enum Mark {
     Timers,
     /// The thread gives its processor back, because there is no work.
     Rest,
-    /// The thread gives its processor up, because its task waits in `block_on` or because the epoch is over.
+    /// The thread gives its processor up, because its task waits in `block_on`, because it is not a worker and stops
+    /// running tasks, or because the epoch is over.
     Leave,
     /// The thread gets a processor.
     Begin,
@@ -66,7 +67,7 @@ pub(crate) struct Event {
     pub(crate) value: u64,
 }
 
-/// The last events of one thread; see the [module documentation](self).
+/// The last events of one processor or of sysmon; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct EventRing {
     /// The total number of events that were appended.

@@ -3,7 +3,8 @@
 //! [`resting`](super::resting) describes how threads go to rest and are woken.
 //!
 //! # Invariants
-//! * I1 — each processor is in `free`, is in `spare`, is owned by one thread, or is assigned to one thread.
+//! * I1 — while the runtime runs, each processor that its start has listed is in `free`, is in `spare`, is owned by
+//!   one thread, or is assigned to one thread.
 
 use super::processor::Processor;
 use super::root::Root;
@@ -41,12 +42,12 @@ pub(crate) struct Idle {
     /// The epoch to which the lists belong.
     pub(super) epoch: u32,
     pub(super) workers: usize,
-    /// The number of the first spare processor.
+    /// The processors from this number on are spare.
     pub(super) first_spare: usize,
     /// The number of worker threads.
     pub(super) threads: usize,
     pub(super) wish: Wish,
-    /// The threads in `block_on` that are parked while another thread polls.
+    /// The threads in `block_on` that are parked or about to park.
     pub(super) roots: Vec<Arc<Root>>,
 }
 

@@ -15,7 +15,7 @@ use crate::sync::Ordering;
 
 impl Runtime {
     /// Queues a task in the injector or the control lane, and makes sure that a worker runs it. Drops the task
-    /// if its epoch is over. Called by threads without a processor.
+    /// if its epoch is over.
     pub(crate) fn inject(&'static self, runnable: Runnable<TaskData>) {
         self.inject_quietly(std::iter::once(runnable.into_raw()));
         self.ensure_worker();

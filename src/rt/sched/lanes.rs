@@ -35,8 +35,9 @@
 //! # Events
 //! While a control task is alive, a busy worker reads the clock at least every fourth turn, polls if 50 µs
 //! have passed since the last poll, and polls up to eight times in a row while batches are full
-//! ([`pacing`](super::pacing)). If all awake workers are in long turns, the wake-up of a control task
-//! also wakes a resting worker.
+//! ([`pacing`](super::pacing)). The wake-up of a control task also wakes another worker if the waking worker is in
+//! a long turn, or if a thread without a processor wakes the task while all awake workers are stuck or in long
+//! turns.
 //!
 //! # Locks
 //! The locks of this crate are FIFO and ignore lanes. A control task that waits for the lock of a socket

@@ -10,8 +10,8 @@
 //! The reference of a waker goes through these places:
 //!
 //! 1. In a wait slot, in a waker that is marked as own ([`to_store`]).
-//! 2. In [`wake`], which offers the reference while it wakes the task. If the wake-up schedules the task,
-//!    [`accept`] stores the reference in the task's [`Spare`]. Otherwise, `wake` drops it.
+//! 2. In [`wake`], which offers the reference while it wakes the task. If the wake-up queues the task at this
+//!    thread's processor, [`accept`] stores the reference in the task's [`Spare`]. Otherwise, `wake` drops it.
 //! 3. On the thread that runs the turn ([`begin`]).
 //! 4. In the waker of the next wait, or dropped at the [`end`] of the turn.
 //!

@@ -1,6 +1,6 @@
 //! [`Processor`]: the right to run tasks, with its queue, timers and counters.
 //!
-//! It corresponds to Go's P. There is one per worker. Sysmon adds spare processors while tasks block
+//! It corresponds to Go's P. There is one per worker, and there are spare ones, which are used while tasks block
 //! their threads. A thread owns at most one processor. A processor without an owner has an empty queue, and
 //! other threads run its timers.
 
@@ -25,8 +25,8 @@ pub(crate) const LONG_NANOS: u64 = 50_000;
 /// need not wait, and timers that are due.
 ///
 /// Without a budget, a task whose socket is always ready would occupy its thread forever. The value is one
-/// less than a multiple of [`CHECK_EVERY`], so that a turn of at most three operations does not read the
-/// clock.
+/// less than a multiple of [`CHECK_EVERY`], so that a turn of at most three operations does not check its
+/// duration.
 pub(crate) const BUDGET: u32 = 31;
 
 /// The number of operations between two checks of the turn's duration. The number of operations alone does
@@ -55,8 +55,8 @@ pub(crate) struct Processor {
     pub(crate) turn_nanos: AtomicU64,
     /// The record of the task that is being polled, or null.
     pub(crate) running: AtomicPtr<Record>,
-    /// Whether sysmon has seen the same poll twice. If so, other threads may take every queued task,
-    /// including the task in the next slot.
+    /// Whether sysmon has found the owner in the same poll, or in the wakers of the same batch, at two consecutive
+    /// checks. If so, other threads may take every queued task, including the task in the next slot.
     pub(crate) stuck: AtomicBool,
     /// Whether a thread owns the processor.
     pub(crate) owned: AtomicBool,
@@ -87,13 +87,13 @@ impl Processor {
         self.has_lasted(1).unwrap_or(false)
     }
 
-    /// Returns whether the turn in progress has taken more than `turns` times [`TURN_NANOS`], or `None` if that is not
-    /// known: the rate of the counter is not measured yet, or the processor belongs to a simulation, which does
-    /// not record when turns begin. Only the owner may call this.
+    /// Returns whether the turn in progress has taken more than `turns` times [`TURN_NANOS`], or `None` if that is
+    /// not known: no turn is in progress, the rate of the counter is not measured yet, or the processor belongs to
+    /// a simulation, which does not record when turns begin. Only the owner may call this.
     pub(crate) fn has_lasted(&self, turns: u64) -> Option<bool> {
         static LIMIT: OnceLock<u64> = OnceLock::new();
         let began = self.turns.began();
-        // Between turns, the last entry belongs to a turn that has ended.
+        // Between turns, this is the time stamp of an old turn.
         if began == 0 || self.running.load(Ordering::Relaxed).is_null() {
             return None;
         }

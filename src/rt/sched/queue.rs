@@ -7,10 +7,10 @@
 //! * The *aside* slot, for a task that has used up its turn.
 //!
 //! # The aside slot
-//! A task that has used up its turn stays in this slot until the next poll has woken other tasks, which are
-//! queued in front of it. Then [`settle`](RunQueue::settle) appends it. So the task of a connection that
-//! always has data does not run before a task whose event arrived during its turn. Only the tasks that one
-//! poll wakes can overtake it, because it is appended before the next poll.
+//! A task that has used up its turn stays in this slot until the worker reads the clock before its next turn. The
+//! tasks that due timers and, if a poll is due, the poll then wake are queued in front of it. After that,
+//! [`settle`](RunQueue::settle) appends it. So the task of a connection that always has data does not run before
+//! a task whose event arrived during its turn. Tasks that are appended later do not overtake it.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,
@@ -162,8 +162,7 @@ impl RunQueue {
         taken
     }
 
-    /// Takes the item of the next slot or, if that is empty, of the aside slot, from a queue whose owner is
-    /// stuck. Any thread may call this.
+    /// Takes the item of the next slot or, if that is empty, of the aside slot. Any thread may call this.
     pub(crate) fn pop_slots(&self) -> Option<Item> {
         self.pop_next().or_else(|| self.pop_aside())
     }

@@ -65,7 +65,7 @@ fn steady_backlog_neither_grows_nor_shrinks_the_ring() {
 }
 
 #[test]
-fn thieves_take_half_of_a_batch_of_the_oldest_items() {
+fn thieves_take_half_of_the_items_but_at_most_a_batch() {
     let (ring, thief) = (Ring::new(), Ring::new());
     assert_eq!(ring.steal(&thief), None);
     push(&ring, 0..10);
@@ -130,7 +130,7 @@ fn retired_memory_is_bounded_and_freed_after_the_last_thief() {
     assert_eq!((ring.pop(), retired(&ring)), (None, 0));
 }
 
-/// The owner fills the ring in bursts of all lengths, so it grows and shrinks while thieves read it.
+/// The owner fills the ring in bursts of various lengths, so it grows and shrinks while thieves read it.
 #[test]
 fn no_item_is_lost_or_duplicated_under_theft() {
     const ITEMS: usize = 600_000;

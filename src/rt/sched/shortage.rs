@@ -79,7 +79,7 @@ impl Runtime {
     /// Starts sysmon if it is missing.
     ///
     /// # Errors
-    /// Returns the error of creating the thread.
+    /// Returns `Other` if the thread cannot be created.
     pub(crate) fn find_sysmon(&'static self) -> io::Result<()> {
         if !self.sysmon.is_missing() {
             return Ok(());
@@ -88,8 +88,8 @@ impl Runtime {
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
     }
 
-    /// If the runtime has no thread, does a slice of the work on the calling thread and wakes the task of `cx`, so that
-    /// it is polled again. Called when a future is pending under another executor.
+    /// If the runtime has no thread, does a slice of the work on the calling thread and wakes the task of `cx`, so
+    /// that it is polled again. Called when a future is pending. Does nothing on a thread inside the runtime.
     #[inline]
     pub(crate) fn stand_in(&'static self, cx: &mut Context<'_>) {
         if self.sysmon.is_missing() && self.stand_in_now() {
@@ -105,7 +105,7 @@ impl Runtime {
         }
     }
 
-    /// Does a slice of the work. Returns false if another thread does the work.
+    /// Does a slice of the work. Returns false if another thread or an outer call on this thread does the work.
     #[cold]
     fn stand_in_now(&'static self) -> bool {
         // A thread in `block_on` does the work between the turns of its root future, and a thread
@@ -129,7 +129,8 @@ impl Runtime {
         true
     }
 
-    /// Runs queued tasks on the calling thread, which is not a worker. Returns false if no tasks were queued.
+    /// Runs queued tasks on the calling thread, which is not a worker. Returns false if no tasks were queued or no
+    /// processor is free.
     pub(crate) fn run_queued(&'static self, core: &mut Core) -> bool {
         if self.injected() == 0 {
             return false;

@@ -111,8 +111,8 @@ impl Sysmon {
     /// Returns whether the thread makes checks or is about to make one.
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
-        // ORDERING: SeqCst: the caller changes a counter of activity or `awake` before it reads `ticks`.
-        // Sysmon stores `ticks` before it reads these.
+        // ORDERING: SeqCst: the caller changes `awake`, the number of root turns or the flag of a shortage before it
+        // reads `ticks`. Sysmon stores `ticks` before it reads these.
         self.ticks.load(Ordering::SeqCst)
     }
 

@@ -187,5 +187,5 @@ impl Drop for TaskData {
     }
 }
 
-// Every task has this size.
+// Every task contains a `TaskData`, so its size matters.
 const _: () = assert!(size_of::<TaskData>() <= if cfg!(feature = "sim") { 32 } else { 24 });

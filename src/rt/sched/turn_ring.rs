@@ -156,8 +156,8 @@ impl TurnRing {
         entry.place(0)
     }
 
-    /// Returns the time stamp of the turn in progress, or 0 if no turn was recorded. Only the owner may
-    /// call this.
+    /// Returns the time stamp of the turn in progress. Between turns, returns that of an old turn, or 0. Only the
+    /// owner may call this.
     #[inline]
     pub(crate) fn began(&self) -> u64 {
         self.current().ticks.load(Ordering::Relaxed)

@@ -1,9 +1,9 @@
 //! [`Waits`]: what a task waits for, or what woke it, as one word of its [`Record`](super::record::Record).
 //!
 //! An operation that returns `Pending` stores its wait in the record of the current task. Each poll begins by
-//! clearing the word. If several operations of a task wait, a flag is set, and the wait of a socket operation
-//! takes precedence over the wait for a timer. A task whose word is clear waits for something outside this
-//! crate, or is about to run.
+//! clearing the word. A wait for an edge replaces the previous wait of the poll. Any other wait sets a flag if the
+//! word already has a different wait, and then the wait of a socket operation takes precedence over a wait for a timer
+//! or a task. A task whose word is clear waits for something outside this crate, or is about to run.
 
 /// The event that a pending operation waits for, or the cause of a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,7 +59,7 @@ const NO_POLLER: Duration = Duration::from_millis(10);
 pub(crate) enum Exit {
     /// The root future was woken. The thread still owns the processor.
     Root,
-    /// The thread gave the processor back. If it is a worker, it is on the idle list.
+    /// The thread gave the processor back. If it is a worker of the current epoch, it was added to the idle list.
     Resting,
     /// A nested `block_on` gave the processor away.
     Lost,
@@ -102,8 +102,8 @@ impl Core {
         }
     }
 
-    /// Runs tasks until there is a reason to leave the loop. `sleeper` is `Some` for a worker, and `root`
-    /// for a thread in `block_on`.
+    /// Runs tasks until there is a reason to leave the loop. `sleeper` is `Some` for a worker, and `root` is
+    /// `Some` for any other thread.
     pub(crate) fn run(
         &mut self,
         processor: &'static Processor,
@@ -112,7 +112,7 @@ impl Core {
         epoch: u32,
     ) -> Exit {
         let runtime = runtime();
-        // A root future that is already woken when its poll returns has yielded, so the queued tasks run
+        // A root future that is already woken when its poll returns has yielded, so up to `RING` queued tasks run
         // first. If it is woken later, it runs before them.
         let mut owed = if root.is_some_and(Root::is_woken) { processor.queue.len().clamp(1, RING) } else { 0 };
         loop {
@@ -151,7 +151,7 @@ impl Core {
         }
     }
 
-    /// Ends the epoch of the processor: cancels its tasks and frees the processor for the next epoch.
+    /// Cancels the queued tasks of the epoch that has ended, and frees the processor for the next epoch.
     fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
         self.polling.forget_instances();
@@ -252,7 +252,8 @@ impl Core {
         Some(kept)
     }
 
-    /// Runs one turn of a task. Returns false if the turn gave the processor away.
+    /// Runs one turn of a task. A task of another epoch gets no turn: it is queued for its epoch, or dropped if
+    /// that is over. Returns false if the processor was given away.
     #[allow(unsafe_code)]
     #[inline(always)]
     fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) -> bool {

@@ -9,10 +9,10 @@
 //! A horizon is used for the ticks of [`VALID_NANOS`], and is [`AHEAD_NANOS`] ahead of the clock, which is eight
 //! times as long. The number of ticks is the smallest of the last [`KEPT`] or more measurements. If the counter
 //! runs on while the clock stands still, as in a suspended machine, a measurement yields more ticks, which has no
-//! effect. A measurement that yields too few ticks, because the thread was interrupted or the counter was reset, shortens
-//! the use of horizons for some time. So the result is right unless the counter slows down to an eighth of its rate. A time that has passed
-//! may then count as ahead until the horizon is renewed. For a deadline this means that an operation is not
-//! refused before the timer fires. A sleep whose timer has fired asks the clock
+//! effect. A measurement that yields too few ticks, because the thread was interrupted or the counter was reset,
+//! shortens the use of horizons for some time. So the result is right unless the counter slows down to an eighth of
+//! its rate. A time that has passed may then count as ahead until the horizon is renewed. For a deadline this means
+//! that an operation is not refused before the timer fires. A sleep whose timer has fired asks the clock
 //! ([`has_come_by_clock`]).
 
 use std::cell::Cell;
@@ -38,8 +38,8 @@ struct Horizon {
     began: Cell<(u64, u64)>,
     /// The number of measurements.
     measured: Cell<u32>,
-    /// The smallest results of the last up to [`KEPT`] measurements, and of the [`KEPT`] before, in ticks per
-    /// [`VALID_NANOS`].
+    /// The smallest result of the current series of up to [`KEPT`] measurements, and that of the previous series,
+    /// in ticks per [`VALID_NANOS`].
     least: Cell<[u64; 2]>,
 }
 

@@ -4,7 +4,7 @@
 //! instead. The rate of the counter is measured by comparison with the monotonic clock, from the first
 //! [`calibrate`] until the rate is needed. [`inspect`](crate::rt::inspect()), the black box and the samples of
 //! metrics use ticks, and so does [`horizon`](super::horizon), which saves readings of a clock. Deadlines and
-//! sleeps use [`clock`](super::clock). Ticks measure real time, even in a simulation.
+//! sleeps use [`clock`](super::clock). The counter of the CPU measures real time, even in a simulation.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

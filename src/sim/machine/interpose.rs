@@ -8,7 +8,7 @@
 //!
 //! # Requirements
 //! The program must be linked dynamically with glibc, so that `dlsym(RTLD_NEXT)` finds the function of the C library.
-//! The processor must have 64 bits, so that times have 64 bits. A program that defines `clock_gettime` and `getrandom`
+//! The processor must have 64 bits, so that times have 64 bits. A program that defines `clock_gettime` or `getrandom`
 //! itself must be built with `--cfg netpoll_no_interpose`. In its simulations, std then uses the real clock, unless the
 //! program's functions call those of [`opt_out`](crate::sim::clock_gettime).
 //!

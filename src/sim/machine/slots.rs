@@ -65,8 +65,7 @@ pub(crate) fn keep_slot(index: u32) -> bool {
     true
 }
 
-/// Releases all slots of a simulation. Returns the free slots, beginning with the slot to be allocated next. A
-/// descriptor that is still open keeps its slot.
+/// Releases all slots of a simulation, and returns the free ones. A descriptor that is still open keeps its slot.
 pub(crate) fn release(machine: &Machine) -> Vec<u32> {
     let slots = std::mem::take(&mut *machine.slots.borrow_mut());
     let mut free: Vec<u32> = slots.free.into_iter().rev().collect();

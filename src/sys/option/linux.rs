@@ -17,7 +17,8 @@ const SOL_MPTCP: c_int = 284;
 /// does not have it.
 const MPTCP_INFO: c_int = 1;
 
-// SAFETY: the structure contains only integers. The kernel may write fewer bytes than its size.
+// SAFETY: the structure contains only integers. It has padding in some C libraries, and is only read. The
+// kernel may write fewer bytes than its size.
 unsafe impl Plain for libc::tcp_info {}
 
 /// Returns whether the socket is an IPv6 socket (SO_DOMAIN).

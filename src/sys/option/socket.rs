@@ -1,4 +1,4 @@
-//! Options of all sockets (SOL_SOCKET): type, address reuse, buffers, linger.
+//! Options of all sockets (SOL_SOCKET).
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -16,8 +16,8 @@ use std::thread::JoinHandle;
 use libc::c_int;
 pub(crate) use libc::{CLOCK_MONOTONIC_COARSE as COARSE_CLOCK, ENONET, mmsghdr};
 
-/// Whether a short read of a TCP socket means that no data is left. On Linux it does, because the
-/// only other cause of short reads is urgent data, which the poller reports.
+/// Whether a short read of a TCP socket means that no data is left. On Linux it does. The other causes of
+/// short reads are urgent data, which the poller reports, and kTLS, which only an exposed descriptor can have.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = true;
 
 /// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the family:

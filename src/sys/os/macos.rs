@@ -92,9 +92,9 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
 }
 
 /// Calls macOS's sendfile(2) for at most `most` bytes of `file` from `offset`. Returns the result and
-/// the number of bytes sent, which may be more than zero even if the result is an error. The manual
-/// page promises this number only for EAGAIN and EINTR; other errors may leave the requested length in
-/// its place. `most` must not be 0, which means the rest of the file.
+/// the number of bytes sent, which may be more than zero if the error is EAGAIN or EINTR. After another error the
+/// number is 0, because the manual page promises it only for these two, and the kernel may leave the
+/// requested length in its place. `most` must not be 0, which means the rest of the file.
 pub(crate) fn sendfile(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: off_t, most: usize) -> (io::Result<()>, u64) {
     let (to, file) = (to.as_raw_fd(), file.as_raw_fd());
     let mut length = off_t::try_from(most).unwrap_or(off_t::MAX);

@@ -55,16 +55,16 @@ impl Pipe {
         Ok(Pipe { output, input, slots: (size as usize / usize::try_from(page).unwrap_or(4096)).max(1) })
     }
 
-    /// Calls splice(2) for at most `most` bytes from `source` into the pipe. Does not wait for either
-    /// end.
+    /// Calls splice(2) for at most `most` bytes from `source` into the pipe. Does not wait if `source` is
+    /// non-blocking.
     pub(crate) fn fill(&self, source: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         #[cfg(test)]
         seam::fail(source, seam::Call::SpliceFrom)?;
         splice(source, self.input.as_fd(), most)
     }
 
-    /// Calls splice(2) for at most `most` bytes from the pipe to `target`. Does not wait for either
-    /// end.
+    /// Calls splice(2) for at most `most` bytes from the pipe to `target`. Does not wait if `target` is
+    /// non-blocking.
     pub(crate) fn drain(&self, target: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         #[cfg(test)]
         seam::fail(target, seam::Call::SpliceTo)?;

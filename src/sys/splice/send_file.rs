@@ -23,7 +23,7 @@ fn refusal() -> io::Error {
 
 /// Calls sendfile(2) once from `offset` and advances the offset. `call` makes the call for an offset
 /// and a maximum number of bytes, and returns the result and the number of bytes sent. Returns ENOSYS
-/// if the system cannot send from this kind of file.
+/// if the caller must copy the bytes through a buffer.
 pub(super) fn send(
     offset: &mut u64,
     most: usize,
@@ -36,7 +36,8 @@ pub(super) fn send(
     let (result, sent) = call(at, most);
     match result {
         Err(error) if sent == 0 => Err(match error.raw_os_error() {
-            // The file is not regular, or its file system does not support the call.
+            // Reading the file failed, the file is not regular or its file system does not support the call, or
+            // the target is not a stream socket. Copying through a buffer succeeds or returns the actual error.
             Some(libc::EIO | libc::ENOTSUP | libc::ENOTSOCK) => refusal(),
             _ => error,
         }),
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_sent_beside_an_error_are_reported() {
+    fn bytes_sent_before_an_error_are_reported() {
         for errno in [libc::EAGAIN, libc::EINTR, libc::EPIPE, libc::EIO] {
             let mut offset = 7;
             let sent = send(&mut offset, 100, |at, most| {

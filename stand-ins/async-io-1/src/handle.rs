@@ -12,7 +12,7 @@ impl<T: AsRawFd> Async<T> {
     /// Puts `io` into non-blocking mode and registers it with the poller.
     ///
     /// # Errors
-    /// Returns the OS error of fcntl(2), or an error for a file that epoll(7) does not support.
+    /// Returns the OS error of fcntl(2), or an error of `AsyncFd::new`, such as `InvalidInput` for a file that epoll(7) does not support.
     pub fn new(io: T) -> io::Result<Async<T>> {
         // This calls fcntl(2), which works for any descriptor.
         SockRef::from(&borrow(&io)).set_nonblocking(true)?;

@@ -12,7 +12,7 @@ impl<T: AsFd> Async<T> {
     /// Puts `io` into non-blocking mode and registers it with the poller.
     ///
     /// # Errors
-    /// Returns the OS error of fcntl(2), or an error for a file that epoll(7) does not support.
+    /// Returns the OS error of fcntl(2), or an error of `AsyncFd::new`, such as `InvalidInput` for a file that epoll(7) does not support.
     pub fn new(io: T) -> io::Result<Async<T>> {
         // This calls fcntl(2), which works for any descriptor.
         SockRef::from(&io).set_nonblocking(true)?;
@@ -22,7 +22,7 @@ impl<T: AsFd> Async<T> {
     /// Registers `io`, which must already be in non-blocking mode, with the poller.
     ///
     /// # Errors
-    /// Returns an error for a file that epoll(7) does not support.
+    /// Returns an error of `AsyncFd::new`, such as `InvalidInput` for a file that epoll(7) does not support.
     #[allow(unsafe_code)]
     pub fn new_nonblocking(io: T) -> io::Result<Async<T>> {
         let number = io.as_fd().as_raw_fd();

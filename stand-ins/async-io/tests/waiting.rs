@@ -109,7 +109,7 @@ fn read_with_mut_works_for_handles_that_read_by_mutable_reference() -> io::Resul
 
 #[test]
 fn reset_timer_wakes_its_task_without_another_poll() {
-    /// Records when it was woken.
+    /// A waker that sends a message.
     struct Woken(Mutex<Sender<()>>);
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {

@@ -136,7 +136,7 @@ pub(crate) fn notsent_lowat(fd: BorrowedFd<'_>) -> io::Result<u32> {
 /// Sets TCP_CONGESTION.
 pub(crate) fn set_congestion_control(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     // The kernel's TCP_CA_NAME_MAX is 16, including the NUL.
-    let name = short_name(name, 15).ok_or_else(|| invalid("name must have 1 to 15 bytes and no NUL"))?;
+    let name = short_name(name, 15).ok_or_else(|| invalid("algorithm name must have 1 to 15 bytes and no NUL"))?;
     option::set_congestion(fd, name)
 }
 
@@ -234,7 +234,7 @@ pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()>
 
 /// Returns SO_INCOMING_CPU; `None` if it is not set and nothing was received.
 pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
-    // The kernel's -1 becomes a number above every CPU's.
+    // The kernel's -1 becomes a number above that of every CPU.
     let cpu = option::incoming_cpu(fd)?;
     Ok((cpu <= c_int::MAX as usize).then_some(cpu))
 }

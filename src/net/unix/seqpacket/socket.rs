@@ -140,8 +140,8 @@ impl UnixSeqpacket {
     /// empty message. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
-    /// Returns `ConnectionReset` if the peer closed with unread messages; `TimedOut` after the read
-    /// deadline; a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `ConnectionReset` if the peer closed before it had received all messages; `TimedOut` after
+    /// the read deadline or timeout; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has received no message.
@@ -155,12 +155,12 @@ impl UnixSeqpacket {
         Recv::new(&self.fd, buf, libc::MSG_PEEK)
     }
 
-    /// Sends a message, waiting for room in the peer's queue. Returns the number of bytes sent, which
+    /// Sends a message, waiting for room in the send buffer. Returns the number of bytes sent, which
     /// is always `buf.len()`.
     ///
     /// # Errors
     /// Returns `BrokenPipe` if the peer is gone or this side was shut down; EMSGSIZE if `buf` is
-    /// larger than the send buffer; `TimedOut` after the write deadline; a
+    /// larger than the send buffer; `TimedOut` after the write deadline or timeout; a
     /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
@@ -173,7 +173,8 @@ impl UnixSeqpacket {
     /// [`UnixStream::send_with_fds`](crate::os::unix::net::UnixStream::send_with_fds).
     ///
     /// # Errors
-    /// Returns `InvalidInput` for more than 253 descriptors. Otherwise returns the same errors as
+    /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if more descriptors are in
+    /// flight than this process may have open. Otherwise returns the same errors as
     /// [`send`](UnixSeqpacket::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, LockScope::None)
@@ -199,17 +200,22 @@ impl UnixSeqpacket {
     }
 
     /// Waits until the peer has closed its side of the connection, without receiving. Messages that
-    /// arrived before the close can still be received.
+    /// arrived before the close can still be received. Shutting down the reading side also ends the
+    /// wait.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
     /// after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub fn peer_closed(&self) -> PeerClosed<'_> {
         PeerClosed::new(&self.fd)
     }
 
-    /// Returns whether the peer has closed its side of the connection. Asks the kernel (poll(2))
-    /// unless the answer is already known. Never waits.
+    /// Returns whether the peer has closed its side of the connection. Also returns true after the
+    /// reading side was shut down. Asks the kernel (poll(2)) unless an event has already reported it.
+    /// Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }

@@ -95,9 +95,9 @@ impl Kernel {
 
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN of a connection that has already been accepted is a late duplicate, even if it was sent later.
-        // Linux answers such a SYN, but because its initial sequence numbers are random, the peer resets the resulting
-        // connection before a program can accept it.
+        // A SYN of a connection that was already established, or of an earlier one, is late, even if it is a
+        // retransmission. Linux answers such a SYN, but because its initial sequence numbers are random, the peer
+        // resets the resulting connection before a program can accept it.
         let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
             let is_new = opens && !is_late;
@@ -203,7 +203,7 @@ impl Kernel {
     }
 
     /// Handles the effects of any action on a connection: sends its segments, sets its timer, and
-    /// processes the end of the handshake and of the connection.
+    /// processes the end of the handshake and of the connection. With `changed`, also causes an edge.
     pub(super) fn after(&mut self, id: SocketId, changed: bool) {
         let Some(socket) = self.socket(id) else { return };
         let (host, parent) = (socket.host, socket.parent);

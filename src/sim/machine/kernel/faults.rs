@@ -1,4 +1,4 @@
-//! `Faults`: faults of system calls, chosen by rate and seed.
+//! `Faults`: faults of system calls and edges, chosen by rate and seed. It also counts the faults of links.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ pub(crate) struct Faults {
     random: Random,
     /// The rate at which calls fail with EINTR before they have an effect.
     pub(crate) interrupted: f64,
-    /// The rate at which calls transfer fewer bytes than possible.
+    /// The rate at which calls on streams transfer fewer bytes than possible.
     pub(crate) short: f64,
     /// The rate at which calls fail with EAGAIN although the socket is ready. An edge follows.
     pub(crate) again: f64,
     /// The rate at which the creation of a descriptor fails with EMFILE.
     pub(crate) no_descriptors: f64,
-    /// The rate at which sending a datagram fails with ENOBUFS.
+    /// The rate at which sending a UDP datagram fails with ENOBUFS.
     pub(crate) no_buffers: f64,
     pub(crate) late_edges: f64,
     pub(crate) repeated_edges: f64,
@@ -82,7 +82,7 @@ impl Faults {
         happens
     }
 
-    /// Returns the number of faults so far.
+    /// Returns the number of faults that have taken place.
     pub(crate) fn count(&self) -> u64 {
         self.happened
     }

@@ -2,7 +2,8 @@
 //!
 //! Unless it is held back, a packet is either lost, or waits behind the packets being sent (bandwidth
 //! and queue), travels for the latency, and arrives. Packets of a link arrive in the order in which they were sent, as
-//! on a single path. Other packets may overtake a reordered packet.
+//! on a single path, with two exceptions: other packets may overtake a reordered packet, and a duplicate has its own
+//! latency.
 
 use std::ops::RangeInclusive;
 

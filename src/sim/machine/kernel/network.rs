@@ -41,7 +41,7 @@ pub(super) enum Event {
         packet: Box<Packet>,
     },
     Timer(SocketId),
-    /// A late or repeated edge.
+    /// A late or repeated edge, or the edge after an injected fault of a call.
     Edge(SocketId),
 }
 

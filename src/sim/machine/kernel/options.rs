@@ -1,4 +1,4 @@
-//! Socket options. Some affect the simulation, some are only stored, and all others cause errors.
+//! Socket options. Some affect the simulation, some are only stored or ignored, and all others cause errors.
 
 use std::collections::BTreeMap;
 

@@ -68,12 +68,13 @@ impl Kernel {
         }
     }
 
-    /// Returns the value of an option that is only stored.
+    /// Returns the value of a stored option.
     pub(crate) fn stored_option(&self, fd: i32, level: i32, name: i32) -> Result<i32> {
         Ok(self.get(fd)?.1.options.stored(level, name))
     }
 
-    /// Returns the number of bytes that can be read, and the number of sent bytes that are not acknowledged.
+    /// Returns the number of bytes that can be read, and the number of written bytes that are not acknowledged. Of a
+    /// socket with messages, the first number is the length of the next message.
     pub(crate) fn queued(&self, fd: i32) -> Result<(usize, usize)> {
         Ok(match &self.get(fd)?.1.role {
             Role::Tcp(connection) => (connection.readable(), connection.unacknowledged()),

@@ -1,4 +1,4 @@
-//! A test of many connections in the simulated kernel, with random actions that depend on a seed.
+//! Tests of connections in the simulated kernel, with random actions that depend on a seed.
 
 use super::Kernel;
 use super::link::Latency;
@@ -47,8 +47,8 @@ impl End {
     }
 }
 
-/// Lets two ends send random amounts of data over a lossy link and close. All bytes must arrive, and both ends must
-/// read the end of the stream. Returns the digest of the run.
+/// Lets two ends send random amounts of data over a link, which may be lossy, and close. All bytes must arrive, and
+/// both ends must read the end of the stream, unless the handshake fails. Returns the digest of the run.
 fn swarm(seed: u64) -> u64 {
     let mut kernel = Kernel::new(seed);
     let mut random = Random::new(seed, 77);

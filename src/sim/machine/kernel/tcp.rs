@@ -262,7 +262,7 @@ impl Connection {
         self.settle(now);
     }
 
-    /// Ends the connection with a reset.
+    /// Ends the connection. Sends a reset in the states *SynReceived* and *Established*.
     pub(crate) fn abort(&mut self, out: &mut Vec<Segment>) {
         if matches!(self.state, State::SynReceived | State::Established) {
             let seq = self.sent;
@@ -360,7 +360,7 @@ impl Connection {
         false
     }
 
-    /// Applies a change of the keep-alive settings.
+    /// Sets the keep-alive timer from the settings, or clears it if no keep-alive is needed.
     pub(crate) fn arm_keep_alive(&mut self, now: u64) {
         let is_kept = self.settings.keep_alive && self.state == State::Established && !self.is_orphan;
         self.keep_at = if is_kept { (self.heard_at + self.settings.keep_idle).max(now + 1) } else { NEVER };
@@ -423,7 +423,7 @@ impl Connection {
         data.into_boxed_slice()
     }
 
-    /// Sends the data that the windows permit.
+    /// Sends the data that the windows permit, and the FIN after it.
     fn transmit(&mut self, now: u64, out: &mut Vec<Segment>) {
         if self.state != State::Established {
             return;

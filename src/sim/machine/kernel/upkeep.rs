@@ -4,8 +4,8 @@
 //! task can run and no timer of a program is pending, these events alone do not make a task run, so
 //! the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
 //!
-//! * it is a timer of a connection that only probes a peer which will answer, or of a connection in
-//!   TIME-WAIT whose socket is closed, or
+//! * it is a timer that is no longer set, a timer of a connection that only probes a peer which will answer, or a timer
+//!   of a connection in TIME-WAIT whose socket is closed, or
 //! * it is a segment that its receiver does not notice: a probe, or a repeated acknowledgement.
 //!
 //! A peer answers if its host is up, it has the connection, and the links pass packets in both directions in time. On
@@ -22,7 +22,7 @@ use super::tcp::{Connection, NEVER, RETRIES, RTO_MAX, State};
 
 const DAY: f64 = 24.0 * 3600.0 * 1e9;
 
-/// The expected number of failed probes per day from which a failure is treated as possible.
+/// The expected number of failed series of probes per day from which a failure is treated as possible.
 const FAILURES_MIN: f64 = 1e-6;
 
 /// Returns the length of a TCP packet without data.

@@ -24,8 +24,8 @@ fn idle() -> (Kernel, i32, i32) {
     (kernel, client, server)
 }
 
-/// Runs the simulation for an hour. Asserts that the pending events were upkeep if and only if nothing has happened to
-/// the sockets.
+/// Asserts that the pending events are upkeep if and only if `expected` is true. Runs the simulation for an hour, and
+/// asserts that the readiness of the sockets has stayed the same if and only if `expected` is true.
 fn assert_upkeep(kernel: &mut Kernel, sockets: [i32; 2], expected: bool) {
     assert_eq!(kernel.has_only_upkeep(), expected);
     let states = |kernel: &mut Kernel| sockets.map(|fd| kernel.poll(fd));

@@ -97,7 +97,7 @@ impl Path {
         Ancestors::new(self)
     }
 
-    /// Returns the last component, or `None` if it is the root or `..`, or the path is empty.
+    /// Returns the last component, or `None` if it is the root, `.` or `..`, or the path is empty.
     pub fn file_name(&self) -> Option<&OsStr> {
         self.inner.file_name()
     }
