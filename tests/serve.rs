@@ -456,3 +456,38 @@ fn connection_is_closed_when_its_handler_drops_it() {
         drop(release);
     });
 }
+
+/// The idle connections end as soon as their reading side is closed, in the same order in each run.
+#[cfg(feature = "sim")]
+#[test]
+fn stop_of_a_server_repeats_in_a_simulation() {
+    use netpoll::sim::{Builder, ms};
+
+    let run = || {
+        Builder::new().seed(3).run(async |sim| {
+            let listener = sim.host("server").run(TcpListener::bind("0.0.0.0:80")).await.unwrap();
+            let (stop, stopped) = futures::channel::oneshot::channel::<()>();
+            let server = sim.host("server").spawn_task(async move {
+                netpoll::net::serve(listener, async |stream: TcpStream| drop(stream.read(&mut [0; 1]).await))
+                    .until(stopped)
+                    .when_stopping(|stream| stream.close_read().unwrap())
+                    .drain(Duration::from_secs(10))
+                    .await
+            });
+            let mut clients = Vec::new();
+            for number in 0..20 {
+                let client = sim.host(&format!("client-{number}"));
+                clients.push(client.run(TcpStream::connect("server:80")).await.unwrap());
+            }
+            task::sleep(ms(100)).await;
+            let start = std::time::Instant::now();
+            drop(stop);
+            let report = server.await.unwrap();
+            assert!(start.elapsed() < ms(100), "the server waits for its idle connections: {report}");
+        })
+    };
+    let digest = run().digest;
+    for _ in 0..5 {
+        assert_eq!(run().digest, digest);
+    }
+}

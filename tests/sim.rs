@@ -90,7 +90,7 @@ fn read_timeout_fires_at_its_virtual_time() {
 }
 
 #[test]
-fn same_seed_gives_the_same_digest_and_another_seed_another() {
+fn same_seed_gives_same_digest_and_different_seed_gives_different_digest() {
     let run = |seed| {
         let run = Builder::new().seed(seed).run(async |sim| {
             sim.host("server").spawn(|| echo("[::]:7"));
@@ -292,7 +292,7 @@ fn task_that_never_yields_is_named() {
 }
 
 #[test]
-fn real_threads_files_and_sockets_are_refused_by_name_unless_allowed() {
+fn real_threads_files_and_sockets_are_refused_and_named() {
     use std::os::fd::AsRawFd;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     Sim::run(1, async move |sim| {
@@ -325,7 +325,7 @@ fn real_threads_files_and_sockets_are_refused_by_name_unless_allowed() {
 }
 
 #[test]
-fn failures_of_hosts_and_tests_end_the_simulation() {
+fn errors_and_panics_of_host_programs_end_the_simulation() {
     let failed = |run: fn()| message(catch_unwind(run).unwrap_err());
     let text = failed(|| {
         Sim::run(1, async |sim| {
@@ -394,7 +394,8 @@ fn fifo_order_runs_tasks_as_they_were_woken() {
     assert_ne!(order(Order::Random).output, sorted);
 }
 
-/// In either order of the scheduler, control tasks run first, and runnable ordinary tasks get one of 20 turns.
+/// In either order of the scheduler, control tasks run first, except in about one of 20 draws, which chooses among all
+/// runnable tasks.
 #[test]
 fn control_tasks_go_first_and_starve_no_task() {
     const OTHERS: usize = 5;
@@ -518,7 +519,7 @@ fn deadlines_hold_in_slots_that_a_simulation_has_used() {
 }
 
 #[test]
-fn real_sockets_work_during_a_simulation() {
+fn real_sockets_work_outside_simulations() {
     let real = task::block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -572,8 +573,8 @@ async fn test_that_returns_an_error_fails() -> io::Result<()> {
     TcpStream::connect("127.0.0.1:1").await.map(drop)
 }
 
-/// Many clients, partitions, crashes and faults. Every request is answered in full or fails with an
-/// error of a kind that real networks cause.
+/// Many clients, partitions, crashes and faults. Every request is answered in full, fails with an error of a
+/// kind that real networks cause, or is dropped when the client's timeout ends.
 #[netpoll::test(sim, seeds = 30)]
 async fn all_requests_end_under_partitions_and_crashes(sim: Sim) {
     let server = sim.host("server");
@@ -657,4 +658,55 @@ fn seed_that_fails_fails_again_when_repeated() {
     }
     let text = message(catch_unwind(|| netpoll::sim::test("sim::name", 20, failing)).unwrap_err());
     assert!(text.contains("a packet was lost"), "{text}");
+}
+
+/// The first simulation on this thread reads the clock of the crate after two seconds, the second one at its beginning.
+#[test]
+fn second_simulation_on_a_thread_sleeps_as_long_as_the_first() {
+    for blocks in [2, 0] {
+        netpoll::sim::paused(|| async move {
+            std::thread::sleep(Duration::from_secs(blocks));
+            let start = Instant::now();
+            task::sleep(ms(100)).await;
+            assert_eq!(start.elapsed(), ms(100));
+        });
+    }
+}
+
+#[netpoll::test(sim)]
+async fn host_name_that_is_not_utf8_does_not_exist(_sim: Sim) {
+    let mut list = std::ptr::null_mut();
+    let (name, null) = (c"\xff.example".as_ptr(), std::ptr::null());
+    // SAFETY: the pointers are valid for the call, or null.
+    let code = unsafe { libc::getaddrinfo(name, null, null.cast(), &raw mut list) };
+    assert_eq!((code, list.is_null()), (libc::EAI_NONAME, true));
+}
+
+/// As on real sockets, a read that already waits returns the end of the stream.
+#[netpoll::test(sim)]
+async fn shutdown_of_reading_wakes_a_waiting_read(sim: Sim) -> io::Result<()> {
+    for how in [std::net::Shutdown::Read, std::net::Shutdown::Both] {
+        let listener = TcpListener::bind("[::]:0").await?;
+        let port = listener.local_addr()?.port();
+        let client = sim.host("client").run(TcpStream::connect(("test", port))).await?;
+        let (server, _) = listener.accept().await?;
+        let reader = server.clone();
+        let read = task::spawn(async move { reader.read(&mut [0; 8]).await });
+        task::sleep(ms(10)).await;
+        server.shutdown(how)?;
+        assert_eq!(read.await?, 0);
+        drop(client);
+    }
+    Ok(())
+}
+
+/// The task does not belong to the simulation, so a worker runs it.
+#[test]
+fn task_outside_is_woken_from_inside_a_simulation() {
+    let (sender, receiver) = futures::channel::oneshot::channel::<()>();
+    let outside = task::spawn(receiver);
+    Builder::new().run(async move |_| sender.send(()).unwrap());
+    task::block_on(netpoll::future::timeout(Duration::from_secs(180), outside))
+        .expect("a worker runs the task")
+        .unwrap();
 }

@@ -16,7 +16,7 @@
 //! Dropping the future cancels the tasks of all connections.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, IntoFuture, Pending, pending, poll_fn};
 use std::io;
@@ -156,7 +156,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     }
 
     /// Sets a function that is called with each error of accepting a connection, whether or not it
-    /// stops the server. It is not called when the listener is closed.
+    /// stops the server. It is not called when the listener is closed, or when no descriptor or memory is
+    /// available; in the latter case, the server waits.
     pub fn on_error(mut self, hook: impl Fn(&io::Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(hook));
         self
@@ -262,7 +263,8 @@ struct Open<C> {
 
 /// The open connections, and the report so far.
 struct Serving<C> {
-    open: HashMap<TaskId, Open<C>>,
+    /// Ordered, so that a simulation can repeat the calls of `when_stopping`.
+    open: BTreeMap<TaskId, Open<C>>,
     /// The handlers' tasks. Each returns whether its handler panicked.
     tasks: TaskSet<bool>,
     report: Report,
@@ -382,7 +384,7 @@ where
 {
     async fn run(self) -> io::Result<Report> {
         let Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error } = self;
-        let mut serving = Serving { open: HashMap::new(), tasks: TaskSet::new(), report: Report::default() };
+        let mut serving = Serving { open: BTreeMap::new(), tasks: TaskSet::new(), report: Report::default() };
         // `None` once the stream has ended or an error would persist, because a stream must not be
         // polled after its end.
         let mut incoming = Some(listener.incoming());

@@ -37,7 +37,7 @@ impl World {
     /// Advances to the next event when no task can run.
     pub(super) fn advance(&self) {
         if let Some(real) = &self.machine.real {
-            return self.advance_beside(real);
+            return self.advance_with_real_sockets(real);
         }
         let mut wakers = Wakers::new();
         let mut quiet_since = None;
@@ -64,7 +64,12 @@ impl World {
                 break;
             }
             let next = next.max(now);
-            assert!(next <= self.limit.get(), "the simulation has not ended after {} virtual seconds", seconds(now));
+            assert!(
+                next <= self.limit.get(),
+                "the simulation has not ended after {} virtual seconds: raise the limit with `Builder::limit`, or make \
+                 the test end",
+                seconds(now)
+            );
             self.machine.set_clock(next);
             {
                 let mut kernel = self.machine.kernel.borrow_mut();
@@ -98,7 +103,7 @@ impl World {
         self.stop_as_quiet()
     }
 
-    /// Reports edges to the descriptors. Returns whether there were any.
+    /// Reports edges to the descriptors. Returns whether they wake a task.
     fn take_edges(&self, wakers: &mut Wakers) -> bool {
         let mut edges = Vec::new();
         {
@@ -133,9 +138,9 @@ impl World {
         if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
     }
 
-    /// Advances a simulation with real sockets: takes their events, and advances the clock only if there are
-    /// none and no bytes are in flight.
-    fn advance_beside(&self, real: &Real) {
+    /// Advances a simulation with real sockets: takes their events, and advances the clock only if they wake no task
+    /// and no bytes are in flight.
+    fn advance_with_real_sockets(&self, real: &Real) {
         let (mut wakers, mut edges, mut silent_ms) = (Wakers::new(), Vec::new(), 0);
         loop {
             // This is checked before the events are taken, because bytes that arrive in between cause an event.
@@ -152,7 +157,8 @@ impl World {
                 silent_ms += 1;
                 assert!(
                     silent_ms < self.patience_ms.get(),
-                    "the test waits without a timer, and no event has come for a minute of real time"
+                    "no task can run, and no event has woken one for a minute of real time: set a timeout for the \
+                     wait, or check that a peer sends"
                 );
                 continue;
             }
@@ -166,7 +172,7 @@ impl World {
         wakers.wake_all();
     }
 
-    /// Returns whether a socket of the test has sent bytes that its peer's kernel does not have.
+    /// Returns whether a TCP socket of the test has sent bytes that its peer's kernel has not acknowledged.
     fn is_in_flight(&self) -> bool {
         let slots = self.machine.slots.borrow();
         let described = slots.taken.iter().filter_map(|&index| runtime().cache.get(index)?.described());

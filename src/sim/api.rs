@@ -41,12 +41,13 @@ pub struct Counters {
     pub packets_lost: u64,
     /// The number of bytes in the packets sent, including headers.
     pub bytes_sent: u64,
-    /// The number of calls on sockets that a log would contain. It contains neither queries nor calls that failed
-    /// with EAGAIN.
+    /// The number of calls on sockets that the log records. It records neither queries, nor changes of options that
+    /// succeeded, nor calls that failed with EAGAIN.
     pub calls: u64,
     /// The number of times that a task was polled.
     pub turns: u64,
-    /// The number of injected faults, including lost packets.
+    /// The number of injected faults, including packets that were lost, reordered or duplicated at random. Packets
+    /// lost for other reasons, such as a partition, are not counted.
     pub faults: u64,
 }
 
@@ -55,7 +56,9 @@ impl Sim {
     pub(super) fn world<T>(self, f: impl FnOnce(&World) -> T) -> T {
         world::with(|world| match world.filter(|world| world.id() == self.id) {
             Some(world) => f(world),
-            None => panic!("a `Sim` was used outside its simulation"),
+            None => {
+                panic!("a `Sim` was used outside its simulation: use it in the test and in tasks of that simulation")
+            }
         })
     }
 
@@ -121,8 +124,8 @@ impl Sim {
         self.change_named(a, b, false, Change::Held(true));
     }
 
-    /// Delivers the packets between two hosts that were held back, in order. `*` stands for all hosts, as in
-    /// [`partition`](Sim::partition).
+    /// Sends the held packets between two hosts, in order, and holds no further packets. `*` stands for all hosts, as
+    /// in [`partition`](Sim::partition).
     #[track_caller]
     pub fn release(&self, a: &str, b: &str) {
         self.note(&format!("release {a} and {b}"));
@@ -163,8 +166,8 @@ impl Sim {
         self.kernel(|kernel| counters(kernel))
     }
 
-    /// Starts to keep a log of packets and calls, which slows the simulation down. If
-    /// `NETPOLL_SEED` is set, the log is kept from the start.
+    /// Starts to keep a log of packets and calls, which slows the simulation down. In a test with the attribute
+    /// `#[netpoll::test(sim)]` and `NETPOLL_SEED` set, the log is kept from the start.
     pub fn keep_log(&self) {
         self.kernel(|kernel| kernel.log.keep());
     }
@@ -185,9 +188,9 @@ impl Sim {
     /// downwards.
     ///
     /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are dashed and end in
-    /// a cross. Arrows of duplicates are purple. Packets that are held back or have not arrived yet have half an
-    /// arrow. Pointing at an arrow shows the addresses. Notes ([`note`](Sim::note), crashes and partitions) are
-    /// in the column of their host. Each event has its own row, so times are not to scale. Hosts without an event
+    /// a cross. Arrows of duplicates are purple. Packets that are held back or have not arrived yet have dashed lines
+    /// that end halfway. Pointing at an arrow shows the addresses. Notes ([`note`](Sim::note), crashes and partitions)
+    /// are in the column of their host. Each event has its own row, so times are not to scale. Hosts without an event
     /// have no column. The last 2,000 events are shown.
     ///
     /// # Examples
@@ -290,7 +293,7 @@ pub(super) fn counters(kernel: &Kernel) -> Counters {
 /// The probabilities of faults in system calls, which are initially 0; returned by [`Sim::faults`].
 ///
 /// # Panics
-/// All methods panic if the rate is not between 0 and 1.
+/// All methods panic outside the simulation, and if the rate is not between 0 and 1.
 ///
 /// # Examples
 /// ```
@@ -313,20 +316,21 @@ impl Faults {
         self
     }
 
-    /// Sets the probability that a call fails with EINTR before it has an effect.
+    /// Sets the probability that a call that accepts, receives or sends fails with EINTR before it has an effect.
     #[track_caller]
     pub fn interrupted(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.interrupted)
     }
 
-    /// Sets the probability that a read or write of a stream transfers fewer bytes than it could.
+    /// Sets the probability that a read or write of a TCP stream, or a write to a Unix stream, transfers fewer bytes
+    /// than it could.
     #[track_caller]
     pub fn short(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.short)
     }
 
-    /// Sets the probability that a call fails with EAGAIN although the socket is ready. The socket is reported as
-    /// ready again later.
+    /// Sets the probability that an accept, a receive or a send on TCP fails with EAGAIN although the socket is ready.
+    /// The socket is reported as ready again later.
     #[track_caller]
     pub fn spurious(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.again)
@@ -339,7 +343,7 @@ impl Faults {
         self.set(rate, |faults| &mut faults.no_descriptors)
     }
 
-    /// Sets the probability that sending a datagram fails for lack of memory (ENOBUFS).
+    /// Sets the probability that sending a UDP datagram fails for lack of memory (ENOBUFS).
     #[track_caller]
     pub fn no_buffers(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.no_buffers)

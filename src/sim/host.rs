@@ -29,7 +29,10 @@ impl Sim {
     #[track_caller]
     pub fn host(&self, name: &str) -> Host {
         let is_name = !matches!(name, "" | "*" | "localhost") && name.parse::<IpAddr>().is_err();
-        assert!(is_name, "`{name}` is not a valid host name");
+        assert!(
+            is_name,
+            "`{name}` is not a valid host name: use a name that is not empty, `*`, `localhost` or an IP address"
+        );
         self.world(|world| {
             let id = world.kernel(|kernel| kernel.host_named(name)).unwrap_or_else(|| {
                 let id = world.add_host(name);
@@ -91,7 +94,8 @@ impl Host {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
     }
 
-    /// Replaces the addresses of the host, for sockets that are created from now on.
+    /// Replaces the addresses of the host. Packets to its former addresses no longer arrive, so connections that use
+    /// these addresses time out.
     ///
     /// # Panics
     /// Panics if another host has one of the addresses.
@@ -118,7 +122,10 @@ impl Host {
             Box::pin(async move {
                 let failure = match (CatchUnwind { future }).await {
                     Ok(output) => output.failure().map(|text| -> Box<dyn std::any::Any + Send> {
-                        Box::new(format!("the program of host `{name}` failed: {text}"))
+                        let text = format!("the program of host `{name}` failed: {text}");
+                        // No panic hook prints it.
+                        eprintln!("{text}");
+                        Box::new(text)
                     }),
                     Err(payload) => Some(payload),
                 };
@@ -142,9 +149,9 @@ impl Host {
         });
     }
 
-    /// Spawns a task on the host. A crash of the host drops the task. Unlike the program of
-    /// [`spawn`](Host::spawn), the task is not started again. Awaiting the handle panics if the task panicked or
-    /// was dropped with its host.
+    /// Spawns a task on the host. [`crash`](Host::crash), [`kill`](Host::kill) and [`restart`](Host::restart) drop the
+    /// task. Unlike the program of [`spawn`](Host::spawn), the task is not started again. Awaiting the handle panics
+    /// if the task panicked or was dropped with its host.
     #[track_caller]
     pub fn spawn_task<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -159,8 +166,8 @@ impl Host {
     /// Runs `future` on this host within the current task: its sockets and the tasks that it spawns
     /// belong to the host.
     ///
-    /// The future itself belongs to the test: a crash of the host makes its sockets fail, but does
-    /// not drop it.
+    /// The future itself belongs to the current task: a crash of the host makes the future's sockets fail, but does
+    /// not drop the future.
     pub fn run<F: Future>(&self, future: F) -> HostRun<F> {
         HostRun { host: *self, future }
     }

@@ -6,7 +6,7 @@
 //! # Environment
 //! | variable | meaning |
 //! |---|---|
-//! | `NETPOLL_SEED` | run only this seed, and print the log if it fails |
+//! | `NETPOLL_SEED` | run only this seed, and print the end of the log if it fails |
 //! | `NETPOLL_SEEDS` | the number of seeds that each test runs, instead of the number in the test |
 //! | `NETPOLL_LOG_LINES` | the number of log lines that a failing run prints, instead of 200 |
 //! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
@@ -59,8 +59,7 @@ impl Sim {
     /// Runs `test` in a new simulation and returns its output. [`Builder`] has more settings.
     ///
     /// # Panics
-    /// Panics if `test` panics, or if it cannot continue: no task can run, and no timer or packet
-    /// is pending.
+    /// Panics in the same cases as [`Builder::run`].
     pub fn run<F, Fut>(seed: u64, test: F) -> Fut::Output
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -211,7 +210,8 @@ impl Builder {
                     let now = shared.turns.load(Ordering::Relaxed);
                     assert!(
                         std::mem::replace(&mut turns, now) != now,
-                        "the simulation with seed {seed} is stuck: `{}` has run for {:?} without yielding",
+                        "the simulation with seed {seed} is stuck: `{}` has run for {:?} without yielding: let it \
+                         await, or raise the time with `Builder::stuck_after`",
                         shared.running.lock().unwrap_or_else(PoisonError::into_inner),
                         self.stuck_after
                     );
@@ -313,7 +313,10 @@ where
     let (run, notes) = settings.try_run(async move |sim| test(sim).await.failure());
     match run {
         Ok(Run { output: Some(text), .. }) => {
-            Err((Box::new(format!("the test returned an error: {text}")), Box::new(notes)))
+            let text = format!("the test returned an error: {text}");
+            // No panic hook prints it.
+            eprintln!("{text}");
+            Err((Box::new(text), Box::new(notes)))
         }
         Ok(run) => Ok(run.digest),
         Err(payload) => Err((payload, Box::new(notes))),
@@ -341,14 +344,18 @@ where
             Ok(digest) if mode("twice") => match attempt(&settings, test.clone()) {
                 Ok(again) if again == digest => continue,
                 Ok(again) => panic!(
-                    "seed {seed} of {name} does not repeat itself: digests {digest:016x} and {again:016x}; \
-                     docs/SIMULATION.md lists what leaks into a simulation"
+                    "seed {seed} of {name} does not repeat itself: digests {digest:016x} and {again:016x}; {}; \
+                     docs/SIMULATION.md lists what leaks into a simulation",
+                    first_difference(&settings, &test)
                 ),
                 Err(failure) => failure,
             },
             Ok(_) => continue,
         };
-        eprintln!("seed {seed} of {name} failed; to repeat the run: NETPOLL_SEED={seed} cargo test {}", last(name));
+        eprintln!(
+            "seed {seed} of {name} failed; to repeat the run: NETPOLL_SEED={seed} cargo test {}",
+            arguments(name)
+        );
         if mode("minimize") {
             minimize(&settings, &test, &failure.1);
         }
@@ -357,9 +364,43 @@ where
     }
 }
 
-/// Returns the name of a test as its harness prints it, without the crate.
-fn last(name: &str) -> &str {
-    name.split_once("::").map_or(name, |(_, rest)| rest)
+/// Runs a test twice and returns the first lines of the logs that differ.
+fn first_difference<F, Fut>(settings: &Builder, test: &F) -> String
+where
+    F: Fn(Sim) -> Fut + Clone + Send + 'static,
+    Fut: Future,
+    Fut::Output: Outcome,
+{
+    let [first, second] = [(); 2].map(|()| {
+        let test = test.clone();
+        let settings = Builder { logs: true, ..settings.clone() };
+        settings.try_run(async move |sim| test(sim).await.failure()).1.log
+    });
+    let (mut first, mut second) = (first.lines(), second.lines());
+    for line in 1.. {
+        match (first.next(), second.next()) {
+            (None, None) => break,
+            (one, other) if one == other => {}
+            (one, other) => {
+                let show = |line: Option<&str>| line.map_or("the end".to_owned(), |line| format!("`{}`", line.trim()));
+                return format!("line {line} of the log is {} in one run and {} in another", show(one), show(other));
+            }
+        }
+    }
+    "the logs of two further runs are equal".to_owned()
+}
+
+/// Returns the arguments with which `cargo test` runs a test.
+fn arguments(name: &str) -> String {
+    // The harness prints the name of a test without the crate.
+    let mut arguments = name.split_once("::").map_or(name, |(_, rest)| rest).to_owned();
+    if let Ok(package) = std::env::var("CARGO_PKG_NAME") {
+        arguments.insert_str(0, &format!("-p {package} "));
+    }
+    if let Some(flag) = std::env::args().find(|flag| flag == "--ignored" || flag == "--include-ignored") {
+        arguments.push_str(&format!(" -- {flag}"));
+    }
+    arguments
 }
 
 /// Repeats a failing seed with fewer faults, and prints the faults that it needs to fail.
@@ -382,7 +423,7 @@ where
         }
     }
     plan.most = Some(high);
-    // Then omits each of these faults in turn, if the run fails without it as well.
+    // Then omits each of the last 256 of these faults in turn, if the run fails without it as well.
     for number in (0..high).rev().take(256) {
         let mut fewer = plan.clone();
         fewer.skipped.push(number);

@@ -20,7 +20,7 @@
 //!   outside the lock.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
@@ -56,7 +56,7 @@ struct Queue(Mutex<State>);
 #[derive(Default)]
 struct State {
     runnables: VecDeque<Runnable<TaskData>>,
-    /// The root waker. It is a waker of this crate, so it may be cloned under the lock.
+    /// The root waker. It is a waker of this crate, so it may be cloned and dropped under the lock.
     root: Option<Waker>,
     ended: bool,
 }
@@ -84,7 +84,7 @@ impl Queue {
 struct Thread {
     queue: Arc<Queue>,
     /// The wakers of all tasks whose futures are not dropped, by task number.
-    living: RefCell<HashMap<u64, Waker>>,
+    living: RefCell<BTreeMap<u64, Waker>>,
 }
 
 impl Drop for Thread {

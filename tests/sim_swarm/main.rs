@@ -33,13 +33,13 @@ use draw::Draw;
 use program::{Program, Session, Trouble};
 use scene::Scene;
 
-/// The maximum virtual time of a program, well above all timeouts of TCP in succession.
+/// The maximum virtual time of a program, well above the sum of the timeouts of TCP.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// The number of failures after which a swarm stops.
 const FAILURES_MAX: usize = 5;
 
-/// Causes one to four partitions, held packets or crashes, one after another.
+/// Causes one to four disturbances, one after another: partitions, held packets, restarts, kills and crashes.
 async fn trouble(scene: Arc<Scene>) {
     let (sim, mut draw) = (scene.sim, scene.draw(2));
     let server = sim.host("server");
@@ -129,20 +129,20 @@ async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
     for client in 0..program.clients {
         sim.host(&format!("client{client}"));
     }
-    let beside = (program.trouble != Trouble::None).then(|| task::spawn(trouble(scene.clone())));
+    let disturbances = (program.trouble != Trouble::None).then(|| task::spawn(trouble(scene.clone())));
     for task in tasks {
         task.await;
     }
-    if let Some(beside) = beside {
-        beside.await;
+    if let Some(disturbances) = disturbances {
+        disturbances.await;
     }
-    // The server's handlers must end too, and so must all tasks and sockets that sessions left on their hosts.
+    // The handlers of the server must end too, and so must the tasks that sessions left behind.
     let begin = Instant::now();
     while scene.still_open() > 0 && begin.elapsed() < LIMIT / 2 {
         task::sleep(ms(500)).await;
     }
     let open = scene.still_open();
-    scene.check(open == 0, || format!("{open} handlers have not ended"));
+    scene.check(open == 0, || format!("{open} handlers and tasks have not ended"));
     if let Some(what) = scene.program.long_turns {
         turns::long_turns(&scene, what).await;
     }
@@ -166,7 +166,7 @@ fn run(seed: u64) -> Result<Told, String> {
     }
 }
 
-/// Runs a seed. Runs every `twice`th seed a second time and compares the results.
+/// Runs a seed. Runs every `twice`th seed a second time and compares the digests.
 fn run_and_compare(seed: u64, twice: u64) -> Result<Told, String> {
     let told = run(seed)?;
     if seed.is_multiple_of(twice) {
@@ -239,6 +239,7 @@ fn seeds_that_found_defects_pass() {
     }
 }
 
+/// Also checks the range of `Draw::magnitude`.
 #[test]
 fn programs_depend_on_their_seeds_alone() {
     for seed in 0..100 {

@@ -496,14 +496,19 @@ pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
 }
 
 pub(super) fn clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec) -> Result<c_int> {
+    // Unlike most functions, this one returns the number of the error.
+    Ok(try_clock_nanosleep(clock, flags, time).err().unwrap_or(0))
+}
+
+fn try_clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec) -> Result<()> {
     if flags & libc::TIMER_ABSTIME == 0 {
-        return block_for(time);
+        return block_for(time).map(drop);
     }
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     clock_gettime(clock, &raw mut now)?;
     let left = nanos(time).saturating_sub(nanos(&raw const now));
     current::with(|machine| machine.map(|machine| machine.block_for(left)));
-    Ok(0)
+    Ok(())
 }
 
 #[cfg_attr(netpoll_no_interpose, allow(dead_code))]
@@ -522,7 +527,7 @@ pub(super) fn allows_threads() -> bool {
         let allowed = machine.allows_threads.get();
         if !allowed {
             machine.refuse(
-                "a task of a simulation starts a thread, whose work no seed repeats: use task::spawn or \
+                "a task of a simulation starts a thread, whose work a seed does not reproduce: use task::spawn or \
                  spawn_blocking, or permit it with Sim::allow_threads"
                     .to_owned(),
             );
@@ -546,7 +551,7 @@ pub(super) fn allows_file(path: *const c_char) -> bool {
             return true;
         }
         machine.refuse(format!(
-            "a task of a simulation opens the file `{path}`, whose contents no seed repeats: permit it with \
+            "a task of a simulation opens the file `{path}`, whose contents a seed does not reproduce: permit it with \
              Sim::allow_files"
         ));
         false

@@ -10,9 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-#[cfg(netpoll_no_interpose)]
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, ptr};
 
 use super::kernel::Kernel;
@@ -91,8 +89,8 @@ pub(crate) fn is_here() -> bool {
     CURRENT.with(|current| !current.get().is_null())
 }
 
-/// Returns whether this thread is in a simulation in which more than the clock is virtual: sockets, files, threads and
-/// random numbers.
+/// Returns whether this thread is in a simulation in which more than the clock is virtual: in which sockets are
+/// simulated, random numbers come from the seed, and threads and files need permission.
 #[inline]
 pub(crate) fn simulates() -> bool {
     SIMULATES.with(Cell::get)
@@ -154,11 +152,11 @@ pub(crate) fn clock_base() -> Option<Instant> {
 
 #[cold]
 fn simulated_base() -> Option<Instant> {
-    // The first call on a thread is made when its first simulation begins. Later simulations on the thread begin at
-    // the same virtual time.
+    // All simulations on a thread begin at the same virtual time, to which the base belongs.
     BASE.with(|base| {
         if base.get().is_none() {
-            base.set(Some(Instant::now()));
+            let since = Duration::from_nanos(now().saturating_sub(MONOTONIC_START));
+            base.set(Instant::now().checked_sub(since));
         }
         base.get()
     })

@@ -47,12 +47,12 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
     sent(fd, &bufs, to.as_ref(), flags, wishes)
 }
 
-/// Returns the value of a control message that consists of an int or a byte. Returns `None` for other lengths, and for
-/// a value that does not fit into a byte.
+/// Returns the value of a control message whose data is a byte or begins with an int. Returns `None` for other data,
+/// and for a value that does not fit into a byte.
 fn number(header: &cmsghdr) -> Option<u8> {
     // SAFETY: the header is followed by its data.
     let data = unsafe { libc::CMSG_DATA(header) };
-    let value = match header.cmsg_len - space_before() {
+    let value = match header.cmsg_len.saturating_sub(space_before()) {
         1 => {
             // SAFETY: the data has one byte.
             i32::from(unsafe { data.read() })
@@ -90,6 +90,9 @@ fn wishes(message: &msghdr) -> Result<Wishes> {
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     // SAFETY: the pointer is null, or that of a header within the control data.
     while let Some(header) = unsafe { next.as_ref() } {
+        if header.cmsg_len < space_before() {
+            return Err(libc::EINVAL);
+        }
         match (header.cmsg_level, header.cmsg_type) {
             (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => wishes.tos = number(header),
             (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr;
@@ -11,15 +12,15 @@ use libc::{addrinfo, c_char, c_int, socklen_t};
 use super::abi::{encode, kernel};
 use super::kernel::{Address, Kernel};
 
-fn text<'a>(text: *const c_char) -> Option<&'a str> {
+fn text<'a>(text: *const c_char) -> Option<Cow<'a, str>> {
     if text.is_null() {
         return None;
     }
     // SAFETY: the caller passes a string that ends in a zero byte.
-    unsafe { CStr::from_ptr(text) }.to_str().ok()
+    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy())
 }
 
-/// Implements getaddrinfo(3) for hosts of the simulation and IP literals. Returns its code.
+/// Implements getaddrinfo(3) for hosts of the simulation, `localhost` and IP literals. Returns 0 or an error code.
 pub(super) fn getaddrinfo(
     host: *const c_char,
     service: *const c_char,
@@ -30,13 +31,13 @@ pub(super) fn getaddrinfo(
     let hints = unsafe { hints.as_ref() };
     let (family, socktype) = hints.map_or((libc::AF_UNSPEC, 0), |hints| (hints.ai_family, hints.ai_socktype));
     let passive = hints.is_some_and(|hints| hints.ai_flags & libc::AI_PASSIVE != 0);
-    let port = match text(service).map(str::parse::<u16>) {
+    let port = match text(service).map(|service| service.parse::<u16>()) {
         None => 0,
         Some(Ok(port)) => port,
-        // The names of services are those of the real machine (services(5)).
+        // The names of services are in a file of the real machine (services(5)), which is not read.
         Some(Err(_)) => return libc::EAI_SERVICE,
     };
-    let ips = match text(host) {
+    let ips = match text(host).as_deref() {
         None if passive => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
         None | Some("localhost") => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
         Some(name) => match name.parse() {

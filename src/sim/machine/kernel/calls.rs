@@ -1,4 +1,5 @@
-//! System calls on simulated sockets. No call waits: a call that would block fails with EAGAIN.
+//! System calls on simulated sockets. No call waits: a call that would block fails with EAGAIN, or in the case of
+//! connect(2) on a TCP socket with EINPROGRESS.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -294,7 +295,7 @@ impl Kernel {
         }
     }
 
-    /// Returns the source address of packets from `id` to `remote`.
+    /// Returns the source address of packets from `socket` to `remote`.
     pub(super) fn source(&self, host: HostId, socket: &Socket, remote: IpAddr) -> Result<IpAddr> {
         if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
             let is_same_family = local.is_ipv4() == remote.is_ipv4();
@@ -520,10 +521,10 @@ impl Kernel {
             Role::Fresh => return Err(libc::ENOTCONN),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Listener(listener) => {
-                let queued = std::mem::take(&mut listener.queue);
                 if !read {
                     return Ok(());
                 }
+                let queued = std::mem::take(&mut listener.queue);
                 self.close_listener(id, queued);
                 self.unlink(id);
                 self.get_mut(fd)?.1.role = Role::Fresh;

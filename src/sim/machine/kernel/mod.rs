@@ -9,13 +9,14 @@
 //! * [`network`]: hosts, tables, events. [`delivery`]: the path of a packet. [`calls`]: system
 //!   calls on sockets. [`data`]: calls that send and receive. [`state`]: options and readiness.
 //!   [`unix`]: calls on Unix sockets.
-//! * [`upkeep`]: events without an effect on programs.
+//! * [`upkeep`]: events without an effect on programs. [`faults`]: injected faults.
+//! * [`settings`]: the options of a connection. [`random`]: the generator of random numbers.
 //! * [`log`]: digest, log and counters.
 //!
 //! # Invariants
 //! * Events take place in the order of their times. Events at the same time take place in the order of their
 //!   creation.
-//! * Only [`take_edges`](Kernel::take_edges) reports readiness; calls never do.
+//! * Only [`take_edges`](Kernel::take_edges) reports readiness to the poller; calls never do.
 //! * Maps and sets are ordered, so that nothing depends on addresses or hashes.
 
 mod calls;
@@ -31,6 +32,8 @@ pub(crate) mod random;
 #[cfg(test)]
 mod rare_tests;
 mod settings;
+#[cfg(test)]
+mod shutdown_tests;
 pub(crate) mod socket;
 mod state;
 #[cfg(test)]

@@ -83,13 +83,13 @@ pub(crate) struct UnixEnd {
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// A stream socket that neither listens nor is connected.
+    /// A TCP socket that neither listens nor is connected, or a listener that was shut down.
     Fresh,
     Listener(Listener),
     Tcp(Box<Connection>),
     Udp(Datagrams),
     Unix(UnixEnd),
-    /// A socket whose host has crashed. It no longer sends or receives.
+    /// A socket whose host has crashed, or was down when the socket was opened. It does not send or receive.
     Dead,
 }
 
@@ -195,7 +195,7 @@ impl Socket {
                 State::SynSent | State::SynReceived => 0,
                 State::Closed => END | OUT,
                 State::Established | State::TimeWait => {
-                    let ends = connection.fin_received;
+                    let ends = connection.fin_received || connection.read_shut;
                     when(connection.readable() > 0 || ends, IN)
                         | when(ends, libc::EPOLLRDHUP)
                         | when(ends && connection.fin, libc::EPOLLHUP)

@@ -113,7 +113,8 @@ impl Connection {
     }
 
     /// Handles the answer to a probe of the peer's closed window. The peer is alive, so the count of unanswered probes
-    /// starts again. As on Linux, this does not apply to a closed socket, whose probes therefore end.
+    /// starts again. As on Linux, this does not apply to a closed socket while the window stays closed, so its probes
+    /// end.
     fn probe_answered(&mut self) {
         if self.window > 0 {
             self.retransmit_at = NEVER;
@@ -192,9 +193,12 @@ impl Connection {
             return false;
         }
         let data_end = segment.seq + data.len() as u64;
-        if self.is_orphan && data_end > self.rcv_nxt {
-            // The program will not read the data, so the connection is reset.
+        let is_refused = self.is_orphan || self.read_shut && self.fin;
+        if is_refused && data_end > self.rcv_nxt {
+            // The program will not read the data, so the connection is reset. As on Linux, this requires that both
+            // directions are shut down.
             self.abort(out);
+            self.error = Some(libc::ECONNRESET);
             return true;
         }
         self.needs_ack = true;
@@ -238,7 +242,8 @@ impl Connection {
         }
     }
 
-    /// Enters TIME-WAIT, or ends, when both directions are closed.
+    /// Enters TIME-WAIT, or ends, when both directions are closed. Limits the time for which a closed socket waits for
+    /// the peer's FIN.
     pub(super) fn settle(&mut self, now: u64) {
         if self.state != State::Established || !self.fin_acked {
             return;

@@ -1,0 +1,83 @@
+//! What a failing simulated test prints. The failing tests run in child processes.
+#![cfg(feature = "sim")]
+
+use std::io;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use netpoll::sim::{Sim, ms};
+use netpoll::task;
+
+/// Set for the child processes.
+const FAILS: &str = "NETPOLL_TEST_FAILS";
+
+fn fails() -> bool {
+    std::env::var_os(FAILS).is_some()
+}
+
+#[netpoll::test(sim)]
+async fn returns_an_error_on_request(_sim: Sim) -> io::Result<()> {
+    task::sleep(ms(1)).await;
+    if fails() { Err(io::Error::other("the reason of the test")) } else { Ok(()) }
+}
+
+#[netpoll::test(sim)]
+async fn has_a_host_that_returns_an_error_on_request(sim: Sim) {
+    sim.host("server")
+        .spawn(async || if fails() { Err(io::Error::other("the reason of the program")) } else { Ok(()) });
+    task::sleep(ms(1)).await;
+}
+
+/// The counter belongs to the process, so the second run sleeps longer than the first.
+#[netpoll::test(sim)]
+async fn differs_between_runs_on_request(sim: Sim) {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let run = if fails() { RUNS.fetch_add(1, Ordering::Relaxed) } else { 0 };
+    sim.note("begins");
+    task::sleep(ms(1 + run)).await;
+    sim.note("ends");
+}
+
+/// Runs a test that fails, and returns its output.
+fn output(test: &str, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .args(arguments)
+        .env(FAILS, "1")
+        .env_remove("NETPOLL_SEED")
+        .env_remove("NETPOLL_SEEDS")
+        .env_remove("NETPOLL_SIM")
+        .env("RUST_BACKTRACE", "0")
+        .env("CARGO_PKG_NAME", "a-package")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{text}");
+    text
+}
+
+#[test]
+fn error_of_a_test_is_printed() {
+    let text = output("returns_an_error_on_request", &[], &[]);
+    assert!(text.contains("the test returned an error: ") && text.contains("the reason of the test"), "{text}");
+    let again = "to repeat the run: NETPOLL_SEED=0 cargo test -p a-package returns_an_error_on_request\n";
+    assert!(text.contains(again), "{text}");
+}
+
+#[test]
+fn error_of_a_host_is_printed() {
+    let text = output("has_a_host_that_returns_an_error_on_request", &["--include-ignored"], &[]);
+    assert!(
+        text.contains("the program of host `server` failed: ") && text.contains("the reason of the program"),
+        "{text}"
+    );
+    assert!(text.contains("returns_an_error_on_request -- --include-ignored\n"), "{text}");
+}
+
+#[test]
+fn first_difference_between_two_runs_is_printed() {
+    let text = output("differs_between_runs_on_request", &[], &[("NETPOLL_SIM", "twice")]);
+    assert!(text.contains("does not repeat itself") && text.contains("line 2 of the log is `"), "{text}");
+    assert!(text.contains("3.000 ms") || text.contains("0.003"), "{text}");
+}
