@@ -116,7 +116,7 @@ impl fmt::Debug for SignalKind {
 
 /// A listener for one kind of signal. It is a [`Stream`] that never ends.
 ///
-/// Several signals that arrive before the listener receives one are merged into one, as the kernel
+/// Several signals that arrive before the listener receives one may be merged into one, as the kernel
 /// merges pending signals.
 ///
 /// # Examples
@@ -152,7 +152,10 @@ impl Signal {
     /// Source: sigaction(2), socketpair(2).
     pub fn new(kind: SignalKind) -> io::Result<Signal> {
         if signal_hook_registry::FORBIDDEN.contains(&kind.0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{kind} cannot be received")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{kind} cannot be received: the system or Rust reserves it; use SIGUSR1, for example"),
+            ));
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
@@ -182,7 +185,7 @@ impl Signal {
     /// Waits for the next signal.
     ///
     /// # Errors
-    /// Returns the OS error of the internal socket. Returns an error if
+    /// Returns the OS error of the internal socket, or an error of the kind `Other` if
     /// [`rt::shutdown`](crate::rt::shutdown) interrupts the wait; the listener stays usable, and the
     /// call can be repeated.
     ///
@@ -230,8 +233,8 @@ impl fmt::Debug for Signal {
 /// is polled, the signal no longer terminates the process.
 ///
 /// # Errors
-/// The call returns the errors of [`Signal::new`], so that a server that could not be stopped does not
-/// start. The future returns the errors of [`Signal::recv`].
+/// The call itself returns the errors of [`Signal::new`], so a server that cannot receive the signal fails before it
+/// starts. The future returns the errors of [`Signal::recv`].
 ///
 /// # Cancel safety
 /// A signal that arrives while no such future exists is lost. To receive every signal, keep a

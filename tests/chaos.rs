@@ -1,8 +1,8 @@
-//! Echoes while four of five system calls are interrupted, fail or are cut short. Events arrive in
+//! Echoes while four of five calls on sockets are interrupted, fail or are cut short. Events arrive in
 //! random order, in small batches, among false events. Every byte must come back, in order.
 //!
-//! `NETPOLL_ECHOES` sets the number of echoes and `NETPOLL_SEED` the seed; `ci/faults.sh chaos`
-//! sets both. A failure prints its seed.
+//! `NETPOLL_ECHOES` sets the number of echoes and `NETPOLL_SEED` the seed. `ci/faults.sh --full` sets
+//! the number. A failure prints its seed.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -64,7 +64,7 @@ macro_rules! echoes {
                 stream.write_all(&sent).await?;
                 let (mut back, mut got) = (vec![0; sent.len()], 0);
                 while got < back.len() {
-                    // Every second message is sent in pieces.
+                    // Every second message is read into two buffers.
                     let count = if echo % 2 == 0 {
                         stream.read(&mut back[got..]).await?
                     } else {
@@ -84,8 +84,8 @@ macro_rules! echoes {
 echoes!(echo_tcp, TcpStream);
 echoes!(echo_unix, UnixStream);
 
-/// Echoes with gathered writes.
-async fn echo_gathered(stream: TcpStream, seed: u64, from: u64) -> io::Result<()> {
+/// Echoes with vectored writes.
+async fn echo_vectored(stream: TcpStream, seed: u64, from: u64) -> io::Result<()> {
     for echo in from..from + ECHOES_EACH {
         let sent = message(seed, echo);
         let (one, two) = sent.split_at(sent.len() / 3);
@@ -145,7 +145,7 @@ async fn lane(
                 Err(error) => Err(error),
             },
             2 => match TcpStream::connect(tcp).await {
-                Ok(stream) => echo_gathered(stream, seed, from).await,
+                Ok(stream) => echo_vectored(stream, seed, from).await,
                 Err(error) => Err(error),
             },
             _ => echo_udp(seed, from).await,
@@ -158,14 +158,14 @@ async fn lane(
 fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
     let total = setting("NETPOLL_ECHOES", 10_000);
     let seed = setting("NETPOLL_SEED", 1 + u64::from(std::process::id()));
-    // A successful run prints nothing. The counter below shows whether a run hangs.
+    // Another thread aborts the process if this counter does not change for too long.
     let next = Arc::new(AtomicU64::new(0));
-    let failed = Arc::new(Mutex::new(true));
+    let running = Arc::new(Mutex::new(true));
     let watch = std::thread::spawn({
-        let (next, failed) = (next.clone(), failed.clone());
+        let (next, running) = (next.clone(), running.clone());
         move || {
             let mut last = (0, std::time::Instant::now());
-            while *failed.lock().unwrap() {
+            while *running.lock().unwrap() {
                 std::thread::sleep(std::time::Duration::from_millis(20));
                 let now = next.load(Ordering::SeqCst);
                 if now != last.0 {
@@ -219,7 +219,7 @@ fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
         });
     }));
     drop(chaos);
-    *failed.lock().unwrap() = false;
+    *running.lock().unwrap() = false;
     watch.join().unwrap();
     let (calls, faulted) = (faults::calls(), faults::faulted());
     println!("{total} echoes, {calls} calls, {faulted} faulted, {:.1?}, NETPOLL_SEED={seed}", begin.elapsed());

@@ -41,7 +41,8 @@ enum By {
 
 const BOTH: [By; 2] = [By::Noop, By::Own];
 
-/// Polls `future` once, and returns its output if it completes.
+/// Polls `future` once, and once more if a poll with the task's own waker returns `Pending`. Returns the output if it
+/// completes.
 async fn once<F: Future + Unpin>(by: By, mut future: F) -> Option<F::Output> {
     once_with(by, |cx| Pin::new(&mut future).poll(cx)).await
 }
@@ -111,7 +112,8 @@ async fn end_of_stream_is_seen(answers: usize) {
     }
 }
 
-/// Each answer arrives before the read. So the connection is never registered, or is registered and no thread has received the event.
+/// Each answer arrives before the read. So the connection is not registered yet, or is registered, and possibly no thread has received the
+/// event.
 async fn answers_are_seen(has_waited: bool) {
     for by in BOTH {
         let (mut stream, mut peer) = connection().await;
@@ -401,8 +403,8 @@ fn one_poll_sees_kernel_state_under_other_executors() {
     futures::executor::block_on(everything_is_seen());
 }
 
-/// Another executor may poll for any length of time without a turn of this runtime. Each round has an operation that waits, and two
-/// operations after its wake-up. None of these operations is deferred for fairness.
+/// Another executor may poll for any length of time without a turn of this runtime. Each round has an operation that waits, and another one
+/// after its wake-up. Neither is deferred for fairness.
 #[test]
 fn operation_after_a_wait_is_never_deferred_under_other_executors() {
     let _watchdog = Watchdog::new();
@@ -460,7 +462,7 @@ impl Wake for Count {
     }
 }
 
-/// A task with more pending operations than budget makes one system call per operation per poll, and then sleeps.
+/// A task that polls more waiting operations than its budget permits is not asked to yield.
 #[test]
 fn polls_of_many_idle_sockets_do_not_yield() {
     run(async {
@@ -514,15 +516,9 @@ fn successful_reads_use_up_the_budget() {
         yields
     }
     run(async {
-        // Sysmon renews the budget of a turn that lasts long, as it may on a busy machine.
-        let mut yields = 0;
-        for _ in 0..10 {
-            yields = yields_in_200_reads().await;
-            if yields >= 4 {
-                break;
-            }
-        }
-        assert!((4..=20).contains(&yields), "{yields} yields in 200 reads");
+        let yields = yields_in_200_reads().await;
+        // A turn that takes long also yields when its time is checked, but not twice in a row.
+        assert!((4..=100).contains(&yields), "{yields} yields in 200 reads");
     });
 }
 
@@ -568,14 +564,14 @@ fn room_is_used_when_the_budget_is_used_up() {
 
 /// poll(2) reports the descriptor readable, but the user's call would block because it needs a whole message.
 #[test]
-fn a_call_that_would_block_beside_bytes_waits_for_more() {
+fn call_that_would_block_despite_readable_bytes_waits_for_more() {
     run(async {
         let (one, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
         let one = AsyncFd::new(one).unwrap();
         other.write_all(b"half").unwrap();
         let whole = |fd: &AsyncFd<std::os::unix::net::UnixStream>| {
             let mut buf = [0; 8];
-            let (count, _) = rustix_peek(fd.get_ref(), &mut buf)?;
+            let count = peek(fd.get_ref(), &mut buf)?;
             if count < 8 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
         };
         let (mut tries, mut is_done) = (0, false);
@@ -600,11 +596,11 @@ fn a_call_that_would_block_beside_bytes_waits_for_more() {
     });
 }
 
-fn rustix_peek(stream: &std::os::unix::net::UnixStream, buf: &mut [u8]) -> io::Result<(usize, ())> {
+fn peek(stream: &std::os::unix::net::UnixStream, buf: &mut [u8]) -> io::Result<usize> {
     use std::os::fd::AsRawFd;
     // SAFETY: the buffer is valid for the call.
     let count = unsafe {
         libc::recv(stream.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT)
     };
-    if count < 0 { Err(io::Error::last_os_error()) } else { Ok((count as usize, ())) }
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
 }

@@ -72,7 +72,7 @@ fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, t
     (release, blocked)
 }
 
-fn go_on_beside(busy: bool) {
+fn others_go_on(busy: bool) {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let builder = rt::Builder::new().on_blocked_task({
         let reports = reports.clone();
@@ -110,13 +110,13 @@ fn go_on_beside(busy: bool) {
 }
 
 #[test]
-fn other_tasks_run_beside_task_that_blocks() {
-    child("other_tasks_run_beside_task_that_blocks", || go_on_beside(false));
+fn other_tasks_run_while_a_task_blocks() {
+    child("other_tasks_run_while_a_task_blocks", || others_go_on(false));
 }
 
 #[test]
-fn other_tasks_run_beside_task_that_spins() {
-    child("other_tasks_run_beside_task_that_spins", || go_on_beside(true));
+fn other_tasks_run_while_a_task_spins() {
+    child("other_tasks_run_while_a_task_spins", || others_go_on(true));
 }
 
 #[test]
@@ -149,8 +149,8 @@ fn blocked_tasks_add_workers_up_to_limit() {
 }
 
 #[test]
-fn blocked_tasks_are_only_reported_when_configured() {
-    child("blocked_tasks_are_only_reported_when_configured", || {
+fn report_only_policy_adds_no_worker() {
+    child("report_only_policy_adds_no_worker", || {
         let named = Arc::new(AtomicBool::new(false));
         let builder = rt::Builder::new().blocked_tasks(BlockedPolicy::ReportOnly).on_blocked_task({
             let named = named.clone();
@@ -170,8 +170,8 @@ fn blocked_tasks_are_only_reported_when_configured() {
 }
 
 #[test]
-fn blocked_tasks_are_ignored_when_configured() {
-    child("blocked_tasks_are_ignored_when_configured", || {
+fn off_policy_ignores_blocked_tasks() {
+    child("off_policy_ignores_blocked_tasks", || {
         let builder = rt::Builder::new()
             .blocked_tasks(BlockedPolicy::Off)
             .on_blocked_task(|task| eprintln!("unwanted report of {task:?}"));
@@ -189,8 +189,8 @@ fn blocked_tasks_are_ignored_when_configured() {
 /// A socket waiter of another executor is served although all workers are blocked and no worker may
 /// be added.
 #[test]
-fn network_is_polled_beside_blocked_workers() {
-    child("network_is_polled_beside_blocked_workers", || {
+fn network_is_polled_while_all_workers_are_blocked() {
+    child("network_is_polled_while_all_workers_are_blocked", || {
         let (release, blocked) = with_blocked_worker(rt::Builder::new().blocked_tasks(BlockedPolicy::ReportOnly), true);
         let (client, server) = futures::executor::block_on(pair());
         let echo = thread::spawn(move || futures::executor::block_on(echo(&server)));
@@ -276,7 +276,7 @@ fn network_is_polled_at_any_number_of_tasks() {
     });
 }
 
-/// The network is polled beside a few tasks with long turns, although a worker with short turns reads the clock only every 16 turns. A
+/// The network is polled while a few tasks have long turns, although a worker with short turns reads the clock only every 16 turns. A
 /// round trip waits for few turns.
 #[test]
 fn long_turns_do_not_delay_network() {
@@ -341,7 +341,7 @@ impl Wake for Unheard {
     fn wake(self: Arc<Self>) {}
 }
 
-/// A task whose socket is always ready yields. The test counts operations between two turns.
+/// A task whose socket is always ready yields. The test counts the operations of each poll.
 #[test]
 fn always_ready_task_yields() {
     // The future is polled by hand, without any executor.
@@ -357,7 +357,7 @@ fn always_ready_task_yields() {
         let count = operations.load(Ordering::Relaxed);
         assert!((1..MOST).contains(&count), "{count} operations in one turn");
     }
-    // Beside another future in one task of another executor.
+    // Under another executor, another future of the same task also runs.
     futures::executor::block_on(async {
         let mut others = 0;
         let other = async {
@@ -426,7 +426,7 @@ fn longest_wait(count: usize, rounds: usize) -> f64 {
     longest.load(Ordering::SeqCst) as f64 / count as f64
 }
 
-/// Every task has a turn in every round, even when the queue grows.
+/// Every task has its next turn within two rounds, at any length of the queue.
 #[test]
 fn every_task_gets_a_turn_at_any_queue_length() {
     child("every_task_gets_a_turn_at_any_queue_length", || {
@@ -824,7 +824,7 @@ fn panicking_destructor_does_not_end_worker() {
     child("panicking_destructor_does_not_end_worker", || {
         rt::Builder::new().workers(1).start().unwrap();
         for _ in 0..10 {
-            // The destructors panic of a future that completes, of an output, of a cancelled future and of a future that panics.
+            // The destructor panics in a future that completes, in an output and in a cancelled future. In a future that panics, it does not.
             drop(task::spawn(async {
                 let _bomb = PanicOnDrop;
                 task::yield_now().await;
@@ -931,7 +931,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
     let bad = Waker::from(Arc::new(PanickingWaker));
     park_on(async {
         for _ in 0..20 {
-            // The waker is called for an edge, with other waiters before and after it in the list.
+            // The waker is called for an edge. Another operation waits behind it.
             let (client, server) = pair().await;
             let mut first = server.readable();
             assert!(common::poll_with(&mut first, &bad).is_pending());
@@ -990,13 +990,13 @@ fn blocking_threads_stay_within_limit() {
                 })
             })
             .collect();
-        // Tasks run beside the calls.
+        // Tasks run during the calls.
         assert_eq!(park_on(task::spawn(async { 1 })), 1);
         let results: Vec<_> = calls.into_iter().map(park_on).collect();
         assert_eq!(results, (0..30).collect::<Vec<_>>());
         assert_eq!(most.load(Ordering::SeqCst), 3);
         assert_eq!(rt::metrics().blocking_threads, 3);
-        // A queued call can be cancelled; one that has begun cannot.
+        // A queued call can be cancelled.
         let (release, wait) = mpsc::channel::<()>();
         let wait = Arc::new(Mutex::new(wait));
         let blockers: Vec<_> = (0..3)

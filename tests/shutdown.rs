@@ -154,6 +154,42 @@ fn task_that_begins_to_wait_during_the_shutdown_is_dropped() {
 }
 
 #[test]
+fn later_shutdown_waits_for_what_an_earlier_one_has_left() {
+    child("later_shutdown_waits_for_what_an_earlier_one_has_left", || {
+        for (is_call, restarts) in [(true, false), (true, true), (false, false), (false, true)] {
+            let (release, wait) = mpsc::channel::<()>();
+            let (begun, begins) = mpsc::channel();
+            let body = move || {
+                begun.send(()).unwrap();
+                let _ = wait.recv();
+            };
+            let place = if is_call {
+                drop(task::spawn_blocking(body));
+                format!("tests/shutdown.rs:{}", line!() - 1)
+            } else {
+                drop(task::spawn(async move { body() }));
+                format!("tests/shutdown.rs:{}", line!() - 1)
+            };
+            begins.recv().unwrap();
+            for _ in 0..3 {
+                let still = rt::shutdown(Duration::from_millis(20)).unwrap_err();
+                assert_eq!((still.tasks, still.running.len()), (1, 1), "{still}");
+                assert!(still.to_string().contains(&place), "{still}");
+                if restarts {
+                    assert_eq!(task::block_on(task::spawn(async { 5 })), 5);
+                }
+            }
+            let last = thread::spawn(|| rt::shutdown(LONG));
+            thread::sleep(Duration::from_millis(20));
+            assert!(!last.is_finished());
+            drop(release);
+            last.join().unwrap().unwrap();
+            assert_eq!(rt::metrics().tasks_alive, 0);
+        }
+    });
+}
+
+#[test]
 fn fifty_restarts_leak_no_descriptors_or_threads() {
     child("fifty_restarts_leak_no_descriptors_or_threads", || {
         let (fds, threads) = (fd_count(), thread_count());

@@ -392,3 +392,90 @@ fn start_waits_for_shutdown() {
         eventually("the task is dropped", || rt::metrics().tasks_alive == 0);
     });
 }
+
+/// A shutdown finds no waker of a task in its first poll. The task must not wait for ever after this poll.
+#[test]
+fn first_poll_that_outlasts_the_shutdown_is_the_last() {
+    with_workers("first_poll_that_outlasts_the_shutdown_is_the_last", || {
+        for yields in [0, 1] {
+            let dropped = Arc::new(AtomicUsize::new(0));
+            let count = OnDrop({
+                let dropped = dropped.clone();
+                move || _ = dropped.fetch_add(1, Ordering::SeqCst)
+            });
+            let (begun, begins) = mpsc::channel();
+            let (release, wait) = mpsc::channel::<()>();
+            drop(task::spawn(async move {
+                let _count = count;
+                for _ in 0..yields {
+                    task::yield_now().await;
+                }
+                begun.send(()).unwrap();
+                let _ = wait.recv();
+                pending::<()>().await;
+            }));
+            begins.recv_timeout(common::BOUND).unwrap();
+            assert_eq!(rt::shutdown(SHORT).unwrap_err().tasks, 1);
+            drop(release);
+            rt::shutdown(LONG).unwrap();
+            assert_eq!((dropped.load(Ordering::SeqCst), rt::metrics().tasks_alive), (1, 0));
+        }
+    });
+}
+
+/// Wakers of other executors occupy all threads on which the shutdown calls wakers.
+#[test]
+fn blocked_wakers_do_not_keep_tasks_alive() {
+    struct Blocks(Mutex<mpsc::Receiver<()>>);
+    impl Wake for Blocks {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.lock().unwrap().recv();
+        }
+    }
+    with_workers("blocked_wakers_do_not_keep_tasks_alive", || {
+        let (release, wait) = mpsc::channel::<()>();
+        let waker = Waker::from(Arc::new(Blocks(Mutex::new(wait))));
+        drop(task::spawn(pending::<()>()));
+        let mut sleeps = Vec::new();
+        for _ in 0..70 {
+            let mut sleep = Box::pin(task::sleep(Duration::from_secs(3600)));
+            assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            sleeps.push(sleep);
+        }
+        let still = rt::shutdown(AMPLE).unwrap_err();
+        assert_eq!((still.tasks, rt::metrics().tasks_alive), (0, 0), "{still}");
+        drop((release, sleeps));
+    });
+}
+
+/// Tasks that other threads spawn during the shutdown are dropped, and are no reason for an error.
+#[test]
+fn shutdown_succeeds_while_other_threads_spawn_and_wake_tasks() {
+    use std::sync::atomic::AtomicBool;
+
+    with_workers("shutdown_succeeds_while_other_threads_spawn_and_wake_tasks", || {
+        let stop = Arc::new(AtomicBool::new(false));
+        let spawner = |wakes: bool| {
+            let stop = stop.clone();
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let (sender, receiver) = futures::channel::oneshot::channel::<()>();
+                    drop(task::spawn(receiver));
+                    if wakes {
+                        let _ = sender.send(());
+                    }
+                    thread::sleep(Duration::from_micros(50));
+                }
+            }
+        };
+        let others: Vec<_> = [false, true, true].map(|wakes| thread::spawn(spawner(wakes))).into();
+        for _ in 0..50 {
+            thread::sleep(Duration::from_millis(2));
+            rt::shutdown(LONG).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(rt::metrics().tasks_alive, 0);
+    });
+}

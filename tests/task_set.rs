@@ -179,3 +179,31 @@ fn detached_tasks_continue() {
         assert_eq!(receive.await, Ok(3));
     });
 }
+
+#[test]
+fn id_and_panic_of_an_ended_task_are_returned() {
+    let mut set = TaskSet::new();
+    let fails = set.spawn(async { panic!("on purpose") });
+    let works = set.spawn_with(task::Builder::new().name("works".into()), async { 5 }).unwrap();
+    let mut ended: Vec<_> = (0..2).map(|_| task::block_on(set.join_next_with_id()).unwrap()).collect();
+    ended.sort_by_key(|(id, _)| *id == works);
+    let [(first, failed), (second, five)] = <[_; 2]>::try_from(ended).unwrap();
+    assert_eq!((first, second, five.unwrap()), (fails, works, 5));
+    assert_eq!(failed.unwrap_err().downcast_ref(), Some(&"on purpose"));
+    assert!(task::block_on(set.join_next_with_id()).is_none());
+}
+
+#[test]
+fn snapshots_show_where_a_task_of_a_set_was_spawned() {
+    let mut set = TaskSet::new();
+    let ids = [
+        (set.spawn(std::future::pending::<()>()), line!()),
+        (set.spawn_with(task::Builder::new(), std::future::pending()).unwrap(), line!()),
+    ];
+    for (id, line) in ids {
+        let snapshot = netpoll::rt::inspect();
+        let task = snapshot.tasks.iter().find(|task| task.id() == id).expect("a live task");
+        let place = task.spawned_at().expect("a place");
+        assert!(place.file().ends_with("task_set.rs") && place.line() == line, "{place}");
+    }
+}

@@ -86,9 +86,9 @@ fn datagrams_do_not_allocate() {
         })
         .await;
 
-        let beside = Ancillary::new().with_tos(8).with_local(to.ip());
+        let control = Ancillary::new().with_tos(8).with_local(to.ip());
         allocates_nothing("send_msg and recv_msg", async || {
-            one.send_msg(&[IoSlice::new(&[7; 64])], to, &beside).await.unwrap();
+            one.send_msg(&[IoSlice::new(&[7; 64])], to, &control).await.unwrap();
             let info = other.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap();
             assert_eq!((info.len, info.ancillary.tos()), (64, Some(8)));
         })
@@ -97,7 +97,7 @@ fn datagrams_do_not_allocate() {
         let (mut incoming, mut outgoing) = (RecvBatch::new(16, 64), SendBatch::new());
         allocates_nothing("send_many and recv_many", async || {
             for _ in 0..16 {
-                outgoing.push_with(&[7; 64], to, &beside).unwrap();
+                outgoing.push_with(&[7; 64], to, &control).unwrap();
             }
             while !outgoing.is_empty() {
                 one.send_many(&mut outgoing).await.unwrap();
@@ -110,7 +110,7 @@ fn datagrams_do_not_allocate() {
         })
         .await;
 
-        // Another task echoes, so every receive waits, in this task and in the other.
+        // Another task echoes, so most receives wait, in this task and in the other.
         let echo = task::spawn({
             let other = other.clone();
             async move {
@@ -130,7 +130,7 @@ fn datagrams_do_not_allocate() {
 
         // Refills a queue before it is empty, with small and large datagrams, with and without
         // ancillary data.
-        for ancillary in [None, Some(&beside)] {
+        for ancillary in [None, Some(&control)] {
             let mut batch = SendBatch::new();
             let mut number = 0_usize;
             let mut round = async |batch: &mut SendBatch| {

@@ -1,23 +1,34 @@
-//! Models of `Keeper`: a shutdown clones the waker of a task while the task ends.
+//! Models of `Keeper`: a shutdown wakes a task while the task ends, or while it begins to wait.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::task::{Wake, Waker};
 
 use crate::engine::thread;
 use crate::rt::sched::keeper::Keeper;
+use crate::sync::{AtomicU32, Ordering, fence, injected_bug};
 
 #[derive(Default)]
 struct Count(AtomicUsize);
 
+impl Count {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 impl Wake for Count {
     fn wake(self: Arc<Count>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Count>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 /// Two tasks use the same record one after the other, while another thread wakes the task of the record.
-pub fn keeper_is_cloned_while_its_task_exists() {
+pub fn keeper_is_used_while_its_task_exists() {
     let keeper = Arc::new(Keeper::new());
     let counts = [(); 2].map(|()| Arc::<Count>::default());
     let tasks = thread::spawn({
@@ -29,9 +40,33 @@ pub fn keeper_is_cloned_while_its_task_exists() {
             }
         }
     });
-    let has_woken = keeper.clone_waker().map(Waker::wake).is_some();
+    keeper.wake();
     tasks.join().unwrap();
-    let woken: usize = counts.iter().map(|count| count.0.load(Ordering::SeqCst)).sum();
-    assert_eq!(woken, usize::from(has_woken));
+    assert!(counts.iter().map(|count| count.get()).sum::<usize>() <= 1);
     assert!(counts.iter().all(|count| Arc::strong_count(count) == 1), "a waker is not dropped");
+}
+
+/// A task returns `Pending` for the first time while the epoch advances. The accesses are those of `task::keep` and
+/// `record::wake_others`.
+pub fn first_wait_against_shutdown() {
+    let (keeper, epoch) = (Arc::new(Keeper::new()), Arc::new(AtomicU32::new(0)));
+    let count = Arc::<Count>::default();
+    let shutdown = thread::spawn({
+        let (keeper, epoch) = (keeper.clone(), epoch.clone());
+        move || {
+            epoch.store(1, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            keeper.wake();
+        }
+    });
+    keeper.keep(Waker::from(count.clone()));
+    if !injected_bug!("first_wait_is_not_checked") {
+        fence(Ordering::SeqCst);
+        if epoch.load(Ordering::Acquire) != 0 {
+            Waker::from(count.clone()).wake_by_ref();
+        }
+    }
+    shutdown.join().unwrap();
+    keeper.release();
+    assert!(count.get() > 0, "no thread wakes the task");
 }

@@ -22,9 +22,9 @@ use crate::sys::option::socket::seconds;
 ///
 /// After `idle` without traffic the kernel sends a probe, then one every `interval`. After `count`
 /// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. TCP
-/// sockets opened by this crate start with the default, unless they are opened by a
-/// [`Dialer`](crate::net::Dialer) with `defaults(false)`. Sockets opened elsewhere keep their
-/// settings.
+/// sockets opened by this crate start with the default, unless the
+/// [`ListenConfig`](crate::net::ListenConfig) or [`Dialer`](crate::net::Dialer) that opens them sets
+/// `keepalive` or `defaults(false)`. Sockets opened elsewhere keep their settings.
 ///
 /// Times are rounded up to seconds. The kernel accepts 1 to 32,767 s and 1 to 127 probes. If any
 /// value is out of range, nothing is set and the error is `InvalidInput`. (tcp(7): TCP_KEEPIDLE,
@@ -146,10 +146,13 @@ pub(crate) fn set_ttl(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
     if !(1..=255).contains(&ttl) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    if option::is_v6(fd)? {
-        option::ip::set_unicast_hops_v6(fd, ttl)?;
+    if !option::is_v6(fd)? {
+        return option::ip::set_ttl_v4(fd, ttl);
     }
-    option::ip::set_ttl_v4(fd, ttl)
+    option::ip::set_unicast_hops_v6(fd, ttl)?;
+    // macOS and FreeBSD refuse this option on IPv6 sockets.
+    let _ = option::ip::set_ttl_v4(fd, ttl);
+    Ok(())
 }
 
 /// Returns the hop limit of packets: IPV6_UNICAST_HOPS of an IPv6 socket, otherwise IP_TTL.
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn values_refused_by_the_kernel_are_errors() {
+    fn keep_alive_values_out_of_range_are_errors() {
         let dialer = tcp_socket(Domain::IPV4);
         let einval = Some(libc::EINVAL);
         let refused =
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_ttl_is_refused_before_the_kernel_is_asked() {
+    fn ttl_out_of_range_is_an_error() {
         let dialer = tcp_socket(Domain::IPV4);
         for ttl in [0, 256, u32::MAX] {
             assert_eq!(set_ttl(dialer.as_fd(), ttl).unwrap_err().kind(), io::ErrorKind::InvalidInput);

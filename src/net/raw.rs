@@ -85,7 +85,6 @@ macro_rules! raw_future {
 
         impl<'a, F> $name<'a, F> {
             pub(crate) fn new(fd: &'a NetFd, scope: LockScope, call: F) -> $name<'a, F> {
-                fd.expose();
                 $name { fd, operation: Operation::new(), scope, call }
             }
         }
@@ -203,6 +202,8 @@ macro_rules! raw_access {
             where
                 F: FnMut(std::os::fd::BorrowedFd<'_>) -> std::io::Result<R>,
             {
+                // The closure may duplicate the descriptor.
+                self.fd.expose();
                 $crate::net::raw::RawRead::new(&self.fd, $crate::net::fd::operation::LockScope::$scope, call)
             }
 
@@ -212,10 +213,14 @@ macro_rules! raw_access {
             /// Returns the error of `call`, which is unchanged unless
             /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set; `TimedOut` after the write
             /// deadline or timeout; a [closed](crate::net::is_closed) error after an explicit close.
+            ///
+            /// # Cancel safety
+            /// Cancel safe, provided that a `call` that returns `WouldBlock` has no effect.
             pub fn write_with<R, F>(&self, call: F) -> $crate::net::raw::RawWrite<'_, F>
             where
                 F: FnMut(std::os::fd::BorrowedFd<'_>) -> std::io::Result<R>,
             {
+                self.fd.expose();
                 $crate::net::raw::RawWrite::new(&self.fd, $crate::net::fd::operation::LockScope::$scope, call)
             }
         }

@@ -203,7 +203,7 @@ impl Builder {
 
     /// Serves snapshots on a Unix socket at `path`, as an
     /// [`InspectServer`](crate::rt::InspectServer) does, from [`start`](Builder::start) until the
-    /// process ends.
+    /// process ends. The socket file remains, and the next server at this path replaces it.
     ///
     /// # Examples
     /// ```
@@ -316,13 +316,13 @@ impl Builder {
             ));
         }
         let is_new_server = inspect_socket.as_deref().map_or(Ok(false), super::inspect::serve_at)?;
-        super::inspect::set_black_box_file(black_box_file);
         if let Err(error) = runtime.prepare_start(config) {
             if let Some(path) = inspect_socket.filter(|_| is_new_server) {
                 super::inspect::stop_serving_at(&path);
             }
             return Err(io::Error::other(format!("netpoll cannot start a thread: {error}")));
         }
+        super::inspect::set_black_box_file(black_box_file);
         runtime.start();
         Ok(())
     }

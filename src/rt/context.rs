@@ -30,12 +30,12 @@ struct Context {
     has_written: Cell<bool>,
     /// The place in the processor's ring of turns where the next call of this turn is recorded.
     calls: Cell<CallPlace<'static>>,
-    /// The nesting depth of worker loops and `block_on` on this thread.
+    /// The number of calls of [`enter`] that [`leave`] has not undone.
     depth: Cell<u32>,
     /// Whether the thread is in the turn of a root future. After the turn, the thread polls or makes sure
     /// that another thread does.
     is_root: Cell<bool>,
-    /// Whether the thread is sysmon and is calling the wakers of events and timers.
+    /// Whether the thread is sysmon and is running wakers, reports or tasks.
     is_sysmon: Cell<bool>,
     /// The nesting depth of drops of tasks.
     discards: Cell<u32>,
@@ -112,7 +112,7 @@ pub(crate) fn set_root(is_root: bool) -> bool {
     CONTEXT.with(|context| context.is_root.replace(is_root))
 }
 
-/// Sets whether this thread is sysmon and is calling the wakers of events and timers.
+/// Sets whether this thread is sysmon and is running wakers, reports or tasks.
 pub(crate) fn set_sysmon(is_sysmon: bool) {
     CONTEXT.with(|context| context.is_sysmon.set(is_sysmon));
 }
@@ -224,7 +224,13 @@ pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
 /// Returns the result of [`processor_in`], and whether this thread is running a task.
 #[inline]
 pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, bool) {
-    (processor_in(epoch), CONTEXT.with(|context| !context.task.get().is_null()))
+    let is_in_task = CONTEXT.with(|context| !context.task.get().is_null());
+    // The processor of a simulation runs only tasks of the simulation.
+    #[cfg(feature = "sim")]
+    if crate::sim::is_here() {
+        return (None, is_in_task);
+    }
+    (processor_in(epoch), is_in_task)
 }
 
 /// Makes `task` the current task while `f` runs. Restores the previous task, even if `f` panics.
@@ -305,18 +311,18 @@ pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
 }
 
 /// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false if the
-/// budget is used up or this thread is not in a turn.
+/// budget or the time of the turn is used up, or if this thread is not in a turn.
 #[inline]
 pub(crate) fn take_budget() -> bool {
     CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
 }
 
-/// The time for which a turn may gather writes, in multiples of a turn's duration. It is longer than a turn, because the
-/// end of the turn costs one system call per socket with gathered bytes.
+/// The time for which a turn may gather writes, in multiples of a turn's duration. It is longer than a turn, because
+/// the end of the turn costs one system call per socket with gathered bytes.
 const GATHERS_FOR: u64 = 25;
 
-/// Returns whether the turn may gather further writes. If so, the turn counts as possibly long. If not, the next operation
-/// ends the turn. Takes a unit of the budget if the duration of the turn is not known.
+/// Returns whether the turn may gather further writes. If so, the turn counts as possibly long. If not, the next
+/// operation ends the turn. Takes a unit of the budget if the duration of the turn is not known.
 pub(crate) fn may_gather() -> bool {
     CONTEXT.with(|context| {
         let Some(left) = context.left() else { return false };

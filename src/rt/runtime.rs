@@ -88,7 +88,7 @@ pub(crate) struct Runtime {
     pub(crate) nested: AtomicU32,
     /// The number of threads in the turn of a root future.
     roots: AtomicUsize,
-    /// The number of threads in `block_on` that run tasks.
+    /// The number of threads that run tasks and are not workers.
     pub(crate) visitors: AtomicUsize,
     /// Whether a thread in `block_on` asks for the role of polling; see `Wish`.
     pub(crate) role_wished: AtomicBool,
@@ -146,6 +146,12 @@ impl Runtime {
         (self.word.load(Ordering::Acquire) >> EPOCH_SHIFT) as u32
     }
 
+    /// Returns the current epoch like [`epoch`](Runtime::epoch), by an access that is ordered with other SeqCst accesses.
+    #[inline]
+    pub(crate) fn epoch_in_order(&self) -> u32 {
+        (self.word.load(Ordering::SeqCst) >> EPOCH_SHIFT) as u32
+    }
+
     /// Advances the epoch, so that all earlier state becomes invalid. Called in a forked child; see `fork`.
     pub(crate) fn disown(&self) {
         self.word.fetch_add(1 << EPOCH_SHIFT, Ordering::Relaxed);
@@ -153,6 +159,10 @@ impl Runtime {
 
     pub(crate) fn is_running(&self) -> bool {
         self.word.load(Ordering::Acquire) & STATE_MASK == RUNNING
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.word.load(Ordering::Acquire) & STATE_MASK == STOPPED
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -222,8 +232,8 @@ impl Runtime {
 
     // ---- waking ----
 
-    /// Makes sure that a worker that is not stuck is awake. Called when there is work. If all other processors
-    /// belong to threads that block, uses a spare processor if the policy permits it.
+    /// Makes sure that a worker that is not stuck is awake. Called when there is work. If no other processor is
+    /// free, uses a spare one if no thread is awake or the policy permits it.
     pub(crate) fn ensure_worker(&'static self) {
         // ORDERING: SeqCst: the caller publishes the work before this thread reads `awake`. A thread that goes to
         // sleep decrements `awake` before it looks for work (R1).
@@ -236,8 +246,8 @@ impl Runtime {
         }
     }
 
-    /// Makes sure that other threads poll all open shards. Called by a thread that has registered a descriptor
-    /// or armed a timer and will not poll itself.
+    /// Makes sure that other threads poll all open shards. Called by a thread that will not poll itself, for example
+    /// after it has registered a descriptor or armed a timer.
     pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
         // If a thread sleeps in some of the shards, its next sleep is in all of them.
@@ -333,7 +343,7 @@ impl Runtime {
 
     /// Counts a new task.
     pub(crate) fn task_begins(&self) {
-        match context::processor() {
+        match counting_processor() {
             Some(processor) => processor.spawned.add_owned(1),
             None => self.spawned.add(1),
         }
@@ -341,7 +351,7 @@ impl Runtime {
 
     /// Counts a task whose future was dropped.
     pub(crate) fn task_ended(&self) {
-        match context::processor() {
+        match counting_processor() {
             Some(processor) => processor.ended.add_owned(1),
             None => self.ended.add(1),
         }
@@ -414,9 +424,10 @@ impl Runtime {
         }
     }
 
-    /// Interrupts the threads that would sleep beyond `at`. Called when a timer for `at` has become the first
-    /// of its set. Does not start the runtime, because a shutdown also runs timers; timers that the shutdown
-    /// arms again wait for the next start.
+    /// Interrupts the threads that would sleep beyond `at`. If no thread sleeps in the timer's shard and this thread
+    /// will not poll, makes sure that another one polls. Called when a timer for `at` has become the first of its
+    /// set. Does not start the runtime, because a shutdown also runs timers; timers that the shutdown arms again
+    /// wait for the next start.
     pub(crate) fn timer_moved(&'static self, at: u64) {
         // A simulation checks its timers whenever it moves its clock.
         #[cfg(feature = "sim")]
@@ -465,6 +476,15 @@ impl Runtime {
     pub(crate) fn take_deferred(&self) -> Vec<Runnable<TaskData>> {
         self.deferred.lock().drain(..).collect()
     }
+}
+
+/// Returns this thread's processor, unless it belongs to a simulation, whose processor is not in the list.
+fn counting_processor() -> Option<&'static Processor> {
+    #[cfg(feature = "sim")]
+    if crate::sim::is_here() {
+        return None;
+    }
+    context::processor()
 }
 
 #[cfg(test)]

@@ -4,31 +4,34 @@
 //! 1. The epoch advances. From now on, tasks that are woken are dropped and registrations are refused.
 //! 2. All sleeping and resting threads are woken and see the new epoch. Workers end; threads in `block_on`
 //!    continue without a processor.
-//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock again, due timers
-//!    fire, and every waiting task is woken by its [`Keeper`](super::sched::keeper::Keeper). Tasks of the ended epoch are
-//!    dropped when they are woken. This repeats until nothing is left, because a destructor may wake other tasks, and may
-//!    itself sleep.
+//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock again, due
+//!    timers fire, and every waiting task is woken by its [`Keeper`](super::sched::keeper::Keeper). Tasks of the
+//!    ended epoch are dropped when they are woken. This repeats until nothing is left, because a destructor may
+//!    wake other tasks, and may itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
 //!    epoll instances are closed.
 //!
 //! # The time limit
 //! The calling thread runs no user code and takes no lock under which user code runs, because destructors and
 //! wakers run on `Reapers`. They run on the calling thread only if no thread can be started. The shutdown does
-//! not wait beyond the time limit for threads and tasks that have not ended. A thread that is stuck in a task
-//! sees the new epoch when the task's poll returns, and ends. A reaper that is stuck in a destructor later
-//! continues with the jobs queued behind it.
+//! not wait beyond the time limit for threads and tasks that have not ended, except for up to [`LEAST`] for the
+//! thread-local destructors of reapers, and up to [`LEAST`] for wakers that it calls at the end. A thread that is
+//! stuck in a task sees the new epoch when the task's poll returns, and ends. A reaper that is stuck in a
+//! destructor later continues with the jobs queued behind it.
 //!
 //! # Concurrent shutdowns
 //! The state STOPPING lasts from step 1 to step 4. A second call waits for the first, within its own
 //! time limit, and returns the same result. A call from inside the runtime, or from a destructor that
-//! the shutdown runs, would wait for its own thread and is refused. A start waits for the shutdown.
+//! the shutdown runs, would wait for its own thread and is refused.
+//! [`Builder::start`](crate::rt::Builder::start) waits for the shutdown. A use of the runtime does not wait: its
+//! tasks and registrations belong to the ending epoch.
 
 use std::time::{Duration, Instant};
 
 use super::reapers::Reapers;
 use super::runtime::{Runtime, runtime};
 use super::sched::identity::{self, TaskId};
-use super::sched::record;
+use super::sched::record::{self, Kind, Reading, Record};
 use super::still_running::StillRunning;
 use super::waiters::Wakers;
 use crate::rt::context;
@@ -42,7 +45,7 @@ use crate::trace;
 /// threads and closes the poller.
 ///
 /// Returns when all this is done or when `timeout` has elapsed. While destructors run, a timeout shorter than
-/// 200 ms counts as 200 ms.
+/// 200 ms counts as 200 ms. Wakers and thread-local destructors that block may delay the return by up to 400 ms.
 ///
 /// Sockets stay open and can be used again. The next operation that has to wait starts a new runtime, with new
 /// settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at their
@@ -52,9 +55,10 @@ use crate::trace;
 ///
 /// Destructors of tasks and wakers run on threads of the runtime. They may sleep, block or take locks that the
 /// caller holds. They run on the calling thread only if the system refuses to create a thread. Tasks that they
-/// spawn are dropped immediately, and operations on sockets fail.
+/// spawn are dropped immediately, and operations on sockets fail if they have to wait.
 ///
-/// The call also waits for tasks that were still being polled at the end of an earlier shutdown.
+/// The call also waits for tasks that an earlier shutdown has left, because they were still being polled or dropped, and
+/// for blocking calls that were still running.
 ///
 /// If another thread is already shutting the runtime down, the call waits for that shutdown, for at
 /// most its own `timeout`, and returns the same result. In a child of fork(2) that did not call
@@ -83,7 +87,7 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
         return Ok(());
     }
     if context::is_inside() {
-        return Err(StillRunning { on_runtime_thread: true, threads: Vec::new(), running: Vec::new(), tasks: 0 });
+        return Err(StillRunning::on_runtime_thread());
     }
     let runtime = runtime();
     let deadline = Instant::now().checked_add(timeout);
@@ -92,7 +96,8 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
         return wait_for_another(runtime, lifecycle, deadline);
     }
     if !runtime.is_running() {
-        return Ok(());
+        drop(lifecycle);
+        return wait_for_left(runtime, deadline);
     }
     runtime.begin_stop();
     drop(lifecycle);
@@ -151,6 +156,32 @@ fn wait_for_another(
     lifecycle.clone()
 }
 
+/// Waits until the tasks that an earlier shutdown has left have ended. Returns those that are left at `deadline`. If
+/// another thread starts the runtime in the meantime, shuts it down.
+fn wait_for_left(runtime: &'static Runtime, deadline: Option<Instant>) -> Result<(), StillRunning> {
+    if runtime.tasks_alive() == 0 {
+        return Ok(());
+    }
+    let (mut droppers, mut nap) = (Reapers::new(runtime), NAP_MIN);
+    loop {
+        context::defer_discards(|| record::wake_others(runtime.epoch()));
+        droppers.discard(runtime.take_deferred());
+        droppers.wait(nap);
+        if runtime.tasks_alive() == 0 {
+            return Ok(());
+        }
+        if !runtime.is_stopped() {
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            return shutdown(left);
+        }
+        if is_over(deadline) {
+            return Err(survey(runtime));
+        }
+        std::thread::sleep(nap);
+        nap = (nap * 2).min(NAP_MAX);
+    }
+}
+
 /// The longest single wait on the condition variable. A much longer timeout could overflow the clock.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -163,9 +194,17 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     runtime.sysmon.stop();
     let (mut wakers, mut droppers) = (Reapers::new(runtime), Reapers::new(runtime));
     let least = Instant::now().checked_add(LEAST);
-    let (mut nap, mut was_done) = (NAP_MIN, false);
-    let threads = loop {
+    let (mut nap, mut was_done, mut next_scan) = (NAP_MIN, false, Instant::now());
+    let (threads, is_done) = loop {
         wakers.wake(interrupt(runtime));
+        // A scan of many records takes long, so it takes at most a tenth of the time.
+        let begin = Instant::now();
+        let scans = begin >= next_scan;
+        if scans {
+            // The woken tasks are dropped, and the drops are deferred.
+            context::defer_discards(|| record::wake_others(runtime.epoch()));
+            next_scan = Instant::now() + begin.elapsed() * 10;
+        }
         let all_woken = wakers.wait(nap);
         let tasks = runtime.take_queued();
         let found = !tasks.is_empty();
@@ -173,22 +212,22 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
         let all_dropped = droppers.wait(nap);
         let is_idle = all_woken && all_dropped;
         let threads = runtime.threads.join_ended().saturating_sub(wakers.started() + droppers.started());
-        // Threads in `block_on` that run a task or poll, and threads that are still in a turn of an earlier
-        // epoch.
+        // Threads in `block_on` that run a task or poll, and turns and blocking calls that an earlier shutdown has left.
         let is_used = runtime.visitors.load(Ordering::SeqCst) > 0
             || runtime.driver.roles.is_any_taken()
-            || (runtime.tasks_alive() > 0 && has_turns_of_before(runtime));
-        let is_done = is_idle && !found && threads == 0 && !is_used;
+            || runtime.tasks_alive() > 0;
+        let is_quiet = is_idle && !found && threads == 0 && !is_used;
+        let is_done = is_quiet && scans;
         // A thread that has ended during this pass may have left a task that began to wait in its last turn. The next
         // pass finds it.
         if is_done && was_done || !is_done && is_over(deadline) && (is_idle || is_over(least)) {
-            break threads;
+            break (threads, is_done);
         }
         runtime.driver.wake();
         if is_idle && !found && !is_done {
             std::thread::sleep(nap);
         }
-        was_done = is_done;
+        was_done = is_quiet && (scans || was_done);
         nap = (nap * 2).min(NAP_MAX);
     };
     let threads = threads + wakers.kept() + droppers.kept();
@@ -201,44 +240,41 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
         nap = (nap * 2).min(NAP_MAX);
     }
     runtime.driver.close();
-    let still = survey(runtime);
+    let mut still = survey(runtime);
+    if is_done {
+        // Other threads may have spawned tasks since, which are dropped immediately.
+        (still.tasks, still.running, still.places) = (0, Vec::new(), Vec::new());
+    }
     runtime.threads.detach_all();
     still
 }
 
-/// Returns whether a thread is still in a turn that began before an earlier shutdown.
-fn has_turns_of_before(runtime: &'static Runtime) -> bool {
-    let ended = runtime.epoch().wrapping_sub(1);
-    runtime.processors().any(|processor| {
-        processor.owned.load(Ordering::SeqCst)
-            && processor.epoch.load(Ordering::Relaxed) != ended
-            && processor.running().is_some()
-    })
-}
-
-/// Takes the wakers of all waiters and sleeps, and those that other threads were about to call, and clones a waker of each
-/// waiting task of an ended epoch. A waiter then gets an error, a sleep checks the clock, and such a task is dropped.
+/// Takes the wakers of all waiters, sleeps and due timers, and those that other threads were about to call. A waiter then
+/// gets an error, and a sleep checks the clock.
 fn interrupt(runtime: &'static Runtime) -> Wakers {
     let mut wakers = Wakers::new();
     runtime.sysmon.take_wakers(&mut wakers);
     runtime.run_timers(Shards::ALL, clock::now(), &mut Vec::new(), &mut wakers);
     runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
     runtime.clear_sleeps(&mut wakers);
-    wakers.extend(record::wakers_of_others(runtime.epoch()));
     wakers
 }
 
 /// Returns the threads and tasks that have not ended.
 fn survey(runtime: &'static Runtime) -> StillRunning {
-    let running = runtime
+    let in_turns = runtime
         .processors()
         .filter(|processor| processor.owned.load(Ordering::SeqCst))
-        .map(|processor| processor.running_id())
-        .filter(|&number| number != 0)
-        .map(|number| {
-            let task = TaskId::from_number(number);
-            (task, identity::name_of(task))
+        .filter_map(|processor| processor.running().and_then(Record::read));
+    let is_call = |reading: &Reading| reading.kind() == Kind::Call && reading.is_running();
+    let in_calls = record::all().filter_map(Record::read).filter(is_call);
+    let (running, places) = in_turns
+        .chain(in_calls)
+        .map(|reading| {
+            let task = TaskId::from_number(reading.id);
+            ((task, identity::name_of(task)), reading.place())
         })
-        .collect();
-    StillRunning { on_runtime_thread: false, threads: runtime.threads.names(), running, tasks: runtime.tasks_alive() }
+        .unzip();
+    let (threads, tasks) = (runtime.threads.names(), runtime.tasks_alive());
+    StillRunning { on_runtime_thread: false, threads, running, tasks, places }
 }

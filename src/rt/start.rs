@@ -8,7 +8,9 @@ use super::fork;
 use super::inspect;
 use super::poll::roles::Shards;
 use super::runtime::{Runtime, runtime};
+use super::sched::monitor::wake_watched;
 use super::time::{clock, ticks};
+use super::waiters;
 use crate::sync::{Arc, Ordering, fence};
 
 impl Runtime {
@@ -43,6 +45,7 @@ impl Runtime {
     /// Returns the error of creating the thread of sysmon.
     pub(crate) fn prepare_start(&'static self, mut config: Config) -> io::Result<()> {
         fork::watch(|| runtime().disown());
+        waiters::watch_with(wake_watched);
         inspect::serve_from_environment();
         // Joins threads that were started while the previous runtime shut down.
         self.threads.join_ended();

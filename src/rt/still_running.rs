@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::Location;
 
 use super::sched::identity::TaskId;
 
@@ -24,11 +25,21 @@ pub struct StillRunning {
     pub on_runtime_thread: bool,
     /// The names of the runtime's threads that have not ended.
     pub threads: Vec<String>,
-    /// The tasks that occupy a thread, each with its name if it has one.
+    /// The tasks and blocking calls that occupy a thread, each with its name if it has one.
     pub running: Vec<(TaskId, Option<String>)>,
     /// The number of tasks that have not ended, including those that occupy a thread. The destructors of the
     /// other tasks have not returned.
     pub tasks: u64,
+    /// The places where the tasks of `running` were spawned.
+    pub(super) places: Vec<Option<&'static Location<'static>>>,
+}
+
+impl StillRunning {
+    /// Returns the error of a shutdown that was called inside the runtime.
+    pub(super) fn on_runtime_thread() -> StillRunning {
+        let (threads, running, places) = (Vec::new(), Vec::new(), Vec::new());
+        StillRunning { on_runtime_thread: true, threads, running, tasks: 0, places }
+    }
 }
 
 impl fmt::Display for StillRunning {
@@ -41,9 +52,11 @@ impl fmt::Display for StillRunning {
         write!(f, "{} threads and {} tasks are still running", self.threads.len(), self.tasks)?;
         for (at, (id, name)) in self.running.iter().enumerate() {
             f.write_str(if at == 0 { ": " } else { ", " })?;
-            match name {
-                Some(name) => write!(f, "task {id} ({name})")?,
-                None => write!(f, "task {id}")?,
+            write!(f, "task {id}")?;
+            match (name, self.places.get(at).copied().flatten()) {
+                (Some(name), _) => write!(f, " ({name})")?,
+                (None, Some(place)) => write!(f, " (spawned at {place})")?,
+                (None, None) => {}
             }
         }
         Ok(())

@@ -6,7 +6,8 @@
 //! * **Futures** have a key, wait in the order of their arrival and are woken *one at a time*. If a future is
 //!   no longer in the list and has not removed itself, it was woken. If such a future is dropped before it makes
 //!   its call, it passes the wake-up on. Futures have keys instead of intrusive links, so that named futures are
-//!   `Unpin`. A future may wait for *interruption only* (expiry or close); other events do not wake it.
+//!   `Unpin`. A future may wait for *interruption only*: it is woken only by events that wake all waiters, such as
+//!   expiry, close or a hang-up.
 //! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. The list has at
 //!   most one poll per waker (compared by [`Waker::will_wake`]), and each event wakes *all* of them, in the
 //!   order of their arrival.
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::OnceLock;
 use std::task::Waker;
 
 use crate::sync::{MODEL, injected_bug};
@@ -71,7 +73,7 @@ impl<'a, K> Waiter<'a, K> {
 pub(crate) enum Interest {
     /// Every event.
     Event,
-    /// Only events that wake all waiters: expiry, close and shutdown.
+    /// Only events that wake all waiters: expiry, close, shutdown, a hang-up or an error.
     Interrupt,
 }
 
@@ -244,7 +246,7 @@ impl Waiters {
         wakers.extend(polls.into_iter().map(|(_, waker)| waker));
     }
 
-    /// Takes all wakers, for expiry and close.
+    /// Takes all wakers, for an event that wakes all waiters.
     pub(crate) fn take_all(&mut self, wakers: &mut Wakers) {
         self.take_polls(wakers);
         wakers.extend(self.events.take_all().chain(self.interrupts.take_all()));
@@ -317,16 +319,34 @@ impl Wakers {
 
     /// Wakes all wakers: the own wakers of tasks, then the others in the order in which they were taken.
     /// Returns their number. A waker is user code: if one panics, the panic is caught and the remaining wakers
-    /// are still woken. Keeps the allocation.
+    /// are still woken. If one of several wakers blocks, another thread wakes the others, if the runtime runs. Keeps
+    /// the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
         let woken = self.len();
+        match WATCHED.get() {
+            Some(call) if woken > 1 => call(self),
+            _ => self.wake_in_place(),
+        }
+        woken
+    }
+
+    /// Wakes all wakers on this thread.
+    pub(crate) fn wake_in_place(&mut self) {
         self.own.drain(..).for_each(wake);
         if let Some(first) = self.one.take() {
             wake(first);
             self.rest.drain(..).for_each(wake);
         }
-        woken
     }
+}
+
+/// The function that wakes several wakers so that another thread can take over. It belongs to a layer above, which
+/// registers it.
+static WATCHED: OnceLock<fn(&mut Wakers)> = OnceLock::new();
+
+/// Registers the function that wakes several wakers. Later calls, which pass the same function, have no effect.
+pub(crate) fn watch_with(call: fn(&mut Wakers)) {
+    let _ = WATCHED.set(call);
 }
 
 /// Calls `take`, which must release its locks before it returns, and then wakes the wakers that it has taken.

@@ -44,8 +44,8 @@ impl Builder {
 
     /// Sets the lane, which determines whether the task's turns come before those of other tasks. By
     /// default a task has the lane of the task that spawns it, or [`Lane::Normal`] if it is spawned
-    /// outside any task. A [local](Builder::local) or [blocking](Builder::blocking) future ignores the
-    /// lane.
+    /// outside any task. A [local](Builder::local) or [blocking](Builder::blocking) future and a
+    /// [blocking call](Builder::spawn_blocking) ignore the lane.
     ///
     /// # Examples
     /// ```
@@ -75,8 +75,41 @@ impl Builder {
         F: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
+        self.spawn_at(Location::caller(), future)
+    }
+
+    /// Spawns `future` as [`spawn`](Builder::spawn) does. `place` appears in snapshots.
+    pub(super) fn spawn_at<F, T>(self, place: &'static Location<'static>, future: F) -> io::Result<JoinHandle<T>>
+    where
+        F: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
         fork::check()?;
-        Ok(JoinHandle::new(sched::task::spawn(self.name, self.lane, Location::caller(), future)))
+        Ok(JoinHandle::new(sched::task::spawn(self.name, self.lane, place, future)))
+    }
+
+    /// Runs `f` on a thread for blocking calls; see [`spawn_blocking`](super::spawn_blocking).
+    ///
+    /// # Errors
+    /// Returns an error in a child of fork(2) that did not call exec(2).
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task;
+    ///
+    /// let sum = task::Builder::new().name("sum".into()).spawn_blocking(|| (1..=100).sum::<u32>())?;
+    /// assert_eq!(sum.task().name(), Some("sum"));
+    /// assert_eq!(task::block_on(sum), 5050);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        fork::check()?;
+        Ok(JoinHandle::new(sched::task::spawn_blocking(self.name, Location::caller(), f)))
     }
 
     /// Spawns `future` on the calling thread; see [`spawn_local`](super::spawn_local).
@@ -93,7 +126,7 @@ impl Builder {
     {
         fork::check()?;
         if !local_tasks::is_possible() {
-            let text = "spawn_local needs a thread inside block_on, but this task may move to another thread";
+            let text = "no block_on can run a local task here: spawn it inside block_on, before the thread exits";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         Ok(JoinHandle::new(local_tasks::spawn(self.name, future)))

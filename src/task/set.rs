@@ -11,18 +11,20 @@
 //! A task that has ended stays in the set until its result is returned, so a dropped
 //! [`join_next`](TaskSet::join_next) loses no result.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
-use std::io;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::{fmt, io, thread};
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
 use super::{Builder, JoinHandle, TaskId};
+use crate::rt::sched;
 use crate::sync::Mutex;
 
 /// The tasks that have ended and are still in the set, in order, and the waker of the task that polls
@@ -94,15 +96,19 @@ impl<F: Future> Future for Member<F> {
     }
 }
 
+/// The result of a task that a shutdown dropped.
+const DROPPED: &str = "a shutdown of the runtime has dropped the task";
+
 /// A group of tasks. Dropping it cancels the tasks that have not ended.
 ///
-/// It corresponds to tokio's `JoinSet` and can be used as a nursery: tasks spawned into the set do
-/// not outlive it unless [`detach_all`](TaskSet::detach_all) is called. It is also a [`Stream`] of
-/// results.
+/// It corresponds to tokio's `JoinSet` and can be used as a nursery: tasks spawned into the set end with
+/// it unless [`detach_all`](TaskSet::detach_all) is called. A task that is being polled when the set is
+/// dropped ends when that poll returns. The set is also a [`Stream`] of results.
 ///
 /// # Panics
 /// [`join_next`](TaskSet::join_next) and the methods built on it resume the panic of a task, as
 /// awaiting a [`JoinHandle`] does. The other tasks stay in the set.
+/// [`join_next_with_id`](TaskSet::join_next_with_id) returns the panic instead.
 ///
 /// # Examples
 /// ```
@@ -124,7 +130,8 @@ impl<F: Future> Future for Member<F> {
 #[doc(alias = "nursery")]
 #[doc(alias = "errgroup")]
 pub struct TaskSet<T> {
-    tasks: HashMap<u64, JoinHandle<T>>,
+    /// The handles by number. Ordered, so that a simulation can repeat a cancellation of all tasks.
+    tasks: BTreeMap<u64, JoinHandle<T>>,
     ended: Arc<Ended>,
     last: u64,
 }
@@ -132,7 +139,7 @@ pub struct TaskSet<T> {
 impl<T> TaskSet<T> {
     /// Creates an empty set.
     pub fn new() -> TaskSet<T> {
-        TaskSet { tasks: HashMap::new(), ended: Arc::default(), last: 0 }
+        TaskSet { tasks: BTreeMap::new(), ended: Arc::default(), last: 0 }
     }
 
     fn insert(&mut self, spawn: impl FnOnce(Announce) -> io::Result<JoinHandle<T>>) -> io::Result<TaskId> {
@@ -152,11 +159,14 @@ impl<T: Send + 'static> TaskSet<T> {
     ///
     /// # Panics
     /// Panics in a child of fork(2) that did not call exec(2).
+    #[track_caller]
     pub fn spawn<F>(&mut self, future: F) -> TaskId
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.insert(|announce| Ok(super::spawn(Member { future, announce }))).expect("`spawn` does not return errors")
+        let place = Location::caller();
+        let spawn = |announce| Ok(JoinHandle::new(sched::task::spawn(None, None, place, Member { future, announce })));
+        self.insert(spawn).expect("`spawn` does not return errors")
     }
 
     /// Spawns `future` with the settings of `builder`, and adds it to the set.
@@ -173,11 +183,13 @@ impl<T: Send + 'static> TaskSet<T> {
     /// assert_eq!(task::block_on(set.join_next()), Some(42));
     /// # std::io::Result::Ok(())
     /// ```
+    #[track_caller]
     pub fn spawn_with<F>(&mut self, builder: Builder, future: F) -> io::Result<TaskId>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.insert(|announce| builder.spawn(Member { future, announce }))
+        let place = Location::caller();
+        self.insert(|announce| builder.spawn_at(place, Member { future, announce }))
     }
 }
 
@@ -193,6 +205,36 @@ impl<T> TaskSet<T> {
     /// Dropping the future loses no result.
     pub async fn join_next(&mut self) -> Option<T> {
         poll_fn(|cx| self.poll_join_next(cx)).await
+    }
+
+    /// Waits for the next task to end and returns its id and its result, or `None` if the set is empty. The result
+    /// of a task that panicked is its panic, and that of a task that a [shutdown](crate::rt::shutdown()) dropped is
+    /// a text.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no result.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task::{self, TaskSet};
+    ///
+    /// let mut set = TaskSet::new();
+    /// let id = set.spawn(async { panic!("the job failed") });
+    /// let (ended, result) = task::block_on(set.join_next_with_id()).unwrap();
+    /// assert_eq!(ended, id);
+    /// # let _: &std::thread::Result<()> = &result;
+    /// assert_eq!(result.unwrap_err().downcast_ref(), Some(&"the job failed"));
+    /// ```
+    pub async fn join_next_with_id(&mut self) -> Option<(TaskId, thread::Result<T>)> {
+        let poll = |handle: &mut JoinHandle<T>, cx: &mut Context<'_>| {
+            let polled = catch_unwind(AssertUnwindSafe(|| handle.poll_end(cx)));
+            let result = match polled {
+                Ok(polled) => ready!(polled).ok_or_else(|| -> Box<dyn Any + Send> { Box::new(DROPPED) }),
+                Err(payload) => Err(payload),
+            };
+            Poll::Ready((handle.task().id(), result))
+        };
+        poll_fn(|cx| self.poll_next(cx, poll)).await
     }
 
     /// Polls for the result of the next task that ends, as [`join_next`](TaskSet::join_next) does. If no
@@ -346,7 +388,7 @@ impl<T> Stream for TaskSet<T> {
 
 impl<T> Drop for TaskSet<T> {
     fn drop(&mut self) {
-        self.tasks.drain().for_each(|(_, handle)| drop(handle.begin_cancel()));
+        std::mem::take(&mut self.tasks).into_values().for_each(|handle| drop(handle.begin_cancel()));
     }
 }
 

@@ -12,8 +12,8 @@ use netpoll::task;
 use super::common::{self, becomes, bounded, child, poll_once, read_exact, run};
 use super::{Counted, info, narrow_pair, pair, pattern, read_to_end, sends, some_round_is_undisturbed};
 
-/// Writes until the socket and the buffer of gathered writes are full. Returns the number of bytes
-/// accepted.
+/// Writes more bytes than the buffers of a narrow pair hold, until some are gathered. Returns the
+/// number of bytes accepted.
 pub(super) async fn stuff(ours: &TcpStream) -> usize {
     let (mut at, mut number) = (0, 0);
     while number < 2000 {
@@ -75,7 +75,7 @@ fn explicit_close_with_a_full_socket_delivers_everything() {
         ours.force_close().await.unwrap();
         assert!(is_closed(&ours.write(b"x").await.unwrap_err()));
         assert!(is_closed(&ours.set_auto_cork(true).unwrap_err()));
-        ours.flush().await.unwrap();
+        assert!(is_closed(&ours.flush().await.unwrap_err()));
         assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
     });
 }
@@ -232,8 +232,8 @@ fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
 }
 
 #[test]
-fn task_that_the_shutdown_drops_sends_its_bytes() {
-    let name = "ends::task_that_the_shutdown_drops_sends_its_bytes";
+fn task_that_the_shutdown_drops_ends_its_stream() {
+    let name = "ends::task_that_the_shutdown_drops_ends_its_stream";
     child(name, || {
         bounded(|| {
             let (ours, peer) = task::block_on(pair());
@@ -252,7 +252,7 @@ fn task_that_the_shutdown_drops_sends_its_bytes() {
 
 /// A shutdown sends the bytes of a concurrent write that succeeds.
 #[test]
-fn shutdown_beside_writes_loses_no_byte() {
+fn shutdown_during_writes_loses_no_byte() {
     run(async {
         for round in 0..400 {
             let (ours, peer) = pair().await;

@@ -12,14 +12,14 @@ use super::common::by_hand::{assert_timeout, in_ms, past};
 use super::common::{self, becomes, poll_once, read_exact, run};
 use super::{info, narrow_pair, pattern, read_to_end};
 
-/// Fills the socket and gathers 100 bytes, which the socket does not accept. Returns the total
-/// number of bytes accepted.
+/// Fills the socket and gathers 100 bytes, which the kernel does not accept. Returns the total number
+/// of bytes written.
 async fn block(ours: &TcpStream, number: i32) -> usize {
     let filled = fill(ours).await;
     filled + gather(ours, number).await
 }
 
-/// Fills the socket. Returns the number of bytes accepted.
+/// Fills the socket. Returns the number of bytes written.
 async fn fill(ours: &TcpStream) -> usize {
     ours.set_auto_cork(false).unwrap();
     let filled = common::fill(ours).await;
@@ -27,7 +27,7 @@ async fn fill(ours: &TcpStream) -> usize {
     filled
 }
 
-/// Gathers 100 bytes, which the full socket does not accept. Returns their number.
+/// Gathers 100 bytes, which the kernel does not accept, because the socket is full. Returns their number.
 async fn gather(ours: &TcpStream, number: i32) -> usize {
     ours.write_all(&[8; 100]).await.unwrap();
     task::yield_now().await;
@@ -270,5 +270,20 @@ fn flush_after_the_deadline_succeeds_if_everything_is_sent() {
             ours.set_write_deadline(None).unwrap();
         }
         read_exact(&peer, &mut vec![0; sent]).await.unwrap();
+    });
+}
+
+/// After the close, the kernel may still refuse bytes that were gathered.
+#[test]
+fn flush_after_a_close_is_an_error() {
+    run(async {
+        let (ours, _peer) = common::by_hand::narrow_pair().await;
+        let number = ours.as_raw_fd();
+        block(&ours, number).await;
+        let mut flush = Box::pin(ours.flush());
+        assert!(poll_once(&mut flush).await.is_pending());
+        ours.force_close().await.unwrap();
+        assert!(netpoll::net::is_closed(&flush.await.unwrap_err()));
+        assert!(netpoll::net::is_closed(&ours.flush().await.unwrap_err()));
     });
 }

@@ -75,7 +75,8 @@ fn round_trip(mut stream: &net::TcpStream) -> Duration {
     begin.elapsed()
 }
 
-/// Asserts that the service has released everything.
+/// Cancels `accepts`, waits until the service has released everything, and shuts the runtime down. Then waits until `fds`
+/// descriptors are open.
 fn is_clean(fds: usize, accepts: task::JoinHandle<()>) {
     park_on(accepts.cancel());
     eventually("all resources are released", || {
@@ -177,8 +178,8 @@ fn silent_clients_do_not_delay_others() {
     });
 }
 
-/// The service disconnects clients that never read, by the write deadline, and buffers no data for
-/// them.
+/// The service disconnects clients that never read, by the write deadline, and then holds no memory
+/// for them.
 #[test]
 fn clients_that_never_read_are_disconnected() {
     process("peers::clients_that_never_read_are_disconnected", 90, 90, || {
@@ -309,15 +310,15 @@ fn greedy_connection_does_not_starve_others() {
                 }
             }
         });
-        let (mut control, _) = beside_greed(to, || visit(rounds));
+        let (mut control, _) = with_greed(to, || visit(rounds));
         server.join().unwrap();
-        let (mut beside, rate) = beside_greed(address, || visit(rounds));
+        let (mut beside, rate) = with_greed(address, || visit(rounds));
         let [a, b, c] = [&mut alone, &mut beside, &mut control].map(|times| percentile(times, 99.0));
         figure(
             "10",
             format_args!(
-                "fairness: {quiet} quiet connections alone {}; beside a greedy connection that transfers {rate:.0} MB/s {}: p99 × {:.1}; \
-                 beside one that a plain thread serves {}: × {:.1}",
+                "fairness: {quiet} quiet connections alone {}; with a greedy connection that transfers {rate:.0} MB/s {}: p99 × {:.1}; \
+                 with one that a plain thread serves {}: × {:.1}",
                 spread(&mut alone),
                 spread(&mut beside),
                 b.as_secs_f64() / a.as_secs_f64(),
@@ -325,9 +326,9 @@ fn greedy_connection_does_not_starve_others() {
                 c.as_secs_f64() / a.as_secs_f64()
             ),
         );
-        // On a busy machine, or one with too few CPUs for both ends of a connection, quiet connections are delayed just as much beside the
-        // plain thread's connection.
-        limit("p99 beside a greedy connection", b, (a * 6).max(c * 2));
+        // On a busy machine, or one with too few CPUs for both ends of a connection, quiet connections are delayed just as much while the
+        // plain thread serves the greedy one.
+        limit("p99 with a greedy connection", b, (a * 6).max(c * 2));
         drop(crowd);
         is_clean(fds, accepts);
     });
@@ -335,7 +336,7 @@ fn greedy_connection_does_not_starve_others() {
 
 /// Runs `visit` while a connection to `address` writes and reads as fast as it can. Returns the result
 /// of `visit`, and the rate of the connection in MB/s.
-fn beside_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
+fn with_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
     let greedy = connect(address);
     let stop = Arc::new(AtomicBool::new(false));
     let taken = Arc::new(AtomicUsize::new(0));

@@ -14,19 +14,19 @@ use crate::words::{Few, Many, Ms, Random, Word};
 enum Kind {
     /// Actions of every kind, under the settings that most programs use.
     Mixed,
-    /// A few kinds of action, repeated many times.
+    /// Mostly a few kinds of action, repeated many times.
     Narrow,
     /// Actions of every kind, with shutdowns and restarts.
     Stormy,
     /// Actions of every kind, with threads that are refused.
     Refused,
-    /// Only operations on shared connections.
+    /// Mostly operations on shared connections.
     Shared,
-    /// Actions that take seconds: long sleeps, blocked threads and a slow report.
+    /// Mostly actions that take seconds: long sleeps, blocked threads and a slow report.
     Long,
 }
 
-/// Returns the program of `seed`. If `long` is true, the program may take half a minute.
+/// Returns the program of `seed`. If `long` is true, the program may take more than half a minute.
 pub fn program(seed: u64, long: bool) -> Program {
     let random = &mut Random::new(seed);
     let long_weight = if long { 6 } else { 0 };
@@ -47,7 +47,7 @@ pub fn program(seed: u64, long: bool) -> Program {
     let palette: Vec<_> = (0..1 + random.below(3)).map(|_| Action::draw(random)).collect();
     let mut actors = Vec::new();
     for _ in 0..count {
-        let host = host(random, &config);
+        let host = host(random, kind, &config);
         let length = 1 + random.below(if kind == Kind::Shared { 24 } else { 7 });
         let mut actions = Vec::new();
         while (actions.len() as u64) < length {
@@ -113,7 +113,7 @@ fn events(random: &mut Random, kind: Kind) -> Vec<Event> {
     events
 }
 
-fn host(random: &mut Random, config: &Config) -> Host {
+fn host(random: &mut Random, kind: Kind, config: &Config) -> Host {
     loop {
         let host = random.weighted(&[
             (6, Host::Task),
@@ -125,7 +125,9 @@ fn host(random: &mut Random, config: &Config) -> Host {
             (2, Host::Local),
             (1, Host::Inner),
         ]);
-        let takes_thread = matches!(host, Host::Nested) && config.spares == 0;
+        // A nested actor occupies the thread of its task until it ends. A thread inside `block_on` that runs tasks may run it.
+        let delays_root = kind == Kind::Long && config.root == RootMode::Yes;
+        let takes_thread = matches!(host, Host::Nested) && (config.spares == 0 || delays_root);
         let takes_place = matches!(host, Host::Pool) && config.blocking < 64;
         if !takes_thread && !takes_place {
             return host;
@@ -136,7 +138,7 @@ fn host(random: &mut Random, config: &Config) -> Host {
 fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
     match kind {
         Kind::Narrow if random.chance(85) => {
-            // Repeats the same kind of action with some other values.
+            // Repeats an action of the palette, usually with one simpler value.
             let like = &palette[random.below(palette.len() as u64) as usize];
             let mut variants = like.simpler();
             variants.push(like.clone());
@@ -174,7 +176,7 @@ pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
     let blocks_tasks = match action {
         Action::Nested { .. } | Action::Crowd { .. } | Action::Guard { .. } | Action::Bridge { .. } => true,
         Action::Stall { .. } | Action::Pause { .. } => host == Host::Task,
-        // The sender needs no worker.
+        // True for every sender if there are no spare workers.
         Action::Recv { sender, .. } => {
             !(*sender == Sender::Foreign && config.root != RootMode::Yes) || config.spares == 0
         }

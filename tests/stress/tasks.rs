@@ -309,7 +309,7 @@ pub async fn panics(span: Span, place: PanicPlace) {
                     panic_on_purpose()
                 })
             });
-            // The handle is dropped without a result.
+            // The sender is dropped without a message.
             let _: Result<(), _> = waits.await;
             let joined = task::spawn_blocking(move || thread.join().is_err()).await;
             span.check(joined, || "the thread of a root that panicked returns".to_owned());
@@ -343,7 +343,7 @@ impl Wake for PanicsWhenWoken {
 async fn waker_panics(span: Span) {
     let Some((one, other)) = span.ok(UnixStream::pair(), "a pair") else { return };
     let Some((calm, to_calm)) = span.ok(UnixStream::pair(), "a pair") else { return };
-    let beside = task::spawn(async move {
+    let calm_reader = task::spawn(async move {
         let read = calm.read(&mut [0; 8]).await;
         span.check(matches!(read, Ok(1)), || format!("while another waker panics, a read gives {read:?}"));
     });
@@ -364,7 +364,7 @@ async fn waker_panics(span: Span) {
             span.ok(to_calm.write_all(b"x").await, "a write");
         }
     }
-    beside.await;
+    calm_reader.await;
 }
 
 // ---- destructors ----
@@ -420,7 +420,7 @@ impl Drop for Acts {
     }
 }
 
-/// Reports its end, including the end by a panic.
+/// Sends a message when it is dropped, also by a panic.
 struct Tells(oneshot::Sender<()>);
 
 impl Drop for Tells {

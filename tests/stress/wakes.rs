@@ -1,5 +1,5 @@
-//! Actions on wake-ups. They check that no wake-up is lost, a late wake-up has no effect, a waker may do anything, and tasks that never
-//! have to wait let other tasks run.
+//! Actions on wake-ups. They check that no wake-up is lost, a late wake-up has no effect, a waker may do anything, and tasks that
+//! transfer bytes without a pause let other tasks run.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -167,13 +167,13 @@ impl Wake for Acts {
     }
 }
 
-/// Runs a read whose waker has an effect, and another read that the same batch of events wakes.
+/// Runs a read whose waker has an effect, and another read that the same batch of events may wake.
 pub async fn waker(span: Span, act: WakeAct) {
     let _watch = watch(format!("a waker that does {act:?}, and another read"));
     let Some((one, other)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
-    let Some((beside, to_beside)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
+    let Some((another, to_another)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
     let reads = peer(span, Party::Task, async move {
-        let read = beside.read(&mut [0; 8]).await;
+        let read = another.read(&mut [0; 8]).await;
         span.check(matches!(read, Ok(1)), || format!("with another waker that does {act:?}, a read gives {read:?}"));
     });
     let reader = one.clone();
@@ -188,9 +188,9 @@ pub async fn waker(span: Span, act: WakeAct) {
     let is_waiting = polled.is_ok_and(|polled| polled.is_pending());
     let writes = actor_thread("writes", move || {
         let first = park_on(other.write_all(b"x"));
-        let second = park_on(to_beside.write_all(b"x"));
+        let second = park_on(to_another.write_all(b"x"));
         // The writing ends are kept until both bytes have been read.
-        (first, second, other, to_beside)
+        (first, second, other, to_another)
     });
     while is_waiting && !acts.woken.load(SeqCst) && span.is_calm() {
         task::sleep(Duration::from_millis(1)).await;

@@ -7,6 +7,7 @@
 //! descriptor is closed when `T` is dropped.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -54,7 +55,11 @@ where
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The first attempt does not wait for writability, because most types have nothing to flush.
-        match self.fd.pinned(|_| self.get_ref().flush()) {
+        let flush = |_: BorrowedFd<'_>| {
+            self.fd.ensure_nonblocking();
+            self.get_ref().flush()
+        };
+        match self.fd.pinned(flush) {
             Err(Failure::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.poll_write_with(cx, |mut inner| inner.flush())
             }

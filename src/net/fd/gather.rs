@@ -7,7 +7,8 @@
 //! except the first one usually take no lock at all ([`Fd::append_more`]).
 //! Every other write makes a call like a write without the option, except that the call sends the
 //! gathered bytes first, in the same sendmsg(2). This applies to a large write, a write outside of
-//! a turn, a write that has waited or continues a `write_all`, and a write to a blocked socket.
+//! a turn, a write that has waited or continues a `write_all`, a write to a blocked socket, and a
+//! write after a send has failed.
 //!
 //! # When gathered bytes are sent
 //! * At the end of the turn, and before an operation of this crate returns `Pending`: see
@@ -15,11 +16,12 @@
 //! * By a write whose bytes do not fit.
 //! * Before every other call that writes, under the write lock: [`Fd::send_gathered`].
 //! * By `flush`, which waits until all of them are sent.
-//! * By a shutdown, by a close, and before the descriptor is handed out. These do not wait: a task
-//!   sends the bytes that the socket does not accept immediately. The FIN follows the last byte.
-//! * By a conversion, which blocks until all of them are sent, because the next write may be made by the new
-//!   owner of the descriptor.
-//! * When the write deadline changes.
+//! * By a shutdown of the sending side, by a close, and before the descriptor is handed out. These do not
+//!   wait: a task sends the bytes that the socket does not accept immediately. The FIN follows the last
+//!   byte.
+//! * By a conversion, which blocks until all of them are sent, but for at most [`RELEASE_MAX`], because the next
+//!   write may be made by the new owner of the descriptor.
+//! * When the write deadline of a socket changes: the thread flushes all sockets of its list.
 //!
 //! # Cost without the option
 //! The word of the write direction has a bit CORKED, which is tested together with CLOSING. In addition, a write
@@ -32,8 +34,8 @@
 //! # Close
 //! [`Fd::destroy`] sends the gathered bytes, because no write can follow. If the socket is full, it
 //! enlarges the send buffer, so that the kernel accepts all bytes, as if the writes had not been gathered. If
-//! that is not permitted, a [`Finisher`] sends them. With a linger time of zero, they are
-//! discarded, because the close aborts the connection.
+//! the kernel still does not accept all of them, a [`Finisher`] sends the rest. With a linger time of zero, they
+//! are discarded, because the close aborts the connection.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -81,7 +83,7 @@ pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>) -> Result<T, Arc<T>> {
 }
 
 impl Caller<'_> {
-    /// Returns whether the operation has neither waited nor taken a lock. A poll is always new.
+    /// Returns whether the operation has neither waited nor kept a lock. A poll is always new.
     #[inline]
     pub(crate) fn is_new(&self) -> bool {
         match self {
@@ -92,7 +94,8 @@ impl Caller<'_> {
 }
 
 impl Fd {
-    /// Returns whether writes are gathered.
+    /// Returns whether the option is set. After a failed send, the option stays set, although no write is
+    /// gathered any more.
     pub(crate) fn gathers(&self) -> bool {
         self.gathering().is_some_and(|gathering| gathering.cork.lock().is_on())
     }
@@ -116,14 +119,14 @@ impl Fd {
             return Ok(());
         }
         drop(state);
-        // Until the last byte is sent, other writes must not overtake it. This call, or the call
-        // that sends the last byte, then clears CORKED.
+        // Until the last byte is sent, other writes must not overtake it. `follow_up` clears CORKED, in this
+        // call or in a later one.
         self.flush_gathered();
         Ok(())
     }
 
-    /// Makes `call` on a descriptor that gathers writes, and tells it to send the gathered bytes
-    /// first.
+    /// Makes `call` on a descriptor that gathers writes. The argument of `call` tells it to send the
+    /// gathered bytes first.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_call_corked<T>(
@@ -150,9 +153,10 @@ impl Fd {
         self.poll_call_slow(direction, scope, caller, cx, call, self.poll.side(direction).begin(), None)
     }
 
-    /// Appends `bufs`, which have `bytes` bytes, to the gathered bytes. Uses neither the number nor
-    /// the lock of the descriptor. After 256 appends of a thread, or fewer large ones, checks the duration of the turn, and
-    /// refuses the write if the turn may gather no more. Returns `bytes`, or `None` if the write must be sent.
+    /// Appends `bufs`, which have `bytes` bytes, to the gathered bytes. Takes neither a reference nor the
+    /// write lock. After every 256 appends of a thread, or fewer if they have 256 bytes or more, checks the duration
+    /// of the turn, and refuses the write if the turn may gather no more. Returns `bytes`, or `None` if the write must
+    /// be sent.
     ///
     /// # Errors
     /// Returns the error of earlier gathered bytes.
@@ -175,8 +179,8 @@ impl Fd {
     }
 
     /// Appends `buf` as [`append`](Fd::append) does, for an operation that is [new](Operation::is_new), if this
-    /// thread owns the gathered bytes and appending needs no memory and no unit of the budget. Returns whether it
-    /// did. If not, the operation begins as usual, which also finds out why.
+    /// thread owns the gathered bytes and appending needs no memory and no check of the turn's duration. Returns
+    /// whether it did. If not, the operation begins as usual, which also finds out why.
     ///
     /// This checks everything that [`begin_call`](crate::rt::poll::side::Side::begin_call) checks: the lock's word
     /// also says whether the descriptor is closed.
@@ -198,7 +202,7 @@ impl Fd {
         self.append_owned(buf)
     }
 
-    /// Appends `buf` if this thread owns the gathered bytes and they have room for it.
+    /// Appends `buf` if the write lock is free, this thread owns the gathered bytes, and they have room for it.
     #[inline(always)]
     fn append_owned(&self, buf: &[u8]) -> bool {
         let Some(gathering) = self.gathering() else { return false };
@@ -219,8 +223,8 @@ impl Fd {
     /// the number of bytes of `bufs` that were sent.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if no byte of `bufs` was sent, the error of the socket, or the error of
-    /// earlier gathered bytes.
+    /// Returns `WouldBlock` if the socket accepted no byte of `bufs`, EPIPE if the sending side is shut
+    /// down, another error of the call, or the error of earlier gathered bytes.
     #[cold]
     pub(crate) fn send_after_gathered(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.gathering() {
@@ -278,24 +282,31 @@ impl Fd {
     /// Waits until all gathered bytes are sent.
     ///
     /// # Errors
-    /// Returns the error of gathered bytes that could not be sent, and `TimedOut` after the write
-    /// deadline.
+    /// Returns the error of gathered bytes that could not be sent. If bytes are left, returns `TimedOut`
+    /// after the write deadline or timeout, and `Closed` after the close.
     pub(crate) fn poll_flush(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
         if gathering.cork.lock().is_empty() {
             self.abandon(Direction::Write, caller);
-            return Poll::Ready(gathering.cork.lock().take_error().map_err(Failure::Io));
+            return Poll::Ready(self.flushed(gathering));
         }
         let polled = self.poll_drained(caller, cx);
         self.follow_up();
         match polled {
-            Poll::Ready(Ok(())) => Poll::Ready(gathering.cork.lock().take_error().map_err(Failure::Io)),
+            Poll::Ready(Ok(())) => Poll::Ready(self.flushed(gathering)),
             // The poll may have sent all bytes before it checked the deadline.
             Poll::Ready(Err(Failure::TimedOut)) if gathering.cork.lock().is_empty() => {
-                Poll::Ready(gathering.cork.lock().take_error().map_err(Failure::Io))
+                Poll::Ready(self.flushed(gathering))
             }
             polled => polled,
         }
+    }
+
+    /// Returns the result of a flush that has found no gathered bytes. After a close, a [`Finisher`] may still have
+    /// bytes that are not sent.
+    fn flushed(&self, gathering: &Gathering) -> Result<(), Failure> {
+        gathering.cork.lock().take_error().map_err(Failure::Io)?;
+        if self.mutex.is_closed() { Err(Failure::Closed) } else { Ok(()) }
     }
 
     /// Waits until no gathered bytes are left. An error of the socket is kept.
@@ -346,8 +357,8 @@ impl Fd {
     pub(super) fn take_gathered(&self) -> Option<(Vec<u8>, usize)> {
         let gathering = self.gathering()?;
         if !fork::is_child() && !self.aborts() && !gathering.send() {
-            // With a larger send buffer, the kernel sends the bytes even if this process exits. If
-            // that is not permitted, a task of this crate sends them.
+            // With a larger send buffer, the kernel sends the bytes even if this process exits. A task
+            // of this crate sends those that the kernel still does not accept.
             let _ = option::socket::make_room(self.borrow(), gathering.cork.len());
             gathering.send();
             let (bytes, sent) = gathering.retire();
@@ -371,7 +382,8 @@ impl Fd {
     /// Blocks until all gathered bytes are sent, for at most [`RELEASE_MAX`].
     ///
     /// # Errors
-    /// Returns `WouldBlock` after this time, and immediately in a simulation.
+    /// Returns `WouldBlock` if bytes are left after this time; in a simulation, if bytes are left after
+    /// the first attempt. Also returns the error of poll(2), and `Closed` after the close.
     pub(crate) fn drain_blocking(&self) -> Result<(), Failure> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
         let end = Instant::now() + RELEASE_MAX;
@@ -395,7 +407,7 @@ impl Fd {
         let Some(gathering) = self.gathering() else { return };
         let (bytes, sent) = gathering.retire();
         if sent < bytes.len() && !fork::is_child() {
-            // If the connection cannot be reset, it is shut down.
+            // The shutdown is for a connection that cannot be reset, such as a Unix stream.
             let _ = self.with(zerocopy::disconnect);
             let _ = self.with(|fd| socket::shutdown(fd, Shutdown::Both));
         }

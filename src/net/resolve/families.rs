@@ -8,9 +8,9 @@
 //! answers for one family but not, or only slowly, for the other (RFC 4074) then causes no further
 //! delay, whereas the query for both waits for its timeouts. Each address is returned once.
 //!
-//! RFC 8305 queries the two families in parallel and, after the first answer, waits 50 ms for the
-//! second. Here the delay comes before the separate queries instead, so connecting begins at about
-//! the same time.
+//! RFC 8305 queries the two families in parallel. If the IPv4 answer arrives first, it waits 50 ms for
+//! the IPv6 answer. Here the delay comes before the separate queries instead, so connecting begins at
+//! about the same time.
 //!
 //! # Compared with Go
 //! Go waits for both families (issue 23841).
@@ -35,7 +35,8 @@ use crate::time::Sleep;
 /// (RFC 8305, section 8).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// A stream of the addresses of a host, best first. It yields an error only if there is no address.
+/// A stream of the addresses of a host. Each item lists its addresses best first; later items may contain
+/// better ones. The stream yields an error only if there is no address.
 /// See the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Families<A, L> {
@@ -45,6 +46,8 @@ pub(crate) struct Families<A, L> {
     delay: Option<Sleep>,
     given: Vec<SocketAddr>,
     error: Option<LookupError>,
+    /// Whether a single-family query has failed temporarily, so that the query for both may have further addresses.
+    is_unsure: bool,
 }
 
 // No field is pinned.
@@ -124,7 +127,15 @@ where
 {
     fn new(mut ask: A, delay: Option<Duration>) -> Families<A, L> {
         let both = Some(ask(Family::Any));
-        Families { ask, both, single: [None, None], delay: delay.map(Sleep::new), given: Vec::new(), error: None }
+        Families {
+            ask,
+            both,
+            single: [None, None],
+            delay: delay.map(Sleep::new),
+            given: Vec::new(),
+            error: None,
+            is_unsure: false,
+        }
     }
 
     /// Returns the addresses in `addrs` that have not been returned before, or `None` if there are
@@ -186,12 +197,17 @@ where
                         return Poll::Ready(Some(Ok(fresh)));
                     }
                 }
-                Poll::Ready(Err(error)) => this.error = Some(error),
+                Poll::Ready(Err(error)) => {
+                    this.is_unsure |= error.is_temporary();
+                    this.error = Some(error);
+                }
                 Poll::Pending => {}
             }
         }
-        if this.delay.is_none() && !this.given.is_empty() && this.single.iter().all(Option::is_none) {
-            // Both single-family queries are answered, so the query for both has nothing to add.
+        let have_ended = this.delay.is_none() && this.single.iter().all(Option::is_none);
+        if have_ended && !this.given.is_empty() && !this.is_unsure {
+            // Both single-family queries have ended, with an address, so the stream does not wait for the query
+            // for both.
             this.end();
         }
         if !this.is_over() {
@@ -255,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn fast_answer_is_the_only_query_and_keeps_its_order() {
+    fn fast_answer_prevents_other_queries_and_keeps_its_order() {
         let (given, asked) = given(|_| Some((0, Ok(vec![v4(1), v6(), v4(2)]))));
         assert_eq!(given.len(), 1);
         assert_eq!(given[0].0, Ok(vec![v4(1), v6(), v4(2)]));
@@ -289,6 +305,18 @@ mod tests {
         });
         let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
         assert_eq!(given, [Ok(vec![v6()]), Ok(vec![v4(1)])]);
+    }
+
+    /// The query for both families may still have the addresses of the family whose own query has failed.
+    #[test]
+    fn temporary_failure_of_one_family_does_not_end_the_stream() {
+        let (given, _) = given(|family| match family {
+            Family::V4 => Some((0, Ok(vec![v4(1)]))),
+            Family::V6 => Some((0, Err(LookupError::timed_out("x".to_owned())))),
+            Family::Any => Some((200, Ok(vec![v6(), v4(1)]))),
+        });
+        let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
+        assert_eq!(given, [Ok(vec![v4(1)]), Ok(vec![v6()])]);
     }
 
     #[test]

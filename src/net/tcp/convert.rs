@@ -74,8 +74,9 @@ pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
 /// gathered bytes within five seconds, and the error of [`release`]. On error the stream is
 /// dropped.
 pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
-    let fd = unwrap_owner(fd)
-        .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream exist"))?;
+    let fd = unwrap_owner(fd).map_err(|_| {
+        io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream exist; drop them first")
+    })?;
     if !fd.fd.mutex.is_closed() {
         fd.fd.drain_blocking().map_err(|failure| fd.error("file", failure))?;
     }
@@ -207,8 +208,8 @@ macro_rules! descriptor {
             /// before the next wait, and a close reads SO_LINGER and removes the descriptor from
             /// epoll explicitly.
             ///
-            /// Writes that `set_auto_cork` has gathered are sent first, as far as the socket
-            /// accepts them without waiting. Await `flush` before you write to the descriptor.
+            /// On a stream, the writes that `set_auto_cork` has gathered are sent first, as far as the
+            /// socket accepts them without waiting. Await `flush` before you write to the descriptor.
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.fd.expose()
             }

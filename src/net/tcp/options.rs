@@ -1,9 +1,12 @@
-//! Less common socket options of streams and, where accepted streams inherit them, of listeners.
+//! Less common socket options of streams and listeners.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use super::{TcpListener, TcpStream};
+use crate::net::fd::operation::LockScope;
 use crate::net::options::{self, KeepAlive, socket, tcp};
+use crate::net::raw::RawWrite;
 use crate::sys::socket as calls;
 
 /// Implements the options that streams have and that accepted streams inherit from listeners.
@@ -22,9 +25,9 @@ macro_rules! shared_options {
             }
 
             /// Sets the size of the receive buffer in bytes. The kernel limits it to
-            /// `net.core.rmem_max`, doubles it and no longer adapts it. The size does not affect
-            /// the TCP window scale, which is fixed when the connection is made. To affect the
-            /// window scale, use
+            /// `net.core.rmem_max`, doubles it and no longer adapts it. On a connection, the size does
+            /// not affect the TCP window scale, which the handshake has fixed. To affect the window
+            /// scale, use
             /// [`ListenConfig::recv_buffer_size`](crate::net::ListenConfig::recv_buffer_size) or
             /// [`Dialer::recv_buffer_size`](crate::net::Dialer::recv_buffer_size).
             ///
@@ -151,7 +154,8 @@ impl TcpStream {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub async fn send_out_of_band(&self, byte: u8) -> io::Result<()> {
-        self.write_with(|fd| calls::send(fd, &[byte], libc::MSG_OOB)).await.map(drop)
+        let send = |fd: BorrowedFd<'_>| calls::send(fd, &[byte], libc::MSG_OOB);
+        RawWrite::new(&self.fd, LockScope::PerCall, send).await.map(drop)
     }
 }
 
@@ -199,5 +203,23 @@ impl TcpListener {
     pub fn set_keepalive(&self, keepalive: impl Into<Option<KeepAlive>>) -> io::Result<()> {
         let keepalive = keepalive.into();
         self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The call lends the descriptor to no foreign code.
+    #[test]
+    fn urgent_byte_does_not_expose_the_socket() {
+        crate::task::block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            stream.send_out_of_band(b'!').await.unwrap();
+            assert!(!stream.fd.fd.is_exposed());
+            stream.write_with(|_| Ok(())).await.unwrap();
+            assert!(stream.fd.fd.is_exposed());
+        });
     }
 }

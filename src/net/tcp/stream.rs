@@ -43,7 +43,7 @@ use crate::sys::{option, socket};
 /// later costs one atomic swap, so setting one before every read is cheap.
 ///
 /// # Closing
-/// The traits' `close()` flushes and sends FIN; other clones can still read.
+/// The traits' `close()` flushes and sends FIN; the stream and its clones can still read.
 /// [`force_close`](TcpStream::force_close) closes the connection for all clones.
 ///
 /// Source: `net.TCPConn` of Go, `async_std::net::TcpStream`.
@@ -92,8 +92,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
-    /// text is `dial tcp ADDR: connect: …`, and its kind is, for example, `ConnectionRefused`,
-    /// `NetworkUnreachable` or `TimedOut` (from the kernel, after about two minutes). If there is
+    /// text is `dial tcp ADDR: CALL: …`, where the call is usually `connect`. Its kind is, for example,
+    /// `ConnectionRefused`, `NetworkUnreachable` or `TimedOut` (from the kernel, after about two minutes). If there is
     /// no address, returns an `OpError` with the text `dial tcp: REASON`, such as
     /// `dial tcp: lookup HOST: no such host`, which contains a
     /// [`LookupError`](crate::net::LookupError) or an [`AddrError`].
@@ -170,7 +170,7 @@ impl TcpStream {
     /// of bytes read; 0 means end of stream (or that `buf` is empty).
     ///
     /// # Errors
-    /// Returns the OS error, such as `ConnectionReset`; `TimedOut` after the read deadline; a
+    /// Returns the OS error, such as `ConnectionReset`; `TimedOut` after the read deadline or timeout; a
     /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
@@ -235,8 +235,8 @@ impl TcpStream {
     /// Another task may read the data first; the next read then waits again.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
-    /// after `force_close`.
+    /// Returns `TimedOut` after the read deadline or timeout, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -256,7 +256,8 @@ impl TcpStream {
 
     /// Waits until the peer has closed its side of the connection or the connection has failed,
     /// without reading. A handler can use this to abandon expensive work when the client has gone
-    /// away. Data received before the close can still be read.
+    /// away. Data received before the close can still be read. [`close_read`](TcpStream::close_read)
+    /// also ends the wait.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
@@ -282,7 +283,8 @@ impl TcpStream {
     }
 
     /// Returns whether the peer has closed its side of the connection, or the connection has
-    /// failed. Asks the kernel (poll(2)) unless the answer is already known. Never waits.
+    /// failed. Also returns true after [`close_read`](TcpStream::close_read). Asks the kernel (poll(2))
+    /// unless an event has already reported it. Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
@@ -294,8 +296,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// Returns `BrokenPipe` if the peer is gone or this side was shut down (no SIGPIPE is raised);
-    /// another OS error; `TimedOut` after the write deadline; a [closed](crate::net::is_closed)
-    /// error after `force_close`.
+    /// another OS error; `TimedOut` after the write deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has written nothing.
@@ -345,8 +347,8 @@ impl TcpStream {
     /// error.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
-    /// after `force_close`.
+    /// Returns `TimedOut` after the write deadline or timeout, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -562,9 +564,11 @@ impl TcpStream {
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.with("set", |fd| option::socket::set_linger(fd, linger))?;
-        self.fd.fd.set_may_linger();
-        Ok(())
+        self.fd.with("set", |fd| {
+            // Set first, because a close may follow as soon as the option is set.
+            self.fd.fd.set_may_linger();
+            option::socket::set_linger(fd, linger)
+        })
     }
 
     /// Takes the pending error of the socket (SO_ERROR), if there is one.

@@ -1,6 +1,7 @@
-//! Conversions from and to std's type, owned descriptors and raw descriptors. They work like those of
+//! `Debug`, and conversions from and to std's type, owned descriptors and raw descriptors. They work like those of
 //! TCP ([`tcp::convert`](crate::net::tcp::convert)), except that a UDP socket has no clones.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -56,3 +57,16 @@ impl AsFd for UdpSocket {
 }
 
 raw!(UdpSocket);
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("UdpSocket");
+        if let Ok(addr) = self.local_addr() {
+            debug.field("addr", &addr);
+        }
+        if let Ok(peer) = self.peer_addr() {
+            debug.field("peer", &peer);
+        }
+        debug.field("fd", &self.as_raw_fd()).finish()
+    }
+}

@@ -1,6 +1,5 @@
 //! [`UdpSocket`]: binding, connecting, sending and receiving.
 
-use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -94,8 +93,8 @@ impl UdpSocket {
     ///
     /// # Errors
     /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
-    /// text is `listen udp ADDR: bind: …`, and its kind is, for example, `AddrInUse`,
-    /// `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns the same errors as
+    /// text is `listen udp ADDR: CALL: …`, where the call is usually `bind`. Its kind is, for example,
+    /// `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns the same errors as
     /// [`TcpListener::bind`](crate::net::TcpListener::bind), with `listen udp` in their texts.
     ///
     /// # Cancel safety
@@ -128,8 +127,9 @@ impl UdpSocket {
     /// Creates a socket that has joined the multicast group `group` and is bound to the group's port
     /// on the wildcard address of the group's family. `interface` is the index of the network
     /// interface; 0 lets the routing table choose. Any number of sockets can use the same group and
-    /// port, and each receives every datagram. The socket does not receive datagrams to other groups,
-    /// and datagrams that it sends to the group do not loop back to this host.
+    /// port, and each receives every datagram to the group. The socket also receives unicast datagrams
+    /// to the port. It does not receive datagrams to other groups, and datagrams that it sends to the
+    /// group do not loop back to this host.
     ///
     /// (In Go, `net.ListenMulticastUDP` also receives datagrams to groups that other sockets of the
     /// host have joined.)
@@ -206,7 +206,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Returns the OS error, such as `ConnectionRefused` on a connected socket; `TimedOut` after
-    /// the read deadline; a [closed](crate::net::is_closed) error after `close`.
+    /// the read deadline or timeout; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// Dropping the future loses no datagram.
@@ -268,8 +268,8 @@ impl UdpSocket {
     }
 
     /// Waits until at least one datagram is available, and receives as many as fit into `batch`
-    /// with one system call (recvmmsg(2)). Returns the number of datagrams received. The previous
-    /// contents of the batch are discarded. [`RecvBatch`] has an example.
+    /// with one system call (recvmmsg(2)). Returns the number of datagrams received. They replace the
+    /// previous contents of the batch, which stay there if the call fails. [`RecvBatch`] has an example.
     ///
     /// # Errors
     /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). An error that occurs after
@@ -285,8 +285,11 @@ impl UdpSocket {
     /// receive gets the datagram.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
-    /// after `close`.
+    /// Returns `TimedOut` after the read deadline or timeout, and a [closed](crate::net::is_closed)
+    /// error after `close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub fn readable(&self) -> Readable<'_> {
         Readable::new(&self.fd)
     }
@@ -307,7 +310,7 @@ impl UdpSocket {
     ///   for the path if fragmentation is forbidden.
     /// * Returns EAFNOSUPPORT for an IPv6 address on an IPv4 socket, and `PermissionDenied` for a
     ///   broadcast address if [broadcasts](UdpSocket::set_broadcast) are off.
-    /// * Returns other OS errors, `TimedOut` after the write deadline, a
+    /// * Returns other OS errors, `TimedOut` after the write deadline or timeout, a
     ///   [closed](crate::net::is_closed) error after `close`, and errors of name resolution.
     ///
     /// If the kernel refuses every address, returns the first error. Other errors end the send.
@@ -349,9 +352,10 @@ impl UdpSocket {
     /// [`Ancillary`] has an example.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if `to` is `None` on an unconnected socket, or if the local address
-    /// in `ancillary` is of another family than `to`; EINVAL if the kernel refuses the ancillary
-    /// data. Otherwise returns the same errors as [`send_to`](UdpSocket::send_to).
+    /// Returns `InvalidInput` if `to` is `None` on an unconnected socket, if the local address in
+    /// `ancillary` is of another family than `to`, or if the interface index is 2³¹ or more; EINVAL if
+    /// the kernel refuses the ancillary data. Otherwise returns the same errors as
+    /// [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -389,8 +393,11 @@ impl UdpSocket {
     /// error. Any number of tasks may wait.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
-    /// after `close`.
+    /// Returns `TimedOut` after the write deadline or timeout, and a [closed](crate::net::is_closed)
+    /// error after `close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub fn writable(&self) -> Writable<'_> {
         Writable::new(&self.fd)
     }
@@ -495,7 +502,7 @@ impl UdpSocket {
     /// during each call. Any number of tasks may wait this way.
     ///
     /// # Errors
-    /// Returns the error of `call`; `TimedOut` after the read deadline; a
+    /// Returns the error of `call`; `TimedOut` after the read deadline or timeout; a
     /// [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Examples
@@ -585,16 +592,3 @@ deadline_methods! {
 }
 
 raw_access!(UdpSocket, None);
-
-impl fmt::Debug for UdpSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("UdpSocket");
-        if let Ok(addr) = self.local_addr() {
-            debug.field("addr", &addr);
-        }
-        if let Ok(peer) = self.peer_addr() {
-            debug.field("peer", &peer);
-        }
-        debug.field("fd", &self.fd.fd.number()).finish()
-    }
-}

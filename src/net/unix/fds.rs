@@ -60,7 +60,9 @@ impl TruncatedFds {
 
 impl fmt::Display for TruncatedFds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not all descriptors of the message could be received; all were closed")
+        f.write_str(
+            "not all descriptors of the message were received, so all were closed; raise the limit of open files",
+        )
     }
 }
 

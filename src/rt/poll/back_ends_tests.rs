@@ -147,7 +147,7 @@ fn half_close_hangs_up_one_direction<B: BackEnd>() {
     assert_eq!(reasons, (HANG_UP, 0), "{}: with data unread", B::NAME);
 }
 
-fn full_close_hangs_up_both_directions<B: BackEnd>() {
+fn full_close_hangs_up_the_write_direction<B: BackEnd>() {
     let mut waiting = Waiting::<B>::open();
     let (socket, peer) = pair();
     waiting.add(&socket, token(3, 1));
@@ -257,7 +257,7 @@ fn file_that_is_always_ready_is_refused<B: BackEnd>() {
     }
 }
 
-fn own_descriptors_are_refused<B: BackEnd>() {
+fn own_descriptors_are_known<B: BackEnd>() {
     let (it, other) = (B::open().unwrap(), pair().0);
     assert!(!it.owns(other.as_raw_fd()));
     let own: Vec<_> = (0..1024).filter(|&fd| it.owns(fd)).collect();
@@ -468,7 +468,7 @@ contract! {
     data_after_a_read_is_a_new_edge
     room_after_a_full_buffer_is_a_new_edge
     half_close_hangs_up_one_direction
-    full_close_hangs_up_both_directions
+    full_close_hangs_up_the_write_direction
     reset_is_an_error
     refused_datagram_is_an_error
     listener_is_readable_for_a_connection
@@ -476,7 +476,7 @@ contract! {
     deleted_descriptor_is_silent_and_can_be_added_again
     number_used_again_has_the_new_token
     file_that_is_always_ready_is_refused
-    own_descriptors_are_refused
+    own_descriptors_are_known
     batch_has_at_most_the_requested_length
     interrupt_ends_one_wait
     interrupt_from_another_thread_ends_a_wait

@@ -1,12 +1,12 @@
 //! [`Keeper`]: the reference that keeps a waiting task alive until its future is dropped.
 //!
-//! `async-task` frees a detached task that has returned `Pending` when the last of its wakers is dropped. If there never was
-//! one, it frees the task without running the destructor of the future. So the first poll that returns `Pending`
-//! leaves a waker beside the task's [`Record`](super::record::Record). A shutdown wakes the task by a clone of
-//! this waker, so that the task is dropped even if nothing else wakes it.
+//! `async-task` ends a detached task when the last of its wakers is dropped. If the task has no waker when a poll
+//! returns `Pending`, `async-task` frees it without running the destructor of the future. So the first poll that
+//! returns `Pending` leaves a waker beside the task's [`Record`](super::record::Record). A shutdown wakes the task
+//! by a clone of this waker, so that the task is dropped even if nothing else wakes it.
 //!
 //! # States
-//! *empty* → ([`keep`](Keeper::keep)) *kept* ⇄ *cloning* (another thread clones the waker), *kept* →
+//! *empty* → ([`keep`](Keeper::keep)) *kept* ⇄ *in use* (a shutdown wakes the task), *kept* →
 //! ([`release`](Keeper::release)) *empty*.
 //!
 //! # Invariants
@@ -14,9 +14,13 @@
 //! * `keep` and `release` are called by the thread that owns the task's `Runnable`, so they do not overlap.
 //!
 //! # Memory ordering
-//! The store in `keep` publishes the virtual table to the exchange in `clone_waker`. The end of a clone is
-//! a Release, and the exchange in `release` an Acquire, so the task is not freed, and the virtual table of the next
-//! task not stored, before the clone has ended (model `keeper_is_cloned_while_its_task_exists`).
+//! The store in `keep` publishes the virtual table to the exchange in `wake`. The end of a use is a Release, and
+//! the exchange in `release` an Acquire, so the task is not freed, and the virtual table of the next task not stored,
+//! before the use has ended (model `keeper_is_used_while_its_task_exists`).
+//!
+//! A first poll may return after the shutdown has looked for wakers. The thread stores the waker and then reads the
+//! epoch; the shutdown advances the epoch and then looks for wakers. A fence separates the two accesses on both sides,
+//! so at least one of the two threads wakes the task (model `first_wait_against_shutdown`).
 
 #![allow(unsafe_code)]
 
@@ -25,10 +29,11 @@ use std::panic::RefUnwindSafe;
 use std::ptr;
 use std::task::{RawWakerVTable, Waker};
 
+use crate::rt::fork;
 use crate::sync::{AtomicPtr, Ordering, UnsafeCell, const_fn, injected_bug, yield_now};
 
-/// Set in the data pointer while another thread clones the waker. `async-task` aligns its tasks to words.
-const CLONING: usize = 1;
+/// Set in the data pointer while a shutdown uses the waker. `async-task` aligns its tasks to words.
+const IN_USE: usize = 1;
 
 /// The place of a task's waker; see the [module documentation](self).
 #[derive(Debug)]
@@ -57,40 +62,45 @@ impl Keeper {
         let waker = ManuallyDrop::new(waker);
         // SAFETY: no thread reads the virtual table of an empty keeper.
         self.vtable.with_mut(|vtable| unsafe { *vtable = waker.vtable() });
-        // ORDERING: Release publishes the virtual table to `clone_waker`.
+        // ORDERING: Release publishes the virtual table to `wake`.
         let order = if injected_bug!("keeper_is_not_published") { Ordering::Relaxed } else { Ordering::Release };
         self.data.store(waker.data().cast_mut(), order);
     }
 
-    /// Drops the waker, if there is one. Waits while another thread clones it.
+    /// Drops the waker, if there is one. Waits while a shutdown uses it.
     pub(crate) fn release(&self) {
-        // ORDERING: Relaxed: this thread or one before it has stored the pointer; others only change `CLONING`.
-        let data = self.data.load(Ordering::Relaxed).map_addr(|addr| addr & !CLONING);
+        // ORDERING: Relaxed: this thread or one before it has stored the pointer; a shutdown only changes `IN_USE`.
+        let data = self.data.load(Ordering::Relaxed).map_addr(|addr| addr & !IN_USE);
         if data.is_null() {
             return;
         }
-        // ORDERING: Acquire pairs with the store at the end of a clone.
+        // ORDERING: Acquire pairs with the store at the end of a use.
         while self.data.compare_exchange(data, ptr::null_mut(), Ordering::Acquire, Ordering::Relaxed).is_err()
-            && !injected_bug!("keeper_is_released_while_it_is_cloned")
+            && !injected_bug!("keeper_is_released_while_it_is_used")
         {
+            if fork::is_child() {
+                // The thread that used the waker exists only in the parent.
+                return;
+            }
             yield_now();
         }
         drop(self.waker(data));
     }
 
-    /// Returns a clone of the waker. Returns `None` if there is no waker or another thread is cloning it.
-    pub(crate) fn clone_waker(&self) -> Option<Waker> {
+    /// Wakes the task, unless there is no waker or another thread uses it. The caller must
+    /// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
+    pub(crate) fn wake(&self) {
         let data = self.data.load(Ordering::Relaxed);
-        if data.is_null() || data.addr() & CLONING != 0 {
-            return None;
+        if data.is_null() || data.addr() & IN_USE != 0 {
+            return;
         }
-        let cloning = data.map_addr(|addr| addr | CLONING);
+        let in_use = data.map_addr(|addr| addr | IN_USE);
         // ORDERING: Acquire pairs with the store in `keep`.
-        self.data.compare_exchange(data, cloning, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        let waker = (*ManuallyDrop::new(self.waker(data))).clone();
-        // ORDERING: Release: the clone ends before `release` drops the waker.
-        self.data.store(data, Ordering::Release);
-        Some(waker)
+        if self.data.compare_exchange(data, in_use, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            ManuallyDrop::new(self.waker(data)).wake_by_ref();
+            // ORDERING: Release: the use ends before `release` drops the waker.
+            self.data.store(data, Ordering::Release);
+        }
     }
 
     /// Returns the kept waker, whose data pointer is `data`. The caller must have changed `data` so that no other
@@ -117,21 +127,26 @@ mod tests {
 
     impl Wake for Count {
         fn wake(self: Arc<Count>) {
+            self.wake_by_ref();
+        }
+
+        fn wake_by_ref(self: &Arc<Count>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     #[test]
-    fn waker_is_cloned_until_it_is_released() {
+    fn task_is_woken_until_its_waker_is_released() {
         let (keeper, count) = (Keeper::new(), Arc::<Count>::default());
         keeper.release();
-        assert!(keeper.clone_waker().is_none());
+        keeper.wake();
         for round in 1..=3 {
             keeper.keep(Waker::from(count.clone()));
-            keeper.clone_waker().expect("a waker").wake();
+            keeper.wake();
             assert_eq!((count.0.load(Ordering::Relaxed), Arc::strong_count(&count)), (round, 2));
             keeper.release();
-            assert!(keeper.clone_waker().is_none() && Arc::strong_count(&count) == 1);
+            keeper.wake();
+            assert_eq!((count.0.load(Ordering::Relaxed), Arc::strong_count(&count)), (round, 1));
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) mod idle;
 mod injector;
 pub(crate) mod keeper;
 pub(crate) mod lanes;
-mod monitor;
+pub(crate) mod monitor;
 pub(crate) mod own_waker;
 mod pacing;
 pub(crate) mod polling;

@@ -4,11 +4,12 @@
 //! * If a processor has run only a few turns since the previous check while tasks were queued, sysmon wakes
 //!   another worker, which rests or sleeps in epoll.
 //! * A task that is in the same poll as at the previous check is *stuck*. Unless the policy is
-//!   [`BlockedPolicy::Off`], it is asked to yield at its next I/O operation, counted and reported. Other
+//!   [`BlockedPolicy::Off`], it is asked to yield at its next operation, counted and reported. Other
 //!   threads, even busy ones, may take any task queued behind it. A thread that is still calling wakers of the
-//!   same batch is treated in the same way, but not reported.
-//! * If all awake threads are stuck, sysmon adds threads with spare processors, so that tasks, timers
-//!   and the network make progress.
+//!   same batch also counts as stuck, but no task is asked to yield, counted or reported.
+//! * If all awake threads are stuck, sysmon wakes resting workers or, if the policy is
+//!   [`BlockedPolicy::AddWorkers`], adds threads with spare processors, so that tasks, timers and the network make
+//!   progress.
 //! * If a turn has lasted since the previous check, sysmon sends its gathered writes (`rt/unsent.rs`).
 //! * If no thread has polled a shard of the poller since the previous check, sysmon interrupts a
 //!   thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no such
@@ -49,13 +50,15 @@ use super::identity::{self, TaskId};
 use super::pacing::correct_and_wake;
 use super::polling::Polling;
 use super::record::Record;
+use super::reports::Report;
 use super::shortage::LASTS;
 use super::worker::Core;
 use crate::rt::config::{BlockedPolicy, BlockedTask, Config};
 use crate::rt::context;
+use crate::rt::fork;
 use crate::rt::parker::Parker;
 use crate::rt::poll::roles::{SHARDS_MAX, Shards};
-use crate::rt::runtime::Runtime;
+use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
 use crate::rt::waiters::{Wakers, drop_payload, wake};
@@ -81,7 +84,8 @@ thread_local! {
 #[derive(Debug, Default)]
 struct Seen {
     polls: u64,
-    running: u64,
+    /// Whether the owner was in a turn.
+    in_turn: bool,
     /// The number of events that the processor has recorded in its event ring.
     events: u64,
     /// The time of the last check that found a change.
@@ -167,8 +171,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Starts another thread that takes over as sysmon, if the calling thread is sysmon and is in a waker, a report or a
-    /// task. Called by a thread that waits in `block_on`.
+    /// Starts another thread that takes over as sysmon, if the calling thread is sysmon and is in a waker, a report
+    /// or a task. Called by a thread that waits in `block_on`.
     pub(crate) fn replace_sysmon(&'static self) {
         let Some(epoch) = WATCHED_EPOCH.take() else { return };
         {
@@ -352,6 +356,8 @@ impl Monitor {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.turns.ended(), processor.running_id());
             let (events, is_waking) = processor.events.is_waking();
+            // The record of a task that has ended may be free, so its id may be 0 or that of another task.
+            let in_turn = processor.running().is_some();
             let turns = polls.saturating_sub(seen.polls);
             if let Some(record) = processor.running() {
                 record.add_cpu(gap.as_nanos() as u64);
@@ -361,10 +367,10 @@ impl Monitor {
             }
             let moved = !processor.owned.load(Ordering::Relaxed)
                 || processor.epoch.load(Ordering::Relaxed) != epoch
-                || running != seen.running
+                || in_turn != seen.in_turn
                 || polls != seen.polls
-                || (running == 0 && (!is_waking || events != seen.events));
-            (seen.polls, seen.running, seen.events) = (polls, running, events);
+                || (!in_turn && (!is_waking || events != seen.events));
+            (seen.polls, seen.in_turn, seen.events) = (polls, in_turn, events);
             if moved {
                 (seen.since, seen.reported) = (Some(now), false);
                 processor.stuck.store(false, Ordering::Relaxed);
@@ -486,6 +492,21 @@ impl Monitor {
     }
 }
 
+/// Wakes several wakers. If one of them blocks this thread, sysmon makes another thread take over the others.
+pub(crate) fn wake_watched(wakers: &mut Wakers) {
+    let runtime = runtime();
+    #[cfg(feature = "sim")]
+    if crate::sim::is_here() {
+        return wakers.wake_in_place();
+    }
+    if !runtime.is_running() || fork::is_child() {
+        return wakers.wake_in_place();
+    }
+    runtime.notice_activity();
+    wakers.demote_own();
+    runtime.sysmon.register_batch().call(wakers);
+}
+
 impl Runtime {
     fn start_waking(&'static self, epoch: u32) -> io::Result<()> {
         self.threads.start(format!("{}-wakers", self.config().thread_name), move || {
@@ -505,17 +526,19 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Queues reports about tasks that sysmon has found stuck in `epoch`, and starts the thread that makes
-    /// them. Returns false if the system refuses to create the thread. The caller must then make the reports.
+    /// Queues reports about tasks that sysmon has found stuck in `epoch`. Returns false if the system refuses to create
+    /// the thread that makes them. The caller must then make the reports.
     fn report_blocked(&'static self, epoch: u32, tasks: Vec<BlockedTask>) -> bool {
-        let config = self.config();
-        if tasks.is_empty() || (config.on_blocked_task.is_none() && cfg!(not(feature = "tracing"))) {
+        let has_receiver = self.config().on_blocked_task.is_some() || cfg!(feature = "tracing");
+        tasks.is_empty() || !has_receiver || self.queue_reports(epoch, tasks.into_iter().map(Report::Blocked))
+    }
+
+    /// Queues reports, and starts the thread that makes them. Returns false if the system refuses to create it.
+    pub(super) fn queue_reports(&'static self, epoch: u32, reports: impl IntoIterator<Item = Report>) -> bool {
+        if !self.sysmon.reports.push(epoch, reports) {
             return true;
         }
-        if !self.sysmon.reports.push(epoch, tasks) {
-            return true;
-        }
-        let name = format!("{}-reports", config.thread_name);
+        let name = format!("{}-reports", self.config().thread_name);
         let started = self.threads.start(name, move || {
             self.make_reports(epoch);
             if self.epoch() == epoch {
@@ -528,20 +551,24 @@ impl Runtime {
     fn make_reports(&'static self, epoch: u32) {
         let config = self.config();
         while self.epoch() == epoch
-            && let Some(task) = self.sysmon.reports.pop(epoch)
+            && let Some(subject) = self.sysmon.reports.pop(epoch)
         {
-            report(&config, &task);
+            report(&config, &subject);
         }
     }
 }
 
 /// Makes one report. Catches a panic in the user's function or the `tracing` subscriber.
-fn report(config: &Arc<Config>, task: &BlockedTask) {
-    let report = || {
-        trace::task_blocks(task.id.number(), task.name.as_deref(), task.blocked_for);
-        if let Some(report) = &config.on_blocked_task {
-            report(task);
+fn report(config: &Arc<Config>, subject: &Report) {
+    let report = || match subject {
+        Report::Blocked(task) => {
+            trace::task_blocks(task.id.number(), task.name.as_deref(), task.blocked_for);
+            if let Some(report) = &config.on_blocked_task {
+                report(task);
+            }
         }
+        Report::SpareStarted(id) => trace::spare_started(*id),
+        Report::SpareEnded(id) => trace::spare_ended(*id),
     };
     if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(report)) {
         drop_payload(payload);

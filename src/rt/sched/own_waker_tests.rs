@@ -7,7 +7,6 @@ use std::task::{Context, Poll, RawWaker};
 use super::*;
 use crate::rt::context;
 use crate::rt::runtime::runtime;
-use crate::rt::sched::keeper::Keeper;
 use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Record;
 use crate::rt::sched::task::{discard, take_item};
@@ -70,7 +69,7 @@ impl Worker {
 
     /// Drops the task of `record`, which waits, as a shutdown does.
     fn discard(&self, record: &Record) {
-        record.keeper().and_then(Keeper::clone_waker).expect("a waiting task").wake();
+        record.keeper().expect("a record of the slab").wake();
         discard(take_item(self.0.queue.pop().expect("the woken task")));
     }
 
@@ -83,8 +82,8 @@ impl Worker {
     }
 }
 
-/// Runs `test` on a [`Worker`] and checks that the task, whose record it returns, is freed. The task's future must own a
-/// clone of the [`Stored`].
+/// Runs `test` on a [`Worker`] and checks that the task, whose record it returns, is freed. The task's future must
+/// own a clone of the [`Stored`].
 fn check_freed(test: impl FnOnce(&Worker, &Stored) -> &'static Record + Send) {
     let stored = Stored::default();
     let record = Worker::with(|worker| test(&worker, &stored));

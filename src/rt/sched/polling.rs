@@ -219,7 +219,7 @@ impl Polling {
         // the epoch and then checks the roles.
         let called_off = falls_asleep()
             | (runtime.next_timer(shards) < until)
-            | (runtime.epoch() != epoch)
+            | (runtime.epoch_in_order() != epoch)
             | runtime.leaves_a_shard();
         let until = if called_off { now } else { until };
         if let Some(shard) = shards.only() {

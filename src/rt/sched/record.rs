@@ -2,8 +2,8 @@
 //!
 //! A record is a slot of a slab, or a leaked allocation if the slab is full. Records stay readable until the
 //! process ends, so [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and
-//! without accessing a task. The thread that polls a task writes its record, except for `cpu`, which sysmon
-//! writes.
+//! without accessing a task. The threads that spawn, wake and poll a task write its record, except for `cpu`,
+//! which sysmon writes.
 //!
 //! # States
 //! *free* (id 0) → *in use* (the task's id) → *free*. Ids are never reused, so a reader that finds
@@ -36,7 +36,7 @@ pub(crate) struct Record {
     epoch: AtomicU32,
     /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// The link of the free list if the record is free; otherwise a packed [`Waits`].
+    /// The link of the free list if the record is free; otherwise a packed [`Waits`] or [`RUNNING`].
     waits: AtomicU32,
     polls: AtomicU32,
     /// The rough time at which the last poll began.
@@ -90,13 +90,16 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
 /// The wakers of waiting tasks whose records are outside the slab, by task id.
 static UNLISTED_KEPT: Mutex<BTreeMap<u64, Waker>> = Mutex::new(BTreeMap::new());
 
-/// Returns a waker of each waiting task that belongs to another epoch than `epoch`, except for the tasks of
-/// simulations. Also returns wakers of tasks of `epoch` if their records are outside the slab.
-pub(crate) fn wakers_of_others(epoch: u32) -> impl Iterator<Item = Waker> {
-    let is_other = move |record: &&Record| record.epoch_word() & !CONTROL != epoch;
-    let listed = all().filter(is_other).filter_map(|record| record.keeper()?.clone_waker());
+/// Wakes each waiting task that belongs to another epoch than `epoch`, except for the tasks of simulations. Also wakes
+/// tasks of `epoch` whose records are outside the slab. The caller must
+/// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
+pub(crate) fn wake_others(epoch: u32) {
+    // ORDERING: SeqCst: the epoch was advanced before; see `Keeper`.
+    fence(Ordering::SeqCst);
+    let is_other = |record: &&Record| record.id() != 0 && record.epoch_word() & !CONTROL != epoch;
+    all().filter(is_other).filter_map(Record::keeper).for_each(Keeper::wake);
     let unlisted: Vec<_> = UNLISTED_KEPT.lock().values().cloned().collect();
-    listed.chain(unlisted)
+    unlisted.into_iter().for_each(Waker::wake);
 }
 
 /// The fields of one task, read consistently. They are packed as in the record, because a snapshot has
@@ -473,11 +476,11 @@ mod tests {
     }
 
     #[test]
-    fn record_outside_the_slab_keeps_a_waker_and_is_reused() {
+    fn record_outside_the_slab_keeps_a_waker_and_is_freed() {
         let unlisted = Record::unlisted();
         unlisted.id.store(u64::MAX, Ordering::Relaxed);
         let waker = Waker::from(Arc::new(NoWake));
-        let is_kept = || wakers_of_others(0).any(|kept| kept.will_wake(&waker));
+        let is_kept = || UNLISTED_KEPT.lock().values().any(|kept| kept.will_wake(&waker));
         unlisted.keep(waker.clone());
         assert!(is_kept());
         unlisted.release();

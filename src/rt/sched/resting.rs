@@ -11,10 +11,13 @@
 //!
 //! # The wish for the role of polling
 //! ```text
-//! Wish::None ── ask_for_role (a thread in block_on, before it parks) ──→ Asked ── grant_role (a worker about to sleep in epoll) ──→ Granted
-//!   ↑                                                                     │                                                      │
-//!   └──────────────────────── withdraw_wish (the thread in block_on, whenever it wakes up) ─────────────────────────────────────┘
+//! Wish::None ── ask_for_role ──→ Asked ── grant_role ──→ Granted
+//!   ↑                              │                       │
+//!   └─────── withdraw_wish ────────┴───────────────────────┘
 //! ```
+//! A thread in `block_on` asks before it parks, and withdraws its wish whenever it wakes up. A worker that is about to
+//! sleep in epoll grants the wish.
+//!
 //! The worker that grants the wish releases the role and rests. From then on, the thread that asked is
 //! responsible for the role: it takes the role, or makes sure that another thread does (model
 //! `the_role_is_not_lost_when_a_wish_is_granted`).
@@ -28,13 +31,13 @@ use std::time::{Duration, Instant};
 use super::event_ring::Mark;
 use super::idle::{Idle, Sleeper, Wish};
 use super::processor::Processor;
+use super::reports::Report;
 use super::root::Root;
 use super::worker;
 use crate::rt::context;
 use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::Runtime;
 use crate::sync::{Arc, Ordering};
-use crate::trace;
 
 /// The time after which a resting worker beyond the configured number ends.
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
@@ -67,7 +70,7 @@ impl Runtime {
         };
         if is_woken {
             if is_spare {
-                trace::spare_started(id);
+                self.report_spare(epoch, Report::SpareStarted(id));
             }
             return true;
         }
@@ -80,8 +83,8 @@ impl Runtime {
         false
     }
 
-    /// Wakes a second worker for a thread that has too much work. This is a resting worker or, if no
-    /// processor is free for one and the work consists of long turns (`is_long`), a worker that sleeps in
+    /// Wakes a second worker for a thread that has too much work. This is a resting or a new worker or, if there is
+    /// no processor or no thread for it and the work consists of long turns (`is_long`), a worker that sleeps in
     /// epoll. With short turns, the next event wakes the sleeping worker soon enough.
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
         if !self.wake_one(false) && is_long {
@@ -108,7 +111,8 @@ impl Runtime {
         self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok()
     }
 
-    /// Adds a processor without an owner to its list. Returns false if its epoch is over.
+    /// Ends the ownership of a processor and adds it to its list. Returns false, without adding it, if its epoch is
+    /// over.
     fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
         debug_assert_eq!(processor.queue.len(), 0, "a processor was given back with tasks");
         let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
@@ -124,7 +128,7 @@ impl Runtime {
         true
     }
 
-    /// Takes a free processor for a thread in `block_on`, if there is one.
+    /// Takes a free processor for the calling thread, which is not a worker, if there is one.
     pub(crate) fn acquire(&'static self) -> Option<&'static Processor> {
         let processor = {
             let mut idle = self.idle.lock();
@@ -137,8 +141,8 @@ impl Runtime {
         Some(processor)
     }
 
-    /// Gives the processor back, unless there is work for it. Returns whether it did. The processor's queue
-    /// must be empty. `sleeper` is that of the calling worker, or `None` for a thread in `block_on`.
+    /// Gives the processor back, unless a shared queue has a task or this thread may poll. Returns whether it did.
+    /// The processor's queue must be empty. `sleeper` is that of the calling worker, or `None` for any other thread.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
         let roles = &self.driver.roles;
@@ -156,7 +160,7 @@ impl Runtime {
         // `some_thread_polls_when_all_rest` and `last_awake_thread_polls_both_shards`).
         self.ensure_worker_after_listing();
         if is_spare {
-            trace::spare_ended(processor.id);
+            self.report_spare(processor.epoch.load(Ordering::Relaxed), Report::SpareEnded(processor.id));
         }
         true
     }
@@ -177,14 +181,18 @@ impl Runtime {
         context::set_processor(None);
     }
 
-    /// Reports the end of a spare worker that has given up its processor because the epoch is over.
-    pub(crate) fn report_end(&self, processor: &Processor) {
-        if cfg!(not(feature = "tracing")) {
-            return;
+    /// Reports that a thread has got the spare processor `id`, or has given it back.
+    pub(super) fn report_spare(&'static self, epoch: u32, report: Report) {
+        if cfg!(feature = "tracing") && !self.queue_reports(epoch, [report]) {
+            // The thread of a later report also makes this one.
+            self.sysmon.reports.forget_thread(epoch);
         }
-        let is_spare = processor.id >= self.idle.lock().first_spare;
-        if is_spare {
-            trace::spare_ended(processor.id);
+    }
+
+    /// Reports the end of a spare worker that has given up its processor because the epoch is over.
+    pub(crate) fn report_end(&'static self, processor: &Processor) {
+        if cfg!(feature = "tracing") && processor.id >= self.idle.lock().first_spare {
+            self.report_spare(self.epoch(), Report::SpareEnded(processor.id));
         }
     }
 
@@ -213,8 +221,7 @@ impl Runtime {
         self.ensure_worker_after_leaving();
     }
 
-    /// Makes sure that another thread does the remaining work. Called by a thread that no longer works for
-    /// the runtime.
+    /// Makes sure that another thread does the remaining work. Called by a thread that will not do it itself.
     pub(crate) fn ensure_worker_after_leaving(&'static self) {
         if !self.is_running() {
             return;
@@ -328,7 +335,8 @@ impl Runtime {
         was_granted
     }
 
-    /// Parks a thread in `block_on` if another thread polls.
+    /// Parks a thread in `block_on`, unless it must poll itself, because the role of some open shard is free and no
+    /// worker will poll soon.
     pub(crate) fn park_root(&'static self, root: &Arc<Root>) {
         self.idle.lock().roots.push(root.clone());
         self.root_ends();

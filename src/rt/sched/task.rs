@@ -28,7 +28,7 @@ use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::rt::waiters::drop_payload;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence};
 use crate::trace;
 
 pin_project! {
@@ -36,7 +36,7 @@ pin_project! {
     /// counts the end of the task.
     ///
     /// The task's number is not stored, because the task is the current one whenever its future is dropped,
-    /// which happens only in a poll or in [`discard`].
+    /// which happens only in a turn or in [`discard`].
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
@@ -47,6 +47,7 @@ pin_project! {
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
             let task = context::with_task(|task| task.map(|task| (task.number(), task.lane())));
+            let is_simulated = context::with_task(|task| task.is_some_and(TaskData::is_simulated));
             let mut this = this.project();
             contain(|| this.future.set(None));
             if let Some(record) = this.kept.take() {
@@ -61,7 +62,9 @@ pin_project! {
                 #[cfg(feature = "sim")]
                 super::hooks::task_ended(number);
             }
-            runtime().task_ended();
+            if !is_simulated {
+                runtime().task_ended();
+            }
         }
     }
 }
@@ -87,9 +90,15 @@ impl<F: Future> Future for Tracked<F> {
 #[cold]
 fn keep(waker: &Waker) -> Option<&'static Record> {
     context::with_task(|task| {
-        let record = task.filter(|task| !task.is_simulated())?.record();
-        record.keep(waker.clone());
-        Some(record)
+        let task = task.filter(|task| !task.is_simulated())?;
+        task.record().keep(waker.clone());
+        // ORDERING: SeqCst, before the epoch is read; see `Keeper`.
+        fence(Ordering::SeqCst);
+        if task.epoch() != runtime().epoch() {
+            // A shutdown may have looked for the waker before it was kept. The task is dropped after this turn.
+            waker.wake_by_ref();
+        }
+        Some(task.record())
     })
 }
 
@@ -129,9 +138,9 @@ impl<T> Drop for Output<T> {
     }
 }
 
-/// Runs a destructor, and catches and counts its panic. Used where `async-task` would abort the process.
-pub(crate) fn contain(destructor: impl FnOnce()) {
-    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructor)) {
+/// Calls a destructor or a waker, and catches and counts its panic. Used where `async-task` would abort the process.
+pub(crate) fn contain(user_code: impl FnOnce()) {
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(user_code)) {
         drop_payload(payload);
         runtime().panics.add(1);
     }
@@ -179,7 +188,9 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    runtime().task_begins();
+    if !data.is_simulated() {
+        runtime().task_begins();
+    }
     if data.lane() == Lane::Control {
         runtime().control.task_begins();
     }
@@ -227,7 +238,9 @@ where
     fork::refuse();
     let data = TaskData::new(Kind::Call, name, Lane::Normal, runtime().ensure_running(), place);
     let future = trace::in_task(data.number(), data.name(), place, async move { f() });
-    runtime().task_begins();
+    if !data.is_simulated() {
+        runtime().task_begins();
+    }
     // A simulation makes the call in a turn of the task.
     #[cfg(feature = "sim")]
     let push = move |runnable| {
@@ -314,10 +327,10 @@ fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
 /// Converts a task from its raw form.
 ///
 /// # Safety
-/// `item` must have been taken out of a queue in which `schedule` has put it, and must be used only once.
+/// `item` must be the result of `into_raw` of a `Runnable<TaskData>`, and must be used only once.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
-    // SAFETY: `into_raw` in `schedule` created it, with this metadata type.
+    // SAFETY: the caller guarantees that `into_raw` created it, with this metadata type.
     unsafe { Runnable::from_raw(item) }
 }
 
