@@ -3,11 +3,12 @@
 # memory is lost after `rt::shutdown`. Needs valgrind.
 #   ci/memcheck.sh [TEST…]      of tests/shutdown.rs
 # The poll cache's blocks stay reachable by design (invariant C1 of src/rt/slab.rs). 48 bytes of std are "possibly lost": the main thread's
-# handle, to which a thread-local points. runtime_with_thousand_tasks_shuts_down is left out.
+# handle, to which a thread-local points.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
-(($#)) || set -- fifty_restarts_leak_no_descriptors_or_threads sockets_survive_shutdown join_handles_report_that_their_tasks_were_dropped
+(($#)) || set -- fifty_restarts_leak_no_descriptors_or_threads sockets_survive_shutdown join_handles_report_that_their_tasks_were_dropped \
+    waiting_tasks_live_until_the_shutdown_drops_them runtime_with_thousand_tasks_shuts_down
 
 binary=$(cargo test --no-run --message-format json --test shutdown 2>/dev/null | grep '"profile":{[^}]*"test":true' |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4)

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{becomes, echo, listener, own_address, ping, poll_once, run};
+use common::by_hand::Wakes;
+use common::{becomes, echo, listener, own_address, ping, poll_once, poll_with, run};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::prelude::*;
 use netpoll::task;
@@ -157,11 +158,14 @@ fn dropped_accept_passes_wakeup_on() {
             let listener = listener().await;
             let addr = listener.local_addr().unwrap();
             let (mut first, mut second) = (listener.accept(), listener.accept());
-            assert!(poll_once(&mut first).await.is_pending());
-            assert!(poll_once(&mut second).await.is_pending());
+            let [(wakes, waker), (next_wakes, next_waker)] = [Wakes::new(), Wakes::new()];
+            assert!(poll_with(&mut first, &waker).is_pending());
+            assert!(poll_with(&mut second, &next_waker).is_pending());
             let _client = TcpStream::connect(addr).await.unwrap();
-            task::yield_now().await;
+            becomes("the first accept is woken", || wakes.count() > 0).await;
+            assert_eq!(next_wakes.count(), 0);
             drop(first);
+            becomes("the second accept is woken", || next_wakes.count() > 0).await;
             second.await.unwrap();
         }
     });

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::by_hand::Wakes;
 use common::*;
 use netpoll::io::{AsyncFd, NotPollable, ReadExt, WriteExt};
 use netpoll::net::{is_closed, is_timeout, raw_os_error};
@@ -303,16 +304,21 @@ fn dropped_wait_passes_wakeup_on() {
         for polls in 0..3 {
             let mut dropped = reader.read_with(|mut fd| fd.read(&mut [0; 1]));
             let mut also_dropped = reader.readable();
+            let (wakes, waker) = Wakes::new();
             for _ in 0..polls {
-                assert!(poll_once(&mut dropped).await.is_pending());
-                assert!(poll_once(&mut also_dropped).await.is_pending());
+                assert!(poll_with(&mut dropped, &waker).is_pending());
+                assert!(poll_with(&mut also_dropped, &waker).is_pending());
             }
-            let mut beside = reader.read_with(|mut fd| fd.read(&mut [0; 1]));
-            assert!(poll_once(&mut beside).await.is_pending());
+            let mut last = reader.read_with(|mut fd| fd.read(&mut [0; 1]));
+            let (last_wakes, last_waker) = Wakes::new();
+            assert!(poll_with(&mut last, &last_waker).is_pending());
             (&writer).write_all(b"x").await.unwrap();
-            task::sleep(Duration::from_millis(2)).await;
+            if polls > 0 {
+                becomes("a dropped wait is woken", || wakes.count() > 0).await;
+            }
             drop((dropped, also_dropped));
-            assert_eq!(beside.await.unwrap(), 1);
+            becomes("the last wait is woken", || last_wakes.count() > 0).await;
+            assert_eq!(last.await.unwrap(), 1);
         }
     });
 }

@@ -47,9 +47,9 @@ fn timerfd_fires_repeatedly() {
         let fd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap();
         let every = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
         let spec = Itimerspec { it_interval: every, it_value: every };
+        let (start, mut fired) = (Instant::now(), 0);
         rustix::time::timerfd_settime(&fd, TimerfdTimerFlags::empty(), &spec).unwrap();
         let timer = AsyncFd::new(File::from(fd)).unwrap();
-        let (start, mut fired) = (Instant::now(), 0);
         while fired < 5 {
             let mut count = [0; 8];
             assert_eq!((&timer).read(&mut count).await.unwrap(), 8);

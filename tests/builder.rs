@@ -147,8 +147,13 @@ fn malformed_environment_is_reported() {
         let line = format!("netpoll: NETPOLL_THREADS={value} is not a number of threads from 1 to 448; using ");
         assert!(text.contains(&line), "{value:?}: {text}");
     }
-    child_with(NAME, &[("NETPOLL_THREADS", "0")], || {
+}
+
+#[test]
+fn setting_of_a_builder_replaces_the_malformed_environment() {
+    child_with("setting_of_a_builder_replaces_the_malformed_environment", &[("NETPOLL_THREADS", "0")], || {
         Builder::new().workers(2).start().unwrap();
+        assert_eq!(rt::metrics().workers, 2);
     });
 }
 

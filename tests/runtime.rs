@@ -243,6 +243,9 @@ fn sleep_moves_between_threads() {
 #[test]
 fn earlier_timer_interrupts_poller_sleep() {
     let _watchdog = Watchdog::new();
+    // The worker would sleep until this timer is due.
+    let mut hour = Box::pin(task::sleep(Duration::from_secs(3600)));
+    assert!(common::poll_now(&mut hour).is_pending());
     for _ in 0..10 {
         let sleeps: Vec<_> = (1..=20_u32)
             .rev()

@@ -741,13 +741,21 @@ fn shutdown_waits_for_task_on_block_on_thread() {
         });
         begins.recv().unwrap();
         let (begun, begins) = mpsc::channel();
+        let ended = Arc::new(AtomicBool::new(false));
+        let ends = ended.clone();
         drop(task::spawn(async move {
             begun.send(thread::current().id()).unwrap();
             let pause = Duration::from_millis(100);
-            if nested { task::block_on(task::sleep(pause)) } else { thread::sleep(pause) }
+            if nested {
+                task::block_on(task::sleep(pause))
+            } else {
+                thread::sleep(pause)
+            }
+            ends.store(true, Ordering::SeqCst);
         }));
         let is_on_root = begins.recv().unwrap() == root.thread().id();
         rt::shutdown(LONG).unwrap();
+        assert!(ended.load(Ordering::SeqCst), "the shutdown has waited");
         is_on_root
     }
     for nested in [false, true] {

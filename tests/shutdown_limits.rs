@@ -5,6 +5,7 @@ mod common;
 
 use std::cell::RefCell;
 use std::future::{Future, pending, poll_fn};
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -59,36 +60,41 @@ fn with_workers(name: &str, body: impl Fn()) {
 #[test]
 fn destructors_that_wait_for_runtime_complete() {
     with_workers("destructors_that_wait_for_runtime_complete", || {
-        let done = Arc::new(AtomicUsize::new(0));
-        let uses: [fn(); 10] = [
-            || task::block_on(task::sleep(Duration::from_millis(10))),
-            || task::block_on(async { task::block_on(task::sleep(Duration::from_millis(10))) }),
-            || park_on(task::sleep(Duration::from_millis(10))),
+        let done = Arc::new(Mutex::new(Vec::new()));
+        // Each returns whether the result is right. A panic of a destructor is contained.
+        let uses: [fn() -> bool; 10] = [
+            || {
+                task::block_on(task::sleep(Duration::from_millis(10)));
+                true
+            },
+            || {
+                task::block_on(async { task::block_on(task::sleep(Duration::from_millis(10))) });
+                true
+            },
+            || {
+                park_on(task::sleep(Duration::from_millis(10)));
+                true
+            },
             // A task spawned here is dropped at once, and awaiting it panics.
-            || task::block_on(task::spawn(task::sleep(Duration::from_millis(1)))),
-            || task::block_on(task::spawn_blocking(|| ())),
-            || assert!(task::block_on(task::spawn(pending::<()>()).cancel()).is_none()),
+            || catch_unwind(|| task::block_on(task::spawn(task::sleep(Duration::from_millis(1))))).is_err(),
+            || catch_unwind(|| task::block_on(task::spawn_blocking(|| ()))).is_err(),
+            || task::block_on(task::spawn(pending::<()>()).cancel()).is_none(),
             || {
                 let (end, _other) = netpoll::net::pipe().unwrap();
                 end.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
-                assert!(netpoll::net::is_timeout(&task::block_on(end.read(&mut [0; 1])).unwrap_err()));
+                netpoll::net::is_timeout(&task::block_on(end.read(&mut [0; 1])).unwrap_err())
             },
-            // A runtime that is shutting down refuses sockets.
-            || assert!(task::block_on(async { pair().await.0.read(&mut [0; 1]).await }).is_err()),
-            || assert!(rt::shutdown(LONG).is_err_and(|still| still.on_runtime_thread)),
-            || {
-                assert!(
-                    rt::Builder::new().start().is_err_and(|error| error.to_string().contains("inside one that ends"))
-                )
-            },
+            // A runtime that is shutting down refuses to wait for a socket.
+            || task::block_on(async { pair().await.0.read(&mut [0; 1]).await }).is_err(),
+            || rt::shutdown(LONG).is_err_and(|still| still.on_runtime_thread),
+            || rt::Builder::new().start().is_err_and(|error| error.to_string().contains("while it is shutting down")),
         ];
-        let count = uses.len();
-        for f in uses {
+        for (number, f) in uses.into_iter().enumerate() {
             for _ in 0..4 {
-                let counted = done.clone();
+                let done = done.clone();
                 waits_and_then(move || {
-                    let _count = OnDrop(|| _ = counted.fetch_add(1, Ordering::SeqCst));
-                    f();
+                    let is_right = catch_unwind(f);
+                    done.lock().unwrap().push((number, is_right.is_ok_and(|is_right| is_right)));
                 });
             }
         }
@@ -96,7 +102,10 @@ fn destructors_that_wait_for_runtime_complete() {
         let ended = rt::shutdown(LONG);
         drop(std::panic::take_hook());
         ended.unwrap();
-        assert_eq!(done.load(Ordering::SeqCst), 4 * count);
+        let mut done = std::mem::take(&mut *done.lock().unwrap());
+        done.sort_unstable();
+        let expected: Vec<_> = (0..uses.len()).flat_map(|number| [(number, true); 4]).collect();
+        assert_eq!(done, expected);
     });
 }
 

@@ -263,8 +263,7 @@ fn misuse_is_reported() {
         let second = netpoll::rt::Builder::new().start().unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::Unsupported);
         assert!(second.to_string().contains("simulation"), "{second}");
-        let shutdown = netpoll::rt::shutdown(ms(1)).unwrap_err();
-        assert!(format!("{shutdown:?}").contains("simulation") || !shutdown.to_string().is_empty(), "{shutdown}");
+        assert!(netpoll::rt::shutdown(ms(1)).unwrap_err().on_runtime_thread);
         assert!(std::thread::Builder::new().spawn(|| ()).is_err());
     });
 }
@@ -585,20 +584,16 @@ async fn all_requests_end_under_partitions_and_crashes(sim: Sim) {
         sim.link("*", "*").reorder(0.1, ms(20)).duplicate(0.05);
         sim.faults().short(0.2).interrupted(0.05).spurious(0.1).late_edges(0.1).repeated_edges(0.1);
     }
-    let answered = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let mut clients = Vec::new();
     for number in 0..6_u8 {
-        let (host, answered) = (sim.host(&format!("client{number}")), answered.clone());
+        let host = sim.host(&format!("client{number}"));
         let length = 1 + pick(30_000) as usize;
         let patience = Duration::from_millis(50 + pick(60_000));
         clients.push(host.spawn_task(async move {
             for _ in 0..3 {
                 let asked = netpoll::future::timeout(patience, ask("server:7", &vec![number; length])).await;
                 match asked {
-                    Ok(Ok(answer)) => {
-                        assert!(answer == vec![number; length]);
-                        answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    }
+                    Ok(Ok(answer)) => assert!(answer == vec![number; length]),
                     Ok(Err(error)) => assert!(
                         matches!(
                             error.kind(),
@@ -637,7 +632,14 @@ async fn all_requests_end_under_partitions_and_crashes(sim: Sim) {
         client.await;
     }
     trouble.await;
-    assert!(sim.host("client0").run(ask("server:7", b"still there")).await.is_ok() || sim.counters().packets_lost > 0);
+    // The network is healed and the server runs, so a patient client is answered.
+    sim.link("*", "*").loss(0.0);
+    let patient = async {
+        while ask("server:7", b"still there").await.is_err() {
+            task::sleep(ms(100)).await;
+        }
+    };
+    netpoll::future::timeout(HOUR, sim.host("patient").run(patient)).await.expect("the server answers");
 }
 
 /// A seed that fails once fails again, alone and among all seeds of the test.

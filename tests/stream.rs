@@ -276,12 +276,9 @@ fn interval_counts_missed_ticks_as_one() {
         let mut ticks = stream::interval(period);
         std::thread::sleep(period * 3 + period / 2);
         assert_eq!(ticks.next().await, Some(()), "the tick is due");
-        // The next tick is at a multiple of the period (the fourth, unless this machine was late),
-        // and not immediate.
-        let late = begin.elapsed();
+        // The next tick is the fourth, or a later one if this machine was late, and not the second.
         assert_eq!(ticks.next().await, Some(()));
-        let periods = late.as_nanos() / period.as_nanos();
-        assert!(begin.elapsed() >= period * (periods as u32 + 1));
+        assert!(begin.elapsed() >= period * 4);
     });
 }
 

@@ -43,7 +43,9 @@ fn errors_of_the_system_name_operation_and_addresses() {
         // An error that this crate creates is wrapped only once.
         client.force_close().await.unwrap();
         let error = client.read(&mut [0; 8]).await.unwrap_err();
-        assert!(net::is_closed(&error) && error.to_string().ends_with("use of closed network connection"), "{error}");
+        let text = error.to_string();
+        assert!(net::is_closed(&error) && text.ends_with("use of closed network connection"), "{text}");
+        assert_eq!(text.matches("read tcp").count(), 1, "{text}");
     });
 }
 

@@ -15,7 +15,8 @@ pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
 /// Injected bugs that need weak memory: a thread sees two words of another thread in a different order than they were
 /// written, or sees a cell without earlier writes to it. loom finds these bugs, shuttle does not.
-pub(crate) const WEAK: [&str; 16] = [
+pub(crate) const WEAK: [&str; 18] = [
+    "batch_is_not_published",
     "biased_mutex_owner_without_a_fence",
     "biased_mutex_revokes_without_a_barrier",
     "event_word_without_its_end",
@@ -25,6 +26,7 @@ pub(crate) const WEAK: [&str; 16] = [
     "fd_mutex_last_does_not_acquire",
     "fd_mutex_lock_is_relaxed",
     "fd_mutex_unlock_is_relaxed",
+    "keeper_is_not_published",
     "parker_overwrites_token",
     "ring_buffer_is_relaxed",
     "ring_owner_has_no_fence",

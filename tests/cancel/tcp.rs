@@ -210,6 +210,8 @@ fn dropped_read_passes_wakeup_to_next_read() {
                 } else if outcome.output == Some(4) {
                     write().await;
                 }
+                // A poll would read even if the wake-up was not passed on.
+                becomes("the read behind is woken", || wakes.count() > 0).await;
                 assert_eq!(drive(&mut behind, &wakes, &waker).await.unwrap(), 4);
                 no_operation_waits("a read before another", at).await;
                 round_trip(&client, &server).await;

@@ -30,10 +30,11 @@ impl Random {
         self.below(100) < percent
     }
 
-    /// Returns a number from `low` to the largest `low` × 2ⁿ that does not exceed `high`. Each n is equally likely.
+    /// Returns a number from `low` to `high`, each power of two equally likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let (mut least, mut most) = (low, low);
-        let steps = (high / low.max(1)).max(1).ilog2();
+        // The last step may be shorter than the others.
+        let steps = (high / low.max(1)).max(1).next_power_of_two().ilog2();
         for _ in 0..self.below(u64::from(steps) + 1) {
             least = most;
             most = (most.max(1) * 2).min(high);
