@@ -361,6 +361,32 @@ fn every_invariant_has_a_test() {
     assert!(missing.is_empty(), "invariants without a test: {missing:?}");
 }
 
+/// A script that runs or skips a test by a name that does not exist does not fail.
+#[test]
+fn tests_named_in_scripts_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci");
+    if !root.exists() {
+        return println!("skipped: the package does not have every file");
+    }
+    let texts: Vec<_> = all().into_iter().map(|(_, text)| text).collect();
+    let known: BTreeSet<_> = texts
+        .iter()
+        .flat_map(|text| text.split("fn ").skip(1))
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+        .collect();
+    for script in ["sim-own.txt", "backends.sh", "memcheck.sh"] {
+        let text = fs::read_to_string(root.join(script)).unwrap();
+        let words = text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| word.matches('_').count() >= 2)
+        });
+        // The names of tests are in lower case; those of variables are not.
+        let tests: Vec<_> = words.filter(|word| !word.contains(char::is_uppercase)).collect();
+        assert!(tests.len() >= 3, "{script} names {tests:?}");
+        let unknown: Vec<_> = tests.iter().filter(|test| !known.contains(**test)).collect();
+        assert!(unknown.is_empty(), "{script} names tests that do not exist: {unknown:?}");
+    }
+}
+
 /// Tests that are named in a document exist.
 #[test]
 fn tests_named_in_documents_exist() {

@@ -11,8 +11,8 @@
 //! checks, or a shutdown.
 //!
 //! # Invariants
-//! * T1 — each waker is called once, by the owner or by the thread that took the remaining wakers.
-//! * T2 — a single waker is called directly, without a batch, because no other waker waits behind it.
+//! * B1 — each waker is called once, by the owner or by the thread that took the remaining wakers.
+//! * B2 — a single waker is called directly, without a batch, because no other waker waits behind it.
 //!
 //! # Memory ordering
 //! `left` decides which thread takes a waker. The owner's Release publishes the slots; the swap that

@@ -6,9 +6,9 @@
 //! refuses to create the first thread, or refuses further threads for longer, sysmon calls the wakers itself.
 //!
 //! # Invariants
-//! * Q1 — each waker is called. Wakers are taken in the order in which they were queued. A shutdown calls the
+//! * V1 — each waker is called. Wakers are taken in the order in which they were queued. A shutdown calls the
 //!   remaining wakers, because the futures of other executors outlive it.
-//! * Q2 — while a waker is queued and no thread of the queue is free, sysmon does not sleep.
+//! * V2 — while a waker is queued and no thread of the queue is free, sysmon does not sleep.
 
 use std::collections::VecDeque;
 use std::task::Waker;
