@@ -30,7 +30,7 @@ fn eventfd_wakes_waiters() {
         task::sleep(Duration::from_millis(5)).await;
         assert_eq!(event.write_with(|mut fd| fd.write(&3u64.to_ne_bytes())).await.unwrap(), 8);
         assert_eq!(waiter.await, 3);
-        // The counter is at its maximum, so a write that adds to it waits for a read.
+        // The first write raises the counter to its maximum, so the second write waits for a read.
         event.write_with(|mut fd| fd.write(&(u64::MAX - 1).to_ne_bytes())).await.unwrap();
         let mut write = event.write_with(|mut fd| fd.write(&1u64.to_ne_bytes()));
         assert!(poll_once(&mut write).await.is_pending());

@@ -61,7 +61,7 @@ fn bandwidth_limits_a_transfer() {
         let mut bytes = Vec::new();
         assert_eq!(stream.read_to_end(&mut bytes).await.unwrap(), 125_000);
         sender.await;
-        // The transfer has a million bits, and the headers of the packets in addition.
+        // The transfer is one million bits, plus the packet headers.
         assert!((ms(1000)..ms(1200)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     });
 }
@@ -91,7 +91,7 @@ fn keep_alive_detects_a_crashed_host() {
 /// The server of `netpoll-hyper` drops the handler of a request when the connection is aborted. The
 /// kernel's ETIMEDOUT aborts the connection, but a deadline does not.
 #[test]
-fn keep_alive_aborts_a_connection_that_no_operation_uses() {
+fn keep_alive_aborts_an_idle_connection_and_a_deadline_does_not() {
     Sim::run(1, async |sim| {
         let stream = connected_to_crashed_host(&sim).await;
         let view = netpoll::__private::SocketView::from(&stream);
@@ -155,7 +155,7 @@ fn connected_datagram_socket_reports_a_closed_port() {
 }
 
 #[test]
-fn datagrams_are_duplicated_and_overtaken() {
+fn datagrams_are_duplicated_and_reordered() {
     Sim::run(1, async |sim| {
         sim.link("*", "*").duplicate(0.2).reorder(0.2, ms(10));
         let receiver = sim.host("server").run(UdpSocket::bind("0.0.0.0:9")).await.unwrap();

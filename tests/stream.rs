@@ -223,7 +223,7 @@ fn stream_timeout_reports_each_gap_and_continues() {
         let error = silent.next().await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "stream has timed out");
         assert!(silent.next().await.unwrap().is_err());
-        assert!(begin.elapsed() >= 2 * limit, "each timeout starts again");
+        assert!(begin.elapsed() >= 2 * limit, "the limit starts again after each timeout");
 
         let mut quick = steps([Some(1), None, Some(2)]).timeout(Duration::from_secs(60));
         assert_eq!((quick.next().await, quick.next().await), (Some(Ok(1)), Some(Ok(2))));
@@ -237,7 +237,7 @@ fn stream_timeout_reports_each_gap_and_continues() {
 }
 
 #[test]
-fn delay_and_throttle_space_items() {
+fn delay_postpones_first_item_and_throttle_spaces_items() {
     block_on(async {
         let step = Duration::from_millis(5);
         let begin = Instant::now();
@@ -276,7 +276,7 @@ fn interval_counts_missed_ticks_as_one() {
         let mut ticks = stream::interval(period);
         std::thread::sleep(period * 3 + period / 2);
         assert_eq!(ticks.next().await, Some(()), "the tick is due");
-        // The next tick is the fourth, or a later one if this machine was late, and not the second.
+        // The next tick is the fourth, or a later one if this thread was scheduled late. It is not the second.
         assert_eq!(ticks.next().await, Some(()));
         assert!(begin.elapsed() >= period * 4);
     });
@@ -348,7 +348,7 @@ fn slow<T>(items: impl IntoIterator<Item = T>) -> impl Stream<Item = T> {
 }
 
 #[test]
-fn comparisons_wait_for_either_stream() {
+fn comparisons_wait_for_both_streams() {
     use std::cmp::Ordering::{Equal, Greater, Less};
     block_on(async {
         for (left, right, ordering) in [

@@ -8,8 +8,8 @@
 //! # Memory ordering
 //! With HTTP/2, requests are answered in separate tasks, which store `answered` and `has_tunnel`.
 //! They then decrement `requests` with Release, and the connection's task reads it with Acquire.
-//! `released` is also read by the task that owns an upgraded stream. The connection's own task
-//! alone writes and reads all other fields.
+//! The task that owns an upgraded stream reads `released`, and writes `progress`, `blocked` and `closing`. Only
+//! the connection's own task writes and reads the other fields.
 
 use std::future::{Future, pending};
 use std::pin::Pin;

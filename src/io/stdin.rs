@@ -63,7 +63,7 @@ struct State {
     /// `buffer[start..]` is input that no caller has taken yet.
     buffer: Vec<u8>,
     start: usize,
-    /// The index before which `buffer` contains no LF.
+    /// `buffer[start..searched]` contains no LF.
     searched: usize,
     reading: bool,
     outcome: Option<Outcome>,

@@ -185,7 +185,8 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// Splits `host:port` like Go's `SplitHostPort`: at the last colon, with an IPv6 host in brackets.
+/// Splits `host:port` at the last colon, with an IPv6 host in brackets, like Go's `SplitHostPort`. Unlike Go,
+/// rejects an empty port.
 fn split_host_port(text: &str) -> Result<(&str, &str), AddrError> {
     const MISSING_PORT: &str = "missing port in address";
     const TOO_MANY_COLONS: &str = "too many colons in address";

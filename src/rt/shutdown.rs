@@ -162,19 +162,24 @@ fn wait_for_left(runtime: &'static Runtime, deadline: Option<Instant>) -> Result
     if runtime.tasks_alive() == 0 {
         return Ok(());
     }
-    let (mut droppers, mut nap) = (Reapers::new(runtime), NAP_MIN);
+    let (mut droppers, mut nap, mut next_scan) = (Reapers::new(runtime), NAP_MIN, Instant::now());
+    let least = Instant::now().checked_add(LEAST);
     loop {
-        context::defer_discards(|| record::wake_others(runtime.epoch()));
+        let begin = Instant::now();
+        if begin >= next_scan {
+            context::defer_discards(|| record::wake_others(runtime.epoch()));
+            next_scan = Instant::now() + begin.elapsed() * 10;
+        }
         droppers.discard(runtime.take_deferred());
-        droppers.wait(nap);
-        if runtime.tasks_alive() == 0 {
+        let is_idle = droppers.wait(nap);
+        if is_idle && runtime.tasks_alive() == 0 {
             return Ok(());
         }
         if !runtime.is_stopped() {
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             return shutdown(left);
         }
-        if is_over(deadline) {
+        if is_over(deadline) && (is_idle || is_over(least)) {
             return Err(survey(runtime));
         }
         std::thread::sleep(nap);
@@ -194,12 +199,13 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     runtime.sysmon.stop();
     let (mut wakers, mut droppers) = (Reapers::new(runtime), Reapers::new(runtime));
     let least = Instant::now().checked_add(LEAST);
-    let (mut nap, mut was_done, mut next_scan) = (NAP_MIN, false, Instant::now());
+    let (mut nap, mut was_quiet, mut was_done, mut next_scan) = (NAP_MIN, false, false, Instant::now());
     let (threads, is_done) = loop {
         wakers.wake(interrupt(runtime));
-        // A scan of many records takes long, so it takes at most a tenth of the time.
+        // A scan of many records takes long. While tasks or threads are still running, the scans take at most a tenth of
+        // the time.
         let begin = Instant::now();
-        let scans = begin >= next_scan;
+        let scans = was_quiet || begin >= next_scan;
         if scans {
             // The woken tasks are dropped, and the drops are deferred.
             context::defer_discards(|| record::wake_others(runtime.epoch()));
@@ -228,6 +234,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
             std::thread::sleep(nap);
         }
         was_done = is_quiet && (scans || was_done);
+        was_quiet = is_quiet;
         nap = (nap * 2).min(NAP_MAX);
     };
     let threads = threads + wakers.kept() + droppers.kept();

@@ -11,7 +11,7 @@ use super::{picture, report};
 /// A handle to a simulation, for its test and its tasks. Copies refer to the same simulation.
 ///
 /// # Panics
-/// All methods panic outside the simulation to which the handle belongs.
+/// All methods except [`faults`](Sim::faults) panic outside the simulation to which the handle belongs.
 ///
 /// # Examples
 /// ```
@@ -172,7 +172,7 @@ impl Sim {
         self.kernel(|kernel| kernel.log.keep());
     }
 
-    /// Returns the log since [`keep_log`](Sim::keep_log), up to its last 50,000 lines. Each line has the virtual
+    /// Returns the lines logged since [`keep_log`](Sim::keep_log), at most the last 50,000. Each line has the virtual
     /// time in seconds, the host, and a packet, a call or a note.
     pub fn log(&self) -> String {
         self.kernel(|kernel| report::log(kernel))

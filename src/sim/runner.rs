@@ -397,8 +397,8 @@ fn arguments(name: &str) -> String {
     if let Ok(package) = std::env::var("CARGO_PKG_NAME") {
         arguments.insert_str(0, &format!("-p {package} "));
     }
-    if let Some(flag) = std::env::args().find(|flag| flag == "--ignored" || flag == "--include-ignored") {
-        arguments.push_str(&format!(" -- {flag}"));
+    if let Some(flag) = std::env::args_os().find(|flag| flag == "--ignored" || flag == "--include-ignored") {
+        arguments.push_str(&format!(" -- {}", flag.display()));
     }
     arguments
 }

@@ -282,8 +282,8 @@ impl Fd {
     /// Waits until all gathered bytes are sent.
     ///
     /// # Errors
-    /// Returns the error of gathered bytes that could not be sent. If bytes are left, returns `TimedOut`
-    /// after the write deadline or timeout, and `Closed` after the close.
+    /// Returns the error of gathered bytes that could not be sent. If bytes are left, returns `TimedOut` after the write
+    /// deadline or timeout. Returns `Closed` after the close of a socket that gathers.
     pub(crate) fn poll_flush(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
         if gathering.cork.lock().is_empty() {

@@ -67,6 +67,6 @@ impl fmt::Debug for UdpSocket {
         if let Ok(peer) = self.peer_addr() {
             debug.field("peer", &peer);
         }
-        debug.field("fd", &self.as_raw_fd()).finish()
+        debug.field("fd", &self.net_fd().fd.number()).finish()
     }
 }

@@ -145,7 +145,7 @@ impl Inspect {
     /// Sets whether to query all unknown addresses from the kernel. By default, at most 2,000 system
     /// calls are made for them.
     ///
-    /// The addresses of listeners and of accepted and dialled TCP connections are known. The local address of a
+    /// The addresses of TCP listeners and of accepted and dialled TCP connections are known. The local address of a
     /// connection that a wildcard listener has accepted takes one system call in the first snapshot that queries
     /// it. An adopted TCP socket takes up to four, whose results are kept for up to 4,096 such sockets. A UDP or
     /// Unix socket takes up to three in each snapshot.
@@ -388,7 +388,7 @@ impl Alive<'_> {
 /// Finds the cause of the last wake-up of tasks.
 struct Wakers<'a> {
     alive: Alive<'a>,
-    /// The last search for a task, and its result. One task often spawns many others.
+    /// The last search for a task, and its result. It is reused, because one task often spawns many others.
     last: Option<(Waits, Option<u64>)>,
 }
 
@@ -416,7 +416,8 @@ impl Wakers<'_> {
         }
     }
 
-    /// Returns the task whose lowest bits are `bits`.
+    /// Returns the latest id of a live task whose lowest bits are `bits`. If there is none, returns the latest possible
+    /// id with these bits.
     fn task(&mut self, woken: Waits, bits: u64) -> Option<u64> {
         if let Some((of, found)) = self.last
             && of == woken

@@ -84,8 +84,9 @@ thread_local! {
 #[derive(Debug, Default)]
 struct Seen {
     polls: u64,
-    /// Whether the owner was in a turn.
+    /// Whether the owner was in a turn, and the id of its record.
     in_turn: bool,
+    id: u64,
     /// The number of events that the processor has recorded in its event ring.
     events: u64,
     /// The time of the last check that found a change.
@@ -204,7 +205,8 @@ impl Monitor {
                 let is_quiet = runtime.awake.count() == 0
                     && self.activity() == self.activity
                     && !runtime.has_root_turns()
-                    && !runtime.is_short_of_threads();
+                    && !runtime.is_short_of_threads()
+                    && sysmon.watched.load(Ordering::SeqCst) == 0;
                 if is_quiet && runtime.epoch() == epoch {
                     self.forget_cpus();
                     self.parker.park();
@@ -370,6 +372,7 @@ impl Monitor {
                 || in_turn != seen.in_turn
                 || polls != seen.polls
                 || (!in_turn && (!is_waking || events != seen.events));
+            let is_same = std::mem::replace(&mut seen.id, running) == running;
             (seen.polls, seen.in_turn, seen.events) = (polls, in_turn, events);
             if moved {
                 (seen.since, seen.reported) = (Some(now), false);
@@ -379,8 +382,8 @@ impl Monitor {
             stuck += 1;
             backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
-            if running == 0 {
-                // The thread is in a waker, so there is no task to report.
+            if running == 0 || !is_same {
+                // The thread is in a waker, or the record has another task, so there is no task to report.
                 continue;
             }
             let blocked_for = seen.since.map_or(TICK, |since| now - since);
@@ -502,9 +505,12 @@ pub(crate) fn wake_watched(wakers: &mut Wakers) {
     if !runtime.is_running() || fork::is_child() {
         return wakers.wake_in_place();
     }
+    // ORDERING: SeqCst: incremented before this thread checks whether sysmon sleeps; see `Sysmon::is_ticking`.
+    runtime.sysmon.watched.fetch_add(1, Ordering::SeqCst);
     runtime.notice_activity();
     wakers.demote_own();
     runtime.sysmon.register_batch().call(wakers);
+    runtime.sysmon.watched.fetch_sub(1, Ordering::SeqCst);
 }
 
 impl Runtime {

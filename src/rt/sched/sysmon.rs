@@ -30,8 +30,10 @@ pub(crate) struct Sysmon {
     pub(super) events: LazyBox<EventRing>,
     pub(super) reports: Reports,
     pub(super) wakes: WakeQueue,
-    /// The batches of the threads that poll.
+    /// The batches of the threads that poll, and of those that call several wakers.
     batches: Mutex<Vec<Weak<Batch>>>,
+    /// The number of threads that do not poll and call several wakers.
+    pub(super) watched: AtomicUsize,
 }
 
 impl Sysmon {
@@ -47,6 +49,7 @@ impl Sysmon {
             reports: Reports::new(),
             wakes: WakeQueue::new(),
             batches: Mutex::new(Vec::new()),
+            watched: AtomicUsize::new(0),
         }
     }
 

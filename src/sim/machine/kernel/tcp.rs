@@ -69,7 +69,7 @@ pub(crate) struct Connection {
     pub(crate) error: Option<i32>,
     /// Whether the program has closed its socket.
     pub(crate) is_orphan: bool,
-    /// Whether a write or a poll found too little room in the send buffer, so that an edge must report when there is more.
+    /// Whether a write or a poll found too little room in the send buffer, so that an edge must report when the socket becomes writable.
     pub(crate) wants_room: bool,
 
     send: VecDeque<u8>,
