@@ -70,3 +70,17 @@ impl fmt::Debug for UdpSocket {
         debug.field("fd", &self.net_fd().fd.number()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_has_the_number_and_does_not_expose_the_socket() {
+        let socket = crate::task::block_on(UdpSocket::bind("127.0.0.1:0")).unwrap();
+        let text = format!("{socket:?}");
+        assert!(!socket.net_fd().fd.is_exposed());
+        assert!(text.contains(&format!("fd: {}", socket.as_raw_fd())), "{text}");
+        assert!(socket.net_fd().fd.is_exposed());
+    }
+}
