@@ -297,7 +297,7 @@ fn socket_features_that_are_not_simulated_are_named() {
         assert_eq!(passed.unwrap_err().raw_os_error(), Some(22), "EINVAL");
         let refusals = sim.refusals();
         assert_eq!(refusals.len(), 3, "{refusals:?}");
-        for (refusal, part) in refusals.iter().zip(["option 35 of the level 0", "255.255.255.255", "SCM_RIGHTS"]) {
+        for (refusal, part) in refusals.iter().zip(["option 35 at level 0", "255.255.255.255", "SCM_RIGHTS"]) {
             assert!(refusal.contains(part) && refusal.contains("not simulated"), "{refusal}");
         }
     });

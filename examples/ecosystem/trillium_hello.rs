@@ -6,10 +6,9 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! The example shows `Server`, `RuntimeTrait` and `Transport` of trillium-server-common over netpoll's listener and
-//! streams, with HTTP/1, HTTP/2 and a graceful shutdown: after Ctrl-C or SIGTERM the server stops
-//! accepting connections, and answers the requests in progress. QUIC is not supported, so
-//! `UdpTransport` is `()`.
+//! The example implements `Server`, `RuntimeTrait` and `Transport` of trillium-server-common with netpoll's listener
+//! and streams. It serves HTTP/1 and HTTP/2. After Ctrl-C or SIGTERM, the server stops accepting connections and
+//! answers the requests in progress. QUIC is not supported, so `UdpTransport` is `()`.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};

@@ -55,8 +55,7 @@ pub(super) struct Activity {
     released: AtomicBool,
 }
 
-/// Declares the getter and setter of a flag. ORDERING: Relaxed; a flag guards no other memory, and
-/// except for `released` one task writes and reads it.
+/// Declares the getter and setter of a flag. ORDERING: Relaxed; a flag guards no other memory.
 macro_rules! flags {
     ($($flag:ident, $set:ident;)*) => {$(
         pub(super) fn $flag(&self) -> bool {

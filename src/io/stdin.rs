@@ -113,8 +113,8 @@ impl Input {
         Input { state: Mutex::new(state), source }
     }
 
-    /// Calls `take` and returns its result; if the result is `None`, starts a blocking read and waits
-    /// for it. `take` runs under the lock, so it must not call foreign code.
+    /// Calls `take` and returns its result. If the result is `None`, registers the waker, starts a blocking read unless
+    /// one is in progress, and returns `Pending`. `take` runs under the lock, so it must not call foreign code.
     fn poll_take<T>(
         &'static self,
         cx: &mut Context<'_>,
@@ -220,7 +220,11 @@ impl Drop for Reading {
             Some(Ok(chunk)) if chunk.is_empty() => state.outcome = Some(Outcome::End),
             Some(Ok(chunk)) => state.push(&chunk),
             Some(Err(error)) => state.outcome = Some(Outcome::Failed(error)),
-            None => state.outcome = Some(Outcome::Failed(io::Error::other("the blocking read was abandoned"))),
+            None => {
+                state.outcome = Some(Outcome::Failed(io::Error::other(
+                    "the runtime was shut down before the read of standard input completed: read again",
+                )))
+            }
         }
         state.waiters.take_all(&mut wakers);
         drop(state);
@@ -438,7 +442,10 @@ mod tests {
         input!(INPUT, SCRIPT);
         INPUT.state.lock().reading = true;
         drop(Reading { input: &INPUT, result: None });
-        assert_eq!(read_line(&INPUT).unwrap_err().to_string(), "the blocking read was abandoned");
+        assert_eq!(
+            read_line(&INPUT).unwrap_err().to_string(),
+            "the runtime was shut down before the read of standard input completed: read again"
+        );
         SCRIPT.give(Ok(b"ok\n"));
         assert_eq!(read_line(&INPUT).unwrap(), "ok\n");
     }

@@ -329,7 +329,8 @@ impl Faults {
         self.set(rate, |faults| &mut faults.short)
     }
 
-    /// Sets the probability that an accept, a receive or a send on TCP fails with EAGAIN although the socket is ready.
+    /// Sets the probability that an accept or a receive on any socket, or a send on a TCP stream, fails with EAGAIN
+    /// although the socket is ready.
     /// The socket is reported as ready again later.
     #[track_caller]
     pub fn spurious(self, rate: f64) -> Faults {

@@ -19,8 +19,8 @@ use crate::sys::splice::Pipe;
 /// for all pipes, and beyond that limit gets pipes with two buffers.
 pub(crate) const PIPE_BYTES: usize = 256 << 10;
 
-/// The maximum number of pipes in the pool: enough for one pipe per CPU on common machines. A pipe
-/// is in use while it has bytes, even while its copy waits for the target.
+/// The maximum number of pipes in the pool: enough for one pipe per CPU on common machines. Pipes that have bytes
+/// are in use and do not count, even while their copies wait for the target.
 const KEPT_MAX: usize = 64;
 
 /// The number of pipes that the pool may keep without an active copy.
@@ -62,7 +62,7 @@ fn room() -> usize {
 /// Takes an empty pipe from the pool, or creates one.
 ///
 /// # Errors
-/// Returns the error of pipe2(2), usually EMFILE. Returns an error in a forked child, which would
+/// Returns the error of pipe2(2), usually EMFILE. Returns `Other` in a forked child, which would
 /// otherwise share the parent's pipes.
 pub(crate) fn take() -> io::Result<Pipe> {
     fork::check()?;

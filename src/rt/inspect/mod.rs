@@ -2,9 +2,10 @@
 //!
 //! # Implementation
 //! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll cache. Both are
-//! read in place. No task is polled and no thread is stopped. A snapshot holds locks that tasks also take only for
-//! a short time: for example those of the timer sets, of the thread pools, and of the tables of names, labels and
-//! gathered bytes. If several operations wait for one socket, their list is locked while they are counted.
+//! read in place. No task is polled and no thread is stopped. A snapshot takes some locks that tasks also take, and
+//! holds each only for a short time: for example those of the timer sets, of the thread pools, and of the tables of
+//! names, labels and gathered bytes. If several operations wait for one socket, their list is locked while they are
+//! counted.
 //! Addresses are queried from the kernel by descriptor number. The result is discarded if the generation of the
 //! slot is no longer current afterwards. The generation changes before the descriptor is closed, so a current
 //! generation proves that the number belonged to this socket.
@@ -207,8 +208,8 @@ impl Inspect {
         self
     }
 
-    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks if the
-    /// snapshot does not have all of them, and the number of tasks that follow the last task of the snapshot.
+    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks if `max_tasks` or `after` is
+    /// set, and the number of tasks that follow the last task of the snapshot, or 0 if the snapshot has no tasks.
     fn readings(self) -> (Vec<Reading>, Option<Vec<u64>>, usize) {
         let is_limited = self.max_tasks < usize::MAX || self.after > 0;
         if !is_limited {

@@ -26,8 +26,8 @@ const TURNS: usize = if MODEL { 2 } else { 2048 };
 /// The number of calls in an entry.
 const CALLS: usize = if MODEL { 1 } else { 2 };
 const ENTRY_BYTES: usize = 32;
-/// The increment of `ended` per turn. With this unit, the address of an entry is the address of the first entry
-/// plus eight times the count, which x86 computes in an addressing mode.
+/// The increment of `ended` per turn. With this unit, the offset of an entry in bytes is eight times `ended`, modulo
+/// the size of the ring. x86 computes this multiplication in an addressing mode.
 const UNITS: u64 = ENTRY_BYTES as u64 / 8;
 /// The offset of an entry's calls.
 const OFFSET: usize = std::mem::offset_of!(Entry, calls);

@@ -281,7 +281,7 @@ pub(super) fn setsockopt(
     let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
     let result = kernel(|kernel| kernel.set_option(fd, level, name, bytes));
     if result == Err(libc::ENOPROTOOPT) {
-        unsupported(&format!("sets the option {name} of the level {level} of a socket"), libc::ENOPROTOOPT);
+        unsupported(&format!("sets the socket option {name} at level {level}"), libc::ENOPROTOOPT);
     }
     ok(result)
 }

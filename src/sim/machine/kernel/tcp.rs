@@ -44,7 +44,7 @@ const SYN_ACK_RETRIES: u32 = 5;
 pub(super) const RETRIES: u32 = 15;
 const ORPHAN_RETRIES: u32 = 8;
 /// The time for which a closed connection stays in TIME-WAIT, and an orphaned one in FIN-WAIT-2, in nanoseconds.
-const LINGER: u64 = 60 * SECOND;
+const FIN_TIMEOUT: u64 = 60 * SECOND;
 /// The initial congestion window in segments (RFC 6928).
 const FIRST_WINDOW: u64 = 10;
 

@@ -1,7 +1,7 @@
 //! Unix sockets of the simulated kernel: pairs, streams, datagrams and sequenced packets within a host.
 //!
-//! Bytes are transferred immediately. The run loop takes the edge that reports them, like all
-//! edges. Names exist in a table of the host, not in the file system.
+//! Bytes are transferred immediately. The edge that reports them is queued, and the run loop delivers it later, as
+//! it does every edge. Names exist in a table of the host, not in the file system.
 
 use std::collections::VecDeque;
 
@@ -142,7 +142,7 @@ impl Kernel {
         let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
         let Some((from, data)) = end.queue.front_mut() else {
             return match () {
-                // On a datagram socket, only a call that waits returns 0.
+                // After a shutdown of a datagram socket, only a blocking receive returns 0.
                 () if kind != Kind::Datagram && (end.read_shut || end.is_hung_up) => Ok(Received::stream(0)),
                 () if end.peer.is_none() && kind != Kind::Datagram => Err(libc::ENOTCONN),
                 () => Err(libc::EAGAIN),

@@ -250,11 +250,11 @@ impl Connection {
         }
         if self.fin_received && self.closes_first {
             self.state = State::TimeWait;
-            (self.retransmit_at, self.keep_at, self.ends_at) = (NEVER, NEVER, now + LINGER);
+            (self.retransmit_at, self.keep_at, self.ends_at) = (NEVER, NEVER, now + FIN_TIMEOUT);
         } else if self.fin_received {
             self.end();
         } else if self.is_orphan && self.ends_at == NEVER {
-            self.ends_at = now + LINGER;
+            self.ends_at = now + FIN_TIMEOUT;
         }
     }
 }
