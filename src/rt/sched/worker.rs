@@ -32,7 +32,7 @@ use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
 use super::record::Record;
 use super::root::Root;
-use super::steal::{Watch, steal, take_from_stuck};
+use super::steal::{steal, take_from_stuck};
 use super::task::{from_item, take_item};
 use super::task_data::TaskData;
 use super::turn_ring::CallPlace;
@@ -76,7 +76,6 @@ pub(crate) struct Core {
     shared_at: u32,
     pacing: Pacing,
     account: Account,
-    watch: Watch,
     /// The number of turns that the processor had completed at the last sleep.
     slept_at: u64,
     /// The number of consecutive sleeps without a turn in between.
@@ -98,7 +97,6 @@ impl Core {
             shared_at: 0,
             pacing: Pacing::new(),
             account: Account::new(),
-            watch: Watch::default(),
             slept_at: 0,
             lonely: 0,
         }
@@ -305,7 +303,6 @@ impl Core {
         if processor.stuck.load(Ordering::Relaxed) {
             processor.stuck.store(false, Ordering::Relaxed);
         }
-        self.watch.check(runtime, processor, now);
         let home = runtime.driver.roles.home(processor.id);
         self.polling.run_timers(runtime, runtime.driver.roles.looked_at(home, now), now);
         if self.polling.wakers.len() > 0 {
