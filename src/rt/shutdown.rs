@@ -165,11 +165,7 @@ fn wait_for_left(runtime: &'static Runtime, deadline: Option<Instant>) -> Result
     let (mut droppers, mut nap, mut next_scan) = (Reapers::new(runtime), NAP_MIN, Instant::now());
     let least = Instant::now().checked_add(LEAST);
     loop {
-        let begin = Instant::now();
-        if begin >= next_scan {
-            context::defer_discards(|| record::wake_others(runtime.epoch()));
-            next_scan = Instant::now() + begin.elapsed() * 10;
-        }
+        wake_tasks(runtime, &mut next_scan, false);
         droppers.discard(runtime.take_deferred());
         let is_idle = droppers.wait(nap);
         if is_idle && runtime.tasks_alive() == 0 {
@@ -202,15 +198,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     let (mut nap, mut was_quiet, mut was_done, mut next_scan) = (NAP_MIN, false, false, Instant::now());
     let (threads, is_done) = loop {
         wakers.wake(interrupt(runtime));
-        // A scan of many records takes long. While tasks or threads are still running, the scans take at most a tenth of
-        // the time.
-        let begin = Instant::now();
-        let scans = was_quiet || begin >= next_scan;
-        if scans {
-            // The woken tasks are dropped, and the drops are deferred.
-            context::defer_discards(|| record::wake_others(runtime.epoch()));
-            next_scan = Instant::now() + begin.elapsed() * 10;
-        }
+        let scans = wake_tasks(runtime, &mut next_scan, was_quiet);
         let all_woken = wakers.wait(nap);
         let tasks = runtime.take_queued();
         let found = !tasks.is_empty();
@@ -254,6 +242,18 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     }
     runtime.threads.detach_all();
     still
+}
+
+/// Wakes all waiting tasks of ended epochs, whose drops are deferred. A scan of many records takes long, so unless
+/// `is_quiet`, does nothing before `next_scan`, and the scans take at most a tenth of the time. Returns whether it scanned.
+fn wake_tasks(runtime: &'static Runtime, next_scan: &mut Instant, is_quiet: bool) -> bool {
+    let begin = Instant::now();
+    let scans = is_quiet || begin >= *next_scan;
+    if scans {
+        context::defer_discards(|| record::wake_others(runtime.epoch()));
+        *next_scan = Instant::now() + begin.elapsed() * 10;
+    }
+    scans
 }
 
 /// Takes the wakers of all waiters, sleeps and due timers, and those that other threads were about to call. A waiter then

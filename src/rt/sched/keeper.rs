@@ -29,6 +29,7 @@ use std::panic::RefUnwindSafe;
 use std::ptr;
 use std::task::{RawWakerVTable, Waker};
 
+use super::own_waker;
 use crate::rt::fork;
 use crate::sync::{AtomicPtr, Ordering, UnsafeCell, const_fn, injected_bug, yield_now};
 
@@ -107,11 +108,7 @@ impl Keeper {
     /// thread writes the virtual table.
     fn waker(&self, data: *const ()) -> Waker {
         // SAFETY: no thread writes the virtual table.
-        let vtable = self.vtable.with(|vtable| unsafe { *vtable });
-        // SAFETY: `Waker::vtable` has returned a static reference.
-        let vtable = unsafe { &*vtable };
-        // SAFETY: `keep` took the pointer and the virtual table from a waker that it did not drop.
-        unsafe { Waker::new(data, vtable) }
+        own_waker::waker(data, self.vtable.with(|vtable| unsafe { *vtable }))
     }
 }
 

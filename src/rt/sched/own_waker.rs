@@ -97,12 +97,13 @@ impl fmt::Debug for Spare {
     }
 }
 
-/// Makes a waker from a spare reference, which the caller must have taken.
+/// Makes a waker from the reference of a waker that was forgotten, whose data pointer and virtual table these are. The
+/// caller must have taken the reference.
 #[inline]
-fn waker(data: *const (), vtable: *const RawWakerVTable) -> Waker {
+pub(super) fn waker(data: *const (), vtable: *const RawWakerVTable) -> Waker {
     // SAFETY: the pointer comes from `Waker::vtable`, which returns a static reference.
     let vtable = unsafe { &*vtable };
-    // SAFETY: `wake` forgot a waker with this data pointer and this virtual table. The reference was taken, so no
+    // SAFETY: a waker with this data pointer and this virtual table was forgotten. The reference was taken, so no
     // other waker is made from it.
     unsafe { Waker::new(data, vtable) }
 }

@@ -46,15 +46,14 @@ pin_project! {
 
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
-            let task = context::with_task(|task| task.map(|task| (task.number(), task.lane())));
-            let is_simulated = context::with_task(|task| task.is_some_and(TaskData::is_simulated));
+            let task = context::with_task(|task| task.map(|task| (task.number(), task.lane(), task.is_simulated())));
             let mut this = this.project();
             contain(|| this.future.set(None));
             if let Some(record) = this.kept.take() {
                 record.release();
             }
             debug_assert!(task.is_some(), "a future was dropped outside its task");
-            if let Some((number, lane)) = task {
+            if let Some((number, lane, _)) = task {
                 end_locals(number);
                 if lane == Lane::Control {
                     runtime().control.task_ended();
@@ -62,7 +61,7 @@ pin_project! {
                 #[cfg(feature = "sim")]
                 super::hooks::task_ended(number);
             }
-            if !is_simulated {
+            if !task.is_some_and(|(_, _, is_simulated)| is_simulated) {
                 runtime().task_ended();
             }
         }
