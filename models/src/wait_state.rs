@@ -9,7 +9,7 @@ use crate::harness::block_on;
 use crate::net::fd::fd_mutex::FdMutex;
 use crate::rt::poll::poll_desc::PollCache;
 use crate::rt::poll::poll_desc::{Direction, PollDesc};
-use crate::rt::poll::side::{HANG_UP, Side, Stop, Wait};
+use crate::rt::poll::side::{HANG_UP, Side, Stop, Ticket, Wait};
 use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, POLLS_MAX, Waiter, Wakers};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, injected_bug};
@@ -217,6 +217,64 @@ pub fn short_read_against_edge() {
     socket.deliver(1);
     socket.deliver(1);
     reader.join().unwrap();
+}
+
+/// Mirrors a short read of one byte, whose evidence is not applied yet. Returns its ticket, or `None` if the call has
+/// returned both bytes that may have arrived.
+fn short_read(socket: &Socket) -> Option<Ticket> {
+    let ticket = socket.side().begin().unwrap();
+    assert!(ticket.is_ready() && !ticket.has_waiters());
+    (socket.call(2) == Some(1)).then_some(ticket)
+}
+
+/// Mirrors the next read of the same turn, which waits without a call if nothing has changed since `ticket`.
+fn read_after(socket: &Socket, ticket: Ticket, most: usize) -> Result<usize, Stop> {
+    let (mut ticket, mut key) = (Some(ticket), None);
+    block_on(poll_fn(|cx| {
+        if let Some(ticket) = ticket.take()
+            && socket.side().wait_after(ticket, Waiter::Future(&mut key), cx.waker(), || true) == Wait::Listed
+        {
+            return Poll::Pending;
+        }
+        socket.poll_read(most, &mut key, cx)
+    }))
+}
+
+/// Data arrives while a reader waits after a short read.
+pub fn wait_after_a_short_read_against_edge() {
+    let socket = Socket::new();
+    socket.bytes.store(1, Ordering::Relaxed);
+    let reader = spawn(&socket, |socket| {
+        if let Some(ticket) = short_read(socket) {
+            assert_eq!(read_after(socket, ticket, 2), Ok(1));
+        }
+    });
+    socket.deliver(1);
+    reader.join().unwrap();
+}
+
+/// The socket is closed, or its deadline passes, while a reader waits after a short read.
+pub fn wait_after_a_short_read_against_close_and_expiry() {
+    for (ends, with) in [(Socket::close as fn(&Socket), Stop::Closed), (Socket::expire, Stop::Expired)] {
+        let socket = Socket::new();
+        socket.bytes.store(1, Ordering::Relaxed);
+        let ticket = short_read(&socket).expect("one byte has arrived");
+        let reader = spawn(&socket, move |socket| assert_eq!(read_after(socket, ticket, 2), Err(with)));
+        ends(&socket);
+        reader.join().unwrap();
+    }
+}
+
+/// One reader waits after a short read, and another one waits after EAGAIN. Both get data.
+pub fn a_second_reader_beside_a_wait_after_a_short_read() {
+    let socket = Socket::new();
+    socket.bytes.store(1, Ordering::Relaxed);
+    let ticket = short_read(&socket).expect("one byte has arrived");
+    let first = spawn(&socket, move |socket| assert_eq!(read_after(socket, ticket, 1), Ok(1)));
+    let second = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    socket.deliver(2);
+    first.join().unwrap();
+    second.join().unwrap();
 }
 
 /// One edge arrives for two readers. It wakes one, which leaves data and must wake the other.

@@ -6,6 +6,8 @@ use netpoll_models::{injected_bugs, models, wait_state};
 models! { wait_state:
     edge_against_wait
     short_read_against_edge
+    wait_after_a_short_read_against_edge
+    wait_after_a_short_read_against_close_and_expiry
     two_readers_share_an_edge
     a_dropped_reader_passes_on
     a_reader_dropped_while_polled_passes_on
@@ -30,6 +32,11 @@ models! { wait_state:
 }
 
 #[test]
+fn a_second_reader_beside_a_wait_after_a_short_read() {
+    check_within(2, wait_state::a_second_reader_beside_a_wait_after_a_short_read);
+}
+
+#[test]
 fn edge_close_and_expiry() {
     check_within(2, wait_state::edge_close_and_expiry);
 }
@@ -42,6 +49,8 @@ fn spurious_poll_keeps_no_edge() {
 injected_bugs! {
     finds_a_clear_that_ignores_the_tick: "clear_ignores_tick" by edge_against_wait, DEADLOCK;
     finds_a_short_read_that_ignores_the_tick: "clear_ignores_tick" by short_read_against_edge, DEADLOCK;
+    finds_a_wait_after_a_short_read_that_ignores_changes:
+        "wait_after_ignores_changes" by wait_after_a_short_read_against_edge, DEADLOCK;
     finds_a_wait_without_a_second_check: "wait_without_recheck" by edge_against_wait, DEADLOCK;
     finds_a_success_that_keeps_the_rest: "success_keeps_the_rest" by two_readers_share_an_edge, DEADLOCK;
     finds_a_drop_that_keeps_the_wake_up: "drop_keeps_wakeup" by a_dropped_reader_passes_on, DEADLOCK;

@@ -85,7 +85,7 @@ impl Read<'_> {
     /// Polls after a short read of the same turn. This poll usually waits, which needs no state of a call.
     #[inline(never)]
     fn poll_after_short(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.buf.is_empty() && self.fd.fd.waits_at_once(Direction::Read, &mut self.operation, cx) {
+        if !self.buf.is_empty() && self.fd.fd.waits_at_once(&mut self.operation, cx) {
             return Poll::Pending;
         }
         self.fd.poll_read(Waiter::Future(&mut self.operation), cx, self.buf, 0)

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::ptr;
 use std::task::{Context as TaskContext, Poll, Waker};
 
+use super::poll::side::Ticket;
 use super::sched::event_ring::Mark;
 use super::sched::own_waker;
 use super::sched::processor::CHECK_EVERY;
@@ -24,8 +25,11 @@ use crate::sync::{AtomicU8, Ordering};
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
-    /// The address of the state of the direction of the turn's last call with a short count, or null.
+    /// The [place](crate::rt::poll::side::Side::place) of the direction of the turn's last call with a short count, or
+    /// null.
     short: Cell<*const ()>,
+    /// The state of that direction when the call began.
+    short_ticket: Cell<Ticket>,
     /// Whether the turn has written since that call.
     has_written: Cell<bool>,
     /// The place in the processor's ring of turns where the next call of this turn is recorded.
@@ -52,6 +56,7 @@ thread_local! {
             processor: Cell::new(None),
             task: Cell::new(ptr::null()),
             short: Cell::new(ptr::null()),
+            short_ticket: Cell::new(Ticket::NONE),
             has_written: Cell::new(false),
             calls: Cell::new(CallPlace::NONE),
             depth: Cell::new(0),
@@ -260,12 +265,13 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: Option<*const ()>, f: impl
     f()
 }
 
-/// Records that a call had a short count in the direction whose state is `state`. [`record_call`] records
-/// the call itself, before or after this call.
+/// Records that a call that began at `ticket` had a short count in the direction at `place`. [`record_call`]
+/// records the call itself, before or after this call.
 #[inline]
-pub(crate) fn set_short(writes: bool, state: &AtomicU8) {
+pub(crate) fn set_short(writes: bool, place: *const (), ticket: Ticket) {
     CONTEXT.with(|context| {
-        context.short.set(ptr::from_ref(state).cast());
+        context.short.set(place);
+        context.short_ticket.set(ticket);
         // After a short write, the operation waits for room in the buffer, and the short count itself proves
         // that there is none.
         if !writes {
@@ -275,38 +281,45 @@ pub(crate) fn set_short(writes: bool, state: &AtomicU8) {
 }
 
 /// Records a call on the descriptor `fd` that completed without waiting, even if it failed.
-#[inline]
+#[inline(always)]
 pub(crate) fn record_call(writes: bool, fd: i32) {
-    CONTEXT.with(|context| {
-        if writes {
-            context.has_written.set(true);
-        }
-        if cfg!(netpoll_no_black_box) {
-            return;
-        }
-        match context.calls.get().store(writes, fd) {
-            Some(next) => context.calls.set(next),
-            None => context.record_further_call(writes, fd),
-        }
-    });
+    if writes {
+        CONTEXT.with(|context| context.has_written.set(true));
+    }
+    if cfg!(netpoll_no_black_box) {
+        return;
+    }
+    // Several small closures, because a large one is not inlined.
+    match CONTEXT.with(|context| context.calls.get()).store(writes, fd) {
+        Some(next) => CONTEXT.with(|context| context.calls.set(next)),
+        None => CONTEXT.with(|context| context.record_further_call(writes, fd)),
+    }
 }
 
-/// Returns whether the last short count of this turn was in the direction whose state is `state`.
+/// Returns whether the last short count of this turn was in the direction at `place`.
 #[inline]
-pub(crate) fn is_short(state: &AtomicU8) -> bool {
-    CONTEXT.with(|context| context.short.get() == ptr::from_ref(state).cast())
+pub(crate) fn is_short(place: *const ()) -> bool {
+    CONTEXT.with(|context| context.short.get() == place)
 }
 
-/// Returns whether the last short count of this turn was in the direction whose state is `state`, the turn
-/// has written since, and `waker` is the task's own waker. If so, clears the record of the short count.
+/// Returns whether the last short count of this turn was in the direction at `place`, whose state is still `ticket`, as
+/// it was when the call with this count began.
 #[inline]
-pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
+pub(crate) fn is_short_since(place: *const (), ticket: Ticket) -> bool {
+    CONTEXT.with(|context| context.short.get() == place && context.short_ticket.get() == ticket)
+}
+
+/// If the last short count of this turn was in the direction at `place`, the turn has written since, and `waker` is
+/// the task's own waker, clears the record of the short count. Returns the state of the direction when the call
+/// began.
+#[inline]
+pub(crate) fn take_short(place: *const (), waker: &Waker) -> Option<Ticket> {
     CONTEXT.with(|context| {
-        let is_short = is_short(state) && context.has_written.get() && own_waker::has_data_of(waker);
-        if is_short {
+        let is_short = is_short(place) && context.has_written.get() && own_waker::has_data_of(waker);
+        is_short.then(|| {
             context.short.set(ptr::null());
-        }
-        is_short
+            context.short_ticket.get()
+        })
     })
 }
 
@@ -314,7 +327,18 @@ pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
 /// budget or the time of the turn is used up, or if this thread is not in a turn.
 #[inline]
 pub(crate) fn take_budget() -> bool {
-    CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
+    CONTEXT.with(|context| match context.processor.get() {
+        Some(processor) => {
+            // ORDERING: Relaxed, as in `left`.
+            let left = processor.budget.load(Ordering::Relaxed);
+            let is_taken = !context.is_over(left);
+            if is_taken {
+                processor.budget.store(left - 1, Ordering::Relaxed);
+            }
+            is_taken
+        }
+        None => context.left().is_some_and(|left| context.take(left)),
+    })
 }
 
 /// The time for which a turn may gather writes, in multiples of a turn's duration. It is longer than a turn, because

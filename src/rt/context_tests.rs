@@ -223,30 +223,33 @@ fn waker_that_wakes_no_task_leaves_the_refusal_to_others() {
 
 #[test]
 fn short_count_is_used_only_in_its_turn_by_its_task() {
-    let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
+    let (one, other) = (ptr::without_provenance(8), ptr::without_provenance(16));
     let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
-    let set_short_and_write = |state| {
-        set_short(false, state);
+    let ticket = Ticket::NONE;
+    let takes = |place, waker: &Waker| take_short(place, waker) == Some(ticket);
+    let set_short_and_write = |place| {
+        set_short(false, place, ticket);
         record_call(true, 3);
     };
     run_turn(ptr::null(), Some(own.data()), || {
         record_call(true, 3);
-        assert!(!take_short(&one, &own));
-        set_short(false, &one);
-        assert!(!take_short(&one, &own), "the turn has not written since");
+        assert!(!takes(one, &own));
+        set_short(false, one, ticket);
+        assert!(!takes(one, &own), "the turn has not written since");
+        assert!(is_short_since(one, ticket) && !is_short_since(other, ticket));
         record_call(true, 3);
-        assert!(!take_short(&one, &foreign) && !take_short(&one, Waker::noop()) && !take_short(&other, &own));
-        assert!(take_short(&one, &own.clone()) && !take_short(&one, &own), "once");
-        set_short_and_write(&one);
-        set_short_and_write(&other);
-        assert!(!take_short(&one, &own) && take_short(&other, &own));
-        set_short_and_write(&other);
+        assert!(!takes(one, &foreign) && !takes(one, Waker::noop()) && !takes(other, &own));
+        assert!(takes(one, &own.clone()) && !takes(one, &own), "once");
+        set_short_and_write(one);
+        set_short_and_write(other);
+        assert!(!takes(one, &own) && takes(other, &own));
+        set_short_and_write(other);
     });
-    assert!(!take_short(&other, &own), "the turn is over");
-    run_turn(ptr::null(), Some(own.data()), || assert!(!take_short(&other, &own), "another turn"));
+    assert!(!takes(other, &own), "the turn is over");
+    run_turn(ptr::null(), Some(own.data()), || assert!(!takes(other, &own), "another turn"));
     run_task(ptr::null(), || {
-        set_short_and_write(&one);
-        assert!(!take_short(&one, Waker::noop()), "outside turns");
+        set_short_and_write(one);
+        assert!(!takes(one, Waker::noop()), "outside turns");
     });
 }
 

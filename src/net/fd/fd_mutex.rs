@@ -249,11 +249,23 @@ impl FdMutex {
     /// Releases a lock and a reference, and wakes the next waiters. Returns true if the reference
     /// was the last reference to a closed descriptor: the caller must then destroy the descriptor.
     /// Wakers run here, so the caller must hold no lock.
-    #[inline]
+    #[inline(always)]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn unlock_ref(&self, direction: Direction) -> bool {
         let bits = bits(direction);
-        let (before, last) = self.release(bits.locked, REF);
+        let before = self.subtract(bits.locked + REF);
+        // The usual case in one comparison: the lock was held, nothing waits for it, and the descriptor is open.
+        if before & (bits.locked | bits.waiters | CLOSED) == bits.locked && before >= REF {
+            return false;
+        }
+        self.end_unlock_ref(direction, before)
+    }
+
+    /// Completes [`unlock_ref`](FdMutex::unlock_ref), which has changed the word from `before`.
+    #[cold]
+    fn end_unlock_ref(&self, direction: Direction, before: u64) -> bool {
+        let bits = bits(direction);
+        let last = self.is_last(before, bits.locked, REF);
         if before & bits.waiters != 0 {
             self.wake_next(direction);
         }
@@ -310,14 +322,8 @@ impl FdMutex {
     fn acquire(&self, bits: Bits) -> Result<bool, LockError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            if word & CLOSED != 0 {
-                return Err(LockError::Closed);
-            }
-            if word & bits.locked != 0 {
-                return Ok(false);
-            }
-            if word >> REFS_SHIFT >= REFS_MAX {
-                return Err(LockError::TooMany);
+            if word & (CLOSED | bits.locked) != 0 || word >> REFS_SHIFT >= REFS_MAX {
+                return refusal(word, bits);
             }
             // ORDERING: Acquire pairs with the Release in `release`: the previous owner's work is
             // visible (model `one_owner_per_direction`).
@@ -361,6 +367,13 @@ impl FdMutex {
     /// dropped the last reference of a closed descriptor.
     #[inline]
     fn release(&self, locked: u64, refs: u64) -> (u64, bool) {
+        let word = self.subtract(locked + refs);
+        (word, self.is_last(word, locked, refs))
+    }
+
+    /// Subtracts a lock bit, references or both from the word, and returns the previous word.
+    #[inline(always)]
+    fn subtract(&self, held: u64) -> u64 {
         // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`).
         // Acquire is for the last reference: the descriptor is destroyed after every call that used
         // it. Models `one_owner_per_direction`, `last_reference_destroys_once`.
@@ -369,7 +382,13 @@ impl FdMutex {
             () if injected_bug!("fd_mutex_last_does_not_acquire") => Ordering::Release,
             () => Ordering::AcqRel,
         };
-        let word = self.word.fetch_sub(locked + refs, ordering);
+        self.word.fetch_sub(held, ordering)
+    }
+
+    /// Returns whether subtracting `locked` and `refs` from `word` has dropped the last reference of a closed
+    /// descriptor.
+    #[inline]
+    fn is_last(&self, word: u64, locked: u64, refs: u64) -> bool {
         if word & locked != locked || word >> REFS_SHIFT < refs >> REFS_SHIFT {
             self.word.fetch_add(locked + refs, Ordering::Relaxed);
             inconsistent();
@@ -379,7 +398,7 @@ impl FdMutex {
         } else {
             word - locked - refs
         };
-        (word, refs != 0 && after & CLOSED != 0 && after >> REFS_SHIFT == 0)
+        refs != 0 && after & CLOSED != 0 && after >> REFS_SHIFT == 0
     }
 
     /// Clears the waiters bit if the queue is empty. The caller must hold the queues' lock.
@@ -484,6 +503,16 @@ impl fmt::Debug for FdMutex {
             .field("write_locked", &(word & WRITE_LOCKED != 0))
             .field("refs", &(word >> REFS_SHIFT))
             .finish_non_exhaustive()
+    }
+}
+
+/// Returns the reason why a lock is not taken.
+#[cold]
+fn refusal(word: u64, bits: Bits) -> Result<bool, LockError> {
+    match () {
+        () if word & CLOSED != 0 => Err(LockError::Closed),
+        () if word & bits.locked != 0 => Ok(false),
+        () => Err(LockError::TooMany),
     }
 }
 

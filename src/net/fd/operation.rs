@@ -15,7 +15,8 @@
 //!
 //! # Evidence
 //! EAGAIN clears readiness. On a TCP socket that is not exposed, so does a short count: no more data (or
-//! room) is available, and an edge follows when it becomes available. After a hang-up, an error or urgent data, a short count
+//! room) is available, and an edge follows when it becomes available. If the next read of the turn is likely to wait,
+//! a short read leaves readiness to this read; see [`short_wait`](super::short_wait). After a hang-up, an error or urgent data, a short count
 //! does not clear readiness, because these can shorten a call although no other edge follows.
 //!
 //! # The meaning of `Pending`
@@ -81,6 +82,12 @@ impl Operation {
 
     pub(super) fn wait_key(&mut self) -> &mut WaitKey {
         &mut self.wait_state().wait
+    }
+
+    /// Stores the state of the first wait of a new operation.
+    #[inline]
+    pub(super) fn begin_wait(&mut self, wait: WaitKey) -> &mut WaitKey {
+        &mut self.0.insert(WaitState { wait, lock: None, holds: false }).wait
     }
 
     fn holds(&self) -> bool {
@@ -195,8 +202,8 @@ impl Fd {
         };
         let mut called = None;
         if let Ok(ticket) = begun {
-            if !ticket.is_ready() {
-                let waited = self.poll_idle(direction, scope, &mut caller, cx);
+            if !ticket.is_ready() || self.is_used_up(direction, ticket) {
+                let waited = self.poll_idle(direction, scope, ticket, &mut caller, cx);
                 if waited.is_pending() {
                     return Poll::Pending;
                 }
@@ -214,7 +221,7 @@ impl Fd {
                 }
             }
         }
-        self.poll_call_slow(direction, scope, caller, cx, |fd| call(fd, Gathered::Nothing), begun, called)
+        self.poll_call_slow(direction, scope, caller, cx, move |fd| call(fd, Gathered::Nothing), begun, called)
     }
 
     /// Runs the loop of [`poll_call`](Fd::poll_call). `begun` is the state of the direction. If
@@ -236,9 +243,9 @@ impl Fd {
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
-            if begun.is_ok() {
+            if let Ok(ticket) = begun {
                 // The flush may be the write after which a short count may replace the call.
-                match self.poll_idle(direction, scope, &mut caller, cx) {
+                match self.poll_idle(direction, scope, ticket, &mut caller, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(direction, caller, error))),
@@ -380,7 +387,7 @@ impl Fd {
         match caller {
             Waiter::Future(operation) => {
                 let waiter = Waiter::Future(operation.wait_key());
-                self.poll.side(direction).poll_wait(epoch, cx, waiter, self.timeout(direction))
+                self.poll.side(direction).poll_wait(epoch, cx, waiter, self.timeout(direction), None)
             }
             Waiter::Poll => self.poll_edge_of_poll(direction, epoch, cx),
         }
@@ -390,7 +397,7 @@ impl Fd {
     /// `poll_wait` per kind of waiter takes fewer instructions.
     #[inline(never)]
     fn poll_edge_of_poll(&self, direction: Direction, epoch: u32, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.poll.side(direction).poll_wait(epoch, cx, Waiter::Poll, self.timeout(direction))
+        self.poll.side(direction).poll_wait(epoch, cx, Waiter::Poll, self.timeout(direction), None)
     }
 
     /// Ends the operation, or one call of an operation that continues: records evidence, releases the
@@ -407,12 +414,7 @@ impl Fd {
         // This call is made here because it takes more instructions elsewhere.
         context::record_call(direction == Direction::Write, self.number());
         if remaining == Remaining::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
-            self.poll.side(direction).clear_ready(ticket);
-            let waits = &self.waits[direction as usize];
-            // An operation that keeps its lock makes its next call in the same poll.
-            if waits.load(Ordering::Relaxed) >= WAITS_MIN || scope == LockScope::WholeOperation {
-                context::set_short(direction == Direction::Write, waits);
-            }
+            self.note_short(direction, scope, ticket);
         }
         self.give_back(direction, scope, caller, remaining != Remaining::Maybe);
         if ticket.has_waiters() {
@@ -421,9 +423,12 @@ impl Fd {
             // this operation instead of one that needs it.
             self.poll.side(direction).wake_next(ticket);
         }
+        let keeps = scope == LockScope::WholeOperation;
         let has_waited = match caller {
             Waiter::Future(Operation(None)) => false,
-            Waiter::Future(Operation(Some(state))) if state.holds => std::mem::take(&mut state.wait).has_waited(),
+            Waiter::Future(Operation(Some(state))) if keeps && state.holds => {
+                std::mem::take(&mut state.wait).has_waited()
+            }
             Waiter::Future(operation) => {
                 operation.0 = None;
                 true
@@ -503,9 +508,10 @@ impl Fd {
     /// the operation keeps a lock from an earlier call or is in the lock's queue.
     #[inline]
     fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
+        let keeps = scope == LockScope::WholeOperation;
         match caller {
             _ if scope == LockScope::None => self.mutex.incref().is_ok(),
-            Waiter::Future(Operation(Some(state))) if state.holds || state.lock.is_some() => false,
+            Waiter::Future(Operation(Some(state))) if keeps && state.holds || state.lock.is_some() => false,
             _ => self.mutex.try_lock_ref(direction) == Ok(true),
         }
     }
@@ -543,7 +549,9 @@ impl Fd {
                 self.mutex.decref()
             }
             (_, caller) => {
-                if let Waiter::Future(Operation(Some(state))) = caller {
+                if scope == LockScope::WholeOperation
+                    && let Waiter::Future(Operation(Some(state))) = caller
+                {
                     state.holds = false;
                 }
                 self.mutex.unlock_ref(direction)

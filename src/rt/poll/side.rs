@@ -8,7 +8,7 @@
 //! |---|---|---|---|---|
 //! | 40–63 | tick | the number of edges, modulo 2²⁴ (the overflow is shifted out) | +1 by `set_ready` | `open`, `retire` |
 //! | 8–39 | generation | the descriptor to which the word belongs | — | +1 by `retire` |
-//! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready`, only with a ticket of the same tick; `retire` |
+//! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready` and `publish_after`, only with a ticket of the same tick; `retire` |
 //! | 1 | LISTED | the list may contain a waiter | a wait, under the list's lock | under the list's lock, when it is empty |
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
 //! | 3–5 | HANG_UP, ERROR, PRIORITY | reported by an edge; they persist | `set_ready` | `open`, `retire` |
@@ -66,10 +66,13 @@ const TICK_ONE: u64 = 1 << TICK_SHIFT;
 const TICK_MASK: u64 = !0 << TICK_SHIFT;
 
 /// The value of the word before a system call. The result of the call is evidence about this state only.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
 impl Ticket {
+    /// The ticket of no call.
+    pub(crate) const NONE: Ticket = Ticket(0);
+
     /// Returns whether READY is set. If it is clear, an operation makes its call at most once per poll before
     /// it waits.
     #[inline]
@@ -157,6 +160,12 @@ impl<'a> Side<'a> {
     #[inline]
     pub(super) fn word(self) -> &'a AtomicU64 {
         &self.desc.words[self.direction as usize]
+    }
+
+    /// Returns an address that identifies the direction among those of all descriptors that exist.
+    #[inline]
+    pub(crate) fn place(self) -> *const () {
+        std::ptr::from_ref(self.word()).cast()
     }
 
     #[inline]
@@ -329,6 +338,23 @@ impl<'a> Side<'a> {
             }
         }
         true
+    }
+
+    /// Announces the waiter in the slot, to which the caller has exclusive access, and clears READY in the same step,
+    /// because a call that began at `ticket` had a short count. Returns false if the state has changed since, so that
+    /// an edge may have arrived.
+    #[inline]
+    pub(super) fn publish_after(self, ticket: Ticket) -> bool {
+        debug_assert!(ticket.0 & (READY | PLACED | LISTED | CLOSING) == READY && !self.may_skip(ticket.0));
+        let next = ticket.0 & !READY | PLACED;
+        if injected_bug!("wait_after_ignores_changes") {
+            self.word().fetch_or(PLACED, Ordering::AcqRel);
+            self.word().fetch_and(!READY, Ordering::AcqRel);
+            return true;
+        }
+        // ORDERING: AcqRel, as in `publish`. If an edge has incremented the tick, or if the socket is being closed,
+        // this fails (model `wait_after_a_short_read_against_edge`).
+        self.word().compare_exchange(ticket.0, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Returns whether edges may be skipped. Edges are never skipped in the read direction,

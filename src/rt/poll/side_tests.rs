@@ -46,6 +46,36 @@ pub(crate) fn wait(side: Side<'_>, interest: Interest) -> (Option<Key>, Wait) {
     (key, outcome)
 }
 
+/// Waits after a short read that began at `ticket`.
+fn wait_after(side: Side<'_>, ticket: Ticket, still: bool) -> (Option<Key>, Wait) {
+    let mut key = None;
+    let outcome = side.wait_after(ticket, Waiter::Future(&mut key), &waker(), || still);
+    (key, outcome)
+}
+
+#[test]
+fn wait_after_a_short_read_clears_ready_unless_the_state_has_changed() {
+    let (desc, generation) = desc();
+    let [side, _] = desc.sides();
+    let ticket = side.begin().unwrap();
+    let (mut key, outcome) = wait_after(side, ticket, true);
+    assert!(outcome == Wait::Listed && key.is_some() && side.is_idle() && side.waiting() == 1);
+    assert_eq!(wait_after(side, ticket, true), (None, Wait::Retry), "the slot is taken");
+    assert_eq!(woken(|wakers| side.end_wait(&mut key, true, wakers)), 0);
+    assert_eq!(wait_after(side, ticket, true), (None, Wait::Retry), "READY is clear");
+    assert_eq!(woken(|wakers| assert!(side.set_ready(0, wakers))), 0);
+    assert_eq!(wait_after(side, ticket, true), (None, Wait::Retry), "an edge has arrived");
+    assert!(side.slot().is_free() && !side.is_idle(), "a failed wait leaves nothing behind");
+    let (key, outcome) = wait_after(side, side.begin().unwrap(), false);
+    assert!(outcome == Wait::Retry && key.is_some(), "the reason for the wait no longer holds");
+    assert!(side.slot().is_free() && side.waiting() == 0);
+    assert!(side.set_ready(0, &mut Wakers::new()));
+    let ticket = side.begin().unwrap();
+    assert_eq!(side.wait_after(ticket, Waiter::Poll, &waker(), || true), Wait::Listed);
+    assert_eq!(woken(|wakers| desc.evict(generation, wakers)), 1);
+    assert_eq!(wait_after(side, ticket, true), (None, Wait::Retry), "the socket is being closed");
+}
+
 #[test]
 fn ticket_bits_are_distinct() {
     for (bits, is_ready, has_waiters, distrusts) in [

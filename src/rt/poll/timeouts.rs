@@ -36,7 +36,7 @@ impl Side<'static> {
     /// has not begun yet. The operation must already be listed, so that a timer that fires immediately finds
     /// it.
     #[cold]
-    pub(super) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: Duration) -> Poll<Result<(), Failure>> {
+    pub(crate) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: Duration) -> Poll<Result<(), Failure>> {
         let now = clock::now();
         let mut until = match &waiter {
             Waiter::Future(wait) => wait.until,

@@ -14,7 +14,8 @@
 //! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or
 //!   woken afterwards. For the slot, [`to_store`] may return the spare reference of the task instead of a clone.
 //! * 2 — a waiter announces itself by a read-modify-write of the word ([`publish`](Side::publish),
-//!   [`announce`](Side::announce)), and then checks again whether it must not wait.
+//!   [`publish_after`](Side::publish_after), [`announce`](Side::announce)), and then checks again whether it must
+//!   not wait.
 //!
 //! # Cancellation
 //! A future that waited calls `end_wait` when it completes or is dropped. If it was woken, or if `wait`
@@ -26,7 +27,7 @@
 use std::task::Waker;
 
 use crate::rt::poll::poll_desc::generation_of;
-use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Wait};
+use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Ticket, Wait};
 use crate::rt::poll::wait_slot::is_of_slot;
 use crate::rt::sched::own_waker::to_store;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
@@ -50,6 +51,42 @@ impl Side<'_> {
             Waiter::Future(key) => self.wait_again(key, interest, waker, still),
             Waiter::Poll => self.wait_poll(reasons(interest), waker, still),
         }
+    }
+
+    /// Starts the wait of an operation that a call with a short count has shown to be necessary. The call began at
+    /// `ticket`, when the direction was ready and had no waiter. A future must have no key. Clears READY in the step
+    /// that announces the waiter. If the state has changed since `ticket`, or the slot is taken, returns
+    /// [`Wait::Retry`] and changes nothing. `still` is as for [`wait`](Side::wait).
+    #[inline(always)]
+    pub(crate) fn wait_after(
+        self,
+        ticket: Ticket,
+        waiter: Waiter<'_, Option<Key>>,
+        waker: &Waker,
+        still: impl Fn() -> bool,
+    ) -> Wait {
+        let (waker, is_own) = to_store(waker);
+        let Ok(placed) = self.slot().claim(waiter.future().is_none(), waker, is_own) else { return Wait::Retry };
+        if !self.publish_after(ticket) {
+            return self.leave_unpublished();
+        }
+        let waits = !self.is_expired() && still();
+        match waiter {
+            Waiter::Poll if waits => Wait::Listed,
+            Waiter::Poll => Wait::Retry,
+            Waiter::Future(key) => {
+                *key = Some(placed);
+                if waits { Wait::Listed } else { self.withdraw(key, placed) }
+            }
+        }
+    }
+
+    /// Empties the slot, which the caller has claimed and not published.
+    #[cold]
+    fn leave_unpublished(self) -> Wait {
+        // SAFETY: the slot is taken, and the caller has it exclusively.
+        drop(unsafe { self.slot().vacate() }.waker);
+        Wait::Retry
     }
 
     /// Starts the wait of a future that is neither in the slot nor in the list.
