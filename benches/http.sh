@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compares HTTP/1 servers: hyper on netpoll, tokio and smol, and Go's net/http if its toolchain is installed. Prints Markdown: the server's
-# CPU time per request, in alternating rounds with a fresh server each, as ratios within a round and medians over the rounds; its system
+# CPU time per request, in alternating rounds with a new server in each, as ratios within a round and medians over the rounds; its system
 # calls per request (perf or strace); its user instructions per request (valgrind; not for Go). One worker; server and client run on the
 # last CPU under SCHED_BATCH, in lock-step, so that both see whole batches. All connections are open and have been used before the
 # measurement begins.
@@ -100,7 +100,7 @@ for case in "${cases[@]}"; do
 done
 mapfile -t bodies < <(printf '%s\n' "${cases[@]#*:}" | sort -nu)
 
-# Prints the server's system calls while it answers: a line `COUNT _NAME` each, and `COUNT` for all.
+# Counts the server's system calls while it answers requests. Prints a line `COUNT _NAME` per kind of call, and a line `COUNT` for all calls.
 if perf stat -e raw_syscalls:sys_enter true 2>"$figures/perf"; then
     events=raw_syscalls:sys_enter
     for call in read recvfrom write sendto writev sendmsg epoll_wait epoll_pwait epoll_pwait2 epoll_ctl; do
@@ -150,7 +150,7 @@ command -v valgrind >"$figures/valgrind" || {
     echo 'no valgrind: instructions are not counted' >&2
     exit
 }
-# instructions NAME BYTES AMOUNT: prints the number of instructions that the server executes in its life.
+# instructions NAME BYTES AMOUNT: prints the number of instructions that the server executes from start to exit.
 instructions() {
     start "$1" 64 "$2" valgrind --tool=callgrind --callgrind-out-file="$figures/callgrind"
     ask "$3" >"$figures/requests"

@@ -1,7 +1,7 @@
 # Functions for conformance.sh, which sources this file: they place the programs of async-std's package, and run and check each.
 # shellcheck shell=bash disable=SC2154
 
-# block FILE N: the Nth Rust block of a page of the book, as rustdoc would compile it.
+# block FILE N: prints the Nth Rust block of a page of the book, as rustdoc would compile it.
 block() {
     awk -v wanted="$2" '/^```rust/ { inside = ++count == wanted; next } /^```/ { inside = 0 } inside' "$source/docs/src/$1" |
         sed -e 's/^# //' -e '/^#$/d'

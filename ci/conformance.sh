@@ -110,7 +110,7 @@ passed=0
 total=0
 missing=0
 broken=()
-# result NAME PASSED ALL OUTPUT
+# result NAME PASSED ALL OUTPUT: counts and prints a result.
 result() {
     passed=$((passed + $2))
     total=$((total + $3))

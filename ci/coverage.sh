@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the lines of src that the tests run, per file, and those that are not run. Needs rustup's component llvm-tools. Dependencies are
-# not instrumented, and not built again.
+# Prints, for each file of src, the number and the share of the lines that the tests run. Needs rustup's component llvm-tools. Dependencies
+# are not instrumented, and not built again.
 #   ci/coverage.sh [--lib, --test NAME, …]      default: all tests
 # Child processes of a test count as well, unless they are killed or abort. target/coverage has the annotated sources.
 set -euo pipefail

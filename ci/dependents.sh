@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds crates that depend on async-std or async-io unchanged over netpoll: [patch.crates-io] replaces these with the packages in
-# stand-ins. Each crate's own tests (except those of its documentation) run on them and, as a control, on the originals. The rows
+# Builds crates that depend on async-std or async-io, unchanged, on netpoll: [patch.crates-io] replaces async-std and async-io with the
+# packages in stand-ins. Each crate's own tests (except those of its documentation) run on them and, as a control, on the originals. The rows
 # async-std and async-io are these crates' own tests against the stand-ins.
 #
 #   ci/dependents.sh [--write] [six | CRATE...]
 #
-# Without names, it takes all of ci/dependents.txt; `six` stands for those that `.ci/run full` takes. --write puts the rows into
+# Without names, the script runs all crates of ci/dependents.txt; `six` stands for those that `.ci/run full` runs. --write puts the rows into
 # docs/DEPENDENTS.md and README.md and replaces earlier rows of the same crates. Rows of the control are kept in the target directory and
 # reused.
 #
@@ -57,7 +57,8 @@ source_of() {
         grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 | grep "/$1-$2/Cargo.toml$")"
 }
 
-# own_tests NAME VERSION ORIGINAL COPY SIDE: creates a package with the tests of async-std or async-io, which depends on it.
+# own_tests NAME VERSION ORIGINAL COPY SIDE: creates a package that has the tests of async-std or async-io and depends on
+# the tested crate.
 own_tests() {
     local name=$1 version=$2 original=$3 copy=$4 side=$5 features=()
     [[ $side == netpoll ]] || version="=$version"
@@ -75,7 +76,7 @@ own_tests() {
     } >"$copy/Cargo.toml"
 }
 
-# sqlx_tests ORIGINAL COPY: creates a package with sqlx's tests of PostgreSQL, which depends on sqlx, because the dependencies of their own
+# sqlx_tests ORIGINAL COPY: creates a package that has sqlx's tests of PostgreSQL and depends on sqlx, because the dependencies of their own
 # package are not published. Leaves out rustsec, which sends 4 GiB.
 sqlx_tests() {
     local original=$1 copy=$2 test
@@ -97,8 +98,8 @@ sqlx_tests() {
     } >"$copy/Cargo.toml"
 }
 
-# redis_tests COPY: gives the package of redis the dev-dependency that its published manifest lacks, which depends on redis, and the version
-# of tempfile that this one requires.
+# redis_tests COPY: adds the dev-dependency redis-test, which the published manifest of redis lacks, and the version of tempfile that
+# redis-test requires. redis-test itself depends on redis, so a patch makes it use the copy.
 redis_tests() {
     sed -i '/^\[dev-dependencies.tempfile\]/,/^version/s/^version = .*/version = "3"/' "$1/Cargo.toml"
     {
@@ -173,7 +174,7 @@ run() (
     fi
     local common=(--manifest-path "$copy/Cargo.toml" --target-dir "$target/build" "${patch[@]}")
     [[ $server != dbus-daemon ]] || within=(dbus-run-session --)
-    # Before the build, because sqlx's macros query the database about statements.
+    # The server starts before the build, because sqlx's macros query the database about statements.
     if [[ $server != - ]] && ! start_server "$server" "$copy" >"$target/logs/$server.txt" 2>&1; then
         printf '%s did not start: %s\n' "$server" "$target/logs/$server.txt" >&2
         exit 1
@@ -215,7 +216,7 @@ for name in "${names[@]}"; do
     )
     if [[ ! -e $kept ]]; then
         run control "$name" "$version" "$features" "$skip" "$server" >"$scratch/row"
-        # A row that does not build is tried again the next time.
+        # If the crate does not build, the next run of the script tries again.
         grep -q '^-' "$scratch/row" || cp "$scratch/row" "$kept"
     else
         cp "$kept" "$scratch/row"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build, with time limits; with QUICK=1 the sizes of `cargo test`. Needs an
-# idle machine for rows 8 and 10, root for 9 and 11 (namespaces, a memory control group), and 20,000 descriptors.
+# Runs rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build, with time limits; with QUICK=1, at the sizes of `cargo test`.
+# Needs an idle machine for rows 8 and 10, root for rows 9 to 11 (namespaces, a memory control group), and 20,000 descriptors.
 #   ci/hostile.sh 8|9|10|11|12|13...     default: all rows
 #   NETPOLL_SOAK=180 ci/hostile.sh 13    row 13 for this many seconds; default 7200
 #   NETPOLL_SEED=2                       another random run

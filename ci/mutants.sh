@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Mutation score of net/fd and rt. cargo-mutants (cargo install cargo-mutants) changes one operator, value or call at a time, and some test
-# has to fail; a hanging test counts as failing. A mutant is tested with the unit tests. Survivors are tested with the core tests, the quick
-# ones first, and then with the models under shuttle. So a final survivor passed all of them.
+# Measures the mutation score of net/fd and rt. cargo-mutants (cargo install cargo-mutants) changes one operator, value or call at a time, and
+# some test has to fail; a hanging test counts as failing. A mutant is tested with the unit tests. Survivors are tested with the core tests,
+# the quick ones first, and then with the models under shuttle. So a final survivor passed all of them.
 #   ci/mutants.sh [K/N [FILE…]]      default: sample 0/16 of net/fd and rt; 1/16, … are others
 # The sample has the same share of every file, chosen by a hash of a mutant's name without its line, so that a change elsewhere does not
 # change it.
@@ -9,8 +9,8 @@
 # Survivors: target/mutants/mutants.out/missed.txt; test output: target/mutants/{unit,quick,slow,models}.out/log.
 set -euo pipefail
 
-# Runs test binaries for cargo. The first test that fails ends them all, and so does this many seconds without output or, if that is less
-# than a minute, a test that takes a minute.
+# --first-failure SECONDS COMMAND: runs a test binary for cargo. Kills it at the first test that fails, after SECONDS without output and,
+# if SECONDS is less than 60, when a test takes a minute.
 if [[ ${1:-} == --first-failure ]]; then
     exec {output}< <(exec setsid "${@:3}" 2>&1)
     tests=$!
@@ -74,8 +74,8 @@ awk -v part="${sample%/*}" -v parts="${sample#*/}" '
 } >"$out/config.toml"
 printf 'sample %s: %d of %d\n' "$sample" "$(wc -l <"$out/sample.txt")" "$(wc -l <"$out/sorted.txt")"
 
-# Arguments after `--` would select what is run, not what is built; hence --cargo-arg.
-# The files are named again, because mutants that delete a field pass examine_re: the existing one is shown in addition to the sample.
+# Arguments after `--` would select the tests that are run, not those that are built; hence --cargo-arg.
+# The files are named again, because examine_re does not exclude mutants that delete a field: the only one is run in addition to the sample.
 # The status of cargo-mutants says whether some are missed; the counts at the end are more precise.
 round() {
     local name=$1 seconds=$2

@@ -2,8 +2,8 @@
 # Compares the public API with docs/public-api.txt: every public item with its signature, every type with its auto traits. A difference
 # needs a decision. For a new item, write the file again. A changed or removed line is a breaking change (semver).
 #   ci/public-api.sh [--write]
-# cargo-public-api, which does the same, is not used: each of its releases needs a nightly toolchain of the same time. This needs python3.
-# The items come from rustdoc's JSON, which stable prints with RUSTC_BOOTSTRAP.
+# cargo-public-api, which does the same, is not used: each of its releases needs a nightly toolchain of the same date. The items come from
+# rustdoc's JSON, which stable prints with RUSTC_BOOTSTRAP. Needs python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Random programs over the whole runtime, each in its own process: tests/stress.
+# Runs random programs over the whole runtime, each in its own process (tests/stress).
 #   ci/runtime-stress.sh SECONDS [FIRST]     from seed FIRST on, or from a random one
 # A failing program is printed with its seed, then shrunk for at most two minutes. `NETPOLL_STRESS_SEED=n cargo test --test stress random`
 # runs it again; thread scheduling varies, so it may pass. The other variables are in tests/stress/main.rs.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests under a sanitizer. For `thread` and `memory`, std must be instrumented too, which needs the component rust-src. If only the
+# Runs the tests under a sanitizer. For `thread` and `memory`, std should be instrumented too, which needs the component rust-src. If only the
 # stable toolchain has it, that toolchain is used, with unstable options enabled (RUSTC_BOOTSTRAP). If neither has it, `memory` fails, and
 # `thread` runs on nightly without instrumented std, whose locks and channels then cause false reports. The script prints whether std is
 # instrumented.

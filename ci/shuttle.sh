@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the models of models/ under shuttle's schedulers, half of the schedules random, half PCT. Also runs the injected bugs, except those
-# that only weak memory shows (models/src/schedules.rs lists them; loom finds those).
+# Runs the models of models/ under shuttle's schedulers, half of the schedules random, half PCT. Also runs the injected bugs: shuttle must
+# find each, except those that need weak memory, which it must not find (models/src/schedules.rs lists them; loom finds those).
 #   ci/shuttle.sh [SCHEDULES]      the total number, split evenly between the models; default: 1,000,000
 #   NETPOLL_SEED=n                 repeats the schedules of a run
 #   NETPOLL_REPLAY=text cargo test -p netpoll-models --release --features shuttle MODEL      replays a printed failure

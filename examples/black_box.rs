@@ -1,7 +1,7 @@
 //! Uses the black box, the record of the workers' last events, to find the cause of a stall.
 //!
-//! An echo server and its clients share one worker. A task named `report` then computes for 30 ms without yielding. The clients stall until the runtime
-//! adds a spare worker.
+//! An echo server and its clients share one worker. A task named `report` then computes for 30 ms without yielding. The clients stall until
+//! the runtime adds a spare worker.
 //!
 //! ```text
 //! cargo run --release --example black_box                            prints the events around the stall

@@ -159,8 +159,8 @@ impl Signal {
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
-        // The first send of a process calls dladdr(3) to choose how system calls are made. A signal handler
-        // must not call dladdr(3), so the first send is made here, with no bytes.
+        // With glibc, the first send of a process calls dladdr(3) to choose how system calls are made. A signal
+        // handler must not call dladdr(3), so the first send is made here, with no bytes.
         sys::socket::send(sender.as_fd(), &[], 0)?;
         // A child of fork(2) shares the socket, so it must not notify the parent of the child's signals.
         fork::watch(|| runtime().disown());
@@ -170,7 +170,7 @@ impl Signal {
                 let _ = sys::socket::send(sender.as_fd(), &[0], 0);
             }
         };
-        // SAFETY: the action loads an atomic and calls send(2) once, which is async-signal-safe
+        // SAFETY: the action loads atomics and calls send(2) once, which is async-signal-safe
         // (signal-safety(7)). It does not allocate, lock or panic.
         #[allow(unsafe_code)]
         let id = unsafe { signal_hook_registry::register(kind.0, action) }?;
@@ -261,7 +261,7 @@ pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'sta
 /// The call and the future return the same errors as those of [`ctrl_c`].
 ///
 /// # Cancel safety
-/// Same as [`ctrl_c`].
+/// As with [`ctrl_c`], a signal that arrives while no such future exists is lost.
 ///
 /// # Examples
 /// ```no_run

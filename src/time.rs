@@ -28,6 +28,6 @@ pub use crate::rt::time::sleep::Sleep;
 
 mod movable;
 
-// Not public API: used for the timers of netpoll-quinn and netpoll-hyper, which are moved often.
+// Not public API: netpoll-quinn and netpoll-hyper use this type for timers that are reset often.
 #[doc(hidden)]
 pub use movable::Movable;

@@ -132,8 +132,8 @@ fn descriptors_for_other_processes_are_left_alone() {
     }
 }
 
-/// Activates test `name` as systemd does: a shell opens descriptors with `script` and executes the
-/// test, so that `LISTEN_PID` is the process id of the test.
+/// Returns a command that activates test `name` as systemd does: a shell opens descriptors with
+/// `script` and executes the test, so that `LISTEN_PID` is the process id of the test.
 fn activated_by_shell(name: &str, script: &str) -> Command {
     let mut shell = Command::new("sh");
     let exec = format!("{script}; exec env LISTEN_PID=$$ \"$0\" \"$@\"");

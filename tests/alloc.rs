@@ -1,7 +1,7 @@
 //! Reads and writes allocate nothing, even if the read waits, with and without deadlines. Datagrams of
 //! Unix sockets and sleeps allocate nothing either.
 //!
-//! Counts the allocations of the whole process, so this binary has one test.
+//! The allocator counts the allocations of the whole process, so this binary has one test.
 
 mod common;
 

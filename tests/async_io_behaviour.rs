@@ -271,7 +271,7 @@ fn shutdown() {
     });
 }
 
-/// Two sockets share one open file. When one is dropped, the other's registration remains.
+/// Two descriptors refer to one socket. When one is dropped, the registration of the other remains.
 #[test]
 fn duplicate_socket_insert() {
     run(async {

@@ -68,7 +68,7 @@ fn last_calls(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<(i32, bool)> {
     calls_by_turn(black_box, of).pop().unwrap_or_default()
 }
 
-/// Opens sockets that can be sent to without waiting, and returns their descriptors.
+/// Opens sockets on which a send does not wait. Returns them and the numbers of their descriptors.
 async fn sockets(count: usize) -> (Vec<UdpSocket>, Vec<i32>) {
     let mut sockets = Vec::new();
     for _ in 0..count {

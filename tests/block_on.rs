@@ -190,7 +190,8 @@ fn block_on_runs_no_tasks_unless_configured() {
     });
 }
 
-/// A task that waits for the root future blocks its worker, never the thread of `block_on`.
+/// Checks that a task that waits for the root future blocks its worker, never the thread of
+/// `block_on`.
 fn tasks_may_block_on_the_root(workers: usize) {
     rt::Builder::new().workers(workers).start().unwrap();
     // Tasks wait for a channel to which the root future sends.
@@ -365,7 +366,7 @@ fn task_may_block_after_nested_block_on() {
                 drop(task::spawn(async move { sender.send(()).unwrap() }));
                 receiver.recv_timeout(common::BOUND / 2).is_ok()
             });
-            // Long enough for sysmon to go to sleep.
+            // The pause is long enough for sysmon to go to sleep.
             thread::sleep(300 * MS);
             wake.send(()).unwrap();
             assert!(park_on(done));
@@ -394,7 +395,8 @@ fn nested_block_on_in_root_future_polls() {
 
 // ---- the poller role ----
 
-/// Both are served, although the poller role has to move between their threads.
+/// A worker's task and the root future both receive events, although the poller role has to move
+/// between their threads.
 #[test]
 fn worker_and_root_future_receive_events_in_turns() {
     child("worker_and_root_future_receive_events_in_turns", || {

@@ -87,7 +87,7 @@ impl Wake for PollsAndBlocks {
     }
 }
 
-/// The waker of a handle blocks the worker after the handle, and thereby the record of the ended task, is gone.
+/// The waker of a handle drops the handle, and with it the record of the ended task, and then blocks the worker.
 #[test]
 fn tasks_run_while_the_waker_of_a_handle_blocks_the_only_worker() {
     child("tasks_run_while_the_waker_of_a_handle_blocks_the_only_worker", || {

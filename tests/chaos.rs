@@ -1,5 +1,5 @@
 //! Echoes while four of five calls on sockets are interrupted, fail or are cut short. Events arrive in
-//! random order, in small batches, among false events. Every byte must come back, in order.
+//! random order, in small batches, among spurious events. Every byte must come back, in order.
 //!
 //! `NETPOLL_ECHOES` sets the number of echoes and `NETPOLL_SEED` the seed. `ci/faults.sh --full` sets
 //! the number. A failure prints its seed.

@@ -265,8 +265,8 @@ fn conversions_race_with_close() {
 fn duplicate_outlives_close() {
     run(async {
         let (client, server) = fresh_pair().await;
-        // The socket is registered with epoll before `as_fd` exposes it. Without the exposure, the
-        // duplicate would keep the registration alive after the close.
+        // The socket is registered with epoll before `as_fd` exposes it. If `as_fd` did not mark it as
+        // exposed, the duplicate would keep the registration alive after the close.
         assert!(poll_now(&mut client.read(&mut [0; 1])).is_pending());
         let duplicate: OwnedFd = client.as_fd().try_clone_to_owned().unwrap();
         client.force_close().await.unwrap();

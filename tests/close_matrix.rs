@@ -43,7 +43,8 @@ impl GiveUp {
     }
 }
 
-/// Returns an address whose queue is full, so that a dial waits for the answer to its SYN.
+/// Returns the address of a listener whose queue is full, so that a dial waits for the answer to its SYN, and the sockets that keep the
+/// queue full.
 fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let listener = socket();

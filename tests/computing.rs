@@ -52,7 +52,7 @@ impl Drop for Computing {
     }
 }
 
-/// Returns a TCP address that does not answer SYNs because the queue of its listener is full, and the sockets that keep it so.
+/// Returns a TCP address that does not answer SYNs because the queue of its listener is full, and the sockets that fill the queue.
 fn silent_address() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let listener = socket();
@@ -318,7 +318,7 @@ fn wakers_of_one_batch_run_while_one_blocks() {
 /// Regression: a shutdown did not find waiters whose wakers were in a batch.
 #[test]
 fn shutdown_calls_the_wakers_behind_one_that_blocks() {
-    /// The first waker that is called blocks.
+    /// A waker whose first call blocks.
     struct Blocks(AtomicUsize, Mutex<mpsc::Receiver<()>>);
     impl Wake for Blocks {
         fn wake(self: Arc<Self>) {

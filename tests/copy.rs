@@ -154,7 +154,7 @@ fn server_death_after_last_byte_is_noticed() {
 /// Regression: the copy to a reset connection consumed the socket's error, so the copy from the connection found a regular end of stream.
 #[test]
 fn copy_from_a_reset_connection_fails_while_another_copy_writes_to_it() {
-    /// `to` and `from` are handles of one connection; `resets` resets it from the other side.
+    /// Checks that both copies fail. `to` and `from` are handles of one connection; `resets` resets it from the other side.
     async fn fails<S>(to: S, from: S, is_foreign: bool, resets: impl AsyncFnOnce())
     where
         S: Read + Write + Unpin + 'static,
@@ -227,7 +227,7 @@ where
     copied.map(drop)
 }
 
-/// Returns the data until the end of the stream or an error.
+/// Reads until the end of the stream or an error, and returns the data.
 async fn all_of(mut stream: impl Read + Unpin) -> Vec<u8> {
     let (mut all, mut buf) = (Vec::new(), vec![0; 64 << 10]);
     while let Ok(count @ 1..) = stream.read(&mut buf).await {
@@ -391,7 +391,7 @@ fn copy_skips_urgent_byte_of_unix_stream_and_of_limited_reader() {
     run(async {
         let ((sender, mut source), (mut target, receiver)) = (UnixStream::pair().unwrap(), pair().await);
         sender.write_all(b"before").await.unwrap();
-        // SAFETY: one byte, valid for the call.
+        // SAFETY: the call reads one byte, which is valid.
         let send =
             |fd: BorrowedFd<'_>| match unsafe { libc::send(fd.as_raw_fd(), c"!".as_ptr().cast(), 1, libc::MSG_OOB) } {
                 1 => Ok(()),

@@ -45,8 +45,8 @@ fn ends_of_time() -> Vec<Instant> {
 
 // ---- connecting ----
 
-/// Returns a listener with a full queue, and the connections that fill the queue. Further connects
-/// get no answer.
+/// Returns a listener with a full queue, its address, and the connections that fill the queue.
+/// Further connects get no answer.
 fn black_hole() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -291,8 +291,8 @@ fn write_waits_until_close_after_deadline_is_cleared() {
     });
 }
 
-/// As in Go, `operation` must never fail before its deadline, and for some timeout from 1 ms to 4 s
-/// it must fail within 110 % of the timeout.
+/// Checks, as Go does, that `operation` never fails before its deadline, and that for some timeout
+/// from 1 ms to 4 s it fails within 110 % of the timeout.
 async fn fluctuates_little(mut operation: impl AsyncFnMut(Instant)) {
     let mut timeout = Duration::from_millis(1);
     loop {

@@ -169,7 +169,7 @@ fn dial_deadline_does_not_apply_to_connection() {
 fn sequential_attempts_share_the_timeout() {
     let holes = [BlackHole::new(), BlackHole::new()];
     run(async {
-        // Under 2 s the first attempt may use all of the time.
+        // With less than 2 s, the first attempt may use all of the time.
         let start = Instant::now();
         let addrs = [holes[0].addr, holes[1].addr];
         let dialer = Dialer::new().stagger(None).timeout(Duration::from_millis(60));
@@ -226,7 +226,7 @@ fn dead_ipv6_address_falls_back_to_ipv4() {
     run(async {
         let listener = listener().await;
         let good = listener.local_addr().unwrap();
-        // The family changes before a second address of the first one is tried.
+        // The other family is tried before a second address of the first family.
         let addrs = [hole.addr, hole.addr, good];
         let tried = Arc::new(Mutex::new(Vec::new()));
         let log = tried.clone();
@@ -465,7 +465,7 @@ fn local_port_gets_past_silent_addresses() {
         };
         let staggers = [Some(Duration::from_millis(10)), Some(Duration::ZERO)];
         for (stagger, defaults) in staggers.into_iter().flat_map(|stagger| [(stagger, true), (stagger, false)]) {
-            // No connection has used this port, so it is free at once.
+            // No connection has used this port, so it is free immediately.
             let port = free_port();
             let dialer = Dialer::new().stagger(stagger).defaults(defaults).local_addr(port);
             let addrs = [holes[0].addr, refusing, holes[1].addr, good];
@@ -473,7 +473,7 @@ fn local_port_gets_past_silent_addresses() {
             assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
             let (peer, from) = listener.accept().await.unwrap();
             assert_eq!(from, port);
-            // Resets both sides, so that the port is free at once.
+            // Resets both sides, so that the port is free immediately.
             stream.set_linger(Some(Duration::ZERO)).unwrap();
             drop((stream, peer));
         }
@@ -613,8 +613,8 @@ fn control_hook_error_fails_dial_without_leak() {
 const DIALS: usize = 20;
 const MARK: &str = "/netpoll-dialer-test-mark";
 
-/// Counts the system calls per dial of a literal on epoll, without waits and those of other threads:
-/// at most 10 with Go's options, at most 5 without them.
+/// Counts the system calls per dial of a literal address on epoll, except waits and the calls of other
+/// threads. At most 10 are allowed with Go's options, and 5 without them.
 #[test]
 fn dial_of_literal_makes_few_system_calls() {
     let name = "dial_of_literal_makes_few_system_calls";
@@ -664,8 +664,8 @@ fn dial_of_literal_makes_few_system_calls() {
     let rounds: Vec<_> = lines.split(|line| line.contains(MARK)).skip(1).step_by(2).collect();
     assert!(rounds.len() >= 2, "{text}");
     for (round, lines) in rounds.into_iter().enumerate() {
-        // If another thread's line splits a call in the trace, the first part has the name. A wait may wake another thread, which then
-        // polls, with write(2) to an eventfd.
+        // If another thread's line splits a call in the trace, the first part has the name. A thread that is about to wait may wake
+        // another thread to poll, by write(2) to an eventfd, so these writes count as waits.
         let is_wait = |line: &&&str| {
             line.contains("epoll_") && line.contains("wait") || line.contains("futex") || line.contains("write(")
         };
@@ -747,7 +747,7 @@ fn resolver_is_asked_for_a_host_with_a_named_service() {
             assert_eq!(error.to_string(), "dial tcp: lookup localhost: no such host");
             let asked = counts.0.load(Ordering::SeqCst);
             assert!(asked > 0);
-            // These addresses contain no name.
+            // These addresses contain no host name.
             let error = dialer.dial("192.0.2.1:nonexistent-service").await.unwrap_err();
             assert!(error.to_string().contains("nonexistent-service"), "{error}");
             let _ = poll_once(&mut Box::pin(dialer.dial("192.0.2.1:http"))).await;

@@ -24,7 +24,7 @@ fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
-/// Spawns a task and returns when it waits for a datagram.
+/// Spawns a task, and returns when the task waits for a datagram.
 fn spawn_a_reader() {
     let reader = task::Builder::new().name("waits for a datagram".into());
     let reader = reader.spawn(async {

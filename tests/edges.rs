@@ -1,4 +1,4 @@
-//! Edge cases of TCP: the end of the stream, waiting writers, the address of a wildcard listener, the bytes of a turn, and events that arrive
+//! Edge cases of TCP: the end of the stream, waiting writers, the address of a wildcard listener, the bytes per turn, and events that arrive
 //! before a wait.
 
 mod common;
@@ -179,7 +179,7 @@ mod hooked {
 
     unsafe fn wake(data: *const ()) {
         borrow(data).woken.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the waker is used up, and with it its count.
+        // SAFETY: the call consumes the waker, and with it the count that the waker owns.
         unsafe { release(data) };
     }
 
@@ -193,7 +193,7 @@ mod hooked {
     }
 }
 
-/// An event arrives after a reader has registered and before it waits, and another reader uses the event up. The next event wakes the first reader.
+/// An event arrives after a reader has registered and before it waits. Another reader consumes the event. The next event wakes the first reader.
 #[test]
 fn reader_that_was_delayed_before_its_wait_gets_the_next_edge() {
     let (server, client) = run(async {

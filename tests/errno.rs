@@ -2,9 +2,9 @@
 //! the call, returns the error or ignores it, and the socket works afterwards. No operation hangs,
 //! panics or leaks. Only a failed wait for events aborts the process.
 //!
-//! Each row of the tables is a system call; each cell is one errno, injected into the call
-//! (`faults`). The tables omit calls without relevant errnos (clock_gettime, the signal calls,
-//! sysconf) and getaddrinfo, which has its own codes (tests/resolve.rs).
+//! Each row of the tables is an operation and a system call that it makes; each cell is one errno,
+//! injected into the call (`faults`). The tables omit calls without relevant errnos (clock_gettime,
+//! the signal calls, sysconf) and getaddrinfo, which has its own codes (tests/resolve.rs).
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -40,8 +40,9 @@ enum Outcome {
 use Outcome::{Done, Surfaced};
 
 struct Row {
-    /// The operation, and the system call that fails.
+    /// The operation that [`cell`] performs.
     operation: &'static str,
+    /// The system call that fails.
     call: &'static str,
     cells: &'static [(Outcome, &'static [i32])],
 }
@@ -182,11 +183,11 @@ const MATRIX: &[Row] = &[
         "sendfile64",
         &[(Done, &[EINTR, EAGAIN, EINVAL, ENOSYS]), (Surfaced, &[EBADF, EFAULT, EIO, ENOMEM, EOVERFLOW, ESPIPE])],
     ),
-    // The receiver's queue is full. The operation checks which side is full.
+    // The receiver's queue is full. The operation calls poll(2) to check the send buffer.
     row("send to a full queue", "poll", &[(Done, &[EINTR]), (Surfaced, &[EFAULT, EINVAL, ENOMEM])]),
 ];
 
-/// The calls of the back end epoll.
+/// The calls of the epoll back end.
 const EPOLL_MATRIX: &[Row] = &[
     row(
         "first wait",
@@ -631,7 +632,7 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
 fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
     let output = common::child_with(name, variables, || {
         let _watch = watch();
-        // Creates the poller and the spare pipes for copies, which a process creates once.
+        // Creates the poller, and a pipe that is kept for later copies.
         run(async {
             copying("copy", "splice", EINTR).await.0.unwrap();
             becomes("sockets to be closed", || rt::metrics().descriptors == 0).await;
@@ -655,7 +656,7 @@ fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
                         wrong.push(format!("{name}: {result:?} instead of {expected:?}, injected {hits} times"));
                     }
                     run(becomes(&format!("{name}: sockets to be closed"), || rt::metrics().descriptors == 0));
-                    // A pair of pipes may be kept for the next copy.
+                    // A pipe may be kept for the next copy.
                     let after = fd_count();
                     if after > before && !matches!(*operation, "copy" | "send_file") {
                         wrong.push(format!("{name}: {before} descriptors before, {after} after"));

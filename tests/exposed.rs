@@ -84,7 +84,7 @@ fn close_blocks_no_worker_whatever_sets_so_linger() {
         assert_closes_at_once("set through as_fd", (stream, peer), None).await;
 
         let (stream, peer) = pair().await;
-        // SAFETY: open as long as the stream is.
+        // SAFETY: the descriptor is open as long as the stream is.
         set_linger(unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }).unwrap();
         assert_closes_at_once("set through the number", (stream, peer), None).await;
 
@@ -137,7 +137,8 @@ fn close_blocks_no_worker_when_so_linger_is_inherited() {
     });
 }
 
-/// The thread of the shutdown closes sockets that are still in the pool's queue.
+/// The close is queued in the pool for closes, or waits on a thread of this pool. The shutdown does
+/// not wait for it.
 #[test]
 fn shutdown_does_not_wait_for_lingering_close() {
     child("shutdown_does_not_wait_for_lingering_close", || {
@@ -165,8 +166,8 @@ fn shutdown_does_not_wait_for_lingering_close() {
     });
 }
 
-/// Registers and closes `socket` while its duplicate lives, and then lets `event` cause events on
-/// the duplicate.
+/// Registers `socket` with `wait`, and closes it while a duplicate of it is open. Asserts that the
+/// poller then receives no event that `event` causes.
 async fn assert_unregistered<T>(what: &str, socket: T, wait: impl AsyncFnOnce(&T) -> bool, mut event: impl FnMut()) {
     assert!(wait(&socket).await, "{what}: the operation waits");
     drop(socket);
@@ -330,7 +331,7 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
                 // from this number on.
                 let again = unsafe { libc::fcntl(duplicate.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
                 assert_eq!(again, number);
-                // SAFETY: just created, without another owner.
+                // SAFETY: the descriptor was just created and has no other owner.
                 let again = AsyncFd::new(unsafe { OwnedFd::from_raw_fd(again) }).unwrap();
                 assert!(is_pending(again.readable()).await);
                 peer.write_all(b"x").unwrap();
@@ -342,8 +343,8 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
 
 // ---- O_NONBLOCK ----
 
-/// Polls an operation that cannot complete, on another thread. It must return Pending and not block
-/// the thread.
+/// Polls an operation that cannot complete, on another thread. The poll must return Pending and not
+/// block the thread.
 fn assert_waits<T: Debug + Send + 'static>(what: &'static str, poll: impl AsyncFnOnce() -> Poll<T> + Send + 'static) {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || send.send(park_on(poll())));

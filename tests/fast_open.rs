@@ -1,8 +1,9 @@
 //! TCP Fast Open: connect(2) defers the connection to the first data. The first wait starts a
 //! deferred connection, and closing loses no data.
 //!
-//! The client's sockets need no cookie (TCP_FASTOPEN_NO_COOKIE), so connect(2) always defers. On a
-//! kernel that does not defer, the tests print that and test a plain connect.
+//! The client's sockets need no cookie (TCP_FASTOPEN_NO_COOKIE), so connect(2) defers even the
+//! first connection to a server. On a kernel that does not defer, the tests print that and test a
+//! plain connect.
 #![cfg(target_os = "linux")] // TCP_FASTOPEN_CONNECT
 
 mod common;
@@ -428,7 +429,7 @@ fn close_without_data_is_immediate() {
     });
 }
 
-/// A connect in progress without data ends with the socket.
+/// Dropping the socket ends a connect in progress that has no data to send.
 #[test]
 fn dropped_connect_in_progress_is_closed_at_once() {
     common::child("dropped_connect_in_progress_is_closed_at_once", || {

@@ -1,5 +1,5 @@
-//! Invariant 12: sockets and sleeps work under any executor, and wakers, which are foreign code, run under no lock of this crate. Tokio and smol
-//! are in `ecosystem/tests/executors.rs`.
+//! Invariant 12: sockets and sleeps work under any executor, and wakers, which are foreign code, run under no lock of this crate. The tests with
+//! Tokio and smol are in `ecosystem/tests/executors.rs`.
 
 mod common;
 #[path = "common/executors.rs"]
@@ -103,7 +103,7 @@ impl Wake for Reenter {
 }
 
 mod raw {
-    //! A waker whose clone and drop are foreign code too.
+    //! A waker whose clone and drop also run foreign code.
     use super::Reenter;
     use std::sync::Arc;
     use std::task::{RawWaker, RawWakerVTable, Waker};

@@ -25,7 +25,7 @@ fn forked(body: impl FnOnce() -> i32) {
     assert!(pid >= 0);
     if pid == 0 {
         let step = catch_unwind(AssertUnwindSafe(body)).unwrap_or(100);
-        // SAFETY: ends the process immediately.
+        // SAFETY: the call ends the process immediately.
         unsafe { libc::_exit(step) };
     }
     let mut status = 0;
@@ -175,10 +175,10 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             // Ends the child if the test fails.
-            // SAFETY: numbers only.
+            // SAFETY: the arguments are numbers.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             loop {
-                // SAFETY: no arguments.
+                // SAFETY: the call takes no arguments.
                 unsafe { libc::pause() };
             }
         }

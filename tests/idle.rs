@@ -23,7 +23,7 @@ fn assert_idle() {
         // The switches of a thread that has ended are no longer in the count.
         let (now, used) = (context_switches(), cpu_time() - cpu);
         if now == switches {
-            // The counting itself takes time.
+            // The counting itself takes CPU time.
             assert!(used < Duration::from_millis(50), "{used:?} of CPU time");
             return;
         }
@@ -116,7 +116,7 @@ fn idle_after_timers() {
         sleeps.into_iter().for_each(park_on);
         client.set_read_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         park_on(client.read(&mut [0; 1])).unwrap_err();
-        // Cancelled sleeps, and sleeps of many hours.
+        // Cancelled sleeps, and a sleep and a deadline of one hour.
         for _ in 0..100 {
             park_on(task::spawn(task::sleep(Duration::from_secs(2))).cancel());
         }

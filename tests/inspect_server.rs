@@ -331,7 +331,7 @@ fn server_survives_a_lack_of_descriptors() {
     });
 }
 
-/// `bind` reports a listener at its path without a connect(2) that could wait for a full queue.
+/// `bind` reports a listener at its path without a connect(2) that could block on a full queue.
 #[test]
 fn busy_listener_at_the_path_is_reported_at_once() {
     bounded(|| {

@@ -67,8 +67,8 @@ impl io::Read for Reader {
     }
 }
 
-/// A writer that executes its steps and then accepts all bytes. Counts flushes and closes. The first poll of a flush or a close returns
-/// Pending.
+/// A writer that executes its steps and then accepts all bytes. Counts flushes and closes. Of all polls of flushes and closes, only the first
+/// returns Pending.
 #[derive(Debug, Default)]
 struct Writer {
     steps: VecDeque<Step>,

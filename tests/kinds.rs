@@ -29,8 +29,8 @@ trait Silent: Send + Sync {
     fn close(&self) -> Operation;
 }
 
-/// Implements [`Silent`] for a socket with its peer. The arguments are whether the socket has timeouts, the method that closes it, and its
-/// operations.
+/// Defines the type `$name` of a socket with its peer, and implements [`Silent`] for it. The other arguments are the socket's type, whether
+/// it has timeouts, the method that closes it, and its operations.
 macro_rules! silent {
     ($name:ident, $socket:ty, $timeouts:tt, $close:ident; $($operation:literal, |$own:ident| $future:expr;)*) => {
         struct $name($socket, #[allow(dead_code)] Box<dyn Send + Sync>);
@@ -255,7 +255,7 @@ fn close_ends_operations_of_every_kind_in_both_directions() {
     }
 }
 
-/// A deadline ends all operations. After it is cleared, operations wait again.
+/// Checks that a deadline ends all operations, and that operations wait again after the deadline is cleared.
 async fn expiry_ends_all() {
     for kind in 0..KINDS {
         for is_past in [false, true] {

@@ -78,7 +78,7 @@ fn control_task_waits_for_no_queue() {
                         // A turn of this length counts as long (`LONG_NANOS`), even if there are few such turns.
                         spin(60);
                         let turn = turns.fetch_add(1, Ordering::SeqCst) + 1;
-                        // Sends in the middle of a round, in the first round and in later rounds.
+                        // Sends when the control task has read the previous byte, also in the middle of a round.
                         if turn > 10 && sent_in.load(Ordering::SeqCst) == 0 {
                             sent_in.store(turn, Ordering::SeqCst);
                             std::io::Write::write_all(&mut &*writer, b"x").unwrap();
@@ -278,7 +278,7 @@ fn shutdown_drops_control_tasks() {
     });
 }
 
-/// Wake-ups of control tasks by threads without a processor and by tasks are not lost, with workers that rest in between.
+/// No wake-up of a control task is lost, whether a task or a thread without a processor causes it. The workers rest in between.
 #[test]
 fn wake_ups_of_control_tasks_are_not_lost() {
     child("wake_ups_of_control_tasks_are_not_lost", || {

@@ -39,7 +39,7 @@ impl Drop for Guard {
         if !self.has_run {
             self.dropped.fetch_add(1, Ordering::SeqCst);
             if self.waits {
-                // The nested wait gives the processor of this thread away.
+                // The nested wait gives away the processor of this thread.
                 task::block_on(task::sleep(Duration::from_millis(1)));
             }
         }

@@ -236,7 +236,7 @@ fn tasks_and_calls_end_without_memory_for_threads() {
     });
 }
 
-/// Invariant 13. A queue of each kind accepts about 2^20 operations, and the next operation fails. After these operations are dropped, the
+/// Invariant 13. Each queue accepts about 2^20 operations, and the next operation fails. After these operations are dropped, the
 /// socket works.
 #[test]
 fn queued_operations_are_bounded() {

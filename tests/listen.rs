@@ -195,7 +195,7 @@ fn sockets_are_cloexec_and_nonblocking() {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         for fd in [listener.as_raw_fd(), client.as_raw_fd(), server.as_raw_fd()] {
-            // SAFETY: no pointers; the descriptor is open.
+            // SAFETY: the call takes no pointers, and the descriptor is open.
             let of_number = unsafe { libc::fcntl(fd, libc::F_GETFD) };
             // SAFETY: as above.
             let of_file = unsafe { libc::fcntl(fd, libc::F_GETFL) };

@@ -236,7 +236,7 @@ fn control_hook_sees_each_socket_before_bind() {
         let refusing = ListenConfig::new().control(|_, _, _| Err(io::Error::other("not this one")));
         let error = refusing.listen("127.0.0.1:1").await.unwrap_err();
         assert_eq!(error.to_string(), "listen tcp 127.0.0.1:1: not this one");
-        // Other tests open and close descriptors at the same time, but none of them a thousand.
+        // Other tests open and close descriptors at the same time, but none of them opens a thousand.
         for _ in 0..2000 {
             refusing.listen(ANY).await.unwrap_err();
         }

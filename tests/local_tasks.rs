@@ -103,7 +103,7 @@ fn local_tasks_spawned_before_block_on_run_in_it() {
     assert_eq!(task::block_on(handle), 1);
     assert_eq!(shared.get(), 2);
 
-    // The next block_on continues tasks that the previous one left.
+    // The next block_on continues tasks that the previous one left unfinished.
     let (sender, receiver) = futures::channel::oneshot::channel();
     let handle = task::spawn_local(receiver);
     task::block_on(task::yield_now());

@@ -1,6 +1,6 @@
 //! Socket options: each getter returns the value set, a setter changes no other option, and
-//! connections inherit options from listeners where the kernel does so. Unsupported requests fail
-//! with the right kind of error.
+//! connections inherit options from listeners where the kernel supports this. Unsupported requests
+//! fail with the right kind of error.
 #![cfg(target_os = "linux")] // options that only Linux has
 
 mod common;
@@ -154,7 +154,7 @@ fn urgent_bytes_are_inline_or_out_of_band() {
                 // The mark stays until the stream is read past it.
                 let mut urgent = [0];
                 let received = peer.read_with(|fd| {
-                    // SAFETY: one byte, valid for writes.
+                    // SAFETY: the buffer is one byte, valid for writes.
                     match unsafe { libc::recv(fd.as_raw_fd(), urgent.as_mut_ptr().cast(), 1, libc::MSG_OOB) } {
                         1 => Ok(()),
                         _ => Err(std::io::Error::last_os_error()),
@@ -226,7 +226,7 @@ fn unset_keepalive_fields_are_unchanged() {
             stream.set_keepalive(Some(before)).unwrap();
             stream.set_keepalive(Some(keepalive)).unwrap();
             assert_eq!(stream.keepalive().unwrap(), Some(wanted));
-            // Switches the option off and on again, which keeps the times.
+            // Switches the option off and on again, which keeps its parameters.
             stream.set_keepalive(None).unwrap();
             assert_eq!(stream.keepalive().unwrap(), None);
             stream.set_keepalive(KeepAlive::unchanged()).unwrap();
@@ -334,7 +334,8 @@ fn info_follows_the_connection() {
         assert!(info.congestion_window > 0 && info.send_mss > 0 && info.path_mtu > info.send_mss);
         assert!(info.retransmission_timeout >= Duration::from_millis(1) && info.rtt < secs(60));
         assert_eq!((info.unacknowledged, info.lost, info.total_retransmits), (0, 0, 0));
-        // The peer's estimate of the size of received segments does not shrink when data arrives.
+        // After data has arrived, the peer's estimate of the size of received segments is at least
+        // the stream's initial estimate.
         let sent = fill(&stream).await;
         assert!(sent > 0 && peer.info().unwrap().recv_mss >= info.recv_mss);
     });

@@ -64,7 +64,7 @@ async fn once_with<T>(by: By, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>)
     }
 }
 
-/// A connection whose peer is a std socket.
+/// Returns a connection and its peer, which is a std socket.
 async fn connection() -> (TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -85,8 +85,8 @@ async fn read_short(stream: &TcpStream, mut peer: impl io::Write + Send + 'stati
     }
 }
 
-/// The peer closes after `answers` answers. After many reads that waited, the crate expects the next read to wait as well, but the read
-/// must still make its system call.
+/// Checks that a poll sees the close of the peer, after `answers` answers. After many reads that waited, the crate expects the next read to
+/// wait as well, but the read must still make its system call.
 async fn end_of_stream_is_seen(answers: usize) {
     for by in BOTH {
         for round in 0..(ROUNDS / answers).max(5) {
@@ -112,8 +112,8 @@ async fn end_of_stream_is_seen(answers: usize) {
     }
 }
 
-/// Each answer arrives before the read. So the connection is not registered yet, or is registered, and possibly no thread has received the
-/// event.
+/// Checks that a poll sees an answer that arrived before it. At the poll, the connection is not registered yet, or it is registered and
+/// possibly no thread has received the event.
 async fn answers_are_seen(has_waited: bool) {
     for by in BOTH {
         let (mut stream, mut peer) = connection().await;
@@ -522,7 +522,7 @@ fn successful_reads_use_up_the_budget() {
     });
 }
 
-/// A send in a turn whose budget is used up. The kernel accepts messages although poll(2) and epoll report the buffer as full, so no edge
+/// Sends in a turn whose budget is used up. The kernel accepts messages although poll(2) and epoll report the buffer as full, so no edge
 /// follows.
 async fn room_is_used_after(operations: usize) {
     let (ready, mut peer) = connection().await;
@@ -562,7 +562,7 @@ fn room_is_used_when_the_budget_is_used_up() {
     });
 }
 
-/// poll(2) reports the descriptor readable, but the user's call would block because it needs a whole message.
+/// poll(2) reports the descriptor as readable, but the user's call would block because it needs a whole message.
 #[test]
 fn call_that_would_block_despite_readable_bytes_waits_for_more() {
     run(async {

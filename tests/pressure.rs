@@ -25,8 +25,8 @@ const CLIENTS: usize = 200;
 const HELD: usize = 8;
 const NAME: &str = "server_with_32_descriptors_serves_200_clients";
 
-/// The server echoes on each connection of `incoming`. A line on standard input frees descriptors
-/// that this crate does not own. The next line ends the process.
+/// Runs a server that echoes on each connection of `incoming`. A line on standard input frees
+/// descriptors that this crate does not own. The next line ends the process.
 fn serve() {
     set_nofile(NOFILE);
     let mut held: Vec<_> = (0..HELD).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
@@ -59,7 +59,7 @@ fn cpu_time_of(child: &Child) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Returns the number of open descriptors of a process whose numbers are below its limit.
+/// Returns how many open descriptors of a process have numbers below the limit.
 /// (Inherited descriptors may have higher numbers.)
 fn descriptors_of(child: &Child) -> usize {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
@@ -267,7 +267,7 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
                 // SAFETY: the buffer is valid for writes of `size` bytes.
                 let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, value, &raw mut size) };
                 assert_eq!(result, 0);
-                // SAFETY: all zeroes are a valid value, and the call filled it in.
+                // SAFETY: the structure was zeroed, which is a valid value, and the call has filled it in.
                 let info = unsafe { info.assume_init() };
                 assert_eq!(info.tcpi_sacked.to_string(), somaxconn.trim());
             }
@@ -286,7 +286,8 @@ fn nothing_leaks_at_descriptor_limit() {
             let before = common::fd_count();
             for _ in 0..20 {
                 let mut streams = Vec::new();
-                // Connects until a dial, or the accept of its connection, finds no free descriptor.
+                // Connects until a dial finds no free descriptor. The accept below then finds none
+                // either.
                 loop {
                     match netpoll::net::TcpStream::connect(addr).await {
                         Ok(client) => streams.push(client),

@@ -32,7 +32,7 @@ fn readable_reports_data_without_consuming_it() {
         let mut buf = [0; 4];
         read_exact(&client, &mut buf).await.unwrap();
         assert_eq!(&buf, b"data");
-        // A read that fills its buffer leaves the direction ready, although there may be no data.
+        // A read that fills its buffer leaves the direction marked as ready. `readable` still detects that there is no data.
         assert!(poll_now(&mut client.readable()).is_pending());
     });
 }

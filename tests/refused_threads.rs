@@ -31,8 +31,8 @@ static HELD: AtomicBool = AtomicBool::new(false);
 
 type Main = extern "C" fn(*mut c_void) -> *mut c_void;
 
-/// The main function of a thread that waits before it begins. The argument is a boxed
-/// main function and its argument.
+/// Waits until [`HELD`] is false, and then calls a thread's main function. The argument is a boxed
+/// pair of this function and its argument.
 extern "C" fn held_main(argument: *mut c_void) -> *mut c_void {
     while HELD.load(Ordering::SeqCst) {
         std::thread::sleep(MS);
@@ -42,8 +42,7 @@ extern "C" fn held_main(argument: *mut c_void) -> *mut c_void {
     main(argument)
 }
 
-/// Replaces the C library's function. Fails as long as refusals are due, and then calls the
-/// original.
+/// Replaces the C library's function. Fails if a refusal is due, and otherwise calls the original.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pthread_create(
     thread: *mut libc::pthread_t,

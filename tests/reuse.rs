@@ -88,7 +88,7 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
     let body = || {
         let begin = std::time::Instant::now();
         let stale = faults::Stale::begin();
-        // A round uses two descriptors.
+        // Two tasks run the rounds, and a round uses two descriptors.
         let rounds = reuses / 4;
         task::block_on(async {
             let lanes = [task::spawn(reuse(rounds)), task::spawn(reuse(rounds))];

@@ -155,7 +155,7 @@ fn timer_fires_while_tasks_are_always_runnable() {
                         })
                     })
                     .collect();
-                // A starved timer never fires.
+                // A starved timer would never fire.
                 for _ in 0..10 {
                     task::spawn(task::sleep(Duration::from_millis(20))).await;
                 }

@@ -334,7 +334,7 @@ async fn ready() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A waker with data whose wake-ups are ignored.
+/// A waker that ignores wake-ups. Unlike the no-op waker, it has data.
 struct Unheard;
 
 impl Wake for Unheard {
@@ -843,7 +843,7 @@ fn panicking_destructor_does_not_end_worker() {
             assert!(park_on(catch(both)).is_err());
             assert_eq!(park_on(task::spawn(async { 4 })), 4);
         }
-        // The dropped handles are not awaited, so the last task may still run, on a spare thread.
+        // The dropped handles are not awaited, so the last task may still run, on a spare worker.
         park_on(becomes("all panics are counted", || rt::metrics().contained_panics >= 20));
         assert_eq!(rt::metrics().contained_panics, 20);
         assert!(rt::metrics().worker_threads >= 1);

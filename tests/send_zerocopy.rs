@@ -16,14 +16,14 @@ use netpoll::io::ReadExt;
 use netpoll::net::{TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
 
-/// Returns the two ends of a connection. The first end sends without copying.
+/// Returns the two ends of a connection. The first end has SO_ZEROCOPY set.
 async fn zerocopy_pair() -> (TcpStream, TcpStream) {
     let (to, from) = pair().await;
     to.set_zerocopy(true).unwrap();
     (to, from)
 }
 
-/// A buffer that counts when it is freed.
+/// A buffer that adds 1 to a counter when it is freed.
 struct Tracked(Vec<u8>, Arc<AtomicUsize>);
 
 impl AsRef<[u8]> for Tracked {
@@ -170,7 +170,7 @@ fn completions_do_not_wake_readers_as_ready() {
 }
 
 /// Locks out other tests that abandon sends. A user other than root may pin a limited number of
-/// pages; beyond this limit the kernel copies.
+/// pages; beyond this limit send(2) fails with ENOBUFS, and the crate copies.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -247,7 +247,7 @@ fn linger_does_not_expose_freed_memory() {
     child("linger_does_not_expose_freed_memory", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
-        // Occupies the only thread for blocking calls.
+        // Occupies the only thread for `spawn_blocking`.
         drop(task::spawn_blocking(move || {
             begun.send(()).unwrap();
             let _ = held.recv();
@@ -319,7 +319,7 @@ async fn assert_only_ours(from: &TcpStream) {
     assert_eq!(foreign, 0, "of {} bytes", all.len());
 }
 
-/// Returns a std stream, a stream made from a duplicate of it, and the peer.
+/// Returns a duplicate of a std stream, the stream that was converted from it, and the peer.
 fn adopted_pair() -> (std::net::TcpStream, TcpStream, TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -400,10 +400,10 @@ fn child_before_exec_does_not_expose_freed_memory() {
                 let pid = unsafe { libc::fork() };
                 if pid == 0 {
                     // Ends the child if the test fails.
-                    // SAFETY: numbers only.
+                    // SAFETY: the arguments are numbers.
                     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                     loop {
-                        // SAFETY: no arguments.
+                        // SAFETY: the call takes no arguments.
                         unsafe { libc::pause() };
                     }
                 }

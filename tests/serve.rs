@@ -92,7 +92,8 @@ fn connections_are_served_until_close() {
     async fn check<L: Listener, C: Conn>(listener: L, connect: impl AsyncFn() -> C) {
         let listener = Arc::new(listener);
         let (stop, stopped) = oneshot::channel::<()>();
-        // `Listener` is implemented for listeners only. A shared listener is stopped by `until`.
+        // `Listener` is not implemented for an `Arc`, so `Shared` wraps one. `until` stops the
+        // server.
         let server = task::spawn(net::serve(Shared(listener), echo).until(stopped).into_future());
         let clients = [connect().await, connect().await];
         for client in &clients {

@@ -16,7 +16,7 @@ use netpoll::net::TcpStream;
 use netpoll::rt::{self, Builder};
 use netpoll::task;
 
-/// Runs `body` in a child process on epoll, with the number of shards that it sets.
+/// Runs `body`, which sets the number of shards, in a child process on epoll.
 #[track_caller]
 fn sharded(name: &str, body: impl FnOnce()) {
     child_with(name, &[common::ON_EPOLL], || {

@@ -90,7 +90,7 @@ fn runtime_with_thousand_tasks_shuts_down() {
     });
 }
 
-/// The detached tasks wait for something that the runtime does not know.
+/// The detached tasks wait for events that are not known to the runtime.
 #[test]
 fn waiting_tasks_live_until_the_shutdown_drops_them() {
     child("waiting_tasks_live_until_the_shutdown_drops_them", || {
@@ -107,7 +107,7 @@ fn waiting_tasks_live_until_the_shutdown_drops_them() {
                 let _counted = other;
                 receiver.await
             }));
-            // The only waker of this task is consumed in its first turn.
+            // This task wakes itself in its first turn, and keeps no waker.
             let counted = Counted(dropped.clone());
             let woken = task::spawn(async move {
                 let _counted = counted;
@@ -342,7 +342,7 @@ fn deadlines_survive_shutdown() {
         rt::shutdown(LONG).unwrap();
         let error = task::block_on(client.read(&mut [0; 1])).unwrap_err();
         assert!(is_timeout(&error) && Instant::now() >= deadline, "{error}");
-        // A deadline that replaces an older one after the shutdown.
+        // A deadline replaces an older one after the shutdown.
         server.set_read_deadline(Instant::now() + Duration::from_millis(50)).unwrap();
         rt::shutdown(LONG).unwrap();
         let deadline = Instant::now() + Duration::from_millis(100);

@@ -139,9 +139,9 @@ fn signal_of_a_forked_child_is_not_received_by_its_parent() {
             // SAFETY: the child makes two system calls and ends.
             let pid = unsafe { libc::fork() };
             if pid == 0 {
-                // SAFETY: raises a signal that has a handler.
+                // SAFETY: the signal has a handler.
                 unsafe { libc::raise(libc::SIGUSR1) };
-                // SAFETY: ends the process.
+                // SAFETY: the call ends the process.
                 unsafe { libc::_exit(0) };
             }
             let mut status = 0;

@@ -531,7 +531,7 @@ fn real_sockets_work_outside_simulations() {
     assert_eq!(real, b"real");
 }
 
-/// This is the test in the crate's documentation. A server drops silent clients.
+/// A server drops silent clients, as in the example of `netpoll::sim`.
 #[netpoll::test(sim, seeds = 20)]
 async fn silent_clients_are_dropped(sim: Sim) {
     sim.host("server").spawn(|| async {
@@ -572,8 +572,8 @@ async fn test_that_returns_an_error_fails() -> io::Result<()> {
     TcpStream::connect("127.0.0.1:1").await.map(drop)
 }
 
-/// Many clients, partitions, crashes and faults. Every request is answered in full, fails with an error of a
-/// kind that real networks cause, or is dropped when the client's timeout ends.
+/// Clients send requests during partitions, crashes and faults. Every request is answered in full, fails with an error
+/// of a kind that real networks cause, or is dropped when the client's timeout ends.
 #[netpoll::test(sim, seeds = 30)]
 async fn all_requests_end_under_partitions_and_crashes(sim: Sim) {
     let server = sim.host("server");

@@ -1,4 +1,4 @@
-//! Compares the simulated kernel with the real one. Random sequences of system calls, drawn from seeds, are made on loopback and in a
+//! Compares the simulated kernel with the real one. Random sequences of system calls, drawn from seeds, are made in the real kernel and in a
 //! simulation. All results must be equal: counts, bytes, errors, readiness, options. The tests avoid the differences that
 //! docs/SIMULATION.md lists.
 //!
@@ -45,7 +45,7 @@ struct Player {
     trace: Vec<String>,
     /// The address of the TCP listener, or `None` for other kinds.
     addr: Option<SocketAddr>,
-    /// The number of bytes sent so far. The buffers of both kernels hold more.
+    /// The number of bytes sent so far. It is limited, so that the buffers of both kernels never fill.
     sent: usize,
 }
 
@@ -233,7 +233,7 @@ fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
         1 => format!("keepalive {} {}", shown(socket.set_keepalive(on)), shown(socket.keepalive())),
         2 => {
             let linger = on.then(|| Duration::from_secs(u64::from(byte) + 1));
-            // The kernels close a connection that lingers at different times.
+            // The two kernels close a lingering connection at different times.
             let set = socket.set_linger(linger);
             let text = format!("linger {} {}", shown(set), shown(socket.linger()));
             let _ = socket.set_linger(None);
@@ -278,8 +278,8 @@ fn differs(kind: Kind, seed: u64) -> Option<String> {
     Some(format!("{kind:?}, seed {seed}, after\n  {before}\nreal      {real}\nsimulated {simulated}"))
 }
 
-/// Compares the results for each sequence. A sequence differs if it differs in each of three runs, because on a busy machine the real kernel
-/// may be late.
+/// Compares the results of each sequence. A sequence counts as different only if each of three runs finds a difference, because on a busy
+/// machine the real kernel may be late.
 fn compare(kind: Kind) {
     let count = std::env::var("NETPOLL_DIFFERENTIAL").map_or(20, |count| count.parse().expect("a number"));
     let differing: Vec<_> = (0..count).filter_map(|seed| (0..3).map_while(|_| differs(kind, seed)).nth(2)).collect();

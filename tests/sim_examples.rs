@@ -1,4 +1,4 @@
-//! Runs the examples of README.md that need only sockets and time in simulations. The tests include the examples' own source files. Most
+//! Runs, in simulations, the examples of README.md that need only sockets and time. The tests include the examples' own source files. Most
 //! networks lose, delay and reorder packets. `ci/sim.sh` runs each test with a thousand seeds, twice, and compares the digests.
 //!
 //! Other examples need more than a simulation offers: `quickstart` sets limits of the process and starts threads, `graceful` stops at a

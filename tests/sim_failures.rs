@@ -1,4 +1,4 @@
-//! What a failing simulated test prints. The failing tests run in child processes.
+//! Tests the output of simulated tests that fail. The failing tests run in child processes.
 #![cfg(feature = "sim")]
 
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use netpoll::sim::{Sim, ms};
 use netpoll::task;
 
-/// Set for the child processes.
+/// The environment variable that makes the tests fail. It is set for the child processes.
 const FAILS: &str = "NETPOLL_TEST_FAILS";
 
 fn fails() -> bool {

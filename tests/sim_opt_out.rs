@@ -70,7 +70,7 @@ unsafe extern "C" fn getrandom(buf: *mut c_void, count: usize, flags: u32) -> is
     unsafe { real(buf, count, flags) }
 }
 
-/// Sends back what each client sends, and drops clients that are silent for 30 seconds.
+/// Echoes the data of each client, and drops clients that are silent for 30 seconds.
 async fn serve() -> io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:7").await?;
     loop {

@@ -27,7 +27,7 @@ fn standard_streams_child() {
         let mut line = String::new();
         out.write_all(b"ready\n").await?;
 
-        // No input was sent yet, so this read is dropped while a thread waits for the input.
+        // No input has been sent yet, so this read is dropped while a thread waits for the input.
         let dropped = io::timeout(Duration::from_millis(20), stdin.read_line(&mut line)).await;
         assert_eq!(dropped.unwrap_err().kind(), ErrorKind::TimedOut);
         writeln!(out, "dropped").await?;
@@ -110,8 +110,8 @@ fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWri
 const NONBLOCKING: &str = "NETPOLL_TEST_NONBLOCKING";
 const LONG: usize = 1 << 20;
 
-/// In the child process, writes to a non-blocking pipe, or checks that reads wait for the input of
-/// one. The parent checks that all written data arrives.
+/// In the child process, writes to a non-blocking pipe, or checks that reads of such a pipe wait for
+/// input. The parent checks that all written data arrives.
 #[test]
 fn nonblocking_streams_child() {
     let Some(way) = std::env::var_os(NONBLOCKING) else { return };
@@ -178,8 +178,8 @@ fn nonblocking_stdin_is_waited_for() {
         let mut command = nonblocking_child(way);
         let mut child = common::spawn(command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::piped())).unwrap();
         drop(command);
-        // The input arrives in two pieces, usually after the child has begun to wait. An early
-        // piece proves less but fails no test.
+        // The input arrives in two pieces, usually after the child has begun to wait. If a piece
+        // arrives earlier, the test checks less but still passes.
         std::thread::sleep(Duration::from_millis(200));
         writer.write_all(b"a li").unwrap();
         std::thread::sleep(Duration::from_millis(50));

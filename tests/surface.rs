@@ -155,7 +155,7 @@ fn batches_report_their_length() {
     assert!(goes.is_empty() && came.is_empty());
 }
 
-/// `main` prints the error that it returns with `Debug`.
+/// `main` uses `Debug` to print the error that it returns.
 #[test]
 fn error_debug_shows_display_text() {
     fn assert_plain(error: impl std::error::Error) {

@@ -1,4 +1,4 @@
-//! `TaskSet`: no result is lost, and no task outlives its set.
+//! `TaskSet`: no result is lost, and no task outlives its set unless it is detached.
 
 mod common;
 

@@ -561,8 +561,8 @@ fn repository() -> BTreeSet<String> {
     found
 }
 
-/// Returns the names in a line that look like names of our files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Skips absolute
-/// paths, URLs, and names that begin with a variable or a wildcard.
+/// Returns the names in a line that look like names of the repository's files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Skips
+/// absolute paths, URLs, and names that begin with a variable or a wildcard.
 fn named_files(line: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let mut names = Vec::new();

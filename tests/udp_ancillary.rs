@@ -340,8 +340,8 @@ fn offload_segments_and_coalesces() {
             assert_eq!((datagram.bytes().len(), datagram.ancillary().segment_size()), (10_100, Some(1000)));
             assert_eq!(segments(&batch), expected);
 
-            // Sends in a batch, with the segment size set on the socket. The receiver has not
-            // requested offload.
+            // Sends in a batch, and then with the segment size set on the socket. The receiver has
+            // not requested offload.
             theirs.set_gro(false).unwrap();
             let mut out = SendBatch::new();
             out.push_with(&bytes, to, &cut).unwrap();

@@ -420,7 +420,7 @@ fn unix_incoming_waits_without_descriptors() {
         let path = folder.join("s");
         task::block_on(async {
             let listener = UnixListener::bind(&path).await.unwrap();
-            // This connection opens the poller's descriptors.
+            // With the first connection, the poller opens its descriptors.
             let (_client, _server) = connected(&listener).await;
             let client = std_net::UnixStream::connect(&path).unwrap();
             set_nofile(64);

@@ -169,7 +169,7 @@ fn listener_removes_its_socket_file() {
     });
 }
 
-/// Another listener has bound its own file and renamed it to this listener's path.
+/// The socket file of another listener has been renamed to this listener's path.
 #[test]
 fn file_replacing_socket_is_kept() {
     run(async {
@@ -224,8 +224,7 @@ fn unlink_on_close_is_configurable() {
         drop(OwnedFd::from(packets));
         assert!(path.exists(), "a conversion to a descriptor keeps the file");
 
-        // Go: TestUnixgramAutobind. An autobound listener has no file, so it removes none, even if
-        // a file with its name exists.
+        // Go: TestUnixgramAutobind. An autobound listener has no file, so its close removes none.
         let listener = UnixListener::bind("").await.unwrap();
         listener.set_unlink_on_close(true).unwrap();
         listener.close().await.unwrap();

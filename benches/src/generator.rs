@@ -2,9 +2,9 @@
 //!
 //! - **Lock-step**: blocking sockets. The generator writes on all connections and then reads them all in order. If both
 //!   programs are on one CPU under SCHED_BATCH, the server runs only while the generator blocks, and vice versa. So
-//!   each sees whole batches, which is the steadiest way to measure a server's CPU time.
-//! - **Free-running**: one epoll loop, in which each connection has one message in flight. It measures latencies and
-//!   throughput.
+//!   each handles whole batches, and the measured CPU time of a server varies little.
+//! - **Free-running** (without churn): one epoll loop, in which each connection has one message in flight. It measures
+//!   latencies and throughput.
 //!
 //! In both modes a run ends after a given number of messages or seconds. An echo that is missing for longer than [`Plan::patience`] is an
 //! error in lock-step.
@@ -138,7 +138,7 @@ pub struct Plan {
     pub size: usize,
     /// Whether connections end after one echo, and by which side.
     pub churn: Option<Churn>,
-    /// Lock-step or free-running.
+    /// Whether the generator runs in lock-step. With `churn`, it always does.
     pub lock_step: bool,
     /// The time limit for a missing echo.
     pub patience: Duration,

@@ -9,7 +9,7 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// An epoll instance, level-triggered unless the flags say otherwise.
+/// An epoll instance. A registration without `EPOLLET` is level-triggered.
 #[derive(Debug)]
 pub struct Epoll(OwnedFd);
 
@@ -134,7 +134,7 @@ pub fn bind_loopback(fd: RawFd, network: u8) -> io::Result<()> {
 /// Opens a blocking TCP connection to `to`, from 127.0.`network`.1.
 ///
 /// # Errors
-/// Returns the errors of socket(2), bind(2) and connect(2).
+/// Returns the errors of socket(2), setsockopt(2), bind(2) and connect(2).
 pub fn connect(to: std::net::SocketAddrV4, network: u8) -> io::Result<std::net::TcpStream> {
     // SAFETY: the call takes three numbers and returns a descriptor or −1.
     let fd = checked(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
@@ -184,7 +184,8 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
-/// Puts the calling thread, and threads that it starts, under SCHED_BATCH: threads that wake up do not preempt it.
+/// Puts the calling thread, and threads that it starts, under SCHED_BATCH: a thread with this policy that wakes up does not preempt the
+/// running thread.
 ///
 /// # Errors
 /// Returns the errors of sched_setscheduler(2).

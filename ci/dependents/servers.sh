@@ -44,7 +44,7 @@ start_pure_ftpd() {
     mkdir "$PURE_FTPD_DIRECTORY"
 }
 
-# start_postgres COPY: starts a database with the statements of sqlx's tests, and sets DATABASE_URL. postgres refuses to run as root.
+# start_postgres COPY: starts a database, sets DATABASE_URL, and runs the set-up statements of sqlx's tests. postgres refuses to run as root.
 start_postgres() {
     local data=$scratch/postgres as=() port tries=0
     rm -rf "$data"
@@ -90,7 +90,8 @@ start_rabbitmq() {
     done
 }
 
-# start_server PROGRAM COPY: starts the server for the tests in COPY. Tests start redis-server themselves, and dbus-run-session dbus-daemon.
+# start_server PROGRAM COPY: starts the server for the tests in COPY. The tests start redis-server themselves, and dbus-run-session
+# starts dbus-daemon.
 start_server() {
     case $1 in
         nginx) start_nginx ;;

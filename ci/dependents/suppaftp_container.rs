@@ -1,5 +1,5 @@
-//! Replaces suppaftp's module test_container, which runs pure-ftpd in a container from a registry of images. It starts Debian's pure-ftpd
-//! on loopback with a separate directory, and ends it when the value is dropped. pure-ftpd needs root.
+//! Replaces suppaftp's module test_container, which runs pure-ftpd in a container from a registry of images. This module starts Debian's
+//! pure-ftpd on loopback with a separate directory. Dropping the runner ends it. pure-ftpd needs root.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -128,8 +128,8 @@ fn client_runs_under_any_executor() {
     run(server.stop()).unwrap();
 }
 
-/// Returns two TLS configurations: one for a server with a certificate for localhost and the ALPN protocols h2 and http/1.1, and one for a client
-/// that trusts the certificate and sets no ALPN protocols.
+/// Returns two TLS configurations: one for a server with a certificate for localhost and the ALPN protocols h2 and http/1.1, and one for a
+/// client that trusts the certificate and sets no ALPN protocols.
 fn tls_configs() -> (Arc<ServerConfig>, ClientConfig) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();

@@ -17,8 +17,8 @@ use futures_rustls::{TlsAcceptor, TlsConnector};
 use netpoll::net::{self, TcpStream, is_closed, is_timeout};
 use netpoll::task;
 
-/// Returns an acceptor with a new certificate for localhost and the ALPN protocols h2 and http/1.1, a connector that trusts the certificate, and the
-/// certificate in PEM.
+/// Returns an acceptor with a new certificate for localhost and the ALPN protocols h2 and http/1.1, a connector that trusts the certificate,
+/// and the certificate in PEM.
 fn certificate() -> (TlsAcceptor, TlsConnector, String) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();

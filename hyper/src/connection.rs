@@ -1,4 +1,4 @@
-//! Serving one connection, HTTP/1 or HTTP/2, from beginning to end.
+//! Serves one connection, HTTP/1 or HTTP/2, from beginning to end.
 //!
 //! The first bytes identify the HTTP version. The bytes read to identify it (up to [`HEAD_BYTES`],
 //! usually the whole first request) are then passed to hyper, so the identification usually costs

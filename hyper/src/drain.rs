@@ -1,4 +1,4 @@
-//! Stopping a server: notifying its connections, and waiting until they have ended.
+//! [`Group`]: the connections of a server. Stopping a server notifies them and waits until they have ended.
 //!
 //! # States
 //! *serving* → *draining* (requests that have arrived are answered, and no new requests are accepted) →

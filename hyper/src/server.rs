@@ -140,9 +140,9 @@ impl Server {
     }
 
     /// Sets the time limit for a request's head, counted from the end of the previous response. On a new
-    /// connection, it applies to the first bytes, and then again to the rest of the head. It also limits how long a connection is kept alive without
-    /// a request, and how long the closure of [`serve_with`](Server::serve_with) may take. `None`
-    /// means no limit. The default is 30 s.
+    /// connection, it applies to the first bytes, and then again to the rest of the head. It also limits
+    /// how long a connection is kept alive without a request, and how long the closure of
+    /// [`serve_with`](Server::serve_with) may take. `None` means no limit. The default is 30 s.
     ///
     /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY),
     /// and closed if its client stays silent for the same time again. A request in progress is not

@@ -315,7 +315,7 @@ async fn stop_at_limit_of_listener(
     server.await
 }
 
-/// Regression test: the grace period began only when the queue was empty. A request that did not end could delay this without limit.
+/// Regression test: the grace period began only when the queue was empty. A request that did not end could delay it without limit.
 #[test]
 fn grace_ends_a_server_whose_listener_is_at_its_limit() {
     run(async {

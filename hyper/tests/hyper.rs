@@ -147,7 +147,7 @@ fn reads_go_straight_into_uninitialised_memory() {
         let mut buf = ReadBuf::uninit(&mut memory);
         poll_fn(|cx| Read::poll_read(Pin::new(&mut server), cx, buf.unfilled())).await.unwrap();
         assert_eq!(buf.filled(), b"abc");
-        // SAFETY: all of it was initialised above.
+        // SAFETY: every byte of `memory` was initialised above.
         assert!(memory[3..].iter().all(|byte| unsafe { byte.assume_init() } == 0xAA));
         // A read at end of stream, through a reference to the stream, fills nothing.
         drop(client);

@@ -43,8 +43,8 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
-/// The body runs inside `block_on`, where `netpoll::rt::shutdown` cannot be called: a program that shuts the runtime
-/// down has a plain `main`.
+/// The body runs inside `block_on`, where `netpoll::rt::shutdown` returns an error. A program that shuts
+/// the runtime down needs a plain `main`.
 ///
 /// The function must be named `main`, be `async`, take no arguments and not be generic. It may return
 /// any type that `main` may return. To change runtime settings other than the number of workers, use
@@ -91,6 +91,7 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// runtime, so there is no argument `workers`.
 ///
 /// # With a virtual clock
+///
 /// A test with `#[netpoll::test(paused)]` runs in `netpoll::sim::paused`, with a virtual clock and real
 /// sockets. It needs the feature `sim` of netpoll.
 ///

@@ -3,7 +3,7 @@
 //! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro does not
 //! have `$crate`. Cargo sets `CARGO_MANIFEST_DIR` to the directory of the manifest. Only a few
 //! scalar values of the manifest are needed, so this module parses them itself. A TOML parser would
-//! add more crates than the library itself has.
+//! add several crates to the build.
 //!
 //! If the name is not found (in a build without Cargo, or if the dependency is indirect), `netpoll`
 //! is used. The argument `crate = "…"` overrides the name.

@@ -27,7 +27,7 @@ fn check(program: &str) -> Output {
     check_in(Path::new(env!("CARGO_MANIFEST_DIR")), "netpoll", program)
 }
 
-/// Compiles a program of the package in `folder`, in which the crate is called `name`.
+/// Compiles a program as the package in `folder`. In the program, the crate itself is called `name`.
 fn check_in(folder: &Path, name: &str, program: &str) -> Output {
     let source = format!(
         "extern crate self as {name};\n\

@@ -33,7 +33,7 @@ conn_suite!(over_unix, super::unix);
 conn_suite!(over_pipe, super::pipe);
 conn_suite!(over_wrapper, super::wrapped);
 
-/// A connection of another type, which can ignore read deadlines.
+/// A connection that forwards its operations to a [`Pipe`]. If `deaf` is true, it ignores read deadlines.
 #[derive(Clone, Debug)]
 struct Wrapper {
     inner: Pipe,

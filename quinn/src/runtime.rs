@@ -1,4 +1,4 @@
-//! [`Runtime`]: quinn's tasks, timers and sockets.
+//! [`Runtime`]: quinn's tasks, timers and sockets. [`endpoint()`] creates an endpoint that uses it.
 
 use std::future::Future;
 use std::io;
@@ -64,7 +64,7 @@ impl quinn::Runtime for Runtime {
     }
 }
 
-/// The timer of one connection, which quinn resets for every packet.
+/// The timer of one connection, which quinn resets whenever its deadline changes.
 #[derive(Debug)]
 struct Timer(Movable);
 

@@ -1,4 +1,4 @@
-//! [`Socket`]: a [`UdpSocket`] that makes quinn-udp's system calls.
+//! [`Socket`]: a [`UdpSocket`] that sends and receives with quinn-udp.
 //!
 //! Before each send quinn asks whether the socket is writable. The answer needs no system call,
 //! because the socket counts as writable until a send returns `WouldBlock`. The sender then waits
@@ -88,7 +88,7 @@ impl AsyncUdpSocket for Socket {
 #[derive(Debug)]
 struct Poller {
     socket: Arc<Socket>,
-    /// The value of `Socket::full` when the socket was last writable.
+    /// The value of `Socket::full` for which the socket counts as writable.
     seen: usize,
 }
 
@@ -96,8 +96,8 @@ impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Poller { socket, seen } = &mut *self;
         // ORDERING: Relaxed, because the counter guards no other memory. A sender sees the increment of
-        // its own send in program order. If it misses the increment of another sender, its next send
-        // returns `WouldBlock` and increments the counter.
+        // its own send in program order. If it misses the increment of another sender and the socket is still
+        // full, its next send returns `WouldBlock` and increments the counter.
         let full = socket.full.load(Ordering::Relaxed);
         if full != *seen {
             ready!(socket.socket.poll_writable(cx))?;

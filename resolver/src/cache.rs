@@ -110,8 +110,9 @@ fn size(query: &Query, reply: &Reply) -> usize {
         }
 }
 
-/// Returns the heap memory of a name, in bytes. A short name is stored inline. A longer name is stored
-/// in two vectors, of its bytes and of one byte per label, whose capacity is at most twice their length.
+/// Returns the maximum heap memory of a name, in bytes. A short name is stored inline. A longer name has
+/// a vector of its bytes and a vector with one byte per label. Their capacity is at most twice their
+/// length.
 fn heap_of_name(name: &Name) -> usize {
     if name.len() <= 32 { 0 } else { 2 * name.len() }
 }

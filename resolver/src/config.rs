@@ -108,8 +108,8 @@ impl Config {
         for line in String::from_utf8_lossy(file).lines() {
             let mut words = line.split_ascii_whitespace();
             let keyword = words.next().unwrap_or_default();
-            // A line that begins with one of these characters is a comment. After the values such a
-            // character is not valid, so the rest of the line is skipped too.
+            // A line that begins with one of these characters is a comment. A value that begins with one
+            // of them is invalid, so the rest of the line is skipped too.
             let mut values = words.take_while(|word| !word.starts_with(['#', ';'])).peekable();
             match keyword {
                 "nameserver" if config.servers.len() < SERVERS_MAX => {

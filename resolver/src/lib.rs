@@ -13,7 +13,7 @@
 //! | `provider` | hickory's messages and transports over netpoll's sockets, timers and tasks |
 //!
 //! # When a look-up ends
-//! The names of the search list are looked up one after the other, until one has records of the
+//! The absolute names for a given name are looked up one after the other, until one has records of the
 //! queried type. If a name does not exist or has no such records, the next name is looked up. If a
 //! query fails, the whole look-up fails, because an attacker who suppresses replies could otherwise
 //! make the resolver use the next name.

@@ -136,7 +136,7 @@ mod tests {
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2002:c633:6401::1", Some("2001:db8:1::2"))],
             &[("2002:c633:6401::1", Some("2002:c633:6401::2")), ("2001:db8:1::1", Some("2002:c633:6401::2"))],
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2001:db8:3ffe::1", Some("2001:db8:3f44::2"))],
-            // An unreachable address is last. The prefix length does not matter for IPv4.
+            // An unreachable address is last. The length of the common prefix does not matter for IPv4.
             &[("192.0.2.1", Some("192.0.2.9")), ("2001:db8:1::1", None)],
             &[("203.0.113.1", Some("192.0.2.9")), ("192.0.2.8", Some("192.0.2.9"))],
         ];

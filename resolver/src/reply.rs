@@ -1,8 +1,8 @@
 //! The interpretation of a server's reply.
 //!
 //! The answer to a query consists of the records of the queried type at the end of the chain of aliases
-//! that begins at the queried name. Records of other names are ignored, in every section, because the
-//! server has no authority over them.
+//! that begins at the queried name. Records of other names are never part of the answer, because the
+//! server need not have authority over them.
 //!
 //! | reply | result |
 //! |---|---|

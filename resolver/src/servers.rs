@@ -173,8 +173,8 @@ impl Servers {
     }
 }
 
-/// Replaces the unspecified address, which means this host, with the loopback address, because replies
-/// come from that address.
+/// Replaces the unspecified address, which means this host, with the loopback address, from which the
+/// replies come.
 fn reachable(server: SocketAddr) -> SocketAddr {
     let loopback: IpAddr = if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     if server.ip().is_unspecified() { SocketAddr::new(loopback, server.port()) } else { server }

@@ -1,4 +1,4 @@
-//! Tests of the resolver with a DNS server in the test: answers, failures, forged replies, cancellation.
+//! Tests of the resolver with a DNS server in the test: answers, failures, forged replies and cancellation.
 
 mod common;
 

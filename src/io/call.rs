@@ -1,11 +1,11 @@
-//! [`Call`]: a call on the blocking pool that returns an error if it is dropped.
+//! [`Call`]: a call on the blocking pool whose future returns an error if the call does not complete.
 //!
 //! The handle of [`spawn_blocking`] panics if a shutdown of the runtime drops the call. An output
 //! stream must return an error instead.
 //!
 //! # States
 //! Running (with the waker of the waiting task) → done (with the result, or with `None` if the call
-//! was dropped) → taken. Wakers are cloned, woken and dropped outside the lock.
+//! was dropped or panicked) → taken. Wakers are cloned, woken and dropped outside the lock.
 
 use std::future::Future;
 use std::io;

@@ -258,7 +258,7 @@ mod tests {
     use std::future::poll_fn;
     use std::task::Waker;
 
-    /// Accepts at most three bytes per write, and fails on request.
+    /// A writer that accepts at most three bytes per write, and fails on request.
     #[derive(Clone, Default)]
     struct Recorder(Arc<Mutex<Record>>);
 

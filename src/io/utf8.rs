@@ -46,8 +46,8 @@ pub(super) fn append(text: &mut String, bytes: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Appends the valid prefix of `bytes` to `text` and discards the remaining bytes. Called when an
-/// operation fails or is dropped.
+/// Appends the valid prefix of `bytes` to `text` and discards the remaining bytes, for an operation
+/// that fails or is dropped.
 pub(super) fn append_prefix(text: &mut String, bytes: &mut Vec<u8>) {
     if let Some(chunk) = bytes.utf8_chunks().next() {
         text.push_str(chunk.valid());

@@ -88,7 +88,7 @@ impl From<&UnixStream> for SocketView {
 }
 
 impl SocketView {
-    /// Asks the kernel whether data, end of stream or an error is available.
+    /// Returns whether the kernel has data, end of stream or an error for a read.
     pub fn is_readable(&self) -> bool {
         self.0.upgrade().is_some_and(|fd| is_readable(&fd))
     }
@@ -119,7 +119,7 @@ operation_future! {
 
 /// The view of a listener that the server of `netpoll-hyper` needs.
 pub trait ListenerView {
-    /// Asks the kernel whether a connection is in the queue.
+    /// Returns whether the kernel's queue contains a connection.
     fn is_queued(&self) -> bool;
 
     /// Waits until the listener accepts no more connections, and returns the reason as an error: the

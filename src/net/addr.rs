@@ -23,10 +23,10 @@ use super::resolve::query::{Query, Transport};
 use crate::rt::context;
 use crate::task::{JoinHandle, spawn_lookup};
 
-/// Converts a value to socket addresses, with a name look-up if necessary. The asynchronous
-/// counterpart of [`std::net::ToSocketAddrs`].
+/// Converts a value to socket addresses, with a name look-up if necessary. This trait is the
+/// asynchronous counterpart of [`std::net::ToSocketAddrs`].
 ///
-/// Implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses.
+/// It is implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses.
 /// In a string, an IPv6 address before a port is in brackets: `"[::1]:80"`. As in Go:
 ///
 /// * A string without a host, such as `":7000"`, stands for every address of this machine:

@@ -27,8 +27,8 @@ impl NetFd {
         self.fd.poll_flush(caller, cx).map_err(|failure| self.error("write", failure))
     }
 
-    /// Waits until all gathered bytes are sent. The caller then shuts down the writing side. Ready
-    /// immediately if the socket is closed, because it has nothing left to send.
+    /// Waits until all gathered bytes are sent. The caller then shuts down the writing side. Returns
+    /// `Ready` immediately if the socket is closed, because it has nothing left to send.
     #[inline]
     pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.fd.poll_flush(Waiter::Poll, cx) {
@@ -53,7 +53,7 @@ impl NetFd {
     pub(crate) fn shared(self) -> Arc<NetFd> {
         let shared = Arc::new(self);
         if shared.fd.wants_gathering() {
-            // Cannot fail, because a new descriptor is not closed.
+            // The call cannot fail, because a new descriptor is not closed.
             let _ = shared.set_auto_cork(true);
         }
         shared

@@ -56,7 +56,7 @@ pub enum Addr {
 impl Addr {
     /// Converts a kernel address. Returns `None` if it is of a family that this crate does not use.
     ///
-    /// Public only for `netpoll-fuzz`, which passes arbitrary addresses.
+    /// This function is public only for `netpoll-fuzz`, which passes arbitrary addresses.
     #[doc(hidden)]
     pub fn of(address: &SockAddr) -> Option<Addr> {
         if let Some(address) = address.as_socket() {

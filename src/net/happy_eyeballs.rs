@@ -182,7 +182,7 @@ where
     D: FnMut(SocketAddr) -> F,
     F: Future<Output = io::Result<T>>,
 {
-    /// `None` if there was neither an address nor an error of the look-up.
+    /// The output is `None` if there was neither an address nor an error of the look-up.
     type Output = Option<io::Result<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -315,7 +315,7 @@ mod tests {
             (Connects(400), Connects(5000), Some(Ok(v6(1))), Some(true)),
             (Connects(400), Fails(0), Some(Ok(v6(1))), Some(true)),
             (Fails(0), Fails(0), refused(v6(1)), Some(false)),
-            // The error of the first attempt to fail, not of the first to begin.
+            // The error is that of the first attempt to fail, not of the first to begin.
             (Fails(400), Fails(0), refused(v4(1)), Some(true)),
         ];
         for (number, (first, second, outcome, staggered)) in cases.into_iter().enumerate() {

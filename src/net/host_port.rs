@@ -34,7 +34,7 @@ pub struct AddrError {
 }
 
 impl AddrError {
-    /// Returns the part of the string that is wrong.
+    /// Returns the address or port that the error names, or an empty string if the address is missing.
     pub fn addr(&self) -> &str {
         &self.addr
     }
@@ -185,8 +185,8 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// Splits `host:port` at the last colon, with an IPv6 host in brackets, like Go's `SplitHostPort`. Unlike Go,
-/// rejects an empty port.
+/// Splits `host:port` at the last colon, like Go's `SplitHostPort`. An IPv6 host is in brackets. Unlike in Go,
+/// an empty port is an error.
 fn split_host_port(text: &str) -> Result<(&str, &str), AddrError> {
     const MISSING_PORT: &str = "missing port in address";
     const TOO_MANY_COLONS: &str = "too many colons in address";

@@ -51,7 +51,8 @@ impl Reserve {
         Ok(Reserve { most, spares: Mutex::new(spares), answer, shed: AtomicU64::new(0) })
     }
 
-    /// Reopens the missing spares. Returns false if the process has too few descriptors.
+    /// Reopens the missing spares. Returns false if the process has too few descriptors. Ignores other
+    /// errors of open(2).
     fn refill(&self) -> bool {
         let mut spares = self.spares.lock();
         while spares.len() < self.most {

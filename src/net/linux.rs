@@ -7,7 +7,7 @@ use super::{Dialer, ListenConfig};
 /// Declares the `user_timeout` method of a configuration type whose field holds `TcpOptions`.
 macro_rules! user_timeout_method {
     ($type:ident, $($field:ident).+) => {
-        /// Options of the streams that only Linux has.
+        /// Linux-only options of the streams.
         impl $type {
             /// Sets how long sent data may stay unacknowledged before the connection fails with
             /// ETIMEDOUT (TCP_USER_TIMEOUT), rounded up to milliseconds. Keep-alive probes only a
@@ -41,7 +41,7 @@ impl ListenConfig {
 
     /// Delays accepting a connection until its first data has arrived, but for at most about `most`
     /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. Use
-    /// this for protocols in which the client speaks first. The time is rounded up to seconds.
+    /// the option for protocols in which the client sends first. The time is rounded up to seconds.
     ///
     /// Linux only.
     pub fn defer_accept(mut self, most: Duration) -> ListenConfig {
@@ -86,7 +86,7 @@ impl Dialer {
     ///
     /// For such a peer, a dial returns immediately without contacting it, and a race ends at its
     /// first address. The handshake begins with the first write, whose data the SYN carries, or
-    /// with the first operation that waits, without data. Reading from a server that speaks first
+    /// with the first operation that waits, without data. Reading from a server that sends first
     /// therefore works, but data written after such a wait is not sent in the SYN. Only the
     /// handshake shows whether the peer answers; until it is complete,
     /// [`peer_addr`](crate::net::TcpStream::peer_addr) returns `NotConnected`. The data may arrive

@@ -61,8 +61,8 @@ fn short_read_clears_readiness_on_tcp_only() {
     assert!(read(false, 3, &[8], 0) && read(false, 3, &[2, 2], 0), "a short count proves nothing on other sockets");
 }
 
-/// Writes buffers of `sizes` bytes with one call, more than there is room for if `is_short`.
-/// Returns whether the socket is still marked writable.
+/// Writes buffers of `sizes` bytes with one call, and checks that the count is short if `is_short`
+/// is true, and full otherwise. Returns whether the socket is still marked writable.
 fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
     let (socket, mut peer) = pair(is_tcp);
     let mut cx = Context::from_waker(Waker::noop());

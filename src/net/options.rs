@@ -1,4 +1,4 @@
-//! TCP socket options.
+//! TCP socket options, some of which UDP sockets also have.
 //!
 //! If the kernel refuses a default option, the socket is used without it, as in Go. If it refuses
 //! an option that the user set, the error is returned.

@@ -104,7 +104,7 @@ impl Limit {
     }
 }
 
-/// One of a limited number of permits, held by a connection. Returned on drop.
+/// A permit of a [`Limit`], held by a connection. Dropping it returns it to the limit.
 #[derive(Debug)]
 pub(crate) struct Permit {
     limit: Arc<Limit>,

@@ -123,7 +123,8 @@ raw_future!(RawRead, "read_with", Read, "raw-read");
 raw_future!(RawWrite, "write_with", Write, "raw-write");
 
 /// Implements the three methods for a socket type whose field `fd` is a [`NetFd`] or derefs to one.
-/// Must be invoked in the module of that type. Without a [`LockScope`], implements only `control`.
+/// The macro must be invoked in the module of that type. Without a [`LockScope`], it implements only
+/// `control`.
 macro_rules! raw_access {
     ($type:ident) => {
         /// Access to the descriptor.

@@ -42,7 +42,7 @@ async fn next(incoming: &mut crate::net::Incoming<'_>) -> Option<io::Result<TcpS
     std::future::poll_fn(|cx| Pin::new(&mut *incoming).poll_next(cx)).await
 }
 
-/// Go: TestAcceptIgnoreAbortedConnRequest. Covers every error of a connection that has died in the queue.
+/// Go: TestAcceptIgnoreAbortedConnRequest. The test covers every error of a connection that has died in the queue.
 #[test]
 fn accept_skips_connections_that_died() {
     const DEAD: [i32; 10] = [

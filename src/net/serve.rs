@@ -332,9 +332,9 @@ impl<C: Conn + Clone> Serving<C> {
     }
 }
 
-/// The waker for one attempt to empty the listener's queue. If a listener returns `Pending` after it
-/// has woken its task, its queue may not be empty, because the task's budget is used up or a
-/// connection has just arrived.
+/// The waker for one attempt to empty the listener's queue. If a listener wakes its task and then
+/// returns `Pending`, its queue may still contain connections, because the task's budget is used up
+/// or a connection has just arrived.
 struct Attempt {
     task: Waker,
     woken: AtomicBool,

@@ -104,9 +104,9 @@ impl Builder {
     }
 
     /// Sets the maximum number of threads for [`spawn_blocking`](crate::task::spawn_blocking), which must be
-    /// at least 1. Further calls wait in a queue. Name look-ups and closes of sockets for which SO_LINGER is
-    /// set have separate threads, so that they do not wait for other calls. The maximum applies to each of the
-    /// three groups.
+    /// at least 1. Further calls wait in a queue. Name look-ups have separate threads, and so have closes that
+    /// may wait, such as those of sockets with SO_LINGER, so that they do not wait for other calls. The maximum
+    /// applies to each of the three groups.
     #[doc(alias = "max_blocking_threads")]
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.config.blocking_threads = threads;

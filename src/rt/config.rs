@@ -49,7 +49,7 @@ pub struct BlockedTask {
     /// The file and line of the call that spawned the task. `None` if the task has ended in the meantime, or if
     /// the call is in a library that is loaded far from this crate in memory.
     pub spawned_at: Option<&'static Location<'static>>,
-    /// The minimum time that the task has spent in the same poll.
+    /// A lower bound of the time that the task has spent in its current poll.
     pub blocked_for: Duration,
 }
 

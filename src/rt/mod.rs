@@ -4,7 +4,7 @@
 //! changes its settings before it starts, [`metrics()`] returns its counters, and [`shutdown()`] ends
 //! it. Sockets and sleeps work under any executor, because the runtime's own threads poll for them.
 //!
-//! [`inspect()`] shows what each task and socket is doing.
+//! [`inspect()`] returns the state of each task and socket.
 
 // The internal parts: `poll` reports which sockets are ready, `time` has the clock, the timer heap and
 // sleeps, `sched` runs tasks, and `runtime` connects them.

@@ -1,7 +1,6 @@
 //! [`Parker`]: blocks a thread until another thread passes it a token.
 //!
-//! It is used instead of `std::thread::park`, because it must not consume or produce tokens of user code on the
-//! same thread.
+//! It is used instead of `std::thread::park`, whose token is shared with user code on the same thread.
 //!
 //! # States
 //! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. An `unpark` before `park` stores a

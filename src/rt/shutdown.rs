@@ -244,8 +244,8 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     still
 }
 
-/// Wakes all waiting tasks of ended epochs, whose drops are deferred. A scan of many records takes long, so unless
-/// `is_quiet`, does nothing before `next_scan`, and the scans take at most a tenth of the time. Returns whether it scanned.
+/// Wakes all waiting tasks of ended epochs, whose drops are deferred. Unless `is_quiet` is true, does nothing before
+/// `next_scan`, so that scans of many records take at most a tenth of the time. Returns whether it scanned.
 fn wake_tasks(runtime: &'static Runtime, next_scan: &mut Instant, is_quiet: bool) -> bool {
     let begin = Instant::now();
     let scans = is_quiet || begin >= *next_scan;

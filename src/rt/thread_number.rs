@@ -4,7 +4,7 @@
 //! *none* (0) → (`assign`) → *assigned*, until the thread ends or becomes the thread of a forked child.
 //!
 //! # Fork
-//! The thread of a child of fork(2) has no number ([`forget`]), so it is not taken for the thread that has called
+//! The thread of a child of fork(2) has no number ([`forget`]), so it is not taken for the thread that called
 //! fork(2) in the parent.
 
 use std::cell::Cell;

@@ -8,7 +8,8 @@
 //! # Joining
 //! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are user code
 //! and may wait forever. `is_finished` returns true as soon as the closure has returned, before these
-//! destructors run. pthread_tryjoin_np(3) does not wait, and succeeds once the thread has ended.
+//! destructors run. On Linux, pthread_tryjoin_np(3) does not wait, and succeeds once the thread has ended.
+//! On macOS and FreeBSD, a thread whose closure has returned is joined by a call that waits for its destructors.
 //!
 //! # Thread-local destructors
 //! A thread counts as inside the runtime (`context::is_inside`) until it has ended. Otherwise a thread-local

@@ -11,6 +11,8 @@
 //!   `block_on` of another crate, which would otherwise wait in the middle of the turn for the answer to bytes
 //!   that have not been sent.
 //! * Before a nested `block_on` of this crate.
+//! * Before a deadline is set on a socket that gathers writes, because the bytes were written under the old
+//!   deadline.
 //! * By sysmon, if two consecutive checks, 10 ms apart, find the list in the same period of *some*, because
 //!   the turn is long or waits for something outside this crate. The sockets stay in the list.
 //!
@@ -182,8 +184,8 @@ pub(crate) fn flush_some() {
     let _ = LIST.try_with(|OwnList { list, spare }| spare.set(flush_list(list, spare.take())));
 }
 
-/// Flushes the sockets of `list`. `empty` becomes the vector of the list; returns the list's previous vector,
-/// which is empty now.
+/// Flushes the sockets of `list`. `empty` becomes the vector of the list. Returns the list's previous vector,
+/// which is then empty.
 fn flush_list(list: &List, empty: Vec<Arc<dyn Unsent>>) -> Vec<Arc<dyn Unsent>> {
     let mut sockets = std::mem::replace(&mut *list.sockets.lock(), empty);
     flush_all(sockets.drain(..));

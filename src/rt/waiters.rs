@@ -1,5 +1,5 @@
-//! [`Waiters`]: a list of the wakers that wait for the same event, such as an edge in one direction of a
-//! socket, a lock, a permit, or the end of a close.
+//! [`Waiters`]: a list of the waiters for the same event, such as an edge in one direction of a socket, a lock, a
+//! permit, or the end of a close.
 //!
 //! The list is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of waiters:
 //!
@@ -216,7 +216,7 @@ impl Waiters {
         self.queue(key).take(key)
     }
 
-    /// Stores the waker of a poll. If an equivalent waker is stored, returns `waker`, which the caller
+    /// Stores the waker of a poll. If an equivalent waker is already stored, returns `waker`, which the caller
     /// must drop outside the lock. If there are too many polls, moves them to `wakers` (W2).
     #[must_use]
     pub(crate) fn insert_poll(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
@@ -260,7 +260,7 @@ impl Default for Waiters {
 }
 
 /// Wakers that were taken out of lists and that the caller must wake when it holds no lock. The first waker is
-/// stored inline. The own wakers of tasks, which run no user code, are separate and are woken first.
+/// stored inline. The own wakers of tasks, which run no user code, are separate, so that they can be woken first.
 #[derive(Debug, Default)]
 #[must_use = "wakers that are dropped instead of woken are lost wake-ups"]
 pub(crate) struct Wakers {
@@ -317,10 +317,10 @@ impl Wakers {
         (&mut self.one, &mut self.rest)
     }
 
-    /// Wakes all wakers: the own wakers of tasks, then the others in the order in which they were taken.
-    /// Returns their number. A waker is user code: if one panics, the panic is caught and the remaining wakers
-    /// are still woken. If one of several wakers blocks, another thread wakes the others, if the runtime runs. Keeps
-    /// the allocation.
+    /// Wakes all wakers, and returns their number. The own wakers of tasks are woken first, or last if there are
+    /// several wakers and the runtime runs. The others are woken in the order in which they were taken. A waker is
+    /// user code: if one panics, the panic is caught and the remaining wakers are still woken. If one of several
+    /// wakers blocks, another thread wakes the others, if the runtime runs. Keeps the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
         let woken = self.len();
         match WATCHED.get() {
@@ -340,7 +340,7 @@ impl Wakers {
     }
 }
 
-/// The function that wakes several wakers so that another thread can take over. It belongs to a layer above, which
+/// The function that wakes several wakers so that another thread can take over. It belongs to a higher layer, which
 /// registers it.
 static WATCHED: OnceLock<fn(&mut Wakers)> = OnceLock::new();
 

@@ -97,7 +97,7 @@ impl World {
                 return;
             }
             real::sleep_1_ms();
-            // Prevents the watchdog from reporting this as a task that does not yield.
+            // Prevents the watchdog from reporting the wait as a task that does not yield.
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
         }
         self.stop_as_quiet()

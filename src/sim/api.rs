@@ -190,8 +190,8 @@ impl Sim {
     /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are dashed and end in
     /// a cross. Arrows of duplicates are purple. Packets that are held back or have not arrived yet have dashed lines
     /// that end halfway. Pointing at an arrow shows the addresses. Notes ([`note`](Sim::note), crashes and partitions)
-    /// are in the column of their host. Each event has its own row, so times are not to scale. Hosts without an event
-    /// have no column. The last 2,000 events are shown.
+    /// are in the column of their host. Each event has its own row, so times are not to scale. Hosts without a packet
+    /// or note have no column. The last 2,000 events are shown.
     ///
     /// # Examples
     /// ```
@@ -330,8 +330,7 @@ impl Faults {
     }
 
     /// Sets the probability that an accept or a receive on any socket, or a send on a TCP stream, fails with EAGAIN
-    /// although the socket is ready.
-    /// The socket is reported as ready again later.
+    /// although the socket is ready. The socket is reported as ready again later.
     #[track_caller]
     pub fn spurious(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.again)

@@ -123,7 +123,7 @@ impl Host {
                 let failure = match (CatchUnwind { future }).await {
                     Ok(output) => output.failure().map(|text| -> Box<dyn std::any::Any + Send> {
                         let text = format!("the program of host `{name}` failed: {text}");
-                        // No panic hook prints it.
+                        // This is not a panic, so no panic hook prints the text.
                         eprintln!("{text}");
                         Box::new(text)
                     }),

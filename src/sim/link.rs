@@ -81,7 +81,7 @@ impl Link {
         self
     }
 
-    /// Sets the time that packets travel. They stay in order. The default is 100 to 200 µs.
+    /// Sets the travel time of packets. Packets stay in order. The default is 100 to 200 µs.
     #[track_caller]
     pub fn latency(self, latency: impl Into<Latency>) -> Link {
         self.change(Change::Latency(latency.into().0))
@@ -120,14 +120,14 @@ impl Link {
         self.change(Change::Bandwidth(bits_per_second))
     }
 
-    /// Sets the number of bytes that may wait in the queue. If it is full, further packets are lost. The default
+    /// Sets the maximum number of bytes that wait in the queue. If it is full, further packets are lost. The default
     /// is 256 KiB.
     pub fn queue(self, bytes: u64) -> Link {
         self.change(Change::Queue(bytes))
     }
 
     /// Sets the maximum size of an IP packet in bytes, which determines the segment size of new TCP connections.
-    /// The default is 1500.
+    /// Larger datagrams travel as one packet. The default is 1500.
     ///
     /// # Panics
     /// Panics if the size is less than 576 or greater than 65535.

@@ -28,8 +28,8 @@ pub fn clock_gettime(clock: i32) -> Option<Duration> {
     current::clock(clock).map(Duration::from_nanos)
 }
 
-/// Fills `buf` with random bytes that depend on the seed of this thread's simulation. Returns whether it did.
-/// Outside simulations, and in tests in which only the clock is virtual, does not change `buf`.
+/// Fills `buf` with random bytes that depend on the seed of this thread's simulation, and returns true. Outside
+/// simulations, and in tests in which only the clock is virtual, returns false and does not change `buf`.
 ///
 /// A program that defines getrandom(2) itself must be built with `--cfg netpoll_no_interpose`. In its
 /// simulations, the seed does not determine the keys of `HashMap`, unless its definition calls this function.

@@ -314,7 +314,7 @@ where
     match run {
         Ok(Run { output: Some(text), .. }) => {
             let text = format!("the test returned an error: {text}");
-            // No panic hook prints it.
+            // This is not a panic, so no panic hook prints the text.
             eprintln!("{text}");
             Err((Box::new(text), Box::new(notes)))
         }
@@ -326,7 +326,7 @@ where
 /// Runs `test` with each seed; `#[netpoll::test(sim)]` expands to this.
 ///
 /// # Panics
-/// Panics if a seed fails, after printing how to repeat it.
+/// Panics if a seed fails, after printing how to repeat the run.
 #[doc(hidden)]
 pub fn test<F, Fut>(name: &str, seeds: u64, test: F)
 where

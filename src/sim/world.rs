@@ -69,10 +69,10 @@ thread_local! {
 /// The order in which runnable tasks are polled. In both orders, control tasks precede other tasks in 19 of 20 cases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// A task chosen at random from the seed.
+    /// The next task is chosen at random, depending on the seed.
     #[default]
     Random,
-    /// The task that was woken first.
+    /// The next task is the one that was woken first.
     Fifo,
 }
 

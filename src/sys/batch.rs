@@ -4,7 +4,7 @@
 //!
 //! # Invariants
 //! * Before each call the pointers in headers and vectors are set to memory that the box owns. They
-//!   are not dereferenced at any other time. A box may therefore be moved, even to another thread.
+//!   are dereferenced only during the call. A box may therefore be moved, even to another thread.
 //! * The memory of an inbox has a fixed size. The memory of an outbox grows only in `push`, to at
 //!   most a few times the size of the unsent messages, because sent messages are released.
 
@@ -411,7 +411,7 @@ impl fmt::Debug for Outbox {
 }
 
 /// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers. The outbox
-/// must not be empty. Removes the messages that were sent from it, and returns their number, at least 1.
+/// must not be empty. Removes the sent messages from the outbox, and returns their number, at least 1.
 /// With `merge`, consecutive messages of one size to one peer are sent as segments of one datagram
 /// (UDP_SEGMENT). Pass true only if the kernel and the socket support UDP_SEGMENT; if they do not, the
 /// peer may receive the segments as one datagram.

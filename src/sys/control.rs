@@ -206,7 +206,7 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The type of the message with a pidfd of the sender (asm-generic); libc does not define it.
+/// The type of the message with a pidfd of the sender (include/linux/socket.h); libc does not define it.
 const SCM_PIDFD: c_int = 4;
 
 /// Returns the descriptor numbers in SCM_RIGHTS messages.

@@ -3,8 +3,8 @@
 //!
 //! A thread that does something often and a thread that interferes rarely each write one location and then read
 //! the other's. Usually both need a SeqCst fence between the two steps, so that at least one of them sees the
-//! other's write. membarrier(2) makes the rare thread pay for both: the kernel executes a memory
-//! barrier on every CPU that runs a thread of this process, and every other thread passes one before it runs again.
+//! other's write. membarrier(2) moves the cost of both fences to the rare thread: the kernel executes a memory barrier
+//! on every CPU that runs a thread of this process, and every other thread passes one before it runs again.
 //! For the frequent thread it is sufficient that the compiler keeps the order of its two steps.
 //!
 //! # Availability
@@ -16,7 +16,7 @@
 //! most.
 //!
 //! # Fork
-//! A child inherits the registration, but a child relies on nothing here: its parent's other threads, which do
+//! A child inherits the registration, but must not rely on these fences: its parent's other threads, which do
 //! not exist in the child, may have been between their two steps.
 
 #![allow(unsafe_code)]
@@ -55,7 +55,7 @@ mod system {
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
     }
 
-    /// Registers this process. Only the first call does something.
+    /// Registers this process. Later calls have no effect.
     pub(crate) fn register() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {

@@ -2,10 +2,11 @@
 //!
 //! Outside this module descriptors are `OwnedFd` and `BorrowedFd`, addresses are decoded, and
 //! results are `io::Result`. Calls go through libc's functions, directly or through `socket2`, so that
-//! sanitizers and preloaded libraries see them. Only recv and send bypass these functions, and only
-//! if the functions are glibc's own ([`calls`]). A function that does not say that it blocks neither
-//! retries nor waits, because `net::fd::operation`, which knows the deadlines, handles EINTR and
-//! EAGAIN. The poller's calls are in its back ends (`rt/poll/epoll.rs` and the others).
+//! sanitizers and preloaded libraries see them. There are two exceptions: recv and send bypass these
+//! functions if the functions are glibc's own ([`calls`]), and libc has no function for
+//! membarrier(2). A function that does not say that it blocks neither retries nor waits, because
+//! `net::fd::operation`, which knows the deadlines, handles EINTR and EAGAIN. The
+//! poller's calls are in its back ends (`rt/poll/epoll.rs` and the others).
 
 pub(crate) mod batch;
 mod calls;

@@ -15,7 +15,7 @@ use crate::rt::sched::task::{Output, RawTask};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::sched::waits::Waits;
 
-/// A handle to a task; a future that returns the result of the task.
+/// A handle to a task. It is a future that returns the task's result.
 ///
 /// Dropping the handle detaches the task, which continues to run. If the task panics, awaiting the
 /// handle resumes the panic.

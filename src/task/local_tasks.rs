@@ -7,8 +7,8 @@
 //!
 //! # Where spawning is allowed
 //! Code outside any task, the future of a `block_on`, and local tasks may spawn local tasks. Tasks of
-//! `spawn` may not, on any thread: they may run on any worker, and a worker has no `block_on` in
-//! which local tasks could run.
+//! `spawn` and calls of `spawn_blocking` may not, because the thread that runs them may have no
+//! `block_on` in which local tasks could run.
 //!
 //! # Invariants
 //! * A runnable is run and dropped only on its own thread. When the thread exits, its tasks are

@@ -1,7 +1,7 @@
 //! Tasks: spawning, joining, cancelling, sleeping, names and task-local values.
 //!
-//! The module corresponds to async-std's `task`, with additions. A task is a future that the
-//! runtime's workers run. The handle of a task is a future that returns the task's result.
+//! The module corresponds to async-std's `task`, with additions. A task is a future that the runtime
+//! runs. The handle of a task is a future that returns the task's result.
 
 mod builder;
 mod join_handle;
@@ -141,9 +141,8 @@ where
 /// runs tasks.
 ///
 /// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that calls
-/// `block_on`. A waker may also call `block_on`. However, a waker that is called because a socket is
-/// closed must not wait for another task that the same close wakes, because the socket's other wakers
-/// are called only after this waker returns.
+/// `block_on`. A waker may also call `block_on`. If the event or close that called the waker also wakes
+/// other tasks, another thread wakes them while this waker blocks its thread.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads exist only
@@ -209,7 +208,7 @@ pub fn current() -> Task {
     try_current().expect("`task::current()` called outside the context of a task")
 }
 
-/// Returns the current task; `None` outside any task and [`block_on`].
+/// Returns the current task, or `None` outside any task and [`block_on`].
 ///
 /// # Examples
 /// ```

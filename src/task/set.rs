@@ -1,7 +1,7 @@
 //! [`TaskSet`]: a group of tasks that are joined or cancelled together.
 //!
-//! A guard in each task's future adds the task to the set's queue of ended tasks. The cost of polling
-//! a set therefore depends only on the number of tasks that have ended.
+//! A guard in each task's future adds the task to the set's queue of ended tasks. Polling a set
+//! therefore does not poll the handles of tasks that have not ended.
 //!
 //! # States of a task
 //! Running → announced, when its future is dropped because it returned, panicked or was cancelled →
@@ -44,7 +44,7 @@ impl Ended {
         }
     }
 
-    /// Returns the task that ended first, or stores the waker and returns `Pending`.
+    /// Returns the number of the task that ended first, or stores the waker and returns `Pending`.
     fn poll_first(&self, cx: &mut Context<'_>) -> Poll<u64> {
         let waker = cx.waker().clone();
         let mut ended = self.0.lock();
@@ -96,7 +96,7 @@ impl<F: Future> Future for Member<F> {
     }
 }
 
-/// The result of a task that a shutdown dropped.
+/// The error of a task that a shutdown dropped.
 const DROPPED: &str = "a shutdown of the runtime has dropped the task";
 
 /// A group of tasks. Dropping it cancels the tasks that have not ended.
@@ -130,7 +130,8 @@ const DROPPED: &str = "a shutdown of the runtime has dropped the task";
 #[doc(alias = "nursery")]
 #[doc(alias = "errgroup")]
 pub struct TaskSet<T> {
-    /// The handles by number. Ordered, so that a simulation can repeat a cancellation of all tasks.
+    /// The handles by number. The map is ordered, so that a simulation can repeat a cancellation of all
+    /// tasks.
     tasks: BTreeMap<u64, JoinHandle<T>>,
     ended: Arc<Ended>,
     last: u64,
@@ -207,9 +208,9 @@ impl<T> TaskSet<T> {
         poll_fn(|cx| self.poll_join_next(cx)).await
     }
 
-    /// Waits for the next task to end and returns its id and its result, or `None` if the set is empty. The result
-    /// of a task that panicked is its panic, and that of a task that a [shutdown](crate::rt::shutdown()) dropped is
-    /// a text.
+    /// Waits for the next task to end and returns its id and its result, or `None` if the set is empty. If
+    /// the task panicked, the result is an `Err` with the panic's payload. If a
+    /// [shutdown](crate::rt::shutdown()) dropped the task, the result is an `Err` with a text (`&'static str`).
     ///
     /// # Cancel safety
     /// Dropping the future loses no result.

@@ -1,8 +1,9 @@
 //! Events and spans for `tracing` (feature `tracing`). Without the feature every function is empty.
 //!
 //! A subscriber is foreign code. These functions are therefore called outside all locks (invariant 12
-//! of ARCHITECTURE.md), and sysmon, the monitor thread, catches a panic of a subscriber.
-//! docs/INSPECTION.md documents the targets and fields, which are part of the public interface.
+//! of ARCHITECTURE.md). The thread that reports blocked tasks and spare workers catches a panic of a
+//! subscriber. docs/INSPECTION.md documents the targets and fields, which are part of the public
+//! interface.
 
 #[cfg(not(feature = "tracing"))]
 mod off;

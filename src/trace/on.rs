@@ -131,7 +131,7 @@ pub(crate) fn shutdown_ended(threads: usize, tasks: u64) {
     tracing::info!(target: "netpoll::shutdown", threads, tasks, "shutdown ended");
 }
 
-/// Runs a task's future in a span.
+/// Wraps a task's future in a span.
 pub(crate) fn in_task<F: Future>(
     task: u64,
     name: Option<&str>,
@@ -148,7 +148,7 @@ pub(crate) fn in_task<F: Future>(
     future.instrument(span)
 }
 
-/// Runs a connection's future in a span.
+/// Wraps a connection's future in a span.
 pub(crate) fn in_connection<F: Future>(
     peer: Option<&dyn Display>,
     future: F,

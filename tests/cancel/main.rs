@@ -1,5 +1,5 @@
-//! Drops every public future at every await. The socket must stay usable, no data may be lost or duplicated, no waiter may be stranded, and
-//! no descriptor may leak.
+//! Drops every public future at every await. The socket must stay usable, no data may be lost (except by a copy) or duplicated, no waiter
+//! may be stranded, and no descriptor may leak.
 //!
 //! For each k the future is polled k times and dropped: once immediately after a poll that returned Pending, and once after it was woken
 //! but before it was polled again, so that its wake-up must be passed on. k grows until the future completes.

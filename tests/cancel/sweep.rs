@@ -53,8 +53,8 @@ pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce
     Outcome { output: None, stirred: stir.is_none() }
 }
 
-/// Calls `case` with every point at which to drop a future, until `case` returns that the future completed. After each call, waits until no
-/// descriptor and no waiter is left.
+/// Calls `case` with every point at which to drop a future, until `case` reports that the future completed. After each call, waits until
+/// the descriptors of the call are closed and no waiter is left.
 pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
     let baseline = rt::metrics().descriptors;
     for polls in 0..50 {
@@ -73,7 +73,7 @@ pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
     panic!("{what} never completed");
 }
 
-/// Waits until no operation waits, while sockets are open.
+/// Waits until no waiter is left. The sockets of the case are still open.
 pub(crate) async fn no_operation_waits(what: &str, at: At) {
     becomes(&format!("no waiter of {what} to be left, dropped {at:?}"), || rt::metrics().waiters == 0).await;
 }

@@ -249,7 +249,7 @@ fn dropped_peer_closed_leaves_the_stream_usable() {
 
 // ---- writing ----
 
-/// Reads until the end, concurrently with the writer.
+/// Reads until the end of the stream and returns the bytes.
 async fn rest_of(server: &TcpStream) -> Vec<u8> {
     let (mut all, mut buf) = (Vec::new(), vec![0; 65536]);
     loop {
@@ -523,7 +523,8 @@ fn dropped_cancellation_still_drops_the_task() {
     });
 }
 
-/// Many operations on one connection at once. Each is dropped after less than 200 µs, unless it has completed. None may leave a waiter.
+/// Many operations run on one connection concurrently. Each is dropped after less than 200 µs, unless it has completed. None may leave a
+/// waiter.
 #[test]
 fn operations_dropped_at_various_times_leave_no_waiter() {
     let _alone = alone();

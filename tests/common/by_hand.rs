@@ -86,7 +86,7 @@ impl Wakes {
     }
 }
 
-/// Polls `future` immediately, and then whenever `waker` was woken, until it is ready.
+/// Polls `future` immediately, and then each time `waker` was called, until `future` is ready.
 pub async fn drive<F: Future + Unpin>(future: &mut F, wakes: &Wakes, waker: &Waker) -> F::Output {
     loop {
         let seen = wakes.count();

@@ -42,8 +42,8 @@ pub fn is_timed() -> bool {
     std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1")
 }
 
-/// Aborts the process with the test's name unless it is dropped within [`BOUND`], so that a hang of
-/// the runtime does not hang the run.
+/// A guard that prints the test's name and aborts the process unless it is dropped within [`BOUND`],
+/// so that a hang of the runtime does not hang the run.
 #[derive(Debug)]
 pub struct Watchdog(Option<(mpsc::Sender<()>, thread::JoinHandle<()>)>);
 
@@ -169,8 +169,8 @@ pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<
     }
 }
 
-/// Creates the descriptors of the poller, which a process opens once. For tests that count or exhaust
-/// descriptors.
+/// Creates the descriptors of the poller, which a process opens once. Tests that count or exhaust
+/// descriptors call this first.
 pub async fn warm_up() {
     let mut pairs = Vec::new();
     // Each shard of the poller is opened by its first registration.
@@ -311,8 +311,8 @@ pub fn cpu_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// Sets the limit of descriptors of this process to `count`, or to the maximum if that is less. For
-/// child processes.
+/// Sets the limit of descriptors of this process to `count`, or to the maximum if that is less. Tests
+/// lower the limit only in child processes.
 pub fn set_nofile(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = Some(maximum.map_or(count, |most| count.min(most)));

@@ -63,8 +63,8 @@ pub fn child(name: &str, body: impl FnOnce()) {
     child_with(name, &[], body);
 }
 
-/// Like [`child`], with a poller that has a single epoll instance, for tests that count its system
-/// calls.
+/// Works like [`child`], with a poller that has a single epoll instance, for tests that count its
+/// system calls.
 #[track_caller]
 pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
     child_with(name, &ON_ONE_EPOLL, body);
@@ -81,7 +81,8 @@ pub fn is_on_epoll() -> bool {
     std::env::var_os(ON_EPOLL.0).is_none_or(|name| name.is_empty() || name == ON_EPOLL.1)
 }
 
-/// Like [`child`], with environment variables. Returns the child's output, or `None` in the child.
+/// Works like [`child`], with environment variables. Returns the child's output, or `None` in the
+/// child.
 #[track_caller]
 pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {
     if is_child(name) {
@@ -98,9 +99,9 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
-/// Like [`child`], in separate namespaces with a loopback interface. `files`, as (path, contents),
-/// replace the host's files. Skips the test if the process may not create namespaces, or if a program
-/// for this is missing.
+/// Works like [`child`], in separate namespaces with a loopback interface. `files`, as (path,
+/// contents), replace the host's files. Skips the test if the process may not create namespaces, or if
+/// a program for this is missing.
 #[track_caller]
 pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     if is_child(name) {

@@ -53,8 +53,8 @@ fn linger_time_of_zero_discards_nothing_of_a_converted_stream() {
     });
 }
 
-/// The crate's own task holds a handle while it is polled. This handle does not prevent the
-/// conversion.
+/// The crate's task that sends the remaining bytes holds a handle while it is polled. This handle
+/// does not prevent the conversion.
 #[test]
 fn new_owner_of_a_full_stream_writes_after_the_gathered_bytes() {
     run(async {

@@ -189,12 +189,12 @@ fn forked_child_does_not_send() {
             match unsafe { libc::fork() } {
                 0 => {
                     drop(ours);
-                    // SAFETY: ends the child without running destructors.
+                    // SAFETY: _exit(2) ends the child without running destructors.
                     unsafe { libc::_exit(0) }
                 }
                 pid => {
                     let mut status = 0;
-                    // SAFETY: waits for the child that was just created.
+                    // SAFETY: `status` is valid for writes, and `pid` is the child that was just created.
                     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
                     assert_eq!(status, 0);
                 }

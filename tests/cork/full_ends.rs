@@ -1,4 +1,4 @@
-//! Closes and shutdowns of the runtime while the socket is full.
+//! Closes of a full socket, and shutdowns of the runtime while a socket is full.
 
 use std::io::Read;
 use std::os::unix::net as std_net;
@@ -104,12 +104,12 @@ fn child_process_does_not_end_the_stream_before_the_rest_is_sent() {
             match unsafe { libc::fork() } {
                 0 => {
                     let _ = ours.set_auto_cork(false);
-                    // SAFETY: ends the child without running destructors.
+                    // SAFETY: _exit(2) ends the child without running destructors.
                     unsafe { libc::_exit(0) }
                 }
                 pid => {
                     let mut status = 0;
-                    // SAFETY: waits for the child that was just created.
+                    // SAFETY: `status` is valid for writes, and `pid` is the child that was just created.
                     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
                     assert_eq!(status, 0);
                 }

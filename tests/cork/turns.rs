@@ -193,7 +193,7 @@ fn task_that_never_waits_sends_when_much_is_gathered() {
         let writer = task::spawn(async move {
             let begin = Instant::now();
             for at in 0..1000 {
-                // The operations are always ready, so the budget ends a turn now and then.
+                // The operations are always ready, so the budget ends a turn from time to time.
                 ours.write_all(&pattern(at * 1000, 1000)).await.unwrap();
                 assert!(info(number).gathered() <= 64 << 10);
             }
@@ -480,8 +480,8 @@ fn deadline_change_sends() {
     });
 }
 
-/// In a debug build, the writes take longer than a turn of calls may last, and less than a gathering turn may
-/// last. Ending the turn would cost a send.
+/// In a debug build, the writes take longer than the time limit of a turn that makes system calls, but less than
+/// that of a turn that only gathers. Ending the turn early would cost a send.
 #[test]
 fn time_does_not_end_a_turn_that_only_gathers() {
     run(async {

@@ -9,7 +9,7 @@
 //! * [`inject`]: a given number of calls of one kind, on one descriptor or on any, fail with an errno.
 //! * [`Chaos`]: of the calls on sockets that are created while it is active, some are interrupted (EINTR), fail (EAGAIN, for accept4 also
 //!   ECONNABORTED) or are cut short. Some waits for events are interrupted, and some batches of events are small, shuffled and padded with a
-//!   false event. The fault of a socket's n-th call is determined by the seed, the socket's serial number and n.
+//!   spurious event. The fault of a socket's n-th call is determined by the seed, the socket's serial number and n.
 //! * [`Stale`]: every batch begins with up to four events of closed descriptors, with all flags set.
 //!
 //! # Injected faults keep the kernel's contract
@@ -185,7 +185,7 @@ pub fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-// ---- the fate of a call ----
+// ---- the answer to a call ----
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -294,7 +294,7 @@ fn forget(fd: c_int) {
 fn set_errno(errno: c_int) {
     // SAFETY: the function has no precondition.
     let location = unsafe { libc::__errno_location() };
-    // SAFETY: it is this thread's errno.
+    // SAFETY: the location is this thread's errno.
     unsafe { *location = errno };
 }
 
@@ -304,7 +304,7 @@ fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> 
     if known != 0 {
         return known;
     }
-    // SAFETY: a C string, and a handle that is always valid.
+    // SAFETY: the name is a C string, and the handle is always valid.
     let mut found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, interceptor.as_ptr()) };
     if found.is_null() {
         // SAFETY: as above.
@@ -374,12 +374,12 @@ fn shorter_message(message: *const msghdr, random: u64) -> *const msghdr {
     if copy.msg_controllen != 0 || copy.msg_iovlen == 0 {
         return message;
     }
-    // SAFETY: it has at least one buffer.
+    // SAFETY: the message has at least one buffer.
     let mut first = unsafe { *copy.msg_iov };
     first.iov_len = shorter(first.iov_len, random);
     COPY.with(|cell| {
         let place = cell.get();
-        // SAFETY: it belongs to this thread, and no other reference exists.
+        // SAFETY: the cell belongs to this thread, and no other reference exists.
         let place = unsafe { &mut *place };
         place.1 = first;
         copy.msg_iov = &raw mut place.1;
@@ -498,7 +498,7 @@ pub unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, ev
         with_epoll(|table| match operation {
             libc::EPOLL_CTL_DEL => drop(table.live.remove(&fd)),
             _ => {
-                // SAFETY: the caller's promise: readable.
+                // SAFETY: the caller promises that the event is readable.
                 let event = unsafe { *event };
                 table.live.insert(fd, (epoll, event.events, event.u64));
             }
@@ -560,7 +560,7 @@ fn wait(
     if is_chaotic {
         FAULTED.fetch_add(1, SeqCst);
         if batch.len() < room {
-            // This event may be false. If so, a call will return EAGAIN.
+            // This event may be spurious. If so, the next call returns EAGAIN.
             let live: Option<u64> = with_epoll(|table| {
                 let skip = next() as usize % table.live.len().max(1);
                 table.live.values().nth(skip).filter(|live| live.2 != u64::MAX).map(|live| live.2)
@@ -572,7 +572,7 @@ fn wait(
             batch.swap(index, next() as usize % (index + 1));
         }
     }
-    // SAFETY: the caller's buffer has `most` places, and the batch is no longer and does not overlap it.
+    // SAFETY: the caller's buffer has room for `most` events. The batch has at most as many, and does not overlap it.
     unsafe { std::ptr::copy_nonoverlapping(batch.as_ptr(), events, batch.len()) };
     batch.len() as c_int
 }
@@ -585,7 +585,7 @@ pub unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, most
     let address = real(&REAL, c"epoll_wait", c"__interceptor_epoll_wait");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
-    // SAFETY: the caller's promise; at most as many events are requested.
+    // SAFETY: the caller's promise; `wait` requests at most as many events as the caller.
     wait("epoll_wait", epoll, events, most, |most| unsafe { function(epoll, events, most, millis) })
 }
 
@@ -603,6 +603,6 @@ pub unsafe extern "C" fn epoll_pwait2(
     let address = real(&REAL, c"epoll_pwait2", c"__interceptor_epoll_pwait2");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
-    // SAFETY: the caller's promise; at most as many events are requested.
+    // SAFETY: the caller's promise; `wait` requests at most as many events as the caller.
     wait("epoll_pwait2", epoll, events, most, |most| unsafe { function(epoll, events, most, limit, mask) })
 }

@@ -143,7 +143,7 @@ fn child_programs_inherit_nothing() {
                             1 => UnixStream::pair().map(drop),
                             2 => TcpListener::bind("127.0.0.1:0").await.map(drop),
                             _ => match TcpStream::connect(address).await {
-                                // A reset, so that the port can be reused at once.
+                                // Closes with a reset, so that the port can be reused at once.
                                 Ok(stream) => stream.set_linger(Some(Duration::ZERO)),
                                 Err(error) => Err(error),
                             },

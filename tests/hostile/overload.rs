@@ -317,7 +317,7 @@ fn panics_stay_contained() {
         let service = task::spawn(async move { echo(&server).await });
         let mut caught = 0;
         for round in 0..rounds {
-            // A task panics in a poll: in its first poll or after a wait.
+            // A task panics in its first or its second poll.
             let late = round % 2 == 0;
             let task = task::spawn(async move {
                 if late {
@@ -339,7 +339,7 @@ fn panics_stay_contained() {
             } else {
                 drop(waiting);
             }
-            // A waker that the polling thread calls panics.
+            // The polling thread calls a waker that panics.
             if round % 10 == 0 {
                 let (one, other) = park_on(pair());
                 let waker = Waker::from(Arc::new(Trap(trapped.clone())));
@@ -368,7 +368,7 @@ fn panics_stay_contained() {
         park_on(service).unwrap();
         eventually("nothing is left", || rt::metrics().descriptors == 0 && rt::metrics().waiters == 0);
         eventually("half of the sleeping tasks are left", || rt::metrics().tasks_alive == rounds as u64 / 2);
-        // The shutdown drops these tasks on this thread, which contains their panics.
+        // The shutdown drops these tasks on this thread, and contains their panics.
         EXPECTED.set(true);
         rt::shutdown(Duration::from_secs(120)).unwrap();
         EXPECTED.set(false);

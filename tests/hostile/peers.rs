@@ -297,8 +297,8 @@ fn greedy_connection_does_not_starve_others() {
         };
         visit(quiet);
         let mut alone = visit(rounds);
-        // A plain thread serves the same greedy load. This gives the delay that the machine's
-        // scheduler adds.
+        // A plain thread serves the same greedy load. This run measures the delay that the
+        // machine's scheduler adds.
         let plain = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let to = plain.local_addr().unwrap();
         let server = thread::spawn(move || {
@@ -444,8 +444,8 @@ fn resets_are_reported_as_resets() {
         let dials = task::spawn(async move {
             let under_way = Arc::new(AtomicUsize::new(0));
             for n in 0..half as u64 {
-                // Keeps fewer dials in progress than the backlog holds, because a SYN dropped at a full queue is retransmitted only after a
-                // second.
+                // Keeps fewer connections under way than the backlog holds, because a SYN dropped at a full queue is retransmitted only
+                // after a second.
                 becomes("the queue has room", || count(&under_way) < 16).await;
                 under_way.fetch_add(1, Ordering::Relaxed);
                 let (told, under_way) = (told.clone(), under_way.clone());

@@ -53,7 +53,7 @@ pub(crate) fn resident() -> i64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Returns whether this is a run of full size, started by hand, in which time limits count.
+/// Returns whether this is a run at full size (`ci/hostile.sh`), in which time limits apply.
 pub(crate) fn is_full() -> bool {
     std::env::var_os("NETPOLL_FULL").is_some()
 }
@@ -116,7 +116,7 @@ pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
 /// Moves this thread into a new network namespace, which the threads that it starts inherit.
 /// Returns false if that is not permitted, or if the loopback device cannot be set up.
 pub(crate) fn own_network() -> bool {
-    // SAFETY: concerns this thread alone.
+    // SAFETY: the call affects only this thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return false;
     }

@@ -63,7 +63,7 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     bump(&counts.opened);
     let message: Vec<_> = (0..1 + random.below(6000)).map(|n| n as u8).collect();
     for _ in 0..random.below(20) {
-        // Under pressure the accepting side has no free descriptor, and the connection waits.
+        // Under pressure the accepting side may have no free descriptor, so the connection waits.
         ping(&stream, &message).await.expect("an echo");
         bump(&counts.round_trips);
     }
@@ -103,8 +103,8 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     bump(&counts.closed);
 }
 
-/// Performs an operation of another kind: datagrams, Unix streams, tasks that are cancelled or
-/// panic, blocking calls.
+/// Performs an operation of another kind: datagrams, a Unix stream, a task that is cancelled or
+/// panics, a blocking call, or a sleep.
 async fn sundries(random: &mut Random, counts: &Counts) {
     match random.below(6) {
         0 => {
@@ -141,7 +141,8 @@ async fn sundries(random: &mut Random, counts: &Counts) {
     }
 }
 
-/// At intervals, lowers the limit of descriptors to the number of open ones, so that almost none is free.
+/// At intervals, lowers the limit on descriptors to the number of open ones for 20 ms, so that
+/// almost none is free.
 fn pressure(stop: &AtomicBool, most: u64) {
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(150));

@@ -26,7 +26,8 @@ use netpoll::{future, rt, task};
 use crate::common::{echo, eventually, fd_count, park_on, ping};
 use crate::scale::*;
 
-/// The state of the network: percentages of packets, and the delay in one direction.
+/// The state of the network: the percentage of lost packets, the delay in one direction, and
+/// disorder.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weather {
     loss: u64,
@@ -52,7 +53,7 @@ fn bump(counter: &AtomicU64) {
 /// Creates a TUN device with an address, in the namespace of this thread.
 fn tun(own: &str, peer: &str) -> io::Result<File> {
     let device = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-    // SAFETY: zeroes are a value of this plain structure.
+    // SAFETY: all zeroes are a valid value of this plain structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"weather") {
         *to = *from as libc::c_char;
@@ -191,7 +192,7 @@ fn carry(
                     }
                     if random.below(100) < 2 {
                         bump(&packets.damaged);
-                        // Every checksum detects a flipped bit.
+                        // The checksums of IP and TCP detect every single flipped bit.
                         packet[random.below(count as u64) as usize] ^= 1 << random.below(8);
                     }
                 }
@@ -394,7 +395,8 @@ fn deadlines_end_operations_behind_cut_network() {
                     let client = TcpStream::connect(address).await.unwrap();
                     pairs.push((client, listener.accept().await.unwrap().0));
                 }
-                // The listener is kept, so that later dials would be answered.
+                // The listener stays open, so that only the cut network keeps later dials from being
+                // answered.
                 std::mem::forget(listener);
                 pairs.into_iter().unzip()
             })

@@ -197,8 +197,8 @@ pub async fn read_flow(scene: &Arc<Scene>, conn: &Conn, flow: &Flow, mut draw: D
 
 async fn read_some(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw, at: &Mutex<usize>) -> io::Result<()> {
     let is_alone = flow.readers == 1;
-    // One thread runs all tasks, so no other task reads between the end of a read and its entry
-    // here.
+    // One thread runs all tasks, so no other task reads between the end of a read and the update
+    // of `at`.
     let enter = |got: &[u8], consumes: bool| {
         let mut at = at.lock().unwrap_or_else(PoisonError::into_inner);
         let wrong = got.iter().zip(*at..).find(|&(&value, at)| value != byte(flow.key, at));

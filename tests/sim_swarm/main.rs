@@ -228,7 +228,7 @@ fn random_programs_keep_their_guarantees() {
     assert!(excused * 200 <= passed + 200, "losses excuse {excused} time-outs, which is too many");
 }
 
-/// Runs seeds that found defects, each twice. The defects were lost edges for room (209, 223), an order of wake-ups that depended on
+/// Runs seeds that found defects, each twice. The defects were lost edges of writability (209, 223), an order of wake-ups that depended on
 /// addresses in memory (2104, 2122), connections reopened by a late SYN that was duplicated (390405) or retransmitted (107501), and readers
 /// that outlived their session without the oracle's knowledge (178382).
 #[test]

@@ -35,7 +35,7 @@ pub enum Trouble {
     None,
     /// Partitions and held packets, short enough that connections survive them.
     Cuts,
-    /// Crashes, kills and restarts of the server, and also what `Cuts` causes.
+    /// Crashes, kills and restarts of the server, and the disturbances of `Cuts`.
     Crashes,
 }
 
@@ -55,7 +55,7 @@ pub struct Flow {
     pub readers: usize,
 }
 
-/// The early end of a connection.
+/// The way in which a connection ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CutHow {
     Close,

@@ -43,7 +43,7 @@ pub struct Scene {
     failures: Mutex<Vec<String>>,
     /// The number of handlers and tasks that have not ended.
     open: AtomicU64,
-    /// The number of results that only a network that loses packets can cause.
+    /// The number of time-outs that are excused because the network may lose packets.
     pub excused: AtomicU64,
 }
 

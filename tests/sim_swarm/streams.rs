@@ -245,7 +245,7 @@ async fn write_records(
                     if draw.one_in(3) {
                         task::sleep(us(draw.magnitude(1, 50_000))).await;
                     }
-                    // `writable` takes no lock, so its waiters come and go while others write.
+                    // `writable` takes no lock, so its waiters begin and end while other tasks write.
                     if draw.one_in(4) {
                         let _ = future::timeout(us(draw.magnitude(1, 1000)), conn.writable()).await;
                     }

@@ -331,7 +331,7 @@ pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Computes for the given duration.
+/// Keeps the CPU busy for the given duration.
 pub fn spin(length: Duration) {
     let start = std::time::Instant::now();
     while start.elapsed() < length {

@@ -1,4 +1,4 @@
-//! A type for connections of every kind, and wakers that count.
+//! A type for connections of every kind, and wakers that count their wake-ups.
 
 use std::future::poll_fn;
 use std::io;
@@ -127,7 +127,7 @@ impl Conn {
     }
 }
 
-/// Fills the buffer of the direction, so that a write has to wait.
+/// Fills the send buffer, so that a write has to wait.
 pub async fn fill(conn: &Conn) {
     let chunk = vec![7; 64 << 10];
     let mut idle = 0;

@@ -183,7 +183,7 @@ impl Waiter {
         }
     }
 
-    /// A listener has no relative timeout, so it gets a deadline.
+    /// Sets the relative timeout of the operation. A listener has none, so it gets a deadline.
     fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match (&self.on, self.op) {
             (Target::Conn(conn), WaitOp::Write | WaitOp::Queued) => conn.set_write_timeout(timeout),
@@ -195,7 +195,7 @@ impl Waiter {
 
     async fn wait(&self) -> io::Result<()> {
         let mut buf = [0; 8];
-        // More bytes than the socket takes at once after the kernel has reported room.
+        // This is more than the socket accepts at once after the kernel has reported room.
         let large = 8 << 20;
         match (&self.on, self.op) {
             (Target::Conn(conn), WaitOp::Readable) => conn.readable().await,
@@ -215,7 +215,7 @@ impl Waiter {
 }
 
 /// In each round, reads with a timeout while a spinning thread closes the socket at about the same time. The socket of the
-/// next round gets the same slot. Every 16 rounds, also checks timeouts without a close.
+/// next round gets the same slot. After every 16 rounds and after the last one, also checks timeouts without a close.
 pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     let length = Duration::from_millis(1 + ms.0 % 20);
     let shared: Arc<(Mutex<Option<Conn>>, AtomicBool, AtomicU64)> = Arc::default();

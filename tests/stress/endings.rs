@@ -160,8 +160,8 @@ fn leave_residue(residue: Residue) {
     span.check(left.is_ok(), || "a task that leaves a thread-local value panics".to_owned());
 }
 
-/// Checks, after all actors have ended, that few ended threads are neither joined nor detached, and that no operation waits, no socket is
-/// open and no task is left. The latter is checked only if [`oracle::tasks_end`].
+/// Checks, after all actors have ended, that few ended threads are neither joined nor detached. If [`oracle::tasks_end`] returns true, also
+/// checks that no operation waits, no socket is open and no task is left.
 pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     shared::clear();
     // Drops the thread-local value of this thread, which may have run tasks.
@@ -186,7 +186,7 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Performs the last shutdown, and checks that no thread, descriptor, task or waker of the runtime is left.
 pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: &[PathBuf]) {
-    // The report of a blocked task may delay the shutdown. The watch detects whether the shutdown takes too long.
+    // The report of a blocked task may delay the shutdown. The watch, not the timeout of the shutdown, limits its duration.
     let watch = watch_for(oracle::config().report.duration() * 2, "the last shutdown");
     let mut nap = Duration::from_millis(1);
     while let Err(still) = rt::shutdown(FOR_EVER) {

@@ -6,7 +6,7 @@
 //!
 //! # Stops
 //! A thread of the stress test sends a signal to a thread of the process from time to time. The handler sleeps for up to 12 ms. So a thread
-//! stops between two arbitrary instructions while all others continue, and these see its intermediate state. A race window of a few
+//! stops between two arbitrary instructions while all others continue and see its intermediate state. A race window of a few
 //! nanoseconds, which a scheduler hits once in a million rounds, is hit far more often.
 
 use std::collections::HashSet;
@@ -33,11 +33,11 @@ static ACTORS: AtomicU64 = AtomicU64::new(0);
 static EXEMPT: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// Set while this thread creates one of the stress test's own threads.
+    /// Set while this thread creates one of the stress test's own threads or the thread of an actor.
     static IS_OWN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Refuses to create the next `count` threads that are not the stress test's own.
+/// Refuses to create the next `count` threads, except those that [`own_thread`] and [`actor_thread`] start.
 pub fn refuse_threads(count: u64) {
     REFUSALS.fetch_add(count as i64, SeqCst);
 }
@@ -104,7 +104,7 @@ pub fn exempt() {
     EXEMPT.lock().unwrap_or_else(PoisonError::into_inner).push(id);
 }
 
-/// Returns the next function of this name: the C library's, or a sanitizer's before it.
+/// Returns the address of the C library's function of this name, or of a sanitizer's interceptor if there is one.
 fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> usize {
     let known = slot.load(SeqCst);
     if known != 0 {
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn pthread_create(
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
     CREATED.fetch_add(1, SeqCst);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps the function's contract.
     let result = unsafe { function(thread, attributes, main, argument) };
     if result != 0 {
         CREATED.fetch_sub(1, SeqCst);
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn pthread_create(
     result
 }
 
-/// Defines a function that replaces the C library's and, after a success, marks the thread as joined or detached.
+/// Defines functions that replace the C library's and, after a success, count the thread as joined or detached.
 macro_rules! reaps {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
         #[unsafe(no_mangle)]
@@ -162,7 +162,7 @@ macro_rules! reaps {
             let [name, interceptor] = NAMES.map(|name| CStr::from_bytes_with_nul(name.as_bytes()).unwrap_or_default());
             // SAFETY: the C library's function of that name has this signature.
             let function = unsafe { std::mem::transmute::<usize, Function>(real(&REAL, name, interceptor)) };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller keeps the function's contract.
             let result = unsafe { function($($argument),*) };
             if result == 0 {
                 REAPED.fetch_add(1, SeqCst);

@@ -1,6 +1,6 @@
 //! Takes snapshots during all other actions. A snapshot may pair a task and a socket only if the task waits for that socket.
 //!
-//! Each task of this module has one socket and records the socket's number before it waits for the socket. The socket is open for as long
+//! Each task of this module has one socket and records its descriptor number before it waits for the socket. The socket is open for as long
 //! as the task exists, so any other number in the snapshot's row for the task is wrong. The rows of all tasks must agree with the rows of
 //! the sockets.
 
@@ -20,7 +20,7 @@ use crate::words::Many;
 /// The number of readers in one round.
 const READERS: usize = 8;
 
-/// The number of the socket that each task waits for.
+/// The descriptor number of the socket that each task waits for.
 type Owned = Arc<Mutex<HashMap<TaskId, i32>>>;
 
 fn number(conn: &Conn) -> i32 {
@@ -31,7 +31,7 @@ fn number(conn: &Conn) -> i32 {
     }
 }
 
-/// Takes `looks` snapshots, while tasks are spawned, end, and are cancelled, and their sockets are closed.
+/// Takes three snapshots in each of `looks` rounds, while tasks are spawned, end, and are cancelled, and their sockets are closed.
 pub fn look(looks: Many) {
     park_on(rounds(looks.0));
 }

@@ -2,9 +2,9 @@
 //!
 //! # Time
 //! Bounds are counted in beats, not by the clock. A heartbeat thread adds the time since its last beat, at most
-//! [`BEAT_MAX`], so time in which the machine stands still hardly counts. The thread counts only the share of the CPU
-//! time that the process received out of the time that it wanted, according to the scheduler, so other load on the
-//! machine does not count either.
+//! [`BEAT_MAX`], so time in which the machine stands still hardly counts. The thread multiplies this time by the share
+//! that the process received of the CPU time that it wanted, according to the scheduler, so other load on the machine does
+//! not count either.
 //!
 //! # Bounds
 //! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread prints the program, the current action of
@@ -242,7 +242,7 @@ impl Drop for Watch {
     }
 }
 
-/// Requires that `what` ends within the bound after `length`.
+/// Requires that `what` ends within `length` plus the bound on lateness.
 pub fn watch_for(length: Duration, what: impl Into<String>) -> Watch {
     let oracle = oracle();
     let number = oracle.next.fetch_add(1, SeqCst);
@@ -251,7 +251,7 @@ pub fn watch_for(length: Duration, what: impl Into<String>) -> Watch {
     Watch(number)
 }
 
-/// Requires that `what` ends within the bound.
+/// Requires that `what` ends within the bound on lateness.
 pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
@@ -432,7 +432,7 @@ pub fn leaves(number: usize, state: &'static str) {
     locked(&oracle().seats)[number].state = state;
 }
 
-/// Blocks the thread until `condition` holds, within the bound.
+/// Blocks the thread until `condition` holds. Requires that it holds within the bound on lateness.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let _watch = watch(what);
@@ -450,7 +450,7 @@ pub fn fail(what: impl Display) -> ! {
     end(EXIT_WRONG, &format!("{what} [{place}]"))
 }
 
-/// Lets a panic pass that is part of a program or that a shutdown may cause. Any other panic is a failure.
+/// Ignores a panic that is part of a program or that a shutdown may cause. Any other panic is a failure.
 pub fn judge_panic(panic: &PanicHookInfo<'_>) {
     let text = panic_text(panic.payload());
     let is_known = text == ON_PURPOSE || text.contains("a shutdown of the runtime has dropped");

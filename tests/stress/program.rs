@@ -53,7 +53,7 @@ words! {
     /// Whether a thread inside `block_on` runs tasks.
     RootMode { Default, No, Yes }
 
-    /// The rate at which threads are stopped at an arbitrary instruction.
+    /// The rate at which threads are stopped at arbitrary instructions.
     Preempt { Off, Light, Heavy }
 
     SleepHow { Plain, Until, Past, Earlier, Later, Dropped, Raced, Moved }
@@ -93,7 +93,7 @@ words! {
 }
 
 actions! {
-    /// An action of an actor. The number before an action is its weight; the weights add up to roughly one thousand.
+    /// An action of an actor. The number before an action is its weight.
     Action {
         // ---- timers ----
         40 Sleep { ms: Ms, how: SleepHow },
@@ -171,7 +171,7 @@ actions! {
         10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
         /// The given number of calls of pthread_create(3) by the runtime fail.
         10 Refuse { after: Ms, threads: Few },
-        /// Takes snapshots in a loop, while its own tasks and sockets come and go.
+        /// Takes snapshots in a loop, while its own tasks and sockets are created and dropped.
         10 Inspect { after: Ms, looks: Many },
     }
 }

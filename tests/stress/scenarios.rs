@@ -345,7 +345,7 @@ fn ended_threads_are_joined() {
     );
 }
 
-/// C5: the drop of a task-local value whose destructor uses its own key ends.
+/// C5: dropping a task-local value terminates, even if its destructor uses its own key.
 #[test]
 fn task_local_destructors_terminate() {
     for kind in ["plain", "usesother", "usesown", "spawns", "panics"] {

@@ -5,7 +5,7 @@
 //!
 //! # Shrinking
 //! A smaller program is kept if it fails in [`FAILS`] of [`TRIES`] runs, because schedules differ from run to run.
-//! First, halves of the actors are removed, then single actors, events and actions; then settings and values are simplified, one at a time.
+//! First, halves of the actors are removed, then single events, actors and actions; then settings and values are simplified, one at a time.
 //! Shrinking continues until no smaller program fails or its time is over.
 
 use std::io::Read;

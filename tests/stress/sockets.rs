@@ -21,7 +21,7 @@ use crate::oracle::{self, Span, Token, fail, watch, watch_for};
 use crate::program::{Datagram, Party, PollOp, Stream};
 use crate::words::{Bytes, Few, Ms, Polls};
 
-/// Reads `count` bytes and compares them.
+/// Reads `count` bytes and compares them with the sequence of [`byte`] from offset `at` on.
 async fn read_exactly(conn: &Conn, at: usize, count: usize) -> io::Result<()> {
     let mut buf = vec![0; count.min(70_000)];
     let mut got = 0;
@@ -187,7 +187,7 @@ pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     }
 }
 
-/// The socket that waits for answers, held by the answering side. A datagram socket has no end of stream, so if the answering side leaves
+/// The socket that waits for answers, held by the answering side. A datagram socket has no end of stream, so if the answering side ends
 /// early, the drop of this value ends the wait with a deadline.
 struct Asker {
     socket: Arc<UdpSocket>,
@@ -277,7 +277,7 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     let mut buf = [0; 4];
     let sockets = UdpSocket::bind("127.0.0.1:0").await;
     let Some(socket) = span.ok(sockets, "a socket") else { return };
-    // Another operation holds the lock and waits.
+    // If `op` needs a held lock, one of these operations holds it and waits.
     let (keeper, locked_buf) = (one.clone(), &mut [0; 4]);
     let mut holds_write = pin!(keeper.write_all(&large));
     let mut holds_read = pin!(keeper.read(locked_buf));
@@ -354,7 +354,7 @@ async fn exchange(span: Span, one: &Conn, other: &Conn) -> bool {
     matches!(read, Ok(3))
 }
 
-/// A single poll sees the end of the stream once the kernel has received it.
+/// Checks that a single poll sees the end of the stream once the kernel has received it.
 pub async fn liveness(span: Span, stream: Stream) {
     use std::os::fd::AsRawFd;
     let _watch = watch(format!("the end of a {stream:?} is seen by one poll"));

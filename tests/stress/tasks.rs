@@ -25,7 +25,7 @@ use crate::words::{Few, Many, Ms};
 /// The payload of deliberate panics.
 pub const ON_PURPOSE: &str = "on purpose";
 
-/// A future that never completes. A shutdown drops its task.
+/// Never completes. Its task ends when it is cancelled or when a shutdown drops it.
 async fn forever() {
     loop {
         task::sleep(Duration::from_secs(3600)).await;
@@ -144,7 +144,7 @@ async fn cancels_itself(span: Span, tasks: Few) {
 
 pub async fn pool(span: Span, calls: Few, ms: Ms) {
     let length = ms.duration();
-    // Calls beyond the maximum number of threads wait for each other.
+    // Calls beyond the maximum number of threads wait for a free thread.
     let rounds = 1 + calls.0 * 8 / oracle::config().blocking;
     let _watch = watch_for(length * rounds as u32, format!("{} blocking calls of {length:?}", calls.0));
     let handles: Vec<_> = (0..calls.0)
@@ -369,7 +369,7 @@ async fn waker_panics(span: Span) {
 
 // ---- destructors ----
 
-/// Has an effect when it is dropped, and reports afterwards.
+/// Has an effect when it is dropped, and sends a message afterwards.
 struct Acts {
     act: DropAct,
     span: Span,
@@ -420,7 +420,7 @@ impl Drop for Acts {
     }
 }
 
-/// Sends a message when it is dropped, also by a panic.
+/// Sends a message when it is dropped, including during a panic.
 struct Tells(oneshot::Sender<()>);
 
 impl Drop for Tells {

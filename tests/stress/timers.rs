@@ -173,7 +173,7 @@ pub async fn timeout(span: Span, ms: Ms, of: TimeoutOf) {
     }
 }
 
-/// Many tasks sleep, each for a different time.
+/// Runs many tasks that sleep, each for a different time.
 pub async fn sleeps(span: Span, tasks: Many, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} tasks that sleep up to {length:?}", tasks.0));

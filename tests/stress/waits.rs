@@ -203,7 +203,7 @@ pub async fn stall(ms: Ms) {
     span.check(matches!(result, Ok(7)), || "a task that was spawned after a stall was dropped".to_owned());
 }
 
-/// A task blocks its thread and then wakes another task, which was spawned later and waits for it.
+/// Runs a task that blocks its thread and then wakes another task, which was spawned later and waits for it.
 pub async fn bridge(ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a task woken by one that has blocked its thread for {length:?}"));
@@ -232,7 +232,7 @@ pub async fn bridge(ms: Ms) {
     span.check(matches!(result, Ok(Ok(7))), || "a task woken by one from before a restart was dropped".to_owned());
 }
 
-/// A root future repeatedly holds a lock across an await while a task takes the lock.
+/// Runs a root future that repeatedly holds a lock across an await while a task takes the lock.
 #[allow(clippy::await_holding_lock)]
 pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     let (done, is_done) = oneshot::channel();
@@ -296,7 +296,7 @@ async fn computing<F: Future>(length: Duration, future: F) -> (F::Output, u32) {
 /// The maximum number of polls of an operation that need not wait, however long its task computes before each.
 const POLLS_MAX: u32 = 5;
 
-/// A task computes in every turn before an operation that could complete.
+/// Runs a task that computes in every turn before an operation that could complete.
 pub async fn compute(span: Span, ms: Ms, op: ComputeOp) {
     let length = Duration::from_millis(12 + ms.0 % 50);
     let _watch = watch_for(length * 20, format!("a task that computes {length:?} before each {op:?}"));

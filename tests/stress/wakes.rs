@@ -20,7 +20,7 @@ use crate::oracle::{Blocking, Span, Token, watch};
 use crate::program::{Party, Stream, WakeAct};
 use crate::words::{Bytes, Few, Many};
 
-/// Threads increment a counter and wake a future, which completes when the counter has its final value.
+/// Starts threads that increment a counter and wake a future, which completes when the counter has its final value.
 pub async fn wakes(span: Span, threads: Few, wakes: Many) {
     let _watch = watch(format!("{} threads that wake {} times each", threads.0, wakes.0));
     let total = threads.0 * wakes.0;

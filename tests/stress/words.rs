@@ -111,7 +111,7 @@ number! {
 }
 
 number! {
-    /// A number up to some hundreds.
+    /// A number up to 400.
     Many, 1, |random| random.magnitude(1, 400)
 }
 
@@ -125,7 +125,7 @@ number! {
     Bytes, 1, |random| random.magnitude(1, 300_000)
 }
 
-/// An enum of plain names, written in lower case.
+/// Declares enums of plain names, written in lower case.
 #[macro_export]
 macro_rules! words {
     ($($(#[$meta:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident),+ $(,)? })+) => {$(
@@ -154,8 +154,8 @@ macro_rules! words {
     )+};
 }
 
-/// An enum whose variants have named fields that are [`Word`]s. The number after a variant is its weight in a random
-/// draw.
+/// Declares an enum whose variants have named fields that are [`Word`]s. The number before a variant is its weight in a
+/// random draw.
 #[macro_export]
 macro_rules! actions {
     ($(#[$meta:meta])* $enum:ident {

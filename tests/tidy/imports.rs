@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A file, as its path from `src`, and the files that it uses.
+/// The files that each file uses. Files are paths from `src`.
 pub(crate) type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// A module: its file, and the names in it.
@@ -209,7 +209,8 @@ fn use_tree(tokens: &[String]) -> Vec<(Vec<String>, String)> {
     found
 }
 
-/// Splits a text into names, numbers, `::` and single signs. Leaves out line comments, character literals and lifetimes. A string is a `"`.
+/// Splits a text into names, numbers, `::` and single signs. Leaves out line comments, character literals and lifetimes. A string becomes the
+/// token `"`.
 fn tokens(text: &str) -> Vec<String> {
     let bytes: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();

@@ -104,7 +104,7 @@ fn run(arguments: Arguments) -> io::Result<()> {
     out.flush()
 }
 
-/// Returns the tables of `answer` with the rows that contain `filter`. Only rows begin with a number.
+/// Returns `answer` without the rows that do not contain `filter`. All lines that begin with a number count as rows, including the summary.
 fn filtered(answer: &str, filter: &str) -> String {
     let is_shown = |line: &&str| line.contains(filter) || !line.starts_with(|c: char| c.is_ascii_digit());
     answer.split_inclusive('\n').filter(is_shown).collect()

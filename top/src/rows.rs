@@ -293,7 +293,7 @@ fn waiters(now: &Snapshot, socket: &Socket) -> String {
 }
 
 /// Returns the kernel's figures of a socket that may explain a wait: the accept queue and its maximum, or the number of unsent bytes.
-/// A terminal of 80 columns has room for 15 characters.
+/// In a terminal of 80 columns, the column has 15 characters.
 fn hint(socket: &Socket) -> String {
     match &socket.tcp {
         Some(tcp) if tcp.state == "LISTEN" && tcp.accept_queue > 0 => {

@@ -4,7 +4,7 @@
 //! flight. It answers in one of three ways: with one `write_all` per answer (plain), with one `write_all` per answer and `set_auto_cork`,
 //! or with one `write_all` per read, gathered by hand. It also sends each of ten lines per read to all members of a chat, plain and
 //! gathered. Both processes are pinned to one CPU under SCHED_BATCH, so the server runs while the generator waits. Every answer is
-//! compared. The ways alternate within a round. The output is the number of sends (`perf stat`, in separate runs), the requests per second
+//! checked. The ways alternate within a round. The output is the number of sends (`perf stat`, in separate runs), the requests per second
 //! and the server's CPU time, the last two also as ratios to the plain way.
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -119,7 +119,7 @@ fn print(title: &str, times: &Times) {
     println!("    without the waits for a processor: {}; {} over 1 ms", figures(&times.own), times.late);
 }
 
-/// The load that runs during an echo.
+/// The loads under which echoes are measured.
 const BESIDE: [&str; 3] = ["snapshots", "a busy thread", "nothing"];
 
 /// Measures echoes under each load of [`BESIDE`], in turns.

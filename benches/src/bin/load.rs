@@ -1,7 +1,8 @@
 //! The load generator: `load --port P [--connections 1] [--size 64] [--churn server|client] [--free] [--amount 1000|1.5s]
 //! [--stay] [--patience SECONDS] [--cpu N] [--batch]`.
 //!
-//! Without `--free`, the generator runs in lock-step, for which it and the server need the options `--cpu N --batch`.
+//! Without `--free`, and always with `--churn`, the generator runs in lock-step, for which it and the server need the
+//! options `--cpu N --batch`.
 //! With `--stay`, it prints `warm` when its connections are open. Then it reads amounts from standard input, one run per
 //! line, until the input ends.
 

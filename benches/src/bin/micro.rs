@@ -241,7 +241,8 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     Some(Outcome { late_us: Some(late[late.len() / 2].as_secs_f64() * 1e6), ..outcome })
 }
 
-/// Sets a later read deadline each time, without reading the clock. Of the Rust runtimes measured here, only netpoll has read deadlines.
+/// Moves a read deadline to a later time in each operation, without reading the clock. Of the Rust runtimes measured here, only netpoll has
+/// read deadlines.
 async fn deadline_later() -> Outcome {
     const MOVES: u32 = 2_000_000;
     let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -258,7 +259,7 @@ async fn deadline_later() -> Outcome {
     .await
 }
 
-/// The cases. `yield` has 64 tasks and `yield-N` has N tasks. Some values of N are close to 256, the first capacity of a run queue, and
+/// The cases. `yield` has 64 tasks and `yield-N` has N tasks. Some values of N are close to 256, the initial capacity of a run queue, and
 /// some are far above it.
 const CASES: &[&str] = &[
     "spawn-join",

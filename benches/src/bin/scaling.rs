@@ -91,7 +91,7 @@ impl Shared {
         })
     }
 
-    /// `Role::try_take` and `release`.
+    /// Makes the accesses of `Role::try_take` and `release`.
     fn role(&self) {
         if !self.role.0.load(Ordering::Relaxed)
             && self.role.0.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
@@ -100,7 +100,7 @@ impl Shared {
         }
     }
 
-    /// `Awake::down` and `up`.
+    /// Makes the accesses of `Awake::down` and `up`.
     fn awake(&self) {
         for by in [u64::MAX, 1] {
             let mut word = self.awake.0.load(Ordering::Relaxed);
@@ -112,13 +112,13 @@ impl Shared {
         }
     }
 
-    /// `Runtime::ensure_worker` while a worker is awake.
+    /// Makes the accesses of `Runtime::ensure_worker` while a worker is awake.
     fn ensure_worker(&self) {
         fence(Ordering::SeqCst);
         black_box(self.awake.0.load(Ordering::SeqCst));
     }
 
-    /// `Runtime::injected`: checks that the shared queue is empty.
+    /// Checks whether the shared queue is empty, like `Runtime::injected`.
     fn look(&self) {
         black_box(self.injected.0.load(Ordering::SeqCst));
     }
@@ -136,7 +136,7 @@ impl Shared {
         }
     }
 
-    /// `PollCache::alloc` and `free`.
+    /// Makes the accesses of `PollCache::alloc` and `free`.
     fn slot(&self) {
         let index = loop {
             let head = self.free.0.load(Ordering::Acquire);
@@ -166,13 +166,13 @@ impl Shared {
         self.next[0].0.store(step, Ordering::SeqCst);
     }
 
-    /// `Runtime::next_timer` over all timer sets, while a core arms timers in the first set.
+    /// Finds the earliest time of all timer sets, like `Runtime::next_timer`, while a core arms timers in the first set.
     fn sets(&self, step: u64) {
         self.next[0].0.store(step, Ordering::SeqCst);
         black_box(self.next.iter().map(|next| next.0.load(Ordering::SeqCst)).min());
     }
 
-    /// `Runtime::give_back` and `wake_one`: the list of resting threads.
+    /// Pushes a thread to the list of resting threads and pops one, like `Runtime::give_back` and `wake_one`.
     fn rest(&self) {
         self.idle.0.lock().expect("no thread panics").push(1);
         black_box(self.idle.0.lock().expect("no thread panics").pop());

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let mut arguments = Arguments::from_env(&["serve-in-block-on", "batch"])?;
     let runtime: String = arguments.optional("runtime")?.ok_or("--runtime is required")?;
-    // This precedes the start of any thread, because threads inherit the CPU and the scheduling policy.
+    // The process is placed before it starts a thread, because threads inherit the CPU and the scheduling policy.
     sys::place(arguments.optional("cpu")?, arguments.flag("batch")).map_err(|error| error.to_string())?;
     if runtime == go::NAME {
         // Go's runtime starts threads before `main`, so this process is placed first and then replaced by the Go

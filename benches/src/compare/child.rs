@@ -11,10 +11,10 @@ use std::time::Duration;
 /// The time limit for an answer of a child. It is long because a server under Valgrind is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Returns the path of a program in the folder of the running executable.
+/// Returns the path of a program in the directory of the running executable.
 ///
 /// # Errors
-/// Returns an error if the path of the running executable is unknown, or if the folder has no such program.
+/// Returns an error if the path of the running executable is unknown, or if the directory has no such program.
 pub fn program(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let path = own.with_file_name(name);
@@ -264,7 +264,8 @@ pub struct LoadPlan {
     pub cpu: Option<usize>,
     /// Whether the generator runs in lock-step. It always does if `cpu` is set.
     pub lock_step: bool,
-    /// The time limit for a missing echo in seconds. Valgrind is slow, and a starved server never answers.
+    /// The time limit for a missing echo, in seconds. It allows for a server under Valgrind, which is slow, and ends the wait for a starved
+    /// server.
     pub patience_seconds: u64,
 }
 

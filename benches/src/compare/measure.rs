@@ -283,7 +283,7 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // Long enough for the runtimes to fall asleep, and for the threads that they added for a burst to end.
+    // The pause is long enough for the runtimes to become idle, and for the threads that they added for a burst to end.
     std::thread::sleep(Duration::from_secs(4));
     let before: BTreeMap<String, Snapshot> =
         idlers.iter().filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?))).collect();

@@ -10,7 +10,8 @@ use std::process::Command;
 /// Cases with their findings, in the order of the measurement.
 pub type Results = Vec<(Case, Findings)>;
 
-/// Returns the whole report: a heading, the cases, then `parts`, which is already Markdown, then a list of what was not measured and why.
+/// Returns the whole report: a heading, the cases, then `parts`, which is already Markdown, then a list of the servers that
+/// were not measured, with the reasons.
 #[must_use]
 pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Settings) -> String {
     let mut text = heading(settings);

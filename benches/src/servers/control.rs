@@ -3,7 +3,8 @@
 //!
 //! Standard input is switched to raise SIGIO (fcntl(2), `O_ASYNC`). The signal handler reads the input. For each command (any byte except a
 //! newline) it writes a line with the process's usage. At the end of the input it writes such a line and ends the process. The handler
-//! calls only functions that signal-safety(7) allows: read, write, open, close, getrusage, _exit. It formats on the stack.
+//! calls read, write, open, close and _exit, which signal-safety(7) allows, and getrusage, which in glibc is only a system call. It formats
+//! on the stack.
 
 use std::fmt::Write;
 use std::io;

@@ -10,7 +10,7 @@ use std::{env, io};
 /// The name of this server in the list of runtimes.
 pub const NAME: &str = "go";
 
-/// Returns the path of the built program, in the folder of the running executable.
+/// Returns the path of the built program, in the directory of the running executable.
 ///
 /// # Errors
 /// Returns an error if the path of the running executable is unknown.

@@ -1,7 +1,8 @@
 //! The same echo server for each runtime, one file per runtime, written in the usual style of that runtime's users.
 //!
-//! Every file has one function, `serve(&'static Options)`, which binds 127.0.0.1 with port 0 through its runtime, calls [`Options::ready`]
-//! with the port, and serves until the process ends. The process exits when its standard input ends.
+//! Each server except [`go`], which is a separate program, has a function `serve` with an argument `&'static Options`. It binds 127.0.0.1
+//! with port 0 through its runtime, calls [`Options::ready`] with the port, and serves until the process ends. The process exits when its
+//! standard input ends.
 
 pub mod bare;
 pub mod control;

@@ -1,4 +1,4 @@
-//! Futures returned by the methods of [`AsyncFd`]. They are named and `Unpin`. Dropping one does not
+//! Futures returned by the methods of [`AsyncFd`]. Their types are named and `Unpin`. Dropping one does not
 //! affect the descriptor. If the future was woken and has not been polled since, the wake-up is passed
 //! to the next waiter.
 

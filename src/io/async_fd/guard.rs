@@ -57,7 +57,7 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
 
     /// Clears readiness, so that the next wait waits for an event. Use this method if a call made after
     /// the guard was returned failed with `WouldBlock`. It has no effect if an event has arrived since
-    /// the guard was returned, and none when called a second time.
+    /// the guard was returned, or if it is called a second time.
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.fd.clear_ready(self.direction, ticket);

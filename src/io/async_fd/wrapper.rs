@@ -59,7 +59,7 @@ use crate::sys;
 /// # Wrapping twice
 /// A descriptor can be registered with the poller only once: a second `AsyncFd` for the same number
 /// is refused. Do not wrap a socket of this crate, because the socket and the `AsyncFd` cannot both
-/// receive events. Use the socket's methods `read_with` and `control`.
+/// receive events. Use the socket's methods `read_with` and `control` instead.
 ///
 /// # Examples
 /// ```

@@ -50,8 +50,8 @@ use crate::time::Sleep;
 ///
 /// # Errors
 /// Returns the first error of either direction, as described for [`copy`](crate::io::copy()), most
-/// often `BrokenPipe` or `ConnectionReset`. The error is returned when both directions have ended. It does not contain
-/// the numbers of bytes copied.
+/// often `BrokenPipe` or `ConnectionReset`. The error is returned when both directions have ended. It
+/// does not contain the numbers of bytes copied.
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that were read but not written are lost, as with

@@ -13,8 +13,8 @@ const BUFFER_BYTES: usize = 32 << 10;
 /// The number of bytes that one poll moves before it yields. Moving them takes about a millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
-/// The number of bytes that a step counts as, towards [`BYTES_PER_POLL`], if it moves fewer. Each step
-/// has a fixed cost.
+/// The minimum number of bytes that a step counts towards [`BYTES_PER_POLL`], because each step has a
+/// fixed cost.
 pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
 
 /// The cause of a failed transfer.

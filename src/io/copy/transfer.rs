@@ -6,7 +6,8 @@
 //!
 //! # Faults
 //! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues after
-//! a failure of the writer.
+//! a failure of the writer. An error of sendfile(2) counts as a failure of the writer, even if reading
+//! the file has failed.
 //!
 //! # A peer that goes away
 //! While the reader has no data, a writer that is a socket is watched for a hang-up of both

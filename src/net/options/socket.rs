@@ -1,4 +1,4 @@
-//! Options of the socket layer and of IP: buffers and traffic class.
+//! Options of the socket layer and of IP: buffer sizes, traffic class and IPV6_V6ONLY.
 //!
 //! A value that does not fit the kernel's type is refused before the call, because the kernel would
 //! truncate or misread it.

@@ -128,8 +128,8 @@ impl Lane {
         count
     }
 
-    /// Wakes the next reader if bytes are left, or frees the lane and wakes the next writer. Called
-    /// after a read.
+    /// After a read, wakes the next reader if bytes are left, or frees the lane and wakes the next
+    /// writer.
     fn pass_on(&mut self, wakers: &mut Wakers) {
         if !self.is_free() {
             self.wake_reader(wakers);

@@ -8,9 +8,9 @@
 //! answers for one family but not, or only slowly, for the other (RFC 4074) then causes no further
 //! delay, whereas the query for both waits for its timeouts. Each address is returned once.
 //!
-//! RFC 8305 queries the two families in parallel. If the IPv4 answer arrives first, it waits 50 ms for
-//! the IPv6 answer. Here the delay comes before the separate queries instead, so connecting begins at
-//! about the same time.
+//! A client of RFC 8305 queries the two families in parallel. If the IPv4 answer arrives first, the
+//! client waits 50 ms for the IPv6 answer. Here the delay comes before the separate queries instead, so
+//! connecting begins at about the same time.
 //!
 //! # Compared with Go
 //! Go waits for both families (issue 23841).

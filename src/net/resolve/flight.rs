@@ -3,8 +3,8 @@
 //! # States
 //! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
 //! runs the query removes the flight when it has the answer, or before the query if no look-up
-//! waits for the answer any longer. So does the drop of a job that was not run. A later look-up starts
-//! a new query, so nothing is cached.
+//! waits for the answer any longer. Dropping a job that was not run also removes its flight. A later
+//! look-up starts a new query, so nothing is cached.
 //!
 //! # Invariants
 //! * Every flight gets a reply. Its job replies when it is dropped, even if a shutdown empties the
@@ -74,8 +74,8 @@ impl Lookup {
     pub(crate) fn new(query: Query) -> Lookup {
         #[cfg(feature = "sim")]
         if crate::sim::is_here() {
-            // Not shared, because another simulation, or another host of this one, may get other
-            // answers.
+            // The query is not shared, because another simulation, or another host of this one, may
+            // get other answers.
             let (lookup, job) = TABLE.alone(query);
             drop(spawn_lookup(move || job.run(Query::ask)));
             return lookup;

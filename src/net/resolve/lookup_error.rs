@@ -20,7 +20,7 @@ use crate::sys::names::NameFailure;
 /// | no server answered, or a server has a temporary failure | the C library's | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
 /// | the name service failed permanently, for example because a server refused the query | the C library's | [`Other`](ErrorKind::Other) |
 /// | a system call failed, such as EMFILE if no descriptor was available for the query | `too many open files`, … | of the errno, [`raw_os_error`](LookupError::raw_os_error) |
-/// | the deadline of a dial passed | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
+/// | the look-up did not finish in time, for example before the deadline of a dial | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
 /// | the runtime was shut down before the query ran | `runtime shut down` | [`Other`](ErrorKind::Other) |
 ///
 /// # Examples

@@ -59,7 +59,7 @@ fn host_name(name: String) -> Result<Answer, NameFailure> {
 }
 
 impl Query {
-    /// Queries the host's name service. Blocks the thread.
+    /// Queries the host's name service. The call blocks the thread.
     pub(crate) fn ask(&self) -> Result<Answer, LookupError> {
         let answer = match self {
             Query::Addrs(host, family) => names::addrs(host, *family).map(|addrs| Answer::Addrs(addrs.into())),

@@ -88,7 +88,7 @@ pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
     given(match unwrap_owner(fd) {
         Ok(fd) => {
-            // If this fails, `release` resets the connection.
+            // If this fails, `release` resets the connection or, if it cannot be reset, shuts it down.
             let _ = fd.fd.drain_blocking();
             release(fd)
         }

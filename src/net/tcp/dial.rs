@@ -3,7 +3,8 @@
 //! # Rules
 //! A socket with an ephemeral port may connect to itself if the destination is an unused port of
 //! this host (Go issue 2690). Such a connection is closed, and the dial is retried at most twice.
-//! EADDRNOTAVAIL is retried in the same way. There is no retry if the user chose the local port.
+//! EADDRNOTAVAIL is retried in the same way. As in Go, the connection of the last attempt is not
+//! checked. There is no retry if the user chose the local port.
 //!
 //! # Cost
 //! With the default options and without retries, a dial takes these system calls: socket(2), five
@@ -74,7 +75,8 @@ impl Recipe {
         self.local.is_some_and(|local| local.port() != 0)
     }
 
-    /// Opens a socket that is ready to connect to `addr`. An error is the `OpError` of a dial.
+    /// Opens a socket that is ready to connect to `addr`. An error of a system call or of the control
+    /// function is the `OpError` of a dial.
     pub(crate) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let (socket, is_tcp) = self.socket(addr)?;
         let fd = socket.as_fd();

@@ -17,8 +17,8 @@ impl TcpStream {
     /// Writes all of `bufs`, up to 1,024 of them per sendmsg(2). Concurrent calls do not
     /// interleave, as with [`write_all`](TcpStream::write_all).
     ///
-    /// Empty buffers are skipped. The slices are advanced as bytes are written. When the future has
-    /// completed, even with an error, or was dropped, their contents are unspecified.
+    /// Empty buffers are skipped. The slices are advanced as bytes are written. After the future
+    /// completes, even with an error, or is dropped, their contents are unspecified.
     ///
     /// # Errors
     /// Returns the same errors as [`write`](TcpStream::write). Part of the data may have been

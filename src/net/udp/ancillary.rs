@@ -67,8 +67,8 @@ impl Ecn {
 ///
 /// A received datagram carries the data that was enabled on the socket (see
 /// [`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info) and the other `set_recv_*`
-/// methods). For a datagram to send, the `with_*` methods override the socket's settings. (ip(7),
-/// ipv6(7), udp(7), socket(7).)
+/// methods). For a datagram to send, the `with_*` methods override the socket's settings. See ip(7),
+/// ipv6(7), udp(7) and socket(7).
 ///
 /// # Examples
 /// A server that is bound to all addresses replies from the address that the request was sent to:

@@ -197,8 +197,8 @@ impl SendBatch {
         SendBatch { outbox: Outbox::new() }
     }
 
-    /// Adds a datagram to `to`, or to the peer of a connected socket if `to` is `None`. The bytes
-    /// are copied.
+    /// Adds a datagram whose destination is `to`, or the peer of a connected socket if `to` is
+    /// `None`. The bytes are copied.
     pub fn push(&mut self, bytes: &[u8], to: impl Into<Option<SocketAddr>>) {
         self.outbox.push(bytes, to.into().map(canonical), &ControlWriter::new(&mut []));
     }

@@ -123,7 +123,7 @@ impl Ancillary {
 
 impl Segmentation {
     /// Records whether the user has set a segment size on the socket. Call it with true before the
-    /// option is set, and with false after it is cleared.
+    /// option is set, and with false after it is cleared or could not be set.
     fn set_by_socket(&self, cuts: bool) {
         self.0.store(if cuts { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
     }

@@ -2,7 +2,7 @@
 //! of TCP ([`tcp::convert`](crate::net::tcp::convert)).
 //!
 //! A listener that was converted from another type removes its file only if `set_unlink_on_close`
-//! requests it. A conversion into another type keeps the file. std has no type for packet sockets.
+//! requests it. A conversion into another type keeps the file.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

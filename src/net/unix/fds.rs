@@ -20,8 +20,8 @@ use socket2::SockAddr;
 use crate::sys::control::{ControlWriter, RIGHTS_WORDS, Word};
 use crate::sys::message;
 
-/// The size of the control buffer. It includes room for credentials and security labels, which come
-/// first if the program enabled them, and which must not displace the descriptors.
+/// The size of the control buffer in words. It includes room for credentials and security labels,
+/// which come first if the program enabled them, and which must not displace the descriptors.
 const CONTROL_WORDS: usize = RIGHTS_WORDS + 64;
 
 /// The error of a message whose descriptors could not all be received. The received descriptors were

@@ -172,7 +172,7 @@ impl Sends {
     /// are complete.
     pub(crate) fn abandon(&self, key: u64, buffer: Box<dyn Any + Send>) {
         let mut state = self.0.lock();
-        // Declared first, so that it is dropped after the lock is released.
+        // Declared outside the block below, so that both are dropped after the lock is released.
         let (mut _done, mut _waker) = (None, None);
         if let Some(index) = state.entries.iter().position(|entry| entry.key == key) {
             let entry = &mut state.entries[index];

@@ -12,11 +12,12 @@ pub mod net {
     //! while the listener's backlog is full.
     //!
     //! # Names
-    //! A path names a file and has at most 107 bytes. A path that begins with a NUL byte is a name in
-    //! the abstract namespace, with at most 107 bytes after the NUL, and names no file. std's
-    //! `SocketAddrExt::from_abstract_name` also creates such an address. If the path is empty, the
-    //! kernel chooses an abstract name. See unix(7). In paths `@` is an ordinary byte; in error texts
-    //! it stands for the NUL. Only Linux has abstract names; other systems return `Unsupported`.
+    //! A path names a file and has at most 107 bytes (103 on macOS and FreeBSD). A path that begins with
+    //! a NUL byte is a name in the abstract namespace, with at most 107 bytes after the NUL, and names no
+    //! file. std's `SocketAddrExt::from_abstract_name` also creates such an address. If the path is
+    //! empty, the kernel chooses an abstract name. See unix(7). In paths `@` is an ordinary byte; in
+    //! error texts it stands for the NUL. Only Linux has abstract names; other systems return
+    //! `Unsupported`.
     //!
     //! Files are created and removed with blocking calls, so a slow filesystem blocks the calling
     //! thread.

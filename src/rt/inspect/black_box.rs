@@ -365,8 +365,8 @@ pub(super) fn write_file() {
     }
 }
 
-/// Writes the file on a separate thread, because a task blocks its worker. Does nothing if a file was already
-/// written for this reason within the last [`AGAIN`].
+/// Writes the file on a separate thread. Called when a task blocks its worker. Does nothing if no path is set, or
+/// if a file was already written for this reason within the last [`AGAIN`].
 pub(crate) fn write_file_of_stall() {
     {
         let mut file = FILE.lock().unwrap_or_else(PoisonError::into_inner);

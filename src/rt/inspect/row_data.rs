@@ -237,7 +237,8 @@ pub struct WorkerInfo {
     /// task is being polled, or if the task is not in the snapshot.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub running_for: Option<Duration>,
-    /// Whether the current poll takes so long that other workers take tasks from the queue.
+    /// Whether the current poll, or a waker that the worker calls, takes so long that other workers take tasks from
+    /// the queue.
     pub stuck: bool,
     /// The number of tasks in the queue.
     pub queued: usize,

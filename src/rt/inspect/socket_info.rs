@@ -54,9 +54,9 @@ pub(super) const NO_DEADLINE: u64 = u64::MAX;
 pub(super) struct Extras {
     pub(super) host: Option<Arc<str>>,
     pub(super) limits: Option<ListenerLimits>,
-    /// The number of operations that received and sent, unless the socket is a TCP connection.
+    /// The numbers of receiving and of sending operations, unless the socket is a TCP connection.
     pub(super) operations: Option<[u32; 2]>,
-    /// The number of bytes received and sent, unless the socket is a TCP connection.
+    /// The numbers of bytes received and sent, unless the socket is a TCP connection.
     pub(super) bytes: Option<[u64; 2]>,
     pub(super) last_use: Option<Duration>,
     pub(super) gathered: usize,

@@ -232,7 +232,7 @@ fn usage_cell(socket: &SocketInfo) -> String {
     list(&parts)
 }
 
-/// Formats a number of bytes in at most seven characters.
+/// Formats a number of bytes. The result has at most seven characters if `bytes` is less than 10 TB.
 fn size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),

@@ -129,8 +129,9 @@ impl TaskInfo {
         self.cpu.total()
     }
 
-    /// Returns the minimum duration of the task's longest poll on a worker, from the same samples. The result is
-    /// zero if no two consecutive samples found the same poll, which is possible for polls of less than 20 ms.
+    /// Returns a lower bound of the duration of the task's longest poll on a worker, from the samples of
+    /// [`cpu`](TaskInfo::cpu). The result is zero if no two consecutive samples found the same poll, which is
+    /// possible for polls of less than 20 ms.
     pub fn longest_poll(&self) -> Duration {
         self.cpu.longest_poll()
     }

@@ -62,7 +62,7 @@ impl PollHandle {
         }
     }
 
-    /// Adds the local address of a TCP socket that the kernel has returned.
+    /// Adds the local address that the kernel has returned for a TCP socket.
     pub(crate) fn add_local(&self, local: SocketAddr) {
         if let Some(id) = self.tcp_id() {
             addresses::add_local(id, local);

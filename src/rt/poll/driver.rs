@@ -98,8 +98,8 @@ pub(crate) struct Added {
 }
 
 /// The minimum length of a sleep that is made in two steps, in nanoseconds. The kernel may exceed a timeout
-/// by 50 µs plus a thousandth of the timeout, so the first step ends early. The coarse clock is accurate
-/// enough for the first step.
+/// by 50 µs or by a thousandth of the timeout, whichever is longer, so the first step ends early. The coarse
+/// clock is accurate enough for the first step.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
 /// The pause after a failure of poll(2).

@@ -1,7 +1,7 @@
 //! poll(2): a back end for systems whose poll(2) reports a half-close. It converts levels to edges.
 //!
 //! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
-//! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better back end. The cost of a
+//! `kqueue.rs`. This back end is used if it is selected by name, or if the system has no better one. The cost of a
 //! wait is proportional to the number of descriptors.
 //!
 //! # Edges

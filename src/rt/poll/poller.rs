@@ -60,7 +60,7 @@ pub(crate) enum Failure {
     TimedOut,
     /// The runtime was shut down while the operation waited.
     Stopped,
-    /// Too many operations wait for the socket, or more than its lock can count use it.
+    /// Too many operations wait for the socket, or more operations use it than its lock can count.
     TooMany,
 }
 

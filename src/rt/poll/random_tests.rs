@@ -12,7 +12,8 @@ struct Played {
     socket: UnixStream,
     peer: UnixStream,
     token: Token,
-    /// Whether, in each direction, the last call failed with EAGAIN and no edge has arrived since.
+    /// Whether, in each direction, no edge has arrived since the registration or since the last call that failed
+    /// with EAGAIN.
     is_idle: [bool; 2],
 }
 

@@ -12,8 +12,8 @@
 //!
 //! # Memory ordering
 //! The sleeping thread calls `sleep` and then checks the queues and timers. Other threads publish
-//! their work and then check the role. All accesses are SeqCst, so at least one of the two sees the other
-//! (model `sleep_against_inject`).
+//! their work and then check the role. All changes of the role and these checks are SeqCst, so at least one
+//! of the two sees the other (model `sleep_against_inject`).
 
 use crate::sync::{AtomicU64, Ordering, const_fn};
 

@@ -29,9 +29,9 @@
 //!   shard.
 //!
 //! # Memory ordering
-//! All accesses to roles, to the set of open shards and to the count of awake threads are SeqCst. In each
-//! row below, two threads each make a step and then a check, so at least one of the checks sees the step of
-//! the other thread:
+//! All changes of roles, of the set of open shards and of the count of awake threads are SeqCst, and so are the
+//! checks below. In each row, two threads each make a step and then a check, so at least one of the checks sees
+//! the step of the other thread:
 //!
 //! | step, then check | step, then check | model |
 //! |---|---|---|

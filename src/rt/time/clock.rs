@@ -13,7 +13,8 @@ pub(crate) const NONE: u64 = 0;
 pub(crate) const EXPIRED: u64 = 1;
 /// A time that is later than the end of any wait.
 pub(crate) const NEVER: u64 = u64::MAX;
-/// The time of the first call. It is greater than 0, so that somewhat earlier moments can be represented.
+/// The time at the first use of the clock. It is greater than 0, so that moments up to a second earlier can be
+/// represented.
 const ORIGIN: u64 = 1 << 30;
 
 #[inline]
@@ -54,8 +55,8 @@ pub(crate) fn coarse() -> u64 {
     }
     fn read() -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for the call. The clock exists since Linux 2.6.32. If the call fails,
-        // the time is 0.
+        // SAFETY: `time` is valid for the call. Every supported system has the clock, Linux since 2.6.32. If
+        // the call fails, the time is 0.
         let _ = unsafe { libc::clock_gettime(crate::sys::os::COARSE_CLOCK, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
@@ -76,8 +77,8 @@ const COARSE_TICK_NANOS: u64 = 10_000_000;
 /// subtracted.
 pub(crate) const COARSE_BEHIND_NANOS: u64 = 2 * COARSE_TICK_NANOS;
 
-/// Converts `instant` to a time of this clock. Instants more than about a second before the first call are
-/// converted to the earliest time.
+/// Converts `instant` to a time of this clock. Instants more than about a second before the first use
+/// of the clock are converted to the earliest time.
 pub(crate) fn from_instant(instant: Instant) -> u64 {
     let base = base();
     match instant.checked_duration_since(base) {
@@ -120,7 +121,7 @@ mod tests {
         if let Some(early) = now.checked_sub(Duration::from_secs(3600)) {
             assert!(from_instant(early) < from_instant(now) && from_instant(early) > EXPIRED);
         }
-        // Moments up to a second before the first call are exact; earlier moments are all equal.
+        // Moments up to a second before the first use are exact; earlier moments are all equal.
         for (before, is_exact) in [(0, true), (1, true), (1 << 29, true), (1 << 31, false)] {
             let Some(instant) = base().checked_sub(Duration::from_nanos(before)) else { continue };
             assert_eq!(to_instant(from_instant(instant)) == Some(instant), is_exact, "{before}");

@@ -25,7 +25,7 @@ const VALID_NANOS: u64 = 5_000_000;
 const AHEAD_NANOS: u64 = 8 * VALID_NANOS;
 /// The number of measurements before the first horizon.
 const MEASURED_MIN: u32 = 2;
-/// The number of measurements after which older ones are forgotten.
+/// The number of measurements in a series. A result is forgotten when the series after its own is complete.
 const KEPT: u32 = 64;
 
 struct Horizon {

@@ -20,7 +20,7 @@ use crate::rt::time::{clock, horizon};
 ///
 /// A sleep never completes early. It may complete late, by the kernel's timer slack (50 µs by default) and by
 /// the time for which the workers are busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and
-/// allocates only if the heap of timers has to grow.
+/// allocates only if the set of timers has to grow.
 ///
 /// If the time has already passed at the first poll, the sleep completes without waiting. After a number of
 /// consecutive operations that need not wait, the task yields, so that a loop over them does not occupy its

@@ -25,7 +25,7 @@ pub(crate) fn ticks() -> u64 {
 #[allow(unsafe_code)]
 fn halves() -> (u32, u32) {
     let (low, high): (u32, u32);
-    // SAFETY: every x86 CPU that Rust's Linux targets support has the instruction, which has no side
+    // SAFETY: every x86 CPU that the supported targets require has the instruction, which has no side
     // effect.
     unsafe { std::arch::asm!("rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
     (low, high)
@@ -53,7 +53,7 @@ fn read() -> u64 {
 #[allow(unsafe_code)]
 fn read() -> u64 {
     let ticks: u64;
-    // SAFETY: Linux permits reading the virtual counter in user mode, which has no side effect.
+    // SAFETY: Linux, macOS and FreeBSD permit reading the virtual counter in user mode, which has no side effect.
     unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
     // The counter runs at 1 GHz or less, often at 25 MHz. It is scaled up so that rough times are
     // precise enough.

@@ -341,8 +341,8 @@ impl TimerSet {
         count
     }
 
-    /// Takes the wakers of all sleeps, which then check the clock, and removes dead entries. Deadlines remain,
-    /// because their sockets do. Called by a shutdown.
+    /// Takes the wakers of all sleeps, which then check the clock. Removes the entries of sleeps and all dead
+    /// entries. Deadlines remain, because their sockets do. Called by a shutdown.
     pub(crate) fn clear_sleeps(&self, wakers: &mut Wakers, counts: impl Fn(Target, u64) -> bool) {
         let mut inner = self.inner.lock();
         for place in &mut inner.slots {

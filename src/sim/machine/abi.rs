@@ -301,7 +301,7 @@ pub(super) fn close(fd: c_int) -> Result<c_int> {
 
 pub(super) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> Result<c_int> {
     match command {
-        // In debug builds, std checks that a descriptor is open before it closes it.
+        // In debug builds, std checks that a descriptor is open before closing it.
         libc::F_GETFD if !is_own(fd) => Ok(libc::FD_CLOEXEC),
         libc::F_GETFD => kernel(|kernel| kernel.id(fd)).map(|_| libc::FD_CLOEXEC),
         libc::F_SETFD => kernel(|kernel| kernel.id(fd)).map(|_| 0),
@@ -384,7 +384,7 @@ pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Resul
         return Err(if flags & libc::MSG_OOB != 0 { libc::EINVAL } else { libc::EAGAIN });
     }
     kernel(|kernel| {
-        // On Linux, MSG_TRUNC discards the bytes of a stream. Here they are also copied to the buffers.
+        // On Linux, MSG_TRUNC discards the bytes of a stream. Here they are copied to the buffers instead.
         kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0)
     })
 }

@@ -21,7 +21,7 @@ pub(crate) fn registers(fd: i32) -> bool {
     is_simulated(fd) || current::with(|machine| machine.is_some_and(|machine| machine.real.is_some()))
 }
 
-/// Registers a descriptor, whose edges then return `index` and `generation`. With `is_first`, fails with EEXIST if the
+/// Registers a descriptor, whose edges then contain `index` and `generation`. With `is_first`, fails with EEXIST if the
 /// descriptor is already registered. Fails with EBADF if the descriptor does not belong to this thread's simulation.
 pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
     let data = u64::from(generation) << 32 | u64::from(index);

@@ -58,7 +58,7 @@ pub(crate) struct Machine {
     /// The calls of the program that the simulation has refused.
     pub(crate) refusals: RefCell<Vec<String>>,
     pub(crate) slots: RefCell<Slots>,
-    /// Called when a task has blocked its thread for [`LONG_NANOS`].
+    /// Called when a task has blocked its thread for at least [`LONG_NANOS`].
     pub(crate) on_long_block: Cell<Option<fn()>>,
     /// The real sockets, if only the clock is virtual.
     pub(crate) real: Option<Real>,
@@ -212,7 +212,7 @@ impl Machine {
         }
     }
 
-    /// Records and prints that the simulation refuses a real resource.
+    /// Records a refusal, and prints it to standard error.
     pub(crate) fn refuse(&self, text: String) {
         eprintln!("netpoll: {text}");
         self.refusals.borrow_mut().push(text);
@@ -235,7 +235,7 @@ impl Machine {
     }
 
     /// Calls `f` with the kernel. Returns `None` if the kernel is already borrowed, which should not happen, because
-    /// this crate makes no call while it borrows the kernel.
+    /// this crate calls no replaced function while it borrows the kernel.
     pub(crate) fn try_kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> Option<T> {
         self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
     }

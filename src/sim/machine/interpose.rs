@@ -3,8 +3,8 @@
 //!
 //! A definition in the program takes precedence over one in a shared library. So this crate, `socket2` and std call
 //! these functions without changes to their source. Outside simulations, each call costs an additional comparison and
-//! a jump. `recv` and `send`, which are on the hot path, are not defined here: `sys::socket` compares the number of
-//! the descriptor itself.
+//! a jump. `recv` and `send`, which are on the hot path, are not defined here: `sys::socket` itself compares the number
+//! of the descriptor.
 //!
 //! # Requirements
 //! The program must be linked dynamically with glibc, so that `dlsym(RTLD_NEXT)` finds the function of the C library.
@@ -13,8 +13,8 @@
 //! program's functions call those of [`opt_out`](crate::sim::clock_gettime).
 //!
 //! # Signal safety
-//! Outside simulations, the functions read at most a thread-local and jump. The first call of each function looks up
-//! the C library's function.
+//! Outside simulations, the functions only compare a descriptor number or read a thread-local, and jump. The first
+//! call of each function looks up the C library's function.
 
 #![allow(unsafe_code)]
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// The maximum number of events per call.
 const EVENTS_MAX: usize = 64;
 
-/// SIOCOUTQNSD of Linux: the number of bytes that have not been sent yet.
+/// The ioctl(2) request SIOCOUTQNSD of Linux, which returns the number of bytes that have not been sent yet.
 const UNSENT: libc::Ioctl = 0x894b;
 
 /// An epoll instance for one thread; see the [module documentation](self).

@@ -1,7 +1,7 @@
 //! recv(2) and send(2), which this crate calls on its hot path.
 //!
-//! Unlike the functions for other calls, they are not defined in the program. The caller compares the number of the
-//! descriptor itself, which costs two instructions for a real socket, and then calls the C library directly.
+//! Unlike the functions for other calls, they are not defined in the program. The caller itself compares the number of
+//! the descriptor, which costs two instructions for a real socket, and then calls the C library directly.
 
 use std::slice;
 

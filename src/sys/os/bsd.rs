@@ -131,7 +131,7 @@ pub(crate) fn from_abstract_name(_: &[u8]) -> io::Result<SocketAddr> {
 
 /// Joins a thread if it has ended. Returns whether the thread was joined. If so, the handle must be
 /// neither joined nor dropped afterwards. The call waits for thread-local destructors that are still
-/// running, because these systems do not report whether the destructors have ended.
+/// running, because macOS does not report whether they have ended.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     if !thread.is_finished() {
         return false;

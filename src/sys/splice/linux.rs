@@ -37,7 +37,7 @@ fn check_len(result: libc::ssize_t) -> io::Result<usize> {
 }
 
 impl Pipe {
-    /// Creates a pipe (pipe2(2)). Its size is `bytes` if the user's limit of pipe memory allows it.
+    /// Creates a pipe (pipe2(2)). Its size is at least `bytes` if the limits on pipe memory allow it.
     pub(crate) fn new(bytes: usize) -> io::Result<Pipe> {
         let mut ends = [0; 2];
         // SAFETY: the array of two ints is valid for writes.

@@ -47,8 +47,8 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Takes messages from the error queue until one of them is a completion, which it returns. Discards
 /// the messages before it. Returns EAGAIN when the queue is empty.
 pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
-    /// The length of the control buffer in words: more than one control message with an address takes. A
-    /// word has at least the alignment of a `cmsghdr`.
+    /// The length of the control buffer in words: enough for a control message that includes an address.
+    /// A word has at least the alignment of a `cmsghdr`.
     const ROOM: usize = 16;
     loop {
         let mut control = [0u64; ROOM];

@@ -2,8 +2,8 @@
 //! and the mutable access differ; they are in handle.rs of each version.
 //!
 //! # Ownership
-//! `T` owns the descriptor. `fd` borrows it and is declared before `io`. So `fd` is dropped first, and the descriptor is removed from the
-//! poller while it is still open.
+//! `io` keeps the descriptor open. `fd` borrows it and is declared before `io`. So `fd` is dropped first, and the descriptor is removed from
+//! the poller while it is still open.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! TCP socket options that only Linux has. The configuration methods that set them are in
+//! Socket options that only Linux has. The configuration methods that set some of them are in
 //! `net/linux.rs`.
 //!
 //! Times are rounded up to the kernel's unit. Zero, which the kernel treats as the default, is
@@ -15,7 +15,7 @@ use crate::net::fd::fd;
 use crate::net::options::socket::{invalid, number};
 use crate::sys::option;
 
-/// The options of a new TCP socket that only Linux has.
+/// The Linux-only options of a new TCP socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpExtras {
     pub(in crate::net) user_timeout: Option<Duration>,
@@ -32,7 +32,7 @@ impl TcpExtras {
     }
 }
 
-/// The options of a listener that only Linux has.
+/// The Linux-only options of a listener.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListenExtras {
     pub(in crate::net) fast_open: Option<u32>,
@@ -66,7 +66,7 @@ impl ListenExtras {
     }
 }
 
-/// The options of a dial that only Linux has.
+/// The Linux-only options of a dial.
 #[derive(Clone, Debug)]
 pub(crate) struct DialExtras {
     pub(in crate::net) multipath: bool,

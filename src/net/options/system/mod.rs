@@ -1,4 +1,4 @@
-//! Options that depend on the system, with the same names on all systems.
+//! Options that depend on the system. `TcpExtras`, `ListenExtras` and `DialExtras` exist on all systems.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -151,7 +151,7 @@ impl Kernel {
         }
     }
 
-    /// Resets the connections of a closed listener that were not accepted.
+    /// Ends the connections of a closed listener that were not accepted. TCP connections are reset.
     pub(super) fn close_listener(&mut self, id: SocketId, queued: VecDeque<SocketId>) {
         let half_open = self.places.iter().zip(0..).filter_map(|(place, index)| {
             let is_child = place.socket.as_ref().is_some_and(|socket| socket.parent == Some(id));
@@ -286,7 +286,8 @@ impl Kernel {
         let (_, socket) = self.get(fd)?;
         match &socket.role {
             Role::Unix(end) if end.peer.is_some() || end.is_hung_up => Ok(Address::Unix(socket.peer_name.clone())),
-            // On Linux, a socket whose connection is in TIME-WAIT counts as closed, because the state is kept elsewhere.
+            // On Linux, a socket whose connection is in TIME-WAIT counts as closed, because the state is kept
+            // elsewhere.
             Role::Tcp(connection) if connection.state == State::Established => {
                 socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN)
             }

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use super::packet::Packet;
 use super::random::Random;
 
-/// How long packets travel, in nanoseconds.
+/// The travel time of packets, in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Latency {
     /// Each value of the range has the same probability.
@@ -48,7 +48,7 @@ pub(crate) struct LinkConfig {
     pub(crate) bandwidth: u64,
     /// The number of bytes that may wait to be sent. Used only with a bandwidth.
     pub(crate) queue: u64,
-    /// The maximum size of an IP packet in bytes.
+    /// The maximum size of an IP packet in bytes. Larger datagrams travel as one packet.
     pub(crate) mtu: u64,
 }
 
@@ -81,7 +81,7 @@ pub(crate) enum Dropped {
     Partition,
     /// The receiving host is down.
     Down,
-    /// The packet is larger than the link's MTU.
+    /// The packet is a TCP segment that is larger than the link's MTU.
     Size,
 }
 

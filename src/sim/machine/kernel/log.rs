@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use super::link::Dropped;
 use super::packet::{Body, Packet};
 
-/// The maximum number of entries that are kept. Older entries are only part of the digest.
+/// The maximum number of entries that are kept. Older entries remain only in the digest.
 const KEPT: usize = 50_000;
 
 /// The fate of a packet.

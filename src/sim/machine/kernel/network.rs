@@ -258,7 +258,7 @@ impl Kernel {
         !self.edged.is_empty()
     }
 
-    /// Appends the edges since the last call to `edges`, each as the poller's data and the readiness of the socket.
+    /// Appends to `edges` the edges since the last call, each as the poller's data and the readiness of the socket.
     /// Injected faults may delay or repeat an edge.
     pub(crate) fn take_edges(&mut self, edges: &mut Vec<(u64, u32)>) {
         for id in std::mem::take(&mut self.edged) {

@@ -127,7 +127,7 @@ impl Options {
             (libc::SOL_SOCKET, libc::SO_REUSEADDR) => self.reuse_address = value != 0,
             (libc::SOL_SOCKET, libc::SO_REUSEPORT) => self.reuse_port = value != 0,
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => tcp.keep_alive = value != 0,
-            // Linux doubles both, and has these minimum values.
+            // Linux doubles both values, and has these minimum values.
             (libc::SOL_SOCKET, libc::SO_RCVBUF) => tcp.receive_buffer = buffer(value, 2304),
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => tcp.send_buffer = buffer(value, 4608),
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => tcp.no_delay = value != 0,
@@ -196,7 +196,7 @@ fn number(bytes: &[u8]) -> Result<i32> {
 }
 
 fn buffer(value: i32, least: u64) -> u64 {
-    // net.core.rmem_max and wmem_max of Linux.
+    // The default of net.core.rmem_max and net.core.wmem_max on Linux.
     (value.clamp(0, 212_992) as u64 * 2).max(least)
 }
 

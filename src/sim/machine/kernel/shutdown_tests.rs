@@ -49,7 +49,7 @@ fn shutdown_of_reading_raises_an_edge() {
     }
 }
 
-/// As on Linux, ending the writing side of a listener has no effect.
+/// As on Linux, shutdown(2) with SHUT_WR has no effect on a listener.
 #[test]
 fn shutdown_of_writing_keeps_the_queue_of_a_listener() {
     let mut kernel = world(1);

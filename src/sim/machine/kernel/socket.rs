@@ -35,7 +35,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) backlog: usize,
-    /// Connections whose handshake is in progress.
+    /// The number of connections whose handshake is in progress.
     pub(crate) half_open: usize,
     pub(crate) queue: VecDeque<SocketId>,
 }

@@ -73,7 +73,7 @@ impl Kernel {
         Ok(self.get(fd)?.1.options.stored(level, name))
     }
 
-    /// Returns the number of bytes that can be read, and the number of written bytes that are not acknowledged. Of a
+    /// Returns the number of bytes that can be read, and the number of written bytes that are not acknowledged. For a
     /// socket with messages, the first number is the length of the next message.
     pub(crate) fn queued(&self, fd: i32) -> Result<(usize, usize)> {
         Ok(match &self.get(fd)?.1.role {
@@ -119,7 +119,7 @@ impl Kernel {
         Some(socket.readiness(peer_has_room))
     }
 
-    /// Registers a descriptor with a poller. Each edge returns `data`; the first edge is due now.
+    /// Registers a descriptor with a poller. Each edge contains `data`; the first edge is due now.
     pub(crate) fn watch(&mut self, fd: i32, data: u64) -> Result<()> {
         let (id, socket) = self.get_mut(fd)?;
         socket.watchers.retain(|&(watched, _)| watched != fd);

@@ -34,14 +34,19 @@ pub(crate) const NEVER: u64 = u64::MAX;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// Linux's bounds of the retransmission timeout, and its initial value.
+/// The minimum retransmission timeout of Linux.
 const RTO_MIN: u64 = 200 * MS;
+/// The maximum retransmission timeout of Linux.
 pub(super) const RTO_MAX: u64 = 120 * SECOND;
+/// The initial retransmission timeout of Linux.
 const RTO_FIRST: u64 = SECOND;
-/// tcp_syn_retries, tcp_synack_retries, tcp_retries2 and tcp_orphan_retries of Linux.
+/// The maximum number of retransmissions of a SYN (tcp_syn_retries).
 const SYN_RETRIES: u32 = 6;
+/// The maximum number of retransmissions of a SYN-ACK (tcp_synack_retries).
 const SYN_ACK_RETRIES: u32 = 5;
+/// The maximum number of successive retransmissions on an established connection (tcp_retries2).
 pub(super) const RETRIES: u32 = 15;
+/// The maximum number of successive retransmissions of a closed socket (tcp_orphan_retries).
 const ORPHAN_RETRIES: u32 = 8;
 /// The time for which a closed connection stays in TIME-WAIT, and an orphaned one in FIN-WAIT-2, in nanoseconds.
 const FIN_TIMEOUT: u64 = 60 * SECOND;
@@ -69,7 +74,8 @@ pub(crate) struct Connection {
     pub(crate) error: Option<i32>,
     /// Whether the program has closed its socket.
     pub(crate) is_orphan: bool,
-    /// Whether a write or a poll found too little room in the send buffer, so that an edge must report when the socket becomes writable.
+    /// Whether a write or a poll found too little room in the send buffer, so that an edge must report when the socket
+    /// becomes writable.
     pub(crate) wants_room: bool,
 
     send: VecDeque<u8>,
@@ -78,7 +84,7 @@ pub(crate) struct Connection {
     /// The sequence number after the last byte that was ever sent.
     sent: u64,
     pub(super) window: u64,
-    /// Sequence and acknowledgement number of the segment that set `window`.
+    /// The sequence and acknowledgement numbers of the segment that set `window`.
     pub(super) window_from: (u64, u64),
     pub(crate) fin: bool,
     fin_acked: bool,

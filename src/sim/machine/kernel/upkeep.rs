@@ -4,9 +4,9 @@
 //! task can run and no timer of a program is pending, these events alone do not make a task run, so
 //! the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
 //!
-//! * it is a timer that is no longer set, a timer of a connection that only probes a peer which will answer, or a timer
+//! * it is a timer that is no longer set, a timer of a connection that only probes a peer that will answer, or a timer
 //!   of a connection in TIME-WAIT whose socket is closed, or
-//! * it is a segment that its receiver does not notice: a probe, or a repeated acknowledgement.
+//! * it is a segment that changes nothing at its receiver: a probe, or a repeated acknowledgement.
 //!
 //! A peer answers if its host is up, it has the connection, and the links pass packets in both directions in time. On
 //! links that lose packets, a keep-alive may fail by chance. Such a failure is treated as impossible if it is expected
@@ -71,8 +71,8 @@ impl Connection {
         self.state == State::Established && is_empty && !acknowledges && window_stays
     }
 
-    /// Returns whether the probes of the peer's window repeat forever, because the peer announces a closed window in each
-    /// answer.
+    /// Returns whether the probes of the peer's window repeat forever, because the peer announces a closed window in
+    /// each answer.
     fn probes_in_vain(&self, path: &Path<'_>) -> bool {
         let peer = path.peer;
         let is_closed = self.window == 0 && peer.rcv_nxt == self.una && peer.offer() == peer.rcv_nxt;

@@ -22,7 +22,7 @@ impl Connection {
             if self.state == State::SynReceived {
                 self.send_syn(now, out);
             } else if segment.end() > segment.seq {
-                // The peer has not received our last acknowledgement.
+                // The peer has not received the last acknowledgement.
                 self.send_ack(out);
             }
             return false;
@@ -185,7 +185,8 @@ impl Connection {
         }
     }
 
-    /// Processes data and FIN. Returns whether the program may have new data, the end of the stream or an error to read.
+    /// Processes data and FIN. Returns whether the program may have new data, the end of the stream or an error to
+    /// read.
     fn take(&mut self, segment: &Segment, out: &mut Vec<Segment>) -> bool {
         let data = &segment.data[..];
         if data.is_empty() && !segment.fin {
