@@ -7,7 +7,7 @@ mod common;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Barrier, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -246,14 +246,12 @@ fn linger_does_not_expose_freed_memory() {
     let _alone = alone();
     child("linger_does_not_expose_freed_memory", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
-        let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
-        // Occupies the only thread for `spawn_blocking`.
-        drop(task::spawn_blocking(move || {
-            begun.send(()).unwrap();
-            let _ = held.recv();
-        }));
-        wait.recv().unwrap();
         run(async {
+            // Occupies the only thread of the pool for closes.
+            let (lingers, reader) = pair().await;
+            fill(&lingers).await;
+            lingers.set_linger(Some(BOUND)).unwrap();
+            drop(lingers);
             for (before, after) in [(None, Some(None)), (None, Some(Some(30))), (Some(30), None)] {
                 let linger = |seconds: Option<u64>| seconds.map(Duration::from_secs);
                 let freed = Arc::new(AtomicUsize::new(0));
@@ -271,8 +269,8 @@ fn linger_does_not_expose_freed_memory() {
                 assert_eq!((&from).read_to_end(&mut all).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
                 assert!(all == pattern(MUCH)[..all.len()]);
             }
+            drop(reader);
         });
-        drop(release);
     });
 }
 

@@ -148,7 +148,9 @@ impl<T: Slot> Slab<T> {
     fn push(&self, slot: &T) {
         let mut head = self.free.load(Ordering::Relaxed);
         loop {
-            slot.link().store(head as u32, Ordering::Relaxed);
+            // ORDERING: Release: a reader of the link that belongs to a slot in use sees the end of that use (`described` of
+            // `PollDesc`).
+            slot.link().store(head as u32, Ordering::Release);
             let next = head & !u64::from(u32::MAX) | u64::from(slot.index() + 1);
             // ORDERING: Release publishes the link and the slot's state to the `alloc` that pops
             // it.

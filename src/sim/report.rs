@@ -169,6 +169,11 @@ fn wire(packet: &Packet) -> Vec<u8> {
             let mut about = wire(&inner);
             if *of == Protocol::Tcp {
                 about[if is_v4 { 9 } else { 6 }] = 6;
+                if is_v4 {
+                    about[10..12].fill(0);
+                    let sum = checksum(&[&about[..20]]).to_be_bytes();
+                    about[10..12].copy_from_slice(&sum);
+                }
             }
             let port = *why == super::machine::kernel::packet::Unreachable::Port;
             let (protocol, ty, code) =

@@ -206,9 +206,6 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The type of the message with a pidfd of the sender (include/linux/socket.h); libc does not define it.
-const SCM_PIDFD: c_int = 4;
-
 /// Returns the descriptor numbers in SCM_RIGHTS messages.
 fn rights(messages: Messages<'_>) -> impl Iterator<Item = RawFd> {
     numbers(messages, libc::SCM_RIGHTS)
@@ -272,7 +269,8 @@ impl Drop for Control<'_> {
         let passed = rights(self.messages()).filter(|_| !self.taken);
         // With SO_PASSPIDFD the message contains a pidfd of the sender, or a negative number. This
         // crate does not use the pidfd.
-        let senders = numbers(self.messages(), SCM_PIDFD).filter(|&number| number >= 0);
+        let senders = os::PIDFD_KIND.map(|kind| numbers(self.messages(), kind)).into_iter().flatten();
+        let senders = senders.filter(|&number| number >= 0);
         for number in passed.chain(senders) {
             // SAFETY: the kernel installed the descriptor for this message, and it was not taken.
             drop(unsafe { OwnedFd::from_raw_fd(number) });

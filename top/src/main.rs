@@ -104,10 +104,15 @@ fn run(arguments: Arguments) -> io::Result<()> {
     out.flush()
 }
 
-/// Returns `answer` without the rows that do not contain `filter`. All lines that begin with a number count as rows, including the summary.
+/// Returns `answer` without the rows that do not contain `filter`. The first line, which is the summary, is kept. All other lines that begin with
+/// a number are rows.
 fn filtered(answer: &str, filter: &str) -> String {
-    let is_shown = |line: &&str| line.contains(filter) || !line.starts_with(|c: char| c.is_ascii_digit());
-    answer.split_inclusive('\n').filter(is_shown).collect()
+    let is_row = |line: &str| line.starts_with(|c: char| c.is_ascii_digit());
+    let lines = answer.split_inclusive('\n').enumerate();
+    lines
+        .filter(|(number, line)| *number == 0 || line.contains(filter) || !is_row(line))
+        .map(|(_, line)| line)
+        .collect()
 }
 
 fn main() -> ExitCode {

@@ -112,7 +112,9 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
             .iter()
             .map(|socket| {
                 // In the earlier snapshot, the descriptor number may have belonged to another socket.
-                let old = before.and_then(|before| before.socket(socket.fd)).filter(|old| old.local == socket.local);
+                let is_same =
+                    |old: &&Socket| old.local == socket.local && old.peer == socket.peer && old.age <= socket.age;
+                let old = before.and_then(|before| before.socket(socket.fd)).filter(is_same);
                 let bytes = |of: fn(&Socket) -> Option<u64>| {
                     of(socket).map_or(0.0, |now| rate(now as f64, old.and_then(of).map(|then| then as f64)))
                 };

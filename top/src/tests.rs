@@ -168,7 +168,7 @@ fn arguments_are_checked() {
 fn filter_keeps_titles_and_matching_rows_of_the_tables() {
     let answer = "2 tasks\nID  NAME\n7   reader\n8   writer\n\nsockets\n9   tcp\n";
     assert_eq!(filtered(answer, ""), answer);
-    assert_eq!(filtered(answer, "writer"), "ID  NAME\n8   writer\n\nsockets\n");
+    assert_eq!(filtered(answer, "writer"), "2 tasks\nID  NAME\n8   writer\n\nsockets\n");
 }
 
 #[test]

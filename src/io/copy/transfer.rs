@@ -6,8 +6,7 @@
 //!
 //! # Faults
 //! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues after
-//! a failure of the writer. An error of sendfile(2) counts as a failure of the writer, even if reading
-//! the file has failed.
+//! a failure of the writer. sendfile(2) reports a failure to read the file as EIO.
 //!
 //! # A peer that goes away
 //! While the reader has no data, a writer that is a socket is watched for a hang-up of both
@@ -15,6 +14,7 @@
 //! golang/go issue 58628.) If the peer closed without reading, the hang-up is detected when the kernel
 //! receives a reset, that is, after the next bytes or the next keep-alive probe.
 
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -179,7 +179,7 @@ impl Transfer {
                         _ => Poll::Ready(Ok(Some(0))),
                     }
                 });
-                match ready!(sent.unwrap_or(Poll::Ready(Ok(None)))).map_err(Fault::Writer)? {
+                match ready!(sent.unwrap_or(Poll::Ready(Ok(None)))).map_err(fault_of_sendfile)? {
                     Some(0) => return Poll::Ready(Ok(true)),
                     Some(count) => {
                         endpoint::with_reader(reader, |known| known.took(count as u64));
@@ -201,6 +201,14 @@ impl Transfer {
     }
 }
 
+/// Returns whether the file or the socket has failed, by the error of sendfile(2).
+fn fault_of_sendfile(error: io::Error) -> Fault {
+    let errno = |error: &io::Error| error.raw_os_error();
+    // An `OpError` contains the error of the call.
+    let call = error.get_ref().and_then(|error| error.source()?.downcast_ref()).and_then(errno);
+    if errno(&error).or(call) == Some(libc::EIO) { Fault::Reader(error) } else { Fault::Writer(error) }
+}
+
 impl Transfer {
     /// Cancels the transfer's waits, except those of a splice.
     fn cancel(&mut self) {
@@ -216,5 +224,23 @@ impl Transfer {
 impl Drop for Transfer {
     fn drop(&mut self) {
         self.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::error::Op;
+
+    #[test]
+    fn eio_of_sendfile_is_a_failure_of_the_reader() {
+        for (errno, is_of_reader) in [(libc::EIO, true), (libc::EPIPE, false), (libc::ECONNRESET, false)] {
+            let plain = io::Error::from_raw_os_error(errno);
+            let wrapped = Op::at("write", &"tcp", None).call("sendfile", io::Error::from_raw_os_error(errno));
+            for error in [plain, wrapped] {
+                assert_eq!(matches!(fault_of_sendfile(error), Fault::Reader(_)), is_of_reader, "{errno}");
+            }
+        }
+        assert!(matches!(fault_of_sendfile(io::ErrorKind::TimedOut.into()), Fault::Writer(_)));
     }
 }

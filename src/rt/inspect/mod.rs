@@ -148,8 +148,8 @@ impl Inspect {
     ///
     /// The addresses of TCP listeners and of accepted and dialled TCP connections are known. The local address of a
     /// connection that a wildcard listener has accepted takes one system call in the first snapshot that queries
-    /// it. An adopted TCP socket takes up to four, whose results are kept for up to 4,096 such sockets. A UDP or
-    /// Unix socket takes up to three in each snapshot.
+    /// it. An adopted TCP socket takes up to three, whose results are kept for up to 4,096 such sockets. A
+    /// multipath TCP socket takes up to four in each snapshot, and a UDP or Unix socket up to three.
     ///
     /// With `false`, no addresses are queried. A socket whose addresses are unknown has the state
     /// [`Unknown`](SocketState::Unknown).

@@ -224,7 +224,8 @@ impl PollDesc {
     /// Stores the number of the descriptor and the rough time at which it was opened. `notes`
     /// creates the notes from the tag.
     pub(crate) fn describe(&self, number: u32, is_tcp: bool, opened: u32, notes: impl Fn(u32) -> [u32; 2]) {
-        self.link.store(opened, Ordering::Relaxed);
+        // ORDERING: Release, as in `Slab::push`.
+        self.link.store(opened, Ordering::Release);
         let generation = self.generation();
         let is_small = self.index < 1 << TAG_INDEX_BITS;
         let tag = if is_small { (generation & 0xff) << TAG_INDEX_BITS | self.index } else { NO_TAG };
@@ -246,8 +247,8 @@ impl PollDesc {
         let generation = self.generation();
         let number = self.number.load(Ordering::Acquire);
         let opened = self.link.load(Ordering::Relaxed);
-        // ORDERING: Acquire: if `opened` belongs to a later descriptor of the slot, the comparison below sees
-        // a later generation.
+        // ORDERING: Acquire pairs with the Release stores of the link: if `opened` was stored after this
+        // descriptor was retired, the comparison below sees a later generation.
         fence(Ordering::Acquire);
         (number != NO_NUMBER && self.is_current(generation)).then_some(Description {
             generation,

@@ -13,6 +13,10 @@ use std::thread::JoinHandle;
 
 use libc::c_int;
 
+/// The type of the control message with a pidfd of the sender, which only Linux has. Here the number of Linux is that of a
+/// timestamp.
+pub(crate) const PIDFD_KIND: Option<c_int> = None;
+
 /// Whether a short read of a TCP socket means that no data is left. On these systems it does not,
 /// because urgent data causes short reads, and kqueue(2) does not report urgent data.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = false;

@@ -16,6 +16,9 @@ use std::thread::JoinHandle;
 use libc::c_int;
 pub(crate) use libc::{CLOCK_MONOTONIC_COARSE as COARSE_CLOCK, ENONET, mmsghdr};
 
+/// The type of the control message with a pidfd of the sender (include/linux/socket.h), which libc does not define.
+pub(crate) const PIDFD_KIND: Option<c_int> = Some(4);
+
 /// Whether a short read of a TCP socket means that no data is left. On Linux it does. The other causes of
 /// short reads are urgent data, which the poller reports, and kTLS, which only an exposed descriptor can have.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = true;

@@ -10,8 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::Completion;
 use crate::sys::socket;
 
-// Values of asm-generic/socket.h and linux/errqueue.h. libc does not define those of linux/errqueue.h.
-const SO_ZEROCOPY: libc::c_int = 60;
+// Values of linux/errqueue.h, which libc does not define.
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
 
@@ -20,8 +19,9 @@ pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let value = libc::c_int::from(on);
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` is valid for reads of `size` bytes during the call.
-    let set =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_ZEROCOPY, (&raw const value).cast(), size) };
+    let set = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, (&raw const value).cast(), size)
+    };
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
