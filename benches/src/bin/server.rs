@@ -1,5 +1,5 @@
 //! The echo server: `server --runtime NAME [--mode echo|deadline|churn|readable] [--workers 1] [--buffer 4096]
-//! [--serve-in-block-on] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
+//! [--serve-in-block-on] [--idle-thread] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
 //!
 //! Prints `ready PORT`. For each byte on standard input except a newline, it prints a line with its CPU time, context
 //! switches and memory. It exits when standard input ends.
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let mut arguments = Arguments::from_env(&["serve-in-block-on", "batch"])?;
+    let mut arguments = Arguments::from_env(&["serve-in-block-on", "idle-thread", "batch"])?;
     let runtime: String = arguments.optional("runtime")?.ok_or("--runtime is required")?;
     // The process is placed before it starts a thread, because threads inherit the CPU and the scheduling policy.
     sys::place(arguments.optional("cpu")?, arguments.flag("batch")).map_err(|error| error.to_string())?;
@@ -38,6 +38,7 @@ fn run() -> Result<(), String> {
         hog: arguments.value("hog", Hog::Spin)?,
         work: Work::calibrated(arguments.value("work-us", 0)?),
     };
+    let idle_thread = arguments.flag("idle-thread");
     arguments.finish()?;
     if options.workers == 0 || options.buffer == 0 {
         return Err("--workers and --buffer must be at least 1".to_owned());
@@ -46,6 +47,13 @@ fn run() -> Result<(), String> {
     for name in ["SMOL_THREADS", "ASYNC_STD_THREAD_COUNT"] {
         // SAFETY: no thread has been started yet that could read the environment.
         unsafe { std::env::set_var(name, options.workers.to_string()) };
+    }
+    if idle_thread {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
     }
     // The options are leaked, so that the task of a connection needs only a reference, and the memory per connection does not include them.
     servers::serve(&runtime, Box::leak(Box::new(options))).map_err(|error| format!("{runtime}: {error}"))

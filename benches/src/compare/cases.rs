@@ -41,6 +41,8 @@ pub struct Case {
     pub churn: Option<Churn>,
     /// Whether the future of `block_on`, not a spawned task, serves the connection.
     pub in_block_on: bool,
+    /// Whether the server has one more thread, which does nothing.
+    pub idle_thread: bool,
     /// The message size in bytes.
     pub size: usize,
     /// The behaviour of the hogs.
@@ -59,6 +61,7 @@ const fn case(name: &'static str, kind: Kind, connections: usize) -> Case {
         mode: Mode::Echo,
         churn: None,
         in_block_on: false,
+        idle_thread: false,
         size: 64,
         hog: Hog::Spin,
         work_us: 0,
@@ -82,6 +85,10 @@ const fn in_block_on(case: Case) -> Case {
     Case { in_block_on: true, ..case }
 }
 
+const fn with_idle_thread(case: Case) -> Case {
+    full_only(Case { idle_thread: true, ..case })
+}
+
 const fn full_only(case: Case) -> Case {
     Case { quick: false, ..case }
 }
@@ -103,6 +110,9 @@ pub const CASES: &[Case] = &[
     case("echo-1000", Kind::Cpu, 1000),
     full_only(case("echo-4000", Kind::Cpu, 4000)),
     full_only(case("echo-8000", Kind::Cpu, 8000)),
+    with_idle_thread(case("threads-1", Kind::Cpu, 1)),
+    with_idle_thread(case("threads-64", Kind::Cpu, 64)),
+    with_idle_thread(case("threads-1000", Kind::Cpu, 1000)),
     deadline(case("deadline-1", Kind::Cpu, 1)),
     deadline(case("deadline-64", Kind::Cpu, 64)),
     churn(case("churn-64", Kind::Cpu, 64), Churn::Server),
@@ -147,6 +157,7 @@ impl Case {
             workers,
             buffer: self.size.max(4096),
             in_block_on: self.in_block_on,
+            idle_thread: self.idle_thread,
             hogs: if self.kind == Kind::Hogs { workers * 2 } else { 0 },
             hog: self.hog,
             work_us: self.work_us,

@@ -145,6 +145,8 @@ pub struct ServerPlan {
     pub buffer: usize,
     /// Whether the future of `block_on`, not a spawned task, serves the connection.
     pub in_block_on: bool,
+    /// Whether the server has one more thread, which does nothing.
+    pub idle_thread: bool,
     /// The number of hogs: tasks that compete with the echo for the runtime's threads.
     pub hogs: usize,
     /// The behaviour of the hogs.
@@ -165,6 +167,7 @@ impl ServerPlan {
             workers: 1,
             buffer: 4096,
             in_block_on: false,
+            idle_thread: false,
             hogs: 0,
             hog: Hog::Spin,
             work_us: 0,
@@ -212,6 +215,10 @@ impl Server {
         }
         if plan.in_block_on {
             command.arg("--serve-in-block-on");
+        }
+        // A Go program always has several threads.
+        if plan.idle_thread && plan.runtime != crate::servers::go::NAME {
+            command.arg("--idle-thread");
         }
         place(&mut command, plan.cpu);
         let mut process = Process::start(command)?;

@@ -140,7 +140,11 @@ fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let cases: Vec<_> = cases
         .iter()
         .filter(|(case, _)| {
-            case.mode == Mode::Echo && case.churn.is_none() && !case.in_block_on && case.connections >= 64
+            case.mode == Mode::Echo
+                && case.churn.is_none()
+                && !case.in_block_on
+                && !case.idle_thread
+                && case.connections >= 64
         })
         .collect();
     if cases.len() < 2 {
