@@ -138,6 +138,56 @@ async fn answers_are_seen(has_waited: bool) {
     }
 }
 
+/// Blocks until the kernel has data for `stream`. The descriptor is not handed out, because short counts on an exposed
+/// socket are no evidence.
+fn kernel_has_data(stream: &TcpStream) {
+    let port = format!(":{:04X}", stream.local_addr().unwrap().port());
+    let begun = std::time::Instant::now();
+    let has_data = |line: &str| {
+        // The columns are the number, the local and the remote address, the state, and the queues.
+        let mut columns = line.split_whitespace().skip(1);
+        columns.next().is_some_and(|local| local.ends_with(&port))
+            && columns.nth(2).is_some_and(|queues| !queues.ends_with(":00000000"))
+    };
+    while !std::fs::read_to_string("/proc/self/net/tcp").unwrap().lines().any(has_data) {
+        assert!(begun.elapsed() < BOUND, "no data has arrived");
+    }
+}
+
+/// Checks that a poll sees data that arrived before it, after a short read of the same turn that succeeded although the
+/// runtime had not received the event.
+async fn data_after_an_early_read_is_seen() {
+    for round in 0..10 {
+        let (mut stream, mut peer) = connection().await;
+        let mut buf = [0; 64];
+        // After many reads that waited, a short count may replace the call of the next read.
+        for _ in 0..20 {
+            let mut read = stream.read(&mut buf);
+            assert!(once(By::Own, &mut read).await.is_none());
+            peer.write_all(b"answer").unwrap();
+            // The read is not polled again before the event wakes the task.
+            let mut is_woken = false;
+            let count = poll_fn(|cx| match std::mem::replace(&mut is_woken, true) {
+                true => Pin::new(&mut read).poll(cx),
+                false => Poll::Pending,
+            });
+            assert_eq!(count.await.unwrap(), 6);
+        }
+        for data in [b"early", b"later"] {
+            peer.write_all(data).unwrap();
+            kernel_has_data(&stream);
+            let count = if round % 2 == 0 {
+                once(By::Own, stream.read(&mut buf)).await
+            } else {
+                once_with(By::Own, |cx| Pin::new(&mut stream).poll_read(cx, &mut buf)).await
+            };
+            let count = count.unwrap_or_else(|| panic!("{data:?}, round {round}"));
+            assert_eq!(&buf[..count.unwrap()], data);
+            stream.write_all(b"request").await.unwrap();
+        }
+    }
+}
+
 async fn connections_are_seen() {
     for by in BOTH {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -354,6 +404,7 @@ async fn everything_is_seen() {
     end_of_stream_is_seen(40).await;
     answers_are_seen(false).await;
     answers_are_seen(true).await;
+    data_after_an_early_read_is_seen().await;
     connections_are_seen().await;
     room_is_seen().await;
     datagrams_are_seen().await;
@@ -371,6 +422,15 @@ fn one_poll_sees_kernel_state_on_a_worker() {
     child("one_poll_sees_kernel_state_on_a_worker", || {
         rt::Builder::new().workers(1).start().unwrap();
         task::block_on(task::spawn(everything_is_seen()));
+    });
+}
+
+/// No other thread receives events while the task runs.
+#[test]
+fn one_poll_sees_kernel_state_on_the_only_polling_thread() {
+    child("one_poll_sees_kernel_state_on_the_only_polling_thread", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        park_on(task::spawn(everything_is_seen()));
     });
 }
 

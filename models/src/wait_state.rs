@@ -223,7 +223,7 @@ pub fn short_read_against_edge() {
 /// returned both bytes that may have arrived.
 fn short_read(socket: &Socket) -> Option<Ticket> {
     let ticket = socket.side().begin().unwrap();
-    assert!(ticket.is_ready() && !ticket.has_waiters());
+    assert!(ticket.is_only_ready());
     (socket.call(2) == Some(1)).then_some(ticket)
 }
 
@@ -232,7 +232,7 @@ fn read_after(socket: &Socket, ticket: Ticket, most: usize) -> Result<usize, Sto
     let (mut ticket, mut key) = (Some(ticket), None);
     block_on(poll_fn(|cx| {
         if let Some(ticket) = ticket.take()
-            && socket.side().wait_after(ticket, Waiter::Future(&mut key), cx.waker(), || true) == Wait::Listed
+            && socket.side().wait_after(ticket, &mut key, cx.waker(), || true) == Wait::Listed
         {
             return Poll::Pending;
         }

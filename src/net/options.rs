@@ -54,8 +54,8 @@ pub struct KeepAlive {
 impl KeepAlive {
     /// Creates the default settings: 15 s, 15 s, 9 probes.
     pub const fn new() -> KeepAlive {
-        const TIME: Option<Duration> = Some(Duration::from_secs(15));
-        KeepAlive { idle: TIME, interval: TIME, count: Some(9) }
+        let (idle, interval) = (Duration::from_secs(15), Duration::from_secs(15));
+        KeepAlive { idle: Some(idle), interval: Some(interval), count: Some(9) }
     }
 
     /// Creates settings that turn keep-alive on without changing any of the three values, which are

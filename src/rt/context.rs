@@ -309,18 +309,35 @@ pub(crate) fn is_short_since(place: *const (), ticket: Ticket) -> bool {
     CONTEXT.with(|context| context.short.get() == place && context.short_ticket.get() == ticket)
 }
 
-/// If the last short count of this turn was in the direction at `place`, the turn has written since, and `waker` is
-/// the task's own waker, clears the record of the short count. Returns the state of the direction when the call
-/// began.
+/// Returns the state in which the call with the last short count of this turn began, if it was in the direction at
+/// `place`, the turn has written since, and `waker` is the task's own waker.
 #[inline]
-pub(crate) fn take_short(place: *const (), waker: &Waker) -> Option<Ticket> {
+pub(crate) fn short_ticket(place: *const (), waker: &Waker) -> Option<Ticket> {
     CONTEXT.with(|context| {
         let is_short = is_short(place) && context.has_written.get() && own_waker::has_data_of(waker);
-        is_short.then(|| {
-            context.short.set(ptr::null());
-            context.short_ticket.get()
-        })
+        is_short.then(|| context.short_ticket.get())
     })
+}
+
+/// Returns whether there is a [`short_ticket`], and no edge has been recorded since. `now` is the present state of the
+/// direction. If so, clears the record of the short count.
+#[inline]
+pub(crate) fn take_short(place: *const (), now: Ticket, waker: &Waker) -> bool {
+    let is_short = short_ticket(place, waker).is_some_and(|ticket| now.has_no_edge_since(ticket));
+    if is_short {
+        forget_short(place);
+    }
+    is_short
+}
+
+/// Clears the record of a short count in the direction at `place`.
+#[inline]
+pub(crate) fn forget_short(place: *const ()) {
+    CONTEXT.with(|context| {
+        if context.short.get() == place {
+            context.short.set(ptr::null());
+        }
+    });
 }
 
 /// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false if the

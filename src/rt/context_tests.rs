@@ -226,7 +226,7 @@ fn short_count_is_used_only_in_its_turn_by_its_task() {
     let (one, other) = (ptr::without_provenance(8), ptr::without_provenance(16));
     let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
     let ticket = Ticket::NONE;
-    let takes = |place, waker: &Waker| take_short(place, waker) == Some(ticket);
+    let takes = |place, waker: &Waker| take_short(place, ticket, waker);
     let set_short_and_write = |place| {
         set_short(false, place, ticket);
         record_call(true, 3);
@@ -243,6 +243,9 @@ fn short_count_is_used_only_in_its_turn_by_its_task() {
         set_short_and_write(one);
         set_short_and_write(other);
         assert!(!takes(one, &own) && takes(other, &own));
+        set_short_and_write(other);
+        forget_short(other);
+        assert!(!takes(other, &own), "forgotten");
         set_short_and_write(other);
     });
     assert!(!takes(other, &own), "the turn is over");

@@ -236,7 +236,7 @@ mod tests {
     fn eio_of_sendfile_is_a_failure_of_the_reader() {
         for (errno, is_of_reader) in [(libc::EIO, true), (libc::EPIPE, false), (libc::ECONNRESET, false)] {
             let plain = io::Error::from_raw_os_error(errno);
-            let wrapped = Op::at("write", &"tcp", None).call("sendfile", io::Error::from_raw_os_error(errno));
+            let wrapped = Op::at("write", "tcp", None).call("sendfile", io::Error::from_raw_os_error(errno));
             for error in [plain, wrapped] {
                 assert_eq!(matches!(fault_of_sendfile(error), Fault::Reader(_)), is_of_reader, "{errno}");
             }

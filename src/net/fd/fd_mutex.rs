@@ -325,7 +325,7 @@ impl FdMutex {
             if word & (CLOSED | bits.locked) != 0 || word >> REFS_SHIFT >= REFS_MAX {
                 return refusal(word, bits);
             }
-            // ORDERING: Acquire pairs with the Release in `release`: the previous owner's work is
+            // ORDERING: Acquire pairs with the Release in `subtract`: the previous owner's work is
             // visible (model `one_owner_per_direction`).
             let ordering =
                 if injected_bug!("fd_mutex_lock_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };

@@ -151,8 +151,8 @@ pub(crate) mod registration {
     pub(crate) const ADDING: u64 = SHARDS;
     /// The descriptor is registered.
     pub(crate) const ADDED: u64 = 2 * SHARDS;
-    /// The descriptor is registered with a back end that must be armed before each wait, so no wait takes the
-    /// fast path.
+    /// The descriptor is registered with a back end that must be armed before each wait, so a short
+    /// count replaces no call.
     pub(crate) const ARMED: u64 = 3 * SHARDS;
 
     /// Returns the state without the shard.

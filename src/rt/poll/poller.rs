@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! loop { ticket = side.begin()?       fails if the socket is closed or the deadline has passed
-//!        if ticket is ready { call; on success leave; on EAGAIN or a short count clear_ready(ticket) }
+//!        if ticket is ready { call; on success leave; on EAGAIN or a short count clear_ready(ticket),
+//!                             or leave this to the next wait of the turn }
 //!        register()?                  once, when a call first finds the direction idle
 //!        side.poll_wait()? }
 //! side.end_operation()                also when the future is dropped
@@ -226,19 +227,16 @@ impl PollHandle {
     #[inline]
     pub(crate) fn registered(&self) -> Option<u32> {
         let epoch = runtime().epoch();
-        self.is_added_in(epoch).then_some(epoch)
-    }
-
-    #[inline]
-    fn is_added_in(&self, epoch: u32) -> bool {
         let added = u64::from(epoch) << 32 | registration::ADDED;
         // One comparison covers all shards.
-        self.desc.registration.load(Ordering::Acquire).wrapping_sub(added) < registration::SHARDS
+        let registered = self.desc.registration.load(Ordering::Acquire);
+        (registered.wrapping_sub(added) < registration::SHARDS).then_some(epoch)
     }
 
     /// Starts the wait of a new future after a call that began at `ticket` and had a short count; see
     /// [`wait_after`](Side::wait_after). Returns the state of the wait, and whether the future waits. Returns `None`
-    /// if the future was not announced. Unless the future waits, it must make its call.
+    /// if the future was not announced, or if the descriptor is not [registered](PollHandle::registered). Unless the
+    /// future waits, it must make its call.
     #[inline(always)]
     pub(crate) fn wait_anew_after(
         &self,
@@ -247,11 +245,11 @@ impl PollHandle {
         cx: &Context<'_>,
     ) -> Option<(WaitKey, bool)> {
         let side = self.side(direction);
-        let epoch = runtime().epoch();
+        let epoch = self.registered()?;
         let mut edge = None;
-        // The registration is checked after the announcement only.
-        let still = || self.is_added_in(epoch) && runtime().epoch() == epoch;
-        let is_listed = side.wait_after(ticket, Waiter::Future(&mut edge), cx.waker(), still) == Wait::Listed;
+        // Within an epoch, only the close of the descriptor ends its registration, and `wait_after` fails if it has begun.
+        let still = || runtime().epoch() == epoch;
+        let is_listed = side.wait_after(ticket, &mut edge, cx.waker(), still) == Wait::Listed;
         if is_listed {
             context::note_edge(self.desc.note(direction));
         }
@@ -346,8 +344,7 @@ impl Side<'static> {
     }
 
     /// Waits for an edge. `epoch` is the epoch that [`register`](PollHandle::register) has just returned. If
-    /// `after` is a ticket, the operation is new, and a call that began at this ticket has shown that it must wait; see
-    /// [`wait_after`](Side::wait_after). If the result is `Ready(Ok)`, the operation must start again.
+    /// the result is `Ready(Ok)`, the operation must start again.
     #[inline(always)]
     pub(crate) fn poll_wait(
         self,
@@ -355,7 +352,6 @@ impl Side<'static> {
         cx: &mut Context<'_>,
         mut waiter: Waiter<'_, WaitKey>,
         timeout: Option<Duration>,
-        after: Option<Ticket>,
     ) -> Poll<Result<(), Failure>> {
         if !self.is_of(epoch, &mut waiter) {
             return Poll::Ready(Err(Failure::Stopped));
@@ -364,12 +360,7 @@ impl Side<'static> {
             return Poll::Ready(Err(Failure::TimedOut));
         }
         let place = waiter.reborrow().map(|wait| &mut wait.edge);
-        let still = move || self.is_registered(epoch);
-        let wait = match after {
-            Some(ticket) => self.wait_after(ticket, place, cx.waker(), still),
-            None => self.wait(place, Interest::Event, cx.waker(), still),
-        };
-        match wait {
+        match self.wait(place, Interest::Event, cx.waker(), move || self.is_registered(epoch)) {
             Wait::Listed => {
                 context::note_edge(self.desc.note(self.direction));
                 match timeout {

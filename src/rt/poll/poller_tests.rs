@@ -15,7 +15,7 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     let epoch = handle.register(socket.as_fd(), false).unwrap();
     let side = handle.side(Direction::Read);
     let mut cx = Context::from_waker(Waker::noop());
-    let mut wait = || side.poll_wait(epoch, &mut cx, Waiter::Poll, Some(Duration::from_secs(60)), None);
+    let mut wait = || side.poll_wait(epoch, &mut cx, Waiter::Poll, Some(Duration::from_secs(60)));
     assert!(side.clear_ready(side.begin().unwrap()));
     assert!(wait().is_pending());
     assert_ne!(side.until_of_poll().load(Ordering::Relaxed), clock::NONE);
@@ -39,7 +39,7 @@ fn poll_that_has_ended_leaves_no_epoch() {
     let mut cx = Context::from_waker(Waker::noop());
     let side = handle.side(Direction::Read);
     side.clear_ready(side.begin().unwrap());
-    assert!(side.poll_wait(epoch, &mut cx, Waiter::Poll, None, None).is_pending());
+    assert!(side.poll_wait(epoch, &mut cx, Waiter::Poll, None).is_pending());
     let began = || side.epoch_of_poll().load(Ordering::Relaxed);
     assert_eq!(began(), epoch.wrapping_add(1));
     handle.side(Direction::Write).end_poll();

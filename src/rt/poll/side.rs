@@ -86,6 +86,18 @@ impl Ticket {
         self.0 & (PLACED | LISTED) != 0
     }
 
+    /// Returns whether READY is set and no operation waits.
+    #[inline]
+    pub(crate) fn is_only_ready(self) -> bool {
+        self.0 & (READY | PLACED | LISTED) == READY
+    }
+
+    /// Returns whether no edge was recorded between `earlier` and this ticket of the same direction.
+    #[inline]
+    pub(crate) fn has_no_edge_since(self, earlier: Ticket) -> bool {
+        (self.0 ^ earlier.0) & !(READY | PLACED | LISTED) == 0
+    }
+
     /// Returns the count of edges; see [`Side::edges`].
     pub(crate) fn edges(self) -> u64 {
         self.0 & TICK_MASK
@@ -345,7 +357,7 @@ impl<'a> Side<'a> {
     /// an edge may have arrived.
     #[inline]
     pub(super) fn publish_after(self, ticket: Ticket) -> bool {
-        debug_assert!(ticket.0 & (READY | PLACED | LISTED | CLOSING) == READY && !self.may_skip(ticket.0));
+        debug_assert!(ticket.is_only_ready() && !self.may_skip(ticket.0));
         let next = ticket.0 & !READY | PLACED;
         if injected_bug!("wait_after_ignores_changes") {
             self.word().fetch_or(PLACED, Ordering::AcqRel);

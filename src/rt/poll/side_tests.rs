@@ -49,7 +49,7 @@ pub(crate) fn wait(side: Side<'_>, interest: Interest) -> (Option<Key>, Wait) {
 /// Waits after a short read that began at `ticket`.
 fn wait_after(side: Side<'_>, ticket: Ticket, still: bool) -> (Option<Key>, Wait) {
     let mut key = None;
-    let outcome = side.wait_after(ticket, Waiter::Future(&mut key), &waker(), || still);
+    let outcome = side.wait_after(ticket, &mut key, &waker(), || still);
     (key, outcome)
 }
 
@@ -71,9 +71,26 @@ fn wait_after_a_short_read_clears_ready_unless_the_state_has_changed() {
     assert!(side.slot().is_free() && side.waiting() == 0);
     assert!(side.set_ready(0, &mut Wakers::new()));
     let ticket = side.begin().unwrap();
-    assert_eq!(side.wait_after(ticket, Waiter::Poll, &waker(), || true), Wait::Listed);
+    assert_eq!(wait_after(side, ticket, true).1, Wait::Listed);
     assert_eq!(woken(|wakers| desc.evict(generation, wakers)), 1);
     assert_eq!(wait_after(side, ticket, true), (None, Wait::Retry), "the socket is being closed");
+}
+
+#[test]
+fn ticket_says_whether_an_edge_was_recorded_since_another() {
+    let (desc, generation) = desc();
+    let side = desc.side(Direction::Read, generation);
+    let ticket = side.begin().unwrap();
+    let has_none = || side.begin().unwrap().has_no_edge_since(ticket);
+    assert!(ticket.is_only_ready() && has_none());
+    assert!(side.clear_ready(ticket) && has_none(), "READY does not count");
+    let (mut key, _) = wait(side, Interest::Event);
+    assert!(has_none() && !side.begin().unwrap().is_only_ready(), "waiters do not count");
+    assert_eq!(woken(|wakers| side.end_wait(&mut key, true, wakers)), 0);
+    assert!(side.set_ready(0, &mut Wakers::new()) && side.begin().unwrap().is_only_ready() && !has_none());
+    desc.retire(generation);
+    let next = desc.open();
+    assert!(!desc.side(Direction::Read, next).begin().unwrap().has_no_edge_since(ticket), "another descriptor");
 }
 
 #[test]

@@ -53,32 +53,25 @@ impl Side<'_> {
         }
     }
 
-    /// Starts the wait of an operation that a call with a short count has shown to be necessary. The call began at
-    /// `ticket`, when the direction was ready and had no waiter. A future must have no key. Clears READY in the step
-    /// that announces the waiter. If the state has changed since `ticket`, or the slot is taken, returns
-    /// [`Wait::Retry`] and changes nothing. `still` is as for [`wait`](Side::wait).
+    /// Starts the wait of a future that a call with a short count has shown to be necessary. The call began at
+    /// `ticket`, when the direction was ready and had no waiter. `key` must be `None`. Clears READY in the step that
+    /// announces the waiter. If the state has changed since `ticket`, or the slot is taken, returns [`Wait::Retry`],
+    /// leaves `key` unchanged, and has no effect. `still` is as for [`wait`](Side::wait).
     #[inline(always)]
     pub(crate) fn wait_after(
         self,
         ticket: Ticket,
-        waiter: Waiter<'_, Option<Key>>,
+        key: &mut Option<Key>,
         waker: &Waker,
         still: impl Fn() -> bool,
     ) -> Wait {
         let (waker, is_own) = to_store(waker);
-        let Ok(placed) = self.slot().claim(waiter.future().is_none(), waker, is_own) else { return Wait::Retry };
+        let Ok(placed) = self.slot().claim(false, waker, is_own) else { return Wait::Retry };
         if !self.publish_after(ticket) {
             return self.leave_unpublished();
         }
-        let waits = !self.is_expired() && still();
-        match waiter {
-            Waiter::Poll if waits => Wait::Listed,
-            Waiter::Poll => Wait::Retry,
-            Waiter::Future(key) => {
-                *key = Some(placed);
-                if waits { Wait::Listed } else { self.withdraw(key, placed) }
-            }
-        }
+        *key = Some(placed);
+        if !self.is_expired() && still() { Wait::Listed } else { self.withdraw(key, placed) }
     }
 
     /// Empties the slot, which the caller has claimed and not published.

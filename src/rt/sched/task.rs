@@ -263,6 +263,7 @@ const _: () = assert!(size_of_val(&schedule) == 0);
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
     let epoch = runtime.epoch();
+    // The word also differs if the task is a control task.
     if runnable.metadata().epoch_word() != epoch {
         return schedule_other(runnable, info.woken_while_running);
     }
