@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks every set of features without `sim`, `sim` alone and all features with clippy; all features also with tests, examples and
-# documentation. Also checks sets of netpoll-hyper's features with clippy.
+# Runs clippy on every combination of the features other than `sim`, on `sim` alone, and on all features together with all targets.
+# Builds the documentation with all features. Runs clippy on some combinations of netpoll-hyper's features.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -23,4 +23,4 @@ RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
 for features in "" tower client rustls "client tower" "rustls tower"; do
     cargo clippy --quiet -p netpoll-hyper --features "$features" -- -D warnings
 done
-printf '%d sets of %d features\n' "$sets" "${#features[@]}"
+printf '%d combinations of %d features\n' "$sets" "${#features[@]}"

@@ -38,7 +38,7 @@ fn readable_reports_data_without_consuming_it() {
 }
 
 #[test]
-fn poll_readable_agrees_with_readable() {
+fn poll_readable_reports_data_and_deadline() {
     run(async {
         let (client, server) = fresh_pair().await;
         let (one, other) = UnixStream::pair().unwrap();
@@ -122,8 +122,8 @@ fn reader_among_readable_waiters_reads() {
     });
 }
 
-/// If another task reads first, a later wait is Pending. This also holds if the reader's buffer was
-/// exactly as long as the data, so that no short read showed that the socket is empty.
+/// After a read of exactly the available data, `readable` waits, although no short read showed that
+/// the socket is empty. A second reader waits meanwhile and is dropped.
 #[test]
 fn readable_waits_after_reader_drained_socket() {
     run(async {
@@ -321,8 +321,8 @@ async fn fill_behind(stream: &TcpStream) {
     }
 }
 
-/// A turn ends between the call that finds the buffer full and the wait. The next poll must not conclude from the previous poll that an
-/// event has occurred.
+/// Each run uses up a different part of the task's budget with reads. In one of them the budget ends between the call that finds the
+/// buffer full and the wait. The next poll must not conclude from the previous poll that an event has occurred.
 #[test]
 fn writable_is_not_reported_after_a_yield_with_full_buffer() {
     for reads in 0..=40 {

@@ -54,8 +54,8 @@ fn lookup_works_under_smol() {
     assert!(!smol::block_on(netpoll::net::resolve("localhost:1")).unwrap().is_empty());
 }
 
-/// Sockets and timers of tokio and smol work in netpoll's tasks and communicate with netpoll's sockets. tokio's runtime must be entered
-/// only to create its sockets and timers. A thread of smol drives smol's sockets and timers.
+/// Sockets and timers of tokio and smol work in netpoll's tasks, and the sockets can communicate with netpoll's. Only creating tokio's
+/// sockets and timers requires entering its runtime. A thread of smol drives smol's sockets and timers.
 #[test]
 fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -36,8 +36,8 @@ struct Sleep {
     bell: Arc<Bell>,
 }
 
-/// Arms, releases, moves and runs sleeps and deadlines. Each must fire once when it is due, and
-/// never earlier.
+/// Arms, moves and releases sleeps and deadlines, and runs the timers. Each must fire once, when it
+/// is due. Only `clear_sleeps` fires sleeps earlier.
 pub fn timers(data: &[u8]) {
     let (mut input, set) = (Input(data), TimerSet::new());
     let mut sleeps: Vec<Sleep> = Vec::new();
@@ -115,10 +115,10 @@ pub fn timers(data: &[u8]) {
         }
         let alive = sleeps.iter().filter(|sleep| !sleep.fired).count() + polls.iter().flatten().count();
         most = most.max(alive);
-        assert!(set.len() <= (2 * most).max(64) + 1, "{} entries for {most}", set.len());
+        assert!(set.len() <= (2 * most).max(64) + 1, "{} entries, but at most {most} were live at once", set.len());
         let live = sleeps.iter().filter(|sleep| !sleep.fired).map(|sleep| sleep.when);
         if let Some(first) = live.chain(polls.iter().flatten().copied()).min() {
-            assert!(set.next() <= first, "a sleep until {} is late for {first}", set.next());
+            assert!(set.next() <= first, "`next` is {}, later than the first live timer at {first}", set.next());
         }
     }
 }
@@ -182,8 +182,8 @@ pub fn poll_cache(data: &[u8]) {
             // A stale event for a descriptor that no longer exists.
             let (desc, generation) = stale[input.below(stale.len())];
             assert!(!desc.side(direction, generation).set_ready(HANG_UP, &mut wakers), "a stale event was accepted");
-            // A timer entry fires before anything is due, so the remaining deadlines are armed
-            // again.
+            // If the byte is the time of the slot's entry, the entry fires at 99. The remaining
+            // deadlines are later, so `fire` arms the timer again for them.
             let at = desc.fire(u64::from(input.byte()), 99, &mut wakers);
             assert!(at.is_none_or(|at| desc.counts(at)));
             assert_eq!(desc.side(direction, generation).begin().err(), Some(Stop::Closed));
@@ -260,12 +260,13 @@ pub fn poll_cache(data: &[u8]) {
                 for mut waiter in woken(&mut model.listed, count) {
                     side.end_wait(&mut waiter.key, true, &mut wakers);
                 }
-                // The requested entry fires if the next time is late enough.
+                // Fires the requested entry if the time drawn from the input has reached it.
                 if let Some(at) = armed {
                     assert!(at <= to && desc.counts(at));
                     let now = 100 + u64::from(input.byte());
                     if now >= at {
-                        // An entry that is armed again does not fire in this test.
+                        // The test does not add the entry that `fire` requests, so the remaining
+                        // deadlines may never expire.
                         let _ = desc.fire(at, now, &mut wakers);
                         let mut count = 0;
                         for (model, side) in sides.iter_mut().zip(desc.sides()) {

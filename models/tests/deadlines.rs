@@ -23,6 +23,6 @@ injected_bugs! {
     finds_a_closed_descriptor_that_discards_its_entry: "entry_dies_with_its_descriptor" by a_timer_armed_during_close_serves_the_next_descriptor, "no timer";
     finds_a_stale_entry_that_arms_nothing: "entry_dies_with_its_descriptor" by a_timer_that_fires_during_reuse_serves_the_next_descriptor, "no timer";
     finds_a_stale_entry_that_wakes_no_timeout: "entry_dies_with_its_descriptor" by a_timer_that_fires_during_reuse_serves_the_next_timeout, "the operation was not woken";
-    finds_a_stale_entry_that_expires_unconditionally: "fire_stores_blindly" by a_timer_that_fires_during_reuse_serves_the_next_descriptor, "the deadline of the previous descriptor";
+    finds_a_stale_entry_that_expires_the_next_deadline: "fire_stores_blindly" by a_timer_that_fires_during_reuse_serves_the_next_descriptor, "the deadline of the previous descriptor";
     finds_a_sleep_that_keeps_the_old_waker: "sleep_keeps_the_old_waker" by a_sleep_fires_while_it_is_polled, "no task was woken";
 }

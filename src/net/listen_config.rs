@@ -76,8 +76,9 @@ pub struct ListenConfig {
 }
 
 impl ListenConfig {
-    /// Creates a configuration with Go's defaults: TCP_NODELAY, keep-alive (15 s, 15 s, 9 probes),
-    /// SO_REUSEADDR, the host's maximum backlog, and both address families on `[::]`.
+    /// Creates a configuration with the defaults: TCP_NODELAY, keep-alive (first probe after 15 s,
+    /// then every 15 s, 9 probes), SO_REUSEADDR, the host's maximum backlog, and both address families
+    /// on `[::]`.
     pub fn new() -> ListenConfig {
         ListenConfig::default()
     }
@@ -260,7 +261,8 @@ impl ListenConfig {
 
     fn try_socket(&self, addr: SocketAddr) -> Result<OwnedFd, (&'static str, io::Error)> {
         let domain = Domain::for_address(addr);
-        // If an MPTCP socket cannot be opened for any reason, opens a TCP socket.
+        // Opens a TCP socket if MPTCP was not requested, or if the MPTCP socket could not be opened,
+        // whatever the error.
         let listener = match self.extras.open(domain) {
             Some(listener) => listener,
             None => fd::open(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| ("socket", error))?,
@@ -413,8 +415,8 @@ mod tests {
     #[test]
     fn address_is_free_after_its_listener_is_closed() {
         let addr = {
-            // No other test uses this address, so no other listener can take the port after the
-            // first listener is closed.
+            // No other test binds this address, so another listener is unlikely to take the port
+            // after the first one is closed.
             let listener = listen_socket(([127, 9, 8, 7], 0).into()).unwrap();
             let addr = socket::local_addr(listener.as_fd()).unwrap();
             let client = TcpStream::connect(addr).unwrap();

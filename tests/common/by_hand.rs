@@ -1,4 +1,5 @@
-//! Helpers for tests that poll by hand: wakers that count, futures polled step by step, connections with small buffers, deadlines.
+//! Helpers for tests that poll by hand: wakers that count, futures polled step by step, connections
+//! with small buffers, deadlines.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -54,7 +55,8 @@ pub async fn trait_write_all(mut stream: &TcpStream, buf: &[u8]) -> io::Result<(
     netpoll::io::WriteExt::write_all(&mut stream, buf).await
 }
 
-/// Asserts that a connection transfers a message in each direction, and that no earlier bytes precede it.
+/// Asserts that a connection transfers a message in each direction, and that no earlier bytes
+/// precede it.
 pub async fn round_trip(one: &TcpStream, other: &TcpStream) {
     for (from, to) in [(one, other), (other, one)] {
         let message = *b"there and back";

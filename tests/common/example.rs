@@ -64,7 +64,8 @@ impl Example {
             output += &line;
             output.push('\n');
         }
-        // The output has ended, so the process exits soon.
+        // The output has ended or the deadline has passed. After the end of the output, the process
+        // exits soon.
         loop {
             match self.child.try_wait().expect("a child") {
                 Some(status) => return (status, output),
@@ -85,6 +86,6 @@ impl Drop for Example {
 pub fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let path = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps").join("examples").join(name);
-    assert!(path.exists(), "{} is missing: `cargo test` builds it, so does `cargo build --examples`", path.display());
+    assert!(path.exists(), "{} is missing; `cargo test` and `cargo build --examples` build it", path.display());
     path
 }

@@ -2,9 +2,9 @@
 //! on errors, full sockets, deadlines and closes.
 //!
 //! `turns` tests that the end of a turn sends the bytes. `room` tests full sockets, `errors` the
-//! operations after a failure, `ends` shutdowns and closes, and `converted` conversions to other types.
-//! `full_ends` tests closes of a full socket and shutdowns of the runtime with one, and `rest` the bytes
-//! that a task sends after a close. `random` compares random programs with an oracle.
+//! operations after a failure, `ends` shutdowns and closes, and `converted` conversions to other
+//! types. `full_ends` tests closes of a full socket and shutdowns of the runtime with one, and `rest`
+//! the bytes that a task sends after a close. `random` compares random programs with an oracle.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -59,14 +59,15 @@ impl Counted {
 }
 
 /// Fills a Unix stream with `a`, and writes more bytes, which are gathered. Returns the number of
-/// accepted bytes, and how many of them the kernel has.
+/// bytes written, and how many of them the kernel has.
 async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
     let mut kernel = 0;
     while let Poll::Ready(count) = common::poll_once(&mut ours.write(&[b'a'; 7000])).await {
         kernel += count.unwrap();
     }
     ours.set_auto_cork(true).unwrap();
-    // Sysmon ends the gathering of a turn that a busy machine has delayed.
+    // On a busy machine, sysmon may end the gathering early. The next write then waits, and fewer
+    // than 42,000 bytes are gathered.
     let mut rest = 0;
     while rest < 42_000
         && let Poll::Ready(count) = common::poll_once(&mut ours.write(&[b'a'; 7000])).await
@@ -74,7 +75,8 @@ async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
         rest += count.unwrap();
     }
     task::yield_now().await;
-    assert!(rest > 0 && gathered(ours) == rest, "the socket has accepted the bytes");
+    let held = gathered(ours);
+    assert!(rest > 0 && held == rest, "{rest} bytes were written, of which {held} are gathered");
     (kernel + rest, kernel)
 }
 
@@ -95,9 +97,9 @@ fn sends(number: RawFd) -> u32 {
     info(number).tcp().expect("a TCP socket").segments_sent
 }
 
-/// Runs `round` until it returns true, up to 20 times. Sysmon sends the bytes of a turn that lasts
-/// longer than 10 ms, and on a busy machine a turn may wait that long for a CPU. So a round with an
-/// early send is repeated.
+/// Runs `round` until it returns true, up to 20 times. Sysmon sends the bytes of a turn that two of
+/// its checks, 10 ms apart, find in progress. On a busy machine, a turn may wait that long for a CPU.
+/// So a round with an early send is repeated.
 async fn some_round_is_undisturbed(mut round: impl AsyncFnMut() -> bool) {
     for _ in 0..20 {
         if round().await {

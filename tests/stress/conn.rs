@@ -101,7 +101,7 @@ impl Conn {
         each!(self, conn => conn.close_write())
     }
 
-    /// Closes the socket, which other tasks may be using.
+    /// Closes this end with `force_close`, even while other tasks use it.
     pub fn close(&self) {
         each!(self, conn => drop(conn.force_close()))
     }
@@ -127,7 +127,7 @@ impl Conn {
     }
 }
 
-/// Fills the send buffer, so that a write has to wait.
+/// Writes until three writes in a row have to wait, or until one fails.
 pub async fn fill(conn: &Conn) {
     let chunk = vec![7; 64 << 10];
     let mut idle = 0;

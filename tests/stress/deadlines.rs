@@ -214,8 +214,9 @@ impl Waiter {
     }
 }
 
-/// In each round, reads with a timeout while a spinning thread closes the socket at about the same time. The socket of the
-/// next round gets the same slot. After every 16 rounds and after the last one, also checks timeouts without a close.
+/// In each round, reads with a timeout while a spinning thread closes the reading end at about the same time. If that end
+/// is a socket, the socket of the next round gets the same slot. After every 16 rounds and after the last one, also checks
+/// timeouts without a close.
 pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     let length = Duration::from_millis(1 + ms.0 % 20);
     let shared: Arc<(Mutex<Option<Conn>>, AtomicBool, AtomicU64)> = Arc::default();
@@ -261,7 +262,7 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
         match &read {
             Err(error) if is_closed(error) => {}
             Err(error) if is_timeout(error) => not_early(start, length, "a timeout"),
-            other => span.check(false, || format!("a read of a socket that is closed gives {other:?}")),
+            other => span.check(false, || format!("a read of an end that is closed gives {other:?}")),
         }
         while !shared.1.load(SeqCst) && span.is_calm() {
             task::yield_now().await;
@@ -273,7 +274,7 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     }
 }
 
-/// Closes a socket when it is dropped.
+/// Closes one end of a connection when it is dropped.
 struct Closes(Mutex<Option<Conn>>, #[expect(dead_code, reason = "it is counted")] Token);
 
 impl Wake for Closes {
@@ -288,10 +289,10 @@ impl Drop for Closes {
     }
 }
 
-/// Reads with a waker whose destructor closes the socket. The next poll replaces the waker, so the close happens inside
+/// Reads with a waker whose destructor closes the reading end. The next poll replaces the waker, so the close happens inside
 /// that poll.
 pub async fn closer(span: Span, stream: Stream, ms: Ms) {
-    let _watch = watch_for(ms.duration(), format!("a waker whose destructor closes its socket, {stream:?}"));
+    let _watch = watch_for(ms.duration(), format!("a waker whose destructor closes the reading end of a {stream:?}"));
     let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };
     span.ok(one.set_read_timeout(Some(ms.duration() + Duration::from_millis(5))), "a timeout");
     {
@@ -304,7 +305,7 @@ pub async fn closer(span: Span, stream: Stream, ms: Ms) {
         if first.is_pending() {
             let second = read.await;
             let told = matches!(&second, Err(error) if is_closed(error) || is_timeout(error));
-            span.check(told, || format!("a read whose socket is closed in its poll gives {second:?}"));
+            span.check(told, || format!("a read whose end is closed in its poll gives {second:?}"));
         }
     }
     drop((one, other));

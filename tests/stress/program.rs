@@ -138,12 +138,12 @@ actions! {
         // ---- sockets ----
         40 Echo { stream: Stream, peer: Party, bytes: Bytes, rounds: Few },
         20 Half { stream: Stream, peer: Party, bytes: Bytes },
-        /// Operations that wait when their socket is closed. Then the slot is used again.
+        /// Operations that wait when their end of the connection is closed. Then the slot is used again.
         40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
         50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
         /// A read whose timeout expires at the moment of a close, then such a read with the slot's next owner.
         40 Reuse { stream: Stream, rounds: Many, ms: Ms },
-        /// A read with a waker whose destructor closes the socket. The slot's next owner has a timeout.
+        /// A read with a waker whose destructor closes the reading end. The slot's next owner has a timeout.
         15 Closer { stream: Stream, ms: Ms },
         30 Accept { dials: Few, by: Party, ms: Ms },
         20 Datagrams { kind: Datagram, count: Few, by: Party },

@@ -85,7 +85,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
         Bound::Deadline | Bound::Timeout => {
             let due = Instant::now() + length;
             let version = shared.note(if bound == Bound::Deadline { due } else { Instant::now() });
-            // On a closed socket the setter fails, and the operation fails too.
+            // On a closed end the setter fails, and the operation fails too.
             let _ = match (bound, is_write) {
                 (Bound::Deadline, true) => conn.set_write_deadline(Some(due)),
                 (Bound::Deadline, false) => conn.set_read_deadline(Some(due)),

@@ -104,7 +104,7 @@ pub async fn half(span: Span, stream: Stream, party: Party, size: Bytes) {
     with_peer(own, peer(span, party, answers)).await;
 }
 
-/// Closes a socket and checks that every operation that waits for it ends. Deadlines of the slot's next owner must work.
+/// Closes one end of a connection and checks that every operation that waits for it ends. Deadlines of the slot's next owner must work.
 pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 2, format!("{} waiters of a {stream:?} that {party:?} closes", waiters.0));
@@ -134,7 +134,7 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
     let results = with_peer(waits, peer(span, party, closes)).await;
     for result in results.into_iter().flatten().flatten() {
         let told = matches!(&result, Err(error) if is_closed(error));
-        span.check(told, || format!("a wait for a closed socket gives {result:?}"));
+        span.check(told, || format!("a wait for a closed end gives {result:?}"));
     }
     drop((one, other));
     has_timeouts(span, stream, 2).await;

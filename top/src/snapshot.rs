@@ -29,7 +29,7 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Metrics {
-    /// The length of the queue that all workers share.
+    /// The number of tasks in the shared queues.
     pub(crate) tasks_injected: u64,
 }
 
@@ -152,19 +152,30 @@ pub(crate) struct Worker {
     pub(crate) steals: u64,
 }
 
-/// Requests an answer from the program that serves snapshots at `path`. The format is `text`, `json`, `metrics` or `trace`.
+/// Requests an answer from the program that serves snapshots at `path`. The format is `text`, `json`,
+/// `metrics` or `trace`.
 pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    writeln!(stream, "{format}")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    if answer.is_empty() {
-        let text = "the program closed the connection: it serves only its own user and root";
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    let asked = writeln!(stream, "{format}").and_then(|()| stream.read_to_string(&mut answer));
+    match asked {
+        Ok(_) if answer.is_empty() => {
+            let text = "the program closed the connection without an answer";
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
+        }
+        Ok(_) => Ok(answer),
+        // The server closes the connection of another user without reading the request.
+        Err(error)
+            if answer.is_empty()
+                && matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+        {
+            let text = "the program did not read the request; it serves only its own user and root";
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        }
+        Err(error) => Err(error),
     }
-    Ok(answer)
 }
 
 impl Snapshot {

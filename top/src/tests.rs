@@ -1,5 +1,7 @@
 //! Tests of the view, with this process as the program that it shows.
 
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -189,6 +191,25 @@ fn running_task_waits_for_nothing() {
     assert!(text.ends_with(" (runner), which is running"), "{text}");
     drop(release);
     assert!(task::block_on(joiner));
+}
+
+#[test]
+fn close_without_an_answer_is_an_error() {
+    let path = std::env::temp_dir().join(format!("netpoll-top-{}-closes", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    for (reads, kind) in [(false, ErrorKind::PermissionDenied), (true, ErrorKind::UnexpectedEof)] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (client, _) = listener.accept().unwrap();
+                if reads {
+                    BufReader::new(&client).read_line(&mut String::new()).unwrap();
+                }
+            });
+            let error = Snapshot::take(&path).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+        });
+    }
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

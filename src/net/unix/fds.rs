@@ -91,8 +91,8 @@ pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8], fds: &[BorrowedFd<'_>], to: O
     message::sendmsg(fd, &[IoSlice::new(buf)], to, control, 0)
 }
 
-/// Receives one message into `buf` and appends its descriptors to `fds`. Returns the number of
-/// bytes and the sender.
+/// Calls recvmsg(2): reads into `buf` and appends the received descriptors to `fds`. Returns the
+/// number of bytes and the sender's address.
 pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, SockAddr)> {
     let mut words: [Word; CONTROL_WORDS] = [0; CONTROL_WORDS];
     let mut received = message::recvmsg(fd, &mut [IoSliceMut::new(buf)], &mut words, 0)?;
