@@ -51,6 +51,8 @@ injected_bugs! {
     finds_a_short_read_that_ignores_the_tick: "clear_ignores_tick" by short_read_against_edge, DEADLOCK;
     finds_a_wait_after_a_short_read_that_ignores_changes:
         "wait_after_ignores_changes" by wait_after_a_short_read_against_edge, DEADLOCK;
+    finds_a_wait_after_a_short_read_without_a_second_check:
+        "wait_after_without_recheck" by wait_after_a_short_read_against_close_and_expiry, DEADLOCK;
     finds_a_wait_without_a_second_check: "wait_without_recheck" by edge_against_wait, DEADLOCK;
     finds_a_success_that_keeps_the_rest: "success_keeps_the_rest" by two_readers_share_an_edge, DEADLOCK;
     finds_a_drop_that_keeps_the_wake_up: "drop_keeps_wakeup" by a_dropped_reader_passes_on, DEADLOCK;

@@ -409,8 +409,8 @@ impl NetFd {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        // An edge that arrives while this operation waits is sufficient evidence. Readiness from
-        // before the wait may have been used up, so the kernel is asked.
+        // An edge that arrives while this operation waits is sufficient evidence, unless another task reads at
+        // the same time. Readiness from before the wait may have been used up, so the kernel is asked.
         let woken = caller.future().is_some_and(Operation::has_waited) && self.fd.is_marked_ready(direction);
         let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
             // A completion in the error queue also produces an edge, but does not mean readiness.

@@ -6,9 +6,8 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::ptr;
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::{Context as TaskContext, Poll};
 
-use super::poll::side::Ticket;
 use super::sched::event_ring::Mark;
 use super::sched::own_waker;
 use super::sched::processor::CHECK_EVERY;
@@ -18,20 +17,13 @@ use super::sched::record::Record;
 use super::sched::task_data::TaskData;
 use super::sched::turn_ring::CallPlace;
 use super::sched::waits::Waits;
-use super::unsent;
+use super::{short_count, unsent};
 use crate::sync::{AtomicU8, Ordering};
 
 #[derive(Debug)]
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
-    /// The [place](crate::rt::poll::side::Side::place) of the direction of the turn's last call with a short count, or
-    /// null.
-    short: Cell<*const ()>,
-    /// The state of that direction when the call began.
-    short_ticket: Cell<Ticket>,
-    /// Whether the turn has written since that call.
-    has_written: Cell<bool>,
     /// The place in the processor's ring of turns where the next call of this turn is recorded.
     calls: Cell<CallPlace<'static>>,
     /// The number of calls of [`enter`] that [`leave`] has not undone.
@@ -55,9 +47,6 @@ thread_local! {
         Context {
             processor: Cell::new(None),
             task: Cell::new(ptr::null()),
-            short: Cell::new(ptr::null()),
-            short_ticket: Cell::new(Ticket::NONE),
-            has_written: Cell::new(false),
             calls: Cell::new(CallPlace::NONE),
             depth: Cell::new(0),
             is_root: Cell::new(false),
@@ -252,39 +241,23 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: Option<*const ()>, f: impl
             CONTEXT.with(|context| {
                 context.task.set(self.0);
             });
+            short_count::end_turn();
             // The remaining part of an outer turn does not use the optimisations that depend on `own`.
             own_waker::set_data(None);
         }
     }
     own_waker::set_data(own);
-    let before = CONTEXT.with(|context| {
-        context.short.set(ptr::null());
-        context.task.replace(task)
-    });
+    short_count::end_turn();
+    let before = CONTEXT.with(|context| context.task.replace(task));
     let _restore = Restore(before);
     f()
-}
-
-/// Records that a call that began at `ticket` had a short count in the direction at `place`. [`record_call`]
-/// records the call itself, before or after this call.
-#[inline]
-pub(crate) fn set_short(writes: bool, place: *const (), ticket: Ticket) {
-    CONTEXT.with(|context| {
-        context.short.set(place);
-        context.short_ticket.set(ticket);
-        // After a short write, the operation waits for room in the buffer, and the short count itself proves
-        // that there is none.
-        if !writes {
-            context.has_written.set(false);
-        }
-    });
 }
 
 /// Records a call on the descriptor `fd` that completed without waiting, even if it failed.
 #[inline(always)]
 pub(crate) fn record_call(writes: bool, fd: i32) {
     if writes {
-        CONTEXT.with(|context| context.has_written.set(true));
+        short_count::note_write();
     }
     if cfg!(netpoll_no_black_box) {
         return;
@@ -294,50 +267,6 @@ pub(crate) fn record_call(writes: bool, fd: i32) {
         Some(next) => CONTEXT.with(|context| context.calls.set(next)),
         None => CONTEXT.with(|context| context.record_further_call(writes, fd)),
     }
-}
-
-/// Returns whether the last short count of this turn was in the direction at `place`.
-#[inline]
-pub(crate) fn is_short(place: *const ()) -> bool {
-    CONTEXT.with(|context| context.short.get() == place)
-}
-
-/// Returns whether the last short count of this turn was in the direction at `place`, whose state is still `ticket`, as
-/// it was when the call with this count began.
-#[inline]
-pub(crate) fn is_short_since(place: *const (), ticket: Ticket) -> bool {
-    CONTEXT.with(|context| context.short.get() == place && context.short_ticket.get() == ticket)
-}
-
-/// Returns the state in which the call with the last short count of this turn began, if it was in the direction at
-/// `place`, the turn has written since, and `waker` is the task's own waker.
-#[inline]
-pub(crate) fn short_ticket(place: *const (), waker: &Waker) -> Option<Ticket> {
-    CONTEXT.with(|context| {
-        let is_short = is_short(place) && context.has_written.get() && own_waker::has_data_of(waker);
-        is_short.then(|| context.short_ticket.get())
-    })
-}
-
-/// Returns whether there is a [`short_ticket`], and no edge has been recorded since. `now` is the present state of the
-/// direction. If so, clears the record of the short count.
-#[inline]
-pub(crate) fn take_short(place: *const (), now: Ticket, waker: &Waker) -> bool {
-    let is_short = short_ticket(place, waker).is_some_and(|ticket| now.has_no_edge_since(ticket));
-    if is_short {
-        forget_short(place);
-    }
-    is_short
-}
-
-/// Clears the record of a short count in the direction at `place`.
-#[inline]
-pub(crate) fn forget_short(place: *const ()) {
-    CONTEXT.with(|context| {
-        if context.short.get() == place {
-            context.short.set(ptr::null());
-        }
-    });
 }
 
 /// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false if the

@@ -1,4 +1,4 @@
-//! Unit tests of the budget, of nested drops and of short counts; see [`context`](super).
+//! Unit tests of the budget, of nested drops and of own wakers; see [`context`](super).
 
 use super::*;
 use crate::rt::time::ticks;
@@ -221,42 +221,7 @@ fn waker_that_wakes_no_task_leaves_the_refusal_to_others() {
     assert!((0..100).all(|_| once(&state)) && !is_granted(&state), "outside turns");
 }
 
-#[test]
-fn short_count_is_used_only_in_its_turn_by_its_task() {
-    let (one, other) = (ptr::without_provenance(8), ptr::without_provenance(16));
-    let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
-    let ticket = Ticket::NONE;
-    let takes = |place, waker: &Waker| take_short(place, ticket, waker);
-    let set_short_and_write = |place| {
-        set_short(false, place, ticket);
-        record_call(true, 3);
-    };
-    run_turn(ptr::null(), Some(own.data()), || {
-        record_call(true, 3);
-        assert!(!takes(one, &own));
-        set_short(false, one, ticket);
-        assert!(!takes(one, &own), "the turn has not written since");
-        assert!(is_short_since(one, ticket) && !is_short_since(other, ticket));
-        record_call(true, 3);
-        assert!(!takes(one, &foreign) && !takes(one, Waker::noop()) && !takes(other, &own));
-        assert!(takes(one, &own.clone()) && !takes(one, &own), "once");
-        set_short_and_write(one);
-        set_short_and_write(other);
-        assert!(!takes(one, &own) && takes(other, &own));
-        set_short_and_write(other);
-        forget_short(other);
-        assert!(!takes(other, &own), "forgotten");
-        set_short_and_write(other);
-    });
-    assert!(!takes(other, &own), "the turn is over");
-    run_turn(ptr::null(), Some(own.data()), || assert!(!takes(other, &own), "another turn"));
-    run_task(ptr::null(), || {
-        set_short_and_write(one);
-        assert!(!takes(one, Waker::noop()), "outside turns");
-    });
-}
-
-/// `take_short` relies on the comparison of wakers.
+/// The record of a short count relies on the comparison of wakers.
 #[test]
 fn waker_of_a_turn_is_recognised() {
     let knows = || std::future::poll_fn(|cx| Poll::Ready(own_waker::has_data_of(cx.waker())));

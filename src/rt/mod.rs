@@ -23,6 +23,7 @@ pub(crate) mod poll;
 mod reapers;
 pub(crate) mod runtime;
 pub(crate) mod sched;
+pub(crate) mod short_count;
 mod shutdown;
 pub(crate) mod slab;
 mod start;

@@ -85,6 +85,11 @@ pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 /// uses the bits from 61 on.
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
+/// Returns whether a key is that of a future with [`Interest::Interrupt`].
+pub(crate) fn is_of_interrupt(key: Key) -> bool {
+    key.get() & INTERRUPT_ONLY != 0
+}
+
 /// The maximum number of vacated places that are kept, in addition to the number of occupied places.
 const LEFT_MAX: usize = 32;
 

@@ -239,7 +239,7 @@ impl Fd {
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
         // Skipped while the lock is held, because a flush may wake a task. A call that is made now
-        // sends the gathered bytes of its own socket, and every wait is preceded by a flush.
+        // sends the gathered bytes of its own socket. A flush precedes every wait, unless a short count has replaced the call.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();

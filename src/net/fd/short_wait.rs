@@ -3,21 +3,25 @@
 //! A poll that finds its direction idle makes its call once before it waits (see
 //! [`operation`](super::operation)). A task that reads a request, answers it and waits for the next one would
 //! make such a call per request. A short count earlier in the same turn replaces the call if
-//! * the task has written since,
+//! * the call with this count found its direction ready,
+//! * the task has written since (a short write counts as well),
+//! * no edge has been recorded since,
 //! * the operation waits with the task's own waker, and
-//! * the last [`WAITS_MIN`](super::operation::WAITS_MIN) operations that had to wait in this direction waited to the end: none of them was
+//! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
 //!   dropped, an edge woke each of them, and no call in the idle direction succeeded.
 //!
-//! # Evidence
-//! The turn's context keeps the [ticket](Ticket) of the last call with a short count. It replaces a call only if no
-//! edge has been recorded since.
+//! The first and the last condition do not apply to an operation that writes all of a buffer. It keeps its lock and makes its next call
+//! in the same poll.
 //!
-//! A short read that may replace the next one does not clear READY itself, unless other operations wait. The next read
-//! of the turn clears READY in the step in which it announces its waiter
+//! # Evidence
+//! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of the call.
+//!
+//! A short read does not clear READY itself if its count may replace the next call and no other operation waits. The next
+//! read of the turn clears READY in the step in which it announces its waiter
 //! ([`wait_after`](crate::rt::poll::side::Side::wait_after)), so both cost one read-modify-write. The step fails if the
-//! state of the direction has changed since the ticket was taken. An operation that cannot wait in this way clears
-//! READY first, or makes its call, which then fails with EAGAIN. So does the next read of a later turn. In an idle
-//! direction it would make the same call.
+//! state of the direction has changed since the ticket was taken. READY is also cleared if the next operation cannot wait in
+//! this way, if another direction has a short count, and at the end of the turn. Meanwhile, a task on another
+//! thread may make a call that fails with EAGAIN.
 //!
 //! # Cancellation
 //! A wait that begins here is ended like any other wait of its operation.
@@ -26,8 +30,8 @@ use std::task::{Context, Poll};
 
 use super::fd::Fd;
 use super::operation::{Caller, LockScope, Operation, WAITS_MIN};
-use crate::rt::context;
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
+use crate::rt::short_count;
 use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
 
@@ -35,8 +39,12 @@ impl Fd {
     /// Records that a call that began at `ticket` had a short count.
     #[inline(always)]
     pub(super) fn note_short(&self, direction: Direction, scope: LockScope, ticket: Ticket) {
-        if direction == Direction::Read && self.waits_often(direction) && ticket.is_only_ready() {
-            context::set_short(false, self.poll.side(direction).place(), ticket);
+        if direction == Direction::Read
+            && self.waits_often(direction)
+            && ticket.is_only_ready()
+            && short_count::is_possible()
+        {
+            short_count::set(false, self.poll.side(direction).place(), ticket);
         } else {
             self.clear_short(direction, scope, ticket);
         }
@@ -49,9 +57,9 @@ impl Fd {
         let side = self.poll.side(direction);
         side.clear_ready(ticket);
         if ticket.is_ready() && self.waits_often(direction) || scope == LockScope::WholeOperation {
-            context::set_short(direction == Direction::Write, side.place(), ticket);
+            short_count::set(direction == Direction::Write, side.place(), ticket);
         } else {
-            context::forget_short(side.place());
+            short_count::forget(side.place());
         }
     }
 
@@ -62,10 +70,11 @@ impl Fd {
         self.waits[direction as usize].load(Ordering::Relaxed) >= WAITS_MIN
     }
 
-    /// Returns whether a call of this turn that began at `ticket`, the present state of the direction, had a short count.
+    /// Returns whether the last short count of this turn shows that the direction, whose present state is `ticket`, is no
+    /// longer ready.
     #[inline]
     pub(super) fn is_used_up(&self, direction: Direction, ticket: Ticket) -> bool {
-        direction == Direction::Read && context::is_short_since(self.poll.side(direction).place(), ticket)
+        direction == Direction::Read && short_count::uses_up(self.poll.side(direction).place(), ticket)
     }
 
     /// Waits in a direction that is idle or [used up](Fd::is_used_up), if a short count replaces the call, see the
@@ -83,7 +92,7 @@ impl Fd {
         let side = self.poll.side(direction);
         // No effect in an idle direction.
         if side.clear_ready(ticket)
-            && context::take_short(side.place(), ticket, cx.waker())
+            && short_count::take(side.place(), ticket, cx.waker())
             && (self.waits_often(direction) || scope == LockScope::WholeOperation)
             && self.waits_freely(direction, scope, caller)
             && let Some(epoch) = self.poll.registered()
@@ -96,7 +105,7 @@ impl Fd {
     /// Returns whether the turn's last call with a short count was in this direction.
     #[inline]
     pub(crate) fn was_short(&self, direction: Direction) -> bool {
-        context::is_short(self.poll.side(direction).place())
+        short_count::is_of(self.poll.side(direction).place())
     }
 
     /// Waits if `operation` is a new read and a short read of this turn replaces its call. Returns whether it waits. If
@@ -106,13 +115,13 @@ impl Fd {
         let direction = Direction::Read;
         let side = self.poll.side(direction);
         if operation.is_new()
-            && let Some(ticket) = context::short_ticket(side.place(), cx.waker())
+            && let Some(ticket) = short_count::ticket(side.place(), cx.waker())
             && ticket.is_only_ready()
             && self.waits_often(direction)
             && !self.mutex.is_locked(direction)
             && let Some((wait, is_listed)) = self.poll.wait_anew_after(direction, ticket, cx)
         {
-            context::forget_short(side.place());
+            short_count::forget(side.place());
             let wait = operation.begin_wait(wait);
             // The timeout of a new operation begins now.
             return is_listed

@@ -2,7 +2,7 @@
 //!
 //! * `poller` — the interface for descriptors: registration with the back end, and waits.
 //! * `poll_desc` — the state of one descriptor, in a slot of the `PollCache`. It has one `side` per
-//!   direction, on which operations wait (`waiting`, `wait_slot`). `timeouts` and `expiry` end operations
+//!   direction, whose word a `ticket` copies, and on which operations wait (`waiting`, `wait_slot`). `timeouts` and `expiry` end operations
 //!   whose timeout or deadline has passed.
 //! * `driver` — the shards. `roles` decides which thread polls which shards, with one `role` per
 //!   shard.
@@ -27,6 +27,7 @@ pub(crate) mod role;
 pub(crate) mod roles;
 pub(crate) mod side;
 mod slot_words;
+mod ticket;
 mod timeouts;
 pub(crate) mod usage;
 pub(crate) mod wait_slot;

@@ -46,7 +46,7 @@ use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::sched::waits::Waits;
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
-use crate::rt::waiters::{Interest, Key, Waiter, Wakers, wake_taken};
+use crate::rt::waiters::{Interest, Key, Waiter, Wakers, is_of_interrupt, wake_taken};
 use crate::sync::Ordering;
 
 /// The reason why an operation on a descriptor failed. `net` converts it to an `io::Error` that names the
@@ -95,7 +95,7 @@ impl WaitKey {
     /// Returns whether the future is waiting for an edge or was woken from such a wait.
     #[inline]
     pub(crate) fn has_waited(&self) -> bool {
-        self.edge.is_some()
+        self.edge.is_some_and(|key| !is_of_interrupt(key))
     }
 }
 
@@ -247,7 +247,7 @@ impl PollHandle {
         let side = self.side(direction);
         let epoch = self.registered()?;
         let mut edge = None;
-        // Within an epoch, only the close of the descriptor ends its registration, and `wait_after` fails if it has begun.
+        // Within an epoch, a registration ends only after the waiters were evicted, and then `wait_after` fails.
         let still = || runtime().epoch() == epoch;
         let is_listed = side.wait_after(ticket, &mut edge, cx.waker(), still) == Wait::Listed;
         if is_listed {

@@ -46,71 +46,13 @@
 #![allow(unsafe_code)]
 
 use crate::rt::poll::poll_desc::{Direction, GENERATION_SHIFT, List, PollDesc, generation_of, registration};
+pub(super) use crate::rt::poll::ticket::{CLOSING, LISTED, PLACED, READY};
+use crate::rt::poll::ticket::{CORKED, COUNTED, TICK_MASK, TICK_ONE, clear_ready};
+pub(crate) use crate::rt::poll::ticket::{ERROR, HANG_UP, PRIORITY, Place, Ticket};
 use crate::rt::poll::wait_slot::WaitSlot;
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, injected_bug};
-
-pub(super) const READY: u64 = 1 << 0;
-pub(super) const LISTED: u64 = 1 << 1;
-pub(super) const CLOSING: u64 = 1 << 2;
-pub(crate) const HANG_UP: u64 = 1 << 3;
-pub(crate) const ERROR: u64 = 1 << 4;
-pub(crate) const PRIORITY: u64 = 1 << 5;
-/// Writes are gathered. Used in the word of the write direction only.
-const CORKED: u64 = PRIORITY;
-pub(super) const PLACED: u64 = 1 << 6;
-const COUNTED: u64 = 1 << 7;
-const TICK_SHIFT: u32 = 40;
-const TICK_ONE: u64 = 1 << TICK_SHIFT;
-const TICK_MASK: u64 = !0 << TICK_SHIFT;
-
-/// The value of the word before a system call. The result of the call is evidence about this state only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(u64);
-
-impl Ticket {
-    /// The ticket of no call.
-    pub(crate) const NONE: Ticket = Ticket(0);
-
-    /// Returns whether READY is set. If it is clear, an operation makes its call at most once per poll before
-    /// it waits.
-    #[inline]
-    pub(crate) fn is_ready(self) -> bool {
-        self.0 & READY != 0
-    }
-
-    /// Returns whether an operation waits in this direction.
-    #[inline]
-    pub(crate) fn has_waiters(self) -> bool {
-        self.0 & (PLACED | LISTED) != 0
-    }
-
-    /// Returns whether READY is set and no operation waits.
-    #[inline]
-    pub(crate) fn is_only_ready(self) -> bool {
-        self.0 & (READY | PLACED | LISTED) == READY
-    }
-
-    /// Returns whether no edge was recorded between `earlier` and this ticket of the same direction.
-    #[inline]
-    pub(crate) fn has_no_edge_since(self, earlier: Ticket) -> bool {
-        (self.0 ^ earlier.0) & !(READY | PLACED | LISTED) == 0
-    }
-
-    /// Returns the count of edges; see [`Side::edges`].
-    pub(crate) fn edges(self) -> u64 {
-        self.0 & TICK_MASK
-    }
-
-    /// Returns whether a short count does not prove that the direction is idle. After a hang-up, an error or
-    /// urgent data, a call may return a short count without another edge to follow. While writes are
-    /// gathered, the count of a write is not that of a system call.
-    #[inline]
-    pub(crate) fn distrusts_short_counts(self) -> bool {
-        self.0 & (HANG_UP | ERROR | PRIORITY) != 0
-    }
-}
 
 /// The reason why an operation must not continue. Closing takes precedence over expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,16 +110,18 @@ impl PollHandle {
     }
 }
 
+impl Side<'static> {
+    /// Returns the place of the direction's word.
+    #[inline]
+    pub(crate) fn place(self) -> Place {
+        Place(self.word())
+    }
+}
+
 impl<'a> Side<'a> {
     #[inline]
     pub(super) fn word(self) -> &'a AtomicU64 {
         &self.desc.words[self.direction as usize]
-    }
-
-    /// Returns an address that identifies the direction among those of all descriptors that exist.
-    #[inline]
-    pub(crate) fn place(self) -> *const () {
-        std::ptr::from_ref(self.word()).cast()
     }
 
     #[inline]
@@ -335,21 +279,7 @@ impl<'a> Side<'a> {
         if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {
             return self.count_edges();
         }
-        let mut word = ticket.0;
-        while word & READY != 0 {
-            // ORDERING: AcqRel, as for every change of the word. If an edge has incremented the tick, this
-            // fails.
-            match self.word().compare_exchange_weak(word, word & !READY, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
-                Err(now)
-                    if !injected_bug!("clear_ignores_tick") && (now ^ ticket.0) & !(PLACED | LISTED | READY) != 0 =>
-                {
-                    return false;
-                }
-                Err(now) => word = now,
-            }
-        }
-        true
+        clear_ready(self.word(), ticket)
     }
 
     /// Announces the waiter in the slot, to which the caller has exclusive access, and clears READY in the same step,

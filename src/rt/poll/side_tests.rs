@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use super::*;
+use crate::rt::poll::ticket::TICK_SHIFT;
 use crate::rt::poll::waiting::WAITERS_MAX;
 use crate::rt::waiters::{Interest, Key, Waiter};
 

@@ -55,8 +55,8 @@ impl Side<'_> {
 
     /// Starts the wait of a future that a call with a short count has shown to be necessary. The call began at
     /// `ticket`, when the direction was ready and had no waiter. `key` must be `None`. Clears READY in the step that
-    /// announces the waiter. If the state has changed since `ticket`, or the slot is taken, returns [`Wait::Retry`],
-    /// leaves `key` unchanged, and has no effect. `still` is as for [`wait`](Side::wait).
+    /// announces the waiter. If the state has changed since `ticket`, or the slot is taken, returns [`Wait::Retry`]
+    /// and leaves `key` and the direction unchanged. `still` is as for [`wait`](Side::wait).
     #[inline(always)]
     pub(crate) fn wait_after(
         self,
@@ -71,7 +71,10 @@ impl Side<'_> {
             return self.leave_unpublished();
         }
         *key = Some(placed);
-        if !self.is_expired() && still() { Wait::Listed } else { self.withdraw(key, placed) }
+        if injected_bug!("wait_after_without_recheck") || (!self.is_expired() && still()) {
+            return Wait::Listed;
+        }
+        self.withdraw(key, placed)
     }
 
     /// Empties the slot, which the caller has claimed and not published.
