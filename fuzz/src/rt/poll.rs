@@ -6,6 +6,8 @@ mod expiry;
 pub(crate) mod poll_desc;
 #[path = "../../../src/rt/poll/side.rs"]
 pub(crate) mod side;
+#[path = "../../../src/rt/poll/ticket.rs"]
+mod ticket;
 #[path = "../../../src/rt/poll/wait_slot.rs"]
 pub(crate) mod wait_slot;
 #[path = "../../../src/rt/poll/waiting.rs"]

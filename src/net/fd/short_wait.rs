@@ -10,8 +10,8 @@
 //! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
 //!   dropped, an edge woke each of them, and no call in the idle direction succeeded.
 //!
-//! The first and the last condition do not apply to an operation that writes all of a buffer. It keeps its lock and makes its next call
-//! in the same poll.
+//! The first and the last condition do not apply to an operation that writes all of a buffer. It keeps its lock and makes
+//! its next call in the same poll.
 //!
 //! # Evidence
 //! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of the call.

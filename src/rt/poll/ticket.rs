@@ -83,7 +83,7 @@ impl PartialEq for Place {
 
 impl Place {
     /// Clears READY, because a call that began at `ticket` had a short count. Has no effect if an edge has been recorded
-    /// since, or if the word belongs to another descriptor. The direction must be the read direction.
+    /// since, if the word belongs to another descriptor, or if edges of the direction were skipped until this call.
     pub(crate) fn clear_ready(self, ticket: Ticket) {
         clear_ready(self.0, ticket);
     }
