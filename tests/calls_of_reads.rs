@@ -1,0 +1,78 @@
+//! A task that answers requests makes one recv(2) per request: a short read replaces the call that would find no data.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use netpoll::io::Read;
+use netpoll::net::TcpListener;
+use netpoll::{rt, task};
+
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// # Safety
+/// Same as recv(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: usize, flags: c_int) -> isize {
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the caller's promise.
+    unsafe { libc::recvfrom(fd, buf, len, flags, std::ptr::null_mut(), std::ptr::null_mut()) }
+}
+
+/// The number of requests before the first one that is counted. After them, the crate expects that the next read waits.
+const FIRST: usize = 50;
+const COUNTED: usize = 200;
+
+/// Answers the requests of one connection, and returns the number of calls for the last [`COUNTED`] of them.
+async fn calls(listener: &TcpListener, by_trait: bool) -> usize {
+    let addr = listener.local_addr().unwrap();
+    let client = std::thread::spawn(move || {
+        // A file reads by read(2), which is not counted.
+        let mut client = File::from(OwnedFd::from(std::net::TcpStream::connect(addr).unwrap()));
+        for _ in 0..FIRST + COUNTED {
+            // The server asks for the next request before it is sent.
+            std::thread::sleep(Duration::from_micros(200));
+            client.write_all(b"ping").unwrap();
+            client.read_exact(&mut [0; 4]).unwrap();
+        }
+    });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut buf, mut before) = ([0; 64], 0);
+    for request in 0..FIRST + COUNTED {
+        if request == FIRST {
+            before = CALLS.load(Ordering::Relaxed);
+        }
+        let count = match by_trait {
+            true => poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buf)).await,
+            false => stream.read(&mut buf).await,
+        };
+        assert_eq!(count.unwrap(), 4);
+        stream.write_all(b"pong").await.unwrap();
+    }
+    client.join().unwrap();
+    CALLS.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn reader_of_requests_makes_one_call_per_request() {
+    // A back end that must be armed before each wait needs the call.
+    if std::env::var("NETPOLL_BACKEND").is_ok_and(|name| !name.is_empty() && name != "epoll") {
+        return;
+    }
+    rt::Builder::new().workers(1).start().unwrap();
+    for by_trait in [false, true] {
+        let calls = task::block_on(task::spawn(async move {
+            calls(&TcpListener::bind("127.0.0.1:0").await.unwrap(), by_trait).await
+        }));
+        // On a busy machine, some requests are read before the runtime has received their event, and others after a turn
+        // that has lasted too long.
+        assert!((COUNTED..COUNTED + COUNTED / 2).contains(&calls), "{calls} calls for {COUNTED} requests, {by_trait}");
+    }
+}
