@@ -7,7 +7,7 @@ mod common;
 use std::future::{Future, poll_fn};
 use std::io::{self, Write as _};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -158,7 +158,7 @@ async fn data_after_an_early_read_is_seen(yields: bool) {
     const ROUNDS: usize = 20;
     let mut missed = 0;
     for round in 0..ROUNDS {
-        let (mut stream, mut peer) = connection().await;
+        let (stream, mut peer) = connection().await;
         let mut buf = [0; 64];
         // After many reads that waited, a short count may replace the call of the next read.
         for _ in 0..20 {
@@ -173,17 +173,16 @@ async fn data_after_an_early_read_is_seen(yields: bool) {
             });
             assert_eq!(count.await.unwrap(), 6);
         }
-        let number = descriptor(&stream).as_raw_fd();
+        let fd = descriptor(&stream);
         if yields {
             task::yield_now().await;
         }
         for data in [b"early", b"later"] {
             peer.write_all(data).unwrap();
-            // SAFETY: the stream is open.
-            kernel_has(unsafe { BorrowedFd::borrow_raw(number) }, PollFlags::IN);
+            kernel_has(fd, PollFlags::IN);
             let mut poll = |cx: &mut Context<'_>| match round % 2 {
                 0 => Pin::new(&mut stream.read(&mut buf)).poll(cx),
-                _ => Pin::new(&mut stream).poll_read(cx, &mut buf),
+                _ => Pin::new(&mut &stream).poll_read(cx, &mut buf),
             };
             // After a yield, the turn has too few operations to be deferred for fairness, so one poll must suffice.
             let polled = poll_fn(|cx| Poll::Ready(poll(cx))).await;

@@ -273,18 +273,7 @@ pub(crate) fn record_call(writes: bool, fd: i32) {
 /// budget or the time of the turn is used up, or if this thread is not in a turn.
 #[inline]
 pub(crate) fn take_budget() -> bool {
-    CONTEXT.with(|context| match context.processor.get() {
-        Some(processor) => {
-            // ORDERING: Relaxed, as in `left`.
-            let left = processor.budget.load(Ordering::Relaxed);
-            let is_taken = !context.is_over(left);
-            if is_taken {
-                processor.budget.store(left - 1, Ordering::Relaxed);
-            }
-            is_taken
-        }
-        None => context.left().is_some_and(|left| context.take(left)),
-    })
+    CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
 }
 
 /// The time for which a turn may gather writes, in multiples of a turn's duration. It is longer than a turn, because

@@ -132,6 +132,25 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
+/// Returns the IP header of a packet with `length` bytes after it. The family is that of the addresses.
+fn ip_header(src: &[u8], dst: &[u8], protocol: u8, length: u16) -> Vec<u8> {
+    let is_v4 = src.len() == 4;
+    let mut header = if is_v4 {
+        let total = (20 + length).to_be_bytes();
+        vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, protocol, 0, 0]
+    } else {
+        let payload = length.to_be_bytes();
+        vec![0x60, 0, 0, 0, payload[0], payload[1], protocol, 64]
+    };
+    header.extend_from_slice(src);
+    header.extend_from_slice(dst);
+    if is_v4 {
+        let sum = checksum(&[&header]).to_be_bytes();
+        header[10..12].copy_from_slice(&sum);
+    }
+    header
+}
+
 /// Returns the bytes of a packet on the wire, beginning with the IP header.
 fn wire(packet: &Packet) -> Vec<u8> {
     let (src, dst) = (octets(packet.src.ip()), octets(packet.dst.ip()));
@@ -168,12 +187,8 @@ fn wire(packet: &Packet) -> Vec<u8> {
             let inner = Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default(), Marks::default()) };
             let mut about = wire(&inner);
             if *of == Protocol::Tcp {
-                about[if is_v4 { 9 } else { 6 }] = 6;
-                if is_v4 {
-                    about[10..12].fill(0);
-                    let sum = checksum(&[&about[..20]]).to_be_bytes();
-                    about[10..12].copy_from_slice(&sum);
-                }
+                let header = ip_header(&dst, &src, 6, 8);
+                about[..header.len()].copy_from_slice(&header);
             }
             let port = *why == super::machine::kernel::packet::Unreachable::Port;
             let (protocol, ty, code) =
@@ -190,21 +205,9 @@ fn wire(packet: &Packet) -> Vec<u8> {
     };
     let sum = checksum(&[&pseudo, &body]).to_be_bytes();
     body[at..at + 2].copy_from_slice(&sum);
-    let mut header = if is_v4 {
-        let total = (20 + length as u16).to_be_bytes();
-        vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, protocol, 0, 0]
-    } else {
-        let payload = (length as u16).to_be_bytes();
-        vec![0x60, 0, 0, 0, payload[0], payload[1], protocol, 64]
-    };
-    header.extend_from_slice(&src);
-    header.extend_from_slice(&dst);
-    if is_v4 {
-        let sum = checksum(&[&header]).to_be_bytes();
-        header[10..12].copy_from_slice(&sum);
-    }
-    header.extend(body);
-    header
+    let mut packet = ip_header(&src, &dst, protocol, length as u16);
+    packet.extend(body);
+    packet
 }
 
 /// Returns the packets that were kept, as a pcap file with times in nanoseconds (LINKTYPE_RAW).

@@ -21,6 +21,7 @@ use std::task::{Context, Poll, ready};
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
 use super::buffer::{self, BYTES_PER_POLL, BYTES_PER_STEP, Buffer, Fault};
+use crate::net::error::raw_os_error;
 use crate::net::fd::operation::Operation;
 use crate::net::net_fd::NetFd;
 use crate::net::zero_copy::endpoint;
@@ -203,10 +204,7 @@ impl Transfer {
 
 /// Returns whether the file or the socket has failed, by the error of sendfile(2).
 fn fault_of_sendfile(error: io::Error) -> Fault {
-    let errno = |error: &io::Error| error.raw_os_error();
-    // An `OpError` contains the error of the call.
-    let call = error.get_ref().and_then(|error| error.source()?.downcast_ref()).and_then(errno);
-    if errno(&error).or(call) == Some(libc::EIO) { Fault::Reader(error) } else { Fault::Writer(error) }
+    if raw_os_error(&error) == Some(libc::EIO) { Fault::Reader(error) } else { Fault::Writer(error) }
 }
 
 impl Transfer {

@@ -16,8 +16,9 @@
 //! # Evidence
 //! EAGAIN clears readiness. On a TCP socket that is not exposed, so does a short count: no more data (or
 //! room) is available, and an edge follows when it becomes available. If the next read of the turn is likely to wait,
-//! a short read leaves readiness to this read; see [`short_wait`](super::short_wait). After a hang-up, an error or urgent data, a short count
-//! does not clear readiness, because these can shorten a call although no other edge follows.
+//! a short read leaves readiness to this read; see [`short_wait`](super::short_wait). After a hang-up, an error or
+//! urgent data, a short count does not clear readiness, because these can shorten a call although no other edge
+//! follows.
 //!
 //! # The meaning of `Pending`
 //! A caller may draw a conclusion from `Pending`: a connection pool polls a read once to learn whether the peer has
@@ -239,7 +240,8 @@ impl Fd {
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
         // Skipped while the lock is held, because a flush may wake a task. A call that is made now
-        // sends the gathered bytes of its own socket. A flush precedes every wait, unless a short count has replaced the call.
+        // sends the gathered bytes of its own socket. A flush precedes every wait, unless a short count has
+        // replaced the call.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();

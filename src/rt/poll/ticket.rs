@@ -6,7 +6,6 @@
 
 use crate::sync::{AtomicU64, Ordering, injected_bug};
 
-/// A call may succeed.
 pub(super) const READY: u64 = 1 << 0;
 pub(super) const LISTED: u64 = 1 << 1;
 pub(super) const CLOSING: u64 = 1 << 2;
