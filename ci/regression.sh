@@ -16,7 +16,8 @@ if ((${#missing[@]})); then
     }
 fi
 readonly flags=${RUSTFLAGS:-} options=(--release --no-default-features --features netpoll)
-cargo build "${options[@]}"
+# Only the programs that are needed, because each is linked with LTO.
+cargo build "${options[@]}" --bin compare --bin server --bin load
 target/release/compare --check
 
 # server NAME FLAGS: builds the server with the flags, next to copies of the programs that measure it.
@@ -27,15 +28,9 @@ server() {
 server no-black-box '--cfg netpoll_no_black_box'
 server no-inspection '--cfg netpoll_no_black_box --cfg netpoll_no_records'
 
-# instructions FOLDER: prints the instructions per echo in the functions that run once per echo. Other functions are not counted, because the
-# number of polls depends on the load of the machine. This leaves out the events between turns, which take less than one instruction per echo.
+# instructions FOLDER: prints the instructions per echo in the functions that serve a request. The others vary with the load of the machine.
 instructions() {
-    for _ in 1 2 3; do
-        "$1/release/compare" --case profile --only netpoll |
-            awk -F '|' '/^. function/ { functions = 1 }
-                functions && $2 ~ /futures::(Read|WriteAll)|NetFd::poll_|Core::run|RawTask::run|poll_edge|task::schedule|LocalKey|context::/ { sum += $3 }
-                END { print sum }'
-    done | sort -n | head -n 1
+    "$1/release/compare" --case profile --only netpoll | sed -n 's/^in the functions that serve a request: //p'
 }
 all=$(instructions target)
 no_black_box=$(instructions target/no-black-box)

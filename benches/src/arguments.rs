@@ -16,6 +16,9 @@ impl Arguments {
     ///
     /// # Errors
     /// Returns an error for a word that is not a name, and for a name without its value.
+    ///
+    /// # Panics
+    /// Panics if an argument is not valid UTF-8.
     pub fn from_env(flags: &[&str]) -> Result<Arguments, String> {
         Arguments::parse(std::env::args().skip(1), flags)
     }

@@ -6,8 +6,9 @@
 //! - **Free-running** (without churn): one epoll loop, in which each connection has one message in flight. It measures
 //!   latencies and throughput.
 //!
-//! In both modes a run ends after a given number of messages or seconds. An echo that is missing for longer than [`Plan::patience`] is an
-//! error in lock-step.
+//! In both modes a run ends after a given number of messages or seconds. In lock-step, an echo that is missing for longer than
+//! [`Plan::patience`] is an error. A free-running load counts the echoes that are missing at its end, which is at most six times
+//! [`Plan::patience`] and two seconds after its beginning if a number of messages is given.
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -20,7 +21,8 @@ use std::time::{Duration, Instant};
 
 /// The default time limit for a missing echo.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// The number of connections that are opened before their first echo is read. It is less than the backlog of any server.
+/// The maximum number of connections that [`Generator::new`] opens before it reads their first echoes. It is less than the backlog of any
+/// server.
 const CONNECT_BATCH: usize = 64;
 /// The number of connections from one source address. It is less than the 28,000 ports of an address, some of which are in TIME-WAIT.
 const CONNECTIONS_PER_ADDRESS: u64 = 5_000;
@@ -51,7 +53,7 @@ impl FromStr for Churn {
 /// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Amount {
-    /// After this many messages on every connection.
+    /// After this many messages on every connection, or with churn after this many rounds of short connections.
     Requests(u64),
     /// After this time has passed.
     Time(Duration),
@@ -78,7 +80,7 @@ impl FromStr for Amount {
 pub struct Outcome {
     /// The number of correct echoes.
     pub requests: u64,
-    /// The time from the first message to the last echo, in nanoseconds.
+    /// The duration of the run, in nanoseconds.
     pub wall_ns: u64,
     /// The median latency of an echo, in nanoseconds.
     pub p50_ns: u64,
@@ -136,7 +138,7 @@ pub struct Plan {
     pub connections: usize,
     /// The number of bytes per message.
     pub size: usize,
-    /// Whether connections end after one echo, and by which side.
+    /// The side that closes a connection after one echo, or `None` if connections stay open.
     pub churn: Option<Churn>,
     /// Whether the generator runs in lock-step. With `churn`, it always does.
     pub lock_step: bool,
@@ -166,7 +168,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Creates the next message, which differs in every word from the one before and from those of other connections.
+    /// Creates the next message, which differs in every full 8-byte word from the message before and from those of other connections.
     fn next_message(&mut self, index: usize) {
         self.sequence += 1;
         let word = ((index as u64) << 40 | self.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
@@ -192,7 +194,8 @@ impl Generator {
     /// Opens the connections and exchanges one message on each. With [`Plan::churn`], opens none.
     ///
     /// # Errors
-    /// Returns an error if the server refuses, closes or corrupts a connection, or is silent for [`Plan::patience`].
+    /// Returns an error if the limit on descriptors cannot be raised, if the server refuses a connection, closes it or sends a wrong echo, or
+    /// if the server is silent for [`Plan::patience`].
     pub fn new(plan: Plan) -> io::Result<Generator> {
         sys::raise_descriptor_limit()?;
         let mut generator = Generator {
@@ -256,7 +259,8 @@ impl Generator {
     /// Generates the load and measures it. The connections stay open.
     ///
     /// # Errors
-    /// Returns an error if the server closes or corrupts a connection, or (lock-step) is silent for [`Plan::patience`].
+    /// Returns an error if the server closes a connection too early or sends a wrong echo, if it is silent for [`Plan::patience`] in lock-step,
+    /// if it refuses a connection of a load with churn, or if a call of epoll fails.
     pub fn run(&mut self, amount: Amount) -> io::Result<Outcome> {
         self.histogram.clear();
         let start = Instant::now();
@@ -398,7 +402,8 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
-    /// Serves every connection on a separate thread. Alters a byte if configured.
+    /// Serves every connection on a separate thread, and closes it after one echo if `once` is true. Alters a byte of each echo if `alter` is
+    /// true.
     fn echo(once: bool, alter: bool) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -19,7 +19,7 @@ pub struct Snapshot {
 /// Reads the state of process `pid`.
 ///
 /// # Errors
-/// Returns an error if the process has ended.
+/// Returns an error if there is no such process, for example because it has ended and its parent has waited for it.
 pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mut snapshot = Snapshot { rss_anon_bytes: field(&status, "RssAnon:") * 1024, ..Snapshot::default() };

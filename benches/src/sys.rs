@@ -1,4 +1,4 @@
-//! System calls that std does not offer: epoll, scheduling, clocks of other processes.
+//! System calls that std does not offer, such as those for epoll, scheduling, and clocks of other processes.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -160,11 +160,14 @@ fn internet_address(address: std::net::SocketAddrV4) -> libc::sockaddr_in {
 ///
 /// # Errors
 /// Returns the errors of sched_setaffinity(2).
+///
+/// # Panics
+/// Panics if `cpu` is not less than the size of a `cpu_set_t` in bits.
 pub fn pin_to(cpu: usize) -> io::Result<()> {
     let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
     // SAFETY: all bits zero is an empty set.
     let set = unsafe { set.assume_init_mut() };
-    // SAFETY: the set is initialised; CPU_SET ignores numbers beyond its size.
+    // SAFETY: the set is initialised. For a number beyond its size, CPU_SET panics.
     unsafe { libc::CPU_SET(cpu, set) };
     // SAFETY: the set is valid for the call, and its size is that of its type.
     checked(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) }).map(drop)
@@ -199,6 +202,9 @@ pub fn schedule_batch() -> io::Result<()> {
 ///
 /// # Errors
 /// Returns the errors of [`pin_to`] and [`schedule_batch`].
+///
+/// # Panics
+/// Panics if [`pin_to`] does.
 pub fn place(cpu: Option<usize>, batch: bool) -> io::Result<()> {
     if let Some(cpu) = cpu {
         pin_to(cpu)?;
@@ -248,7 +254,7 @@ pub fn thread_cpu_ns() -> io::Result<u64> {
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// Returns the number of minor page faults of the calling thread.
+/// Returns the number of minor page faults of the calling thread, or 0 if getrusage(2) fails.
 pub fn thread_faults() -> u64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the usage is written to a valid place.

@@ -106,13 +106,14 @@ fn count_with_strace(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Res
         .ok_or_else(|| format!("strace counted nothing: {}", said.join(" / ")))
 }
 
-/// Returns the number of user instructions per request of a case's server: the difference of two runs under callgrind divided by the
-/// difference of their requests, so that start-up and exit do not count. The runs are in lock-step on `cpu`, because the figure depends on
+/// Returns the number of user instructions per request of a case's server, and the part of it in
+/// [the functions that serve a request](profile::of_requests). Both are the difference of two runs under callgrind divided by the
+/// difference of their requests, so that start-up and exit do not count. The runs are in lock-step on `cpu`, because the figures depend on
 /// the number of events per wait.
 ///
 /// # Errors
 /// Returns an error if the server does not run under valgrind, or if the generator fails.
-pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Result<f64, String> {
+pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Result<[f64; 2], String> {
     if runtime == "monoio" {
         return Err("under valgrind, threads do not return from io_uring_enter(2)".to_owned());
     }
@@ -120,9 +121,11 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
         return Err("Go programs do not run under valgrind".to_owned());
     }
     let (few, many) = if quick { (20, 120) } else { (50, 550) };
-    let (less, done, _) = callgrind(case, runtime, cpu, few)?;
-    let (more, done_more, _) = callgrind(case, runtime, cpu, many)?;
-    Ok((more as f64 - less as f64) / (done_more - done) as f64)
+    let (less, done, costs) = callgrind(case, runtime, cpu, few)?;
+    let (more, done_more, costs_more) = callgrind(case, runtime, cpu, many)?;
+    let all = (more as f64 - less as f64) / (done_more - done) as f64;
+    let served = profile::of_requests((&Run::parse(&costs), done), (&Run::parse(&costs_more), done_more));
+    Ok([all, served])
 }
 
 /// Returns the distribution of instructions over files and functions for an echo on 64 connections, as Markdown.
@@ -157,8 +160,7 @@ fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64
     // The server ends before the clients, because its work on disconnects is not part of a request.
     let said = server.finish()?;
     drop(load);
-    let costs = std::fs::read_to_string(&out).unwrap_or_default();
-    // The file may not have been written, but the count does not depend on it.
+    let costs = std::fs::read_to_string(&out).map_err(|error| format!("callgrind wrote no file: {error}"))?;
     let _ = std::fs::remove_file(&out);
     let line = said.iter().find(|line| line.contains("Collected"));
     let count = line.and_then(|line| line.split(':').nth(1)?.trim().parse().ok());

@@ -89,11 +89,11 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
         Kind::Cpu => rounds(case, settings, &settings.runtimes, &CPU),
         Kind::Burst => rounds(case, settings, &settings.runtimes, &BURST),
         Kind::Free => rounds(case, settings, &with_two_loops(settings), &FREE),
-        Kind::Calls => counted(case, settings, "calls", |runtime| {
+        Kind::Calls => counted(case, settings, ["calls"], |runtime| {
             let tracer = settings.tracer.ok_or("neither perf nor strace works here")?;
-            counts::calls(case, runtime, tracer, settings.cpu, settings.quick)
+            counts::calls(case, runtime, tracer, settings.cpu, settings.quick).map(|calls| [calls])
         }),
-        Kind::Instructions => counted(case, settings, "instructions", |runtime| {
+        Kind::Instructions => counted(case, settings, ["instructions", "of requests"], |runtime| {
             if counts::callgrind_works() {
                 counts::instructions(case, runtime, settings.cpu, settings.quick)
             } else {
@@ -237,22 +237,26 @@ fn figures(whats: &[&'static str], rounds: &[Vec<f64>], floor: Option<&[Vec<f64>
     whats.iter().enumerate().map(figure).collect()
 }
 
-fn counted(
+fn counted<const N: usize>(
     case: &Case,
     settings: &Settings,
-    what: &'static str,
-    count: impl Fn(&str) -> Result<f64, String>,
+    whats: [&'static str; N],
+    count: impl Fn(&str) -> Result<[f64; N], String>,
 ) -> Findings {
     let mut findings = Findings::default();
     let mut floor = None;
     for runtime in &settings.runtimes {
         match count(runtime) {
-            Ok(value) => {
+            Ok(values) => {
                 if runtime == FLOOR {
-                    floor = Some(value);
+                    floor = Some(values);
                 }
-                let ratio = floor.map(|floor: f64| value / floor);
-                findings.figures.push((runtime.clone(), vec![Figure { what, value: Some(value), ratio }]));
+                let figure = |index: usize| Figure {
+                    what: whats[index],
+                    value: Some(values[index]),
+                    ratio: floor.map(|floor| values[index] / floor[index]),
+                };
+                findings.figures.push((runtime.clone(), (0..N).map(figure).collect()));
             }
             Err(error) => findings.note(case, runtime, &error),
         }

@@ -9,11 +9,12 @@ use std::collections::HashMap;
 /// Self costs by function or by file.
 type Costs = HashMap<String, u64>;
 
-/// The cost of one run, by function and by file.
+/// The cost of one run by function and by file, and the number of calls of each function.
 #[derive(Debug, Default, PartialEq)]
 pub struct Run {
     functions: Costs,
     files: Costs,
+    calls: Costs,
 }
 
 impl Run {
@@ -22,7 +23,7 @@ impl Run {
     pub fn parse(text: &str) -> Run {
         let mut run = Run::default();
         let (mut file_names, mut function_names) = (HashMap::new(), HashMap::new());
-        let (mut file, mut function) = (String::new(), String::new());
+        let (mut file, mut function, mut callee) = (String::new(), String::new(), String::new());
         let mut is_call = false;
         for line in text.lines() {
             if let Some((key, value)) = line.split_once('=') {
@@ -30,8 +31,12 @@ impl Run {
                     "fl" | "fi" | "fe" => file = resolve(&mut file_names, value),
                     "cfi" | "cfl" => drop(resolve(&mut file_names, value)),
                     "fn" => function = resolve(&mut function_names, value),
-                    "cfn" => drop(resolve(&mut function_names, value)),
-                    "calls" => is_call = true,
+                    "cfn" => callee = resolve(&mut function_names, value),
+                    "calls" => {
+                        is_call = true;
+                        let count: u64 = value.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+                        *run.calls.entry(callee.clone()).or_default() += count;
+                    }
                     _ => {}
                 }
                 continue;
@@ -86,8 +91,27 @@ fn place(file: &str, function: &str) -> String {
     file.to_owned()
 }
 
-/// Returns two Markdown tables with the instructions per echo, by file and by function. The arguments are a short and a long run, each with
-/// its number of requests.
+/// Returns the instructions per request in the functions that serve a request: those that are called once per request, and the loops over the
+/// requests of a turn. Other functions belong to polls and to the runtime's other threads; their share depends on the speed of the machine.
+/// The arguments are a short and a long run, each with its number of requests.
+#[must_use]
+pub fn of_requests((less, few): (&Run, u64), (more, many): (&Run, u64)) -> f64 {
+    /// The least number of calls per request of a function that is called once per request.
+    const CALLS: f64 = 0.9;
+    /// The least number of instructions per request of a loop over requests. Polls and other threads have no function with as many.
+    const LOOP: f64 = 50.0;
+    let requests = (many - few).max(1) as f64;
+    let each = |long: &Costs, short: &Costs, key: &String| {
+        let count = |costs: &Costs| costs.get(key).map_or(0.0, |count| *count as f64);
+        (count(long) - count(short)) / requests
+    };
+    let serves = |name: &&String, cost: f64| cost >= LOOP || each(&more.calls, &less.calls, name) >= CALLS;
+    let costs = more.functions.keys().map(|name| (name, each(&more.functions, &less.functions, name)));
+    costs.filter(|(name, cost)| serves(name, *cost)).map(|(_, cost)| cost).sum()
+}
+
+/// Returns two Markdown tables with the instructions per echo, by file and by function, and the sum of [`of_requests`]. The arguments are a
+/// short and a long run, each with its number of requests.
 #[must_use]
 pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
     let requests = (many - few).max(1) as f64;
@@ -111,6 +135,8 @@ pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
         }
         text.push_str(&format!("| {rest} others | {:.1} |\n| all | {whole:.1} |\n\n", whole - told));
     }
+    let served = of_requests((less, few), (more, many));
+    text.push_str(&format!("in the functions that serve a request: {served:.1}\n"));
     text
 }
 
@@ -135,7 +161,7 @@ fn shortened(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Run, markdown, place, shortened};
+    use super::{Run, markdown, of_requests, place, shortened};
 
     const OUTPUT: &str = "positions: line\nevents: Ir\nfl=(1) /x/src/net/fd/fd.rs\nfn=(1) read\n10 5\nfi=(2) /x/src/rt/poll/poll_desc.rs\n\
                           +3 7\nfe=(1)\ncfn=(2) recv\ncalls=1 0\n12 100\n* 1\nfl=(3) ???\nfn=(2)\n0 100\n";
@@ -150,6 +176,17 @@ mod tests {
         assert_eq!(run.files["libc"], 100);
         let text = markdown((&Run::default(), 0), (&run, 10));
         assert!(text.contains("| `src/rt/poll/poll_desc.rs` | 0.7 |\n") && text.contains("| all | 11.3 |"), "{text}");
+    }
+
+    #[test]
+    fn functions_that_serve_requests_are_told_from_others() {
+        let cost = |name: &str, instructions: u64, calls: u64| {
+            format!("fn={name}\n1 {instructions}\nfn=caller\ncfn={name}\ncalls={calls} 0\n1 {instructions}\n")
+        };
+        // Ten requests: `read` serves each, `turn` loops over them, `sysmon` depends on the machine.
+        let long = Run::parse(&[cost("read", 300, 12), cost("turn", 700, 2), cost("sysmon", 450, 8)].concat());
+        let short = Run::parse(&[cost("read", 50, 2), cost("turn", 100, 1), cost("sysmon", 40, 1)].concat());
+        assert_eq!(of_requests((&short, 2), (&long, 12)), 25.0 + 60.0);
     }
 
     #[test]

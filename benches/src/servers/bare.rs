@@ -1,4 +1,4 @@
-//! The baseline: a level-triggered epoll loop on libc, with nothing between it and the kernel.
+//! The baseline: a level-triggered epoll loop on libc, without a runtime.
 //!
 //! There is one loop per worker, each with an epoll instance, one buffer and a table of connections by descriptor. The first loop also
 //! accepts connections and distributes them round-robin. For each event, a loop makes one read and one write. It keeps the rest of a short

@@ -12,7 +12,7 @@ use std::io;
 /// Installs the signal handler and switches standard input to raise SIGIO.
 ///
 /// # Errors
-/// Returns the errors of sigaction(2) and fcntl(2).
+/// Returns the errors of sigaction(2), fcntl(2) and raise(3).
 pub fn listen() -> io::Result<()> {
     let handler: extern "C" fn(libc::c_int) = on_input;
     // SAFETY: zeroes are a valid sigaction: no flags, an empty mask.

@@ -1,8 +1,8 @@
 //! The same echo server for each runtime, one file per runtime, written in the usual style of that runtime's users.
 //!
-//! Each server except [`go`], which is a separate program, has a function `serve` with an argument `&'static Options`. It binds 127.0.0.1
-//! with port 0 through its runtime, calls [`Options::ready`] with the port, and serves until the process ends. The process exits when its
-//! standard input ends.
+//! Each server except [`go`], which is a separate program, has a function `serve` with an argument `&'static Options`. The function binds
+//! 127.0.0.1 with port 0, calls [`Options::ready`] with the port, and serves until the process ends. The process exits when its standard input
+//! ends.
 
 pub mod bare;
 pub mod control;
@@ -37,7 +37,8 @@ pub enum Mode {
     Deadline,
     /// Makes one read and one write, and closes the connection.
     Churn,
-    /// Like [`Mode::Echo`], with a buffer that exists only between a message and its answer.
+    /// Like [`Mode::Echo`], with a buffer that exists only from the arrival of a message until its answer is sent. async-std refuses this mode,
+    /// and the bare loop treats it as [`Mode::Echo`].
     Readable,
 }
 
