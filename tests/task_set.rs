@@ -5,13 +5,14 @@ mod common;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{eventually, run};
+use common::{child, eventually, run};
 use netpoll::prelude::*;
+use netpoll::rt;
 use netpoll::task::{self, TaskSet};
 
 struct Living(Arc<AtomicUsize>);
@@ -161,6 +162,65 @@ fn panic_is_resumed_and_other_tasks_remain() {
     assert_eq!(set.len(), 1);
     send.send(5).unwrap();
     assert_eq!(run(set.join_next()), Some(5));
+}
+
+/// Adds tasks that panic, and waits for their ends. No other task is alive.
+fn with_panicked<T: Send + 'static>(set: &mut TaskSet<T>, count: usize) {
+    for _ in 0..count {
+        set.spawn(async { panic!("on purpose") });
+    }
+    eventually("all have ended", || rt::metrics().tasks_alive == 0);
+}
+
+#[test]
+fn panics_of_members_are_dropped_with_their_set() {
+    child("panics_of_members_are_dropped_with_their_set", || {
+        let mut set = TaskSet::new();
+        with_panicked(&mut set, 2);
+        let living = with_pending(&mut set, 2);
+        drop(set);
+        eventually("the others are cancelled", || living.load(Ordering::SeqCst) == 0);
+
+        let mut set = TaskSet::new();
+        with_panicked(&mut set, 2);
+        let living = with_pending(&mut set, 2);
+        run(set.cancel_all());
+        assert_eq!((set.len(), living.load(Ordering::SeqCst)), (0, 0));
+
+        // The task panics after the cancellation has been requested.
+        let (begun, begins) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        set.spawn(async move {
+            begun.send(()).unwrap();
+            wait.recv().unwrap();
+            panic!("on purpose")
+        });
+        begins.recv().unwrap();
+        let mut cancel = pin!(set.cancel_all());
+        let mut poll = || cancel.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        go.send(()).unwrap();
+        eventually("cancelled", || poll().is_ready());
+
+        // The set is dropped while the panic of its first member is resumed.
+        let mut set = TaskSet::new();
+        with_panicked(&mut set, 3);
+        let living = with_pending(&mut set, 1);
+        let panic = catch_unwind(AssertUnwindSafe(|| run(set.join_all()))).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+        eventually("the others are cancelled", || living.load(Ordering::SeqCst) == 0);
+    });
+}
+
+#[test]
+fn error_of_a_member_takes_precedence_over_later_panics() {
+    child("error_of_a_member_takes_precedence_over_later_panics", || {
+        let mut set = TaskSet::new();
+        set.spawn(async { Err::<(), _>("failed") });
+        eventually("the first has ended", || rt::metrics().tasks_alive == 0);
+        with_panicked(&mut set, 2);
+        assert_eq!(run(set.try_join_all()), Err("failed"));
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -14,6 +15,7 @@ use crate::rt::sched::contained::poll_contained;
 use crate::rt::sched::task::{Output, RawTask};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::sched::waits::Waits;
+use crate::rt::waiters::drop_payload;
 
 /// A handle to a task. It is a future that returns the task's result.
 ///
@@ -21,9 +23,10 @@ use crate::rt::sched::waits::Waits;
 /// handle resumes the panic.
 ///
 /// # Panics
-/// Panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task but not the caller
-/// that awaits it: another executor, a `block_on`, or a task of the next runtime. If the caller is a
-/// task of the same runtime, the await never returns, because the shutdown drops the caller as well.
+/// Awaiting the handle panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task but not
+/// the caller, which is another executor, a `block_on`, a local task, or a task of the next runtime. If the
+/// caller is a task of the same runtime, the await never returns, because the shutdown drops the caller as
+/// well. In a simulation, awaiting the handle panics if the host of the task dropped the task.
 ///
 /// # Examples
 /// ```
@@ -59,15 +62,23 @@ impl<T> JoinHandle<T> {
         self.task.as_ref().is_none_or(FallibleTask::is_finished)
     }
 
-    /// Requests cancellation. The returned future waits until the task's future is dropped;
-    /// dropping it does not undo the request.
+    /// Requests cancellation. The returned future waits until the task's future is dropped. Dropping the
+    /// returned future does not undo the request. The result of a task that had ended, also a panic, is dropped.
     pub(crate) fn begin_cancel(mut self) -> impl Future<Output = ()> + use<T> {
-        // `async-task` requests the cancellation when the future is first polled, or dropped.
         let mut cancel = self.task.take().map(|task| Box::pin(task.cancel()));
-        let polled = cancel.as_mut().map(|cancel| cancel.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        let mut poll = move |cx: &mut Context<'_>| {
+            let Some(cancel) = cancel.as_mut() else { return Poll::Ready(()) };
+            // A task that had panicked resumes its panic here.
+            catch_unwind(AssertUnwindSafe(|| cancel.as_mut().poll(cx).map(drop))).unwrap_or_else(|payload| {
+                drop_payload(payload);
+                Poll::Ready(())
+            })
+        };
+        // `async-task` requests the cancellation when the future of `cancel` is first polled, or dropped.
+        let has_ended = poll(&mut Context::from_waker(Waker::noop())).is_ready();
         async move {
-            if let (Some(mut cancel), Some(Poll::Pending)) = (cancel, polled.map(|polled| polled.map(drop))) {
-                drop(poll_fn(|cx| poll_contained(cx, |cx| cancel.as_mut().poll(cx))).await);
+            if !has_ended {
+                poll_fn(|cx| poll_contained(cx, &mut poll)).await;
             }
         }
     }
@@ -76,6 +87,9 @@ impl<T> JoinHandle<T> {
     /// already completed.
     ///
     /// A task that is being polled is cancelled when that poll returns.
+    ///
+    /// # Panics
+    /// Resumes the panic of the task, if it had already panicked.
     ///
     /// # Cancel safety
     /// Dropping the future after its first poll does not undo the cancellation.
