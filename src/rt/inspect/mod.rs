@@ -77,11 +77,11 @@ const CALLS_MAX: usize = 2000;
 /// and per socket, and makes at most 2,000 system calls for addresses on the calling thread. It does
 /// not start the runtime.
 ///
-/// The addresses of TCP listeners and of accepted and dialled TCP connections are known without a system call,
-/// except for the local address of a connection that a wildcard listener has accepted. The addresses of other
-/// sockets are queried from the kernel. If this needs more than 2,000 calls, some sockets have the
+/// Most addresses of TCP listeners and of accepted and dialled TCP connections are known without a system call.
+/// An exception is the local address of a connection that a wildcard listener has accepted. The addresses of
+/// other sockets are queried from the kernel. If this needs more than 2,000 calls, some sockets have the
 /// state [`Unknown`](SocketState::Unknown) or no local address, and the next snapshot queries these first.
-/// [`Inspect::addresses`] removes this limit. [`Inspect::tcp`] adds the state of TCP connections.
+/// [`Inspect::addresses`] with `true` removes this limit. [`Inspect::tcp`] adds the details of TCP sockets.
 ///
 /// # Examples
 /// ```
@@ -146,10 +146,11 @@ impl Inspect {
     /// Sets whether to query all unknown addresses from the kernel. By default, at most 2,000 system
     /// calls are made for them.
     ///
-    /// The addresses of TCP listeners and of accepted and dialled TCP connections are known. The local address of a
-    /// connection that a wildcard listener has accepted takes one system call in the first snapshot that queries
-    /// it. An adopted TCP socket takes up to three, whose results are kept for up to 4,096 such sockets. A
-    /// multipath TCP socket takes up to four in each snapshot, and a UDP or Unix socket up to three.
+    /// Most addresses of TCP listeners and of accepted and dialled TCP connections are known. An unknown local
+    /// address, such as that of a connection that a wildcard listener has accepted, takes one system call in the
+    /// first snapshot that queries it. An adopted TCP socket takes up to three, whose results are kept for up to
+    /// 4,096 such sockets. A multipath TCP socket, or a socket in an [`AsyncFd`](crate::io::AsyncFd), takes up to
+    /// four in each snapshot, and a UDP or Unix socket up to three.
     ///
     /// With `false`, no addresses are queried. A socket whose addresses are unknown has the state
     /// [`Unknown`](SocketState::Unknown).
@@ -166,7 +167,7 @@ impl Inspect {
     }
 
     /// Sets whether to include the TCP_INFO of each TCP socket, which takes one additional system call per
-    /// socket. The default is `false`.
+    /// socket. The default is `false`. Has no effect on systems other than Linux.
     pub fn tcp(mut self, tcp: bool) -> Inspect {
         self.tcp = tcp;
         self
@@ -219,7 +220,7 @@ impl Inspect {
             readings.sort_unstable_by_key(|reading: &Reading| reading.id);
             return (readings, None, 0);
         }
-        let mut ids: Vec<_> = record::all().map(Record::id).filter(|&id| id != 0).collect();
+        let mut ids: Vec<_> = record::all().map(Record::live_id).filter(|&id| id != 0).collect();
         ids.sort_unstable();
         let first = ids.partition_point(|&id| id <= self.after);
         let end = ids.len().min(first.saturating_add(self.max_tasks));
@@ -300,7 +301,7 @@ impl Inspect {
 /// The meaning of a task's wait word.
 enum Found {
     WaitsFor(Wait),
-    /// The event that the task waited for has happened.
+    /// The event that the task waited for has happened, or the task has yielded or was woken.
     Due,
     Unknown,
 }

@@ -2,12 +2,14 @@
 //!
 //! A record is a slot of a slab, or a leaked allocation if the slab is full. Records stay readable until the
 //! process ends, so [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and
-//! without accessing a task. The threads that spawn, wake and poll a task write its record, except for `cpu`,
-//! which sysmon writes.
+//! without accessing a task. The threads that spawn, wake, poll and free a task write its record. After the
+//! spawn, only sysmon writes `cpu`.
 //!
 //! # States
-//! *free* (id 0) → *in use* (the task's id) → *free*. Ids are never reused, so a reader that finds
-//! the same id before and after it reads the other fields has read the fields of one task.
+//! *free* (id 0) → *in use* (the task's id) → *ended* (the same id; `waits` is [`ENDED`]) → *free*. A task
+//! ends when its future is dropped. Its record is freed when its handle and wakers are dropped too. Ids are
+//! never reused, so a reader that finds the same id before and after it reads the other fields has read the
+//! fields of one task. Snapshots omit ended tasks.
 //!
 //! # Memory ordering
 //! `id` protects the other fields, like the sequence number of a seqlock. The owner clears it, issues a
@@ -23,7 +25,7 @@ use super::cpu_time::CpuTime;
 use super::identity::TaskId;
 use super::keeper::Keeper;
 use super::lanes::{CONTROL, Lane};
-use super::waits::{self, RUNNING, Waits};
+use super::waits::{self, ENDED, RUNNING, Waits};
 use crate::rt::slab::{self, BLOCK_SLOTS, First, Slab, Slot, place_in_block};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
@@ -36,10 +38,10 @@ pub(crate) struct Record {
     epoch: AtomicU32,
     /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// The link of the free list if the record is free; otherwise a packed [`Waits`] or [`RUNNING`].
+    /// In a free record of the slab, the link of the free list. In a record in use, a packed [`Waits`], [`RUNNING`] or [`ENDED`].
     waits: AtomicU32,
     polls: AtomicU32,
-    /// The rough time at which the last poll began.
+    /// The rough time at which the last poll began or, before the first poll, the task was spawned.
     polled: AtomicU32,
     /// A [`CpuTime`], written by sysmon.
     cpu: AtomicU32,
@@ -53,8 +55,8 @@ pub(crate) struct Record {
 // Every task has a record, so the size matters.
 const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 
-/// Whether records are disabled, by `--cfg netpoll_no_records`. `ci/regression.sh` measures the cost of the
-/// records with it.
+/// Whether edges, wake-ups and the beginnings of polls are not recorded, because of `--cfg netpoll_no_records`.
+/// `ci/regression.sh` measures the cost of recording them with it.
 const NO_RECORDS: bool = cfg!(netpoll_no_records);
 
 const SLOT_BITS: u32 = 5;
@@ -70,28 +72,28 @@ pub(crate) enum Kind {
     Task = 0,
     /// A task that runs on the thread that spawned it.
     Local = 1,
-    /// The future of a `block_on`.
+    /// The root future of a `block_on` or of a simulation.
     Root = 2,
-    /// A call on the blocking pool.
+    /// A call on one of the blocking pools.
     Call = 3,
 }
 
-/// The records of all tasks.
+/// The records of tasks, except those outside the slab.
 static RECORDS: Slab<Record> = Slab::new();
 
 /// The free records outside the slab.
 static UNLISTED_FREE: Mutex<Vec<&Record>> = Mutex::new(Vec::new());
 
-/// Returns all records, including free records.
+/// Returns all records of the slab, including free records.
 pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.iter()
 }
 
-/// The wakers of waiting tasks whose records are outside the slab, by task id.
+/// The kept wakers of tasks whose records are outside the slab, by task id.
 static UNLISTED_KEPT: Mutex<BTreeMap<u64, Waker>> = Mutex::new(BTreeMap::new());
 
-/// Wakes each waiting task that belongs to another epoch than `epoch`, except for the tasks of simulations. Also wakes
-/// tasks of `epoch` whose records are outside the slab. The caller must
+/// Wakes each task that has a [kept](Record::keep) waker and belongs to another epoch than `epoch`. If the record of a
+/// task is outside the slab, wakes the task whatever its epoch is. The caller must
 /// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
 pub(crate) fn wake_others(epoch: u32) {
     // ORDERING: SeqCst: the epoch was advanced before; see `Keeper`.
@@ -129,12 +131,12 @@ impl Reading {
     }
 
     /// Returns the cause of the wake-up before the task's last poll. This is the task or thread that called
-    /// the waker, if it is known, and otherwise the event for which the task waited.
+    /// the waker, if that was recorded, and otherwise what the task waited for.
     pub(crate) fn woken(&self, now: u64) -> Waits {
         Waits::unpack(self.woken, now).0
     }
 
-    /// Returns whether a thread other than a worker is polling the future.
+    /// Returns whether the future is being polled outside a worker's turn and has not recorded a wait in this poll.
     pub(crate) fn is_running(&self) -> bool {
         self.waits == RUNNING
     }
@@ -152,7 +154,7 @@ impl Reading {
 /// The data of a block of records.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The number of the first record.
+    /// The index of the first record.
     first: u32,
     keepers: [Keeper; BLOCK_SLOTS],
 }
@@ -183,7 +185,7 @@ impl Slot for Record {
     #[allow(unsafe_code)]
     fn index(&self) -> u32 {
         let place = self.place.load(Ordering::Relaxed) & SLOT_MASK;
-        // SAFETY: only the slab calls this, for its own records, in which `vacant` has stored the place.
+        // SAFETY: this is called only for records of the slab, in which `vacant` has stored the place.
         let shared = unsafe { slab::shared(self, place) };
         shared.first + place
     }
@@ -223,6 +225,16 @@ impl Record {
             record.place.store(UNLISTED, Ordering::Relaxed);
             Box::leak(Box::new(record))
         })
+    }
+
+    /// Records that the task's future was dropped.
+    pub(super) fn end(&self) {
+        self.waits.store(ENDED, Ordering::Relaxed);
+    }
+
+    /// Returns the id of the task, or 0 if the record is free or the task has ended.
+    pub(crate) fn live_id(&self) -> u64 {
+        if self.waits.load(Ordering::Relaxed) == ENDED { 0 } else { self.id() }
     }
 
     /// Frees the record of a task that has ended.
@@ -266,7 +278,8 @@ impl Record {
         if place == UNLISTED {
             return None;
         }
-        // SAFETY: the record belongs to the slab, because `vacant` has stored the place.
+        // SAFETY: only records outside the slab have `UNLISTED`. So the record belongs to the slab, and `vacant` has
+        // stored its place.
         let shared = unsafe { slab::shared(self, place) };
         Some(&shared.keepers[place as usize])
     }
@@ -316,7 +329,7 @@ impl Record {
     }
 
     /// Records which task or thread has woken the task, which must not be in a poll. Not called if the event
-    /// that the task waits for has woken it; the word then still contains the wait.
+    /// that the task waits for has woken the task: the word then still contains the wait.
     #[inline]
     pub(crate) fn note_waker(&self, waker: Waits) {
         if NO_RECORDS {
@@ -337,15 +350,16 @@ impl Record {
         self.polled.store(ticks::rough(ticks), Ordering::Relaxed);
     }
 
-    /// Calls `poll`, which polls the task of this record on a thread that is not a worker, and marks the
-    /// record as running in the meantime.
+    /// Calls `poll`, which polls the task of this record outside a worker's turn. Marks the record as running until
+    /// `poll` returns or records a wait.
     pub(crate) fn polling<T>(&self, poll: impl FnOnce() -> T) -> T {
         let id = self.id();
         self.begin_poll(ticks::ticks());
         self.waits.store(RUNNING, Ordering::Relaxed);
         let polled = poll();
-        // If the task has ended in the poll, or ends now, the record may belong to another task or be
-        // free. The word of a free record is a link, which is never RUNNING.
+        // If the task has ended in the poll, or ends now, the record may belong to another task or be free. In
+        // the slab, the word of a free record is a link, which is never RUNNING. At worst, the mark of the other task
+        // is cleared.
         if self.id() == id {
             let _ = self.waits.compare_exchange(RUNNING, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -362,7 +376,8 @@ impl Record {
         self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).with_poll(duration).0, Ordering::Relaxed);
     }
 
-    /// Reads the fields of the task that has this record, if the record is in use.
+    /// Reads the fields of the task that has this record. Returns `None` if the record is free, if the task has ended,
+    /// or if the record is freed in the meantime.
     pub(crate) fn read(&self) -> Option<Reading> {
         // ORDERING: Acquire pairs with the Release in `open`.
         let id = self.id.load(Ordering::Acquire);
@@ -380,10 +395,10 @@ impl Record {
             place: self.place.load(Ordering::Relaxed),
             lane: Lane::of_word(self.epoch_word()),
         };
-        // ORDERING: Acquire pairs with the fence in `open`: if the id has not changed, all fields
+        // ORDERING: Acquire pairs with the fences in `open` and `close`: if the id has not changed, all fields
         // belong to this task.
         fence(Ordering::Acquire);
-        (self.id.load(Ordering::Relaxed) == id).then_some(reading)
+        (self.id.load(Ordering::Relaxed) == id && reading.waits != ENDED).then_some(reading)
     }
 }
 
@@ -411,8 +426,8 @@ fn anchor() -> &'static Location<'static> {
 const PLACE_ALIGN: isize = align_of::<Location<'static>>() as isize;
 const PLACE_BITS: u32 = u32::BITS - SLOT_BITS;
 
-/// Packs a location into [`PLACE_BITS`] bits. Returns 0 if it is too far away, which may happen in a
-/// library that is loaded later.
+/// Packs a location into [`PLACE_BITS`] bits. Returns 0 if it is too far away, which may happen if it is in
+/// another shared library.
 fn pack_place(place: &'static Location<'static>) -> u32 {
     let distance =
         std::ptr::from_ref(place).expose_provenance().wrapping_sub(std::ptr::from_ref(anchor()).addr()) as isize;
@@ -430,8 +445,8 @@ fn unpack_place(packed: u32) -> Option<&'static Location<'static>> {
     // Shifting to the left and back extends the sign.
     let units = ((packed << SLOT_BITS) as i32 >> SLOT_BITS) as isize;
     let address = std::ptr::from_ref(anchor()).addr().wrapping_add_signed(units * PLACE_ALIGN);
-    // SAFETY: `pack_place` was given a reference with this address, which is valid for the life of
-    // the program.
+    // SAFETY: `pack_place` was given a reference with this address and exposed its provenance. The reference is valid
+    // for the life of the program.
     Some(unsafe { &*std::ptr::with_exposed_provenance(address) })
 }
 
@@ -503,5 +518,30 @@ mod tests {
         // Other tests of this process also change the shared remainder.
         assert!(cpu.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{cpu:?}");
         assert_eq!(reading.cpu.longest_poll(), Duration::from_millis(80));
+    }
+
+    /// A task whose handle still has the result, or the panic, is not alive. A snapshot would show it as waiting.
+    #[test]
+    fn ended_tasks_are_not_read() {
+        fn panics() {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        let handles = [
+            crate::task::spawn(async {}),
+            crate::task::spawn(async { panics() }),
+            crate::task::spawn_blocking(|| {}),
+            crate::task::spawn_blocking(panics),
+        ];
+        for handle in &handles {
+            let id = handle.task().id().number();
+            let record = all().find(|record| record.id() == id).unwrap();
+            let start = std::time::Instant::now();
+            while record.live_id() != 0 {
+                assert!(start.elapsed() < Duration::from_secs(60));
+                std::thread::yield_now();
+            }
+            assert!(record.read().is_none());
+            assert_eq!(record.id(), id, "the handle keeps the record");
+        }
     }
 }

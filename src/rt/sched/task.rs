@@ -1,13 +1,14 @@
 //! Tasks: spawning, scheduling, and their end.
 //!
-//! The crate `async-task` implements tasks. [`TaskData`] adds the identity, the name, task-local values and
-//! the epoch. It is the metadata of an `async-task`, in the same allocation as the future. The schedule
-//! function captures nothing, so a task costs one allocation.
+//! The crate `async-task` implements tasks. [`TaskData`] adds the identity, the name, task-local values, the lane
+//! and the epoch. It is the metadata of `async-task`, in the same allocation as the future. The schedule
+//! function captures nothing, so a task without a name or local values costs one allocation.
 //!
 //! # Invariants
 //! * 11 — a panic of a future ends only its task. `async-task` stores the panic for the awaiting task.
 //! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which cancels it.
-//!   So a shutdown ends all tasks, even if their wakers still exist.
+//!   So a shutdown ends all tasks, even if their wakers still exist. Local tasks and those of simulations belong to
+//!   no epoch.
 
 use std::future::Future;
 use std::panic::Location;
@@ -32,15 +33,15 @@ use crate::sync::{Ordering, fence};
 use crate::trace;
 
 pin_project! {
-    /// A task's future. Its destructor drops the future, catches a panic of the future's destructor (11), and
-    /// counts the end of the task.
+    /// A task's future. Its destructor drops the future and the task's local values, catches panics of their
+    /// destructors (11), and counts the end of the task.
     ///
     /// The task's number is not stored, because the task is the current one whenever its future is dropped,
     /// which happens only in a turn or in [`discard`].
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
-        // The record whose keeper has a waker of the task.
+        // The record that keeps a waker of the task, or `None` if the task has not waited yet or is simulated.
         kept: Option<&'static Record>,
     }
 
@@ -101,7 +102,8 @@ fn keep(waker: &Waker) -> Option<&'static Record> {
     })
 }
 
-/// Drops the local values of the task `number`, whose future was just dropped, and clears the current task.
+/// Drops the local values of the task `number`, whose future was just dropped, records its end, and clears the current
+/// task.
 /// The task is the current one whenever its future is dropped. The values must not live as long as the task's
 /// handle and wakers, because they would then be dropped where a panic aborts the process.
 pub(crate) fn end_locals(number: u64) {
@@ -110,6 +112,7 @@ pub(crate) fn end_locals(number: u64) {
         while let Some(value) = task.take_local() {
             contain(|| drop(value));
         }
+        task.record().end();
     });
     context::end_task(number);
 }
@@ -145,7 +148,7 @@ pub(crate) fn contain(user_code: impl FnOnce()) {
     }
 }
 
-/// A task of `async-task`.
+/// The handle that `async-task` returns for a task.
 pub(crate) type RawTask<T> = async_task::Task<Output<T>, TaskData>;
 
 /// Returns the lane of the current task, which the tasks that it spawns inherit.
@@ -278,17 +281,17 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
             own_waker::accept(item.as_ptr(), unsafe { &*spare });
             processor.queue.push(item);
         }
-        // The task that runs on this thread has woken another task, which runs next, while its data is in the
-        // cache. A task that wakes itself goes to the end of the queue.
+        // The task that runs on this thread has spawned or woken another task, which runs next, while its data is in
+        // the cache. A task that was woken in its own turn goes to the end of the queue.
         (Some(processor), true) if !info.woken_while_running => {
             context::note_waker(record);
             processor.queue.push_next(runnable.into_raw());
         }
         (Some(processor), true) => {
             record.note_waker(Waits::Turn);
-            // If the budget was used up, the worker may poll after this turn. The tasks that this poll wakes
+            // If much of the budget was used, the worker may poll after this turn. The tasks that this poll wakes
             // run before this task.
-            // ORDERING: Relaxed, as in `context::poll_budget`.
+            // ORDERING: Relaxed, as in `Context::left`.
             if processor.budget.load(Ordering::Relaxed) <= context::REFILL {
                 processor.queue.push_aside(runnable.into_raw());
             } else {
@@ -306,8 +309,8 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
 }
 
-/// Schedules a task whose epoch word is not the current epoch. Queues a control task in its lane, and a task
-/// of a simulation in the simulation. Cancels a task that is woken after the end of its epoch. In a child of
+/// Schedules a task whose epoch word is not the current epoch. Queues a control task of the current epoch in its lane,
+/// and a task of a simulation in the simulation. Cancels a task that is woken after the end of its epoch. In a child of
 /// fork(2), the tasks are those of the parent: they are leaked, because they live on in the parent, and their
 /// destructors must not run in the child.
 #[cold]
@@ -330,7 +333,7 @@ fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
 /// `item` must be the result of `into_raw` of a `Runnable<TaskData>`, and must be used only once.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
-    // SAFETY: the caller guarantees that `into_raw` created it, with this metadata type.
+    // SAFETY: the caller guarantees that `into_raw` created it, with this metadata type, and that it is used once.
     unsafe { Runnable::from_raw(item) }
 }
 

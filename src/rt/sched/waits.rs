@@ -1,15 +1,17 @@
 //! [`Waits`]: what a task waits for, or what woke it, as one word of its [`Record`](super::record::Record).
 //!
-//! An operation that returns `Pending` stores its wait in the record of the current task. Each poll begins by
-//! clearing the word. A wait for an edge replaces the previous wait of the poll. Any other wait sets a flag if the
-//! word already has a different wait, and then the wait of a socket operation takes precedence over a wait for a timer
-//! or a task. A task whose word is clear waits for something outside this crate, or is about to run.
+//! An operation that returns `Pending` stores its wait in the record of the current task. The beginning of each poll
+//! clears the word or, outside a worker's turn, sets it to [`RUNNING`]. A wait for an edge replaces the previous wait of
+//! the poll. Any other wait sets a flag if the word already has a different wait, and then the wait of a socket operation
+//! takes precedence over a wait for a timer, a task or the next turn. A task whose word is clear waits for something
+//! outside this crate, is in a worker's turn, or is about to run.
 
 /// The event that a pending operation waits for, or the cause of a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
+    /// Nothing is recorded.
     Nothing,
-    /// The task has yielded and is about to run.
+    /// The task has yielded or was woken in its own turn, and is about to run.
     Turn,
     /// A read edge of the socket with this tag.
     Readable(u32),
@@ -40,9 +42,11 @@ const SEVERAL: u32 = 1 << 31;
 /// Marks the argument of a [`Waits::WokenByTask`], which has the kind of [`Waits::Nothing`].
 const BY_TASK: u32 = 1 << WAKER_BITS;
 const WAKER_BITS: u32 = ARGUMENT_BITS - 1;
-/// The word of a future that a thread other than a worker is polling. For a worker, the processor
+/// The word of a future that is being polled outside a worker's turn. In a worker's turn, the processor
 /// records the current task.
 pub(super) const RUNNING: u32 = SEVERAL;
+/// The word of a task whose future was dropped.
+pub(super) const ENDED: u32 = 3;
 /// The binary logarithm of the unit of a stored time, in nanoseconds. Times are stored modulo 2²⁸ units. The
 /// upper half of the range counts as past, so a time more than 39 hours ahead is not read correctly.
 const TIME_SHIFT: u32 = 20;
@@ -108,7 +112,7 @@ pub(crate) fn edge_notes(tag: u32) -> [u32; 2] {
     [Waits::Readable(tag).pack(), Waits::Writable(tag).pack()]
 }
 
-/// Adds the packed wait `word` to the word `seen` of a task.
+/// Returns the word of a task that had the word `seen` and now also waits for the packed wait `word`.
 pub(super) fn join(seen: u32, word: u32) -> u32 {
     if matches!(seen, 0 | RUNNING) {
         return word;
