@@ -67,8 +67,8 @@
 //! * `signal`: process signals as streams, in `netpoll::signal`.
 //! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
 //! * `serde`: [`rt::Snapshot`] and [`rt::Metrics`] implement `Serialize`.
-//! * `tracing`: events and spans of accepts, dials, closes, deadlines, tasks and shutdown, for the crate
-//!   `tracing`.
+//! * `tracing`: events and spans of accepts, dials, closes, deadlines, connections, tasks, workers and
+//!   shutdown, for the crate `tracing`.
 //! * `tokio-io`: the streams implement tokio's `AsyncRead` and `AsyncWrite`, without tokio's runtime,
 //!   for libraries such as h2 and tokio-postgres.
 //!
@@ -85,8 +85,8 @@
 //! * A future of this crate can be dropped at any await: the socket stays usable and no wake-up is
 //!   lost. A dropped [`write_all`] may have written part of its data.
 //! * Concurrent `write_all` calls on one stream do not interleave.
-//! * Once a deadline has expired, every operation that it covers fails until the deadline is moved,
-//!   including operations that were already waiting. No data is lost.
+//! * Once a deadline has expired, every operation that it covers fails until the deadline is moved to a
+//!   later time or removed, including operations that were already waiting. No data is lost.
 //! * A panic in a task ends only that task. No action of a peer causes a panic or lets a queue grow
 //!   without bound.
 //! * While no task is runnable, no traffic arrives and no timer is due, no thread runs.
@@ -97,7 +97,8 @@
 //! # Limits
 //! * Linux 4.5 or later. On macOS and FreeBSD the crate compiles but has not been run.
 //! * One runtime per process, with at most 2²⁴ sockets and 512 workers, including spare workers.
-//! * In a child of fork(2) that has not called exec(2), every operation fails.
+//! * In a child of fork(2) that has not called exec(2), every operation that needs the runtime fails, if
+//!   the parent used the runtime before the fork.
 //!
 //! The environment variable `NETPOLL_BACKEND` selects the system call that waits for sockets:
 //! `epoll`, `kqueue` or `poll`. The default is the best one that the system supports.

@@ -4,8 +4,9 @@
 //! workspace compiles some of this crate's source files with its own module `sync`, which has the types of a
 //! model checker. A protocol that uses only `crate::sync` can therefore be model-checked without changes.
 //!
-//! [`Mutex`] does not report poisoning. Wakers and user code run outside this crate's locks, so they
-//! cannot panic while a lock is held. If this crate's own code panics, other threads must keep working.
+//! [`Mutex`] does not report poisoning. User code, including wakers of other crates, runs outside this
+//! crate's locks, so it cannot panic while a lock is held. If this crate's own code panics, other threads
+//! must keep working.
 
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
@@ -82,7 +83,7 @@ impl Condvar {
     }
 }
 
-/// Returns whether the injected bug `name` is enabled; always false in this crate. The `models` crate
+/// Returns whether the injected bug `$name` is enabled; always false in this crate. The `models` crate
 /// enables one bug at a time and checks that a model finds it.
 macro_rules! injected_bug {
     ($name:literal) => {

@@ -1,8 +1,8 @@
-//! tokio's `AsyncRead` and `AsyncWrite` for streams (feature `tokio-io`). Only the traits are used:
-//! tokio's runtime is neither needed nor compiled.
+//! tokio's `AsyncRead` and `AsyncWrite` for streams (feature `tokio-io`). Only the traits are used.
+//! tokio's runtime is not needed, and this crate does not enable its feature.
 //!
-//! Reads fill uninitialised memory directly. `shutdown` sends FIN, like `close` of futures-io's
-//! `AsyncWrite`.
+//! Reads fill uninitialised memory directly. `shutdown` shuts down the sending side, like `close` of
+//! futures-io's `AsyncWrite`.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,8 +1,9 @@
 //! [`FutureExt`]: async-std's combinators. Unlike in async-std, they need no feature.
 //!
 //! # Cancellation
-//! A combinator owns its futures and drops them when it is dropped. `race` and `try_race` drop the
-//! future that loses, and `try_join` drops the other future when one fails.
+//! A combinator owns its futures and drops them at the latest when it is dropped. An `.await` drops the
+//! combinator as soon as it is ready, and with it the future that has lost a `race` or `try_race`, or
+//! the other future of a `try_join` that has failed.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -52,7 +53,7 @@ pub trait FutureExt: Future {
         DelayFuture { future: self, sleep: Some(Sleep::new(duration)) }
     }
 
-    /// Awaits the future and then the future that it returns.
+    /// Awaits the future, and then its output.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -70,7 +71,7 @@ pub trait FutureExt: Future {
     }
 
     /// Returns the output of the future that is ready first, or of `self` if both are ready. The
-    /// other future is dropped.
+    /// other future is dropped with the combinator.
     ///
     /// ```
     /// use netpoll::{future, prelude::*};
@@ -123,7 +124,7 @@ pub trait FutureExt: Future {
     }
 
     /// Awaits both futures and returns both values, or the first error. After an error the other
-    /// future is dropped.
+    /// future is dropped with the combinator.
     ///
     /// ```
     /// use netpoll::{future, prelude::*};

@@ -75,8 +75,9 @@ impl<F: Future> Future for TimeoutFuture<F> {
     }
 }
 
-/// The error of [`timeout()`]. It converts to an [`io::Error`] of kind
-/// [`TimedOut`](io::ErrorKind::TimedOut), so `?` works in functions that return `io::Result`.
+/// The error of [`timeout()`] and [`FutureExt::timeout`](super::FutureExt::timeout). It converts to an
+/// [`io::Error`] of kind [`TimedOut`](io::ErrorKind::TimedOut), so `?` works in functions that return
+/// `io::Result`.
 ///
 /// # Examples
 /// ```

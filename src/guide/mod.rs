@@ -1,5 +1,5 @@
-//! Guides: a tutorial, and one page per subject. The tests of this crate compile the programs on these pages and run
-//! most of them.
+//! Guides: a tutorial, and one page per subject. The tests of this crate compile the programs on these pages, except
+//! those in [`migration`] that need other crates, and run most of them.
 //!
 //! * [`tutorial`]: from an empty `Cargo.toml` to a chat server with deadlines, an orderly shutdown and a test.
 //! * [`deadlines`]: time limits on sockets, requests, connects and whole connections.

@@ -3,9 +3,10 @@
 //! # Invariants
 //! * Every byte consumed from the reader is in the caller's buffer, in the stream's own buffer, or
 //!   in an error. If the reader fails (for example because a deadline expires) or a future is dropped
-//!   in the middle of a line, no bytes are lost. There are two exceptions. A `String` cannot hold the
+//!   in the middle of a line, no bytes are lost. There are three exceptions. A `String` cannot hold the
 //!   bytes of an incomplete character, nor invalid UTF-8 and the bytes after it; `read_until` does not
-//!   have this limitation. A bounded stream discards the bytes of a piece that is too long.
+//!   have this limitation. A bounded stream discards the bytes of a piece that is too long. Dropping a
+//!   stream discards the beginning of a piece that it has read.
 //! * End of stream is reported once each time the reader reports it. After a last piece without a
 //!   delimiter the streams end without polling the reader again. If they polled it, the user of a
 //!   terminal would have to type end of file twice.
@@ -365,9 +366,9 @@ fn poll_read_until<R: BufRead + ?Sized>(
     }
 }
 
-/// Returns the index after the first `byte` in `haystack`, or `None` if there is none. It uses std's
-/// blocking `BufRead`, because std offers no other access to its vectorised search (memchr). Reading a
-/// slice cannot fail.
+/// Returns the index after the first `byte` in `haystack`, or `None` if there is none. Uses std's blocking
+/// `BufRead`, because std offers no other access to its vectorised search (memchr). Reading a slice cannot
+/// fail.
 pub(super) fn find_end(byte: u8, haystack: &[u8]) -> Option<usize> {
     let mut rest = haystack;
     let end = io::BufRead::skip_until(&mut rest, byte).unwrap_or(0);
@@ -451,7 +452,7 @@ impl<R: BufRead> Stream for Lines<R> {
         let mut pieces = self.project().pieces;
         let Some(piece) = ready!(pieces.as_mut().poll_next(cx)) else { return Poll::Ready(None) };
         let mut line = piece?;
-        // A CR at end of stream does not end a line.
+        // A CR before the end of the stream is part of the line.
         if pieces.ended == Ended::No && line.last() == Some(&b'\r') {
             line.pop();
         }

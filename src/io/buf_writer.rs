@@ -3,8 +3,8 @@
 //! # Invariants
 //! * `buf[sent..]` are the bytes accepted from callers that the underlying writer has not accepted
 //!   yet, in order; `sent <= buf.len()`. This holds whenever a `poll_*` method returns, even with
-//!   `Pending` or an error. So a dropped future or an expired deadline neither loses nor repeats
-//!   bytes, and a later flush continues where the last flush stopped.
+//!   `Pending` or an error. So an expired deadline or a dropped future, except that of `into_inner`,
+//!   neither loses nor repeats bytes, and a later flush continues where the last flush stopped.
 //! * `buf` never grows beyond its capacity.
 //!
 //! Dropping a `BufWriter` discards its contents, because `Drop` cannot wait. Call `flush`, `close`

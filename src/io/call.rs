@@ -22,7 +22,7 @@ enum State<T> {
     Taken,
 }
 
-/// A future that returns the result of a blocking call. Dropping it does not cancel the call.
+/// A future that returns the result of a blocking call. Dropping the future does not cancel the call.
 #[derive(Debug)]
 pub(super) struct Call<T> {
     state: Arc<Mutex<State<T>>>,

@@ -6,15 +6,16 @@
 //!
 //! # Invariants
 //! * The reader is not polled again after it has reported end of stream.
-//! * Before a copy waits for the reader, it flushes the writer, because the peer may wait for
-//!   buffered bytes before it sends more.
+//! * Before a copy waits for the reader, it flushes the bytes that it has written, because the peer may
+//!   wait for buffered bytes before it sends more.
 //! * No bytes are taken from the reader if the writer is a socket that is closed or past its
 //!   deadline.
 //! * A reader and a writer that are always ready do not monopolise their thread: the task yields
 //!   after about [`BYTES_PER_POLL`](transfer::BYTES_PER_POLL).
 //!
 //! # Compared with Go
-//! The buffer size and the choice between splice, sendfile and a buffer are those of `io.Copy`.
+//! The buffer size is that of `io.Copy`, which also uses splice, sendfile or a buffer, depending on the
+//! types of the reader and the writer.
 
 mod bidirectional;
 mod buffer;
@@ -39,9 +40,10 @@ pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 /// [`AssertAsync`](crate::io::AssertAsync) to a socket, the bytes stay in the kernel (splice(2) and
 /// sendfile(2)). This also works through references and, for the reader, through
 /// [`take`](crate::io::ReadExt::take). Copies between other types use a buffer of 32 KiB. So do
-/// copies that the kernel refuses, and copies from a TCP stream after its first urgent byte.
-/// [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts kernel copies. Reading a
-/// file that is not in the page cache blocks the thread while the disk is read.
+/// copies that the kernel refuses or for which it has no pipe, and copies from a TCP stream after its
+/// first urgent byte. [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts the calls that
+/// move bytes in the kernel. Reading a file that is not in the page cache blocks the thread while the
+/// disk is read.
 ///
 /// If the writer is a socket, the copy watches it while it waits for the reader, and fails when the
 /// writer's peer is gone.

@@ -13,8 +13,9 @@
 //! [`read_until`](BufReadExt::read_until), [`read_to_end`](ReadExt::read_to_end),
 //! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can be resumed after an error.
 //! Exceptions are documented: [`read_exact`](ReadExt::read_exact),
-//! [`write_all`](WriteExt::write_all) and [`copy()`] lose their progress, a `String` cannot hold part
-//! of a character, and a bounded stream discards a piece that is too long.
+//! [`write_all`](WriteExt::write_all), [`copy()`] and [`copy_bidirectional`] lose their progress, a
+//! `String` can hold neither part of a character nor invalid UTF-8, and a bounded stream discards a
+//! piece that is too long.
 //!
 //! # Errors
 //!

@@ -2,9 +2,10 @@
 
 use super::{WriteExt, stderr, stdout};
 
-/// Prints to standard output. This is an asynchronous version of [`std::print!`]: await the result.
+/// Prints to standard output. This is an asynchronous version of [`std::print!`]: await the returned
+/// future.
 ///
-/// Text after the last newline stays in the buffer until [`stdout`](crate::io::stdout()) is flushed.
+/// Text after the last newline may stay in the buffer until [`stdout`](crate::io::stdout()) is flushed.
 ///
 /// # Panics
 /// Panics if writing fails.
@@ -24,7 +25,7 @@ macro_rules! print {
 }
 
 /// Prints to standard output, with a newline. This is an asynchronous version of [`std::println!`]:
-/// await the result.
+/// await the returned future.
 ///
 /// # Panics
 /// Panics if writing fails.
@@ -42,7 +43,8 @@ macro_rules! println {
     ($($arg:tt)*) => { $crate::io::_print($crate::__private::format!($($arg)*) + "\n") };
 }
 
-/// Prints to standard error. This is an asynchronous version of [`std::eprint!`]: await the result.
+/// Prints to standard error. This is an asynchronous version of [`std::eprint!`]: await the returned
+/// future.
 ///
 /// # Panics
 /// Panics if writing fails.
@@ -59,7 +61,7 @@ macro_rules! eprint {
 }
 
 /// Prints to standard error, with a newline. This is an asynchronous version of
-/// [`std::eprintln!`]: await the result.
+/// [`std::eprintln!`]: await the returned future.
 ///
 /// # Panics
 /// Panics if writing fails.

@@ -2,8 +2,9 @@
 //!
 //! # Cancellation
 //! `read_to_end` appends bytes to the caller's vector as they arrive. If the reader fails or the future is dropped,
-//! `read_to_string` appends the valid text read so far. If the bytes are not UTF-8, it leaves the string unchanged.
-//! `read_exact` loses its progress. A single `read` loses no bytes if the reader's `poll_read` loses none.
+//! `read_to_string` appends the text read so far, up to the first incomplete or invalid character. If the stream ends and
+//! its bytes are not UTF-8, `read_to_string` leaves the string unchanged, and the error contains the bytes. `read_exact`
+//! loses its progress. A single `read` loses no bytes if the reader's `poll_read` loses none.
 
 use std::future::Future;
 use std::io;
@@ -41,6 +42,9 @@ const GROWTH_MAX: usize = 256 << 10;
 pub trait ReadExt: Read {
     /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number
     /// of bytes read; 0 means end of stream, or that `buf` is empty.
+    ///
+    /// # Errors
+    /// Returns the reader's error.
     ///
     /// # Cancel safety
     /// Cancel safe for all readers of this crate: dropping the future loses no bytes.

@@ -5,7 +5,7 @@
 //!
 //! | `reading` | `outcome` | meaning |
 //! | --- | --- | --- |
-//! | no | none | no caller waits; `buffer` may contain input |
+//! | no | none | no read is in progress; `buffer` may contain input |
 //! | yes | none | a blocking read is in progress; waiting callers are in `waiters` |
 //! | no | end or error | the result of the last read, until the next caller takes it |
 //!

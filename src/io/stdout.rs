@@ -2,8 +2,8 @@
 //! blocking pool.
 //!
 //! # States
-//! Per handle: idle → writing a chunk → idle; idle → flushing → idle. A call on a busy handle first
-//! waits until the handle is idle.
+//! Per handle: idle → writing a chunk → idle; idle → flushing → idle. A call on a busy handle continues
+//! the write or flush in progress if it is the same, and otherwise first waits for its end.
 //!
 //! # Invariants
 //! * A write is ready when std has accepted the bytes. They are therefore in order with `println!`,
@@ -14,7 +14,8 @@
 //!   continues that write, so a write that timed out can be retried and appears once.
 //!
 //! # Cancellation
-//! The chunk of a dropped write is still written.
+//! The chunk of a dropped write is still passed to std, which accepts some or all of its bytes. The error
+//! of a dropped write or flush is returned by the next call.
 //!
 //! # O_NONBLOCK
 //! The flag belongs to the open file description, which may be shared with other processes. If one of
@@ -36,7 +37,7 @@ use crate::sys::fd;
 /// of a pipe.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// An asynchronous writer on top of a blocking one. It is generic for testing.
+/// An asynchronous writer on top of a blocking writer. It is generic for testing.
 #[derive(Debug)]
 struct Output<W> {
     writer: W,
@@ -110,7 +111,7 @@ impl<W: Blocking> Output<W> {
                     self.state = State::Idle;
                     result?;
                 }
-                // If a dropped future began this flush, no bytes were written since then.
+                // If a dropped future began this flush, no bytes were written through this handle since then.
                 State::Flushing { call } => {
                     let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
@@ -160,8 +161,8 @@ impl io::Write for StdErr {
 
 /// Returns a handle to the standard output of the process.
 ///
-/// The handle writes to std's buffer, which is line-buffered. Text after the last newline appears
-/// when the handle is flushed.
+/// The handle writes to std's buffer, which is line-buffered. Text after the last newline may not appear
+/// until the handle is flushed or the process exits.
 ///
 /// ```
 /// use netpoll::io::{self, WriteExt};
@@ -204,8 +205,9 @@ macro_rules! output {
         /// error of kind `Other` if a shutdown of the runtime drops the write.
         ///
         /// # Cancel safety
-        /// The bytes of a dropped write are still written. Writing the same bytes again through the
-        /// same handle continues that write, so they appear once.
+        /// The bytes of a dropped write, up to 64 KiB, are still passed to std, which may accept only
+        /// some of them. Writing the same bytes again through the same handle continues that write, so
+        /// they appear once. The error of a dropped write or flush is returned by the next call.
         #[derive(Debug)]
         pub struct $name {
             output: Output<$writer>,

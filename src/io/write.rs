@@ -2,7 +2,7 @@
 //!
 //! # Cancellation
 //! A dropped `write_all` or `write_fmt` may have written part of its data; the number of bytes written
-//! is unknown. Sockets have an inherent `write_all` that also excludes other writers until it
+//! is unknown. Stream sockets have an inherent `write_all` that also excludes other writers until it
 //! completes. The methods of this trait exclude other writers only during each `poll_write`.
 
 use std::fmt;
@@ -31,6 +31,9 @@ use super::IoSlice;
 pub trait WriteExt: Write {
     /// Writes up to `buf.len()` bytes, waiting until the writer accepts at least one. Returns the
     /// number of bytes written.
+    ///
+    /// # Errors
+    /// Returns the writer's error.
     ///
     /// # Cancel safety
     /// Cancel safe for sockets: a future that is dropped before it is ready has written no bytes.
@@ -93,8 +96,8 @@ pub trait WriteExt: Write {
         WriteAllFuture { writer: self, buf }
     }
 
-    /// Writes formatted text and flushes. `write!` and `writeln!` call this method; await the
-    /// result.
+    /// Writes formatted text and flushes. `write!` and `writeln!` call this method; await the future
+    /// that they return.
     ///
     /// The text is formatted immediately, before the future is polled, and written as by
     /// [`write_all`](WriteExt::write_all). As in async-std, the writer is flushed at the end, so that

@@ -133,7 +133,7 @@ impl Accepting {
         }
     }
 
-    /// Ends an accept without a connection, or cancels a dropped one.
+    /// Ends an accept without a connection, or cancels a dropped accept.
     pub(crate) fn cancel(&mut self, listener: &NetFd, admission: Option<&Admission>) {
         listener.fd.cancel(Direction::Read, &mut self.operation);
         self.parked = false;

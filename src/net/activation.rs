@@ -1,5 +1,5 @@
-//! Socket activation: taking listeners from the process that started this process, and
-//! passing listeners to a successor process.
+//! Socket activation: taking listeners and other descriptors from the process that started this
+//! process, and passing them to a successor process.
 //!
 //! The protocol is systemd's, sd_listen_fds(3). The descriptors are numbered from 3. `LISTEN_FDS`
 //! is their count, `LISTEN_FDNAMES` lists their names, and `LISTEN_PID` is the id of the process
@@ -14,8 +14,8 @@
 //! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
 //!   the time of the call. The descriptors are for a child of that process, or for that process
 //!   itself after exec(2). They are not for children of that child. If that process has ended, its
-//!   children were reparented, and the descriptors are for a process whose current parent is older
-//!   than the process that passed them.
+//!   children were reparented, and the descriptors are for a process whose current parent has id 1 or
+//!   is older than the process that passed them.
 //! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
 //!   is open if the intended number was in use.
 //!
@@ -208,9 +208,10 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
 /// descriptors, although they do not take them. The descriptors are made close-on-exec.
 ///
 /// # Errors
-/// Returns `InvalidData` if the variables are inconsistent. If `LISTEN_PID` is set, also returns
-/// `InvalidData` if a descriptor was not inherited (it is close-on-exec), and EBADF if a descriptor
-/// is not open. In these cases, nothing is taken.
+/// Returns `InvalidData` if the variables are invalid or inconsistent. If `LISTEN_PID` is set, also
+/// returns `InvalidData` if a descriptor was not inherited (it is close-on-exec), and EBADF if a
+/// descriptor is not open; without `LISTEN_PID`, returns an empty list in these two cases. Nothing is
+/// taken after an error.
 ///
 /// Source: sd_listen_fds(3), sd_listen_fds_with_names(3).
 #[doc(alias = "sd_listen_fds")]
@@ -252,7 +253,8 @@ pub fn take() -> io::Result<Vec<Activated>> {
 ///
 /// The command holds duplicates, which keep a listener's port open, so drop the command when the
 /// successor is running. The caller may then close its listener, because the successor shares the
-/// queue of connections. Only a process that this process starts takes the descriptors.
+/// queue of connections. Only a child of this process takes the descriptors, or this process itself
+/// after [`exec`](std::os::unix::process::CommandExt::exec).
 ///
 /// The descriptors are passed under consecutive numbers from 3 on. If this process closes a
 /// descriptor with one of these numbers between this call and the spawn, a descriptor may be passed
@@ -261,8 +263,8 @@ pub fn take() -> io::Result<Vec<Activated>> {
 /// # Errors
 /// Returns `InvalidInput` if a name contains `:` or a control character or is longer than 255
 /// bytes, if there are more than 65,536 descriptors, or if the command already passes descriptors.
-/// Returns EMFILE at the descriptor limit. For each descriptor that it passes, the call opens one
-/// or two further descriptors.
+/// Returns EMFILE or EINVAL at the descriptor limit. For each descriptor that it passes, the call opens
+/// one or two further descriptors.
 ///
 /// # Examples
 /// ```no_run

@@ -93,9 +93,10 @@ impl SocketView {
         self.0.upgrade().is_some_and(|fd| is_readable(&fd))
     }
 
-    /// Waits until the connection is reset, closed in both directions or force-closed. Never
-    /// completes if the write deadline passes first, or if the socket was dropped before the first
-    /// poll. From its first poll, the future keeps the socket open.
+    /// Waits until the connection is reset, closed in both directions or force-closed, or until the
+    /// wait fails, for example because the runtime is shut down. Never completes if the write deadline
+    /// passes first, or if the socket was dropped before the first poll. From its first poll, the
+    /// future keeps the socket open.
     pub async fn aborted(&self) {
         let Some(fd) = self.0.upgrade() else { return pending().await };
         match Aborted::new(&fd).await {
@@ -111,7 +112,7 @@ fn is_readable(fd: &NetFd) -> bool {
 }
 
 operation_future! {
-    /// Waits until neither side can send.
+    /// Waits until neither side can send, or the connection has failed.
     #[expect(unreachable_pub, reason = "most futures of this macro are public")]
     Aborted<'a> {}, Write -> io::Result<()>,
     |this, cx| this.fd.poll_gone(&mut this.operation, cx)
@@ -123,8 +124,8 @@ pub trait ListenerView {
     fn is_queued(&self) -> bool;
 
     /// Waits until the listener accepts no more connections, and returns the reason as an error: the
-    /// listener is closed, its deadline has passed, or another owner of the socket has shut it down
-    /// (EINVAL, the error that accept(2) would return).
+    /// listener is closed, its deadline has passed, the runtime is shut down, or another owner of the
+    /// socket has shut it down (EINVAL, the error that accept(2) would return).
     fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 

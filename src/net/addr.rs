@@ -74,8 +74,8 @@ pub trait ToSocketAddrs {
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter>;
 
     /// Returns the name and the port if the value is a host name that must be looked up. A
-    /// [`Dialer`](crate::net::Dialer) then looks the name up itself and starts with the first
-    /// addresses that arrive. With `None`, the default, the dialer awaits
+    /// [`Dialer`](crate::net::Dialer) then looks the name up itself and, if it races addresses, starts
+    /// with the first addresses that arrive. With `None`, the default, the dialer awaits
     /// [`to_socket_addrs`](ToSocketAddrs::to_socket_addrs).
     fn host_and_port(&self) -> Option<(&str, u16)> {
         None
@@ -93,7 +93,7 @@ pub trait ToSocketAddrs {
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up. A thread that has begun the look-up finishes it.
-#[must_use = "futures do nothing unless awaited"]
+#[must_use = "the result is lost unless the future is awaited"]
 pub struct ToSocketAddrsFuture<I> {
     state: State<I>,
     /// Whether an available answer was held back once, so that the task yields.
@@ -132,7 +132,8 @@ impl<I> ToSocketAddrsFuture<I> {
         ToSocketAddrsFuture { state, refused: false }
     }
 
-    /// Creates a future that runs `resolve` on one of the threads for name look-ups.
+    /// Starts `resolve` on one of the threads for name look-ups, and creates a future that returns its
+    /// result.
     pub fn blocking(resolve: impl FnOnce() -> io::Result<I> + Send + 'static) -> ToSocketAddrsFuture<I>
     where
         I: Send + 'static,

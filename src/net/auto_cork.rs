@@ -28,7 +28,7 @@ impl NetFd {
     }
 
     /// Waits until all gathered bytes are sent. The caller then shuts down the writing side. Returns
-    /// `Ready` immediately if the socket is closed, because it has nothing left to send.
+    /// `Ready` immediately if the socket is closed, because the close sends the bytes itself.
     #[inline]
     pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.fd.poll_flush(Waiter::Poll, cx) {
@@ -93,7 +93,7 @@ macro_rules! auto_cork_methods {
             /// buffer is enlarged, or a task sends them later. If the system does not permit a
             /// larger buffer and the peer reads nothing for a minute, or the runtime is shut down,
             /// a TCP connection is reset, and the peer of a Unix stream reads end of stream without
-            /// these bytes.
+            /// these bytes. With a linger time of zero, a close discards them.
             ///
             /// # Errors
             /// Returns a [closed](crate::net::is_closed) error after `force_close`.
@@ -114,8 +114,8 @@ macro_rules! auto_cork_methods {
             ///
             /// # Errors
             /// Returns the error of a gathered write; `TimedOut` after the write deadline or timeout, in
-            /// which case the bytes are still sent later; a [closed](crate::net::is_closed) error if the
-            /// connection is closed.
+            /// which case the bytes are still sent later; a [closed](crate::net::is_closed) error after
+            /// `force_close`, unless gathering was never turned on.
             ///
             /// # Cancel safety
             /// Cancel safe. The gathered bytes are sent even if the future is dropped.

@@ -60,7 +60,7 @@ use crate::net::unix::{self, UnixListener, UnixStream};
 #[doc(alias = "net.Conn")]
 pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'static {
     /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number
-    /// of bytes read; 0 means end of stream.
+    /// of bytes read; 0 means end of stream (or that `buf` is empty).
     ///
     /// # Errors
     /// Returns the OS error, `TimedOut` after the read deadline, or a
@@ -127,7 +127,7 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
 
     /// Closes the connection for all its handles. Pending operations return a
     /// [closed](crate::net::is_closed) error. The close begins immediately; the future completes
-    /// when the descriptor is closed.
+    /// when the descriptor, if there is one, is closed.
     fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 
     /// Returns a function that creates another handle of the connection, or returns `None` if all

@@ -66,12 +66,13 @@ use crate::time::Sleep;
 /// A `Dialer` is cheap to clone and can be used for any number of concurrent dials.
 ///
 /// # Several addresses
-/// A name with several addresses is dialled with Happy Eyeballs version 2 (RFC 8305). Addresses are
-/// tried in the host's order with the families alternating. The next attempt begins when one has
-/// failed or after the stagger, while earlier attempts continue. The first connection wins, and the
-/// others are closed. Addresses are used as they arrive, so a DNS server that does not answer for
-/// one family delays the first attempt at an address of the other family by at most 50 ms.
-/// (`TcpStream::connect` tries addresses one at a time, as std does.)
+/// Several addresses, such as those of a name, are dialled with Happy Eyeballs version 2 (RFC 8305).
+/// They are tried in their order, which for a name is that of the resolver, with the families
+/// alternating. The next attempt begins when an attempt has failed or after the stagger, while earlier
+/// attempts continue. At most 64 attempts are in progress at a time; a further attempt replaces the
+/// oldest. The first connection wins, and the others are closed. Addresses are used as they arrive, so a
+/// DNS server that does not answer for one family delays the first attempt at an address of the other
+/// family by at most 50 ms. (`TcpStream::connect` tries addresses one at a time, as std does.)
 ///
 /// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. Each address gets an
 /// equal share of the remaining time, and at least 2 s while that much remains.
@@ -122,7 +123,7 @@ impl Dialer {
     ///   attempt, an error of kind `TimedOut`: `dial tcp ADDR: i/o timeout`.
     /// * If the timeout or deadline passed before an address arrived, returns an error of kind
     ///   `TimedOut`: `dial tcp: lookup HOST: i/o timeout`, or `dial tcp: i/o timeout` if the look-up of
-    ///   the host had not begun.
+    ///   the host had not begun or is made by your own [`ToSocketAddrs`].
     /// * If there is no address, returns an error that contains a [`LookupError`] or an
     ///   [`AddrError`]: `dial tcp: lookup HOST: no such host`, `dial tcp: missing address`, or
     ///   `dial tcp: address LOCAL: no suitable address found` if no address belongs to the family
@@ -248,7 +249,7 @@ impl Dialer {
 
     /// Sets a function that is called with each socket, after all other options are set and before
     /// the socket is bound and connected. Its arguments are the network (`tcp4` or `tcp6`), the
-    /// remote address and the descriptor. If it returns an error, the attempt fails with that
+    /// remote address and the descriptor. If the function returns an error, the attempt fails with that
     /// error.
     ///
     /// The function runs on the thread that polls the dial and must not block. (Go:
@@ -276,7 +277,7 @@ impl Dialer {
         self
     }
 
-    /// Sets the resolver that looks names up, instead of the host's name service.
+    /// Sets the resolver that looks up names of hosts, instead of the host's name service.
     pub fn resolver(mut self, resolver: impl Resolve + 'static) -> Dialer {
         self.oracle = Oracle::Other(Arc::new(resolver));
         self

@@ -6,8 +6,9 @@
 //! accept, read and write, are by default returned unchanged, so `io::Error::raw_os_error` works on them.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
-//! The texts are Go's. Go also wraps kernel errors of reads and writes. Here they are not wrapped
-//! by default, because Rust programs match on `ErrorKind` and `raw_os_error`.
+//! The texts are Go's, except `runtime shut down`, which Go does not need. Go also wraps kernel errors of
+//! reads and writes. Here they are not wrapped by default, because Rust programs match on `ErrorKind` and
+//! `raw_os_error`.
 //! `io::Error::raw_os_error` returns `None` for a wrapped error; [`raw_os_error`] looks through the
 //! wrapper.
 
@@ -49,7 +50,7 @@ pub enum Addr {
     Ip(SocketAddr),
     /// A Unix socket's path. An abstract name begins with `@`; an unnamed socket is `@` alone.
     Unix(PathBuf),
-    /// An address that was not resolved, as the user gave it.
+    /// An address that was not resolved, as the user gave it. At present, no error has such an address.
     Name(String),
 }
 
@@ -155,7 +156,7 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    /// Creates the operation `op network addr`, for listeners and dials.
+    /// Creates the operation `op network addr`, for listeners, dials and sockets without a peer.
     pub(crate) fn at(op: &'static str, network: &'static str, addr: Option<Addr>) -> Op {
         Op { op, network, source: None, addr }
     }
@@ -252,8 +253,8 @@ impl OpError {
         self.addr.as_ref()
     }
 
-    /// Returns the underlying error, such as that of a system call or of the resolver, or `None` if
-    /// this crate created the error (closed, deadline and so on).
+    /// Returns the underlying error, such as that of a system call, of the resolver or of a malformed
+    /// address, or `None` if there is none (closed, deadline and so on).
     pub fn io_error(&self) -> Option<&io::Error> {
         match &self.cause {
             Cause::Call(_, error) | Cause::Other(error) => Some(error),
@@ -283,7 +284,8 @@ impl OpError {
     }
 
     /// Returns whether a deadline or timeout of this crate has passed. Returns false for a timeout
-    /// that the kernel reports (ETIMEDOUT).
+    /// that the kernel reports (ETIMEDOUT), and for a dial that timed out during the look-up of its
+    /// host, whose error contains a [`LookupError`](super::LookupError).
     pub fn is_deadline(&self) -> bool {
         matches!(self.cause, Cause::Deadline)
     }
@@ -363,9 +365,10 @@ pub fn is_closed(error: &io::Error) -> bool {
 }
 
 /// Returns whether `error` is a timeout: a deadline or timeout of a socket, a timeout of
-/// `io::timeout` or of connecting, or the kernel's ETIMEDOUT. These are the errors of kind
-/// [`TimedOut`](ErrorKind::TimedOut). [`OpError::is_deadline`] distinguishes a deadline of this
-/// crate from the kernel's timeout. (Go: `net.Error.Timeout`.)
+/// `io::timeout`, of connecting or of a name look-up, the idle limit of `io::copy_bidirectional_with`, or
+/// the kernel's ETIMEDOUT. These are the errors of kind [`TimedOut`](ErrorKind::TimedOut).
+/// [`OpError::is_deadline`] distinguishes a deadline of this crate from the kernel's timeout. (Go:
+/// `net.Error.Timeout`.)
 ///
 /// # Examples
 /// ```

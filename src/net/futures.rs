@@ -4,7 +4,8 @@
 //! # Cancel safety
 //! A future that is dropped before it completes has read or written nothing, except for futures
 //! that write all of a buffer or a file, such as [`WriteAll`], [`SendFile`] and [`PipeWrite`]: these may
-//! have written part of it. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
+//! have written part of it. For [`RawRead`] and [`RawWrite`], this depends on their closures. If a dropped future was
+//! woken and did not use the wake-up, the next waiter is woken.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -82,7 +83,8 @@ operation_future! {
 }
 
 impl Read<'_> {
-    /// Polls after a short read of the same turn. This poll usually waits, which needs no state of a call.
+    /// Polls after a short read of the same turn. Such a poll usually waits without a call. Not inlined, so that `poll`
+    /// stays small.
     #[inline(never)]
     fn poll_after_short(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.buf.is_empty() && self.fd.fd.waits_at_once(&mut self.operation, cx) {
@@ -149,7 +151,7 @@ operation_future! {
 operation_future! {
     /// Waits until the peer has closed its side; returned by
     /// [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed) and the `peer_closed` methods
-    /// of Unix sockets.
+    /// of connected Unix sockets.
     PeerClosed<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
 }
@@ -170,7 +172,8 @@ operation_future! {
 }
 
 impl WriteAll<'_> {
-    /// Polls the operation if its write is not simply appended. Not inlined, so that `poll` stays small.
+    /// Polls an operation that [`append_more`](super::fd::fd::Fd::append_more) has refused or that is not new. Not
+    /// inlined, so that `poll` stays small.
     #[inline(never)]
     fn poll_calls(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {

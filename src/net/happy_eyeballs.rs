@@ -6,13 +6,13 @@
 //!   family of the first address (section 4). Addresses that arrive later are inserted in the same
 //!   way.
 //! * The next attempt begins when an attempt has failed, or when the stagger has passed since the
-//!   previous attempt began (section 5). Earlier attempts continue. Under a deadline the stagger is
+//!   previous attempt began (section 5). Earlier attempts continue. Under a deadline a longer stagger is
 //!   reduced, to no less than 10 ms, so that every address is tried if possible.
 //! * At most [`AT_ONCE_MAX`] attempts are in progress at a time, so that a DNS reply does not
 //!   determine how many descriptors a dial uses. A further attempt replaces the oldest attempt,
 //!   and begins at least 10 ms after the previous attempt.
-//! * The first connection wins. If all attempts fail, the first error is returned, as in Go. An
-//!   error of the look-up is returned only if there was no address.
+//! * The first connection wins. If all attempts fail, the error of the first to fail is returned, as in
+//!   Go. An error of the look-up is returned only if there was no address.
 //!
 //! # Cancellation
 //! Attempts are futures. An attempt that loses, or is dropped with the race, closes its socket. If
@@ -36,7 +36,7 @@ use futures_core::Stream;
 use crate::rt::time::clock;
 use crate::time::Sleep;
 
-/// The time between attempts (RFC 8305, section 8).
+/// The default time between attempts (RFC 8305, section 8).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
 /// The minimum of the stagger under a deadline, and of the pause before an attempt that replaces the
@@ -303,8 +303,8 @@ mod tests {
         use Fate::{Connects, Fails, Hangs};
         let refused = |addr: SocketAddr| Some(Err(addr.to_string()));
         // The fates of the first and the second address, the outcome, and whether the second
-        // attempt begins after the stagger or immediately (`None`: it does not begin). In the cases
-        // where it must not wait, the stagger is longer than any test.
+        // attempt begins after the stagger (`true`) or immediately (`false`). `None` means that it does
+        // not begin. In the cases where it must not wait, the stagger is longer than any test.
         let cases = [
             (Connects(0), Connects(0), Some(Ok(v6(1))), None),
             (Connects(5), Hangs, Some(Ok(v6(1))), None),

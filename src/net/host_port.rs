@@ -10,7 +10,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::sys::names;
 
-/// The error of a string that is not an address.
+/// The error of an address that is missing, malformed or not suitable.
 ///
 /// It prints like Go's `net.AddrError`: `address 127.0.0.1: missing port in address`. Functions
 /// return it inside an [`io::Error`] of kind [`InvalidInput`](ErrorKind::InvalidInput).
@@ -39,7 +39,7 @@ impl AddrError {
         &self.addr
     }
 
-    /// Returns the reason.
+    /// Returns the reason, such as `missing port in address`.
     pub fn reason(&self) -> &str {
         self.why
     }
@@ -110,14 +110,14 @@ impl From<ResolveError> for io::Error {
     }
 }
 
-/// Extracts the reason from a [`ResolveError`], for callers whose own error names the address.
+/// Extracts the error of the look-up from a [`ResolveError`], for callers whose own error names the address.
 /// Returns other errors unchanged.
 #[cold]
 pub(super) fn reason(error: io::Error) -> io::Error {
     error.downcast::<ResolveError>().map_or_else(|error| error, |resolve| resolve.error)
 }
 
-/// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11), which
+/// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11). The zone
 /// is the name or the number of an interface. Returns `None` for anything else, and for the name of
 /// an interface that this host does not have.
 pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
@@ -140,7 +140,7 @@ pub(super) fn is_name(host: &str) -> bool {
 pub(super) enum Parsed<'a> {
     Literal(SocketAddr),
     Name(&'a str, u16),
-    /// A port without a host: every address of this machine.
+    /// A port without a host, which means every address of this machine.
     Everywhere(u16),
     /// A host, which may be empty, and the name of a service.
     Service(&'a str, &'a str),

@@ -7,9 +7,9 @@
 //! its place, answered and closed, and the spare is opened again. A client thus learns immediately
 //! that the server is full, and the accept loop neither spins nor leaves the queue full. If another
 //! thread takes the number first, the next spare is tried; if no spare is left, the caller gets the
-//! error. Numbers that become free refill the reserve first. A connection is admitted only if the
-//! reserve is full; if it is not, the connection is refused, and its number refills the reserve.
-//! Each spare is a separate open file, because ENFILE counts open files.
+//! error. Numbers that become free refill the reserve first. If the reserve cannot be filled for lack of
+//! a number, an accepted connection is refused, and its number refills the reserve. Each spare is a
+//! separate open file, because ENFILE counts open files.
 
 use std::fs::File;
 use std::io;
@@ -51,8 +51,8 @@ impl Reserve {
         Ok(Reserve { most, spares: Mutex::new(spares), answer, shed: AtomicU64::new(0) })
     }
 
-    /// Reopens the missing spares. Returns false if the process has too few descriptors. Ignores other
-    /// errors of open(2).
+    /// Reopens the missing spares. Returns false if open(2) fails with EMFILE or ENFILE. Ignores its other
+    /// errors.
     fn refill(&self) -> bool {
         let mut spares = self.spares.lock();
         while spares.len() < self.most {
@@ -105,8 +105,9 @@ fn is_want_of_numbers(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Sends `answer` on a connection that is about to be closed. Bytes that do not fit into the send
-/// buffer are lost. The answer is also lost if the connection is reset before the client reads it.
+/// Sends `answer`, if it is not empty, on a connection that is about to be closed, and then discards up to
+/// [`DRAIN_MAX`] bytes from the client. Bytes of the answer that do not fit into the send buffer are lost. The
+/// answer is also lost if the connection is reset before the client reads it.
 fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
     // The socket may have inherited SO_LINGER from the listener, and this close must not wait.
     let _ = option::socket::set_linger(socket, None);
@@ -173,7 +174,11 @@ impl Admission {
         listener.fd.poll.set_limits(weak);
     }
 
-    /// Accepts a connection from `listener`, whose descriptor is `fd`.
+    /// Accepts a connection from `listener`, whose descriptor is `fd`. Refuses connections while there are too
+    /// few descriptors.
+    ///
+    /// # Errors
+    /// Returns the error of accept4(2), including `WouldBlock`, and the error of [`NetFd::accepted`].
     pub(crate) fn accept(&self, fd: BorrowedFd<'_>, listener: &NetFd) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
             match (accept(fd), &self.reserve) {

@@ -12,7 +12,7 @@ macro_rules! user_timeout_method {
             /// Sets how long sent data may stay unacknowledged before the connection fails with
             /// ETIMEDOUT (TCP_USER_TIMEOUT), rounded up to milliseconds. Keep-alive probes only a
             /// silent connection; this option also detects a peer that disappears while data is in
-            /// flight.
+            /// flight. With zero, opening a socket fails with `InvalidInput`.
             ///
             /// Linux only.
             pub fn user_timeout(mut self, timeout: Duration) -> $type {
@@ -41,7 +41,8 @@ impl ListenConfig {
 
     /// Delays accepting a connection until its first data has arrived, but for at most about `most`
     /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. Use
-    /// the option for protocols in which the client sends first. The time is rounded up to seconds.
+    /// the option for protocols in which the client sends first. The time is rounded up to seconds. With
+    /// zero, opening the listener fails with `InvalidInput`.
     ///
     /// Linux only.
     pub fn defer_accept(mut self, most: Duration) -> ListenConfig {
@@ -57,8 +58,8 @@ impl ListenConfig {
         self
     }
 
-    /// Sets whether to open a multipath TCP socket (RFC 8684). If the kernel does not support it,
-    /// the socket is a TCP socket. Clients without multipath TCP can connect to either socket.
+    /// Sets whether to open a multipath TCP socket (RFC 8684). If such a socket cannot be opened, the
+    /// listener is a TCP socket. Clients without multipath TCP can connect to either kind.
     /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) reports which protocol a
     /// connection uses.
     ///
@@ -71,9 +72,9 @@ impl ListenConfig {
 
 /// Options that only Linux has.
 impl Dialer {
-    /// Sets whether to request multipath TCP (RFC 8684, Linux 5.6). If this host does not support
-    /// it, the socket is a TCP socket; if the peer does not support it, the connection falls back to
-    /// TCP.
+    /// Sets whether to request multipath TCP (RFC 8684, Linux 5.6). If a multipath socket cannot be
+    /// opened, the socket is a TCP socket; if the peer does not support multipath TCP, the connection
+    /// falls back to TCP.
     ///
     /// Linux only.
     pub fn multipath(mut self, multipath: bool) -> Dialer {
@@ -85,9 +86,9 @@ impl Dialer {
     /// connection (TCP Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
     ///
     /// For such a peer, a dial returns immediately without contacting it, and a race ends at its
-    /// first address. The handshake begins with the first write, whose data the SYN carries, or
-    /// with the first operation that waits, without data. Reading from a server that sends first
-    /// therefore works, but data written after such a wait is not sent in the SYN. Only the
+    /// first address. The handshake begins with the first write, whose data the SYN carries, or,
+    /// without data, with the first operation that waits or a shutdown. Reading from a server that sends
+    /// first therefore works, but data written after such a wait is not sent in the SYN. Only the
     /// handshake shows whether the peer answers; until it is complete,
     /// [`peer_addr`](crate::net::TcpStream::peer_addr) returns `NotConnected`. The data may arrive
     /// twice, so use this option only for data that is safe to process twice.

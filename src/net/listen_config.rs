@@ -3,14 +3,14 @@
 //! Options are set before bind(2) and listen(2). Accepted sockets inherit them, so an accept costs
 //! one system call, and the TCP window scale, which depends on the receive buffer, is already
 //! correct in the handshake. If the kernel refuses an option that the user set, the error is
-//! returned. If it refuses one of the defaults (TCP_NODELAY, keep-alive), the socket is used without
-//! it, as in Go.
+//! returned. If it refuses a default (TCP_NODELAY, keep-alive) or refuses to clear IPV6_V6ONLY, the socket
+//! is used regardless, as in Go. If a multipath socket cannot be opened, a TCP socket is used.
 //!
 //! # Compared with Go (net/dial.go `ListenConfig`, sock_posix.go, mptcpsock_linux.go)
 //! The defaults are the same except for two. The address `0.0.0.0:80` is IPv4 only, as in std;
-//! `[::]:80` accepts both families. Multipath TCP is off by default (in Go it is on), and falls
-//! back to TCP where it is unavailable. Go leaves all options except keep-alive and multipath TCP
-//! to its `Control` hook; here the options that servers use have methods.
+//! `[::]:80` accepts both families. Multipath TCP is off by default (in Go it is on). Go leaves all
+//! options except keep-alive and multipath TCP to its `Control` hook; here the options that servers use
+//! have methods.
 
 use std::fmt;
 use std::io;
@@ -59,7 +59,7 @@ type Control = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send
 #[doc(alias = "net.ListenConfig")]
 #[doc(alias = "TcpSocket")]
 #[derive(Clone, Default)]
-#[must_use = "a configuration opens nothing until it is told to listen"]
+#[must_use = "a configuration does nothing until `listen` is called"]
 pub struct ListenConfig {
     backlog: Option<u32>,
     exclusive: bool,
@@ -114,7 +114,7 @@ impl ListenConfig {
 
     /// Sets a function that is called with each socket, after all other options are set and before
     /// the socket is bound. Its arguments are the network (`tcp4` or `tcp6`), the address and the
-    /// descriptor. If it returns an error, the attempt at this address fails with that error.
+    /// descriptor. If the function returns an error, the attempt at this address fails with that error.
     ///
     /// # Examples
     /// ```
@@ -156,7 +156,7 @@ impl ListenConfig {
     }
 
     /// Limits the number of accepted connections that are open at a time. At the limit, accepts
-    /// wait and new connections queue in the kernel, up to the [backlog](ListenConfig::backlog). A
+    /// wait, and the kernel queues new connections, up to the [backlog](ListenConfig::backlog). A
     /// waiting accept still ends at the listener's deadline or close.
     ///
     /// Each connection holds a permit. The permit is released when the stream's descriptor is
@@ -204,7 +204,8 @@ impl ListenConfig {
         self
     }
 
-    /// Creates the limits of a new listener, or of several listeners that share them.
+    /// Creates the limits of a new listener, or of several listeners that share them. Returns `None` if
+    /// there are no limits.
     pub(super) fn admission(&self) -> io::Result<Option<Arc<Admission>>> {
         if self.max_connections.is_none() && self.reserve == 0 {
             return Ok(None);
@@ -224,8 +225,8 @@ impl ListenConfig {
     pub(super) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener = make(self.socket(addr)?)?;
-        // On a host without IPv6 the listener is bound to another address, so the kernel is asked
-        // for the address when it is needed.
+        // On a host without IPv6 the listener may be bound to another address, so only the address with
+        // port 0 is stored, and the kernel is asked for the address when it is needed.
         let may_differ = is_wildcard_v6(addr) && !self.only_v6;
         listener.fd.poll.set_listener(if may_differ { SocketAddr::new(addr.ip(), 0) } else { addr });
         if self.auto_cork {
@@ -242,7 +243,7 @@ impl ListenConfig {
     ///
     /// # Errors
     /// Returns an `OpError` with the text `listen tcp ADDR: CALL: …`, or `listen tcp ADDR: …` if
-    /// the hook returned the error.
+    /// the control function returned the error.
     fn socket(&self, addr: SocketAddr) -> io::Result<OwnedFd> {
         match self.try_socket(addr) {
             // On a host without IPv6, falls back to the IPv4 wildcard.
@@ -297,8 +298,8 @@ impl ListenConfig {
     }
 }
 
-/// Calls `open` with each of `addrs` until it succeeds. If no call succeeds, returns the last
-/// error.
+/// Calls `open` with each of `addrs` until a call succeeds. If none succeeds, returns the error of the
+/// last call, or of the look-up.
 pub(super) async fn open_first<A: ToSocketAddrs, T>(
     addrs: A,
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,

@@ -3,12 +3,12 @@
 //!
 //! This is the counterpart of Go's `net.netFD`. The layers below return a [`Failure`], which is
 //! converted to an `io::Error` here. The error of a system call stays unchanged, unless
-//! `Builder::wrap_io_errors` is set. An error of this crate (closed, deadline, shutdown) becomes an
+//! `Builder::wrap_io_errors` is set. An error of this crate (such as closed, deadline, shutdown) becomes an
 //! [`OpError`](crate::net::OpError) with the operation and the addresses.
 //!
 //! Addresses are queried from the kernel on demand. An explicit close stores them before the
 //! descriptor is closed, for later errors. If `Builder::wrap_io_errors` is set, the addresses of an
-//! accepted connection and of a dialled TCP connection are stored when it is established.
+//! accepted connection are stored after the accept, and those of a dialled TCP connection after the dial.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -92,7 +92,7 @@ impl NetFd {
         };
         let stream = make(socket)?;
         if stream.fd.is_plain_tcp() {
-            // Most connections are written without ever filling the send buffer.
+            // Most connections never fill the send buffer.
             stream.fd.poll.side(Direction::Write).skip_edges();
             match peer.as_socket() {
                 // The connections of an exposed listener may have other local addresses, for
@@ -130,7 +130,7 @@ impl NetFd {
         }
     }
 
-    /// Stores the addresses of a connection if kernel errors are wrapped, because after a reset the
+    /// Stores the addresses of a connection if `Builder::wrap_io_errors` is set, because after a reset the
     /// kernel no longer knows the peer's address.
     #[inline]
     pub(crate) fn keep_names(&self) {
@@ -172,7 +172,7 @@ impl NetFd {
         failure.into_error(op)
     }
 
-    /// Makes a call that is neither a read nor a write.
+    /// Makes a call that cannot wait, under a reference. `op` is the operation for errors.
     pub(crate) fn with<T>(
         &self,
         op: &'static str,
@@ -189,8 +189,7 @@ impl NetFd {
         }
     }
 
-    /// Performs a read or write of zero bytes, which transfers nothing and fails if the socket is
-    /// closed.
+    /// Performs a read or write of zero bytes, which makes no system call and fails if the socket is closed.
     #[cold]
     pub(crate) fn poll_empty(
         &self,
@@ -278,9 +277,9 @@ impl NetFd {
         self.moved(Direction::Read, polled)
     }
 
-    /// Returns the result of a read of `count` bytes. A count smaller than `most` means that no
-    /// data is left. At the end of the stream, returns an error that no operation has returned yet; see
-    /// [`Fd::end_of_stream`].
+    /// Returns the result of a read of `count` bytes. A positive count smaller than `most` means that no
+    /// data is left. At the end of the stream, returns an error that no operation has returned yet, if there
+    /// is one; see [`Fd::end_of_stream`].
     #[inline]
     fn after_read(&self, count: usize, most: usize) -> io::Result<(usize, Remaining)> {
         if count > 0 && count < most {
@@ -392,8 +391,8 @@ impl NetFd {
         self.moved(Direction::Write, polled)
     }
 
-    /// Shuts down the writing side, which sends a FIN. Repeated calls, a closed socket and a peer that is
-    /// already gone are not errors.
+    /// Shuts down the writing side, so that the peer reads end of stream. Repeated calls, a closed socket and a
+    /// peer that is already gone are not errors.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
         match self.fd.shutdown(Shutdown::Write) {
             Ok(()) | Err(Failure::Closed) => Ok(()),
@@ -409,8 +408,8 @@ impl NetFd {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        // An edge that arrives while this operation waits is sufficient evidence, unless another task reads at
-        // the same time. Readiness from before the wait may have been used up, so the kernel is asked.
+        // An edge that arrives while this operation waits is sufficient evidence, although another task may have
+        // used it up. Readiness from before the wait may be out of date, so the kernel is asked.
         let woken = caller.future().is_some_and(Operation::has_waited) && self.fd.is_marked_ready(direction);
         let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
             // A completion in the error queue also produces an edge, but does not mean readiness.

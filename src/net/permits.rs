@@ -2,14 +2,14 @@
 //!
 //! # Invariants
 //! * L1 — no more permits are in use than the limit allows, and each permit is returned once.
-//! * L2 — while a permit is free and an accept is parked, some accept that was woken for the permit
+//! * L2 — while a permit is free and an accept is parked, another accept was woken for the permit and
 //!   has not acted yet. That accept takes the permit and keeps it, takes it and returns it, or does
 //!   not take it, for example because it has to wait for a connection. In the last two cases it wakes
 //!   the next parked accept (models `parked_accepts_get_their_turn`,
 //!   `dropped_waiter_passes_the_permit_on`).
 //!
-//! The count and the list change under one lock; wakers run outside it. A snapshot reads the count
-//! without the lock.
+//! The count and the list change under one lock; wakers run outside this lock. A snapshot reads the count
+//! without it.
 
 use std::task::{Context, Poll};
 
@@ -32,6 +32,7 @@ impl Limit {
         Limit { most, out: AtomicUsize::new(0), parked: Mutex::new(Waiters::new()) }
     }
 
+    /// Takes a permit, if one is free.
     pub(crate) fn try_take(self: &Arc<Limit>) -> Option<Permit> {
         let _parked = self.parked.lock();
         if !self.is_free() {
@@ -46,7 +47,7 @@ impl Limit {
         self.out.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of permits.
+    /// Returns the total number of permits.
     pub(crate) fn most(&self) -> usize {
         self.most
     }
@@ -63,7 +64,7 @@ impl Limit {
         let (polled, _removed) = {
             let mut parked = self.parked.lock();
             if self.is_free() {
-                // If something other than a permit woke the caller, it is still in the list and is
+                // If something other than a permit woke the caller, the caller is still in the list and is
                 // removed. It keeps its place as if a permit had woken it.
                 (Poll::Ready(()), place.and_then(|key| parked.remove(key)))
             } else {
@@ -75,7 +76,7 @@ impl Limit {
         polled
     }
 
-    /// Gives up a place. If the accept was woken for a permit and did not take it, wakes the next
+    /// Gives up a place. If the accept was woken for a permit and a permit is still free, wakes the next
     /// parked accept.
     pub(crate) fn leave(&self, place: &mut Option<Key>) {
         let Some(key) = place.take() else { return };

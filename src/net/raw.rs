@@ -9,9 +9,9 @@
 //! line: `raw_access!(TcpStream, PerCall);`.
 //!
 //! # Foreign code
-//! The closures are user code. They run outside all mutexes. On a stream, the closures of `read_with`
-//! and `write_with` run under the lock of their direction, as every read and write does. A panic
-//! propagates to the caller after the lock and the reference are released.
+//! The closures are user code. They run outside all mutexes. On a stream or a seqpacket socket, the closures
+//! of `read_with` and `write_with` run under the lock of their direction. A panic propagates to the caller
+//! after the lock and the reference are released.
 //!
 //! # Compared with Go (net/rawconn.go, internal/poll/fd_unix.go)
 //! This is `SyscallConn` with `Control`, `Read` and `Write`. In Go the callback returns a bool that
@@ -39,8 +39,9 @@ impl Fd {
         result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Failure::Io)
     }
 
-    /// Polls an operation as [`Fd::poll_call`] does. `call` is foreign code: if it panics, the panic
-    /// propagates after the lock and the reference are released.
+    /// Polls an operation as [`Fd::poll_call`] does. Sets O_NONBLOCK before each call, if a user of a duplicate
+    /// may have cleared it. `call` is foreign code: if it panics, the panic propagates after the lock and the
+    /// reference are released.
     pub(crate) fn poll_pinned<R>(
         &self,
         direction: Direction,
@@ -71,7 +72,7 @@ impl NetFd {
 /// Declares the future for one direction.
 macro_rules! raw_future {
     ($name:ident, $method:literal, $direction:ident, $op:literal) => {
-        #[doc = concat!("Calls a closure until it returns a result other than `WouldBlock`; returned by the socket types' `", $method, "`.")]
+        #[doc = concat!("Calls a closure until it returns a result other than `WouldBlock` and `Interrupted`; returned by the socket types' `", $method, "`.")]
         ///
         /// # Cancel safety
         /// Cancel safe, provided that a call of the closure that returns `WouldBlock` has no effect.
@@ -171,8 +172,9 @@ macro_rules! raw_access {
             /// method for receiving system calls that have no method here.
             ///
             /// The descriptor stays open during each call. No lock is held while the future waits.
-            /// `call` must not block; the descriptor is non-blocking. It must either complete or
-            /// return `WouldBlock`. After `Interrupted` it is called again immediately.
+            /// `call` must not block; the descriptor is non-blocking. `call` must either complete or
+            /// return `WouldBlock`. After `Interrupted`, it is called again immediately. As with
+            /// `control`, the socket then assumes that the descriptor has other users.
             ///
             /// # Errors
             /// Returns the error of `call`, which is unchanged unless

@@ -1,5 +1,5 @@
 //! Tests of faults that the kernel does not produce on demand, with scripted results of accept4,
-//! connect, SO_ERROR, getpeername and close.
+//! connect, SO_ERROR, getpeername and close, and with lent memory that is released late.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -73,8 +73,8 @@ fn accept_skips_connections_that_died() {
         fail(&script, Call::Accept4, &[libc::EINTR, libc::ECONNABORTED, libc::EINTR]);
         let _client = TcpStream::connect(addr).await.unwrap();
         listener.accept().await.unwrap();
-        // After this many errors in a row, the listener itself is at fault, and the error is
-        // returned.
+        // There are more errors in a row than an accept skips. The listener itself is at fault, so the
+        // error is returned.
         fail(&script, Call::Accept4, &[libc::EOPNOTSUPP; 100]);
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     });
@@ -121,7 +121,7 @@ fn incoming_pauses_after_lack_of_resources_and_returns_other_errors() {
         fail(&script, Call::Accept4, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]);
         let start = Instant::now();
         next(&mut incoming).await.unwrap().unwrap();
-        assert_eq!(script.calls(Call::Accept4), 5, "one call per pause");
+        assert_eq!(script.calls(Call::Accept4), 5, "one call before each pause, and one after the last");
         assert!(start.elapsed() < Duration::from_secs(60), "{:?} for 5 + 10 + 20 + 40 ms", start.elapsed());
         // Other errors are returned immediately.
         fail(&script, Call::Accept4, &[libc::EBADF]);
@@ -152,7 +152,7 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
         for script in &scripts {
             fail(script, Call::Accept4, &[libc::EMFILE; 16]);
         }
-        // Both streams back off until a descriptor is closed. The waker of the first stream panics.
+        // Both streams back off. Closing a descriptor ends their pauses. The waker of the first stream panics.
         let waker = Waker::from(Arc::new(Panics));
         let mut first = bad.incoming();
         let polled = Pin::new(&mut first).poll_next(&mut Context::from_waker(&waker));
@@ -193,7 +193,7 @@ fn so_error_decides_the_outcome_of_a_dial() {
             let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).unwrap();
             assert_eq!((op.op(), script.calls(Call::Connect)), ("dial", 1));
             assert!(error.to_string().starts_with(&format!("dial tcp {addr}: connect: ")), "{error}");
-            assert_eq!(script.calls(Call::Close), 1, "the socket was not closed");
+            assert_eq!(script.calls(Call::Close), 1, "the socket must be closed once");
         });
     }
 }
@@ -288,8 +288,8 @@ fn eaddrnotavail_is_retried_twice() {
     });
 }
 
-/// A dial to an unused port of this host sometimes gets that port as its local port and connects to
-/// itself. (tests/dialer.rs forces this.)
+/// The socket of a dial to an unused port of this host sometimes gets that port as its local port and
+/// connects to itself. The dial then tries again. (tests/dialer.rs forces this.)
 #[test]
 fn dial_never_connects_to_itself() {
     run(async {

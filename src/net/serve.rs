@@ -4,13 +4,15 @@
 //! ```text
 //! serving  → draining   the stop future completes, the listener is closed, or an accept fails with
 //!                       an error that would persist
-//! draining → done       no connection is left, or the drain time is over
+//! draining → done       no connection is left
+//! draining → forcing    the drain time is over
+//! forcing  → done       the tasks have ended or were cancelled
 //! ```
-//! *Serving*: connections are accepted, and each is handled in its own task. *Draining*: the
-//! connections in the listener's queue, up to [`QUEUED_MAX`], are also accepted. Then the listener
-//! is closed, and `when_stopping` is called for each connection. When the drain time is over, the
-//! remaining connections are closed by force. Their tasks have [`FORCED`] to end and are then
-//! cancelled.
+//! *Serving*: connections are accepted, and each is handled in its own task. *Draining*: if the stop
+//! future has completed, the connections in the listener's queue, up to [`QUEUED_MAX`], are first
+//! accepted too. Then the listener is closed, and `when_stopping` is called for each open connection.
+//! *Forcing*: the remaining connections are closed by force. Their tasks have [`FORCED`] to end and
+//! are then cancelled.
 //!
 //! # Cancellation
 //! Dropping the future cancels the tasks of all connections.
@@ -40,24 +42,27 @@ use crate::trace;
 
 /// The default of [`Serve::drain`].
 const DRAIN: Duration = Duration::from_secs(10);
-/// The maximum time that a task may take to end after its connection was closed by force.
+/// The maximum time that the tasks may take to end after their connections were closed by force, and
+/// again after the tasks were cancelled.
 const FORCED: Duration = Duration::from_millis(20);
 /// The maximum number of connections taken from the listener's queue when the server stops.
 const QUEUED_MAX: usize = 4096;
-/// The maximum number of connections accepted in one poll, so that other tasks get their turn.
+/// The maximum number of accepts per poll while serving, so that other tasks get their turn.
 const BATCH_MAX: usize = 64;
 
 /// Serves each connection that `listener` accepts with `handler`, in its own task.
 ///
 /// Await the returned value. Its methods set limits and control when and how the server stops.
-/// Without [`until`](Serve::until), the server runs until the listener is closed. A panic in a
-/// handler ends only its connection. A connection is closed when its handler drops the last handle.
+/// Without [`until`](Serve::until), the server runs until the listener is closed or an accept fails
+/// with an error that would persist. A panic in a handler ends only its connection. A connection is
+/// closed when its handler drops the last handle.
 ///
 /// # Errors
 /// If an accept fails with an error that would persist, the server stops, drains its connections
 /// and returns the error. Such errors are EINVAL (another owner of the socket has shut it down),
 /// EBADF, ENOTSOCK and EOPNOTSUPP; `TimedOut` after the listener's deadline; and the error of a
-/// runtime that was shut down. After other errors the server continues.
+/// runtime that was shut down. After other errors the server continues. If the listener is closed, the
+/// server stops without an error. If closing the listener fails, the server returns that error.
 ///
 /// # Examples
 /// ```
@@ -146,18 +151,18 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     /// Sets a function that is called for each connection that is still open when the server begins
     /// to stop.
     ///
-    /// Calling [`TcpStream::close_read`](super::TcpStream::close_read) in the hook loses no request
-    /// that has arrived: the handler reads these requests, then end of stream, as if the client had
-    /// closed its sending side. Setting a read deadline in the past also ends a handler that is
-    /// waiting for a request, but it loses a request that has arrived and has not been read yet.
+    /// If the hook calls [`TcpStream::close_read`](super::TcpStream::close_read), no request that has
+    /// arrived is lost: the handler reads these requests, then end of stream, as if the client had
+    /// closed its sending side. A read deadline in the past also ends a handler that is waiting for a
+    /// request, but a request that has arrived and has not been read yet is lost.
     pub fn when_stopping(mut self, hook: impl Fn(&L::Conn) + Send + Sync + 'static) -> Self {
         self.when_stopping = Some(Arc::new(hook));
         self
     }
 
-    /// Sets a function that is called with each error of accepting a connection, whether or not it
-    /// stops the server. It is not called when the listener is closed, or when no descriptor or memory is
-    /// available; in the latter case, the server waits.
+    /// Sets a function that is called with each error of accepting a connection, whether or not the
+    /// error stops the server. The function is not called when the listener is closed, or when no
+    /// descriptor or memory is available. While none is available, the server waits.
     pub fn on_error(mut self, hook: impl Fn(&io::Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(hook));
         self
@@ -217,11 +222,12 @@ pub struct Report {
     pub accepted: u64,
     /// The number of handlers that panicked.
     pub panicked: u64,
-    /// The connections that were still open at the end of the drain time and were closed by force.
+    /// The connections whose tasks had not ended at the end of the drain time. Those that were still
+    /// open were closed by force.
     pub stragglers: Vec<Straggler>,
 }
 
-/// A connection that did not end within the drain time.
+/// A connection whose task did not end within the drain time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Straggler {
@@ -229,9 +235,9 @@ pub struct Straggler {
     pub peer: Option<Addr>,
     /// The task of the handler.
     pub task: TaskId,
-    /// The time since the connection was accepted.
+    /// The time from accepting the connection until the report was made.
     pub age: Duration,
-    /// Whether the task ended after its connection was closed. If false, the task was cancelled.
+    /// Whether the task ended by itself after its connection was closed. If false, the task was cancelled.
     pub ended: bool,
 }
 
@@ -255,7 +261,7 @@ impl fmt::Display for Straggler {
 
 /// A connection that is being served.
 struct Open<C> {
-    /// Returns a handle, or `None` if the handler has dropped the last handle.
+    /// Returns a handle, or `None` if the last handle has been dropped.
     conn: Box<dyn Fn() -> Option<C> + Send + Sync>,
     peer: Option<Addr>,
     since: Instant,
@@ -314,7 +320,8 @@ impl<C: Conn + Clone> Serving<C> {
         let _ = future::timeout(time, poll_fn(|cx| self.poll_ended(cx))).await;
     }
 
-    /// Closes the remaining connections by force and returns the report.
+    /// Closes the remaining connections by force, cancels the tasks that do not end, and returns the
+    /// report.
     async fn end(mut self) -> Report {
         let left: Vec<_> = self.open.iter().map(|(&id, open)| (id, open.peer.clone(), open.since)).collect();
         for conn in self.open.values().filter_map(|open| (open.conn)()) {
@@ -333,8 +340,8 @@ impl<C: Conn + Clone> Serving<C> {
 }
 
 /// The waker for one attempt to empty the listener's queue. If a listener wakes its task and then
-/// returns `Pending`, its queue may still contain connections, because the task's budget is used up
-/// or a connection has just arrived.
+/// returns `Pending`, its queue may still contain connections: the task's budget is used up, the
+/// listener has refused many connections, or a connection has just arrived.
 struct Attempt {
     task: Waker,
     woken: AtomicBool,
@@ -423,8 +430,8 @@ where
                 return Poll::Ready(());
             }
             for _ in 0..BATCH_MAX {
-                // Polled after each spawn, so that the waker is also registered with the task that
-                // was spawned last.
+                // Polled again after each spawn, because polling an empty set does not register the
+                // waker.
                 let _ = serving.poll_ended(cx);
                 if serving.open.len() >= max_connections {
                     return Poll::Pending;

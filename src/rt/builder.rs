@@ -13,7 +13,7 @@ use super::runtime::runtime;
 use crate::sync::Arc;
 
 /// Settings for the runtime. If [`start`](Builder::start) is not called, the runtime starts with the
-/// defaults when it is first used.
+/// defaults of [`new`](Builder::new) when it is first used.
 ///
 /// # Examples
 /// ```
@@ -47,11 +47,11 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Creates settings with the defaults: one worker per CPU, 64 spare workers, 256 threads for
-    /// blocking calls, and one poller shard per 8 workers.
+    /// Creates settings with the defaults: one worker per CPU (at most 448), 64 spare workers, 256 threads
+    /// for blocking calls, and one poller shard per 8 workers.
     ///
-    /// Environment variables replace three of the defaults. [`start`](Builder::start) reads a variable only
-    /// if the corresponding method was not called:
+    /// Environment variables replace some of the defaults. [`start`](Builder::start) reads each of the
+    /// following variables only if the corresponding method was not called:
     /// * [`workers`](Builder::workers): `NETPOLL_THREADS`, or else async-std's
     ///   `ASYNC_STD_THREAD_COUNT`;
     /// * [`thread_name`](Builder::thread_name): `NETPOLL_THREAD_NAME`, or else async-std's
@@ -61,9 +61,10 @@ impl Builder {
         Builder { config: Config::new(), workers: None, thread_name: None, inspect_socket: None, black_box_file: None }
     }
 
-    /// Sets the maximum number of threads that run tasks at the same time, which must be at least 1.
-    /// A thread is started when there is work for it. A thread that runs the future of
-    /// [`block_on`](crate::task::block_on) is not counted.
+    /// Sets the maximum number of threads that run tasks at the same time, not counting
+    /// [spare workers](Builder::spare_workers). It must be at least 1; together with the number of spare
+    /// workers, it must be at most 512. A thread is started when there is work for it. A thread that runs the
+    /// future of [`block_on`](crate::task::block_on) is not counted.
     #[doc(alias = "worker_threads")]
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = Some(workers);
@@ -83,8 +84,9 @@ impl Builder {
     /// A shard is an epoll instance in which one thread at a time waits. A descriptor is registered in one
     /// shard, preferably that of the registering worker, and stays there. With more shards, more threads can
     /// take events at the same time, with less contention for the kernel's lock of each instance. However, if
-    /// no other thread is awake, a thread waits in all shards, which costs additional system calls. An
-    /// instance uses two descriptors and is opened when it is first used.
+    /// no other thread is awake, a thread waits in all open shards in which no other thread waits, and a wait
+    /// in several shards costs additional system calls. An instance uses two descriptors and is opened when it
+    /// is first used.
     ///
     /// Back ends other than epoll always have one shard.
     ///
@@ -113,14 +115,15 @@ impl Builder {
         self
     }
 
-    /// Sets the name of the runtime's threads. The names of threads that are not workers have a suffix. The
-    /// kernel shows the first 15 bytes of a name.
+    /// Sets the name of the runtime's threads. The names of threads that are not workers have a suffix. Linux
+    /// shows the first 15 bytes of a name.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = Some(name.into());
         self
     }
 
-    /// Sets how the runtime handles tasks that block their thread for more than 10 ms.
+    /// Sets how the runtime handles tasks that block their thread. A check every 10 ms finds the tasks that are
+    /// still in the same poll as at the previous check.
     pub fn blocked_tasks(mut self, policy: BlockedPolicy) -> Builder {
         self.config.blocked_tasks = policy;
         self
@@ -129,15 +132,16 @@ impl Builder {
     /// Sets a function that is called each time a task is found to block its thread.
     ///
     /// The function runs on a separate thread, one call at a time, and may block. Up to 256 reports wait while
-    /// a call is in progress; further reports are dropped. A panic in the function is caught.
+    /// a call is in progress; further reports are dropped. A panic in the function is caught. With
+    /// [`BlockedPolicy::Off`], the function is not called.
     pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
         self.config.on_blocked_task = Some(Arc::new(report));
         self
     }
 
     /// Sets whether a thread in [`block_on`](crate::task::block_on) also runs spawned tasks while it
-    /// waits, if fewer threads than [`workers`](Builder::workers) run tasks. The default is `false`:
-    /// only workers run tasks.
+    /// waits, if fewer threads than [`workers`](Builder::workers) run tasks or poll. The default is `false`:
+    /// only workers run tasks, unless the system refuses to create threads.
     ///
     /// With `true`, a task that blocks such a thread delays the future of `block_on`. If the task
     /// blocks until that future makes progress, the two deadlock.
@@ -154,8 +158,9 @@ impl Builder {
     /// the OS error. Because the kernel forgets the addresses when a connection is reset, they are queried when
     /// a TCP connection is dialled or any connection is accepted. This costs two system calls per connection.
     /// [`net::raw_os_error`](crate::net::raw_os_error()) returns the errno of such an error;
-    /// `io::Error::raw_os_error` returns `None`. Errors of binding, dialling and resolving, and errors
-    /// that this crate creates, are always `OpError`s.
+    /// `io::Error::raw_os_error` returns `None`. With either setting, errors of binding, dialling and
+    /// resolving are `OpError`s, and so are the errors of operations that end because the socket was closed, a
+    /// deadline has passed or the runtime was shut down.
     ///
     /// # Examples
     /// ```
@@ -245,7 +250,8 @@ impl Builder {
         self
     }
 
-    /// Starts the runtime with these settings.
+    /// Starts the runtime with these settings. If another thread is shutting the runtime down, first waits for
+    /// the end of the shutdown.
     ///
     /// # Errors
     /// If an error is returned, the runtime is not started:
@@ -255,7 +261,8 @@ impl Builder {
     /// * `InvalidInput` if a number is out of range or the thread name contains a NUL byte. This
     ///   includes `NETPOLL_THREADS` if [`workers`](Builder::workers) was not called, and
     ///   `NETPOLL_POLLER_SHARDS` if [`poller_shards`](Builder::poller_shards) was not called.
-    /// * `Unsupported` in a simulation, and in a task or destructor of a runtime that is shutting down.
+    /// * `Unsupported` in a simulation, and inside a runtime that is shutting down: in a task, in
+    ///   [`block_on`](crate::task::block_on), in a blocking call or in a destructor that the shutdown runs.
     /// * `Other` in a child of fork(2) that did not call exec(2), and if the system refuses to create a thread
     ///   for a quarter of a second.
     /// * The error of [`InspectServer::bind`](crate::rt::InspectServer::bind), if
@@ -301,8 +308,8 @@ impl Builder {
         super::fork::check()?;
         let runtime = runtime();
         if runtime.is_stopping() && context::is_inside() {
-            // The caller is a destructor that the shutdown runs, or a task that has not ended. Waiting for the
-            // shutdown here would deadlock, because the shutdown waits for the caller.
+            // The caller is, for example, a destructor that the shutdown runs, or a task that has not ended.
+            // Waiting for the shutdown here could deadlock, because the shutdown may wait for the caller.
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the runtime cannot be started while it is shutting down",

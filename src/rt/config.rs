@@ -25,15 +25,15 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockedPolicy {
-    /// Counts and reports blocked tasks, and adds workers while they block, up to
+    /// Counts and reports blocked tasks, and adds workers while blocked tasks occupy all awake threads, up to
     /// [`Builder::spare_workers`](crate::rt::Builder::spare_workers).
     #[default]
     AddWorkers,
     /// Counts and reports blocked tasks, but adds no workers. Another worker takes the tasks queued behind a
     /// blocked task.
     ReportOnly,
-    /// Like [`ReportOnly`](BlockedPolicy::ReportOnly), adds no workers, and also neither counts nor reports
-    /// blocked tasks.
+    /// Neither counts nor reports blocked tasks, and adds no workers. As with
+    /// [`ReportOnly`](BlockedPolicy::ReportOnly), another worker takes the tasks queued behind a blocked task.
     Off,
 }
 
@@ -42,7 +42,7 @@ pub enum BlockedPolicy {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BlockedTask {
-    /// The task's id, as returned by [`task::current`](crate::task::current).
+    /// The task's id, as returned by [`Task::id`](crate::task::Task::id).
     pub id: TaskId,
     /// The task's name, if it has one.
     pub name: Option<String>,
@@ -62,7 +62,7 @@ pub(crate) type Report = dyn Fn(&BlockedTask) + Send + Sync;
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) workers: usize,
-    /// The number of shards of the poller, or `None` for one per [`WORKERS_PER_SHARD`].
+    /// The number of shards of the poller, or `None` for one per [`WORKERS_PER_SHARD`] workers.
     pub(super) shards: Option<usize>,
     pub(crate) spares: usize,
     pub(crate) blocking_threads: usize,
@@ -94,7 +94,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The setting `wrap_io_errors` of the current or last runtime. Accepts and failed operations read it.
+/// The setting `wrap_io_errors` of the current or last runtime. Accepts, dials and failed operations read it.
 static WRAPS_IO_ERRORS: AtomicBool = AtomicBool::new(false);
 
 /// Returns whether OS errors name the operation and the addresses; see
@@ -108,8 +108,8 @@ pub(crate) fn wraps_io_errors() -> bool {
 /// one shard busy for two thirds of the time.
 const WORKERS_PER_SHARD: usize = 8;
 pub(super) const SPARES: usize = 64;
-/// The maximum number of workers that the environment can set. It leaves room for the default number of spare
-/// workers.
+/// The maximum number of workers of the default and of the environment. It leaves room for the default number
+/// of spare workers.
 pub(super) const WORKERS_MAX: usize = PROCESSORS_MAX - SPARES;
 const BLOCKING_THREADS: usize = 256;
 const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
@@ -143,8 +143,8 @@ impl Config {
     }
 
     /// Returns the defaults with the values from the environment. The first use of the runtime cannot
-    /// return an error, so an invalid value is replaced with the default and reported on standard
-    /// error.
+    /// return an error, so an invalid number in a variable of this crate is replaced with the default and
+    /// reported on standard error.
     pub(crate) fn from_environment() -> Config {
         let mut config = Config::new();
         match workers_from_environment() {
@@ -172,7 +172,7 @@ impl Config {
     }
 }
 
-/// Returns the name and the value of this crate's variable or, if it is not set, of async-std's.
+/// Returns the name and the value of this crate's variable or, if it is not set, of async-std's variable.
 fn variable(ours: &'static str, fallback: &'static str) -> Option<(&'static str, OsString)> {
     [ours, fallback].into_iter().find_map(|name| Some((name, std::env::var_os(name)?)))
 }

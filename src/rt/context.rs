@@ -28,12 +28,12 @@ struct Context {
     calls: Cell<CallPlace<'static>>,
     /// The number of calls of [`enter`] that [`leave`] has not undone.
     depth: Cell<u32>,
-    /// Whether the thread is in the turn of a root future. After the turn, the thread polls or makes sure
-    /// that another thread does.
+    /// Whether the thread is in `block_on`, except while it runs tasks there. After each turn of its root
+    /// future, the thread polls or makes sure that another thread does.
     is_root: Cell<bool>,
     /// Whether the thread is sysmon and is running wakers, reports or tasks.
     is_sysmon: Cell<bool>,
-    /// The nesting depth of drops of tasks.
+    /// The nesting depth of drops of tasks, or [`DISCARDS_MAX`] while drops are deferred.
     discards: Cell<u32>,
     /// Whether the thread has deferred a drop since the last [`defer_discards`] began.
     has_deferred: Cell<bool>,
@@ -80,7 +80,8 @@ pub(crate) fn record_calls_at(place: CallPlace<'static>) {
     CONTEXT.with(|context| context.calls.set(place));
 }
 
-/// Returns whether this thread belongs to the runtime or is inside `block_on`.
+/// Returns whether this thread belongs to the runtime, is inside `block_on` or a simulation, or stands in for
+/// the runtime's threads.
 pub(crate) fn is_inside() -> bool {
     CONTEXT.with(|context| context.depth.get() > 0)
 }
@@ -95,13 +96,13 @@ pub(crate) fn leave() {
     CONTEXT.with(|context| context.depth.set(context.depth.get() - 1));
 }
 
-/// Returns whether this thread is in the turn of a root future.
+/// Returns whether this thread is in `block_on` and is not running tasks there.
 #[inline]
 pub(crate) fn is_root() -> bool {
     CONTEXT.with(|context| context.is_root.get())
 }
 
-/// Sets whether this thread is in the turn of a root future. Returns the previous value.
+/// Sets the result of [`is_root`]. Returns the previous value.
 pub(crate) fn set_root(is_root: bool) -> bool {
     CONTEXT.with(|context| context.is_root.replace(is_root))
 }
@@ -126,7 +127,8 @@ pub(crate) fn discarding(f: impl FnOnce(u32)) {
 }
 
 /// Calls `f`, during which this thread defers drops of tasks; see
-/// [`discard`](super::sched::task::discard). Returns whether it has deferred any. If so, the caller must call
+/// [`discard`](super::sched::task::discard). Returns whether it has deferred any. If so, the caller must make
+/// sure that the tasks are dropped, for example with
 /// [`Runtime::discard_deferred`](super::runtime::Runtime::discard_deferred).
 #[inline]
 pub(crate) fn defer_discards(f: impl FnOnce()) -> bool {
@@ -151,7 +153,7 @@ fn with_discards(count: u32, f: impl FnOnce(u32)) {
     f(count);
 }
 
-/// Calls `f` with the task that this thread is running.
+/// Calls `f` with the task that this thread is running, or `None`.
 pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     let task = CONTEXT.with(|context| context.task.get());
     // SAFETY: null, or set by a `run_turn` that is still on this thread's stack. A task is alive until
@@ -170,7 +172,8 @@ pub(crate) fn end_task(number: u64) {
 }
 
 /// Returns whether this thread is in a turn whose end flushes gathered writes; see
-/// [`unsent`](super::unsent). Returns false in the part of a turn that follows a nested turn.
+/// [`unsent`](super::unsent). Outside simulations, returns false in the part of a turn that follows a nested
+/// turn.
 pub(crate) fn gathers_writes() -> bool {
     own_waker::data().is_some() || CONTEXT.with(|context| unsent::is_simulating() && !context.task.get().is_null())
 }
@@ -197,8 +200,8 @@ pub(crate) fn note_edge(note: u32) {
     });
 }
 
-/// Records in `record` that this thread, or the task that it runs, wakes the record's task. If an event of
-/// the poller or a timer causes the wake-up, the record keeps the wait of the task instead.
+/// Records in `record` which task, or else that a thread, wakes the record's task. A thread that runs no task
+/// but may be calling the wakers of events and timers records nothing, so the record keeps the wait of the task.
 pub(crate) fn note_waker(record: &Record) {
     match with_task(|task| task.map(TaskData::number)) {
         Some(number) => record.note_waker(Waits::WokenByTask(number)),
@@ -215,7 +218,7 @@ pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
     processor().filter(|processor| processor.epoch.load(Ordering::Relaxed) == epoch)
 }
 
-/// Returns the result of [`processor_in`], and whether this thread is running a task.
+/// Returns the result of [`processor_in`], or `None` in a simulation, and whether this thread is running a task.
 #[inline]
 pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, bool) {
     let is_in_task = CONTEXT.with(|context| !context.task.get().is_null());
@@ -232,7 +235,7 @@ pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     run_turn(task, None, f)
 }
 
-/// Runs a turn of the task, as [`run_task`] does. `own` is the data pointer of the task's waker.
+/// Runs a turn of the task, as [`run_task`] does. `own` is the data pointer of the task's waker, if it is known.
 #[inline]
 pub(crate) fn run_turn<T>(task: *const TaskData, own: Option<*const ()>, f: impl FnOnce() -> T) -> T {
     struct Restore(*const TaskData);
@@ -276,12 +279,13 @@ pub(crate) fn take_budget() -> bool {
     CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
 }
 
-/// The time for which a turn may gather writes, in multiples of a turn's duration. It is longer than a turn, because
-/// the end of the turn costs one system call per socket with gathered bytes.
+/// The time for which a turn may gather writes, in multiples of `TURN_NANOS`, the time after which other turns end.
+/// It is longer, because the end of the turn costs one system call per socket with gathered bytes.
 const GATHERS_FOR: u64 = 25;
 
-/// Returns whether the turn may gather further writes. If so, the turn counts as possibly long. If not, the next
-/// operation ends the turn. Takes a unit of the budget if the duration of the turn is not known.
+/// Returns whether the turn may gather further writes. If the duration of the turn is known, a turn that may counts
+/// as possibly long, and a turn that may not ends with its next operation. If the duration is not known, takes a
+/// unit of the budget instead. Returns false outside turns.
 pub(crate) fn may_gather() -> bool {
     CONTEXT.with(|context| {
         let Some(left) = context.left() else { return false };
@@ -301,13 +305,13 @@ pub(crate) fn may_gather() -> bool {
 }
 
 impl Context {
-    /// Returns whether this thread may call the wakers of events and timers.
+    /// Returns whether this thread, which runs no task, may be calling the wakers of events and timers.
     fn may_poll(&self) -> bool {
         self.processor.get().is_some() || self.depth.get() > 0 || self.is_sysmon.get()
     }
 
     /// Records a call for which the turn's entry has no room: first moves the calls in the entry to the
-    /// processor's ring of events.
+    /// processor's ring of events. Does nothing if calls are not recorded.
     #[cold]
     fn record_further_call(&self, writes: bool, fd: i32) {
         if let Some(processor) = self.processor.get().filter(|_| !self.calls.get().is_none()) {
@@ -317,7 +321,8 @@ impl Context {
         }
     }
 
-    /// Returns the remaining budget of the current turn, or `None` outside turns.
+    /// Returns the remaining budget of the current turn. Returns `None` outside turns: on a thread that neither
+    /// owns a processor nor is in `block_on`.
     #[inline]
     fn left(&self) -> Option<u32> {
         match self.processor.get() {
@@ -396,12 +401,12 @@ pub(crate) fn ask_to_yield(processor: &Processor) {
 /// The state of a direction whose last operation in a turn was refused.
 const REFUSED: u8 = u8::MAX;
 
-/// Takes one unit from the budget for an operation on a descriptor that need not wait. If the budget is used
-/// up, refuses the operation: wakes the task and returns `Pending`. `state` belongs to one direction of the
-/// descriptor and is initially 0.
+/// Takes one unit from the budget for an operation on a descriptor that need not wait. If the budget or the
+/// time of the turn is used up, refuses the operation: wakes the task and returns `Pending`. `state` belongs to
+/// one direction of the descriptor and is initially 0.
 ///
-/// After a refusal, the next operation in the same direction is not refused. So each of several operations
-/// in a task makes progress, even if the other operations use up every turn.
+/// After a refusal in a turn, the next operation of a turn in the same direction is not refused. So each of
+/// several operations in a task makes progress, even if the other operations use up every turn.
 ///
 /// An operation that is polled with a waker without data is never refused, because such a waker wakes no
 /// task, and the operation might not be polled again. The refusal then applies to the next operation of the
@@ -451,9 +456,10 @@ pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
     });
 }
 
-/// Takes one unit from the budget for an operation that need not wait and has no descriptor. If the
-/// budget is used up, wakes the task and returns `Pending`. `refused` is initially false and belongs to
-/// the operation, which is not refused twice in a row.
+/// Takes one unit from the budget for an operation that need not wait and has no descriptor. If the budget or
+/// the time of the turn is used up, wakes the task and returns `Pending`. `refused` is initially false and
+/// belongs to the operation, which is not refused twice in a row. An operation that is polled with a waker
+/// without data is never refused.
 pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<()> {
     let yields = can_yield(cx);
     let granted = CONTEXT.with(|context| {
@@ -472,13 +478,14 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<
     granted_or_yield(granted, cx)
 }
 
-/// Takes one unit from the budget of the turn. Yields once if the budget is used up.
+/// Takes one unit from the budget of the turn. Yields once if the budget or the time of the turn is used up.
 pub async fn take_turn() {
     let mut refused = false;
     poll_fn(|cx| poll_budget(cx, &mut refused)).await;
 }
 
-/// Returns whether waking the waker of `cx` causes another poll. A waker without data wakes no task.
+/// Returns whether waking the waker of `cx` may cause another poll. A waker without data, such as
+/// [`Waker::noop`](std::task::Waker::noop), wakes no task.
 pub(crate) fn can_yield(cx: &TaskContext<'_>) -> bool {
     !cx.waker().data().is_null()
 }

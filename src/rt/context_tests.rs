@@ -1,4 +1,5 @@
-//! Unit tests of the budget, of nested drops and of own wakers; see [`context`](super).
+//! Unit tests of the budget, of the time for which a turn gathers writes, and of the current task; see
+//! [`context`](super).
 
 use super::*;
 use crate::rt::time::ticks;

@@ -1,8 +1,8 @@
-//! [`Counter`]: a counter for `metrics`.
+//! [`Counter`]: a counter for metrics.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A counter that one thread or several threads increment, and that `metrics` reads.
+/// A counter that one thread or several threads increment, and that `metrics` and snapshots read.
 #[derive(Debug)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -11,7 +11,7 @@ impl Counter {
         Counter(AtomicU64::new(0))
     }
 
-    /// Adds `count`. Only the thread that owns the counter may call this.
+    /// Adds `count`. No other thread may add to the counter at the same time.
     #[inline]
     pub(crate) fn add_owned(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);

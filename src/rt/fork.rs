@@ -3,11 +3,12 @@
 //!
 //! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and advances
 //! the epoch. So existing registrations become invalid, and new registrations, which check the flag, fail. A
-//! child that only calls exec(2) is not affected.
+//! child that only calls exec(2) is not affected. [`watch`] installs the handlers, at the latest when the
+//! runtime first starts. A child of an earlier fork(2) may use the runtime.
 //!
 //! A child that does not call exec(2) keeps duplicates of the parent's descriptors, so the epoll registrations
-//! of these descriptors remain after the parent has closed them. Therefore a process that has ever called
-//! fork(2) removes every descriptor from epoll before it closes the descriptor. posix_spawn(3), which
+//! of these descriptors remain after the parent has closed them. Therefore a process that has called fork(2)
+//! since [`watch`] removes every descriptor from epoll before it closes the descriptor. posix_spawn(3), which
 //! `std::process::Command` prefers, runs no handlers; its child calls exec(2) immediately.
 
 use std::io;
@@ -16,7 +17,7 @@ use std::sync::{Once, OnceLock};
 use crate::rt::thread_number;
 use crate::sync::{AtomicBool, Ordering};
 
-/// Whether this process is a child of fork(2).
+/// Whether this process is a child of a fork(2) that was called after [`watch`].
 static FORKED: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process has called fork(2) since [`watch`].
@@ -66,7 +67,7 @@ pub(crate) fn has_forked() -> bool {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Panics in a forked child. Called by functions that cannot return an error.
+/// Checks that this process may use the runtime, for functions that cannot return an error.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).

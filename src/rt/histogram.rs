@@ -1,8 +1,7 @@
 //! [`Histogram`]: the number of measured values in each of a fixed series of ranges.
 //!
-//! The last range has no upper bound. The upper bound of each other range is four times that of the previous
-//! one, so 14 counters cover the times from one microsecond to 17 seconds. The bounds never change, as metrics
-//! collectors require.
+//! Each upper bound is four times the previous one, and the last range has no upper bound. So 14 counters cover
+//! the times from one microsecond to 17 seconds. The bounds never change, as metrics collectors require.
 
 use std::fmt;
 
@@ -82,10 +81,9 @@ impl Recorder {
 }
 
 /// The number of measured values in each of a series of ranges. An example is
-/// [`Metrics::poll_seconds`](super::Metrics::poll_seconds).
+/// [`Metrics::poll_seconds`](super::Metrics::poll_seconds). Times are in seconds.
 ///
-/// The last range has no upper bound. The upper bound of each other range is four times that of the
-/// previous range.
+/// Each upper bound is four times the previous one, and the last range has no upper bound.
 ///
 /// # Examples
 /// ```
@@ -129,7 +127,7 @@ impl Histogram {
     }
 
     /// Returns the upper bound of the range that contains the given quantile of the values, or 0 if there are
-    /// no values. `quantile` is clamped to the range from 0 to 1.
+    /// no values. The result is infinite for the last range. `quantile` is clamped to the range from 0 to 1.
     pub fn quantile(&self, quantile: f64) -> f64 {
         let (all, quantile) = (self.count(), quantile.clamp(0.0, 1.0));
         if all == 0 {

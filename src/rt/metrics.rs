@@ -1,4 +1,4 @@
-//! Metrics of the runtime.
+//! [`Metrics`]: the totals, current numbers and histograms of the runtime.
 
 use std::fmt::Write as _;
 
@@ -84,17 +84,19 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Maximum number of threads that run tasks at the same time, as configured.
+    /// Maximum number of threads that run tasks at the same time, as configured. Spare workers are not
+    /// included.
     Gauge workers: usize,
-    /// Current number of worker threads, excluding threads inside `block_on`.
+    /// Current number of worker threads. A program's own thread inside `block_on` is not a worker thread.
     Gauge worker_threads: usize,
     /// Current number of threads for blocking calls, including name look-ups and closes that may wait.
     Gauge blocking_threads: usize,
     /// Current number of blocking calls, including name look-ups and closes, that wait for a thread.
     Gauge blocking_queued: usize,
-    /// Current number of tasks that were spawned and have not ended.
+    /// Current number of tasks that were spawned and have not ended. Blocking calls are included, and
+    /// local tasks are not.
     Gauge tasks_alive: u64,
-    /// Total number of spawned tasks.
+    /// Total number of spawned tasks. Blocking calls are included, and local tasks are not.
     Counter tasks_spawned: u64,
     /// Current number of tasks in the shared queues.
     Gauge tasks_injected: usize,
@@ -102,14 +104,14 @@ metrics! {
     Gauge control_tasks: usize,
     /// Total number of turns in which a task of the lane `Control` ran before others.
     Counter control_turns: u64,
-    /// Total number of times that a task of the lane `Control` queued with the others, because the
+    /// Total number of times that a task of the lane `Control` was queued behind others, because the
     /// lane had used up its share.
     Counter control_queued: u64,
     /// Total number of polls of tasks on workers.
     Counter polls: u64,
     /// Total number of times that a thread took tasks from another thread's queue.
     Counter steals: u64,
-    /// Total number of times that a thread parked.
+    /// Total number of times that a worker had no work and parked.
     Counter parks: u64,
     /// Number of shards of the poller.
     Gauge poller_shards: usize,
@@ -122,16 +124,18 @@ metrics! {
     Counter stale_events: u64,
     /// Current number of operations that wait for a descriptor.
     Gauge waiters: usize,
-    /// Total number of timers armed for sleeps and deadlines. A timer that is moved to a later time
-    /// counts again when it is re-armed.
+    /// Total number of timers armed for sleeps, deadlines and timeouts. A timer that is moved to a later
+    /// time counts again when it is re-armed.
     Counter timers_armed: u64,
     /// Total number of timer entries that came due, including entries of cancelled or moved timers.
     Counter timers_fired: u64,
     /// Current number of timer entries, including entries of cancelled or moved timers.
     Gauge timer_entries: usize,
-    /// Total number of times that a task was found to block its thread.
+    /// Total number of times that a task was found to block its thread. Blocked tasks are not counted with
+    /// [`BlockedPolicy::Off`](super::BlockedPolicy::Off).
     Counter blocked_tasks: u64,
-    /// Current number of threads inside a `block_on` that was called from a task.
+    /// Current number of waiting calls of `block_on` inside a task, a blocking call or another `block_on`.
+    /// A call is counted from its first wait until it returns.
     Gauge nested_block_on: u32,
     /// Current number of open sockets of this crate and descriptors in an `AsyncFd`.
     Gauge descriptors: usize,
@@ -242,8 +246,7 @@ impl Metrics {
     }
 }
 
-/// Returns the first sentence of a field's documentation, up to a colon, a semicolon or the full
-/// stop.
+/// Returns the first sentence of a field's documentation, or its part before a colon or a semicolon.
 fn first_sentence(doc: &'static str) -> &'static str {
     let end = doc.find([':', ';']).or_else(|| doc.find(". ")).unwrap_or(doc.len());
     doc[..end].trim().trim_end_matches('.')

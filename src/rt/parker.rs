@@ -3,8 +3,9 @@
 //! It is used instead of `std::thread::park`, whose token is shared with user code on the same thread.
 //!
 //! # States
-//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. An `unpark` before `park` stores a
-//! token, so that `park` returns immediately. Several calls store only one token.
+//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. If the deadline passes first, PARKED →
+//! EMPTY. An `unpark` before `park` stores a token, so that `park` returns immediately. Several calls store only
+//! one token.
 //!
 //! # Memory ordering
 //! All transitions are read-modify-writes with AcqRel, so writes before `unpark` are visible after `park`.
@@ -44,7 +45,8 @@ impl Parker {
         self.park_until(None);
     }
 
-    /// Waits for the token until `deadline` at most, and takes it. Returns whether the token has arrived.
+    /// Waits for the token until `deadline` at most, or without a limit if it is `None`, and takes the token.
+    /// Returns whether the token has arrived.
     pub(crate) fn park_until(&self, deadline: Option<Instant>) -> bool {
         if self.try_take() {
             return true;

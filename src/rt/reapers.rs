@@ -2,19 +2,20 @@
 //!
 //! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: they may take locks that the
 //! caller of the shutdown holds, wait for a timer, or wait forever. So they do not run on the thread that shuts
-//! the runtime down, which watches its deadline and the timers in the meantime. If all reapers are occupied and
-//! further jobs are queued, another reaper is started, up to [`REAPERS_MAX`].
+//! the runtime down, which watches its deadline and the timers in the meantime. If all reapers are occupied, no job
+//! ends, and further jobs are queued, another reaper is started, up to [`REAPERS_MAX`].
 //!
 //! A shutdown has two sets of reapers: one calls wakers and one drops tasks. So a destructor that sleeps under
 //! another executor is woken even if such destructors occupy all threads of their set. If a waker wakes a task
-//! whose epoch is over, the task is deferred to the set that drops tasks, unless the shutdown has returned.
+//! whose epoch is over, the task is deferred to the set that drops tasks. After the end of the shutdown, the thread
+//! that called the waker drops the task.
 //!
 //! # States of a job
 //! *queued* → *running* → *done*. A reaper ends when the queue is closed and empty. If the shutdown reaches its
 //! time limit, the remaining jobs run later, when the jobs before them are done.
 //!
 //! # If no thread can be started
-//! The jobs run on the thread that shuts the runtime down.
+//! If the first thread of a set cannot be started, the jobs run on the thread that shuts the runtime down.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -45,7 +46,7 @@ impl Job {
         match self {
             Job::Wake(waker) => {
                 if context::defer_discards(|| wake(waker)) {
-                    // If the shutdown has already returned, it no longer takes deferred tasks.
+                    // Has no effect during a shutdown, which takes the deferred tasks itself.
                     runtime().discard_deferred();
                 }
             }
@@ -115,6 +116,7 @@ pub(crate) struct Reapers {
     runtime: &'static Runtime,
     shared: Arc<Shared>,
     started: usize,
+    /// The number of completed jobs when [`wait`](Reapers::wait) last returned false.
     done: u64,
 }
 
@@ -146,7 +148,8 @@ impl Reapers {
     }
 
     /// Waits until all jobs are done, for at most `most`. Returns whether all jobs are done. If no job was completed
-    /// since the last call and all threads are occupied, starts another thread for the queued jobs.
+    /// since the last call that returned false, and all threads are occupied, starts another thread for the queued
+    /// jobs.
     pub(crate) fn wait(&mut self, most: Duration) -> bool {
         let until = Instant::now() + most;
         let mut state = self.shared.state.lock();

@@ -5,17 +5,17 @@
 //!            first use, Builder::start              rt::shutdown
 //!  STOPPED ───────────────────────────→ RUNNING ─────────────────→ STOPPING ──→ STOPPED
 //! ```
-//! One word holds the state and the *epoch*, which advances with every shutdown. A task or a registration
-//! of another epoch belongs to a runtime that no longer exists. Processors and the poll cache stay in memory,
-//! so that a late wake-up can always check its epoch. Queued tasks, sleeps and the epoll instances do not
-//! outlive their epoch. Neither do threads, unless user code keeps them longer than the shutdown waits.
+//! One word holds the state and the *epoch*, which advances with every shutdown, and in a child of fork(2). A task or a
+//! registration of another epoch belongs to a runtime that no longer exists. Processors and the poll cache stay in
+//! memory, so that a late wake-up can always check its epoch. Queued tasks, the timers of sleeps and the instances of
+//! the back end do not outlive their epoch. Neither do threads, unless user code keeps them longer than the shutdown
+//! waits.
 //!
 //! # Invariants
-//! * 10 — nothing runs periodically while the process is idle: without traffic, workers and sysmon sleep until
-//!   the next timer is due, or without a time limit if there is no timer.
-//! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in epoll. If it
-//!   is 0, either threads sleep in all open shards of the poller, or the next work wakes a resting worker or
-//!   starts one.
+//! * 10 — nothing runs periodically while the process is idle: without traffic, workers sleep until the next
+//!   timer is due, or without a time limit if there is no timer, and sysmon sleeps until a thread becomes active.
+//! * R1 — `awake` counts the threads that own a processor and are not asleep in epoll. If it is 0, either threads
+//!   sleep in all open shards of the poller, or the next work wakes a resting worker or starts one.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -63,7 +63,7 @@ pub(crate) struct Runtime {
     pub(super) config: Mutex<Option<Arc<Config>>>,
     pub(crate) cache: PollCache,
     processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
-    /// The number of processors that have ever been used.
+    /// One more than the highest number of the processors that have ever been used.
     processors_len: AtomicUsize,
     pub(crate) injector: SharedQueue,
     pub(crate) control: ControlLane,
@@ -207,7 +207,7 @@ impl Runtime {
         self.word.store(u64::from(self.epoch()) << EPOCH_SHIFT | STOPPED, Ordering::SeqCst);
     }
 
-    /// Returns the configuration of the current or last runtime.
+    /// Returns the configuration of the current or last runtime, or that of the environment if there was none.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.lock().get_or_insert_with(|| Arc::new(Config::from_environment())).clone()
     }
@@ -232,8 +232,8 @@ impl Runtime {
 
     // ---- waking ----
 
-    /// Makes sure that a worker that is not stuck is awake. Called when there is work. If no other processor is
-    /// free, uses a spare one if no thread is awake or the policy permits it.
+    /// Makes sure that a worker that is not stuck is awake. Called when there is work. If no ordinary processor is
+    /// free, uses a spare one, provided that no thread is awake or the policy permits it.
     pub(crate) fn ensure_worker(&'static self) {
         // ORDERING: SeqCst: the caller publishes the work before this thread reads `awake`. A thread that goes to
         // sleep decrements `awake` before it looks for work (R1).
@@ -250,8 +250,8 @@ impl Runtime {
     /// after it has registered a descriptor or armed a timer.
     pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
-        // If a thread sleeps in some of the shards, its next sleep is in all of them.
-        // The sleeping thread may have risen since the first check.
+        // If a thread sleeps in some of the shards, it is interrupted, and its next sleep is in all of them. It may also
+        // have risen since the first check, so there is a second check.
         if self.leaves_a_shard() && !self.driver.wake_sleeper() && !self.nudge_root() && self.leaves_a_shard() {
             self.wake_one(true);
         }
@@ -271,7 +271,8 @@ impl Runtime {
 
     // ---- shards of the poller ----
 
-    /// Returns the shard in which this thread registers descriptors.
+    /// Returns the own shard of this thread's processor, or shard 0. This thread registers descriptors there, unless
+    /// [`Driver::add`] chooses another shard.
     pub(crate) fn own_shard(&'static self) -> usize {
         context::processor_in(self.epoch()).map_or(0, |processor| self.driver.roles.own(processor.id))
     }
@@ -290,7 +291,7 @@ impl Runtime {
 
     // ---- threads in `block_on` ----
 
-    /// Counts a turn of a root future that begins.
+    /// Counts this thread as in the turn of a root future.
     pub(crate) fn root_begins(&'static self) {
         // ORDERING: SeqCst: this thread increments the count before it checks whether sysmon sleeps. Sysmon
         // announces its sleep before it checks the count.
@@ -307,8 +308,8 @@ impl Runtime {
         self.roots.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns whether no worker will poll soon, because all awake workers are stuck or all of them are in long
-    /// turns.
+    /// Returns whether no worker will poll soon, because none is awake, all awake workers are stuck, or all of them
+    /// are in long turns.
     pub(crate) fn needs_poller(&'static self) -> bool {
         let awake = self.awake.count();
         awake <= self.sysmon.stuck()
@@ -394,7 +395,7 @@ impl Runtime {
         self.all_timer_sets().for_each(|set| set.clear_sleeps(wakers, |target, when| self.entry_counts(target, when)));
     }
 
-    /// Returns the time at which the first timer of `shards` is due.
+    /// Returns the time of the first timer entry of `shards`, or [`clock::NEVER`] if there is none.
     #[inline]
     pub(crate) fn next_timer(&'static self, shards: Shards) -> u64 {
         if !self.driver.roles.is_single() {
@@ -424,10 +425,10 @@ impl Runtime {
         }
     }
 
-    /// Interrupts the threads that would sleep beyond `at`. If no thread sleeps in the timer's shard and this thread
-    /// will not poll, makes sure that another one polls. Called when a timer for `at` has become the first of its
-    /// set. Does not start the runtime, because a shutdown also runs timers; timers that the shutdown arms again
-    /// wait for the next start.
+    /// Interrupts a thread that would sleep beyond `at` in the timer's shard. If no thread sleeps in this shard and the
+    /// calling thread will not poll, makes sure that another one polls. Called when a timer for `at` has become the
+    /// first of its set. Does not start the runtime, because a shutdown also runs timers; timers that the shutdown
+    /// arms again wait for the next start.
     pub(crate) fn timer_moved(&'static self, at: u64) {
         // A simulation checks its timers whenever it moves its clock.
         #[cfg(feature = "sim")]

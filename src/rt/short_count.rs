@@ -45,8 +45,8 @@ pub(crate) fn set(writes: bool, place: Place, ticket: Ticket) {
     }
     SHORT.with(|short| short.place.set(Some(place)));
     SHORT.with(|short| short.ticket.set(ticket));
-    // After a short write, the operation waits for room in the buffer, and the short count itself proves that there
-    // is none.
+    // A short write needs no further write: it proves that the socket's buffer has no room, for which the operation
+    // waits.
     if !writes {
         SHORT.with(|short| short.has_written.set(false));
     }
@@ -66,7 +66,7 @@ pub(crate) fn end_turn() {
     }
 }
 
-/// Clears the record, and READY in its direction.
+/// Clears the record and, unless an edge has been recorded since, READY in its direction.
 #[cold]
 #[inline(never)]
 fn apply() {

@@ -7,7 +7,7 @@
 //! two loads.
 //!
 //! # Invariants
-//! * C1 — the address of a slot never changes, and the slot stays readable for the lifetime of the slab.
+//! * C1 — the address of a slot never changes, and the slot stays readable until the process ends.
 //! * C2 — a slot is not allocated again before it is freed. Pop and push are compare-and-swaps of the head of
 //!   the free list, which contains a count of pops, against ABA (model `free_list_hands_out_once`). The link of
 //!   a slot in use may have any value: if a pop reads it, another pop has taken the slot in the meantime, so
@@ -83,7 +83,8 @@ const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index plus one must fit
 #[derive(Debug)]
 pub(crate) struct Slab<T: Slot> {
     pages: [AtomicPtr<Page<T>>; PAGES],
-    /// The index + 1 of the first free slot in the low half, and the number of pops in the high half.
+    /// The index + 1 of the first free slot, or 0 if there is none, in the low half. The number of pops, modulo 2³², in the
+    /// high half.
     free: AtomicU64,
     /// The number of slots that exist.
     slots: AtomicU32,
@@ -148,8 +149,8 @@ impl<T: Slot> Slab<T> {
     fn push(&self, slot: &T) {
         let mut head = self.free.load(Ordering::Relaxed);
         loop {
-            // ORDERING: Release: a reader of the link that belongs to a slot in use sees the end of that use (`described` of
-            // `PollDesc`).
+            // ORDERING: Release: a slot in use may store data in the link. A reader that finds the link of the free list
+            // instead also sees that the use has ended (`described` of `PollDesc`).
             slot.link().store(head as u32, Ordering::Release);
             let next = head & !u64::from(u32::MAX) | u64::from(slot.index() + 1);
             // ORDERING: Release publishes the link and the slot's state to the `alloc` that pops

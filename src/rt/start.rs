@@ -38,8 +38,8 @@ impl Runtime {
         self.epoch()
     }
 
-    /// Prepares a start with `config`: installs the fork handlers, publishes the configuration and
-    /// creates sysmon. The caller must hold `lifecycle`.
+    /// Prepares a start with `config`: installs the fork handlers, serves snapshots if the environment requests it,
+    /// publishes the configuration and creates sysmon. The caller must hold `lifecycle`.
     ///
     /// # Errors
     /// Returns the error of creating the thread of sysmon.
@@ -55,7 +55,7 @@ impl Runtime {
         self.start_sysmon_patiently(self.epoch())
     }
 
-    /// Starts a stopped runtime. The caller must hold `lifecycle`.
+    /// Starts a stopped runtime with the published configuration. The caller must hold `lifecycle`.
     pub(crate) fn start(&'static self) {
         let (config, epoch) = (self.config(), self.epoch());
         ticks::calibrate();

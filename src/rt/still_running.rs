@@ -21,14 +21,16 @@ use super::sched::identity::TaskId;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning {
-    /// Whether the call had no effect, because it was made on a thread of the runtime or inside `block_on`.
+    /// Whether the call had no effect, because it was made inside the runtime, for example in a task, in a blocking call
+    /// or in `block_on`.
     pub on_runtime_thread: bool,
     /// The names of the runtime's threads that have not ended.
     pub threads: Vec<String>,
-    /// The tasks and blocking calls that occupy a thread, each with its name if it has one.
+    /// The tasks and blocking calls that occupy a thread, each with its name if it has one. Tasks that wait in a nested
+    /// `block_on` are not included.
     pub running: Vec<(TaskId, Option<String>)>,
-    /// The number of tasks that have not ended, including those that occupy a thread. The destructors of the
-    /// other tasks have not returned.
+    /// The number of tasks and blocking calls that have not ended, including those that occupy a thread. The destructors
+    /// of the other tasks have not returned. Local tasks are not counted.
     pub tasks: u64,
     /// The places where the tasks of `running` were spawned.
     pub(super) places: Vec<Option<&'static Location<'static>>>,

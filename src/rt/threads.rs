@@ -1,9 +1,9 @@
 //! [`Threads`]: the list of the runtime's threads.
 //!
 //! # States of a thread
-//! A thread is listed when it starts. If it ends before its epoch does (a spare worker, a thread of the
+//! A thread is listed when it starts. If it ends before its epoch does (for example a spare worker, or a thread of a
 //! blocking pool), it removes itself from the list and is detached. Otherwise it stays in the list until a
-//! shutdown joins it, or detaches it at the end of the shutdown's time limit.
+//! shutdown or the next start joins it. At its end, a shutdown detaches the threads that are still listed.
 //!
 //! # Joining
 //! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are user code

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 
 /// A type that a stream of `T` can be collected into.
 ///
-/// It is implemented for std's collections, `String`, `Box<[T]>`, `()`, and `Result` and `Option` of
+/// The trait is implemented for std's collections, `String`, `Box<[T]>`, `()`, and `Result` and `Option` of
 /// any of them. async-std's trait of this name receives the whole stream. An implementation of this
 /// trait receives one item at a time:
 ///
@@ -49,18 +49,18 @@ pub trait FromStream<T>: Sized {
     /// The type of the value under construction.
     type Partial;
 
-    /// Creates an empty value. `items_min` is the stream's lower bound for the number of items;
-    /// treat it as a hint.
+    /// Creates an empty value. `items_min` is the stream's lower bound for the number of items, or 0 for the value in
+    /// a `Result` or `Option`. Treat it as a hint.
     fn begin(items_min: usize) -> Self::Partial;
 
-    /// Adds an item. If it returns `Break`, the stream is not polled again.
+    /// Adds an item. If this function returns `Break`, the stream is not polled again.
     fn push(partial: &mut Self::Partial, item: T) -> ControlFlow<()>;
 
     /// Returns the completed value.
     fn finish(partial: Self::Partial) -> Self;
 }
 
-/// The maximum number of items for which a stream's size hint reserves capacity.
+/// The maximum number of items for which the size hint of a stream reserves capacity.
 const RESERVE_ITEMS_MAX: usize = 4096;
 
 /// Implements `FromStream` for types that have `extend`.

@@ -1,4 +1,4 @@
-//! Futures that compare items: they find the least or greatest item of a stream, or compare two
+//! Futures that compare items: some find the least or greatest item of a stream, others compare two
 //! streams item by item.
 
 use std::cmp::Ordering;
@@ -27,13 +27,13 @@ pin_project! {
     }
 }
 
-/// Returns a future that finds the least item. Of several equal items it returns the first, as
+/// Returns a future that finds the least item. Of several equal items, the future returns the first, as
 /// [`Iterator`] does.
 pub(super) fn least<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_gt }
 }
 
-/// Returns a future that finds the greatest item. Of several equal items it returns the last, as
+/// Returns a future that finds the greatest item. Of several equal items, the future returns the last, as
 /// [`Iterator`] does.
 pub(super) fn greatest<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_le }
@@ -105,7 +105,7 @@ impl<S: Stream, F, K> fmt::Debug for BestByKeyFuture<S, F, K> {
 pin_project! {
     /// The future returned by [`cmp`](super::StreamExt::cmp), [`partial_cmp`](super::StreamExt::partial_cmp),
     /// [`eq`](super::StreamExt::eq) and the other comparisons of two streams. It stops at the first
-    /// pair of items that are not equal.
+    /// pair of items that are not equal, or when either stream has ended.
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct CompareFuture<A: Stream, B: Stream, T> {
         #[pin]
@@ -120,7 +120,7 @@ pin_project! {
 }
 
 /// Returns a future that compares two streams. `answer` receives the result of comparing the first
-/// unequal pair or, if there is none, the lengths.
+/// unequal pair or, if all pairs are equal, the lengths.
 pub(super) fn compare<A: Stream, B: Stream, T>(
     left: A,
     right: B,

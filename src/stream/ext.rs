@@ -1,13 +1,14 @@
-//! [`StreamExt`]: the methods of streams, with the names that they have in async-std.
+//! [`StreamExt`]: the methods of streams, with the names that they have in async-std or, for
+//! `map_while`, in std's `Iterator`.
 //!
-//! All methods are in one trait, and therefore in one file, so that a glob import never makes a method
-//! ambiguous. Methods that only forward to `futures-lite` return its types. This crate implements
-//! `merge`, `collect`, `try_fold`, sums, comparisons and the methods with timers. No method needs a
-//! feature, whereas some methods of async-std need its feature `unstable`.
+//! All methods are in one trait, and therefore in one file, so that one import brings all of them into
+//! scope. Methods that only forward to `futures-lite` return its types. This crate implements
+//! `by_ref`, `merge`, `collect`, `try_fold`, sums, products, comparisons and the methods with timers. No
+//! method needs a feature, whereas some methods of async-std need its feature `unstable`.
 //!
 //! # Cancellation
 //! Dropping the future of `next` loses no item. Dropping another future that borrows the stream loses
-//! its partial result, but the stream can still be used.
+//! the items that the future has read and its partial result, but the stream can still be used.
 
 use std::cmp::Ordering;
 use std::iter;
@@ -61,7 +62,7 @@ pub trait StreamExt: Stream {
         Lite::next(self)
     }
 
-    /// Applies `f` to each item.
+    /// Applies `f` to each item and yields the results.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -189,7 +190,8 @@ pub trait StreamExt: Stream {
         Lite::enumerate(self)
     }
 
-    /// Calls `f` with a mutable state and each item, and yields the results until `f` returns `None`.
+    /// Calls `f` with a mutable state and each item, and yields the contents of the `Some` results until
+    /// `f` returns `None`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -244,7 +246,7 @@ pub trait StreamExt: Stream {
         Lite::take_while(self, predicate)
     }
 
-    /// Applies `f` to each item and yields the results until `f` returns `None`.
+    /// Applies `f` to each item and yields the contents of the `Some` results until `f` returns `None`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -406,7 +408,8 @@ pub trait StreamExt: Stream {
         Lite::copied(self)
     }
 
-    /// Repeats the stream endlessly, each time from a clone of its initial state.
+    /// Repeats the stream endlessly, each time from a clone of its initial state. An empty stream stays
+    /// empty.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -422,7 +425,7 @@ pub trait StreamExt: Stream {
         Lite::cycle(self)
     }
 
-    /// Returns a stream that can be polled after its end; it then returns `None` again.
+    /// Returns a stream that can be polled after its end, and then returns `None` again.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -495,7 +498,7 @@ pub trait StreamExt: Stream {
     }
 
     /// Yields the items at least `duration` apart. The stream is not polled before the next item may
-    /// be yielded, so no items are dropped.
+    /// be yielded, so no item is dropped.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -518,7 +521,7 @@ pub trait StreamExt: Stream {
     /// `Option` ends at the first failure.
     ///
     /// The future of async-std is boxed and always `Send`. This future is not boxed, and it is `Send`
-    /// if the stream and the collection are.
+    /// if the stream and the type [`Partial`](FromStream::Partial) of the collection are.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -593,8 +596,8 @@ pub trait StreamExt: Stream {
         Lite::fold(self, init, f)
     }
 
-    /// Combines items like [`fold`](StreamExt::fold), until `f` returns an error. The stream can still
-    /// be used afterwards.
+    /// Combines items like [`fold`](StreamExt::fold), until `f` returns an error, which is then the
+    /// result. The stream can still be used afterwards.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -631,7 +634,8 @@ pub trait StreamExt: Stream {
         Lite::for_each(self, f)
     }
 
-    /// Calls `f` with each item until `f` returns an error. The stream can still be used afterwards.
+    /// Calls `f` with each item until `f` returns an error, which is then the result. The stream can still
+    /// be used afterwards.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -682,7 +686,7 @@ pub trait StreamExt: Stream {
         Lite::last(self)
     }
 
-    /// Skips `n` items and returns the next item.
+    /// Skips `n` items and returns the next item, or `None` if the stream ends before it.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -698,7 +702,7 @@ pub trait StreamExt: Stream {
         Lite::nth(self, n)
     }
 
-    /// Returns the first item for which `predicate` returns true.
+    /// Returns the first item for which `predicate` returns true, or `None` if there is no such item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -715,7 +719,7 @@ pub trait StreamExt: Stream {
         Lite::find(self, predicate)
     }
 
-    /// Returns the first `Some` result of applying `f` to the items.
+    /// Returns the first `Some` result of applying `f` to the items, or `None` if there is none.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -733,7 +737,8 @@ pub trait StreamExt: Stream {
         Lite::find_map(self, f)
     }
 
-    /// Returns the index of the first item for which `predicate` returns true.
+    /// Returns the index of the first item for which `predicate` returns true, or `None` if there is no
+    /// such item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -803,7 +808,8 @@ pub trait StreamExt: Stream {
         compare::least(self, Ord::cmp)
     }
 
-    /// Returns the least item in the order of `compare`. Of several equal items, returns the first.
+    /// Returns the least item in the order of `compare`, or `None` if the stream is empty. Of several equal
+    /// items, returns the first.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -821,8 +827,8 @@ pub trait StreamExt: Stream {
         compare::least(self, compare)
     }
 
-    /// Returns the item with the least key. Of several items with equal keys, returns the first.
-    /// `key` is called once per item.
+    /// Returns the item with the least key, or `None` if the stream is empty. Of several items with equal
+    /// keys, returns the first. `key` is called once per item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -858,7 +864,8 @@ pub trait StreamExt: Stream {
         compare::greatest(self, Ord::cmp)
     }
 
-    /// Returns the greatest item in the order of `compare`. Of several equal items, returns the last.
+    /// Returns the greatest item in the order of `compare`, or `None` if the stream is empty. Of several
+    /// equal items, returns the last.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -876,8 +883,8 @@ pub trait StreamExt: Stream {
         compare::greatest(self, compare)
     }
 
-    /// Returns the item with the greatest key. Of several items with equal keys, returns the last.
-    /// `key` is called once per item.
+    /// Returns the item with the greatest key, or `None` if the stream is empty. Of several items with
+    /// equal keys, returns the last. `key` is called once per item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -1058,7 +1065,7 @@ pub trait StreamExt: Stream {
     }
 
     /// Returns the sum of all items, as any type that implements [`Sum`](iter::Sum) and
-    /// [`Add`](ops::Add). For a stream of `Result` use [`try_fold`](StreamExt::try_fold).
+    /// [`Add`](ops::Add). For a stream of `Result`, use [`try_fold`](StreamExt::try_fold).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -1076,7 +1083,7 @@ pub trait StreamExt: Stream {
     }
 
     /// Returns the product of all items, as any type that implements [`Product`](iter::Product) and
-    /// [`Mul`](ops::Mul). For a stream of `Result` use [`try_fold`](StreamExt::try_fold).
+    /// [`Mul`](ops::Mul). For a stream of `Result`, use [`try_fold`](StreamExt::try_fold).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};

@@ -9,7 +9,7 @@ use futures_core::Stream;
 
 use super::StreamExt;
 
-/// A type that can be converted into a stream. It is implemented for every [`Stream`].
+/// A trait for types that can be converted into a stream. Every [`Stream`] implements it.
 pub trait IntoStream {
     /// The type of the items.
     type Item;
@@ -29,8 +29,8 @@ impl<S: Stream> IntoStream for S {
     }
 }
 
-/// A collection that can be extended with the items of a stream. It is implemented for every type that
-/// implements std's [`Extend`](iter::Extend).
+/// A trait for collections that can be extended with the items of a stream. Every [`Send`] type that
+/// implements std's [`Extend`](iter::Extend) for a [`Send`] type of items implements it.
 pub trait Extend<T> {
     /// Adds all items of `stream` to the collection.
     ///

@@ -1,4 +1,4 @@
-//! [`AccumulateFuture`] and [`TryFoldFuture`]: combining all items of a stream into one value.
+//! [`AccumulateFuture`] and [`TryFoldFuture`]: combining the items of a stream into one value.
 //!
 //! # Cancellation
 //! Dropping the future loses the partial result. A borrowed stream can still be used.
@@ -18,7 +18,7 @@ pin_project! {
     pub struct AccumulateFuture<S: Stream, T> {
         #[pin]
         stream: S,
-        // `None` after completion.
+        // `None` after completion or a panic of `add`.
         total: Option<T>,
         add: fn(T, S::Item) -> T,
     }
@@ -58,7 +58,7 @@ impl<S: Stream, T: fmt::Debug> fmt::Debug for AccumulateFuture<S, T> {
 pub struct TryFoldFuture<'a, S: ?Sized, F, B> {
     stream: &'a mut S,
     f: F,
-    /// `None` after completion.
+    /// `None` after completion or a panic of `f`.
     partial: Option<B>,
 }
 

@@ -1,6 +1,7 @@
 //! [`interval()`]: a periodic tick.
 //!
 //! # Invariants
+//! If the period is not zero:
 //! * Ticks lie on a grid: `start + n × period`. Receiving a tick late does not move later ticks.
 //! * Ticks missed while the stream was not polled count as one, which is ready immediately; then the
 //!   grid continues. So there is never a burst, but two ticks may be closer than a period.
@@ -22,8 +23,8 @@ use crate::time::Sleep;
 /// Returns a stream that yields `()` once per `period`, first after one period, and never ends.
 ///
 /// Ticks missed while the stream was not polled count as one, and later ticks keep their times: the
-/// stream has no bursts and does not drift. With a `period` of zero it ticks on every poll. With a
-/// period beyond the clock's range, such as [`Duration::MAX`], it never ticks.
+/// stream has no bursts and does not drift. With a `period` of zero, a tick is always due. With a
+/// `period` beyond the clock's range, such as [`Duration::MAX`], the stream never ticks.
 ///
 /// # Cancel safety
 /// Dropping the future of `next` loses no tick.
@@ -75,10 +76,12 @@ impl Stream for Interval {
     }
 }
 
-/// Returns the first tick after both `now` and `due`, on the grid that contains `due`.
+/// Returns the time of the first tick after both `now` and `due` on the grid that contains `due`, or
+/// `None` if that time is beyond the clock's range. With a `period` of zero, returns the later of
+/// `now` and `due`.
 fn following(due: Instant, period: Duration, now: Instant) -> Option<Instant> {
     let late = now.saturating_duration_since(due);
-    // The division fails for a period of zero: a tick is always due.
+    // The division fails only for a period of zero.
     let Some(missed) = late.as_nanos().checked_div(period.as_nanos()) else { return Some(now.max(due)) };
     // missed × period <= late, and `late` is a `Duration`, so the seconds fit into u64.
     let nanos = missed * period.as_nanos();
@@ -99,7 +102,7 @@ mod tests {
         for (now, next) in [(0, 10), (1, 10), (9, 10), (10, 20), (11, 20), (95, 100), (100, 110)] {
             assert_eq!(following(due, period, at(now)), Some(at(next)), "taken at {now} ms");
         }
-        assert_eq!(following(at(5), period, at(0)), Some(at(15)), "taken early by a coarse clock");
+        assert_eq!(following(at(5), period, at(0)), Some(at(15)), "taken early");
     }
 
     #[test]

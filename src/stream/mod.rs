@@ -1,8 +1,8 @@
-//! Streams: asynchronous iterators, their combinators and sources.
+//! Streams: asynchronous iterators, their adapters and sources.
 //!
-//! `Stream` is the trait of `futures-core`. [`StreamExt`] has all of async-std's stream methods. Simple
-//! adapters come from `futures-lite`. The crates `futures` and `futures-lite` work with every stream of
-//! this crate.
+//! [`Stream`] is the trait of `futures-core`. [`StreamExt`] has all methods of async-std's `StreamExt`.
+//! Simple adapters come from `futures-lite`. The crates `futures` and `futures-lite` work with every
+//! stream of this crate.
 
 mod collect;
 mod compare;
@@ -17,7 +17,7 @@ mod timing;
 #[doc(inline)]
 pub use futures_core::Stream;
 
-// The first lines resolve links in the documentation of the re-exported items.
+// The doc comment resolves links in the documentation of the re-exported items.
 /// [`StreamExt::all()`]: StreamExt::all
 /// [`StreamExt::any()`]: StreamExt::any
 /// [`StreamExt::chain()`]: StreamExt::chain

@@ -47,8 +47,9 @@ impl<T, F: FnMut() -> Option<T>> Stream for FromFn<F> {
     }
 }
 
-/// Returns a stream that starts with `first`. Each following item is the result of calling `next`
-/// with the previous item. The stream ends when `next` returns `None`.
+/// Returns a stream that starts with the item in `first`, or is empty if `first` is `None`. Each
+/// following item is the result of calling `next` with the previous item. The stream ends when `next`
+/// returns `None`.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};

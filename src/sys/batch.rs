@@ -1,12 +1,12 @@
-//! [`Inbox`] and [`Outbox`]: many messages per call, with recvmmsg(2) and sendmmsg(2).
+//! [`Inbox`] and [`Outbox`]: many messages per call, with recvmmsg(2) and sendmmsg(2) or their replacements in [`os`].
 //!
-//! A box is reused, so that sending and receiving do not allocate.
+//! A box keeps its memory for the next call. After its creation, only `push` allocates.
 //!
 //! # Invariants
-//! * Before each call the pointers in headers and vectors are set to memory that the box owns. They
+//! * Before each call, the pointers in its headers and vectors are set to memory that the box owns. They
 //!   are dereferenced only during the call. A box may therefore be moved, even to another thread.
 //! * The memory of an inbox has a fixed size. The memory of an outbox grows only in `push`, to at
-//!   most a few times the size of the unsent messages, because sent messages are released.
+//!   most a few times the maximum size of the unsent messages so far, because sent messages are released.
 
 #![allow(unsafe_code)]
 // Lengths of control data are `size_t` in some C libraries and `socklen_t` in others.
@@ -108,7 +108,7 @@ impl Inbox {
         self.headers.len()
     }
 
-    /// Returns the number of messages that the last call received.
+    /// Returns the number of messages in the inbox.
     pub(crate) fn len(&self) -> usize {
         self.arrivals.len()
     }
@@ -117,7 +117,7 @@ impl Inbox {
         self.arrivals.clear();
     }
 
-    /// Returns the number of bytes that the last call received.
+    /// Returns the number of bytes in the messages of the inbox.
     pub(crate) fn bytes(&self) -> usize {
         self.arrivals.iter().map(|arrival| arrival.bytes.min(self.each)).sum()
     }
@@ -135,7 +135,7 @@ impl Inbox {
     }
 
     fn name(&self, index: usize, length: libc::socklen_t) -> Option<SocketAddr> {
-        // A length below that of the smallest IP address means that the call wrote no IP address.
+        // A length below the size of `sockaddr_in` means that the call wrote no IP address.
         if (length as usize) < size_of::<libc::sockaddr_in>() {
             return None;
         }
@@ -167,8 +167,8 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// Calls recvmmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` in addition to `flags`. Returns the
-/// number of messages. On failure the inbox keeps its messages.
+/// Calls recvmmsg(2) with `MSG_CMSG_CLOEXEC` (where it exists) and `MSG_DONTWAIT` in addition to `flags`, and
+/// closes received descriptors. Returns the number of messages. On failure the inbox keeps its messages.
 pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
     inbox.prepare();
     let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
@@ -187,7 +187,7 @@ pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> i
     for (arrival, control) in inbox.arrivals.iter().zip(inbox.control.chunks_exact(CONTROL_WORDS)) {
         if arrival.control > 0 {
             // Dropping the control data closes descriptors, which Unix sockets may receive.
-            // SAFETY: the kernel has just written that much control data for this message.
+            // SAFETY: the kernel has just written this many bytes of control data for this message.
             drop(unsafe { Control::new(control, arrival.control) });
         }
     }
@@ -195,7 +195,7 @@ pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> i
 }
 
 /// A queue of elements that are appended at the end and released at the front. Positions are counted
-/// from the first element ever appended.
+/// from the first element that was appended since the last `clear`.
 #[derive(Debug)]
 struct Tape<T> {
     kept: Vec<T>,
@@ -218,8 +218,8 @@ impl<T: Copy> Tape<T> {
         &self.kept[(start - self.base) as usize..(end - self.base) as usize]
     }
 
-    /// Releases the elements before `position`. They are removed only when they are at least half of
-    /// all elements, so that each element is moved about once on average.
+    /// Releases the elements before `position`. They are removed only when they are about half of all
+    /// elements or more, so that each element is moved at most about once on average.
     fn release(&mut self, position: u64) {
         let unused = (position - self.base) as usize;
         if unused > 0 && unused >= self.kept.len() / 2 {
@@ -240,7 +240,7 @@ struct Outgoing {
     to: Option<SockAddr>,
     /// The end of the message's bytes, which begin at the end of the previous message's bytes.
     bytes_end: u64,
-    /// The end of the message's control data, which begins at the end of the previous message's.
+    /// The end of the message's control data, which begins at the end of the previous message's data.
     control_end: u64,
     /// Whether the message has the same address as the previous message and neither message has
     /// control data, so that both may be segments of one datagram.
@@ -322,7 +322,7 @@ impl Outbox {
         }
     }
 
-    /// Removes the first `count` messages, which were sent or will be skipped.
+    /// Removes the first `count` messages, which were sent or are to be skipped.
     pub(crate) fn advance(&mut self, count: usize) {
         if count >= self.len() {
             return self.clear();
@@ -366,8 +366,8 @@ impl Outbox {
         end
     }
 
-    /// Fills in the headers for the unsent messages and returns the number of headers. With `merge`,
-    /// a header may contain several messages as segments.
+    /// Fills in up to [`MESSAGES_MAX`] headers for the unsent messages, and returns the number of headers. With
+    /// `merge`, a header may contain several messages as segments.
     fn prepare(&mut self, merge: bool) -> usize {
         let (mut first, mut count) = (0, 0);
         while first < self.messages.len() && count < self.headers.len() {
@@ -412,9 +412,9 @@ impl fmt::Debug for Outbox {
 
 /// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers. The outbox
 /// must not be empty. Removes the sent messages from the outbox, and returns their number, at least 1.
-/// With `merge`, consecutive messages of one size to one peer are sent as segments of one datagram
-/// (UDP_SEGMENT). Pass true only if the kernel and the socket support UDP_SEGMENT; if they do not, the
-/// peer may receive the segments as one datagram.
+/// With `merge`, consecutive messages without control data, of one size and to one peer, are sent as
+/// segments of one datagram (UDP_SEGMENT); the last of them may be shorter. Pass true only if the kernel and
+/// the socket support UDP_SEGMENT; if they do not, the peer may receive the segments as one datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
     let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);

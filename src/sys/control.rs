@@ -1,8 +1,8 @@
 //! Control messages, the ancillary data of a message (cmsg(3)): building them, iterating over them, and
 //! ownership of the descriptors in them.
 //!
-//! libc's `CMSG_SPACE` computes the layout. Iteration ends at a length that exceeds the buffer, so the
-//! complete messages in truncated control data are read.
+//! libc's `CMSG_SPACE` computes the layout. Iteration ends at a message whose length is less than that of
+//! a header or exceeds the rest of the data, so the complete messages in truncated control data are read.
 //!
 //! # Invariants
 //! * The buffer consists of [`Word`]s, which have at least the alignment of a `cmsghdr`.
@@ -30,7 +30,7 @@ use super::os;
 /// The element type of a control buffer.
 pub(crate) type Word = usize;
 
-/// The maximum number of descriptors per message: the kernel's SCM_MAX_FD.
+/// The maximum number of descriptors per message: SCM_MAX_FD of Linux.
 pub(crate) const FDS_MAX: usize = 253;
 
 const _: () = assert!(align_of::<libc::cmsghdr>() <= align_of::<Word>());
@@ -102,7 +102,8 @@ impl<'a> ControlWriter<'a> {
         &bytes_of(self.words)[..self.len]
     }
 
-    /// Returns the control data as words. Every message ends at a word boundary.
+    /// Returns the control data as words. On Linux and FreeBSD every message ends at a word boundary. On
+    /// macOS the end of the last word may not belong to a message.
     pub(crate) fn words(&self) -> &[Word] {
         &self.words[..words(self.len)]
     }
@@ -166,7 +167,7 @@ pub(crate) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Returns the data as a value of type `T`, or `None` if there are too few bytes.
+    /// Returns the value of type `T` at the start of the data, or `None` if there are too few bytes.
     pub(crate) fn value<T: Plain>(&self) -> Option<T> {
         let data = self.data.get(..size_of::<T>())?;
         // SAFETY: `data` has the size of `T`, every bit pattern is a valid value, and the read needs no
@@ -211,7 +212,7 @@ fn rights(messages: Messages<'_>) -> impl Iterator<Item = RawFd> {
     numbers(messages, libc::SCM_RIGHTS)
 }
 
-/// Returns the descriptor numbers in messages of one kind.
+/// Returns the descriptor numbers in `SOL_SOCKET` messages of one kind.
 fn numbers(messages: Messages<'_>, kind: c_int) -> impl Iterator<Item = RawFd> {
     messages
         .filter(move |message| (message.level, message.kind) == (libc::SOL_SOCKET, kind))
@@ -242,7 +243,8 @@ impl<'a> Control<'a> {
         Messages::new(self.words, self.len)
     }
 
-    /// Moves the received descriptors to the end of `into`. Returns their number.
+    /// Moves the received descriptors to the end of `into`, and makes them close-on-exec if the kernel has
+    /// not done so. Returns their number, or 0 if they were taken before.
     pub(crate) fn take_fds(&mut self, into: &mut Vec<OwnedFd>) -> usize {
         if std::mem::replace(&mut self.taken, true) {
             return 0;

@@ -1,4 +1,4 @@
-//! Calls on descriptors of any kind.
+//! Calls on descriptors of any kind, and the limits on their number.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -14,7 +14,7 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags & libc::O_NONBLOCK != 0) }
 }
 
-/// Sets `O_NONBLOCK` and returns whether it was not set before.
+/// Sets `O_NONBLOCK`. Returns true if the flag was not set before.
 pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let was_blocking = !is_nonblocking(fd)?;
     if was_blocking {
@@ -23,8 +23,9 @@ pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(was_blocking)
 }
 
-/// Calls `call` and blocks until `call` completes, even if `O_NONBLOCK` is set. After `WouldBlock`,
-/// waits in poll(2) and calls `call` again.
+/// Calls `call`, an operation on `fd`, until its result is neither `Interrupted` nor `WouldBlock`. So the
+/// operation blocks even if `O_NONBLOCK` is set. After `WouldBlock`, waits in poll(2) until `fd` is readable,
+/// or with `write` writable.
 pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut waited = false;
     loop {
@@ -32,8 +33,8 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if waited {
-                    // Another process took the data, or poll(2) reports readiness wrongly. The pause
-                    // prevents a busy loop.
+                    // Another thread or process took the data or the room, or poll(2) reports readiness
+                    // wrongly. The pause prevents a busy loop.
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 socket::wait_ready(fd, write, None)?;
@@ -77,7 +78,8 @@ impl File {
     }
 }
 
-/// Returns the maximum number of descriptors that the process may have open (RLIMIT_NOFILE).
+/// Returns the maximum number of descriptors that the process may have open (RLIMIT_NOFILE), or `u64::MAX` if
+/// it is unknown.
 #[allow(clippy::unnecessary_cast)]
 pub(crate) fn limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -98,8 +100,8 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     }
 }
 
-/// Returns EMFILE or ENFILE if no descriptor is available to the process or in the system, and `None` if
-/// one is available.
+/// Returns EMFILE or ENFILE if no descriptor is available to the process or in the system, and `None`
+/// otherwise. In a simulation, always returns `None`.
 pub(crate) fn exhausted() -> Option<i32> {
     // Simulated look-ups need no descriptor, and a simulation must not open files.
     #[cfg(feature = "sim")]

@@ -1,4 +1,5 @@
-//! Descriptors that a process inherits from its parent, and descriptors that it passes to a child.
+//! Descriptors that a process inherits from its parent, and descriptors that it passes to a child. Both
+//! processes identify files and processes by an [`Identity`] and a [`Process`].
 
 #![allow(unsafe_code)]
 
@@ -18,7 +19,8 @@ fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The identity of an open file. Duplicates have the same identity, even in other processes.
+/// The identity of an open file. Duplicates have the same identity, even in other processes. The two ends of
+/// a pipe also have the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
@@ -43,7 +45,7 @@ impl Identity {
         Identity::of(fd.as_raw_fd())
     }
 
-    /// Parses the text that `Display` writes. Returns `None` for any other text.
+    /// Parses the text that `Display` writes. Returns `None` if the text does not have this form.
     pub(crate) fn parse(text: &str) -> Option<Identity> {
         let (device, inode) = text.split_once('-')?;
         Some(Identity { device: device.parse().ok()?, inode: inode.parse().ok()? })
@@ -82,7 +84,7 @@ impl Process {
         Process { number, start: start.filter(|_| !has_ended) }
     }
 
-    /// Parses the text that `Display` writes. Returns `None` for any other text.
+    /// Parses the text that `Display` writes. Returns `None` if the text does not have this form.
     pub(crate) fn parse(text: &str) -> Option<Process> {
         let (number, start) = text.split_once('-')?;
         let start = if start.is_empty() { None } else { Some(start.parse().ok()?) };
@@ -90,7 +92,8 @@ impl Process {
     }
 
     /// Returns whether the process `self` started this process with the environment variable `mark`.
-    /// Returns false in a child of such a process, which inherits the variable.
+    /// Returns false in a child of a process that was started in this way, which inherits the variable,
+    /// unless both `self` and that process have ended.
     pub(crate) fn started_this_one(self, mark: (&str, &str)) -> bool {
         let parent = std::os::unix::process::parent_id();
         if self.number == std::process::id() {

@@ -1,4 +1,4 @@
-//! Asymmetric fences: [`light`] costs nothing, [`heavy`] is a system call. Together they order like two
+//! Asymmetric fences: [`light`] costs nothing, and [`heavy`] is a system call. Together they order like two
 //! SeqCst fences.
 //!
 //! A thread that does something often and a thread that interferes rarely each write one location and then read
@@ -84,7 +84,7 @@ mod system {
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    /// Does nothing: the system has no such call.
+    /// Does nothing, because this crate uses the call only on Linux.
     pub(crate) fn register() {}
 
     /// Not called, because the process is not registered.

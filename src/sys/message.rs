@@ -1,7 +1,7 @@
-//! Sending and receiving messages: bytes in several buffers, with an address and control data.
+//! Sending and receiving messages: bytes in one or more buffers, with an address and control data.
 //!
-//! Each function makes one libc call. The address may be of any family. If there is no address, the
-//! family is `AF_UNSPEC`.
+//! Each function makes one libc call. The address may be of any family. If a received message has no
+//! address, the family is `AF_UNSPEC`.
 //!
 //! # Invariants
 //! * Received descriptors are close-on-exec, and are closed unless the caller takes them
@@ -28,17 +28,19 @@ pub(crate) struct Received<'a> {
     /// The number of bytes in the buffers, or the full length of the message if the flags passed to the
     /// call contain `MSG_TRUNC`.
     pub(crate) bytes: usize,
-    /// `MSG_TRUNC` if bytes did not fit, `MSG_CTRUNC` if control data did not fit.
+    /// The flags that the call returned, such as `MSG_TRUNC` if bytes did not fit, and `MSG_CTRUNC` if control
+    /// data did not fit.
     pub(crate) flags: c_int,
-    /// The sender's address.
+    /// The sender's address, or an `AF_UNSPEC` address if there is none.
     pub(crate) address: SockAddr,
     pub(crate) control: Control<'a>,
 }
 
-/// The maximum size of a UDP datagram, including datagrams combined by receive offload.
+/// An upper bound of the size of a UDP datagram, and of datagrams combined by receive offload.
 const DATAGRAM_MAX: usize = 65_535;
 
-/// Calls recvmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` in addition to `flags`.
+/// Calls recvmsg(2) with `MSG_CMSG_CLOEXEC` (where it exists) and `MSG_DONTWAIT` in addition to `flags`. The
+/// socket must be a UDP socket if `bufs` has more than [`IOVECS_MAX`] buffers.
 #[inline]
 pub(crate) fn recvmsg<'a>(
     fd: BorrowedFd<'_>,
@@ -96,8 +98,9 @@ fn recvmsg_scattered<'a>(
     Ok(received)
 }
 
-/// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`. A message is sent
-/// as a whole, so if there are more buffers than the kernel accepts, they are combined first.
+/// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`. A datagram is sent
+/// as a whole, so if there are more buffers than the kernel accepts, they are combined first. The socket
+/// must then be a UDP socket.
 #[inline]
 pub(crate) fn sendmsg(
     fd: BorrowedFd<'_>,
@@ -126,7 +129,7 @@ pub(crate) fn sendmsg(
         message.msg_control = bytes.as_ptr().cast_mut().cast();
         message.msg_controllen = bytes.len() as _;
     }
-    // SAFETY: `message` and everything it points to are valid for reads during the call.
+    // SAFETY: `message` and everything that it points to are valid for reads during the call.
     check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags | SEND_FLAGS) })
 }
 

@@ -1,12 +1,12 @@
 //! System calls of the socket layer.
 //!
-//! Outside this module descriptors are `OwnedFd` and `BorrowedFd`, addresses are decoded, and
-//! results are `io::Result`. Calls go through libc's functions, directly or through `socket2`, so that
+//! Most functions take and return `OwnedFd` and `BorrowedFd`, the address types of std and `socket2`, and
+//! `io::Result`. Calls go through libc's functions, directly or through `socket2` and std, so that
 //! sanitizers and preloaded libraries see them. There are two exceptions: recv and send bypass these
 //! functions if the functions are glibc's own ([`calls`]), and libc has no function for
-//! membarrier(2). A function that does not say that it blocks neither retries nor waits, because
-//! `net::fd::operation`, which knows the deadlines, handles EINTR and EAGAIN. The
-//! poller's calls are in its back ends (`rt/poll/epoll.rs` and the others).
+//! membarrier(2). A function that does not say that it blocks neither retries nor waits for a socket,
+//! because `net::fd::operation`, which knows the deadlines, handles EINTR and EAGAIN. The calls of epoll(7)
+//! are in the poller (`rt/poll/epoll.rs`).
 
 pub(crate) mod batch;
 mod calls;

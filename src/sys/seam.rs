@@ -1,11 +1,12 @@
 //! Scripted results of system calls, for unit tests only.
 //!
 //! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for sockets that will connect to an
-//! address ([`destination`]). With `destination` a descriptor joins the script when `connect` is called
+//! address ([`destination`]). With `destination`, a descriptor joins the script when `connect` is called
 //! on it. Calls on other descriptors are not affected, so tests can run in parallel. A descriptor leaves
 //! its script when `socket::close`, which `Fd` uses, closes it. A script ends when it is dropped.
 //!
-//! Each kind of call has its own queue of [`Outcome`]s. If the queue is empty, the real call is made.
+//! In a script, each kind of call has its own queue of [`Outcome`]s. If the queue is empty, the real call is
+//! made.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -25,9 +26,9 @@ pub(crate) enum Call {
     /// getpeername(2).
     PeerAddr,
     Close,
-    /// splice(2) out of the socket.
+    /// splice(2) out of the socket (Linux only).
     SpliceFrom,
-    /// splice(2) into the socket.
+    /// splice(2) into the socket (Linux only).
     SpliceTo,
     /// sendfile(2) to the socket (Linux only).
     SendFile,

@@ -14,7 +14,7 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// process.
 ///
 /// # Errors
-/// Returns `AlreadyExists` if the signal already has a handler or is ignored.
+/// Returns `AlreadyExists` if the signal already has a handler or is ignored, or the error of a system call.
 #[allow(unsafe_code)]
 pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();

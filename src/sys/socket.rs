@@ -1,18 +1,18 @@
 //! Socket calls as safe functions on borrowed descriptors.
 //!
 //! recv and send go through [`calls`](super::calls). Their vectored forms are one inlined libc call
-//! each. accept4 is in `os`. Calls made once per socket go through `socket2`. In unit tests,
-//! `accept4`, `connect`, `take_error`, `peer_addr` and `close` first consult the test's script
-//! (`sys::seam`).
+//! each. socket and accept4 are in `os`. poll and close are libc calls. The other calls go through
+//! `socket2` or std. In unit tests, `accept4`, `connect`, `take_error`, `peer_addr` and `close` first
+//! consult the test's script (`sys::seam`).
 //!
 //! # Invariants
 //! * S1 — every descriptor created by this module is close-on-exec and, except for duplicates
 //!   (`dup_cloexec`), non-blocking.
 //! * S2 — no call raises SIGPIPE, because a library cannot know whether the program ignores it.
 //! * S3 — an address is read only after `socket2::SockAddr` has checked its family.
-//! * S4 — a call that sends or receives does not block, even if O_NONBLOCK is not set. Every process
-//!   that shares the open file description may clear O_NONBLOCK, so each call that takes MSG_DONTWAIT
-//!   uses it. accept4, readv, splice and sendfile have no such flag; see `Fd::ensure_nonblocking`.
+//! * S4 — every call that takes MSG_DONTWAIT uses it, so the call does not block, even if O_NONBLOCK is not
+//!   set. Every process that shares the open file description may clear O_NONBLOCK. accept4, readv, splice
+//!   and sendfile have no such flag; see `Fd::ensure_nonblocking`.
 //!
 //! # Compared with Go (internal/poll, syscall)
 //! Go uses `write` and `writev`, because its runtime handles SIGPIPE. This module uses `send` and
@@ -34,13 +34,13 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use super::seam;
 use super::{calls, os};
 
-/// The maximum number of bytes that one call on a stream requests, as in Go. The kernel's limit is
-/// 2 GiB minus one page, and some kernels and filters had bugs near that limit. Callers limit the
-/// size, so that a datagram is never split.
+/// The maximum number of bytes that one call with a single buffer on a stream requests, as in Go. Linux
+/// transfers at most 2 GiB minus one page per call, and some systems refuse 2 GiB or more. The callers limit
+/// the size of calls on streams only, so that a datagram is never split.
 pub(crate) const MAX_RW: usize = 1 << 30;
 
-/// The maximum number of buffers of one vectored call: the kernel's UIO_MAXIOV. Further buffers are
-/// left for the next call.
+/// The maximum number of buffers of one vectored call: the kernel's UIO_MAXIOV. On a stream, further
+/// buffers are left for the next call.
 pub(crate) const IOVECS_MAX: usize = 1024;
 
 /// Returns the number of empty buffers at the front. A vectored call on a stream skips them, because
@@ -64,7 +64,8 @@ pub(super) fn check_len(result: libc::ssize_t) -> io::Result<usize> {
 /// The flags of every call that sends, for invariants S2 and S4.
 pub(super) const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
-/// Calls recv(2), or the simulator's version if the descriptor is simulated.
+/// Calls recv(2), or the simulator's version if the descriptor is simulated, with `MSG_DONTWAIT` in
+/// addition to `flags`.
 ///
 /// # Safety
 /// `buf` must be valid for writes of `length` bytes.
@@ -88,8 +89,8 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Resu
     check_len(unsafe { raw_recv(fd, buf.as_mut_ptr(), buf.len(), flags) })
 }
 
-/// Calls recv(2) with uninitialised memory. Returns the number of bytes received; that many bytes at
-/// the start of `buf` are then initialised.
+/// Calls recv(2) with `MSG_DONTWAIT` and uninitialised memory. Returns the number of bytes received; that
+/// many bytes at the start of `buf` are then initialised.
 #[inline]
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     // SAFETY: as above.
@@ -180,8 +181,8 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     SockRef::from(&fd).shutdown(how)
 }
 
-/// Returns whether the descriptor is readable, or with `write` writable, as reported by poll(2)
-/// without waiting.
+/// Returns whether the descriptor is readable, or with `write` writable, or has an error or a hang-up, as
+/// reported by poll(2) without waiting.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
@@ -200,8 +201,8 @@ pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(entry.revents & (half_closed | libc::POLLHUP) != 0)
 }
 
-/// Blocks in poll(2) until the descriptor is readable, or with `write` writable, until a signal
-/// interrupts the call, or until `timeout` has passed.
+/// Blocks in poll(2) until the descriptor is readable, or with `write` writable, until it has an error or a
+/// hang-up, until a signal interrupts the call, or until `timeout`, limited to 24 days, has passed.
 pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool, timeout: Option<Duration>) -> io::Result<()> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
@@ -344,8 +345,8 @@ mod tests {
         assert_eq!(recv_vectored(client.as_fd(), &mut bufs).unwrap(), IOVECS_MAX);
     }
 
-    /// SIGPIPE would terminate the process. Rust's test harness ignores the signal, so the test runs in
-    /// a child process that first restores the default action.
+    /// SIGPIPE would terminate the process. Rust's runtime ignores the signal, so the test runs in a child
+    /// process that first restores the default action.
     #[test]
     fn send_to_a_closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SIGPIPE";

@@ -35,8 +35,8 @@ impl Builder {
         Builder::default()
     }
 
-    /// Sets the name of the task. [`Task::name`](super::Task::name) returns it, and it appears in
-    /// reports of tasks that block their thread.
+    /// Sets the name of the task. [`Task::name`](super::Task::name) returns the name, and snapshots and
+    /// reports of tasks that block their thread contain it.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(Name::new(name.into_boxed_str()));
         self

@@ -9,8 +9,8 @@ use crate::rt::sched::task_data::LocalState;
 
 /// Declares task-local values, each as a static [`LocalKey`](crate::task::LocalKey).
 ///
-/// Every task has its own value. It is created by the initialiser on first use and dropped when the
-/// task ends.
+/// Every task, including the future of a [`block_on`](crate::task::block_on), has its own value. The
+/// initialiser creates the value on first use, and the value is dropped when the task ends.
 ///
 /// # Examples
 /// ```
@@ -65,7 +65,7 @@ macro_rules! task_local {
 /// ```
 pub struct LocalKey<T: Send + 'static> {
     init: fn() -> T,
-    /// Prevents a size of zero, because the address of a key identifies it.
+    /// Unused. A key must not have a size of zero, because its address identifies it.
     _place: u8,
 }
 
@@ -79,8 +79,8 @@ impl<T: Send + 'static> LocalKey<T> {
     /// first use.
     ///
     /// # Panics
-    /// Panics outside any task, and if the task is ending and has already dropped the value; see
-    /// [`try_with`](LocalKey::try_with).
+    /// Panics outside any task and [`block_on`](crate::task::block_on), and if the task is ending and has
+    /// already dropped the value; see [`try_with`](LocalKey::try_with).
     #[track_caller]
     pub fn with<F, R>(&'static self, f: F) -> R
     where
@@ -100,8 +100,8 @@ impl<T: Send + 'static> LocalKey<T> {
     /// accessible, as with [`std::thread::LocalKey`].
     ///
     /// # Errors
-    /// Returns [`AccessError`] outside any task, and if the task is ending and has already dropped
-    /// the value.
+    /// Returns [`AccessError`] outside any task and [`block_on`](crate::task::block_on), and if the task is
+    /// ending and has already dropped the value.
     ///
     /// # Examples
     /// ```

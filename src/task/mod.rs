@@ -135,10 +135,10 @@ where
 
 /// Runs `future` to completion on the calling thread and returns its result.
 ///
-/// Spawned tasks run on the workers and do not delay `future`. While `future` waits, the thread polls
-/// the network and the timers if no worker does. With
-/// [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) the thread also
-/// runs tasks.
+/// Tasks of [`spawn`] run on the workers and do not delay `future`. [Local tasks](spawn_local) of the
+/// thread run while `future` waits. If no worker polls the network and the timers, the thread does so while
+/// `future` waits. With [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks), or if
+/// the system refuses to create threads, the thread also runs tasks of `spawn`.
 ///
 /// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that calls
 /// `block_on`. A waker may also call `block_on`. If the event or close that called the waker also wakes
@@ -175,7 +175,10 @@ pub(crate) fn with_local<F: Future>(future: std::pin::Pin<&mut F>) -> impl Futur
 /// the workers are busy.
 ///
 /// # Cancel safety
-/// Dropping the future removes the timer.
+/// Dropping the future cancels the sleep.
+///
+/// # Panics
+/// Panics if the sleep has to wait in a child of fork(2) that did not call exec(2).
 ///
 /// # Examples
 /// ```

@@ -1,11 +1,11 @@
 //! [`TaskSet`]: a group of tasks that are joined or cancelled together.
 //!
-//! A guard in each task's future adds the task to the set's queue of ended tasks. Polling a set
-//! therefore does not poll the handles of tasks that have not ended.
+//! A guard in each task's future adds the task to the set's queue of ended tasks when the future is
+//! dropped. Polling a set therefore does not poll the handles of tasks that have not ended.
 //!
 //! # States of a task
 //! Running → announced, when its future is dropped because it returned, panicked or was cancelled →
-//! removed, when its handle is ready.
+//! removed, when its handle is ready. Cancelling or detaching all tasks removes tasks in either state.
 //!
 //! # Cancellation
 //! A task that has ended stays in the set until its result is returned, so a dropped
@@ -27,8 +27,8 @@ use super::{Builder, JoinHandle, TaskId};
 use crate::rt::sched;
 use crate::sync::Mutex;
 
-/// The tasks that have ended and are still in the set, in order, and the waker of the task that polls
-/// the set.
+/// The numbers of the tasks that have ended, in the order in which they ended, and the waker of the task
+/// that polls the set.
 #[derive(Debug, Default)]
 struct Ended(Mutex<(VecDeque<u64>, Option<Waker>)>);
 
@@ -99,11 +99,11 @@ impl<F: Future> Future for Member<F> {
 /// The error of a task that a shutdown dropped.
 const DROPPED: &str = "a shutdown of the runtime has dropped the task";
 
-/// A group of tasks. Dropping it cancels the tasks that have not ended.
+/// A group of tasks. Dropping the set cancels the tasks that have not ended.
 ///
-/// It corresponds to tokio's `JoinSet` and can be used as a nursery: tasks spawned into the set end with
-/// it unless [`detach_all`](TaskSet::detach_all) is called. A task that is being polled when the set is
-/// dropped ends when that poll returns. The set is also a [`Stream`] of results.
+/// The type corresponds to tokio's `JoinSet`, and a set can be used as a nursery: tasks spawned into the set
+/// end with it unless [`detach_all`](TaskSet::detach_all) is called. A task that is being polled when the set
+/// is dropped ends when that poll returns. The set is also a [`Stream`] of results.
 ///
 /// # Panics
 /// [`join_next`](TaskSet::join_next) and the methods built on it resume the panic of a task, as
@@ -155,8 +155,8 @@ impl<T> TaskSet<T> {
 
 /// Spawning.
 impl<T: Send + 'static> TaskSet<T> {
-    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds it to the
-    /// set.
+    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds the task to the
+    /// set. Returns the id of the task.
     ///
     /// # Panics
     /// Panics in a child of fork(2) that did not call exec(2).
@@ -170,7 +170,8 @@ impl<T: Send + 'static> TaskSet<T> {
         self.insert(spawn).expect("`spawn` does not return errors")
     }
 
-    /// Spawns `future` with the settings of `builder`, and adds it to the set.
+    /// Spawns `future` with the settings of `builder`, and adds the task to the set. Returns the id of the
+    /// task.
     ///
     /// # Errors
     /// Returns the errors of [`Builder::spawn`].
@@ -200,7 +201,7 @@ impl<T> TaskSet<T> {
     ///
     /// # Panics
     /// Resumes the panic of the task, if it panicked. Panics if a [shutdown](crate::rt::shutdown)
-    /// dropped the task.
+    /// dropped the task but not the caller; see [`JoinHandle`].
     ///
     /// # Cancel safety
     /// Dropping the future loses no result.
@@ -265,7 +266,8 @@ impl<T> TaskSet<T> {
             let Some(mut handle) = self.tasks.remove(&number) else { continue };
             let polled = poll(&mut handle, cx);
             if polled.is_pending() {
-                // The future was dropped, and another thread is about to store the result.
+                // The future was dropped, and another thread is about to store the result, or a shutdown that
+                // dropped the task is about to drop the caller.
                 self.ended.push_first(number);
                 self.tasks.insert(number, handle);
             }

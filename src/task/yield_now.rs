@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use crate::rt::context;
 use crate::rt::sched::waits::Waits;
 
-/// Lets the queued tasks run before the calling task continues.
+/// Yields once, so that other tasks that are ready can run before the calling task continues.
 ///
 /// # Examples
 /// ```

@@ -1,4 +1,4 @@
-//! Events and spans for `tracing` (feature `tracing`). Without the feature every function is empty.
+//! Events and spans for `tracing` (feature `tracing`). Without the feature the functions do nothing.
 //!
 //! A subscriber is foreign code. These functions are therefore called outside all locks (invariant 12
 //! of ARCHITECTURE.md). The thread that reports blocked tasks and spare workers catches a panic of a

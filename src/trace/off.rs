@@ -1,4 +1,4 @@
-//! The empty functions used without the feature `tracing`.
+//! The functions used without the feature `tracing`, which do nothing.
 
 use std::fmt::Display;
 use std::future::Future;

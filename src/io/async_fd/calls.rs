@@ -21,7 +21,8 @@ impl<T> AsyncFd<T> {
     ///
     /// If your call then returns `WouldBlock`, clear readiness with the guard;
     /// [`try_io`](AsyncFdReadyGuard::try_io) does this by itself. If readiness is not cleared, the
-    /// next `readable` checks it with poll(2), so a loop does not spin.
+    /// next `readable` checks it with poll(2), so a loop spins only if poll(2) reports readiness although
+    /// the call would block.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline or timeout, and a [closed](crate::net::is_closed)

@@ -1,4 +1,5 @@
-//! The guard returned by [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable).
+//! The guard returned by [`readable`](AsyncFd::readable), [`writable`](AsyncFd::writable) and their `poll_*`
+//! forms.
 //!
 //! The guard holds a ticket: a copy of the direction's state, taken before the user's call.
 //! `clear_ready` clears readiness only if no edge has arrived since, so an event after the call is
@@ -13,8 +14,8 @@ use super::AsyncFd;
 use super::wrapper::op;
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
 
-/// The readiness that a wait has reported. The guard can clear it, so that the next wait waits for an
-/// event.
+/// The readiness that a wait has reported. The guard can clear it, so that the next wait does not rely
+/// on it.
 ///
 /// Dropping the guard has no effect. If your call returns `WouldBlock`, call
 /// [`clear_ready`](AsyncFdReadyGuard::clear_ready), or make the call with
@@ -55,9 +56,9 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         AsyncFdReadyGuard { fd, direction, ticket: Some(ticket) }
     }
 
-    /// Clears readiness, so that the next wait waits for an event. Use this method if a call made after
-    /// the guard was returned failed with `WouldBlock`. It has no effect if an event has arrived since
-    /// the guard was returned, or if it is called a second time.
+    /// Clears readiness, so that the next wait does not end before poll(2) or an event reports readiness.
+    /// Use this method if a call made after the guard was returned failed with `WouldBlock`. It has no
+    /// effect if an event has arrived since the guard was returned, or if it is called a second time.
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.fd.clear_ready(self.direction, ticket);

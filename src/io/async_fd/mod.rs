@@ -1,4 +1,4 @@
-//! [`AsyncFd`]: waiting on any descriptor.
+//! [`AsyncFd`]: waiting on any descriptor that the poller accepts.
 //!
 //! [`wrapper`] defines the type, [`calls`] its methods that wait, [`futures`] the futures that they return,
 //! [`guard`] the readiness guard, and [`traits`] the implementations of futures-io's traits.

@@ -1,10 +1,10 @@
 //! futures-io's traits for an `AsyncFd` whose wrapped type can be read or written through a shared
 //! reference.
 //!
-//! The implementations use `&T` and not `T`, so any number of tasks can use one `AsyncFd`. One poll
-//! makes one `read` or `write` of `T`. Whether concurrent writes interleave therefore depends on the
-//! kernel: on a pipe, writes of up to PIPE_BUF bytes (4 KiB) do not. `poll_close` only flushes; the
-//! descriptor is closed when `T` is dropped.
+//! The implementations use `&T` and not `T`, so any number of tasks can use one `AsyncFd`. A poll
+//! transfers bytes with at most one `read` or `write` of `T`. Whether concurrent writes interleave
+//! therefore depends on the kernel: on a pipe, writes of up to PIPE_BUF bytes (4 KiB on Linux) do not.
+//! `poll_close` only flushes; the descriptor is closed when its owner `T` is dropped.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::BorrowedFd;

@@ -1,13 +1,13 @@
-//! [`AsyncFd`]: waiting on any descriptor, with the semantics of this crate's sockets.
+//! [`AsyncFd`]: waiting on any descriptor that the poller accepts, with the semantics of this crate's sockets.
 //!
 //! # Ownership
-//! `T` owns the descriptor. An [`Fd`] that borrows it has the poll handle, the deadlines and the
-//! close protocol. The descriptor is removed from the poller before `T` is dropped or returned. It is
-//! registered in `new`, so that `new` returns an error if epoll refuses it.
+//! `T` owns or borrows the descriptor. An [`Fd`] that borrows it has the poll handle, the deadlines and
+//! the close protocol. The descriptor is removed from the poller before `T` is dropped or returned. It
+//! is registered in `new`, so that `new` returns an error if epoll refuses it.
 //!
 //! # Readiness
-//! Only EAGAIN (`WouldBlock`) clears readiness. A short read or write does not, because its meaning
-//! depends on the type of file. Calls are not serialised ([`LockScope::None`]).
+//! Only EAGAIN (`WouldBlock`) and the guard clear readiness. A short read or write does not, because its
+//! meaning depends on the type of file. Calls are not serialised ([`LockScope::None`]).
 //!
 //! # Foreign code
 //! Closures, and `T`'s `Read` and `Write`, run with a reference to the `Fd` held and outside all
@@ -15,8 +15,8 @@
 //!
 //! # Compared with Go (os/file_unix.go) and others
 //! If epoll refuses a file, `os.NewFile` falls back to blocking calls; `AsyncFd::new` returns an
-//! error. The guard corresponds to tokio's, and `read_with` to async-io's. Deadlines and
-//! `force_close` work as on streams.
+//! error. The guard corresponds to tokio's, and `read_with` to async-io's. Deadlines work as on
+//! streams, and so does `force_close`, except that it leaves the descriptor open.
 
 use std::error::Error;
 use std::fmt;
@@ -109,8 +109,10 @@ impl<T: AsFd> AsyncFd<T> {
     /// * Returns `InvalidInput` with [`NotPollable`] inside for files that epoll(7) refuses: regular
     ///   files, directories, `/dev/null`.
     /// * Returns `AlreadyExists` for a descriptor that is already registered.
-    /// * Returns the OS error: EBADF for a descriptor that is not open; EMFILE, ENOSPC or ENOMEM from
-    ///   the poller.
+    /// * Returns the OS error: EBADF for a descriptor that is not open; EMFILE, ENFILE, ENOSPC or ENOMEM
+    ///   from the poller.
+    /// * Returns `Other` while the runtime is being shut down, and in a child of fork(2) that did not call
+    ///   exec(2).
     ///
     /// After an error `inner` is dropped (pass a reference to keep it), and O_NONBLOCK has its former
     /// value.
@@ -164,7 +166,7 @@ fn restore(fd: BorrowedFd<'_>, was_blocking: bool) {
 #[cold]
 fn explain(fd: BorrowedFd<'_>, error: io::Error) -> io::Error {
     match error.raw_os_error() {
-        // The back end reports EPERM this way.
+        // The back end converts EPERM to this error.
         None if error.kind() == io::ErrorKind::InvalidInput => {
             io::Error::new(io::ErrorKind::InvalidInput, NotPollable { kind: sys::fd::kind(fd), error })
         }
@@ -286,9 +288,9 @@ impl<T> AsyncFd<T> {
     /// close begins immediately. The returned future completes when no call is in progress and the
     /// descriptor is removed from the poller. Closing twice is not an error.
     ///
-    /// `force_close` does not close the descriptor itself. Dropping `T` does: together with the
-    /// `AsyncFd`, or separately after [`into_inner`](AsyncFd::into_inner). The method `close` of the
-    /// I/O traits only flushes.
+    /// `force_close` does not close the descriptor itself. Dropping a `T` that owns the descriptor does:
+    /// together with the `AsyncFd`, or separately after [`into_inner`](AsyncFd::into_inner). The method
+    /// `close` of the I/O traits only flushes.
     pub fn force_close(&self) -> Closed {
         Closed::new(self.fd.close(|| ()))
     }
@@ -317,8 +319,8 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFd<T> {
     }
 }
 
-/// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept. Calls on such a file
-/// block; they cannot wait for readiness. In Go, setting a deadline on such a file returns
+/// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept. A call on such a file
+/// may block, and no event reports when it would not. In Go, setting a deadline on such a file returns
 /// `os.ErrNoDeadline`.
 ///
 /// # Examples

@@ -2,10 +2,10 @@
 //!
 //! # States
 //! Each direction is *copying*, then *closing* the writer (after its reader reached end of stream),
-//! then *done*. If its writer fails, or the writer's peer is gone, the direction is *discarding*: it
-//! continues to read and drops the bytes. If its reader fails, the other direction can no longer
-//! write to that side, and both directions end without waiting. The copy is complete when each
-//! direction is discarding or done.
+//! then *done*. If its writer fails before the end of the stream, or the writer's peer is gone, the
+//! direction is *discarding*: it reads and drops bytes until its reader ends or fails, and is then *done*.
+//! If its reader fails, that side counts as lost, and both directions end without waiting. The copy is
+//! complete when each direction is discarding or done.
 //!
 //! # Why a failed read does not close the writer
 //! `poll_close` of a writer may tell the peer that the stream is complete, as TLS does with
@@ -50,8 +50,9 @@ use crate::time::Sleep;
 ///
 /// # Errors
 /// Returns the first error of either direction, as described for [`copy`](crate::io::copy()), most
-/// often `BrokenPipe` or `ConnectionReset`. The error is returned when both directions have ended. It
-/// does not contain the numbers of bytes copied.
+/// often `BrokenPipe` or `ConnectionReset`. Unlike in `copy`, it is not an error if a peer closes both
+/// directions without a reset while there is no data to send to it. The error is returned when both
+/// directions have ended. It does not contain the numbers of bytes copied.
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that were read but not written are lost, as with
@@ -87,7 +88,7 @@ where
 }
 
 /// Copies in both directions like [`copy_bidirectional`], but fails if no bytes are copied in either
-/// direction for `idle`. Bytes that are read and dropped do not count.
+/// direction for the duration `idle`. Bytes that are read and dropped do not count.
 ///
 /// # Errors
 /// Returns the errors of [`copy_bidirectional`], and `TimedOut` after `idle` without progress.
@@ -169,7 +170,7 @@ impl Half {
     }
 
     /// Polls the copy, then the close. Stores the first error of both halves in `failure`. Returns
-    /// true if the reader has failed: the other half, which writes to it, must then end as well.
+    /// true if the reader has failed: the other half, which writes to the same side, must then end too.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,

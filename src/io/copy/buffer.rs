@@ -10,7 +10,8 @@ use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 /// L1 cache.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// The number of bytes that one poll moves before it yields. Moving them takes about a millisecond.
+/// The approximate number of bytes that one poll moves before it yields. Moving them takes about a
+/// millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
 /// The minimum number of bytes that a step counts towards [`BYTES_PER_POLL`], because each step has a
@@ -22,7 +23,7 @@ pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
 pub(super) enum Fault {
     /// Reading failed. All bytes read before the failure were written.
     Reader(io::Error),
-    /// Writing failed, or the writer's peer is gone.
+    /// Writing failed, or would fail.
     Writer(io::Error),
 }
 
@@ -69,8 +70,8 @@ impl Buffer {
         Buffer { end: bytes.len(), bytes, ..Buffer::default() }
     }
 
-    /// Returns whether the buffer is empty and the reader is not at end of stream. The next step then
-    /// waits for the reader.
+    /// Returns whether the buffer is empty and the reader is not at end of stream. If so, the next step
+    /// is a read.
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end && !self.finished
     }

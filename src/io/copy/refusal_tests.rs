@@ -30,7 +30,7 @@ async fn accept(
     (listener.accept().await.unwrap().0, peer)
 }
 
-/// Returns a stream whose peer sends [`bytes`].
+/// Returns a stream whose peer sends [`bytes`], and the thread of the peer.
 async fn source() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     accept(|addr| {
         thread::spawn(move || {
@@ -43,7 +43,7 @@ async fn source() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     .await
 }
 
-/// Returns a stream whose peer collects the bytes that it receives.
+/// Returns a stream, and the thread of its peer, which returns the bytes that it receives.
 async fn target() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     accept(|addr| {
         thread::spawn(move || {

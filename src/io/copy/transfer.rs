@@ -2,7 +2,8 @@
 //!
 //! # States
 //! The types of the reader and the writer determine the path at the start. If the kernel refuses a
-//! transfer, the rest of the copy uses the buffer, beginning with the bytes that were in the pipe.
+//! transfer, no pipe is available, or urgent data prevents a splice, the rest of the copy uses the buffer,
+//! beginning with the bytes that were in the pipe.
 //!
 //! # Faults
 //! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues after
@@ -11,8 +12,9 @@
 //! # A peer that goes away
 //! While the reader has no data, a writer that is a socket is watched for a hang-up of both
 //! directions, because there is no write that could report it. (Go only waits for the reader; see
-//! golang/go issue 58628.) If the peer closed without reading, the hang-up is detected when the kernel
-//! receives a reset, that is, after the next bytes or the next keep-alive probe.
+//! golang/go issue 58628.) A TCP peer that closes its socket sends a FIN, or a reset if it has unread
+//! data. After a FIN, the hang-up is detected when the kernel receives a reset: after the next bytes or a
+//! keep-alive probe.
 
 use std::io;
 use std::sync::Arc;
@@ -71,7 +73,7 @@ impl Transfer {
         Transfer { path, target, gone: Operation::new(), read: 0, written: 0 }
     }
 
-    /// Returns the number of bytes that reached the writer.
+    /// Returns the number of bytes that were written to the writer.
     pub(super) fn written(&self) -> u64 {
         self.written
     }
@@ -86,7 +88,7 @@ impl Transfer {
         self.read.wrapping_add(self.written)
     }
 
-    /// Returns whether the transfer holds no bytes, so that the next step waits for the reader. Returns
+    /// Returns whether the transfer holds no bytes and its next step takes bytes from the reader. Returns
     /// false if the transfer sends a file, because it then waits only for the writer.
     fn is_empty(&self) -> bool {
         match &self.path {

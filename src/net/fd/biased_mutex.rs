@@ -35,7 +35,8 @@
 //! own later accesses follow in program order.
 //!
 //! # Without membarrier(2)
-//! If the system has no such call or refuses it, no thread becomes the owner, and this is an ordinary mutex.
+//! If the system has no such call or refuses it, or until the process is registered for it, no thread becomes the
+//! owner, and this is an ordinary mutex.
 //!
 //! # Fork
 //! In a child of fork(2), no thread is an owner: none becomes one, and the thread that has called fork(2) has lost its
@@ -84,10 +85,11 @@ struct Revocation {
 
 // SAFETY: at most one thread uses the value at a time (invariant 1), and not always the same one.
 unsafe impl<T: Send> Sync for BiasedMutex<T> {}
-// SAFETY: this owns the value.
+// SAFETY: the mutex owns the value, which can be sent.
 unsafe impl<T: Send> Send for BiasedMutex<T> {}
 
-// As for a mutex without poisoning: its users leave the value in a valid state before they call code that may panic.
+// The reason is that of a mutex without poisoning: its users leave the value in a valid state before they call code
+// that may panic.
 impl<T> RefUnwindSafe for BiasedMutex<T> {}
 impl<T> UnwindSafe for BiasedMutex<T> {}
 

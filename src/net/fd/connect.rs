@@ -1,5 +1,5 @@
-//! connect(2) on a descriptor, and the wait for its outcome. Also the registration, the shutdown
-//! and the close of a descriptor whose connection is deferred or in progress ([`FastOpen`]).
+//! connect(2) on a descriptor, and the wait for its outcome; the parts of registration, shutdown and
+//! close that concern a connection that is deferred or in progress ([`FastOpen`]).
 //!
 //! # Rules
 //! * After EINPROGRESS, EALREADY or EINTR, the connect waits until the socket is writable. A
@@ -41,7 +41,8 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
         Ok(()) => fd.set_fast_open(),
         Err(Failure::Io(error)) => match error.raw_os_error() {
             Some(libc::EISCONN) => {}
-            // For an address that is not loopback, the connect would still be in progress at a check before the wait.
+            // A connect to an address that is not loopback is usually still in progress here, so its outcome is
+            // checked only after the wait.
             Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => {
                 established(fd, addr.ip().to_canonical().is_loopback()).await?;
             }
@@ -155,9 +156,9 @@ impl Fd {
         error.raw_os_error() == Some(libc::EINPROGRESS) && self.used_fast_open().is_some()
     }
 
-    /// Sends the gathered bytes and calls shutdown(2). If the connection is in progress, a task calls
-    /// shutdown(2) when the connection is established. If the socket does not accept all gathered bytes,
-    /// the sending side is shut down after the last byte.
+    /// Sends the gathered bytes, unless only the receiving side is shut down, and calls shutdown(2). If the
+    /// connection is in progress, a task calls shutdown(2) when the connection is established. If the socket
+    /// does not accept all gathered bytes, the sending side is shut down after the last byte.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         self.with(|fd| {
             let now = self.shut_gathered(how);

@@ -16,43 +16,47 @@
 //! ```
 //! *gathering*: the socket is in the list of a thread, which will flush it. *blocked*: the socket
 //! did not accept all bytes. A task, the [`Flusher`](super::flusher), waits for room. Writes no
-//! longer append: they wait like writes without the option, and their calls send the gathered bytes
-//! before their own. At most [`GATHERED_MAX`] bytes are gathered.
+//! longer append: they wait like writes without the option, and send the gathered bytes before their
+//! own. At most [`GATHERED_MAX`] bytes are gathered.
+//!
+//! Two flags do not depend on these states. *shut*: the sending side is shut down, or will be after the
+//! last gathered byte, and writes fail. *gone*: the number of the descriptor must not be used; see
+//! "Ownership".
 //!
 //! # Order
 //! * Gathered bytes are sent before all bytes that are written later. Only an operation that holds
-//!   the write lock of the descriptor makes a call that sends other bytes, and that call sends the
-//!   gathered bytes first.
+//!   the write lock of the descriptor makes a call that sends other bytes, and the operation sends the
+//!   gathered bytes before or in this call.
 //! * A write appends only while no operation has the write lock: it checks the write lock while it holds the
 //!   state's lock ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)) or owns the state. So
-//!   it either finds the write lock taken, or comes before the first call of the next owner, which locks the
-//!   state afterwards.
+//!   the write either finds the write lock taken, or precedes the first call of the write lock's next owner, because
+//!   each owner locks the state before it makes a call.
 //! * Therefore any thread may send gathered bytes at any time with the state locked, without the
 //!   write lock: they never appear between the pieces of a `write_all`.
 //!
 //! # Errors
-//! If gathered bytes cannot be sent, their writes have already returned `Ok`. The error is kept and
-//! returned once: by the next write, flush or shutdown of the sending side, or by a read that finds
-//! the end of the stream. Afterwards no write is gathered, so that each write returns the result of its own system
-//! call.
+//! If gathered bytes cannot be sent, their writes have already returned `Ok`. If a write makes the call that fails,
+//! it returns the error. Otherwise the error is kept and returned at most once: by the next write (unless the option is
+//! off by then), flush or shutdown of the sending side, or by a read that finds the end of the stream. After a failure
+//! no write is gathered, so that each write returns the result of its own system call.
 //!
 //! # Deadlines
 //! Gathered bytes count as accepted, like bytes in the send buffer of the kernel: a deadline that
-//! passes does not discard them. It ends writes and flushes that wait.
+//! passes ends writes and flushes that wait, but does not discard these bytes.
 //!
 //! # Locks
 //! The state's lock is held during send(2), which does not wait, and never while wakers run. A
-//! thread that holds it may take the locks of [`unsent`](crate::rt::unsent). A thread that has appended *owns* the
-//! state until any thread locks it, at the latest at the end of the turn ([`BiasedMutex`]). Its further writes
-//! append without the lock ([`State::append_more`]).
+//! thread that holds it may take the locks of [`unsent`](crate::rt::unsent). A thread that appends becomes the *owner* of
+//! the state, if [`BiasedMutex`] permits this, until any thread locks the state, at the latest at the end of the turn.
+//! Further writes of the owner append without the lock ([`State::append_more`]).
 //!
 //! # Ownership
 //! The lists of threads, sysmon and snapshots use the [`Gathering`], which is not a handle of the
 //! socket: it keeps no socket open, and its flush runs no user code. With the state locked, the
 //! descriptor's number may be used until the state is *gone*. The close and the conversion of a
 //! socket mark the state as gone, under its lock, before the number is closed or given away. Only
-//! the flusher takes a handle, during each of its polls, and the state counts it
-//! ([`State::borrow`]).
+//! the flusher takes a handle, during each of its polls and during its drop, and the state counts the
+//! handle ([`State::borrow`]).
 //!
 //! # Fork
 //! A child of fork(2) discards its copy of the bytes: the parent sends them.
@@ -93,7 +97,7 @@ const SHUT: u8 = 1 << 3;
 const GONE: u8 = 1 << 4;
 
 thread_local! {
-    /// The weight of the writes that this thread has gathered, for [`WEIGHT_PER_CHECK`].
+    /// The weight of the writes that this thread has gathered, modulo 2³²; see [`WEIGHT_PER_CHECK`].
     static WEIGHT: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -131,7 +135,8 @@ impl Gathering {
         self.sending(|state| self.send_locked(state))
     }
 
-    /// Sends as many bytes of `state`, which is locked, as the socket accepts; see [`send`](Gathering::send).
+    /// Sends as many bytes of `state`, which is locked, as the socket accepts. Returns the result of
+    /// [`send`](Gathering::send), and the waker of [`Sent::done`].
     fn send_locked(&self, state: &mut State) -> (bool, Option<Waker>) {
         if state.has(GONE) {
             return (true, None);
@@ -160,8 +165,8 @@ impl Gathering {
         sent
     }
 
-    /// Counts gathered bytes that were sent. Records the call, for a read that then waits for
-    /// the answer, and charges the bytes to the budget, because the gathered writes were not charged.
+    /// Counts gathered bytes that were sent or discarded. Records the call, for a read that then waits for
+    /// the answer, and charges the bytes to the budget, because each gathered write is too small to be charged.
     fn count(&self, bytes: usize) {
         if bytes > 0 {
             context::record_call(true, self.number);
@@ -169,7 +174,7 @@ impl Gathering {
         }
     }
 
-    /// Starts a flusher if the socket is blocked and has none. Called after a call that sent
+    /// Starts a flusher if the socket is blocked and has none. Called after a call that may have sent
     /// gathered bytes.
     pub(super) fn follow_up(self: &Arc<Self>) {
         let wants_flusher = self.wants_flusher(&mut self.cork.lock());
@@ -210,8 +215,8 @@ impl Gathering {
         let _old = self.cork.lock().flusher.take();
     }
 
-    /// Marks the state as gone, because the number is about to be closed or given away. Returns the
-    /// buffer and the number of its bytes that were sent.
+    /// Marks the state as gone, because the number is about to be closed or given away, and wakes the
+    /// flusher. Returns the buffer and the number of its bytes that were sent.
     pub(super) fn retire(&self) -> (Vec<u8>, usize) {
         let (rest, flusher) = {
             let mut state = self.cork.lock();
@@ -275,19 +280,20 @@ fn add_weight(len: usize) -> (u32, bool) {
     (weight, (before ^ weight) >= WEIGHT_PER_CHECK)
 }
 
+/// The state of a [`Cork`].
 #[derive(Default)]
 pub(super) struct State {
     /// A combination of [`ON`] and the constants after it. Writes are gathered while this is
     /// exactly `ON`.
     flags: u8,
     buffer: Buffer,
-    /// The list that the socket is in, or 0. Set when a write adds the socket to the list, and cleared
-    /// by the next flush of the list, even if sysmon makes it and the socket stays in the list. While it
-    /// is set, a flush follows.
+    /// The list to which a write has added the socket since the last flush, or 0. A flush of any list that
+    /// contains the socket clears the field, even if sysmon makes the flush and the socket stays in the list.
+    /// While the field is set, a flush follows.
     list: usize,
-    /// Whether the socket was ever blocked.
+    /// Whether the socket was ever added to the blocked sockets of [`unsent`].
     was_blocked: bool,
-    /// The error that the next operation returns. If it is `Some`, [`FAILED`] is set.
+    /// The error that no operation has returned yet. If it is `Some`, [`FAILED`] is set.
     error: Option<io::Error>,
     /// `Some` if there is a flusher; contains its waker if it waits.
     pub(super) flusher: Option<Option<Waker>>,
@@ -295,12 +301,12 @@ pub(super) struct State {
     borrowed: usize,
 }
 
-/// Whether a call that writes must send gathered bytes first.
+/// Whether a call must send gathered bytes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gathered {
-    /// There are no gathered bytes.
+    /// The call need not send gathered bytes: it reads, or the socket gathers no writes.
     Nothing,
-    /// The call must send the gathered bytes first.
+    /// The call must send the gathered bytes, if there are any, first.
     First,
 }
 
@@ -334,11 +340,11 @@ impl Cork {
         self.state.lock()
     }
 
-    /// Appends `buf` without a lock, if this thread owns the state, `is_free` returns true and `buf` fits; see
-    /// [`State::append_more`]. Returns whether it did. `is_free` must not panic or use this cork.
+    /// Appends `buf` without a lock, if this thread owns the state, `is_free` returns true and
+    /// [`State::append_more`] accepts `buf`. Returns whether it did. `is_free` must not panic or use this cork.
     #[inline]
     pub(super) fn append_owned(&self, buf: &[u8], is_free: impl FnOnce() -> bool) -> bool {
-        // SAFETY: neither function panics or uses the state in another way.
+        // SAFETY: `is_free` (by this function's contract) and `append_more` neither panic nor use the mutex.
         unsafe { self.state.with_owned(|state| is_free() && state.append_more(buf)) }
     }
 
@@ -411,7 +417,7 @@ impl State {
         self.error.take().map_or(Ok(()), Err)
     }
 
-    /// Appends a write of `len` bytes. No operation may have the write lock. Calls `socket` if the
+    /// Appends `bufs`, a write of `len` bytes. No operation may have the write lock. Calls `socket` if the
     /// socket must be added to the list of this thread.
     ///
     /// # Errors
@@ -451,9 +457,9 @@ impl State {
         Ok(Appended::All(is_first))
     }
 
-    /// Appends `buf`, if this needs no memory and no check of the turn's duration. Returns whether it did. Does not
-    /// panic. The owner of the state has appended before, and no thread has locked the state since: `list` is set, so a
-    /// flush follows, and `flags` is exactly `ON`.
+    /// Appends `buf`, unless it is empty or large, or this needs memory or a check of the turn's duration. Returns
+    /// whether it did. Does not panic. The owner of the state has appended before, and no thread has locked the state
+    /// since. So `list` is set, a flush follows, and `flags` is exactly `ON`.
     #[inline]
     fn append_more(&mut self, buf: &[u8]) -> bool {
         let (weight, needs_check) = add_weight(buf.len());
@@ -464,7 +470,7 @@ impl State {
         appends
     }
 
-    /// Sends as many gathered bytes as the socket accepts. An error is kept.
+    /// Sends as many gathered bytes as the socket accepts. Keeps an error. A child of fork(2) discards the bytes.
     fn send(&mut self, fd: BorrowedFd<'_>, may_be_early: bool) -> Sent {
         if fork::is_child() {
             self.empty();
@@ -488,9 +494,10 @@ impl State {
     /// Returns the number of bytes of `bufs` that were sent, and the waker of [`Sent::done`].
     ///
     /// # Errors
-    /// Returns `WouldBlock` if the socket accepted no byte of `bufs`, EPIPE if the sending side is shut
-    /// down, another error of the system call, or the error of earlier gathered bytes. If the system call
-    /// fails, and neither waiting nor repeating it would help, the gathered bytes are discarded.
+    /// Returns `WouldBlock` (or EINPROGRESS, if the connection is not established yet) if the socket accepted
+    /// no byte of `bufs`, EPIPE if the sending side is shut down, another error of the system call, or the
+    /// error of earlier gathered bytes. If the system call fails, and neither waiting nor repeating it would
+    /// help, the gathered bytes are discarded.
     fn send_with(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -550,7 +557,7 @@ impl State {
         self.empty();
     }
 
-    /// Discards the gathered bytes.
+    /// Discards the gathered bytes, and clears [`BLOCKED`].
     pub(super) fn empty(&mut self) {
         self.flags &= !BLOCKED;
         self.buffer.clear();
@@ -563,7 +570,7 @@ impl State {
         taken
     }
 
-    /// Frees the buffer, and shuts down the sending side if a shutdown is pending. Called when all bytes are sent or
+    /// Frees the buffer, and shuts down the sending side if [`SHUT`] is set. Called when all bytes are sent or
     /// discarded.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
@@ -576,7 +583,7 @@ impl State {
     }
 }
 
-/// Returns whether a send failed because it must wait, for room or for the connection.
+/// Returns whether a send failed because it must wait for room or for the connection.
 fn waits_for_room(error: &io::Error, may_be_early: bool) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || (may_be_early && error.raw_os_error() == Some(libc::EINPROGRESS))
 }

@@ -1,12 +1,12 @@
-//! [`Buffer`]: the bytes of gathered writes, in memory that the sockets of a thread share one after the other.
+//! [`Buffer`]: the bytes of gathered writes, in memory that the sockets of a thread use one after the other.
 //!
-//! A socket without gathered bytes has no memory. It takes memory from the thread that makes the first write of a turn,
-//! and gives it to the thread that sends the bytes. The capacity starts at [`FIRST`], doubles, and ends at
-//! [`GATHERED_MAX`].
+//! A socket without gathered bytes has no memory. It takes memory from the thread that gathers the first of its bytes,
+//! and gives the memory to the thread that sends the last of them. The capacity of new memory is [`FIRST`]. When a write
+//! needs more, the capacity is doubled, or becomes what the write needs if that is more. It is at most [`GATHERED_MAX`].
 //!
 //! # Short writes
-//! [`push`](Buffer::push) needs memory that is there already, and copies up to [`SHORT_MAX`] bytes without a call of
-//! memcpy(3), whose cost exceeds that of the copy.
+//! [`push`](Buffer::push) uses only memory that the buffer already has. It copies up to [`SHORT_MAX`] bytes without a
+//! call of memcpy(3), which would cost more than the copy.
 
 #![allow(unsafe_code)]
 
@@ -15,7 +15,7 @@ use std::mem::{MaybeUninit, take};
 
 /// The maximum number of gathered bytes per socket.
 pub(crate) const GATHERED_MAX: usize = 64 << 10;
-/// The length of the longest write that [`Buffer::push`] copies without a call.
+/// The length of the longest write that [`Buffer::push`] copies without calling memcpy(3).
 pub(super) const SHORT_MAX: usize = 32;
 /// The maximum number of empty buffers that a thread keeps.
 const SPARES: usize = 16;
@@ -58,7 +58,7 @@ impl Buffer {
             self.bytes = spare.unwrap_or_else(|| Vec::with_capacity(FIRST));
         }
         if self.sent > 0 {
-            // If the sent bytes stayed, the memory would grow beyond the maximum.
+            // If the sent bytes stayed, the memory could grow beyond the maximum.
             self.bytes.drain(..take(&mut self.sent));
         }
         let all = self.bytes.len() + len;
@@ -86,16 +86,16 @@ impl Buffer {
             4..8 => copy_ends::<4>(buf, room),
             8..16 => copy_ends::<8>(buf, room),
             16..=SHORT_MAX => copy_ends::<16>(buf, room),
-            // The compiler makes a memcpy(3) of this.
+            // The compiler turns this into a call of memcpy(3).
             _ => buf.iter().zip(room).for_each(|(byte, place)| _ = place.write(*byte)),
         }
-        // SAFETY: the capacity includes `room`, whose bytes are initialised now.
+        // SAFETY: the capacity includes `room`, which follows the first `len` bytes and is initialised now.
         unsafe { self.bytes.set_len(len + buf.len()) };
         true
     }
 
-    /// Discards the bytes, and keeps the memory for the next socket that gathers writes on this thread, unless the
-    /// thread already has [`SPARES`] empty buffers.
+    /// Discards the bytes. Keeps the memory for the next socket that gathers writes on this thread, unless the thread
+    /// already has [`SPARES`] empty buffers or exits.
     pub(super) fn clear(&mut self) {
         self.sent = 0;
         let mut bytes = take(&mut self.bytes);

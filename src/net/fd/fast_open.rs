@@ -4,12 +4,12 @@
 //! # States
 //! *deferred* (connect(2) returned 0 and sent nothing; the socket is in SYN-SENT) → *begun* (the
 //! SYN is sent, with the first data, or without data because a wait or a shutdown came first) →
-//! *established*.
+//! *established* or *failed*.
 //!
 //! # Rules
 //! * The first wait begins the connection, because a read of a deferred socket
 //!   returns EAGAIN without beginning it, so no event would follow. A descriptor is registered with the poller before its
-//!   first wait, so the registration (`Fd::register`) begins the connection, by a send of zero
+//!   first wait, so the registration (`Fd::register_now`) begins the connection, by a send of zero
 //!   bytes, which makes the kernel send the SYN.
 //! * A send returns EINPROGRESS if the SYN carries none of its data. The operation then waits, as after
 //!   EAGAIN (`Fd::is_early`).
@@ -20,7 +20,7 @@
 //!
 //! # Cancellation
 //! The task ends when the connection is established or has failed, at the latest when the kernel
-//! gives up.
+//! gives up. If a shutdown of the runtime drops the task, the close of the duplicate aborts the connection.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -35,17 +35,17 @@ use crate::sys::{option, socket};
 #[derive(Debug, Default)]
 pub(super) struct FastOpen(AtomicU32);
 
-/// connect(2) began the connection.
+/// Fast Open is not used: connect(2) begins the connection.
 const NEVER: u32 = 0;
 /// The first data or the first wait begins the connection. As far as is known, neither has happened.
 const DEFERRED: u32 = 1;
 /// A wait or a shutdown began the connection, without data.
 pub(super) const WAITED: u32 = 2;
-/// The first data or connect(2) began the connection.
+/// The first data began the connection, or connect(2) was not deferred after all.
 const SENT: u32 = 3;
 
-/// Returns the number of segments that a socket in SYN-SENT has sent: 0 if the connect is deferred,
-/// 1 for the SYN, 2 for the SYN and data. Returns `None` in any other state.
+/// Returns the number of segments that a TCP socket in SYN-SENT has sent: 0 if the connect is deferred,
+/// 1 for the SYN, 2 for the SYN and data. Returns `None` in any other state, and for other sockets.
 pub(super) fn connecting(fd: BorrowedFd<'_>) -> Option<u32> {
     option::syn_segments(fd)
 }

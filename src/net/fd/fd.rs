@@ -4,15 +4,15 @@
 //! system calls and waits.
 //!
 //! # States
-//! *open* → (`begin_close`: no operation begins, all waiters are woken) → *closing*, while calls
-//! are in progress → (the last reference is dropped) → *destroyed*: removed from the poller, number
-//! closed.
+//! *open* → (`begin_close`: no operation begins, all waiters are woken) → *closing*, while calls are in progress →
+//! (the last reference is dropped) → *destroyed*: removed from the poller, and the number is closed or passed to a
+//! thread that closes it (F2). A lent number stays open. [`Fd::take`] begins the close, but gives the number away.
 //!
 //! # Invariants
 //! * 1 — the number is used only under a reference, and closed once, after the last reference is dropped.
 //!   No reference is held during a wait, so a close never waits for a future that is not polled. Gathered
 //!   writes may be sent under the lock of the [`Gathering`] instead, which is marked as gone before the
-//!   number is closed.
+//!   number is closed. (A user to whom the number was handed out must not use it after a close.)
 //! * F1 — the generation changes before the number is closed, so that no event is attributed to
 //!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
 //!   poller explicitly, before its owner may close it.
@@ -21,15 +21,15 @@
 //!   socket if it may have been set: through this handle, by the owner of a duplicate, or on the listener, from
 //!   which a connection inherits it.
 //! * F3 — memory that the kernel still reads after the calls have returned ([`Loans`]) is recalled
-//!   after the last call and before close(2).
+//!   after the last call and before close(2). A forked child recalls nothing.
 //!
 //! # Exposed descriptors
 //! A descriptor that came from outside, or that was handed out (`as_fd`, `control`), may have
 //! duplicates, in this process or in another one. They keep the socket open after the close, and their
-//! owners can change its options. So nothing is assumed about an exposed socket: it is removed from epoll
-//! explicitly, SO_LINGER is checked, O_NONBLOCK is set again, a short count is not evidence that the next
-//! call would wait (kTLS ends a call at a record), and every send is copied. The flag `EXPOSED` is
-//! never cleared.
+//! owners can change its options. So nothing is assumed about an exposed socket: it is removed from the
+//! poller explicitly, SO_LINGER is checked, O_NONBLOCK is set again before calls without MSG_DONTWAIT, a
+//! short count is not evidence that the next call would wait (kTLS ends a call at a record), and every send
+//! is copied. The flag `EXPOSED` is never cleared.
 //!
 //! # Cancellation
 //! If a [`Closed`] future is dropped, the close completes by itself.
@@ -37,7 +37,7 @@
 //! # Compared with Go (internal/poll/fd_unix.go)
 //! The order is nearly the same: mark as closed, take the waiters of the lock and of the poller,
 //! drop the closer's reference, wait until the descriptor is destroyed. Go wakes the waiters before
-//! it drops the reference; here they are woken last, because a waker may block. A second close is
+//! it drops the reference; here they are woken after that, because a waker may block. A second close is
 //! not an error: it waits for the end of the first close. As in Go, close(2) is not repeated after EINTR.
 
 use std::any::Any;
@@ -77,7 +77,7 @@ pub(crate) struct Fd {
     number: RawFd,
     /// A combination of [`LENT`] and the constants after it.
     flags: AtomicU8,
-    /// The number of consecutive waits per direction that ended as [`short_wait`](super::short_wait) requires.
+    /// The number of consecutive waits per direction that ended as [`short_wait`](super::short_wait) requires, up to `WAITS_MIN`.
     pub(super) waits: [AtomicU8; 2],
     /// The relative timeout of each direction in nanoseconds, or 0 for none.
     timeouts: [AtomicU64; 2],
@@ -87,7 +87,7 @@ pub(crate) struct Fd {
 
 /// The number has another owner, so the close leaves it open.
 const LENT: u8 = 1;
-/// The socket is TCP but not multipath TCP, so a short count is evidence.
+/// The socket is TCP but not multipath TCP, so a short count is evidence unless the socket is exposed.
 const PLAIN_TCP: u8 = 1 << 1;
 /// The descriptor may have duplicates.
 const EXPOSED: u8 = 1 << 2;
@@ -219,7 +219,7 @@ impl Fd {
         }
     }
 
-    /// Keeps `guard` until the number is closed or given away. The `Fd` must be new.
+    /// Keeps `guard` until the number is closed or given away. Replaces all [`Rare`] state, so there must be none.
     pub(crate) fn hold(&mut self, guard: impl Guard + 'static) {
         self.rare = LazyBox::from(Rare { guard: Mutex::new(Some(Box::new(guard))), ..Rare::default() });
     }
@@ -228,12 +228,13 @@ impl Fd {
     #[inline]
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
         // SAFETY: the number belongs to this `Fd` (or, if lent, to its owner) until `destroy` closes it, after the
-        // last reference is dropped, or `take` gives it away. Callers hold a reference, or are steps of these two.
+        // last reference is dropped, or `take` gives it away. Callers hold a reference, use a new `Fd`, or are steps
+        // of these two. `expose` passes the number to users, who must not use it after an explicit close.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// Returns the descriptor for code that may do anything with it, and marks it as exposed. From
-    /// here on, no memory is lent to the kernel.
+    /// Returns the descriptor for code that may do anything with it, and marks it as exposed. Sends gathered
+    /// bytes first, without waiting. From here on, no memory is lent to the kernel.
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
         self.flush_gathered();
         if !self.is_exposed() {
@@ -307,8 +308,8 @@ impl Fd {
         Ok(taken.map(io::Error::from_raw_os_error))
     }
 
-    /// Returns, once, the error that [`take_error`](Fd::take_error) took, or the error of gathered bytes
-    /// that could not be sent. Called by a read that found the end of the stream.
+    /// Returns, once, the error that [`take_error`](Fd::take_error) took or the error of gathered bytes that could
+    /// not be sent, if there is one. Called by a read that found the end of the stream.
     #[cold]
     pub(crate) fn end_of_stream(&self) -> io::Result<()> {
         let taken = self.rare.get().and_then(|rare| rare.taken_error.lock().take());
@@ -323,8 +324,8 @@ impl Fd {
         self.flags.fetch_or(RECEIVING_SHUT, Ordering::Relaxed);
     }
 
-    /// Returns whether receiving was shut down, by this handle or by the peer. Asks the kernel if
-    /// another user of the socket may have shut it down. The caller must hold a reference.
+    /// Returns whether receiving was shut down by this handle, or the peer has hung up. Asks the kernel if another
+    /// user may have shut down receiving. The caller must hold a reference.
     #[cold]
     pub(crate) fn is_receiving_shut(&self) -> bool {
         self.has(RECEIVING_SHUT)
@@ -343,8 +344,7 @@ impl Fd {
         }
     }
 
-    /// Returns the loans of the descriptor, which the first call creates. They are recalled before
-    /// close(2).
+    /// Returns the loans of the descriptor, which the first call creates. They are recalled before close(2) (F3).
     ///
     /// # Panics
     /// Panics if loans of another type were created first: a descriptor has one kind of loans.
@@ -389,7 +389,7 @@ impl Fd {
         self.poll.set_deadline(direction, deadline)
     }
 
-    /// Returns the relative timeout of operations in a direction.
+    /// Returns the relative timeout of operations in a direction, if there is one.
     #[inline]
     pub(crate) fn timeout(&self, direction: Direction) -> Option<Duration> {
         match self.timeouts[direction as usize].load(Ordering::Relaxed) {
@@ -398,8 +398,8 @@ impl Fd {
         }
     }
 
-    /// Sets the relative timeout of a direction; `None` means no timeout. Zero is refused, as in
-    /// std.
+    /// Sets the relative timeout of a direction; `None` means no timeout. Returns `InvalidInput` if `timeout` is
+    /// zero, as in std.
     pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(
@@ -444,7 +444,8 @@ impl Fd {
         }
     }
 
-    /// Unregisters the descriptor, and closes it unless it is lent. Called once, after the last reference was dropped.
+    /// Unregisters the descriptor, and closes it unless it is lent. The thread pool performs a close that must wait.
+    /// Called once, after the last reference was dropped.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
@@ -470,8 +471,8 @@ impl Fd {
             }
             return;
         }
-        // SAFETY: this `Fd` is closed and has no references, so this runs once, and the number is
-        // not used afterwards (invariant 1).
+        // SAFETY: the number is open and not lent, so this `Fd` owns it. The close has begun and there are no
+        // references, so this runs once, and the number is not used afterwards (invariant 1).
         let mut fd = Some(unsafe { OwnedFd::from_raw_fd(self.number) });
         let guard = rare.and_then(|rare| rare.guard.lock().take());
         if let (Some(rest), Some(own)) = (rest, &fd) {
@@ -486,7 +487,7 @@ impl Fd {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || outlives, self.may_linger());
         }
-        // Without the pool, dropping `closing` closes the descriptor; the kernel sends unsent data.
+        // If no job is spawned, the drop of `closing` closes the descriptor, and the kernel sends unsent data.
         if closing.waits() && (closing.gone.is_some() || poller::is_running()) {
             spawn_close(move || closing.wait());
         }
@@ -496,15 +497,16 @@ impl Fd {
         }
     }
 
-    /// Returns the descriptor without closing it. `self` is the only handle, so no operation is in
-    /// progress.
+    /// Returns the descriptor, which is not lent, without closing it, or `Closed` if the close has begun. `self` is the
+    /// only handle, so no operation is in progress. The caller must have ended gathering.
     pub(crate) fn take(self) -> Result<OwnedFd, Failure> {
         let mut wakers = self.mutex.begin_close()?;
         self.poll.evict(&mut wakers);
         // The number stays open, so its registration must be removed explicitly.
         self.poll.retire(self.borrow(), true);
         wakers.wake_all();
-        // SAFETY: this `Fd` is closed, and the only reference is that of `begin_close`, so the number is not used.
+        // SAFETY: the number is open, because the close began here, and this `Fd` owns it. The only reference is that of
+        // `begin_close`, and gathering has ended, so the number is not used afterwards.
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         // The reference is not dropped. `Drop` finds that the close has begun, and does nothing.
         Ok(fd)
@@ -518,12 +520,12 @@ impl Drop for Fd {
 }
 
 /// A close in progress. Its drop calls close(2) and performs the steps around the call, so the
-/// descriptor is also closed if a shutdown removes the job from the pool.
+/// descriptor is closed even if a shutdown drops the pool's job.
 #[derive(Debug)]
 struct Closing {
-    /// The descriptor; `None` after it was closed.
+    /// The descriptor; `None` after it was closed, or if the sender of the gathered bytes has it.
     fd: Option<OwnedFd>,
-    /// SO_LINGER is set to a time other than zero, so close(2) waits.
+    /// Whether this thread must not call close(2) yet, because SO_LINGER is set to a time other than zero.
     lingers: bool,
     /// Memory that the kernel has not released yet.
     loans: Option<Arc<dyn Loans>>,
@@ -532,7 +534,7 @@ struct Closing {
 }
 
 impl Closing {
-    /// Recalls loans, and determines whether the close has to wait.
+    /// Recalls loans, and determines whether the close must wait.
     fn look(&mut self, loans: Option<&Arc<dyn Loans>>, may_be_shared: bool, may_linger: bool) {
         let Some(fd) = &self.fd else { return };
         self.loans = loans.filter(|loans| loans.recall(fd.as_fd(), may_be_shared)).cloned();
@@ -573,7 +575,7 @@ impl Drop for Closing {
     }
 }
 
-/// A future that completes when the descriptor is closed.
+/// A future that completes when the descriptor is closed. The output is always `Ok`.
 #[derive(Debug)]
 #[must_use = "the close has begun; await the future to wait until it has ended"]
 pub struct Closed {

@@ -5,8 +5,8 @@
 //! means that a system call (or a raw closure) is using the descriptor number. It is held during that
 //! call only, never across a suspension. The *read lock* and the *write lock* serialise operations of
 //! one direction. An operation that writes all of a buffer or a file, such as `write_all`, keeps its lock
-//! across suspensions; all other operations hold lock and reference for one call. Closing sets a bit in
-//! the word. After that, the operation that drops the last reference destroys the descriptor.
+//! across suspensions; all other operations that take a lock hold it for one call. Closing sets a bit in
+//! the word. After that, the call that drops the last reference destroys the descriptor.
 //!
 //! # The word
 //!
@@ -15,7 +15,7 @@
 //! | 0 | `CLOSED` | every later lock and reference is refused | `begin_close` | never |
 //! | 1 | `READ_LOCKED` | an operation owns the read side | `try_lock_ref`, `poll_lock` | `unlock*` |
 //! | 2 | `WRITE_LOCKED` | an operation owns the write side | as above | as above |
-//! | 3 | `READ_WAITERS` | the read queue may hold waiters, so `unlock` must check it | a waiter, under the queues' lock | the operation that empties the queue, under that lock |
+//! | 3 | `READ_WAITERS` | the read queue may hold waiters, so `unlock*` must check it | a waiter, under the queues' lock | the call that empties the queue, under that lock |
 //! | 4 | `WRITE_WAITERS` | the write queue may hold waiters | as above | as above |
 //! | 5–7 | | unused | | |
 //! | 8–63 | refs | system calls in progress, plus one for the closer until its `decref` | `incref`, `try_lock_ref`, `poll_lock`, `begin_close` | `decref`, `unlock_ref` |
@@ -23,13 +23,14 @@
 //! # Invariants
 //! * M1 — a direction has at most one owner: its lock bit is set only by a CAS on a word in which
 //!   it is clear.
-//! * M2 — exactly one `decref` or `unlock_ref` returns true: the call that leaves no reference when
-//!   `CLOSED` is set. No reference is taken afterwards.
+//! * M2 — at most one `decref` or `unlock_ref` returns true: the call that leaves no reference when
+//!   `CLOSED` is set. No reference is taken afterwards. (`Fd::take` keeps the closer's reference, so no
+//!   call returns true.)
 //! * M3 — while a queue holds a waiter, its bit is set. A waiter enters the queue only in the
 //!   critical section in which it has seen (by its CAS, or because the bit was already set) that
 //!   the lock was taken and the word not closed. So the owner's unlock, or the closer, finds the
 //!   waiter.
-//! * M4 — no wake-up of an unlock is lost: all poll callers are woken, and the single future that is
+//! * M4 — no wake-up by an unlock is lost: all poll callers are woken, and the one future that is
 //!   taken from the queue either tries again or, when it is dropped or refused, passes the wake-up on
 //!   ([`FdMutex::cancel`]).
 //! * M5 — wakers are cloned, woken and dropped with the queues' lock released.
@@ -49,7 +50,7 @@
 //!
 //! # Compared with Go
 //! `internal/poll/fd_mutex.go` counts waiters in the word and posts a semaphore. Here there are
-//! has-waiters bits and lists of wakers, because a waiter may disappear. As in Go, there is no
+//! waiters bits and lists of wakers, because a waiter may disappear. As in Go, there is no
 //! hand-off (a newcomer may overtake a woken waiter), waiters hold no reference, and closing
 //! releases all waiters at once. Unlike in Go, a lock may be held without a reference, and too many
 //! references or waiters are an error instead of a panic.
@@ -74,8 +75,9 @@ const REF: u64 = 1 << REFS_SHIFT;
 /// can wrap.
 const REFS_MAX: u64 = (1 << 32) - 1;
 
-/// The maximum number of waiters per direction, the same as Go's. It bounds the memory of the
-/// queue. A million tasks that wait for the same socket mean that the program is out of control.
+/// The number of waiters per direction at which a new future is refused, the same as Go's limit. It bounds
+/// the memory of the queue. (Polls have the limit of [`Waiters`].) A million tasks that wait for the same
+/// socket mean that the program is out of control.
 const WAITERS_MAX: usize = (1 << 20) - 1;
 
 const FLAGS: u64 = CLOSED | READ_LOCKED | WRITE_LOCKED | READ_WAITERS | WRITE_WAITERS;
@@ -201,8 +203,11 @@ impl FdMutex {
     }
 
     /// Begins the close: in one step, refuses all later locks and references, and takes a reference
-    /// for the caller. Returns the wakers of both directions. The caller must drop the reference,
-    /// and wake the wakers when it holds no lock.
+    /// for the caller. Returns the wakers of both directions. The caller must drop the reference (unless
+    /// it gives the descriptor away), and wake the wakers when it holds no lock.
+    ///
+    /// # Errors
+    /// Returns `Closed` if the close has already begun.
     pub(crate) fn begin_close(&self) -> Result<Wakers, LockError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
@@ -217,7 +222,7 @@ impl FdMutex {
             }
         }
         let mut wakers = Wakers::new();
-        // No waiter enters after CLOSED, and one that entered before has its bit in `word` (M3).
+        // No waiter enters after CLOSED is set, and the bit of a waiter that entered before is in `word` (M3).
         if word & (READ_WAITERS | WRITE_WAITERS) != 0 && !injected_bug!("fd_mutex_close_leaves_waiters") {
             let mut queues = self.queues.lock();
             if let Some(queues) = queues.as_deref_mut() {
@@ -247,7 +252,7 @@ impl FdMutex {
     }
 
     /// Releases a lock and a reference, and wakes the next waiters. Returns true if the reference
-    /// was the last reference to a closed descriptor: the caller must then destroy the descriptor.
+    /// was the last one to a closed descriptor: the caller must then destroy the descriptor.
     /// Wakers run here, so the caller must hold no lock.
     #[inline(always)]
     #[must_use = "the last reference destroys the descriptor"]
@@ -277,7 +282,7 @@ impl FdMutex {
     ///
     /// When this returns `Ready`, the key of a future is `None` again. A future that is dropped or gives
     /// up while it has a key must call [`cancel`](FdMutex::cancel). The waker of a poll stays in
-    /// the queue until a wake-up: at the latest, the next unlock or the close.
+    /// the queue until it is woken, at the latest by the next unlock or by the close.
     #[inline]
     pub(crate) fn poll_lock(
         &self,
@@ -306,7 +311,7 @@ impl FdMutex {
             let queue = queues.of(direction);
             let removed = queue.remove(key);
             if removed.is_none() && !injected_bug!("fd_mutex_cancel_keeps_wakeup") {
-                // This does not check whether the lock is free: if it is not, the waiter queues
+                // This does not check whether the lock is free: if the lock is taken, the waiter queues
                 // again.
                 queue.take_event(&mut wakers);
             }
@@ -336,8 +341,8 @@ impl FdMutex {
         }
     }
 
-    /// Takes the lock and a reference like [`acquire`](FdMutex::acquire). If the lock is taken,
-    /// sets the waiters bit in the step that finds it taken (M3). The caller must hold the queues'
+    /// Takes the lock and a reference like [`acquire`](FdMutex::acquire). If another operation has the lock,
+    /// makes sure that the waiters bit is set while the lock is taken (M3). The caller must hold the queues'
     /// lock.
     fn acquire_or_announce(&self, bits: Bits) -> Result<bool, LockError> {
         loop {
@@ -386,7 +391,7 @@ impl FdMutex {
     }
 
     /// Returns whether subtracting `locked` and `refs` from `word` has dropped the last reference of a closed
-    /// descriptor.
+    /// descriptor. If the caller did not hold them, undoes the subtraction and panics.
     #[inline]
     fn is_last(&self, word: u64, locked: u64, refs: u64) -> bool {
         if word & locked != locked || word >> REFS_SHIFT < refs >> REFS_SHIFT {

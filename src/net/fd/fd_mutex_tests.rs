@@ -1,4 +1,4 @@
-//! Single-threaded tests of [`FdMutex`]; the models test concurrent orders.
+//! Tests of [`FdMutex`]. The models test all orders of concurrent steps.
 
 use super::*;
 use crate::rt::waiters::POLLS_MAX;
@@ -129,7 +129,7 @@ fn unbalanced_release_panics_and_changes_nothing() {
         for direction in DIRECTIONS {
             refused(&|| mutex.unlock(direction));
             refused(&|| assert!(mutex.unlock_ref(direction)));
-            // A lock that is held without a reference cannot release one.
+            // The owner of a lock that has dropped its reference cannot drop it again.
             assert_eq!(keep_lock(&mutex, direction), Ok(true));
             refused(&|| assert!(mutex.unlock_ref(direction)));
             mutex.unlock(direction);
@@ -240,7 +240,7 @@ fn dropped_waiter_passes_its_wake_up_on() {
     assert_eq!(waiters_bits(&mutex), 0);
 }
 
-/// The queues are unlocked while wakers run and are dropped, because a waker may use this or
+/// The queues are unlocked while wakers run and while wakers are dropped, because a waker may use this or
 /// another socket.
 #[test]
 fn wakers_run_with_no_lock_held() {
@@ -285,7 +285,7 @@ fn wakers_run_with_no_lock_held() {
 }
 
 /// Two words that the owner of a direction increments one after the other. If a direction had two
-/// owners at a time, an owner could see the words differ.
+/// owners at a time, an owner could see that the words differ.
 #[derive(Debug, Default)]
 struct Torn([AtomicU64; 2]);
 
@@ -298,7 +298,7 @@ impl Torn {
     }
 }
 
-/// Go: TestMutexStress. Eight threads use futures, polls and references.
+/// Go: TestMutexStress. Eight threads use futures, polls, kept locks and references.
 #[test]
 fn stress_keeps_one_owner_per_direction() {
     const THREADS: u64 = 8;

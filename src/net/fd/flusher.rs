@@ -3,20 +3,21 @@
 //!
 //! # Flusher
 //! A socket has at most one flusher, from the first send that the socket does not accept as a whole
-//! until all bytes are sent. Its reference to the socket is weak, so it keeps no socket open; it
-//! has a handle only during a poll ([`Borrowed`]). It waits among the writers. A write deadline or
-//! timeout ends its wait, but not its work: it then tries again at intervals that grow from
-//! [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left, because any thread has sent or discarded
-//! them, it wakes all waiters of the direction, because a waiting flush may now be complete. A shutdown
-//! of the runtime drops it. The next operation on the socket that writes or waits starts another flusher.
+//! until all bytes are sent or discarded. Its reference to the socket is weak, so it keeps no socket
+//! open; it has a handle only during a poll and during its drop ([`Borrowed`]). It waits among the
+//! writers. A write deadline, a timeout or another failure of a wait does not end the flusher: it then
+//! tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left, because
+//! any thread has sent or discarded them, it wakes all waiters of the direction, because a waiting flush
+//! may now be complete. A close of the socket or a shutdown of the runtime ends it. After a shutdown, the
+//! next operation on the socket that writes or waits starts another flusher.
 //!
 //! # Finisher
 //! A finisher owns a descriptor of the socket, and the bytes that the kernel did not accept even with a
 //! larger send buffer. When all bytes are sent, it closes the descriptor, so the peer gets a FIN
 //! after the last byte, as after a close with bytes in the send buffer of the kernel. If the peer
-//! accepts nothing for [`FINISH_MAX`], or the runtime shuts down, the connection is reset, so that
-//! the peer does not mistake the truncated stream for a complete one. A Unix stream cannot be reset; its peer
-//! reads end of stream.
+//! accepts nothing for [`FINISH_MAX`], a send fails, or the runtime shuts down, the connection is reset, so
+//! that the peer does not mistake the truncated stream for a complete one. A Unix stream cannot be reset; its
+//! peer reads end of stream.
 //!
 //! # Cancellation
 //! Both futures are owned by their tasks and dropped with them.
@@ -57,8 +58,8 @@ pub(super) fn start<T: Gathers>(owner: Weak<T>, gathering: Arc<Gathering>) {
     spawn_untraced(Location::caller(), flusher).detach();
 }
 
-/// A handle of the socket that the flusher has during a poll. [`unwrap_owner`](super::gather::unwrap_owner) does not
-/// count it as a handle.
+/// A handle of the socket that the flusher has during a poll or during its drop.
+/// [`unwrap_owner`](super::gather::unwrap_owner) does not count it as a handle.
 struct Borrowed<'a, T: Gathers> {
     gathering: &'a Gathering,
     owner: Option<Arc<T>>,

@@ -5,37 +5,40 @@
 //! thread is in a turn that flushes at its end, the socket is not *blocked*
 //! ([`cork`](super::cork)), and the bytes fit. It takes neither the write lock nor a reference. All writes of a turn
 //! except the first one usually take no lock at all ([`Fd::append_more`]).
-//! Every other write makes a call like a write without the option, except that the call sends the
-//! gathered bytes first, in the same sendmsg(2). This applies to a large write, a write outside of
-//! a turn, a write that has waited or continues a `write_all`, a write to a blocked socket, and a
-//! write after a send has failed.
+//! Every other write makes a call like a write without the option, except that the gathered bytes are sent first, if
+//! possible in the same sendmsg(2). This applies to a large or empty write, a write whose bytes do not fit, a write
+//! outside of a turn or in a turn that may gather no more, a write that has waited, finds the write lock taken or
+//! continues a `write_all`, a write to a blocked socket, and a write after a send has failed.
 //!
 //! # When gathered bytes are sent
 //! * At the end of the turn, and before an operation of this crate returns `Pending`: see
 //!   [`unsent`](crate::rt::unsent).
-//! * By a write whose bytes do not fit.
-//! * Before every other call that writes, under the write lock: [`Fd::send_gathered`].
+//! * By a write that is not gathered: [`Fd::send_after_gathered`].
+//! * Before every other call that writes, such as sendfile(2), and before the wait for writability:
+//!   [`Fd::send_gathered`].
 //! * By `flush`, which waits until all of them are sent.
-//! * By a shutdown of the sending side, by a close, and before the descriptor is handed out. These do not
-//!   wait: a task sends the bytes that the socket does not accept immediately. The FIN follows the last
-//!   byte.
+//! * By a shutdown of the sending side, by a close, when the option is turned off, and before the descriptor is
+//!   handed out. These do not wait: a task sends the bytes that the socket does not accept immediately. The FIN
+//!   follows the last byte.
 //! * By a conversion, which blocks until all of them are sent, but for at most [`RELEASE_MAX`], because the next
 //!   write may be made by the new owner of the descriptor.
-//! * When the write deadline of a socket changes: the thread flushes all sockets of its list.
+//! * When the write deadline of a socket with the option changes: the thread flushes all sockets of its list.
 //!
 //! # Cost without the option
 //! The word of the write direction has a bit CORKED, which is tested together with CLOSING. In addition, a write
 //! to a socket without the option checks a pointer, which is null for most sockets ([`Fd::append_more`]).
 //!
 //! # Cancellation
-//! A write that is dropped while it waits has written nothing. Gathered bytes do not depend on it:
-//! while the socket does not accept them, the [`Flusher`](super::flusher) waits too.
+//! A write that is dropped while it waits has written nothing, except that a `write_all` may have written a part.
+//! Gathered bytes do not depend on the write: while the socket does not accept them, the
+//! [`Flusher`](super::flusher) waits too.
 //!
 //! # Close
 //! [`Fd::destroy`] sends the gathered bytes, because no write can follow. If the socket is full, it
-//! enlarges the send buffer, so that the kernel accepts all bytes, as if the writes had not been gathered. If
-//! the kernel still does not accept all of them, a [`Finisher`] sends the rest. With a linger time of zero, they
-//! are discarded, because the close aborts the connection.
+//! enlarges the send buffer, so that the kernel accepts all bytes. If the kernel still does not accept all of
+//! them, a [`Finisher`] sends the rest, or, if a drop must not start the runtime after its shutdown, the
+//! connection is reset. With a linger time of zero, the bytes are discarded, because the close aborts the
+//! connection.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -63,8 +66,8 @@ const RELEASE_MAX: Duration = Duration::from_secs(5);
 const BORROWED_MAX: Duration = Duration::from_secs(5);
 
 /// Unwraps the owner of a descriptor if `owner` is the only handle, otherwise returns `owner`
-/// itself. A handle that the flusher has during a poll does not count: this blocks until that
-/// handle is dropped, for at most [`BORROWED_MAX`].
+/// itself. A handle of the flusher ([`State::borrow`](super::cork::State::borrow)) does not count: this
+/// blocks until that handle is dropped, for at most [`BORROWED_MAX`].
 pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>) -> Result<T, Arc<T>> {
     let Some(gathering) = owner.fd().gathering().cloned() else { return Arc::try_unwrap(owner) };
     let begun = Instant::now();
@@ -94,14 +97,14 @@ impl Caller<'_> {
 }
 
 impl Fd {
-    /// Returns whether the option is set. After a failed send, the option stays set, although no write is
-    /// gathered any more.
+    /// Returns whether writes are gathered (the *option*). After a failed send, the option stays set, although
+    /// no write is gathered any more.
     pub(crate) fn gathers(&self) -> bool {
         self.gathering().is_some_and(|gathering| gathering.cork.lock().is_on())
     }
 
     /// Sets whether writes are gathered. `owner` contains this descriptor. If gathering is turned
-    /// off, sends the gathered bytes.
+    /// off, sends the gathered bytes without waiting.
     pub(crate) fn set_gathers<T: Gathers>(&self, owner: &Arc<T>, gathers: bool) -> Result<(), Failure> {
         self.with(|_| Ok(()))?;
         if !gathers && self.gathering().is_none() {
@@ -119,14 +122,14 @@ impl Fd {
             return Ok(());
         }
         drop(state);
-        // Until the last byte is sent, other writes must not overtake it. `follow_up` clears CORKED, in this
-        // call or in a later one.
+        // Other writes must not overtake the gathered bytes, so CORKED stays set until the last of them is sent.
+        // `follow_up` then clears CORKED, in this call or in a later one.
         self.flush_gathered();
         Ok(())
     }
 
-    /// Makes `call` on a descriptor that gathers writes. The argument of `call` tells it to send the
-    /// gathered bytes first.
+    /// Makes `call`, which writes to a descriptor that gathers writes, as [`poll_call`](Fd::poll_call) does. The
+    /// argument of `call` tells it to send the gathered bytes first.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_call_corked<T>(
@@ -156,7 +159,7 @@ impl Fd {
     /// Appends `bufs`, which have `bytes` bytes, to the gathered bytes. Takes neither a reference nor the
     /// write lock. After every 256 appends of a thread, or fewer if they have 256 bytes or more, checks the duration
     /// of the turn, and refuses the write if the turn may gather no more. Returns `bytes`, or `None` if the write must
-    /// be sent.
+    /// make its own call.
     ///
     /// # Errors
     /// Returns the error of earlier gathered bytes.
@@ -190,7 +193,8 @@ impl Fd {
         self.rare.get().is_some() && self.append_more_of_any_length(buf)
     }
 
-    /// Appends `buf` for [`append_more`](Fd::append_more). A short write needs no call, so this function needs no stack.
+    /// Appends `buf` for [`append_more`](Fd::append_more). A short write calls no function, so this function needs no
+    /// stack frame.
     #[inline(never)]
     fn append_more_of_any_length(&self, buf: &[u8]) -> bool {
         if buf.len() > SHORT_MAX { self.append_more_long(buf) } else { self.append_owned(buf) }
@@ -202,7 +206,8 @@ impl Fd {
         self.append_owned(buf)
     }
 
-    /// Appends `buf` if the write lock is free, this thread owns the gathered bytes, and they have room for it.
+    /// Appends `buf` if the descriptor is open, the write lock is free, the write deadline has not passed, this thread
+    /// owns the gathered bytes, and they have room for `buf`.
     #[inline(always)]
     fn append_owned(&self, buf: &[u8]) -> bool {
         let Some(gathering) = self.gathering() else { return false };
@@ -211,7 +216,7 @@ impl Fd {
             && (buf.len() as u32 <= self.poll.uncounted || self.charge_append(buf.len()))
     }
 
-    /// Charges and counts an appended write of a socket whose bytes the kernel does not count. Returns true.
+    /// Counts an appended write of a socket whose bytes the kernel does not count. Returns true.
     #[cold]
     #[inline(never)]
     fn charge_append(&self, bytes: usize) -> bool {
@@ -223,8 +228,9 @@ impl Fd {
     /// the number of bytes of `bufs` that were sent.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if the socket accepted no byte of `bufs`, EPIPE if the sending side is shut
-    /// down, another error of the call, or the error of earlier gathered bytes.
+    /// Returns `WouldBlock` (or EINPROGRESS, if the connection is not established yet) if the socket accepted
+    /// no byte of `bufs`, EPIPE if the sending side is shut down, another error of the call, or the error of
+    /// earlier gathered bytes.
     #[cold]
     pub(crate) fn send_after_gathered(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.gathering() {
@@ -233,10 +239,11 @@ impl Fd {
         }
     }
 
-    /// Sends the gathered bytes before another call of an operation that has the write lock.
+    /// Sends the gathered bytes before the call of an operation that cannot send them in the same call.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if the socket does not accept all of them, or the error of the socket.
+    /// Returns `WouldBlock` if the socket does not accept all of them, or the error of bytes that could not be
+    /// sent.
     #[cold]
     pub(super) fn send_gathered(&self) -> io::Result<()> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
@@ -253,8 +260,8 @@ impl Fd {
         }
     }
 
-    /// Adds the socket to the list of sockets that this thread flushes, if it has gathered bytes. Called under a
-    /// reference when the descriptor is registered, because a shutdown of the runtime may have
+    /// Adds the socket to the list of sockets that this thread flushes, if the socket has gathered bytes. Called
+    /// under a reference when the descriptor is registered, because a shutdown of the runtime may have
     /// dropped the flusher. The thread flushes before the operation waits.
     #[cold]
     pub(super) fn send_rest_soon(&self) {
@@ -267,7 +274,7 @@ impl Fd {
     }
 
     /// Makes sure that a task sends the bytes that are left. If none are left, the option is off
-    /// and the sending side is open, clears CORKED. Called after a call that sent gathered bytes.
+    /// and the sending side is open, clears CORKED. Called after a call that may have sent gathered bytes.
     pub(super) fn follow_up(&self) {
         let Some(gathering) = self.gathering() else { return };
         {
@@ -283,7 +290,8 @@ impl Fd {
     ///
     /// # Errors
     /// Returns the error of gathered bytes that could not be sent. If bytes are left, returns `TimedOut` after the write
-    /// deadline or timeout. Returns `Closed` after the close of a socket that gathers.
+    /// deadline or timeout, or another failure of the wait. Returns `Closed` after the close of a socket that has ever
+    /// gathered.
     pub(crate) fn poll_flush(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(gathering) = self.gathering() else { return Poll::Ready(Ok(())) };
         if gathering.cork.lock().is_empty() {
@@ -302,8 +310,8 @@ impl Fd {
         }
     }
 
-    /// Returns the result of a flush that has found no gathered bytes. After a close, a [`Finisher`] may still have
-    /// bytes that are not sent.
+    /// Returns the result of a flush that has found no gathered bytes, which is `Closed` after a close, because a
+    /// [`Finisher`] may still have bytes that are not sent.
     fn flushed(&self, gathering: &Gathering) -> Result<(), Failure> {
         gathering.cork.lock().take_error().map_err(Failure::Io)?;
         if self.mutex.is_closed() { Err(Failure::Closed) } else { Ok(()) }
@@ -337,8 +345,8 @@ impl Fd {
         gathering.send();
         let mut state = gathering.cork.lock();
         let error = state.take_error();
-        // From here on, writes fail. A write may have appended bytes since `send`; the thread that
-        // sends them then shuts down the sending side. If there are no such bytes, the caller does.
+        // From here on, writes fail. If bytes are left, or a write has appended bytes since `send`, the thread that
+        // sends the last of them shuts down the sending side. Otherwise the caller does.
         state.set_shut();
         let is_empty = state.is_empty();
         drop(state);
@@ -351,9 +359,9 @@ impl Fd {
         })
     }
 
-    /// Sends the gathered bytes when the descriptor is about to be closed, after the last call. If
-    /// the socket does not accept all of them, returns the buffer and the number of its bytes that
-    /// were sent.
+    /// Sends the gathered bytes and ends gathering, when the descriptor is about to be closed, after the last call.
+    /// Discards the bytes in a forked child, and if the close aborts the connection. Otherwise, if the socket does
+    /// not accept all of them, returns the buffer and the number of its bytes that were sent.
     pub(super) fn take_gathered(&self) -> Option<(Vec<u8>, usize)> {
         let gathering = self.gathering()?;
         if !fork::is_child() && !self.aborts() && !gathering.send() {
@@ -374,16 +382,16 @@ impl Fd {
         Finisher::start(fd, rest);
     }
 
-    /// Returns whether a close discards unsent bytes.
+    /// Returns whether a close discards unsent bytes, because the linger time is zero.
     fn aborts(&self) -> bool {
         self.may_linger() && matches!(option::socket::linger(self.borrow()), Ok(Some(Duration::ZERO)))
     }
 
-    /// Blocks until all gathered bytes are sent, for at most [`RELEASE_MAX`].
+    /// Blocks until all gathered bytes are sent, for at most [`RELEASE_MAX`]. An error of the socket is kept.
     ///
     /// # Errors
     /// Returns `WouldBlock` if bytes are left after this time; in a simulation, if bytes are left after
-    /// the first attempt. Also returns the error of poll(2), and `Closed` after the close.
+    /// the first attempt. Also returns the error of poll(2), and `Closed` if bytes are left and the close has begun.
     pub(crate) fn drain_blocking(&self) -> Result<(), Failure> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
         let end = Instant::now() + RELEASE_MAX;

@@ -2,13 +2,13 @@
 //!
 //! * [`fd`](self::fd): the descriptor and its close.
 //! * [`operation`]: makes system calls and waits for edges. [`short_wait`]: waits that begin without a
-//!   call. [`watching`]: waits for other conditions, such as a hang-up.
+//!   system call. [`watching`]: waits for other conditions, such as a hang-up.
 //! * [`fd_mutex`]: the lock of each direction and the reference count.
 //! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the state of the gathered writes.
 //!   [`cork_buffer`]: their bytes. [`biased_mutex`]: the lock of the state.
 //!   [`flusher`]: the tasks that send bytes that a socket did not accept immediately.
-//! * [`connect`]: connects a socket, and shuts down or closes a socket whose connection is in progress.
-//!   [`fast_open`]: TCP Fast Open.
+//! * [`connect`]: connects a socket, registers a descriptor, and shuts down or closes a socket whose
+//!   connection is in progress. [`fast_open`]: TCP Fast Open.
 //!
 //! This layer imports nothing from the rest of `net`. A higher layer that must act when a
 //! descriptor is closed passes in a [`Guard`](fd::Guard) or [`Loans`](fd::Loans).

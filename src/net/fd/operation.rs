@@ -2,21 +2,21 @@
 //!
 //! # The loop
 //! ```text
-//! closed? expired? ─→ ready? ─yes→ lock and reference ─→ call ─→ done: release, pass on if more is left
-//!        ↑              │ no                              └→ EINTR: again; EAGAIN: clear ready, release
-//!        │              ↓                                       │
-//!        └─── edge ←── wait ←── register, the first time ←──────┘
+//! closed? expired? ─→ ready, or no call in this poll? ─yes→ lock and reference ─→ call ─→ done: release, pass on if more is left
+//!        ↑              │ no                                                       └→ EINTR: again; EAGAIN: clear ready, release
+//!        │              ↓                                                                │
+//!        └─── edge ←── wait ←── register, the first time ←───────────────────────────────┘
 //! ```
-//! A lock and a reference are held around one call only, so nothing is held while an operation waits,
-//! and wakers run when nothing is held. Only an operation that writes all of a buffer or a file, such as
-//! `write_all` or `send_file`, keeps the write lock ([`LockScope::WholeOperation`]), and takes a reference
+//! A lock and a reference are held around one call only, so an operation that waits holds neither, and wakers
+//! run when neither is held. The exception is an operation that writes all of a buffer or a file, such as
+//! `write_all` or `send_file`: it keeps the write lock ([`LockScope::WholeOperation`]), and takes a reference
 //! for each call. A write that is woken by an edge and finds the lock taken passes the edge on, because
 //! the lock's owner may be waiting for this very edge.
 //!
 //! # Evidence
-//! EAGAIN clears readiness. On a TCP socket that is not exposed, so does a short count: no more data (or
-//! room) is available, and an edge follows when it becomes available. If the next read of the turn is likely to wait,
-//! a short read leaves readiness to this read; see [`short_wait`](super::short_wait). After a hang-up, an error or
+//! EAGAIN clears readiness. On Linux, so does a short count on a plain TCP socket that is not exposed: no more data
+//! (or room) is available, and an edge follows when it becomes available. If the next read of the turn is likely to wait,
+//! a short read leaves the clearing to this read; see [`short_wait`](super::short_wait). After a hang-up, an error or
 //! urgent data, a short count does not clear readiness, because these can shorten a call although no other edge
 //! follows.
 //!
@@ -24,13 +24,14 @@
 //! A caller may draw a conclusion from `Pending`: a connection pool polls a read once to learn whether the peer has
 //! closed the connection. So the result must reflect the state of the socket at the time of the poll. An idle direction only
 //! means that no event was recorded since readiness was cleared; the kernel may have an event that no
-//! thread has fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits.
+//! thread has fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits. (A read
+//! whose budget is used up calls poll(2) instead.)
 //!
 //! One exception, [`short_wait`](super::short_wait), saves a call per request.
 //!
 //! # Cancellation
-//! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues,
-//! and a wake-up that it received but did not use goes to the next waiter.
+//! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues and releases a
+//! lock that it keeps, and a wake-up that it received but did not use goes to the next waiter.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go)
 //! Go holds lock and reference while an operation is parked, so `Close` must evict it before the
@@ -50,7 +51,7 @@ use crate::rt::waiters::{Key, Waiter};
 use crate::sync::Ordering;
 use crate::sys::socket;
 
-/// The state that a named future keeps between polls. Empty until the future has to wait.
+/// The state that a named future keeps between polls. Empty until the future has to wait or keeps a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Operation(Option<WaitState>);
 
@@ -124,18 +125,18 @@ impl From<LockError> for Failure {
 pub(crate) enum LockScope {
     /// During each call.
     PerCall,
-    /// From the first call of the [`Operation`] until a call returns [`Remaining::Maybe`] or fails,
-    /// or the operation is dropped.
+    /// From the first call of the [`Operation`] until a call returns [`Remaining::Maybe`], the operation
+    /// fails, or its future is dropped.
     WholeOperation,
     /// Not at all, for calls that the kernel or another lock serialises, or that transfer nothing.
     None,
 }
 
 /// The number of consecutive operations that must have waited to the end before a short count may
-/// replace a call.
+/// replace a call; see [`short_wait`](super::short_wait).
 pub(super) const WAITS_MIN: u8 = 16;
 
-/// Whether another call may succeed after a successful one.
+/// Whether another call may succeed after a successful call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remaining {
     /// Another call may succeed.
@@ -225,8 +226,8 @@ impl Fd {
         self.poll_call_slow(direction, scope, caller, cx, move |fd| call(fd, Gathered::Nothing), begun, called)
     }
 
-    /// Runs the loop of [`poll_call`](Fd::poll_call). `begun` is the state of the direction. If
-    /// `called` has the error of a call that was made already, the lock and a reference are held.
+    /// Runs the loop of [`poll_call`](Fd::poll_call). `begun` is the state of the direction. If `called`
+    /// has the error of a call that was made already, a reference and the lock (as `scope` says) are held.
     #[allow(clippy::too_many_arguments)]
     #[inline(never)]
     pub(super) fn poll_call_slow<T>(
@@ -239,9 +240,8 @@ impl Fd {
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
-        // Skipped while the lock is held, because a flush may wake a task. A call that is made now
-        // sends the gathered bytes of its own socket. A flush precedes every wait, unless a short count has
-        // replaced the call.
+        // Skipped while the lock is held, because a flush may wake a task, and in a ready direction, whose call
+        // probably need not wait. A flush precedes every wait, unless a short count has replaced the call.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
@@ -298,7 +298,7 @@ impl Fd {
                                 context::end_run(side.turns(), !ticket.is_ready());
                             }
                             if !is_idle {
-                                // An edge has arrived since, so there is no reason to wait.
+                                // An edge has arrived since, or was skipped, so the call is repeated.
                                 self.give_back(direction, scope, &mut caller, true);
                                 begun = self.poll.side(direction).begin();
                                 continue;
@@ -333,8 +333,8 @@ impl Fd {
         }
     }
 
-    /// Takes a unit of the budget for a call, which in an idle direction only asks whether there is
-    /// something to do. Returns false if the budget is used up, the read direction is idle, and poll(2)
+    /// Takes a unit of the budget for a call. In an idle direction, the call only asks the kernel whether it
+    /// would have to wait. Returns false if the budget is used up, the read direction is idle, and poll(2)
     /// finds nothing to read. (poll(2) does not report room until long after the kernel accepts bytes again, so a write
     /// without budget makes its call in the next turn.)
     #[inline]
@@ -367,7 +367,8 @@ impl Fd {
         self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
     }
 
-    /// Registers the descriptor, unless it is registered. The caller must hold a reference.
+    /// Registers the descriptor, unless it is registered. Returns the epoch of the registration. The caller must
+    /// hold a reference.
     #[inline]
     pub(super) fn register(&self) -> Result<u32, Failure> {
         match self.poll.registered() {
@@ -455,7 +456,8 @@ impl Fd {
         self.end(direction, scope, caller, ticket, remaining);
     }
 
-    /// Counts a wait. `to_the_end` says whether an edge ended the wait and the operation then made its call.
+    /// Counts an operation that has waited, or whose call succeeded in an idle direction. `to_the_end` says whether an
+    /// edge ended a wait before the call.
     #[inline]
     fn count_wait(&self, direction: Direction, to_the_end: bool) {
         // ORDERING: Relaxed: the count only decides whether one system call is saved, so it may
@@ -494,8 +496,8 @@ impl Fd {
     }
 
     /// Returns whether an operation in an idle direction may wait without taking the lock first. An
-    /// operation in the lock's queue must leave the queue first, and one that keeps its lock takes
-    /// it before it waits.
+    /// operation in the lock's queue must leave the queue first, and an operation that keeps its lock must
+    /// have it before it waits.
     #[inline]
     pub(super) fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let holds = || caller.future().is_some_and(Operation::holds);
@@ -506,8 +508,8 @@ impl Fd {
         }
     }
 
-    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Also fails if
-    /// the operation keeps a lock from an earlier call or is in the lock's queue.
+    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Returns whether it did.
+    /// Returns false if the operation keeps a lock from an earlier call or is in the lock's queue.
     #[inline]
     fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let keeps = scope == LockScope::WholeOperation;

@@ -1,4 +1,4 @@
-//! Waits that a short count permits without a call.
+//! Waits that begin without a call, which a short count replaces.
 //!
 //! A poll that finds its direction idle makes its call once before it waits (see
 //! [`operation`](super::operation)). A task that reads a request, answers it and waits for the next one would
@@ -11,13 +11,14 @@
 //!   dropped, an edge woke each of them, and no call in the idle direction succeeded.
 //!
 //! The first and the last condition do not apply to an operation that writes all of a buffer. It keeps its lock and makes
-//! its next call in the same poll.
+//! its next call in the same poll. In all cases, no other operation may have the lock, and the descriptor must be
+//! registered with a back end that need not be armed.
 //!
 //! # Evidence
 //! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of the call.
 //!
 //! A short read does not clear READY itself if its count may replace the next call and no other operation waits. The next
-//! read of the turn clears READY in the step in which it announces its waiter
+//! future of the turn that reads into one buffer clears READY in the step in which it announces its waiter
 //! ([`wait_after`](crate::rt::poll::side::Side::wait_after)), so both cost one read-modify-write. The step fails if the
 //! state of the direction has changed since the ticket was taken. READY is also cleared if the next operation cannot wait in
 //! this way, if another direction has a short count, and at the end of the turn. Meanwhile, a task on another
@@ -51,7 +52,8 @@ impl Fd {
     }
 
     /// Clears READY, because a call that began at `ticket` had a short count. The count may replace the next call if the
-    /// direction was ready, or if the operation keeps its lock, because it then makes its next call in the same poll.
+    /// direction was ready and its operations usually wait to the end, or if the operation keeps its lock, because it
+    /// then makes its next call in the same poll.
     #[inline(never)]
     fn clear_short(&self, direction: Direction, scope: LockScope, ticket: Ticket) {
         let side = self.poll.side(direction);
@@ -77,8 +79,8 @@ impl Fd {
         direction == Direction::Read && short_count::uses_up(self.poll.side(direction).place(), ticket)
     }
 
-    /// Waits in a direction that is idle or [used up](Fd::is_used_up), if a short count replaces the call, see the
-    /// [module documentation](self), and the lock is free. `ticket` is the state of the direction. After
+    /// Waits in a direction that is idle or [used up](Fd::is_used_up), if a short count replaces the call (see the
+    /// [module documentation](self)) and the lock is free. `ticket` is the state of the direction. After
     /// `Ready(Ok(()))`, the direction is idle or has changed, and the caller tries again.
     #[inline(always)]
     pub(super) fn poll_idle(

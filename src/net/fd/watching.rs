@@ -1,5 +1,5 @@
-//! Waits of an operation for conditions other than readiness: a hang-up, an error, the lock of its
-//! direction, expiry or close.
+//! Waits of an operation for conditions other than readiness: a hang-up or another state that an edge
+//! reports, the lock of its direction, expiry or close.
 
 use std::task::{Context, Poll, ready};
 
@@ -10,8 +10,8 @@ use crate::rt::poll::side::Side;
 use crate::rt::waiters::Waiter;
 
 impl Fd {
-    /// Waits until the peer has hung up: for `Read`, until it has shut down its sending side; for
-    /// `Write`, until both directions of the connection are shut down.
+    /// Waits for a hang-up: for `Read`, until the peer will send no more data; for `Write`, until no more data can be
+    /// sent (see HANG_UP in [`backend`](crate::rt::poll::backend)).
     pub(crate) fn poll_hang_up(
         &self,
         direction: Direction,
@@ -25,7 +25,7 @@ impl Fd {
         polled
     }
 
-    /// Waits until `is_over`, which reads the word of the direction, returns true. Only an edge changes its
+    /// Waits until `is_over`, which reads the word of the direction, returns true. Only an edge may change the
     /// result to true. Registers the descriptor first, under a reference.
     pub(crate) fn poll_until(
         &self,
@@ -50,8 +50,8 @@ impl Fd {
         polled
     }
 
-    /// Waits for expiry and close only, for an operation that waits for a condition that no edge
-    /// reports and that has its own timers. The caller must hold no reference.
+    /// Waits for expiry and close only, for an operation that has its own timers and waits for a condition that
+    /// no edge reports. The caller must hold no reference.
     pub(crate) fn poll_end(
         &self,
         direction: Direction,

@@ -6,21 +6,22 @@
 //! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
 //! future's buffer) and completes when reads have taken all of them. The traits' `poll_write` has
 //! no future that could wait for the reads. It fills the lane only while a read waits, with at most
-//! as many bytes as the largest of these reads asked for (see `Lane::wanted`). These bytes stay in the
-//! lane after the write; `poll_flush` waits until they are taken.
+//! `Lane::wanted` bytes, which is usually what the largest of these reads asked for. These bytes stay in
+//! the lane after the write; `poll_flush` waits until they are taken.
 //!
 //! # Invariants
 //! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: it is a
 //!   number for a future that waits, and 0 for a write that has completed.
-//! * An operation that makes another operation possible wakes it: filling a lane wakes a reader, and
-//!   freeing it wakes a writer. A read that leaves bytes wakes the next reader. A future that was
-//!   woken and is dropped wakes the next waiter. Closing wakes all waiters, and so does the expiry
-//!   of a deadline.
+//! * An operation that makes another operation possible wakes it. Filling a lane wakes a reader. Freeing a
+//!   lane wakes a writer, and so does a read that begins to wait. A read that leaves bytes wakes the next
+//!   reader. A future that was woken and is dropped wakes the next waiter. Closing an end wakes all waiters.
+//!   Shutting down the writing side wakes all waiters of its lane, and the expiry of a deadline all waiters of
+//!   its direction.
 //! * Wakers are cloned, woken and dropped outside the state's mutex (invariant 12).
 //!
 //! # Waiting
 //! Operations wait for the lane in its lists. A write whose bytes are in the lane waits as its *owner*.
-//! All of them wait for close, deadline and timeout in the end's [`PollHandle`], which has no
+//! All operations also wait for close, deadline and timeout in the end's [`PollHandle`], which has no
 //! descriptor.
 //!
 //! # Cancellation
@@ -68,7 +69,7 @@ struct Lane {
     bytes: Vec<u8>,
     /// The number of bytes that reads have taken.
     taken: usize,
-    /// The number of the write whose bytes are in the lane; 0 for a write that has completed.
+    /// The number of the write whose bytes are in the lane; 0 for a write that has completed, or if the lane is free.
     writer: u64,
     /// The waker of the future of the write whose number is `writer`.
     owner: Option<Waker>,
@@ -149,7 +150,7 @@ impl Lane {
         self.writers.take_event(wakers);
     }
 
-    /// Removes the bytes of a future from the lane. Returns the number of its `len` bytes that were
+    /// Removes the bytes of the write `writer` from the lane. Returns the number of its `len` bytes that were
     /// taken, or `failure` if no bytes were taken.
     fn withdraw(&mut self, writer: u64, len: usize, failure: Failure, wakers: &mut Wakers) -> Result<usize, Failure> {
         if self.writer != writer {
@@ -192,7 +193,10 @@ fn enlist(list: &mut Waiters, waiter: Waiter<'_, Waiting>, waker: Waker, wakers:
 }
 
 impl End {
-    /// Creates both ends.
+    /// Creates both ends of a pipe.
+    ///
+    /// # Errors
+    /// Returns the error of [`PollHandle::open`].
     pub(super) fn pair() -> io::Result<[End; 2]> {
         let state = Arc::new(Mutex::new(State { lanes: [const { Lane::new() }; 2], closed: [false; 2] }));
         let end = |side| {
@@ -217,7 +221,7 @@ impl End {
     #[cold]
     pub(super) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         match failure {
-            // EPIPE is the only `Io` failure of a pipe.
+            // The only `Io` failure of a pipe is EPIPE.
             Failure::Io(error) => Op::at(op, "pipe", None).other(error),
             failure => failure.into_error(Op::at(op, "pipe", None)),
         }
@@ -352,7 +356,7 @@ impl End {
         if has_ended { Some(Failure::Io(io::Error::from_raw_os_error(libc::EPIPE))) } else { self.stopped(state) }
     }
 
-    /// Polls the write of a future. If `number` is not 0, the bytes of the write are in the lane,
+    /// Polls the write of a future. If `number` is not 0, the bytes of the write were put into the lane
     /// under that number.
     pub(super) fn poll_write(
         &self,
@@ -390,8 +394,8 @@ impl End {
         Poll::Ready(result.map_err(|failure| self.error("write", failure)))
     }
 
-    /// Tries to complete a write. Returns `None` if it must wait, for the lane to become free or
-    /// for reads.
+    /// Tries to complete a write. Returns `None` if the write must wait until the lane is free, or until reads
+    /// have taken its bytes.
     fn try_write(
         &self,
         state: &mut State,

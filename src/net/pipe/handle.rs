@@ -18,11 +18,11 @@ use crate::sync::Ordering;
 
 /// Creates an in-memory connection and returns its two ends, for tests without sockets.
 ///
-/// The pipe is synchronous: a write completes when reads have taken all of its bytes.
+/// The pipe is synchronous: a [`write`](Pipe::write) completes when reads have taken all of its bytes.
 ///
 /// # Errors
-/// Returns ENFILE if the process already has 2²⁴ sockets and pipe ends. Returns an error in a child
-/// of fork(2).
+/// Returns ENFILE if the process already has 2²⁴ sockets, [`AsyncFd`](crate::io::AsyncFd)s and pipe ends.
+/// Returns an error in a child of fork(2).
 ///
 /// Source: `net.Pipe` of Go.
 ///
@@ -61,9 +61,9 @@ pub fn pipe() -> io::Result<(Pipe, Pipe)> {
 /// when the last clone is dropped, or by [`force_close`](Pipe::force_close).
 ///
 /// # With the traits
-/// `poll_write` waits for a read on the other end and hands over at most as many bytes as a waiting
-/// read asked for. `poll_flush` waits until reads have taken them. `poll_close` ends writing: the peer
-/// reads the bytes handed over, then end of stream.
+/// `poll_write` waits for a read on the other end and hands over no more bytes than a read there has
+/// asked for. `poll_flush` waits until reads have taken them. `poll_close` ends writing: the peer reads
+/// the bytes handed over, then end of stream.
 ///
 /// # Examples
 /// ```
@@ -188,8 +188,8 @@ impl Pipe {
         self.set_timeout(Direction::Read, timeout)
     }
 
-    /// Sets how long each write may wait. It works like
-    /// [`set_read_timeout`](Pipe::set_read_timeout).
+    /// Sets how long each write may wait; `None` removes the limit. The time starts when the write begins
+    /// to wait.
     ///
     /// # Errors
     /// Returns `InvalidInput` if `timeout` is zero, as in std.
@@ -239,7 +239,8 @@ impl Pipe {
     }
 
     /// Closes this end for all clones. Pending operations of this end return a
-    /// [closed](crate::net::is_closed) error. The peer reads the bytes that `poll_write` has handed over,
+    /// [closed](crate::net::is_closed) error, except that a write of which reads have taken a part returns
+    /// the number of these bytes. The peer reads the bytes that `poll_write` has handed over,
     /// then end of stream, and its writes fail with `BrokenPipe`. The end is closed when this method
     /// returns. The returned future is already ready; it makes the signature match that of
     /// [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is not an error.
@@ -285,7 +286,7 @@ impl Drop for PipeRead<'_> {
 pub struct PipeWrite<'a> {
     end: &'a End,
     waiting: Waiting,
-    /// The number of this write if its bytes are in the lane; otherwise 0.
+    /// The number of this write if its bytes were put into the lane; otherwise 0.
     number: u64,
     buf: &'a [u8],
 }
@@ -322,7 +323,7 @@ impl Future for PipeWriteAll<'_> {
         loop {
             let written = ready!(Pin::new(&mut self.write).poll(cx))?;
             // After a short write, the next write returns the error, or waits again if only the
-            // write timeout had passed.
+            // write timeout has passed.
             self.write.buf = &self.write.buf[written..];
             if self.write.buf.is_empty() {
                 return Poll::Ready(Ok(()));

@@ -6,7 +6,8 @@
 //! families (RFC 6724, gai.conf(5)). Usually it is the only query. If it is not answered within the
 //! *resolution delay* of RFC 8305, 50 ms, each family is also queried separately. A server that
 //! answers for one family but not, or only slowly, for the other (RFC 4074) then causes no further
-//! delay, whereas the query for both waits for its timeouts. Each address is returned once.
+//! delay, whereas the query for both waits for its timeouts. Each address is returned once. A caller that
+//! needs all addresses gets only the query for both.
 //!
 //! A client of RFC 8305 queries the two families in parallel. If the IPv4 answer arrives first, the
 //! client waits 50 ms for the IPv6 answer. Here the delay comes before the separate queries instead, so
@@ -36,7 +37,7 @@ use crate::time::Sleep;
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 /// A stream of the addresses of a host. Each item lists its addresses best first; later items may contain
-/// better ones. The stream yields an error only if there is no address.
+/// better addresses. The stream yields an error only if there is no address.
 /// See the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Families<A, L> {
@@ -46,7 +47,7 @@ pub(crate) struct Families<A, L> {
     delay: Option<Sleep>,
     given: Vec<SocketAddr>,
     error: Option<LookupError>,
-    /// Whether a single-family query has failed temporarily, so that the query for both may have further addresses.
+    /// Whether a single-family query has failed temporarily, so that the query for both may find further addresses.
     is_unsure: bool,
 }
 
@@ -56,7 +57,7 @@ impl<A, L> Unpin for Families<A, L> {}
 /// The [`Families`] of a host whose addresses come from an [`Oracle`].
 pub(crate) type HostAddrs = Families<Box<dyn FnMut(Family) -> Addrs + Send>, Addrs>;
 
-/// The source of addresses.
+/// The source of addresses: the host's name service or another resolver.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Oracle {
     #[default]
@@ -65,8 +66,8 @@ pub(crate) enum Oracle {
 }
 
 impl Oracle {
-    /// Returns the addresses of `host` with `port`: as they arrive if `as_they_come` is true,
-    /// otherwise all together in the right order.
+    /// Returns the addresses of `host` with `port`: as they arrive if `as_they_come` is true, otherwise all
+    /// together in the host's order.
     pub(crate) fn addrs(&self, host: &str, port: u16, as_they_come: bool) -> HostAddrs {
         let (oracle, host) = (self.clone(), host.to_owned());
         let ask = move |family| match &oracle {
@@ -155,7 +156,7 @@ where
     }
 }
 
-/// Polls the future if there is one, and clears it when it is ready.
+/// Polls the future and clears it when it is ready. Returns `Pending` if there is none.
 fn poll_some<L: Future + Unpin>(lookup: &mut Option<L>, cx: &mut Context<'_>) -> Poll<L::Output> {
     let Some(future) = lookup else { return Poll::Pending };
     let polled = Pin::new(future).poll(cx);

@@ -3,12 +3,13 @@
 //! # States
 //! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
 //! runs the query removes the flight when it has the answer, or before the query if no look-up
-//! waits for the answer any longer. Dropping a job that was not run also removes its flight. A later
-//! look-up starts a new query, so nothing is cached.
+//! waits for the answer any longer. Dropping a job also removes its flight, if the job was not run or its
+//! query panicked. A later look-up starts a new query, so nothing is cached. In a simulation, no flight is in
+//! the table.
 //!
 //! # Invariants
-//! * Every flight gets a reply. Its job replies when it is dropped, even if a shutdown empties the
-//!   pool's queue.
+//! * Every flight gets a reply. Its job replies at the latest when it is dropped, even if a shutdown empties
+//!   the pool's queue.
 //! * Joining a flight and abandoning it before the query exclude each other through the table's
 //!   lock, which is taken before a flight's lock.
 //! * Wakers are cloned, woken and dropped outside both locks.
@@ -18,7 +19,7 @@
 //! has begun runs to completion on its thread.
 //!
 //! # Compared with Go (internal/singleflight)
-//! The rule is the same, with one exception: Go runs a merged query even if the contexts of all its
+//! The rule is the same, with one exception: Go runs a shared query even if the contexts of all its
 //! callers have ended; here such a query is not run if it has not begun.
 
 use std::collections::HashMap;
@@ -58,7 +59,7 @@ struct Flight {
 #[derive(Debug)]
 struct State {
     reply: Option<Reply>,
-    /// The number of look-ups that wait for the reply, whether or not they have been polled.
+    /// The number of look-ups of the flight that were not dropped, whether or not they have been polled.
     joined: usize,
     waiters: Waiters,
 }
@@ -183,7 +184,8 @@ impl Job {
         self.end(self.table.0.lock(), Some(reply));
     }
 
-    /// Removes the flight from the table and answers it.
+    /// Removes the flight from the table and answers it, unless this was already done. `None` means that the query
+    /// has no answer, and the look-ups get the error of a shutdown.
     fn end(&self, mut open: crate::sync::MutexGuard<'_, HashMap<Query, Arc<Flight>>>, reply: Option<Reply>) {
         let ours = open.get(&self.flight.query).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
         let entry = if ours { open.remove_entry(&self.flight.query) } else { None };

@@ -10,17 +10,17 @@ use crate::sys::names::NameFailure;
 /// A failed name look-up, with the reason. It prints like Go's `net.DNSError`:
 /// `lookup example.invalid: no such host`.
 ///
-/// It is contained in an [`io::Error`]; `downcast_ref` extracts it.
+/// The look-up functions return it inside an [`io::Error`]; `downcast_ref` gives access to it.
 ///
 /// | situation | reason in the text | kind |
 /// |---|---|---|
 /// | no such name, or no address of the requested family | `no such host` | [`NotFound`](ErrorKind::NotFound) |
 /// | no such service | `unknown port` | [`NotFound`](ErrorKind::NotFound) |
 /// | a network that [`lookup_port`](crate::net::lookup_port) does not know | `unknown network` | [`InvalidInput`](ErrorKind::InvalidInput) |
-/// | no server answered, or a server has a temporary failure | the C library's | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
-/// | the name service failed permanently, for example because a server refused the query | the C library's | [`Other`](ErrorKind::Other) |
-/// | a system call failed, such as EMFILE if no descriptor was available for the query | `too many open files`, … | of the errno, [`raw_os_error`](LookupError::raw_os_error) |
-/// | the look-up did not finish in time, for example before the deadline of a dial | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
+/// | no server answered, or a server has a temporary failure | that of the C library or of another [`Resolve`](crate::net::Resolve) | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
+/// | the name service failed permanently, for example because a server refused the query | that of the C library | [`Other`](ErrorKind::Other) |
+/// | a system call failed, such as EMFILE if no descriptor was available for the query | `too many open files`, … | that of the errno, [`raw_os_error`](LookupError::raw_os_error); [`is_temporary`](LookupError::is_temporary) for EMFILE and ENFILE |
+/// | the look-up did not finish in time, for example before the deadline of a dial | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut), [`is_timeout`](LookupError::is_timeout), [`is_temporary`](LookupError::is_temporary) |
 /// | the runtime was shut down before the query ran | `runtime shut down` | [`Other`](ErrorKind::Other) |
 ///
 /// # Examples
@@ -59,7 +59,7 @@ impl LookupError {
     }
 
     /// Creates the error that a [`Resolve`](crate::net::Resolve) returns for a temporary failure,
-    /// such as that of a server. A later look-up may succeed.
+    /// such as that of a server, with `reason` as its text. A later look-up may succeed.
     pub fn temporary(name: impl Into<String>, reason: impl Into<String>) -> LookupError {
         LookupError { name: name.into(), reason: Reason::Failure(NameFailure::Temporary(reason.into())) }
     }

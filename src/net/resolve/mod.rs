@@ -10,9 +10,9 @@
 //! The functions here are for direct use; `ToSocketAddrs` and `Dialer` use the same modules.
 //!
 //! # Compared with Go (net/lookup.go, cgo_unix.go)
-//! This works like Go's cgo resolver: it calls getaddrinfo(3) on a bounded pool of threads, so the
-//! hosts file, search list, timeouts, nsswitch and address order are the host's. Go also merges
-//! concurrent identical look-ups.
+//! This works like Go's cgo resolver: it calls getaddrinfo(3) and getnameinfo(3) on a bounded pool of
+//! threads, so the hosts file, nsswitch.conf, search list, timeouts and address order are the host's.
+//! Go also merges concurrent identical look-ups.
 
 pub(crate) mod families;
 pub(crate) mod flight;
@@ -38,6 +38,9 @@ pub use crate::sys::names::Family;
 /// # Errors
 /// Returns the same errors as [`ToSocketAddrs`].
 ///
+/// # Panics
+/// Panics in a child of fork(2) that did not call exec(2), if a name must be looked up.
+///
 /// # Cancel safety
 /// Dropping the future abandons the look-up.
 ///
@@ -59,8 +62,12 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 /// resolv.conf(5), and nsswitch.conf(5). Concurrent look-ups of the same name share one query.
 ///
 /// # Errors
-/// Returns a [`LookupError`] of kind `NotFound` if the name does not exist or has no address.
-/// Otherwise returns a [`LookupError`] with the error of the name service.
+/// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist or has no address.
+/// Otherwise it contains the error of the name service, or says that the runtime was shut down before
+/// the query ran.
+///
+/// # Panics
+/// Panics in a child of fork(2) that did not call exec(2), unless `host` is a literal address.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up. A query that has begun runs to completion on its
@@ -95,7 +102,10 @@ pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
 ///
 /// # Errors
 /// Returns a [`LookupError`] of kind `NotFound` if the address has no name, or its name is not a valid
-/// host name. Otherwise returns a [`LookupError`] with the error of the name service.
+/// host name. Otherwise returns the same errors as [`lookup_host`].
+///
+/// # Panics
+/// Panics in a child of fork(2) that did not call exec(2).
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].
@@ -113,11 +123,15 @@ pub async fn lookup_addr(ip: IpAddr) -> io::Result<Vec<String>> {
     Ok(vec![Lookup::new(Query::Name(ip)).await?.into_name()])
 }
 
-/// Looks up the canonical name of `host`: the name at the end of its chain of aliases.
+/// Looks up the canonical name of `host`: the name at the end of its chain of aliases. A literal
+/// address is returned unchanged.
 ///
 /// # Errors
 /// Returns the same errors as [`lookup_host`]. Also returns a [`LookupError`] of kind `NotFound` if the
-/// canonical name is not a valid host name, for example because `host` is an address.
+/// canonical name is not a valid host name.
+///
+/// # Panics
+/// Panics in a child of fork(2) that did not call exec(2).
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].
@@ -138,10 +152,14 @@ pub async fn lookup_cname(host: &str) -> io::Result<String> {
 /// or 6), or `ip` or empty for either. A number is returned unchanged. An empty `service` is port 0.
 ///
 /// # Errors
-/// * Returns a [`LookupError`] of kind `NotFound` for a service that is not in services(5)
-///   (`lookup tcp/x: unknown port`), and of kind `InvalidInput` for another network.
+/// * Returns a [`LookupError`] of kind `NotFound` for a service that services(5) does not have for
+///   this network (`lookup tcp/x: unknown port`), and of kind `InvalidInput` for another network.
 /// * Returns an [`AddrError`] (`InvalidInput`) for a number that is not a port:
 ///   `address 65536: invalid port`.
+/// * Otherwise returns the same errors as [`lookup_host`].
+///
+/// # Panics
+/// Panics in a child of fork(2) that did not call exec(2), unless `service` is empty or a number.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].

@@ -8,7 +8,8 @@ use super::lookup_error::{LookupError, Reason};
 use crate::net::host_port::literal;
 use crate::sys::names::{self, Family, NameFailure};
 
-/// A query to the host's name service. Identical concurrent queries share one answer.
+/// A query to the host's name service. Concurrent look-ups with equal queries share one call; see
+/// [`flight`](super::flight).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Query {
     /// The addresses of a host.
@@ -29,12 +30,14 @@ pub(crate) enum Transport {
     Udp,
 }
 
-/// The answer to a [`Query`] of the same kind.
+/// The answer to a [`Query`].
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     /// The addresses of a host, best first, with port 0.
     Addrs(Arc<[SocketAddr]>),
+    /// The canonical name of a host, or the name of an address.
     Name(String),
+    /// The port of a service.
     Port(u16),
 }
 
@@ -63,7 +66,7 @@ impl Query {
     pub(crate) fn ask(&self) -> Result<Answer, LookupError> {
         let answer = match self {
             Query::Addrs(host, family) => names::addrs(host, *family).map(|addrs| Answer::Addrs(addrs.into())),
-            // The canonical name of a literal is the literal itself.
+            // The canonical name of a literal is the literal itself, which is not a host name.
             Query::CanonicalName(host) if literal(host, 0).is_some() => names::canonical_name(host).map(Answer::Name),
             Query::CanonicalName(host) => names::canonical_name(host).and_then(host_name),
             Query::Name(ip) => names::name(*ip).and_then(host_name),

@@ -9,10 +9,11 @@
 //! # Gathered writes
 //! Converting a stream first sends the writes that `set_auto_cork` has gathered. If the send buffer
 //! is full, the conversion blocks its thread until there is room, for at most five seconds. After
-//! that, `TryFrom` fails, and dropping the stream sends the bytes before FIN. An infallible
+//! that, `TryFrom` fails and drops the stream, and the drop sends the bytes before FIN. An infallible
 //! conversion resets the connection, because otherwise the bytes that the new owner writes would
-//! follow a gap in the stream. If it returns a duplicate, it does not reset the connection, because
-//! the other clones still send the bytes.
+//! follow a gap in the stream. (A Unix stream cannot be reset, so it is shut down.) A conversion that
+//! returns a duplicate does neither, because the connection stays open for the other clones, and the
+//! bytes are still sent.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -71,8 +72,8 @@ pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
 ///
 /// # Errors
 /// Returns `ResourceBusy` while other clones exist, `WouldBlock` if the socket does not accept the
-/// gathered bytes within five seconds, and the error of [`release`]. On error the stream is
-/// dropped.
+/// gathered bytes within five seconds, the error of poll(2), and the error of [`release`]. On error
+/// the stream is dropped.
 pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
     let fd = unwrap_owner(fd).map_err(|_| {
         io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream exist; drop them first")
@@ -96,7 +97,7 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
             // If the socket were not exposed, its close would not remove it from epoll, and the
             // duplicate would keep the registration alive.
             shared.expose();
-            // If this fails, the other clones send the remaining bytes later.
+            // If this fails, a task sends the remaining bytes while the other clones keep the socket open.
             let _ = shared.fd.drain_blocking();
             shared.with("file", socket::dup_cloexec)
         }
@@ -173,7 +174,7 @@ impl TryFrom<TcpStream> for std::net::TcpStream {
     /// # Errors
     /// Returns `ResourceBusy` while other clones exist, a [closed](crate::net::is_closed) error if
     /// the stream was closed, and `WouldBlock` if the gathered writes could not be sent in time. On
-    /// error the stream is dropped, and the drop sends the gathered writes.
+    /// error the stream is dropped, and the gathered writes are still sent.
     fn try_from(stream: TcpStream) -> io::Result<std::net::TcpStream> {
         release_shared(stream.fd).map(From::from)
     }
@@ -184,9 +185,9 @@ impl From<TcpStream> for OwnedFd {
     ///
     /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
     /// peer does not read, the conversion blocks the thread for up to five seconds and then resets the
-    /// connection. If a duplicate is returned, there is no reset, because the other clones send the
-    /// gathered writes when the peer reads. Await [`flush`](TcpStream::flush) first to avoid both the
-    /// wait and the reset.
+    /// connection. If a duplicate is returned, there is no reset, because the connection stays open for
+    /// the other clones, and the gathered writes are sent when the peer reads. Await
+    /// [`flush`](TcpStream::flush) first to avoid both the wait and the reset.
     ///
     /// # Panics
     /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor
@@ -204,9 +205,9 @@ macro_rules! descriptor {
             /// descriptor after an explicit close.
             ///
             /// After the first call the socket assumes that the descriptor has other users, which
-            /// costs a few system calls: a read that empties the socket is followed by another read
-            /// before the next wait, and a close reads SO_LINGER and removes the descriptor from
-            /// epoll explicitly.
+            /// costs a few system calls. A read that empties a TCP socket is followed by another read
+            /// before the next wait. Calls that cannot take MSG_DONTWAIT, such as accepts, are preceded
+            /// by fcntl(2). A close reads SO_LINGER and removes the descriptor from epoll explicitly.
             ///
             /// On a stream, the writes that `set_auto_cork` has gathered are sent first, as far as the
             /// socket accepts them without waiting. Await `flush` before you write to the descriptor.

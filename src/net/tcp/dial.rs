@@ -3,8 +3,9 @@
 //! # Rules
 //! A socket with an ephemeral port may connect to itself if the destination is an unused port of
 //! this host (Go issue 2690). Such a connection is closed, and the dial is retried at most twice.
-//! EADDRNOTAVAIL is retried in the same way. As in Go, the connection of the last attempt is not
-//! checked. There is no retry if the user chose the local port.
+//! EADDRNOTAVAIL, and a connection whose addresses the kernel no longer returns, are treated in the
+//! same way. As in Go, the connection of the last attempt is not checked. There is no retry if the user
+//! chose the local port.
 //!
 //! # Cost
 //! With the default options and without retries, a dial takes these system calls: socket(2), five
@@ -90,7 +91,7 @@ impl Recipe {
         if let Some(Control(control)) = &self.control {
             let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
             control(network, addr, fd).map_err(|error| self.op(addr).other(error))?;
-            // The hook may have made the socket blocking, and connect(2) would block this thread.
+            // The hook may have made the socket blocking. connect(2) would then block this thread.
             socket::set_nonblocking(fd, true).map_err(|error| self.op(addr).call("fcntl", error))?;
         }
         if let Some(local) = self.local {
@@ -107,7 +108,7 @@ impl Recipe {
         Ok(stream)
     }
 
-    /// Opens the socket. Returns whether it is a plain TCP socket.
+    /// Opens the socket. Also returns whether it is a plain TCP socket.
     fn socket(&self, addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
         let domain = Domain::for_address(addr);
         // If an MPTCP socket cannot be opened (no support, a sandbox, a policy), falls back to TCP.
@@ -127,7 +128,7 @@ impl Recipe {
     }
 }
 
-/// The maximum number of retries after a connection to itself or a spurious EADDRNOTAVAIL.
+/// The maximum number of retries after a connection that [`OwnPeer`] describes, or after EADDRNOTAVAIL.
 const RETRIES_MAX: u32 = 2;
 
 /// Connects to `addr` with a socket opened by `recipe`, waiting until `deadline` at most.

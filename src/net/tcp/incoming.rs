@@ -1,13 +1,14 @@
-//! Incoming connections as a stream, for TCP and Unix sockets, with backoff when the process runs
-//! out of descriptors.
+//! Incoming connections as a stream, for TCP and Unix sockets, with backoff when no descriptor or
+//! memory is available.
 //!
 //! # States
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
 //!   closed, the stream yields one error and is *ended*.
 //! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate or
 //!   the listener is closed.
+//! * *ended*: yields `None`.
 //!
-//! A persistent error therefore costs one accept4(2) per pause instead of a busy loop. Pauses
+//! A lasting lack of resources therefore costs one accept4(2) per pause instead of a busy loop. Pauses
 //! double from 5 ms to 1 s and start over after a success, as in Go's net/http.
 
 use std::fmt;

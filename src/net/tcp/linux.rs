@@ -13,8 +13,8 @@ macro_rules! shared_options {
         /// Linux socket options that accepted streams inherit from their listener.
         impl $type {
             /// Returns how long sent data may stay unacknowledged before the connection fails with
-            /// ETIMEDOUT (TCP_USER_TIMEOUT). `None` means until the host stops retransmitting,
-            /// after about 15 minutes.
+            /// ETIMEDOUT (TCP_USER_TIMEOUT). `None` means until the host stops retransmitting, by
+            /// default after about 15 minutes.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -179,6 +179,8 @@ impl TcpStream {
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     ///
+    /// Linux only.
+    ///
     /// # Examples
     /// ```
     /// # netpoll::task::block_on(async {
@@ -189,8 +191,6 @@ impl TcpStream {
     /// assert!(!info.rtt.is_zero() && info.retransmits == 0);
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
-    ///
-    /// Linux only.
     pub fn info(&self) -> io::Result<TcpInfo> {
         self.fd.with("get", tcp::info)
     }

@@ -22,10 +22,11 @@ use crate::rt::poll::poller::Direction;
 /// A TCP socket that listens for connections.
 ///
 /// [`accept`](TcpListener::accept) takes `&self`, so any number of tasks may accept from one
-/// listener. Each connection wakes one of them. Accepted streams inherit Go's defaults from the
-/// listener: TCP_NODELAY and keep-alive (first probe after 15 s of silence, then one every 15 s, nine
-/// probes). The backlog is the host's maximum (`net.core.somaxconn`). Use [`ListenConfig`] for other
-/// options and for limits.
+/// listener. Each connection wakes one of them. Accepted streams inherit the options of the listener.
+/// By default, these are Go's: TCP_NODELAY and keep-alive (first probe after 15 s of silence, then one
+/// every 15 s, nine probes). The default backlog is the host's maximum (`net.core.somaxconn`). Use
+/// [`ListenConfig`] for other options and for limits. A listener converted from another type keeps its
+/// options.
 ///
 /// Dropping the listener closes it.
 ///
@@ -104,19 +105,20 @@ impl TcpListener {
 
     /// Waits for a connection and returns its stream and the peer's address.
     ///
-    /// Connections that failed while they were queued are skipped (ECONNABORTED and the network
+    /// Connections that failed while they were queued are skipped (ECONNABORTED, EPERM and the network
     /// errors listed in accept(2)).
     ///
     /// # Errors
-    /// Returns `TimedOut` after the deadline and a [closed](crate::net::is_closed) error after
-    /// [`close`](TcpListener::close). Returns the OS error if no descriptor (EMFILE, ENFILE) or
-    /// memory (ENOBUFS, ENOMEM) is available; the connection stays in the queue, so a loop that
-    /// retries immediately spins. [`incoming`](TcpListener::incoming) waits instead. A listener with
+    /// Returns `TimedOut` after the deadline, a [closed](crate::net::is_closed) error after
+    /// [`close`](TcpListener::close), and EINVAL if another user of the socket has shut it down. Returns
+    /// the OS error if no descriptor (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM) is available; the
+    /// connection stays in the queue, so a loop that retries immediately spins.
+    /// [`incoming`](TcpListener::incoming) waits instead. A listener with
     /// [reserved descriptors](ListenConfig::reserve_descriptors) refuses the connection if no other
     /// descriptor is available.
     ///
     /// # Cancel safety
-    /// A connection is either returned or left in the queue.
+    /// Dropping the future loses no connection.
     ///
     /// # Examples
     /// ```
@@ -136,13 +138,15 @@ impl TcpListener {
     }
 
     /// Returns the number of open connections that hold a permit of this listener's
-    /// [limit](ListenConfig::max_connections); 0 if it has no limit.
+    /// [limit](ListenConfig::max_connections), including those of listeners that share the limit; 0 if
+    /// there is no limit.
     pub fn connections(&self) -> usize {
         self.admission.as_ref().map_or(0, |admission| admission.connections())
     }
 
-    /// Returns the number of connections refused so far because no descriptor was available; see
-    /// [`ListenConfig::reserve_descriptors`]. Always 0 without reserved descriptors.
+    /// Returns the number of connections refused so far because no descriptor was available, by this
+    /// listener and those that share its reserve; see [`ListenConfig::reserve_descriptors`]. Always 0
+    /// without reserved descriptors.
     pub fn turned_away(&self) -> u64 {
         self.admission.as_ref().map_or(0, |admission| admission.shed())
     }
@@ -182,7 +186,8 @@ impl TcpListener {
     /// connections in the queue are reset.
     ///
     /// The close begins immediately, even if the future is dropped. The future completes when the
-    /// descriptor is closed and the port is free. Closing twice is not an error.
+    /// descriptor is closed and the port is free. Closing twice is not an error. If the descriptor has
+    /// duplicates, the socket keeps listening until they are closed too.
     ///
     /// # Examples
     /// ```
@@ -202,7 +207,7 @@ impl TcpListener {
 
 /// Socket options.
 impl TcpListener {
-    /// Returns the IP time-to-live of packets of accepted connections.
+    /// Returns the IP time-to-live of the packets of new connections.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
@@ -210,7 +215,8 @@ impl TcpListener {
         self.fd.with("get", options::ttl)
     }
 
-    /// Sets the IP time-to-live of packets of connections that are accepted from now on.
+    /// Sets the IP time-to-live of the packets of new connections. Connections that are already in the
+    /// queue are not affected.
     ///
     /// # Errors
     /// Returns `InvalidInput` if `ttl` is outside 1–255, and a [closed](crate::net::is_closed)

@@ -15,7 +15,7 @@ macro_rules! shared_options {
         /// Socket options that accepted streams inherit from their listener.
         impl $type {
             /// Returns the size of the receive buffer in bytes (SO_RCVBUF). The size includes the
-            /// kernel's overhead, so it is twice the size that was set, if one was set.
+            /// kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -39,7 +39,7 @@ macro_rules! shared_options {
             }
 
             /// Returns the size of the send buffer in bytes (SO_SNDBUF). The size includes the
-            /// kernel's overhead, so it is twice the size that was set, if one was set.
+            /// kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -169,7 +169,7 @@ impl TcpListener {
         self.fd.with("get", calls::take_error)
     }
 
-    /// Returns whether streams accepted from now on send small writes immediately (TCP_NODELAY).
+    /// Returns whether new connections send small writes immediately (TCP_NODELAY).
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
@@ -177,7 +177,8 @@ impl TcpListener {
         self.fd.with("get", options::nodelay)
     }
 
-    /// Sets whether streams accepted from now on send small writes immediately (TCP_NODELAY).
+    /// Sets whether new connections send small writes immediately (TCP_NODELAY). Connections that are
+    /// already in the queue are not affected.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
@@ -185,8 +186,7 @@ impl TcpListener {
         self.fd.with("set", |fd| options::set_nodelay(fd, nodelay))
     }
 
-    /// Returns the keep-alive settings of streams accepted from now on; `None` if keep-alive is
-    /// off.
+    /// Returns the keep-alive settings of new connections; `None` if keep-alive is off.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
@@ -194,8 +194,8 @@ impl TcpListener {
         self.fd.with("get", options::keepalive)
     }
 
-    /// Sets keep-alive of streams accepted from now on; `None` turns it off. A value that is `None`
-    /// in `keepalive` stays unchanged.
+    /// Sets keep-alive of new connections; `None` turns it off. A value that is `None` in `keepalive`
+    /// stays unchanged. Connections that are already in the queue are not affected.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a value that the kernel does not accept (see [`KeepAlive`]), and

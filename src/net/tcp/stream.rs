@@ -99,7 +99,7 @@ impl TcpStream {
     /// [`LookupError`](crate::net::LookupError) or an [`AddrError`].
     ///
     /// # Cancel safety
-    /// Dropping the future closes the socket.
+    /// Dropping the future abandons the look-up or closes the socket.
     ///
     /// # Examples
     /// ```
@@ -372,14 +372,15 @@ impl TcpStream {
     /// down complete: reads with 0, writes with `BrokenPipe`.
     ///
     /// # Errors
-    /// Returns `NotConnected` if the connection is gone, and a [closed](crate::net::is_closed)
+    /// Returns `NotConnected` if the connection is gone; the error of a write that
+    /// [`set_auto_cork`](TcpStream::set_auto_cork) has gathered; a [closed](crate::net::is_closed)
     /// error after `force_close`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.fd.shutdown(how)
     }
 
-    /// Shuts down the reading side. Data already received can still be read, then reads return 0.
-    /// The kernel still accepts and delivers data that arrives later.
+    /// Shuts down the reading side. On Linux, data already received can still be read, then reads return
+    /// 0. The kernel still accepts and delivers data that arrives later.
     ///
     /// # Errors
     /// Returns the same errors as [`shutdown`](TcpStream::shutdown).

@@ -17,7 +17,7 @@ impl TcpStream {
     /// Writes all of `bufs`, up to 1,024 of them per sendmsg(2). Concurrent calls do not
     /// interleave, as with [`write_all`](TcpStream::write_all).
     ///
-    /// Empty buffers are skipped. The elements of `bufs` are advanced as bytes are written. Which bytes
+    /// `bufs` may contain empty buffers. The elements of `bufs` are advanced as bytes are written. Which bytes
     /// they refer to after the future completes, even with an error, or is dropped, is unspecified.
     ///
     /// # Errors

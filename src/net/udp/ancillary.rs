@@ -62,13 +62,13 @@ impl Ecn {
     }
 }
 
-/// Ancillary data of a datagram: local address, interface, hop limit, TOS, timestamp and segment
-/// size.
+/// Ancillary data of a datagram: local address, destination, interface, hop limit, TOS, timestamp and
+/// segment size.
 ///
 /// A received datagram carries the data that was enabled on the socket (see
-/// [`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info) and the other `set_recv_*`
-/// methods). For a datagram to send, the `with_*` methods override the socket's settings. See ip(7),
-/// ipv6(7), udp(7) and socket(7).
+/// [`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info), the other `set_recv_*` methods and,
+/// on Linux, `set_gro`). For a datagram to send, the `with_*` methods override the socket's settings.
+/// See ip(7), ipv6(7), udp(7) and socket(7).
 ///
 /// # Examples
 /// A server that is bound to all addresses replies from the address that the request was sent to:
@@ -242,8 +242,9 @@ impl Ancillary {
         }
     }
 
-    /// Encodes the data for a datagram to `to`. If `to` is `None`, on a connected socket, the
-    /// messages of both families are written, and the kernel skips those of the other family.
+    /// Encodes the data for a datagram to `to`. If `to` is `None`, the family of the peer is not known.
+    /// Except for a local address, messages of both families are then written, and the kernel skips
+    /// those of the other family.
     pub(crate) fn encode(&self, to: Option<&SockAddr>, control: &mut ControlWriter<'_>) -> io::Result<()> {
         let (v4, v6) = to.map_or((true, true), |to| (to.is_ipv4(), !to.is_ipv4()));
         let local = self.local.map(|local| local.to_canonical());

@@ -1,4 +1,5 @@
-//! [`RecvBatch`] and [`SendBatch`]: many datagrams per system call.
+//! [`RecvBatch`] and [`SendBatch`]: many datagrams per system call, on Linux. (On other systems, each
+//! datagram takes a system call.)
 //!
 //! A batch owns the memory that the kernel writes to or reads from. The memory is reused, so in the
 //! long run datagrams cause no allocations.
@@ -78,7 +79,7 @@ impl RecvBatch {
         self.inbox.capacity()
     }
 
-    /// Returns the number of datagrams that the last call received.
+    /// Returns the number of datagrams in the batch.
     pub fn len(&self) -> usize {
         self.inbox.len()
     }
@@ -98,7 +99,7 @@ impl RecvBatch {
         self.inbox.get(index).map(|message| Datagram { message })
     }
 
-    /// Returns an iterator over the datagrams of the last call.
+    /// Returns an iterator over the datagrams in the batch, in order of arrival.
     pub fn iter(&self) -> RecvBatchIter<'_> {
         RecvBatchIter { batch: self, next: 0 }
     }

@@ -41,7 +41,8 @@ const USABLE: u32 = 1;
 pub(super) const NOT_USABLE: u32 = 2;
 
 // ORDERING: the value caches an answer of the kernel and guards nothing else. A stale value causes
-// another query, or sending datagrams one by one.
+// another query, sends datagrams one by one, or makes a send act as if it preceded a concurrent
+// `set_segment_size`.
 impl Segmentation {
     fn is_usable(&self, fd: BorrowedFd<'_>) -> bool {
         match self.0.load(Ordering::Relaxed) {
@@ -49,7 +50,7 @@ impl Segmentation {
                 let usable =
                     option::get::<libc::c_int>(fd, libc::IPPROTO_UDP, os::SEGMENT_OPTION).is_ok_and(|size| size == 0);
                 let answer = if usable { USABLE } else { NOT_USABLE };
-                // The exchange does not overwrite the result of a concurrent `set_by_socket`.
+                // The exchange does not overwrite NOT_USABLE, which a concurrent call may have stored.
                 let _ = self.0.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed);
                 usable
             }
@@ -58,8 +59,9 @@ impl Segmentation {
     }
 
     /// Returns whether segmentation may have caused `error`. The kernel returns EIO if the device
-    /// does not support segmentation; after that, this socket no longer uses it. EMSGSIZE and EINVAL
-    /// mean that the segments would need fragmentation, which depends on the peer.
+    /// does not support segmentation. This socket then no longer uses it, unless the segment size is
+    /// cleared later. EMSGSIZE and EINVAL may mean that the segments would need fragmentation, which
+    /// depends on the peer.
     fn is_refused(&self, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(libc::EIO) {
             self.0.store(NOT_USABLE, Ordering::Relaxed);

@@ -1,5 +1,6 @@
-//! `Debug`, and conversions from and to std's type, owned descriptors and raw descriptors. They work like those of
-//! TCP ([`tcp::convert`](crate::net::tcp::convert)), except that a UDP socket has no clones.
+//! `Debug`, and conversions from and to std's type, owned descriptors and raw descriptors. The conversions work
+//! like those of TCP ([`tcp::convert`](crate::net::tcp::convert)), except that a UDP socket has neither clones nor
+//! gathered writes.
 
 use std::fmt;
 use std::io;

@@ -26,7 +26,7 @@ impl UdpSocket {
     }
 
     /// Sets the size of the datagrams into which a send is split; the last datagram may be shorter.
-    /// `None` turns splitting off. One send can be split into at most 64 datagrams (128 on newer
+    /// `None` or zero turns splitting off. One send can be split into at most 64 datagrams (128 on newer
     /// kernels).
     /// [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets the size for one
     /// send.

@@ -4,7 +4,7 @@
 //! SO_REUSEADDR is set only for multicast, as in Go. SO_BROADCAST is set only on request; Go sets
 //! it on every UDP socket. As in Go, a multicast listener binds to the wildcard address. Unlike in
 //! Go, it does not receive datagrams to groups that only other sockets of the host have joined
-//! (IP_MULTICAST_ALL).
+//! (IP_MULTICAST_ALL; IPV6_MULTICAST_ALL since Linux 4.20).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -35,7 +35,7 @@ pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     bound.map_err(|(call, error)| Op::at("listen", "udp", Some(Addr::Ip(addr))).call(call, error))
 }
 
-/// Opens a UDP socket that has joined `group`.
+/// Opens a UDP socket that has joined `group` and is bound to the group's port.
 ///
 /// # Errors
 /// Returns an `OpError` with the text `listen udp GROUP: CALL: …`, or

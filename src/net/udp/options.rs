@@ -125,7 +125,7 @@ socket_options! {
     set_multicast_interface_v6, |fd, index| option::ip::set_multicast_interface_v6(fd, index);
 
     /// Returns the size of the receive buffer in bytes (SO_RCVBUF). The size includes the kernel's
-    /// overhead, so it is twice the size that was set, if one was set.
+    /// overhead, so a size that was set reads back doubled, within the kernel's limits.
     recv_buffer_size -> usize, |fd| options::socket::recv_buffer_size(fd);
     /// Sets the size of the receive buffer in bytes. The kernel limits it to `net.core.rmem_max`
     /// and doubles it. Datagrams that arrive while the buffer is full are dropped. A size of 0
@@ -133,7 +133,7 @@ socket_options! {
     set_recv_buffer_size, |fd, bytes| options::socket::set_recv_buffer_size(fd, bytes);
 
     /// Returns the size of the send buffer in bytes (SO_SNDBUF). The size includes the kernel's
-    /// overhead, so it is twice the size that was set, if one was set.
+    /// overhead, so a size that was set reads back doubled, within the kernel's limits.
     send_buffer_size -> usize, |fd| options::socket::send_buffer_size(fd);
     /// Sets the size of the send buffer in bytes. The kernel limits it to `net.core.wmem_max`
     /// and doubles it. Sends wait while the buffer is full. A size of 0 or of 1 GiB or more is
@@ -178,8 +178,9 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Returns EINVAL if `group` is not a multicast address, ENODEV if there is no such interface,
-    /// EADDRINUSE if the socket has already joined the group on this interface, and a [closed](crate::net::is_closed)
-    /// error after `close`.
+    /// EADDRINUSE if the socket has already joined the group on this interface, ENOBUFS if the socket
+    /// has joined too many groups (`net.ipv4.igmp_max_memberships`), and a
+    /// [closed](crate::net::is_closed) error after `close`.
     pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v4(fd, group, interface))
     }
@@ -187,7 +188,7 @@ impl UdpSocket {
     /// Leaves an IPv4 multicast group that was joined with the same arguments (IP_DROP_MEMBERSHIP).
     ///
     /// # Errors
-    /// Returns EADDRNOTAVAIL if the socket has not joined the group, and a
+    /// Returns the OS error, such as EADDRNOTAVAIL if the socket has not joined the group, or a
     /// [closed](crate::net::is_closed) error after `close`.
     pub fn leave_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::leave_multicast_v4(fd, group, interface))
@@ -224,7 +225,7 @@ impl UdpSocket {
     /// (IPV6_ADD_MEMBERSHIP). With 0 the routing table chooses the interface.
     ///
     /// # Errors
-    /// Returns the same errors as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
+    /// Returns the same errors as [`join_multicast_v4`](UdpSocket::join_multicast_v4), except ENOBUFS.
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v6(fd, group, interface))
     }

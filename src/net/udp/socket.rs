@@ -128,8 +128,8 @@ impl UdpSocket {
     /// on the wildcard address of the group's family. `interface` is the index of the network
     /// interface; 0 lets the routing table choose. Any number of sockets can use the same group and
     /// port, and each receives every datagram to the group. The socket also receives unicast datagrams
-    /// to the port. It does not receive datagrams to other groups, and datagrams that it sends to the
-    /// group do not loop back to this host.
+    /// to the port. It does not receive datagrams to other groups (for IPv6, since Linux 4.20), and
+    /// datagrams that it sends to the group do not loop back to this host.
     ///
     /// (In Go, `net.ListenMulticastUDP` also receives datagrams to groups that other sockets of the
     /// host have joined.)
@@ -137,7 +137,7 @@ impl UdpSocket {
     /// # Errors
     /// Returns `InvalidInput` if `group` is not a multicast address. Otherwise returns the same
     /// errors as [`bind`](UdpSocket::bind), with `setsockopt` in place of `bind` if the interface
-    /// does not support multicast.
+    /// does not exist or does not support multicast.
     ///
     /// # Examples
     /// ```no_run
@@ -164,7 +164,7 @@ impl UdpSocket {
     /// the text `dial udp ADDR: connect: …`. Its cause is, for example, `NetworkUnreachable`, or
     /// EAFNOSUPPORT for an address of another family. If there is no address, returns the same
     /// errors as [`TcpStream::connect`](crate::net::TcpStream::connect), with `dial udp` in their
-    /// texts.
+    /// texts. Returns a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the peer is unchanged.
@@ -267,8 +267,8 @@ impl UdpSocket {
         RecvMsg::new(&self.fd, bufs)
     }
 
-    /// Waits until at least one datagram is available, and receives as many as fit into `batch`
-    /// with one system call (recvmmsg(2)). Returns the number of datagrams received. They replace the
+    /// Waits until at least one datagram is available, and receives as many as fit into `batch`, on
+    /// Linux with one system call (recvmmsg(2)). Returns the number of datagrams received. They replace the
     /// previous contents of the batch, which stay there if the call fails. [`RecvBatch`] has an example.
     ///
     /// # Errors
@@ -313,7 +313,8 @@ impl UdpSocket {
     /// * Returns other OS errors, `TimedOut` after the write deadline or timeout, a
     ///   [closed](crate::net::is_closed) error after `close`, and errors of name resolution.
     ///
-    /// If the kernel refuses every address, returns the first error. Other errors end the send.
+    /// If the kernel refuses every address, returns the first error. An error that does not depend on the
+    /// address, such as EMSGSIZE, ends the send.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -369,8 +370,9 @@ impl UdpSocket {
     }
 
     /// Waits until the send buffer has room for at least one datagram, sends as many datagrams of
-    /// `batch` as there is room for with one system call (sendmmsg(2)), and removes them from the
-    /// batch. Returns the number of datagrams sent. If the batch is empty, returns 0 immediately.
+    /// `batch` as there is room for, on Linux with one system call (sendmmsg(2)), and removes them from
+    /// the batch. One call sends at most 1,024 datagrams, or groups of datagrams that segmentation
+    /// offload combines. Returns the number of datagrams sent. If the batch is empty, returns 0 immediately.
     /// [`RecvBatch`] has an example.
     ///
     /// Consecutive datagrams of equal size to one peer without ancillary data pass through the
@@ -379,9 +381,11 @@ impl UdpSocket {
     /// datagrams either way.
     ///
     /// # Errors
-    /// Returns the same errors as [`send_msg`](UdpSocket::send_msg). An OS error concerns the first
-    /// datagram, which stays in the batch ([`skip`](SendBatch::skip) removes it). An error that
-    /// occurs after the first datagram is returned by the next call.
+    /// Returns the same errors as [`send_msg`](UdpSocket::send_msg). On an error, no datagram is sent or
+    /// removed. An error that the network has reported, such as `ConnectionRefused`, concerns an earlier
+    /// datagram. Any other OS error concerns the first datagram of the batch
+    /// ([`skip`](SendBatch::skip) removes it). An error that occurs after the first datagram is returned
+    /// by the next call.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing, and the batch is unchanged.
@@ -451,7 +455,7 @@ impl UdpSocket {
     /// Attempts to send a datagram to `to`; see [`poll_send`](UdpSocket::poll_send).
     ///
     /// # Errors
-    /// Returns the same errors as [`send_to`](UdpSocket::send_to).
+    /// Returns the same errors as [`send_to`](UdpSocket::send_to), except those of name resolution.
     pub fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
         self.fd.poll_send_to(Waiter::Poll, cx, buf, &canonical(to))
     }

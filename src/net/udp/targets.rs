@@ -1,4 +1,4 @@
-//! Choosing the destination address of datagrams.
+//! Destination addresses: their form, and the order in which they are tried.
 
 use std::io;
 use std::iter::Chain;
@@ -7,8 +7,8 @@ use std::vec;
 
 use socket2::SockAddr;
 
-/// Returns `addr` in the form that sockets of both families accept: an IPv4-mapped IPv6 address
-/// becomes an IPv4 address.
+/// Returns `addr` in the kernel's form. An IPv4-mapped IPv6 address becomes an IPv4 address, which
+/// sockets of both families accept.
 pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
     match addr.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())).into(),

@@ -46,7 +46,7 @@ impl<'a> Name<'a> {
     /// Converts the name to the kernel's form.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if the name is too long or a path contains a NUL, and `Unsupported`
+    /// Returns `InvalidInput` if the name is too long or a path contains a NUL byte, and `Unsupported`
     /// for an abstract name on a system that has no abstract names.
     pub(super) fn raw(self) -> io::Result<SockAddr> {
         let path = match self {

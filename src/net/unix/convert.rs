@@ -1,5 +1,6 @@
 //! Conversions from and to std's types, owned descriptors and raw descriptors. They work like those
-//! of TCP ([`tcp::convert`](crate::net::tcp::convert)).
+//! of TCP ([`tcp::convert`](crate::net::tcp::convert)). A datagram socket has neither clones nor
+//! gathered writes.
 //!
 //! A listener that was converted from another type removes its file only if `set_unlink_on_close`
 //! requests it. A conversion into another type keeps the file.
@@ -94,7 +95,7 @@ impl TryFrom<UnixStream> for std_net::UnixStream {
     /// # Errors
     /// Returns `ResourceBusy` while other clones exist, a [closed](crate::net::is_closed) error if
     /// the stream was closed, and `WouldBlock` if the gathered writes could not be sent in time. On
-    /// error the stream is dropped, and the drop sends the gathered writes.
+    /// error the stream is dropped, and the gathered writes are still sent.
     fn try_from(stream: UnixStream) -> io::Result<std_net::UnixStream> {
         release_shared(stream.fd).map(From::from)
     }
@@ -127,8 +128,8 @@ impl From<UnixStream> for OwnedFd {
     ///
     /// Writes that [`set_auto_cork`](UnixStream::set_auto_cork) has gathered are sent first. If the
     /// peer does not read, the conversion blocks the thread for up to five seconds and then shuts down
-    /// the connection in both directions. If a duplicate is returned, the connection stays open,
-    /// because the other clones send the gathered writes when the peer reads. Await
+    /// the connection in both directions. If a duplicate is returned, the connection stays open for the
+    /// other clones, and the gathered writes are sent when the peer reads. Await
     /// [`flush`](UnixStream::flush) first to avoid both the wait and the shutdown.
     ///
     /// # Panics

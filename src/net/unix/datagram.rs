@@ -70,8 +70,9 @@ impl UnixDatagram {
     /// # Errors
     /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: CALL: …`.
     /// Its kind is `AddrInUse` if a file of that name exists, even if no socket is bound to it,
-    /// `NotFound` if the directory does not exist, or `PermissionDenied`. Returns `InvalidInput` if
-    /// the path is too long or contains a NUL.
+    /// `NotFound` if the directory does not exist, or `PermissionDenied`. Its kind is `InvalidInput` if
+    /// the path is too long, or contains a NUL byte but does not begin with one, and `Unsupported` for
+    /// an abstract name on a system other than Linux.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the name is not bound.
@@ -116,8 +117,8 @@ impl UnixDatagram {
     /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …`.
     /// Its kind is `NotFound` if the file does not exist, `ConnectionRefused` if the file exists
     /// but no socket is bound to it, or `PermissionDenied`; the OS error is EPROTOTYPE if the socket
-    /// at `path` is not a datagram socket. Returns `InvalidInput` if the path is too long or contains
-    /// a NUL.
+    /// at `path` is not a datagram socket. For an invalid path, its kind is that of
+    /// [`bind`](UnixDatagram::bind). Returns a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the peer is unchanged.
@@ -142,8 +143,9 @@ impl UnixDatagram {
     /// that receiving was shut down. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the read deadline or timeout, and a [closed](crate::net::is_closed)
-    /// error after `close`.
+    /// Returns `ConnectionReset` if the peer connected to another socket before it had received all
+    /// datagrams; `TimedOut` after the read deadline or timeout; a [closed](crate::net::is_closed) error
+    /// after `close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has received no datagram.
@@ -176,9 +178,10 @@ impl UnixDatagram {
     ///
     /// # Errors
     /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone;
-    /// EMSGSIZE if `buf` is larger than the send buffer; `BrokenPipe` if this socket's sending or
-    /// the peer's receiving was shut down (no SIGPIPE is raised); `TimedOut` after the write
-    /// deadline or timeout; a [closed](crate::net::is_closed) error after `close`.
+    /// `PermissionDenied` if the peer is connected to another socket; EMSGSIZE if `buf` is larger than
+    /// the send buffer; `BrokenPipe` if this socket's sending or the peer's receiving was shut down (no
+    /// SIGPIPE is raised); `TimedOut` after the write deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -192,8 +195,9 @@ impl UnixDatagram {
     ///
     /// # Errors
     /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if the file exists but no
-    /// socket is bound to it; `PermissionDenied`; `InvalidInput` if the path is too long or
-    /// contains a NUL. Otherwise returns the same errors as [`send`](UnixDatagram::send).
+    /// socket is bound to it; `PermissionDenied`; `InvalidInput` or `Unsupported` for an invalid path, as
+    /// with [`bind`](UnixDatagram::bind). Otherwise returns the same errors as
+    /// [`send`](UnixDatagram::send).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -214,8 +218,8 @@ impl UnixDatagram {
     /// [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds).
     ///
     /// # Errors
-    /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if more descriptors are in
-    /// flight than this process may have open. Otherwise returns the same errors as
+    /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
+    /// descriptors in flight than this process may have open. Otherwise returns the same errors as
     /// [`send`](UnixDatagram::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, LockScope::None)

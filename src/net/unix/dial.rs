@@ -3,11 +3,11 @@
 //! # Full backlogs
 //! connect(2) to a stream or packet socket whose backlog is full returns EAGAIN immediately, and no
 //! event reports when there is room. The dial therefore retries after 1 ms, then after twice as
-//! long each time, up to 50 ms, until it succeeds or its deadline has passed. (In Go, the dial
-//! fails.)
+//! long each time, up to 50 ms, until it succeeds, fails with another error or passes its deadline.
+//! (In Go, the dial fails.)
 //!
 //! # Cancellation
-//! Dropping the future closes the socket.
+//! Dropping the future of a dial closes its socket.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -61,7 +61,7 @@ pub(super) fn network(ty: Type) -> Network {
 ///
 /// # Errors
 /// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`, or `listen NETWORK NAME: REASON`
-/// for an invalid name. No file is left behind.
+/// for an invalid name. Also returns the error of [`NetFd::new`]. No file is left behind.
 pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
     // The following calls do not wait, so a loop of binds yields here.
     context::take_turn().await;
@@ -69,7 +69,7 @@ pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketF
     let raw = name.raw().map_err(|error| op().other(error))?;
     let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     socket::bind(fd.as_fd(), &raw).map_err(|error| op().call("bind", error))?;
-    // If a later call fails, dropping `file` removes the file before the descriptor is closed.
+    // If a later call fails, dropping `file` removes the file.
     let file = name.file().map(SocketFile::bound).unwrap_or_default();
     if ty != Type::DGRAM {
         socket::listen(fd.as_fd(), options::BACKLOG).map_err(|error| op().call("listen", error))?;
@@ -85,7 +85,8 @@ pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketF
 ///
 /// # Errors
 /// Returns an `OpError` with the text `dial NETWORK NAME: CALL: …`, `dial NETWORK NAME: i/o timeout`
-/// after `deadline`, or `dial NETWORK NAME: REASON` for an invalid name.
+/// after `deadline`, or `dial NETWORK NAME: REASON` for an invalid name. Also returns the error of
+/// [`NetFd::new`].
 pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
     // Most dials do not wait, so the budget is charged here.
     context::take_turn().await;

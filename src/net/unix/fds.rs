@@ -4,10 +4,10 @@
 //! * The receiver gets duplicates, which are close-on-exec. The sender may close its descriptors as
 //!   soon as the message is sent.
 //! * On a stream, descriptors travel with the first byte of their message, and a read that receives
-//!   descriptors ends with that message. If a read does not ask for descriptors, it takes the
-//!   bytes, and the kernel closes the descriptors.
-//! * If this process cannot open all descriptors of a message (its descriptor limit is reached),
-//!   those that arrived are closed, and the read returns [`TruncatedFds`]. An incomplete set of
+//!   descriptors takes no bytes after that message. If a read does not ask for descriptors, it takes
+//!   the bytes, and the kernel closes the descriptors.
+//! * If this process cannot open all descriptors of a message (usually because its descriptor limit is
+//!   reached), those that arrived are closed, and the read returns [`TruncatedFds`]. An incomplete set of
 //!   descriptors is useless to the caller.
 
 use std::error::Error;

@@ -7,12 +7,13 @@
 //!   descriptor is closed.
 //! * A listener that was opened elsewhere removes nothing, unless `set_unlink_on_close` requests it.
 //!   A listener that has an abstract name never removes a file.
-//! * If listen(2) fails after a successful bind, the file is removed.
+//! * If opening the listener fails after a successful bind(2), the file is removed.
 //! * A listener that is converted into another type is not closed and keeps its file.
 //! * Only the file that was bound is removed, not another file that has since taken its name, such
 //!   as a new server's. The file is identified by device and inode. No other file can have the same
 //!   device and inode while the socket is open, because the socket holds the inode.
-//! * A relative path is resolved against the working directory at the time of the bind.
+//! * A relative path is resolved against the working directory at the time of the bind or, if the
+//!   listener was opened elsewhere, of the call of `set_unlink_on_close`.
 //! * A forked child leaves the file to its parent.
 
 use std::io;
@@ -26,7 +27,7 @@ use crate::sync::Mutex;
 #[derive(Debug, Default)]
 pub(super) struct SocketFile {
     /// The file that this crate bound; `None` if the listener was opened elsewhere or has an
-    /// abstract name.
+    /// abstract name, or if the file was not found after the bind.
     bound: Option<Bound>,
     /// The file to remove when the listener is closed.
     file: Mutex<Option<Bound>>,

@@ -5,10 +5,10 @@
 //! A datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
 //! when there is room. A sender that names the receiver gets an event when one of its own datagrams
 //! is consumed, and an event for its failed attempt, but no event when the receiver consumes
-//! datagrams of other senders. Waiting for events would therefore hang or spin. [`SendTo`]
-//! determines whether the send buffer or the receiver's queue is full. For the send buffer, it waits
-//! for events. For the receiver's queue, it retries on a timer: after 0.1 ms, then after twice as
-//! long each time, up to 20 ms. (Go waits for events.)
+//! datagrams of other senders. Waiting for events would therefore hang or spin. A [`Destination`]
+//! determines whether the send buffer or the receiver's queue is full. If the send buffer is full, the
+//! send waits for events. If the receiver's queue is full, the send retries on a timer: after 0.1 ms,
+//! then after twice as long each time, up to 20 ms. (Go waits for events.)
 //!
 //! # Cancellation
 //! Data is transferred only by the poll that returns `Ready`. A future that is dropped before it
@@ -53,7 +53,7 @@ pub(super) fn poll_message<T>(
         let mut result = call(socket);
         if is_would_block(&result) && fd.fd.is_receiving_shut() {
             // A message and the hang-up may have arrived since the call. Nothing arrives after the
-            // hang-up, so if the queue is still empty, the stream has ended.
+            // hang-up, so if the queue is still empty, no message is left.
             result = call(socket);
             if is_would_block(&result) {
                 result = end();
@@ -162,7 +162,7 @@ impl Destination {
 
 operation_future! {
     /// Receives a message; returned by [`UnixDatagram::recv`](super::UnixDatagram::recv) and the
-    /// `recv` and `peek` methods of Unix sockets.
+    /// other `recv` and `peek` methods of Unix datagram and packet sockets.
     Recv<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<usize>,
     |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, || Ok(0),
         |fd| socket::recv(fd, this.buf, this.flags)

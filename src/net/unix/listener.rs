@@ -87,8 +87,9 @@ macro_rules! listener {
             /// Returns an [`OpError`](crate::net::OpError) with the text
             /// `listen NETWORK PATH: CALL: …`. Its kind is `AddrInUse` if a file of that name
             /// exists, even if no socket listens on it, `NotFound` if the directory does not exist,
-            /// or `PermissionDenied`. Returns `InvalidInput` if the path is too long or contains a
-            /// NUL.
+            /// or `PermissionDenied`. Its kind is `InvalidInput` if the path is too long, or contains
+            /// a NUL byte but does not begin with one, and `Unsupported` for an abstract name on a
+            /// system other than Linux.
             ///
             /// # Cancel safety
             /// If the future is dropped before it completes, the name is not bound.
@@ -123,10 +124,11 @@ macro_rules! listener {
             /// unnamed.
             ///
             /// # Errors
-            /// Returns `TimedOut` after the deadline and a [closed](crate::net::is_closed) error
-            /// after [`close`](Self::close). Returns the OS error if no descriptor (EMFILE, ENFILE)
-            /// or memory (ENOBUFS, ENOMEM) is available; the connection stays in the queue, so a
-            /// loop that retries immediately spins. [`incoming`](Self::incoming) waits instead.
+            /// Returns `TimedOut` after the deadline, a [closed](crate::net::is_closed) error after
+            /// [`close`](Self::close), and EINVAL if another user of the socket has shut it down.
+            /// Returns the OS error if no descriptor (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM) is
+            /// available; the connection stays in the queue, so a loop that retries immediately
+            /// spins. [`incoming`](Self::incoming) waits instead.
             ///
             /// # Cancel safety
             /// A connection is either returned or left in the queue.
@@ -179,8 +181,8 @@ macro_rules! listener {
             ///
             /// # Errors
             /// For a converted listener, returns the error of looking up the file, or
-            /// `InvalidInput` if the file is not a socket. Returns a
-            /// [closed](crate::net::is_closed) error after [`close`](Self::close).
+            /// `InvalidInput` if the file is not a socket. Also returns the same errors as
+            /// [`local_addr`](Self::local_addr).
             #[doc(alias = "SetUnlinkOnClose")]
             pub fn set_unlink_on_close(&self, unlink: bool) -> io::Result<()> {
                 let addr = self.local_addr()?;

@@ -1,5 +1,5 @@
-//! The methods that all Unix sockets except listeners have: readiness, shutdown, addresses and
-//! deadlines.
+//! The methods that all Unix sockets except listeners have: readiness, shutdown, addresses, pending
+//! errors and deadlines.
 
 /// Implements the methods for a type with a field `fd`.
 macro_rules! socket_methods {

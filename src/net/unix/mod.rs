@@ -1,7 +1,7 @@
 //! Unix-domain sockets.
 //!
-//! * [`stream`], [`seqpacket`], [`datagram`]: the socket types. [`methods`]: the methods that all
-//!   of them have.
+//! * [`stream`], `seqpacket` (not on macOS), [`datagram`]: the socket types. [`methods`]: the methods
+//!   that all of them have. [`credentials`]: the credentials of a peer.
 //! * [`listener`]: accepting connections. [`file`](mod@file): when a listener's file is removed.
 //! * [`dial`]: binding and connecting. [`address`]: socket names. [`fds`]: passing descriptors.
 //! * [`futures`]: the futures that the methods return. [`convert`]: conversions from and to other

@@ -26,7 +26,7 @@ use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 use crate::sys::unix::from_kernel;
 
-/// A Unix-domain byte stream: a connection between two processes on one machine.
+/// A Unix-domain byte stream: a connection within one machine.
 ///
 /// Clones, concurrent reads and writes, deadlines and closing work as for
 /// [`TcpStream`](crate::net::TcpStream). In addition, a Unix stream can pass
@@ -89,10 +89,12 @@ impl UnixStream {
     /// [`connect_timeout`](UnixStream::connect_timeout) limits the time.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unix PATH: connect: …`. Its
-    /// kind is `NotFound` if the file does not exist, `ConnectionRefused` if the file exists but no
-    /// socket listens on it, or `PermissionDenied`; the OS error is EPROTOTYPE if the listener is
-    /// of another type. Returns `InvalidInput` if the path is too long or contains a NUL.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unix PATH: CALL: …`, where the
+    /// call is usually `connect`. Its kind is `NotFound` if the file does not exist,
+    /// `ConnectionRefused` if the file exists but no socket listens on it, or `PermissionDenied`; the OS
+    /// error is EPROTOTYPE if the listener is of another type. Its kind is `InvalidInput` if the path is
+    /// too long, or contains a NUL byte but does not begin with one, and `Unsupported` for an abstract
+    /// name on a system other than Linux.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -230,9 +232,9 @@ impl UnixStream {
     /// number of bytes written.
     ///
     /// # Errors
-    /// Returns `BrokenPipe` if the peer is gone or this side was shut down (no SIGPIPE is raised);
-    /// `TimedOut` after the write deadline or timeout; a [closed](crate::net::is_closed) error after
-    /// `force_close`.
+    /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if this side was
+    /// shut down (no SIGPIPE is raised); `TimedOut` after the write deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has written nothing.
@@ -267,8 +269,8 @@ impl UnixStream {
     ///
     /// # Errors
     /// Returns `InvalidInput` if `buf` is empty and `fds` is not (descriptors must accompany at least
-    /// one byte), or if `fds` has more than 253 descriptors; ETOOMANYREFS if more descriptors are in
-    /// flight than this process may have open. Otherwise returns the same errors as
+    /// one byte), or if `fds` has more than 253 descriptors; ETOOMANYREFS if this user has more
+    /// descriptors in flight than this process may have open. Otherwise returns the same errors as
     /// [`write`](UnixStream::write).
     ///
     /// # Cancel safety

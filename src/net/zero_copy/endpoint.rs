@@ -1,7 +1,7 @@
 //! [`Endpoint`]: the socket or file under a reader or writer, whose bytes the kernel can move.
 //!
-//! Known types are [`TcpStream`], [`UnixStream`], references to them, files in [`AssertAsync`], and
-//! [`Take`] readers around any of these. To add a stream type, implement [`Endpoint`] and [`Plain`]
+//! Known types are [`TcpStream`], [`UnixStream`], references to them, files in [`AssertAsync`], and a
+//! [`Take`] reader around any of these. To add a stream type, implement [`Endpoint`] and [`Plain`]
 //! for it here and add it to [`streams`].
 
 use std::io::Read;

@@ -39,7 +39,7 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
 }
 
 impl NetFd {
-    /// Returns an error if a write would fail without a system call: the socket is closed or its
+    /// Returns an error if a write would fail without a system call: the socket is closed or its write
     /// deadline has passed. Called before bytes are taken from the source.
     pub(crate) fn check_write(&self) -> io::Result<()> {
         match self.fd.poll.side(Direction::Write).begin() {

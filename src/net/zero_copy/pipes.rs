@@ -14,9 +14,9 @@ use crate::rt::fork;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::sys::splice::Pipe;
 
-/// The capacity of a pipe in bytes. It gives 64 buffers, each for a page or a larger fragment of a
-/// packet. It is smaller than Go's 1 MiB, because by default an unprivileged user may have 64 MiB
-/// for all pipes, and beyond that limit gets pipes with two buffers.
+/// The capacity of a pipe in bytes. With pages of 4 KiB, a pipe has 64 buffers, each for a page or a
+/// larger fragment of a packet. The capacity is smaller than Go's 1 MiB, because by default an
+/// unprivileged user may have 64 MiB for all pipes, and beyond that limit gets pipes with two buffers.
 pub(crate) const PIPE_BYTES: usize = 256 << 10;
 
 /// The maximum number of pipes in the pool: enough for one pipe per CPU on common machines. Pipes that have bytes
@@ -53,8 +53,8 @@ impl Drop for Copying {
     }
 }
 
-/// Returns the maximum number of pipes that the pool may keep now. If a copy begins or ends
-/// concurrently, the number may be off by one.
+/// Returns the maximum number of pipes that the pool may keep now. The number may not include copies
+/// that begin or end concurrently.
 fn room() -> usize {
     COPIES.load(Ordering::Relaxed).clamp(KEPT_AT_REST, KEPT_MAX)
 }
@@ -62,8 +62,8 @@ fn room() -> usize {
 /// Takes an empty pipe from the pool, or creates one.
 ///
 /// # Errors
-/// Returns the error of pipe2(2), usually EMFILE. Returns `Other` in a forked child, which would
-/// otherwise share the parent's pipes.
+/// Returns the error of [`Pipe::new`], usually EMFILE, and on systems without splice(2) always ENOSYS.
+/// Returns `Other` in a forked child, which would otherwise share the parent's pipes.
 pub(crate) fn take() -> io::Result<Pipe> {
     fork::check()?;
     let kept = KEPT.lock().pop();

@@ -45,9 +45,10 @@ impl TcpStream {
     ///
     /// # Errors
     /// Returns the same errors as [`write`](TcpStream::write). No SIGPIPE is raised, even in a
-    /// program that does not ignore it. Reading the file may return EIO, or ESPIPE for a file
-    /// without offsets (for a pipe use [`io::copy`](crate::io::copy())). [`SendFile::sent`] returns
-    /// the number of bytes sent before the error.
+    /// program that does not ignore it. Reading the file may return EIO, EBADF for a file that is not
+    /// open for reading, ESPIPE for a file without offsets (for a pipe use
+    /// [`io::copy`](crate::io::copy())), or EOVERFLOW for an offset of 2⁶³ or more.
+    /// [`SendFile::sent`] returns the number of bytes sent before the error.
     ///
     /// # Cancel safety
     /// Not cancel safe: part of the file may have been sent. Call [`sent`](SendFile::sent) before
@@ -76,8 +77,8 @@ impl TcpStream {
 }
 
 impl NetFd {
-    /// Attempts one sendfile(2) of at most `most` bytes from the file's current position, which
-    /// advances. Returns `None` if the kernel refuses the file.
+    /// Attempts one sendfile(2) of at most `most` bytes, and at most [`CHUNK_BYTES`], from the file's
+    /// current position, which advances. Returns `None` if the kernel refuses the file.
     pub(crate) fn poll_send_from(
         &self,
         caller: Caller<'_>,
@@ -129,7 +130,7 @@ impl<'a> SendFile<'a> {
         SendFile { fd, operation: Operation::new(), file, offset, left: len, sent: 0, buffer: None }
     }
 
-    /// Returns the number of bytes sent so far, also after an error.
+    /// Returns the number of bytes sent so far, even after an error.
     pub fn sent(&self) -> u64 {
         self.sent
     }

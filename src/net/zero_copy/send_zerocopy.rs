@@ -28,7 +28,8 @@ impl TcpStream {
     /// users cannot tell their completions apart. Such a stream was converted from std or from a
     /// descriptor, or its descriptor was handed out by `as_fd`, `as_raw_fd`, `control`, `read_with`,
     /// `write_with` or [`Dialer::control`](crate::net::Dialer::control), or was duplicated by a
-    /// conversion of a clone.
+    /// conversion of a clone or by a shutdown while the connection was in progress. The setting also has
+    /// no effect in a forked child.
     ///
     /// # Errors
     /// Returns the OS error, for example on a kernel before 4.14, or a
@@ -39,12 +40,12 @@ impl TcpStream {
     }
 
     /// Sends all of `buf` without copying it (MSG_ZEROCOPY). Returns the buffer when the kernel no
-    /// longer needs it, which is when the peer has acknowledged the data. A zero-copy send is faster
-    /// than a copy if `buf` has about 10 KiB or more.
+    /// longer needs it, which is when the peer has acknowledged all bytes that were not copied. A
+    /// zero-copy send is faster than a copy if `buf` has about 10 KiB or more.
     ///
     /// The bytes are copied if [`set_zerocopy`](TcpStream::set_zerocopy) was not called or has no
-    /// effect, and where the kernel needs a copy (always on loopback). [`ZerocopySent::copied`]
-    /// reports whether bytes were copied.
+    /// effect, if too many completions are pending, and where the kernel needs a copy (always on
+    /// loopback). [`ZerocopySent::copied`] reports whether bytes were copied.
     ///
     /// Concurrent writes do not interleave, as with [`write_all`](TcpStream::write_all), but any
     /// number of sends may wait for completion concurrently. Completions do not disturb other
@@ -58,9 +59,10 @@ impl TcpStream {
     /// Not cancel safe: part of `buf` may have been sent. The stream keeps the buffer as long as
     /// the kernel reads it, and frees it during a later `send_zerocopy` or when the stream is
     /// closed. Closing the stream while the kernel still reads a buffer resets the connection,
-    /// because there is no other way to make the kernel stop. If the descriptor was handed out in
-    /// the meantime, another user may rely on the connection, so it is not reset and the buffer is
-    /// never freed.
+    /// because there is no other way to make the kernel stop. If the kernel does not release the buffer
+    /// within a second, the buffer is never freed. If the descriptor was handed out in the meantime,
+    /// another user may rely on the connection, so the connection is not reset and the buffer is never
+    /// freed.
     ///
     /// Source: Documentation/networking/msg_zerocopy.rst of Linux.
     ///

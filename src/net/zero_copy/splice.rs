@@ -2,8 +2,8 @@
 //!
 //! # States
 //! *empty* (no pipe, or an empty one) → a call fills the pipe from the source → *holding* bytes in
-//! the pipe → calls drain the pipe to the target → *empty*. While the copy waits for the source, it
-//! is empty and has returned the pipe to the pool; while it waits for the target, it keeps the
+//! the pipe → calls drain the pipe to the target → *empty*. While the copy waits for the source, it has
+//! no pipe, because it has returned the pipe to the pool. While it waits for the target, it keeps the
 //! pipe.
 //!
 //! # Invariants
@@ -12,8 +12,9 @@
 //! * No byte is lost when the copy switches to a buffer. If the kernel refuses to drain the pipe, its
 //!   contents are read and returned to the caller.
 //! * A pipe that is not empty never goes back to the pool.
-//! * The source's read lock and the target's write lock are held for one call each, so bytes of
-//!   other writers may be interleaved with those of the copy.
+//! * The source's read lock and the target's write lock are held for one call each. So other readers
+//!   may take bytes between two calls, and bytes of other writers may be interleaved with those of the
+//!   copy.
 //!
 //! # Evidence of an empty source
 //! A count smaller than requested may mean that the pipe is full. A full pipe has at least one byte in
@@ -69,8 +70,8 @@ pub(crate) enum Step {
     Gave(usize),
     /// The source is at its end, and the pipe is empty.
     End,
-    /// The kernel cannot splice these sockets, no pipe is available, or urgent data may prevent a
-    /// splice, so the caller must continue with a buffer. The bytes were taken from the source and
+    /// The caller must continue with a buffer, because the kernel cannot splice these sockets, no pipe
+    /// is available, or urgent data may prevent a splice. The bytes were taken from the source and
     /// have not been written.
     Refused(Vec<u8>),
 }
@@ -189,8 +190,9 @@ impl Splice {
     }
 }
 
-/// Returns whether an edge reported urgent data, a hang-up or an error. After a hang-up or an error,
-/// urgent data cannot be ruled out.
+/// Returns whether an edge has reported urgent data, a hang-up or an error. After a hang-up or an
+/// error, urgent data cannot be ruled out. Returns false if the source is closed or its deadline has
+/// passed.
 fn may_be_urgent(source: &NetFd) -> bool {
     source.fd.poll.side(Direction::Read).begin().is_ok_and(|ticket| ticket.distrusts_short_counts())
 }

@@ -1,7 +1,8 @@
 //! Unix-specific extensions: Unix-domain sockets ([`net`]) and descriptor traits ([`io`]).
 
 pub mod net {
-    //! Unix-domain sockets: stream, datagram and seqpacket sockets between processes of one machine.
+    //! Unix-domain sockets: stream, datagram and (except on macOS) seqpacket sockets between processes
+    //! of one machine.
     //!
     //! The types are those of async-std with the semantics of Go's sockets, as in
     //! [`net`](crate::net): a deadline belongs to the socket, a close wakes every waiter, methods take
@@ -15,9 +16,9 @@ pub mod net {
     //! A path names a file and has at most 107 bytes (103 on macOS and FreeBSD). A path that begins with
     //! a NUL byte is a name in the abstract namespace, with at most 107 bytes after the NUL, and names no
     //! file. std's `SocketAddrExt::from_abstract_name` also creates such an address. If the path is
-    //! empty, the kernel chooses an abstract name. See unix(7). In paths `@` is an ordinary byte; in
-    //! error texts it stands for the NUL. Only Linux has abstract names; other systems return
-    //! `Unsupported`.
+    //! empty, the kernel chooses an abstract name. See unix(7). In a path, `@` is an ordinary byte; at
+    //! the beginning of a name in an error text, it stands for the NUL. Only Linux has abstract names;
+    //! on other systems, a path that begins with a NUL byte is refused with `Unsupported`.
     //!
     //! Files are created and removed with blocking calls, so a slow filesystem blocks the calling
     //! thread.
@@ -50,7 +51,7 @@ pub mod fs {} // absent: use the crate async-fs
 pub mod process {} // absent: use the crate async-process
 
 pub mod io {
-    //! Descriptor traits, which all sockets of this crate implement.
+    //! The descriptor traits and types of std. All sockets of this crate implement the traits.
 
     #[doc(no_inline)]
     pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

@@ -1,9 +1,10 @@
 //! [`BlackBox`]: the last events of all workers, read from their rings.
 //!
 //! Each worker always records its turns, with their socket calls, in one ring
-//! ([`TurnRing`](crate::rt::sched::turn_ring::TurnRing)), and its sleeps and steals in another
-//! ([`EventRing`](crate::rt::sched::event_ring::EventRing)). The rings are read without stopping a thread.
-//! Times are recorded in [`ticks`] and converted when the rings are read.
+//! ([`TurnRing`](crate::rt::sched::turn_ring::TurnRing)), and its other events, such as sleeps and steals, in
+//! another ([`EventRing`](crate::rt::sched::event_ring::EventRing)). Sysmon records the tasks that block their
+//! workers in a ring of its own. The rings are read without stopping a thread. Times are recorded in [`ticks`]
+//! and converted when the rings are read.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -123,14 +124,15 @@ pub enum WorkerEventKind {
         /// The number of the other worker.
         from: usize,
     },
-    /// The task has blocked its worker for about 10 ms or more.
+    /// The task has blocked its worker for about 10 ms or more. Not recorded with
+    /// [`BlockedPolicy::Off`](crate::rt::BlockedPolicy::Off).
     Blocks {
         /// The task.
         task: TaskId,
     },
 }
 
-/// Reads the last events of all workers, which are about 2,000 turns per worker.
+/// Reads the last events of all workers, which are about 2,000 turns and 2,000 other events per worker.
 ///
 /// Events are always recorded, at a cost of about 26 instructions per request. They are read without stopping a
 /// thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), and threads in
@@ -254,7 +256,8 @@ fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
 
 impl BlackBox {
     /// Returns the name of a task or, if it has none, the place where it was spawned. Returns `None` if the task
-    /// is not in the events, or had ended when they were read.
+    /// is not in the events, if it has neither a name nor a known place, or if it had been freed when the events
+    /// were read.
     pub fn label(&self, task: TaskId) -> Option<&str> {
         self.labels.get(&task.number()).map(String::as_str)
     }
@@ -346,7 +349,8 @@ impl BlackBox {
 /// write that a blocked task caused.
 static FILE: Mutex<(Option<PathBuf>, Option<Instant>)> = Mutex::new((None, None));
 
-/// Sets the path of [`write_file`]. `None` selects the path in the environment.
+/// Sets the path of [`write_file`]. `None` selects the path in the environment. Permits [`write_file_of_stall`] to
+/// write again immediately.
 pub(crate) fn set_file(path: Option<PathBuf>) {
     *FILE.lock().unwrap_or_else(PoisonError::into_inner) = (path, None);
 }

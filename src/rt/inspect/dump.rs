@@ -17,8 +17,8 @@ use crate::sys::signal;
 /// blocked. A second call does nothing. The handler remains installed until the process ends.
 ///
 /// # Errors
-/// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns the OS error if pipe(2),
-/// sigaction(2) or starting the thread fails.
+/// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns the OS error if a system call,
+/// such as pipe(2) or sigaction(2), or starting the thread fails.
 ///
 /// # Examples
 /// ```
@@ -48,12 +48,12 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
     Ok(())
 }
 
-/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics, after
-/// the message of the current panic hook.
+/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics outside a task, after
+/// the message of the panic hook that is set at the time of this call.
 ///
 /// A panic of a task does not affect other tasks. For such a panic, the hook prints no snapshot, but a line with the
-/// task's id, its name and the place where it was spawned. A second call does nothing. A hook that is set later
-/// replaces this hook.
+/// task's id, its name and the place where it was spawned. For a panic of another thread outside a task, it prints
+/// nothing. A second call does nothing. A hook that is set later replaces this hook.
 ///
 /// # Examples
 /// ```

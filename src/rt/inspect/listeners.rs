@@ -45,8 +45,8 @@ const METRICS: [Gauge; 7] = [
 /// format.
 ///
 /// The metrics are those of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), followed by the
-/// metrics of listeners, with the labels `local` and `fd`. The content type is
-/// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+/// metrics of listeners, with the labels `local` and `fd`. Listeners are included only on Linux, and those of
+/// multipath TCP are not. The content type is `application/openmetrics-text; version=1.0.0; charset=utf-8`.
 ///
 /// | metric | listeners |
 /// |---|---|
@@ -57,8 +57,8 @@ const METRICS: [Gauge; 7] = [
 /// If the poller has several [shards](crate::rt::Builder::poller_shards), there are also
 /// `netpoll_poller_shard_waits_total` and `netpoll_poller_shard_events_total`, with the label `shard`.
 ///
-/// The function makes one system call per listener, and up to four per adopted TCP socket that no
-/// earlier call or snapshot has seen.
+/// The function makes one system call per listener, and up to seven per TCP socket whose addresses are not known,
+/// such as an adopted socket that no earlier call or snapshot has seen.
 ///
 /// # Examples
 /// ```

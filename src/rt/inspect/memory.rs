@@ -6,7 +6,8 @@
 //! not requested, because with the usual setting (`defrag` is `madvise`) the kernel may compact memory for
 //! milliseconds to create one.
 //!
-//! The records and slots that a snapshot reads are seldom in the CPU's cache, so they are prefetched.
+//! The slots of sockets that a snapshot reads, and the rows of sockets that it pairs with tasks, are seldom in the
+//! CPU's cache, so they are prefetched.
 
 use crate::sys::os;
 
@@ -26,7 +27,7 @@ pub(super) fn with_room<T>(count: usize) -> Vec<T> {
     list
 }
 
-/// Prefetches `value` into this CPU's cache.
+/// Prefetches `value` into this CPU's cache on x86-64. Does nothing on other CPUs.
 #[inline]
 #[allow(unsafe_code)]
 pub(super) fn fetch<T>(value: &T) {

@@ -13,9 +13,10 @@ use crate::task::TaskId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskKind {
-    /// A task spawned by [`task::spawn`](crate::task::spawn()).
+    /// A task that runs on the workers, such as one spawned by [`task::spawn`](crate::task::spawn()).
     Task,
-    /// A task spawned by [`task::spawn_local`](crate::task::spawn_local()).
+    /// A task that runs on the thread that spawned it, such as one spawned by
+    /// [`task::spawn_local`](crate::task::spawn_local()).
     Local,
     /// The future passed to [`task::block_on`](crate::task::block_on()).
     BlockOn,
@@ -53,7 +54,8 @@ pub enum WaitsFor {
         /// The event or the lock of the socket for which the task waits.
         operation: SocketWait,
     },
-    /// A point in time, given as the time left until then. Zero if it has passed.
+    /// A point in time, given as the time left until then, with a precision of a millisecond. Zero if it has
+    /// passed. A time more than 39 hours ahead is not shown correctly.
     Time(#[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))] Duration),
     /// The end of another task, whose [`JoinHandle`](crate::task::JoinHandle) the task awaits.
     Task(TaskId),
@@ -63,7 +65,8 @@ pub enum WaitsFor {
 ///
 /// Wake-ups by sockets, timers and ending tasks are not recorded individually. They are inferred from
 /// the wait that [`TaskInfo::waits_for`](super::TaskInfo::waits_for) showed. If the task waited for
-/// several of these, another one may have woken it.
+/// several of these, another one may have woken it. A task or thread that wakes the future of a
+/// [`block_on`](crate::task::block_on()) is not recorded.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,8 +78,8 @@ pub enum WokenBy {
     Timer,
     /// A task that called the waker, such as the sender of a message, or that ended while this task awaited it.
     /// The task may have ended in the meantime. Only the lowest bits of its id are recorded: 28 if this task awaited
-    /// it, and otherwise 27. The other bits are those of a live task whose id ends with these bits or, if there is
-    /// none, of the latest such task.
+    /// it, and otherwise 27. The other bits are those of the latest live task whose id ends with these bits or, if
+    /// there is none, of the latest such id.
     Task(TaskId),
     /// A thread that ran no task.
     Thread,
@@ -90,15 +93,16 @@ pub enum WokenBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SocketWait {
-    /// Data to read, or a connection to accept.
+    /// Data to read, the end of the stream, or a connection to accept.
     Readable,
     /// Room in the send buffer, or the end of connect(2).
     Writable,
-    /// The end of a read by another task.
+    /// The end of another operation that reads or accepts.
     ReadLock,
-    /// The end of a write by another task.
+    /// The end of another operation that writes.
     WriteLock,
-    /// A hang-up: the peer has closed the connection or its sending side.
+    /// A hang-up: the peer has closed the connection or its sending side. Also the completion of a
+    /// [`send_zerocopy`](crate::net::TcpStream::send_zerocopy).
     HangUp,
 }
 
@@ -167,15 +171,15 @@ impl fmt::Display for SocketAddress {
 pub enum SocketState {
     /// The socket accepts connections.
     Listening,
-    /// The socket is not connected.
+    /// The socket is not connected, or the descriptor is not a socket.
     Unconnected,
     /// A TCP socket is connecting: an operation waits for the end of connect(2).
     Connecting,
     /// The socket is connected.
     Open,
     /// One direction of a TCP connection is closed. This state is shown only with
-    /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the peer has closed its sending
-    /// side, and `Open` if this process has closed its own.
+    /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the kernel has reported that the
+    /// peer has closed its sending side, and `Open` if this process has closed its own.
     HalfClosed,
     /// The kernel has reported that the peer has closed the connection or its sending side, or that the connection
     /// has failed.
@@ -186,7 +190,7 @@ pub enum SocketState {
     Unknown,
 }
 
-/// The state of a TCP socket, from TCP_INFO (tcp(7)).
+/// The state of a TCP socket, from TCP_INFO (tcp(7)) of Linux.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -202,9 +206,10 @@ pub struct TcpDetails {
     pub retransmits: u32,
     /// The number of bytes in the send buffer that the kernel has not sent.
     pub unsent: u32,
-    /// The total number of bytes that the peer has acknowledged.
+    /// The total number of bytes that the peer has acknowledged. The kernel counts a FIN, and the SYN of a dialled
+    /// connection, as one byte each.
     pub bytes_sent: u64,
-    /// The total number of bytes received.
+    /// The total number of bytes received. The kernel counts a FIN as one byte.
     pub bytes_received: u64,
     /// The total number of received segments with data, modulo 2³².
     pub segments_received: u32,

@@ -1,8 +1,8 @@
 //! [`InspectServer`]: serves snapshots to other processes over a Unix socket.
 //!
 //! The server has its own thread, so it answers even while all workers are blocked. It uses the
-//! sockets of the standard library. The only locks of the runtime that it takes are those of
-//! [`inspect`](super::inspect()).
+//! sockets of the standard library. The only locks of the runtime that it takes are those of the
+//! functions in the table below.
 //!
 //! # Protocol
 //! The client sends one line and reads until the end of the stream:
@@ -45,7 +45,8 @@ use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::sys::{socket, unix};
 
-/// The time that a client has to send its line.
+/// The time that a client has to send its line. Also the maximum time for which a server that starts waits for the
+/// lock of the directory.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The time that a client has to read the answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -105,7 +106,8 @@ impl InspectServer {
     ///
     /// # Errors
     /// Returns `AddrInUse` if a process listens at `path`, or if `path` is a file of another kind.
-    /// Returns the OS error if a system call, such as bind(2) or chmod(2), or starting the thread fails.
+    /// Returns `InvalidInput` if `path` is too long or contains a NUL byte. Returns the OS error if a system call,
+    /// such as bind(2) or chmod(2), or starting the thread fails.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
         let path = path.as_ref().to_owned();
         // A child of fork(2) must not stop the server of its parent.
@@ -138,7 +140,7 @@ impl Drop for InspectServer {
         }
         self.shared.ends.store(true, Ordering::SeqCst);
         // Ends accept(2) in the thread. If the thread is serving a client, the join below waits for up
-        // to `PATIENCE` plus `ANSWER_PATIENCE`.
+        // to `PATIENCE` plus `ANSWER_PATIENCE`, and for the time that the thread takes to compose the answer.
         let _ = socket::shutdown(self.shared.listener.as_fd(), std::net::Shutdown::Both);
         if let Some(thread) = thread {
             let _ = thread.join();
@@ -239,11 +241,12 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Locks the directory of `path` against other processes that bind a socket there, which hold the lock for less
-/// than a millisecond.
+/// Locks the directory of `path` against other processes that start a server there. They hold the lock only while
+/// they bind the socket.
 ///
 /// # Errors
-/// Returns the error of open(2), or `WouldBlock` if the directory is locked for longer than `PATIENCE`.
+/// Returns the errors of open(2) and flock(2), and `WouldBlock` if the directory is locked for longer than
+/// [`PATIENCE`].
 fn lock_folder(path: &Path) -> io::Result<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = File::open(folder)?;

@@ -24,7 +24,7 @@ pub(super) fn shards(sockets: &[SocketInfo]) -> Vec<PollerShard> {
 }
 
 /// Returns the shard of a descriptor, or `None` if there is only one shard or the descriptor is not
-/// registered.
+/// registered with the current runtime.
 pub(super) fn of(desc: &PollDesc) -> Option<u8> {
     if runtime().driver.roles.is_single() {
         return None;

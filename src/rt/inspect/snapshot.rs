@@ -20,15 +20,15 @@ use crate::task::TaskId;
 pub struct Snapshot {
     /// The time at which the snapshot was taken.
     pub taken: SystemTime,
-    /// The live tasks, ordered by id.
+    /// The live tasks, ordered by id. If more than 2²⁴ tasks are alive, some of them are missing.
     pub tasks: Vec<TaskInfo>,
     /// The number of tasks with greater ids that
-    /// [`Inspect::max_tasks`](super::Inspect::max_tasks) has excluded from `tasks`.
+    /// [`Inspect::max_tasks`](super::Inspect::max_tasks) has excluded from `tasks`. 0 if `tasks` is empty.
     pub more_tasks: usize,
     /// The open sockets and other descriptors, ordered by descriptor number.
     pub sockets: Vec<SocketInfo>,
-    /// The processors. A processor is the right to run tasks, which a worker thread owns while it
-    /// runs them.
+    /// The processors that have been used so far. A processor is the right to run tasks, which a thread
+    /// owns while it runs them.
     pub workers: Vec<WorkerInfo>,
     /// The shards of the poller.
     pub shards: Vec<PollerShard>,

@@ -2,7 +2,7 @@
 //!
 //! A snapshot has one row per socket, and the first snapshot of a process allocates memory for all of them. So
 //! that a row takes only 120 bytes, durations are stored in nanoseconds, and IP addresses without scope and flow
-//! information if they have none. Data that a plain TCP connection does not have is in a separate allocation.
+//! information if they have none. Data that most TCP connections do not have is in a separate allocation.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -49,14 +49,14 @@ const _: () = assert!(size_of::<SocketInfo>() <= 120);
 pub(super) const NO_SHARD: u8 = u8::MAX;
 pub(super) const NO_DEADLINE: u64 = u64::MAX;
 
-/// The data of a socket that a plain TCP connection does not have.
+/// The data of a socket that most TCP connections do not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extras {
     pub(super) host: Option<Arc<str>>,
     pub(super) limits: Option<ListenerLimits>,
     /// The numbers of receiving and of sending operations, unless the socket is a TCP connection.
     pub(super) operations: Option<[u32; 2]>,
-    /// The numbers of bytes received and sent, unless the socket is a TCP connection.
+    /// The numbers of bytes received and sent, unless the socket is TCP without multipath.
     pub(super) bytes: Option<[u64; 2]>,
     pub(super) last_use: Option<Duration>,
     pub(super) gathered: usize,
@@ -73,7 +73,7 @@ pub(super) enum SocketKind {
     Unixpacket,
     /// A descriptor that is not a socket.
     Fd,
-    /// A socket of another kind, or a socket whose kind was not queried.
+    /// A socket of another kind, or a descriptor whose kind was not queried.
     Socket,
 }
 
@@ -151,8 +151,8 @@ impl SocketInfo {
     }
 
     /// Returns the kind of the descriptor: `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`. Returns
-    /// `fd` for a descriptor that is not a socket. Returns `socket` for another kind of socket, or if the kind is
-    /// not known and the kernel was not queried.
+    /// `fd` for a descriptor that is not a socket. Returns `socket` if the kind is not known and the kernel was not
+    /// queried, and for another kind of socket, unless its type is that of one of these kinds.
     pub fn kind(&self) -> &'static str {
         self.kind.name()
     }
@@ -222,7 +222,7 @@ impl SocketInfo {
         (nanos != NO_DEADLINE).then(|| Duration::from_nanos(nanos))
     }
 
-    /// Returns the TCP_INFO of a connection. `None` for a listener.
+    /// Returns the TCP_INFO of a connection, if the snapshot has it. `None` for a listener.
     fn connection(&self) -> Option<&TcpDetails> {
         self.tcp.as_deref().filter(|tcp| tcp.state != "LISTEN")
     }
@@ -253,14 +253,14 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| [tcp.bytes_received, tcp.bytes_sent]))
     }
 
-    /// Returns the total number of bytes received. For TCP, this is the kernel's count, or `None` for a listener
-    /// and without [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the total number of bytes received. For TCP without multipath, this is the kernel's count, or `None`
+    /// for a listener and without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn bytes_received(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[0])
     }
 
-    /// Returns the total number of bytes sent. For TCP, this is the number of bytes that the peer has
-    /// acknowledged, or `None` for a listener and without [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the total number of bytes sent. For TCP without multipath, this is the number of bytes that the peer
+    /// has acknowledged, or `None` for a listener and without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn bytes_sent(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[1])
     }
@@ -279,12 +279,13 @@ impl SocketInfo {
         self.extras.as_ref().map_or(0, |extras| extras.gathered)
     }
 
-    /// Returns the number of operations that failed with an OS error, up to 255.
+    /// Returns the number of operations whose call failed, up to 255. An operation that ends because of a close, a
+    /// deadline or a shutdown does not count.
     pub fn errors(&self) -> u8 {
         self.errors
     }
 
-    /// Returns the errno of the last OS error, if there was one.
+    /// Returns the errno of the last of these failures, if it had one.
     pub fn last_errno(&self) -> Option<i32> {
         self.extras.as_ref()?.last_errno
     }

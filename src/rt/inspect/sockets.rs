@@ -198,8 +198,8 @@ impl<'a> Reader<'a> {
     ) -> Option<SocketInfo> {
         let number = description.number as i32;
         // SAFETY: the number is open while the generation is current. If the socket is closed in the
-        // meantime and the number is reused, these calls only read state, and the result is discarded
-        // below.
+        // meantime, the calls below fail or, if the number is reused, only read the state of another
+        // descriptor. The result is then discarded.
         #[allow(unsafe_code)]
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         let identity = match known {
@@ -257,8 +257,8 @@ impl<'a> Reader<'a> {
         Some(info)
     }
 
-    /// Returns the data that a plain TCP connection does not have, or `None` if this socket does not
-    /// have such data either.
+    /// Returns the data that most TCP connections do not have, or `None` if this socket does not have
+    /// such data either.
     fn extras(
         &self,
         description: &Description,
@@ -396,7 +396,7 @@ fn socket_kind(fd: BorrowedFd<'_>, local: &SockAddr) -> SocketKind {
     }
 }
 
-/// Converts an address. Returns `None` for an unnamed Unix socket.
+/// Converts an address. Returns `None` for an unnamed Unix socket, and for an address of another family.
 fn address(address: &SockAddr) -> Option<SocketAddress> {
     if let Some(address) = address.as_socket() {
         return Some(SocketAddress::Ip(address));

@@ -183,7 +183,7 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
             None => dash(socket.peer()),
         },
         list(&waiting),
-        // An operation waits, and nothing limits the wait.
+        // An operation waits, and no deadline limits the wait.
         if all > 0 && deadlines.is_empty() { "none".to_owned() } else { list(&deadlines) },
         "-".to_owned(),
         usage_cell(socket),
@@ -279,7 +279,7 @@ fn worker_row(worker: &WorkerInfo) -> Vec<String> {
     ]
 }
 
-/// Formats a duration in at most seven characters.
+/// Formats a duration, in at most seven characters if it is less than 100,000 days.
 fn short(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {

@@ -90,7 +90,8 @@ impl TaskInfo {
         self.state
     }
 
-    /// Returns the socket, timer or task of this crate that the task waits for.
+    /// Returns the socket, timer or task of this crate that the task waits for. `None` if the task runs, if the
+    /// event that it waited for has happened (except for a timer), or if it waits for something else.
     pub fn waits_for(&self) -> Option<WaitsFor> {
         self.waits_for.map(|wait| match wait {
             Wait::Socket { socket, operation } => WaitsFor::Socket { socket, operation },
@@ -106,9 +107,9 @@ impl TaskInfo {
         self.waits_for_more
     }
 
-    /// Returns the cause of the wake-up before the task's last poll. Before the first poll, this is the task or
-    /// thread that spawned it. Returns `None` if the cause is unknown, for example because it was a timer or
-    /// socket of another crate, or a socket that has been closed since.
+    /// Returns the cause of the wake-up before the task's last poll. If the task was polled only once, this is the
+    /// task or thread that spawned it. Returns `None` if the task was not polled yet, or if the cause is unknown,
+    /// for example because it was a timer or socket of another crate, or a socket that has been closed since.
     pub fn woken_by(&self) -> Option<WokenBy> {
         self.woken_by
     }
@@ -118,13 +119,14 @@ impl TaskInfo {
         self.polls
     }
 
-    /// Returns the time since the last poll of the task began, with a precision of a few milliseconds.
+    /// Returns the time since the last poll of the task began or, if it was not polled yet, since it was spawned,
+    /// with a precision of a few milliseconds.
     pub fn last_poll(&self) -> Duration {
         Duration::from_nanos(self.last_poll_nanos)
     }
 
-    /// Returns the total duration of the task's polls on workers, estimated from samples taken every
-    /// 10 ms.
+    /// Returns the total duration of the task's polls on workers, up to 19 hours, estimated from samples taken
+    /// every 10 ms.
     pub fn cpu(&self) -> Duration {
         self.cpu.total()
     }

@@ -1,8 +1,9 @@
 //! Formats a [`BlackBox`] in Chrome's Trace Event Format, which ui.perfetto.dev and chrome://tracing
 //! display.
 //!
-//! Each worker is a thread of the trace. Turns, sleeps and rests are complete events (`X`); other
-//! events are instant events (`i`). Times are microseconds since the oldest event.
+//! Each worker, and sysmon, is a thread of the trace, named by a metadata event (`M`). Turns, sleeps and rests
+//! are complete events (`X`); other events are instant events (`i`). Times are microseconds since the oldest
+//! event.
 
 use std::fmt::{self, Write};
 use std::time::Duration;

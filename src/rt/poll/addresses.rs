@@ -14,9 +14,9 @@
 //! that table is never removed.
 //!
 //! # States
-//! *none* (kind 0) → *listener*, *IPv4 connection* or *IPv6 connection* → *none*. The owner of the slot sets
-//! *none* when it opens a descriptor, and afterwards changes the kind at most once. Any thread may add the
-//! local address, with a compare-and-swap of the first word.
+//! *none* (kind 0) → *listener*, *wildcard listener*, *IPv4 connection* or *IPv6 connection* → *none*. The owner
+//! of the slot sets *none* when it opens a descriptor, and afterwards changes the kind at most once. Any thread
+//! may add the local address, with a compare-and-swap of the first word.
 //!
 //! # Memory ordering
 //! The first word protects the other words, like the sequence number of a seqlock. The owner stores *none* in the
@@ -79,7 +79,8 @@ pub(crate) fn prepare() {
     lock().get_or_insert_default();
 }
 
-/// Returns the number of a local IP address, or 0 if the table is full.
+/// Returns the number of a local IP address, which is added to the table if necessary. Returns 0 if the table is
+/// full.
 fn number(ip: IpAddr) -> u16 {
     let mut locals = lock();
     let locals = locals.get_or_insert_default();
@@ -105,7 +106,8 @@ fn is_plain(addr: &SocketAddr) -> bool {
     }
 }
 
-/// Returns the bits of a local address, or 0 if it cannot be stored or its port is unknown.
+/// Returns the bits of a local address. If it cannot be stored or its port is unknown, returns bits without the
+/// number of an IP address, which mean that the address is unknown.
 fn local_bits(local: SocketAddr) -> u64 {
     if !is_plain(&local) || local.port() == 0 {
         return 0;
@@ -194,11 +196,11 @@ pub(crate) fn words(index: u32) -> Option<&'static Words> {
     slot_words::get(index)
 }
 
-/// Returns the addresses of a socket, if they are stored. `local_ips` is the result of [`local_ips`]; the
-/// result lacks a local address that was added to the table later.
+/// Returns the addresses of a socket, if they are stored. `local_ips` is the result of [`local_ips`]. A local
+/// address that was added to the table after that call is missing.
 ///
-/// The caller must check afterwards that the slot still belongs to the generation. Otherwise the result may
-/// be that of another socket.
+/// The caller must check afterwards that the slot still belongs to the generation. If it does not, the addresses
+/// may be those of another socket.
 pub(crate) fn get((index, generation): Id, local_ips: &[IpAddr]) -> Option<Known> {
     let [first, high, low] = slot_words::get(index)?;
     let seen = first.load(Ordering::Acquire);

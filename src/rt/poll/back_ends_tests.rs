@@ -1,4 +1,5 @@
-//! Tests of the contract of [`backend`](crate::rt::poll::backend), which run for each back end of this system.
+//! Tests of the contract of [`backend`](crate::rt::poll::backend), which run for each back end of this system, and
+//! of the list of back ends.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -47,7 +48,7 @@ impl<B: BackEnd> Waiting<B> {
         self.batch.events().collect()
     }
 
-    /// Waits until an event of `token` satisfies `is_meant`. Returns the reasons of all its events.
+    /// Waits until an event of `token` satisfies `is_meant`. Returns the reasons of all events up to this one.
     fn until(&mut self, token: Token, is_meant: impl Fn(&Event) -> bool) -> (u64, u64) {
         let (begun, mut reasons) = (Instant::now(), (0, 0));
         loop {
@@ -65,7 +66,7 @@ impl<B: BackEnd> Waiting<B> {
     }
 }
 
-/// Returns whether the system supports the back end. The poll(2) of some systems lacks an event.
+/// Returns whether the system supports the back end. The poll(2) of some systems does not report a half-close.
 fn is_supported<B: BackEnd>() -> bool {
     let Err(error) = B::open() else { return true };
     assert!(B::NAME == "poll" && sys::os::POLL_HALF_CLOSED.is_none(), "{}: {error}", B::NAME);

@@ -7,10 +7,10 @@
 //! # The contract
 //! **Descriptors.** [`add`](BackEnd::add) registers a descriptor once, for both directions, with a [`Token`]:
 //! the index of a slot and a generation. A second `add` of the same descriptor replaces the token, or fails if
-//! `is_first` is true. [`delete`](BackEnd::delete) ends the registration, and returns when no wait holds a
-//! reference to the open file any more. Closing the last duplicate of a descriptor also ends the registration,
-//! unless [`ARMS`](BackEnd::ARMS) is true. The back end's own descriptors ([`owns`](BackEnd::owns)) are never
-//! registered.
+//! `is_first` is true (with kqueue, only if it was also true in the earlier `add`).
+//! [`delete`](BackEnd::delete) ends the registration, and returns when no wait holds a reference to the open file
+//! any more. Closing the last duplicate of a descriptor also ends the registration, unless
+//! [`ARMS`](BackEnd::ARMS) is true. The back end's own descriptors ([`owns`](BackEnd::owns)) are never registered.
 //!
 //! **Edges.** An event reports that the state of a direction has changed since the last report, or, after an
 //! `add`, the state itself. An event may combine any number of changes. It may also be spurious: the
@@ -20,15 +20,15 @@
 //! | reason | direction | set when |
 //! |---|---|---|
 //! | `readable` | read | there is data, the end of the stream, a connection to accept, an error, or urgent data |
-//! | `writable` | write | there is room in the send buffer, the connection is established or refused, or there is an error |
-//! | `HANG_UP` | read | the peer will send no more data |
-//! | `HANG_UP` | write | no more data can be sent, because both directions are closed or (kqueue) this side was shut down |
+//! | `writable` | write | there is room in the send buffer, the connection is established or refused, no more data can be sent, or there is an error |
+//! | `HANG_UP` | read | no more data will arrive, because the peer has closed its sending side or this side has shut down receiving |
+//! | `HANG_UP` | write | no more data can be sent, because both directions are closed or (kqueue) the peer accepts no more data or this side was shut down |
 //! | `ERROR` | both | the connection has failed; if the system reports it, also a pending error or a message in the error queue |
 //! | `PRIORITY` | read | there is urgent data; if the system does not report it, a short count is not evidence (`sys::os`) |
 //!
 //! HANG_UP does not mean that all earlier data has been read. HANG_UP, ERROR and PRIORITY are reported at
-//! least once per descriptor and then stay set in the word of the direction. After an error, a back end that
-//! must be armed reports nothing more until it is armed.
+//! least once per descriptor and then stay set in the word of the direction. After an error, or a hang-up of both
+//! directions, a back end that must be armed reports nothing more until it is armed.
 //!
 //! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns when there is an event, an interrupt or a
 //! signal, or when its timeout has passed. It must not return before its timeout for another reason, except
@@ -170,11 +170,12 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// Opens an instance.
     ///
     /// # Errors
-    /// Returns the OS error (EMFILE, ENFILE, ENOMEM), or `Unsupported` if the system lacks a feature
-    /// that the back end needs.
+    /// Returns the OS error, such as EMFILE, ENFILE or ENOMEM, or `Unsupported` if the system lacks a
+    /// feature that the back end needs.
     fn open() -> io::Result<Self>;
 
-    /// Registers `fd`. If `is_first` is true, refuses a descriptor that is already registered.
+    /// Registers `fd`. If `is_first` is true, refuses a descriptor that is already registered, as the
+    /// [module documentation](self) describes.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a file that is always ready, EEXIST for a descriptor that is refused,

@@ -1,8 +1,8 @@
 //! [`Closings`]: operations that wait until this crate closes a descriptor.
 //!
-//! After EMFILE, an accept loop waits for a timer, but continues as soon as this crate closes a descriptor.
-//! Closings are counted. An operation that has seen a smaller count continues immediately, so it misses no
-//! closing between the failed call and the wait.
+//! After EMFILE or ENFILE, an accept loop waits for a timer, but continues as soon as this crate closes a
+//! descriptor. Closings are counted. An operation that has seen a smaller count continues immediately, so it
+//! misses no closing between the failed call and the wait.
 //!
 //! # Memory ordering
 //! A lock protects the list, and `has_waiters` avoids the lock while there are no waiters. A waiter sets

@@ -14,7 +14,7 @@ use crate::rt::sched::waits;
 use crate::rt::time::ticks;
 
 impl PollHandle {
-    /// Stores the number of the handle's descriptor, and whether it is a TCP socket.
+    /// Stores the number of the handle's descriptor, and whether it is known to be a TCP socket without multipath.
     pub(crate) fn describe(&mut self, number: RawFd, is_tcp: bool) {
         let now = ticks::rough_now();
         self.desc.describe(number as u32, is_tcp, now, waits::edge_notes);
@@ -36,7 +36,7 @@ impl PollHandle {
         labels::set_host(self.desc.index, self.generation, host, is_open);
     }
 
-    /// Returns the slot and the generation of a TCP socket.
+    /// Returns the slot and the generation of a TCP socket, or `None` for another descriptor.
     fn tcp_id(&self) -> Option<addresses::Id> {
         (self.uncounted != 0).then_some((self.desc.index, self.generation))
     }

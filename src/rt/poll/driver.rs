@@ -18,7 +18,8 @@
 //!
 //! # Invariants
 //! * D1 — while a thread sleeps in a shard, the announced end of its sleep is not later than any timer of
-//!   the shard. Arming an earlier timer, injecting a task and shutting down interrupt the sleep.
+//!   the shard. Arming an earlier timer and shutting down interrupt the sleep. So does injecting a task, if no
+//!   other worker will run it.
 //! * D2 — a thread holds roles from just before a poll until its batch is recorded, and never while
 //!   user code runs.
 //! * 12 — wakers are called after the whole batch is recorded and the roles are released.
@@ -238,7 +239,8 @@ impl Driver {
         }
     }
 
-    /// Closes all instances. A shutdown calls this when no thread polls.
+    /// Drops all instances. Called by a shutdown and by a start. An instance that another thread still uses is closed
+    /// when that thread drops it.
     pub(crate) fn close(&self) {
         for shard in &self.shards {
             let instance = shard.slot_mut().take();
@@ -380,7 +382,8 @@ impl Sink for Recording<'_> {
         if event.readable && !read.set_ready(event.read_reasons, self.wakers)
             || event.writable && !write.set_ready(event.write_reasons, self.wakers)
         {
-            // Both directions have the same generation, so an event is stale for both or for neither.
+            // Both directions have the same generation, except while the descriptor is being retired, so an event is
+            // stale for both or for neither.
             self.note_stale();
         }
     }

@@ -20,8 +20,8 @@
 //!
 //! # Compared with Go (runtime/netpoll_epoll.go)
 //! EPOLLPRI is also requested, because urgent data makes a read return a short count. The eventfd
-//! is edge-triggered and never drained, which saves one read(2) per interrupt. Timeouts have
-//! nanosecond precision.
+//! is edge-triggered and never drained, which saves one read(2) per interrupt. With epoll_pwait2(2),
+//! timeouts have nanosecond precision.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -203,8 +203,8 @@ impl BackEnd for Epoll {
         Some(self.epoll.as_fd())
     }
 
-    /// Tries to add `fd`, and removes it again on success. In between, epoll may report a hang-up, but the event
-    /// has the token of a slot that does not exist.
+    /// Tries to add `fd`, and removes it again on success. In between, epoll may report a hang-up or an error, but
+    /// the event has the token of a slot that does not exist.
     fn knows(&self, fd: BorrowedFd<'_>) -> bool {
         let no_slot = Token { index: u32::MAX, generation: 0 };
         let added = self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), libc::EPOLLET, no_slot.pack());
@@ -225,9 +225,9 @@ type Pwait2 = unsafe extern "C" fn(
 
 static PWAIT2_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Returns the C library's `epoll_pwait2` (since glibc 2.35), unless the kernel has refused it (before 5.11).
-/// The function is looked up by name, so that the program links with an older C library. A raw system
-/// call would hide the writes of the kernel from sanitizers.
+/// Returns the C library's `epoll_pwait2` (since glibc 2.35), unless the kernel (before 5.11) or a seccomp filter has
+/// refused it. The function is looked up by name, so that the program links with an older C library. A raw system
+/// call would hide the writes of the kernel from the sanitizers that know the function.
 #[allow(unsafe_code)]
 fn pwait2() -> Option<Pwait2> {
     static FOUND: OnceLock<Option<Pwait2>> = OnceLock::new();

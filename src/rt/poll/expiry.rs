@@ -56,8 +56,8 @@ impl Side<'_> {
         next.filter(|&at| at > EXPIRED)
     }
 
-    /// Moves the deadline to a later time. Returns the time of the timer entry that the caller must add, or
-    /// `None` if there is an entry at or before the deadline.
+    /// Moves the deadline to the same or a later time. Returns the time of the timer entry that the caller must
+    /// add, or `None` if there is an entry at or before the deadline.
     #[inline]
     #[must_use = "a deadline without its timer entry never fires"]
     pub(crate) fn move_deadline(self, at: u64) -> Option<u64> {
@@ -102,8 +102,8 @@ impl PollDesc {
         self.arm(at)
     }
 
-    /// Arms the timer for `at`, unless there is an entry at or before `at`. Returns the time of the entry that
-    /// the caller must add.
+    /// Arms the timer for `at`. Returns the time of the entry that the caller must add, or `None` if there is an
+    /// entry at or before `at`.
     fn arm(&self, at: u64) -> Option<u64> {
         let mut armed = self.armed.load(Ordering::SeqCst);
         loop {
@@ -117,8 +117,9 @@ impl PollDesc {
         }
     }
 
-    /// Handles the timer entry for `when`, unless it is no longer valid: expires the deadlines that have
-    /// passed at `now`. Returns the time of the entry that the caller must add for the remaining deadlines.
+    /// Handles the timer entry for `when`, unless it is no longer valid: expires the deadlines that have passed at
+    /// `now`, and wakes all waiters if a timeout of an operation has passed. Returns the time of the entry that
+    /// the caller must add for the remaining deadlines and timeouts, if there are any.
     #[must_use = "remaining deadlines never fire without a timer entry"]
     pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
         // ORDERING: SeqCst, before the loads of the deadlines; see `set_deadline`.

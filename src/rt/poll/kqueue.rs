@@ -92,8 +92,9 @@ pub(crate) struct Kqueue {
     queue: OwnedFd,
     /// Whether an interrupt was triggered and has not been seen yet.
     breaking: AtomicBool,
-    /// The descriptors registered with `is_first`. kqueue itself cannot tell whether a descriptor is
-    /// registered.
+    /// The descriptors registered with `is_first`, and their files. kqueue itself cannot tell whether a
+    /// descriptor is registered. An entry remains if other code closes the descriptor. If the number then belongs
+    /// to another file, the entry does not count.
     firsts: Mutex<HashMap<RawFd, File>>,
 }
 

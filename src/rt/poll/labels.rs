@@ -1,14 +1,14 @@
 //! Labels: data that only a few sockets have, for [`inspect`](crate::rt::inspect()).
 //!
 //! A label is the host name to which a connection was dialled, or the limits of a listener. The table is
-//! keyed by the slot of the socket and contains only sockets with a label. An entry belongs to one generation
-//! of its slot, so the entry of a closed socket is ignored. Such entries are removed whenever the table has
-//! doubled, so it has at most 16 entries, or about twice as many as there were open sockets with a label. An
-//! entry takes 40 bytes plus unused capacity of the table. Sockets share the names of their hosts.
+//! keyed by the slot of the socket, and has no entry for a socket without a label. An entry belongs to one
+//! generation of its slot, so the entry of a closed socket is ignored. Such entries are removed whenever the
+//! table has doubled, so it has at most 16 entries, or about twice as many as there were open sockets with a
+//! label. An entry takes 41 bytes plus unused capacity of the table. Sockets share the names of their hosts.
 //!
 //! # Invariants
-//! * The table's lock is taken when a socket gets a label, and by a snapshot for each socket if there are
-//!   labels, but not by other operations. No user code runs while it is held.
+//! * The table's lock is taken when a socket gets a label, and by a snapshot: once, and for each socket if the
+//!   table has entries. Other operations do not take it. No user code runs while it is held.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The limits of a listener, or of several listeners that share them.
 pub(crate) trait Limits: fmt::Debug + Send + Sync {
-    /// Returns the number of connections that hold a permit.
+    /// Returns the number of permits in use, or 0 if the number of connections is not limited.
     fn connections(&self) -> usize;
     /// Returns the maximum of [`connections`](Limits::connections), if there is one.
     fn most(&self) -> Option<usize>;
@@ -36,10 +36,10 @@ pub(crate) enum Label {
 /// The labels of all sockets.
 #[derive(Debug, Default)]
 struct Labels {
-    /// The generation and the label of each slot, by its index.
+    /// The generation and the label of each slot with a label, by the index of the slot.
     entries: HashMap<u32, (u32, Label)>,
     hosts: HashSet<Arc<str>>,
-    /// The number of entries at which those of closed sockets are removed.
+    /// The number of entries at which the entries of closed sockets are removed.
     prune_at: usize,
 }
 
@@ -65,12 +65,12 @@ pub(crate) fn set_host(index: u32, generation: u32, host: &str, is_open: impl Fn
     lock().get_or_insert_default().set_host(index, generation, host, is_open);
 }
 
-/// Stores the limits of a listener, as [`set_host`] does.
+/// Stores the limits of the listener `generation` of the slot `index`. `is_open` is as for [`set_host`].
 pub(crate) fn set_limits(index: u32, generation: u32, limits: Weak<dyn Limits>, is_open: impl Fn(u32, u32) -> bool) {
     lock().get_or_insert_default().set(index, generation, Label::Limits(limits), is_open);
 }
 
-/// Returns whether there are labels.
+/// Returns whether the table has entries.
 pub(crate) fn exist() -> bool {
     lock().as_ref().is_some_and(|labels| !labels.entries.is_empty())
 }

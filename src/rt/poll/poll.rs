@@ -7,15 +7,15 @@
 //! # Edges
 //! After a level was reported, it is requested again only when an operation
 //! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction, just before it waits. poll(2) always reports
-//! hang-ups and errors, so a descriptor that has reported one is omitted from the call until it is armed. An
-//! error, such as a message in the error queue, or urgent data may persist. Reporting it again immediately
-//! would cause a busy loop, so it is reported again only after [`QUIET_NANOS`]. An operation that needs more
-//! data than is available (such as one with a low-water mark) and fails with EAGAIN is woken again immediately,
-//! because the level persists.
+//! hang-ups and errors, so a descriptor that has reported one is omitted from the call until it is armed.
+//! Hang-ups, errors (such as a message in the error queue) and urgent data may persist. If they were reported
+//! again immediately, they would cause a busy loop, so they are reported again only after [`QUIET_NANOS`]. An
+//! operation that needs more data than is available (such as one with a low-water mark) and fails with EAGAIN
+//! is woken again immediately, because the level persists.
 //!
 //! # Close
-//! While poll(2) waits, it holds references to the open files. `delete` interrupts the wait and returns after
-//! poll(2) has returned. Otherwise the peer would not see a following close, and the port would stay in use.
+//! While poll(2) waits, it holds references to the open files. `delete` therefore interrupts a wait and returns
+//! after poll(2) has returned. Otherwise the peer would not see a following close, and the port would stay in use.
 //!
 //! # Handling of errors (poll(2), pipe(2))
 //! | call | errno | outcome |
@@ -28,9 +28,9 @@
 //! | pipe write | EINTR | repeated |
 //!
 //! EINVAL means that the call has more descriptors than RLIMIT_NOFILE permits. `add` refuses further descriptors
-//! with `QuotaExceeded` when their number, including the pipe, has reached the limit. If the limit is lowered
-//! later, each call has only some of the descriptors and waits for at most one millisecond. So EINVAL occurs only
-//! if the limit is lowered between the check and the call.
+//! with `QuotaExceeded` when their number, including the read end of the pipe, has reached the limit. If the limit
+//! is lowered later, each call has only some of the descriptors and waits for at most one millisecond. So EINVAL
+//! occurs only if the limit is 0, or is lowered between the check and the call.
 
 use std::collections::HashMap;
 use std::io;
@@ -46,7 +46,7 @@ use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use crate::sys;
 use crate::sys::fd::File;
 
-/// The time after which an error or urgent data that persists is reported again.
+/// The time after which a hang-up, an error or urgent data that persists is reported again, in nanoseconds.
 const QUIET_NANOS: u64 = 1_000_000;
 
 /// The level of a half-close, or 0 if the system has none. In this case, [`Poll::open`] fails.
@@ -60,16 +60,17 @@ const ALWAYS: c_short = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
 const READ: c_short = libc::POLLIN | libc::POLLPRI | HALF_CLOSED;
 const WRITE: c_short = libc::POLLOUT;
 
-/// The levels that may persist after they were reported.
+/// The levels that are reported again only after [`QUIET_NANOS`], because they may persist.
 const LASTING: c_short = ALWAYS | libc::POLLPRI;
 
 /// A buffer for a batch of events.
 pub(crate) struct Batch {
     /// The request and the answer. The first entry is the read end of the pipe.
     polled: Vec<libc::pollfd>,
-    /// The index of each entry except the first.
+    /// The slot index of each entry except the first.
     indices: Vec<u32>,
     events: Vec<Event>,
+    /// Whether the last wait saw an interrupt.
     is_broken: bool,
     /// The position of the first descriptor of the next request, which advances with each request, so that
     /// every descriptor is requested from time to time.
@@ -160,8 +161,8 @@ struct Table {
 
 impl Table {
     /// Writes a request for up to `room` descriptors to `batch`, starting with a different descriptor each
-    /// time. If the request lacks descriptors or levels, returns the time at which a new request must be
-    /// made.
+    /// time. If the request may lack descriptors, or lacks armed levels, returns the time at which a new request
+    /// must be made.
     fn request(&mut self, batch: &mut Batch, room: usize, now: u64) -> Option<u64> {
         batch.polled.truncate(1);
         batch.indices.clear();

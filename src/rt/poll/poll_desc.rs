@@ -3,16 +3,17 @@
 //! A `PollDesc` is the counterpart of Go's `runtime.pollDesc` and occupies a slot of the [`PollCache`].
 //! Slots are reused but never unmapped, so a late event or timer may access one at any time. The generation
 //! shows whether the slot still belongs to the descriptor of the event. The methods of a `PollDesc` make no
-//! system calls and do not use the runtime.
+//! calls on the descriptor and do not use the runtime.
 //!
 //! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which knows whether a call may
 //! succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) handles the deadlines of both
-//! directions and their timer. This file defines the layout and the identity of the descriptor.
+//! directions and their timer. This file defines the layout, the identity of the descriptor, and its data for
+//! snapshots.
 //!
 //! # Compared with Go (runtime/netpoll.go)
 //! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here, an edge
-//! remains until a call shows that it is used up, and any number of operations may wait. One timer serves
-//! both directions and all their deadlines. It is armed for the earliest deadline or an earlier time.
+//! remains until a call shows that it is used up, and any number of operations may wait. One timer serves the
+//! deadlines and timeouts of both directions. It is armed for the earliest of them or for an earlier time.
 
 use std::mem::offset_of;
 
@@ -46,41 +47,43 @@ pub(super) fn generation_of(word: u64) -> u32 {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct PollDesc {
-    // First cache line: all fields that a waiting read, its edge, and a write that does not wait access, except the
-    // note of the wait.
+    // First cache line: on a TCP connection without timeouts, all fields that a waiting read, its edge, and a write
+    // that does not wait access, except the note of the wait. The slot of the write direction is in the second line.
     pub(super) words: [AtomicU64; 2],
     pub(super) deadlines: [AtomicU64; 2],
     /// The runtime's epoch in the high half; one of the [`registration`] states and the shard in the low
     /// half.
     pub(crate) registration: AtomicU64,
     pub(super) slots: [WaitSlot; 2],
-    // Second cache line: deadlines, and the state of `poll_*` operations.
+    // Second cache line: the timer, timeouts, and the state of `poll_*` operations.
     /// The time of the slot's valid timer entry, or [`NONE`]; see `expiry`.
     pub(super) armed: AtomicU64,
     /// The time at which the waiting `poll_*` operation times out, or [`NONE`].
     pub(super) poll_untils: [AtomicU64; 2],
     /// The epoch in which the waiting `poll_*` operation began, plus one, or 0.
     pub(super) poll_epochs: [AtomicU32; 2],
-    /// The time at which the earliest relative timeout of the waiting operations ends, or [`NONE`].
+    /// The time at which the earliest relative timeout of the waiting operations ends, or an earlier time;
+    /// [`NONE`] if none of them has a timeout.
     pub(super) wait_until: AtomicU64,
     // Third cache line: the lists, the budget, and data for snapshots.
     pub(super) lists: [List; 2],
     /// The states for [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
-    /// The number of failed operations, up to 255, in the high byte, and the last errno in the low byte.
+    /// The number of failed operations, up to 255, in the high byte, and the errno of the last one, or 0, in the
+    /// low byte.
     failures: AtomicU16,
     pub(crate) index: u32,
     /// The link of the free list if the slot is free; otherwise the rough time at which the descriptor
     /// was opened.
     link: AtomicU32,
-    /// The number of the descriptor, with [`IS_TCP`], or [`NO_NUMBER`]. The descriptor is open while the
-    /// generation is current.
+    /// The number of the descriptor, with [`IS_TCP`] for a TCP socket, or [`NO_NUMBER`]. The descriptor is open
+    /// while the generation is current.
     number: AtomicU32,
     /// The notes for the records of tasks that wait for an edge: the [`tag`](PollDesc::tag) in the low bits
     /// and the kind of wait above it.
     notes: [AtomicU32; 2],
     /// The number of operations in each direction that moved bytes or accepted a connection, modulo 2³². The
-    /// operations of TCP connections are not counted.
+    /// operations of TCP connections without multipath are not counted.
     operations: [AtomicU32; 2],
 }
 
@@ -149,7 +152,7 @@ pub(crate) mod registration {
     /// An operation is adding the descriptor. Other operations wait for the edge that follows, or for the
     /// wake-up after a failure.
     pub(crate) const ADDING: u64 = SHARDS;
-    /// The descriptor is registered.
+    /// The descriptor is registered with a back end that need not be armed.
     pub(crate) const ADDED: u64 = 2 * SHARDS;
     /// The descriptor is registered with a back end that must be armed before each wait, so a short
     /// count replaces no call.
@@ -193,7 +196,8 @@ impl PollDesc {
         generation_of(self.words[Direction::Read as usize].load(Ordering::Acquire))
     }
 
-    /// Prepares the slot for a new descriptor, except for the words of the directions.
+    /// Resets the earliest timeout, the epochs of `poll_*` operations, the states of `poll_turn` and the counts, for
+    /// a new descriptor.
     pub(super) fn reset(&self) {
         // ORDERING: Relaxed. This is a swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
@@ -221,8 +225,8 @@ impl PollDesc {
         self.notes[direction as usize].load(Ordering::Relaxed)
     }
 
-    /// Stores the number of the descriptor and the rough time at which it was opened. `notes`
-    /// creates the notes from the tag.
+    /// Stores the number of the descriptor, whether it is a TCP socket, the rough time at which it was opened, and
+    /// the notes, which `notes` creates from the tag.
     pub(crate) fn describe(&self, number: u32, is_tcp: bool, opened: u32, notes: impl Fn(u32) -> [u32; 2]) {
         // ORDERING: Release, as in `Slab::push`.
         self.link.store(opened, Ordering::Release);
@@ -275,7 +279,7 @@ impl PollDesc {
         self.operations.each_ref().map(|operations| operations.load(Ordering::Relaxed))
     }
 
-    /// Returns the number of failed operations, up to 255, and the last errno.
+    /// Returns the number of failed operations, up to 255, and the errno of the last one, or 0.
     pub(crate) fn failures(&self) -> (u8, u8) {
         let failures = self.failures.load(Ordering::Relaxed);
         ((failures >> 8) as u8, failures as u8)

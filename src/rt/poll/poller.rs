@@ -1,13 +1,14 @@
 //! The methods of [`PollHandle`] and [`Side`] for operations: opening, registration, waits, and retirement.
 //!
 //! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. With the
-//! [`Side`] of its direction, an operation runs
+//! [`Side`] of its direction, an operation that makes calls runs
 //!
 //! ```text
 //! loop { ticket = side.begin()?       fails if the socket is closed or the deadline has passed
-//!        if ticket is ready { call; on success leave; on EAGAIN or a short count clear_ready(ticket),
+//!        if ticket is ready, or this poll has made no call
+//!                           { call; on success leave; on EAGAIN or a short count clear_ready(ticket),
 //!                             or leave this to the next wait of the turn }
-//!        register()?                  once, when a call first finds the direction idle
+//!        register()?                  once per epoch, when a call first finds the direction idle
 //!        side.poll_wait()? }
 //! side.end_operation()                also when the future is dropped
 //! ```
@@ -16,11 +17,11 @@
 //! operations.
 //!
 //! # Registration
-//! A registration goes from *none* to *adding* to *added* or *armed*. It is stored together with the runtime's epoch
-//! and the poller's shard, which does not change. A registration of another epoch counts as *none*. If two
-//! operations wait at the same time before the descriptor is registered, one of them adds it. The other waits
-//! immediately, and the first edge after the registration wakes it. If the registration fails, all waiters
-//! are woken and retry, so that each of them gets its own error.
+//! A registration goes from *none* to *adding*, and then to *added* or *armed*, or back to *none* if it fails. It is
+//! stored together with the runtime's epoch and the poller's shard. The shard of a registration does not change. A
+//! registration of another epoch counts as *none*. If two operations wait at the same time before the descriptor is
+//! registered, one of them adds it. The other waits immediately, and the first edge after the registration wakes it.
+//! If the registration fails, all waiters are woken and retry, so that each of them gets its own error.
 //!
 //! # Cancellation
 //! A future keeps a [`WaitKey`] while it waits, and `end_operation` uses the key to undo the wait. A `poll_*`
@@ -127,7 +128,7 @@ pub(crate) fn is_running() -> bool {
     runtime().is_running()
 }
 
-/// Returns whether the runtime was shut down and has not been started again.
+/// Returns whether the runtime was or is being shut down and has not been started again.
 pub(crate) fn was_shut_down() -> bool {
     // A simulation runs without the runtime.
     !is_running() && runtime().epoch() > 0 && !unsent::is_simulating()
@@ -150,7 +151,8 @@ pub(crate) fn prepare() -> io::Result<()> {
 }
 
 impl PollHandle {
-    /// Creates a handle for a new descriptor, which is not registered yet.
+    /// Creates a handle for a new descriptor, which is not registered yet. The end of an in-memory pipe has a handle
+    /// without a descriptor.
     ///
     /// # Errors
     /// Returns ENFILE if the process already has 2²⁴ handles, and the error of [`fork::check`] in a forked
@@ -257,14 +259,14 @@ impl PollHandle {
     }
 
     /// Charges the task's budget for a stream operation that moved more than `uncounted` bytes, and
-    /// [counts](PollHandle::count) it. `bytes` must not exceed [`MAX_RW`](crate::sys::socket::MAX_RW).
+    /// [counts](PollHandle::count) it.
     #[inline(never)]
     pub(crate) fn charge(&self, direction: Direction, bytes: usize) {
         context::charge(bytes);
         self.count(direction, bytes);
     }
 
-    /// Counts an operation that moved `bytes` for [`inspect`](crate::rt::inspect()), unless the kernel
+    /// Counts an operation that moved `bytes` bytes, for [`inspect`](crate::rt::inspect()), unless the kernel
     /// counts the bytes of the socket.
     pub(crate) fn count(&self, direction: Direction, bytes: usize) {
         if self.uncounted == 0 {
@@ -295,9 +297,9 @@ impl PollHandle {
         self.desc.evict(self.generation, wakers);
     }
 
-    /// Ends the registration and makes later events of the descriptor stale. Called before the descriptor is
-    /// closed or leaves this crate. `exposed` says whether a duplicate may exist, in which case closing `fd`
-    /// would not end the registration.
+    /// Makes later events of the descriptor stale, and ends the registration if a close of `fd` may not end it.
+    /// Called before the descriptor is closed or leaves this crate. `exposed` says whether a duplicate may exist or the
+    /// descriptor stays open.
     pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool) {
         if !self.desc.is_current(self.generation) {
             return;
@@ -343,8 +345,9 @@ impl Side<'static> {
         began == 0 || began == now
     }
 
-    /// Waits for an edge. `epoch` is the epoch that [`register`](PollHandle::register) has just returned. If
-    /// the result is `Ready(Ok)`, the operation must start again.
+    /// Waits for an edge. `epoch` is the epoch that [`register`](PollHandle::register) or
+    /// [`registered`](PollHandle::registered) has just returned. If the result is `Ready(Ok)`, the operation must
+    /// start again.
     #[inline(always)]
     pub(crate) fn poll_wait(
         self,
@@ -373,8 +376,8 @@ impl Side<'static> {
         }
     }
 
-    /// Waits until an edge makes `is_over` return true, which must only read the word of the direction. The
-    /// descriptor must be registered in `epoch`.
+    /// Waits until `is_over` returns true. `is_over` is called at the start and again after each edge that reports a
+    /// hang-up or an error, and must only read the word of the direction. The descriptor must be registered in `epoch`.
     pub(crate) fn poll_until(
         self,
         epoch: u32,
@@ -392,7 +395,7 @@ impl Side<'static> {
             }
             wait.epoch = epoch.wrapping_add(1);
             // ORDERING: `still` is called after LISTED is set in the word that an edge changes. So either
-            // `is_over` sees the edge, or the edge takes the waiter out of the list.
+            // `is_over` sees an edge that reports a hang-up or an error, or the edge takes the waiter out of the list.
             let still = || self.is_registered(epoch) && !is_over(self);
             match self.wait(Waiter::Future(&mut wait.edge), Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => {
@@ -408,8 +411,8 @@ impl Side<'static> {
     }
 
     /// Waits only for expiry and close, for an operation that waits for the lock of this direction. The
-    /// operation's own timeout also applies. Returns `Ready` with the error if the operation must end. An edge
-    /// may wake the waker of a poll spuriously.
+    /// operation's own timeout also applies. Returns `Ready` with the error if the operation must end. Any edge
+    /// may wake a poll spuriously, and a hang-up or an error may wake a future.
     pub(crate) fn poll_interrupt(
         self,
         cx: &mut Context<'_>,
@@ -470,7 +473,7 @@ impl Side<'static> {
         self.leave(&mut wait.interrupt, true);
     }
 
-    /// Ends the wait of an operation for an edge, and passes an edge that it got on to the next waiter, which
+    /// Ends the wait of an operation for an edge. If an edge has woken the operation, wakes the next waiter, which
     /// may be the owner of the lock. Called when the operation finds that another one has the lock. The
     /// operation's timeout remains.
     #[inline]
@@ -508,7 +511,7 @@ impl Side<'static> {
 
     /// Arms the idle directions of the descriptor if the back end must be armed. An operation calls this when
     /// it is listed as a waiter, because the back end is unarmed after an event, even if another call has used the
-    /// event up. An operation that found its direction idle but does not wait calls this on behalf of those that
+    /// event up. An operation that may have used an event up but does not wait calls this on behalf of those that
     /// wait.
     #[cold]
     pub(crate) fn arm_for_waiters(self) {

@@ -5,8 +5,8 @@ use crate::sys::socket;
 use std::os::fd::AsFd;
 use std::task::Waker;
 
-/// The timeout of a poll that had to wait, and was then ready because of an edge, must not apply to
-/// the next poll.
+/// The timeout of a poll that had to wait, and that an edge then made ready, must not apply to the next
+/// poll.
 #[test]
 fn poll_that_found_an_edge_leaves_no_timeout() {
     let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -43,7 +43,7 @@ fn poll_that_has_ended_leaves_no_epoch() {
     let began = || side.epoch_of_poll().load(Ordering::Relaxed);
     assert_eq!(began(), epoch.wrapping_add(1));
     handle.side(Direction::Write).end_poll();
-    assert_eq!(began(), epoch.wrapping_add(1), "that of the other direction");
+    assert_eq!(began(), epoch.wrapping_add(1), "the poll of the other direction has ended");
     side.end_poll();
     assert_eq!(began(), 0);
     handle.evict(&mut Wakers::new());

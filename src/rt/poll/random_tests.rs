@@ -12,8 +12,8 @@ struct Played {
     socket: UnixStream,
     peer: UnixStream,
     token: Token,
-    /// Whether, in each direction, no edge has arrived since the registration or since the last call that failed
-    /// with EAGAIN.
+    /// Whether, in each direction, no edge has arrived since the first registration or since the last call that
+    /// failed with EAGAIN.
     is_idle: [bool; 2],
 }
 
@@ -30,7 +30,8 @@ impl Played {
         self.is_idle[0] && is_ready(false) || self.is_idle[1] && is_ready(true)
     }
 
-    /// Repeats the call until it fails with EAGAIN, and then arms the direction, as an operation that waits does.
+    /// Repeats the call until it fails or returns 0. After EAGAIN, arms the direction, as an operation that waits
+    /// does.
     fn exhaust<B: BackEnd>(&mut self, waiting: &Waiting<B>, write: bool) {
         let mut buf = [0; 1 << 14];
         let end = loop {

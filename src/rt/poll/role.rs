@@ -8,7 +8,7 @@
 //! FREE ── try_take ──→ HELD ── sleep(until, by) ──→ ASLEEP ── rise ──→ HELD ── release ──→ FREE
 //! ```
 //! ASLEEP contains the end of the sleep, and the kind of the sleeping thread: a worker runs the tasks that
-//! its events wake, a thread in `block_on` does not.
+//! its events wake, a thread in `block_on` without a processor does not.
 //!
 //! # Memory ordering
 //! The sleeping thread calls `sleep` and then checks the queues and timers. Other threads publish
@@ -21,7 +21,7 @@ const FREE: u64 = 0;
 const HELD: u64 = 1;
 /// The lowest value of a word that announces a sleep.
 const ASLEEP: u64 = 4;
-/// Set if the sleeping thread is in `block_on`.
+/// Set if the sleeping thread is in `block_on` and owns no processor.
 const BY_ROOT: u64 = 1;
 /// The low bits of a time. The word does not store them, so a sleep may appear to end up to 3 ns later than it
 /// does.
@@ -30,9 +30,9 @@ const BELOW: u64 = 3;
 /// The kind of thread that sleeps in the poller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
-    /// A worker, which runs the tasks that its events wake.
+    /// A worker, or a thread in `block_on` that owns a processor. It runs the tasks that its events wake.
     Worker,
-    /// A thread in `block_on`. The tasks that its events wake need a worker.
+    /// A thread in `block_on` without a processor. The tasks that its events wake need a worker.
     Root,
 }
 

@@ -9,18 +9,18 @@
 //! shard 0.
 //!
 //! # Which shards a thread polls
-//! A shard is *free* if no thread has its role. A thread that owns a processor and has no work
+//! An open shard is *free* if no thread has its role. A thread that owns a processor and has no work
 //! [takes](Roles::take) the roles of these shards, and sleeps in all of them until an event arrives or
 //! their earliest timer is due:
 //! 1. its home, if it is free;
-//! 2. the free shards that no thread has polled for [`STALE_NANOS`], because their workers are in long
-//!    turns;
+//! 2. the free shards that no thread has polled for [`STALE_NANOS`], for example because their workers are in
+//!    long turns;
 //! 3. all free shards, if no other thread is awake.
 //!
 //! A worker that gets no role rests. A busy worker polls the shards of rules 1 and 2 without waiting. A
-//! thread in `block_on` that polls takes all free shards. Sysmon checks each shard; if one is not polled, it
-//! interrupts a sleeping thread, which then takes the shard by rule 2. In a process with one open shard, a
-//! worker takes its role or rests.
+//! thread in `block_on` that polls takes all free shards. Sysmon checks each shard. If no thread polls a shard,
+//! sysmon interrupts a sleeping thread, which then takes the shard, or polls the shard itself. In a process with
+//! one open shard, a worker takes its role or rests.
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between its step
@@ -137,7 +137,8 @@ impl Iterator for Iter {
 #[repr(align(128))]
 struct Line {
     role: Role,
-    /// The time at which a worker or a thread in `block_on` last polled the shard.
+    /// The time at which a thread other than sysmon last polled the shard. Not recorded by sleeps if there is only
+    /// one shard.
     polled_at: AtomicU64,
 }
 
@@ -230,7 +231,7 @@ impl Roles {
         if self.open().contains(own) { own } else { 0 }
     }
 
-    /// Returns those of the first `len` processors whose home is in `shards`.
+    /// Returns those of the first `len` processors whose home is in `shards`, as ranges.
     pub(crate) fn processors_of(&self, shards: Shards, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (count, processors) = self.layout();
         // Processors whose own shard is not open have shard 0 as home.

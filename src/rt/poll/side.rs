@@ -6,8 +6,8 @@
 //!
 //! | bits | name | meaning | set by | cleared by |
 //! |---|---|---|---|---|
-//! | 40–63 | tick | the number of edges, modulo 2²⁴ (the overflow is shifted out) | +1 by `set_ready` | `open`, `retire` |
-//! | 8–39 | generation | the descriptor to which the word belongs | — | +1 by `retire` |
+//! | 40–63 | tick | the number of recorded edges, modulo 2²⁴ (the overflow is shifted out) | +1 by `set_ready` | `open`, `retire` |
+//! | 8–39 | generation | the descriptor to which the word belongs | +1 by `retire` | — |
 //! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready` and `publish_after`, only with a ticket of the same tick; `retire` |
 //! | 1 | LISTED | the list may contain a waiter | a wait, under the list's lock | under the list's lock, when it is empty |
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
@@ -16,10 +16,10 @@
 //! | 6 | PLACED | the slot has a waiter, which may be taken out | the exclusive owner of the slot | a thread, which thereby becomes the exclusive owner |
 //! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges`, `retire` |
 //!
-//! A direction is *ready* if READY is set, and *idle* if it is clear. Operations are *waiting* if LISTED or
-//! PLACED is set and READY is clear. A wait never consumes READY, so a dropped future has no edge to give
-//! back. READY together with LISTED or PLACED means that some waiters have not been woken yet: an operation
-//! that succeeds without clearing READY then wakes the next one (`pass_on`).
+//! A direction is *ready* if READY is set, and *idle* if it is clear. Operations may be *waiting* if LISTED or
+//! PLACED is set. A wait never consumes READY, so a dropped future has no edge to give back. (`publish_after`
+//! clears READY because of an earlier call.) READY together with LISTED or PLACED means that some waiters may not
+//! have been woken yet: an operation that succeeds without clearing READY then wakes the next one (`pass_on`).
 //!
 //! # Edges that are skipped
 //! Each event of a socket reports the state of both directions, so an event for received data usually also
@@ -27,8 +27,8 @@
 //! or an error that finds READY and no waiter does not change the word, which saves the poller one
 //! read-modify-write per event.
 //! The result of a call is then no evidence that the direction is idle: the first `clear_ready` sets COUNTED
-//! and returns false, as if an edge had arrived, so the operation makes its call again. COUNTED is set
-//! before that second call, so every edge that this call may miss is recorded (model
+//! and returns false, as if an edge had arrived. So an operation that got EAGAIN makes its call again, and a short
+//! count is ignored. COUNTED is set before the next call, so every edge that this call may miss is recorded (model
 //! `skipped_edges_lose_no_room`).
 //!
 //! [`expiry`](crate::rt::poll::expiry) describes the deadline, and [`waiting`](crate::rt::poll::waiting) how a
@@ -39,9 +39,10 @@
 //!   checks READY, CLOSING and EXPIRED. READY and CLOSING are in the same word, and the word is changed
 //!   after EXPIRED is set. So the waiter sees the event, or the event finds the waiter (models
 //!   `edge_against_wait`, `expiry_against_wait`, `edge_close_and_expiry` and others).
-//! * 3, 4 — a late event or a late operation compares the generation in the step in which it changes the
-//!   word (model `stale_event_has_no_effect`).
-//! * 9 — every operation checks the deadline word in `begin`, before each of its calls.
+//! * 3 — a late event, or the result of a late call, compares the generation in the step in which it changes the
+//!   word (model `stale_event_has_no_effect`). A late waiter finds another generation in the step in which it
+//!   announces itself, and leaves.
+//! * 9 — every operation checks the deadline word in `begin` or `begin_call`, before each of its calls.
 
 #![allow(unsafe_code)]
 
@@ -75,9 +76,10 @@ pub(crate) enum Hold {
 pub(crate) enum Wait {
     /// The waker is in the slot or the list.
     Listed,
-    /// The reason for the wait no longer holds, and the operation must start again.
+    /// The operation must start again, because the reason for the wait no longer holds, or because
+    /// [`wait_after`](Side::wait_after) could not announce it.
     Retry,
-    /// There are already [`WAITERS_MAX`](crate::rt::poll::waiting::WAITERS_MAX) waiters.
+    /// There are already [`WAITERS_MAX`](crate::rt::poll::waiting::WAITERS_MAX) waiters in the list.
     Full,
 }
 
@@ -92,7 +94,8 @@ pub(crate) struct Side<'a> {
     pub(super) generation: u32,
 }
 
-/// A socket's reference to its descriptor; see [`poller`](crate::rt::poll::poller).
+/// The reference of a socket, or of an end of an in-memory pipe, to its [`PollDesc`]; see
+/// [`poller`](crate::rt::poll::poller).
 #[derive(Debug)]
 pub(crate) struct PollHandle {
     pub(super) desc: &'static PollDesc,
@@ -163,8 +166,8 @@ impl<'a> Side<'a> {
         // ORDERING: Relaxed. A store would suffice, but loom would allow a compare-and-swap in `fire` that
         // follows the store without seeing it.
         self.deadline_word().swap(NONE, Ordering::Relaxed);
-        // ORDERING: AcqRel, as for every change of the word. A stale event compares its generation with that
-        // of the word and is ignored; see `set_ready`.
+        // ORDERING: AcqRel, as for every change of the word except that in `settle`. A stale event compares its
+        // generation with that of the word and is ignored; see `set_ready`.
         self.word().swap(u64::from(self.generation) << GENERATION_SHIFT | COUNTED | READY, Ordering::AcqRel);
     }
 
@@ -220,8 +223,8 @@ impl<'a> Side<'a> {
     /// Returns whether the deadline has passed.
     #[inline]
     pub(crate) fn is_expired(self) -> bool {
-        // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. An outdated value does no harm,
-        // because the word is read again before the operation waits.
+        // ORDERING: Acquire pairs with the SeqCst changes in `fire` and `set_deadline`. An outdated value does no
+        // harm, because the word is read again before the operation waits.
         self.deadline_word().load(Ordering::Acquire) == EXPIRED
     }
 
@@ -255,8 +258,7 @@ impl<'a> Side<'a> {
         let mut word = self.word().load(Ordering::Acquire);
         while generation_of(word) == self.generation {
             let next = if corked { word | CORKED } else { word & !CORKED };
-            // ORDERING: AcqRel, as for every change of the word. The gathered writes have their own lock,
-            // which the caller holds.
+            // ORDERING: AcqRel, as in `open`. The gathered writes have their own lock, which the caller holds.
             match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(now) => word = now,
@@ -264,7 +266,8 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Returns whether READY is clear, so that a call would probably have to wait.
+    /// Returns whether READY is clear, so that a call would probably have to wait. Returns false if the generation
+    /// is stale.
     pub(crate) fn is_idle(self) -> bool {
         // ORDERING: Acquire: an operation clears READY, or finds it clear, before it arms the back end.
         let word = self.word().load(Ordering::Acquire);
@@ -272,7 +275,8 @@ impl<'a> Side<'a> {
     }
 
     /// Clears READY, because a call that began at `ticket` has failed with EAGAIN or had a short count.
-    /// Returns false if the call may have missed an edge, which arrived in the meantime or was skipped. If
+    /// Returns false, without clearing it, if the call may have missed an edge, which arrived in the meantime or was
+    /// skipped, or if the word has changed in another way, for example because the socket is being closed. If
     /// `ticket` was not ready, returns true, because the wait checks READY again.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
@@ -314,7 +318,8 @@ impl<'a> Side<'a> {
         false
     }
 
-    /// Records an edge. Returns false if the edge is stale, because its descriptor has been closed.
+    /// Records an edge and takes the wakers of the operations that it wakes. Returns false if the edge is stale,
+    /// because its descriptor has been retired.
     #[inline(always)]
     pub(crate) fn set_ready(self, reasons: u64, wakers: &mut Wakers) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
@@ -362,8 +367,8 @@ impl<'a> Side<'a> {
     }
 
     /// Takes the waiters to be woken out of the slot and the list: all of them if `all` is true, and
-    /// otherwise those that an edge wakes, which are all polls and the oldest future. If PLACED is set in
-    /// `word`, the caller has just cleared it.
+    /// otherwise those that an edge wakes, which are all polls and the oldest future that waits for events. If
+    /// PLACED is set in `word`, the caller has just cleared it.
     #[cold]
     fn wake(self, word: u64, all: bool, wakers: &mut Wakers) {
         let has_future = word & PLACED != 0 && self.wake_placed(wakers);
@@ -410,7 +415,7 @@ impl<'a> Side<'a> {
     }
 
     /// Wakes the next waiter if READY is set, because its call may succeed. Called after an operation that
-    /// left READY set.
+    /// left READY set, and when a woken future ends without a call.
     pub(crate) fn pass_on(self, wakers: &mut Wakers) {
         // ORDERING: Acquire. An operation that announces itself later checks READY itself.
         let word = self.word().load(Ordering::Acquire);
@@ -427,8 +432,8 @@ impl<'a> Side<'a> {
         self.word().load(Ordering::Acquire) & (PLACED | LISTED) != 0
     }
 
-    /// Takes the wakers that remain when the handle is dropped, which are those of `poll_*` calls, because a
-    /// free slot of the cache must have no waiters.
+    /// Takes the remaining wakers, because a free slot of the cache must have no waiters. Called when the handle is
+    /// dropped. Only `poll_*` calls leave wakers.
     pub(crate) fn take_leftovers(self, wakers: &mut Wakers) {
         if self.has_waiters() {
             self.interrupt(wakers);

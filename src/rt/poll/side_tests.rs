@@ -27,7 +27,7 @@ pub(crate) fn desc() -> (PollDesc, u32) {
     (desc, generation)
 }
 
-/// Returns a descriptor whose reading direction is idle.
+/// Returns a descriptor whose read direction is idle.
 pub(crate) fn idle() -> (PollDesc, u32) {
     let (desc, generation) = desc();
     let [read, _] = desc.sides();
@@ -154,8 +154,8 @@ fn evidence_counts_only_for_its_ticket() {
     assert!(!side.begin().unwrap().is_ready());
 }
 
-/// Edges for writing are skipped while the direction is ready, until a call first finds it idle. That call does not
-/// clear readiness.
+/// Edges for writing are skipped while the direction is ready, until a call first gives evidence against this. That
+/// call does not clear readiness.
 #[test]
 fn redundant_write_edges_are_skipped_until_a_call_gives_evidence() {
     let (desc, generation) = desc();

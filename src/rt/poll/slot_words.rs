@@ -1,7 +1,7 @@
 //! Three additional words per descriptor, for [`inspect`](crate::rt::inspect()).
 //!
 //! They contain the [addresses](super::addresses) of a TCP socket or the [usage](super::usage) of another
-//! kind of socket. The words of 16 slots are allocated together when a socket in one of the slots first needs
+//! descriptor. The words of 16 slots are allocated together when a descriptor in one of the slots first needs
 //! them, and are never freed.
 
 use std::sync::OnceLock;
@@ -16,7 +16,7 @@ const PAGES: usize = SLOTS_MAX.div_ceil(PAGE_BLOCKS * BLOCK_SLOTS);
 /// The words of one slot.
 pub(crate) type Words = [AtomicU64; 3];
 
-// The words must not take more than 24 bytes per connection.
+// The words must not take more than 24 bytes per slot.
 const _: () = assert!(size_of::<Words>() <= 24);
 
 type Block = Box<[Words; BLOCK_SLOTS]>;

@@ -1,8 +1,8 @@
 //! [`Ticket`]: the word of a direction at one moment, and the bits of the word.
 //!
-//! [`side`](super::side) says who sets and clears each bit. A call takes a ticket before it begins. Its result is evidence
-//! about the state in the ticket only: READY is cleared by a compare-and-swap that fails if an edge has incremented the
-//! tick since.
+//! [`side`](super::side) says what sets and clears each bit. An operation takes a ticket before each of its calls. The
+//! result of the call is evidence about the state in the ticket only: READY is cleared by a compare-and-swap that fails if
+//! an edge has incremented the tick since.
 
 use crate::sync::{AtomicU64, Ordering, injected_bug};
 
@@ -20,12 +20,12 @@ pub(super) const TICK_SHIFT: u32 = 40;
 pub(super) const TICK_ONE: u64 = 1 << TICK_SHIFT;
 pub(super) const TICK_MASK: u64 = !0 << TICK_SHIFT;
 
-/// The value of the word before a system call. The result of the call is evidence about this state only.
+/// The value of the word before a system call; see the [module documentation](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(pub(super) u64);
 
 impl Ticket {
-    /// The ticket of no call.
+    /// A placeholder for a ticket while there is no call.
     pub(crate) const NONE: Ticket = Ticket(0);
 
     /// Returns whether READY is set. If it is clear, an operation makes its call at most once per poll before
@@ -35,7 +35,7 @@ impl Ticket {
         self.0 & READY != 0
     }
 
-    /// Returns whether an operation waits in this direction.
+    /// Returns whether an operation may be waiting in this direction.
     #[inline]
     pub(crate) fn has_waiters(self) -> bool {
         self.0 & (PLACED | LISTED) != 0
@@ -60,8 +60,8 @@ impl Ticket {
     }
 
     /// Returns whether a short count does not prove that the direction is idle. After a hang-up, an error or
-    /// urgent data, a call may return a short count without another edge to follow. While writes are
-    /// gathered, the count of a write is not that of a system call.
+    /// urgent data, a call may return a short count although no other edge follows. While writes are gathered, the
+    /// count of a write is not that of a system call.
     #[inline]
     pub(crate) fn distrusts_short_counts(self) -> bool {
         self.0 & (HANG_UP | ERROR | PRIORITY) != 0
@@ -82,19 +82,20 @@ impl PartialEq for Place {
 
 impl Place {
     /// Clears READY, because a call that began at `ticket` had a short count. Has no effect if an edge has been recorded
-    /// since, if the word belongs to another descriptor, or if edges of the direction were skipped until this call.
+    /// since, if the word belongs to another descriptor, or if edges could be skipped at `ticket`, because
+    /// [`Side::clear_ready`](super::side::Side::clear_ready) has set COUNTED since.
     pub(crate) fn clear_ready(self, ticket: Ticket) {
         clear_ready(self.0, ticket);
     }
 }
 
-/// Clears READY in `word`, unless an edge has arrived since `ticket`. Returns whether READY is clear.
+/// Clears READY in `word`. Returns false, without clearing it, if an edge was recorded since `ticket`, or if a bit other
+/// than READY and those of waiters has changed. If `ticket` was not ready, does nothing and returns true.
 #[inline]
 pub(super) fn clear_ready(word: &AtomicU64, ticket: Ticket) -> bool {
     let mut seen = ticket.0;
     while seen & READY != 0 {
-        // ORDERING: AcqRel, as for every change of the word. If an edge has incremented the tick, this
-        // fails.
+        // ORDERING: AcqRel, as in `Side::open`. If an edge has incremented the tick, this fails.
         match word.compare_exchange_weak(seen, seen & !READY, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return true,
             Err(now) if !injected_bug!("clear_ignores_tick") && !Ticket(now).has_no_edge_since(ticket) => {

@@ -32,9 +32,9 @@ use crate::sync::Ordering;
 const LATE_MAX: Duration = Duration::from_millis(100);
 
 impl Side<'static> {
-    /// Makes sure that a timer fires at the end of the operation's own timeout. The timeout begins now if it
-    /// has not begun yet. The operation must already be listed, so that a timer that fires immediately finds
-    /// it.
+    /// Makes sure that a timer fires at the end of the operation's own timeout or earlier. The timeout begins now if
+    /// it has not begun yet. Returns an error if it has already ended. The operation must already be listed, so that
+    /// a timer that fires immediately finds it.
     #[cold]
     pub(crate) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: Duration) -> Poll<Result<(), Failure>> {
         let now = clock::now();
@@ -61,9 +61,9 @@ impl Side<'static> {
         Poll::Pending
     }
 
-    /// Returns whether the operation's own timeout has passed. If so, clears the stored time of a `poll_*`
-    /// operation. Returns false if that time belongs to an abandoned operation, because both `timeout` and
-    /// [`LATE_MAX`] have passed since.
+    /// Returns whether the operation's own timeout has passed. Clears the stored time of a `poll_*` operation if it has
+    /// passed. If this time belongs to an abandoned operation, because both `timeout` and [`LATE_MAX`] have passed
+    /// since, returns false.
     pub(super) fn has_timed_out(self, waiter: &Waiter<'_, WaitKey>, timeout: Duration) -> bool {
         let until = match waiter {
             Waiter::Future(wait) => wait.until,
@@ -82,7 +82,8 @@ impl Side<'static> {
 
 impl PollHandle {
     /// Sets or clears the deadline of a direction. A deadline in the past ends waiting operations
-    /// immediately. A deadline in the future ends the operations that are waiting when it passes.
+    /// immediately. A deadline in the future ends the operations that are waiting when it passes. Operations that
+    /// begin after the deadline fail.
     ///
     /// # Errors
     /// Returns [`Failure::Closed`] if the socket is closed.
@@ -90,7 +91,7 @@ impl PollHandle {
         let side = self.side(direction);
         match side.begin_call() {
             Err(Hold::Stop(Stop::Closed)) => return Err(Failure::Closed),
-            // Gathered bytes were written under the old deadline, so they are sent first.
+            // Gathered bytes were written under the old deadline, so those of this thread are sent first.
             Err(Hold::Corked) => unsent::flush(),
             _ => {}
         }
@@ -100,8 +101,8 @@ impl PollHandle {
         }
         let old = side.deadline();
         if old > clock::EXPIRED && at >= old && !horizon::has_come(at) {
-            // The deadline moves to a later time. The timer entry is at or before the old time; when it
-            // fires, the deadline is checked and another entry added.
+            // The deadline does not move to an earlier time. The timer entry is at or before the old time. When the
+            // entry fires, the deadline is checked and another entry is added.
             if let Some(at) = side.move_deadline(at) {
                 runtime().arm_poll(self.desc, at);
             }

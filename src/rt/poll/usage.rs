@@ -1,20 +1,21 @@
-//! Counts the bytes that sockets other than plain TCP have moved, for
+//! Counts the bytes that descriptors other than plain TCP sockets have moved, for
 //! [`inspect`](crate::rt::inspect()).
 //!
 //! The kernel counts the bytes of a TCP connection (TCP_INFO), but not those of UDP and Unix sockets. This
-//! module counts them, in the [words](super::slot_words) of the slot.
+//! module keeps such counts in the [words](super::slot_words) of the slot.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::slot_words::{self, Words};
 
-/// The usage of one socket. Arrays are in the order of
+/// The usage of one descriptor. Arrays are in the order of
 /// [`Direction`](crate::rt::poll::poll_desc::Direction).
 // ORDERING: Relaxed throughout: no other memory depends on the counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     bytes: [&'static AtomicU64; 2],
-    /// The rough time of the last operation in the low half, and the kind of the socket above it.
+    /// The rough time of the last operation, or of the opening, in the low half, and the number of the kind in the
+    /// high half.
     used: &'static AtomicU64,
 }
 
@@ -38,13 +39,13 @@ impl From<&'static Words> for Usage {
 }
 
 impl Usage {
-    /// Clears the usage for a new socket of unknown kind.
+    /// Clears the usage for a new descriptor of unknown kind, opened at `now`.
     pub(crate) fn reset(self, now: u32) {
         self.bytes.iter().for_each(|bytes| bytes.store(0, Ordering::Relaxed));
         self.used.store(u64::from(now), Ordering::Relaxed);
     }
 
-    /// Counts an operation that moved `bytes`.
+    /// Counts an operation at `now` that moved `bytes` bytes.
     pub(crate) fn add(self, direction: usize, bytes: usize, now: u32) {
         self.bytes[direction].fetch_add(bytes as u64, Ordering::Relaxed);
         self.set_used(now);
@@ -54,7 +55,7 @@ impl Usage {
         self.used.store(self.used.load(Ordering::Relaxed) >> 32 << 32 | u64::from(now), Ordering::Relaxed);
     }
 
-    /// Stores the kind of a new socket, if it is one of [`KINDS`].
+    /// Stores the kind of a new socket. A kind that is not one of [`KINDS`] counts as unknown.
     pub(crate) fn set_kind(self, kind: &str) {
         let number = KINDS.iter().position(|&known| known == kind).map_or(0, |place| place as u64 + 1);
         self.used.store(number << 32 | u64::from(self.used.load(Ordering::Relaxed) as u32), Ordering::Relaxed);
@@ -66,7 +67,8 @@ impl Usage {
         KINDS.get(number.checked_sub(1)?).copied()
     }
 
-    /// Returns the number of bytes moved in each direction, and the rough time of the last operation.
+    /// Returns the number of bytes moved in each direction, and the rough time of the last operation, or of the
+    /// opening if there was none.
     pub(crate) fn read(self) -> ([u64; 2], u32) {
         (self.bytes.map(|bytes| bytes.load(Ordering::Relaxed)), self.used.load(Ordering::Relaxed) as u32)
     }

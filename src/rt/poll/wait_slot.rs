@@ -20,8 +20,8 @@
 //!   verify this with loom's cell).
 //! * K2 — each tag of a taken slot is used once in the lifetime of the slot, so a waiter that has left or was
 //!   taken out is never mistaken for a later one.
-//! * K3 — no thread waits for the slot: a thread that does not get it uses the list. No user code runs while
-//!   a thread has the slot exclusively.
+//! * K3 — no thread waits for the slot: a thread that does not get it uses the list or makes its call. No user code
+//!   runs while a thread has the slot exclusively.
 //!
 //! # Memory ordering
 //! The bit publishes the waker (Release by the thread that sets it, Acquire by the thread that clears it).

@@ -33,7 +33,8 @@ use crate::rt::sched::own_waker::to_store;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
-/// The maximum number of waiters in one direction, similar to the limit of a socket's lock (invariant 13).
+/// The maximum number of waiters in the list of a direction, similar to the limit of a socket's lock (invariant 13).
+/// Polls have a separate limit.
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
@@ -56,7 +57,8 @@ impl Side<'_> {
     /// Starts the wait of a future that a call with a short count has shown to be necessary. The call began at
     /// `ticket`, when the direction was ready and had no waiter. `key` must be `None`. Clears READY in the step that
     /// announces the waiter. If the state has changed since `ticket`, or the slot is taken, returns [`Wait::Retry`]
-    /// and leaves `key` and the direction unchanged. `still` is as for [`wait`](Side::wait).
+    /// and leaves `key` and the direction unchanged. Otherwise sets `key`, even if it then returns `Retry` because the
+    /// deadline has passed or `still` returns false. `still` is as for [`wait`](Side::wait).
     #[inline(always)]
     pub(crate) fn wait_after(
         self,
@@ -151,11 +153,11 @@ impl Side<'_> {
     }
 
     /// Clears PLACED if the slot is published and `is_meant` returns true. The slot remains taken, and
-    /// the caller then has it exclusively.
+    /// the caller then has it exclusively. Otherwise returns `None`.
     fn take_slot(self, is_meant: impl Fn() -> bool) -> Option<()> {
         let mut word = self.word().load(Ordering::Acquire);
         while word & PLACED != 0 && is_meant() {
-            // ORDERING: Acquire, for the waker in the slot; Release, as for every change of the word.
+            // ORDERING: Acquire, for the waker in the slot; Release, as in `open`.
             match self.word().compare_exchange_weak(word, word & !PLACED, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(()),
                 Err(now) => word = now,

@@ -1,9 +1,11 @@
-//! [`Batch`]: the wakers of one poll, which another thread can take over.
+//! [`Batch`]: several wakers that a thread calls, and that another thread can take over.
 //!
 //! A poll takes the wakers of all its events and due timers out of the wait slots and lists. From then on,
-//! only the batch has them, and a close, a deadline or a shutdown finds no waiter. A waker is user code and
-//! may block, so another thread must be able to call the remaining wakers. The own wakers of tasks
-//! ([`own_waker`](super::own_waker)) run no user code and are called before the batch.
+//! only the polling thread has them, and a close, a deadline or a shutdown finds no waiter. A waker is user code
+//! and may block, so another thread must be able to call the remaining wakers. The same applies to other threads
+//! that wake several waiters ([`wake_watched`](super::monitor::wake_watched)). A polling thread with a processor
+//! calls the own wakers of tasks ([`own_waker`](super::own_waker)), which then run no user code, before the batch.
+//! Otherwise they are the last wakers of the batch.
 //!
 //! # States
 //! *empty* → *filled* by its owner → *empty*, after the owner has taken the wakers one by one, in order. Another
@@ -11,7 +13,7 @@
 //! checks, or a shutdown.
 //!
 //! # Invariants
-//! * B1 — each waker is called once, by the owner or by the thread that took the remaining wakers.
+//! * B1 — each waker is called once, by the owner, or after another thread has taken it.
 //! * B2 — a single waker is called directly, without a batch, because no other waker waits behind it.
 //!
 //! # Memory ordering
@@ -27,7 +29,7 @@ use std::task::Waker;
 use crate::rt::waiters::{Wakers, wake};
 use crate::sync::{AtomicUsize, Mutex, Ordering, UnsafeCell, injected_bug};
 
-/// The wakers of one poll; see the [module documentation](self).
+/// Several wakers that a thread calls; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// The number of wakers that no thread has taken. They are in the last slots.
@@ -74,7 +76,8 @@ impl Batch {
     }
 
     /// Calls `wakers` in order, until another thread takes the remaining wakers. Returns the number of
-    /// `wakers`. Only the owner may call this, and not while another call is in progress.
+    /// `wakers`, which must have no separate own wakers of tasks. Only the owner may call this, and not while another
+    /// call is in progress.
     pub(crate) fn call(&self, wakers: &mut Wakers) -> usize {
         let (first, rest) = wakers.parts();
         let Some(first) = first.take() else { return 0 };

@@ -1,17 +1,17 @@
 //! [`block_on`]: runs one future, the root future, on the calling thread.
 //!
-//! The progress of the root future does not depend on any task. The thread polls the root future whenever it
-//! is woken. When it has nothing to do, it sleeps in epoll if no worker polls, and parks otherwise. Spawned tasks
-//! run on workers, including tasks that the root future or a poll by this thread has woken. So a server that
-//! serves one connection in `block_on` needs no switch between threads per request. Neither does a server that
+//! By default, no task delays the root future, unless the future waits for the task. The thread polls the future
+//! whenever it is woken. When the thread has nothing to do, it sleeps in epoll if no worker polls, and parks otherwise.
+//! Spawned tasks run on workers, including tasks that the root future or a poll by this thread has woken. So a server
+//! that serves one connection in `block_on` needs no switch between threads per request. Neither does a server that
 //! spawns a task per connection: the first event for a task wakes a worker, which polls from then on.
 //!
 //! # Which thread polls
-//! * If no worker is awake, this thread takes the roles of all free shards of the poller, just before it
-//!   sleeps (D2 of `driver.rs`).
+//! * If no worker is awake, this thread takes the roles of all free shards of the poller just before it sleeps
+//!   (D2 of `driver.rs`).
 //! * If a worker polls and its events no longer wake tasks ([`Runtime::is_lonely`]), this thread
 //!   asks for the role. The worker then releases the role and rests.
-//! * If all awake workers are stuck in a turn, sysmon nudges this thread, which then polls.
+//! * If all awake workers are stuck or in long turns, sysmon or one of them nudges this thread, which then polls.
 //!
 //! While this thread is in a long turn of its root future and no other thread polls, sysmon polls, and wakes
 //! a worker that polls from then on.
@@ -24,7 +24,8 @@
 //! # `Builder::block_on_runs_tasks`
 //! With this option, the thread takes a free processor, if there is one, and acts as a worker that gives
 //! priority to its root future. A task that blocks the thread delays the root future. Without the option, the
-//! thread runs tasks only if sysmon could not be started, because then no other thread does.
+//! thread runs tasks only if sysmon could not be started, because then no other thread does. A nested call never
+//! runs tasks.
 //!
 //! # Cancellation
 //! If the root future panics, `Drop` releases everything that the thread holds.
@@ -51,7 +52,8 @@ use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
 use crate::sync::{Arc, Ordering};
 
-/// The minimum time between polls of the network by a thread that never sleeps in epoll.
+/// The minimum time between polls of the network by a thread in `block_on` that never sleeps in epoll, in
+/// nanoseconds.
 const POLL_EVERY_NANOS: u64 = 50_000;
 
 impl Wake for Root {
@@ -112,7 +114,7 @@ struct Thread {
     root: Arc<Root>,
     /// The record of the root future.
     record: &'static Record,
-    /// Whether the call is inside a task or another `block_on`.
+    /// Whether the thread was already inside the runtime, for example in a task or another `block_on`.
     is_nested: bool,
     /// Whether the call is inside the turn of another root future, so that the thread is already
     /// counted.
@@ -179,8 +181,8 @@ impl Thread {
         }
     }
 
-    /// Does the work of the thread between two turns of the root future: runs tasks if this thread must, gives its
-    /// processor away if the call is nested, and polls or waits.
+    /// Does the work of the thread between two turns of the root future: runs tasks if this thread may or must, gives
+    /// its processor away if it still has one, and polls or waits.
     fn idle(&mut self) {
         if (self.runs_tasks || self.stands_in()) && self.run_tasks() {
             return;
@@ -208,8 +210,8 @@ impl Thread {
         self.runtime.sysmon.is_missing() && self.runtime.injected() > 0
     }
 
-    /// Runs tasks until the root future is woken or there is no task left. Returns whether the root
-    /// future was woken.
+    /// Acts as a worker until the root future is woken or the thread loses its processor, for example because there
+    /// is no work and another thread polls. Returns whether the root future was woken.
     fn run_tasks(&mut self) -> bool {
         self.processor = self.processor.or_else(|| self.runtime.acquire());
         let Some(processor) = self.processor else { return false };

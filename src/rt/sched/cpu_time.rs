@@ -1,8 +1,8 @@
 //! [`CpuTime`]: the time that the polls of a task have taken, and the longest of them, in 32 bits.
 //!
 //! Both are estimated from samples that sysmon takes every 10 ms. The low 24 bits have the total time in
-//! units of 4.2 ms, up to 19 hours. The high 8 bits have the duration of the longest poll, with an error of at
-//! most an eighth.
+//! units of 4.2 ms, up to 19 hours. The high 8 bits have the duration of the longest poll, rounded down by at most
+//! an eighth.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ impl CpuTime {
     }
 }
 
-/// Packs a duration in milliseconds into 8 bits, as a floating-point number with a mantissa of three
-/// bits. Durations above 2³¹ ms are packed as 2³¹ ms.
+/// Packs a duration into 8 bits, as a floating-point number of milliseconds with a mantissa of three bits. Durations
+/// above 2³¹ ms are packed as 2³¹ ms.
 fn pack(duration: Duration) -> u8 {
     let millis = duration.as_millis().min(1 << 31) as u32;
     let exponent = millis.max(1).ilog2();

@@ -1,4 +1,4 @@
-//! [`EventRing`]: the last events of one processor between its turns, or of sysmon, for the black box.
+//! [`EventRing`]: the last events of one processor other than its turns, or of sysmon, for the black box.
 //!
 //! The ring has entries of two words. The owner appends events and overwrites the oldest events. Other threads
 //! can read the ring at any time, without stopping the owner. Turns are recorded in a
@@ -15,7 +15,7 @@ use crate::sync::{AtomicU64, MODEL, Ordering, injected_bug};
 /// The number of entries.
 const ENTRIES: usize = if MODEL { 2 } else { 2048 };
 
-/// The bits of the kind of an event, below its time stamp.
+/// The number of bits of the kind of an event, which are below its time stamp.
 const MARK_BITS: u32 = 4;
 /// The mask of a time stamp, which has 60 bits.
 const TICKS_MASK: u64 = u64::MAX >> MARK_BITS;
@@ -40,7 +40,7 @@ pub(crate) enum Mark {
     Begin,
     /// The thread has taken tasks from another processor (the number of that processor).
     Steal,
-    /// Sysmon has found a task in the same turn twice (the id of the task).
+    /// Sysmon has found a task in the same turn at two consecutive checks (the id of the task).
     Stuck,
     /// The current turn has made more calls than fit into its entry of the turn ring (two packed calls).
     Calls,
@@ -110,8 +110,8 @@ impl EventRing {
         (end, end > 0 && matches!(mark, Some(Mark::Rise | Mark::Poll | Mark::Timers)))
     }
 
-    /// Returns the events in the ring, oldest first, and whether no event was overwritten. Any thread
-    /// may call this.
+    /// Returns the events in the ring, oldest first, and whether they are all events so far. Events that the owner may
+    /// be overwriting are omitted. Any thread may call this.
     pub(crate) fn read(&self) -> (Vec<Event>, bool) {
         // ORDERING: Acquire pairs with the Release of `end`: the words of all events up to it are visible.
         let end = self.end.load(Ordering::Acquire);

@@ -48,7 +48,7 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A handle to a task: its id, its name and the place where it was spawned.
+/// A handle to a task: its id, its name, its lane and the place where it was spawned.
 ///
 /// # Examples
 /// ```
@@ -94,7 +94,7 @@ impl Task {
         TaskId(self.word & !CONTROL)
     }
 
-    /// Returns the name given by [`Builder::name`](crate::task::Builder::name).
+    /// Returns the name given by [`Builder::name`](crate::task::Builder::name), if there is one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_ref().map(|name| &***name)
     }
@@ -158,7 +158,7 @@ pub(crate) fn name_of(task: TaskId) -> Option<String> {
     NAMES.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
 }
 
-/// The number of names that are looked up in one critical section. It is small, so that the section is short.
+/// The maximum number of names that are looked up in one critical section. It is small, so that the section is short.
 const NAMES_BATCH: usize = 64;
 
 /// Returns the names of `tasks` by id. Tasks without a name are omitted.

@@ -1,4 +1,5 @@
-//! [`Idle`]: the idle list (the resting workers), and the lists of free processors.
+//! [`Idle`]: the idle list (the resting workers), the lists of free processors, and the threads that are parked in
+//! `block_on`.
 //!
 //! [`resting`](super::resting) describes how threads go to rest and are woken.
 //!
@@ -11,7 +12,7 @@ use super::root::Root;
 use crate::rt::parker::Parker;
 use crate::sync::{Arc, Mutex};
 
-/// A resting worker.
+/// A worker, as listed while it rests.
 #[derive(Debug)]
 pub(crate) struct Sleeper {
     pub(crate) parker: Parker,
@@ -33,7 +34,8 @@ pub(super) enum Wish {
     Granted(Arc<Root>),
 }
 
-/// The idle list and the lists of free processors; see [`resting`](super::resting).
+/// The idle list, the lists of free processors, and the threads that are parked in `block_on`; see
+/// [`resting`](super::resting).
 #[derive(Debug)]
 pub(crate) struct Idle {
     pub(super) free: Vec<usize>,
@@ -66,7 +68,7 @@ impl Idle {
         }
     }
 
-    /// Makes `workers` processors and `spares` spare processors available. Skips processors that a thread of an
+    /// Makes up to `workers` processors and `spares` spare processors available. Skips processors that a thread of an
     /// earlier epoch still owns. Called by a start of the runtime.
     pub(crate) fn fill(&mut self, epoch: u32, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
         self.epoch = epoch;

@@ -1,4 +1,5 @@
-//! Methods that queue tasks in the shared queues, and take all queued tasks at the end of an epoch.
+//! Methods that queue tasks in the shared queues and take them out, drop deferred tasks, and take all queued tasks at
+//! the end of an epoch.
 
 use async_task::Runnable;
 

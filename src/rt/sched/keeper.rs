@@ -3,7 +3,7 @@
 //! `async-task` ends a detached task when the last of its wakers is dropped. If the task has no waker when a poll
 //! returns `Pending`, `async-task` frees it without running the destructor of the future. So the first poll that
 //! returns `Pending` leaves a waker beside the task's [`Record`](super::record::Record). A shutdown wakes the task
-//! by a clone of this waker, so that the task is dropped even if nothing else wakes it.
+//! by this waker, without consuming it, so that the task is dropped even if nothing else wakes it.
 //!
 //! # States
 //! *empty* → ([`keep`](Keeper::keep)) *kept* ⇄ *in use* (a shutdown wakes the task), *kept* →

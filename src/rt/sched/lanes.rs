@@ -10,7 +10,7 @@
 //! also a control task, unless [`Builder::lane`](crate::task::Builder::lane) sets another lane. So
 //! connections that a control task accepts are served in the control lane. The lane is one bit of the word
 //! that holds the task's epoch, so the comparison of epochs before each turn also detects control tasks.
-//! The only additional cost for other tasks is the check whether the lane is empty.
+//! While no control task is alive, the only additional cost for other tasks is the check whether the lane is empty.
 //!
 //! # States of a woken control task
 //! ```text
@@ -30,7 +30,8 @@
 //! Therefore neither lane starves:
 //! * Between two turns of ordinary tasks, the lane gets at most its burst and one turn. Over a longer time,
 //!   it gets its share.
-//! * The first task of the lane waits for at most 20 turns of ordinary tasks.
+//! * The first task of the lane waits for at most 20 turns of ordinary tasks, or is queued behind fewer than 20
+//!   ordinary tasks.
 //!
 //! # Events
 //! While a control task is alive, a busy worker reads the clock at least every fourth turn, polls if 50 µs
@@ -41,9 +42,9 @@
 //!
 //! # Locks
 //! The locks of this crate are FIFO and ignore lanes. A control task that waits for the lock of a socket
-//! waits for earlier operations, which may belong to ordinary tasks. Because ordinary tasks always get
-//! their share of the turns, they are not prevented from completing these operations. With an unlimited
-//! priority for control tasks, they could be prevented forever.
+//! waits for earlier operations, which may belong to ordinary tasks. With a share below 100 %, ordinary tasks
+//! always get turns and complete these operations. With an unlimited priority for control tasks, they could be
+//! prevented from this forever.
 //!
 //! # Memory ordering
 //! The lane is a [`SharedQueue`]. As in the injector, a wake-up checks the epoch under the queue's lock,
@@ -53,7 +54,8 @@
 use super::shared_queue::SharedQueue;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
-/// The scheduling lane of a task, set by [`task::Builder::lane`](crate::task::Builder::lane).
+/// The scheduling lane of a task, set by [`task::Builder::lane`](crate::task::Builder::lane) or inherited from the
+/// task that spawned it.
 ///
 /// # Examples
 /// A health check that answers while other tasks saturate the workers:
@@ -80,11 +82,11 @@ use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Lane {
-    /// The task runs in the order in which tasks are woken.
+    /// The task has no priority over other tasks.
     #[default]
     Normal,
     /// The task runs before other tasks, as long as control tasks use no more than their
-    /// [share](crate::rt::Builder::control_share) of the time.
+    /// [share](crate::rt::Builder::control_share) of the time or the turns.
     Control,
 }
 

@@ -6,17 +6,17 @@
 //!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share. `steal`: taking tasks
 //!   from other processors.
 //! * [`lanes`] — tasks that run before others, and their share of the time.
-//! * [`polling`] — polls and sleeps. [`own_waker`]: the wakers of this crate's tasks that a poll has collected.
-//!   `batch`: the other wakers.
+//! * [`polling`] — polls and sleeps. [`own_waker`]: the own wakers of tasks, by which a poll wakes them. `batch`: the
+//!   other wakers.
 //! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for blocking calls.
 //! * [`monitor`] — sysmon, the thread that watches the other threads. [`sysmon`]: its state. `cpus`: whether a CPU is
-//!   idle. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
+//!   free. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
 //!   system refuses to create threads.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and the events between them, for the
 //!   black box.
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], [`waits`] and [`cpu_time`]:
 //!   the data of a task. [`keeper`]: the reference that keeps a waiting task alive. [`contained`]: the wakers of
-//!   futures that await tasks.
+//!   futures that await tasks. `hooks`: the functions of the simulator.
 
 pub(crate) mod awake;
 mod batch;

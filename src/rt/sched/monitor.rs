@@ -1,29 +1,36 @@
 //! Sysmon: the thread that watches the other threads.
 //!
 //! Sysmon makes a check every [`TICK`] while the runtime is active:
-//! * If a processor has run only a few turns since the previous check while tasks were queued, sysmon wakes
-//!   another worker, which rests or sleeps in epoll.
+//! * If tasks are in the shared queues, sysmon makes sure that a worker is awake.
+//! * If no thread has polled since the previous check, and a processor has run only a few turns while tasks were
+//!   queued, sysmon wakes another worker, which rests or sleeps in epoll.
 //! * A task that is in the same poll as at the previous check is *stuck*. Unless the policy is
 //!   [`BlockedPolicy::Off`], it is asked to yield at its next operation, counted and reported. Other
 //!   threads, even busy ones, may take any task queued behind it. A thread that is still calling wakers of the
 //!   same batch also counts as stuck, but no task is asked to yield, counted or reported.
-//! * If all awake threads are stuck, sysmon wakes resting workers or, if the policy is
+//! * If some awake threads are stuck and tasks are queued behind them, sysmon wakes a resting worker. If all awake
+//!   threads are stuck, sysmon wakes a sleeping worker, or resting workers, or, if the policy is
 //!   [`BlockedPolicy::AddWorkers`], adds threads with spare processors, so that tasks, timers and the network make
 //!   progress.
 //! * If a turn has lasted since the previous check, sysmon sends its gathered writes (`rt/unsent.rs`).
-//! * If no thread has polled a shard of the poller since the previous check, sysmon interrupts a
-//!   thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no such
-//!   thread, sysmon polls the shard, and wakes a thread that is parked in `block_on`, or a resting worker, to
+//! * If no thread has polled a shard of the poller since the previous check, and none sleeps in it, sysmon
+//!   interrupts a thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no
+//!   such thread, sysmon polls the shard, and wakes a thread that is parked in `block_on`, or a resting worker, to
 //!   poll from then on.
+//! * If a thread has called no waker of its batch since the previous check, sysmon passes the remaining wakers to
+//!   other threads (`wake_queue.rs`).
+//! * Sysmon takes a sample of the CPU usage (`cpus.rs`), and tries again to start threads that the system has refused
+//!   to create (`shortage.rs`).
 //!
 //! A late check does not look for stuck tasks, because the process may have been stopped (SIGSTOP, a paused
-//! virtual machine), so that no task could make progress. The next check does, even if it is late as well.
+//! virtual machine), so that no task could make progress. The next check does, even if it is late as well. A check
+//! soon after the previous one does not look for stuck tasks either.
 //!
 //! # States
-//! *ticking* (makes a check every [`TICK`]) → after five checks without a turn or a poll, *asleep* without a
-//! time limit → woken by the next thread that becomes active (`notice_activity`), *ticking*. Each epoch has its
-//! own thread. The thread of an earlier epoch ends, but may still be in a waker. If the system refuses to
-//! create the thread, it is *missing*; see `shortage.rs`.
+//! *ticking* (makes a check every [`TICK`]) → after five checks without activity, *asleep* without a time limit →
+//! woken by the next thread that becomes active (`notice_activity`), *ticking*. Each epoch has its own thread. The
+//! thread of an earlier epoch ends, but may still be in a waker. If the system refuses to create the thread, it is
+//! *missing*; see `shortage.rs`.
 //!
 //! User code may block, so it runs on other threads: see [`wake_queue`](super::wake_queue) and
 //! [`reports`](super::reports). If the system refuses to create these threads, sysmon runs the wakers, reports
@@ -84,12 +91,13 @@ thread_local! {
 #[derive(Debug, Default)]
 struct Seen {
     polls: u64,
-    /// Whether the owner was in a turn, and the id of its record.
+    /// Whether the owner was in a turn.
     in_turn: bool,
+    /// The id in the record of the turn, or 0.
     id: u64,
     /// The number of events that the processor has recorded in its event ring.
     events: u64,
-    /// The time of the last check that found a change.
+    /// The time of the last check that found a change, plus the time for which the process was stopped since.
     since: Option<Instant>,
     /// Whether the current poll was reported.
     reported: bool,
@@ -98,14 +106,14 @@ struct Seen {
 struct Monitor {
     runtime: &'static Runtime,
     parker: Arc<Parker>,
-    /// The time of the last check; `None` after a sleep.
+    /// The time of the last check that could look for stuck tasks; `None` after a sleep.
     looked_at: Option<Instant>,
     /// Whether the last check was late.
     was_late: bool,
     seen: HashMap<usize, Seen>,
     /// The number of polls of each shard at the last check.
     waits: [u64; SHARDS_MAX],
-    /// The shards that the last check found unpolled, so that a sleeping thread was woken to poll them.
+    /// The shards that the last check found unpolled and in which no thread slept.
     handed_over: Shards,
     activity: u64,
     quiet: u32,
@@ -243,7 +251,7 @@ impl Monitor {
         self.is_replaced |= WATCHED_EPOCH.take().is_none();
     }
 
-    /// Returns a number that changes whenever a task runs or a thread polls.
+    /// Returns a number that changes whenever a turn ends or a thread polls.
     fn activity(&self) -> u64 {
         let polls: u64 = self.runtime.processors().map(|processor| processor.turns.ended()).sum();
         let driver = &self.runtime.driver;
@@ -459,8 +467,8 @@ impl Monitor {
 
     /// Makes sure that the shards `unpolled`, which were not polled since the last check, are polled. Skips
     /// those in which a thread sleeps. For the other shards, interrupts a thread that sleeps in other shards, so
-    /// that it also sleeps in these. Polls them itself if no thread sleeps, or if they are still unpolled at the
-    /// check after such an interruption.
+    /// that it also sleeps in these. Polls them itself if no thread sleeps, or if one of them was already unpolled at
+    /// the previous check.
     fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {
         let roles = &self.runtime.driver.roles;
         let free: Shards = unpolled.into_iter().filter(|&shard| roles.role(shard).asleep().is_none()).collect();
@@ -470,7 +478,7 @@ impl Monitor {
         }
     }
 
-    /// Takes the events and due timers of `shards` on behalf of busy threads.
+    /// Takes the events and due timers of those of `shards` whose roles are free, on behalf of busy threads.
     fn poll(&mut self, shards: Shards, epoch: u32) {
         let runtime = self.runtime;
         let now = clock::now();
@@ -481,7 +489,7 @@ impl Monitor {
         }
         self.polling.poll_now(runtime, shards, epoch, now);
         // In the meantime, a worker may have gone to rest because the role was taken (model
-        // `sysmon_gives_the_role_back`). Also, a thread in `block_on` must poll while all workers are stuck.
+        // `sysmon_gives_the_role_back`). A thread in `block_on` must poll while all workers are stuck.
         runtime.ensure_poller();
         if runtime.needs_poller() {
             runtime.nudge_root();

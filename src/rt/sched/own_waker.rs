@@ -3,8 +3,8 @@
 //! A task of a server usually waits with its own waker, is woken by the poller, and waits again. Each wait
 //! clones the waker, and each wake-up consumes the clone. The two changes of the reference count cost two
 //! atomic read-modify-writes, and the first one makes a compare-exchange of `async-task` fail. So the thread
-//! that polls wakes such a task *by reference* and leaves the waker's reference with the task. The next wait
-//! makes its waker from this *spare* reference.
+//! that polls wakes such a task *by reference* and leaves the reference that the waker holds with the task. The next
+//! wait makes its waker from this *spare* reference.
 //!
 //! # States
 //! The reference of a waker goes through these places:
@@ -97,8 +97,8 @@ impl fmt::Debug for Spare {
     }
 }
 
-/// Makes a waker from the reference of a waker that was forgotten, whose data pointer and virtual table these are. The
-/// caller must have taken the reference.
+/// Makes a waker from the reference of a forgotten waker with this data pointer and this virtual table. The caller must
+/// have taken the reference.
 #[inline]
 pub(super) fn waker(data: *const (), vtable: *const RawWakerVTable) -> Waker {
     // SAFETY: the pointer comes from `Waker::vtable`, which returns a static reference.
@@ -114,8 +114,9 @@ fn drop_spare(data: *const (), vtable: *const RawWakerVTable) {
     }
 }
 
-/// Returns the data pointer of the waker of the task whose turn this thread is in, or `None` outside turns and
-/// in the part of a turn that follows a nested turn.
+/// Returns the data pointer of the waker of the task whose turn this thread is in. Returns `None` if it is not known:
+/// outside turns, in the part of a turn that follows a nested turn, and in turns without an own waker, such as blocking
+/// calls.
 #[inline]
 pub(crate) fn data() -> Option<*const ()> {
     Some(TURN.with(|turn| turn.data.get())).filter(|&data| data != NO_TURN)

@@ -15,8 +15,8 @@ use crate::rt::sched::task_data::TaskData;
 /// A waker that a task has stored, and whether it is the task's own.
 type Stored = Arc<Mutex<Option<(Waker, bool)>>>;
 
-/// The results of [`Worker::turn`] for a turn without a spare reference, one in which a wait has used it, and one in
-/// which no wait has used it.
+/// The results of [`Worker::turn`] for a turn without a spare reference, for a turn in which a wait has used it, and for
+/// a turn in which no wait has used it.
 const NO_SPARE: Option<(bool, bool)> = Some((false, false));
 const USED: Option<(bool, bool)> = Some((true, false));
 const UNUSED: Option<(bool, bool)> = Some((true, true));

@@ -15,9 +15,9 @@
 //! between is a sample of [`wake_delays`](Processor::wake_delays).
 //!
 //! # Polling while busy
-//! A thread that runs out of work from time to time polls only when it sleeps in epoll. A thread that does
-//! not run out of work polls without waiting if one of these conditions is met when it reads the clock.
-//! Times and turns count from its last poll:
+//! A thread that often runs out of work polls only when it sleeps in epoll. A thread that does not run out of
+//! work polls without waiting if one of these conditions is met when it reads the clock. Times and turns count
+//! from its last poll:
 //! * 100 µs have passed, and there were at least 33 more turns than wake-ups that the last poll delivered;
 //! * 100 µs have passed, and turns are long ([`LONG_NANOS`]);
 //! * 15 µs have passed, and a task has used up its turn;
@@ -97,7 +97,7 @@ pub(crate) struct Pacing {
     since_poll: u32,
     /// The number of wake-ups that the last poll delivered.
     delivered: u32,
-    /// The time of the last reading of the clock since the last sleep, or 0 if there was none.
+    /// The time of the last reading of the clock since the last sleep, or 0 if there was none or it was forgotten.
     clock: u64,
     /// The value of `since_poll` at that reading.
     clock_turns: u32,
@@ -109,7 +109,8 @@ pub(crate) struct Pacing {
     sleeps: u32,
     /// Whether the turns since the last sleep are measured.
     sampled: bool,
-    /// The time of the last poll.
+    /// The time of the last poll. If it is not known, the time of the first reading of the clock after the poll, or 0
+    /// before this reading.
     polled_at: u64,
     /// The position in the queue that ends the tasks whose delay is being measured.
     probe: u32,
@@ -159,12 +160,13 @@ impl Pacing {
         self.clock_at = tick.wrapping_add(1);
     }
 
-    /// Forgets the last reading, because the time since then was not spent on turns.
+    /// Forgets the last reading and the delay that is being measured, because the time since then was not spent on
+    /// turns.
     pub(crate) fn forget_reading(&mut self) {
         (self.clock, self.probed_at) = (0, 0);
     }
 
-    /// Begins to measure the delay of the queued tasks, the last of which were woken at `now`.
+    /// Begins to measure the delay of the queued tasks, if there are any. The last of them were woken at `now`.
     pub(crate) fn probe(&mut self, processor: &Processor, now: u64) {
         let end = processor.queue.end();
         if !processor.queue.has_passed(end) {
@@ -409,7 +411,7 @@ mod tests {
         };
         assert!(!is_due(1000, POLL_MIN_NANOS, 1000), "too early");
         assert!(!is_due(4 + POLL_MARGIN, POLL_MAX_NANOS, 1000), "too few turns");
-        assert!(is_due(5 + POLL_MARGIN, POLL_MIN_NANOS + 1, 1000), "more turns than events");
+        assert!(is_due(5 + POLL_MARGIN, POLL_MIN_NANOS + 1, 1000), "more turns than wake-ups");
         assert!(is_due(1, POLL_MIN_NANOS + 1, LONG_NANOS + 1), "long turns");
         assert!(is_due(1, POLL_MAX_NANOS + 1, 1000), "a long time");
         pacing.since_poll = 1;

@@ -1,9 +1,9 @@
 //! [`Polling`]: the buffers with which a thread polls, and the poll itself.
 //!
-//! Each worker, each thread in `block_on` and sysmon owns one. The thread first takes the roles of some
-//! shards ([`Roles`](crate::rt::poll::roles::Roles)). A poll takes the available events, or sleeps until
-//! there are events, records them, and releases the roles. The thread then calls the collected wakers (D2
-//! and 12 of `driver.rs`).
+//! Each thread that polls owns one, such as a worker, a thread in `block_on` and sysmon. The thread first takes
+//! the roles of some shards ([`Roles`](crate::rt::poll::roles::Roles)). A poll takes the available events, or
+//! sleeps until there are events or a timer is due, records the events, and releases the roles. The thread then
+//! calls the collected wakers, or passes them to another thread (D2 and 12 of `driver.rs`).
 //!
 //! # Memory ordering
 //! The polling thread announces a sleep in the roles of its shards. Then it checks its timers, the caller's
@@ -34,7 +34,8 @@ pub(crate) enum Slept {
     Polled,
     /// Timers were due, and their wakers are collected. The back end was not polled.
     TimersRan,
-    /// No descriptor was available for an instance. If there is only one shard, no descriptor is registered.
+    /// An instance could not be opened, for example because no descriptor was available. If there is only one shard, no
+    /// descriptor is registered.
     NoPoller,
 }
 
@@ -72,7 +73,7 @@ impl Polling {
     }
 
     /// Returns the instance of a shard, and keeps it in `kept`. The runtime was running in `epoch` when the
-    /// caller last checked. Returns `None` if no descriptor is available for an instance.
+    /// caller last checked. Returns `None` if the instance cannot be opened.
     #[inline]
     fn instance<'a>(
         kept: &'a mut Vec<Option<(u32, Arc<Instance>)>>,
@@ -100,8 +101,8 @@ impl Polling {
         kept.get(shard)?.as_ref().map(|(_, instance)| &**instance)
     }
 
-    /// Keeps the instances of `shards`, and stores their descriptors for poll(2). Returns false if no
-    /// descriptor is available for an instance.
+    /// Keeps the instances of `shards`, and stores their descriptors for poll(2). Returns false if an instance cannot
+    /// be opened.
     fn keep_all(&mut self, runtime: &'static Runtime, shards: Shards, epoch: u32) -> bool {
         self.descriptors.clear();
         shards.into_iter().all(|shard| {
@@ -123,14 +124,15 @@ impl Polling {
             self.batch.get_or_insert_with(|| runtime.sysmon.register_batch()).call(&mut self.wakers)
         };
         if has_deferred {
-            // Destructors are user code. They run when no waker is left that another thread could not call.
+            // Destructors are user code. They run last, so that a destructor that blocks delays no waker.
             runtime.discard_deferred();
         }
         own + others
     }
 
     /// Wakes the tasks whose own wakers were collected. Returns their number, and whether drops of tasks were
-    /// deferred: the wake-up of a task of an earlier epoch drops it.
+    /// deferred: the wake-up of a task of an earlier epoch drops it. On a thread without a processor of the current
+    /// epoch, moves these wakers to the others instead.
     #[inline]
     fn wake_own(&mut self, runtime: &'static Runtime) -> (usize, bool) {
         let own = self.wakers.own();
@@ -177,11 +179,11 @@ impl Polling {
         self.poll_now(runtime, shards, epoch, now);
     }
 
-    /// Sleeps until `shards` have events or their earliest timer is due, and releases their roles, which the
-    /// caller must hold. `epoch` is the epoch of the caller. If it is over, the thread does not sleep,
-    /// because no other thread may be able to interrupt it. `falls_asleep` is called after the sleep is
-    /// announced; if it returns true, the thread polls without waiting. `rises` is called when the sleep
-    /// ends.
+    /// Sleeps until `shards` have events, their earliest timer is due, or the sleep is interrupted. Releases their
+    /// roles, which the caller must hold. `epoch` is the epoch of the caller. If it is over, the thread does not sleep,
+    /// because other threads may not be able to interrupt it. `falls_asleep` is called after the sleep is announced; if
+    /// it returns true, the thread polls without waiting. `rises` is called when the sleep ends. Neither is called if a
+    /// timer is already due or an instance cannot be opened.
     pub(crate) fn sleep(
         &mut self,
         runtime: &'static Runtime,
@@ -261,7 +263,7 @@ impl Polling {
         let ready = driver.wait_for_any(shards, &mut self.descriptors, now, until);
         rises();
         driver.roles.rise(shards);
-        // Each shard gets an equal part of the buffer. The next poll takes the remaining events.
+        // Each ready shard gets an equal part of the buffer. The next poll takes the remaining events.
         let most = EVENTS_MAX / ready.len().max(1);
         for shard in ready {
             if let Some(instance) = Polling::kept(&self.instances, shard) {

@@ -54,7 +54,8 @@ impl Pool {
         self.state.lock().queue.len()
     }
 
-    /// Takes the queued calls, and makes resting threads check the epoch. Called by a shutdown.
+    /// Takes the queued calls, and makes resting threads check the epoch. Called by a shutdown that has advanced the
+    /// epoch.
     pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
         let mut state = self.state.lock();
         // Resting threads end, and threads that are in a call end after it. The next epoch has its own

@@ -56,7 +56,7 @@ pub(crate) struct Processor {
     /// The record of the task that is being polled, or null.
     pub(crate) running: AtomicPtr<Record>,
     /// Whether sysmon has found the owner in the same poll, or in the wakers of the same batch, at two consecutive
-    /// checks. If so, other threads may take every queued task, including the task in the next slot.
+    /// checks. If so, other threads may take every queued task, including the tasks in the two slots.
     pub(crate) stuck: AtomicBool,
     /// Whether a thread owns the processor.
     pub(crate) owned: AtomicBool,
@@ -76,7 +76,7 @@ pub(crate) struct Processor {
     pub(crate) wake_delays: Recorder,
     /// The last turns, for the black box, and the number of completed turns. Written by the owner.
     pub(crate) turns: TurnRing,
-    /// The last events outside turns, for the black box. Written by the owner.
+    /// The last events other than turns, for the black box. Written by the owner.
     pub(crate) events: EventRing,
 }
 

@@ -9,8 +9,8 @@
 //! # The aside slot
 //! A task that has used up its turn stays in this slot until the worker reads the clock before its next turn. The
 //! tasks that due timers and, if a poll is due, the poll then wake are queued in front of it. After that,
-//! [`settle`](RunQueue::settle) appends it. So the task of a connection that always has data does not run before
-//! a task whose event arrived during its turn. Tasks that are appended later do not overtake it.
+//! [`settle`](RunQueue::settle) appends it. So if a poll is due, the task of a connection that always has data does
+//! not run before a task whose event arrived during its turn. Tasks that are appended later do not overtake it.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,

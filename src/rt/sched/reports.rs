@@ -1,8 +1,9 @@
 //! [`Reports`]: the queue of reports about tasks that block their threads, and about spare workers.
 //!
-//! A report calls a user's function or a `tracing` subscriber, which may block. So a separate thread makes the reports,
-//! one at a time and in order, while sysmon and the workers continue. The thread is started for the first report and
-//! ends when the queue is empty. If the system refuses to create the thread, sysmon makes the reports itself.
+//! A report calls a user's function, a `tracing` subscriber or both, which may block. So a separate thread makes the
+//! reports, one at a time and in order, while sysmon and the workers continue. The thread is started for the first report
+//! and ends when the queue is empty. If the system refuses to create the thread for a report about a blocked task, sysmon
+//! makes the queued reports itself. A report about a spare worker then waits for the next report.
 //!
 //! A thread that is still in a report when the runtime has been shut down ends after this report. The next
 //! epoch has its own thread.
@@ -19,9 +20,9 @@ const QUEUED_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) enum Report {
     Blocked(BlockedTask),
-    /// A thread has got the spare processor with this number.
+    /// A worker has got the spare processor with this number.
     SpareStarted(usize),
-    /// A thread has given back the spare processor with this number.
+    /// A worker has given back the spare processor with this number.
     SpareEnded(usize),
 }
 
@@ -41,7 +42,7 @@ impl Reports {
         Reports(Mutex::new(State { epoch: 0, queue: VecDeque::new(), has_thread: false }))
     }
 
-    /// Queues `reports`. Returns whether a thread must be started.
+    /// Queues `reports`, unless `epoch` is an earlier one. Returns whether a thread must be started.
     pub(super) fn push(&self, epoch: u32, reports: impl IntoIterator<Item = Report>) -> bool {
         let mut state = self.0.lock();
         let age = epoch.wrapping_sub(state.epoch).cast_signed();

@@ -1,13 +1,14 @@
 //! Resting workers: how they go to rest, are woken, and get a processor.
 //!
-//! A worker *rests* when it has no work and does not poll: it has given its processor back and is parked on
-//! the idle list. A thread that wakes it assigns a processor to it. The lists are in [`Idle`], under one
+//! A worker *rests* when it has no work and does not poll: it has no processor, is on the idle list, and is
+//! parked. A thread that wakes it for work assigns a processor to it. The lists are in [`Idle`], under one
 //! lock, which is taken when a worker goes to rest or is woken, but not per request.
 //!
 //! # States of a worker
 //! *running* (owns a processor) → *asleep* in epoll (keeps the processor) → *running*; or *running* →
-//! *resting* (has given the processor back) → *assigned* a processor → *running*. A worker beyond the
-//! configured number ends if it has rested for [`SURPLUS_REST`].
+//! *resting* (has given the processor back) → *assigned* a processor → *running*. A worker whose processor a
+//! nested `block_on` has given away rests when the user code returns. A worker ends with its epoch. If it goes to
+//! rest while there are more workers than configured, it ends after [`SURPLUS_REST`].
 //!
 //! # The wish for the role of polling
 //! ```text
@@ -23,8 +24,8 @@
 //! `the_role_is_not_lost_when_a_wish_is_granted`).
 //!
 //! # Invariants
-//! * R1 (`runtime.rs`) — a thread that wakes another one increments `awake` on its behalf, so that two
-//!   threads do not each wake a third for the same work.
+//! * R1 (`runtime.rs`) — a thread that assigns a processor to a worker increments `awake` on the worker's behalf, so
+//!   that two threads do not each wake a third for the same work.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::Runtime;
 use crate::sync::{Arc, Ordering};
 
-/// The time after which a resting worker beyond the configured number ends.
+/// The time after which a resting worker ends if there are more workers than configured.
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
 impl Runtime {
@@ -128,7 +129,7 @@ impl Runtime {
         true
     }
 
-    /// Takes a free processor for the calling thread, which is not a worker, if there is one.
+    /// Takes a free processor, if there is one, for the calling thread, which is not a worker.
     pub(crate) fn acquire(&'static self) -> Option<&'static Processor> {
         let processor = {
             let mut idle = self.idle.lock();
@@ -141,8 +142,9 @@ impl Runtime {
         Some(processor)
     }
 
-    /// Gives the processor back, unless a shared queue has a task or this thread may poll. Returns whether it did.
-    /// The processor's queue must be empty. `sleeper` is that of the calling worker, or `None` for any other thread.
+    /// Gives the processor back, unless the runtime is running and a shared queue has a task or this thread may poll.
+    /// Returns whether it did. The processor's queue must be empty. `sleeper` is that of the calling worker, or `None`
+    /// for any other thread.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
         let roles = &self.driver.roles;
@@ -181,7 +183,8 @@ impl Runtime {
         context::set_processor(None);
     }
 
-    /// Reports that a thread has got the spare processor `id`, or has given it back.
+    /// Queues a report that a worker has got a spare processor or has given it back. Does nothing without the feature
+    /// `tracing`.
     pub(super) fn report_spare(&'static self, epoch: u32, report: Report) {
         if cfg!(feature = "tracing") && !self.queue_reports(epoch, [report]) {
             // The thread of a later report also makes this one.
@@ -189,7 +192,8 @@ impl Runtime {
         }
     }
 
-    /// Reports the end of a spare worker that has given up its processor because the epoch is over.
+    /// Reports that the owner of `processor` has given it up because the epoch is over. Does nothing if the processor
+    /// is not spare.
     pub(crate) fn report_end(&'static self, processor: &Processor) {
         if cfg!(feature = "tracing") && processor.id >= self.idle.lock().first_spare {
             self.report_spare(self.epoch(), Report::SpareEnded(processor.id));
@@ -204,8 +208,8 @@ impl Runtime {
         }
     }
 
-    /// Gives up the processor of the calling thread. The queued tasks go to the shared queue, and the
-    /// processor to the next worker that is woken.
+    /// Gives up the processor of the calling thread. The queued tasks go to the shared queues, and the processor goes
+    /// to its list. If its epoch is over, the tasks are dropped, and the processor is not listed.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         context::set_processor(None);
@@ -306,8 +310,8 @@ impl Runtime {
         true
     }
 
-    /// Asks for the role on behalf of a thread in `block_on`, which must then park. Returns false if another
-    /// thread has already asked.
+    /// Asks for the role on behalf of a thread in `block_on`, which must then park. Interrupts a sleeping worker, so
+    /// that it sees the wish. Returns false if the wish of another thread was not withdrawn yet.
     pub(crate) fn ask_for_role(&'static self, root: &Arc<Root>) -> bool {
         let mut idle = self.idle.lock();
         if !matches!(idle.wish, Wish::None) {

@@ -1,6 +1,6 @@
 //! [`Ring`]: the items of a run queue in FIFO order, in a ring buffer that grows.
 //!
-//! The owner appends items and takes the oldest one. Other threads, the *thieves*, take several of the oldest
+//! The owner appends items and takes the oldest one. Other threads, the *thieves*, take one or more of the oldest
 //! items at once.
 //!
 //! # The buffer
@@ -47,7 +47,7 @@ use crate::sync::{AtomicPtr, AtomicU32, MODEL, Ordering, UnsafeCell, fence, inje
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
 /// The maximum number of items that a thief takes at once. A ring always has room for them if it is empty.
 const BATCH: usize = RING / 2;
-/// The maximum number of slots of an empty ring. If it has more, the memory is freed.
+/// The maximum number of slots that the owner keeps when it finds the ring empty.
 const KEPT_MAX: usize = if MODEL { RING } else { 16 * RING };
 /// The maximum number of items. Distances between indices fit in an `i32`.
 const ITEMS_MAX: u32 = 1 << 30;
@@ -166,7 +166,8 @@ impl Ring {
         self.tail.load(Ordering::Relaxed)
     }
 
-    /// Returns whether all items before the index `end` have been taken.
+    /// Returns whether all items before the index `end` have been taken. The result is valid until 2³¹ further items have
+    /// been taken.
     pub(crate) fn has_passed(&self, end: u32) -> bool {
         self.head.load(Ordering::Relaxed).wrapping_sub(end) as i32 >= 0
     }
@@ -177,8 +178,8 @@ impl Ring {
         let view = self.view();
         // ORDERING: Relaxed: only the owner stores `tail`.
         let tail = self.tail.load(Ordering::Relaxed);
-        // ORDERING: Acquire pairs with the thieves' Release, so they have finished reading the slots that
-        // `head` has passed (Q3).
+        // ORDERING: Acquire pairs with the thieves' Release, so the thieves that have advanced `head` have read
+        // their slots (Q3).
         let head = self.head.load(Ordering::Acquire);
         if tail.wrapping_sub(head) > view.mask {
             return self.push_growing(item, head);
@@ -233,7 +234,7 @@ impl Ring {
     fn replace(&self, length: u32, head: u32) {
         let (view, tail) = (self.view(), self.tail.load(Ordering::Relaxed));
         let buffer = Buffer::allocate(length, |slot| {
-            // The index is the only one from `head` on, within the length, that has this slot.
+            // Of the `length` indices from `head` on, only `head + ahead` has this slot.
             let ahead = slot.wrapping_sub(head) & (length - 1);
             if ahead < tail.wrapping_sub(head) {
                 view.slot(head.wrapping_add(ahead)).load(Ordering::Relaxed)
@@ -252,7 +253,7 @@ impl Ring {
         self.free_retired();
     }
 
-    /// Frees the retired buffers if no thief is in the ring. Returns whether there are none now.
+    /// Frees the retired buffers if no thief is in the ring. Returns whether no retired buffer is left.
     fn free_retired(&self) -> bool {
         if !injected_bug!("ring_owner_has_no_fence") {
             // ORDERING: SeqCst pairs with the fence in `claim`. The buffer was stored before (Q5).
@@ -277,8 +278,8 @@ impl Ring {
         })
     }
 
-    /// Takes half of the items, but at most [`BATCH`]. Returns the youngest of them, and moves the others to
-    /// `thief`. The ring `thief` must belong to the calling thread and be empty.
+    /// Takes half of the items, rounded up, but at most [`BATCH`]. Returns the youngest of them, and moves the others
+    /// to `thief`. The ring `thief` must belong to the calling thread and be empty.
     pub(crate) fn steal(&self, thief: &Ring) -> Option<Item> {
         let (start, view) = (thief.tail.load(Ordering::Relaxed), thief.view());
         let count = self.claim(|at, item| view.slot(start.wrapping_add(at)).store(item, Ordering::Relaxed));
@@ -288,7 +289,7 @@ impl Ring {
         NonNull::new(view.slot(last).load(Ordering::Relaxed))
     }
 
-    /// Moves half of the items, but at most [`BATCH`], to the end of `taken`. Returns false if the ring is
+    /// Moves half of the items, rounded up, but at most [`BATCH`], to the end of `taken`. Returns false if the ring is
     /// empty. Any thread may call this.
     pub(crate) fn take(&self, taken: &mut Vec<Item>) -> bool {
         let mut items = [ptr::null_mut(); BATCH];
@@ -297,8 +298,9 @@ impl Ring {
         count > 0
     }
 
-    /// Takes half of the items, but at most [`BATCH`], and returns their number. Calls `copy` with the position
-    /// and the content of each slot. The caller must use only the last copies for each position.
+    /// Takes half of the items, rounded up, but at most [`BATCH`], and returns their number. Calls `copy` with the
+    /// position and the content of each slot, again if another thread has taken items in the meantime. The caller must
+    /// use only the last copy for each position below the returned number.
     fn claim(&self, mut copy: impl FnMut(u32, *mut ())) -> u32 {
         let mut head = self.head.load(Ordering::Acquire);
         // The check is for thieves of empty rings, which would otherwise contend for `thieves`.
@@ -362,7 +364,7 @@ impl Drop for Ring {
 /// Frees a retired buffer.
 ///
 /// # Safety
-/// The buffer came from [`Buffer::allocate`], and no thread uses it any more.
+/// The buffer must come from [`Buffer::allocate`], and no thread may use it any more.
 #[allow(unsafe_code)]
 unsafe fn free(buffer: *mut Buffer) {
     // SAFETY: the caller guarantees that the buffer exists.

@@ -41,8 +41,8 @@ impl Root {
         Root { state: AtomicU32::new(WOKEN), shard: AtomicUsize::new(0), parker: Parker::new() }
     }
 
-    /// Wakes the root future. If the thread sleeps in epoll, calls `break_poll` with its shard, which must
-    /// interrupt the sleep.
+    /// Wakes the root future, and unparks the thread if it is parked. If the thread sleeps in epoll, calls `break_poll`
+    /// with the shard. `break_poll` must interrupt the sleep.
     #[inline]
     pub(crate) fn wake(&self, break_poll: impl FnOnce(usize)) {
         // ORDERING: SeqCst; see the module documentation.
@@ -54,7 +54,8 @@ impl Root {
         }
     }
 
-    /// Makes a parked thread check for work, without waking its root future.
+    /// Makes a parked thread check for work, without waking its root future. If the thread is not parked, its next wait
+    /// in [`park`](Root::park) ends immediately.
     pub(crate) fn nudge(&self) {
         self.parker.unpark();
     }

@@ -1,7 +1,7 @@
 //! [`SharedQueue`]: a FIFO queue of runnable tasks that all threads share.
 //!
-//! The runtime has two such queues: the injector, for tasks that are woken by threads without a processor,
-//! and the control lane ([`lanes`](super::lanes)).
+//! The runtime has two such queues: the injector, for tasks that are woken by threads without a processor or
+//! were queued at a processor that its thread has given up, and the control lane ([`lanes`](super::lanes)).
 //!
 //! # Invariants
 //! * Q1 (`queue.rs`) — every pushed item is taken exactly once.
@@ -72,7 +72,7 @@ impl SharedQueue {
         result
     }
 
-    /// Takes the oldest item, and passes up to `more` further items to `rest`.
+    /// Takes the oldest item, and passes up to `more` further items to `rest`, under the lock.
     pub(crate) fn pop(&self, more: usize, rest: impl FnMut(Item)) -> Option<Item> {
         if self.len() == 0 {
             return None;

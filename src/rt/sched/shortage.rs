@@ -1,22 +1,23 @@
 //! Progress while the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
 //!
-//! A refusal is recorded. All work that waits for a thread then makes progress without further external
-//! events:
+//! A refusal is recorded, unless sysmon immediately does the work of the refused thread. All work that waits for a
+//! thread then makes progress without further external events:
 //!
 //! | refused thread | meanwhile | retry |
 //! |---|---|---|
 //! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`] without any worker, it runs the tasks and polls itself |
 //! | a blocking thread | calls wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`], it queues calls as tasks |
 //! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
+//! | a thread for wakers or reports | – | sysmon does the work itself; see `wake_queue.rs` and `reports.rs` |
 //! | the replacement of a sysmon that waits in `block_on` | the waiting thread polls | the waiting thread tries again every 10 ms |
 //! | sysmon | the start waits | the start tries again for a quarter of a second; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by first use continues without any thread |
 //!
 //! # Without any thread
 //! No worker is started before sysmon, because a blocked worker relies on sysmon. Every use of the runtime
-//! tries again to start it. Until that succeeds, a thread in `block_on` runs tasks and polls. Under another
-//! executor, a thread that spawns a task, or polls a handle, a sleep or a deadline, *stands in*: it does a
+//! tries again to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls; in a nested
+//! `block_on`, it only polls. Under another executor, a thread that spawns a task, or polls a handle, a sleep or a deadline, *stands in*: it does a
 //! slice of the work, and its future is polled again ([`Runtime::stand_in`]). An operation on a socket that
-//! would have to wait there fails with an error.
+//! would have to wait there fails with an error. Blocking calls are queued as tasks.
 
 use std::io;
 use std::task::Context;
@@ -34,7 +35,7 @@ use crate::sync::Ordering;
 
 /// The time after which a refusal counts as permanent.
 pub(crate) const LASTS: Duration = Duration::from_millis(300);
-/// The length of a slice: the time for which a thread that stands in runs tasks.
+/// The length of a slice: the time after which a thread that runs tasks in place of the workers begins no further round.
 const SLICE: Duration = Duration::from_millis(10);
 /// The time for which a thread that stands in pauses if there was no work.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -88,8 +89,9 @@ impl Runtime {
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
     }
 
-    /// If the runtime has no thread, does a slice of the work on the calling thread and wakes the task of `cx`, so
-    /// that it is polled again. Called when a future is pending. Does nothing on a thread inside the runtime.
+    /// If the runtime has no thread and cannot start sysmon, does a slice of the work on the calling thread and wakes the
+    /// task of `cx`, so that it is polled again. Called when a future is pending. Does nothing on a thread inside the
+    /// runtime.
     #[inline]
     pub(crate) fn stand_in(&'static self, cx: &mut Context<'_>) {
         if self.sysmon.is_missing() && self.stand_in_now() {
@@ -97,7 +99,8 @@ impl Runtime {
         }
     }
 
-    /// Does a slice of the work on a thread that has spawned a task, if the runtime has no thread.
+    /// Does a slice of the work on a thread that has spawned a task, if the runtime has no thread and cannot start
+    /// sysmon.
     #[inline]
     pub(crate) fn stand_in_once(&'static self) {
         if self.sysmon.is_missing() {
@@ -105,7 +108,8 @@ impl Runtime {
         }
     }
 
-    /// Does a slice of the work. Returns false if another thread or an outer call on this thread does the work.
+    /// Starts sysmon or, if that fails, does a slice of the work. Returns false if another thread or an outer call on
+    /// this thread does the work.
     #[cold]
     fn stand_in_now(&'static self) -> bool {
         // A thread in `block_on` does the work between the turns of its root future, and a thread

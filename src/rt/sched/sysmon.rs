@@ -22,7 +22,7 @@ pub(crate) struct Sysmon {
     pub(super) is_missing: AtomicBool,
     /// The total number of times that a task was found to block its thread.
     pub(crate) blocked: AtomicU64,
-    /// The number of workers that were stuck at the last check.
+    /// The number of threads that were stuck at the last check that looked for them, or 1 while sysmon runs tasks itself.
     pub(super) stuck: AtomicUsize,
     /// Whether other threads use all CPUs; see [`cpus`](super::cpus).
     pub(super) are_cpus_busy: AtomicBool,
@@ -32,7 +32,7 @@ pub(crate) struct Sysmon {
     pub(super) wakes: WakeQueue,
     /// The batches of the threads that poll, and of those that call several wakers.
     batches: Mutex<Vec<Weak<Batch>>>,
-    /// The number of threads that do not poll and call several wakers.
+    /// The number of threads that call several wakers outside a poll.
     pub(super) watched: AtomicUsize,
 }
 
@@ -86,7 +86,7 @@ impl Sysmon {
         self.batches.lock().iter().filter_map(Weak::upgrade).for_each(|batch| batch.take(wakers));
     }
 
-    /// Returns the number of workers that were stuck at the last check.
+    /// Returns the number of threads that are stuck, according to the last check that looked for them.
     pub(crate) fn stuck(&self) -> usize {
         // ORDERING: Relaxed: a hint that may be outdated.
         self.stuck.load(Ordering::Relaxed)
@@ -114,8 +114,8 @@ impl Sysmon {
     /// Returns whether the thread makes checks or is about to make one.
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
-        // ORDERING: SeqCst: the caller changes `awake`, the number of root turns or the flag of a shortage before it
-        // reads `ticks`. Sysmon stores `ticks` before it reads these.
+        // ORDERING: SeqCst: the caller changes `awake`, `watched`, the number of root turns or the flag of a shortage
+        // before it reads `ticks`. Sysmon stores `ticks` before it reads these.
         self.ticks.load(Ordering::SeqCst)
     }
 
@@ -129,7 +129,7 @@ impl Sysmon {
         true
     }
 
-    /// Sets `ticks` for the thread of `parker`. Returns false if the epoch of that thread is over.
+    /// Sets `ticks` for the thread of `parker`. Returns false, without a change, if that thread is no longer sysmon.
     pub(super) fn set_ticks(&self, parker: &Arc<Parker>, ticks: bool) -> bool {
         let thread = self.thread.lock();
         let is_current = thread.as_ref().is_some_and(|current| Arc::ptr_eq(current, parker));
@@ -139,7 +139,7 @@ impl Sysmon {
         is_current
     }
 
-    /// Wakes the thread, so that it checks the epoch. Called by a shutdown that has advanced the epoch.
+    /// Removes the thread and wakes it, so that it checks the epoch. Called by a shutdown that has advanced the epoch.
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
         self.is_missing.store(false, Ordering::Relaxed);

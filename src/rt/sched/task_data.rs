@@ -1,6 +1,7 @@
 //! [`TaskData`]: the scheduler's data about a task: its record, name and local values.
 //!
-//! This is the metadata of `async-task`, in the same allocation as the future.
+//! For a spawned task, this is the metadata of `async-task`, in the same allocation as the future. For a root future, it
+//! is on the stack of the thread.
 
 use std::any::Any;
 use std::panic::Location;
@@ -47,7 +48,7 @@ pub(crate) struct TaskData {
 struct Rare {
     name: Option<Name>,
     /// The task-local values. The lock exists only to make the type `Sync`, because only the thread that
-    /// polls the task accesses them. No user code runs while it is held.
+    /// polls or drops the task accesses them. No user code runs under the lock.
     locals: Mutex<Vec<Local>>,
 }
 
@@ -92,13 +93,13 @@ impl TaskData {
         false
     }
 
-    /// Returns whether the task is the future of a `block_on`.
+    /// Returns whether the task is the root future of a `block_on` or of a simulation.
     pub(crate) fn is_root(&self) -> bool {
         self.record.is_root()
     }
 
-    /// Returns whether the task must be polled on one thread only: a local task, or the future of a
-    /// `block_on`.
+    /// Returns whether the task must be polled on one thread only: a local task, or the root future of a
+    /// `block_on` or of a simulation.
     pub(crate) fn stays(&self) -> bool {
         self.record.stays()
     }

@@ -1,11 +1,11 @@
-//! [`TurnRing`]: the last turns of one processor and the socket calls in them, for the black box.
+//! [`TurnRing`]: the last turns of one processor and the calls on descriptors in them, for the black box.
 //!
 //! At the beginning of each turn, the owner overwrites the oldest entry. It adds the calls while the turn
 //! runs. Other threads can read the ring at any time, including the turn in progress, without stopping the
 //! owner.
 //!
-//! An entry has room for two calls, which is enough for an echo. The owner moves the calls of a full
-//! entry to its [`EventRing`](super::event_ring::EventRing).
+//! An entry has room for two calls, which is enough for an echo. Before a further call, the owner moves the calls of the
+//! full entry to its [`EventRing`](super::event_ring::EventRing).
 //!
 //! # Memory ordering
 //! A reader must not combine the words of two turns:
@@ -99,7 +99,7 @@ pub(crate) struct Turn {
     calls: [u32; CALLS],
 }
 
-/// Packs a call into a word that is not 0.
+/// Packs a call into a word that is not 0. `fd` must be at least 0 and less than `i32::MAX`.
 #[inline]
 fn pack(writes: bool, fd: i32) -> u32 {
     (fd as u32).wrapping_mul(2).wrapping_add(2 + u32::from(writes))
@@ -189,8 +189,8 @@ impl TurnRing {
         self.ended.load(Ordering::Relaxed) / UNITS
     }
 
-    /// Returns the turns in the ring, oldest first, and whether no turn was overwritten. The last turn
-    /// may be in progress. Any thread may call this.
+    /// Returns the turns in the ring, oldest first, and whether they are all turns so far. Turns that the owner may be
+    /// overwriting are omitted. The last turn may be in progress. Any thread may call this.
     pub(crate) fn read(&self) -> (Vec<Turn>, bool) {
         // ORDERING: Acquire pairs with the Release in `end`: the turns that have ended are visible.
         let end = self.ended.load(Ordering::Acquire) / UNITS;

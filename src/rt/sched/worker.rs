@@ -2,13 +2,13 @@
 //!
 //! Sources of work, in order: the root future of `block_on`, if it was woken; the control lane
 //! ([`lanes`](super::lanes)), within its share; the next slot (a few turns in a row at most); the
-//! processor's own queue; the shared queue (it comes first after each reading of the clock, so at
-//! least every 17th turn); tasks of other processors, if their queues are worth stealing from. Timers run
-//! when the clock is read and before a sleep.
+//! processor's own queue; the shared queue (it comes first after a reading of the clock, unless it came first in the
+//! turn before, so at least every 17th turn); tasks of other processors, if their queues are worth stealing from or
+//! their owners are stuck. Timers run when the clock is read and before a sleep.
 //!
-//! A thread without work takes the role of polling its shard and *sleeps* in epoll; it keeps its
-//! processor. If another thread has the role, the thread gives its processor back and *rests*: it waits
-//! on the idle list, without a role, until it is woken (see [`resting`](super::resting)).
+//! A thread without work takes the roles of polling its shard and free others, and *sleeps* in epoll; it keeps its
+//! processor. If it gets no role, it gives its processor back, and a worker *rests*: it waits on the idle list, without
+//! a role, until it is woken (see [`resting`](super::resting)).
 //!
 //! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second worker.
 //!
@@ -164,8 +164,8 @@ impl Core {
         processor.record(Mark::Leave, 0);
         processor.owned.store(false, Ordering::SeqCst);
         runtime.awake.down(epoch);
-        // A thread that brought work to the new epoch may have relied on this thread, which was
-        // asleep in epoll, to run it.
+        // A thread that brought work to the new epoch may have relied on this thread to run it, if this thread
+        // was asleep in epoll.
         runtime.ensure_worker_after_leaving();
         runtime.report_end(processor);
     }
@@ -215,8 +215,9 @@ impl Core {
     }
 
     /// Runs one turn of a control task, and returns whether the thread still owns the processor. Returns
-    /// `None` without running a turn if ordinary tasks must run first, or if the lane is empty. `is_due` says
-    /// whether this turn would otherwise check the shared queue first.
+    /// `None` without running a turn if ordinary tasks must run first, or if the lane is empty. Queues the control task
+    /// behind the ordinary tasks if they are few. `is_due` says whether this turn would otherwise check the shared queue
+    /// first.
     #[cold]
     #[inline(never)]
     fn control_turn(
@@ -271,7 +272,7 @@ impl Core {
         own_waker::begin(own, runnable.metadata().spare());
         self.pacing.begin_turn();
         begin_turn(processor, record);
-        // The task catches the panics of its future. Only panics of destructors arrive here.
+        // The task catches the panics of its future and of its destructors. Other panics end only the turn.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_turn(data, Some(own), || runnable.run()))) {
             drop_payload(payload);
             runtime.panics.add(1);
@@ -284,7 +285,7 @@ impl Core {
             return false;
         }
         end_turn(processor);
-        // ORDERING: Relaxed, as in `context::poll_budget`.
+        // ORDERING: Relaxed, as in `Context::left`.
         if processor.budget.load(Ordering::Relaxed) <= REFILL {
             self.pacing.read_next(self.tick);
         }
@@ -334,7 +335,7 @@ impl Core {
         is_owned
     }
 
-    /// Takes available events without waiting, and wakes their tasks. The woken tasks are queued behind all
+    /// Takes available events without waiting, and wakes their tasks. Woken ordinary tasks are queued behind all
     /// others except the task in the aside slot. Returns whether there may be more events.
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) -> bool {
         let shards = runtime.driver.roles.take_to_look(home, now);
@@ -441,7 +442,7 @@ fn owns_processor() -> bool {
     context::processor().is_some()
 }
 
-/// Marks the beginning of a turn, so that sysmon sees which task runs, and refills the budget.
+/// Marks the beginning of a turn, so that sysmon sees which task runs, refills the budget, and records the poll.
 #[inline]
 fn begin_turn(processor: &'static Processor, record: &'static Record) {
     let ticks = ticks::ticks();
@@ -449,7 +450,7 @@ fn begin_turn(processor: &'static Processor, record: &'static Record) {
     record.begin_poll(ticks);
 }
 
-/// Marks the beginning of a turn, as [`begin_turn`] does. The caller records the poll.
+/// Marks the beginning of a turn and refills the budget, as [`begin_turn`] does. The caller records the poll.
 #[inline]
 pub(crate) fn mark_turn(processor: &'static Processor, record: &'static Record, ticks: u64) {
     processor.budget.store(BUDGET, Ordering::Relaxed);
@@ -542,7 +543,7 @@ mod tests {
             }
             assert_eq!((core.pacing.since_poll(), processor.turns.ended()), (4, 4));
         });
-        // A task of another epoch gets no turn here; one of the current epoch runs elsewhere.
+        // A task of another epoch than the thread's gets no turn here. It runs elsewhere if its epoch is the current one.
         let task = on(processor, || {
             let task = crate::task::spawn(async { 5 });
             core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));

@@ -1,14 +1,15 @@
 //! recv(2) and send(2) without glibc's wrappers, on Linux with a dynamic glibc.
 //!
 //! In glibc `recv` and `send` are cancellation points of pthread_cancel(3). In a multi-threaded process
-//! a cancellation point costs two calls and two atomic read-modify-writes per system call. Cancelling
-//! a thread is undefined behaviour in Rust, so cancellation points are not needed. Therefore
-//! [`kernel`](super::kernel) makes the calls.
+//! a cancellation point costs at least two calls and, before glibc 2.41, two atomic read-modify-writes
+//! per system call. Cancelling a thread is undefined behaviour in Rust, so cancellation points are not
+//! needed. Therefore [`kernel`](super::kernel) makes the calls. If the simulator defines `syscall`, the
+//! calls go to the definition in the C library instead.
 //!
-//! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names, and
-//! those functions must get the calls. Before the first call, [`choose`] checks whether the dynamic
-//! linker has found `recv`, `send` and `syscall` in glibc. If one of them is in another object, every
-//! call goes to `recv` and `send`.
+//! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names or
+//! `syscall`, and those functions must get the calls. Before the first call, [`choose`] checks whether the
+//! dynamic linker has found `recv`, `send` and `syscall` in glibc. If one of them is in another object,
+//! every call goes to `recv` and `send`.
 //!
 //! System call tracers (strace, seccomp, perf) see recvfrom(2) and sendto(2), as with glibc's functions.
 //! A breakpoint or a uprobe on glibc's `recv` or `send` does not see the calls.
@@ -74,8 +75,8 @@ unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: 
     return unsafe { super::kernel::call(number, fd, buf, len, flags) };
 }
 
-/// Returns the address of the `syscall` that [`call`] calls or replaces. With the feature `sim` this is
-/// the next definition after the definition in the program.
+/// Returns the address of the `syscall` that [`call`] calls or replaces. If the simulator defines
+/// `syscall`, this is the next definition after that of the simulator.
 fn syscall() -> *const c_void {
     #[cfg(all(feature = "sim", not(netpoll_no_interpose)))]
     return crate::sim::find_system_call();
@@ -83,7 +84,7 @@ fn syscall() -> *const c_void {
     return libc::syscall as *const c_void;
 }
 
-/// Calls recv(2). If the choice has not been made yet, makes it first.
+/// Calls libc's `recv`. If the choice has not been made yet, makes it first.
 ///
 /// # Safety
 /// Same as [`recv`].
@@ -94,7 +95,7 @@ unsafe fn recv_by_choice(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int)
     unsafe { libc::recv(fd, buf, len, flags) }
 }
 
-/// Calls send(2). If the choice has not been made yet, makes it first.
+/// Calls libc's `send`. If the choice has not been made yet, makes it first.
 ///
 /// # Safety
 /// Same as [`send`].
@@ -105,6 +106,7 @@ unsafe fn send_by_choice(fd: c_int, buf: *const c_void, len: size_t, flags: c_in
     unsafe { libc::send(fd, buf, len, flags) }
 }
 
+/// Makes the choice if it has not been made yet.
 fn choose() {
     if CHOICE.load(Ordering::Relaxed) == UNKNOWN {
         let library = object(libc::gnu_get_libc_version as *const c_void);

@@ -30,14 +30,14 @@ pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     Ok(queue)
 }
 
-/// Returns false, because real system calls cannot be made to fail.
+/// Returns false, because real system calls cannot be made to fail with EINTR.
 #[cfg(test)]
 pub(crate) fn interrupt_next_change() -> bool {
     false
 }
 
 /// Calls kevent(2): applies `changes`, then waits for events for up to `timeout` nanoseconds, or without
-/// limit if it is `None`. Returns the number of events.
+/// limit if `timeout` is `None`. Returns the number of events.
 pub(crate) fn kevent(
     queue: BorrowedFd<'_>,
     changes: &[Kevent],

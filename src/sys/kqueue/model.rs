@@ -1,9 +1,9 @@
 //! A model of kqueue(2) for unit tests on Linux, written from the manual pages of FreeBSD 14 and
 //! macOS.
 //!
-//! It has the filters READ and WRITE, on real descriptors, and USER. An edge-triggered epoll
-//! instance, whose descriptor is that of the queue, activates the filters. When an event is taken,
-//! poll(2) checks the condition, as a kernel does. Constants have FreeBSD's values.
+//! The model has the filters READ and WRITE, on real descriptors, and USER. An edge-triggered epoll
+//! instance, whose descriptor is that of the queue, activates READ and WRITE. When an event of these is
+//! taken, poll(2) checks the condition, as a kernel does. Constants have FreeBSD's values.
 //!
 //! | item | behaviour in the manual pages |
 //! |---|---|
@@ -11,15 +11,17 @@
 //! | EV_DELETE | Fails with ENOENT if there is no such filter. Closing the descriptor also deletes the filter. |
 //! | EV_CLEAR | The filter is inactive after the event is taken, until the state changes again. |
 //! | EV_ONESHOT, EV_DISPATCH | The filter is deleted, or disabled, after the event is taken. |
+//! | EV_DISABLE, EV_ENABLE | Disables or enables the filter. No event of a disabled filter is taken. |
 //! | EV_RECEIPT | Every change returns EV_ERROR with an errno or 0, and no event is taken. |
 //! | EV_ERROR | Reports a failed change, if there is room. Otherwise the call fails. |
 //! | EV_EOF | READ: the peer sends no more data, and `data` bytes may be left. WRITE: the peer accepts no more data, or the reader of a pipe is closed. `fflags` is the socket's error. |
 //! | NOTE_TRIGGER | Activates USER. |
 //! | EINTR | The changes have been applied (see [`interrupt_next_change`]). |
 //!
-//! The model differs from a kernel in one respect: a kernel stores the error itself in `fflags`, but
-//! poll(2) reports only that there is an error, so the model stores ECONNRESET. An error that does not
-//! end the connection, such as an error of a datagram, only activates the filters, as in FreeBSD.
+//! The model differs from a kernel mainly in two respects. A kernel stores the error itself in `fflags`, but
+//! poll(2) reports only that there is an error, so the model stores ECONNRESET. `data` is 0 for WRITE and
+//! for a listener. An error that does not end the connection, such as an error of a datagram, only
+//! activates the filters, as in FreeBSD.
 
 #![allow(unsafe_code)]
 
@@ -51,7 +53,7 @@ pub(crate) const NOTE_TRIGGER: u32 = 0x0100_0000;
 /// The flags of EV_ADD that a filter keeps.
 const KEPT: u16 = EV_CLEAR | EV_ONESHOT | EV_DISPATCH;
 
-/// `struct kevent`.
+/// `struct kevent`, with the fields of macOS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Kevent {
@@ -79,8 +81,8 @@ struct Knote {
 #[derive(Debug)]
 struct Queue {
     knotes: BTreeMap<(usize, i16), Knote>,
-    /// An eventfd that makes the epoll instance readable after a trigger or a change by another
-    /// thread.
+    /// An eventfd that makes the epoll instance readable after each change other than a deletion, because
+    /// another thread may wait in it.
     bell: OwnedFd,
 }
 
@@ -249,7 +251,7 @@ impl Queue {
         count
     }
 
-    /// Activates the filters of `ident`, whose state has changed.
+    /// Activates the filters of `ident` whose condition holds. Called after the state of `ident` has changed.
     fn activate(&mut self, ident: usize) {
         for filter in [EVFILT_READ, EVFILT_WRITE] {
             if let Some(knote) = self.knotes.get_mut(&(ident, filter)) {
@@ -293,7 +295,7 @@ pub(crate) fn kevent(
     let mut raw = [libc::epoll_event { events: 0, u64: 0 }; 64];
     let mut is_late = false;
     loop {
-        // The first check does not wait, so that an event includes all changes made before it.
+        // The first round does not wait, because events may be available already.
         for limit in [Some(0), until.map(|until| until.saturating_duration_since(Instant::now()).as_nanos())] {
             // SAFETY: the buffer has room for that many events.
             let ready = unsafe {

@@ -31,7 +31,7 @@ pub(crate) fn is_ip(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).domain().map(|domain| domain == Domain::IPV4 || domain == Domain::IPV6)
 }
 
-/// Returns whether the protocol is TCP (SO_PROTOCOL), as opposed to MPTCP.
+/// Returns whether the protocol of the socket is TCP (SO_PROTOCOL). For an MPTCP socket it is not.
 pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).protocol().map(|protocol| protocol == Some(Protocol::TCP))
 }
@@ -125,7 +125,7 @@ pub(crate) fn tcp_state(fd: BorrowedFd<'_>) -> io::Result<TcpState> {
 }
 
 /// Returns the number of unacknowledged segments of a socket in SYN-SENT (TCP_INFO). Returns `None`
-/// in other states, and for sockets other than TCP.
+/// in other states, and for sockets without TCP_INFO.
 pub(crate) fn syn_segments(fd: BorrowedFd<'_>) -> Option<u32> {
     /// TCP_SYN_SENT of netinet/tcp.h.
     const SYN_SENT: u8 = 2;

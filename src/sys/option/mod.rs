@@ -38,7 +38,7 @@ pub(crate) fn set<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value
 pub(crate) fn get<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     let mut length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: `value` is valid for writes of `length`.
+    // SAFETY: `value` is valid for writes of `length` bytes during the call.
     let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -66,6 +66,7 @@ pub(crate) struct TcpState {
     pub(crate) congestion_window: u32,
     pub(crate) retransmits: u32,
     pub(crate) unsent: u32,
+    /// The number of bytes that the peer has acknowledged.
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     /// The numbers of segments with data that were received and sent.
@@ -111,8 +112,11 @@ impl TcpState {
     }
 }
 
-/// Returns the number of connections in the accept queue of a TCP listener. Returns `InvalidInput` for
-/// other sockets.
+/// Returns the number of connections in the accept queue of a TCP listener.
+///
+/// # Errors
+/// Returns `InvalidInput` for other TCP sockets, and the error of [`tcp_state`] for sockets of other
+/// protocols.
 pub(crate) fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
     let state = tcp_state(listener)?;
     if state.is_listener() { Ok(state.unacknowledged) } else { Err(io::ErrorKind::InvalidInput.into()) }

@@ -1,4 +1,4 @@
-//! Portable versions of the functions that use Linux's own socket options.
+//! Versions for macOS and FreeBSD of functions that use options of Linux.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -16,13 +16,13 @@ pub(crate) fn is_ip(fd: BorrowedFd<'_>) -> io::Result<bool> {
     os::domain(fd.as_raw_fd()).map(|domain| domain == libc::AF_INET || domain == libc::AF_INET6)
 }
 
-/// Returns whether the socket is an IP socket. IP stream sockets have no protocol other than TCP.
+/// Returns whether the socket is an IP socket. An IP stream socket is assumed to be a TCP socket.
 pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
     is_ip(fd)
 }
 
-/// Does nothing, because on these systems sockets receive only the groups that they joined, as they do
-/// on Linux without IP_MULTICAST_ALL.
+/// Does nothing, because on these systems a socket receives only datagrams to the groups that it has joined,
+/// as on Linux without IP_MULTICAST_ALL.
 pub(crate) fn set_multicast_all_v4(_fd: BorrowedFd<'_>, _all: bool) -> io::Result<()> {
     Ok(())
 }
@@ -32,7 +32,7 @@ pub(crate) fn set_multicast_all_v6(_fd: BorrowedFd<'_>, _all: bool) -> io::Resul
     Ok(())
 }
 
-/// Returns `Unsupported`, because this crate reads only the TCP_INFO of Linux.
+/// Fails with `Unsupported`, because this crate reads only the TCP_INFO of Linux.
 pub(crate) fn tcp_state(_fd: BorrowedFd<'_>) -> io::Result<TcpState> {
     Err(io::ErrorKind::Unsupported.into())
 }

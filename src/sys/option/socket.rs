@@ -46,8 +46,8 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
     SockRef::from(&fd).set_send_buffer_size(bytes)
 }
 
-/// Raises SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit
-/// (net.core.wmem_max) allows it.
+/// Sets SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit
+/// (net.core.wmem_max) allows it. Otherwise the size becomes the limit, even if it was larger before.
 pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     // `bytes` is doubled, because the kernel also counts its own structures.
     set_send_buffer_size(fd, send_buffer_size(fd)?.saturating_add(2 * bytes))

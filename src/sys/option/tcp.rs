@@ -1,4 +1,4 @@
-//! TCP options that every system has.
+//! Options of TCP sockets that every system has.
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -13,12 +13,12 @@ use std::thread::JoinHandle;
 
 use libc::c_int;
 
-/// The type of the control message with a pidfd of the sender, which only Linux has. Here the number of Linux is that of a
-/// timestamp.
+/// The type of the control message with a pidfd of the sender, which only Linux has. On these systems, Linux's
+/// number for it is that of a timestamp.
 pub(crate) const PIDFD_KIND: Option<c_int> = None;
 
 /// Whether a short read of a TCP socket means that no data is left. On these systems it does not,
-/// because urgent data causes short reads, and kqueue(2) does not report urgent data.
+/// because urgent data causes short reads, and the poller does not learn of urgent data from kqueue(2).
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = false;
 
 /// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the family:
@@ -49,7 +49,7 @@ pub(crate) const TIMESTAMP_KIND: c_int = libc::SCM_TIMESTAMP;
 /// The unit of the fraction of a second in a [`TIMESTAMP_KIND`] message, in nanoseconds.
 pub(crate) const TIMESTAMP_UNIT: u32 = 1000;
 
-/// A message of a batch, with the same layout as on Linux.
+/// A message of a batch, with the same fields as on Linux.
 #[repr(C)]
 #[allow(non_camel_case_types)]
 #[derive(Clone, Copy)]
@@ -62,7 +62,8 @@ pub(crate) struct mmsghdr {
 /// first call fails.
 ///
 /// # Safety
-/// The `count` headers, and the memory they point to, must be valid for writes during the call.
+/// The `count` headers, and the memory that they point to, must be valid for reads and writes during the
+/// call.
 pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     for index in 0..count {
         // SAFETY: the caller's promise.
@@ -83,8 +84,8 @@ pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
 /// first call fails.
 ///
 /// # Safety
-/// The `count` headers must be valid for writes, and the memory they point to for reads, during the
-/// call.
+/// The `count` headers must be valid for reads and writes, and the memory that they point to for reads,
+/// during the call.
 pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     for index in 0..count {
         // SAFETY: the caller's promise.
@@ -101,8 +102,7 @@ pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
     count as c_int
 }
 
-/// Returns the address family of a socket, according to its local address. Safe to call after
-/// fork(2).
+/// Returns the address family of a socket, according to its local address. Safe to call after fork(2).
 pub(crate) fn domain(number: RawFd) -> io::Result<c_int> {
     // SAFETY: the address is plain data, for which all zeroes is a valid value.
     let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
@@ -128,14 +128,14 @@ pub(crate) fn abstract_name(_: &SocketAddr) -> Option<&[u8]> {
     None
 }
 
-/// Returns `Unsupported`, because these systems have no abstract names.
+/// Fails with `Unsupported`, because these systems have no abstract names.
 pub(crate) fn from_abstract_name(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Joins a thread if it has ended. Returns whether the thread was joined. If so, the handle must be
 /// neither joined nor dropped afterwards. The call waits for thread-local destructors that are still
-/// running, because macOS does not report whether they have ended.
+/// running, because macOS has no function that reports whether they have ended.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     if !thread.is_finished() {
         return false;
@@ -152,7 +152,7 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     unsafe { libc::__error() }
 }
 
-/// Returns `None`. The number is only needed to interpret /proc/loadavg, which exists only on Linux.
+/// Returns `None`. The number of CPUs is needed only to interpret /proc/loadavg, which exists only on Linux.
 pub(crate) fn online_cpus() -> Option<usize> {
     None
 }

@@ -16,7 +16,7 @@ pub(crate) const POLL_HALF_CLOSED: Option<c_short> = Some(libc::POLLRDHUP);
 /// The flag of recvmsg(2) that makes received descriptors close-on-exec.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 
-/// Calls ppoll(2): waits for events for up to `timeout` nanoseconds, or without limit if it is `None`.
+/// Calls ppoll(2): waits for events for up to `timeout` nanoseconds, or without limit if `timeout` is `None`.
 /// Returns the number of entries that have events.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Result<usize> {
     let limit = timeout.map(|nanos| libc::timespec {

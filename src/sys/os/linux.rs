@@ -16,11 +16,12 @@ use std::thread::JoinHandle;
 use libc::c_int;
 pub(crate) use libc::{CLOCK_MONOTONIC_COARSE as COARSE_CLOCK, ENONET, mmsghdr};
 
-/// The type of the control message with a pidfd of the sender (include/linux/socket.h), which libc does not define.
+/// SCM_PIDFD, the type of the control message with a pidfd of the sender (include/linux/socket.h). The crate `libc`
+/// does not define it.
 pub(crate) const PIDFD_KIND: Option<c_int> = Some(4);
 
-/// Whether a short read of a TCP socket means that no data is left. On Linux it does. The other causes of
-/// short reads are urgent data, which the poller reports, and kTLS, which only an exposed descriptor can have.
+/// Whether a short read of a TCP socket means that no data is left. On Linux it does, except before urgent data,
+/// which the poller reports, and with kTLS, which only a socket with an exposed descriptor can have.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = true;
 
 /// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the family:
@@ -76,7 +77,8 @@ pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Op
 /// Calls recvmmsg(2).
 ///
 /// # Safety
-/// The `count` headers, and the memory they point to, must be valid for writes during the call.
+/// The `count` headers, and the memory that they point to, must be valid for reads and writes during the
+/// call.
 #[inline]
 pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     // SAFETY: the caller's promise.
@@ -86,8 +88,8 @@ pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
 /// Calls sendmmsg(2).
 ///
 /// # Safety
-/// The `count` headers must be valid for writes, and the memory they point to for reads, during the
-/// call.
+/// The `count` headers must be valid for reads and writes, and the memory that they point to for reads,
+/// during the call.
 #[inline]
 pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     // SAFETY: the caller's promise.
@@ -104,7 +106,8 @@ pub(crate) fn domain(number: RawFd) -> io::Result<c_int> {
 }
 
 /// Returns the process, user and group of the peer of a Unix socket (SO_PEERCRED). The process is 0
-/// if it is not visible in this PID namespace. User and group are -1 if there is no peer.
+/// if it is not visible in this PID namespace. If there is no peer, the process is 0, and user and group
+/// are -1.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
@@ -132,8 +135,8 @@ pub(crate) fn from_abstract_name(name: &[u8]) -> io::Result<SocketAddr> {
 /// Joins a thread if it has ended, including its thread-local destructors. Returns whether the thread
 /// was joined. If so, the handle must be neither joined nor dropped afterwards.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
-    // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the
-    // calling thread, which is running.
+    // SAFETY: the handle owns the thread, which was neither joined nor detached. A thread that is still
+    // running, such as the calling thread, is not joined.
     unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) == 0 }
 }
 
@@ -145,7 +148,7 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
 }
 
 /// Returns the number of CPUs that are online, whether or not this process may use them. Returns
-/// `None` if /sys/devices/system/cpu/online cannot be read.
+/// `None` if /sys/devices/system/cpu/online cannot be read or parsed.
 pub(crate) fn online_cpus() -> Option<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     let length = |range: &str| {
@@ -155,7 +158,7 @@ pub(crate) fn online_cpus() -> Option<usize> {
     text.trim().split(',').map(length).sum()
 }
 
-/// Opens /proc/loadavg. Returns `None` if it does not exist or does not belong to procfs. (In some
+/// Opens /proc/loadavg. Returns `None` if it cannot be opened or does not belong to procfs. (In some
 /// containers it is a file of lxcfs.)
 pub(crate) fn load_average() -> Option<File> {
     let file = File::open("/proc/loadavg").ok()?;
@@ -167,8 +170,8 @@ pub(crate) fn load_average() -> Option<File> {
     (result == 0 && unsafe { status.assume_init() }.f_type == 0x9fa0).then_some(file)
 }
 
-/// Populates the pages of `memory`, which will be written next, with one call. Before Linux 5.14 this
-/// has no effect, and the first write to each page causes a page fault.
+/// Populates the pages that lie entirely in `memory`, which will be written next, with one call. Before
+/// Linux 5.14 this has no effect, and the first write to each page causes a page fault.
 pub(crate) fn populate<T>(memory: &mut [MaybeUninit<T>]) {
     // SAFETY: sysconf(3) reads no memory.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;

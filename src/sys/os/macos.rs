@@ -17,7 +17,8 @@ pub(crate) const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW_APPROX;
 pub(crate) const POLL_HALF_CLOSED: Option<c_short> = None;
 
 /// The flag of recvmsg(2) that makes received descriptors close-on-exec. macOS has none, so they are made
-/// close-on-exec after the call. If another thread calls fork(2) before this, they leak into the child.
+/// close-on-exec after the call. If another thread calls fork(2) in between, a program that the child
+/// executes inherits them.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: c_int = 0;
 
 /// The option that requests [`PACKET_INFO_V4`] messages.
@@ -42,7 +43,7 @@ pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Op
 }
 
 /// Calls poll(2): waits for events for up to `timeout` nanoseconds, rounded up to milliseconds, or
-/// without limit if it is `None`. Returns the number of entries that have events.
+/// without limit if `timeout` is `None`. Returns the number of entries that have events.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Result<usize> {
     let limit = timeout.map_or(-1, |nanos| nanos.div_ceil(1_000_000).min(i32::MAX as u64) as c_int);
     let count = entries.len() as libc::nfds_t;
@@ -52,7 +53,7 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
 }
 
 /// Makes a socket non-blocking and close-on-exec, and disables SIGPIPE for it. If another thread calls
-/// fork(2) before this call, the socket leaks into the child.
+/// fork(2) before this call, a program that the child executes inherits the socket.
 fn prepare(socket: Socket) -> io::Result<OwnedFd> {
     let reference = SockRef::from(&socket);
     reference.set_nonblocking(true)?;
@@ -79,7 +80,8 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     Ok((prepare(socket)?, address))
 }
 
-/// Returns the process, user and group of the peer of a Unix socket (LOCAL_PEERPID, getpeereid(3)).
+/// Returns the process, user and group of the peer of a Unix socket (LOCAL_PEERPID, getpeereid(3)). A
+/// process of 0 means that it is unknown.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let (uid, gid) = super::bsd::peer_ids(fd)?;
     let mut pid: libc::pid_t = 0;
@@ -92,9 +94,10 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
 }
 
 /// Calls macOS's sendfile(2) for at most `most` bytes of `file` from `offset`. Returns the result and
-/// the number of bytes sent, which may be more than zero if the error is EAGAIN or EINTR. After another error the
-/// number is 0, because the manual page promises it only for these two, and the kernel may leave the
-/// requested length in its place. `most` must not be 0, which means the rest of the file.
+/// the number of bytes sent, which may be more than zero if the error is EAGAIN or EINTR. After another
+/// error the number is 0, because the manual page promises the number only for these two errors, and the
+/// kernel may leave the requested length in its place. `most` must not be 0, which means the rest of the
+/// file.
 pub(crate) fn sendfile(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: off_t, most: usize) -> (io::Result<()>, u64) {
     let (to, file) = (to.as_raw_fd(), file.as_raw_fd());
     let mut length = off_t::try_from(most).unwrap_or(off_t::MAX);

@@ -1,4 +1,5 @@
-//! Calls that move bytes inside the kernel: splice(2), sendfile(2), and pipes.
+//! Calls that move bytes inside the kernel, splice(2) and sendfile(2), and calls for the pipes and files that
+//! they use.
 //!
 //! # Invariants
 //! * S2 of [`socket`](crate::sys::socket) — no call raises SIGPIPE. splice and sendfile have no flag

@@ -1,14 +1,14 @@
 //! sendfile(2) of macOS and FreeBSD.
 //!
-//! It differs from Linux in three ways:
+//! The call differs from that of Linux in three ways:
 //! * The number of bytes sent is reported separately from the result, because a call that fails, for
-//!   example with EAGAIN or EINTR, may have sent bytes. In that case [`send`] returns their number, and
-//!   the next call returns the error.
+//!   example with EAGAIN or EINTR, may have sent bytes. In that case [`send`] returns their number. If the
+//!   error persists, the next call returns it.
 //! * A length of zero means the rest of the file. [`send`] does not make the call for a length of zero.
 //! * The call requires an offset and does not change the file's own position. [`send_from_position`]
 //!   reads the position before the call and advances it afterwards.
 //!
-//! Unit tests also compile this file on Linux, with a substitute for the call.
+//! On Linux, unit tests compile this file with a substitute for the call.
 
 #![allow(unsafe_code)]
 
@@ -37,7 +37,7 @@ pub(super) fn send(
     match result {
         Err(error) if sent == 0 => Err(match error.raw_os_error() {
             // Reading the file failed, the file is not regular or its file system does not support the call, or
-            // the target is not a stream socket. Copying through a buffer succeeds or returns the actual error.
+            // the target is not a socket. Copying through a buffer succeeds or returns the actual error.
             Some(libc::EIO | libc::ENOTSUP | libc::ENOTSOCK) => refusal(),
             _ => error,
         }),
@@ -48,8 +48,8 @@ pub(super) fn send(
     }
 }
 
-/// Calls sendfile(2) once from the position of `file` and advances the position. Returns ENOSYS if the
-/// file has no position.
+/// Calls sendfile(2) like [`send`], but from the position of `file`, and advances the position. Also returns
+/// ENOSYS if the file has no position.
 pub(super) fn send_from_position(
     file: BorrowedFd<'_>,
     most: usize,

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::Completion;
 use crate::sys::socket;
 
-// Values of linux/errqueue.h, which libc does not define.
+// Values of linux/errqueue.h, which the crate `libc` does not define.
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
 
@@ -26,8 +26,8 @@ pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 }
 
 /// Calls send(2) with MSG_ZEROCOPY. The kernel may read the memory of `buf` until a [`Completion`]
-/// reports the call. If the memory is changed or freed earlier, wrong bytes may be sent, but the call
-/// is not unsafe, because the kernel holds references to the pages.
+/// reports the call. If the memory is changed or freed earlier, wrong bytes may be sent. The function is
+/// nevertheless safe, because the kernel holds references to the pages.
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     socket::send(fd, buf, libc::MSG_ZEROCOPY)
 }

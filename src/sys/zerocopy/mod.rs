@@ -1,4 +1,4 @@
-//! MSG_ZEROCOPY. On systems that do not have it, it cannot be enabled, and sends copy the data.
+//! MSG_ZEROCOPY. On systems other than Linux it cannot be enabled, and sends copy the data.
 
 use std::ops::RangeInclusive;
 

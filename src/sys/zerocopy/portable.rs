@@ -5,12 +5,12 @@ use std::os::fd::BorrowedFd;
 
 use super::Completion;
 
-/// Returns ENOPROTOOPT if `on` is true.
+/// Fails with ENOPROTOOPT if `on` is true.
 pub(crate) fn set(_fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     if on { Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT)) } else { Ok(()) }
 }
 
-/// Returns ENOBUFS, so that the caller sends a copy.
+/// Fails with ENOBUFS, so that the caller sends a copy.
 pub(crate) fn send(_fd: BorrowedFd<'_>, _buf: &[u8]) -> io::Result<usize> {
     Err(io::Error::from_raw_os_error(libc::ENOBUFS))
 }
@@ -20,7 +20,7 @@ pub(crate) fn disconnect(_fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns EAGAIN, because there are no completions.
+/// Fails with `WouldBlock`, because there are no completions.
 pub(crate) fn completion(_fd: BorrowedFd<'_>) -> io::Result<Completion> {
     Err(io::ErrorKind::WouldBlock.into())
 }

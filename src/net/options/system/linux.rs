@@ -1,5 +1,5 @@
-//! Socket options that only Linux has. The configuration methods that set some of them are in
-//! `net/linux.rs`.
+//! Socket options that this crate supports only on Linux. The configuration methods that set some of them
+//! are in `net/linux.rs`.
 //!
 //! Times are rounded up to the kernel's unit. Zero, which the kernel treats as the default, is
 //! refused; `None` requests the default. Values that do not fit the kernel's type are also refused.
@@ -46,7 +46,7 @@ impl ListenExtras {
         self.multipath
     }
 
-    /// Opens a multipath socket if one is requested and the kernel supports it.
+    /// Opens a multipath socket if one is requested. Returns `None` if it cannot be opened, whatever the error.
     pub(crate) fn open(&self, domain: Domain) -> Option<OwnedFd> {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
@@ -78,7 +78,7 @@ impl DialExtras {
         DialExtras { multipath: false, fast_open: false }
     }
 
-    /// Opens a multipath socket if one is requested and this host supports it.
+    /// Opens a multipath socket if one is requested. Returns `None` if it cannot be opened, whatever the error.
     pub(crate) fn open(&self, domain: Domain) -> Option<OwnedFd> {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
@@ -92,13 +92,13 @@ impl DialExtras {
     }
 }
 
-/// Sets TCP_USER_TIMEOUT.
+/// Sets TCP_USER_TIMEOUT; `None` requests the kernel's default.
 pub(crate) fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
     let timeout = timeout.map_or(Ok(0), |timeout| units(timeout, Duration::from_millis(1)))?;
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, timeout)
 }
 
-/// Returns TCP_USER_TIMEOUT.
+/// Returns TCP_USER_TIMEOUT; `None` if it is not set.
 pub(crate) fn user_timeout(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     option::user_timeout(fd)
 }
@@ -150,7 +150,7 @@ pub(crate) fn set_fast_open(fd: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, number(queue)?)
 }
 
-/// Sets TCP_DEFER_ACCEPT: how long a connection without data is held back from accept.
+/// Sets TCP_DEFER_ACCEPT: how long the kernel holds back a connection without data from accept4(2).
 pub(crate) fn set_defer_accept(fd: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, units(most, Duration::from_secs(1))?)
 }
@@ -219,7 +219,7 @@ pub(crate) fn set_device(fd: BorrowedFd<'_>, device: Option<&str>) -> io::Result
     option::set_device(fd, name)
 }
 
-/// Returns SO_BINDTODEVICE.
+/// Returns SO_BINDTODEVICE; `None` if the socket is not bound to a device.
 pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<String>> {
     Ok(option::device(fd)?.map(|name| name_from(&name)))
 }
@@ -249,7 +249,7 @@ fn units(duration: Duration, unit: Duration) -> io::Result<c_int> {
 }
 
 /// Returns `name` as bytes if it has 1 to `most` bytes and no NUL. The kernel would truncate a
-/// longer name, and a name with a NUL.
+/// longer name to `most` bytes, and a name with a NUL at the NUL.
 fn short_name(name: &str, most: usize) -> Option<&[u8]> {
     let fits = !name.is_empty() && name.len() <= most && !name.bytes().any(|byte| byte == 0);
     fits.then_some(name.as_bytes())

@@ -25,12 +25,11 @@ use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 use crate::sys::unix::from_kernel;
 
-/// A Unix-domain connection that preserves message boundaries, between two processes on one
-/// machine.
+/// A Unix-domain connection within one machine that preserves message boundaries.
 ///
-/// Each `send` is received by one `recv`, in order, and no message is lost. Clones share the
-/// connection, and every method takes `&self`, so any number of tasks can send and receive
-/// concurrently. Messages stay whole. Socket names are described in
+/// Each `send` is received by one `recv`, in order, and no message is lost while the connection is
+/// open. Clones share the connection, and every method takes `&self`, so any number of tasks can send
+/// and receive concurrently. Socket names are described in
 /// [`os::unix::net`](crate::os::unix::net). The type is not available on macOS.
 ///
 /// Source: `net.UnixConn` of Go with network `unixpacket`, SOCK_SEQPACKET in unix(7).
@@ -136,8 +135,8 @@ impl UnixSeqpacket {
         Ok((packets(one)?, packets(other)?))
     }
 
-    /// Receives a message into `buf`. Returns the number of bytes; 0 means end of stream or an
-    /// empty message. Bytes that do not fit into `buf` are lost.
+    /// Receives a message into `buf`. Returns the number of bytes; 0 means the end of the connection or
+    /// an empty message. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
     /// Returns `ConnectionReset` if the peer closed before it had received all messages; `TimedOut` after
@@ -159,9 +158,9 @@ impl UnixSeqpacket {
     /// is always `buf.len()`.
     ///
     /// # Errors
-    /// Returns `BrokenPipe` if the peer is gone or this side was shut down; EMSGSIZE if `buf` is
-    /// larger than the send buffer; `TimedOut` after the write deadline or timeout; a
-    /// [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if this side was
+    /// shut down (no SIGPIPE is raised); EMSGSIZE if `buf` is larger than the send buffer; `TimedOut`
+    /// after the write deadline or timeout; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -173,8 +172,8 @@ impl UnixSeqpacket {
     /// [`UnixStream::send_with_fds`](crate::os::unix::net::UnixStream::send_with_fds).
     ///
     /// # Errors
-    /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if more descriptors are in
-    /// flight than this process may have open. Otherwise returns the same errors as
+    /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
+    /// descriptors in flight than this process may have open. Otherwise returns the same errors as
     /// [`send`](UnixSeqpacket::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, LockScope::None)
