@@ -214,6 +214,9 @@ fn host_names_resolve_to_their_addresses() {
         assert!(TcpStream::connect("nobody:7").await.unwrap_err().to_string().contains("no such host"));
         assert_eq!(sim.refusals(), [""; 0], "a look-up opens no file");
         assert_eq!(std::net::ToSocketAddrs::to_socket_addrs("server:7").unwrap().next().unwrap().ip(), addr);
+        for name in ["localhost:7", "LOCALHOST:7", "localhost.:7", "LocalHost.:7"] {
+            assert!(std::net::ToSocketAddrs::to_socket_addrs(name).unwrap().all(|addr| addr.ip().is_loopback()));
+        }
     });
 }
 
@@ -268,7 +271,7 @@ fn misuse_is_reported() {
     });
 }
 
-/// The simulation fails after the limit of real time, with a message that names the task.
+/// The simulation fails after the limit of real time without a yield, with a message that names the task.
 #[test]
 fn task_that_never_yields_is_named() {
     use std::sync::Arc;
@@ -393,8 +396,8 @@ fn fifo_order_runs_tasks_as_they_were_woken() {
     assert_ne!(order(Order::Random).output, sorted);
 }
 
-/// In either order of the scheduler, control tasks run first, except in about one of 20 draws, which chooses among all
-/// runnable tasks.
+/// In either order of the scheduler, a draw chooses a control task if one is runnable, except that about one of 20 draws
+/// chooses among all runnable tasks.
 #[test]
 fn control_tasks_go_first_and_starve_no_task() {
     const OTHERS: usize = 5;
@@ -662,7 +665,7 @@ fn seed_that_fails_fails_again_when_repeated() {
     assert!(text.contains("a packet was lost"), "{text}");
 }
 
-/// The first simulation on this thread reads the clock of the crate after two seconds, the second one at its beginning.
+/// The first simulation on this thread reads the crate's clock after two seconds, and the second at its beginning.
 #[test]
 fn second_simulation_on_a_thread_sleeps_as_long_as_the_first() {
     for blocks in [2, 0] {

@@ -1,8 +1,11 @@
 //! Compares the simulated kernel with the real one. Random sequences of system calls, drawn from seeds, are made in the real kernel and in a
 //! simulation. All results must be equal: counts, bytes, errors, readiness, options. The tests avoid the differences that
-//! docs/SIMULATION.md lists.
+//! docs/SIMULATION.md lists. The module `programs` has fixed sequences.
 //!
 //! `NETPOLL_DIFFERENTIAL=n` sets the number of sequences of each kind, instead of 20.
+
+#[path = "sim_differential/programs.rs"]
+mod programs;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -45,7 +48,7 @@ struct Player {
     trace: Vec<String>,
     /// The address of the TCP listener, or `None` for other kinds.
     addr: Option<SocketAddr>,
-    /// The number of bytes sent so far. It is limited, so that the buffers of both kernels never fill.
+    /// The number of bytes passed so far to calls that send. It is limited, so that the buffers of both kernels never fill.
     sent: usize,
 }
 
@@ -121,7 +124,8 @@ impl Player {
         matches!(self.kind, Kind::Tcp | Kind::TcpV6)
     }
 
-    /// Makes one randomly chosen call and records its result.
+    /// Makes a randomly chosen call on a randomly chosen socket and records the result. If the socket is closed, connects or accepts
+    /// another for TCP, and does nothing for other kinds.
     fn step(&mut self, draw: &mut Draw) {
         let place = draw.below(self.sockets.len() as u64) as usize;
         let (call, argument) = (draw.below(14), draw.below(600) as usize);
@@ -196,7 +200,7 @@ impl Player {
 
     fn connect(&mut self, place: usize) {
         let (Some(addr), Ok(socket)) = (self.addr, self.open()) else { return };
-        // On loopback Linux completes the handshake within the call.
+        // EINPROGRESS counts as success, because on loopback Linux completes the handshake within the call.
         let result = match socket.connect(&addr.into()) {
             Err(error) if error.raw_os_error() == Some(115) => Ok(()),
             result => result,
@@ -225,7 +229,7 @@ fn copy(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// Sets an option and reads it back.
+/// Sets an option and reads it back. Some options are only read.
 fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
     let on = byte.is_multiple_of(2);
     match byte % 8 {
@@ -251,7 +255,7 @@ fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
     }
 }
 
-/// Makes the calls of a sequence. `settle` waits until the network is quiet.
+/// Makes the calls of a sequence and returns the results. After each call, `settle` waits until the network is likely to be quiet.
 async fn play(kind: Kind, seed: u64, settle: impl AsyncFn()) -> Vec<String> {
     let mut draw = Draw(seed.wrapping_mul(0x1234_5678_9abc_def1) ^ kind as u64);
     let mut player = Player::new(kind);

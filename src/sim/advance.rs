@@ -13,10 +13,11 @@ use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 
-/// The virtual time without an edge or timer for a task, in nanoseconds, after which the simulation counts as
+/// The virtual time, in nanoseconds, after which a simulation without timers whose events wake no task counts as
 /// standing still. It is longer than TCP's timeouts with the default settings; the longest is the 2.2 hours after
-/// which keep-alive fails. The limit matters only for keep-alive that goes on for longer, because of its settings
-/// or because the link loses many packets. Any other standstill is detected immediately.
+/// which keep-alive fails. The limit matters only for keep-alive and for probes of a closed window that go on for
+/// longer, because of their settings or because the link loses many packets. Any other standstill is detected
+/// immediately.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// Reports edges to their descriptors.
@@ -34,7 +35,7 @@ fn deliver(edges: &[(u64, u32)], wakers: &mut Wakers) {
 }
 
 impl World {
-    /// Advances to the next event when no task can run.
+    /// Advances the clock and processes events and timers until one of them wakes a task. Called when no task can run.
     pub(super) fn advance(&self) {
         if let Some(real) = &self.machine.real {
             return self.advance_with_real_sockets(real);
@@ -88,7 +89,7 @@ impl World {
         wakers.wake_all();
     }
 
-    /// Waits until another thread wakes a task or closes a socket. Called when only another thread can make a
+    /// Waits until another thread wakes a task or closes a descriptor. Called when only another thread can make a
     /// task runnable. Fails the simulation if tasks may not start threads, or if the threads do nothing for
     /// `World::patience_ms`.
     fn wait_for_threads(&self) {

@@ -11,7 +11,8 @@ use super::{picture, report};
 /// A handle to a simulation, for its test and its tasks. Copies refer to the same simulation.
 ///
 /// # Panics
-/// All methods except [`faults`](Sim::faults) panic outside the simulation to which the handle belongs.
+/// Outside the simulation to which the handle belongs, all methods panic, except [`faults`](Sim::faults), and
+/// [`link`](Sim::link) and [`one_way`](Sim::one_way) between `*` and `*`.
 ///
 /// # Examples
 /// ```
@@ -41,8 +42,9 @@ pub struct Counters {
     pub packets_lost: u64,
     /// The number of bytes in the packets sent, including headers.
     pub bytes_sent: u64,
-    /// The number of calls on sockets that the log records. It records neither queries, nor changes of options that
-    /// succeeded, nor calls that failed with EAGAIN.
+    /// The number of calls on sockets that the log records. It does not record queries, changes of options and flags that
+    /// succeeded, calls that create a pair of sockets or duplicate a descriptor, and accepts, receives and sends that
+    /// failed with EAGAIN.
     pub calls: u64,
     /// The number of times that a task was polled.
     pub turns: u64,
@@ -116,8 +118,8 @@ impl Sim {
         self.change_named(a, b, false, Change::Partitioned(false));
     }
 
-    /// Holds back the packets between two hosts until [`release`](Sim::release) is called. `*` stands for all
-    /// hosts, as in [`partition`](Sim::partition).
+    /// Holds back the packets that two hosts send to each other from now on, until [`release`](Sim::release) is called.
+    /// `*` stands for all hosts, as in [`partition`](Sim::partition).
     #[track_caller]
     pub fn hold(&self, a: &str, b: &str) {
         self.note(&format!("hold {a} and {b}"));
@@ -132,7 +134,7 @@ impl Sim {
         self.change_named(a, b, false, Change::Held(false));
     }
 
-    /// Returns a handle to the probabilities of faults in system calls.
+    /// Returns a handle to the probabilities of faults in system calls and in reports of readiness.
     pub fn faults(&self) -> Faults {
         Faults { sim: *self }
     }
@@ -142,7 +144,8 @@ impl Sim {
         self.world(|world| world.seed)
     }
 
-    /// Returns the next number of a random sequence that depends only on the seed.
+    /// Returns the next number of a random sequence that depends only on the seed. getrandom(2) takes its bytes from the
+    /// same sequence.
     pub fn random(&self) -> u64 {
         let mut bytes = [0; 8];
         self.world(|world| world.machine.fill_random(&mut bytes));
@@ -154,8 +157,8 @@ impl Sim {
         Duration::from_nanos(self.kernel(|kernel| kernel.now))
     }
 
-    /// Returns a digest of all events: packets with their times and data, calls with their results,
-    /// and polls of tasks. Two runs of a test with the same seed have the same digest if both are
+    /// Returns a digest of all events: packets with their times and data, calls in the log with their results,
+    /// notes, and polls of tasks. Two runs of a test with the same seed have the same digest if both are
     /// [replayable](Sim::is_replayable).
     pub fn digest(&self) -> u64 {
         self.kernel(|kernel| kernel.log.digest())
@@ -166,7 +169,7 @@ impl Sim {
         self.kernel(|kernel| counters(kernel))
     }
 
-    /// Starts to keep a log of packets and calls, which slows the simulation down. In a test with the attribute
+    /// Starts to keep a log of packets, calls and notes, which slows the simulation down. In a test with the attribute
     /// `#[netpoll::test(sim)]` and `NETPOLL_SEED` set, the log is kept from the start.
     pub fn keep_log(&self) {
         self.kernel(|kernel| kernel.log.keep());
@@ -178,7 +181,7 @@ impl Sim {
         self.kernel(|kernel| report::log(kernel))
     }
 
-    /// Returns a diagram of the packets in the log as text, with one column per host and time running
+    /// Returns a diagram of the packets and notes in the log as text, with one column per host and time running
     /// downwards. [`diagram_svg`](Sim::diagram_svg) returns it as an image.
     pub fn diagram(&self) -> String {
         self.kernel(|kernel| report::diagram(kernel))
@@ -231,7 +234,7 @@ impl Sim {
         self.kernel(|kernel| report::pcap(kernel))
     }
 
-    /// Adds a line to the log and to the digest.
+    /// Adds a line to the digest and, if it is kept, to the log.
     pub fn note(&self, text: &str) {
         self.world(|world| {
             let host = world.current_host();
@@ -240,20 +243,23 @@ impl Sim {
     }
 
     /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no
-    /// other event is pending, the simulation waits for the threads.
+    /// other event is pending, the simulation waits for the threads, for at most the time of
+    /// [`Builder::stuck_after`](super::Builder::stuck_after).
     pub fn allow_threads(&self) {
         self.world(|world| world.machine.allows_threads.set(true));
     }
 
     /// Allows tasks to open files, whose contents a seed does not reproduce. Without this call, opening a file
-    /// fails with `PermissionDenied`, except for files in `/proc/self` and `/sys/fs/cgroup`.
+    /// fails with `PermissionDenied`, except for files in `/proc/self` and `/sys/fs/cgroup`, and while the thread
+    /// panics.
     pub fn allow_files(&self) {
         self.world(|world| world.machine.allows_files.set(true));
     }
 
     /// Returns the requests that the simulation has refused: those for real threads, files and sockets, and those
-    /// for features of sockets that are not simulated, such as urgent data and unknown options. A feature is
-    /// listed only once. Each listed request was also printed to standard error when it was refused.
+    /// for features of sockets that are not simulated, such as urgent data and unknown options. Requests that Linux
+    /// may refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. A feature is listed only once. Each listed request
+    /// was also printed to standard error when it was refused.
     ///
     /// # Examples
     /// ```
@@ -271,7 +277,7 @@ impl Sim {
     }
 
     /// Returns whether the seed reproduces this run, as far as the simulation knows. Returns false after
-    /// a thread outside the simulation has woken a task or closed a socket.
+    /// a thread outside the simulation has woken a task or closed a descriptor.
     pub fn is_replayable(&self) -> bool {
         self.world(|world| world.shared.foreign().is_empty())
     }
@@ -290,7 +296,8 @@ pub(super) fn counters(kernel: &Kernel) -> Counters {
     }
 }
 
-/// The probabilities of faults in system calls, which are initially 0; returned by [`Sim::faults`].
+/// The probabilities of faults in system calls and in reports of readiness, which are initially 0; returned by
+/// [`Sim::faults`].
 ///
 /// # Panics
 /// All methods panic outside the simulation, and if the rate is not between 0 and 1.
@@ -329,8 +336,8 @@ impl Faults {
         self.set(rate, |faults| &mut faults.short)
     }
 
-    /// Sets the probability that an accept or a receive on any socket, or a send on a TCP stream, fails with EAGAIN
-    /// although the socket is ready. The socket is reported as ready again later.
+    /// Sets the probability that an accept or a receive on a ready socket, or a send on a TCP stream in any state, fails
+    /// with EAGAIN. The readiness of the socket is reported again later.
     #[track_caller]
     pub fn spurious(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.again)

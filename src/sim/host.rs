@@ -94,8 +94,8 @@ impl Host {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
     }
 
-    /// Replaces the addresses of the host. Packets to its former addresses no longer arrive, so connections that use
-    /// these addresses time out.
+    /// Replaces the addresses of the host. Packets that are sent to its former addresses from now on do not arrive, so
+    /// connections that use these addresses time out.
     ///
     /// # Panics
     /// Panics if another host has one of the addresses.
@@ -173,8 +173,8 @@ impl Host {
     }
 
     /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets fail. Peers
-    /// receive nothing and time out. After a [`restart`](Host::restart), packets of their old connections are
-    /// answered with resets.
+    /// receive only the packets that are already on the way, and time out. After a [`restart`](Host::restart), packets
+    /// of their old connections are answered with resets.
     pub fn crash(&self) {
         self.sim.kernel(|kernel| kernel.crash(self.id));
         self.sim.world(|world| world.end_tasks(self.id));

@@ -51,6 +51,9 @@ impl Sim {
 /// A change applies from the next packet on. If a name is `*`, it also applies to hosts that are added later. It does
 /// not apply to traffic within a host.
 ///
+/// # Panics
+/// All methods panic outside the simulation.
+///
 /// # Examples
 /// ```
 /// use netpoll::sim::{Sim, mbit, ms};
@@ -81,7 +84,8 @@ impl Link {
         self
     }
 
-    /// Sets the travel time of packets. Packets stay in order. The default is 100 to 200 µs.
+    /// Sets the travel time of packets. Packets stay in order, except [reordered](Link::reorder) packets and
+    /// [duplicates](Link::duplicate). The default is 100 to 200 µs.
     #[track_caller]
     pub fn latency(self, latency: impl Into<Latency>) -> Link {
         self.change(Change::Latency(latency.into().0))
@@ -120,14 +124,15 @@ impl Link {
         self.change(Change::Bandwidth(bits_per_second))
     }
 
-    /// Sets the maximum number of bytes that wait in the queue. If it is full, further packets are lost. The default
-    /// is 256 KiB.
+    /// Sets the maximum number of bytes that wait in the queue of a link with a [bandwidth](Link::bandwidth). If the
+    /// queue is full, further packets are lost. A packet that is longer than the queue is sent only if no bytes wait.
+    /// The default is 256 KiB.
     pub fn queue(self, bytes: u64) -> Link {
         self.change(Change::Queue(bytes))
     }
 
     /// Sets the maximum size of an IP packet in bytes, which determines the segment size of new TCP connections.
-    /// Larger datagrams travel as one packet. The default is 1500.
+    /// Larger segments of existing connections are lost. Larger datagrams travel as one packet. The default is 1500.
     ///
     /// # Panics
     /// Panics if the size is less than 576 or greater than 65535.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::machine::current;
 
 /// Returns the time of the clock `clock` (`CLOCK_MONOTONIC`, `CLOCK_REALTIME` and so on) in the simulation of
-/// this thread. Returns `None` outside simulations, and for clocks of CPU time.
+/// this thread. Returns `None` outside simulations, and for clocks that measure CPU time, such as
+/// `CLOCK_PROCESS_CPUTIME_ID`.
 ///
 /// A program that defines clock_gettime(2) itself must be built with `--cfg netpoll_no_interpose`. In its
-/// simulations, std's `Instant` and `SystemTime` show real time, unless its definition calls this function. The
-/// function takes no lock and makes no system call.
+/// simulations, std's `Instant` and `SystemTime` show real time, unless the program's definition calls this function.
+/// The function takes no lock and makes no system call.
 ///
 /// # Examples
 /// ```
@@ -32,7 +33,8 @@ pub fn clock_gettime(clock: i32) -> Option<Duration> {
 /// simulations, and in tests in which only the clock is virtual, returns false and does not change `buf`.
 ///
 /// A program that defines getrandom(2) itself must be built with `--cfg netpoll_no_interpose`. In its
-/// simulations, the seed does not determine the keys of `HashMap`, unless its definition calls this function.
+/// simulations, the seed does not determine the keys of `HashMap`, unless the program's definition calls this
+/// function.
 ///
 /// # Examples
 /// ```

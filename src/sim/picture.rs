@@ -1,9 +1,10 @@
 //! The picture of a run as SVG: hosts are columns, packets are arrows, time runs downwards.
 //!
 //! Each departure, arrival, loss at an arrival and note in the log has its own row, in the order of the log. So times
-//! are not to scale, but microseconds and hours fit into one picture. An arrow leads from the row of the departure to
-//! that of the arrival. Packets in the log have no numbers, so an arrival is assigned to the oldest packet with the
-//! same addresses and fields that has not arrived yet.
+//! are not to scale, but microseconds and hours fit into one picture. The departure of a packet that was held back is in
+//! the row in which the packet was held. An arrow leads from the row of the departure to that of the arrival. Packets in
+//! the log have no numbers, so an arrival is assigned to the oldest packet with the same addresses and fields that has
+//! not arrived yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -13,7 +14,7 @@ use super::machine::kernel::Kernel;
 use super::machine::kernel::log::{Fate, Summary, What, seconds};
 use super::report;
 
-/// The maximum number of rows. If the log has more events, the last events are shown.
+/// The maximum number of rows. If the log has more, the last rows are shown.
 const ROWS_MAX: usize = 2000;
 
 const TIME_WIDTH: usize = 110;
@@ -79,7 +80,7 @@ impl Flow {
                     flow.notes.push((row, host, text.to_string()));
                 }
                 What::Packet(summary, fate @ (Fate::Sent | Fate::Held)) => {
-                    let waiting = on_the_way.entry(key(summary)).or_default();
+                    let waiting = on_the_way.entry(key(summary, *fate)).or_default();
                     let held = waiting.iter().copied().find(|&index| flow.arrows[index].is_held);
                     if let Some(index) = held.filter(|_| *fate == Fate::Sent) {
                         // The packet was held back and is now released.
@@ -93,10 +94,10 @@ impl Flow {
                     flow.arrows.push(Arrow { row, at, from, to, text, end, is_copy: false, is_held });
                     let index = flow.arrows.len() - 1;
                     waiting.push_back(index);
-                    last.insert(key(summary), index);
+                    last.insert(key(summary, *fate), index);
                 }
                 What::Packet(summary, fate @ (Fate::Arrived | Fate::Dropped(_))) => {
-                    let key = key(summary);
+                    let key = key(summary, *fate);
                     let waiting = on_the_way.get_mut(&key);
                     // If a packet is lost when it is sent, it is the packet added last, because its
                     // loss is the next entry.
@@ -114,8 +115,8 @@ impl Flow {
                         flow.arrows[index].text = summary.text.to_string();
                         continue;
                     }
-                    // A packet without a departure is a duplicate, was sent by a router, or left before the log
-                    // begins.
+                    // A packet without a departure is a duplicate, was sent by a router, or left before the first
+                    // entry of the log.
                     let row = flow.row(at);
                     let Some(original) = index.or_else(|| last.get(&key).copied()) else {
                         flow.notes.push((row, host, format!("{} from {}", report::fields(&summary.text), summary.src)));
@@ -142,10 +143,11 @@ impl Flow {
     }
 }
 
-fn key(summary: &Summary) -> Key {
-    let text = summary.text.split_once(" (").map_or(&*summary.text, |(text, _)| text);
-    // For an ICMP message this also removes the name of the protocol in brackets. The addresses still
-    // distinguish the message from others.
+fn key(summary: &Summary, fate: Fate) -> Key {
+    let text = match fate {
+        Fate::Dropped(_) => summary.text.rsplit_once(" (").map_or(&*summary.text, |(text, _)| text),
+        _ => &summary.text,
+    };
     (summary.src, summary.dst, text.to_owned())
 }
 
@@ -168,7 +170,7 @@ fn escape(text: &str) -> String {
 pub(super) fn svg(kernel: &Kernel) -> String {
     let flow = Flow::new(kernel);
     let first = flow.rows.len().saturating_sub(ROWS_MAX);
-    // Hosts without a packet or note have no column.
+    // Hosts without a packet or note in the rows that are shown have no column.
     let mut columns: Vec<Option<usize>> = vec![None; kernel.hosts.len()];
     let of_arrows = flow.arrows.iter().filter(|arrow| arrow.row >= first).flat_map(|arrow| [arrow.from, arrow.to]);
     let of_notes = flow.notes.iter().filter(|note| note.0 >= first).map(|note| note.1);
@@ -206,7 +208,7 @@ pub(super) fn svg(kernel: &Kernel) -> String {
             );
         }
     }
-    // The labels are drawn above all arrows.
+    // The labels are drawn after all arrows, so that no arrow covers a label.
     let mut labels = String::new();
     for arrow in flow.arrows.iter().filter(|arrow| arrow.row >= first) {
         let (x, to, row) = (x(arrow.from), x(arrow.to), y(arrow.row));
@@ -266,4 +268,33 @@ fn label(text: &mut String, arrow: &Arrow, x: usize, to: usize, y: usize) {
     };
     let (y, fields) = (y - 3, escape(&report::fields(&arrow.text)));
     let _ = writeln!(text, "<text x=\"{at}\" y=\"{y}\" text-anchor=\"{anchor}\" class=\"l\">{fate}{fields}</text>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::kernel::link::Dropped;
+    use super::super::machine::kernel::packet::{Body, Packet, Protocol, Unreachable};
+    use super::*;
+
+    #[test]
+    fn messages_about_either_protocol_are_told_apart() {
+        let mut kernel = Kernel::new(1);
+        kernel.add_host("a");
+        kernel.add_host("b");
+        kernel.log.keep();
+        let [tcp, udp] = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
+            let (src, dst) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
+            Packet { src, dst, body: Body::Unreachable(protocol, Unreachable::Port) }
+        });
+        for (at, host, packet, fate) in [
+            (1, 0, &tcp, Fate::Sent),
+            (2, 0, &udp, Fate::Sent),
+            (3, 1, &udp, Fate::Dropped(Dropped::Down)),
+            (4, 1, &tcp, Fate::Arrived),
+        ] {
+            kernel.log.packet(at, host, packet, fate);
+        }
+        let arrows: Vec<_> = Flow::new(&kernel).arrows.iter().map(|arrow| (arrow.at, arrow.end)).collect();
+        assert_eq!(arrows, [(1, End::Arrived(3)), (2, End::LostAt(2))]);
+    }
 }

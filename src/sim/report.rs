@@ -22,7 +22,7 @@ pub(super) fn log(kernel: &Kernel) -> String {
 /// The width of the column of a host.
 const COLUMN: usize = 28;
 
-/// Returns the number of the host with the address `ip`, or `here` if there is none.
+/// Returns the number of the host with the address `ip`, or `here` if no host has the address.
 pub(super) fn host_of(kernel: &Kernel, ip: IpAddr, here: u16) -> usize {
     let at = kernel.hosts.iter().position(|host| host.addrs.contains(&ip));
     at.unwrap_or(usize::from(here))
@@ -183,7 +183,8 @@ fn wire(packet: &Packet) -> Vec<u8> {
             (17, body, 6)
         }
         Body::Unreachable(of, why) => {
-            // The packet that caused the message: its IP header and 8 bytes.
+            // The message contains the IP header and 8 more bytes of the packet that caused it. Of these, only the
+            // addresses, the protocol and the ports are those of the packet.
             let inner = Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default(), Marks::default()) };
             let mut about = wire(&inner);
             if *of == Protocol::Tcp {
@@ -239,8 +240,8 @@ mod tests {
         Packet { src: src.parse().unwrap(), dst: dst.parse().unwrap(), body }
     }
 
-    /// For IPv4, this tests that the checksum of a header or body that includes its own checksum is zero. For IPv6, it
-    /// tests only the length.
+    /// For IPv4, this tests the length, and that the checksum of a header or body that includes its own checksum is zero.
+    /// For IPv6, it tests only the length.
     #[test]
     fn packets_on_the_wire_have_correct_checksums_and_lengths() {
         let segment = Segment {

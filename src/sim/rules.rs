@@ -1,4 +1,4 @@
-//! Settings of links: units, latencies, and rules that also apply to links that are added later.
+//! Settings of links: units, latencies, and rules that also apply to the links of hosts that are added later.
 
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -150,8 +150,8 @@ impl Rule {
     }
 }
 
-/// Adds a rule for hosts that are added later. Removes rules that it overrides completely, so that
-/// a test may make any number of changes.
+/// Adds a rule for hosts that are added later. Removes the rules that the new rule overrides completely, so that their
+/// number stays bounded however many changes a test makes.
 pub(super) fn add(rules: &mut Vec<Rule>, rule: Rule) {
     let covers = |of: Option<HostId>, other: Option<HostId>| of.is_none() || of == other;
     rules.retain(|old| {
@@ -164,7 +164,7 @@ pub(super) fn add(rules: &mut Vec<Rule>, rule: Rule) {
     }
 }
 
-/// Applies a rule to the link from one host to another, if the rule is about that link.
+/// Applies a rule to the link from one host to another, if the rule concerns that link.
 pub(super) fn apply(kernel: &mut Kernel, rule: &Rule, from: HostId, to: HostId) {
     if rule.concerns(from, to) {
         rule.change.apply(kernel, from, to);

@@ -10,10 +10,12 @@
 //! | `NETPOLL_SEEDS` | the number of seeds that each test runs, instead of the number in the test |
 //! | `NETPOLL_LOG_LINES` | the number of log lines that a failing run prints, instead of 200 |
 //! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
-//! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find those that are needed |
+//! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find the faults that are needed |
 //! | `NETPOLL_SIM=everywhere` | `block_on` runs its future in a simulation of one host |
-//! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets as SVG when a run with `NETPOLL_SEED` fails |
-//! | `NETPOLL_SIM=diagram` | print a diagram of the packets when a run with `NETPOLL_SEED` fails |
+//! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets to FILE as SVG when a run that keeps a log fails |
+//! | `NETPOLL_SIM=diagram` | print a diagram of the packets in the log when a run fails |
+//!
+//! A run keeps a log from its start with `NETPOLL_SEED`, and otherwise from [`Sim::keep_log`] on.
 
 use std::any::Any;
 use std::future::Future;
@@ -29,7 +31,7 @@ use super::outcome::Outcome;
 use super::world::{Order, World};
 use super::{picture, report};
 
-/// The default real time after which a task that has not yielded is reported.
+/// The default of [`Builder::stuck_after`].
 const STUCK: Duration = Duration::from_secs(60);
 
 /// The stack size of a run's thread. It equals the default stack size of a main thread on Linux.
@@ -107,7 +109,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Creates settings: seed 0, random order, and a limit of 30 days.
+    /// Creates settings: seed 0, random order, a limit of 30 days of virtual time, and one minute of real time for a task
+    /// that does not yield.
     pub fn new() -> Builder {
         Builder {
             seed: 0,
@@ -131,13 +134,14 @@ impl Builder {
         self
     }
 
-    /// Sets the virtual time after which the simulation fails if it has not ended.
+    /// Sets the virtual time after which the simulation fails if it has not ended. The default is 30 days.
     pub fn limit(mut self, limit: Duration) -> Builder {
         self.limit = limit;
         self
     }
 
-    /// Sets the real time after which the simulation fails because a task has not yielded. A simulation with
+    /// Sets the real time after which the simulation fails because a task has not yielded. The check takes place once in
+    /// each such period, so the failure may occur up to twice as late. A simulation with
     /// [threads](Sim::allow_threads) also waits this long for them when no other event is pending. The default is
     /// one minute.
     pub fn stuck_after(mut self, bound: Duration) -> Builder {
@@ -148,9 +152,9 @@ impl Builder {
     /// Runs `test` and returns its result.
     ///
     /// # Panics
-    /// Panics if `test` panics, if a host's program fails, if `test` has not ended but no event is pending, if the
-    /// [limit](Builder::limit) has passed, or if a task does not yield for the real time of
-    /// [`stuck_after`](Builder::stuck_after). Also panics inside a simulation.
+    /// Panics if `test` panics, if a host's program fails, if `test` has not ended but no event can make a task run, if
+    /// the [limit](Builder::limit) has passed, or if a task does not yield for the real time of
+    /// [`stuck_after`](Builder::stuck_after). Also panics inside a simulation, and if no thread can be started.
     pub fn run<F, Fut>(&self, test: F) -> Run<Fut::Output>
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -201,7 +205,7 @@ impl Builder {
             let _ = sender.send((run, notes));
         });
         let thread = thread.unwrap_or_else(|error| panic!("cannot start a thread for a simulation: {error}"));
-        let shared = watched.recv().unwrap_or_else(|_| panic!("the simulation's thread ended before it began"));
+        let shared = watched.recv().unwrap_or_else(|_| panic!("the simulation's thread ended before its first turn"));
         let mut turns = 0;
         let outcome = loop {
             match receiver.recv_timeout(self.stuck_after) {
@@ -241,7 +245,7 @@ struct Notes {
     /// A picture, if `NETPOLL_DIAGRAM` is set and there is a log.
     picture: Option<String>,
     faults: u64,
-    /// The faults that took place, with their numbers.
+    /// The numbers and descriptions of the first faults that took place.
     struck: Vec<(u64, String)>,
     foreign: Vec<String>,
 }
@@ -282,13 +286,14 @@ fn print(notes: &Notes) {
     }
     if !notes.foreign.is_empty() {
         eprintln!(
-            "the seed does not reproduce this run: threads outside the simulation have woken tasks ({})",
+            "the seed does not reproduce this run: other threads have woken tasks or closed sockets ({})",
             notes.foreign.join(", ")
         );
     }
 }
 
-/// Returns the number in an environment variable, or `None` if it is not set. Panics if it is not a number.
+/// Returns the number in an environment variable, or `None` if the variable is not set. Panics if its value is not a
+/// number.
 pub(super) fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     match text.parse() {
@@ -326,7 +331,8 @@ where
 /// Runs `test` with each seed; `#[netpoll::test(sim)]` expands to this.
 ///
 /// # Panics
-/// Panics if a seed fails, after printing how to repeat the run.
+/// Panics if the test fails with a seed, after printing how to repeat the run. With `NETPOLL_SIM=twice`, also panics if
+/// the digests of the two runs of a seed differ.
 #[doc(hidden)]
 pub fn test<F, Fut>(name: &str, seeds: u64, test: F)
 where
@@ -364,7 +370,7 @@ where
     }
 }
 
-/// Runs a test twice and returns the first lines of the logs that differ.
+/// Runs a test twice and describes the first difference between the logs.
 fn first_difference<F, Fut>(settings: &Builder, test: &F) -> String
 where
     F: Fn(Sim) -> Fut + Clone + Send + 'static,
@@ -403,7 +409,7 @@ fn arguments(name: &str) -> String {
     arguments
 }
 
-/// Repeats a failing seed with fewer faults, and prints the faults that it needs to fail.
+/// Repeats a failing seed with fewer faults, and prints the smallest set of faults found with which it still fails.
 fn minimize<F, Fut>(settings: &Builder, test: &F, failed: &Notes)
 where
     F: Fn(Sim) -> Fut + Clone + Send + 'static,
@@ -412,7 +418,7 @@ where
 {
     let fails = |plan: &Plan| attempt(&Builder { plan: plan.clone(), ..settings.clone() }, test.clone()).err();
     let mut plan = Plan::default();
-    // First finds the smallest number of faults, from the beginning, with which the run still fails.
+    // First searches for the smallest number of faults, from the beginning, with which the run still fails.
     let (mut low, mut high) = (0, failed.faults);
     let mut notes = failed.clone();
     while low < high {
@@ -423,7 +429,7 @@ where
         }
     }
     plan.most = Some(high);
-    // Then omits each of the last 256 of these faults in turn, if the run fails without it as well.
+    // Then tries to omit each of the last 256 of these faults in turn.
     for number in (0..high).rev().take(256) {
         let mut fewer = plan.clone();
         fewer.skipped.push(number);
@@ -431,6 +437,30 @@ where
             (plan, notes) = (fewer, *of);
         }
     }
-    eprintln!("{1} of {0} faults are needed:", failed.faults, notes.struck.len());
-    notes.struck.iter().for_each(|(number, text)| eprintln!("  fault {number}: {text}"));
+    eprint!("{}", needed(failed.faults, &notes));
+}
+
+/// Returns the text about the faults of the run `notes` that are needed, of `all` faults.
+fn needed(all: u64, notes: &Notes) -> String {
+    let mut text = format!("{} of {all} faults are needed:\n", notes.faults);
+    notes.struck.iter().for_each(|(number, what)| text.push_str(&format!("  fault {number}: {what}\n")));
+    let listed = notes.struck.len() as u64;
+    if listed < notes.faults {
+        text.push_str(&format!("  {} more, which are not listed\n", notes.faults - listed));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needed_faults_beyond_those_listed_are_counted() {
+        let struck: Vec<_> = (0..3).map(|number| (number, "packet lost".to_owned())).collect();
+        let text = |faults| needed(9, &Notes { faults, struck: struck.clone(), ..Notes::default() });
+        assert!(text(3).starts_with("3 of 9 faults are needed:\n  fault 0: packet lost\n"), "{}", text(3));
+        assert!(!text(3).contains("not listed") && text(5).starts_with("5 of 9 "));
+        assert!(text(5).ends_with("  fault 2: packet lost\n  2 more, which are not listed\n"), "{}", text(5));
+    }
 }

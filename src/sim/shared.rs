@@ -1,5 +1,5 @@
-//! `Shared`: the part of a simulation that other threads access: the inbox of tasks that they wake,
-//! and the state that a watchdog checks.
+//! `Shared`: the part of a simulation that other threads access: the inbox of tasks that they wake, the names of these
+//! threads, and the state that a watchdog checks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +19,8 @@ pub(super) struct Shared {
     pub(super) is_over: AtomicBool,
     /// The names of the other threads that woke a task or closed a descriptor.
     foreign: Mutex<Vec<String>>,
-    /// The number of turns that have begun, for the watchdog.
+    /// The number of turns that have begun, for the watchdog. While the simulation waits for threads, it also counts the
+    /// milliseconds of the wait.
     pub(super) turns: AtomicU64,
     /// The name of the task that runs, for the watchdog.
     pub(super) running: Mutex<String>,

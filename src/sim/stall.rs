@@ -1,4 +1,4 @@
-//! The message of a simulation that stands still: the tasks of each host with their waits, and its sockets.
+//! The message of a simulation that stands still: the tasks of each host with their waits, and the sockets of the host.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::rt::sched::record::{self, Reading, Record};
 use crate::rt::sched::waits::Waits;
 use crate::rt::time::clock;
 
-/// Returns the number in the log of the descriptor with this tag, or `None` if the descriptor is closed.
+/// Returns the number that the log uses for the descriptor with this tag, or `None` if the descriptor is closed.
 fn place(kernel: &Kernel, tag: u32) -> Option<i32> {
     let of = runtime().cache.get(u32::try_from(tag_index(tag)).ok()?)?.described()?;
     let place = i32::try_from(of.number).ok()?.checked_sub(kernel.first_descriptor)?;
@@ -52,13 +52,13 @@ fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTree
 }
 
 impl World {
-    /// Fails the simulation: no task can run, and no event or timer will change that.
+    /// Fails the simulation, because no task can run, and no event or timer will change that.
     #[cold]
     pub(super) fn stop_as_quiet(&self) -> ! {
         panic!("{}", self.waits())
     }
 
-    /// Describes the waiting tasks and the sockets of each host.
+    /// Describes the waiting tasks and the sockets of each host that has any.
     fn waits(&self) -> String {
         let kernel = self.machine.kernel.borrow();
         let (at, now) = (seconds(kernel.now), clock::now());

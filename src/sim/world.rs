@@ -2,22 +2,22 @@
 //!
 //! # States of the thread
 //! *outside* → [`World::run`] → *inside* → the guard is dropped → *outside*. Inside, the thread uses the clock, the
-//! random numbers and the sockets of the world, tasks spawned on it belong to the world, and it owns a processor
-//! for its timers.
+//! random numbers and the sockets of the world (with real sockets: only the clock), tasks spawned on it belong to the
+//! world, and it owns a processor for its timers.
 //!
 //! # The run loop
-//! While any task is runnable, the next one is chosen, by default at random, and polled. When no task is
-//! runnable, the earliest events and timers take place, and the clock advances to their time (`advance`).
-//! Edges are taken before the clock advances.
+//! While any task is runnable, the next task is chosen, by default at random, and polled. When no task is
+//! runnable, edges are taken. If they wake no task, the clock advances to the time of the earliest event or timer, which
+//! then takes place (`advance`).
 //!
 //! # Wake-ups
 //! Tasks are woken by the thread itself, or by other threads. Wake-ups by other threads go through
-//! [`Shared`], and the seed then no longer reproduces the run.
+//! [`Shared`], or through `Main` for the test's own future. The seed then no longer reproduces the run.
 //!
 //! # Invariants
 //! * Neither the kernel nor the scheduler is borrowed while user code runs (futures, destructors, wakers).
-//! * All random choices and all orders depend only on the seed. Task numbers are unique in the process, so a
-//!   simulation uses only their order, which is the order in which the tasks of the world were spawned.
+//! * All random choices and all orders depend only on the seed and the test. Task numbers are unique in the process,
+//!   so a simulation uses only their order, which is the order in which the tasks of the world were spawned.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -54,9 +54,9 @@ use crate::rt::waiters::{Wakers, drop_payload};
 /// random and often smaller than outside simulations, so that tasks yield in more places.
 const BUDGET_MAX: u64 = 32;
 
-/// While both control tasks and ordinary tasks are runnable, one of this many draws may choose any task, and the
-/// others choose a control task. This does not depend on [`control_share`](crate::rt::Builder::control_share),
-/// because a simulation does not measure the time of turns.
+/// While both control tasks and ordinary tasks are runnable, one of this many draws (on average, with
+/// [`Order::Random`]) may choose any task, and the others choose a control task. This does not depend on
+/// [`control_share`](crate::rt::Builder::control_share), because a simulation does not measure the time of turns.
 const CONTROL_DRAWS: u64 = 20;
 
 /// The default of [`World::patience_ms`].
@@ -66,17 +66,19 @@ thread_local! {
     static CURRENT: Cell<*const World> = const { Cell::new(ptr::null()) };
 }
 
-/// The order in which runnable tasks are polled. In both orders, control tasks precede other tasks in 19 of 20 cases.
+/// The order in which runnable tasks are polled. In both orders, control tasks precede other tasks in at least 19 of 20
+/// cases on average.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// The next task is chosen at random, depending on the seed.
     #[default]
     Random,
-    /// The next task is the one that was woken first.
+    /// The next task is the one that was woken first. The test's own future counts as woken at the end of the turn that
+    /// wakes it.
     Fifo,
 }
 
-/// The worlds that exist, by number.
+/// The shared parts of the worlds that have not ended, by number.
 static WORLDS: Mutex<BTreeMap<u32, Arc<Shared>>> = Mutex::new(BTreeMap::new());
 
 /// Processors that worlds have used, for reuse by later worlds.
@@ -150,9 +152,9 @@ pub(crate) struct World {
     pub(super) order: Cell<Order>,
     /// The digest at the end of the test, before the remaining tasks were dropped.
     pub(super) digest: Cell<u64>,
-    /// A failure that ends the simulation.
+    /// The first failure, which ends the simulation after the current turn.
     failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
-    /// The virtual time after which the simulation fails.
+    /// The virtual time after which the simulation fails, in nanoseconds.
     pub(super) limit: Cell<u64>,
     /// The real time for which the simulation waits for other threads and for the real kernel, in milliseconds.
     pub(super) patience_ms: Cell<u64>,
@@ -174,12 +176,12 @@ impl std::fmt::Debug for World {
 /// Calls `f` with the world of this thread, or with `None` if the thread is in no world.
 #[allow(unsafe_code)]
 pub(super) fn with<T>(f: impl FnOnce(Option<&World>) -> T) -> T {
-    // SAFETY: the pointer is null, or that of a world that is further up on the stack of this thread. `Inside`
-    // clears the pointer before the world is dropped.
+    // SAFETY: the pointer is null, or that of a world that is borrowed by a call of `run` further up on the stack of this
+    // thread. `Inside` clears the pointer before `run` returns.
     f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
 }
 
-/// Queues a task that belongs to a world.
+/// Queues a task that belongs to a world, or discards the task if its world has ended.
 #[cold]
 fn schedule_member(runnable: Runnable<TaskData>) {
     let tag = runnable.metadata().tag();
@@ -265,7 +267,8 @@ impl World {
         world
     }
 
-    /// Runs the future of `make` to completion with this world as the current one.
+    /// Runs the future of `make` to completion with this world as the thread's current world. Panics if the future
+    /// panics or the simulation fails.
     pub(super) fn run<F, Fut>(&self, make: F) -> Fut::Output
     where
         F: FnOnce() -> Fut,
@@ -281,7 +284,7 @@ impl World {
         context::enter();
         context::set_processor(Some(self.processor));
         let inside = Inside;
-        // `drive` owns the future, so the future is dropped while the world still exists.
+        // `drive` owns the future, so the future is dropped while the thread is still in the world.
         let output = catch_unwind(AssertUnwindSafe(|| unsent::simulating(|| self.drive(make))));
         self.digest.set(self.machine.kernel.borrow().log.digest());
         self.end();
@@ -333,7 +336,7 @@ impl World {
         }
     }
 
-    /// Ends the simulation with this panic.
+    /// Ends the simulation with this panic after the current turn, unless an earlier failure ends it.
     pub(super) fn fail(&self, payload: Box<dyn std::any::Any + Send>) {
         self.failure.borrow_mut().get_or_insert(payload);
     }
@@ -444,7 +447,7 @@ impl World {
         let task = runnable.metadata().task();
         self.begin_turn(tag.host, task.name().unwrap_or("a task without a name"));
         drop(task);
-        // The task catches the panics of its future. Only panics of destructors arrive here.
+        // The task catches the panics of its future and of its destructors. Other panics end only the turn.
         if let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| context::run_task(data, || record.polling(|| runnable.run()))))
         {
@@ -479,7 +482,8 @@ impl World {
         f()
     }
 
-    /// Ends all tasks of a host: drops their futures, immediately or at the end of the turn in progress.
+    /// Ends all tasks of a host by dropping their futures. The future of the task that is running is dropped when the
+    /// task would next be polled.
     pub(super) fn end_tasks(&self, host: HostId) {
         let wakers: Vec<_> = {
             let mut schedule = self.schedule.borrow_mut();
@@ -532,7 +536,8 @@ impl World {
 
     // ---- ends ----
 
-    /// Ends all tasks, in at most 16 rounds, because tasks may be spawned while others end.
+    /// Ends all tasks, in at most 16 rounds, because tasks may be spawned while others end. Then clears the timers and
+    /// returns the slots.
     fn end(&self) {
         for _ in 0..16 {
             let hosts = self.machine.kernel.borrow().hosts.len() as HostId;

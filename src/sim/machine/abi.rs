@@ -22,7 +22,7 @@ use super::lane;
 /// The result of a call: its value, or an errno.
 pub(super) type Result<T> = std::result::Result<T, i32>;
 
-/// Calls the kernel of this thread's simulation.
+/// Calls the kernel of this thread's simulation. Fails with EBADF outside simulations.
 pub(super) fn kernel<T>(f: impl FnOnce(&mut Kernel) -> Result<T>) -> Result<T> {
     current::with(|machine| {
         let machine = machine?;
@@ -170,7 +170,7 @@ pub(super) fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int>
         _ => libc::IPPROTO_TCP,
     };
     if protocol != 0 && protocol != expected {
-        // MPTCP, SCTP and raw sockets are not simulated.
+        // MPTCP, SCTP and other protocols are not simulated.
         return Err(libc::EPROTONOSUPPORT);
     }
     let host = here();
@@ -353,6 +353,12 @@ pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
 pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
     let mut ready = 0;
     for entry in entries(list, count) {
+        if !is_simulated(entry.fd) {
+            // SAFETY: one valid entry. The C library's function ignores a negative descriptor.
+            unsafe { libc::poll(entry, 1, 0) };
+            ready += c_int::from(entry.revents != 0);
+            continue;
+        }
         let bits = kernel(|kernel| kernel.poll(entry.fd));
         let asked = i32::from(entry.events) | libc::EPOLLERR | libc::EPOLLHUP;
         // The bits of poll(2) and epoll(7) have the same values on Linux.

@@ -2,7 +2,7 @@
 //! the clock is virtual.
 //!
 //! It has the contract of `rt/poll`: a descriptor is registered once, for both directions and edge-triggered, and the
-//! first edge reports the current state. No thread waits in this back end, because the run loop takes edges when no
+//! first edge reports the current state. No other thread waits in this back end, because the run loop takes edges when no
 //! task can run.
 
 use std::io;
@@ -22,7 +22,8 @@ pub(crate) fn registers(fd: i32) -> bool {
 }
 
 /// Registers a descriptor, whose edges then contain `index` and `generation`. With `is_first`, fails with EEXIST if the
-/// descriptor is already registered. Fails with EBADF if the descriptor does not belong to this thread's simulation.
+/// descriptor is already registered. Fails with EBADF if the descriptor does not belong to this thread's simulation. For
+/// a real descriptor, returns the errors of epoll_ctl(2).
 pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
     let data = u64::from(generation) << 32 | u64::from(index);
     if !is_simulated(fd) {

@@ -34,7 +34,7 @@ thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
     /// Whether the thread is in a simulation in which more than the clock is virtual.
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
-    /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
+    /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in [`in_real_time`].
     static NOW: Cell<u64> = const { Cell::new(0) };
     /// The time at which the crate's clock starts.
     static BASE: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -101,7 +101,7 @@ pub(crate) fn tag() -> Tag {
     with(|machine| machine.map_or(Tag::default(), |machine| machine.tag.get()))
 }
 
-/// Returns the time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
+/// Returns the time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in [`in_real_time`].
 #[inline]
 pub(crate) fn now() -> u64 {
     NOW.with(Cell::get)
@@ -114,10 +114,11 @@ pub(crate) fn instant() -> Option<Instant> {
     clock_base()?.checked_add(since)
 }
 
-/// Returns whether the clock with this number is virtual in simulations.
+/// Returns whether the clock with this number is virtual in simulations. Clocks that measure CPU time are not; those of
+/// clock_getcpuclockid(3) and pthread_getcpuclockid(3) have negative numbers.
 #[inline]
 pub(super) fn is_virtual(clock: i32) -> bool {
-    !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
+    clock >= 0 && !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// Returns the time of a clock in this thread's simulation in nanoseconds. Returns `None` outside simulations, and
@@ -225,8 +226,7 @@ impl Machine {
         }
     }
 
-    /// Makes this the thread's machine until the guard is dropped, which happens before the machine is
-    /// dropped.
+    /// Makes this the thread's machine until the guard is dropped. The guard must be dropped before the machine.
     pub(crate) fn enter(&self) -> Inside {
         CURRENT.with(|current| current.set(self));
         SIMULATES.with(|simulates| simulates.set(self.real.is_none()));

@@ -1,20 +1,21 @@
-//! C library functions that this crate defines in the program. They answer calls in simulations and
-//! calls on simulated descriptors; all other calls go to the C library's own functions.
+//! C library functions that this crate defines in the program. They answer calls on simulated descriptors, and other
+//! calls that a simulation answers or refuses on its own thread. All other calls go to the C library's own functions.
 //!
-//! A definition in the program takes precedence over one in a shared library. So this crate, `socket2` and std call
-//! these functions without changes to their source. Outside simulations, each call costs an additional comparison and
-//! a jump. `recv` and `send`, which are on the hot path, are not defined here: `sys::socket` itself compares the number
-//! of the descriptor.
+//! A definition in the program takes precedence over a definition in a shared library. So this crate, `socket2` and std
+//! call these functions without changes to their source. Outside simulations, each call costs an additional comparison
+//! or two, and a jump. `recv` and `send`, which are on the hot path, are not defined here: `sys::socket` itself compares
+//! the number of the descriptor.
 //!
 //! # Requirements
 //! The program must be linked dynamically with glibc, so that `dlsym(RTLD_NEXT)` finds the function of the C library.
-//! The processor must have 64 bits, so that times have 64 bits. A program that defines `clock_gettime` or `getrandom`
-//! itself must be built with `--cfg netpoll_no_interpose`. In its simulations, std then uses the real clock, unless the
-//! program's functions call those of [`opt_out`](crate::sim::clock_gettime).
+//! The processor must have 64 bits, so that times have 64 bits. A program that defines `clock_gettime`, `getrandom` or
+//! `syscall` itself must be built with `--cfg netpoll_no_interpose`. In its simulations, std then uses the real clock and
+//! real random numbers, unless the program's functions call those of [`opt_out`](crate::sim::clock_gettime).
 //!
 //! # Signal safety
-//! Outside simulations, the functions only compare a descriptor number or read a thread-local, and jump. The first
-//! call of each function looks up the C library's function.
+//! Outside simulations, the functions only compare a number or read a thread-local, and jump. The first call of each
+//! function looks up the C library's function with dlsym(3), which is not async-signal-safe. Neither is a call on a
+//! simulated descriptor, which may take a lock.
 
 #![allow(unsafe_code)]
 
@@ -38,7 +39,7 @@ use super::{messages, names};
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
 compile_error!("the feature `sim` needs 64-bit Linux with glibc, because it defines functions of the C library");
 
-/// Returns the C library's function `name` and stores it in `place`.
+/// Returns the C library's function `name` and stores it in `place`. Aborts the process if there is no such function.
 #[cold]
 fn find(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     // SAFETY: the name is a NUL-terminated string.
@@ -54,7 +55,7 @@ fn find(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
 /// Converts a result to the return value of a C function. On failure, sets errno and returns -1.
 pub(super) fn answer<T: From<i8>>(result: Result<T, i32>) -> T {
     result.unwrap_or_else(|errno| {
-        // SAFETY: returns the address of this thread's errno.
+        // SAFETY: the call has no preconditions. It returns the address of this thread's errno.
         let place = unsafe { libc::__errno_location() };
         // SAFETY: the address is valid for writes.
         unsafe { place.write(errno) };
@@ -87,13 +88,13 @@ macro_rules! interpose {
                         Err(_) => panic!("a name with a zero byte"),
                     }
                 });
-                // SAFETY: the C library's function of this name has this type.
+                // SAFETY: the C library's function of this name can be called with this type, even if it is variadic.
                 let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> $ret>(real) };
                 // SAFETY: the caller keeps the function's contract.
                 unsafe { real($($arg),*) }
             }
 
-            /// The simulation's answer. It is a separate function, so that other calls only compare
+            /// Returns the simulation's answer. This is a separate function, so that other calls only compare
             /// and jump.
             #[cold]
             #[inline(never)]
@@ -106,7 +107,8 @@ macro_rules! interpose {
                 return simulated($($arg),*);
             }
             let real = REAL.load(Ordering::Relaxed);
-            // SAFETY: the C library's function of this name has this type, and so has `look_up`.
+            // SAFETY: the C library's function of this name can be called with this type, even if it is variadic, and
+            // `look_up` has this type.
             let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> $ret>(real) };
             // SAFETY: the caller keeps the function's contract.
             unsafe { real($($arg),*) }
@@ -215,7 +217,7 @@ interpose! {
     /// open(2)
     fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
         if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
-    /// openat(2)
+    /// openat(2). Its fourth argument is passed like that of a function with four parameters.
     fn openat(folder: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
         if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
     /// openat(2)
@@ -235,7 +237,7 @@ interpose! {
         if simulates() && !abi::allows_threads() => Ok(libc::EPERM);
 }
 
-/// The C library's own syscall(2), with the arguments of recvfrom(2) and sendto(2).
+/// The type of the C library's own syscall(2), with the arguments of recvfrom(2) and sendto(2).
 #[cfg(not(netpoll_no_interpose))]
 pub(crate) type SystemCall =
     unsafe extern "C" fn(c_long, c_int, *mut c_void, size_t, c_int, *mut c_void, size_t) -> c_long;

@@ -5,12 +5,12 @@
 //! taken. A lane stays taken while a descriptor of its ended simulation is open. So a socket that a test has kept from
 //! another simulation is unknown in this one, and cannot read from, write to or close a socket of this one.
 //!
-//! The lane depends on the seed and on the name of the thread, which is the name of the test. So a repeated run has the
-//! same numbers, unless another simulation has taken the lane.
+//! The lane depends on the seed and on the name of the thread, which is usually the name of the test. So a repeated run
+//! has the same numbers, unless another simulation has taken the lane.
 //!
 //! # Closing elsewhere
 //! A socket may be dropped on a thread that is not in its simulation. While the simulation runs,
-//! the number is recorded in the lane, and the simulation closes the descriptor at its next step.
+//! the number of the descriptor is recorded in the lane, and the simulation closes the descriptor at its next step.
 //! After the end of the simulation, only the number is freed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,12 +23,12 @@ use super::kernel::{DESCRIPTORS_MAX, FD_BASE};
 /// The number of lanes.
 const LANES: u32 = 10_000;
 
-/// The first number of lane 0: a round number above all descriptor numbers of Linux.
+/// The first number of lane 0: a round number above [`FD_BASE`].
 const FIRST: i32 = 1_100_000_000;
 
 const _: () = assert!(FIRST >= FD_BASE && FIRST.checked_add(LANES as i32 * DESCRIPTORS_MAX).is_some());
 
-/// Called when a descriptor was closed on another thread.
+/// A function that is called when a descriptor was closed on a thread that is not in its simulation.
 type Notify = Arc<dyn Fn() + Send + Sync>;
 
 /// The state of a lane that is taken.
@@ -66,7 +66,8 @@ fn wanted(seed: u64, name: &str) -> u32 {
 }
 
 impl Lane {
-    /// Takes a lane. If all are taken, it shares one.
+    /// Takes a lane. If all lanes are taken, the simulation shares one with another simulation. `notify` is called when
+    /// a descriptor of the lane is closed elsewhere.
     pub(crate) fn take(seed: u64, notify: Notify) -> Lane {
         let first = wanted(seed, std::thread::current().name().unwrap_or_default());
         let mut taken = taken();

@@ -22,14 +22,13 @@ pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<i
         None => message.msg_namelen = 0,
     }
     message.msg_flags = if received.whole > received.bytes { libc::MSG_TRUNC } else { 0 };
-    let control = received.marks.map(|(marks, to)| encode_marks(fd, marks, to)).unwrap_or_default();
-    if control.len() <= message.msg_controllen {
-        message.msg_controllen = control.len() as _;
-        // SAFETY: the buffer for control data has room for that many bytes, which may be none.
-        unsafe { ptr::copy_nonoverlapping(control.as_ptr(), message.msg_control.cast::<u8>(), control.len()) };
-    } else {
-        (message.msg_controllen, message.msg_flags) = (0, message.msg_flags | libc::MSG_CTRUNC);
+    let mut control = received.marks.map(|(marks, to)| encode_marks(fd, marks, to)).unwrap_or_default();
+    if fit(&mut control, message.msg_controllen) {
+        message.msg_flags |= libc::MSG_CTRUNC;
     }
+    message.msg_controllen = control.len() as _;
+    // SAFETY: the buffer for control data has room for that many bytes, which may be none.
+    unsafe { ptr::copy_nonoverlapping(control.as_ptr(), message.msg_control.cast::<u8>(), control.len()) };
     let truncates = flags & libc::MSG_TRUNC != 0;
     Ok(if truncates { received.whole } else { received.bytes } as isize)
 }
@@ -72,7 +71,7 @@ fn space_before() -> usize {
     unsafe { libc::CMSG_LEN(0) as usize }
 }
 
-/// Reads a value of a control message.
+/// Reads the value of a control message. Fails with EINVAL if the data is too short.
 fn value<T: Copy>(header: &cmsghdr) -> Result<T> {
     if header.cmsg_len < space_before() + size_of::<T>() {
         return Err(libc::EINVAL);
@@ -83,7 +82,8 @@ fn value<T: Copy>(header: &cmsghdr) -> Result<T> {
     Ok(unsafe { data.cast::<T>().read_unaligned() })
 }
 
-/// Reads the settings of the sender for a datagram. Fails if the effect of a control message is not simulated.
+/// Reads the settings of the sender for a datagram. Fails if a control message is malformed, or if its effect is not
+/// simulated.
 fn wishes(message: &msghdr) -> Result<Wishes> {
     let mut wishes = Wishes::default();
     // SAFETY: the message is valid, and so is its control data.
@@ -120,6 +120,32 @@ fn wishes(message: &msghdr) -> Result<Wishes> {
     Ok(wishes)
 }
 
+/// Shortens control messages to `room` bytes and returns whether data was lost. As on Linux, the last message may be
+/// returned in part, with the length of this part, or without its padding.
+fn fit(control: &mut Vec<u8>, room: usize) -> bool {
+    let mut at = 0;
+    while at < control.len() {
+        let left = room.saturating_sub(at);
+        // SAFETY: a header begins here; the read needs no alignment.
+        let mut header: cmsghdr = unsafe { control[at..].as_ptr().cast::<cmsghdr>().read_unaligned() };
+        if left < space_before() {
+            control.truncate(at.min(room));
+            return true;
+        }
+        let length = header.cmsg_len;
+        if left < length {
+            header.cmsg_len = left as _;
+            // SAFETY: as above.
+            unsafe { control[at..].as_mut_ptr().cast::<cmsghdr>().write_unaligned(header) };
+            control.truncate(room);
+            return true;
+        }
+        at += length.next_multiple_of(size_of::<usize>());
+    }
+    control.truncate(room);
+    false
+}
+
 /// Appends a control message.
 fn push<T: Copy>(control: &mut Vec<u8>, level: c_int, kind: c_int, value: T) {
     let size = size_of::<T>() as u32;
@@ -138,7 +164,7 @@ fn push<T: Copy>(control: &mut Vec<u8>, level: c_int, kind: c_int, value: T) {
     unsafe { control[start + space_before()..].as_mut_ptr().cast::<T>().write_unaligned(value) };
 }
 
-/// Encodes the fields that the receiver of a datagram has requested.
+/// Returns the control messages with the fields that the receiver of a datagram has requested.
 fn encode_marks(fd: c_int, marks: Marks, to: IpAddr) -> Vec<u8> {
     let mut control = Vec::new();
     let asks = |level, name| kernel(|kernel| kernel.stored_option(fd, level, name)).is_ok_and(|value| value != 0);

@@ -5,8 +5,8 @@
 //! * `interpose` — the C library functions that are defined in the program. `abi`, `messages` and `names`: their
 //!   C interfaces. `route`: the calls of the hot path.
 //! * `backend` — registration with the poller. `lane`: the numbers of descriptors. `slots`: their slots in the poll
-//!   cache. `real`: the real sockets of a test with a virtual clock. `tag`: the simulation and the host to which a task
-//!   belongs.
+//!   cache. `real`: the real sockets of a test in which only the clock is virtual. `tag`: the simulation and the host
+//!   to which a task belongs.
 
 mod abi;
 mod backend;

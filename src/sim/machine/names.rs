@@ -20,7 +20,12 @@ fn text<'a>(text: *const c_char) -> Option<Cow<'a, str>> {
     Some(unsafe { CStr::from_ptr(text) }.to_string_lossy())
 }
 
-/// Implements getaddrinfo(3) for hosts of the simulation, `localhost` and IP literals. Returns 0 or an error code.
+fn loopback() -> Vec<IpAddr> {
+    vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
+}
+
+/// Implements getaddrinfo(3) for hosts of the simulation, `localhost`, IP literals and a null host, with numeric
+/// services. Returns 0 or an error code.
 pub(super) fn getaddrinfo(
     host: *const c_char,
     service: *const c_char,
@@ -30,6 +35,12 @@ pub(super) fn getaddrinfo(
     // SAFETY: the pointer is null, or that of hints passed by the caller.
     let hints = unsafe { hints.as_ref() };
     let (family, socktype) = hints.map_or((libc::AF_UNSPEC, 0), |hints| (hints.ai_family, hints.ai_socktype));
+    if host.is_null() && service.is_null() {
+        return libc::EAI_NONAME;
+    }
+    if !matches!(family, libc::AF_UNSPEC | libc::AF_INET | libc::AF_INET6) {
+        return libc::EAI_FAMILY;
+    }
     let passive = hints.is_some_and(|hints| hints.ai_flags & libc::AI_PASSIVE != 0);
     let port = match text(service).map(|service| service.parse::<u16>()) {
         None => 0,
@@ -39,7 +50,8 @@ pub(super) fn getaddrinfo(
     };
     let ips = match text(host).as_deref() {
         None if passive => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
-        None | Some("localhost") => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        None => loopback(),
+        Some(name) if name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost") => loopback(),
         Some(name) => match name.parse() {
             Ok(ip) => vec![ip],
             Err(_) => {

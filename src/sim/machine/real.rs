@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// The maximum number of events per call.
 const EVENTS_MAX: usize = 64;
 
-/// The ioctl(2) request SIOCOUTQNSD of Linux, which returns the number of bytes that have not been sent yet.
+/// The ioctl(2) request SIOCOUTQNSD of Linux, which returns the number of written bytes that have not been sent yet.
 const UNSENT: libc::Ioctl = 0x894b;
 
 /// An epoll instance for one thread; see the [module documentation](self).
@@ -60,7 +60,7 @@ impl Real {
         edges.extend(events[..count].iter().map(|event| (event.u64, event.events)));
     }
 
-    /// Returns whether a TCP socket has bytes in flight.
+    /// Returns whether a TCP socket has bytes in flight. Returns false if the kernel does not report their number.
     pub(crate) fn is_in_flight(fd: i32) -> bool {
         let mut counts = [0_i32; 2];
         for (request, count) in [libc::TIOCOUTQ as libc::Ioctl, UNSENT].into_iter().zip(&mut counts) {
@@ -73,7 +73,7 @@ impl Real {
     }
 }
 
-/// Waits for a millisecond of real time.
+/// Waits for up to a millisecond of real time.
 pub(crate) fn sleep_1_ms() {
     // SAFETY: no entries are passed.
     unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };

@@ -14,12 +14,14 @@ use super::current::{Machine, with};
 #[derive(Debug)]
 struct Owner {
     world: u32,
+    /// Whether the slot was freed on a thread that is not in the simulation. The slot is then not used before the end of
+    /// the simulation.
     is_freed_elsewhere: bool,
 }
 
 static OWNERS: Mutex<BTreeMap<u32, Owner>> = Mutex::new(BTreeMap::new());
 
-/// The number of slots in `OWNERS`. While it is 0, the lock is not taken.
+/// The number of slots in `OWNERS`. While it is 0, [`keep_slot`] does not take the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 fn owners() -> MutexGuard<'static, BTreeMap<u32, Owner>> {
@@ -49,8 +51,8 @@ pub(crate) fn note_slot(index: u32) {
     });
 }
 
-/// Keeps a freed slot for its simulation. Returns false if the slot belongs to no running
-/// simulation.
+/// Keeps a freed slot for its simulation. Returns false if the slot belongs to no running simulation, so that the caller
+/// frees the slot.
 pub(crate) fn keep_slot(index: u32) -> bool {
     // ORDERING: Relaxed: a thread that frees a slot got the descriptor from the thread that counted the slot.
     if COUNT.load(Ordering::Relaxed) == 0 {

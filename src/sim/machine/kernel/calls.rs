@@ -1,5 +1,5 @@
-//! System calls on simulated sockets. No call waits: a call that would block fails with EAGAIN, or in the case of
-//! connect(2) on a TCP socket with EINPROGRESS.
+//! System calls that open, bind, connect, accept, shut down and close simulated sockets. No call waits: a call that would
+//! block fails with EAGAIN, or in the case of connect(2) on a TCP socket with EINPROGRESS.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,12 +28,13 @@ pub(crate) enum Address {
 impl Kernel {
     // ---- descriptors ----
 
-    /// Returns whether the number belongs to this kernel and not to that of another simulation.
+    /// Returns whether the number is in the range of this simulation's descriptors.
     pub(crate) fn owns(&self, fd: i32) -> bool {
         (0..DESCRIPTORS_MAX).contains(&fd.wrapping_sub(self.first_descriptor))
     }
 
-    /// Returns the socket of a descriptor.
+    /// Returns the socket of a descriptor. Fails with EBADF if the descriptor is not open or does not belong to this
+    /// simulation; in the latter case, records it in `stranger`.
     pub(crate) fn id(&self, fd: i32) -> Result<SocketId> {
         if !self.owns(fd) {
             self.stranger.set(Some(fd));
@@ -111,7 +112,7 @@ impl Kernel {
         fd
     }
 
-    /// fcntl(2) `F_DUPFD`.
+    /// fcntl(2) `F_DUPFD`, with 0 as the lowest permitted descriptor.
     pub(crate) fn duplicate(&mut self, fd: i32) -> Result<i32> {
         let id = self.id(fd)?;
         self.describe(id)
@@ -151,7 +152,8 @@ impl Kernel {
         }
     }
 
-    /// Ends the connections of a closed listener that were not accepted. TCP connections are reset.
+    /// Ends the connections that were not accepted from a listener that is closed or shut down. TCP connections are
+    /// reset.
     pub(super) fn close_listener(&mut self, id: SocketId, queued: VecDeque<SocketId>) {
         let half_open = self.places.iter().zip(0..).filter_map(|(place, index)| {
             let is_child = place.socket.as_ref().is_some_and(|socket| socket.parent == Some(id));
@@ -197,7 +199,7 @@ impl Kernel {
         if matches!(socket.role, Role::Dead) {
             return Err(libc::ENETDOWN);
         }
-        if socket.local.is_some() {
+        if self.port(id).is_some() {
             return Err(libc::EINVAL);
         }
         let ip = addr.ip();
@@ -205,7 +207,7 @@ impl Kernel {
         if !is_own || (socket.options.only_v6 && ip.is_ipv4() && socket.family == Family::V6) {
             return Err(libc::EADDRNOTAVAIL);
         }
-        let protocol = protocol(socket.kind);
+        let protocol = Protocol::of(socket.kind);
         let port = match addr.port() {
             0 => self.free_port(id, host, protocol, ip)?,
             port => {
@@ -214,13 +216,14 @@ impl Kernel {
             }
         };
         self.set_local(id, SocketAddr::new(ip, port));
+        self.get_mut(fd)?.1.bound = Some(addr);
         Ok(())
     }
 
     pub(super) fn set_local(&mut self, id: SocketId, local: SocketAddr) {
         let Some(socket) = self.socket_mut(id) else { return };
         socket.local = Some(local);
-        let (host, protocol) = (socket.host, protocol(socket.kind));
+        let (host, protocol) = (socket.host, Protocol::of(socket.kind));
         self.link_port(id, host, protocol, local.port());
     }
 
@@ -228,10 +231,10 @@ impl Kernel {
     fn check_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, ip: IpAddr, port: u16) -> Result<()> {
         // For the comparison, the socket is treated as if it were already bound.
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
-        socket.local = Some(SocketAddr::new(ip, port));
+        let before = socket.local.replace(SocketAddr::new(ip, port));
         let conflicts = self.conflicts(id, host, protocol, port);
         if let Some(socket) = self.socket_mut(id) {
-            socket.local = None;
+            socket.local = before;
         }
         if conflicts { Err(libc::EADDRINUSE) } else { Ok(()) }
     }
@@ -243,7 +246,7 @@ impl Kernel {
         others.iter().filter_map(|&other| self.socket(other)).any(|other| {
             let both_reuse_port = own.options.reuse_port && other.options.reuse_port;
             let both_reuse = own.options.reuse_address && other.options.reuse_address;
-            // An accepted connection shares the options of its listener.
+            // An accepted connection has inherited the options of its listener.
             let is_listening = matches!(other.role, Role::Listener(_)) && protocol == Protocol::Tcp;
             let may_share = both_reuse_port || (both_reuse && !is_listening);
             own.overlaps(other) && !may_share
@@ -273,12 +276,7 @@ impl Kernel {
             return Ok(Address::Unix(socket.name.clone()));
         }
         let unbound = SocketAddr::new(socket.wildcard(), 0);
-        Ok(Address::Inet(socket.local.map_or(unbound, |local| self.shown_local(socket, local))))
-    }
-
-    fn shown_local(&self, socket: &Socket, local: SocketAddr) -> SocketAddr {
-        // A wildcard address is reported in the family of the socket.
-        if local.ip().is_unspecified() { local } else { socket.shown(local) }
+        Ok(Address::Inet(socket.local.map_or(unbound, |local| socket.shown(local))))
     }
 
     /// getpeername(2).
@@ -316,7 +314,7 @@ impl Kernel {
         ip.is_loopback() || self.hosts[host as usize].addrs.contains(&ip)
     }
 
-    /// Returns the destination of a packet: the wildcard address stands for this host.
+    /// Returns the destination of a packet to `addr`. The wildcard address stands for this host.
     pub(super) fn destination(socket: &Socket, addr: SocketAddr) -> Result<SocketAddr> {
         let remote = match (socket.family, addr) {
             (Family::V4, SocketAddr::V4(_)) => addr,
@@ -348,34 +346,35 @@ impl Kernel {
         let backlog = usize::try_from(backlog).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX);
         let (id, socket) = self.get_mut(fd)?;
         let (host, family, kind) = (socket.host, socket.family, socket.kind);
-        let is_bound = match family {
-            Family::Unix => !socket.name.is_empty(),
-            _ => socket.local.is_some(),
-        };
+        let is_named = !socket.name.is_empty();
         match &mut socket.role {
             Role::Listener(listener) => {
                 listener.backlog = backlog;
                 return Ok(());
             }
             Role::Fresh => {}
-            Role::Unix(end) if kind != Kind::Datagram && end.peer.is_none() && is_bound => {}
+            Role::Unix(end) if kind != Kind::Datagram && end.peer.is_none() && is_named => {}
             Role::Unix(_) => return Err(libc::EINVAL),
             Role::Udp(_) => return Err(libc::EOPNOTSUPP),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Tcp(_) => return Err(libc::EINVAL),
         }
-        let listener = Role::Listener(Listener { backlog, half_open: 0, queue: VecDeque::new() });
+        let listener = Role::Listener(Listener { backlog, ..Listener::default() });
         if family == Family::Unix {
             socket.role = listener;
             return Ok(());
         }
-        if !is_bound {
-            let ip = socket.wildcard();
-            let port = self.free_port(id, host, Protocol::Tcp, ip)?;
-            self.set_local(id, SocketAddr::new(ip, port));
-        }
-        let port = self.get(fd)?.1.local.map_or(0, |local| local.port());
-        // SO_REUSEADDR allows two sockets to be bound to the port, but only one of them to listen.
+        let ip = socket.bound.map_or(socket.wildcard(), |bound| bound.ip());
+        let port = match self.port(id) {
+            Some(port) => port,
+            None => {
+                let port = self.free_port(id, host, Protocol::Tcp, ip)?;
+                self.set_local(id, SocketAddr::new(ip, port));
+                port
+            }
+        };
+        // SO_REUSEADDR allows two sockets to be bound to the port, but only one of them to listen, unless both have
+        // SO_REUSEPORT.
         let rivals = self.listeners.get(&(host, port)).cloned().unwrap_or_default();
         let own = self.get(fd)?.1;
         let is_taken = rivals
@@ -391,7 +390,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// connect(2). On a TCP socket it usually fails with EINPROGRESS.
+    /// connect(2). On a TCP socket, the call usually fails with EINPROGRESS.
     pub(crate) fn connect(&mut self, fd: i32, address: &Address) -> Result<()> {
         let result = self.try_connect(fd, address);
         let host = self.host_of(fd)?;
@@ -412,9 +411,13 @@ impl Kernel {
             Role::Fresh | Role::Udp(_) => {}
             Role::Tcp(connection) => match connection.state {
                 State::SynSent => return Err(libc::EALREADY),
-                // Linux allows another connect after one has failed.
-                State::Closed if connection.error.is_none() && socket.parent.is_none() => {}
-                State::Closed => return Err(self.take_error_of(id).unwrap_or(libc::ECONNABORTED)),
+                // As on Linux, this call reports the failure, and the next one may connect.
+                State::Closed => {
+                    let error = self.take_error_of(id).unwrap_or(libc::ECONNABORTED);
+                    self.dissociate(id);
+                    self.get_mut(fd)?.1.role = Role::Fresh;
+                    return Err(error);
+                }
                 _ => return Err(libc::EISCONN),
             },
             Role::Listener(_) => return Err(libc::EISCONN),
@@ -423,10 +426,10 @@ impl Kernel {
         }
         let remote = Kernel::destination(socket, addr)?;
         let ip = self.source(host, socket, remote.ip())?;
-        let (kind, only) = (socket.kind, socket.local.map(|local| local.port()));
-        let port = match only {
+        let kind = socket.kind;
+        let port = match self.port(id) {
             Some(port) => port,
-            None => self.free_port(id, host, protocol(kind), ip)?,
+            None => self.free_port(id, host, Protocol::of(kind), ip)?,
         };
         let local = SocketAddr::new(ip, port);
         if kind == Kind::Stream && self.connections.contains_key(&(host, local, remote)) {
@@ -443,6 +446,7 @@ impl Kernel {
         }
         let mut settings = socket.options.tcp.clone();
         settings.mss = settings.mss.min(mss);
+        socket.error = None;
         socket.role = Role::Tcp(Box::new(Connection::connect(settings, now, &mut out)));
         self.segments = out;
         self.connections.insert((host, local, remote), id);
@@ -450,11 +454,11 @@ impl Kernel {
         Err(libc::EINPROGRESS)
     }
 
-    /// connect(2) to AF_UNSPEC: removes the peer of a datagram socket.
+    /// connect(2) to AF_UNSPEC: removes the peer of a datagram socket. Fails with EOPNOTSUPP for other sockets.
     fn disconnect(&mut self, id: SocketId) -> Result<()> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         match &mut socket.role {
-            Role::Udp(_) => socket.remote = None,
+            Role::Udp(_) => self.dissociate(id),
             Role::Unix(end) if socket.kind == Kind::Datagram => {
                 end.peer = None;
                 socket.peer_name.clear();
@@ -464,7 +468,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// accept4(2): returns the descriptor and the address of its peer.
+    /// accept4(2): returns the descriptor of the connection and the address of the peer.
     pub(crate) fn accept(&mut self, fd: i32, nonblocking: bool) -> Result<(i32, Address)> {
         let host = self.host_of(fd)?;
         let result = self.try_accept(fd, nonblocking);
@@ -522,16 +526,25 @@ impl Kernel {
             Role::Fresh => return Err(libc::ENOTCONN),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Listener(listener) => {
-                if !read {
+                if socket.family == Family::Unix {
+                    listener.read_shut |= read;
+                    listener.write_shut |= write;
+                } else if read {
+                    let queued = std::mem::take(&mut listener.queue);
+                    self.close_listener(id, queued);
+                    self.unlink_ended(id);
+                    self.get_mut(fd)?.1.role = Role::Fresh;
+                } else {
                     return Ok(());
                 }
-                let queued = std::mem::take(&mut listener.queue);
-                self.close_listener(id, queued);
-                self.unlink(id);
-                self.get_mut(fd)?.1.role = Role::Fresh;
             }
-            Role::Tcp(connection) if matches!(connection.state, State::Closed | State::TimeWait | State::SynSent) => {
+            Role::Tcp(connection) if matches!(connection.state, State::Closed | State::TimeWait) => {
                 return Err(libc::ENOTCONN);
+            }
+            Role::Tcp(connection) if connection.state == State::SynSent => {
+                self.dissociate(id);
+                let (_, socket) = self.get_mut(fd)?;
+                (socket.role, socket.error) = (Role::Fresh, Some(libc::ECONNRESET));
             }
             Role::Tcp(_) => {
                 self.with_connection(id, |connection, now, out| {
@@ -556,8 +569,4 @@ impl Kernel {
         self.raise(id);
         Ok(())
     }
-}
-
-fn protocol(kind: Kind) -> Protocol {
-    if kind == Kind::Datagram { Protocol::Udp } else { Protocol::Tcp }
 }

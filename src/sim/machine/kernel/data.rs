@@ -8,7 +8,7 @@ use super::packet::{Body, Marks, Packet, Protocol};
 use super::socket::{Datagram, Role, Socket, SocketId};
 use super::tcp::State;
 
-/// The largest payload of a UDP datagram.
+/// The largest payload of a UDP datagram over IPv4. The simulation uses this limit for IPv6 as well.
 const DATAGRAM_MAX: usize = 65_507;
 
 /// The result of a receive call.
@@ -16,10 +16,10 @@ const DATAGRAM_MAX: usize = 65_507;
 pub(crate) struct Received {
     /// The number of bytes that were copied to the caller's buffers.
     pub(crate) bytes: usize,
-    /// The length of the whole datagram.
+    /// The length of the whole message. For a stream, this is `bytes`.
     pub(crate) whole: usize,
     pub(crate) from: Option<Address>,
-    /// For datagrams: the fields of the IP header, and the destination address.
+    /// For UDP datagrams: the fields of the IP header, and the destination address.
     pub(crate) marks: Option<(Marks, IpAddr)>,
 }
 
@@ -74,7 +74,7 @@ impl Kernel {
         let (_, socket) = self.get_mut(fd)?;
         let shown = |socket: &Socket, from: SocketAddr| Address::Inet(socket.shown(from));
         match &mut socket.role {
-            Role::Fresh => Err(libc::ENOTCONN),
+            Role::Fresh => Err(socket.take_error().unwrap_or(libc::ENOTCONN)),
             Role::Listener(_) => Err(libc::ENOTCONN),
             Role::Dead => Err(libc::ENETDOWN),
             Role::Tcp(_) => self.receive_tcp(id, bufs, peeks),
@@ -105,7 +105,8 @@ impl Kernel {
         if most == 0 {
             let state = connection.state;
             let ends = connection.fin_received || state == State::Closed || connection.read_shut;
-            // As on Linux, a reset after the end of the stream does not affect readers.
+            // As on Linux, a read of no bytes returns 0 while there is data, and a reset after the end of the stream
+            // does not affect readers.
             if connection.readable() > 0 || connection.fin_received {
                 return Ok(Received::stream(0));
             }
@@ -135,7 +136,7 @@ impl Kernel {
         Ok(Received::stream(bytes))
     }
 
-    /// Sends the contents of several buffers (send(2), sendto(2), sendmsg(2)).
+    /// Sends the contents of several buffers (send(2), sendto(2), sendmsg(2), writev(2)).
     pub(crate) fn send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
         let result = self.try_send(fd, bufs, to, wishes);
         let host = self.host_of(fd)?;
@@ -151,7 +152,8 @@ impl Kernel {
         }
         let (id, socket) = self.get(fd)?;
         match &socket.role {
-            Role::Fresh | Role::Listener(_) => return Err(libc::EPIPE),
+            Role::Fresh => return Err(self.take_error_of(id).unwrap_or(libc::EPIPE)),
+            Role::Listener(_) => return Err(libc::EPIPE),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Unix(_) => return self.send_unix(id, bufs, to),
             Role::Tcp(_) => {}
@@ -198,8 +200,8 @@ impl Kernel {
         });
         self.after(id, false);
         if is_short {
-            // The buffer has room. An edge must report it, because the caller may conclude from the short count that
-            // there is none.
+            // The buffer may have room. An edge must report it, because the caller may conclude from the short count
+            // that there is none.
             self.raise_later(id);
         }
         Ok(written.unwrap_or_default())
@@ -237,12 +239,12 @@ impl Kernel {
             None => self.source(host, socket, remote.ip())?,
         };
         let marks = socket.options.marks(remote.is_ipv4(), wishes);
-        let port = match socket.local {
-            Some(local) => local.port(),
+        let own = socket.local.map_or(socket.wildcard(), |local| local.ip());
+        let port = match self.port(id) {
+            Some(port) => port,
             None => {
-                let wildcard = socket.wildcard();
-                let port = self.free_port(id, host, Protocol::Udp, wildcard)?;
-                self.set_local(id, SocketAddr::new(wildcard, port));
+                let port = self.free_port(id, host, Protocol::Udp, own)?;
+                self.set_local(id, SocketAddr::new(own, port));
                 port
             }
         };

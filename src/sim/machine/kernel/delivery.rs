@@ -14,7 +14,7 @@ impl Kernel {
         ip.is_loopback()
     }
 
-    /// Sends a packet from `host`.
+    /// Sends a packet from `host`, unless the host is down.
     pub(super) fn output(&mut self, host: HostId, packet: Packet) {
         if !self.hosts[host as usize].is_up {
             return;
@@ -28,7 +28,7 @@ impl Kernel {
         }
     }
 
-    /// Reports, as a router does, that no host has the address.
+    /// Reports to the sender of a packet, as a router does, that no host has the destination address.
     pub(super) fn refuse(&mut self, host: HostId, packet: &Packet) {
         let protocol = match packet.body {
             Body::Tcp(_) => Protocol::Tcp,
@@ -95,8 +95,8 @@ impl Kernel {
 
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN of a connection that was already established, or of an earlier one, is late, even if it is a
-        // retransmission. Linux answers such a SYN, but because its initial sequence numbers are random, the peer
+        // A SYN of a connection that was already established, or of an earlier connection, is late, even if it is a
+        // retransmission. Linux answers such a SYN, but because initial sequence numbers are random there, the peer
         // resets the resulting connection before a program can accept it.
         let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
@@ -203,7 +203,7 @@ impl Kernel {
     }
 
     /// Handles the effects of any action on a connection: sends its segments, sets its timer, and
-    /// processes the end of the handshake and of the connection. With `changed`, also causes an edge.
+    /// processes the end of the handshake and of the connection. With `changed`, causes an edge as well.
     pub(super) fn after(&mut self, id: SocketId, changed: bool) {
         let Some(socket) = self.socket(id) else { return };
         let (host, parent) = (socket.host, socket.parent);
@@ -230,7 +230,7 @@ impl Kernel {
             self.handshake_is_over(id, parent, state);
         }
         if state == State::Closed {
-            self.unlink(id);
+            self.unlink_ended(id);
             let is_unreachable = is_orphan || (parent.is_some() && self.socket(id).is_some_and(|s| s.parent.is_some()));
             if is_unreachable {
                 self.remove(id);
@@ -253,6 +253,7 @@ impl Kernel {
             if let (Role::Tcp(connection), Some(local), Some(remote)) = (&socket.role, local, remote) {
                 let began = connection.peer_began;
                 self.accepted.insert((host, local, remote), began);
+                self.forget_accepted();
             }
         }
     }
@@ -316,15 +317,15 @@ impl Kernel {
         };
         let best = sockets.iter().filter_map(score).max()?;
         let of: Vec<_> = sockets.iter().filter(|id| score(id) == Some(best)).copied().collect();
-        // As with SO_REUSEPORT on Linux, all datagrams of one sender go to one socket.
+        // As with SO_REUSEPORT on Linux, all datagrams of one sender go to one socket while the sockets stay the same.
         of.get(usize::from(src.port()) % of.len()).copied()
     }
 
+    /// Reports that a datagram was not delivered to the connected socket that sent it. As on Linux, a message that a
+    /// host is unreachable is ignored, because only a program with IP_RECVERR, which is not simulated, learns of it.
     pub(super) fn arrive_unreachable_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
-        let Some(sockets) = self.ports.get(&(host, Protocol::Udp, dst.port())) else { return };
-        let concerned = |id: &&SocketId| self.socket(**id).is_some_and(|socket| socket.remote == Some(src));
-        let Some(&id) = sockets.iter().find(concerned) else { return };
-        if let Some(socket) = self.socket_mut(id) {
+        let Some(id) = self.udp_receiver(host, src, dst).filter(|_| why == Unreachable::Port) else { return };
+        if let Some(socket) = self.socket_mut(id).filter(|socket| socket.remote.is_some()) {
             socket.error = Some(why.errno());
             self.raise(id);
         }

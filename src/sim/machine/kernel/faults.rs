@@ -1,4 +1,5 @@
-//! `Faults`: faults of system calls and edges, chosen by rate and seed. It also counts the faults of links.
+//! `Faults`: faults of system calls and edges, chosen by rate and seed. It numbers and counts these faults and those of
+//! links, and decides which of them take place.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +11,13 @@ use super::random::Random;
 #[derive(Debug)]
 pub(crate) struct Faults {
     random: Random,
-    /// The rate at which calls fail with EINTR before they have an effect.
+    /// The rate at which calls that accept, receive or send fail with EINTR before they have an effect.
     pub(crate) interrupted: f64,
-    /// The rate at which calls on streams transfer fewer bytes than possible.
+    /// The rate at which a read or write of a TCP stream, or a write to a Unix stream, transfers fewer bytes than
+    /// possible.
     pub(crate) short: f64,
-    /// The rate at which calls fail with EAGAIN although the socket is ready. An edge follows.
+    /// The rate at which an accept or a receive on a ready socket, or a send on a TCP stream in any state, fails with
+    /// EAGAIN. An edge follows.
     pub(crate) again: f64,
     /// The rate at which the creation of a descriptor fails with EMFILE.
     pub(crate) no_descriptors: f64,
@@ -27,18 +30,18 @@ pub(crate) struct Faults {
     pub(crate) most: u64,
     pub(crate) skipped: BTreeSet<u64>,
     drawn: u64,
-    /// The first [`STRUCK_MAX`] faults that took place, with their numbers.
+    /// The numbers and descriptions of the first [`STRUCK_MAX`] faults that took place.
     pub(crate) struck: Vec<(u64, String)>,
     happened: u64,
 }
 
-/// The fate of an edge: the delay in nanoseconds until it is reported, or reported again.
+/// The faults of an edge: the delays in nanoseconds until it is reported (`late`), and reported again (`again`).
 pub(crate) struct Edge {
     pub(crate) late: Option<u64>,
     pub(crate) again: Option<u64>,
 }
 
-/// The maximum number of faults whose names are kept.
+/// The maximum number of faults whose descriptions are kept.
 const STRUCK_MAX: usize = 1000;
 
 /// The maximum delay of an edge, in nanoseconds.

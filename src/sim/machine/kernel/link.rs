@@ -1,9 +1,8 @@
 //! `Link`: one direction of the path between two hosts.
 //!
-//! Unless it is held back, a packet is either lost, or waits behind the packets being sent (bandwidth
-//! and queue), travels for the latency, and arrives. Packets of a link arrive in the order in which they were sent, as
-//! on a single path, with two exceptions: other packets may overtake a reordered packet, and a duplicate has its own
-//! latency.
+//! Unless a packet is held back or lost, it waits behind the packets being sent (bandwidth and queue), travels for the
+//! latency, and arrives. Packets of a link arrive in the order in which they were sent, as on a single path, with two
+//! exceptions: other packets may overtake a reordered packet, and a duplicate has its own latency.
 
 use std::ops::RangeInclusive;
 
@@ -41,14 +40,15 @@ pub(crate) struct LinkConfig {
     pub(crate) loss: f64,
     /// The probability that a packet arrives twice.
     pub(crate) duplicate: f64,
-    /// The probability that a packet is late by up to `reorder_by` nanoseconds, so that others may overtake it.
+    /// The probability that a packet is late by up to `reorder_by` nanoseconds, so that later packets may overtake it.
     pub(crate) reorder: f64,
     pub(crate) reorder_by: u64,
     /// The bandwidth in bits per second, or 0 for no limit.
     pub(crate) bandwidth: u64,
-    /// The number of bytes that may wait to be sent. Used only with a bandwidth.
+    /// The maximum number of bytes that wait to be sent. A packet that is longer than this is sent only if no bytes
+    /// wait. Used only with a bandwidth.
     pub(crate) queue: u64,
-    /// The maximum size of an IP packet in bytes. Larger datagrams travel as one packet.
+    /// The maximum size of an IP packet in bytes. Larger TCP segments are lost. Larger datagrams travel as one packet.
     pub(crate) mtu: u64,
 }
 
@@ -85,7 +85,7 @@ pub(crate) enum Dropped {
     Size,
 }
 
-/// The fate of a packet.
+/// The fate of a packet when it is sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Dropped(Dropped),
@@ -102,7 +102,7 @@ pub(crate) struct Link {
     pub(crate) is_partitioned: bool,
     /// The packets that are held back, or `None` if the link is not held.
     pub(crate) held: Option<Vec<Packet>>,
-    /// The time at which the last packet leaves the sender.
+    /// The time at which the last byte of the last packet leaves the sender. Used only with a bandwidth.
     busy_until: u64,
     /// The time at which the last packet that was not reordered arrives.
     last_arrival: u64,
@@ -113,7 +113,7 @@ impl Link {
         Link { config, is_partitioned: false, held: None, busy_until: 0, last_arrival: 0 }
     }
 
-    /// Sends a packet of `length` bytes at `now` and returns its fate. `happens` decides whether a
+    /// Sends a packet of `length` bytes at the time `now` and returns its fate. `happens` decides whether a
     /// fault that was drawn takes place.
     pub(crate) fn send(
         &mut self,

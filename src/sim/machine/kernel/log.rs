@@ -1,4 +1,5 @@
-//! `Log`: a digest of all events, and the text of recent events.
+//! `Log`: a digest and counters of packets, calls, notes and turns. On request, it also keeps the text of recent
+//! packets, calls and notes, and the packets sent.
 //!
 //! Two runs with the same seed have the same digest, unless something outside the simulation
 //! affects them.
@@ -49,7 +50,7 @@ pub(crate) enum What {
     Text(Box<str>),
 }
 
-/// An event on a host.
+/// An entry of the log: an event on a host.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) at: u64,
@@ -63,7 +64,7 @@ pub(crate) struct Log {
     digest: u64,
     entries: VecDeque<Entry>,
     is_kept: bool,
-    /// The packets sent, for a capture.
+    /// The packets sent and their times, if they are kept for a capture.
     pub(crate) capture: Option<Vec<(u64, Packet)>>,
     pub(crate) counters: Counters,
 }
@@ -167,7 +168,7 @@ impl Log {
     }
 }
 
-/// Formats virtual time as seconds with microseconds.
+/// Formats a virtual time in nanoseconds as seconds with six decimals.
 pub(crate) fn seconds(at: u64) -> impl fmt::Display {
     struct Seconds(u64);
     impl fmt::Display for Seconds {

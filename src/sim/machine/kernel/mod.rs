@@ -6,12 +6,12 @@
 //! * [`packet`], [`link`]: packets, and the links on which they travel.
 //! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.
 //!   [`options`]: socket options.
-//! * [`network`]: hosts, tables, events. [`delivery`]: the path of a packet. [`calls`]: system
-//!   calls on sockets. [`data`]: calls that send and receive. [`state`]: options and readiness.
+//! * [`network`]: hosts, tables, events. [`delivery`]: the path of a packet. [`calls`]: system calls that open,
+//!   connect and close sockets. [`data`]: calls that send and receive. [`state`]: options and readiness.
 //!   [`unix`]: calls on Unix sockets.
 //! * [`upkeep`]: events without an effect on programs. [`faults`]: injected faults.
 //! * [`settings`]: the options of a connection. [`random`]: the generator of random numbers.
-//! * [`log`]: digest, log and counters.
+//! * [`log`]: digest, log, counters and capture.
 //!
 //! # Invariants
 //! * Events take place in the order of their times. Events at the same time take place in the order of their

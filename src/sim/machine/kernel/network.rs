@@ -9,18 +9,21 @@ use super::faults::Faults;
 use super::link::{Link, LinkConfig};
 use super::log::Log;
 use super::options;
-use super::packet::{Packet, Protocol, Segment};
+use super::packet::{Body, Packet, Protocol, Segment};
 use super::random::Random;
 use super::socket;
 use super::socket::{Datagrams, HostId, Role, Socket, SocketId};
 use super::tcp::NEVER;
 
-/// The lowest number of a simulated descriptor. Real descriptors are below `fs.nr_open`, which is 2²⁰ by default and
-/// which systemd raises to slightly less than 2³⁰.
+/// The number from which descriptors count as simulated. Real descriptors are below `fs.nr_open`, which is 2²⁰ by
+/// default and which systemd raises to slightly less than 2³⁰.
 pub(crate) const FD_BASE: i32 = 1 << 30;
 
 /// The maximum number of descriptors that a simulation may have open.
 pub(crate) const DESCRIPTORS_MAX: i32 = 100_000;
+
+/// The initial value of `Kernel::accepted_most`.
+const ACCEPTED_MOST: usize = 1000;
 
 /// A host.
 #[derive(Debug)]
@@ -86,7 +89,7 @@ pub(crate) struct Kernel {
     pub(super) random: Random,
     pub(super) events: BinaryHeap<Reverse<Scheduled>>,
     pub(super) sequence: u64,
-    /// The time of a pending event that is known not to be upkeep; see `upkeep`.
+    /// The time of a pending event that was not upkeep in the last search, or 0; see `upkeep`.
     pub(super) counts_until: u64,
     pub(crate) hosts: Vec<Host>,
     pub(super) by_addr: BTreeMap<IpAddr, HostId>,
@@ -94,23 +97,25 @@ pub(crate) struct Kernel {
     pub(crate) default_link: LinkConfig,
     pub(super) places: Vec<Place>,
     pub(super) free: Vec<u32>,
-    /// The number of the first descriptor.
+    /// The lowest descriptor number of this simulation.
     pub(crate) first_descriptor: i32,
     pub(super) descriptors: Vec<Option<SocketId>>,
-    /// The descriptor of another simulation on which a call was made.
+    /// A descriptor on which a call was made although it does not belong to this simulation.
     pub(crate) stranger: Cell<Option<i32>>,
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
-    /// The time at which the peer began the last accepted connection, by host, local and remote
-    /// address.
+    /// The time at which the peer began the last connection that a listener has established, by host, local and remote
+    /// address. An entry is needed only as long as a SYN of that connection may arrive.
     pub(super) accepted: BTreeMap<(HostId, SocketAddr, SocketAddr), u64>,
-    /// All sockets that are bound to a port.
+    /// The number of entries of `accepted` at which the entries that are not needed are removed.
+    pub(super) accepted_most: usize,
+    /// The sockets that are bound to each port, including accepted connections.
     pub(super) ports: BTreeMap<(HostId, Protocol, u16), BTreeSet<SocketId>>,
     pub(super) listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
     pub(super) unix_names: BTreeMap<(HostId, Vec<u8>), SocketId>,
     pub(super) edged: Vec<SocketId>,
-    /// A buffer for the segments that a connection sends. It is empty between calls.
+    /// A buffer for the segments that a connection sends. It is empty between calls of the kernel.
     pub(super) segments: Vec<Segment>,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
@@ -136,6 +141,7 @@ impl Kernel {
             free_descriptors: BinaryHeap::new(),
             connections: BTreeMap::new(),
             accepted: BTreeMap::new(),
+            accepted_most: ACCEPTED_MOST,
             ports: BTreeMap::new(),
             listeners: BTreeMap::new(),
             unix_names: BTreeMap::new(),
@@ -166,7 +172,7 @@ impl Kernel {
         self.hosts.iter().position(|host| host.name.eq_ignore_ascii_case(name)).map(|at| at as HostId)
     }
 
-    /// Replaces the addresses of a host. Returns false if another host has one of them.
+    /// Replaces the addresses of a host. Returns false and changes nothing if another host has one of them.
     pub(crate) fn set_addrs(&mut self, host: HostId, addrs: &[IpAddr]) -> bool {
         if addrs.iter().any(|addr| self.by_addr.get(addr).is_some_and(|&of| of != host)) {
             return false;
@@ -188,13 +194,14 @@ impl Kernel {
         self.links.entry((from, to)).or_insert_with(|| Link::new(config))
     }
 
-    /// Releases the packets that were held, in order.
+    /// Sends the packets that a link holds back, in order, and holds no further packets.
     pub(crate) fn release(&mut self, from: HostId, to: HostId) {
         let held = self.link_mut(from, to).held.take().unwrap_or_default();
         held.into_iter().for_each(|packet| self.send_on(from, to, packet));
     }
 
-    /// Takes the host down: it sends nothing more, its sockets are dead, and packets to it are lost.
+    /// Takes the host down: its sockets are dead, and until [`restart`](Kernel::restart) it sends nothing and packets
+    /// to it are lost.
     pub(crate) fn crash(&mut self, host: HostId) {
         self.hosts[host as usize].is_up = false;
         self.connections.retain(|key, _| key.0 != host);
@@ -258,8 +265,8 @@ impl Kernel {
         !self.edged.is_empty()
     }
 
-    /// Appends to `edges` the edges since the last call, each as the poller's data and the readiness of the socket.
-    /// Injected faults may delay or repeat an edge.
+    /// Appends to `edges` the edges that have become due since the last call, each as the poller's data and the
+    /// readiness of the socket. Injected faults may delay or repeat an edge.
     pub(crate) fn take_edges(&mut self, edges: &mut Vec<(u64, u32)>) {
         for id in std::mem::take(&mut self.edged) {
             let Some(bits) = self.look(id) else { continue };
@@ -313,12 +320,12 @@ impl Kernel {
         }
     }
 
-    /// Removes a socket's addresses from the tables used to find the socket of a packet.
+    /// Removes a socket from the tables in which sockets are found by their addresses, ports and names.
     pub(super) fn unlink(&mut self, id: SocketId) {
         let Some(socket) = self.socket(id) else { return };
         let (host, local, remote) = (socket.host, socket.local, socket.remote);
         let name = (host, socket.name.clone());
-        let protocol = if matches!(socket.role, Role::Udp(_)) { Protocol::Udp } else { Protocol::Tcp };
+        let protocol = Protocol::of(socket.kind);
         if self.unix_names.get(&name) == Some(&id) {
             self.unix_names.remove(&name);
         }
@@ -343,6 +350,57 @@ impl Kernel {
         }
     }
 
+    /// Removes a socket whose connection or listener has ended from the tables. As on Linux, the socket keeps a port
+    /// that the program has chosen.
+    pub(super) fn unlink_ended(&mut self, id: SocketId) {
+        let Some(socket) = self.socket(id) else { return };
+        let (host, protocol) = (socket.host, Protocol::of(socket.kind));
+        let chosen = socket.bound.map_or(0, |bound| bound.port());
+        let kept = self.port(id).filter(|_| chosen != 0);
+        self.unlink(id);
+        if let Some(port) = kept {
+            self.link_port(id, host, protocol, port);
+        }
+    }
+
+    /// Ends the association of a socket with a peer. The addresses are again those of bind(2). Without a port that the
+    /// program has chosen, a stream socket still shows its last port, as on Linux.
+    pub(super) fn dissociate(&mut self, id: SocketId) {
+        self.unlink_ended(id);
+        let Some(socket) = self.socket_mut(id) else { return };
+        let bound = socket.bound.unwrap_or(SocketAddr::new(socket.wildcard(), 0));
+        let last = socket.local.filter(|_| socket.kind == socket::Kind::Stream).map_or(bound.port(), |at| at.port());
+        (socket.local, socket.remote) = (Some(SocketAddr::new(bound.ip(), last)), None);
+    }
+
+    /// Returns the port that a socket holds, or `None` if it has none yet or has lost it.
+    pub(super) fn port(&self, id: SocketId) -> Option<u16> {
+        let socket = self.socket(id)?;
+        let port = socket.local?.port();
+        let holders = self.ports.get(&(socket.host, Protocol::of(socket.kind), port))?;
+        holders.contains(&id).then_some(port)
+    }
+
+    /// Removes the entries of `accepted` that are not needed, if there are many entries: those without a connection at
+    /// either end and without a SYN on the way.
+    pub(super) fn forget_accepted(&mut self) {
+        if self.accepted.len() < self.accepted_most {
+            return;
+        }
+        let arriving = self.events.iter().filter_map(|Reverse(scheduled)| match &scheduled.event {
+            Event::Arrive { packet, .. } => Some(&**packet),
+            _ => None,
+        });
+        let held = self.links.values().filter_map(|link| link.held.as_ref()).flatten();
+        let is_syn = |packet: &&Packet| matches!(&packet.body, Body::Tcp(segment) if segment.syn);
+        let on_the_way = arriving.chain(held).filter(is_syn).map(|packet| (packet.src, packet.dst));
+        // The client is the first of the two addresses.
+        let needed: BTreeSet<_> = on_the_way.chain(self.connections.keys().map(|key| (key.1, key.2))).collect();
+        let (accepted, connections) = (&mut self.accepted, &self.connections);
+        accepted.retain(|key, _| needed.contains(&(key.2, key.1)) || connections.contains_key(key));
+        self.accepted_most = (2 * accepted.len()).max(ACCEPTED_MOST);
+    }
+
     pub(super) fn link_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, port: u16) {
         self.ports.entry((host, protocol, port)).or_default().insert(id);
     }
@@ -359,6 +417,7 @@ impl Kernel {
             kind,
             descriptors: 0,
             local: None,
+            bound: None,
             remote: None,
             name: Vec::new(),
             peer_name: Vec::new(),

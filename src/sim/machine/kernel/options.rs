@@ -8,8 +8,8 @@ use super::settings::{MSS_MAX, Settings};
 
 type Result<T> = std::result::Result<T, i32>;
 
-/// Options whose values are stored, with their values on a new socket. Of these, only the options for
-/// the IP headers of datagrams affect the simulation.
+/// Options whose values are stored, with their values on a new socket. Of these, only the options that set fields of the
+/// IP headers of datagrams, or request them as control messages, affect the simulation.
 const STORED: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
     (libc::SOL_SOCKET, libc::SO_DONTROUTE, 0),
@@ -75,7 +75,7 @@ impl Options {
         }
     }
 
-    /// Returns the value of a stored option.
+    /// Returns the value of a stored option: the value that was set, or that of a new socket.
     pub(crate) fn stored(&self, level: i32, name: i32) -> i32 {
         let default =
             || STORED.iter().find(|&&(of, option, _)| (of, option) == (level, name)).map(|&(.., value)| value);
@@ -116,8 +116,11 @@ impl Options {
             }
             _ => {}
         }
-        // Some IP options may be passed as one byte.
-        let value = if bytes.len() == 1 { i32::from(bytes[0]) } else { number(bytes)? };
+        let value = match bytes {
+            // As on Linux, options of this level may be passed as one byte.
+            [byte] | [byte, _] | [byte, _, _] if level == libc::IPPROTO_IP => i32::from(*byte),
+            _ => number(bytes)?,
+        };
         let tcp = &mut self.tcp;
         let seconds = |most: i32| match value {
             1.. if value <= most => Ok(value as u64 * 1_000_000_000),
@@ -127,7 +130,7 @@ impl Options {
             (libc::SOL_SOCKET, libc::SO_REUSEADDR) => self.reuse_address = value != 0,
             (libc::SOL_SOCKET, libc::SO_REUSEPORT) => self.reuse_port = value != 0,
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => tcp.keep_alive = value != 0,
-            // Linux doubles both values, and has these minimum values.
+            // Linux doubles the value of either option, and has these minimum values.
             (libc::SOL_SOCKET, libc::SO_RCVBUF) => tcp.receive_buffer = buffer(value, 2304),
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => tcp.send_buffer = buffer(value, 4608),
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => tcp.no_delay = value != 0,
@@ -141,7 +144,10 @@ impl Options {
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => return Err(libc::EINVAL),
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => self.only_v6 = value != 0,
             _ if STORED.iter().any(|&(of, option, _)| (of, option) == (level, name)) => {
-                self.stored.insert((level, name), value);
+                match stored_value(level, name, value)? {
+                    Some(value) => self.stored.insert((level, name), value),
+                    None => self.stored.remove(&(level, name)),
+                };
             }
             _ => return Err(libc::ENOPROTOOPT),
         }
@@ -195,9 +201,26 @@ fn number(bytes: &[u8]) -> Result<i32> {
     bytes.first_chunk().map(|word| i32::from_ne_bytes(*word)).ok_or(libc::EINVAL)
 }
 
+/// Returns the value to store for an option that a program sets to `value`, or `None` for the value of a new socket.
+fn stored_value(level: i32, name: i32, value: i32) -> Result<Option<i32>> {
+    let least = match (level, name) {
+        (libc::IPPROTO_IP, libc::IP_TOS) => return Ok(Some(value & 0xff)),
+        (libc::IPPROTO_IP, libc::IP_TTL) => 1,
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL) => 0,
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS | libc::IPV6_MULTICAST_HOPS | libc::IPV6_TCLASS) => 0,
+        _ => return Ok(Some(value)),
+    };
+    match value {
+        -1 => Ok(None),
+        value if (least..=255).contains(&value) => Ok(Some(value)),
+        _ => Err(libc::EINVAL),
+    }
+}
+
 fn buffer(value: i32, least: u64) -> u64 {
-    // The default of net.core.rmem_max and net.core.wmem_max on Linux.
-    (value.clamp(0, 212_992) as u64 * 2).max(least)
+    // The default of net.core.rmem_max and net.core.wmem_max on Linux. As on Linux, a negative value counts as the
+    // maximum.
+    (u64::from((value as u32).min(212_992)) * 2).max(least)
 }
 
 #[cfg(test)]

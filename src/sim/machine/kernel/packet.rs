@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::socket::Kind;
+
 /// A TCP segment. Sequence numbers start at 0, the number of the SYN, and do not wrap. A capture shows their low 32
 /// bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +17,8 @@ pub(crate) struct Segment {
     /// The number of bytes that the sender of this segment can receive.
     pub(crate) window: u64,
     pub(crate) data: Box<[u8]>,
-    /// The time at which the sender's connection began. On a real network, random initial sequence
-    /// numbers distinguish connections.
+    /// The time at which the sender's connection began, or at which a reset without a connection was sent. On a real
+    /// network, random initial sequence numbers distinguish connections.
     pub(crate) began: u64,
 }
 
@@ -32,7 +34,7 @@ impl Segment {
 pub(crate) enum Unreachable {
     /// No host has the address.
     Host,
-    /// No UDP socket has the port.
+    /// No UDP socket receives the datagram.
     Port,
 }
 
@@ -50,6 +52,12 @@ impl Unreachable {
 pub(crate) enum Protocol {
     Tcp,
     Udp,
+}
+
+impl Protocol {
+    pub(crate) fn of(kind: Kind) -> Protocol {
+        if kind == Kind::Datagram { Protocol::Udp } else { Protocol::Tcp }
+    }
 }
 
 /// Fields of the IP header that a receiver of datagrams can request.
@@ -71,8 +79,8 @@ impl Default for Marks {
 pub(crate) enum Body {
     Tcp(Segment),
     Udp(Box<[u8]>, Marks),
-    /// An ICMP message: the packet of `protocol` from this packet's destination to its source was
-    /// not delivered.
+    /// An ICMP message: a packet of this protocol from this packet's destination to its source was not delivered, for
+    /// this reason.
     Unreachable(Protocol, Unreachable),
 }
 

@@ -1,8 +1,8 @@
 //! `Random`: the seeded generator of a simulation.
 //!
 //! The generator is xoshiro256** (Blackman and Vigna, 2018), seeded with SplitMix64. Each user has its
-//! own stream, derived from the seed and a tag, so that an additional draw for the network does not
-//! change the order in which tasks run.
+//! own stream of numbers, derived from the seed and a tag, so that an additional draw for the network does not
+//! change the draws for the order of tasks.
 
 use std::ops::RangeInclusive;
 
@@ -41,7 +41,7 @@ impl Random {
         result
     }
 
-    /// Returns a number below `bound`; 0 for a `bound` of 0.
+    /// Returns a number below `bound`, or 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         // The relative bias of a single multiplication is below 2⁻³² for bounds below 2³².
         ((u128::from(self.next()) * u128::from(bound.max(1))) >> 64) as u64

@@ -1,8 +1,12 @@
 //! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset after the end of the
-//! stream, reuse of a port after a crash, and a late SYN.
+//! stream, reuse of a port after a crash, and a late SYN. Also tests of datagrams that cannot be delivered, and of a
+//! long run.
 
-use super::Kernel;
-use super::tests::{MS, SECOND, SERVER, addr, connect, listen, pair, receive, run_for, send, tcp, world};
+use super::socket::{Family, Kind};
+use super::tests::{
+    MS, SECOND, SERVER, addr, connect, edges, is_set, listen, pair, receive, run_for, send, tcp, world,
+};
+use super::{Address, Kernel};
 
 #[test]
 fn peer_that_does_not_read_for_hours_loses_no_bytes() {
@@ -83,12 +87,85 @@ fn late_retransmitted_syn_opens_no_connection() {
     kernel.close(client).unwrap();
     run_for(&mut kernel, 3 * MS);
     kernel.close(server).unwrap();
+    run_for(&mut kernel, 10 * MS);
     let mut has_come = false;
     while kernel.now < 110 * SECOND {
         let before = kernel.log.counters.arrived;
-        run_for(&mut kernel, 10 * MS);
+        // The SYN keeps the entry of its connection.
+        kernel.accepted_most = 0;
+        kernel.forget_accepted();
+        run_for(&mut kernel, MS);
         has_come |= kernel.now > 10 * SECOND && kernel.log.counters.arrived > before;
         assert!(kernel.connections.keys().all(|key| key.0 != 1), "a connection is opened again at {} ns", kernel.now);
     }
     assert!(has_come, "the SYN has arrived late");
+}
+
+/// The table of accepted connections is cleared from time to time.
+#[test]
+fn connections_that_are_over_are_forgotten() {
+    let mut kernel = world(1);
+    let listener = listen(&mut kernel, 8);
+    let linger: Vec<u8> = [1, 0].into_iter().flat_map(i32::to_ne_bytes).collect();
+    for count in 0..3000 {
+        let client = connect(&mut kernel);
+        run_for(&mut kernel, 3 * MS);
+        let (server, _) = kernel.accept(listener, true).unwrap();
+        kernel.set_option(client, libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
+        kernel.close(client).unwrap();
+        run_for(&mut kernel, 2 * MS);
+        kernel.close(server).unwrap();
+        assert!(kernel.accepted.len() <= 1000, "{} of {count}", kernel.accepted.len());
+    }
+    assert_eq!(kernel.connections.len(), 0);
+}
+
+/// Opens a socket of host 0 and connects it.
+fn connected_udp(kernel: &mut Kernel, local: &str, remote: &str) -> i32 {
+    let fd = kernel.open(0, Family::V4, Kind::Datagram, true).unwrap();
+    kernel.bind(fd, &addr(local)).unwrap();
+    kernel.connect(fd, &addr(remote)).unwrap();
+    fd
+}
+
+#[test]
+fn datagram_to_an_address_without_a_host_is_lost_without_an_error() {
+    let mut kernel = world(1);
+    let socket = connected_udp(&mut kernel, "0.0.0.0:5000", "10.9.9.9:7");
+    send(&mut kernel, socket, b"x").unwrap();
+    run_for(&mut kernel, 5 * MS);
+    assert!(!is_set(kernel.poll(socket).unwrap(), libc::EPOLLERR));
+    assert_eq!(receive(&mut kernel, socket), Err(libc::EAGAIN));
+    assert_eq!(send(&mut kernel, socket, b"x"), Ok(1));
+}
+
+#[test]
+fn refusal_is_reported_to_the_socket_with_the_address_of_the_sender() {
+    let mut kernel = world(1);
+    let ips = ["10.0.0.1", "10.0.0.9"].map(|ip| ip.parse().unwrap());
+    assert!(kernel.set_addrs(0, &ips));
+    let sockets = ["10.0.0.1:5000", "10.0.0.9:5000"].map(|local| connected_udp(&mut kernel, local, "10.0.0.2:7"));
+    for (sender, other) in [(0, 1), (1, 0)] {
+        send(&mut kernel, sockets[sender], b"x").unwrap();
+        run_for(&mut kernel, 5 * MS);
+        assert_eq!(kernel.take_error(sockets[other]), Ok(None));
+        assert_eq!(kernel.take_error(sockets[sender]), Ok(Some(libc::ECONNREFUSED)));
+    }
+}
+
+#[test]
+fn close_of_a_full_unix_socket_wakes_its_senders() {
+    let mut kernel = world(1);
+    let [sender, receiver] = [(); 2].map(|()| kernel.open(0, Family::Unix, Kind::Datagram, true).unwrap());
+    let name = Address::Unix(b"\0receiver".to_vec());
+    kernel.bind(receiver, &name).unwrap();
+    kernel.connect(sender, &name).unwrap();
+    kernel.watch(sender, 7).unwrap();
+    while send(&mut kernel, sender, b"x").is_ok() {}
+    edges(&mut kernel);
+    kernel.close(receiver).unwrap();
+    let bits = edges(&mut kernel).iter().fold(0, |all, edge| all | edge.1);
+    assert!(is_set(bits, libc::EPOLLOUT), "{bits:#x}");
+    assert_eq!(send(&mut kernel, sender, b"x"), Err(libc::ECONNREFUSED));
+    assert_eq!(send(&mut kernel, sender, b"x"), Err(libc::ENOTCONN));
 }

@@ -1,13 +1,14 @@
-//! `Settings`: the socket options that affect a TCP connection.
+//! `Settings`: the socket options that a TCP connection uses. `receive_buffer` also limits the received data of UDP and
+//! Unix sockets.
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The largest segment in the largest IPv4 packet. Connections have smaller segments, unless the
-/// MTU of their link is that large.
+/// The number of data bytes of the largest segment that fits into an IPv4 packet. The MTU of the link and the option
+/// TCP_MAXSEG may require smaller segments.
 pub(crate) const MSS_MAX: u64 = 65_495;
 
-/// Settings of a connection; see the [module documentation](self). Times are in nanoseconds; 0
-/// means "off".
+/// Settings of a connection; see the [module documentation](self). Times are in nanoseconds. A `user_timeout` of 0
+/// means that there is none.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) mss: u64,
@@ -22,7 +23,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Creates settings with Linux's defaults, and buffers of the usual size.
+    /// Creates settings with Linux's defaults, except that the buffers have a fixed size.
     pub(crate) const fn new() -> Settings {
         Settings {
             mss: MSS_MAX,

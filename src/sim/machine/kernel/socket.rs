@@ -10,7 +10,7 @@ use super::tcp::{Connection, State};
 /// The number of a host.
 pub(crate) type HostId = u16;
 
-/// The number of a socket, with a generation that distinguishes the socket from later sockets in the same place.
+/// The number of a socket, with a generation that distinguishes the socket from other sockets in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SocketId {
     pub(crate) index: u32,
@@ -31,18 +31,21 @@ pub(crate) enum Kind {
     Packets,
 }
 
-/// Connections that wait to be accepted.
-#[derive(Debug)]
+/// The state of a listener: connections that wait to be accepted.
+#[derive(Debug, Default)]
 pub(crate) struct Listener {
     pub(crate) backlog: usize,
     /// The number of connections whose handshake is in progress.
     pub(crate) half_open: usize,
     pub(crate) queue: VecDeque<SocketId>,
+    /// The directions in which a Unix listener was shut down. Once reading is shut down, it accepts no new connections.
+    pub(crate) read_shut: bool,
+    pub(crate) write_shut: bool,
 }
 
 impl Listener {
-    /// Returns whether the queue is full. As on Linux, the queue may hold one connection more than the
-    /// backlog.
+    /// Returns whether the queue is full. As on Linux, the queue may hold one connection more than the backlog.
+    /// Connections whose handshake is in progress count as well.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() + self.half_open > self.backlog
     }
@@ -58,10 +61,11 @@ pub(crate) struct Datagram {
     pub(crate) data: Box<[u8]>,
 }
 
-/// Datagrams that wait to be received.
+/// The state of a UDP socket: datagrams that wait to be received.
 #[derive(Debug, Default)]
 pub(crate) struct Datagrams {
     pub(crate) queue: VecDeque<Datagram>,
+    /// The length of the datagrams in the queue, with 512 bytes of metadata for each.
     pub(crate) bytes: usize,
     pub(crate) read_shut: bool,
     pub(crate) write_shut: bool,
@@ -71,7 +75,7 @@ pub(crate) struct Datagrams {
 #[derive(Debug, Default)]
 pub(crate) struct UnixEnd {
     pub(crate) peer: Option<SocketId>,
-    /// Whether the peer has closed its socket.
+    /// Whether the peer has closed its socket. A datagram socket forgets this when a send has reported it.
     pub(crate) is_hung_up: bool,
     /// The received messages, each with its sender's name. All bytes of a stream form one message.
     pub(crate) queue: VecDeque<(Vec<u8>, VecDeque<u8>)>,
@@ -83,7 +87,7 @@ pub(crate) struct UnixEnd {
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// A TCP socket that neither listens nor is connected, or a listener that was shut down.
+    /// A TCP socket before listen(2) and connect(2), or a listener that was shut down.
     Fresh,
     Listener(Listener),
     Tcp(Box<Connection>),
@@ -101,26 +105,30 @@ pub(crate) struct Socket {
     pub(crate) kind: Kind,
     /// The number of descriptors that refer to the socket.
     pub(crate) descriptors: u32,
+    /// The address that getsockname(2) returns. The socket may no longer hold its port; see `Kernel::port`.
     pub(crate) local: Option<SocketAddr>,
+    /// The address passed to bind(2). Its port is 0 if the kernel chose the port.
+    pub(crate) bound: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
     /// The name of a Unix socket.
     pub(crate) name: Vec<u8>,
-    /// The name of the Unix socket to which this one is connected.
+    /// The name of the Unix socket to which this socket is connected.
     pub(crate) peer_name: Vec<u8>,
     pub(crate) options: Options,
     pub(crate) error: Option<i32>,
     pub(crate) is_nonblocking: bool,
     pub(crate) role: Role,
-    /// The listener that created the socket, until the handshake is complete.
+    /// The listener that created the socket, until the handshake is complete or the listener is closed.
     pub(crate) parent: Option<SocketId>,
     /// The registrations with pollers: the descriptor and the poller's data of each.
     pub(crate) watchers: Vec<(i32, u64)>,
     pub(crate) is_edged: bool,
-    /// The time at which the event of the socket's timer is due.
+    /// The time at which the event of the socket's timer is due, or [`NEVER`](super::tcp::NEVER).
     pub(crate) timer_at: u64,
 }
 
-/// Converts `::ffff:a.b.c.d` to the IPv4 address that it stands for.
+/// Converts `::ffff:a.b.c.d` to the IPv4 address that it stands for. Clears the scope and the flow label of other IPv6
+/// addresses.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -161,7 +169,7 @@ impl Socket {
     pub(crate) fn overlaps(&self, other: &Socket) -> bool {
         let (Some(own), Some(others)) = (self.local, other.local) else { return false };
         match (own.ip().is_unspecified(), others.ip().is_unspecified()) {
-            (true, true) => self.takes(other.wildcard()) || other.takes(self.wildcard()),
+            (true, true) => self.takes(others.ip()) || other.takes(own.ip()),
             (true, false) => self.takes(others.ip()),
             (false, _) => other.takes(own.ip()),
         }
@@ -180,8 +188,8 @@ impl Socket {
         self.error.is_some() || matches!(&self.role, Role::Tcp(connection) if connection.error.is_some())
     }
 
-    /// Returns the readiness that poll(2) and epoll(7) report, as EPOLL bits. `peer_has_room` is whether the connected
-    /// Unix socket would accept a write.
+    /// Returns the readiness that poll(2) and epoll(7) report, as EPOLL bits. `peer_has_room` is the result of
+    /// `Kernel::unix_has_room`, and is used only for a Unix socket.
     pub(crate) fn readiness(&self, peer_has_room: bool) -> u32 {
         const IN: i32 = libc::EPOLLIN;
         const OUT: i32 = libc::EPOLLOUT;
@@ -190,7 +198,11 @@ impl Socket {
         let bits = match &self.role {
             Role::Fresh => libc::EPOLLHUP | OUT,
             Role::Dead => END | OUT | libc::EPOLLERR,
-            Role::Listener(listener) => when(!listener.queue.is_empty(), IN),
+            Role::Listener(listener) => {
+                when(!listener.queue.is_empty(), IN)
+                    | when(listener.read_shut, IN | libc::EPOLLRDHUP)
+                    | when(listener.read_shut && listener.write_shut, libc::EPOLLHUP)
+            }
             Role::Tcp(connection) => match connection.state {
                 State::SynSent | State::SynReceived => 0,
                 State::Closed => END | OUT,
@@ -222,8 +234,8 @@ impl Socket {
     }
 }
 
-/// Returns whether poll(2) reports that the socket is writable. As on Linux, this needs a third of the send buffer to
-/// be free.
+/// Returns whether the send buffer has enough room for poll(2) to report that the socket is writable. As on Linux, a
+/// third of the buffer must be free.
 fn has_room(connection: &Connection) -> bool {
     connection.room() * 3 >= connection.settings.send_buffer as usize
 }

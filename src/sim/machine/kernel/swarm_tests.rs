@@ -73,7 +73,7 @@ fn swarm(seed: u64) -> u64 {
             Err(errno) if errno == libc::EINTR => continue,
             Err(errno) => assert_eq!(errno, libc::EAGAIN),
         }
-        // With heavy losses, the handshake may fail at the client or at the server.
+        // If the link loses packets, the handshake may fail at the client or at the server.
         let next = kernel.next_event();
         if next.is_none() || kernel.take_error(client).is_ok_and(|error| error.is_some()) {
             assert!(kernel.default_link.loss > 0.0, "seed {seed}: no connection");

@@ -11,16 +11,17 @@
 //! SynSent ──────→ Established ──→ TimeWait ──→ Closed
 //! SynReceived ──↗      └──────────────────────↗
 //! ```
-//! A reset or an error changes any state to *Closed*. *Established* covers RFC 9293's states from
-//! ESTABLISHED to LAST-ACK, which `fin`, `fin_acked` and `fin_received` distinguish.
+//! An acceptable reset, an error and [`abort`](Connection::abort) change any state to *Closed*.
+//! *Established* covers RFC 9293's states from ESTABLISHED to LAST-ACK, which `fin`, `fin_acked`, `fin_received` and
+//! `closes_first` distinguish.
 //!
 //! # Sequence numbers
 //! Sequence numbers have 64 bits. In each direction they begin with 0, the number of the SYN. The send buffer begins at
 //! `max(una, 1)`, and the FIN follows its last byte.
 //!
 //! # Limits
-//! Each segment with data is acknowledged immediately. There are no selective acknowledgements, urgent
-//! data, simultaneous opens or path MTU discovery.
+//! Each segment with data that does not cause a reset is acknowledged immediately. There are no selective
+//! acknowledgements, urgent data, simultaneous opens or path MTU discovery.
 
 mod input;
 
@@ -68,20 +69,20 @@ pub(crate) struct Connection {
     pub(crate) state: State,
     pub(crate) settings: Settings,
     began: u64,
-    /// The time at which the peer's connection began, for an accepted connection.
+    /// The time at which the peer's connection began, or 0 if this end began the connection.
     pub(crate) peer_began: u64,
     /// The reason why the connection failed. The owner takes it.
     pub(crate) error: Option<i32>,
     /// Whether the program has closed its socket.
     pub(crate) is_orphan: bool,
-    /// Whether a write or a poll found too little room in the send buffer, so that an edge must report when the socket
-    /// becomes writable.
+    /// Whether a write or a poll has found too little room in the send buffer, so that an edge must report when the
+    /// socket becomes writable.
     pub(crate) wants_room: bool,
 
     send: VecDeque<u8>,
     pub(super) una: u64,
     nxt: u64,
-    /// The sequence number after the last byte that was ever sent.
+    /// The sequence number after the last byte, SYN or FIN that was ever sent.
     sent: u64,
     pub(super) window: u64,
     /// The sequence and acknowledgement numbers of the segment that set `window`.
@@ -107,7 +108,7 @@ pub(crate) struct Connection {
     early: BTreeMap<u64, Box<[u8]>>,
     fin_at: Option<u64>,
     pub(crate) fin_received: bool,
-    /// Whether the program has shut down reading: after the buffered data, reads return the end of
+    /// Whether the program has shut down reading: while no data is buffered, reads return the end of
     /// the stream.
     pub(crate) read_shut: bool,
     /// The end of the window that was last announced to the peer.
@@ -194,7 +195,7 @@ impl Connection {
         (self.settings.send_buffer as usize).saturating_sub(self.send.len())
     }
 
-    /// Returns the number of bytes that are not acknowledged yet.
+    /// Returns the number of written bytes that are not acknowledged yet.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.send.len()
     }
@@ -224,7 +225,8 @@ impl Connection {
         count
     }
 
-    /// Removes `count` bytes that were read, and announces the larger window to the peer if the change is large enough.
+    /// Removes `count` bytes that were read, and announces the larger window to the peer if the change is large enough
+    /// and more data may arrive.
     pub(crate) fn consume(&mut self, count: usize, out: &mut Vec<Segment>) {
         self.receive.drain(..count);
         let worth = (self.settings.receive_buffer / 2).min(2 * self.settings.mss);
@@ -258,7 +260,8 @@ impl Connection {
         self.transmit(now, out);
     }
 
-    /// Handles the close of the socket by the program. Unread data causes a reset (RFC 1122, 4.2.2.13).
+    /// Handles the close of the socket by the program. Unread data causes a reset (RFC 1122, 4.2.2.13), and so does
+    /// `resets` (SO_LINGER with a time of 0).
     pub(crate) fn close(&mut self, now: u64, resets: bool, out: &mut Vec<Segment>) {
         self.is_orphan = true;
         if resets || !self.receive.is_empty() || self.state == State::SynSent {
@@ -298,8 +301,7 @@ impl Connection {
         self.retransmit_at.min(self.keep_at).min(self.ends_at)
     }
 
-    /// Processes the timers that are due. Returns whether the state that the program sees may have
-    /// changed.
+    /// Processes the timers that are due. Returns whether the state that the program sees may have changed.
     pub(crate) fn timeout(&mut self, now: u64, out: &mut Vec<Segment>) -> bool {
         if now >= self.ends_at {
             self.end();

@@ -1,4 +1,4 @@
-//! Tests of the simulated kernel's calls.
+//! Tests of the simulated kernel, and helpers for the other tests of the kernel.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ pub(super) fn world(seed: u64) -> Kernel {
     kernel
 }
 
-/// Runs events up to `until`.
+/// Runs the events up to the time `until`, and advances the time to `until`.
 pub(super) fn run_until(kernel: &mut Kernel, until: u64) {
     while let Some(at) = kernel.next_event().filter(|&at| at <= until) {
         kernel.now = at;

@@ -95,6 +95,7 @@ impl Kernel {
             return Ok(());
         }
         match &other.role {
+            Role::Listener(listener) if listener.read_shut => return Err(libc::ECONNREFUSED),
             Role::Listener(listener) if listener.is_full() => return Err(libc::EAGAIN),
             Role::Listener(_) => {}
             _ => return Err(libc::ECONNREFUSED),
@@ -119,7 +120,8 @@ impl Kernel {
         self.unix_names.get(&(host, name.to_vec())).copied().ok_or(missing)
     }
 
-    /// Returns whether the peer of `end` would accept a write.
+    /// Returns whether a write of one byte to `end` would not have to wait for room in the queue of the peer. This is
+    /// also true if the write would fail for another reason.
     pub(super) fn unix_has_room(&self, end: &UnixEnd) -> bool {
         let Some(peer) = end.peer.and_then(|peer| self.socket(peer)) else { return true };
         match &peer.role {
@@ -132,7 +134,7 @@ impl Kernel {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         let kind = socket.kind;
         let has_data = matches!(&socket.role, Role::Unix(end) if !end.queue.is_empty());
-        // A stream reports an error after its data.
+        // A stream reports an error only after its data.
         if (kind != Kind::Stream || !has_data)
             && let Some(error) = socket.error.take()
         {
@@ -171,12 +173,12 @@ impl Kernel {
         Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from: Some(from), marks: None })
     }
 
-    /// Wakes senders that found the queue of `id` full, after bytes were taken from it.
+    /// Raises an edge for each socket that has found the queue of `id` full, after data was taken from the queue.
     fn wake_unix_writers(&mut self, id: SocketId, peer: Option<SocketId>) {
         let Some(socket) = self.socket(id) else { return };
         let mut waiting: Vec<SocketId> = peer.into_iter().collect();
         if socket.kind == Kind::Datagram {
-            // Any socket of the host may have found the queue full.
+            // Any socket of the host may have found the queue full. Sockets that wait for another queue get an edge too.
             let host = socket.host;
             let all = self.places.iter().zip(0..).filter_map(|(place, index)| {
                 let is_unix = place.socket.as_ref().is_some_and(|s| s.host == host && matches!(s.role, Role::Unix(_)));
@@ -191,6 +193,28 @@ impl Kernel {
                 self.raise(writer);
             }
         }
+    }
+
+    /// Raises an edge for each datagram socket that has found the queue of its peer `id` full, after `id` was closed.
+    fn wake_unix_writers_to(&mut self, id: SocketId) {
+        for index in 0..self.places.len() as u32 {
+            let writer = SocketId { index, generation: self.places[index as usize].generation };
+            if let Some(end) = self.end_mut(writer).filter(|end| end.peer == Some(id))
+                && std::mem::take(&mut end.wants_room)
+            {
+                self.raise(writer);
+            }
+        }
+    }
+
+    /// Ends the association of a datagram socket with a peer that was closed. As on Linux, this takes place when a send
+    /// fails for the first time, and discards the received messages.
+    fn dissociate_unix(&mut self, id: SocketId) {
+        if let Some(end) = self.end_mut(id) {
+            (end.peer, end.is_hung_up, end.bytes) = (None, false, 0);
+            end.queue.clear();
+        }
+        self.wake_unix_writers(id, None);
     }
 
     pub(super) fn send_unix(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
@@ -216,8 +240,7 @@ impl Kernel {
             _ => match end.peer {
                 Some(peer) => peer,
                 None if hung_up && kind == Kind::Datagram => {
-                    // The first failure ends the association.
-                    end.is_hung_up = false;
+                    self.dissociate_unix(id);
                     return Err(libc::ECONNREFUSED);
                 }
                 None if hung_up => return Err(libc::EPIPE),
@@ -225,7 +248,11 @@ impl Kernel {
             },
         };
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let Some(target) = self.socket(peer) else { return Err(libc::ECONNREFUSED) };
+        let Some(target) = self.socket(peer) else {
+            // The peer was connected to another socket, or to none, when it was closed.
+            self.dissociate_unix(id);
+            return Err(libc::ECONNREFUSED);
+        };
         let Role::Unix(other) = &target.role else { return Err(libc::ECONNREFUSED) };
         if other.read_shut {
             return Err(libc::EPIPE);
@@ -283,6 +310,9 @@ impl Kernel {
             _ => (None, false),
         };
         self.remove(id);
+        if kind == Kind::Datagram {
+            self.wake_unix_writers_to(id);
+        }
         let peer = peer.filter(|&peer| self.end(peer).is_some_and(|end| end.peer == Some(id)));
         if let Some(peer) = peer {
             if let Some(end) = self.end_mut(peer) {
@@ -299,7 +329,8 @@ impl Kernel {
     }
 }
 
-/// Returns the number of bytes that a queue accepts. For datagrams, the result is 0 if it accepts no message.
+/// Returns the number of bytes that the queue of a socket accepts. Returns 0 for a datagram socket with too many
+/// messages.
 fn room(socket: &Socket, end: &UnixEnd) -> usize {
     let most = socket.options.tcp.receive_buffer as usize;
     match socket.kind {

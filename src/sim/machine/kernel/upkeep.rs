@@ -1,18 +1,18 @@
 //! Events that change nothing that a program can see: the traffic of idle connections.
 //!
-//! Keep-alive probes and probes of a closed window repeat forever while the peer answers. When no
-//! task can run and no timer of a program is pending, these events alone do not make a task run, so
-//! the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
+//! Keep-alive probes repeat forever while the peer answers, and so do probes of a closed window, unless the socket is
+//! closed or has a user timeout. When no task can run and no timer of a program is pending, these events alone do not
+//! make a task run, so the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
 //!
-//! * it is a timer that is no longer set, a timer of a connection that only probes a peer that will answer, or a timer
+//! * it is a timer that is no longer set, a timer of a connection that only sends probes that repeat forever, or a timer
 //!   of a connection in TIME-WAIT whose socket is closed, or
 //! * it is a segment that changes nothing at its receiver: a probe, or a repeated acknowledgement.
 //!
 //! A peer answers if its host is up, it has the connection, and the links pass packets in both directions in time. On
-//! links that lose packets, a keep-alive may fail by chance. Such a failure is treated as impossible if it is expected
-//! less than once in a million days.
+//! links that lose packets, a series of probes may fail by chance. Such a failure is treated as impossible if it is
+//! expected less than once in a million days.
 //!
-//! All other events are not upkeep, because each of them takes place only once or changes something.
+//! All other events are not upkeep, because each of them takes place only once or may change something.
 
 use super::link::{Latency, LinkConfig};
 use super::network::{Event, Kernel, Scheduled};
@@ -47,13 +47,13 @@ struct Path<'a> {
     peer: &'a Connection,
     /// The probability that a probe or its answer is lost.
     loss: f64,
-    /// The longest time from a probe to its answer.
+    /// The longest time from a probe to its answer, in nanoseconds.
     round_trip: u64,
 }
 
 impl Path<'_> {
-    /// Returns whether it can be assumed that one of `count` successive probes is answered within
-    /// `limit`. A new series of probes begins every `period`.
+    /// Returns whether the peer can be assumed to answer one of `count` successive probes within `limit`
+    /// nanoseconds. A new series of probes begins every `period` nanoseconds.
     fn answers(&self, count: u32, limit: u64, period: u64) -> bool {
         let failures = self.loss.powf(f64::from(count)) * DAY / period.max(1) as f64;
         count > 0 && self.round_trip < limit && failures < FAILURES_MIN
@@ -61,8 +61,8 @@ impl Path<'_> {
 }
 
 impl Connection {
-    /// Returns whether an arriving segment changes nothing except the time at which the peer was
-    /// last heard.
+    /// Returns whether an arriving segment contains no data, SYN, FIN or reset, acknowledges nothing new, and does not
+    /// change the window.
     fn ignores(&self, segment: &Segment) -> bool {
         let is_empty = segment.data.is_empty() && !segment.syn && !segment.fin && !segment.rst;
         let acknowledges = segment.ack.is_none_or(|ack| ack > self.una);
@@ -83,7 +83,7 @@ impl Connection {
             && path.answers(RETRIES, self.rto, RTO_MAX)
     }
 
-    /// Returns whether the keep-alive repeats forever.
+    /// Returns whether the keep-alive repeats forever, because the peer answers in time.
     fn is_kept_alive(&self, path: &Path<'_>) -> bool {
         let settings = &self.settings;
         let count = if settings.user_timeout > 0 { settings.keep_count.min(1) } else { settings.keep_count };
@@ -95,7 +95,7 @@ impl Connection {
 impl Kernel {
     /// Returns whether all pending events are upkeep; see the [module documentation](self).
     pub(crate) fn has_only_upkeep(&mut self) -> bool {
-        // The event that was found to count in the last search is still pending.
+        // The event that was not upkeep in the last search is still pending.
         if self.now < self.counts_until {
             return false;
         }
@@ -137,7 +137,7 @@ impl Kernel {
         (!retransmits || connection.probes_in_vain(&path)) && (!keeps || connection.is_kept_alive(&path))
     }
 
-    /// Returns the path to the peer of a connection, or `None` if no segment will come back.
+    /// Returns the path to the peer of a connection, or `None` if the peer will not answer.
     fn path(&self, socket: &Socket) -> Option<Path<'_>> {
         let (local, remote) = (socket.local?, socket.remote?);
         let to = self.host_at(socket.host, remote)?;
@@ -154,7 +154,7 @@ impl Kernel {
         Some(Path { peer, loss, round_trip: delay_max(there, length).saturating_add(delay_max(back, length)) })
     }
 
-    /// Returns the properties of a link, or `None` if packets of `length` bytes cannot pass.
+    /// Returns the properties of a link, or `None` if packets of `length` bytes cannot pass or none was ever sent.
     fn passing(&self, from: HostId, to: HostId, length: u64) -> Option<&LinkConfig> {
         let link = self.links.get(&(from, to))?;
         let passes = !link.is_partitioned && link.held.is_none() && length <= link.config.mtu;

@@ -14,7 +14,8 @@ fn keep_alive(kernel: &mut Kernel, fd: i32, seconds: i32, count: i32) {
     set(kernel, fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
 }
 
-/// Returns two hosts with an idle connection that both ends keep alive.
+/// Returns a kernel with an idle connection between two hosts, which both ends keep alive, and the descriptors of the
+/// client and the server.
 fn idle() -> (Kernel, i32, i32) {
     let mut kernel = world(1);
     let (client, server, _) = pair(&mut kernel);
@@ -24,7 +25,7 @@ fn idle() -> (Kernel, i32, i32) {
     (kernel, client, server)
 }
 
-/// Asserts that the pending events are upkeep if and only if `expected` is true. Runs the simulation for an hour, and
+/// Asserts that all pending events are upkeep if and only if `expected` is true. Runs the simulation for an hour, and
 /// asserts that the readiness of the sockets has stayed the same if and only if `expected` is true.
 fn assert_upkeep(kernel: &mut Kernel, sockets: [i32; 2], expected: bool) {
     assert_eq!(kernel.has_only_upkeep(), expected);
@@ -38,7 +39,7 @@ fn assert_upkeep(kernel: &mut Kernel, sockets: [i32; 2], expected: bool) {
 fn probes_of_idle_connections_are_upkeep() {
     let (mut kernel, client, server) = idle();
     for _ in 0..500 {
-        // This must also be true while a probe or its answer is in flight.
+        // This must be true even while a probe or its answer is in flight.
         assert!(kernel.has_only_upkeep(), "at {} ns", kernel.now);
         let next = kernel.next_event().unwrap();
         let pause = next - kernel.now;

@@ -22,7 +22,7 @@ impl Connection {
             if self.state == State::SynReceived {
                 self.send_syn(now, out);
             } else if segment.end() > segment.seq {
-                // The peer has not received the last acknowledgement.
+                // The peer may not have received the last acknowledgement.
                 self.send_ack(out);
             }
             return false;
@@ -75,7 +75,7 @@ impl Connection {
             return is_acceptable;
         }
         if ack != 1 || !segment.syn {
-            // The peer has an older connection between these addresses. The reset ends it.
+            // The peer has an older connection between these addresses. The reset ends that connection.
             out.push(Segment { ack: None, rst: true, ..self.segment(ack, Box::default()) });
             return false;
         }
@@ -113,7 +113,7 @@ impl Connection {
     }
 
     /// Handles the answer to a probe of the peer's closed window. The peer is alive, so the count of unanswered probes
-    /// starts again. As on Linux, this does not apply to a closed socket while the window stays closed, so its probes
+    /// starts again. As on Linux, the count goes on for a closed socket while the window stays closed, so its probes
     /// end.
     fn probe_answered(&mut self) {
         if self.window > 0 {
